@@ -1,0 +1,110 @@
+"""Model Trainer: train Keras image models from a short declaration.
+
+Everything a run is made of can be imported from here. Declaring loads neither TensorFlow nor Keras; they are
+loaded where work is done.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# TensorFlow's own start-up notes; whoever wants them sets the variable.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+# Where each public name lives. Imported at first use, so that `model-trainer --help` loads next to nothing.
+_HOMES = {
+    "config": ["Call", "Live"],
+    "errors": [
+        "ConfigError",
+        "DataError",
+        "DeviceError",
+        "DivergedError",
+        "MissingExtra",
+        "ModelFileError",
+        "ModelTrainerError",
+        "StorageError",
+    ],
+    "specs": ["ModelSpec"],
+    "sources.image_folder": ["ImageFolder"],
+    "pipeline.augment": ["RandomFlip", "RandomResizedCrop"],
+    "pipeline.image": ["load_image"],
+    "models.network": ["L1", "L2", "Network", "OwnModel", "Unfreeze"],
+    "models.load": ["TrainedModel", "load_model"],
+    "tasks.classification": ["Classification"],
+    "tasks.losses": ["CrossEntropy", "EntropyPenalty", "Focal"],
+    "tasks.metrics": ["Accuracy", "MacroRecall", "TopK"],
+    "tasks.task": ["Output"],
+    "training.callbacks.early_stopping": ["EarlyStopping"],
+    "training.optimizers": ["LAMB", "SGD", "Adam", "AdamW", "Lion", "RMSprop"],
+    "training.options": ["Hardware", "Training"],
+    "training.run": ["Run"],
+    "training.schedules": [
+        "Constant",
+        "Cosine",
+        "Exponential",
+        "InverseTime",
+        "Polynomial",
+        "ReduceOnPlateau",
+        "StepDecay",
+    ],
+    "api": ["evaluate", "predict", "train"],
+}
+_LOAD_TENSORFLOW = {"api", "models.load", "pipeline.image"}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = sorted([*_HOME_OF, "__version__"])
+
+if TYPE_CHECKING:
+    from model_trainer.api import evaluate, predict, train
+    from model_trainer.config import Call, Live
+    from model_trainer.errors import (
+        ConfigError,
+        DataError,
+        DeviceError,
+        DivergedError,
+        MissingExtra,
+        ModelFileError,
+        ModelTrainerError,
+        StorageError,
+    )
+    from model_trainer.models.load import TrainedModel, load_model
+    from model_trainer.models.network import L1, L2, Network, OwnModel, Unfreeze
+    from model_trainer.pipeline.augment import RandomFlip, RandomResizedCrop
+    from model_trainer.pipeline.image import load_image
+    from model_trainer.sources.image_folder import ImageFolder
+    from model_trainer.specs import ModelSpec
+    from model_trainer.tasks.classification import Classification
+    from model_trainer.tasks.losses import CrossEntropy, EntropyPenalty, Focal
+    from model_trainer.tasks.metrics import Accuracy, MacroRecall, TopK
+    from model_trainer.tasks.task import Output
+    from model_trainer.training.callbacks.early_stopping import EarlyStopping
+    from model_trainer.training.optimizers import LAMB, SGD, Adam, AdamW, Lion, RMSprop
+    from model_trainer.training.options import Hardware, Training
+    from model_trainer.training.run import Run
+    from model_trainer.training.schedules import (
+        Constant,
+        Cosine,
+        Exponential,
+        InverseTime,
+        Polynomial,
+        ReduceOnPlateau,
+        StepDecay,
+    )
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'model_trainer' has no attribute {name!r}")
+    if _HOME_OF[name] in _LOAD_TENSORFLOW:
+        importlib.import_module("model_trainer.quiet_tensorflow")
+    value = getattr(importlib.import_module(f"model_trainer.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

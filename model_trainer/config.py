@@ -1,0 +1,268 @@
+"""The base of every declared value: frozen, validated, JSON both ways, one dotted override.
+
+A `Config` is a value such as `Training(epochs=2)`. A `Choice` is a `Config` of several kinds, such as
+an optimizer; its JSON carries the kind in `"type"`. A `Call` is the user's own code by its dotted path,
+a `Live` a Python object that was handed over as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import PurePath
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, core_schema
+
+from model_trainer.dotted import import_dotted, name_of
+from model_trainer.errors import ConfigError
+from model_trainer.messages import nearest, to_config_error
+
+__all__ = ["Call", "Choice", "Config", "Live", "to_plain"]
+
+
+class Config(BaseModel):
+    """A frozen, validated value.
+
+    Positional arguments fill the fields in the order of their declaration: `ImageFolder("data/train")`.
+
+    Raises:
+        ConfigError: a field is unknown, missing or wrong; the message names it.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", arbitrary_types_allowed=True, populate_by_name=True, hide_input_in_errors=True
+    )
+
+    def __init__(self, *args: Any, **data: Any) -> None:
+        names = list(type(self).model_fields)
+        if len(args) > len(names):
+            raise ConfigError(f"{type(self).__name__} takes at most {len(names)} values, got {len(args)}.")
+        try:
+            super().__init__(**dict(zip(names, args, strict=False)), **data)
+        except ValidationError as error:
+            raise to_config_error(error, type(self)) from None
+        except TypeError as error:  # a field given twice, once by position and once by name
+            raise ConfigError(f"{type(self).__name__}: {error}.") from None
+
+    # Tells pydantic that this __init__ adds nothing to validation, so that nested values keep their field names.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Builds the value from what `to_dict` gave.
+
+        Raises:
+            ConfigError: names the field by its full dotted name.
+        """
+        try:
+            return cls.model_validate(dict(data))
+        except ValidationError as error:
+            raise to_config_error(error, cls) from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The value as plain JSON types: dicts, lists, strings, numbers, booleans, None."""
+        return {
+            field.alias or name: to_plain(getattr(self, name))
+            for name, field in type(self).model_fields.items()
+            if not field.exclude
+        }
+
+    def changed(self, name: str, value: Any) -> Self:
+        """A new value in which the field `name` (dotted, such as `training.epochs`) is `value`.
+
+        Raises:
+            ConfigError: there is no such field, or the value does not fit it.
+        """
+        return self.changed_all({name: value})
+
+    def changed_all(self, changes: Mapping[str, Any]) -> Self:
+        """A new value with several changes made at once, for fields that must fit each other.
+
+        Raises:
+            ConfigError: as `changed`.
+        """
+        fields = type(self).model_fields
+        by_alias = {field.alias or key: key for key, field in fields.items()}
+        data = {other: getattr(self, other) for other in self.model_fields_set}
+        inside: dict[str, dict[str, Any]] = {}
+        for name, value in changes.items():
+            head, _, rest = name.partition(".")
+            if by_alias.get(head, head) not in fields:
+                raise ConfigError(f"is not an option of {type(self).__name__}.{nearest(head, by_alias)}", head)
+            if rest:
+                inside.setdefault(head, {})[rest] = value
+            else:
+                data[by_alias.get(head, head)] = value
+        for head, deeper in inside.items():
+            key = by_alias.get(head, head)
+            data[key] = _changed_inside(data.get(key, getattr(self, key)), head, deeper)
+        try:
+            return type(self).model_validate(data)
+        except ValidationError as error:
+            raise to_config_error(error, type(self)) from None
+
+    def __str__(self) -> str:
+        return repr(self)
+
+
+class Choice(Config):
+    """A value of several kinds, such as an optimizer. The direct subclass is the abstract family."""
+
+    _kinds: ClassVar[dict[str, type[Choice]]]
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        if cls._is_family():
+            cls._kinds = {}
+        else:
+            cls._kinds[cls.__name__] = cls
+
+    @classmethod
+    def _is_family(cls) -> bool:
+        return cls.__base__ is not None and cls.__base__.__name__ == "Choice"  # by name: Choice is still being made
+
+    @classmethod
+    def kinds(cls) -> dict[str, type[Choice]]:
+        """The kinds of this family by name."""
+        return dict(cls._kinds)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        if cls._is_family():
+            return core_schema.no_info_plain_validator_function(cls._choose)
+        # A kind of its own also reads the "type" that its JSON carries.
+        return core_schema.no_info_before_validator_function(cls._without_type, handler(source))
+
+    @classmethod
+    def _choose(cls, value: Any) -> Choice:
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, str):  # the bare name of a kind, as --set gives it
+            value = {"type": value}
+        if not isinstance(value, Mapping) or "type" not in value:
+            raise ConfigError(f"should be one of {_listed(cls._kinds)}, got {value!r}.")
+        kind = cls._kinds.get(value["type"])
+        if kind is None:
+            raise ConfigError(
+                f"should be one of {_listed(cls._kinds)}, got {value['type']!r}.{nearest(value['type'], cls._kinds)}"
+            )
+        return kind.from_dict(value)
+
+    @staticmethod
+    def _without_type(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: item for key, item in value.items() if key != "type"}
+        return value
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"type": type(self).__name__} | super().to_dict()
+
+
+class Call(Config):
+    """The user's own code, by dotted path and keyword arguments: `Call("my_code.make_loss", alpha=0.5)`.
+
+    It survives JSON as `{"type": "my_code.make_loss", "alpha": 0.5}`; `make()` imports and calls it.
+    """
+
+    path: str
+    arguments: dict[str, Any] = {}
+
+    def __init__(self, path: str, /, **arguments: Any) -> None:
+        if "." not in path:
+            raise ConfigError(f"should be a dotted path such as 'my_code.make_loss', got {path!r}.", "path")
+        super().__init__(path=path, arguments=arguments)
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(cls._read, handler(source))
+
+    @staticmethod
+    def _read(value: Any) -> Any:
+        if isinstance(value, Call):
+            return value
+        if isinstance(value, Mapping) and "." in str(value.get("type", "")):
+            return {"path": value["type"], "arguments": {key: item for key, item in value.items() if key != "type"}}
+        if isinstance(value, Mapping) and set(value) == {"path", "arguments"}:  # from __init__
+            return value
+        raise ConfigError(f"should be Call('package.function', ...), got {value!r}.")
+
+    def make(self, **more: Any) -> Any:
+        """Imports the path and calls it with the arguments.
+
+        Raises:
+            ConfigError: it cannot be imported, or refuses the arguments.
+        """
+        function = import_dotted(self.path)
+        try:
+            return function(**{**self.arguments, **more})
+        except TypeError as error:
+            raise ConfigError(f"{self.path} could not be called: {error}.") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"type": self.path} | {key: to_plain(value) for key, value in self.arguments.items()}
+
+
+class Live(Config):
+    """A Python object handed over as it is, such as `keras.optimizers.Adagrad()`; a run's JSON only names it."""
+
+    value: Any
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(cls._wrap, handler(source))
+
+    @staticmethod
+    def _wrap(value: Any) -> Any:
+        if isinstance(value, Live) or (isinstance(value, Mapping) and set(value) == {"value"}):
+            return value
+        if isinstance(value, Mapping) and value.get("type") == "Live":
+            raise ConfigError(
+                f"was a live Python object ({value.get('object')}), which JSON cannot carry. "
+                "Train from the .py file that made it, or declare it as Call('package.function', ...)."
+            )
+        if value is None or isinstance(value, (str, int, float, list, tuple, Mapping, Config)):
+            raise ConfigError(f"should be an object, got {value!r}.")
+        return {"value": value}
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"type": "Live", "object": name_of(self.value)}
+
+
+def to_plain(value: Any) -> Any:
+    """`value` as JSON types; a live object becomes its name."""
+    if isinstance(value, Config):
+        return value.to_dict()
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [to_plain(item) for item in value]
+    if isinstance(value, PurePath):
+        return str(value)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return Live(value=value).to_dict()
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def _changed_inside(child: Any, head: str, changes: Mapping[str, Any]) -> Any:
+    try:
+        if isinstance(child, Config):
+            return child.changed_all(changes)
+        for rest, value in changes.items() if isinstance(child, tuple) else ():
+            index, _, deeper = rest.partition(".")
+            if not index.isdigit() or int(index) >= len(child):
+                raise ConfigError(f"should be a position from 0 to {len(child) - 1}.", index)
+            new = child[int(index)].changed(deeper, value) if deeper else value
+            child = (*child[: int(index)], new, *child[int(index) + 1 :])
+        if isinstance(child, tuple):
+            return child
+    except ConfigError as error:
+        raise error.under(head) from None
+    raise ConfigError(f"has no part named {next(iter(changes))!r}; its value is {child!r}.", head)

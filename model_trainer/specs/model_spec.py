@@ -1,0 +1,213 @@
+"""What a backbone expects: its class, the size of its images, and how pixels become its numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from numbers import Integral
+from typing import Any, Literal, Self
+
+from pydantic import Field, FiniteFloat, field_validator, model_validator
+
+from model_trainer.config import Config
+from model_trainer.dotted import is_safe
+from model_trainer.errors import ConfigError, DataError, ModelFileError, StorageError
+from model_trainer.specs.preprocess import check_preprocessing, is_dotted, preprocess, takes_arguments
+from model_trainer.specs.table import TABLE, canonical_class, table_name
+
+__all__ = ["ModelSpec"]
+
+_OLDER_NAMES = ("model", "klass")  # of the field `class`, in keras-model-specs
+
+
+class ModelSpec(Config):
+    """What a backbone expects of its images.
+
+    Args:
+        class_: also and in JSON `class`: dotted path of anything importable that builds a Keras model, such as
+            `keras.applications.vgg19.VGG19` or your own function. None only where the run brings its own network.
+        name: what a person calls it; free text.
+        preprocess_func: a name from `specs/preprocess.py`, or the dotted path of your own `f(images, *args)`.
+        preprocess_args: the numbers that function takes, on the scale of the pixels, 0 to 255: for the mean functions
+            one for each channel, in RGB order; for `mean_std_normalization` all means, then all deviations.
+        target_size: `(height, width, channels)` of the images, in pixels.
+        kwargs: keyword arguments for the class.
+        resize: how an image becomes `target_size`: "crop" keeps the proportions and cuts off what is over, "pad"
+            keeps them and fills up with `background`, "squash" distorts.
+        interpolation: how the pixels in between are found.
+        background: RGB, 0 to 255: what shows under transparent pixels, and the colour of padding.
+
+    Raises:
+        ConfigError: a field is unknown, missing or wrong; the message names it.
+    """
+
+    class_: str | None = Field(None, alias="class")
+    name: str | None = None
+    preprocess_func: str = "none"
+    preprocess_args: tuple[FiniteFloat, ...] | None = None
+    target_size: tuple[int, int, int]
+    kwargs: dict[str, Any] = {}
+    resize: Literal["crop", "squash", "pad"] = "crop"
+    interpolation: Literal["bilinear", "bicubic", "nearest", "area", "lanczos3"] = "bilinear"
+    background: tuple[int, int, int] = (255, 255, 255)
+
+    @classmethod
+    def named(cls, name: str, /, **overrides: Any) -> Self:
+        """The spec of a model of `keras.applications`, as its ImageNet weights expect it.
+
+        A `preprocess_func` among the overrides replaces the table's arguments too.
+
+        Raises:
+            ConfigError: there is no such model (names the nearest), or an override is wrong.
+        """
+        known = table_name(name)
+        entry = TABLE[known]
+        spec: dict[str, Any] = {"name": known, "target_size": (entry.native_size, entry.native_size, 3)}
+        if not {"class", "class_", *_OLDER_NAMES} & overrides.keys():
+            spec["class"] = entry.class_
+        if "preprocess_func" not in overrides or overrides["preprocess_func"] == entry.preprocessing.function:
+            spec["preprocess_func"], spec["preprocess_args"] = entry.preprocessing
+        return cls(**(spec | overrides))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, trust: bool = False) -> Self:
+        """Reads a `model_spec.json`, ours or one written by keras-model-specs.
+
+        Args:
+            path: the file.
+            trust: also accept a class or preprocess function outside `keras.applications` and this package; using
+                such a spec runs that code.
+
+        Raises:
+            StorageError: the file cannot be read.
+            ModelFileError: it holds no spec, or names code that is not trusted.
+        """
+        try:
+            with open(path, encoding="utf-8") as file:
+                data = json.load(file)
+        except OSError as error:
+            raise StorageError(f"{os.fspath(path)} could not be read: {error.strerror or error}.") from error
+        except ValueError as error:  # no JSON, or no text at all
+            raise ModelFileError(f"{os.fspath(path)} is not a JSON file: {error}.") from error
+        try:
+            return cls.from_description(data, trust=trust)
+        except (ConfigError, ModelFileError) as error:
+            raise ModelFileError(f"{os.fspath(path)}: {error}") from error
+
+    @classmethod
+    def from_description(cls, data: Any, *, trust: bool = False) -> Self:
+        """Takes the spec out of the content of a `model_spec.json`, which says more than the spec.
+
+        Raises:
+            ConfigError: a field of the spec is missing or wrong.
+            ModelFileError: it is no table of names and values, or names code that is not trusted.
+        """
+        if not isinstance(data, Mapping):
+            raise ModelFileError(f"should hold a JSON object with a spec, got a {type(data).__name__}.")
+        names = {info.alias or key for key, info in cls.model_fields.items()} | set(_OLDER_NAMES)
+        spec = {key: value for key, value in data.items() if key in names}
+        if not takes_arguments(str(spec.get("preprocess_func"))):
+            spec.pop("preprocess_args", None)  # keras-model-specs wrote them there, and ignored them
+        made = cls.from_dict(spec)
+        for field, dotted in (("class", made.class_), ("preprocess_func", made.preprocess_func)):
+            if not trust and dotted is not None and is_dotted(dotted) and not is_safe(dotted):
+                raise ModelFileError(
+                    f"`{field}` names {dotted}, code from outside Keras and this package, and using it runs it. "
+                    "If you trust the file's author, say --trust (in Python: trust=True)."
+                )
+        return made
+
+    def changed_all(self, changes: Mapping[str, Any]) -> Self:
+        """As for every value; a new `preprocess_func` that takes no arguments drops those of the old one."""
+        # Otherwise no single change could lead from a function with arguments to one without.
+        function = changes.get("preprocess_func")
+        if function is not None and not takes_arguments(str(function)):
+            changes = {"preprocess_args": None, **changes}
+        return super().changed_all(changes)
+
+    def preprocess(self, images: Any) -> Any:
+        """The numbers that the backbone expects, from pixels.
+
+        Args:
+            images: NumPy array or tensor, uint8 or float, 0 to 255, RGB: one image or a batch, of any shape that ends
+                in the channels of `target_size`. It is left as it was.
+
+        Returns:
+            New float32 images of the same kind and shape. Works eagerly, in a `tf.function` and in `tf.data`.
+
+        Raises:
+            DataError: the images have another number of channels.
+            ConfigError: the user's own function cannot be imported or called, or changes the shape.
+        """
+        shape = getattr(images, "shape", None)
+        num_channels = self.target_size[2]
+        if shape is None:
+            raise DataError(f"preprocess takes a NumPy array or a tensor, got a {type(images).__name__}.")
+        # A tensor in a graph may have no known rank, or not know its channels.
+        rank_known = getattr(shape, "rank", 0) is not None
+        if rank_known and (len(shape) == 0 or shape[-1] not in (num_channels, None)):
+            raise DataError(f"images should end in {num_channels} channels, as target_size says, got {tuple(shape)}.")
+        return preprocess(images, self.preprocess_func, self.preprocess_args or ())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_older_names(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        data = dict(data)
+        for older in _OLDER_NAMES:
+            if older not in data:
+                continue
+            if "class" in data or "class_" in data:
+                raise ConfigError(f"is an older name of `class`, which is also given. Leave {older!r} out.", older)
+            data["class"] = data.pop(older)
+        if data.get("preprocess_func", "") is None:  # as keras-model-specs wrote what was not set
+            data["preprocess_func"] = "none"
+        return data
+
+    @field_validator("class_")
+    @classmethod
+    def _check_class(cls, path: str | None) -> str | None:
+        if path is None or is_dotted(path):
+            return canonical_class(path) if path else path
+        try:
+            cure = f" ModelSpec.named({table_name(path)!r}) knows that name."
+        except ConfigError:
+            cure = ""
+        raise ConfigError(f"should be a dotted path such as 'keras.applications.vgg19.VGG19', got {path!r}.{cure}")
+
+    @field_validator("target_size", mode="before")
+    @classmethod
+    def _check_target_size(cls, size: Any) -> Any:
+        numbers = _whole_numbers(size)
+        if len(numbers) != 3 or min(numbers) < 1:
+            raise ConfigError(f"should be three positive whole numbers [height, width, channels], got {size!r}.")
+        return numbers
+
+    @field_validator("background", mode="before")
+    @classmethod
+    def _check_background(cls, colour: Any) -> Any:
+        numbers = _whole_numbers(colour)
+        if len(numbers) != 3 or min(numbers) < 0 or max(numbers) > 255:
+            raise ConfigError(f"should be a colour of three whole numbers from 0 to 255 (RGB), got {colour!r}.")
+        return numbers
+
+    @field_validator("preprocess_args")
+    @classmethod
+    def _without_empty(cls, arguments: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        return arguments or None
+
+    @model_validator(mode="after")
+    def _check_preprocessing(self) -> Self:
+        check_preprocessing(self.preprocess_func, self.preprocess_args, self.target_size[2])
+        return self
+
+
+def _whole_numbers(value: Any) -> tuple[int, ...]:
+    """The whole numbers of a list, also NumPy's; an empty tuple when it is none or anything else is in it."""
+    if not isinstance(value, (list, tuple)):
+        return ()
+    if not all(isinstance(number, Integral) and not isinstance(number, bool) for number in value):
+        return ()
+    return tuple(int(number) for number in value)

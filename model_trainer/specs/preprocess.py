@@ -1,0 +1,210 @@
+"""The preprocess functions: pixels from 0 to 255 become the numbers that a backbone expects.
+
+Each takes float32 images of any shape that ends in channels, as a NumPy array or a tensor, and gives new ones
+of the same kind and shape. They use nothing but operators and slices, which both kinds share.
+`preprocess` calls one of them, or the user's own function, by name.
+
+Source: the names and formulas of keras-model-specs; "caffe", "tf" and "torch" are the modes of
+`keras.applications.imagenet_utils.preprocess_input`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from model_trainer.messages import nearest
+from model_trainer.dotted import import_dotted
+from model_trainer.errors import ConfigError
+
+__all__ = ["check_preprocessing", "is_dotted", "preprocess", "takes_arguments"]
+
+
+def none(images: Any) -> Any:
+    """The pixels as they are, 0 to 255: for backbones that begin with their own rescaling."""
+    return images
+
+
+def between_plus_minus_1(images: Any) -> Any:
+    """`x / 127.5 - 1`, from -1 to 1: Keras' "tf" mode."""
+    return images / 127.5 - 1.0
+
+
+def mean_subtraction(images: Any, *means: float) -> Any:
+    """`(x - mean) / 127.5`, from about -1 to 1, with a mean for each channel on the scale 0 to 255."""
+    return (images - _per_channel(means)) / 127.5
+
+
+def mean_subtraction_plus_minus_1(images: Any, *means: float) -> Any:
+    """`(x - mean) / 255`, from about -0.5 to 0.5, never outside -1 to 1; means on the scale 0 to 255."""
+    return (images - _per_channel(means)) / 255.0
+
+
+def bgr_mean_subtraction(images: Any, *means: float) -> Any:
+    """`x - mean`, then the channels reversed: Keras' "caffe" mode. The means are RGB, on the scale 0 to 255."""
+    return (images - _per_channel(means))[..., ::-1]
+
+
+def mean_std_normalization(images: Any, *means_and_stds: float) -> Any:
+    """`(x - mean) / std`, with all means first and all standard deviations after them.
+
+    Both are on the scale of the pixels, 0 to 255. Keras' "torch" mode, which divides by 255 first, therefore has
+    255 times its own figures: means 123.675, 116.28, 103.53 and deviations 58.395, 57.12, 57.375.
+    """
+    half = len(means_and_stds) // 2
+    return (images - _per_channel(means_and_stds[:half])) / _per_channel(means_and_stds[half:])
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "none": none,
+    "between_plus_minus_1": between_plus_minus_1,
+    "mean_subtraction": mean_subtraction,
+    "mean_subtraction_plus_minus_1": mean_subtraction_plus_minus_1,
+    "bgr_mean_subtraction": bgr_mean_subtraction,
+    "mean_std_normalization": mean_std_normalization,
+}
+
+# How many numbers a function takes for each channel of the image.
+NUMBERS_PER_CHANNEL = {
+    "none": 0,
+    "between_plus_minus_1": 0,
+    "mean_subtraction": 1,
+    "mean_subtraction_plus_minus_1": 1,
+    "bgr_mean_subtraction": 1,
+    "mean_std_normalization": 2,
+}
+
+
+def preprocess(images: Any, function: str, arguments: Sequence[float] = ()) -> Any:
+    """Calls the named function on a float32 copy of the images.
+
+    Args:
+        images: NumPy array or tensor of any number type, 0 to 255, of a shape that ends in channels.
+        function: a name of this file, or the dotted path of the user's own `f(images, *arguments)`. That one may be
+            written for NumPy or for tensors: it is given the kind that came in, and where it refuses that, the other.
+        arguments: what the function takes after the images.
+
+    Returns:
+        New float32 images of the same kind and shape. Inside a graph, a function written for NumPy runs as Python
+        code on the CPU, which XLA cannot compile.
+
+    Raises:
+        ConfigError: the function cannot be imported or called, or changes the shape.
+    """
+    if isinstance(images, np.ndarray):
+        return _on_array(images.astype(np.float32), function, arguments)
+    return _on_tensor(images, function, arguments)
+
+
+def check_preprocessing(function: str, arguments: Sequence[float] | None, num_channels: int) -> None:
+    """Checks a declared function and its arguments without importing anything.
+
+    Raises:
+        ConfigError: there is no such function, or the arguments do not fit it and the number of channels.
+    """
+    if is_dotted(function):
+        return
+    if function not in FUNCTIONS:
+        raise ConfigError(
+            f"should be one of {', '.join(FUNCTIONS)}, or the dotted path of your own function, got {function!r}."
+            f"{nearest(function, FUNCTIONS)}",
+            "preprocess_func",
+        )
+    per_channel = NUMBERS_PER_CHANNEL[function]
+    if per_channel == 0:
+        if arguments:
+            raise ConfigError(f"should be left out for {function}, got {_listed(arguments)}.", "preprocess_args")
+        return
+    wanted = per_channel * num_channels
+    if len(arguments or ()) != wanted:
+        got = f"{len(arguments)}: {_listed(arguments)}" if arguments else "none"
+        kind = "a mean for each channel" if per_channel == 1 else "the means, then the standard deviations"
+        raise ConfigError(
+            f"should hold {wanted} {'number' if wanted == 1 else 'numbers'} ({kind}) for {function} and "
+            f"{num_channels} {'channel' if num_channels == 1 else 'channels'}, got {got}. "
+            'preprocess_func="between_plus_minus_1" takes none, whatever the channels.',
+            "preprocess_args",
+        )
+    if per_channel == 2 and arguments and min(arguments[num_channels:]) <= 0:
+        raise ConfigError(
+            f"should end in standard deviations above 0, got {_listed(arguments[num_channels:])}.", "preprocess_args"
+        )
+
+
+def takes_arguments(function: str) -> bool:
+    """Whether the function may be given arguments; the user's own may."""
+    return NUMBERS_PER_CHANNEL.get(function, 1) > 0
+
+
+def is_dotted(path: str) -> bool:
+    """Whether `path` has the form of a dotted Python path, such as `my_code.prepare`."""
+    parts = path.split(".")
+    return len(parts) > 1 and all(part.isidentifier() for part in parts)
+
+
+def _on_array(images: np.ndarray, function: str, arguments: Sequence[float]) -> np.ndarray:
+    if function in FUNCTIONS:
+        # Contiguous, because a reversed view is refused by some who take the array over, such as PyTorch.
+        return np.ascontiguousarray(FUNCTIONS[function](images, *arguments))
+    own = _import_own(function, arguments)
+    untouched = images.copy()  # the first attempt may have written into its images before it failed
+    try:
+        result = own(images, *arguments)
+    except (AttributeError, TypeError):
+        import tensorflow as tf
+
+        result = own(tf.constant(untouched), *arguments)
+    result = np.ascontiguousarray(result, np.float32)
+    _check_shape(function, untouched.shape, result.shape)
+    return result
+
+
+def _on_tensor(images: Any, function: str, arguments: Sequence[float]) -> Any:
+    import tensorflow as tf
+
+    images = tf.cast(tf.convert_to_tensor(images), tf.float32)
+    if function in FUNCTIONS:
+        return FUNCTIONS[function](images, *arguments)
+    own = _import_own(function, arguments)
+    try:
+        result = own(images, *arguments)
+    except (AttributeError, TypeError, NotImplementedError):  # the last is NumPy's on a tensor without a value
+        result = tf.numpy_function(lambda array: _on_array(array.copy(), function, arguments), [images], tf.float32)
+        result.set_shape(images.shape)
+    result = tf.cast(result, tf.float32)
+    if not result.shape.is_compatible_with(images.shape):
+        _check_shape(function, images.shape, result.shape)
+    return result
+
+
+def _import_own(path: str, arguments: Sequence[float]) -> Callable[..., Any]:
+    function = import_dotted(path)
+    if not callable(function):
+        raise ConfigError(f"{path} is not a function but {type(function).__name__}.", "preprocess_func")
+    try:
+        inspect.signature(function).bind(None, *arguments)
+    except TypeError as error:
+        raise ConfigError(
+            f"do not fit {path}, which is called as f(images, *preprocess_args): {error}.", "preprocess_args"
+        ) from None
+    except ValueError:  # some functions written in C tell no signature
+        pass
+    return function
+
+
+def _check_shape(path: str, before: Sequence[int | None], after: Sequence[int | None]) -> None:
+    if tuple(before) != tuple(after):
+        raise ConfigError(
+            f"{path} should keep the images' shape, but made {tuple(after)} of {tuple(before)}.", "preprocess_func"
+        )
+
+
+def _per_channel(numbers: Sequence[float]) -> np.ndarray:
+    return np.asarray(numbers, np.float32)
+
+
+def _listed(numbers: Sequence[float]) -> str:
+    return f"[{', '.join(f'{number:g}' for number in numbers)}]"

@@ -1,0 +1,31 @@
+"""Installs Model Trainer; `pip install -e .` for working on it."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="model-trainer",
+    version="0.1.0",
+    description="Train Keras image models from a short declaration; get .hdf5 files any service can load.",
+    license="MIT",
+    python_requires=">=3.11,<3.14",
+    packages=find_packages(include=["model_trainer", "model_trainer.*"]),
+    package_data={"model_trainer": ["py.typed"], "model_trainer.sources": ["sample/*"]},
+    entry_points={"console_scripts": ["model-trainer = model_trainer.cli.main:main"]},
+    install_requires=[
+        "tensorflow>=2.21,<2.22",
+        "keras>=3.15.1",
+        "numpy",
+        "h5py",
+        "pillow",
+        "pydantic>=2",
+        "typer",
+        "rich",
+        "absl-py",
+        "scikit-learn",
+        "matplotlib",
+    ],
+    extras_require={
+        "gpu": ["tensorflow[and-cuda]>=2.21,<2.22; sys_platform == 'linux'"],  # CUDA is not to be had elsewhere
+        "dev": ["pytest", "pytest-timeout", "ruff", "mypy", "hypothesis"],
+    },
+)
