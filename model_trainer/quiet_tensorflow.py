@@ -1,4 +1,4 @@
-"""Importing this imports TensorFlow without the notes that its C++ side prints at every start.
+"""Importing this imports TensorFlow as it should start: with all CUDA libraries, without the notes of its C++ side.
 
 TensorFlow 2.21 prints them whatever TF_CPP_MIN_LOG_LEVEL says. Only lines known to be harmless are left out; all
 others appear on standard error as they came.
@@ -11,6 +11,8 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+
+from model_trainer.cuda_libraries import preload_cuda
 
 __all__: list[str] = []
 
@@ -44,6 +46,7 @@ def _without_harmless_lines() -> Iterator[None]:
 
 
 if "tensorflow" not in sys.modules:
+    preload_cuda()
     with _without_harmless_lines():
         import tensorflow as tf
 

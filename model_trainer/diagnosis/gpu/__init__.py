@@ -1,0 +1,35 @@
+"""Does TensorFlow see the GPUs, do they compute rightly, and how fast; and if not, why, and what cures it."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+__all__ = ["main"]
+
+
+def main(*, as_json: bool = False) -> int:
+    """Checks all GPUs and prints what was found to standard output; progress goes to standard error.
+
+    Args:
+        as_json: print one JSON object and nothing else.
+
+    Returns:
+        The exit code: 0 when at least one GPU computes rightly, 1 when none does, 130 after Ctrl-C.
+    """
+    try:  # Ctrl-C may come while these load
+        from rich.console import Console
+
+        from model_trainer.diagnosis.gpu.check import check_gpus
+        from model_trainer.diagnosis.gpu.show import print_report, to_dict
+
+        with Console(stderr=True).status("") as status:  # shown on a terminal only
+            report = check_gpus(on_progress=lambda words: status.update(f"{words} ..."))
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
+    if as_json:
+        print(json.dumps(to_dict(report), indent=2))
+    else:
+        print_report(report)
+    return report.exit_code

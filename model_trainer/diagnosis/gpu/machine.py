@@ -1,0 +1,99 @@
+"""What the operating system knows about GPUs and their driver, without loading anything."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+from model_trainer.diagnosis.gpu.facts import Machine, Versions
+
+__all__ = ["probe_machine", "probe_versions", "read_driver_version", "read_nvidia_smi"]
+
+_MAKERS = {"0x10de": "NVIDIA", "0x1002": "AMD", "0x8086": "Intel"}
+
+
+def probe_versions() -> Versions:
+    return Versions(
+        model_trainer=_version("model-trainer"),
+        python=platform.python_version(),
+        tensorflow=_version("tensorflow") or _version("tensorflow-cpu"),
+        keras=_version("keras"),
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def probe_machine(root: Path = Path("/")) -> Machine:
+    """Reads the machine's files under `root`."""
+    device_files = sorted((root / "dev").glob("nvidia[0-9]*")) + sorted((root / "dev").glob("nvidiactl"))
+    return Machine(
+        system=platform.system(),
+        architecture=platform.machine(),
+        distribution=_read_distribution(root / "etc/os-release"),
+        container=(root / ".dockerenv").exists() or (root / "run/.containerenv").exists(),
+        wsl="microsoft" in _read(root / "proc/sys/kernel/osrelease").lower(),
+        pci_gpus=_read_pci_gpus(root / "sys/bus/pci/devices"),
+        device_files=len(device_files),
+        closed_device_files=tuple(str(file) for file in device_files if not os.access(file, os.R_OK | os.W_OK)),
+        visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"),
+    )
+
+
+def _read_distribution(file: Path) -> tuple[str, ...]:
+    fields = dict(re.findall(r'^(ID|ID_LIKE)="?([^"\n]*)"?$', _read(file), re.MULTILINE))
+    return tuple(f"{fields.get('ID', '')} {fields.get('ID_LIKE', '')}".split())
+
+
+def _read_pci_gpus(folder: Path) -> tuple[str, ...] | None:
+    if not folder.is_dir():
+        return None
+    makers = []
+    for device in sorted(folder.iterdir()):
+        # Class 03 is a display controller: 0300 with a monitor's connector, 0302 without, as in a data centre.
+        if _read(device / "class").startswith("0x03"):
+            makers.append(_MAKERS.get(_read(device / "vendor").strip(), "another maker"))
+    return tuple(makers)
+
+
+def read_driver_version(file: Path = Path("/proc/driver/nvidia/version")) -> str:
+    """The version of the running kernel module, such as `550.54.15`; empty when none runs."""
+    found = re.search(r"Kernel Module.*?\s(\d+\.\d+(?:\.\d+)?)\s", _read(file))
+    return found[1] if found else ""
+
+
+def read_nvidia_smi(command: str = "nvidia-smi") -> tuple[tuple[str, ...], str, str]:
+    """Asks nvidia-smi.
+
+    Returns:
+        Names of all GPUs, whatever CUDA_VISIBLE_DEVICES says; the driver's version; and what nvidia-smi complained of.
+        All are empty where there is no nvidia-smi.
+    """
+    program = shutil.which(command)
+    if program is None:
+        return (), "", ""
+    query = [program, "--query-gpu=driver_version,name", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired) as problem:
+        return (), "", str(problem)
+    if done.returncode != 0:
+        return (), "", " ".join((done.stdout + done.stderr).split())
+    rows = [line.split(", ", 1) for line in done.stdout.splitlines() if ", " in line]
+    return tuple(name for _, name in rows), rows[0][0] if rows else "", ""
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,99 @@
+"""What all tests share: four logical CPU devices, drawn images, and a run of seconds."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same devices on every machine; tests marked gpu start processes
+os.environ["KERAS_BACKEND"] = "tensorflow"
+
+import model_trainer.quiet_tensorflow  # noqa: F401  # isort: skip
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from model_trainer import (
+    Classification,
+    Constant,
+    Hardware,
+    ImageFolder,
+    ModelSpec,
+    Run,
+    SGD,
+    Training,
+)
+
+# Before TensorFlow starts, so that the multi-device path is tested on every machine.
+_CPU = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(_CPU, [tf.config.LogicalDeviceConfiguration()] * 4)
+
+COLOURS = {"blue": (30, 40, 220), "green": (40, 200, 50), "red": (220, 30, 40)}
+
+
+def draw_folder(folder: Path, num_images: int, *, size: tuple[int, int] = (32, 32), seed: int = 0) -> Path:
+    """Draws `folder/CLASS/N.png`: noise around the class's colour, `num_images` for each of three classes."""
+    random = np.random.default_rng(seed)
+    for name, colour in COLOURS.items():
+        (folder / name).mkdir(parents=True)
+        for number in range(num_images):
+            noise = random.integers(-30, 31, (*size, 3))
+            pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `train/` (3 x 5 images) and `val/` (3 x 3 images); do not change it."""
+    folder = tmp_path_factory.mktemp("colours")
+    draw_folder(folder / "train", 5)
+    draw_folder(folder / "val", 3, seed=1)
+    return folder
+
+
+@pytest.fixture
+def make_run(colours: Path, tmp_path: Path) -> Callable[..., Run]:
+    """Makes a run over `colours` that trains in seconds; options are dotted names with `__` for the dot."""
+
+    def make(**changes: object) -> Run:
+        run = Run(
+            name="test",
+            spec=ModelSpec(
+                **{
+                    "class": "model_trainer.testing.small_backbone",
+                    "preprocess_func": "between_plus_minus_1",
+                    "target_size": [16, 16, 3],
+                }
+            ),
+            weights=None,
+            train_data=ImageFolder(colours / "train"),
+            val_data=ImageFolder(colours / "val"),
+            augment=(),
+            task=Classification(),
+            training=Training(
+                epochs=2,
+                batch_size=4,
+                learning_rate=0.05,
+                optimizer=SGD(momentum=0.9),
+                schedule=Constant(),
+                precision="float32",
+            ),
+            hardware=Hardware(platform="cpu"),
+            output_dir=str(tmp_path / "output"),
+        )
+        for name, value in changes.items():
+            run = run.changed(name.replace("__", "."), value)
+        return run
+
+    return make
+
+
+@pytest.fixture(name="draw_folder")
+def _draw_folder() -> Callable[..., Path]:
+    return draw_folder
