@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model_trainer import ImageFolder
+from model_trainer.errors import DataError
+
+
+def touch(path: Path, content: bytes = b"") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+@pytest.fixture
+def zoo(tmp_path: Path) -> Path:
+    for name in ("cat/2.jpg", "cat/1.JPEG", "cat/deep/er/3.png", "dog/1.webp", "dog/.hidden.jpg", ".git/x.jpg"):
+        touch(tmp_path / name)
+    return tmp_path
+
+
+def test_classes_are_the_sorted_folders_and_images_are_found_all_the_way_down(zoo: Path) -> None:
+    examples = ImageFolder(zoo).read()
+    assert examples.classes == ("cat", "dog")
+    found = [
+        (str(Path(path).relative_to(zoo)), label) for path, label in zip(examples.paths, examples.labels, strict=True)
+    ]
+    assert found == [("cat/1.JPEG", 0), ("cat/2.jpg", 0), ("cat/deep/er/3.png", 0), ("dog/1.webp", 1)]
+
+
+def test_given_classes_decide_the_order_of_labels(zoo: Path) -> None:
+    examples = ImageFolder(zoo, classes=("dog", "cat")).read()
+    assert examples.counts().tolist() == [1, 3]
+
+
+def test_a_file_without_suffix_counts_when_it_begins_like_an_image(zoo: Path) -> None:
+    touch(zoo / "dog" / "scraped", b"\x89PNG\r\n\x1a\n....")
+    touch(zoo / "dog" / "notes.txt", b"good boy")
+    names = {Path(path).name for path in ImageFolder(zoo).read().paths}
+    assert "scraped" in names
+    assert "notes.txt" not in names
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda zoo: ImageFolder(zoo / "nothing"), r"There is no folder .*nothing. Put images into one folder"),
+        (lambda zoo: ImageFolder(zoo / "cat" / "2.jpg"), "is a file; ImageFolder needs a folder"),
+        (lambda zoo: ImageFolder(zoo / "dog"), "holds no folder of a class"),
+        (lambda zoo: ImageFolder(zoo, classes=("cat", "dog", "cow")), "has no folder for the class 'cow'"),
+        (lambda zoo: ImageFolder(zoo, classes=("cat", "dgo")), r"has the folder 'dog'.*Did you mean 'dgo'\?"),
+    ],
+)
+def test_a_wrong_folder_is_named_with_the_cure(zoo: Path, make: Callable[[Path], ImageFolder], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        make(zoo).read()
+
+
+def test_an_empty_class_folder_is_an_error(zoo: Path) -> None:
+    (zoo / "eel").mkdir()
+    with pytest.raises(DataError, match=r"eel holds no image. Put images of the class 'eel' there"):
+        ImageFolder(zoo).read()
+
+
+def test_a_split_is_stratified_repeatable_and_loses_nothing(tmp_path: Path) -> None:
+    for name, count in (("cat", 40), ("dog", 10), ("eel", 2)):
+        for number in range(count):
+            touch(tmp_path / name / f"{number}.jpg")
+    whole = ImageFolder(tmp_path).read()
+    train, val = (part.read() for part in ImageFolder(tmp_path).split(val=0.1))
+    assert val.counts().tolist() == [4, 1, 1]
+    assert sorted([*train.paths, *val.paths]) == sorted(whole.paths)
+    again = ImageFolder(tmp_path).split(val=0.1)[1].read()
+    assert again.paths.tolist() == val.paths.tolist()
+    other = ImageFolder(tmp_path).split(val=0.1, seed=1)[1].read()
+    assert other.paths.tolist() != val.paths.tolist()
+
+
+def test_a_split_survives_json(zoo: Path) -> None:
+    train, val = ImageFolder(zoo).split(val=0.25, seed=3)
+    assert type(val).from_dict(val.to_dict()) == val
+    assert train != val
+
+
+def test_classes_of_another_data_set_renumber_labels(zoo: Path) -> None:
+    examples = ImageFolder(zoo).read().with_classes(("bird", "dog", "cat"))
+    assert np.bincount(examples.labels, minlength=3).tolist() == [0, 1, 3]
+    with pytest.raises(DataError, match="has the class 'cat', which is not one of"):
+        examples.with_classes(("bird", "dog"))
+
+
+def test_the_fingerprint_follows_paths_sizes_and_labels(zoo: Path) -> None:
+    before = ImageFolder(zoo).read().fingerprint()
+    assert ImageFolder(zoo).read().fingerprint() == before
+    touch(zoo / "dog" / "1.webp", b"longer")
+    assert ImageFolder(zoo).read().fingerprint() != before

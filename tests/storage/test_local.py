@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from model_trainer.errors import StorageError
+from model_trainer.storage.local import make_run_dir, write_text, written_whole
+
+
+def test_a_file_that_breaks_off_leaves_the_old_one_and_nothing_beside_it(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "old")
+    with pytest.raises(RuntimeError, match="power cut"), written_whole(tmp_path / "a.txt") as partial:
+        partial.write_text("half")
+        raise RuntimeError("power cut")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_a_file_is_not_there_before_it_is_whole(tmp_path: Path) -> None:
+    with written_whole(tmp_path / "a.hdf5") as partial:
+        partial.write_bytes(b"1")
+        assert not (tmp_path / "a.hdf5").exists()
+        assert partial.suffix == ".hdf5"
+    assert (tmp_path / "a.hdf5").read_bytes() == b"1"
+
+
+def test_a_run_folder_that_exists_gets_a_suffix(tmp_path: Path) -> None:
+    names = [make_run_dir(tmp_path / "output", "run").name for _ in range(3)]
+    assert names == ["run", "run-2", "run-3"]
+
+
+def test_an_output_path_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "output").write_text("")
+    with pytest.raises(StorageError, match="output"):
+        make_run_dir(tmp_path / "output", "run")
+
+
+def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"nowhere/a\.txt could not be written"):
+        write_text(tmp_path / "nowhere" / "a.txt", "text")
