@@ -1,0 +1,1 @@
+"""Examples to batches: order, decode, resize, augment."""

@@ -1,0 +1,142 @@
+"""The fast path from a file's bytes to pixels: ordinary JPEG and PNG, all in TensorFlow's own threads.
+
+Ordinary is a JPEG with 1 or 3 components, or a PNG. What is not, and what fails here, raises
+`tf.errors.InvalidArgumentError`; `image.py` hands it to Pillow then. Only the wanted part of a JPEG is decoded.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from model_trainer.pipeline.pillow import MAX_PIXELS
+from model_trainer.specs import ModelSpec
+
+__all__ = ["decode_part", "is_ordinary"]
+
+Box = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]  # upright height and width to [top, left, height, width]
+
+_JPEG = b"\xff\xd8\xff"
+_PNG = b"\x89PNG\r\n\x1a\n"
+_HEAD_BYTES = 65536  # where metadata stands that turns an image
+
+
+def is_ordinary(data: tf.Tensor) -> tf.Tensor:
+    """Whether the first bytes are a JPEG's, or those of a PNG without EXIF."""
+    is_png = tf.strings.substr(data, 0, len(_PNG)) == _PNG
+    # An eXIf chunk may turn a PNG; that is rare enough for Pillow.
+    return _is_jpeg(data) | (is_png & ~_head_has(data, "eXIf"))
+
+
+def decode_part(data: tf.Tensor, box: Box, spec: ModelSpec) -> tf.Tensor:
+    """uint8 `(height, width, 3)`, or 4 where the spec's images have alpha: the part of the upright image in `box`."""
+    num_channels = 4 if spec.target_size[2] == 4 else 3
+    pixels = tf.cond(_is_jpeg(data), lambda: _jpeg(data, box, num_channels), lambda: _png(data, box, spec))
+    return tf.ensure_shape(pixels, (None, None, num_channels))
+
+
+def _jpeg(data: tf.Tensor, box: Box, num_channels: int) -> tf.Tensor:
+    raw_height, raw_width, components = tf.unstack(tf.image.extract_jpeg_shape(data))
+    with tf.control_dependencies([_check_size(raw_height, raw_width), tf.debugging.Assert(components != 4, ["CMYK"])]):
+        orientation = _orientation(data)
+    turned = orientation >= 5
+    height = tf.where(turned, raw_width, raw_height)
+    width = tf.where(turned, raw_height, raw_width)
+    raw_box = _in_raw_frame(box(height, width), height, width, orientation)
+    # Accurate, as Pillow decodes; TensorFlow's default is a faster approximation.
+    pixels = tf.image.decode_and_crop_jpeg(data, raw_box, channels=3, dct_method="INTEGER_ACCURATE")
+    pixels = _upright(pixels, orientation)
+    if num_channels == 3:
+        return pixels
+    return tf.concat([pixels, tf.fill(tf.concat([tf.shape(pixels)[:2], [1]], 0), tf.constant(255, tf.uint8))], -1)
+
+
+def _png(data: tf.Tensor, box: Box, spec: ModelSpec) -> tf.Tensor:
+    header = tf.io.decode_raw(tf.strings.substr(data, 16, 9), tf.uint8)
+    sizes = tf.io.decode_raw(tf.strings.substr(data, 16, 8), tf.int32, little_endian=False)
+    # Of fewer bits TensorFlow makes wrong greys (254 for black in a two-colour PNG); those are Pillow's.
+    has_whole_bytes = tf.debugging.Assert(header[8] >= 8, ["bits"])
+    with tf.control_dependencies([_check_size(sizes[0], sizes[1]), has_whole_bytes]):
+        is_16_bit = header[8] == 16
+    rgba = tf.cond(is_16_bit, lambda: _png_16_bit(data), lambda: tf.io.decode_png(data, channels=4))
+    top, left, height, width = tf.unstack(box(tf.shape(rgba)[0], tf.shape(rgba)[1]))
+    rgba = rgba[top : top + height, left : left + width]
+    if spec.target_size[2] == 4:
+        return rgba
+    opaque = tf.reduce_min(rgba[..., 3]) == 255
+    return tf.cond(opaque, lambda: rgba[..., :3], lambda: _composite(rgba, spec.background))
+
+
+def _png_16_bit(data: tf.Tensor) -> tf.Tensor:
+    deep = tf.cast(tf.io.decode_png(data, channels=4, dtype=tf.uint16), tf.float32)
+    return tf.cast(tf.round(deep / 257.0), tf.uint8)
+
+
+def _composite(rgba: tf.Tensor, background: tuple[int, int, int]) -> tf.Tensor:
+    pixels, alpha = tf.cast(rgba[..., :3], tf.float32), tf.cast(rgba[..., 3:], tf.float32)
+    over = pixels * alpha + tf.constant(background, tf.float32) * (255.0 - alpha)
+    return tf.cast(tf.round(over / 255.0), tf.uint8)
+
+
+def _is_jpeg(data: tf.Tensor) -> tf.Tensor:
+    return tf.strings.substr(data, 0, len(_JPEG)) == _JPEG
+
+
+def _head_has(data: tf.Tensor, text: str) -> tf.Tensor:
+    # \C is any one byte; a dot would stop at bytes that are no UTF-8.
+    head = tf.strings.substr(data, 0, _HEAD_BYTES)
+    return tf.strings.regex_full_match(head, rf"\C*{text}\C*")
+
+
+def _check_size(height: tf.Tensor, width: tf.Tensor) -> tf.Operation:
+    num_pixels = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
+    return tf.debugging.Assert((num_pixels > 0) & (num_pixels <= MAX_PIXELS), ["size"])
+
+
+def _orientation(data: tf.Tensor) -> tf.Tensor:
+    """int32, 1 to 8: how the image must be turned, as EXIF counts."""
+
+    def read(raw: bytes) -> np.int32:
+        # By Pillow, because it also knows XMP's way of saying it, and how to live with damaged EXIF.
+        try:
+            with Image.open(io.BytesIO(raw)) as image:
+                found = image.getexif().get(0x0112, 1)
+        except Exception:  # noqa: BLE001  # damaged metadata can make Pillow raise anything
+            found = 1
+        return np.int32(found if found in range(1, 9) else 1)
+
+    def ask() -> tf.Tensor:
+        found = tf.numpy_function(read, [data], tf.int32)
+        found.set_shape(())
+        return found
+
+    has_metadata = _head_has(data, "Exif") | _head_has(data, "Orientation")
+    return tf.cond(has_metadata, ask, lambda: 1)
+
+
+def _flips(orientation: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Whether an image of this orientation is mirrored left to right, and top to bottom, after it is transposed."""
+    across = (orientation == 2) | (orientation == 3) | (orientation == 6) | (orientation == 7)
+    down = (orientation == 3) | (orientation == 4) | (orientation == 7) | (orientation == 8)
+    return across, down
+
+
+def _in_raw_frame(box: tf.Tensor, height: tf.Tensor, width: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """The box of the upright image, `height` by `width`, as it lies in the file: the turns undone, last first."""
+    top, left, box_height, box_width = tf.unstack(box)
+    across, down = _flips(orientation)
+    left = tf.where(across, width - left - box_width, left)
+    top = tf.where(down, height - top - box_height, top)
+    upright, turned = tf.stack([top, left, box_height, box_width]), tf.stack([left, top, box_width, box_height])
+    return tf.where(orientation >= 5, turned, upright)
+
+
+def _upright(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    across, down = _flips(orientation)
+    pixels = tf.cond(orientation >= 5, lambda: tf.transpose(pixels, (1, 0, 2)), lambda: pixels)
+    pixels = tf.cond(across, lambda: tf.reverse(pixels, [1]), lambda: pixels)
+    return tf.cond(down, lambda: tf.reverse(pixels, [0]), lambda: pixels)

@@ -1,0 +1,62 @@
+"""How an image becomes `target_size`: the same for training, validation, prediction and serving."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from model_trainer.specs import ModelSpec
+
+__all__ = ["fit_box", "resize_image"]
+
+
+def fit_box(height: tf.Tensor, width: tf.Tensor, spec: ModelSpec) -> tf.Tensor:
+    """int32 `(4,)` top, left, height, width: the part of an image that the spec's `resize` keeps.
+
+    "crop" keeps the largest centred part with the target's proportions, "squash" and "pad" keep everything.
+    """
+    if spec.resize != "crop":
+        return tf.stack([0, 0, height, width])
+    target_height, target_width, _ = spec.target_size
+    scale = tf.minimum(
+        tf.cast(height, tf.float64) / target_height, tf.cast(width, tf.float64) / target_width
+    )  # image pixels for each target pixel
+    crop_height = tf.clip_by_value(tf.cast(tf.round(target_height * scale), tf.int32), 1, height)
+    crop_width = tf.clip_by_value(tf.cast(tf.round(target_width * scale), tf.int32), 1, width)
+    return tf.stack([(height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width])
+
+
+def resize_image(image: tf.Tensor, spec: ModelSpec, *, keep_proportions: bool) -> tf.Tensor:
+    """uint8 `(target_height, target_width, channels)` from uint8 `(height, width, channels)`.
+
+    Args:
+        keep_proportions: fill up with the spec's background instead of distorting.
+    """
+    target_height, target_width, _ = spec.target_size
+    if not keep_proportions:
+        return _to_uint8(_interpolated(image, target_height, target_width, spec))
+    height, width = tf.shape(image)[0], tf.shape(image)[1]
+    scale = tf.minimum(target_height / height, target_width / width)
+    new_height = tf.clip_by_value(tf.cast(tf.round(tf.cast(height, tf.float64) * scale), tf.int32), 1, target_height)
+    new_width = tf.clip_by_value(tf.cast(tf.round(tf.cast(width, tf.float64) * scale), tf.int32), 1, target_width)
+    scaled = _to_uint8(_interpolated(image, new_height, new_width, spec))
+    # The colour is taken off and put on again, because tf.pad fills with one number for all channels.
+    colour = tf.constant([*spec.background, 255][: image.shape[-1]], tf.int32)
+    top, left = (target_height - new_height) // 2, (target_width - new_width) // 2
+    edges = [[top, target_height - new_height - top], [left, target_width - new_width - left], [0, 0]]
+    return tf.cast(tf.pad(tf.cast(scaled, tf.int32) - colour, edges) + colour, tf.uint8)
+
+
+def _interpolated(image: tf.Tensor, height: tf.Tensor, width: tf.Tensor, spec: ModelSpec) -> tf.Tensor:
+    # Antialiasing averages what falls together when an image shrinks; without it fine patterns turn into noise.
+    # Growing needs none, and the op without it is faster.
+    shrinks = tf.logical_or(tf.shape(image)[0] > height, tf.shape(image)[1] > width)
+    size = tf.stack([height, width])
+    return tf.cond(
+        shrinks,
+        lambda: tf.cast(tf.image.resize(image, size, spec.interpolation, antialias=True), tf.float32),
+        lambda: tf.cast(tf.image.resize(image, size, spec.interpolation), tf.float32),
+    )
+
+
+def _to_uint8(image: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), tf.uint8)

@@ -1,0 +1,162 @@
+"""Which example stands in which batch, whatever the batch size, the devices and where a run began."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model_trainer import ImageFolder, ModelSpec, RandomFlip, RandomResizedCrop
+from model_trainer.pipeline.bad_images import BadImages
+from model_trainer.pipeline.dataset import Pipeline, num_steps
+from model_trainer.pipeline.image import read_image
+from model_trainer.sources.examples import Examples
+
+SPEC = ModelSpec(target_size=[16, 16, 3])
+
+Batches = list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+
+@pytest.fixture
+def examples(colours: Path) -> Examples:
+    return ImageFolder(colours / "train").read()
+
+
+def make(examples: Examples, **options: object) -> Pipeline:
+    bad_images = BadImages(10, 0.01, len(examples))
+    return Pipeline(**{"examples": examples, "spec": SPEC, "batch_size": 4, "bad_images": bad_images, **options})
+
+
+def training(pipeline: Pipeline, epochs: int = 1, first_step: int = 0) -> Batches:
+    return list(pipeline.training(epochs, first_step).as_numpy_iterator())
+
+
+def test_each_epoch_has_each_example_once_and_batches_do_not_cross_epochs(examples: Examples) -> None:
+    batches = training(make(examples), epochs=3)
+    assert [len(images) for images, _, _ in batches] == [4, 4, 4, 3] * 3
+    whole = sorted(image.tobytes() for image, _, _ in training(make(examples, batch_size=1)))
+    for epoch in range(3):
+        seen = [image.tobytes() for images, _, _ in batches[4 * epoch : 4 * epoch + 4] for image in images]
+        assert sorted(seen) == whole
+        assert len(set(seen)) == 15
+
+
+def test_labels_stay_with_their_images(examples: Examples) -> None:
+    for images, labels, weights in training(make(examples)):
+        # Blue, green and red are the classes: the strongest channel tells.
+        strongest = images.mean(axis=(1, 2)).argmax(axis=1)
+        np.testing.assert_array_equal(2 - strongest, labels)
+        assert (weights == 1).all()
+
+
+def test_the_order_differs_between_epochs_and_seeds(examples: Examples) -> None:
+    def labels(epoch: int, seed: int) -> list[int]:
+        batches = training(make(examples, seed=seed), epochs=2)[4 * epoch : 4 * epoch + 4]
+        return [int(label) for _, of_batch, _ in batches for label in of_batch]
+
+    orders = [labels(0, 0), labels(1, 0), labels(0, 1)]
+    assert len({tuple(order) for order in orders}) == 3
+
+
+def assert_equal_batches(left: Batches, right: Batches) -> None:
+    assert len(left) == len(right)
+    for ours, theirs in zip(left, right, strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+AUGMENT = (RandomResizedCrop(), RandomFlip(vertical=True))
+
+
+def test_the_same_seed_gives_the_same_bytes(examples: Examples) -> None:
+    assert_equal_batches(training(make(examples, augment=AUGMENT)), training(make(examples, augment=AUGMENT)))
+
+
+@pytest.mark.parametrize("first_step", [1, 4, 6])
+def test_a_run_that_begins_later_sees_what_the_whole_run_saw_there(examples: Examples, first_step: int) -> None:
+    whole = training(make(examples, augment=AUGMENT), epochs=2)
+    assert_equal_batches(training(make(examples, augment=AUGMENT), 2, first_step), whole[first_step:])
+
+
+def test_augmentation_does_not_depend_on_the_batch_size(examples: Examples) -> None:
+    def images(batch_size: int) -> np.ndarray:
+        batches = training(make(examples, augment=AUGMENT, batch_size=batch_size))
+        return np.concatenate([images for images, _, _ in batches])
+
+    np.testing.assert_array_equal(images(4), images(5))
+
+
+def test_the_same_image_looks_different_in_another_epoch(examples: Examples) -> None:
+    one = examples.take(np.array([0]))
+    first, second = training(make(one, augment=AUGMENT, batch_size=1), epochs=2)
+    assert not np.array_equal(first[0], second[0])
+
+
+@pytest.mark.parametrize("num_replicas", [2, 3, 4])
+def test_replicas_share_each_batch_in_order_with_sizes_that_differ_by_one(
+    examples: Examples, num_replicas: int
+) -> None:
+    whole = training(make(examples))
+    parts = training(make(examples, num_replicas=num_replicas))
+    assert len(parts) == num_replicas * len(whole)
+    for number, (images, labels, weights) in enumerate(whole):
+        mine = parts[num_replicas * number : num_replicas * (number + 1)]
+        sizes = [len(part[0]) for part in mine]
+        assert max(sizes) - min(sizes) <= 1
+        count = len(images)
+        np.testing.assert_array_equal(np.concatenate([part[0] for part in mine])[:count], images)
+        np.testing.assert_array_equal(np.concatenate([part[1] for part in mine])[:count], labels)
+        assert np.concatenate([part[2] for part in mine]).sum() == weights.sum()
+
+
+def test_no_replica_goes_without_an_image(examples: Examples) -> None:
+    parts = training(make(examples.take(np.arange(5)), num_replicas=3))  # the last batch has one image
+    last = parts[-3:]
+    assert [len(images) for images, _, _ in last] == [1, 1, 1]
+    assert [float(weights[0]) for _, _, weights in last] == [1.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 15, 40])
+@pytest.mark.parametrize("num_replicas", [1, 2])
+def test_validation_sees_every_image_exactly_once(examples: Examples, batch_size: int, num_replicas: int) -> None:
+    if batch_size < num_replicas:
+        pytest.skip("a run with fewer images in a step than devices is refused")
+    pipeline = make(examples, batch_size=batch_size, num_replicas=num_replicas)
+    batches = list(pipeline.validation().as_numpy_iterator())
+    seen = [image for images, _, weights in batches for image in images[weights > 0]]
+    expected = [read_image(path, SPEC) for path in examples.paths]
+    np.testing.assert_array_equal(seen, expected)  # and they are the bytes that predict sees
+
+
+def test_an_unreadable_image_keeps_its_place_with_weight_0(tmp_path: Path, draw_folder: Callable[..., Path]) -> None:
+    folder = draw_folder(tmp_path / "train", 5)
+    good = training(make(ImageFolder(folder).read()))
+    (folder / "green" / "2.png").write_bytes(b"no longer an image")
+    pipeline = make(ImageFolder(folder).read())
+    batches = training(pipeline)
+    changed = 0
+    for (images, labels, weights), (good_images, good_labels, _) in zip(batches, good, strict=True):
+        np.testing.assert_array_equal(labels, good_labels)
+        np.testing.assert_array_equal(images[weights > 0], good_images[weights > 0])
+        assert not images[weights == 0].any()
+        changed += int((weights == 0).sum())
+    assert changed == 1
+    assert pipeline.bad_images.reasons == {str(folder / "green" / "2.png"): "is not an image"}
+
+
+def test_names_that_are_no_utf_8_are_read(tmp_path: Path, draw_folder: Callable[..., Path]) -> None:
+    folder = draw_folder(tmp_path / "train", 1)
+    odd = bytes(folder / "red") + b"/\xff\xfe.png"
+    try:
+        with open(odd, "wb") as file:
+            file.write((folder / "red" / "0.png").read_bytes())
+    except OSError:
+        pytest.skip("this file system takes only UTF-8 names")
+    pipeline = make(ImageFolder(folder).read(), batch_size=1)
+    assert sum(weights.sum() for _, _, weights in training(pipeline)) == 4
+
+
+def test_the_last_step_counts() -> None:
+    assert [num_steps(count, 4) for count in (1, 4, 5, 8)] == [1, 1, 2, 2]

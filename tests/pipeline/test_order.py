@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import stats
+
+from model_trainer.pipeline.order import epoch_seeds, example_seed, shuffled_index
+
+
+def orders(num_examples: int, epochs: int, seed: int = 0) -> np.ndarray:
+    """`(epochs, num_examples)`: each epoch's order."""
+    positions = tf.range(num_examples, dtype=tf.int64)
+    return np.stack([shuffled_index(positions, tf.constant(row), num_examples) for row in epoch_seeds(seed, epochs)])
+
+
+@pytest.mark.parametrize("num_examples", [1, 2, 3, 10, 257, 5000])
+def test_an_epoch_has_each_example_once(num_examples: int) -> None:
+    for order in orders(num_examples, epochs=3):
+        assert sorted(order) == list(range(num_examples))
+
+
+def test_epochs_and_seeds_have_orders_of_their_own() -> None:
+    # With the plain epoch number as seed TensorFlow gives only 256 of them.
+    assert len({tuple(order) for order in orders(64, epochs=1000)}) == 1000
+    assert not np.array_equal(orders(64, 1, seed=0), orders(64, 1, seed=1))
+
+
+def test_every_example_comes_to_every_place_equally_often() -> None:
+    drawn = orders(64, epochs=2000)
+    worst = min(stats.chisquare(np.bincount(drawn[:, place], minlength=64)).pvalue for place in range(64))
+    assert worst > 1e-4  # the smallest of 64 fair p-values is near 0.016
+
+
+def test_neighbours_are_independent() -> None:
+    drawn = orders(64, epochs=2000)
+    steps = (drawn[:, 1:] - drawn[:, :-1]) % 64
+    worst = min(stats.chisquare(np.bincount(steps[:, place], minlength=64)[1:]).pvalue for place in range(63))
+    assert worst > 1e-4
+
+
+def test_each_example_of_each_epoch_has_its_own_seed() -> None:
+    seeds = {
+        tuple(example_seed(seed, tf.constant(epoch), tf.constant(position)).numpy())
+        for seed in range(2)
+        for epoch in range(5)
+        for position in range(50)
+    }
+    assert len(seeds) == 2 * 5 * 50
