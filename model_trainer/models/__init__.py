@@ -1,0 +1,1 @@
+"""Spec and head to a `keras.Model`, and the model's file."""

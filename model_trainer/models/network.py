@@ -1,0 +1,97 @@
+"""What the network is: declared values only, no Keras is loaded."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, final
+
+from pydantic import BeforeValidator, Field
+
+from model_trainer.config import Call, Choice, Config, Live
+
+__all__ = ["L1", "L2", "AnyNetwork", "Network", "OwnModel", "Regularizer", "Unfreeze"]
+
+# A layer by position in `model.layers` (negative counts from the end), by name, or by a pattern such as "block1_*".
+LayerNames = tuple[int | str, ...]
+
+
+class Unfreeze(Config):
+    """From epoch `after_epochs` on (counted from 0) the frozen layers train too, with `learning_rate`.
+
+    The optimizer starts anew there: its averages were made for other layers and another rate.
+    """
+
+    after_epochs: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+
+
+class Regularizer(Choice):
+    """A penalty on the weights (kernels) of the chosen layers, added to the training loss."""
+
+    strength: float = Field(ge=0)
+    layers: LayerNames = ("*",)
+
+
+@final
+class L1(Regularizer):
+    """strength * sum(|w|)."""
+
+
+@final
+class L2(Regularizer):
+    """strength * sum(w²)."""
+
+
+class AnyNetwork(Choice):
+    """The network that is trained.
+
+    Fields:
+        freeze: "none"; "backbone", all below the head; or layers by position, name or pattern. Frozen batch
+            normalisation runs in inference mode, as in Keras.
+        unfreeze: when the frozen layers join in, if ever.
+        regularize: penalties on weights.
+    """
+
+    freeze: Literal["none", "backbone"] | LayerNames = "none"
+    unfreeze: Unfreeze | None = None
+    regularize: tuple[Regularizer, ...] = ()
+
+
+@final
+class Network(AnyNetwork):
+    """The spec's backbone without its top, and a head.
+
+    Fields:
+        pooling: how the backbone's last feature map becomes a vector.
+        dense: sizes of hidden dense layers in the head, with ReLU, each followed by dropout.
+        dropout_rate: of the head.
+    """
+
+    pooling: Literal["avg", "max", "flatten"] = "avg"
+    dense: tuple[int, ...] = ()
+    dropout_rate: float = Field(0.2, ge=0, lt=1)
+
+
+@final
+class OwnModel(AnyNetwork):
+    """The user's own Keras model instead of backbone and head, functional or Sequential.
+
+    Fields:
+        model: `Call("my_code.make_model", ...)`, which survives JSON, or a live `keras.Model`.
+    """
+
+    model: Call | Live
+
+    def __init__(self, model: Any, **options: Any) -> None:
+        super().__init__(model=model, **options)
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+
+def _own_model(value: Any) -> Any:
+    """A bare `Call` or `keras.Model` in `Run.network` means `OwnModel` of it."""
+    if isinstance(value, (Call, Live)) or any(base.__name__ == "Model" for base in type(value).__mro__):
+        return OwnModel(model=value)
+    return value
+
+
+NetworkField = Annotated[AnyNetwork, BeforeValidator(_own_model)]

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from sklearn.utils.class_weight import compute_class_weight
+
+from model_trainer import Classification, CrossEntropy, Focal, Output
+from model_trainer.errors import ConfigError, DataError
+from model_trainer.sources.examples import Examples
+
+RANDOM = np.random.default_rng(0)
+LOGITS = RANDOM.normal(0, 2, (6, 3)).astype(np.float32)
+LABELS = np.array([0, 0, 0, 1, 1, 2], np.int32)
+
+
+def examples(labels: np.ndarray = LABELS, classes: tuple[str, ...] = ("cat", "dog", "eel")) -> Examples:
+    paths = np.array([f"{number}.jpg" for number in range(len(labels))], dtype=object)
+    return Examples(paths, labels, np.ones(len(labels), np.float32), classes, origin="data/train")
+
+
+def test_label_smoothing_is_that_of_keras() -> None:
+    task = Classification(label_smoothing=0.2)
+    expected = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.2, reduction=None)
+    targets = task.targets(LABELS, 3)
+    np.testing.assert_allclose(task.losses(targets, [LOGITS]), expected(targets, LOGITS), rtol=1e-5)
+
+
+def test_balanced_class_weights_are_those_of_scikit_learn() -> None:
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=LABELS)
+    np.testing.assert_allclose(Classification(class_weights="balanced").class_factors(examples()), expected, rtol=1e-6)
+
+
+def test_given_class_weights_are_by_name_and_1_elsewhere() -> None:
+    factors = Classification(class_weights={"dog": 2.5}).class_factors(examples())
+    assert factors.tolist() == [1.0, 2.5, 1.0]
+
+
+def test_a_weight_for_an_unknown_class_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"`task.class_weights.dgo` names a class .* Did you mean 'dog'\?"):
+        Classification(class_weights={"dgo": 2.0}).check(examples())
+
+
+def test_one_class_is_too_few() -> None:
+    with pytest.raises(DataError, match="data/train has one class, 'cat'"):
+        Classification().check(examples(np.zeros(3, np.int32), ("cat",)))
+
+
+def test_several_outputs_add_up_with_their_weights() -> None:
+    task = Classification(outputs=(Output("main"), Output("aux", loss=Focal(), weight=0.3)))
+    targets = task.targets(LABELS, 3)
+    other = LOGITS[::-1].copy()
+    expected = CrossEntropy()(targets, LOGITS, "softmax") + 0.3 * Focal()(targets, other, "softmax")
+    np.testing.assert_allclose(task.losses(targets, [LOGITS, other]), expected, rtol=1e-5)
+
+
+def test_predictions_are_the_most_probable_first() -> None:
+    decoded = Classification().decode(np.array([0.2, 0.5, 0.3]), ("cat", "dog", "eel"), top=2)
+    assert decoded == [{"label": "dog", "probability": 0.5}, {"label": "eel", "probability": 0.3}]
