@@ -19,13 +19,13 @@ import tensorflow as tf
 from PIL import Image
 
 from model_trainer import (
+    SGD,
     Classification,
     Constant,
     Hardware,
     ImageFolder,
     ModelSpec,
     Run,
-    SGD,
     Training,
 )
 

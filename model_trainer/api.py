@@ -1,0 +1,86 @@
+"""The verbs: train, evaluate, predict. Each is a plain function over the floors below."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from model_trainer.errors import DataError
+from model_trainer.evaluation.classification import Evaluation, evaluate_model
+from model_trainer.models.load import TrainedModel, find_model_file, load_model
+from model_trainer.serving.predictor import find_images, predict_images
+from model_trainer.sources.image_folder import ImageFolder
+from model_trainer.sources.source import Source
+from model_trainer.training.run import Run
+from model_trainer.training.summary import print_summary
+from model_trainer.training.train import Result, train_model
+
+__all__ = ["evaluate", "load_model", "predict", "train"]
+
+
+def train(run: Run) -> Result:
+    """Trains `run`, prints a table of its epochs, and says where its files lie.
+
+    Raises:
+        ModelTrainerError: the run, its data or its devices are wrong, or training diverged; says why, and the cure.
+    """
+    result = train_model(run)
+    print_summary(result, Console())
+    return result
+
+
+def evaluate(
+    model: str | os.PathLike[str] | TrainedModel, data: Source | str | None = None, trust: bool = False
+) -> Evaluation:
+    """Figures of a trained model on labelled images.
+
+    Args:
+        model: an output folder, an `.hdf5` of one, or a loaded model.
+        data: a source, or the path of a folder with one folder for each class; None takes the validation data of
+            the run, otherwise its training data.
+        trust: whether code that the files name may be run.
+
+    Raises:
+        ModelFileError, DataError, ConfigError: the model or the data cannot be read.
+    """
+    trained = model if isinstance(model, TrainedModel) else load_model(model, trust)
+    if isinstance(data, str):
+        data = ImageFolder(data)
+    if data is None:
+        data = _data_of_run(trained.path, trust)
+    return evaluate_model(trained, data.read())
+
+
+def predict(
+    model: str | os.PathLike[str] | TrainedModel,
+    images: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
+    top: int = 5,
+    trust: bool = False,
+) -> list[dict[str, Any]]:
+    """What a trained model sees in images.
+
+    Args:
+        model: an output folder, an `.hdf5` of one, or a loaded model.
+        images: files, and folders that are searched all the way down.
+        top: how many of the most probable labels are named.
+        trust: whether code that the file names may be run.
+
+    Returns:
+        `{"image": path, "predictions": [{"label": name, "probability": p}, ...]}` for each image, or
+        `{"image": path, "error": reason}`.
+    """
+    trained = model if isinstance(model, TrainedModel) else load_model(model, trust)
+    paths = [images] if isinstance(images, (str, os.PathLike)) else images
+    return list(predict_images(trained, find_images(paths), top=top))
+
+
+def _data_of_run(model_file: Path, trust: bool) -> Source:
+    options = find_model_file(model_file).with_name("training_options.json")
+    if not options.is_file():
+        raise DataError(f"{model_file} has no training_options.json beside it; say which data: --data PATH")
+    run = Run.load(options, trust)
+    return run.val_data or run.train_data

@@ -1,0 +1,39 @@
+"""`model-trainer COMMAND`."""
+
+from __future__ import annotations
+
+import typer
+
+import model_trainer
+from model_trainer.cli import evaluate, gpu, predict, specs, train
+from model_trainer.cli.errors import exit_code_of
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Train Keras image models from a short declaration; get .hdf5 files any service can load.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (train.train, evaluate.evaluate, predict.predict, specs.specs, gpu.gpu):
+    app.command()(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"model-trainer {model_trainer.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Only --version stands before the command."""
+
+
+def main() -> None:
+    """Runs the command line and exits with the codes of the design."""
+    raise SystemExit(exit_code_of(lambda: app(standalone_mode=True)))

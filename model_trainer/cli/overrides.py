@@ -1,0 +1,57 @@
+"""`--set training.epochs=30`, and a run from a file."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from model_trainer.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from model_trainer.training.run import Run
+
+__all__ = ["load_run", "with_overrides"]
+
+
+def load_run(path: str, trust: bool) -> Run:
+    """The run that a `.py` defines as `run`, or that a `training_options.json` describes."""
+    from model_trainer.training.run import Run
+
+    file = Path(path)
+    if file.suffix == ".json":
+        return Run.load(file, trust)
+    if file.suffix != ".py":
+        raise DataError(f"RUN should be a .py file that defines `run`, or a training_options.json; got {path}.")
+    if not file.is_file():
+        raise DataError(f"There is no file {path}.")
+    sys.path.insert(0, str(file.resolve().parent))  # so that the file can import what lies beside it
+    run = runpy.run_path(str(file), run_name="model_trainer_run").get("run")
+    if not isinstance(run, Run):
+        raise ConfigError(f"{path} defines no `run = Run(...)`.")
+    return run
+
+
+def with_overrides(run: Run, overrides: Sequence[str]) -> Run:
+    """`run` with every `name=value` applied at once; a value is read as JSON where it is JSON, otherwise as text."""
+    changes = {}
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--set needs name=value, such as --set training.epochs=5; got {override!r}.")
+        changes[name.strip()] = _value(text.strip())
+    return run.changed_all(changes)
+
+
+def _value(text: str) -> Any:
+    if text == "None":
+        return None
+    if text in ("True", "False"):
+        return text == "True"
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,31 @@
+"""`model-trainer predict`."""
+
+from __future__ import annotations
+
+import json
+
+import typer
+
+__all__ = ["predict"]
+
+
+def predict(
+    model: str = typer.Argument(help="An output folder, or an .hdf5 in one."),
+    images: list[str] = typer.Argument(help="Image files, and folders that are searched all the way down."),
+    as_json: bool = typer.Option(False, "--json", help="Print a JSON list and nothing else."),
+    top: int = typer.Option(5, "--top", min=1, help="How many labels for each image."),
+    trust: bool = typer.Option(False, "--trust", help="Let the file name code outside keras.applications."),
+) -> None:
+    """The most probable labels of images."""
+    from rich.console import Console
+
+    from model_trainer.api import predict as predict_images
+    from model_trainer.cli.tables import print_predictions
+
+    answers = predict_images(model, images, top=top, trust=trust)
+    if as_json:
+        typer.echo(json.dumps(answers, indent=1, ensure_ascii=False))
+    else:
+        print_predictions(answers, Console(), Console(stderr=True))
+    if any("error" in answer for answer in answers):
+        raise typer.Exit(2)

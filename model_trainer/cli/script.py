@@ -1,0 +1,51 @@
+"""The command line of `script/TrainModel.py`: `main(run, sample=...)`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from model_trainer.cli.errors import STOPPED_EARLY, exit_code_of
+from model_trainer.cli.overrides import with_overrides
+from model_trainer.cli.train import RESUME_IS_TO_COME
+from model_trainer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from model_trainer.training.run import Run
+
+__all__ = ["main"]
+
+
+def main(run: Run, sample: Run | None = None) -> None:
+    """Trains `run`, or with `--sample` the `sample`, and exits with the codes of the command line."""
+
+    def command(
+        use_sample: bool = typer.Option(
+            False, "--sample", help="Unpack the built-in photos of clothes and train on them."
+        ),
+        overrides: list[str] = typer.Option(
+            [], "--set", metavar="NAME=VALUE", help="Such as training.epochs=5; repeatable."
+        ),
+        resume: bool = typer.Option(False, "--resume", help="Go on where a run stopped (not yet)."),
+    ) -> None:
+        """Train the run that this file declares; leaves models, logs and figures in output/."""
+        if resume:
+            raise ConfigError(RESUME_IS_TO_COME)
+        chosen = run
+        if use_sample:
+            if sample is None:
+                raise ConfigError("This file declares no sample run.")
+            from model_trainer.sources.sample import unpack_sample
+
+            unpack_sample()
+            chosen = sample
+
+        from model_trainer.api import train
+
+        if train(with_overrides(chosen, overrides)).stopped:
+            raise typer.Exit(STOPPED_EARLY)
+
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(command)
+    raise SystemExit(exit_code_of(lambda: app(standalone_mode=True)))

@@ -1,0 +1,69 @@
+"""Answers of a trained model about image files."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from model_trainer.errors import DataError
+from model_trainer.models.load import TrainedModel
+from model_trainer.pipeline.image import read_image
+from model_trainer.sources.image_folder import list_images
+
+__all__ = ["find_images", "predict_images"]
+
+Prediction = dict[str, Any]  # {"image": path, "predictions": [{"label", "probability"}]} or {"image", "error"}
+
+
+def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """The image files that `paths` name: files as they are, folders searched all the way down.
+
+    Raises:
+        DataError: a folder holds no image.
+    """
+    found: list[str] = []
+    for path in map(os.fspath, paths):
+        if not Path(path).is_dir():
+            found.append(path)
+            continue
+        images, _ = list_images(path)
+        if not images:
+            raise DataError(f"{path} holds no image.")
+        found += images
+    return found
+
+
+def predict_images(
+    trained: TrainedModel, paths: Iterable[str], *, top: int = 5, batch_size: int = 32
+) -> Iterator[Prediction]:
+    """One answer for each path, in their order; an unreadable image gives its reason instead.
+
+    Args:
+        top: how many of the most probable labels are named.
+        batch_size: images that go through the network together.
+    """
+    remaining = iter(paths)
+    while batch := list(itertools.islice(remaining, batch_size)):
+        images, errors = _read(batch, trained)
+        probabilities = iter(trained.probabilities(np.stack(images))) if images else iter(())
+        for path in batch:
+            if path in errors:
+                yield {"image": path, "error": errors[path]}
+            else:
+                answers = trained.task.decode(next(probabilities), trained.classes, top)
+                yield {"image": path, "predictions": answers}
+
+
+def _read(paths: list[str], trained: TrainedModel) -> tuple[list[np.ndarray], dict[str, str]]:
+    images, errors = [], {}
+    for path in paths:
+        try:
+            images.append(read_image(path, trained.spec))
+        except DataError as error:
+            errors[path] = str(error).removeprefix(f"{path} ").rstrip(".")
+    return images, errors

@@ -1,0 +1,1 @@
+"""Run to trained model: devices, precision, optimizer, step, loop, callbacks."""

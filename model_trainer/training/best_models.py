@@ -1,0 +1,39 @@
+"""Which epochs gave the best models so far."""
+
+from __future__ import annotations
+
+import math
+
+from model_trainer.tasks.metrics import MacroRecall, Metric
+from model_trainer.training.history import Row
+
+__all__ = ["BestModels"]
+
+
+class BestModels:
+    """Keeps the best value of the loss and of the metrics that get a file of their own.
+
+    Validation decides; a run without validation is judged by its training figures.
+
+    Args:
+        metrics: of the task; the first is the main one, which `model_max_acc` follows whatever its name. With
+            macro recall among them there is `model_max_sensitivity` too.
+    """
+
+    def __init__(self, metrics: tuple[Metric, ...]) -> None:
+        self._columns = {"model_max_acc": (metrics[0].name, -1.0)}
+        for metric in metrics:
+            if isinstance(metric, MacroRecall):
+                self._columns["model_max_sensitivity"] = (metric.name, -1.0)
+        self._columns["model_min_loss"] = ("loss", 1.0)
+        self._best = dict.fromkeys(self._columns, math.inf)
+
+    def improved(self, row: Row) -> list[str]:
+        """File names, without suffix, for which `row` is better than all before; the first of equals stays."""
+        names = []
+        for file_name, (column, sign) in self._columns.items():
+            value = sign * row.get(f"val_{column}", row[column])
+            if value < self._best[file_name]:  # never true for NaN
+                self._best[file_name] = value
+                names.append(file_name)
+        return names

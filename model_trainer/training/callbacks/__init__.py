@@ -1,0 +1,1 @@
+"""Callbacks that can be declared; any `keras.callbacks.Callback` works beside them."""

@@ -1,0 +1,73 @@
+"""Messages: plain sentences on standard error, the same with time and level in a file."""
+
+from __future__ import annotations
+
+import contextlib
+import logging as python_logging
+import sys
+from collections.abc import Iterator
+from logging.handlers import MemoryHandler
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from absl import logging
+
+__all__ = ["LogFile", "plain_messages"]
+
+
+class _ToStandardError(python_logging.Handler):
+    """Looks standard error up at each message, so that a progress bar can take its place."""
+
+    def emit(self, record: python_logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
+
+
+@contextlib.contextmanager
+def plain_messages() -> Iterator[None]:
+    """Inside the block messages from INFO on appear as plain sentences, without time, level or file."""
+    logger = logging.get_absl_logger()
+    before, propagate, verbosity = list(logger.handlers), logger.propagate, logging.get_verbosity()
+    handler = _ToStandardError()
+    handler.setFormatter(python_logging.Formatter("%(message)s"))
+    logger.handlers, logger.propagate = [handler], False
+    root = python_logging.getLogger()
+    root_handlers = list(root.handlers)
+    root.handlers = [other for other in root_handlers if other is not logging.get_absl_handler()]
+    logging.set_verbosity(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.handlers, logger.propagate, root.handlers = before, propagate, root_handlers
+        logging.set_verbosity(verbosity)
+
+
+class LogFile:
+    """A file that gets every message of the block, also those from before its place was known."""
+
+    def __init__(self) -> None:
+        self._early = MemoryHandler(capacity=10_000, flushLevel=python_logging.CRITICAL + 1)
+        self._file: python_logging.FileHandler | None = None
+
+    def __enter__(self) -> Self:
+        logging.get_absl_logger().addHandler(self._early)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        logger = logging.get_absl_logger()
+        logger.removeHandler(self._early)
+        if self._file is not None:
+            logger.removeHandler(self._file)
+            self._file.close()
+
+    def write_to(self, path: Path) -> None:
+        """From now on messages go to `path`; what came before goes there first."""
+        self._file = python_logging.FileHandler(path, encoding="utf-8")
+        self._file.setFormatter(python_logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._early.setTarget(self._file)
+        self._early.flush()
+        logger = logging.get_absl_logger()
+        logger.removeHandler(self._early)
+        logger.addHandler(self._file)

@@ -1,0 +1,52 @@
+"""In which numbers the network computes.
+
+`precision="auto"` is a plain rule for now, from these measurements (docs/decisions/0006): on a CPU that multiplies
+bfloat16, VGG trains faster in mixed_bfloat16, MobileNet slower, ResNet about the same; a GPU of compute
+capability 8 and above has bfloat16, one of 7 float16.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tensorflow as tf
+
+from model_trainer.specs import ModelSpec
+from model_trainer.specs.table import entry_of_class
+from model_trainer.training.options import Precision
+
+__all__ = ["choose_precision"]
+
+
+def choose_precision(declared: Precision, spec: ModelSpec) -> str:
+    """float32, mixed_bfloat16 or mixed_float16; only "auto" is decided here.
+
+    auto is, on GPUs, mixed_bfloat16 from compute capability 8.0, mixed_float16 from 7.0, otherwise float32; on a CPU
+    mixed_bfloat16 for VGG where the CPU has bfloat16 instructions, otherwise float32. What is not known is float32.
+    """
+    if declared != "auto":
+        return declared
+    gpus = tf.config.list_logical_devices("GPU")
+    if gpus:
+        return _for_gpus()
+    named = entry_of_class(spec.class_)
+    return (
+        "mixed_bfloat16" if named is not None and named[0] in ("vgg16", "vgg19") and _cpu_has_bfloat16() else "float32"
+    )
+
+
+def _for_gpus() -> str:
+    details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
+    least = min(found.get("compute_capability", (0, 0)) for found in details)
+    if least >= (8, 0):
+        return "mixed_bfloat16"
+    return "mixed_float16" if least >= (7, 0) else "float32"
+
+
+def _cpu_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    try:
+        text = cpuinfo.read_text()
+    except OSError:  # not Linux
+        return False
+    flags = next((line for line in text.splitlines() if line.startswith(("flags", "Features"))), "").split()
+    return any(flag in flags for flag in ("amx_bf16", "avx512_bf16", "bf16"))

@@ -1,0 +1,206 @@
+"""From a declared run to everything the loop needs; whatever is wrong with a run shows here, before a file is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from model_trainer.config import Choice
+from model_trainer.errors import ConfigError
+from model_trainer.models.layers import add_regularizers, freeze
+from model_trainer.models.training_copy import make_training_copy
+from model_trainer.models.weights import Started, start_network
+from model_trainer.pipeline.bad_images import BadImages
+from model_trainer.pipeline.dataset import Pipeline
+from model_trainer.sources.examples import Examples
+from model_trainer.training.callbacks.callback import Callback, make_callbacks
+from model_trainer.training.callbacks.early_stopping import EarlyStopping
+from model_trainer.training.devices import describe_devices, make_strategy
+from model_trainer.training.optimizers import make_optimizer
+from model_trainer.training.precision import choose_precision
+from model_trainer.training.run import Run
+from model_trainer.training.schedules import ReduceOnPlateau
+from model_trainer.training.step import StepParts
+
+__all__ = ["Prepared", "prepare"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is ready to train.
+
+    Attributes:
+        run: as declared.
+        train, val: the examples.
+        train_pipeline, val_pipeline: the same as batches.
+        started: the plain network, which is saved, and where its weights came from.
+        parts: the network that trains, and what its step is made of.
+        frozen: names of the layers that do not train yet, or ever.
+        precision: in which it computes.
+        bad_images: told of by the pipelines.
+        optimizer: not built yet.
+        callbacks: of the user, as Keras ones.
+    """
+
+    run: Run
+    train: Examples
+    val: Examples | None
+    train_pipeline: Pipeline
+    val_pipeline: Pipeline | None
+    started: Started
+    parts: StepParts
+    frozen: list[str]
+    precision: str
+    bad_images: BadImages
+    optimizer: keras.optimizers.Optimizer
+    callbacks: list[keras.callbacks.Callback]
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What model_spec.json says: all that rebuilds the network and reads its answers."""
+        run = self.run
+        rest = {"task": run.task.to_dict(), "network": run.network.to_dict(), "classes": list(self.train.classes)}
+        return {"format": 1, **run.spec.to_dict(), **rest, "thresholds": None}
+
+    @property
+    def found(self) -> dict[str, Any]:
+        """What training_options.json says besides the run."""
+        fingerprints = {"train": self.train.fingerprint(), "val": self.val.fingerprint() if self.val else None}
+        return {
+            "seed": self.run.training.seed,
+            "weights_used": self.started.weights,
+            "precision_used": self.precision,
+            "devices_used": describe_devices(self.parts.strategy),
+            "data_fingerprint": fingerprints,
+            "num_train_images": len(self.train),
+            "num_val_images": len(self.val) if self.val else 0,
+        }
+
+
+def prepare(run: Run) -> Prepared:
+    """Reads the data, finds the devices and builds the network.
+
+    Raises:
+        ConfigError, DataError, ModelFileError, DeviceError: the run cannot be trained; says why, and the cure.
+    """
+    _check_backend()
+    train, val = _read_data(run)
+    _check_monitors(run, has_val=val is not None)
+    strategy = make_strategy(run.hardware)
+    _check_batch_size(run, train, strategy)
+    if run.training.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(run.training.seed)
+    callbacks = make_callbacks(run.callbacks)
+    precision = choose_precision(run.training.precision, run.spec)
+    # The plain network stays on the host: it only receives weights and is saved.
+    with tf.device("CPU:0"):
+        started = start_network(run.spec, run.network, run.task, len(train.classes), run.weights)
+    with strategy.scope():
+        copy = make_training_copy(started.built.model, precision, run.training.seed, run.task.loss_activation)
+        frozen = freeze(copy.model, started.built.head, run.network)
+        add_regularizers(copy.model, run.network)
+        optimizer = make_optimizer(run.training.optimizer, run.training.learning_rate)
+    parts = StepParts(strategy, copy, run.spec, run.task, run.task.class_factors(train))
+    bad_images = BadImages(
+        run.training.max_bad_images, run.training.max_bad_share, len(train) + (len(val) if val else 0)
+    )
+
+    def pipeline(examples: Examples) -> Pipeline:
+        return Pipeline(
+            examples=examples,
+            spec=run.spec,
+            batch_size=run.training.batch_size,
+            bad_images=bad_images,
+            num_replicas=strategy.num_replicas_in_sync,
+            augment=run.augment,
+            seed=run.training.seed,
+        )
+
+    _tell(run, train, val, copy.model, strategy, precision, started.weights)
+    return Prepared(
+        run=run,
+        train=train,
+        val=val,
+        train_pipeline=pipeline(train),
+        val_pipeline=pipeline(val) if val is not None else None,
+        started=started,
+        parts=parts,
+        frozen=frozen,
+        precision=precision,
+        bad_images=bad_images,
+        optimizer=optimizer,
+        callbacks=callbacks,
+    )
+
+
+def _check_backend() -> None:
+    if keras.backend.backend() != "tensorflow":
+        raise ConfigError(
+            f"Training runs on Keras' TensorFlow backend, but Keras uses {keras.backend.backend()!r}. "
+            "Set the environment variable KERAS_BACKEND=tensorflow."
+        )
+    keras.config.set_image_data_format("channels_last")  # a user's keras.json may say otherwise
+
+
+def _read_data(run: Run) -> tuple[Examples, Examples | None]:
+    train = run.train_data.read()
+    run.task.check(train)
+    if run.val_data is None:
+        return train, None
+    val = run.val_data.read()
+    missing = [name for name in train.classes if name not in val.classes]
+    if missing and set(val.classes) <= set(train.classes):
+        logging.warning("%s has no image of the class %r; it is not validated.", val.origin, missing[0])
+    return train, val.with_classes(train.classes)
+
+
+def _check_batch_size(run: Run, train: Examples, strategy: tf.distribute.Strategy) -> None:
+    batch_size = run.training.batch_size
+    if batch_size > len(train):
+        raise ConfigError(
+            f"is {batch_size}, but {train.origin} has {len(train)} images. "
+            f"Lower it: --set training.batch_size={len(train)}",
+            "training.batch_size",
+        )
+    if batch_size < strategy.num_replicas_in_sync:
+        raise ConfigError(
+            f"is {batch_size}, fewer than the {strategy.num_replicas_in_sync} devices that share it. "
+            f"Raise it, or take fewer: --set hardware.devices={batch_size}",
+            "training.batch_size",
+        )
+
+
+def _check_monitors(run: Run, has_val: bool) -> None:
+    names = ["loss", *(metric.name for metric in run.task.metrics)]
+    names += [f"val_{name}" for name in names] if has_val else []
+    watching: list[tuple[str, Choice | Callback]] = [("training.schedule", run.training.schedule)]  # type: ignore[list-item]
+    watching += [(f"callbacks.{number}", callback) for number, callback in enumerate(run.callbacks)]  # type: ignore[misc]
+    for field, value in watching:
+        if isinstance(value, (ReduceOnPlateau, EarlyStopping)) and value.monitor not in names:
+            raise ConfigError(f"is {value.monitor!r}, but this run has only {', '.join(names)}.", f"{field}.monitor")
+
+
+def _tell(
+    run: Run,
+    train: Examples,
+    val: Examples | None,
+    model: keras.Model,
+    strategy: tf.distribute.Strategy,
+    precision: str,
+    weights: str,
+) -> None:
+    count = int(sum(np.prod(variable.shape) for variable in model.trainable_variables))
+    images = f"{len(train):,} images of {len(train.classes)} classes"
+    logging.info("Data: %s to train%s.", images, f", {len(val):,} to validate" if val is not None else "")
+    height, width, channels = run.spec.target_size
+    logging.info(
+        "Network: %s, %d x %d x %d, %s weights, %s parameters to train.",
+        model.name, height, width, channels, weights, f"{count:,}",
+    )  # fmt: skip
+    logging.info("Training on %s in %s.", describe_devices(strategy), precision)

@@ -1,0 +1,121 @@
+"""What a person sees while training: a bar on a terminal, one line now and then elsewhere; on standard error."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.text import Text
+
+__all__ = ["EpochProgress"]
+
+SECONDS_BETWEEN_UPDATES = 0.5  # reading figures waits for the device, so not every step
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class EpochProgress:
+    """One epoch's progress.
+
+    Args:
+        console: writes to standard error.
+        title: such as "epoch 1/5".
+        num_steps: how many steps it has.
+    """
+
+    def __init__(self, console: Console, title: str, num_steps: int) -> None:
+        self._console = console
+        self._title = title
+        self._num_steps = num_steps
+        self._started = self._updated = time.monotonic()
+        self._images = 0
+        self._first_images = 0
+        self._since_first: float | None = None
+        self._bar: Progress | None = None
+        if console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[figures]}"),
+                _Rate(),
+                console=console,
+                transient=True,
+            )
+            self._task = self._bar.add_task(title, total=num_steps, figures="", rate=0.0, left=None)
+
+    def __enter__(self) -> EpochProgress:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def advance(self, num_images: int) -> bool:
+        """Counts a step of `num_images`; True when it is time to `show` figures."""
+        now = time.monotonic()
+        self._images += num_images
+        if self._since_first is None:
+            # The first step builds the graph; a rate over it would promise too long a wait.
+            self._since_first, self._first_images = now, self._images
+        wait = SECONDS_BETWEEN_UPDATES if self._bar is not None else SECONDS_BETWEEN_LINES
+        if now - self._updated < wait:
+            return False
+        self._updated = now
+        return True
+
+    def show(self, steps_done: int, figures: dict[str, float]) -> None:
+        """Shows figures, images per second and the time left."""
+        text = format_figures(figures)
+        rate = self.images_per_second
+        steps_left = self._num_steps - steps_done
+        seconds_left = steps_left * (self._images / max(1, steps_done)) / rate if rate else None
+        if self._bar is not None:
+            self._bar.update(self._task, completed=steps_done, figures=text, rate=rate, left=seconds_left)
+            return
+        self._console.print(
+            f"{self._title}  {steps_done}/{self._num_steps}  {text}  {_rate_text(rate, seconds_left)}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    @property
+    def images_per_second(self) -> float:
+        """Since the first step of this epoch; over it all while that was the only one."""
+        now = time.monotonic()
+        since = self._since_first if self._since_first is not None and self._images > self._first_images else None
+        if since is None:
+            return self._images / max(now - self._started, 1e-9)
+        return (self._images - self._first_images) / max(now - since, 1e-9)
+
+
+def format_figures(figures: dict[str, float]) -> str:
+    """Such as "loss 1.8061  accuracy 0.3190"."""
+    return "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
+
+
+def _rate_text(rate: float, seconds_left: float | None) -> str:
+    text = f"{rate:,.0f} images/s" if rate >= 10 else f"{rate:.1f} images/s"
+    return text if seconds_left is None else f"{text}  {format_seconds(seconds_left)} left"
+
+
+def format_seconds(seconds: float) -> str:
+    """Such as "41 s", "3:05 min" or "2:07 h"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02d} min"
+    return f"{whole // 3600}:{whole % 3600 // 60:02d} h"
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        if not task.fields["rate"]:
+            return Text("building the graph ...", style="dim")
+        return Text(_rate_text(task.fields["rate"], task.fields["left"]), style="green")

@@ -1,0 +1,107 @@
+"""The run: everything that one training needs, in one frozen value that survives JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import field_validator
+
+from model_trainer.config import Call, Config, Live
+from model_trainer.dotted import is_safe
+from model_trainer.errors import ConfigError, DataError
+from model_trainer.models.network import Network, NetworkField
+from model_trainer.pipeline.augment import Augmentation, RandomFlip, RandomResizedCrop, split_crop
+from model_trainer.sources.source import Source
+from model_trainer.specs import ModelSpec
+from model_trainer.tasks.classification import Classification
+from model_trainer.tasks.task import Task
+from model_trainer.training.callbacks.callback import Callback
+from model_trainer.training.options import Hardware, Training
+
+__all__ = ["Run"]
+
+
+class Run(Config):
+    """One training, from images to model files. Each field has a default but `spec` and the data.
+
+    Fields:
+        name: of the output folder, `output_dir/name-<yyyymmdd-hhmmss>`.
+        spec: what the backbone expects.
+        train_data, val_data: where images come from; without `val_data` nothing is validated.
+        weights: "auto", "imagenet", None for random, or a file.
+        network: head, freezing and penalties; or the user's own Keras model.
+        augment: what happens to training images, in this order; a crop comes first.
+        task: what is learnt.
+        callbacks: any `keras.callbacks.Callback`, live or as `Call("my_code.MyCallback", ...)`.
+    """
+
+    name: str = "run"
+    spec: ModelSpec
+    train_data: Source
+    val_data: Source | None = None
+    weights: Literal["auto", "imagenet"] | str | None = "auto"
+    network: NetworkField = Network()
+    augment: tuple[Augmentation, ...] = (RandomResizedCrop(), RandomFlip())
+    task: Task = Classification()
+    training: Training = Training()
+    hardware: Hardware = Hardware()
+    callbacks: tuple[Callback | Call | Live, ...] = ()
+    output_dir: str = "output"
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        if not re.fullmatch(r"[\w][\w.\-]*", name):
+            raise ConfigError(f"should be letters, digits, '.', '_' and '-', as it names a folder, got {name!r}.")
+        return name
+
+    @field_validator("augment")
+    @classmethod
+    def _crops_first(cls, augment: tuple[Augmentation, ...]) -> tuple[Augmentation, ...]:
+        split_crop(augment)
+        return augment
+
+    @classmethod
+    def load(cls, path: str | Path, trust: bool = False) -> Self:
+        """The run that a `training_options.json` describes.
+
+        Args:
+            trust: whether dotted paths other than `keras.applications.*` and ours may be followed. Building what
+                they name runs its code.
+
+        Raises:
+            DataError: the file is missing or no JSON.
+            ConfigError: it describes no run, names code that needs `trust`, or holds a live object.
+        """
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise DataError(f"There is no file {path}.") from None
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} is no JSON file: {error}.") from error
+        if not isinstance(data, Mapping) or "run" not in data:
+            raise ConfigError(f"is missing in {path}; is it a training_options.json of a run?", "run")
+        if not trust:
+            _refuse_foreign_code(data["run"], "")
+        return cls.from_dict(data["run"])
+
+
+def _refuse_foreign_code(value: Any, field: str) -> None:
+    """Raises ConfigError at the first dotted path that only `--trust` may follow."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            inner = f"{field}.{key}".lstrip(".")
+            is_code = key in ("type", "class") or (key == "preprocess_func")
+            if is_code and isinstance(item, str) and "." in item and not is_safe(item):
+                raise ConfigError(
+                    f"names the code {item!r}. Building it runs it: add --trust if you know where the file is from.",
+                    inner,
+                )
+            _refuse_foreign_code(item, inner)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _refuse_foreign_code(item, f"{field}.{index}")

@@ -1,0 +1,41 @@
+"""Sums of many steps, and the figures they give."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from model_trainer.tasks.metrics import Metric
+from model_trainer.training.step import LOSS
+
+__all__ = ["Totals"]
+
+
+class Totals:
+    """Adds up what steps return; waits for the device only when figures are asked for.
+
+    Args:
+        metrics: of the task.
+    """
+
+    def __init__(self, metrics: tuple[Metric, ...]) -> None:
+        self._metrics = metrics
+        self._waiting: list[dict[str, tf.Tensor]] = []
+        self._sums: dict[str, np.ndarray] = {}
+
+    def add(self, sums: dict[str, tf.Tensor]) -> None:
+        """Takes one step's sums."""
+        self._waiting.append(sums)
+
+    def figures(self) -> dict[str, float]:
+        """Loss and metrics over everything added so far; NaN for what nothing was counted in."""
+        for sums in self._waiting:
+            for name, value in sums.items():
+                # float64, because float32 stops counting at 16.7 million.
+                self._sums[name] = self._sums.get(name, 0.0) + np.asarray(value, np.float64)
+        self._waiting = []
+        if not self._sums:
+            return {}
+        loss, weight = self._sums[LOSS]
+        figures = {LOSS: float(loss / weight) if weight > 0 else float("nan")}
+        return figures | {metric.name: metric.value(self._sums[metric.name]) for metric in self._metrics}

@@ -1,0 +1,380 @@
+"""A whole run, from folder to files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from model_trainer import (
+    Accuracy,
+    Call,
+    Classification,
+    EarlyStopping,
+    ImageFolder,
+    MacroRecall,
+    ModelSpec,
+    Network,
+    Output,
+    OwnModel,
+    Run,
+    Unfreeze,
+    load_image,
+    load_model,
+)
+from model_trainer.errors import ConfigError, DataError, DivergedError
+from model_trainer.training.train import Result, train_model
+
+MakeRun = Callable[..., Run]
+
+FILES = {
+    "final_model.hdf5", "model_max_acc.hdf5", "model_min_loss.hdf5", "model_spec.json", "training_options.json",
+    "history.csv", "curves.png", "logs",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> Result:
+    spec = {
+        "class": "model_trainer.testing.small_backbone",
+        "preprocess_func": "between_plus_minus_1",
+        "target_size": [16, 16, 3],
+    }
+    from model_trainer import SGD, Constant, Training
+
+    run = Run(
+        name="whole",
+        spec=ModelSpec(**spec),
+        weights=None,
+        train_data=ImageFolder(colours / "train"),
+        val_data=ImageFolder(colours / "val"),
+        task=Classification(metrics=(Accuracy(), MacroRecall())),
+        training=Training(epochs=6, batch_size=4, learning_rate=0.05, optimizer=SGD(momentum=0.9), schedule=Constant()),
+        output_dir=str(tmp_path_factory.mktemp("output")),
+    )
+    return train_model(run)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path / "history.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_leaves_the_files_of_the_design(trained: Result) -> None:
+    names = {path.name for path in trained.path.iterdir()}
+    assert names == FILES | {"model_max_sensitivity.hdf5"}
+    logs = {path.name for path in (trained.path / "logs").iterdir()}
+    assert {"train.log", "metrics.jsonl"} < logs
+    assert any(name.startswith("events.out.tfevents") for name in logs)
+    assert re.fullmatch(r"whole-\d{8}-\d{6}", trained.path.name)
+
+
+def test_it_learns_colours(trained: Result) -> None:
+    assert trained.history[-1]["val_accuracy"] == 1.0
+    assert trained.history[-1]["loss"] < trained.history[0]["loss"]
+
+
+def test_history_has_one_row_for_each_epoch(trained: Result) -> None:
+    table = rows(trained.path)
+    assert [row["epoch"] for row in table] == ["1", "2", "3", "4", "5", "6"]
+    assert list(table[0]) == [
+        "epoch", "loss", "accuracy", "sensitivity", "val_loss", "val_accuracy", "val_sensitivity",
+        "learning_rate", "seconds",
+    ]  # fmt: skip
+
+
+def test_tensorboard_reads_the_events(trained: Result) -> None:
+    file = next((trained.path / "logs").glob("events.out.tfevents*"))
+    tags = [
+        value.tag
+        for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator()
+        for value in tf.compat.v1.Event.FromString(record).summary.value
+    ]
+    assert tags.count("epoch/val_loss") == 6
+
+
+def test_curves_are_a_picture(trained: Result) -> None:
+    from PIL import Image
+
+    with Image.open(trained.path / "curves.png") as image:
+        image.load()
+        assert image.width > 500
+
+
+def test_the_log_names_what_was_printed(trained: Result) -> None:
+    text = (trained.path / "logs" / "train.log").read_text()
+    assert "Data: 15 images of 3 classes to train, 9 to validate." in text
+    assert "epoch 6/6" in text
+
+
+@pytest.mark.parametrize("name", ["final_model", "model_max_acc", "model_min_loss", "model_max_sensitivity"])
+def test_plain_keras_in_a_fresh_process_loads_each_file_and_predicts_the_same(
+    trained: Result, colours: Path, tmp_path: Path, name: str
+) -> None:
+    model = load_model(trained.path / f"{name}.hdf5")
+    images = np.stack([load_image(path, model.spec) for path in sorted((colours / "val").rglob("*.png"))])
+    np.save(tmp_path / "images.npy", images)
+    program = (
+        "import sys, numpy as np, keras\n"
+        f"model = keras.models.load_model({str(trained.path / f'{name}.hdf5')!r})\n"
+        f"np.save({str(tmp_path / 'answers.npy')!r}, model.predict(np.load({str(tmp_path / 'images.npy')!r}), verbose=0))\n"
+        "assert not [name for name in sys.modules if name.startswith('model_trainer')]\n"
+        "assert model.dtype_policy.name == 'float32'"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, capture_output=True)
+    answers = np.load(tmp_path / "answers.npy")
+    np.testing.assert_allclose(answers, model.model(images), atol=1e-5)
+    assert answers.shape == (9, 3)
+
+
+@pytest.mark.skipif(
+    subprocess.run([sys.executable, "-c", "import torch"], capture_output=True).returncode != 0,
+    reason="torch is not installed",
+)
+def test_the_torch_backend_loads_the_file_and_predicts_the_same(trained: Result, tmp_path: Path) -> None:
+    path = trained.path / "final_model.hdf5"
+    images = np.random.default_rng(0).uniform(-1, 1, (4, 16, 16, 3)).astype(np.float32)
+    np.save(tmp_path / "images.npy", images)
+    program = (
+        "import numpy as np, keras\n"
+        f"model = keras.models.load_model({str(path)!r})\n"
+        f"answers = model.predict(np.load({str(tmp_path / 'images.npy')!r}), verbose=0)\n"
+        f"np.save({str(tmp_path / 'answers.npy')!r}, answers)"
+    )
+    environment = {**os.environ, "KERAS_BACKEND": "torch"}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment, cwd=tmp_path, capture_output=True)
+    np.testing.assert_allclose(np.load(tmp_path / "answers.npy"), load_model(path).model(images), atol=1e-5)
+
+
+def test_the_file_carries_the_content_of_model_spec(trained: Result) -> None:
+    with h5py.File(trained.path / "final_model.hdf5") as file:
+        inside = json.loads(file.attrs["model_spec"])
+    assert inside == json.loads((trained.path / "model_spec.json").read_text())
+    assert inside["class"] == "model_trainer.testing.small_backbone"
+    assert inside["classes"] == ["blue", "green", "red"]
+
+
+def test_the_options_repeat_the_run(trained: Result, tmp_path: Path) -> None:
+    options = json.loads((trained.path / "training_options.json").read_text())
+    assert options["weights_used"] == "random"
+    assert set(options["versions"]) == {"model_trainer", "python", "tensorflow", "keras"}
+    again = Run.load(trained.path / "training_options.json").changed("output_dir", str(tmp_path))
+    result = train_model(again)
+    assert [row["loss"] for row in result.history] == pytest.approx([row["loss"] for row in trained.history], abs=1e-5)
+
+
+def test_the_same_deterministic_run_gives_the_same_weights(make_run: MakeRun) -> None:
+    run = make_run(network__dropout_rate=0.3, training__batch_size=6)
+    first, second = train_model(run), train_model(run)
+    for ours, theirs in zip(load_model(first.path).model.weights, load_model(second.path).model.weights, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+
+
+def test_another_seed_gives_other_weights(make_run: MakeRun) -> None:
+    results = [train_model(make_run(training__seed=seed)) for seed in (0, 1)]
+    kernels = [load_model(result.path).model.get_layer("conv1").kernel.numpy() for result in results]
+    assert not np.array_equal(*kernels)
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_a_file_is_float32_whatever_it_was_trained_in(make_run: MakeRun, precision: str) -> None:
+    result = train_model(make_run(training__precision=precision))
+    model = keras.models.load_model(result.path / "final_model.hdf5")
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+    assert {str(weight.dtype) for weight in model.weights} == {"float32"}
+    assert np.isfinite(result.history[-1]["loss"])
+
+
+def test_keras_fit_gives_the_same_losses(make_run: MakeRun, colours: Path) -> None:
+    """The loop against Keras' own, on the same batches, from the same weights."""
+    from model_trainer.training.prepare import prepare
+
+    run = make_run(network__dropout_rate=0.0, training__epochs=3, training__batch_size=5)
+    prepared = prepare(run)
+    model = prepared.started.built.model
+    start = [weight.numpy() for weight in model.weights]
+    ours = [row["loss"] for row in train_model(run).history]
+    for weight, value in zip(model.weights, start, strict=True):
+        weight.assign(value)
+    model.compile(keras.optimizers.SGD(0.05, momentum=0.9), keras.losses.SparseCategoricalCrossentropy())
+    batches = prepared.train_pipeline.training(3).map(
+        lambda images, labels, weights: (run.spec.preprocess(images), labels)
+    )
+    theirs = model.fit(batches, epochs=3, steps_per_epoch=3, shuffle=False, verbose=0).history["loss"]
+    assert ours == pytest.approx(theirs, abs=1e-5)
+
+
+def test_unfreezing_lets_the_backbone_train_with_another_rate(make_run: MakeRun) -> None:
+    run = make_run(
+        network=Network(freeze="backbone", unfreeze=Unfreeze(after_epochs=1, learning_rate=0.01)), training__epochs=2
+    )
+    frozen = train_model(run.changed("training.epochs", 1))
+    thawed = train_model(run)
+    kernels = [
+        load_model(result.path / "final_model.hdf5").model.get_layer("conv1").kernel.numpy()
+        for result in (frozen, thawed)
+    ]
+    from model_trainer.training.prepare import prepare
+
+    start = prepare(run).started.built.model.get_layer("conv1").kernel.numpy()
+    np.testing.assert_array_equal(kernels[0], start)
+    assert not np.array_equal(kernels[1], start)
+    assert [row["learning_rate"] for row in thawed.history] == pytest.approx([0.05, 0.01])
+
+
+def test_a_penalty_adds_to_the_loss(make_run: MakeRun) -> None:
+    plain = train_model(make_run(training__epochs=1, training__learning_rate=1e-9))
+    penal = train_model(
+        make_run(
+            training__epochs=1,
+            training__learning_rate=1e-9,
+            network__regularize=[{"type": "L2", "strength": 0.1, "layers": ["*"]}],
+        )
+    )
+    kernels = [w.numpy() for w in load_model(plain.path).model.weights if w.name == "kernel"]
+    expected = 0.1 * sum((kernel**2).sum() for kernel in kernels)
+    assert penal.history[0]["loss"] - plain.history[0]["loss"] == pytest.approx(expected, rel=1e-3)
+    assert penal.history[0]["val_loss"] - plain.history[0]["val_loss"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_early_stopping_ends_the_run(make_run: MakeRun) -> None:
+    stopping = EarlyStopping(monitor="val_accuracy", patience=1, min_delta=2.0)  # nothing improves by 2
+    result = train_model(make_run(callbacks=(stopping,), training__epochs=50))
+    assert len(result.history) == 2
+
+
+def test_a_monitor_that_is_not_there_is_refused(make_run: MakeRun) -> None:
+    with pytest.raises(ConfigError, match=r"`callbacks.0.monitor` is 'val_acc', but this run has only loss, accuracy"):
+        train_model(make_run(callbacks=(EarlyStopping(monitor="val_acc"),)))
+
+
+class Recorder(keras.callbacks.Callback):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+        self.batch_logs: list[dict[str, float]] = []
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        self.calls.append("train_begin")
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self.batch_logs.append(dict(logs or {}))
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self.calls.append(f"epoch_end {epoch} {sorted(logs or {})}")
+
+
+def test_a_keras_callback_sees_epochs_and_batches(make_run: MakeRun) -> None:
+    recorder = Recorder()
+    train_model(make_run(callbacks=(recorder,), training__epochs=2))
+    names = "['accuracy', 'learning_rate', 'loss', 'val_accuracy', 'val_loss']"
+    assert recorder.calls == ["train_begin", f"epoch_end 0 {names}", f"epoch_end 1 {names}"]
+    assert len(recorder.batch_logs) == 8
+    assert set(recorder.batch_logs[0]) == {"loss", "accuracy"}
+
+
+def test_callbacks_of_keras_work(make_run: MakeRun, tmp_path: Path) -> None:
+    callbacks = (
+        Call("keras.callbacks.CSVLogger", filename=str(tmp_path / "log.csv")),
+        Call("keras.callbacks.ModelCheckpoint", filepath=str(tmp_path / "best.keras"), save_best_only=True),
+        keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.5),
+        keras.callbacks.TerminateOnNaN(),
+    )
+    result = train_model(make_run(callbacks=callbacks))
+    assert (tmp_path / "best.keras").is_file()
+    assert (tmp_path / "log.csv").read_text().count("\n") == 3
+    assert [row["learning_rate"] for row in result.history] == pytest.approx([0.025, 0.0125])
+
+
+def test_without_validation_the_training_figures_decide(make_run: MakeRun) -> None:
+    result = train_model(make_run(val_data=None))
+    assert {path.name for path in result.path.iterdir()} == FILES
+    assert list(result.history[0]) == ["epoch", "loss", "accuracy", "learning_rate", "seconds"]
+
+
+def test_an_own_model_trains_and_its_file_needs_trust(make_run: MakeRun) -> None:
+    images = keras.Input((16, 16, 3))
+    hidden = keras.layers.Flatten()(images)
+    main = keras.layers.Dense(3, activation="softmax", name="main")(hidden)
+    side = keras.layers.Dense(3, activation="softmax", name="side")(hidden)
+    run = make_run(
+        network=OwnModel(keras.Model(images, [main, side])),
+        task=Classification(outputs=(Output("main"), Output("side", weight=0.5))),
+    )
+    result = train_model(run)
+    with pytest.raises(ConfigError, match="was a live Python object"):
+        Run.load(result.path / "training_options.json")
+    with pytest.raises(Exception, match="trust"):
+        load_model(result.path)
+    model = load_model(result.path, trust=True)
+    assert model.probabilities(np.zeros((2, 16, 16, 3), np.uint8)).shape == (2, 3)
+
+
+def test_divergence_ends_with_advice(make_run: MakeRun) -> None:
+    with pytest.raises(DivergedError, match=r"The loss of epoch \d is nan: training diverged. Lower the rate"):
+        train_model(make_run(training__learning_rate=1e30, training__epochs=4))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error", "message"),
+    [
+        ("training__batch_size", 64, ConfigError, r"`training.batch_size` is 64, but .* has 15 images. Lower it"),
+        ("hardware__devices", 3000, Exception, "CPU was divided into 4 devices"),
+        ("spec__class", "model_trainer.testing.nothing", ConfigError, "has no 'nothing'"),
+        ("weights", "none.hdf5", Exception, "There is no model file none.hdf5"),
+        ("training__optimizer", {"type": "fractions.Fraction"}, ConfigError, "should be a Keras optimizer"),
+        ("callbacks", [{"type": "fractions.Fraction"}], ConfigError, "should be a keras.callbacks.Callback"),
+        ("network__freeze", ["convolution1"], ConfigError, "names 'convolution1'"),
+    ],
+)
+def test_a_wrong_run_is_refused_before_a_file_is_written(
+    make_run: MakeRun, name: str, value: object, error: type[Exception], message: str
+) -> None:
+    run = make_run(**{name: value})
+    with pytest.raises(error, match=message):
+        train_model(run)
+    assert not Path(run.output_dir).exists()
+
+
+def test_other_classes_in_validation_are_refused(
+    make_run: MakeRun, tmp_path: Path, draw_folder: Callable[..., Path]
+) -> None:
+    folder = draw_folder(tmp_path / "val", 1)
+    (folder / "red").rename(folder / "rde")
+    with pytest.raises(DataError, match="has the class 'rde', which is not one of blue, green, red"):
+        train_model(make_run(val_data=ImageFolder(folder)))
+
+
+def test_unreadable_images_are_named_and_left_out(
+    make_run: MakeRun, tmp_path: Path, draw_folder: Callable[..., Path]
+) -> None:
+    folder = draw_folder(tmp_path / "train", 5)
+    (folder / "red" / "broken.jpg").write_bytes(b"not an image")
+    (folder / "red" / "empty.png").write_bytes(b"")
+    result = train_model(make_run(train_data=ImageFolder(folder), training__batch_size=5))
+    assert {Path(path).name for path in result.bad_images} == {"broken.jpg", "empty.png"}
+    log = (result.path / "logs" / "train.log").read_text()
+    assert log.count("red/broken.jpg is not an image; it is skipped.") == 1
+    assert "2 images could not be read and were left out" in log
+
+
+def test_too_many_unreadable_images_stop_the_run(
+    make_run: MakeRun, tmp_path: Path, draw_folder: Callable[..., Path]
+) -> None:
+    folder = draw_folder(tmp_path / "train", 5)
+    for number in range(4):
+        (folder / "red" / f"broken{number}.jpg").write_bytes(b"not an image")
+    run = make_run(train_data=ImageFolder(folder), training__max_bad_images=3)
+    with pytest.raises(DataError, match=r"4 of 28 images could not be read[\s\S]*broken\d.jpg is not an image"):
+        train_model(run)
