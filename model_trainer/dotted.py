@@ -43,8 +43,7 @@ def import_dotted(path: str) -> Any:
             found = getattr(found, name)
         return found
     raise ConfigError(
-        f"{path!r} could not be imported: there is no module {parts[0]!r}. "
-        "Is its folder the current one, or installed?"
+        f"{path!r} could not be imported: there is no module {parts[0]!r}. Is its folder the current one, or installed?"
     )
 
 

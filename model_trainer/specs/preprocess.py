@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from model_trainer.messages import nearest
 from model_trainer.dotted import import_dotted
 from model_trainer.errors import ConfigError
+from model_trainer.messages import nearest
 
 __all__ = ["check_preprocessing", "is_dotted", "preprocess", "takes_arguments"]
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from model_trainer.messages import nearest
 from model_trainer.errors import ConfigError
+from model_trainer.messages import nearest
 
 __all__ = ["TABLE", "TableEntry", "canonical_class", "entry_of_class", "minimum_size", "table_name"]
 

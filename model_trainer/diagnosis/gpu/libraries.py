@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from model_trainer.diagnosis.gpu.facts import Driver, DriverGpu, Library
 from model_trainer.cuda_libraries import cuda_folders
+from model_trainer.diagnosis.gpu.facts import Driver, DriverGpu, Library
 
 __all__ = ["CUDA_LIBRARIES", "probe_libraries"]
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from model_trainer.diagnosis.gpu.facts import TensorFlow
 from model_trainer.cuda_libraries import preload_cuda
+from model_trainer.diagnosis.gpu.facts import TensorFlow
 
 __all__ = ["ALL_REDUCE", "work"]
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
+from model_trainer.cuda_libraries import cuda_folders, preload_cuda
 from model_trainer.diagnosis.gpu import loader
 from model_trainer.diagnosis.gpu.facts import Driver, Library
 from model_trainer.diagnosis.gpu.libraries import CUDA_LIBRARIES, probe_libraries
@@ -19,7 +20,6 @@ from model_trainer.diagnosis.gpu.machine import (
     read_driver_version,
     read_nvidia_smi,
 )
-from model_trainer.cuda_libraries import cuda_folders, preload_cuda
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="shared libraries have other names elsewhere")
 

@@ -1,0 +1,99 @@
+"""What does the training loop add to the bare compiled step?
+
+    .venv/bin/python benchmarks/loop.py            about 4 minutes on 2 cores
+    .venv/bin/python benchmarks/loop.py --small    about 1 minute; a small network, so that the loop weighs more
+
+The sample's run (VGG19, 64 x 64, batch 32). Each round times the same number of steps twice: calling the compiled
+step on one batch that is already in memory, and by the loop of `train_epochs`, with its pipeline, its figures and its
+progress line. Prints seconds for each step and the ratio, median and spread over rounds. The target is a ratio of at
+most 1.03.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import model_trainer.quiet_tensorflow  # noqa: F401  # isort: skip
+
+import tensorflow as tf
+from absl import logging
+from rich.console import Console
+
+from model_trainer import Constant, ImageFolder, ModelSpec, RandomFlip, Run, Training
+from model_trainer.sources.sample import unpack_sample
+from model_trainer.training import loop as training_loop
+from model_trainer.training.prepare import prepare
+from model_trainer.training.run_folder import RunFolder
+from model_trainer.training.signals import StopRequest
+from model_trainer.training.totals import Totals
+
+STEPS = 31
+
+
+def make_run(folder: Path, small: bool) -> Run:
+    unpack_sample(folder / "sample")
+    vgg19 = {
+        "class": "keras.applications.vgg19.VGG19",
+        "preprocess_func": "mean_subtraction",
+        "preprocess_args": [103.939, 116.779, 123.68],
+        "target_size": [64, 64, 3],
+    }
+    toy = {"class": "model_trainer.testing.small_backbone", "target_size": [64, 64, 3]}
+    return Run(
+        spec=ModelSpec(**(toy if small else vgg19)),
+        weights=None,
+        train_data=ImageFolder(folder / "sample" / "train"),
+        augment=(RandomFlip(),),
+        training=Training(epochs=100, schedule=Constant()),
+        output_dir=str(folder / "output"),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
+    steps = STEPS * (10 if arguments.small else 1)
+    logging.set_verbosity(logging.ERROR)
+    with tempfile.TemporaryDirectory() as folder, open("/dev/null", "w") as nowhere:
+        run = make_run(Path(folder), arguments.small)
+        prepared = prepare(run)
+        run_folder = RunFolder.make(run, prepared.description)
+        with run_folder.logs() as logs:
+            loop = training_loop.make_loop(prepared, run_folder, logs, Console(file=nowhere), StopRequest())
+            batches = iter(prepared.train_pipeline.training(epochs=100))
+            batch = next(batches)
+            step = tf.constant(0, tf.int64)
+            loop.phase.step(batch, step)  # builds the graph
+
+            def bare() -> float:
+                started = time.perf_counter()
+                for _ in range(steps):
+                    sums = loop.phase.step(batch, step)
+                sums["loss"].numpy()
+                return time.perf_counter() - started
+
+            def looped() -> float:
+                started = time.perf_counter()
+                training_loop.train_steps(loop, 0, batches, range(steps), Totals(run.task.metrics))
+                return time.perf_counter() - started
+
+            bare(), looped()
+            rounds = []
+            for _ in range(arguments.rounds):
+                alone, inside = bare(), looped()
+                rounds.append((alone / steps, inside / steps, inside / alone))
+                print(
+                    f"bare {alone / steps:.4f} s/step   loop {inside / steps:.4f} s/step   ratio {inside / alone:.3f}"
+                )
+    ratios = [ratio for _, _, ratio in rounds]
+    print(f"ratio loop / bare: median {statistics.median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f}")
+
+
+if __name__ == "__main__":
+    main()

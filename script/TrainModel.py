@@ -1,0 +1,88 @@
+#!/usr/bin/env python3
+"""Trains an image classifier. Edit this file, then run it: script/train
+
+    script/train                              train on data/train/CLASS/ and data/val/CLASS/
+    script/train --sample                     train on the built-in photos of clothes, about three minutes
+    script/train --set training.epochs=30     change one option for this time; repeatable
+    script/train --help
+
+What comes out lies in output/<name>-<date>-<time>/.
+"""
+
+from model_trainer import (
+    Adam,
+    Classification,
+    Constant,
+    Cosine,
+    Hardware,
+    ImageFolder,
+    ModelSpec,
+    Network,
+    RandomFlip,
+    RandomResizedCrop,
+    Run,
+    Training,
+)
+from model_trainer.cli.script import main
+
+run = Run(
+    # 1. A name; it begins the name of the output folder.
+    name="vgg19",
+    # 2. The backbone, and what it expects of images. `model-trainer specs` lists the others, and
+    #    ModelSpec.named("resnet50", target_size=[128, 128, 3]) takes one from there.
+    spec=ModelSpec(
+        **{
+            "class": "keras.applications.vgg19.VGG19",
+            "preprocess_func": "mean_subtraction",
+            "preprocess_args": [103.939, 116.779, 123.68],
+            "target_size": [224, 224, 3],
+        }
+    ),
+    # 3. Its first weights: "imagenet"; None for random ones; a file (.hdf5, .h5, .keras, .weights.h5);
+    #    "auto" takes ImageNet's when they can be had.
+    weights="auto",
+    # 4. The head on top: how feature maps become a vector ("avg", "max", "flatten"), hidden layers such as (256,),
+    #    dropout. `freeze` keeps layers as they are: "none", "backbone", or names such as ("block1_*", "block2_*").
+    network=Network(pooling="avg", dense=(), dropout_rate=0.2, freeze="none"),
+    # 5. The images, in one folder for each class. Without a validation folder:
+    #    train_data, val_data = ImageFolder("data/train").split(val=0.1)
+    train_data=ImageFolder("data/train"),
+    val_data=ImageFolder("data/val"),
+    # 6. What happens by chance to training images. () leaves them as the spec's `resize` gives them.
+    augment=(RandomResizedCrop(area=(0.35, 1.0)), RandomFlip(horizontal=True, vertical=False)),
+    # 7. What is learnt. class_weights="balanced" helps when classes differ much in size;
+    #    metrics=(Accuracy(), TopK(5), MacroRecall()) shows more.
+    task=Classification(label_smoothing=0.0, class_weights=None),
+    # 8. How long and how fast.
+    training=Training(
+        epochs=2,
+        batch_size=32,  # images per step, over all devices together
+        learning_rate=1e-4,
+        optimizer=Adam(),  # SGD(momentum=0.9, nesterov=True), AdamW(), RMSprop(), Lion(), LAMB()
+        schedule=Cosine(),  # Constant(), StepDecay(), Exponential(), Polynomial(), ReduceOnPlateau()
+        precision="auto",  # "float32", "mixed_bfloat16", "mixed_float16"
+        seed=0,
+        deterministic=False,  # True: the same bits from the same run, somewhat slower
+    ),
+    # 9. On what: every GPU of this machine, or a number of them.
+    hardware=Hardware(devices="auto"),
+    # 10. EarlyStopping(patience=5), or any keras.callbacks.Callback.
+    callbacks=(),
+    output_dir="output",
+)
+
+# --sample: the same network, small, from random weights, on 2,000 photos of clothes.
+sample = (
+    run.changed("name", "sample")
+    .changed("spec.target_size", [64, 64, 3])
+    .changed("weights", None)
+    .changed("train_data", ImageFolder("data/sample/train"))
+    .changed("val_data", ImageFolder("data/sample/val"))
+    .changed("augment", (RandomFlip(),))
+    .changed("training.epochs", 5)
+    .changed("training.schedule", Constant())
+)
+
+# TrainModel.py is also read for its `run` (model-trainer train script/TrainModel.py); then it must not train.
+if __name__ == "__main__":
+    main(run, sample=sample)

@@ -1,0 +1,84 @@
+"""The house: imports point to the same floor or a lower one, and declaring loads no TensorFlow."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import model_trainer
+
+PACKAGE = Path(model_trainer.__file__).parent
+
+FLOORS = [
+    "errors", "cuda_libraries", "quiet_tensorflow", "dotted", "messages", "config", "specs", "storage", "sources", "pipeline", "tasks", "models", "training",
+    "evaluation", "diagnosis", "report", "tuning", "serving", "cloud", "api", "cli",
+]  # fmt: skip
+# Stand beside the floors: the package's own front door, its __main__, and the toy network.
+BESIDE = {"__init__", "__main__", "testing"}
+
+FILES = sorted(
+    path
+    for path in PACKAGE.rglob("*.py")
+    if path.relative_to(PACKAGE).parts[0] not in {f"{name}.py" for name in BESIDE}
+)
+
+
+def floor_of(module: str) -> int:
+    return FLOORS.index(module.split(".")[1])
+
+
+def imported_modules(path: Path) -> list[str]:
+    tree = ast.parse(path.read_text())
+    names = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+    names += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    return [name for name in names if name.startswith("model_trainer.")]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_to_the_same_floor_or_lower(path: Path) -> None:
+    own = FLOORS.index(path.relative_to(PACKAGE).parts[0].removesuffix(".py"))
+    higher = [name for name in imported_modules(path) if floor_of(name) > own]
+    assert not higher
+
+
+def test_the_floor_test_sees_imports() -> None:
+    assert "model_trainer.training.run" in imported_modules(PACKAGE / "training" / "prepare.py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_file_has_at_most_300_lines(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 300
+
+
+def loaded_after(code: str) -> set[str]:
+    program = f"{code}\nimport sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_declaring_a_run_loads_no_tensorflow() -> None:
+    loaded = loaded_after("import runpy; runpy.run_path('script/TrainModel.py', run_name='declared')")
+    assert "model_trainer.training.run" in loaded
+    assert not loaded & {"tensorflow", "keras", "sklearn", "matplotlib", "h5py"}
+
+
+def test_the_command_line_loads_no_tensorflow() -> None:
+    loaded = loaded_after("import model_trainer.cli.main")
+    assert "model_trainer.cli.train" in loaded
+    assert not loaded & {"tensorflow", "keras", "sklearn", "matplotlib", "h5py"}
+
+
+def test_every_public_name_can_be_imported() -> None:
+    for name in model_trainer.__all__:
+        assert getattr(model_trainer, name) is not None
+
+
+def test_public_names_are_the_same_for_python_and_for_type_checkers() -> None:
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    checked = next(node for node in tree.body if isinstance(node, ast.If))
+    names = {alias.name for node in checked.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert names == set(model_trainer.__all__) - {"__version__"}
