@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import model_trainer.quiet_tensorflow  # noqa: F401  # isort: skip  # before anything else imports TensorFlow
+
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,7 +51,7 @@ def evaluate(
     """
     trained = model if isinstance(model, TrainedModel) else load_model(model, trust)
     if isinstance(data, str):
-        data = ImageFolder(data)
+        data = ImageFolder(path=data)
     if data is None:
         data = _data_of_run(trained.path, trust)
     return evaluate_model(trained, data.read())

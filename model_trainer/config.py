@@ -24,7 +24,8 @@ __all__ = ["Call", "Choice", "Config", "Live", "to_plain"]
 class Config(BaseModel):
     """A frozen, validated value.
 
-    Positional arguments fill the fields in the order of their declaration: `ImageFolder("data/train")`.
+    Positional arguments fill the fields in the order of their declaration, those of the class itself before inherited
+    ones: `ImageFolder("data/train")`.
 
     Raises:
         ConfigError: a field is unknown, missing or wrong; the message names it.
@@ -35,7 +36,8 @@ class Config(BaseModel):
     )
 
     def __init__(self, *args: Any, **data: Any) -> None:
-        names = list(type(self).model_fields)
+        own = type(self).__dict__.get("__annotations__", {})
+        names = sorted(type(self).model_fields, key=lambda name: name not in own)
         if len(args) > len(names):
             raise ConfigError(f"{type(self).__name__} takes at most {len(names)} values, got {len(args)}.")
         try:

@@ -14,7 +14,8 @@ import model_trainer
 PACKAGE = Path(model_trainer.__file__).parent
 
 FLOORS = [
-    "errors", "cuda_libraries", "quiet_tensorflow", "dotted", "messages", "config", "specs", "storage", "sources", "pipeline", "tasks", "models", "training",
+    "errors", "cuda_libraries", "quiet_tensorflow", "dotted", "messages", "config",
+    "specs", "storage", "sources", "pipeline", "tasks", "models", "training",
     "evaluation", "diagnosis", "report", "tuning", "serving", "cloud", "api", "cli",
 ]  # fmt: skip
 # Stand beside the floors: the package's own front door, its __main__, and the toy network.

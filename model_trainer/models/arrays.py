@@ -83,13 +83,12 @@ def assign_arrays(model: keras.Model, arrays: Arrays, path: str | Path, new: tup
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[h5py.File]:
+    source: Path | io.BytesIO = path
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive, archive.open("model.weights.h5") as member:
-            with h5py.File(io.BytesIO(member.read()), "r") as file:
-                yield file
-    else:
-        with h5py.File(path, "r") as file:
-            yield file
+        with zipfile.ZipFile(path) as archive:
+            source = io.BytesIO(archive.read("model.weights.h5"))
+    with h5py.File(source, "r") as file:
+        yield file
 
 
 def _legacy(group: h5py.Group) -> Arrays:

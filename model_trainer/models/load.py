@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,7 @@ class _NetworkOnly(Config):
     network: NetworkField
 
 
-def load_model(path: str | Path, trust: bool = False) -> TrainedModel:
+def load_model(path: str | os.PathLike[str], trust: bool = False) -> TrainedModel:
     """Loads an output folder (its best model, otherwise the final one) or one of its `.hdf5` files.
 
     Args:
@@ -105,7 +106,7 @@ def load_model(path: str | Path, trust: bool = False) -> TrainedModel:
     return TrainedModel(model, spec, rest.task, rest.classes, path)
 
 
-def find_model_file(path: str | Path) -> Path:
+def find_model_file(path: str | os.PathLike[str]) -> Path:
     """The model file that `path` means: itself, or in a folder `model_max_acc.hdf5`, otherwise `final_model.hdf5`."""
     path = Path(path)
     if not path.is_dir():

@@ -81,11 +81,6 @@ class OwnModel(AnyNetwork):
 
     model: Call | Live
 
-    def __init__(self, model: Any, **options: Any) -> None:
-        super().__init__(model=model, **options)
-
-    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
-
 
 def _own_model(value: Any) -> Any:
     """A bare `Call` or `keras.Model` in `Run.network` means `OwnModel` of it."""

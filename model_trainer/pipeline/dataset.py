@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from model_trainer.pipeline.augment import Augmentation, augment_image, split_crop
+from model_trainer.pipeline.augment import Augmentation, Crop, augment_image, split_crop
 from model_trainer.pipeline.bad_images import BadImages
 from model_trainer.pipeline.image import make_image
 from model_trainer.pipeline.order import epoch_seeds, example_seed, shuffled_index
@@ -61,7 +61,7 @@ class Pipeline:
         seeds = tf.constant(epoch_seeds(self.seed, epochs), tf.uint32)
         crop, rest = split_crop(self.augment)
 
-        def place(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        def place(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             epoch, within = position // (steps * self.batch_size), position % (steps * self.batch_size)
             # Past the end there is no example; the shuffle still wants a position that exists.
             exists = within < len(self.examples)
@@ -81,9 +81,7 @@ class Pipeline:
         places = positions.map(lambda p: (tf.where(p < len(self.examples), p, -1), tf.zeros(2, tf.int32)))
         return self._batches(places, None, lambda image, seed: image)
 
-    def _batches(
-        self, places: tf.data.Dataset, crop: Augmentation | None, finish: Callable[..., tf.Tensor]
-    ) -> tf.data.Dataset:
+    def _batches(self, places: tf.data.Dataset, crop: Crop | None, finish: Callable[..., tf.Tensor]) -> tf.data.Dataset:
         paths = tf.constant([os.fsencode(path) for path in self.examples.paths])
         labels = tf.constant(self.examples.labels)
         weights = tf.constant(self.examples.weights)

@@ -137,6 +137,11 @@ def _in_raw_frame(box: tf.Tensor, height: tf.Tensor, width: tf.Tensor, orientati
 
 def _upright(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     across, down = _flips(orientation)
-    pixels = tf.cond(orientation >= 5, lambda: tf.transpose(pixels, (1, 0, 2)), lambda: pixels)
+    pixels = tf.cond(orientation >= 5, lambda: _transposed(pixels), lambda: pixels)
     pixels = tf.cond(across, lambda: tf.reverse(pixels, [1]), lambda: pixels)
     return tf.cond(down, lambda: tf.reverse(pixels, [0]), lambda: pixels)
+
+
+def _transposed(pixels: tf.Tensor) -> tf.Tensor:
+    # As int8, whose bytes are the same: for uint8 TensorFlow prints an error about oneDNN, and then does it anyway.
+    return tf.bitcast(tf.transpose(tf.bitcast(pixels, tf.int8), (1, 0, 2)), tf.uint8)

@@ -27,7 +27,7 @@ def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
         DataError: a folder holds no image.
     """
     found: list[str] = []
-    for path in map(os.fspath, paths):
+    for path in [os.fspath(path) for path in paths]:
         if not Path(path).is_dir():
             found.append(path)
             continue

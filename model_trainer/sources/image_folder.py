@@ -8,6 +8,7 @@ from typing import final
 
 import numpy as np
 from absl import logging
+from pydantic import field_validator
 
 from model_trainer.errors import DataError
 from model_trainer.messages import nearest
@@ -39,10 +40,10 @@ class ImageFolder(Source):
     path: str
     classes: tuple[str, ...] | None = None
 
-    def __init__(self, path: str | os.PathLike[str], **options: object) -> None:
-        super().__init__(path=os.fspath(path), **options)
-
-    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+    @field_validator("path", mode="before")
+    @classmethod
+    def _as_text(cls, path: object) -> object:
+        return os.fspath(path) if isinstance(path, os.PathLike) else path
 
     def read(self) -> Examples:
         folders = self._class_folders()

@@ -43,7 +43,10 @@ def make_strategy(hardware: Hardware) -> tf.distribute.Strategy:
         )
     _leave_gpus_alone(hardware)
     _divide_cpu(wanted)
-    return tf.distribute.MirroredStrategy([f"CPU:{number}" for number in range(wanted)])
+    # The default, collective ops, is for real devices: between logical ones it fails with more than one strategy.
+    return tf.distribute.MirroredStrategy(
+        [f"CPU:{number}" for number in range(wanted)], cross_device_ops=tf.distribute.ReductionToOneDevice()
+    )
 
 
 def describe_devices(strategy: tf.distribute.Strategy) -> str:

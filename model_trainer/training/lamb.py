@@ -56,7 +56,7 @@ class KerasLAMB(keras.optimizers.Optimizer):
         direction = unbiased_first / (ops.sqrt(unbiased_second) + self.epsilon)
         if self.decay and len(variable.shape) > 1:
             direction += self.decay * variable
-        length, weight = ops.norm(direction), ops.norm(variable)
+        length, weight = _norm(direction), _norm(variable)
         usable = ops.logical_and(length > 0, weight > 0)
         trust = ops.where(usable, weight / ops.where(usable, length, 1.0), 1.0)
         self.assign_sub(variable, rate * trust * direction)
@@ -64,3 +64,7 @@ class KerasLAMB(keras.optimizers.Optimizer):
     def get_config(self) -> dict[str, Any]:
         own = {"beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon, "decay": self.decay}
         return {**super().get_config(), **own}
+
+
+def _norm(values: Any) -> Any:
+    return ops.sqrt(ops.sum(ops.square(values)))  # ops.norm takes no kernel of four dimensions

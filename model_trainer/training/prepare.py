@@ -1,4 +1,4 @@
-"""From a declared run to everything the loop needs; whatever is wrong with a run shows here, before a file is written."""
+"""From a declared run to all that the loop needs; what is wrong with a run shows here, before a file is written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from model_trainer.config import Choice
 from model_trainer.errors import ConfigError
 from model_trainer.models.layers import add_regularizers, freeze
 from model_trainer.models.training_copy import make_training_copy
@@ -18,7 +17,7 @@ from model_trainer.models.weights import Started, start_network
 from model_trainer.pipeline.bad_images import BadImages
 from model_trainer.pipeline.dataset import Pipeline
 from model_trainer.sources.examples import Examples
-from model_trainer.training.callbacks.callback import Callback, make_callbacks
+from model_trainer.training.callbacks.callback import make_callbacks
 from model_trainer.training.callbacks.early_stopping import EarlyStopping
 from model_trainer.training.devices import describe_devices, make_strategy
 from model_trainer.training.optimizers import make_optimizer
@@ -179,8 +178,8 @@ def _check_batch_size(run: Run, train: Examples, strategy: tf.distribute.Strateg
 def _check_monitors(run: Run, has_val: bool) -> None:
     names = ["loss", *(metric.name for metric in run.task.metrics)]
     names += [f"val_{name}" for name in names] if has_val else []
-    watching: list[tuple[str, Choice | Callback]] = [("training.schedule", run.training.schedule)]  # type: ignore[list-item]
-    watching += [(f"callbacks.{number}", callback) for number, callback in enumerate(run.callbacks)]  # type: ignore[misc]
+    watching: list[tuple[str, object]] = [("training.schedule", run.training.schedule)]
+    watching += [(f"callbacks.{number}", callback) for number, callback in enumerate(run.callbacks)]
     for field, value in watching:
         if isinstance(value, (ReduceOnPlateau, EarlyStopping)) and value.monitor not in names:
             raise ConfigError(f"is {value.monitor!r}, but this run has only {', '.join(names)}.", f"{field}.monitor")

@@ -145,9 +145,7 @@ def test_imagenet_weights_are_really_asked_for(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr("keras.src.applications.vgg16.file_utils.get_file", get_file)
     started = start("imagenet", spec=VGG)
     assert started.weights == "imagenet"
-    assert asked == [
-        "https://storage.googleapis.com/tensorflow/keras-applications/vgg16/"
-        "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
-    ]
+    folder = "https://storage.googleapis.com/tensorflow/keras-applications/vgg16/"
+    assert asked == [f"{folder}vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"]
     kernel = started.built.model.get_layer("block1_conv1").kernel.numpy()
     np.testing.assert_array_equal(kernel, source.get_layer("block1_conv1").kernel.numpy())

@@ -10,9 +10,14 @@ from model_trainer.storage.local import make_run_dir, write_text, written_whole
 
 def test_a_file_that_breaks_off_leaves_the_old_one_and_nothing_beside_it(tmp_path: Path) -> None:
     write_text(tmp_path / "a.txt", "old")
-    with pytest.raises(RuntimeError, match="power cut"), written_whole(tmp_path / "a.txt") as partial:
-        partial.write_text("half")
-        raise RuntimeError("power cut")
+
+    def break_off() -> None:
+        with written_whole(tmp_path / "a.txt") as partial:
+            partial.write_text("half")
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        break_off()
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
     assert (tmp_path / "a.txt").read_text() == "old"
 

@@ -128,7 +128,8 @@ def test_plain_keras_in_a_fresh_process_loads_each_file_and_predicts_the_same(
     program = (
         "import sys, numpy as np, keras\n"
         f"model = keras.models.load_model({str(trained.path / f'{name}.hdf5')!r})\n"
-        f"np.save({str(tmp_path / 'answers.npy')!r}, model.predict(np.load({str(tmp_path / 'images.npy')!r}), verbose=0))\n"
+        f"answers = model.predict(np.load({str(tmp_path / 'images.npy')!r}), verbose=0)\n"
+        f"np.save({str(tmp_path / 'answers.npy')!r}, answers)\n"
         "assert not [name for name in sys.modules if name.startswith('model_trainer')]\n"
         "assert model.dtype_policy.name == 'float32'"
     )

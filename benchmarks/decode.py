@@ -1,0 +1,137 @@
+"""How fast do JPEG files become images for training and for validation?
+
+    .venv/bin/python benchmarks/decode.py    about 1 minute on 2 cores
+
+256 JPEG files of 500 x 375 pixels (gradients and noise, made in a temporary folder) become uint8 or float32 batches of
+32 images of 224 x 224, each way in all of TensorFlow's threads. Prints images per second of each way and its ratio to
+Keras' `image_dataset_from_directory`, then the ratio of our random crop to the same work on whole decoded images;
+median and spread over rounds. Keras and "whole, plain" resize without antialiasing, which is less work than ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import model_trainer.quiet_tensorflow  # noqa: F401  # isort: skip
+
+import keras
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from model_trainer import ModelSpec, RandomResizedCrop
+from model_trainer.pipeline.image import make_image
+
+NUM_FILES = 256
+HEIGHT, WIDTH, TARGET = 375, 500, 224
+BATCH_SIZE = 32
+
+SPEC = ModelSpec(target_size=[TARGET, TARGET, 3])
+CROP = RandomResizedCrop()
+
+
+def make_files(folder: Path) -> list[str]:
+    """Files without metadata, whose content is neither flat nor only noise."""
+    random = np.random.default_rng(0)
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
+    gradients = np.stack([x * 255 / WIDTH, y * 255 / HEIGHT, (x + y) * 255 / (HEIGHT + WIDTH)], axis=-1)
+    paths = []
+    for number in range(NUM_FILES):
+        pixels = np.clip(gradients + random.normal(0, 12, gradients.shape), 0, 255).astype(np.uint8)
+        paths.append(str(folder / f"{number:04d}.jpg"))
+        Image.fromarray(pixels).save(paths[-1], quality=90)
+    return paths
+
+
+def seed_of(number: tf.Tensor) -> tf.Tensor:
+    return tf.stack([0, tf.cast(number, tf.int32)])
+
+
+def ours_random_crop(path: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+    return make_image(path, SPEC, crop=CROP, seed=seed_of(number))[0]
+
+
+def ours_validation(path: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+    return make_image(path, SPEC)[0]
+
+
+def whole(antialias: bool) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """The same random crop, cut from the whole decoded image."""
+
+    def load(path: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+        pixels = tf.image.decode_jpeg(tf.io.read_file(path), channels=3, dct_method="INTEGER_ACCURATE")
+        pixels = CROP.apply(pixels, seed_of(number))
+        pixels = tf.image.resize(pixels, (TARGET, TARGET), antialias=antialias)
+        return tf.cast(tf.clip_by_value(tf.round(pixels), 0.0, 255.0), tf.uint8)
+
+    return load
+
+
+def with_keras(folder: Path) -> tf.data.Dataset:
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints how many files it found
+        return keras.utils.image_dataset_from_directory(
+            folder,
+            labels=None,
+            image_size=(TARGET, TARGET),
+            batch_size=BATCH_SIZE,
+            shuffle=False,
+            crop_to_aspect_ratio=True,
+        )
+
+
+def images_per_second(dataset: tf.data.Dataset) -> float:
+    """Of one pass, without its first batch, which also waits for the threads to start."""
+    batches = iter(dataset)
+    next(batches)
+    started = time.perf_counter()
+    num_images = sum(len(batch) for batch in batches)
+    return num_images / (time.perf_counter() - started)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=9)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        paths = make_files(Path(folder))
+        numbered = tf.data.Dataset.from_tensor_slices((paths, np.arange(NUM_FILES)))
+
+        def batches(load: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> tf.data.Dataset:
+            images = numbered.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+            return images.batch(BATCH_SIZE).prefetch(tf.data.AUTOTUNE)
+
+        ways = {
+            "keras": with_keras(Path(folder)),
+            "ours, validation": batches(ours_validation),
+            "ours, random crop": batches(ours_random_crop),
+            "whole, antialiased": batches(whole(antialias=True)),
+            "whole, plain": batches(whole(antialias=False)),
+        }
+        for dataset in ways.values():
+            images_per_second(dataset)  # builds the graph, and fills the disk's cache
+        rounds = []
+        for number in range(arguments.rounds):
+            # In turn forwards and backwards, so that a machine that slows down slows all of them.
+            order = list(ways) if number % 2 == 0 else list(reversed(ways))
+            rounds.append({name: images_per_second(ways[name]) for name in order})
+    for name in ways:
+        rates = [rates[name] for rates in rounds]
+        print(f"{name:<18} {statistics.median(rates):7.0f} images/s   ", end="")
+        print(ratio(rounds, name, "keras"))
+    print(ratio(rounds, "ours, random crop", "whole, antialiased"))
+
+
+def ratio(rounds: list[dict[str, float]], name: str, other: str) -> str:
+    ratios = [rates[name] / rates[other] for rates in rounds]
+    return f"{name} / {other}: median {statistics.median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""One device or several: the same training."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from model_trainer import LAMB, SGD, Adam, Hardware, Run, load_model
+from model_trainer.errors import ConfigError
+from model_trainer.models.training_copy import StepSeeds
+from model_trainer.training.devices import make_strategy
+from model_trainer.training.train import Result, train_model
+
+MakeRun = Callable[..., Run]
+
+
+def losses(result: Result) -> list[float]:
+    return [row[name] for row in result.history for name in ("loss", "val_loss")]
+
+
+def train_on(run: Run, devices: int) -> Result:
+    return train_model(run.changed("hardware", Hardware(devices=devices, platform="cpu")))
+
+
+CHANGES = {
+    "plain": {},
+    "uneven": {"training__batch_size": 7},  # 7 on 2 devices, and a last batch of 1
+    "class_weights": {"task__class_weights": {"red": 3.0}},
+    "penalty": {"network__regularize": [{"type": "L2", "strength": 0.01}]},
+    "clip_norm": {"training__optimizer": SGD(momentum=0.9, clip_norm=0.05)},
+    "clip_value": {"training__optimizer": SGD(momentum=0.9, clip_value=0.01)},
+    "lamb": {"training__optimizer": LAMB(), "training__learning_rate": 0.01},
+}
+
+
+@pytest.mark.parametrize(("name", "devices"), [("plain", 4), ("uneven", 4), *((name, 2) for name in CHANGES)])
+def test_several_devices_give_the_losses_of_one(make_run: MakeRun, name: str, devices: int) -> None:
+    run = make_run(**{"network__dropout_rate": 0.0, **CHANGES[name]})
+    one, several = train_on(run, 1), train_on(run, devices)
+    assert losses(several) == pytest.approx(losses(one), abs=1e-5)
+    for ours, theirs in zip(load_model(one.path).model.weights, load_model(several.path).model.weights, strict=True):
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=1e-4)
+
+
+def test_clipping_changes_the_training(make_run: MakeRun) -> None:
+    # Otherwise the two tests of clipping above would hold for clipping that does nothing.
+    free = train_on(make_run(network__dropout_rate=0.0), 1)
+    for options in ({"clip_norm": 0.05}, {"clip_value": 0.01}):
+        clipped = train_on(
+            make_run(network__dropout_rate=0.0, training__optimizer=SGD(momentum=0.9, **options)), 1
+        )
+        assert abs(losses(clipped)[-1] - losses(free)[-1]) > 1e-3
+
+
+def test_mixed_float16_trains_on_two_devices(make_run: MakeRun) -> None:
+    run = make_run(training__precision="mixed_float16", training__optimizer=Adam(), training__learning_rate=0.01)
+    assert np.isfinite(losses(train_on(run, 2))).all()
+
+
+def test_dropout_masks_differ_between_replicas_and_steps_and_follow_from_the_seed() -> None:
+    strategy = make_strategy(Hardware(devices=2, platform="cpu"))
+
+    def masks(seed: int, step: int) -> list[np.ndarray]:
+        seeds = StepSeeds(seed, tf.constant(step, tf.int64))
+        with strategy.scope():
+            layer = keras.layers.Dropout(0.5)
+        layer.seed_generator.next = lambda ordered=True: seeds.of_layer(0)
+        replicas = strategy.run(lambda: layer(tf.ones((1, 200)), training=True))
+        return [mask.numpy() for mask in strategy.experimental_local_results(replicas)]
+
+    first, second = masks(0, 0)
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(masks(0, 0), [first, second])
+    for other in (masks(0, 1), masks(1, 0)):
+        assert not np.array_equal(other[0], first)
+        assert not np.array_equal(other[0], second)
+
+
+def test_dropout_of_a_run_follows_from_its_seed_and_step(make_run: MakeRun) -> None:
+    """The layers of the training copy really draw from there, not from Keras' own state."""
+    run = make_run(network__dropout_rate=0.5)
+    results = [losses(train_on(run, 2)) for _ in range(2)]
+    assert results[0] == results[1]
+    assert losses(train_on(run.changed("network.dropout_rate", 0.0), 2)) != results[0]
+
+
+@pytest.mark.parametrize(
+    ("hardware", "message"),
+    [
+        (Hardware(devices=3), r"`hardware.devices` is 3, but there is one device, the CPU. To divide the CPU"),
+        (Hardware(devices=0), r"`hardware.devices` should be \"auto\" or at least 1, got 0"),
+        (Hardware(platform="gpu"), r"`hardware.platform` is \"gpu\", but TensorFlow sees no GPU"),
+    ],
+)
+def test_devices_that_are_not_there_are_refused(hardware: Hardware, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_strategy(hardware)
+
+
+def test_the_cpu_is_divided_in_a_fresh_process() -> None:
+    program = (
+        "import model_trainer.quiet_tensorflow\n"
+        "from model_trainer import Hardware\n"
+        "from model_trainer.training.devices import describe_devices, make_strategy\n"
+        "print(describe_devices(make_strategy(Hardware(devices=3, platform='cpu'))))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "3 logical devices of the CPU"
+
+
+def test_fewer_images_in_a_step_than_devices_are_refused(make_run: MakeRun) -> None:
+    with pytest.raises(ConfigError, match=r"`training.batch_size` is 1, fewer than the 2 devices that share it"):
+        train_on(make_run(training__batch_size=1), 2)
