@@ -7,6 +7,7 @@ a `Live` a Python object that was handed over as it is.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any, ClassVar, Self
@@ -36,7 +37,7 @@ class Config(BaseModel):
     )
 
     def __init__(self, *args: Any, **data: Any) -> None:
-        own = type(self).__dict__.get("__annotations__", {})
+        own = inspect.get_annotations(type(self))
         names = sorted(type(self).model_fields, key=lambda name: name not in own)
         if len(args) > len(names):
             raise ConfigError(f"{type(self).__name__} takes at most {len(names)} values, got {len(args)}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -9,9 +10,10 @@ import typer
 from model_trainer.cli.errors import STOPPED_EARLY, exit_code_of
 from model_trainer.cli.overrides import with_overrides
 from model_trainer.cli.train import RESUME_IS_TO_COME
-from model_trainer.errors import ConfigError
+from model_trainer.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from model_trainer.sources.source import Source
     from model_trainer.training.run import Run
 
 __all__ = ["main"]
@@ -43,9 +45,20 @@ def main(run: Run, sample: Run | None = None) -> None:
 
         from model_trainer.api import train
 
-        if train(with_overrides(chosen, overrides)).stopped:
+        try:
+            result = train(with_overrides(chosen, overrides))
+        except DataError as error:
+            if use_sample or sample is None or _has_folders(chosen.train_data):
+                raise
+            raise DataError(f"{error}\nTo see it work without images of your own: script/train --sample") from error
+        if result.stopped:
             raise typer.Exit(STOPPED_EARLY)
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(command)
     raise SystemExit(exit_code_of(lambda: app(standalone_mode=True)))
+
+
+def _has_folders(source: Source) -> bool:
+    folder = Path(getattr(source, "path", "."))
+    return folder.is_dir() and any(entry.is_dir() for entry in folder.iterdir())

@@ -52,9 +52,7 @@ def test_clipping_changes_the_training(make_run: MakeRun) -> None:
     # Otherwise the two tests of clipping above would hold for clipping that does nothing.
     free = train_on(make_run(network__dropout_rate=0.0), 1)
     for options in ({"clip_norm": 0.05}, {"clip_value": 0.01}):
-        clipped = train_on(
-            make_run(network__dropout_rate=0.0, training__optimizer=SGD(momentum=0.9, **options)), 1
-        )
+        clipped = train_on(make_run(network__dropout_rate=0.0, training__optimizer=SGD(momentum=0.9, **options)), 1)
         assert abs(losses(clipped)[-1] - losses(free)[-1]) > 1e-3
 
 

@@ -33,7 +33,7 @@ from model_trainer import (
     load_image,
     load_model,
 )
-from model_trainer.errors import ConfigError, DataError, DivergedError
+from model_trainer.errors import ConfigError, DataError, DeviceError, DivergedError
 from model_trainer.training.train import Result, train_model
 
 MakeRun = Callable[..., Run]
@@ -175,11 +175,37 @@ def test_the_options_repeat_the_run(trained: Result, tmp_path: Path) -> None:
     assert [row["loss"] for row in result.history] == pytest.approx([row["loss"] for row in trained.history], abs=1e-5)
 
 
-def test_the_same_deterministic_run_gives_the_same_weights(make_run: MakeRun) -> None:
+def test_the_same_run_gives_the_same_weights(make_run: MakeRun) -> None:
     run = make_run(network__dropout_rate=0.3, training__batch_size=6)
     first, second = train_model(run), train_model(run)
     for ours, theirs in zip(load_model(first.path).model.weights, load_model(second.path).model.weights, strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+
+
+def test_deterministic_asks_tensorflow_for_it(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []  # replaced, because TensorFlow has no way back from it
+    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: asked.append(True))
+    train_model(make_run(training__epochs=1))
+    assert not asked
+    train_model(make_run(training__epochs=1, training__deterministic=True))
+    assert asked
+
+
+def test_memory_that_runs_out_names_what_to_lower(make_run: MakeRun) -> None:
+    class RunsOut(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    with pytest.raises(DeviceError, match=r"Out of memory with 4 images of 16 x 16.*training.batch_size=2"):
+        train_model(make_run(callbacks=(RunsOut(),)))
+
+
+def test_heads_with_a_loss_and_a_weight_each_train(make_run: MakeRun) -> None:
+    outputs = (Output("main"), Output("side", loss=Call("keras.losses.Huber"), weight=0.5))
+    result = train_model(make_run(task=Classification(outputs=outputs), training__epochs=6))
+    model = load_model(result.path / "final_model.hdf5")
+    assert model.model.output_names == ["main", "side"]
+    assert result.history[-1]["val_accuracy"] == 1.0
 
 
 def test_another_seed_gives_other_weights(make_run: MakeRun) -> None:

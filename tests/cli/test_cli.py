@@ -1,0 +1,293 @@
+"""The commands as a user runs them: real processes, their output and their exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from model_trainer import Run
+from model_trainer.cli.errors import exit_code_of
+from model_trainer.cli.main import app
+from model_trainer.errors import DivergedError, ModelTrainerError
+from model_trainer.training.train import train_model
+
+MakeRun = Callable[..., Run]
+
+
+def command(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "model_trainer", *arguments], capture_output=True, text=True, cwd=cwd, timeout=120
+    )
+
+
+def called(*arguments: str) -> tuple[int, str]:
+    """The command inside this process, which has TensorFlow loaded already: exit code and message."""
+    result = CliRunner().invoke(app, [*arguments])
+    if isinstance(result.exception, ModelTrainerError):
+        return result.exception.exit_code, str(result.exception)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.output
+
+
+@pytest.fixture(scope="module")
+def output_dir(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    write_run_file(folder / "small.py", colours)
+    done = command("train", "small.py", "--set", "training.epochs=3", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0].split()[:3] == ["epoch", "loss", "accuracy"]
+    results = done.stdout.splitlines()[-1]
+    assert results.startswith("Results: output/small-")
+    assert "InitializeLog" not in done.stderr
+    return folder / results.removeprefix("Results: ")
+
+
+def write_run_file(path: Path, colours: Path, epochs: int = 1) -> None:
+    path.write_text(
+        f"""
+from model_trainer import *
+
+run = Run(
+    name="small",
+    spec=ModelSpec(**{{"class": "model_trainer.testing.small_backbone", "target_size": [16, 16, 3],
+                     "preprocess_func": "between_plus_minus_1"}}),
+    weights=None,
+    train_data=ImageFolder({str(colours / "train")!r}),
+    val_data=ImageFolder({str(colours / "val")!r}),
+    augment=(),
+    training=Training(epochs={epochs}, batch_size=5, learning_rate=0.05, optimizer=SGD(momentum=0.9)),
+)
+"""
+    )
+
+
+def test_an_override_changes_the_run(output_dir: Path) -> None:
+    options = json.loads((output_dir / "training_options.json").read_text())
+    assert options["run"]["training"]["epochs"] == 3
+    assert (output_dir / "history.csv").read_text().count("\n") == 4
+
+
+def test_predict_prints_a_json_list_and_nothing_else(output_dir: Path, colours: Path) -> None:
+    images = [str(colours / "val" / name / "0.png") for name in ("red", "blue")]
+    done = command("predict", str(output_dir), *images, "--json")
+    assert done.returncode == 0
+    answers = json.loads(done.stdout)
+    assert [answer["image"] for answer in answers] == images
+    assert [answer["predictions"][0]["label"] for answer in answers] == ["red", "blue"]
+    assert sum(each["probability"] for each in answers[0]["predictions"]) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_predict_goes_on_after_an_unreadable_image_and_exits_with_2(
+    output_dir: Path, colours: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    good = str(colours / "val" / "green" / "0.png")
+    code, output = called("predict", str(output_dir), str(tmp_path / "bad.jpg"), good, "--json")
+    assert code == 2
+    answers = json.loads(output)
+    assert answers[0] == {"image": str(tmp_path / "bad.jpg"), "error": "is not an image"}
+    assert answers[1]["predictions"][0]["label"] == "green"
+
+
+def test_predict_takes_folders_and_prints_a_table(output_dir: Path, colours: Path) -> None:
+    code, output = called("predict", str(output_dir / "final_model.hdf5"), str(colours / "val" / "red"), "--top", "1")
+    assert code == 0
+    lines = output.splitlines()
+    assert lines[0].split() == ["image", "predictions"]
+    assert len(lines) == 4
+    assert all(" red " in line for line in lines[1:])
+
+
+def test_evaluate_gives_the_figures_of_the_best_epoch(output_dir: Path) -> None:
+    code, output = called("evaluate", str(output_dir))
+    assert code == 0
+    rows = (output_dir / "history.csv").read_text().splitlines()
+    column = rows[0].split(",").index("val_accuracy")
+    best = max(float(row.split(",")[column]) for row in rows[1:])
+    figures = dict(line.split()[:2] for line in output.splitlines() if line)
+    assert float(figures["accuracy"]) == pytest.approx(best, abs=1e-4)
+    assert figures["images"] == "9"
+
+
+def test_evaluate_takes_other_data(output_dir: Path, colours: Path) -> None:
+    code, output = called("evaluate", str(output_dir), "--data", str(colours / "train"))
+    assert code == 0
+    assert "15" in output.splitlines()[0]
+
+
+def test_specs_lists_the_table_and_prints_one() -> None:
+    code, output = called("specs")
+    assert code == 0
+    assert "keras.applications.vgg19.VGG19" in output
+    code, output = called("specs", "resnet50")
+    assert json.loads(output)["class"] == "keras.applications.resnet50.ResNet50"
+
+
+def test_the_options_of_a_run_train_it_again(output_dir: Path, tmp_path: Path) -> None:
+    code, _ = called(
+        "train", str(output_dir / "training_options.json"), "--set", "training.epochs=1", "--set",
+        f"output_dir={tmp_path}",
+    )  # fmt: skip
+    assert code == 0
+    assert len(list(tmp_path.glob("small-*/final_model.hdf5"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train", "none.py"), "There is no file none.py"),
+        (("train", "none.json"), "There is no file none.json"),
+        (("train", "RUN", "--set", "training.epoch=3"), "`training.epoch` is not an option of Training. Did you mean"),
+        (("train", "RUN", "--set", "training.epochs=abc"), "`training.epochs` should be a whole number, got 'abc'"),
+        (("train", "RUN", "--set", "training.epochs"), "--set needs name=value"),
+        (("train", "RUN", "--resume"), "--resume is not there yet"),
+        (("train", "RUN", "--set", "output_dir=/proc/nowhere"), "The output folder /proc/nowhere/small-"),
+        (("train", "RUN", "--set", "train_data.path=nowhere"), "There is no folder nowhere. Put images into one"),
+        (("train", "RUN", "--set", "training.batch_size=99"), "has 15 images. Lower it: --set training.batch_size=15"),
+        (("train", "RUN", "--set", "spec.target_size=[0,0,3]"), "`spec.target_size` should be three positive"),
+        (("predict", "none", "a.jpg"), "There is no model file or output folder none"),
+        (("evaluate", "none"), "There is no model file or output folder none"),
+        (("specs", "resnet51"), "Did you mean 'resnet50'?"),
+    ],
+)
+def test_wrong_input_gives_one_message_and_exit_code_2(
+    tmp_path: Path, colours: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    write_run_file(tmp_path / "small.py", colours)
+    code, output = called(*(str(tmp_path / "small.py") if word == "RUN" else word for word in arguments))
+    assert code == 2
+    assert message in output
+
+
+def test_a_message_goes_to_standard_error_without_a_traceback(tmp_path: Path, colours: Path) -> None:
+    write_run_file(tmp_path / "small.py", colours)
+    done = command("train", str(tmp_path / "small.py"), "--set", "training.epochs=abc")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "Error: `training.epochs` should be a whole number, got 'abc'.\n"
+
+
+def test_code_named_by_a_json_file_needs_trust(tmp_path: Path, output_dir: Path) -> None:
+    options = json.loads((output_dir / "training_options.json").read_text())
+    options["run"]["callbacks"] = [{"type": "os.system", "command": f"touch {tmp_path}/harm"}]
+    (tmp_path / "options.json").write_text(json.dumps(options))
+    code, message = called("train", str(tmp_path / "options.json"))
+    assert code == 2
+    assert "`callbacks.0.type` names the code 'os.system'" in message
+    assert "--trust" in message
+    assert not (tmp_path / "harm").exists()
+
+
+def test_a_model_file_that_names_code_needs_trust(tmp_path: Path, output_dir: Path) -> None:
+    description = json.loads((output_dir / "model_spec.json").read_text()) | {"class": "os.system"}
+    import h5py
+
+    target = tmp_path / "harmful.hdf5"
+    target.write_bytes((output_dir / "final_model.hdf5").read_bytes())
+    with h5py.File(target, "r+") as file:
+        file.attrs["model_spec"] = json.dumps(description)
+    code, message = called("predict", str(target), "a.jpg")
+    assert code == 2
+    assert "os.system" in message
+    assert "--trust" in message
+
+
+def test_divergence_exits_with_3(capsys: pytest.CaptureFixture[str]) -> None:
+    def diverge() -> None:
+        raise DivergedError("The loss is no number.")
+
+    assert exit_code_of(diverge) == 3
+    assert capsys.readouterr().err == "Error: The loss is no number.\n"
+
+
+SIGNALLED = """
+import os, signal, sys
+import model_trainer.quiet_tensorflow
+import keras
+
+class Press(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 1:
+            for _ in range(int(os.environ["PRESSES"])):
+                os.kill(os.getpid(), getattr(signal, os.environ["SIGNAL"]))
+
+exec(open("small.py").read())
+run = run.changed("callbacks", (Press(),)).changed("training.epochs", 50)
+"""
+
+
+@pytest.mark.parametrize(("name", "presses", "code"), [("SIGINT", 1, 75), ("SIGTERM", 1, 75), ("SIGINT", 2, 130)])
+def test_a_signal_stops_after_the_step_and_a_second_ctrl_c_at_once(
+    tmp_path: Path, colours: Path, name: str, presses: int, code: int
+) -> None:
+    write_run_file(tmp_path / "small.py", colours)
+    (tmp_path / "signalled.py").write_text(SIGNALLED)
+    environment = {**os.environ, "SIGNAL": name, "PRESSES": str(presses)}
+    done = subprocess.run(
+        [sys.executable, "-m", "model_trainer", "train", "signalled.py"],
+        capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    saved = list((tmp_path / "output").glob("*/final_model.hdf5"))
+    assert len(saved) == (1 if code == 75 else 0)
+    if code == 75:
+        assert f"{name}: stopping after this step and saving" in done.stderr
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    program = f"{sys.executable} -m model_trainer specs | head -1"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {program}"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_help_names_every_command() -> None:
+    done = command("--help")
+    assert done.returncode == 0
+    for name in ("train", "evaluate", "predict", "specs", "gpu"):
+        assert name in done.stdout
+
+
+def test_train_model_py_trains_the_sample_when_asked(tmp_path: Path) -> None:
+    """Not the whole sample: a small network of one epoch, on the sample's own photos."""
+    script = Path(__file__).parents[2] / "script" / "TrainModel.py"
+    small = ["--set", "spec.class=model_trainer.testing.small_backbone", "--set", "spec.target_size=[16,16,1]",
+             "--set", "spec.preprocess_func=between_plus_minus_1", "--set", "training.epochs=1",
+             "--set", "training.batch_size=100"]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, script, "--sample", *small], capture_output=True, text=True, cwd=tmp_path, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "data" / "sample" / "train").glob("*/*.png"))) == 2000
+    assert len(list((tmp_path / "data" / "sample" / "val").glob("*/*.png"))) == 500
+    assert "Data: 2,000 images of 10 classes to train, 500 to validate." in done.stderr
+
+
+def test_train_model_py_without_images_says_what_to_put_there_and_that_a_sample_exists(tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "script" / "TrainModel.py"
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert done.returncode == 2
+    assert "There is no folder data/train. Put images into one folder for each class" in done.stderr
+    assert "--sample" in done.stderr
+    assert done.stderr.count("\n") <= 3
+
+
+def test_the_trained_file_predicts_as_the_training_saw_it(make_run: MakeRun) -> None:
+    """val_accuracy of the last epoch is that of the saved file, image by image."""
+    from model_trainer import evaluate
+
+    run = make_run(training__epochs=2)
+    result = train_model(run)
+    evaluation = evaluate(result.path / "final_model.hdf5")
+    assert evaluation.accuracy == pytest.approx(result.history[-1]["val_accuracy"])
+    assert evaluation.loss == pytest.approx(result.history[-1]["val_loss"], abs=1e-5)
+    assert np.trace(evaluation.confusion) == round(evaluation.accuracy * 9)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # training put the handler back
