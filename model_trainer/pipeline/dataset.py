@@ -16,7 +16,8 @@ import tensorflow as tf
 
 from model_trainer.pipeline.augment import Augmentation, Crop, augment_image, split_crop
 from model_trainer.pipeline.bad_images import BadImages
-from model_trainer.pipeline.image import make_image
+from model_trainer.pipeline.fallback import map_with_fallback
+from model_trainer.pipeline.image import exact_image, fast_image
 from model_trainer.pipeline.order import epoch_seeds, example_seed, shuffled_index
 from model_trainer.sources.examples import Examples
 from model_trainer.specs import ModelSpec
@@ -71,38 +72,57 @@ class Pipeline:
         def finish(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
             return augment_image(image, rest, seed)
 
-        positions = tf.data.Dataset.range(first_step * self.batch_size, epochs * steps * self.batch_size)
-        return self._batches(positions.map(place), crop, finish)
+        start, stop = first_step * self.batch_size, epochs * steps * self.batch_size
+        return self._batches(start, stop, place, crop, finish)
 
     def validation(self) -> tf.data.Dataset:
         """One pass in the table's own order, without chance."""
         steps = num_steps(len(self.examples), self.batch_size)
-        positions = tf.data.Dataset.range(steps * self.batch_size)
-        places = positions.map(lambda p: (tf.where(p < len(self.examples), p, -1), tf.zeros(2, tf.int32)))
-        return self._batches(places, None, lambda image, seed: image)
 
-    def _batches(self, places: tf.data.Dataset, crop: Crop | None, finish: Callable[..., tf.Tensor]) -> tf.data.Dataset:
+        def place(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return tf.where(position < len(self.examples), position, -1), tf.zeros(2, tf.int32)
+
+        return self._batches(0, steps * self.batch_size, place, None, lambda image, seed: image)
+
+    def _batches(
+        self,
+        start: int,
+        stop: int,
+        place: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]],
+        crop: Crop | None,
+        finish: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    ) -> tf.data.Dataset:
+        """Batches of the positions from `start` to `stop`.
+
+        Args:
+            place: position to the example's row (-1 where there is none) and its seed.
+            crop: for the decoder.
+            finish: what else happens to an image, by its seed.
+        """
         paths = tf.constant([os.fsencode(path) for path in self.examples.paths])
         labels = tf.constant(self.examples.labels)
         weights = tf.constant(self.examples.weights)
         blank = tf.zeros(self.spec.target_size, tf.uint8)
 
-        def load(index: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            image, readable = make_image(paths[index], self.spec, crop=crop, seed=seed)
-            noted = tf.cond(readable, lambda: True, lambda: self._note_bad(paths[index]))
-            with tf.control_dependencies([noted]):
-                weight = weights[index] * tf.cast(readable, tf.float32)
-            return finish(image, seed), labels[index], weight
+        def fast(position: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            row, seed = place(position)
 
-        def load_or_skip(index: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            exists = index >= 0
-            image, label, weight = tf.cond(
-                exists, lambda: load(index, seed), lambda: (blank, tf.constant(0, tf.int32), tf.constant(0.0))
-            )
-            return tf.ensure_shape(image, blank.shape), label, weight, exists
+            def load() -> tuple[tf.Tensor, ...]:
+                image = finish(fast_image(paths[row], self.spec, crop=crop, seed=seed), seed)
+                return tf.ensure_shape(image, blank.shape), labels[row], weights[row], True
+
+            return tf.cond(row >= 0, load, lambda: (blank, 0, 0.0, False))
+
+        def exact(position: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            row, seed = place(position)
+            image, readable = exact_image(paths[row], self.spec, crop=crop, seed=seed)
+            noted = tf.cond(readable, lambda: True, lambda: self._note_bad(paths[row]))
+            with tf.control_dependencies([noted]):
+                weight = weights[row] * tf.cast(readable, tf.float32)
+            return tf.ensure_shape(finish(image, seed), blank.shape), labels[row], weight, True
 
         batches = (
-            places.map(load_or_skip, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+            map_with_fallback(start, stop, fast, exact)
             .batch(self.batch_size, drop_remainder=True)
             .flat_map(self._for_each_replica)
             .prefetch(tf.data.AUTOTUNE)

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from model_trainer.errors import DataError
 from model_trainer.pipeline.augment import Crop
-from model_trainer.pipeline.decode import decode_part, is_ordinary
+from model_trainer.pipeline.decode import Box, decode_part, is_ordinary, plain_bytes
 from model_trainer.pipeline.pillow import decode_with_pillow, why_unreadable
 from model_trainer.pipeline.resize import fit_box, resize_image
 from model_trainer.specs import ModelSpec
 
-__all__ = ["load_image", "make_image", "read_image"]
+__all__ = ["exact_image", "fast_image", "load_image", "read_image"]
 
 
-def make_image(
+def fast_image(
     path: tf.Tensor, spec: ModelSpec, *, crop: Crop | None = None, seed: tf.Tensor | None = None
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """`(image, readable)`; nothing that a file holds makes it raise.
+) -> tf.Tensor:
+    """The image of an ordinary JPEG or PNG.
 
     Args:
         path: string `()`.
@@ -30,31 +32,30 @@ def make_image(
         seed: int32 `(2,)`, of the crop.
 
     Returns:
-        image: uint8 `target_size`: RGB, with 1 channel its luminance, with 4 RGB and alpha; 0 if unreadable.
+        uint8 `target_size`: RGB, with 1 channel its luminance, with 4 RGB and alpha.
+
+    Raises:
+        tf.errors.OpError: the file is missing, damaged, or of another kind; `exact_image` decides.
+    """
+    data = tf.io.read_file(path)
+    with tf.control_dependencies([tf.debugging.Assert(is_ordinary(data), ["kind"])]):
+        data = tf.identity(data)
+    return _finish(decode_part(data, _box_of(spec, crop, seed), spec), spec, crop)
+
+
+def exact_image(
+    path: tf.Tensor, spec: ModelSpec, *, crop: Crop | None = None, seed: tf.Tensor | None = None
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """`(image, readable)` of any file, by Pillow; arguments as in `fast_image`. Nothing that a file holds raises.
+
+    Returns:
+        image: as `fast_image`; all 0 if unreadable.
         readable: bool `()`.
     """
-
-    def box(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-        return fit_box(height, width, spec) if crop is None else crop.box(height, width, seed)
-
-    def finish(pixels: tf.Tensor) -> tf.Tensor:
-        image = resize_image(pixels, spec, keep_proportions=spec.resize == "pad" and crop is None)
-        return tf.ensure_shape(_luminance(image) if spec.target_size[2] == 1 else image, spec.target_size)
-
-    def fast(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return finish(decode_part(data, box, spec)), tf.constant(True)
-
-    def exact(path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        pixels, readable = _read_with_pillow(path, spec)
-        top, left, height, width = tf.unstack(box(tf.shape(pixels)[0], tf.shape(pixels)[1]))
-        image = finish(pixels[top : top + height, left : left + width])
-        return tf.where(readable, image, tf.zeros_like(image)), readable
-
-    # A graph has no try; a data set of one element does: what raises in it is left out, and the next takes its place.
-    # It costs 0.07 ms an image (docs/decisions/0004).
-    ours = tf.data.Dataset.from_tensors(path).map(tf.io.read_file).filter(is_ordinary).map(fast)
-    ours = ours.ignore_errors(log_warning=False)
-    return ours.concatenate(tf.data.Dataset.from_tensors(path).map(exact)).take(1).get_single_element()
+    pixels, readable = _read_with_pillow(path, spec)
+    top, left, height, width = tf.unstack(_box_of(spec, crop, seed)(tf.shape(pixels)[0], tf.shape(pixels)[1]))
+    image = _finish(pixels[top : top + height, left : left + width], spec, crop)
+    return tf.where(readable, image, tf.zeros_like(image)), readable
 
 
 def read_image(path: str | os.PathLike[str], spec: ModelSpec) -> np.ndarray:
@@ -64,7 +65,12 @@ def read_image(path: str | os.PathLike[str], spec: ModelSpec) -> np.ndarray:
         DataError: it cannot be read; says why.
     """
     path = os.fspath(path)
-    image, readable = _compiled(spec)(tf.constant(os.fsencode(path)))
+    fast, exact = _compiled_for(spec.model_dump_json(by_alias=True))  # JSON, because a spec with its dict has no hash
+    raw = tf.constant(os.fsencode(path))
+    try:
+        return fast(raw).numpy()
+    except tf.errors.OpError:
+        image, readable = exact(raw)
     if not readable:
         raise DataError(f"{path} {_reason(path)}.")
     return image.numpy()
@@ -80,23 +86,29 @@ def load_image(path: str | os.PathLike[str], spec: ModelSpec) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled_for(spec_json: str) -> tf.types.experimental.PolymorphicFunction:
+def _compiled_for(spec_json: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
     spec = ModelSpec.model_validate_json(spec_json)
-    signature = [tf.TensorSpec((), tf.string)]
-    return tf.function(lambda path: make_image(path, spec), input_signature=signature, autograph=False)
+    make = functools.partial(tf.function, input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
+    return make(lambda path: fast_image(path, spec)), make(lambda path: exact_image(path, spec))
 
 
-def _compiled(spec: ModelSpec) -> tf.types.experimental.PolymorphicFunction:
-    # By its JSON, because a spec holds a dict and so has no hash.
-    return _compiled_for(spec.model_dump_json(by_alias=True))
+def _box_of(spec: ModelSpec, crop: Crop | None, seed: tf.Tensor | None) -> Box:
+    if crop is None:
+        return lambda height, width: fit_box(height, width, spec)
+    return lambda height, width: crop.box(height, width, seed)
+
+
+def _finish(pixels: tf.Tensor, spec: ModelSpec, crop: Crop | None) -> tf.Tensor:
+    image = resize_image(pixels, spec, keep_proportions=spec.resize == "pad" and crop is None)
+    return tf.ensure_shape(_luminance(image) if spec.target_size[2] == 1 else image, spec.target_size)
 
 
 def _read_with_pillow(path: tf.Tensor, spec: ModelSpec) -> tuple[tf.Tensor, tf.Tensor]:
     num_channels = 4 if spec.target_size[2] == 4 else 3
 
-    def read(raw_path: bytes) -> tuple[np.ndarray, np.bool_]:
+    def read(raw_path: bytes | np.ndarray) -> tuple[np.ndarray, np.bool_]:
         try:
-            with open(raw_path, "rb") as file:
+            with open(plain_bytes(raw_path), "rb") as file:
                 pixels = decode_with_pillow(file.read(), spec.background, with_alpha=num_channels == 4)
         except OSError:
             pixels = None

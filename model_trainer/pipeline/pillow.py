@@ -17,6 +17,10 @@ MAX_PIXELS = 178_956_970
 # threads that decode.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
+# Nothing else is tried: Pillow would run Ghostscript for an EPS file, and takes some text files for PPM images.
+# "JPEG" also reads MPO, the photos of some phones.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
+
 Colour = tuple[int, int, int]
 
 
@@ -49,7 +53,7 @@ def _decode(data: bytes, background: Colour, with_alpha: bool) -> np.ndarray:
     if not data:
         raise _Unreadable("is empty (0 bytes)")
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             return _to_array(image, background, with_alpha)
@@ -68,7 +72,10 @@ def _decode(data: bytes, background: Colour, with_alpha: bool) -> np.ndarray:
 
 def _to_array(image: Image.Image, background: Colour, with_alpha: bool) -> np.ndarray:
     image.load()
-    image = ImageOps.exif_transpose(image)
+    try:
+        image = ImageOps.exif_transpose(image)
+    except Exception:  # noqa: BLE001  # damaged metadata can make Pillow raise anything; the pixels are whole
+        image = image.copy()
     if image.mode.startswith(("I", "F")):
         # Pillow would clip these to 255 instead of scaling them.
         grey = np.asarray(image, np.float64)

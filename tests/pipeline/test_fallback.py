@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import pytest
+import tensorflow as tf
+
+from model_trainer.pipeline.fallback import map_with_fallback
+
+
+def elements(start: int, stop: int, raising: set[int]) -> list[tuple[int, bytes]]:
+    """`(n, who made it)` for each number."""
+    bad = tf.constant(sorted(raising) or [-1], tf.int64)
+
+    def fast(n: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(n != bad), ["bad"])]):
+            return tf.identity(n), tf.constant("fast")
+
+    dataset = map_with_fallback(start, stop, fast, lambda n: (n, tf.constant("exact")))
+    return [(int(n), who.decode()) for n, who in dataset.as_numpy_iterator()]
+
+
+@pytest.mark.parametrize(
+    "raising",
+    [set(), {0}, {9}, {4}, {3, 4, 5}, {0, 1, 8, 9}, set(range(10))],
+    ids=["none", "first", "last", "middle", "three in a row", "both ends", "all"],
+)
+def test_what_raises_is_filled_in_at_its_place(raising: set[int]) -> None:
+    assert elements(0, 10, raising) == [(n, "exact" if n in raising else "fast") for n in range(10)]
+
+
+def test_numbers_need_not_begin_at_0() -> None:
+    assert elements(5, 9, {5, 7}) == [(5, "exact"), (6, "fast"), (7, "exact"), (8, "fast")]
+
+
+def test_an_empty_range_has_no_elements() -> None:
+    assert elements(3, 3, set()) == []
