@@ -154,5 +154,8 @@ def _upright(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
 
 def _transposed(pixels: tf.Tensor) -> tf.Tensor:
-    # As floats: of other types TensorFlow prints an error about oneDNN, and then transposes anyway.
-    return tf.cast(tf.transpose(tf.cast(pixels, tf.float32), (1, 0, 2)), tf.uint8)
+    # By looking each pixel up: when it prepares tf.transpose for bytes TensorFlow prints an error about oneDNN, in
+    # every run, whether a photo is turned or not.
+    height, width, channels = tf.unstack(tf.shape(pixels))
+    source = tf.range(width)[:, None] + tf.range(height)[None, :] * width
+    return tf.gather(tf.reshape(pixels, (height * width, channels)), source)

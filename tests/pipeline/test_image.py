@@ -211,6 +211,47 @@ def test_damaged_exif_does_not_matter(tmp_path: Path) -> None:
     np.testing.assert_array_equal(image, pillow(path))
 
 
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+def test_damaged_exif_of_other_formats_does_not_matter(tmp_path: Path, suffix: str) -> None:
+    path = save(tmp_path / f"a{suffix}", rgb_image(), exif=b"Exif\0\0no TIFF file", lossless=True)
+    image, readable = read(path, spec())
+    assert readable
+    np.testing.assert_array_equal(image, smooth())
+
+
+def test_a_png_that_is_turned_after_its_pixels_stands_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = save(tmp_path / "a.png", rgb_image()).read_bytes()
+    chunk = b"eXIf" + exif.tobytes().removeprefix(b"Exif\0\0")
+    late = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    end = content.index(b"IEND") - 4
+    (tmp_path / "late.png").write_bytes(content[:end] + late + content[end:])
+    with Image.open(tmp_path / "late.png") as turned:
+        turned.load()
+        expected = np.asarray(ImageOps.exif_transpose(turned))
+    assert expected.shape == (WIDTH, HEIGHT, 3)
+    np.testing.assert_array_equal(read(tmp_path / "late.png", spec((WIDTH, HEIGHT)))[0], expected)
+
+
+def test_a_turned_jpeg_behind_other_metadata_stands_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = save(tmp_path / "a.jpg", rgb_image(), exif=exif).read_bytes()
+    filler = b"\xff\xe4" + struct.pack(">H", 60_002) + b"\0" * 60_000
+    (tmp_path / "late.jpg").write_bytes(content[:2] + 3 * filler + content[2:])
+    with Image.open(tmp_path / "late.jpg") as turned:
+        expected = np.asarray(ImageOps.exif_transpose(turned))
+    assert expected.shape == (WIDTH, HEIGHT, 3)
+    np.testing.assert_array_equal(read(tmp_path / "late.jpg", spec((WIDTH, HEIGHT)))[0], expected)
+
+
+def test_formats_that_are_not_listed_are_not_even_tried(tmp_path: Path) -> None:
+    for name, content in {"a.ppm": b"P3 1 1 255 1 2 3", "a.eps": b"%!PS-Adobe-3.0 EPSF-3.0\n"}.items():
+        (tmp_path / name).write_bytes(content)
+        assert not read(tmp_path / name, spec())[1]
+
+
 @pytest.mark.parametrize("name", ["rgb.jpg", "rgb.png", "rgb.bmp", "palette.gif", "rgb.webp"])
 def test_a_wrong_suffix_does_not_matter(tmp_path: Path, name: str) -> None:
     make, options = OPAQUE[name]
