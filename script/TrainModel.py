@@ -12,7 +12,6 @@ What comes out lies in output/<name>-<date>-<time>/.
 from model_trainer import (
     Adam,
     Classification,
-    Constant,
     Cosine,
     Hardware,
     ImageFolder,
@@ -80,7 +79,8 @@ sample = (
     .changed("val_data", ImageFolder("data/sample/val"))
     .changed("augment", (RandomFlip(),))
     .changed("training.epochs", 5)
-    .changed("training.schedule", Constant())
+    .changed("training.learning_rate", 1.5e-4)
+    .changed("training.schedule", Cosine(warmup_epochs=0.5))
 )
 
 # TrainModel.py is also read for its `run` (model-trainer train script/TrainModel.py); then it must not train.
