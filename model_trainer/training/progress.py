@@ -78,6 +78,8 @@ class EpochProgress:
         if self._bar is not None:
             self._bar.update(self._task, completed=steps_done, figures=text, rate=rate, left=seconds_left)
             return
+        if steps_left == 0:
+            return  # the epoch's own line follows
         self._console.print(
             f"{self._title}  {steps_done}/{self._num_steps}  {text}  {_rate_text(rate, seconds_left)}",
             highlight=False,
