@@ -77,7 +77,7 @@ def make_run(colours: Path, tmp_path: Path) -> Callable[..., Run]:
             augment=(),
             task=Classification(),
             training=Training(
-                epochs=2,
+                epochs=1,
                 batch_size=4,
                 learning_rate=0.05,
                 optimizer=SGD(momentum=0.9),

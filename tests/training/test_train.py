@@ -319,7 +319,7 @@ def test_callbacks_of_keras_work(make_run: MakeRun, tmp_path: Path) -> None:
         keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.5),
         keras.callbacks.TerminateOnNaN(),
     )
-    result = train_model(make_run(callbacks=callbacks))
+    result = train_model(make_run(callbacks=callbacks, training__epochs=2))
     assert (tmp_path / "best.keras").is_file()
     assert (tmp_path / "log.csv").read_text().count("\n") == 3
     assert [row["learning_rate"] for row in result.history] == pytest.approx([0.025, 0.0125])
