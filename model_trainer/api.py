@@ -13,7 +13,7 @@ from rich.console import Console
 
 from model_trainer.errors import DataError
 from model_trainer.evaluation.classification import Evaluation, evaluate_model
-from model_trainer.models.load import TrainedModel, find_model_file, load_model
+from model_trainer.models.load import TrainedModel, load_model
 from model_trainer.serving.predictor import find_images, predict_images
 from model_trainer.sources.image_folder import ImageFolder
 from model_trainer.sources.source import Source
@@ -81,7 +81,7 @@ def predict(
 
 
 def _data_of_run(model_file: Path, trust: bool) -> Source:
-    options = find_model_file(model_file).with_name("training_options.json")
+    options = model_file.with_name("training_options.json")
     if not options.is_file():
         raise DataError(f"{model_file} has no training_options.json beside it; say which data: --data PATH")
     run = Run.load(options, trust)

@@ -7,7 +7,7 @@ import threading
 from absl import logging
 
 from model_trainer.errors import DataError
-from model_trainer.pipeline.pillow import why_unreadable
+from model_trainer.pipeline.pillow import why_file_unreadable
 
 __all__ = ["BadImages"]
 
@@ -42,7 +42,7 @@ class BadImages:
             if path in self._reasons:
                 return
             self._reasons[path] = ""
-        reason = _reason(path)
+        reason = why_file_unreadable(path, if_missing="is gone")
         with self._lock:
             self._reasons[path] = reason
         logging.warning("%s %s; it is skipped.", path, reason)
@@ -61,13 +61,3 @@ class BadImages:
             f"That is more than {self.max_count} and more than {self.max_share:.1%}. Mend or remove them, or raise "
             "the limits: --set training.max_bad_images=... --set training.max_bad_share=..."
         )
-
-
-def _reason(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            return why_unreadable(file.read())
-    except FileNotFoundError:
-        return "is gone"
-    except OSError as error:
-        return f"could not be opened ({error.strerror})"

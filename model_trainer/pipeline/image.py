@@ -13,7 +13,7 @@ import tensorflow as tf
 from model_trainer.errors import DataError
 from model_trainer.pipeline.augment import Crop
 from model_trainer.pipeline.decode import Box, decode_part, is_ordinary, plain_bytes
-from model_trainer.pipeline.pillow import decode_with_pillow, why_unreadable
+from model_trainer.pipeline.pillow import decode_with_pillow, why_file_unreadable
 from model_trainer.pipeline.resize import fit_box, resize_image
 from model_trainer.specs import ModelSpec
 
@@ -72,7 +72,7 @@ def read_image(path: str | os.PathLike[str], spec: ModelSpec) -> np.ndarray:
     except tf.errors.OpError:
         image, readable = exact(raw)
     if not readable:
-        raise DataError(f"{path} {_reason(path)}.")
+        raise DataError(f"{path} {why_file_unreadable(path, if_missing='is not there')}.")
     return image.numpy()
 
 
@@ -125,13 +125,3 @@ def _luminance(image: tf.Tensor) -> tf.Tensor:
     """uint8 `(height, width, 1)`, as Pillow's mode "L": ITU-R 601 in whole numbers."""
     red, green, blue = tf.unstack(tf.cast(image, tf.int32), axis=-1)
     return tf.cast((red * 19595 + green * 38470 + blue * 7471 + 0x8000) // 65536, tf.uint8)[..., None]
-
-
-def _reason(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            return why_unreadable(file.read())
-    except FileNotFoundError:
-        return "is not there"
-    except OSError as error:
-        return f"could not be opened ({error.strerror})"

@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-__all__ = ["MAX_PIXELS", "decode_with_pillow", "why_unreadable"]
+__all__ = ["MAX_PIXELS", "decode_with_pillow", "why_file_unreadable", "why_unreadable"]
 
 # More is refused before a pixel is decoded, so that a small file cannot fill the memory. Pillow's own limit.
 MAX_PIXELS = 178_956_970
@@ -47,6 +47,17 @@ def why_unreadable(data: bytes) -> str:
     except _Unreadable as reason:
         return str(reason)
     return "could not be read at first, but can be now"  # a file that changed while we trained
+
+
+def why_file_unreadable(path: str, *, if_missing: str) -> str:
+    """Why the file is no image that can be read; `if_missing` when it does not exist."""
+    try:
+        with open(path, "rb") as file:
+            return why_unreadable(file.read())
+    except FileNotFoundError:
+        return if_missing
+    except OSError as error:
+        return f"could not be opened ({error.strerror})"
 
 
 def _decode(data: bytes, background: Colour, with_alpha: bool) -> np.ndarray:
