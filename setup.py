@@ -2,6 +2,9 @@
 
 from setuptools import find_packages, setup
 
+# importlib_resources: tensorflow-datasets 4.9.10 imports it and does not ask for it.
+TFDS = ["tensorflow-datasets>=4.9.10", "importlib_resources"]
+
 setup(
     name="model-trainer",
     version="0.1.0",
@@ -26,6 +29,7 @@ setup(
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22; sys_platform == 'linux'"],  # CUDA is not to be had elsewhere
-        "dev": ["pytest", "pytest-timeout", "ruff", "mypy", "hypothesis"],
+        "tfds": TFDS,
+        "dev": ["pytest", "pytest-timeout", "ruff", "mypy", "hypothesis", *TFDS],  # what is tested must be there
     },
 )

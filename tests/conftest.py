@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same devices on every machine; tests marked gpu start processes
 os.environ["KERAS_BACKEND"] = "tensorflow"
+_CACHE = tempfile.TemporaryDirectory(prefix="model-trainer-tests-")
+os.environ["MODEL_TRAINER_CACHE"] = _CACHE.name  # what is kept between runs is not kept between tests
 
 import model_trainer.quiet_tensorflow  # noqa: F401  # isort: skip
 

@@ -1,1 +1,28 @@
-"""Where examples come from."""
+"""Where examples come from. Importing any source registers all, so that each can be read back from JSON."""
+
+from model_trainer.sources.combined import Concatenated, Filtered, Reclassed, Taken
+from model_trainer.sources.examples import Examples
+from model_trainer.sources.image_folder import ImageFolder
+from model_trainer.sources.manifest import Manifest
+from model_trainer.sources.recordio import MxnetList, RecordIO
+from model_trainer.sources.source import Source
+from model_trainer.sources.split import Split
+from model_trainer.sources.tfds import Tfds
+from model_trainer.sources.tfrecords import Features, TFRecords
+
+__all__ = [
+    "Concatenated",
+    "Examples",
+    "Features",
+    "Filtered",
+    "ImageFolder",
+    "Manifest",
+    "MxnetList",
+    "RecordIO",
+    "Reclassed",
+    "Source",
+    "Split",
+    "TFRecords",
+    "Taken",
+    "Tfds",
+]

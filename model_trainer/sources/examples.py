@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import os
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 import numpy as np
 
 from model_trainer.errors import DataError
+from model_trainer.messages import nearest
+from model_trainer.sources.images import Files, Images
+from model_trainer.sources.label_rows import LabelRows
+from model_trainer.sources.texts import Texts
 
 __all__ = ["Examples"]
 
@@ -18,29 +24,113 @@ class Examples:
     """One row for each image; columns are NumPy arrays of the same length.
 
     Attributes:
-        paths: object `(num_examples,)`, the path of each image as str.
-        labels: int32 `(num_examples,)`, position of each image's class in `classes`.
+        images: where the encoded images are.
+        rows: int64 `(num_examples,)`, which of `images` each example shows.
+        labels: int32 `(num_examples,)`, position of each image's class in `classes`; or `LabelRows`.
         weights: float32 `(num_examples,)`, how much each counts in loss and metrics.
         classes: names of the classes.
         origin: where the examples come from, for messages: "data/train".
+        crops: int32 `(num_examples, 4)` top, left, height, width of the part that is the example, in pixels of the
+            upright image; height 0 takes the whole image. None: all take the whole image.
+        groups: int32 `(num_examples,)`; a split never parts a group. None: each image stands alone.
     """
 
-    paths: np.ndarray
-    labels: np.ndarray
+    images: Images
+    rows: np.ndarray
+    labels: np.ndarray | LabelRows
     weights: np.ndarray
     classes: tuple[str, ...]
     origin: str
+    crops: np.ndarray | None = None
+    groups: np.ndarray | None = None
+
+    @classmethod
+    def of_files(
+        cls,
+        paths: Iterable[str],
+        labels: np.ndarray | LabelRows,
+        classes: tuple[str, ...],
+        origin: str,
+        *,
+        weights: np.ndarray | None = None,
+        crops: np.ndarray | None = None,
+        groups: np.ndarray | None = None,
+    ) -> Self:
+        """Examples with a file each."""
+        return cls.of_images(Files(Texts.of(paths)), labels, classes, origin, weights, crops, groups)
+
+    @classmethod
+    def of_images(
+        cls,
+        images: Images,
+        labels: np.ndarray | LabelRows,
+        classes: tuple[str, ...],
+        origin: str,
+        weights: np.ndarray | None = None,
+        crops: np.ndarray | None = None,
+        groups: np.ndarray | None = None,
+    ) -> Self:
+        """Examples that show each of `images` once, in order; without `weights` all count 1."""
+        return cls(
+            images=images,
+            rows=np.arange(len(images), dtype=np.int64),
+            labels=labels if isinstance(labels, LabelRows) else np.asarray(labels, np.int32),
+            weights=np.ones(len(images), np.float32) if weights is None else np.asarray(weights, np.float32),
+            classes=classes,
+            origin=origin,
+            crops=crops,
+            groups=groups,
+        )
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.rows)
+
+    @property
+    def label_kind(self) -> Literal["single", "probabilities", "tags"]:
+        """One class each, a probability for each class, or any number of tags."""
+        if not isinstance(self.labels, LabelRows):
+            return "single"
+        return "probabilities" if self.labels.exclusive else "tags"
+
+    def name(self, index: int) -> str:
+        """What messages call the image of an example: a path, or "train.rec#7"."""
+        return self.images.name(int(self.rows[index]))
+
+    def names(self) -> list[str]:
+        """The name of each example's image."""
+        return [self.name(index) for index in range(len(self))]
+
+    @functools.cached_property
+    def num_bytes(self) -> np.ndarray:
+        """int64 `(num_examples,)`: the size of each encoded image, -1 where it is not there. Looks at every file."""
+        return self.images.num_bytes(self.rows)
 
     def take(self, indices: np.ndarray) -> Examples:
-        """The rows at `indices`, in that order."""
-        return replace(self, paths=self.paths[indices], labels=self.labels[indices], weights=self.weights[indices])
+        """The examples at `indices`, in that order."""
+        return replace(
+            self,
+            rows=self.rows[indices],
+            labels=self.labels.take(indices) if isinstance(self.labels, LabelRows) else self.labels[indices],
+            weights=self.weights[indices],
+            crops=None if self.crops is None else self.crops[indices],
+            groups=None if self.groups is None else self.groups[indices],
+        )
 
     def counts(self) -> np.ndarray:
-        """int64 `(num_classes,)`: how many examples each class has."""
+        """int64 `(num_classes,)`: how many examples have each class; of probabilities the most likely one counts."""
+        if isinstance(self.labels, LabelRows):
+            return self.labels.counts(len(self.classes))
         return np.bincount(self.labels, minlength=len(self.classes))
+
+    def label_rows(self) -> LabelRows:
+        """The labels as rows, whatever their kind."""
+        if isinstance(self.labels, LabelRows):
+            return self.labels
+        return LabelRows.of_single(self.labels, exclusive=True)
+
+    def with_equal_weights(self) -> Examples:
+        """The same examples, each counting 1."""
+        return replace(self, weights=np.ones(len(self), np.float32))
 
     def with_classes(self, classes: tuple[str, ...]) -> Examples:
         """The same examples with their labels counted in `classes`.
@@ -50,24 +140,36 @@ class Examples:
         """
         if classes == self.classes:
             return self
-        missing = [name for name in self.classes if name not in classes]
-        if missing:
-            raise DataError(
-                f"{self.origin} has the class {missing[0]!r}, which is not one of {_some(classes)}. "
-                "Training and validation need the same classes."
-            )
-        position = np.array([classes.index(name) for name in self.classes], dtype=np.int32)
-        return replace(self, labels=position[self.labels], classes=classes)
+        known = {name: position for position, name in enumerate(classes)}
+        for name, count in zip(self.classes, self.counts(), strict=True):
+            if name not in known and count:
+                raise DataError(
+                    f"{self.origin} has the class {name!r}, which is not one of {_some(classes)}."
+                    f"{nearest(name, classes)} Training and validation need the same classes."
+                )
+        position = np.array([known.get(name, -1) for name in self.classes], dtype=np.int32)
+        labels = self.labels.moved(position) if isinstance(self.labels, LabelRows) else position[self.labels]
+        return replace(self, labels=labels, classes=classes)
+
+    def keep_classes(self, classes: tuple[str, ...]) -> Examples:
+        """The same examples with `classes`, some of their own; labels of the others are dropped.
+
+        No example may be left without a class where each has exactly one.
+        """
+        position = np.array([classes.index(n) if n in classes else -1 for n in self.classes], dtype=np.int32)
+        labels = self.labels.moved(position) if isinstance(self.labels, LabelRows) else position[self.labels]
+        return replace(self, labels=labels, classes=classes)
 
     def fingerprint(self) -> str:
-        """Hex digest over paths, sizes in bytes and labels; not over contents, which would read every file."""
+        """Hex digest over names, sizes in bytes and labels; not over contents, which would read every file."""
         digest = hashlib.sha256("\0".join(self.classes).encode())
-        for path, label in zip(self.paths, self.labels, strict=True):
-            try:
-                size = os.stat(path).st_size
-            except OSError:
-                size = -1  # a file that is gone is told of when it is read
-            digest.update(f"{path}\0{size}\0{label}\n".encode("utf-8", "surrogateescape"))
+        for start in range(0, len(self), 100_000):  # in parts, so that not all names are held at once
+            names = "\0".join(self.images.name(int(row)) for row in self.rows[start : start + 100_000])
+            digest.update(names.encode("utf-8", "surrogateescape"))
+        labels = self.label_rows()
+        columns = [self.num_bytes, labels.starts, labels.classes, labels.values, self.weights]
+        for column in columns if self.crops is None else [*columns, self.crops]:
+            digest.update(np.ascontiguousarray(column).tobytes())
         return digest.hexdigest()
 
 

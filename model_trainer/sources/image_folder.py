@@ -70,15 +70,7 @@ class ImageFolder(Source):
             others += not_images
         if others:
             logging.warning("Skipped %d files that are no images, such as %s.", len(others), others[0])
-        path_column = np.empty(len(paths), dtype=object)
-        path_column[:] = paths
-        return Examples(
-            paths=path_column,
-            labels=np.asarray(labels, dtype=np.int32),
-            weights=np.ones(len(paths), dtype=np.float32),
-            classes=classes,
-            origin=self.path,
-        )
+        return Examples.of_files(paths, np.asarray(labels, np.int32), classes, origin=self.path)
 
     def _class_folders(self) -> dict[str, str]:
         how = HOW_TO_ARRANGE.format(path=self.path)

@@ -1,18 +1,18 @@
-"""The family of sources, and the split of one into a training and a validation part."""
+"""The family of sources, and what can be done with any of them."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Literal, final
+from typing import TYPE_CHECKING
 
-import numpy as np
-from pydantic import Field
-
-from model_trainer.config import Choice
-from model_trainer.errors import DataError
+from model_trainer.config import Call, Choice, Live
 from model_trainer.sources.examples import Examples
 
-__all__ = ["Source", "Split"]
+if TYPE_CHECKING:
+    from model_trainer.sources.combined import Concatenated, Filtered, Reclassed, Taken
+    from model_trainer.sources.split import Split
+
+__all__ = ["Source"]
 
 
 class Source(Choice):
@@ -29,34 +29,51 @@ class Source(Choice):
     def split(self, val: float, seed: int = 0) -> tuple[Split, Split]:
         """`(train, val)`: every class gives the share `val` of its images to validation, at least one.
 
-        The same seed over the same files gives the same parts.
+        Examples of one group stay together. The same seed over the same examples gives the same parts.
         """
+        from model_trainer.sources.split import Split
+
         return (
             Split(source=self, val=val, seed=seed, part="train"),
             Split(source=self, val=val, seed=seed, part="val"),
         )
 
+    def take(self, count: int, seed: int | None = None) -> Taken:
+        """The first `count` examples; with a `seed`, as many at random."""
+        from model_trainer.sources.combined import Taken
 
-@final
-class Split(Source):
-    """One part of another source."""
+        return Taken(source=self, count=count, seed=seed)
 
-    source: Source
-    val: float = Field(gt=0, lt=1)  # share of each class that validates
-    part: Literal["train", "val"]
-    seed: int = 0
+    def filter(
+        self,
+        *,
+        classes: tuple[str, ...] | None = None,
+        name: str | None = None,
+        min_images: int = 0,
+        where: object = None,
+    ) -> Filtered:
+        """Only the examples that pass all of the given tests.
 
-    def read(self) -> Examples:
-        examples = self.source.read()
-        is_val = np.zeros(len(examples), dtype=bool)
-        for label, name in enumerate(examples.classes):
-            members = np.flatnonzero(examples.labels == label)
-            if len(members) < 2:
-                raise DataError(
-                    f"{examples.origin}: class {name!r} has {len(members)} image; "
-                    "a split needs at least 2 in every class."
-                )
-            num_val = min(max(1, round(self.val * len(members))), len(members) - 1)
-            shuffle = np.random.default_rng([self.seed, label])
-            is_val[shuffle.permutation(members)[:num_val]] = True
-        return examples.take(np.flatnonzero(is_val if self.part == "val" else ~is_val))
+        Args:
+            classes: that are kept; the other classes are gone, and examples that only had those.
+            name: pattern of the image's name, such as "*/studio/*".
+            min_images: classes with fewer images are gone.
+            where: `Call` or function from `Examples` to bool `(num_examples,)`, True keeps.
+        """
+        from model_trainer.sources.combined import Filtered
+
+        test = where if where is None or isinstance(where, (Call, Live)) else Live(value=where)
+        return Filtered(source=self, classes=classes, name=name, min_images=min_images, where=test)
+
+    def with_classes(self, classes: tuple[str, ...] | Source) -> Reclassed:
+        """The same examples with their labels counted in another class list: given, or another source's."""
+        from model_trainer.sources.combined import Reclassed
+
+        return Reclassed(source=self, classes=classes)
+
+    def __add__(self, other: Source) -> Concatenated:
+        """The examples of both, this one's first; the classes of both together."""
+        from model_trainer.sources.combined import Concatenated
+
+        parts = [part.sources if isinstance(part, Concatenated) else (part,) for part in (self, other)]
+        return Concatenated(sources=(*parts[0], *parts[1]))

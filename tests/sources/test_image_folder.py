@@ -26,7 +26,7 @@ def test_classes_are_the_sorted_folders_and_images_are_found_all_the_way_down(zo
     examples = ImageFolder(zoo).read()
     assert examples.classes == ("cat", "dog")
     found = [
-        (str(Path(path).relative_to(zoo)), label) for path, label in zip(examples.paths, examples.labels, strict=True)
+        (str(Path(path).relative_to(zoo)), label) for path, label in zip(examples.names(), examples.labels, strict=True)
     ]
     assert found == [("cat/1.JPEG", 0), ("cat/2.jpg", 0), ("cat/deep/er/3.png", 0), ("dog/1.webp", 1)]
 
@@ -39,7 +39,7 @@ def test_given_classes_decide_the_order_of_labels(zoo: Path) -> None:
 def test_a_file_without_suffix_counts_when_it_begins_like_an_image(zoo: Path) -> None:
     touch(zoo / "dog" / "scraped", b"\x89PNG\r\n\x1a\n....")
     touch(zoo / "dog" / "notes.txt", b"good boy")
-    names = {Path(path).name for path in ImageFolder(zoo).read().paths}
+    names = {Path(path).name for path in ImageFolder(zoo).read().names()}
     assert "scraped" in names
     assert "notes.txt" not in names
 
@@ -72,11 +72,11 @@ def test_a_split_is_stratified_repeatable_and_loses_nothing(tmp_path: Path) -> N
     whole = ImageFolder(tmp_path).read()
     train, val = (part.read() for part in ImageFolder(tmp_path).split(val=0.1))
     assert val.counts().tolist() == [4, 1, 1]
-    assert sorted([*train.paths, *val.paths]) == sorted(whole.paths)
+    assert sorted([*train.names(), *val.names()]) == sorted(whole.names())
     again = ImageFolder(tmp_path).split(val=0.1)[1].read()
-    assert again.paths.tolist() == val.paths.tolist()
+    assert again.names() == val.names()
     other = ImageFolder(tmp_path).split(val=0.1, seed=1)[1].read()
-    assert other.paths.tolist() != val.paths.tolist()
+    assert other.names() != val.names()
 
 
 def test_a_split_survives_json(zoo: Path) -> None:

@@ -1,0 +1,32 @@
+"""What SageMaker Ground Truth tells beside a label: the names of class numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from model_trainer.errors import DataError
+from model_trainer.sources.manifest.vocabulary import as_text, is_number
+
+__all__ = ["note_names"]
+
+
+def note_names(metadata: Any, label: Any, names: dict[int, str]) -> None:
+    """Adds to `names` what the metadata of one label say: `class-map`, or `class-name` of one class number.
+
+    Raises:
+        DataError: a number has two names.
+    """
+    if not isinstance(metadata, dict):
+        return
+    told = metadata.get("class-map")
+    if not isinstance(told, dict):
+        name = metadata.get("class-name")
+        if isinstance(label, (list, dict)) or name is None:
+            return
+        told = {as_text(label): name}
+    for label_text, name in told.items():
+        if not is_number(label_text) or label_text.startswith("-") or not isinstance(name, str):
+            continue
+        number = int(label_text)
+        if names.setdefault(number, name) != name:
+            raise DataError(f"the class number {number} has the name {name!r} here and {names[number]!r} before.")

@@ -1,0 +1,6 @@
+"""MXNet's RecordIO files: read without MXNet, and written."""
+
+from model_trainer.sources.recordio.source import MxnetList, RecordIO
+from model_trainer.sources.recordio.writer import write_recordio
+
+__all__ = ["MxnetList", "RecordIO", "write_recordio"]

@@ -1,0 +1,45 @@
+"""The names of classes beside the records: RecordIO itself only has numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from model_trainer.errors import DataError
+
+__all__ = ["class_names_path", "class_names_text", "load_class_names"]
+
+
+def class_names_path(path: str) -> Path:
+    """`train.classes.txt` of `train.rec`."""
+    return Path(path).with_suffix(".classes.txt")
+
+
+def class_names_text(classes: Sequence[str]) -> str:
+    """One name in each line.
+
+    Raises:
+        DataError: a name is empty or has more than one line.
+    """
+    for name in classes:
+        if not name.strip() or len(name.splitlines()) != 1:
+            raise DataError(f"The class name {name!r} cannot stand in a line of a text file; give it another one.")
+    return "".join(f"{name}\n" for name in classes)
+
+
+def load_class_names(path: str) -> tuple[str, ...] | None:
+    """The names beside the file `path`; None where there are none.
+
+    Raises:
+        DataError: the names cannot be read.
+    """
+    names = class_names_path(path)
+    if not names.is_file():
+        return None
+    try:
+        classes = tuple(names.read_text(encoding="utf-8").removesuffix("\n").split("\n"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{names} could not be read: {error}. It should be UTF-8, one class in each line.") from error
+    if len(set(classes)) < len(classes) or "" in classes:
+        raise DataError(f"{names} has an empty line, or a class twice. It should have one class in each line.")
+    return classes

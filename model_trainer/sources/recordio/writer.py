@@ -1,0 +1,110 @@
+"""Any examples as a RecordIO file that MXNet reads too."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+
+from model_trainer.errors import DataError
+from model_trainer.sources.examples import Examples
+from model_trainer.sources.label_rows import LabelRows
+from model_trainer.sources.recordio.class_names import class_names_path, class_names_text
+from model_trainer.sources.recordio.framing import MAX_RECORD_BYTES, frame_record
+from model_trainer.sources.recordio.headers import HEADER
+from model_trainer.storage.local import write_text, written_whole
+from model_trainer.storage.read import why_not_read
+
+__all__ = ["write_recordio"]
+
+
+def write_recordio(
+    examples: Examples, path: str | os.PathLike[str], *, on_progress: Callable[[int], None] | None = None
+) -> dict[str, str]:
+    """Writes `train.rec`, its index `train.idx` and the class names, `train.classes.txt`, each whole or not at all.
+
+    Images are copied as they are. One label each is written as such; tags and probabilities as multi-hot rows with
+    -1 for unknown, and are tags when they are read again. The format has no place for weights and groups, which
+    are dropped with a warning. The id of a record is the position of its example.
+
+    Args:
+        path: the `.rec` file; one that is there is replaced.
+        on_progress: is told after each example how many are done.
+
+    Returns:
+        Why, by name, images were left out that could not be read; a warning says so too.
+
+    Raises:
+        DataError: an example is only a part of its image, no image could be read, or a class name has several
+            lines; then nothing is written.
+        StorageError: a file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".rec":
+        raise DataError(f"{path} should end in .rec, so that the index beside it can be found.")
+    if examples.crops is not None and np.any(examples.crops[:, 2] > 0):
+        raise DataError(
+            f"{examples.origin}: a RecordIO file holds whole images, but some examples are parts of theirs."
+        )
+    names = class_names_text(examples.classes)
+    _warn_of_columns(examples)
+    skipped: dict[str, str] = {}
+    with written_whole(path) as records, written_whole(path.with_suffix(".idx")) as index:
+        with open(records, "wb") as record_file, open(index, "w", encoding="ascii", newline="\n") as index_file:
+            for number in range(len(examples)):
+                image, problem = _read(examples, number)
+                if problem:
+                    skipped[examples.name(number)] = problem
+                else:
+                    index_file.write(f"{number}\t{record_file.tell()}\n")
+                    record_file.writelines(frame_record(_header(examples, number) + image))
+                if on_progress is not None:
+                    on_progress(number + 1)
+        if len(skipped) == len(examples):
+            raise DataError(f"{examples.origin}: no image could be read, such as {_shown(skipped)}.")
+        write_text(class_names_path(str(path)), names)
+    if skipped:
+        logging.warning("%s: left out %d images, such as %s.", path, len(skipped), _shown(skipped))
+    return skipped
+
+
+def _header(examples: Examples, number: int) -> bytes:
+    labels = examples.labels
+    if not isinstance(labels, LabelRows):
+        return HEADER.pack(0, float(labels[number]), number, 0)
+    row = labels.take(np.array([number])).dense(len(examples.classes))[0]
+    return HEADER.pack(len(row), 0.0, number, 0) + np.nan_to_num(row, nan=-1.0).astype("<f4").tobytes()
+
+
+def _read(examples: Examples, number: int) -> tuple[bytes, str]:
+    """`(image, problem)`, one of them empty."""
+    try:
+        image = examples.images.read(int(examples.rows[number]))
+    except OSError as error:
+        return b"", why_not_read(error, if_missing="is gone")
+    if not image:
+        return b"", "is empty"
+    if len(image) > MAX_RECORD_BYTES - HEADER.size - 4 * len(examples.classes):
+        return b"", f"has {len(image)} bytes, more than a record can hold"
+    return image, ""
+
+
+def _warn_of_columns(examples: Examples) -> None:
+    dropped = [
+        name
+        for name, is_there in (
+            ("weights", bool(np.any(examples.weights != 1))),
+            ("groups", examples.groups is not None),
+        )
+        if is_there
+    ]
+    if dropped:
+        logging.warning("%s: a RecordIO file has no place for %s, dropped.", examples.origin, " and ".join(dropped))
+
+
+def _shown(skipped: dict[str, str]) -> str:
+    name, problem = next(iter(skipped.items()))
+    return f"{name}, which {problem}"

@@ -1,0 +1,122 @@
+"""Data sets of tensorflow-datasets as a source."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, final
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from model_trainer.errors import ConfigError, DataError
+from model_trainer.sources.examples import Examples
+from model_trainer.sources.images import Images
+from model_trainer.sources.source import Source
+from model_trainer.sources.tfds.array_records import ArrayRecordImages, read_array_records
+from model_trainer.sources.tfds.builder import Part, choose_features, find_parts, load_builder
+from model_trainer.sources.tfrecords.features import Features
+from model_trainer.sources.tfrecords.index import FileIndex, Records, index_files
+from model_trainer.sources.tfrecords.labels import make_labels
+from model_trainer.sources.tfrecords.records import read_records
+from model_trainer.sources.tfrecords.source import byte_ranges
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+
+__all__ = ["Tfds"]
+
+
+@final
+class Tfds(Source):
+    """An image data set of tensorflow-datasets: `Tfds("cifar10", split="train[:90%]")`.
+
+    Its files are read as they are, tfrecord or array_record, in the order of the split; images stay encoded. The
+    first reading goes through the files of the split once; what was found is kept as `TFRecords` does it.
+
+    Fields:
+        name: such as "mnist", "mnist:3.0.1" or "my_set/config:1.0.0".
+        split: a split, a slice or a sum: "train", "train[10%:]", "train+test".
+        data_dir: the folder of prepared data sets; None means the one of tensorflow-datasets.
+        image, label: names of the features; of a nested one the path: "objects/label". Where there is no "image" or
+            "label", the only image or class of the data set is meant. A list of classes gives tags.
+        classes: names of the classes in the order wanted, all of the data set's; None keeps its own.
+        download: prepare the data set from the internet where it is not there.
+    """
+
+    name: str = Field(min_length=1)
+    split_name: str = Field("train", alias="split")  # `split` is what divides any source
+    data_dir: str | None = None
+    image: str = "image"
+    label: str = "label"
+    classes: tuple[str, ...] | None = None
+    download: bool = False
+
+    @field_validator("data_dir", mode="before")
+    @classmethod
+    def _as_text(cls, path: object) -> object:
+        return os.fspath(path) if isinstance(path, os.PathLike) else path
+
+    @field_validator("name")
+    @classmethod
+    def _of_files(cls, name: str) -> str:
+        # What stands before the colon in "huggingface:mnist" would be looked up in the internet.
+        if ":" in name and not re.search(r":[\d*][\w.*]*$", name):
+            raise ConfigError(f"should be a name such as 'mnist', 'mnist:3.0.1' or 'set/config', got {name!r}.")
+        return name
+
+    def read(self) -> Examples:
+        builder = load_builder(self.name, self.data_dir, download=self.download)
+        chosen = choose_features(builder, self.image, self.label)
+        parts = find_parts(builder, self.split_name)
+        records = _records_of(builder)
+        paths = list(dict.fromkeys(part.path for part in parts))
+        features = Features(image=chosen.image, label=chosen.label, text=None, labels=None, texts=None)
+        indexes = index_files(paths, features, records)
+        rows = _rows(parts, paths, indexes)
+        labels, classes = make_labels(paths, indexes, classes=chosen.classes or self.classes, tags=chosen.tags)
+        if records is read_records:
+            images: Images = byte_ranges(paths, indexes)
+        else:
+            images = _array_record_images(paths, indexes, chosen.image)
+        origin = f"{builder.info.full_name} {self.split_name}"
+        examples = Examples.of_images(images, labels, classes, origin).take(rows)
+        return examples if self.classes is None else examples.with_classes(self.classes)
+
+
+def _records_of(builder: tfds.core.DatasetBuilder) -> Records:
+    file_format = builder.info.file_format
+    name = file_format.value if file_format else "tfrecord"
+    readers = {"tfrecord": read_records, "array_record": read_array_records}
+    if name not in readers:
+        raise DataError(
+            f"{builder.info.full_name} is stored as {name}; tfrecord and array_record can be read. "
+            "Prepare it again: tfds.builder(name, file_format='array_record').download_and_prepare()."
+        )
+    return readers[name]
+
+
+def _rows(parts: Sequence[Part], paths: Sequence[str], indexes: Sequence[FileIndex]) -> np.ndarray:
+    """int64: which of the records of all `paths`, file after file, the `parts` mean."""
+    lengths = {path: len(index) for path, index in zip(paths, indexes, strict=True)}
+    for part in parts:
+        if lengths[part.path] != part.num_records:
+            raise DataError(
+                f"{part.path} holds {lengths[part.path]} records, but the data set says {part.num_records}. "
+                "It was not prepared to the end, or a file was replaced; prepare the data set again."
+            )
+    ends = np.cumsum(list(lengths.values()))
+    begins = dict(zip(paths, ends - list(lengths.values()), strict=True))
+    return np.concatenate([begins[part.path] + np.arange(part.first, part.first + part.count) for part in parts])
+
+
+def _array_record_images(paths: Sequence[str], indexes: Sequence[FileIndex], feature: str) -> ArrayRecordImages:
+    lengths = [len(index) for index in indexes]
+    return ArrayRecordImages(
+        files=tuple(paths),
+        file=np.repeat(np.arange(len(paths), dtype=np.int32), lengths),
+        record=np.concatenate([np.arange(length, dtype=np.int32) for length in lengths]),
+        sizes=np.concatenate([index.sizes for index in indexes]),
+        feature=feature,
+    )

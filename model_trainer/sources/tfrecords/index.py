@@ -1,0 +1,190 @@
+"""Where in each file the images are, and what their labels say: found out once, then kept on disk."""
+
+from __future__ import annotations
+
+import json
+import time
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from absl import logging
+
+from model_trainer.errors import DataError
+from model_trainer.sources.tfrecords.cache import load_kept, save_kept
+from model_trainer.sources.tfrecords.features import Features, Parsed, make_parser
+from model_trainer.sources.tfrecords.records import read_records, size_and_time
+
+__all__ = ["FileIndex", "Records", "index_files"]
+
+Records = Callable[[str], Iterator[tuple[int, bytes]]]  # a file's path to (start, data) of each record
+
+_FORMAT = 1  # of what is kept on disk; another number makes all of it again
+_MOST_FILES_AT_ONCE = 8  # remote files answer slowly, one alone would leave the line idle
+_SECONDS_BETWEEN_LINES = 10
+
+
+@dataclass(frozen=True, eq=False)
+class FileIndex:
+    """What one file holds.
+
+    Attributes:
+        starts, sizes: int64 `(num_records,)`, the bytes of the file that are each record's image.
+        counts: int32 `(num_records,)`, how many labels each has.
+        labels: int64 `(sum of counts,)`, as written; where classes are given by name, places in `names`.
+        names: of classes, by label.
+        by_name: whether records name their classes and do not number them.
+        several_at: the first record whose labels can only be tags; -1 where each has one class.
+        contradiction: says which label has two names; empty where none has.
+    """
+
+    starts: np.ndarray
+    sizes: np.ndarray
+    counts: np.ndarray
+    labels: np.ndarray
+    names: dict[int, str]
+    by_name: bool = False
+    several_at: int = -1
+    contradiction: str = ""
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """As arrays, for `from_arrays`."""
+        rest = [list(self.names.items()), self.by_name, self.several_at, self.contradiction]
+        return {
+            "starts": self.starts,
+            "sizes": self.sizes,
+            "counts": self.counts,
+            "labels": self.labels,
+            "rest": np.frombuffer(json.dumps(rest).encode(), np.uint8),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Self:
+        """From what `to_arrays` gave."""
+        names, *rest = json.loads(arrays["rest"].tobytes())
+        return cls(arrays["starts"], arrays["sizes"], arrays["counts"], arrays["labels"], dict(names), *rest)
+
+
+def index_files(paths: Sequence[str], features: Features, records: Records = read_records) -> list[FileIndex]:
+    """The index of each file; those that did not change since they were last indexed are not read.
+
+    Memory: 28 bytes for each record with one label stay.
+
+    Raises:
+        DataError: a file is missing or damaged, or a record lacks a feature.
+    """
+    progress = _Progress(len(paths))
+    pool = ThreadPoolExecutor(min(_MOST_FILES_AT_ONCE, len(paths)))
+    try:
+        return list(pool.map(lambda path: _index_file(path, features, records, progress), paths))
+    finally:
+        progress.stopped = True  # what others still read is not needed after an error or Ctrl-C
+        pool.shutdown(cancel_futures=True)
+
+
+def _index_file(path: str, features: Features, records: Records, progress: _Progress) -> FileIndex:
+    stamp = size_and_time(path)
+    what = json.dumps([_FORMAT, features.to_dict()])
+    kept = load_kept(path, what, stamp)
+    if kept is not None:
+        progress.file_done()
+        return FileIndex.from_arrays(kept)
+    parse = make_parser(features)
+    starts, sizes, labels = array("q"), array("q"), _Labels()
+    for number, (start, record) in enumerate(records(path)):
+        parsed = parse(record, f"{path}#{number}")
+        starts.append(start + _position(parsed.image, record))
+        sizes.append(len(parsed.image))
+        labels.add(parsed, path, number)
+        progress.record_done()
+        if progress.stopped:
+            raise CancelledError
+    found = labels.index(starts, sizes)
+    save_kept(path, what, stamp, found.to_arrays())
+    progress.file_done()
+    return found
+
+
+def _position(image: bytes, record: bytes) -> int:
+    """Where in `record` the bytes of `image` are; they are there."""
+    # The whole image as the needle would cost a table over all of it.
+    begin = image[:64]
+    position = record.find(begin)
+    while not record.startswith(image, position):
+        position = record.find(begin, position + 1)
+    return position
+
+
+class _Labels:
+    """Collects the labels of a file, record by record."""
+
+    def __init__(self) -> None:
+        self.counts, self.labels = array("i"), array("q")
+        self.names: dict[int, str] = {}
+        self.numbers: dict[bytes, int] = {}
+        self.by_name: bool | None = None
+        self.several_at = -1
+        self.contradiction = ""
+
+    def add(self, parsed: Parsed, path: str, number: int) -> None:
+        labels: list[Any] = list(dict.fromkeys(parsed.labels))
+        if labels:
+            by_name = isinstance(labels[0], bytes)
+            if self.by_name not in (None, by_name):
+                raise DataError(f"{path}#{number}: its class is {'text' if by_name else 'a number'}, those before not.")
+            self.by_name = by_name
+        if self.by_name:
+            labels = [self.numbers.setdefault(label, len(self.numbers)) for label in labels]
+        for label, text in zip(parsed.labels, parsed.texts, strict=False):
+            self._name(label, text.decode("utf-8", "replace"))
+        self.counts.append(len(labels))
+        self.labels.extend(labels)
+        if self.several_at < 0 and (parsed.is_set or len(labels) != 1):
+            self.several_at = number
+
+    def _name(self, label: Any, name: str) -> None:
+        if self.names.setdefault(label, name) != name and not self.contradiction:
+            self.contradiction = f"label {label} is called {self.names[label]!r} and {name!r}"
+
+    def index(self, starts: array[int], sizes: array[int]) -> FileIndex:
+        written = {number: name.decode("utf-8", "replace") for name, number in self.numbers.items()}
+        return FileIndex(
+            starts=np.array(starts, np.int64),
+            sizes=np.array(sizes, np.int64),
+            counts=np.array(self.counts, np.int32),
+            labels=np.array(self.labels, np.int64),
+            names=written if self.by_name else self.names,
+            by_name=bool(self.by_name),
+            several_at=self.several_at,
+            contradiction=self.contradiction,
+        )
+
+
+class _Progress:
+    """Says now and then how far the indexing is; many threads tell it."""
+
+    def __init__(self, num_files: int) -> None:
+        self.num_files = num_files
+        self.files = self.records = 0
+        self.stopped = False
+        self.said = time.monotonic()
+
+    def record_done(self) -> None:
+        self.records += 1
+        if self.records % 1024 == 0:
+            self._say()
+
+    def file_done(self) -> None:
+        self.files += 1
+        self._say()
+
+    def _say(self) -> None:
+        if time.monotonic() - self.said > _SECONDS_BETWEEN_LINES:
+            self.said = time.monotonic()
+            logging.info("Indexed %d of %d files, %d records; needed once.", self.files, self.num_files, self.records)

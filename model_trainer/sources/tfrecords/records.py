@@ -1,0 +1,99 @@
+"""The records of a TFRecord file, checked by both of their checksums, with the byte where each begins.
+
+A record is its length (8 bytes), a checksum of that (4), the data, and a checksum of the data (4).
+
+Source: https://www.tensorflow.org/tutorials/load_data/tfrecord
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Iterator
+
+from model_trainer.errors import DataError
+
+__all__ = ["read_records", "size_and_time"]
+
+_BEFORE, _AFTER = 12, 4  # bytes around the data of a record
+
+
+def read_records(path: str) -> Iterator[tuple[int, bytes]]:
+    """`(start, data)` of each record; `start` is the byte of the file where the data begins.
+
+    Args:
+        path: local, or of any file system that TensorFlow knows, such as gs://.
+
+    Raises:
+        DataError: the file is missing, compressed or damaged; says how many records were read, and the byte.
+    """
+    import tensorflow as tf
+
+    size, _ = size_and_time(path)
+    # tf.data would read them too, but starts the devices, which the run has not chosen yet. Unwrapped, it leaves out
+    # only the notice that advises tf.data.
+    read = inspect.unwrap(tf.compat.v1.io.tf_record_iterator)
+    start, number = 0, 0
+    try:
+        for record in read(path):
+            yield start + _BEFORE, record
+            start += _BEFORE + len(record) + _AFTER
+            number += 1
+    except tf.errors.DataLossError as error:
+        raise DataError(_damaged(path, number, start, size)) from error
+    except tf.errors.OpError as error:
+        raise DataError(f"{path} could not be read: {error.message}.") from error
+    if start != size:  # TensorFlow takes a few bytes too few for the end
+        raise DataError(_damaged(path, number, start, size))
+
+
+def size_and_time(path: str) -> tuple[int, int]:
+    """`(bytes, nanoseconds)`: the size of a file and when it was changed last.
+
+    Raises:
+        DataError: the file is missing or cannot be looked at.
+    """
+    try:
+        if "://" not in path:
+            found = os.stat(path)
+            return found.st_size, found.st_mtime_ns
+        import tensorflow as tf
+
+        remote = tf.io.gfile.stat(path)
+        return remote.length, remote.mtime_nsec
+    except FileNotFoundError:
+        raise DataError(f"There is no file {path}.") from None
+    except OSError as error:
+        raise DataError(f"{path} could not be opened: {error.strerror or error}.") from error
+    except tf.errors.NotFoundError:
+        raise DataError(f"There is no file {path}.") from None
+    except tf.errors.OpError as error:
+        raise DataError(f"{path} could not be opened: {error.message}.") from error
+
+
+def _damaged(path: str, number: int, start: int, size: int) -> str:
+    compression = _compression(path) if number == 0 else None
+    if compression is not None:
+        return (
+            f"{path} is compressed with {compression}, so that no record can be read without all before it. "
+            "Write it again without compression: tf.io.TFRecordWriter(path) without options."
+        )
+    if number == 0:
+        return f"{path} is no TFRecord file, or its first record (byte 0 of {size}) is damaged. Copy or write it again."
+    return (
+        f"{path} is damaged: {number} records were read, then the one at byte {start} of {size} is cut off or its "
+        "checksum is wrong. Copy or write it again; if it is still being written, wait for the end."
+    )
+
+
+def _compression(path: str) -> str | None:
+    import tensorflow as tf
+
+    with tf.io.gfile.GFile(path, "rb") as file:
+        head: bytes = file.read(3)
+    if head == b"\x1f\x8b\x08":
+        return "GZIP"
+    # A zlib stream begins with "deflate, window of 32 KiB" and two bytes that 31 divides.
+    if head[:1] == b"\x78" and int.from_bytes(head[:2], "big") % 31 == 0:
+        return "ZLIB"
+    return None

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from model_trainer.errors import DataError
+from model_trainer.sources.examples import Examples
+from model_trainer.sources.manifest import Manifest
+
+# As keras-trainer documents it.
+KERAS_TRAINER = """[
+  {"filename": "cat/cat-1.jpg", "class_probabilities": [0.9, 0.1], "class_name": "cat", "crop": [100, 100, 50, 75]},
+  {"filename": "cat/cat-2.jpg", "class_probabilities": [1.0, 0.0], "class_name": "cat", "crop": null},
+  {"filename": "dog/dog-2.jpg", "class_probabilities": [0.2, 0.8], "class_name": "dog"}
+]"""
+
+
+def save(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def as_table(records: list[dict[str, Any]], delimiter: str) -> str:
+    """The records as text, lists as JSON and null as nothing."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(records[0]), delimiter=delimiter)
+    writer.writeheader()
+    for record in records:
+        writer.writerow({key: json.dumps(value) if isinstance(value, list) else value for key, value in record.items()})
+    return file.getvalue()
+
+
+def in_all_forms(records: list[dict[str, Any]]) -> dict[str, str]:
+    names = list(records[0])
+    columns = {name: {str(row): record[name] for row, record in enumerate(records)} for name in names}
+    return {
+        "rows.csv": as_table(records, ","),
+        "semicolons.csv": as_table(records, ";"),
+        "rows.tsv": as_table(records, "\t"),
+        "rows.json": json.dumps(records, indent=1),
+        "rows.jsonl": "".join(f"{json.dumps(record)}\n" for record in records),
+        "lines.json": "\n\n".join(json.dumps(record) for record in records),
+        "list.jsonl": json.dumps(records),
+        "columns.json": json.dumps(columns),
+        "lists.json": json.dumps({name: [record[name] for record in records] for name in names}),
+        "split.json": json.dumps({"columns": names, "data": [[record[name] for name in names] for record in records]}),
+    }
+
+
+def as_plain(examples: Examples) -> list[Any]:
+    labels = examples.label_rows()
+    columns = [examples.weights, labels.starts, labels.classes, labels.values, examples.crops, examples.groups]
+    return [examples.names(), examples.classes, *(None if each is None else each.tolist() for each in columns)]
+
+
+text = st.text("ab ,;|'\"\t[]é木", min_size=1, max_size=6).filter(lambda value: value == value.strip())
+name = text.filter(lambda value: not value.startswith("["))
+record = st.fixed_dictionaries(
+    {
+        "filename": text.map(lambda value: f"{value}.jpg"),
+        "class_name": name,
+        "weight": st.none() | st.floats(0, 1e6, width=32),
+        "crop": st.none() | st.tuples(*[st.integers(-9, 9)] * 2, *[st.integers(1, 99)] * 2).map(list),
+        "group": st.none() | name,
+    }
+)
+
+
+@settings(max_examples=30, deadline=None, derandomize=True, phases=[Phase.generate, Phase.shrink])
+@given(records=st.lists(record, min_size=1, max_size=5))
+def test_the_same_table_reads_the_same_in_every_form(records: list[dict[str, Any]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        read = {}
+        for form, content in in_all_forms(records).items():
+            read[form] = as_plain(Manifest(save(Path(folder) / form, content)).read())
+    assert read["rows.json"][0] == [f"{folder}/{each['filename']}" for each in records]
+    assert read["rows.json"][1] == tuple(sorted({each["class_name"] for each in records}))
+    for form, plain in read.items():
+        assert plain == read["rows.json"], form
+
+
+def test_keras_trainers_train_data_loads_as_it_is(tmp_path: Path) -> None:
+    examples = Manifest(save(tmp_path / "train_data.json", KERAS_TRAINER), root="data/train").read()
+    assert examples.names() == ["data/train/cat/cat-1.jpg", "data/train/cat/cat-2.jpg", "data/train/dog/dog-2.jpg"]
+    assert examples.classes == ("cat", "dog")
+    assert examples.label_kind == "probabilities"
+    np.testing.assert_allclose(examples.label_rows().dense(2), [[0.9, 0.1], [1, 0], [0.2, 0.8]], rtol=1e-6)
+    assert examples.crops is not None
+    assert examples.crops.tolist() == [[100, 100, 75, 50], [0, 0, 0, 0], [0, 0, 0, 0]]  # top, left, height, width
+
+
+def test_paths_are_below_the_manifests_folder_unless_they_are_absolute_or_urls(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.csv", "path,label\nx/1.jpg,a\n/data/2.jpg,a\ns3://bucket/3.jpg,a\n")
+    assert Manifest(path).read().names() == [f"{tmp_path}/x/1.jpg", "/data/2.jpg", "s3://bucket/3.jpg"]
+    assert Manifest(path, root="s3://other/").read().name(0) == "s3://other/x/1.jpg"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "\ufefffilename,label\r\na.jpg,cat\r\n\r\nb.jpg,dog\r\n,\r\n",  # as Excel saves it
+        "filename, label\na.jpg, cat\nb.jpg, dog",
+        'filename,label,note\na.jpg,cat,"one\ntwo, ""three"""\nb.jpg,dog,\n',
+        "filename\tlabel\na.jpg\tcat\nb.jpg\tdog\n",
+        ",filename,label\n0,a.jpg,cat\n1,b.jpg,dog\n",  # pandas writes its index into a column without name
+    ],
+)
+def test_csv_is_read_as_programs_write_it(tmp_path: Path, content: str) -> None:
+    examples = Manifest(save(tmp_path / "a.csv", content)).read()
+    assert [Path(each).name for each in examples.names()] == ["a.jpg", "b.jpg"]
+    assert [examples.classes[label] for label in examples.labels] == ["cat", "dog"]
+
+
+@pytest.mark.skipif("__import__('os').sep != '/'")
+def test_a_path_of_windows_is_read_with_slashes(tmp_path: Path) -> None:
+    examples = Manifest(save(tmp_path / "a.csv", "filename,label\ncat\\1.jpg,cat\n"), root="images").read()
+    assert examples.names() == ["images/cat/1.jpg"]
+
+
+def test_nan_in_json_is_no_value(tmp_path: Path) -> None:
+    content = '[{"filename": "a.jpg", "label": "x", "crop": NaN, "group": NaN}]'
+    assert Manifest(save(tmp_path / "a.json", content)).read().crops is None
+
+
+def test_a_column_may_begin_in_a_later_line_of_json_lines(tmp_path: Path) -> None:
+    lines = [
+        '{"filename": "a.jpg", "label": "x"}',
+        '{"filename": "b.jpg", "label": "x", "weight": 3, "crop": [1, 2, 3, 4]}',
+    ]
+    examples = Manifest(save(tmp_path / "a.jsonl", "\n".join(lines))).read()
+    assert examples.weights.tolist() == [1, 3]
+    assert examples.crops is not None
+    assert examples.crops.tolist() == [[0, 0, 0, 0], [2, 1, 4, 3]]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("a.csv", "", "a.csv is empty; expected a line of column names"),
+        ("a.json", " \n", "a.json is empty"),
+        ("a.csv", "filename,label\n", "a.csv has column names but no row"),
+        ("a.json", "[]", "a.json has column names but no row"),
+        ("a.csv", "filename,label\na.jpg,x\n\nb.jpg,x,y\n", "a.csv line 4: 3 values, but there are 2 columns. A value"),
+        ("a.csv", 'filename,label\na.jpg,x\nb.jpg,"x\nc.jpg,x', r"a.csv line 3: the row is broken \(unexpected end"),
+        ("a.csv", "filename,label,label\na.jpg,x,y\n", "a.csv line 1: the column 'label' stands twice"),
+        (
+            "a.csv",
+            "a.jpg,cat\nb.jpg,dog\n",
+            "a.csv: the first line should hold names of columns, got 'a.jpg', 'cat'. Put",
+        ),
+        (
+            "a.csv",
+            "filename,label\na.jpg,dög\n".encode("latin1"),
+            "a.csv line 2: the text is not UTF-8 .byte 0xf6.. .* iconv -f latin1",
+        ),
+        (
+            "a.csv",
+            "filename,label\na.jpg,x\n".encode("utf-16"),
+            "a.csv line 1: the text looks like UTF-16 .* iconv -f utf-16",
+        ),
+        ("a.json", '[{"filename": "a.jpg"},\n]', "a.json line 2: expected JSON, but expecting value at column 1"),
+        ("a.json", "[" * 100_000, "a.json: expected JSON, but it is nested too deeply"),
+        ("a.json", '"a.jpg"', "a.json: expected a list of records or a table by columns, got 'a.jpg'"),
+        ("a.json", '[["a.jpg", "x"]]', "a.json record 1: expected an object {...}, got"),
+        (
+            "a.json",
+            '{"filename": {"0": "a"}, "label": {"0": "x", "7": "y"}}',
+            "column 'label' has a row '7', the column 'filename'",
+        ),
+        ("a.json", '{"filename": ["a", "b"], "label": ["x"]}', "different numbers of rows: 'filename' 2, 'label' 1"),
+        ("a.json", '{"columns": "filename", "data": []}', "a.json: 'columns' and 'data' should be lists"),
+        (
+            "a.json",
+            '{"columns": [0, 1], "data": [["a.jpg", "x"]]}',
+            "no column of files was found. The columns are '0', '1'",
+        ),
+        ("a.json", '{"columns": ["filename", "label"], "data": [["a.jpg"]]}', "record 1: expected a list of 2 values"),
+        (
+            "a.jsonl",
+            '{"filename": "a.jpg", "label": "x"}\n{"filename',
+            "a.jsonl line 2: expected JSON, but .* at column",
+        ),
+        (
+            "a.jsonl",
+            '{"filename": "a.jpg", "label": "x"}\n[1]',
+            r"a.jsonl line 2: expected an object {...}, got '\[1\]'",
+        ),
+    ],
+)
+def test_a_file_that_is_no_table_is_an_error_that_names_the_line(
+    tmp_path: Path, file: str, content: str | bytes, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        Manifest(save(tmp_path / file, content)).read()
+
+
+def test_what_is_no_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"There is no file .*none.csv\."):
+        Manifest(tmp_path / "none.csv").read()
+    with pytest.raises(DataError, match="is a folder; Manifest needs a file. Take ImageFolder"):
+        Manifest(tmp_path).read()

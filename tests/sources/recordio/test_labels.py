@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model_trainer import DataError
+from model_trainer.sources.recordio import RecordIO
+
+MakeRec = Callable[..., Path]
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("labels", "records", "expected"),
+    [
+        ("auto", [(1, 0, 1), (0, 0, -1)], [[1, 0, 1], [0, 0, NAN]]),
+        ("auto", [(1, 0.25), (0, 0)], [[1, 0.25], [0, 0]]),
+        ("multi_hot", [(0, 0), (-1, 0.5)], [[0, 0], [NAN, 0.5]]),
+        ("auto", [(2, 0), (1,)], [[1, 0, 1], [0, 1, 0]]),
+        ("auto", [(2, 0), 1], [[1, 0, 1], [0, 1, 0]]),
+        ("indices", [(0, 1), (1, 1)], [[1, 1], [0, 1]]),
+        ("indices", [(3, -1, -1), (0, 0, 1), (-1, -1, -1)], [[0, 0, 0, 1], [1, 1, 0, 0], [0, 0, 0, 0]]),
+    ],
+)
+def test_several_labels_become_rows(
+    make_rec: MakeRec, labels: str, records: list[tuple[float, ...]], expected: list[list[float]]
+) -> None:
+    examples = RecordIO(make_rec(*records), labels=labels).read()
+    assert examples.label_kind == "tags"
+    np.testing.assert_array_equal(examples.label_rows().dense(len(examples.classes)), np.float32(expected))
+
+
+def test_one_label_each_is_the_class(make_rec: MakeRec) -> None:
+    examples = RecordIO(make_rec(2.0, 0.0, (1.0,))).read()
+    assert examples.labels.tolist() == [2, 0, 1]
+    assert examples.labels.dtype == np.int32
+    assert examples.classes == ("0", "1", "2")
+
+
+def test_given_names_are_the_classes(make_rec: MakeRec) -> None:
+    assert RecordIO(make_rec(1.0, 0.0), classes=("cat", "dog", "eel")).read().classes == ("cat", "dog", "eel")
+
+
+def test_numbers_that_do_not_fit_the_given_classes_as_rows_are_class_numbers(make_rec: MakeRec) -> None:
+    examples = RecordIO(make_rec((0, 1), (1, 1)), classes=("cat", "dog", "eel")).read()
+    assert examples.label_rows().dense(3).tolist() == [[1, 1, 0], [0, 1, 0]]
+
+
+def test_one_number_for_one_given_class_says_whether_it_is_there(make_rec: MakeRec) -> None:
+    examples = RecordIO(make_rec((1,), (0,)), classes=("cat",)).read()
+    assert examples.label_rows().dense(1).tolist() == [[1], [0]]
+
+
+@pytest.mark.parametrize(
+    ("records", "line"),
+    [
+        ([0.0, 1.0], "each record carries one number; read as its class, labels='single'"),
+        ([(1, 1, 0)], "each record carries 3 numbers from 0 to 1, or -1; read as multi-hot rows"),
+        ([(5, 2), (1,)], "the records carry 1 to 2 numbers; read as class numbers, labels='indices'"),
+    ],
+)
+def test_what_was_told_from_the_data_is_said(
+    make_rec: MakeRec, records: list[object], line: str, log: pytest.LogCaptureFixture
+) -> None:
+    RecordIO(make_rec(*records)).read()
+    assert line in log.text
+    assert "WARNING" not in log.text
+
+
+@pytest.mark.parametrize("records", [[(0, 1), (1, 0)], [(1, 0, -1)]])
+def test_numbers_that_could_mean_both_give_a_warning(
+    make_rec: MakeRec, records: list[object], log: pytest.LogCaptureFixture
+) -> None:
+    RecordIO(make_rec(*records)).read()
+    assert "WARNING" in log.text
+    assert "may as well be class numbers: then say labels='indices'" in log.text
+
+
+@pytest.mark.parametrize("labels", ["multi_hot", "indices"])
+def test_one_label_where_several_were_meant_speaks_of_pack_label(
+    make_rec: MakeRec, labels: str, log: pytest.LogCaptureFixture
+) -> None:
+    examples = RecordIO(make_rec(1.0, 0.0), labels=labels).read()
+    assert "im2rec keeps only the first label of each line: pack the file again" in log.text
+    assert "--pack-label" in log.text
+    assert examples.label_rows().dense(2).tolist() == [[0, 1], [1, 0]]
+
+
+def test_a_list_beside_with_more_labels_speaks_of_pack_label(make_rec: MakeRec, log: pytest.LogCaptureFixture) -> None:
+    rec = make_rec(1.0, 0.0)
+    rec.with_suffix(".lst").write_text("0\t1\t0\ta.jpg\n1\t0\t1\tb.jpg\n")
+    RecordIO(rec).read()
+    assert "train.lst has several in a line: im2rec keeps only the first" in log.text
+
+
+BOXES = (2, 5, 0, 0.1, 0.2, 0.5, 0.7)
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "records", "message"),
+    [
+        ("auto", None, [0.0, 1.5], "train.rec#1 carries the label 1.5; a class is a whole number"),
+        ("auto", None, [0.0, -1.0], "train.rec#1 carries the label -1; a class is"),
+        ("auto", None, [0.0, NAN], "train.rec#1 carries the label nan"),
+        ("auto", None, [float("inf")], "train.rec#0 carries the label inf"),
+        ("single", None, [2.0**24], "a whole number from 0 to 16777215"),
+        ("auto", ("a", "b"), [1.0, 0.0, 7.0], r"#2 carries the label 7, but there are only 2 classes, 0 to 1. Name"),
+        ("indices", ("a", "b"), [(0, 1), (1, 2)], "#1 carries the label 2, but there are only 2 classes"),
+        ("single", None, [0.0, (1, 0)], r"#1 carries 2 labels, one was expected. Say labels='multi_hot'"),
+        ("multi_hot", None, [(0, 1), (1, 0, 0)], r"#1 carries 3 labels, but .*#0 carries 2"),
+        ("multi_hot", ("a", "b", "c"), [(0, 1)], r"#0 carries 2 labels, but there are 3 classes"),
+        ("multi_hot", None, [(0, 1), (0, 7)], r"#1 carries 7 at place 1; a multi-hot row holds 0 and 1"),
+        ("multi_hot", None, [(0, 1), (0, NAN)], r"#1 carries nan at place 1"),
+        ("auto", None, [(0, 2), (0, 2.5)], "#1 carries the label 2.5; a class is a whole number"),
+        ("auto", None, [BOXES, BOXES], "all labels look like MXNet's boxes for detection"),
+        ("indices", None, [BOXES, BOXES], r"#0 carries the label 0.1; .* look like MXNet's boxes for detection"),
+    ],
+)
+def test_a_wrong_label_is_named_with_its_record_and_the_cure(
+    make_rec: MakeRec, labels: str, classes: tuple[str, ...] | None, records: list[object], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        RecordIO(make_rec(*records), labels=labels, classes=classes).read()
+
+
+def test_the_error_of_a_label_names_the_file(make_rec: MakeRec) -> None:
+    rec = make_rec(0.5)
+    with pytest.raises(DataError, match=re.escape(f"{rec}#0 ")):
+        RecordIO(rec).read()
