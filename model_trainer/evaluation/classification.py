@@ -7,12 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn import metrics
 
-from model_trainer.models.load import TrainedModel
-from model_trainer.pipeline.bad_images import BadImages
-from model_trainer.pipeline.dataset import Pipeline
-from model_trainer.sources.examples import Examples
-
-__all__ = ["Evaluation", "classification_figures", "evaluate_model"]
+__all__ = ["Evaluation", "classification_figures"]
 
 
 @dataclass(frozen=True)
@@ -43,27 +38,6 @@ class Evaluation:
     f1: np.ndarray
     support: np.ndarray
     confusion: np.ndarray
-
-
-def evaluate_model(trained: TrainedModel, examples: Examples, batch_size: int = 32) -> Evaluation:
-    """Runs the model over the examples, by the pipeline that validation uses, and computes the figures.
-
-    Raises:
-        DataError: no image could be read, or the examples have other classes than the model.
-    """
-    examples = examples.with_classes(trained.classes)
-    bad_images = BadImages(max_count=len(examples) - 1, max_share=0.0, num_examples=len(examples))
-    pipeline = Pipeline(examples, trained.spec, batch_size, bad_images)
-    probabilities, labels = [], []
-    for images, of_images, weights in pipeline.validation().as_numpy_iterator():
-        readable = weights > 0
-        if readable.any():
-            probabilities.append(trained.probabilities(images[readable]))
-            labels.append(of_images[readable])
-    bad_images.check()
-    return classification_figures(
-        np.concatenate(labels), np.concatenate(probabilities), trained.classes, num_bad=len(bad_images)
-    )
 
 
 def classification_figures(

@@ -8,12 +8,12 @@ import numpy as np
 from pydantic import Field
 
 from model_trainer.config import Call, Live
-from model_trainer.errors import ConfigError, DataError
-from model_trainer.messages import nearest
+from model_trainer.errors import DataError
 from model_trainer.sources.examples import Examples
+from model_trainer.tasks.class_weights import by_name, check_at_least_two_classes, check_class_names
 from model_trainer.tasks.losses import Activation, CrossEntropy, Loss, make_loss
 from model_trainer.tasks.metrics import Accuracy, Metric
-from model_trainer.tasks.task import Task
+from model_trainer.tasks.task import Factors, Task
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -23,7 +23,7 @@ __all__ = ["Classification"]
 
 @final
 class Classification(Task):
-    """One class for each image.
+    """One class for each image, or a probability for each class; metrics then take the most probable one as right.
 
     Fields:
         label_smoothing: this share of each target is spread evenly over all classes, 0 to below 1.
@@ -49,34 +49,41 @@ class Classification(Task):
         return self.activation
 
     def check(self, examples: Examples) -> None:
-        if len(examples.classes) < 2:
+        check_at_least_two_classes(examples)
+        if examples.label_kind == "tags":
             raise DataError(
-                f"{examples.origin} has one class, {examples.classes[0]!r}; telling classes apart needs at least two. "
-                "Add a folder for another class."
+                f"{examples.origin} has tags, any number for each image; Classification needs exactly one class. "
+                "Take task=MultiLabel()."
             )
-        if isinstance(self.class_weights, dict):
-            for name in self.class_weights:
-                if name not in examples.classes:
-                    raise ConfigError(
-                        f"names a class that the data does not have.{nearest(name, examples.classes)}",
-                        f"task.class_weights.{name}",
-                    )
+        empty = examples.label_rows().most_likely() < 0
+        if empty.any():
+            name = examples.name(int(empty.argmax()))
+            raise DataError(f"{examples.origin}: {name} has no class at all; Classification needs one for each image.")
+        check_class_names(self.class_weights, examples, "task.class_weights")
 
-    def class_factors(self, examples: Examples) -> np.ndarray:
+    def factors(self, examples: Examples) -> Factors:
+        ones = Factors.ones(len(examples.classes))
         if self.class_weights is None:
-            return np.ones(len(examples.classes), np.float32)
+            return ones
         if self.class_weights == "balanced":
             # As scikit-learn's compute_class_weight: num_examples / (num_classes * count).
-            counts = np.bincount(examples.labels, weights=examples.weights, minlength=len(examples.classes))
-            return (counts.sum() / (len(counts) * counts)).astype(np.float32)
-        return np.array([self.class_weights.get(name, 1.0) for name in examples.classes], np.float32)
+            labels = examples.label_rows().most_likely()
+            counts = np.bincount(labels, weights=examples.weights, minlength=len(examples.classes))
+            balanced = np.divide(counts.sum() / len(counts), counts, out=np.ones(len(counts)), where=counts > 0)
+            return ones._replace(of_class=balanced.astype(np.float32))
+        return ones._replace(of_class=by_name(self.class_weights, examples.classes))
 
     def targets(self, labels: tf.Tensor, num_classes: int) -> tf.Tensor:
         import tensorflow as tf
 
-        return tf.one_hot(labels, num_classes)
+        return tf.one_hot(labels, num_classes) if labels.dtype == tf.int32 else labels
 
-    def losses(self, targets: tf.Tensor, logits: list[tf.Tensor]) -> tf.Tensor:
+    def example_weights(self, targets: tf.Tensor, weights: tf.Tensor, factors: Factors) -> tf.Tensor:
+        import tensorflow as tf
+
+        return weights * tf.linalg.matvec(targets, factors.of_class)
+
+    def losses(self, targets: tf.Tensor, logits: list[tf.Tensor], factors: Factors) -> tf.Tensor:
         import tensorflow as tf
 
         if self.label_smoothing:
@@ -91,6 +98,12 @@ class Classification(Task):
             ]
         )
 
-    def decode(self, probabilities: np.ndarray, classes: tuple[str, ...], top: int) -> list[dict[str, Any]]:
-        best = np.argsort(-probabilities, kind="stable")[:top]
+    def decode(
+        self,
+        probabilities: np.ndarray,
+        classes: tuple[str, ...],
+        top: int | None = None,
+        thresholds: tuple[float, ...] | None = None,
+    ) -> list[dict[str, Any]]:
+        best = np.argsort(-probabilities, kind="stable")[: 5 if top is None else top]
         return [{"label": classes[index], "probability": float(probabilities[index])} for index in best]

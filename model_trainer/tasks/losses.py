@@ -21,7 +21,16 @@ from model_trainer.errors import ConfigError
 if TYPE_CHECKING:
     import tensorflow as tf
 
-__all__ = ["Activation", "CrossEntropy", "EntropyPenalty", "Focal", "Loss", "make_loss", "to_probabilities"]
+__all__ = [
+    "Activation",
+    "Asymmetric",
+    "CrossEntropy",
+    "EntropyPenalty",
+    "Focal",
+    "Loss",
+    "make_loss",
+    "to_probabilities",
+]
 
 Activation = Literal["softmax", "sigmoid"]
 LossFunction = Callable[["tf.Tensor", "tf.Tensor", Activation], "tf.Tensor"]
@@ -31,20 +40,35 @@ class Loss(Choice):
     """A loss of ours."""
 
     @abstractmethod
+    def of_softmax(self, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        """float32 `(batch,)`, where an image has exactly one class."""
+
+    @abstractmethod
+    def of_sigmoid(self, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        """float32 `(batch, num_classes)`: the term of each class, where each is a question of its own."""
+
     def __call__(self, targets: tf.Tensor, logits: tf.Tensor, activation: Activation) -> tf.Tensor:
         """float32 `(batch,)`; see the top of this file for the arguments."""
+        import tensorflow as tf
+
+        if activation == "softmax":
+            return self.of_softmax(targets, logits)
+        return tf.reduce_mean(self.of_sigmoid(targets, logits), axis=-1)
 
 
 @final
 class CrossEntropy(Loss):
-    """Cross-entropy between targets and predicted probabilities, in nats."""
+    """Cross-entropy between targets and predicted probabilities, in nats; from a sigmoid head the binary one."""
 
-    def __call__(self, targets: tf.Tensor, logits: tf.Tensor, activation: Activation) -> tf.Tensor:
+    def of_softmax(self, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf
 
-        if activation == "softmax":
-            return tf.nn.softmax_cross_entropy_with_logits(targets, logits)
-        return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(targets, logits), axis=-1)
+        return tf.nn.softmax_cross_entropy_with_logits(targets, logits)
+
+    def of_sigmoid(self, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        import tensorflow as tf
+
+        return tf.nn.sigmoid_cross_entropy_with_logits(targets, logits)
 
 
 @final
@@ -62,19 +86,53 @@ class Focal(Loss):
     gamma: float = Field(2.0, ge=0)
     alpha: float | None = Field(None, gt=0, lt=1)
 
-    def __call__(self, targets: tf.Tensor, logits: tf.Tensor, activation: Activation) -> tf.Tensor:
+    def of_softmax(self, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf
 
-        if activation == "softmax":
-            log_p = tf.nn.log_softmax(logits)
-            terms = -targets * (1.0 - tf.exp(log_p)) ** self.gamma * log_p
-            return tf.reduce_sum(terms, axis=-1) * (1.0 if self.alpha is None else self.alpha)
+        log_p = tf.nn.log_softmax(logits)
+        terms = -targets * _power(1.0 - tf.exp(log_p), self.gamma) * log_p
+        return tf.reduce_sum(terms, axis=-1) * (1.0 if self.alpha is None else self.alpha)
+
+    def of_sigmoid(self, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        import tensorflow as tf
+
         p = tf.sigmoid(logits)
         miss = targets * (1.0 - p) + (1.0 - targets) * p  # how far each probability is from its target
-        terms = miss**self.gamma * tf.nn.sigmoid_cross_entropy_with_logits(targets, logits)
+        terms = _power(miss, self.gamma) * tf.nn.sigmoid_cross_entropy_with_logits(targets, logits)
         if self.alpha is not None:
             terms *= targets * self.alpha + (1.0 - targets) * (1.0 - self.alpha)
-        return tf.reduce_mean(terms, axis=-1)
+        return terms
+
+
+@final
+class Asymmetric(Loss):
+    """Focal loss that forgives more where a label is absent, for tags of which most images have few.
+
+    Fields:
+        gamma_positive, gamma_negative: focusing where the label is present, and where it is absent.
+        margin: an absent label with a probability below it costs nothing.
+
+    Source: https://arxiv.org/abs/2009.14119
+    """
+
+    gamma_positive: float = Field(0.0, ge=0)
+    gamma_negative: float = Field(4.0, ge=0)
+    margin: float = Field(0.05, ge=0, lt=1)
+
+    def of_softmax(self, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        raise ConfigError("Asymmetric is a loss of tags; take MultiLabel, or activation='sigmoid'.", "task.loss")
+
+    def of_sigmoid(self, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        import tensorflow as tf
+
+        p = tf.sigmoid(logits)
+        shifted = tf.maximum(p - self.margin, 0.0)
+        present = _power(1.0 - p, self.gamma_positive) * -tf.math.log_sigmoid(logits)
+        if self.margin:
+            absent = _power(shifted, self.gamma_negative) * -tf.math.log1p(-shifted)  # shifted stays below 1 - margin
+        else:
+            absent = _power(p, self.gamma_negative) * tf.nn.softplus(logits)
+        return targets * present + (1.0 - targets) * absent
 
 
 @final
@@ -88,18 +146,26 @@ class EntropyPenalty(Loss):
 
     strength: float = Field(0.1, ge=0)
 
-    def __call__(self, targets: tf.Tensor, logits: tf.Tensor, activation: Activation) -> tf.Tensor:
+    def of_softmax(self, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf
 
-        cross_entropy = CrossEntropy()(targets, logits, activation)
-        if activation == "softmax":
-            log_p = tf.nn.log_softmax(logits)
-            entropy = -tf.reduce_sum(tf.math.multiply_no_nan(log_p, tf.exp(log_p)), axis=-1)
-        else:
-            # The entropy of a coin is its cross-entropy with itself, which is exact at p = 0 and p = 1.
-            coins = tf.nn.sigmoid_cross_entropy_with_logits(tf.sigmoid(logits), logits)
-            entropy = tf.reduce_mean(coins, axis=-1)
-        return cross_entropy - self.strength * entropy
+        log_p = tf.nn.log_softmax(logits)
+        entropy = -tf.reduce_sum(tf.math.multiply_no_nan(log_p, tf.exp(log_p)), axis=-1)
+        return CrossEntropy().of_softmax(targets, logits) - self.strength * entropy
+
+    def of_sigmoid(self, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        import tensorflow as tf
+
+        # The entropy of a coin is its cross-entropy with itself, which is exact at p = 0 and p = 1.
+        coins = tf.nn.sigmoid_cross_entropy_with_logits(tf.sigmoid(logits), logits)
+        return CrossEntropy().of_sigmoid(targets, logits) - self.strength * coins
+
+
+def _power(base: tf.Tensor, exponent: float) -> tf.Tensor:
+    """base^exponent for a base from 0 to 1, with a finite gradient at 0, where TensorFlow's is NaN for exponent 0."""
+    import tensorflow as tf
+
+    return tf.ones_like(base) if exponent == 0 else tf.maximum(base, 1e-12) ** exponent
 
 
 def to_probabilities(logits: tf.Tensor, activation: Activation) -> tf.Tensor:

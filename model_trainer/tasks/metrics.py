@@ -1,7 +1,8 @@
 """Metrics as sums: what a batch adds is a short vector, what a data set says is a function of their total.
 
 Sums add up over batches, devices and machines in any order, so one device and eight agree, and a validation
-that comes in parts counts every image once.
+that comes in parts counts every image once. What cannot be had from sums, such as average precision, is computed over
+the collected predictions of a whole validation.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from model_trainer.config import Choice
 if TYPE_CHECKING:
     import tensorflow as tf
 
-__all__ = ["Accuracy", "MacroRecall", "Metric", "TopK"]
+__all__ = ["Accuracy", "CollectedMetric", "CountedMetric", "MacroRecall", "Metric", "TopK", "ratio"]
 
 
 class Metric(Choice):
@@ -28,12 +29,17 @@ class Metric(Choice):
     def name(self) -> str:
         """Its column in history.csv."""
 
+
+class CountedMetric(Metric):
+    """A metric that is a function of sums; it is had of training and of validation."""
+
     @abstractmethod
     def sums(self, targets: tf.Tensor, probabilities: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         """float32 `(k,)`: what a batch adds.
 
         Args:
-            targets: float32 `(batch, num_classes)`; the class is the largest.
+            targets: float32 `(batch, num_classes)`; of single labels the class is the largest; of tags 1 and 0, NaN
+                where nobody knows.
             probabilities: float32 `(batch, num_classes)`.
             weights: float32 `(batch,)`; 0 leaves an example out.
         """
@@ -43,8 +49,16 @@ class Metric(Choice):
         """The figure, 0 to 1, from float64 `(k,)` summed over all batches; NaN when nothing was counted."""
 
 
+class CollectedMetric(Metric):
+    """A metric over all predictions at once; it is had of validation only, whose predictions are kept for it."""
+
+    @abstractmethod
+    def compute(self, targets: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> float:
+        """The figure, 0 to 1; NaN when nothing can be said. Arguments as `CountedMetric.sums`, of all images."""
+
+
 @final
-class Accuracy(Metric):
+class Accuracy(CountedMetric):
     """Share of the images whose most probable class is the right one."""
 
     @property
@@ -58,11 +72,11 @@ class Accuracy(Metric):
         return tf.stack([tf.reduce_sum(right * weights), tf.reduce_sum(weights)])
 
     def value(self, total: np.ndarray) -> float:
-        return _ratio(total[0], total[1])
+        return ratio(total[0], total[1])
 
 
 @final
-class TopK(Metric):
+class TopK(CountedMetric):
     """Share of the images whose right class is among the `k` most probable."""
 
     k: int = Field(5, ge=1)
@@ -81,11 +95,11 @@ class TopK(Metric):
         return tf.stack([tf.reduce_sum(right * weights), tf.reduce_sum(weights)])
 
     def value(self, total: np.ndarray) -> float:
-        return _ratio(total[0], total[1])
+        return ratio(total[0], total[1])
 
 
 @final
-class MacroRecall(Metric):
+class MacroRecall(CountedMetric):
     """Recall of each class, then their mean: small classes count as much as large ones. Also called sensitivity.
 
     Classes without an image are left out of the mean.
@@ -110,5 +124,6 @@ class MacroRecall(Metric):
         return float(np.mean(right[seen] / count[seen])) if seen.any() else float("nan")
 
 
-def _ratio(part: float, whole: float) -> float:
+def ratio(part: float, whole: float) -> float:
+    """part / whole, NaN where there is no whole."""
     return float(part / whole) if whole > 0 else float("nan")

@@ -8,31 +8,34 @@ from sklearn.utils.class_weight import compute_class_weight
 from model_trainer import Classification, CrossEntropy, Focal, Output
 from model_trainer.errors import ConfigError, DataError
 from model_trainer.sources.examples import Examples
+from model_trainer.tasks.task import Factors
 
 RANDOM = np.random.default_rng(0)
 LOGITS = RANDOM.normal(0, 2, (6, 3)).astype(np.float32)
+FACTORS = Factors.ones(3)
 LABELS = np.array([0, 0, 0, 1, 1, 2], np.int32)
 
 
 def examples(labels: np.ndarray = LABELS, classes: tuple[str, ...] = ("cat", "dog", "eel")) -> Examples:
-    paths = np.array([f"{number}.jpg" for number in range(len(labels))], dtype=object)
-    return Examples(paths, labels, np.ones(len(labels), np.float32), classes, origin="data/train")
+    return Examples.of_files([f"{number}.jpg" for number in range(len(labels))], labels, classes, origin="data/train")
 
 
 def test_label_smoothing_is_that_of_keras() -> None:
     task = Classification(label_smoothing=0.2)
     expected = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.2, reduction=None)
     targets = task.targets(LABELS, 3)
-    np.testing.assert_allclose(task.losses(targets, [LOGITS]), expected(targets, LOGITS), rtol=1e-5)
+    np.testing.assert_allclose(task.losses(targets, [LOGITS], FACTORS), expected(targets, LOGITS), rtol=1e-5)
 
 
 def test_balanced_class_weights_are_those_of_scikit_learn() -> None:
     expected = compute_class_weight("balanced", classes=np.arange(3), y=LABELS)
-    np.testing.assert_allclose(Classification(class_weights="balanced").class_factors(examples()), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        Classification(class_weights="balanced").factors(examples()).of_class, expected, rtol=1e-6
+    )
 
 
 def test_given_class_weights_are_by_name_and_1_elsewhere() -> None:
-    factors = Classification(class_weights={"dog": 2.5}).class_factors(examples())
+    factors = Classification(class_weights={"dog": 2.5}).factors(examples()).of_class
     assert factors.tolist() == [1.0, 2.5, 1.0]
 
 
@@ -51,7 +54,7 @@ def test_several_outputs_add_up_with_their_weights() -> None:
     targets = task.targets(LABELS, 3)
     other = LOGITS[::-1].copy()
     expected = CrossEntropy()(targets, LOGITS, "softmax") + 0.3 * Focal()(targets, other, "softmax")
-    np.testing.assert_allclose(task.losses(targets, [LOGITS, other]), expected, rtol=1e-5)
+    np.testing.assert_allclose(task.losses(targets, [LOGITS, other], FACTORS), expected, rtol=1e-5)
 
 
 def test_predictions_are_the_most_probable_first() -> None:

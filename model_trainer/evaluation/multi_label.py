@@ -1,0 +1,93 @@
+"""Figures of a tagger on labelled images, by scikit-learn; labels that nobody knows count nowhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn import metrics
+
+from model_trainer.evaluation.predictions import Predictions
+from model_trainer.tasks.multi_label_metrics import average_precisions
+
+__all__ = ["MultiLabelEvaluation", "multi_label_figures"]
+
+
+@dataclass(frozen=True)
+class MultiLabelEvaluation:
+    """How good a tagger is on some data.
+
+    Attributes:
+        num_images, num_bad: that could be read, and that could not.
+        loss: binary cross-entropy in nats, the mean over known labels.
+        mean_average_precision: over the classes that occur; NaN if none does.
+        micro_f1, macro_f1, exact_match: of the tags from their thresholds on; macro over the classes that occur or
+            were said.
+        classes: names.
+        thresholds: from which probability on each tag is given.
+        average_precision: float `(num_classes,)`, NaN for a class that does not occur.
+        precision, recall, f1: float `(num_classes,)`, at the thresholds.
+        support: int `(num_classes,)`, images that have the tag.
+        unknown: int `(num_classes,)`, images of which nobody knows.
+    """
+
+    num_images: int
+    num_bad: int
+    loss: float
+    mean_average_precision: float
+    micro_f1: float
+    macro_f1: float
+    exact_match: float
+    classes: tuple[str, ...]
+    thresholds: tuple[float, ...]
+    average_precision: np.ndarray
+    precision: np.ndarray
+    recall: np.ndarray
+    f1: np.ndarray
+    support: np.ndarray
+    unknown: np.ndarray
+
+
+def multi_label_figures(
+    predictions: Predictions, classes: tuple[str, ...], thresholds: tuple[float, ...]
+) -> MultiLabelEvaluation:
+    """The figures.
+
+    Args:
+        thresholds: of each class.
+    """
+    targets, probabilities = predictions.targets, predictions.probabilities
+    known = ~np.isnan(targets)
+    present = known & (targets >= 0.5)
+    said = probabilities >= np.asarray(thresholds, np.float32)
+    each = [
+        metrics.precision_recall_fscore_support(
+            present[known[:, index], index], said[known[:, index], index], average="binary", zero_division=0.0
+        )
+        if known[:, index].any()
+        else (0.0, 0.0, 0.0, None)
+        for index in range(len(classes))
+    ]
+    precision, recall, f1 = (np.array(column, np.float64) for column in list(zip(*each, strict=True))[:3])
+    precisions = average_precisions(targets, probabilities, np.ones(len(targets), np.float32))
+    occurs = (present | (said & known)).any(axis=0)
+    p = np.clip(probabilities, 1e-7, 1.0 - 1e-7)
+    with np.errstate(invalid="ignore"):
+        cross_entropy = -(targets * np.log(p) + (1.0 - targets) * np.log1p(-p))
+    return MultiLabelEvaluation(
+        num_images=len(targets),
+        num_bad=predictions.num_bad,
+        loss=float(cross_entropy[known].mean()),
+        mean_average_precision=float(np.nanmean(precisions)) if present.any() else float("nan"),
+        micro_f1=float(metrics.f1_score(present[known], said[known], zero_division=0.0)),
+        macro_f1=float(f1[occurs].mean()) if occurs.any() else float("nan"),
+        exact_match=float(((present == said) | ~known).all(axis=1).mean()),
+        classes=classes,
+        thresholds=thresholds,
+        average_precision=precisions,
+        precision=precision,
+        recall=recall,
+        f1=f1,
+        support=present.sum(axis=0),
+        unknown=(~known).sum(axis=0),
+    )

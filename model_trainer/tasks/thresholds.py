@@ -1,0 +1,37 @@
+"""From which probability on a tag is given: the threshold with the best F1 for each class."""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = ["best_thresholds"]
+
+
+def best_thresholds(targets: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> tuple[float, ...]:
+    """For each class the threshold with the highest F1, midway to the next lower probability.
+
+    A class that never or always occurs among its known images gets 0.5.
+
+    Args:
+        targets: float `(num_images, num_classes)`, present from 0.5 on, NaN unknown.
+        probabilities: float `(num_images, num_classes)`.
+        weights: float `(num_images,)`.
+    """
+    return tuple(
+        _best_threshold(targets[:, index], probabilities[:, index], weights) for index in range(targets.shape[1])
+    )
+
+
+def _best_threshold(targets: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> float:
+    from sklearn.metrics import precision_recall_curve
+
+    known = ~np.isnan(targets) & (weights > 0)
+    present = targets[known] >= 0.5
+    if present.all() or not present.any():
+        return 0.5
+    precision, recall, steps = precision_recall_curve(present, probabilities[known], sample_weight=weights[known])
+    total = precision + recall
+    f1 = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)[:-1]
+    best = int(np.flatnonzero(f1 == f1.max())[-1])  # the highest of equals gives the fewest tags
+    below = steps[best - 1] if best else 0.0
+    return float(np.float32((steps[best] + below) / 2))
