@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import threading
+from collections.abc import Callable
+from pathlib import Path
 
 from absl import logging
 
 from model_trainer.errors import DataError
-from model_trainer.pipeline.pillow import why_file_unreadable
+from model_trainer.pipeline.pillow import why_unreadable
+from model_trainer.storage.read import why_not_read
 
 __all__ = ["BadImages"]
 
@@ -25,6 +29,7 @@ class BadImages:
         self.max_share = max_share
         self.num_examples = num_examples
         self._reasons: dict[str, str] = {}
+        self._table: Path | None = None
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -32,20 +37,32 @@ class BadImages:
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Why each image could not be read, by path."""
+        """Why each image could not be read, by name."""
         with self._lock:
             return dict(self._reasons)
 
-    def add(self, path: str) -> None:
-        """Notes that `path` could not be read, finds out why, and says so the first time."""
+    def write_to(self, path: Path) -> None:
+        """From the first bad image on `path` is a table of them, `image,reason`; without any there is no file."""
         with self._lock:
-            if path in self._reasons:
+            self._table = path
+            self._append(*((name, reason) for name, reason in self._reasons.items() if reason))
+
+    def add(self, name: str, read: Callable[[], bytes], crop: tuple[int, int, int, int] | None = None) -> None:
+        """Notes that the image could not be read, finds out why, and says so the first time.
+
+        Args:
+            read: gives the encoded image, or raises OSError.
+            crop: x, y, width and height of the part that was wanted, where it was only a part.
+        """
+        with self._lock:
+            if name in self._reasons:
                 return
-            self._reasons[path] = ""
-        reason = why_file_unreadable(path, if_missing="is gone")
+            self._reasons[name] = ""
+        reason = _why(read, crop)
         with self._lock:
-            self._reasons[path] = reason
-        logging.warning("%s %s; it is skipped.", path, reason)
+            self._reasons[name] = reason
+            self._append((name, reason))
+        logging.warning("%s %s; it is skipped.", name, reason)
 
     def check(self) -> None:
         """Stops the run when there are too many.
@@ -55,9 +72,32 @@ class BadImages:
         """
         if len(self) <= self.max_count or len(self) <= self.max_share * self.num_examples:
             return
-        shown = "\n".join(f"  {path} {reason}" for path, reason in list(self.reasons.items())[:5])
+        shown = "\n".join(f"  {name} {reason}" for name, reason in list(self.reasons.items())[:5])
         raise DataError(
             f"{len(self)} of {self.num_examples} images could not be read, among them\n{shown}\n"
             f"That is more than {self.max_count} and more than {self.max_share:.1%}. Mend or remove them, or raise "
             "the limits: --set training.max_bad_images=... --set training.max_bad_share=..."
         )
+
+    def _append(self, *rows: tuple[str, str]) -> None:
+        if self._table is None or not rows:
+            return
+        is_new = not self._table.exists()
+        try:
+            with open(self._table, "a", encoding="utf-8", errors="surrogateescape", newline="") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                if is_new:
+                    writer.writerow(["image", "reason"])
+                writer.writerows(rows)
+        except OSError as error:  # no reason to end a training; the log names them too
+            logging.warning("%s could not be written: %s.", self._table, error.strerror)
+
+
+def _why(read: Callable[[], bytes], crop: tuple[int, int, int, int] | None) -> str:
+    try:
+        reason = why_unreadable(read())
+    except OSError as error:
+        return why_not_read(error, if_missing="is gone")
+    if crop is not None and reason.startswith("could not be read at first"):
+        return f"does not reach its crop {list(crop)}"
+    return reason

@@ -8,21 +8,30 @@ last epoch is still being validated.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import tensorflow as tf
 
-from model_trainer.pipeline.augment import Augmentation, Crop, augment_image, split_crop
+from model_trainer.pipeline.augment import Augmentation, Stages, augment_image, split_augment
 from model_trainer.pipeline.bad_images import BadImages
+from model_trainer.pipeline.batches import for_each_replica, mix
 from model_trainer.pipeline.fallback import map_with_fallback
 from model_trainer.pipeline.image import exact_image, fast_image
+from model_trainer.pipeline.labels import make_label_reader
 from model_trainer.pipeline.order import epoch_seeds, example_seed, shuffled_index
+from model_trainer.pipeline.read import make_fast_reader, make_safe_reader
+from model_trainer.pipeline.sampling import EachOnce, Sampling, make_sampler
 from model_trainer.sources.examples import Examples
 from model_trainer.specs import ModelSpec
 
 __all__ = ["Pipeline", "num_steps"]
+
+# AutoGraph would read the source of every function, which takes longer than building the graph.
+PLAIN = tf.autograph.experimental.do_not_convert
+
+Place = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]  # a position to its example's index and seed
 
 
 def num_steps(num_examples: int, batch_size: int) -> int:
@@ -34,7 +43,8 @@ def num_steps(num_examples: int, batch_size: int) -> int:
 class Pipeline:
     """Turns examples into batches `(images, labels, weights)`.
 
-    images: uint8 `(batch, height, width, channels)`; labels: int32 `(batch,)`; weights: float32 `(batch,)`.
+    images: uint8 `(batch, height, width, channels)`; weights: float32 `(batch,)`; labels: int32 `(batch,)`, or of
+    tags, probabilities and mixed images float32 `(batch, num_classes)` with NaN for unknown.
     An image that cannot be read keeps its place: its pixels and its weight are 0.
 
     Attributes:
@@ -45,6 +55,7 @@ class Pipeline:
             differ by one at most.
         bad_images: is told of each unreadable image.
         augment: what happens to a training image; only `training` uses it.
+        sampling: which images an epoch of training shows.
         seed: of order and augmentation.
     """
 
@@ -54,113 +65,116 @@ class Pipeline:
     bad_images: BadImages
     num_replicas: int = 1
     augment: Sequence[Augmentation] = ()
+    sampling: Sampling = EachOnce()
     seed: int = 0
 
     def training(self, epochs: int, first_step: int = 0) -> tf.data.Dataset:
         """Every epoch's batches in one stream, from `first_step` of the run on."""
-        steps = num_steps(len(self.examples), self.batch_size)
+        start, stop = first_step * self.batch_size, epochs * self._places_per_epoch
+        return self._batches(start, stop, self._place_of_training(epochs), split_augment(self.augment))
+
+    def shown(self, epochs: int) -> np.ndarray:
+        """int64 `(epochs * num_examples,)`: the index of each example in the order in which `training` shows them."""
+        place = self._place_of_training(epochs)
+        positions = tf.data.Dataset.range(epochs * self._places_per_epoch)
+        indices = np.fromiter(positions.map(PLAIN(lambda position: place(position)[0])).as_numpy_iterator(), np.int64)
+        return indices[indices >= 0]
+
+    @property
+    def _places_per_epoch(self) -> int:
+        return num_steps(len(self.examples), self.batch_size) * self.batch_size
+
+    def _place_of_training(self, epochs: int) -> Place:
         seeds = tf.constant(epoch_seeds(self.seed, epochs), tf.uint32)
-        crop, rest = split_crop(self.augment)
+        sample = make_sampler(self.examples, self.sampling, self.seed)
 
         def place(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            epoch, within = position // (steps * self.batch_size), position % (steps * self.batch_size)
+            epoch, within = position // self._places_per_epoch, position % self._places_per_epoch
             # Past the end there is no example; the shuffle still wants a position that exists.
             exists = within < len(self.examples)
             index = shuffled_index(tf.where(exists, within, 0), seeds[epoch], len(self.examples))
+            if sample is not None:
+                index = sample(epoch, index)
             return tf.where(exists, index, -1), example_seed(self.seed, epoch, within)
 
-        def finish(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-            return augment_image(image, rest, seed)
-
-        start, stop = first_step * self.batch_size, epochs * steps * self.batch_size
-        return self._batches(start, stop, place, crop, finish)
+        return place
 
     def validation(self) -> tf.data.Dataset:
         """One pass in the table's own order, without chance."""
-        steps = num_steps(len(self.examples), self.batch_size)
 
         def place(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             return tf.where(position < len(self.examples), position, -1), tf.zeros(2, tf.int32)
 
-        return self._batches(0, steps * self.batch_size, place, None, lambda image, seed: image)
+        return self._batches(0, self._places_per_epoch, place, split_augment(()))
 
-    def _batches(
-        self,
-        start: int,
-        stop: int,
-        place: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]],
-        crop: Crop | None,
-        finish: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
-    ) -> tf.data.Dataset:
+    def _batches(self, start: int, stop: int, place: Place, stages: Stages) -> tf.data.Dataset:
         """Batches of the positions from `start` to `stop`.
 
         Args:
-            place: position to the example's row (-1 where there is none) and its seed.
-            crop: for the decoder.
-            finish: what else happens to an image, by its seed.
+            place: position to the example's index (-1 where there is none) and its seed.
+            stages: what happens to images and batches.
         """
-        paths = tf.constant([os.fsencode(path) for path in self.examples.paths])
-        labels = tf.constant(self.examples.labels)
+        read_fast, read_safe = make_fast_reader(self.examples), make_safe_reader(self.examples)
+        label_of = make_label_reader(self.examples)
         weights = tf.constant(self.examples.weights)
+        crops = None if self.examples.crops is None else tf.constant(self.examples.crops)
         blank = tf.zeros(self.spec.target_size, tf.uint8)
 
+        def finish(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+            return tf.ensure_shape(augment_image(image, stages.image, seed), blank.shape)
+
         def fast(position: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            row, seed = place(position)
+            index, seed = place(position)
 
             def load() -> tuple[tf.Tensor, ...]:
-                image = finish(fast_image(paths[row], self.spec, crop=crop, seed=seed), seed)
-                return tf.ensure_shape(image, blank.shape), labels[row], weights[row], True
+                part = None if crops is None else crops[index]
+                image = fast_image(read_fast(index), self.spec, part=part, crop=stages.crop, seed=seed)
+                return finish(image, seed), weights[index], True
 
-            return tf.cond(row >= 0, load, lambda: (blank, 0, 0.0, False))
+            image, weight, exists = tf.cond(index >= 0, load, lambda: (blank, 0.0, False))
+            return image, label_of(index), weight, exists
 
         def exact(position: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            row, seed = place(position)
-            image, readable = exact_image(paths[row], self.spec, crop=crop, seed=seed)
-            noted = tf.cond(readable, lambda: True, lambda: self._note_bad(paths[row]))
+            index, seed = place(position)
+            part = None if crops is None else crops[index]
+            image, readable = exact_image(read_safe(index), self.spec, part=part, crop=stages.crop, seed=seed)
+            noted = tf.cond(readable, lambda: True, lambda: self._note_bad(index))
             with tf.control_dependencies([noted]):
-                weight = weights[row] * tf.cast(readable, tf.float32)
-            return tf.ensure_shape(finish(image, seed), blank.shape), labels[row], weight, True
+                weight = weights[index] * tf.cast(readable, tf.float32)
+            # Augmented it might not stay blank.
+            image = tf.cond(readable, lambda: finish(image, seed), lambda: blank)
+            return image, label_of(index), weight, True
 
-        batches = (
-            map_with_fallback(start, stop, fast, exact)
-            .batch(self.batch_size, drop_remainder=True)
-            .flat_map(self._for_each_replica)
-            .prefetch(tf.data.AUTOTUNE)
-        )
+        batches = map_with_fallback(start, stop, fast, exact).batch(self.batch_size, drop_remainder=True)
+        batches = batches.map(PLAIN(_without_empty_places))
+        if stages.batch:
+            first = start // self.batch_size
+            batches = batches.enumerate(first).map(PLAIN(mix(stages.batch, len(self.examples.classes), self.seed)))
+        if self.num_replicas > 1:
+            batches = batches.flat_map(PLAIN(for_each_replica(self.num_replicas)))
         options = tf.data.Options()
         options.deterministic = True
         # Sharding is ours: the order says who gets what.
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-        return batches.with_options(options)
+        return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
 
-    def _for_each_replica(
-        self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, exists: tf.Tensor
-    ) -> tf.data.Dataset:
-        count = tf.reduce_sum(tf.cast(exists, tf.int32))  # the places without example stand at the end
-        if self.num_replicas == 1:
-            return tf.data.Dataset.from_tensors((images[:count], labels[:count], weights[:count]))
-        # A replica without any image would give batch normalisation nothing to average: it gets one without weight.
-        wanted = tf.maximum(count, self.num_replicas)
-        weights = tf.where(tf.range(self.batch_size) < count, weights, 0.0)
-
-        def part(replica: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            start, stop = self._share(replica, wanted), self._share(replica + 1, wanted)
-            rows = tf.range(start, stop)
-            source = tf.where(rows < count, rows, 0)
-            return tf.gather(images, source), tf.gather(labels, source), tf.gather(weights, rows)
-
-        return tf.data.Dataset.range(self.num_replicas, output_type=tf.int32).map(part)
-
-    def _share(self, replica: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-        """Where the rows of `replica` begin; the first replicas take one more when it does not divide evenly."""
-        size, more = count // self.num_replicas, count % self.num_replicas
-        return replica * size + tf.minimum(replica, more)
-
-    def _note_bad(self, path: tf.Tensor) -> tf.Tensor:
-        def note(raw: bytes) -> bool:
-            self.bad_images.add(os.fsdecode(raw))
+    def _note_bad(self, index: tf.Tensor) -> tf.Tensor:
+        def note(index: int) -> bool:
+            examples, row = self.examples, int(self.examples.rows[index])
+            crop = None
+            if examples.crops is not None and examples.crops[index][2] > 0:
+                top, left, height, width = (int(edge) for edge in examples.crops[index])
+                crop = (left, top, width, height)
+            self.bad_images.add(examples.images.name(row), lambda: examples.images.read(row), crop)
             return True
 
-        noted = tf.numpy_function(note, [path], tf.bool)
+        noted = tf.numpy_function(note, [index], tf.bool)
         noted.set_shape(())
         return noted
+
+
+def _without_empty_places(
+    images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, exists: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    count = tf.reduce_sum(tf.cast(exists, tf.int32))  # they stand at the end
+    return images[:count], labels[:count], weights[:count]

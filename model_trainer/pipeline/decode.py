@@ -1,19 +1,18 @@
 """The fast path from a file's bytes to pixels: ordinary JPEG and PNG, all in TensorFlow's own threads.
 
-Ordinary is a JPEG with 1 or 3 components, or a PNG. What is not, and what fails here, raises
+Ordinary is a JPEG with 1 or 3 components, or a PNG, neither of them large. What is not, and what fails here, raises
 `tf.errors.InvalidArgumentError`; it is Pillow's then. Only the wanted part of a JPEG is decoded.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
-from model_trainer.pipeline.pillow import MAX_PIXELS
+from model_trainer.pipeline.limits import LARGE_PIXELS, MAX_PIXELS, MAX_SCANS
+from model_trainer.pipeline.pillow import Unreadable, opened, orientation_of
 from model_trainer.specs import ModelSpec
 
 __all__ = ["Box", "decode_part", "is_ordinary", "plain_bytes"]
@@ -41,7 +40,8 @@ def decode_part(data: tf.Tensor, box: Box, spec: ModelSpec) -> tf.Tensor:
 
 def _jpeg(data: tf.Tensor, box: Box, num_channels: int) -> tf.Tensor:
     raw_height, raw_width, components = tf.unstack(tf.image.extract_jpeg_shape(data))
-    with tf.control_dependencies([_check_size(raw_height, raw_width), tf.debugging.Assert(components != 4, ["CMYK"])]):
+    is_ours = (components != 4) & _is_small(raw_height, raw_width, LARGE_PIXELS) & _has_few_scans(data)
+    with tf.control_dependencies([tf.debugging.Assert(is_ours, ["CMYK, large or many scans"])]):
         orientation = _orientation(data)
     turned = orientation >= 5
     height = tf.where(turned, raw_width, raw_height)
@@ -56,11 +56,15 @@ def _jpeg(data: tf.Tensor, box: Box, num_channels: int) -> tf.Tensor:
 
 
 def _png(data: tf.Tensor, box: Box, spec: ModelSpec) -> tf.Tensor:
+    # Checked first, because the error for a place behind the end shows the bytes, and Python stumbles over them.
+    with tf.control_dependencies([tf.debugging.Assert(tf.strings.length(data) >= 25, ["truncated"])]):
+        data = tf.identity(data)
     header = tf.io.decode_raw(tf.strings.substr(data, 16, 9), tf.uint8)
     sizes = tf.io.decode_raw(tf.strings.substr(data, 16, 8), tf.int32, little_endian=False)
-    # Of fewer bits TensorFlow makes wrong greys (254 for black in a two-colour PNG); those are Pillow's.
-    has_whole_bytes = tf.debugging.Assert(header[8] >= 8, ["bits"])
-    with tf.control_dependencies([_check_size(sizes[0], sizes[1]), has_whole_bytes]):
+    # Of fewer bits TensorFlow makes wrong greys (254 for black in a two-colour PNG); those are Pillow's. A PNG is
+    # decoded whole, and with alpha takes up to 22 bytes for each pixel.
+    is_ours = (header[8] >= 8) & _is_small(sizes[0], sizes[1], LARGE_PIXELS // 2)
+    with tf.control_dependencies([tf.debugging.Assert(is_ours, ["few bits or large"])]):
         is_16_bit = header[8] == 16
     rgba = tf.cond(is_16_bit, lambda: _png_16_bit(data), lambda: tf.io.decode_png(data, channels=4))
     top, left, height, width = tf.unstack(box(tf.shape(rgba)[0], tf.shape(rgba)[1]))
@@ -77,9 +81,10 @@ def _png_16_bit(data: tf.Tensor) -> tf.Tensor:
 
 
 def _composite(rgba: tf.Tensor, background: tuple[int, int, int]) -> tf.Tensor:
-    pixels, alpha = tf.cast(rgba[..., :3], tf.float32), tf.cast(rgba[..., 3:], tf.float32)
-    over = pixels * alpha + tf.constant(background, tf.float32) * (255.0 - alpha)
-    return tf.cast(tf.round(over / 255.0), tf.uint8)
+    pixels, alpha = tf.cast(rgba[..., :3], tf.uint16), tf.cast(rgba[..., 3:], tf.uint16)
+    over = pixels * alpha + tf.constant(background, tf.uint16) * (255 - alpha) + 128
+    # Divided by 255 and rounded, without leaving 16 bits: half the memory of float32.
+    return tf.cast(tf.bitwise.right_shift(over + tf.bitwise.right_shift(over, 8), 8), tf.uint8)
 
 
 def _is_jpeg(data: tf.Tensor) -> tf.Tensor:
@@ -91,9 +96,15 @@ def _has(data: tf.Tensor, texts: str) -> tf.Tensor:
     return tf.strings.regex_full_match(data, rf"\C*({texts})\C*")
 
 
-def _check_size(height: tf.Tensor, width: tf.Tensor) -> tf.Operation:
+def _is_small(height: tf.Tensor, width: tf.Tensor, limit: int) -> tf.Tensor:
     num_pixels = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
-    return tf.debugging.Assert((num_pixels > 0) & (num_pixels <= MAX_PIXELS), ["size"])
+    return (height > 0) & (width > 0) & (num_pixels <= min(limit, MAX_PIXELS))
+
+
+def _has_few_scans(data: tf.Tensor) -> tf.Tensor:
+    # Counts the two bytes that begin a scan; inside of its pixels they never stand together.
+    parts = tf.raw_ops.StringSplitV2(input=data[None], sep=b"\xff\xda", maxsplit=MAX_SCANS + 1)
+    return parts.shape[1] <= MAX_SCANS + 1
 
 
 def _orientation(data: tf.Tensor) -> tf.Tensor:
@@ -102,11 +113,12 @@ def _orientation(data: tf.Tensor) -> tf.Tensor:
     def read(raw: bytes | np.ndarray) -> np.int32:
         # By Pillow, because it also knows XMP's way of saying it, and how to live with damaged EXIF.
         try:
-            with Image.open(io.BytesIO(plain_bytes(raw))) as image:
-                found = image.getexif().get(0x0112, 1)
-        except Exception:  # noqa: BLE001  # damaged metadata can make Pillow raise anything
-            found = 1
-        return np.int32(found if found in range(1, 9) else 1)
+            with opened(plain_bytes(raw)) as image:
+                return np.int32(orientation_of(image))
+        except Unreadable as reason:
+            if reason.is_bomb:
+                raise  # the exact path tells of it
+            return np.int32(1)
 
     def ask() -> tf.Tensor:
         found = tf.numpy_function(read, [data], tf.int32)

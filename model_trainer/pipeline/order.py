@@ -20,7 +20,7 @@ def epoch_seeds(seed: int, epochs: int) -> np.ndarray:
     return np.stack([np.random.SeedSequence([seed, epoch]).generate_state(3) for epoch in range(epochs)])
 
 
-def shuffled_index(position: tf.Tensor, seeds: tf.Tensor, num_examples: int) -> tf.Tensor:
+def shuffled_index(position: tf.Tensor, seeds: tf.Tensor, num_examples: int | tf.Tensor) -> tf.Tensor:
     """int64 `()`: the example at `position` of an epoch; over all positions each example comes once.
 
     Args:
@@ -28,7 +28,7 @@ def shuffled_index(position: tf.Tensor, seeds: tf.Tensor, num_examples: int) -> 
         seeds: uint32 `(3,)`, a row of `epoch_seeds`.
         num_examples: how many examples an epoch has.
     """
-    last = tf.constant(num_examples - 1, tf.int64)
+    last = tf.cast(num_examples - 1, tf.int64)
     return tf.raw_ops.RandomIndexShuffle(index=position, seed=seeds, max_index=last, rounds=ROUNDS)
 
 

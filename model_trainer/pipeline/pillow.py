@@ -1,105 +1,234 @@
-"""The exact path, by Pillow: for what the fast path leaves, and to say why an image cannot be read."""
+"""The exact path, by Pillow: for what the fast path leaves, and to say why an image cannot be read.
+
+Whatever the bytes are, nothing but "unreadable" comes of them: the header is read before the pixels, costly files are
+refused, large images are decoded one at a time, and what comes after decoding works in strips.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import io
+import struct
+import threading
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-__all__ = ["MAX_PIXELS", "decode_with_pillow", "why_file_unreadable", "why_unreadable"]
+from model_trainer.pipeline.limits import LARGE_PIXELS, MAX_PIXELS, why_too_costly
 
-# More is refused before a pixel is decoded, so that a small file cannot fill the memory. Pillow's own limit.
-MAX_PIXELS = 178_956_970
+__all__ = [
+    "FORMATS",
+    "Unreadable",
+    "decode_with_pillow",
+    "format_of",
+    "opened",
+    "orientation_of",
+    "pixels_of",
+    "why_unreadable",
+]
 
 # Of odd but readable files every image would print its own. Once for all, because `catch_warnings` is not safe in the
 # threads that decode.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
+# Pillow refuses at twice this number, also what hides behind a small header, such as a frame larger than its GIF.
+if Image.MAX_IMAGE_PIXELS is not None and 2 * Image.MAX_IMAGE_PIXELS < MAX_PIXELS:
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2 + 1
+
 # Nothing else is tried: Pillow would run Ghostscript for an EPS file, and takes some text files for PPM images.
 # "JPEG" also reads MPO, the photos of some phones.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 
+_SIGNATURES = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"GIF87a": "GIF",
+    b"GIF89a": "GIF",
+    b"BM": "BMP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
+}
+
 Colour = tuple[int, int, int]
 
+_LARGE_BYTES = 2**25  # a file of this size counts as large, whatever its header says
+_STRIP_PIXELS = 2**20  # converted at a time, because each step of it takes as much memory again
+_MAX_EXIF_BYTES = 2**22
+_MAX_REASON = 120  # characters of a reason that are Pillow's
 
-class _Unreadable(Exception):
+_one_at_a_time = threading.RLock()
+
+
+class Unreadable(Exception):
     """Why, as a person says it: "is truncated"."""
 
+    def __init__(self, reason: str, *, is_truncated: bool = False, is_bomb: bool = False) -> None:
+        super().__init__(reason)
+        self.is_truncated = is_truncated
+        self.is_bomb = is_bomb
 
-def decode_with_pillow(data: bytes, background: Colour, with_alpha: bool) -> np.ndarray | None:
+
+def decode_with_pillow(
+    data: bytes, background: Colour, with_alpha: bool, max_pixels: int = MAX_PIXELS
+) -> np.ndarray | None:
     """The first frame, upright: uint8 `(height, width, 3)`, or 4 with alpha; None when it cannot be read.
 
     Args:
         background: RGB that shows under transparent pixels, where alpha is not kept.
+        max_pixels: an image of more is not read. The environment variable MODEL_TRAINER_MAX_PIXELS sets the default,
+            and the only way beyond 178,956,970, where Pillow itself refuses.
     """
     try:
-        return _decode(data, background, with_alpha)
-    except _Unreadable:
+        with opened(data, max_pixels) as image:
+            return pixels_of(image, background, with_alpha, max_pixels)
+    except Unreadable:
         return None
 
 
-def why_unreadable(data: bytes) -> str:
-    """Why the bytes are no image that can be read, such as "is truncated"."""
+def why_unreadable(data: bytes, max_pixels: int = MAX_PIXELS) -> str:
+    """Why the bytes are no image that can be read, such as "is truncated"; arguments as `decode_with_pillow`."""
     try:
-        _decode(data, (255, 255, 255), with_alpha=False)
-    except _Unreadable as reason:
+        with opened(data, max_pixels) as image:
+            pixels_of(image, (255, 255, 255), with_alpha=False, max_pixels=max_pixels)
+    except Unreadable as reason:
         return str(reason)
     return "could not be read at first, but can be now"  # a file that changed while we trained
 
 
-def why_file_unreadable(path: str, *, if_missing: str) -> str:
-    """Why the file is no image that can be read; `if_missing` when it does not exist."""
-    try:
-        with open(path, "rb") as file:
-            return why_unreadable(file.read())
-    except FileNotFoundError:
-        return if_missing
-    except OSError as error:
-        return f"could not be opened ({error.strerror})"
+@contextlib.contextmanager
+def opened(data: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """The image with its header read, its pixels not yet.
 
-
-def _decode(data: bytes, background: Colour, with_alpha: bool) -> np.ndarray:
-    if not data:
-        raise _Unreadable("is empty (0 bytes)")
+    Raises:
+        Unreadable: whatever goes wrong, also inside the `with`; nothing else comes out.
+    """
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
-            return _to_array(image, background, with_alpha)
-    except _Unreadable:
+        if not data:
+            raise Unreadable("is empty (0 bytes)")
+        if reason := why_too_costly(data):
+            raise Unreadable(reason, is_bomb=True)
+        with contextlib.ExitStack() as stack:
+            if len(data) > _LARGE_BYTES:
+                stack.enter_context(_one_at_a_time)
+            yield stack.enter_context(Image.open(io.BytesIO(data), formats=FORMATS))
+    except Unreadable:
         raise
-    except UnidentifiedImageError:
-        raise _Unreadable("is not an image") from None
     except Image.DecompressionBombError:  # Pillow raises it too, from its header check
-        raise _Unreadable(f"has more than the limit of {MAX_PIXELS:,} pixels") from None
+        limit = f"has more than the limit of {max_pixels:,} pixels (MODEL_TRAINER_MAX_PIXELS changes it)"
+        raise Unreadable(limit, is_bomb=True) from None
+    except UnidentifiedImageError:
+        name = format_of(data)
+        if not name:
+            raise Unreadable("is not an image") from None
+        raise _told(SyntaxError(f"its {name} header cannot be read"), data) from None
+    except MemoryError:
+        raise Unreadable("needs more memory than there is") from None
     except Exception as error:  # noqa: BLE001  # a damaged file can make Pillow raise anything
-        text = str(error).lower()
-        if "truncated" in text or "unexpected end" in text or isinstance(error, EOFError):
-            raise _Unreadable("is truncated") from None
-        raise _Unreadable(f"is damaged ({error or type(error).__name__})") from None
+        raise _told(error, data) from None
 
 
-def _to_array(image: Image.Image, background: Colour, with_alpha: bool) -> np.ndarray:
-    image.load()
+def format_of(data: bytes) -> str:
+    """One of `FORMATS` by the first bytes; empty for anything else."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    return next((name for first, name in _SIGNATURES.items() if data.startswith(first)), "")
+
+
+def _told(error: Exception, data: bytes) -> Unreadable:
+    text = " ".join(str(error).split())
+    says_so = "truncated" in text.lower() or "unexpected end" in text.lower()
+    # Pillow means by these that it read behind the end.
+    if says_so or isinstance(error, EOFError | IndexError | struct.error) or _ends_early(data):
+        return Unreadable("is truncated", is_truncated=True)
+    text = text if text and text.isprintable() else type(error).__name__
+    return Unreadable(f"is damaged ({text if len(text) <= _MAX_REASON else text[:_MAX_REASON] + '...'})")
+
+
+def _ends_early(data: bytes) -> bool:
+    """Whether the file lacks what its first bytes announce; for a reason only, not to refuse it."""
+    name = format_of(data)
+    if name == "WEBP":
+        return int.from_bytes(data[4:8], "little") + 8 > len(data)
+    if name == "TIFF":
+        return int.from_bytes(data[4:8], "little" if data[:1] == b"I" else "big") >= len(data)
+    needed = {"JPEG": b"\xff\xda", "PNG": b"IDAT", "GIF": b","}.get(name, b"")
+    return needed not in data
+
+
+def orientation_of(image: Image.Image) -> int:
+    """1 to 8, as EXIF or XMP say how the image must be turned; 1 where they are damaged."""
+    if len(image.info.get("exif", b"")) > _MAX_EXIF_BYTES:
+        return 1
     try:
-        image = ImageOps.exif_transpose(image)
+        found = image.getexif().get(0x0112, 1)
+        return int(found) if found in range(1, 9) else 1
     except Exception:  # noqa: BLE001  # damaged metadata can make Pillow raise anything; the pixels are whole
-        image = image.copy()
-    if image.mode.startswith(("I", "F")):
+        return 1
+
+
+def pixels_of(image: Image.Image, background: Colour, with_alpha: bool, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """As `decode_with_pillow`, of an image that `opened` gave; raises whatever Pillow does."""
+    num_pixels = image.width * image.height
+    if num_pixels > max_pixels:
+        raise Image.DecompressionBombError
+    with _one_at_a_time if num_pixels > LARGE_PIXELS else contextlib.nullcontext():
+        return _decode(image, background, with_alpha)
+
+
+def _decode(image: Image.Image, background: Colour, with_alpha: bool) -> np.ndarray:
+    image.load()
+    orientation = orientation_of(image)
+    is_transparent = image.has_transparency_data
+    width, height = image.size
+    upright = (width, height) if orientation >= 5 else (height, width)
+    pixels = np.empty((*upright, 4 if with_alpha else 3), np.uint8)
+    num_rows = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, num_rows):
+        bottom = min(top + num_rows, height)
+        strip = image if bottom - top == height else image.crop((0, top, width, bottom))
+        if orientation > 1:
+            strip = strip.transpose(_TURNS[orientation])
+        first, last = (height - bottom, height - top) if orientation in (3, 4, 6, 7) else (top, bottom)
+        place = pixels[:, first:last] if orientation >= 5 else pixels[first:last]
+        place[:] = _strip_pixels(strip, is_transparent, background, with_alpha)
+    return pixels
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _strip_pixels(strip: Image.Image, is_transparent: bool, background: Colour, with_alpha: bool) -> np.ndarray:
+    if strip.mode.startswith(("I", "F")):
         # Pillow would clip these to 255 instead of scaling them.
-        grey = np.asarray(image, np.float64)
-        grey = np.round(np.clip(grey, 0, 65535) / 257) if image.mode.startswith("I") else np.clip(grey, 0, 255)
-        image = Image.fromarray(grey.astype(np.uint8))
-    if not image.has_transparency_data:
-        return np.asarray(image.convert("RGBA" if with_alpha else "RGB"))
-    rgba = np.asarray(image.convert("RGBA"))
-    return rgba if with_alpha else composite(rgba, background)
+        strip, is_transparent = _scaled(strip), False
+    if not is_transparent:
+        return np.asarray(strip.convert("RGBA" if with_alpha else "RGB"))
+    rgba = np.asarray(strip.convert("RGBA"))
+    return rgba if with_alpha else _composite(rgba, background)
 
 
-def composite(rgba: np.ndarray, background: Colour) -> np.ndarray:
+def _scaled(grey: Image.Image) -> Image.Image:
+    with np.errstate(invalid="ignore"):  # of values that are no number
+        values = np.nan_to_num(np.asarray(grey).astype(np.float64))
+    if grey.mode.startswith("I"):
+        return Image.fromarray(np.round(np.clip(values, 0, 65535) / 257).astype(np.uint8))
+    return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
+
+
+def _composite(rgba: np.ndarray, background: Colour) -> np.ndarray:
     """uint8 RGB: the image over an even colour."""
-    alpha = rgba[..., 3:].astype(np.float32)
-    over = rgba[..., :3] * alpha + np.array(background, np.float32) * (255.0 - alpha)
-    return np.round(over / 255.0).astype(np.uint8)
+    alpha = rgba[..., 3:].astype(np.uint16)
+    over = rgba[..., :3] * alpha + np.array(background, np.uint16) * (255 - alpha) + 128
+    return ((over + (over >> 8)) >> 8).astype(np.uint8)  # divided by 255 and rounded, without leaving 16 bits

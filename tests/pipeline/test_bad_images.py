@@ -1,24 +1,30 @@
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from model_trainer.errors import DataError
 from model_trainer.pipeline.bad_images import BadImages
+
+
+def add(collected: BadImages, path: Path) -> None:
+    collected.add(str(path), path.read_bytes)
 
 
 def bad(tmp_path: Path, count: int, num_examples: int) -> BadImages:
     collected = BadImages(max_count=2, max_share=0.1, num_examples=num_examples)
     for number in range(count):
         (tmp_path / f"{number}.jpg").write_bytes(b"")
-        collected.add(str(tmp_path / f"{number}.jpg"))
+        add(collected, tmp_path / f"{number}.jpg")
     return collected
 
 
 def test_an_image_counts_once_however_often_it_is_met(tmp_path: Path) -> None:
     collected = bad(tmp_path, 2, 100)
-    collected.add(str(tmp_path / "0.jpg"))
+    add(collected, tmp_path / "0.jpg")
     assert len(collected) == 2
     assert collected.reasons[str(tmp_path / "0.jpg")] == "is empty (0 bytes)"
 
@@ -35,5 +41,32 @@ def test_more_than_the_count_and_the_share_stop_the_run(tmp_path: Path) -> None:
 
 def test_a_file_that_is_gone_is_told_of(tmp_path: Path) -> None:
     collected = BadImages(0, 0.0, 1)
-    collected.add(str(tmp_path / "none.jpg"))
+    add(collected, tmp_path / "none.jpg")
     assert list(collected.reasons.values()) == ["is gone"]
+
+
+def test_bad_images_stand_in_a_table_those_from_before_it_was_there_too(tmp_path: Path) -> None:
+    collected = bad(tmp_path, 1, 100)
+    collected.write_to(tmp_path / "bad_images.csv")
+    (tmp_path / "a, b.jpg").write_bytes(b"text")
+    add(collected, tmp_path / "a, b.jpg")
+    add(collected, tmp_path / "a, b.jpg")
+    with open(tmp_path / "bad_images.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows == [
+        ["image", "reason"],
+        [str(tmp_path / "0.jpg"), "is empty (0 bytes)"],
+        [str(tmp_path / "a, b.jpg"), "is not an image"],
+    ]
+
+
+def test_without_bad_images_there_is_no_table(tmp_path: Path) -> None:
+    bad(tmp_path, 0, 10).write_to(tmp_path / "bad_images.csv")
+    assert not (tmp_path / "bad_images.csv").exists()
+
+
+def test_a_crop_outside_is_named_as_people_write_it(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "small.png")
+    collected = BadImages(0, 0.0, 1)
+    collected.add("small.png", (tmp_path / "small.png").read_bytes, crop=(100, 50, 20, 10))
+    assert collected.reasons == {"small.png": "does not reach its crop [100, 50, 20, 10]"}

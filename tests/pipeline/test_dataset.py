@@ -126,7 +126,7 @@ def test_validation_sees_every_image_exactly_once(examples: Examples, batch_size
     pipeline = make(examples, batch_size=batch_size, num_replicas=num_replicas)
     batches = list(pipeline.validation().as_numpy_iterator())
     seen = [image for images, _, weights in batches for image in images[weights > 0]]
-    expected = [read_image(path, SPEC) for path in examples.paths]
+    expected = [read_image(path, SPEC) for path in examples.names()]
     np.testing.assert_array_equal(seen, expected)  # and they are the bytes that predict sees
 
 

@@ -33,3 +33,21 @@ def test_numbers_need_not_begin_at_0() -> None:
 
 def test_an_empty_range_has_no_elements() -> None:
     assert elements(3, 3, set()) == []
+
+
+@pytest.mark.parametrize("raising", [set(), set(range(100)), {15, 16, 17, 31, 32, 33, 99}, set(range(10, 60))])
+def test_gaps_longer_than_a_mark_are_filled_too(raising: set[int]) -> None:
+    assert elements(7, 100, raising) == [(n, "exact" if n in raising else "fast") for n in range(7, 100)]
+
+
+def test_where_all_raise_the_first_element_does_not_wait_for_the_last() -> None:
+    tried: list[int] = []
+
+    def fast(n: tf.Tensor) -> tuple[tf.Tensor]:
+        noted = tf.numpy_function(lambda n: tried.append(n), [n], [])
+        with tf.control_dependencies([noted, tf.debugging.Assert(n < 0, ["bad"])]):
+            return (tf.identity(n),)
+
+    first = next(iter(map_with_fallback(0, 100_000, fast, lambda n: (n,))))
+    assert first[0].numpy() == 0
+    assert 0 < len(tried) < 10_000

@@ -1,0 +1,53 @@
+"""What happens by chance to training images: stateless, on uint8, the same under `tf.data` and eagerly.
+
+Declare any of these in `Run(augment=...)`: one crop first, then what changes single images, then what mixes a batch.
+"""
+
+from __future__ import annotations
+
+from model_trainer.pipeline.augment.apply import Stages, augment_image, split_augment, split_crop
+from model_trainer.pipeline.augment.augmentation import Augmentation, BatchAugmentation, Crop
+from model_trainer.pipeline.augment.colour import (
+    RandomBrightness,
+    RandomContrast,
+    RandomGrey,
+    RandomHue,
+    RandomSaturation,
+)
+from model_trainer.pipeline.augment.crops import RandomCrop, RandomResizedCrop
+from model_trainer.pipeline.augment.erasing import RandomErasing
+from model_trainer.pipeline.augment.geometry import RandomFlip, RandomRotation, RandomShear, RandomShift, RandomZoom
+from model_trainer.pipeline.augment.mixing import CutMix, MixUp
+from model_trainer.pipeline.augment.policies import RandAugment, TrivialAugment
+from model_trainer.pipeline.augment.presets import KERAS_TRAINER
+from model_trainer.pipeline.augment.quality import RandomBlur, RandomJpegQuality
+
+__all__ = [
+    "KERAS_TRAINER",
+    "Augmentation",
+    "BatchAugmentation",
+    "Crop",
+    "CutMix",
+    "MixUp",
+    "RandAugment",
+    "RandomBlur",
+    "RandomBrightness",
+    "RandomContrast",
+    "RandomCrop",
+    "RandomErasing",
+    "RandomFlip",
+    "RandomGrey",
+    "RandomHue",
+    "RandomJpegQuality",
+    "RandomResizedCrop",
+    "RandomRotation",
+    "RandomSaturation",
+    "RandomShear",
+    "RandomShift",
+    "RandomZoom",
+    "Stages",
+    "TrivialAugment",
+    "augment_image",
+    "split_augment",
+    "split_crop",
+]

@@ -1,0 +1,102 @@
+"""Crops: the part of an image that is decoded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+from pydantic import field_validator
+
+from model_trainer.errors import ConfigError
+from model_trainer.pipeline.augment.augmentation import Crop
+from model_trainer.pipeline.augment.chance import draw, draw_whole
+from model_trainer.pipeline.augment.ranges import PositiveRange, ShareRange
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+__all__ = ["RandomCrop", "RandomResizedCrop", "box_of_area"]
+
+
+@final
+class RandomResizedCrop(Crop):
+    """A part of random size and proportions, which is then resized to the target.
+
+    Fields:
+        area: least and largest share of the image's area.
+        ratio: least and largest width / height; chosen evenly on a logarithmic scale.
+
+    A part that would not fit is made smaller until it does. Source: https://arxiv.org/abs/1409.4842
+    """
+
+    area: ShareRange = (0.35, 1.0)
+    ratio: PositiveRange = (3 / 4, 4 / 3)
+
+    def box(self, height: tf.Tensor, width: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        return box_of_area(height, width, draw(seed, 4), self.area, self.ratio)
+
+
+@final
+class RandomCrop(Crop):
+    """A part of fixed size at a random place, which is then resized to the target.
+
+    Fields:
+        size: `(height, width)` in pixels of the whole image, or a share of each of its sides, above 0 and at most 1.
+            An image smaller than that gives what it has.
+        square: a share is of the shorter side, and the part a square, as of `random_crop_size` in keras-trainer.
+    """
+
+    size: tuple[int, int] | float = 0.875
+    square: bool = False
+
+    @field_validator("size")
+    @classmethod
+    def _in_pixels_or_a_share(cls, size: tuple[int, int] | float) -> tuple[int, int] | float:
+        fits = min(size) >= 1 if isinstance(size, tuple) else 0 < size <= 1
+        if not fits:
+            shown = list(size) if isinstance(size, tuple) else size
+            raise ConfigError(f"should be (height, width) in pixels, or a share above 0 and at most 1, got {shown}.")
+        return size
+
+    def box(self, height: tf.Tensor, width: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        import tensorflow as tf
+
+        if isinstance(self.size, tuple):
+            crop_height, crop_width = tf.minimum(self.size[0], height), tf.minimum(self.size[1], width)
+        elif self.square:
+            crop_height = crop_width = _share_of(tf.minimum(height, width), self.size)
+        else:
+            crop_height, crop_width = _share_of(height, self.size), _share_of(width, self.size)
+        chance = draw(seed, 2)
+        top, left = draw_whole(chance[0], height - crop_height), draw_whole(chance[1], width - crop_width)
+        return tf.stack([top, left, crop_height, crop_width])
+
+
+def box_of_area(
+    height: tf.Tensor, width: tf.Tensor, chance: tf.Tensor, area: tuple[float, float], ratio: tuple[float, float]
+) -> tf.Tensor:
+    """int32 `(4,)`: top, left, height and width of a part of random size, proportions and place.
+
+    Args:
+        height, width: int32 `()`, of the image.
+        chance: float32 `(4,)`, even draws from 0 to 1.
+        area: least and largest share of the image's area.
+        ratio: least and largest width / height; chosen evenly on a logarithmic scale.
+    """
+    import tensorflow as tf
+
+    full_height, full_width = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
+    pixels = full_height * full_width * (area[0] + chance[0] * (area[1] - area[0]))
+    log_ratio = tf.math.log(tf.constant(ratio))
+    proportions = tf.exp(log_ratio[0] + chance[1] * (log_ratio[1] - log_ratio[0]))
+    part_height, part_width = tf.sqrt(pixels / proportions), tf.sqrt(pixels * proportions)
+    shrink = tf.minimum(1.0, tf.minimum(full_height / part_height, full_width / part_width))
+    part_height = tf.clip_by_value(tf.cast(tf.round(part_height * shrink), tf.int32), 1, height)
+    part_width = tf.clip_by_value(tf.cast(tf.round(part_width * shrink), tf.int32), 1, width)
+    top, left = draw_whole(chance[2], height - part_height), draw_whole(chance[3], width - part_width)
+    return tf.stack([top, left, part_height, part_width])
+
+
+def _share_of(side: tf.Tensor, share: float) -> tf.Tensor:
+    import tensorflow as tf
+
+    return tf.maximum(1, tf.cast(tf.round(tf.cast(side, tf.float32) * share), tf.int32))

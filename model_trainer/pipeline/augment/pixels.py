@@ -1,0 +1,44 @@
+"""What all share that compute with pixel values: which channels are colours, and where rounding happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+__all__ = ["LUMINANCE", "has_colour", "on_colours", "rounded", "size_of"]
+
+# Shares of red, green and blue in grey: ITU-R 601 in 65536ths, as Pillow's mode "L". A sum of 8-bit values times these
+# has at most 24 bits, so float32 holds it exactly, in any order of summation.
+LUMINANCE = (19595 / 65536, 38470 / 65536, 7471 / 65536)
+
+
+def size_of(image: tf.Tensor) -> tuple[tf.Tensor | int, tf.Tensor | int]:
+    """`(height, width)`: numbers where they are known when the graph is built, which then has far fewer nodes."""
+    import tensorflow as tf
+
+    height, width = image.shape[:2]
+    return tf.shape(image)[0] if height is None else height, tf.shape(image)[1] if width is None else width
+
+
+def has_colour(image: tf.Tensor) -> bool:
+    """False for an image of one channel."""
+    return bool(image.shape[-1] != 1)
+
+
+def on_colours(image: tf.Tensor, change: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    """`change` of the channels that are no alpha; that one stays as it is."""
+    import tensorflow as tf
+
+    if image.shape[-1] != 4:
+        return change(image)
+    return tf.concat([change(image[..., :3]), image[..., 3:]], axis=-1)
+
+
+def rounded(pixels: tf.Tensor) -> tf.Tensor:
+    """uint8 from float32: limited to 0 to 255 and rounded, halves up. The one place where an augmentation rounds."""
+    import tensorflow as tf
+
+    return tf.cast(tf.clip_by_value(pixels, 0.0, 255.0) + 0.5, tf.uint8)

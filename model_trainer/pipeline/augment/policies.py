@@ -1,0 +1,144 @@
+"""Policies: operations drawn from one list. Only those that are drawn are computed.
+
+The list and its largest strengths are those of the papers as torchvision has them, with two differences: slanting
+leaves the image's centre in place, and at strength 0 solarizing inverts nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, final
+
+from pydantic import Field
+
+from model_trainer.pipeline.augment import matrices
+from model_trainer.pipeline.augment.augmentation import Augmentation
+from model_trainer.pipeline.augment.chance import Number, draw, draw_whole
+from model_trainer.pipeline.augment.colour import adjust_brightness, adjust_contrast, adjust_saturation
+from model_trainer.pipeline.augment.quality import adjust_sharpness
+from model_trainer.pipeline.augment.resample import FillMode, Interpolation, Resampling, resample
+from model_trainer.pipeline.augment.tone import auto_contrast, equalize, posterize, solarize
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+__all__ = ["Limits", "RandAugment", "TrivialAugment", "operations"]
+
+LARGEST_MAGNITUDE = 30  # torchvision's 31 steps, the first of which does next to nothing
+
+
+@final
+class RandAugment(Augmentation):
+    """`num_ops` operations one after the other, each drawn from 14, all of the same strength.
+
+    Fields:
+        num_ops: operations for each image.
+        magnitude: strength from 0 to 30, torchvision's scale; the paper's 0 to 10 is a third of it.
+        fill_mode, fill_value, interpolation: of rotation, shift and slant; see `RandomRotation`.
+
+    Source: https://arxiv.org/abs/1909.13719
+    """
+
+    num_ops: int = Field(2, ge=1)
+    magnitude: int = Field(9, ge=0, le=LARGEST_MAGNITUDE)
+    fill_mode: FillMode = "constant"
+    fill_value: int = Field(0, ge=0, le=255)
+    interpolation: Interpolation = "nearest"
+
+    def apply(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        import tensorflow as tf
+
+        height, width = matrices.sides(image)
+        # The paper shifts images of 331 pixels by up to 150.
+        limits = Limits(shear=0.3, shift=(150 / 331 * height, 150 / 331 * width), degrees=30.0, factor=0.9, lost_bits=4)
+        strength = tf.constant(self.magnitude / LARGEST_MAGNITUDE)
+        how = Resampling(self.fill_mode, self.fill_value, self.interpolation)
+        chance = draw(seed, self.num_ops, 2)
+        for number in range(self.num_ops):
+            image = _apply_one(image, strength, chance[number], limits, how)
+        return image
+
+
+@final
+class TrivialAugment(Augmentation):
+    """One operation, drawn from 14, of a strength drawn evenly from 31 steps, up to very strong ("wide").
+
+    Fields:
+        fill_mode, fill_value, interpolation: of rotation, shift and slant; see `RandomRotation`.
+
+    Source: https://arxiv.org/abs/2103.10158
+    """
+
+    fill_mode: FillMode = "constant"
+    fill_value: int = Field(0, ge=0, le=255)
+    interpolation: Interpolation = "nearest"
+
+    def apply(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        import tensorflow as tf
+
+        limits = Limits(shear=0.99, shift=(32.0, 32.0), degrees=135.0, factor=0.99, lost_bits=6)
+        chance = draw(seed, 3)
+        strength = tf.cast(draw_whole(chance[2], LARGEST_MAGNITUDE), tf.float32) / LARGEST_MAGNITUDE
+        how = Resampling(self.fill_mode, self.fill_value, self.interpolation)
+        return _apply_one(image, strength, chance[:2], limits, how)
+
+
+class Limits(NamedTuple):
+    """What strength 1 means.
+
+    Attributes:
+        shear: the slant's tangent.
+        shift: pixels, down and to the right.
+        degrees: of rotation.
+        factor: brightness, contrast, saturation and sharpness are multiplied by 1 - factor to 1 + factor.
+        lost_bits: of each 8-bit value.
+    """
+
+    shear: float
+    shift: tuple[Number, Number]
+    degrees: float
+    factor: float
+    lost_bits: int
+
+
+def operations(
+    image: tf.Tensor, strength: tf.Tensor, sign: tf.Tensor, limits: Limits, how: Resampling
+) -> list[Callable[[], tf.Tensor]]:
+    """The 14 operations on `image`; nothing is computed before one is called.
+
+    Args:
+        strength: float32 `()`, 0 to 1.
+        sign: float32 `()`, 1 or -1: which way, where there are two.
+    """
+    import tensorflow as tf
+
+    signed = sign * strength
+
+    def move(matrix: Callable[[Number, Number], tf.Tensor]) -> Callable[[], tf.Tensor]:
+        return lambda: resample(image, matrix(*matrices.sides(image)), how)
+
+    return [
+        lambda: image,
+        move(lambda height, width: matrices.shear(signed * limits.shear, 0.0, height, width)),
+        move(lambda height, width: matrices.shear(0.0, signed * limits.shear, height, width)),
+        move(lambda height, width: matrices.shift(signed * limits.shift[0], 0.0)),
+        move(lambda height, width: matrices.shift(0.0, signed * limits.shift[1])),
+        move(lambda height, width: matrices.rotation(signed * limits.degrees, height, width)),
+        lambda: adjust_brightness(image, 1 + signed * limits.factor),
+        lambda: adjust_contrast(image, 1 + signed * limits.factor),
+        lambda: adjust_saturation(image, 1 + signed * limits.factor),
+        lambda: adjust_sharpness(image, 1 + signed * limits.factor),
+        lambda: posterize(image, tf.cast(tf.round(strength * limits.lost_bits), tf.uint8)),
+        lambda: solarize(image, tf.cast(tf.round(256 * (1 - strength)), tf.int32)),
+        lambda: auto_contrast(image),
+        lambda: equalize(image),
+    ]
+
+
+def _apply_one(image: tf.Tensor, strength: tf.Tensor, chance: tf.Tensor, limits: Limits, how: Resampling) -> tf.Tensor:
+    """One of the operations, by `chance`, float32 `(2,)`: which, and which way."""
+    import tensorflow as tf
+
+    choices = operations(image, strength, tf.where(chance[1] < 0.5, 1.0, -1.0), limits, how)
+    changed = tf.switch_case(draw_whole(chance[0], len(choices) - 1), choices)
+    return tf.ensure_shape(changed, image.shape)

@@ -1,0 +1,136 @@
+"""Changes of quality: blur and sharpness, and what JPEG loses. Alpha stays as it is."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, final
+
+from pydantic import field_validator
+
+from model_trainer.errors import ConfigError
+from model_trainer.pipeline.augment.augmentation import Augmentation
+from model_trainer.pipeline.augment.chance import Number, Probability, between, draw, draw_whole, sometimes
+from model_trainer.pipeline.augment.pixels import on_colours, rounded, size_of
+from model_trainer.pipeline.augment.ranges import PositiveRange
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+__all__ = ["RandomBlur", "RandomJpegQuality", "adjust_sharpness", "blur", "compress_as_jpeg"]
+
+
+@final
+class RandomBlur(Augmentation):
+    """Weighs each pixel with its neighbours by a Gaussian; computed in float32 and rounded once, halves up.
+
+    Fields:
+        sigma: least and largest standard deviation, in pixels.
+        probability: share of the images that it happens to.
+    """
+
+    sigma: PositiveRange = (0.1, 2.0)
+    probability: Probability = 0.5
+
+    def apply(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        chance = draw(seed, 2)
+        radius = math.ceil(3 * self.sigma[1])
+        return sometimes(
+            self.probability, chance[0], image, lambda image: blur(image, between(chance[1], *self.sigma), radius)
+        )
+
+
+@final
+class RandomJpegQuality(Augmentation):
+    """Stores the image as JPEG and reads it again.
+
+    Fields:
+        quality: least and largest quality, whole numbers from 1 to 100 as in Pillow; 100 still loses a little.
+        probability: share of the images that it happens to.
+    """
+
+    quality: tuple[int, int] = (50, 100)
+    probability: Probability = 0.5
+
+    @field_validator("quality")
+    @classmethod
+    def _from_least_to_largest(cls, quality: tuple[int, int]) -> tuple[int, int]:
+        if not 1 <= quality[0] <= quality[1] <= 100:
+            raise ConfigError(f"should be two whole numbers from 1 to 100, the smaller first, got {list(quality)}.")
+        return quality
+
+    def apply(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        chance, (least, largest) = draw(seed, 2), self.quality
+        return sometimes(
+            self.probability,
+            chance[0],
+            image,
+            lambda image: compress_as_jpeg(image, least + draw_whole(chance[1], largest - least)),
+        )
+
+
+def blur(image: tf.Tensor, sigma: Number, radius: int) -> tf.Tensor:
+    """The mean of a pixel's neighbourhood by Gaussian weights; at an edge, of those pixels that there are.
+
+    Args:
+        sigma: standard deviation in pixels, above 0.
+        radius: of the neighbourhood, in pixels; 3 times `sigma` leaves out 0.3 % of the weight.
+    """
+    import tensorflow as tf
+
+    distance = tf.range(-radius, radius + 1, dtype=tf.float32)
+    weights = tf.exp(-tf.square(distance / sigma) / 2)
+    height, width = size_of(image)
+    down = _smoothed(tf.ones((1, height, 1, 1)), weights[:, None])
+    right = _smoothed(tf.ones((1, 1, width, 1)), weights[None, :])
+
+    def change(colours: tf.Tensor) -> tf.Tensor:
+        pixels = tf.cast(colours, tf.float32)[None]
+        return rounded((_smoothed(_smoothed(pixels, weights[:, None]), weights[None, :]) / (down * right))[0])
+
+    return on_colours(image, change)
+
+
+def compress_as_jpeg(image: tf.Tensor, quality: tf.Tensor | int) -> tf.Tensor:
+    """What a JPEG file of `quality`, 1 to 100, keeps of the image."""
+    import tensorflow as tf
+
+    def change(colours: tf.Tensor) -> tf.Tensor:
+        data = tf.raw_ops.EncodeJpegVariableQuality(images=colours, quality=quality)
+        kept = tf.image.decode_jpeg(data, channels=colours.shape[-1], dct_method="INTEGER_ACCURATE")
+        return tf.ensure_shape(kept, colours.shape)
+
+    return on_colours(image, change)
+
+
+def adjust_sharpness(image: tf.Tensor, factor: Number) -> tf.Tensor:
+    """A slightly smoothed image and `factor`, at least 0, times the distance from it, as Pillow's `Sharpness`.
+
+    The outermost pixels stay as they are.
+    """
+    import tensorflow as tf
+
+    weights = tf.constant([[1 / 13, 1 / 13, 1 / 13], [1 / 13, 5 / 13, 1 / 13], [1 / 13, 1 / 13, 1 / 13]])
+    height, width = size_of(image)
+    inside = tf.reshape(_is_inside(height), (-1, 1, 1)) * tf.reshape(_is_inside(width), (1, -1, 1))
+
+    def change(colours: tf.Tensor) -> tf.Tensor:
+        pixels = tf.cast(colours, tf.float32)
+        return rounded(pixels + (_smoothed(pixels[None], weights)[0] - pixels) * inside * (1 - factor))
+
+    return on_colours(image, change)
+
+
+def _smoothed(pixels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """float32 `(1, height, width, channels)`: sums weighted by `(rows, columns)`; outside there is 0."""
+    import tensorflow as tf
+
+    kernel = tf.tile(weights[:, :, None, None], (1, 1, pixels.shape[-1], 1))
+    return tf.nn.depthwise_conv2d(pixels, kernel, [1, 1, 1, 1], "SAME")
+
+
+def _is_inside(length: tf.Tensor | int) -> tf.Tensor:
+    """float32 `(length,)`: 1, and 0 at both ends."""
+    import tensorflow as tf
+
+    place = tf.range(length)
+    return tf.cast((place > 0) & (place < length - 1), tf.float32)

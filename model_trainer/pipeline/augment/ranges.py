@@ -1,0 +1,28 @@
+"""Declared pairs: the least and the largest of something that is drawn."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from model_trainer.errors import ConfigError
+
+__all__ = ["PositiveRange", "ShareRange"]
+
+
+def _from_least_to_largest(limits: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < limits[0] <= limits[1] < math.inf:
+        raise ConfigError(f"should be two numbers above 0, the smaller first, got {list(limits)}.")
+    return limits
+
+
+def _shares(limits: tuple[float, float]) -> tuple[float, float]:
+    if limits[1] > 1:
+        raise ConfigError(f"should be shares of the image, at most 1, got {list(limits)}.")
+    return limits
+
+
+PositiveRange = Annotated[tuple[float, float], AfterValidator(_from_least_to_largest)]
+ShareRange = Annotated[PositiveRange, AfterValidator(_shares)]

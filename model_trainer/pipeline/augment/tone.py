@@ -1,0 +1,70 @@
+"""Changes of tone that the policies use; exact as Pillow's `ImageOps` are. Alpha stays as it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from model_trainer.pipeline.augment.pixels import on_colours, rounded
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+__all__ = ["auto_contrast", "equalize", "posterize", "solarize"]
+
+
+def posterize(image: tf.Tensor, lost_bits: tf.Tensor) -> tf.Tensor:
+    """Clears the lowest `lost_bits`, uint8 0 to 7, of each value."""
+    import tensorflow as tf
+
+    kept = tf.bitwise.left_shift(tf.constant(255, tf.uint8), lost_bits)
+    return on_colours(image, lambda colours: tf.bitwise.bitwise_and(colours, kept))
+
+
+def solarize(image: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:
+    """Inverts the values from `threshold`, int32 0 to 256, on."""
+    import tensorflow as tf
+
+    least = tf.cast(tf.minimum(threshold, 255), tf.uint8)
+    inverting = tf.where(threshold < 256, tf.constant(255, tf.uint8), tf.constant(0, tf.uint8))
+    return on_colours(  # all in uint8: tf.where on whole images takes several times as long
+        image,
+        lambda colours: tf.bitwise.bitwise_xor(colours, tf.cast(colours >= least, tf.uint8) * inverting),
+    )
+
+
+def auto_contrast(image: tf.Tensor) -> tf.Tensor:
+    """Stretches each channel evenly to 0 to 255; a flat channel stays. Rounds halves up."""
+    import tensorflow as tf
+
+    def change(colours: tf.Tensor) -> tf.Tensor:
+        pixels = tf.cast(colours, tf.float32)
+        # One axis after the other is far faster than both at once.
+        low = tf.reduce_min(tf.reduce_min(pixels, axis=0), axis=0)
+        high = tf.reduce_max(tf.reduce_max(pixels, axis=0), axis=0)
+        is_flat = low == high
+        scale = tf.where(is_flat, 1.0, 255 / tf.where(is_flat, 1.0, high - low))
+        return rounded((pixels - tf.where(is_flat, 0.0, low)) * scale)
+
+    return on_colours(image, change)
+
+
+def equalize(image: tf.Tensor) -> tf.Tensor:
+    """Spreads each channel's values so that all become about equally frequent, in whole numbers as Pillow does."""
+    import tensorflow as tf
+
+    def change(colours: tf.Tensor) -> tf.Tensor:
+        channels = colours.shape[-1]
+        bins = tf.cast(colours, tf.int32) + 256 * tf.range(channels)
+        counts = tf.raw_ops.DenseBincount(
+            input=tf.reshape(bins, [-1]), size=256 * channels, weights=tf.constant([], tf.int32)
+        )
+        counts = tf.reshape(counts, (channels, 256))
+        # The highest value's count is left out: everything below it is spread over 255 steps.
+        highest = tf.reduce_max(tf.where(counts > 0, tf.range(256), 0), axis=1, keepdims=True)
+        step = (tf.reduce_sum(counts, axis=1, keepdims=True) - tf.gather(counts, highest, axis=1, batch_dims=1)) // 255
+        below = tf.cumsum(counts, axis=1, exclusive=True)
+        spread = tf.minimum((below + step // 2) // tf.maximum(step, 1), 255)
+        table = tf.cast(tf.where(step == 0, tf.range(256), spread), tf.uint8)
+        return tf.gather(tf.reshape(table, [-1]), bins)
+
+    return on_colours(image, change)

@@ -1,0 +1,122 @@
+"""What holds for every augmentation; one that is added later is tested here without a word."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from model_trainer.pipeline.augment import (
+    Augmentation,
+    BatchAugmentation,
+    Crop,
+    CutMix,
+    MixUp,
+    RandAugment,
+    RandomBlur,
+    RandomBrightness,
+    RandomContrast,
+    RandomCrop,
+    RandomErasing,
+    RandomFlip,
+    RandomGrey,
+    RandomHue,
+    RandomJpegQuality,
+    RandomResizedCrop,
+    RandomRotation,
+    RandomSaturation,
+    RandomShear,
+    RandomShift,
+    RandomZoom,
+    TrivialAugment,
+)
+
+KINDS = sorted(Augmentation.kinds().values(), key=lambda kind: kind.__name__)
+RANDOM = np.random.default_rng(0)
+SEEDS = [[5, number] for number in range(12)]
+NOTHING = (
+    CutMix(probability=0),
+    MixUp(probability=0),
+    RandomBlur(probability=0),
+    RandomBrightness(factor=0),
+    RandomContrast(factor=0),
+    RandomCrop(size=1.0),
+    RandomErasing(probability=0),
+    RandomFlip(horizontal=False),
+    RandomGrey(probability=0),
+    RandomHue(factor=0),
+    RandomJpegQuality(probability=0),
+    RandomResizedCrop(area=(1, 1), ratio=(1, 1)),
+    RandomRotation(degrees=0),
+    RandomSaturation(factor=0),
+    RandomShear(horizontal=0, vertical=0),
+    RandomShift(horizontal=0, vertical=0),
+    RandomZoom(factor=0),
+)
+
+
+def draw_image(height: int = 12, width: int = 12, channels: int = 3) -> np.ndarray:
+    return RANDOM.integers(0, 256, (height, width, channels)).astype(np.uint8)
+
+
+def happening_often(kind: type[Augmentation]) -> Augmentation:
+    """With every second image changed, so that a few seeds show both."""
+    return kind().changed("probability", 0.5) if "probability" in kind.model_fields else kind()
+
+
+def applied(augmentation: Augmentation, image: np.ndarray | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """The changed image; of a batch of the image, its mirror image and a turned one, all three."""
+    image = tf.convert_to_tensor(image)
+    if not isinstance(augmentation, BatchAugmentation):
+        return augmentation.apply(image, seed)
+    images = tf.stack([image, image[:, ::-1], image[::-1]])
+    return augmentation.apply_to_batch(images, tf.eye(3), tf.ones(3), seed)[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_does_the_same_eagerly_and_in_tf_data(kind: type[Augmentation]) -> None:
+    augmentation, image = happening_often(kind), draw_image(24, 20)
+
+    def change(seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        of_unknown_size = tf.compat.v1.placeholder_with_default(image, (None, None, 3))
+        return applied(augmentation, image, seed), applied(augmentation, of_unknown_size, seed)
+
+    dataset = tf.data.Dataset.from_tensor_slices(SEEDS[:4]).map(change)
+    for seed, inside in zip(SEEDS[:4], dataset.as_numpy_iterator(), strict=True):
+        for result in inside:
+            np.testing.assert_array_equal(applied(augmentation, image, tf.constant(seed)), result)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_another_seed_does_something_else(kind: type[Augmentation]) -> None:
+    augmentation, image = happening_often(kind), draw_image()
+    first = applied(augmentation, image, tf.constant(SEEDS[0]))
+    assert any(not np.array_equal(first, applied(augmentation, image, tf.constant(seed))) for seed in SEEDS[1:])
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("shape", [(1, 1), (2, 9)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_size_and_channels_stay(kind: type[Augmentation], shape: tuple[int, int], channels: int) -> None:
+    image = draw_image(*shape, channels)
+    for seed in SEEDS[:3]:
+        result = applied(happening_often(kind), image, tf.constant(seed))
+        assert result.dtype == tf.uint8
+        if not issubclass(kind, Crop):
+            assert result.shape[-3:] == image.shape
+
+
+@pytest.mark.parametrize("augmentation", NOTHING, ids=lambda one: type(one).__name__)
+def test_without_strength_nothing_changes(augmentation: Augmentation) -> None:
+    image = draw_image()
+    result = applied(augmentation, image, tf.constant([1, 2]))
+    np.testing.assert_array_equal(result[0] if result.shape.rank == 4 else result, image)
+
+
+def test_every_kind_but_the_policies_can_do_nothing() -> None:
+    assert {type(one) for one in NOTHING} | {RandAugment, TrivialAugment} == set(KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_survives_json(kind: type[Augmentation]) -> None:
+    assert kind.from_dict(kind().to_dict()) == kind()

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.stats
+import tensorflow as tf
+
+from model_trainer.errors import ConfigError
+from model_trainer.pipeline.augment import BatchAugmentation, CutMix, MixUp
+
+RANDOM = np.random.default_rng(0)
+SEED = tf.constant([1, 2])
+BOTH = [MixUp(alpha=1.0), CutMix(alpha=1.0)]
+
+
+def draw_images(count: int, size: int = 10) -> np.ndarray:
+    return RANDOM.integers(0, 256, (count, size, size, 3)).astype(np.uint8)
+
+
+def mixed(
+    mixing: BatchAugmentation, images: np.ndarray, weights: np.ndarray | None = None, seed: tf.Tensor = SEED
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images, and targets of which number (i, j) is the share of image j in image i."""
+    count = len(images)
+    weights = np.ones(count, np.float32) if weights is None else weights
+    result, targets = mixing.apply_to_batch(tf.constant(images), tf.eye(count), tf.constant(weights), seed)
+    return result.numpy(), targets.numpy()
+
+
+def kept_shares(mixing: BatchAugmentation, count: int) -> np.ndarray:
+    return np.diag(mixed(mixing, draw_images(count, 4))[1])
+
+
+def test_mix_up_blends_images_and_targets_by_the_same_share() -> None:
+    images = draw_images(6)
+    result, shares = mixed(MixUp(alpha=1.0), images)
+    expected = np.einsum("ij,jhwc->ihwc", shares.astype(np.float64), images)
+    assert np.abs(result - expected).max() <= 0.501
+
+
+@pytest.mark.parametrize("mixing", BOTH)
+def test_the_partner_is_as_far_from_the_end_as_the_image_from_the_start(mixing: BatchAugmentation) -> None:
+    shares = mixed(mixing, draw_images(6))[1]
+    np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-6)
+    assert (shares[~np.eye(6, dtype=bool) & ~np.eye(6, dtype=bool)[::-1]] == 0).all()
+    assert (np.diag(shares) < 1).all()
+
+
+@pytest.mark.parametrize("mixing", BOTH)
+def test_the_middle_of_an_odd_batch_stays(mixing: BatchAugmentation) -> None:
+    images = draw_images(5)
+    result, shares = mixed(mixing, images)
+    assert [np.array_equal(image, own) for image, own in zip(result, images, strict=True)] == [0, 0, 1, 0, 0]
+    np.testing.assert_array_equal(shares[2], np.eye(5)[2])
+
+
+@pytest.mark.parametrize("mixing", BOTH)
+def test_an_image_without_weight_and_its_partner_stay(mixing: BatchAugmentation) -> None:
+    images = draw_images(6)
+    result, shares = mixed(mixing, images, np.array([1, 0, 1, 1, 1, 2], np.float32))
+    assert [np.array_equal(image, own) for image, own in zip(result, images, strict=True)] == [0, 1, 0, 0, 1, 0]
+    np.testing.assert_array_equal(shares[[1, 4]], np.eye(6)[[1, 4]])
+
+
+@pytest.mark.parametrize("mixing", BOTH)
+def test_unknown_targets_reach_only_those_images_that_are_mixed_with_them(mixing: BatchAugmentation) -> None:
+    targets = np.ones((4, 1), np.float32)
+    targets[:2] = np.nan
+    weights = np.array([1, 1, 0, 1], np.float32)
+    _, blended = mixing.apply_to_batch(tf.constant(draw_images(4)), tf.constant(targets), tf.constant(weights), SEED)
+    np.testing.assert_array_equal(blended, [[np.nan], [np.nan], [1], [np.nan]])
+
+
+@pytest.mark.parametrize("alpha", [0.01, 0.2, 1.0, 5.0])
+def test_shares_follow_the_beta_distribution(alpha: float) -> None:
+    shares = kept_shares(MixUp(alpha=alpha), 4000).astype(np.float64)
+    assert np.isfinite(shares).all()
+    # float32 has no numbers between 1 - 6e-8 and 1, where a small alpha puts many.
+    for limit in (0.001, 0.3, 0.5, 0.9, 0.999):
+        assert (shares < limit).mean() == pytest.approx(scipy.stats.beta(alpha, alpha).cdf(limit), abs=0.025)
+
+
+def test_cut_mix_pastes_the_partners_rectangle_and_blends_targets_by_its_true_share() -> None:
+    images = draw_images(40, 16)
+    result, shares = mixed(CutMix(alpha=1.0), images)
+    is_pasted = (result != images).any(axis=-1)
+    np.testing.assert_array_equal(result[is_pasted], images[::-1][is_pasted])
+    np.testing.assert_allclose(1 - np.diag(shares), is_pasted.mean(axis=(1, 2)), atol=1e-6)
+    for pasted in is_pasted:
+        assert pasted.sum() == pasted.any(axis=0).sum() * pasted.any(axis=1).sum()
+    assert is_pasted.any(axis=0).all()
+
+
+def test_cut_mix_rectangles_are_about_as_large_as_drawn() -> None:
+    # Half of the even shares would remain if no rectangle reached beyond the image.
+    assert 0.5 < kept_shares(CutMix(alpha=1.0), 2000).mean() < 0.75
+
+
+@pytest.mark.parametrize("mixing", [MixUp(probability=0.3), CutMix(probability=0.3)])
+def test_a_share_of_the_images_is_mixed(mixing: BatchAugmentation) -> None:
+    images = draw_images(600, 8)
+    result, _ = mixed(mixing, images)
+    assert 0.15 < (result != images).any(axis=(1, 2, 3)).mean() < 0.35
+
+
+@pytest.mark.parametrize("mixing", BOTH)
+def test_batches_of_no_image_and_of_one_stay(mixing: BatchAugmentation) -> None:
+    for count in (0, 1):
+        images = draw_images(count)
+        result, shares = mixed(mixing, images)
+        np.testing.assert_array_equal(result, images)
+        np.testing.assert_array_equal(shares, np.eye(count))
+
+
+@pytest.mark.parametrize("mixing", BOTH)
+def test_a_single_image_cannot_be_mixed(mixing: BatchAugmentation) -> None:
+    with pytest.raises(ConfigError, match="mixes the images of a batch; it cannot change a single one"):
+        mixing.apply(tf.constant(draw_images(1)[0]), SEED)

@@ -1,0 +1,133 @@
+"""Crops, tags, mixed images and other stores than files, on their way into batches."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model_trainer import CutMix, Equiprobable, MixUp, ModelSpec, RandomResizedCrop
+from model_trainer.pipeline.bad_images import BadImages
+from model_trainer.pipeline.dataset import Pipeline
+from model_trainer.sources.examples import Examples
+from model_trainer.sources.images import ByteRanges
+from model_trainer.sources.label_rows import LabelRows
+
+SPEC = ModelSpec(target_size=[8, 8, 3], resize="squash")
+CLASSES = ("cat", "dog", "eel")
+RANDOM = np.random.default_rng(0)
+
+
+def picture(height: int = 24, width: int = 32) -> np.ndarray:
+    return RANDOM.integers(0, 256, (height, width, 3), np.uint8)
+
+
+def pipeline(examples: Examples, **options: object) -> Pipeline:
+    bad_images = BadImages(10, 0.01, len(examples))
+    return Pipeline(**{"examples": examples, "spec": SPEC, "batch_size": 4, "bad_images": bad_images, **options})
+
+
+def batches(of: Pipeline, epochs: int = 0) -> list[tuple[np.ndarray, ...]]:
+    return list((of.training(epochs) if epochs else of.validation()).as_numpy_iterator())
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp"])  # the fast path and Pillow's
+def test_the_crop_of_an_example_is_what_the_model_sees(tmp_path: Path, suffix: str) -> None:
+    pixels = picture()
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(pixels).save(path)
+    crops = np.array([[3, 5, 8, 8], [0, 0, 0, 0], [20, 28, 100, 100], [30, 0, 5, 5]], np.int32)
+    examples = Examples.of_files([str(path)] * 4, np.zeros(4), CLASSES, "crops", crops=crops)
+    of = pipeline(examples)
+    ((images, _, weights),) = batches(of)
+    np.testing.assert_array_equal(images[0], pixels[3:11, 5:13])
+    corner = Image.fromarray(pixels[20:24, 28:32]).resize((8, 8), Image.Resampling.BILINEAR)
+    assert np.abs(images[2].astype(int) - np.asarray(corner)).max() <= 1  # what lies inside
+    assert weights.tolist() == [1, 1, 1, 0]
+    assert of.bad_images.reasons == {str(path): "does not reach its crop [0, 30, 5, 5]"}
+
+
+def test_a_random_crop_stays_inside_the_crop_of_the_example(tmp_path: Path) -> None:
+    pixels = np.zeros((40, 40, 3), np.uint8)
+    pixels[10:20, 20:36] = 200
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    crops = np.array([[10, 20, 10, 16]] * 8, np.int32)
+    examples = Examples.of_files([str(tmp_path / "a.png")] * 8, np.zeros(8), CLASSES, "crops", crops=crops)
+    for images, _, _ in batches(pipeline(examples, augment=(RandomResizedCrop(area=(0.1, 0.5)),)), epochs=2):
+        assert (images == 200).all()
+
+
+def test_tags_come_as_rows_with_nan_for_unknown(tmp_path: Path) -> None:
+    Image.fromarray(picture()).save(tmp_path / "a.png")
+    table = np.array([[1, 0, 0], [0, 0, 0], [1, np.nan, 1], [0, 0.25, 0], [0, 0, 1]], np.float32)
+    examples = Examples.of_files([str(tmp_path / "a.png")] * 5, LabelRows.of_dense(table), CLASSES, "tags")
+    found = np.concatenate([labels for _, labels, _ in batches(pipeline(examples))])
+    np.testing.assert_array_equal(found, table)
+
+
+def test_images_of_a_larger_file_are_those_of_single_files(tmp_path: Path) -> None:
+    encoded, paths = [], []
+    for number, suffix in enumerate(["png", "jpeg", "gif", "png"]):
+        stream = io.BytesIO()
+        Image.fromarray(picture()).save(stream, suffix)
+        encoded.append(stream.getvalue() if number != 3 else b"damaged")
+        paths.append(tmp_path / f"{number}.{suffix}")
+        paths[-1].write_bytes(encoded[-1])
+    (tmp_path / "all.bin").write_bytes(b"".join(encoded))
+    sizes = np.array([len(each) for each in encoded])
+    ranges = ByteRanges([str(tmp_path / "all.bin")], np.zeros(4, np.int32), np.cumsum(sizes) - sizes, sizes)
+    of_ranges = pipeline(Examples.of_images(ranges, np.arange(4) % 3, CLASSES, "all.bin"))
+    of_files = pipeline(Examples.of_files(map(str, paths), np.arange(4) % 3, CLASSES, "files"))
+    for (got, labels, weights), (want, _, _) in zip(batches(of_ranges), batches(of_files), strict=True):
+        np.testing.assert_array_equal(got, want)
+        assert labels.tolist() == [0, 1, 2, 0]
+        assert weights.tolist() == [1, 1, 1, 0]
+    assert of_ranges.bad_images.reasons == {f"{tmp_path}/all.bin#3": "is not an image"}
+
+
+@pytest.fixture
+def even(tmp_path: Path) -> Examples:
+    """Ten even images whose colour tells their label."""
+    for label in range(3):
+        Image.new("RGB", (8, 8), (label * 100,) * 3).save(tmp_path / f"{label}.png")
+    labels = np.arange(10) % 3
+    return Examples.of_files([str(tmp_path / f"{label}.png") for label in labels], labels, CLASSES, "even")
+
+
+def test_mixed_images_have_the_labels_of_both_by_their_share(even: Examples) -> None:
+    mixed = 0
+    for images, labels, _ in batches(pipeline(even, augment=(MixUp(alpha=1.0),)), epochs=2):
+        np.testing.assert_allclose(images[:, 0, 0, 0], labels @ [0, 100, 200], atol=0.51)
+        np.testing.assert_allclose(labels.sum(axis=1), 1, rtol=1e-6)
+        mixed += ((labels > 0.01) & (labels < 0.99)).any()
+    assert mixed
+
+
+@pytest.mark.parametrize("augment", [MixUp(alpha=1.0), CutMix(alpha=1.0)])
+def test_mixing_is_the_same_however_many_replicas_share_a_batch(even: Examples, augment: object) -> None:
+    alone = batches(pipeline(even, augment=(augment,)), epochs=1)
+    shared = batches(pipeline(even, augment=(augment,), num_replicas=3), epochs=1)
+    for step, batch in enumerate(alone):
+        parts = shared[3 * step : 3 * step + 3]
+        count = len(batch[0])
+        for column, whole in enumerate(batch):
+            np.testing.assert_array_equal(np.concatenate([part[column] for part in parts])[:count], whole)
+
+
+def test_a_run_that_begins_later_mixes_what_the_whole_run_mixed_there(even: Examples) -> None:
+    of = pipeline(even, augment=(MixUp(alpha=1.0),))
+    whole = list(of.training(2).as_numpy_iterator())
+    later = list(of.training(2, first_step=2).as_numpy_iterator())
+    for got, want in zip(later, whole[2:], strict=True):
+        np.testing.assert_array_equal(got[0], want[0])
+
+
+def test_sampling_decides_what_an_epoch_shows(tmp_path: Path) -> None:
+    Image.fromarray(picture()).save(tmp_path / "a.png")
+    labels = np.repeat([0, 1, 2], [20, 2, 2])
+    examples = Examples.of_files([str(tmp_path / "a.png")] * 24, labels, CLASSES, "uneven")
+    seen = np.concatenate([of for _, of, _ in batches(pipeline(examples, sampling=Equiprobable()), epochs=1)])
+    assert np.bincount(seen).tolist() == [8, 8, 8]

@@ -1,0 +1,107 @@
+"""What comes after Pillow's decoding: strips, turns, transparency, greys of many bits."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from model_trainer.pipeline import pillow
+from model_trainer.pipeline.pillow import decode_with_pillow, why_unreadable
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (23, 31, 4), np.uint8)
+RGBA = Image.fromarray(PIXELS)
+COLOUR = (10, 200, 90)
+
+
+def encoded(image: Image.Image, format: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+@pytest.fixture(params=[2**20, 100], ids=["whole", "in strips"])
+def _strips(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pillow, "_STRIP_PIXELS", request.param)
+
+
+FILES = {
+    "rgb": (RGBA.convert("RGB"), "BMP", {}),
+    "grey": (RGBA.convert("L"), "PNG", {}),
+    "two colours": (RGBA.convert("1"), "PNG", {}),
+    "cmyk": (RGBA.convert("CMYK"), "JPEG", {}),
+    "palette": (RGBA.convert("RGB").quantize(16), "GIF", {}),
+    "palette with alpha": (RGBA.convert("RGB").quantize(16), "PNG", {"transparency": 3}),
+    "alpha": (RGBA, "WEBP", {"lossless": True, "exact": True}),
+    "grey with alpha": (RGBA.convert("LA"), "PNG", {}),
+    "tiff": (RGBA.convert("RGB"), "TIFF", {"compression": "tiff_lzw"}),
+}
+
+
+@pytest.mark.usefixtures("_strips")
+@pytest.mark.parametrize("name", FILES)
+def test_pixels_are_those_of_pillow(name: str) -> None:
+    image, format, options = FILES[name]
+    data = encoded(image, format, **options)
+    expected = Image.open(io.BytesIO(data)).convert("RGBA")
+    np.testing.assert_array_equal(decode_with_pillow(data, COLOUR, with_alpha=True), np.asarray(expected))
+    over = Image.alpha_composite(Image.new("RGBA", expected.size, (*COLOUR, 255)), expected).convert("RGB")
+    found = decode_with_pillow(data, COLOUR, with_alpha=False)
+    np.testing.assert_allclose(found.astype(int), np.asarray(over).astype(int), atol=1)
+
+
+def test_transparency_is_rounded_to_the_nearest() -> None:
+    data = encoded(RGBA, "PNG")
+    share = PIXELS[..., 3:] / 255.0
+    expected = np.round(PIXELS[..., :3] * share + np.array(COLOUR) * (1 - share))
+    np.testing.assert_array_equal(decode_with_pillow(data, COLOUR, with_alpha=False), expected)
+
+
+@pytest.mark.usefixtures("_strips")
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_image_stands_upright(orientation: int, format: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(RGBA.convert("RGB"), format, exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    np.testing.assert_array_equal(decode_with_pillow(data, COLOUR, with_alpha=False), expected)
+
+
+@pytest.mark.usefixtures("_strips")
+def test_greys_of_16_bits_are_scaled() -> None:
+    deep = np.random.default_rng(0).integers(0, 65536, (23, 31)).astype(np.uint16)
+    found = decode_with_pillow(encoded(Image.fromarray(deep), "TIFF"), COLOUR, with_alpha=False)
+    np.testing.assert_array_equal(found, np.repeat(np.round(deep / 257.0)[..., None], 3, axis=-1))
+
+
+def test_greys_that_are_no_numbers_are_black_or_white() -> None:
+    floats = np.array([[np.nan, np.inf, -np.inf, 7.0, -1.0, 300.0]], np.float32)
+    found = decode_with_pillow(encoded(Image.fromarray(floats), "TIFF"), COLOUR, with_alpha=False)
+    assert found[0, :, 0].tolist() == [0, 255, 0, 7, 0, 255]
+
+
+def test_huge_metadata_does_not_turn_an_image() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x010E] = "x" * 2**23
+    data = encoded(RGBA.convert("RGB"), "WEBP", exif=exif, lossless=True)
+    assert decode_with_pillow(data, COLOUR, with_alpha=False).shape == (23, 31, 3)
+
+
+def test_whatever_pillow_raises_becomes_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    for error, reason in {
+        ValueError("two\nlines " + "x" * 500): "is damaged (two lines " + "x" * 110 + "...)",
+        RecursionError(): "is damaged (RecursionError)",
+        OSError("\x00\x1b[31m"): "is damaged (OSError)",
+        MemoryError(): "needs more memory than there is",
+        IndexError("index out of range"): "is truncated",
+    }.items():
+
+        def fail(image: Image.Image, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", fail)
+        assert why_unreadable(encoded(RGBA, "PNG")) == reason
