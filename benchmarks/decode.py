@@ -60,10 +60,10 @@ def ours(paths: list[str], crop: RandomResizedCrop | None) -> tf.data.Dataset:
     files = tf.constant(paths)
 
     def fast(number: tf.Tensor) -> tuple[tf.Tensor]:
-        return (fast_image(files[number], SPEC, crop=crop, seed=seed_of(number)),)
+        return (fast_image(tf.io.read_file(files[number]), SPEC, crop=crop, seed=seed_of(number)),)
 
     def exact(number: tf.Tensor) -> tuple[tf.Tensor]:
-        return (exact_image(files[number], SPEC, crop=crop, seed=seed_of(number))[0],)
+        return (exact_image(tf.io.read_file(files[number]), SPEC, crop=crop, seed=seed_of(number))[0],)
 
     images = map_with_fallback(0, NUM_FILES, fast, exact).map(lambda image: image)
     return images.batch(BATCH_SIZE).prefetch(tf.data.AUTOTUNE)

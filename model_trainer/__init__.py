@@ -30,13 +30,49 @@ _HOMES = {
     ],
     "specs": ["ModelSpec"],
     "sources.image_folder": ["ImageFolder"],
-    "pipeline.augment": ["RandomFlip", "RandomResizedCrop"],
+    "sources.manifest": ["Manifest"],
+    "sources.recordio": ["MxnetList", "RecordIO", "write_recordio"],
+    "sources.tfds": ["Tfds"],
+    "sources.tfrecords": ["Features", "TFRecords"],
+    "pipeline.augment": [
+        "CutMix",
+        "KERAS_TRAINER",
+        "MixUp",
+        "RandAugment",
+        "RandomBlur",
+        "RandomBrightness",
+        "RandomContrast",
+        "RandomCrop",
+        "RandomErasing",
+        "RandomFlip",
+        "RandomGrey",
+        "RandomHue",
+        "RandomJpegQuality",
+        "RandomResizedCrop",
+        "RandomRotation",
+        "RandomSaturation",
+        "RandomShear",
+        "RandomShift",
+        "RandomZoom",
+        "TrivialAugment",
+    ],
     "pipeline.image": ["load_image"],
+    "pipeline.sampling": ["EffectiveNumber", "Equiprobable", "PowerOfCount"],
     "models.network": ["L1", "L2", "Network", "OwnModel", "Unfreeze"],
     "models.load": ["TrainedModel", "load_model"],
     "tasks.classification": ["Classification"],
-    "tasks.losses": ["CrossEntropy", "EntropyPenalty", "Focal"],
+    "tasks.losses": ["Asymmetric", "CrossEntropy", "EntropyPenalty", "Focal"],
     "tasks.metrics": ["Accuracy", "MacroRecall", "TopK"],
+    "tasks.multi_label": ["MultiLabel"],
+    "tasks.multi_label_metrics": [
+        "AveragePrecision",
+        "ExactMatch",
+        "MacroF1",
+        "MeanAveragePrecision",
+        "MicroF1",
+        "PrecisionAtK",
+        "RecallAtK",
+    ],
     "tasks.task": ["Output"],
     "training.callbacks.early_stopping": ["EarlyStopping"],
     "training.optimizers": ["LAMB", "SGD", "Adam", "AdamW", "Lion", "RMSprop"],
@@ -51,7 +87,7 @@ _HOMES = {
         "ReduceOnPlateau",
         "StepDecay",
     ],
-    "api": ["evaluate", "predict", "train"],
+    "api": ["evaluate", "predict", "preview", "train"],
 }
 _LOAD_TENSORFLOW = {"api", "models.load", "pipeline.image"}
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -59,7 +95,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = sorted([*_HOME_OF, "__version__"])
 
 if TYPE_CHECKING:
-    from model_trainer.api import evaluate, predict, train
+    from model_trainer.api import evaluate, predict, preview, train
     from model_trainer.config import Call, Live
     from model_trainer.errors import (
         ConfigError,
@@ -73,13 +109,49 @@ if TYPE_CHECKING:
     )
     from model_trainer.models.load import TrainedModel, load_model
     from model_trainer.models.network import L1, L2, Network, OwnModel, Unfreeze
-    from model_trainer.pipeline.augment import RandomFlip, RandomResizedCrop
+    from model_trainer.pipeline.augment import (
+        KERAS_TRAINER,
+        CutMix,
+        MixUp,
+        RandAugment,
+        RandomBlur,
+        RandomBrightness,
+        RandomContrast,
+        RandomCrop,
+        RandomErasing,
+        RandomFlip,
+        RandomGrey,
+        RandomHue,
+        RandomJpegQuality,
+        RandomResizedCrop,
+        RandomRotation,
+        RandomSaturation,
+        RandomShear,
+        RandomShift,
+        RandomZoom,
+        TrivialAugment,
+    )
     from model_trainer.pipeline.image import load_image
+    from model_trainer.pipeline.sampling import EffectiveNumber, Equiprobable, PowerOfCount
     from model_trainer.sources.image_folder import ImageFolder
+    from model_trainer.sources.manifest import Manifest
+    from model_trainer.sources.recordio import MxnetList, RecordIO, write_recordio
+    from model_trainer.sources.tfds import Tfds
+    from model_trainer.sources.tfrecords import Features, TFRecords
     from model_trainer.specs import ModelSpec
     from model_trainer.tasks.classification import Classification
-    from model_trainer.tasks.losses import CrossEntropy, EntropyPenalty, Focal
+    from model_trainer.tasks.losses import Asymmetric, CrossEntropy, EntropyPenalty, Focal
     from model_trainer.tasks.metrics import Accuracy, MacroRecall, TopK
+    from model_trainer.tasks.multi_label import MultiLabel
+    from model_trainer.tasks.multi_label_metrics import (
+        AveragePrecision,
+        ExactMatch,
+        MacroF1,
+        MeanAveragePrecision,
+        MicroF1,
+        PrecisionAtK,
+        RecallAtK,
+    )
     from model_trainer.tasks.task import Output
     from model_trainer.training.callbacks.early_stopping import EarlyStopping
     from model_trainer.training.optimizers import LAMB, SGD, Adam, AdamW, Lion, RMSprop

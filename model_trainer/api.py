@@ -1,4 +1,4 @@
-"""The verbs: train, evaluate, predict. Each is a plain function over the floors below."""
+"""The verbs: train, evaluate, predict, preview. Each is a plain function over the floors below."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from typing import Any
 from rich.console import Console
 
 from model_trainer.errors import DataError
-from model_trainer.evaluation.classification import Evaluation, evaluate_model
+from model_trainer.evaluation.classification import Evaluation
+from model_trainer.evaluation.evaluate import evaluate_model
+from model_trainer.evaluation.multi_label import MultiLabelEvaluation
 from model_trainer.models.load import TrainedModel, load_model
+from model_trainer.report.preview import draw_preview
 from model_trainer.serving.predictor import find_images, predict_images
-from model_trainer.sources.image_folder import ImageFolder
+from model_trainer.sources.from_path import source_of_path
 from model_trainer.sources.source import Source
 from model_trainer.training.run import Run
 from model_trainer.training.summary import print_summary
 from model_trainer.training.train import Result, train_model
 
-__all__ = ["evaluate", "load_model", "predict", "train"]
+__all__ = ["evaluate", "load_model", "predict", "preview", "train"]
 
 
 def train(run: Run) -> Result:
@@ -37,13 +40,13 @@ def train(run: Run) -> Result:
 
 def evaluate(
     model: str | os.PathLike[str] | TrainedModel, data: Source | str | None = None, trust: bool = False
-) -> Evaluation:
+) -> Evaluation | MultiLabelEvaluation:
     """Figures of a trained model on labelled images.
 
     Args:
         model: an output folder, an `.hdf5` of one, or a loaded model.
-        data: a source, or the path of a folder with one folder for each class; None takes the validation data of
-            the run, otherwise its training data.
+        data: a source, or a path: a folder with one folder for each class, a manifest, a `.rec`, TFRecord files; None
+            takes the validation data of the run, otherwise its training data.
         trust: whether code that the files name may be run.
 
     Raises:
@@ -51,7 +54,7 @@ def evaluate(
     """
     trained = model if isinstance(model, TrainedModel) else load_model(model, trust)
     if isinstance(data, str):
-        data = ImageFolder(path=data)
+        data = source_of_path(data)
     if data is None:
         data = _data_of_run(trained.path, trust)
     return evaluate_model(trained, data.read())
@@ -60,7 +63,7 @@ def evaluate(
 def predict(
     model: str | os.PathLike[str] | TrainedModel,
     images: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
-    top: int = 5,
+    top: int | None = None,
     trust: bool = False,
 ) -> list[dict[str, Any]]:
     """What a trained model sees in images.
@@ -68,7 +71,7 @@ def predict(
     Args:
         model: an output folder, an `.hdf5` of one, or a loaded model.
         images: files, and folders that are searched all the way down.
-        top: how many of the most probable labels are named.
+        top: how many of the most probable labels are named; None: 5, or of tags those from their thresholds on.
         trust: whether code that the file names may be run.
 
     Returns:
@@ -78,6 +81,20 @@ def predict(
     trained = model if isinstance(model, TrainedModel) else load_model(model, trust)
     paths = [images] if isinstance(images, (str, os.PathLike)) else images
     return list(predict_images(trained, find_images(paths), top=top))
+
+
+def preview(run: Run, path: str | os.PathLike[str] = "preview.png", count: int = 8, draws: int = 4) -> None:
+    """Draws a contact sheet: training images of `run` beside what its model will see of them, with labels.
+
+    Args:
+        path: the picture to write.
+        count: how many images.
+        draws: how often each is augmented.
+
+    Raises:
+        ModelTrainerError: the data cannot be read, or the picture not be written.
+    """
+    draw_preview(run, os.fspath(path), count, draws)
 
 
 def _data_of_run(model_file: Path, trust: bool) -> Source:

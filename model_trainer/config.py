@@ -119,7 +119,7 @@ class Choice(Config):
         super().__pydantic_init_subclass__(**kwargs)
         if cls._is_family():
             cls._kinds = {}
-        else:
+        elif not inspect.isabstract(cls):  # an abstract one groups kinds of the family
             cls._kinds[cls.__name__] = cls
 
     @classmethod
@@ -146,7 +146,7 @@ class Choice(Config):
             value = {"type": value}
         if not isinstance(value, Mapping) or "type" not in value:
             raise ConfigError(f"should be one of {_listed(cls._kinds)}, got {value!r}.")
-        kind = cls._kinds.get(value["type"])
+        kind = cls._kinds.get(value["type"]) or cls._kinds.get(_written_small(value["type"], cls._kinds))
         if kind is None:
             raise ConfigError(
                 f"should be one of {_listed(cls._kinds)}, got {value['type']!r}.{nearest(value['type'], cls._kinds)}"
@@ -248,6 +248,12 @@ def to_plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     return Live(value=value).to_dict()
+
+
+def _written_small(name: Any, kinds: Iterable[str]) -> str:
+    """The kind that `name` means when case and underscores do not count: "equiprobable", "power_of_count"."""
+    small = str(name).replace("_", "").lower()
+    return next((kind for kind in kinds if kind.lower() == small), "")
 
 
 def _listed(names: Iterable[str]) -> str:

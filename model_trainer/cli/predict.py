@@ -13,7 +13,9 @@ def predict(
     model: str = typer.Argument(help="An output folder, or an .hdf5 in one."),
     images: list[str] = typer.Argument(help="Image files, and folders that are searched all the way down."),
     as_json: bool = typer.Option(False, "--json", help="Print a JSON list and nothing else."),
-    top: int = typer.Option(5, "--top", min=1, help="How many labels for each image."),
+    top: int | None = typer.Option(
+        None, "--top", min=1, help="How many labels for each image; default: 5, or the tags above their thresholds."
+    ),
     trust: bool = typer.Option(False, "--trust", help="Let the file name code outside keras.applications."),
 ) -> None:
     """The most probable labels of images."""

@@ -9,6 +9,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from model_trainer.evaluation.classification import Evaluation
+    from model_trainer.evaluation.multi_label import MultiLabelEvaluation
 
 __all__ = ["print_evaluation", "print_predictions", "print_specs"]
 
@@ -38,8 +39,17 @@ def print_predictions(answers: list[dict[str, Any]], console: Console, errors: C
         console.print(table)
 
 
-def print_evaluation(evaluation: Evaluation, console: Console) -> None:
+def print_evaluation(evaluation: Evaluation | MultiLabelEvaluation, console: Console) -> None:
     """The figures of all images, then of each class."""
+    from model_trainer.evaluation.classification import Evaluation
+
+    if isinstance(evaluation, Evaluation):
+        _print_classification(evaluation, console)
+    else:
+        _print_multi_label(evaluation, console)
+
+
+def _print_classification(evaluation: Evaluation, console: Console) -> None:
     figures = {"images": f"{evaluation.num_images:,}", "loss": f"{evaluation.loss:.4f}"}
     if evaluation.num_bad:
         figures["unreadable"] = f"{evaluation.num_bad:,}"
@@ -61,6 +71,27 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
             f"{evaluation.f1[index]:.3f}",
             f"{evaluation.classes[worst]} ({confused[worst]})" if confused[worst] else "",
         )
+    console.print(table)
+
+
+def _print_multi_label(evaluation: MultiLabelEvaluation, console: Console) -> None:
+    console.print(f"{'images':15} {evaluation.num_images:,}", highlight=False)
+    if evaluation.num_bad:
+        console.print(f"{'unreadable':15} {evaluation.num_bad:,}", highlight=False)
+    figures = {
+        "map": evaluation.mean_average_precision,
+        "loss": evaluation.loss,
+        "micro_f1": evaluation.micro_f1,
+        "macro_f1": evaluation.macro_f1,
+        "exact_match": evaluation.exact_match,
+    }
+    for name, value in figures.items():
+        console.print(f"{name:15} {value:.4f}", highlight=False)
+    table = _table("tag", "images", "average precision", "threshold", "precision", "recall", "f1")
+    for index, name in enumerate(evaluation.classes):
+        columns = (evaluation.average_precision, evaluation.thresholds)
+        columns += (evaluation.precision, evaluation.recall, evaluation.f1)
+        table.add_row(name, str(evaluation.support[index]), *(f"{column[index]:.3f}" for column in columns))
     console.print(table)
 
 

@@ -37,6 +37,7 @@ class TrainedModel:
         task: decodes.
         classes: names, in the order of the outputs.
         path: the file it came from.
+        thresholds: from which probability on each tag is given; None where the task fits none.
     """
 
     model: keras.Model
@@ -44,6 +45,7 @@ class TrainedModel:
     task: Task
     classes: tuple[str, ...]
     path: Path
+    thresholds: tuple[float, ...] | None = None
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """float32 `(batch, num_classes)` from uint8 images `(batch, height, width, channels)`, as `read_image` gives.
@@ -62,6 +64,7 @@ class _Description(Config):
 
     task: Task = Classification()
     classes: tuple[str, ...]
+    thresholds: tuple[float, ...] | None = None
 
 
 class _NetworkOnly(Config):
@@ -93,9 +96,16 @@ def load_model(path: str | os.PathLike[str], trust: bool = False) -> TrainedMode
         spec = ModelSpec.from_description(description, trust=trust)
         if not trust:
             _refuse_foreign_code(description)
-        rest = _Description.from_dict({key: description[key] for key in ("task", "classes") if key in description})
+        rest = _Description.from_dict(
+            {key: description[key] for key in ("task", "classes", "thresholds") if key in description}
+        )
         is_live = description.get("network", {}).get("model", {}).get("type") == "Live"
         network = None if is_live else _NetworkOnly.from_dict({"network": description.get("network", {})}).network
+        if rest.thresholds is not None and len(rest.thresholds) != len(rest.classes):
+            raise ConfigError(
+                f"should have one value for each of {len(rest.classes)} classes, got {len(rest.thresholds)}.",
+                "thresholds",
+            )
     except (ConfigError, ModelFileError) as error:
         raise ModelFileError(f"{path}: {error}") from error
     if network is None:  # only its file knows what the user's own model is
@@ -103,7 +113,7 @@ def load_model(path: str | os.PathLike[str], trust: bool = False) -> TrainedMode
     else:
         model = build_network(spec, network, rest.task, len(rest.classes)).model
         assign_arrays(model, read_arrays(path, model), path)
-    return TrainedModel(model, spec, rest.task, rest.classes, path)
+    return TrainedModel(model, spec, rest.task, rest.classes, path, rest.thresholds)
 
 
 def find_model_file(path: str | os.PathLike[str]) -> Path:

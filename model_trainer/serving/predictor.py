@@ -39,12 +39,12 @@ def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
 
 
 def predict_images(
-    trained: TrainedModel, paths: Iterable[str], *, top: int = 5, batch_size: int = 32
+    trained: TrainedModel, paths: Iterable[str], *, top: int | None = None, batch_size: int = 32
 ) -> Iterator[Prediction]:
     """One answer for each path, in their order; an unreadable image gives its reason instead.
 
     Args:
-        top: how many of the most probable labels are named.
+        top: how many of the most probable labels are named; None: 5, or of tags those from their thresholds on.
         batch_size: images that go through the network together.
     """
     remaining = iter(paths)
@@ -55,7 +55,7 @@ def predict_images(
             if path in errors:
                 yield {"image": path, "error": errors[path]}
             else:
-                answers = trained.task.decode(next(probabilities), trained.classes, top)
+                answers = trained.task.decode(next(probabilities), trained.classes, top, trained.thresholds)
                 yield {"image": path, "predictions": answers}
 
 

@@ -21,6 +21,7 @@ class BestModels:
     """
 
     def __init__(self, metrics: tuple[Metric, ...]) -> None:
+        self._metrics = metrics
         self._columns = {"model_max_acc": (metrics[0].name, -1.0)}
         for metric in metrics:
             if isinstance(metric, MacroRecall):
@@ -32,8 +33,14 @@ class BestModels:
         """File names, without suffix, for which `row` is better than all before; the first of equals stays."""
         names = []
         for file_name, (column, sign) in self._columns.items():
-            value = sign * row.get(f"val_{column}", row[column])
+            value = sign * self._value(row, column)
             if value < self._best[file_name]:  # never true for NaN
                 self._best[file_name] = value
                 names.append(file_name)
         return names
+
+    def _value(self, row: Row, column: str) -> float:
+        if f"val_{column}" in row or column in row:
+            return row.get(f"val_{column}", row.get(column, math.nan))
+        # Of a metric over all predictions there is no training figure: the first that has one decides.
+        return next((row[metric.name] for metric in self._metrics if metric.name in row), math.nan)

@@ -30,7 +30,7 @@ def draw_curves(path: Path, rows: list[Row], title: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
     fixed = ("epoch", "learning_rate", "seconds")
-    names = [name for name in rows[0] if name not in fixed and not name.startswith("val_")]
+    names = list(dict.fromkeys(name.removeprefix("val_") for name in rows[0] if name not in fixed))
     figure = Figure(figsize=(5.2 * len(names), 3.8), layout="constrained")
     figure.suptitle(title)
     epochs = [row["epoch"] for row in rows]

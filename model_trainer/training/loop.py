@@ -18,6 +18,7 @@ from model_trainer.models.layers import unfreeze
 from model_trainer.models.training_copy import copy_weights
 from model_trainer.pipeline.dataset import num_steps
 from model_trainer.training.best_models import BestModels
+from model_trainer.training.collected import Collected
 from model_trainer.training.gradients import Clip
 from model_trainer.training.history import Row
 from model_trainer.training.optimizers import make_optimizer
@@ -25,7 +26,7 @@ from model_trainer.training.prepare import Prepared
 from model_trainer.training.progress import EpochProgress, format_figures, format_seconds
 from model_trainer.training.run_folder import Logs, RunFolder
 from model_trainer.training.signals import StopRequest
-from model_trainer.training.step import make_train_step, make_validation_step
+from model_trainer.training.step import LOSS, make_train_step, make_validation_step
 from model_trainer.training.totals import Totals
 
 __all__ = ["Loop", "make_loop", "train_epochs", "train_steps"]
@@ -53,17 +54,18 @@ class Loop:
     calls_back_each_step: bool
     phase: _Phase
     history: list[Row] = field(default_factory=list)
+    thresholds: tuple[float, ...] | None = None  # fitted by the last validation
 
     @property
     def steps_per_epoch(self) -> int:
         return num_steps(len(self.prepared.train), self.prepared.run.training.batch_size)
 
 
-def train_epochs(prepared: Prepared, folder: RunFolder, logs: Logs, console: Console, stop: StopRequest) -> list[Row]:
+def train_epochs(prepared: Prepared, folder: RunFolder, logs: Logs, console: Console, stop: StopRequest) -> Loop:
     """Trains, and writes history and best models into `folder` after each epoch.
 
     Returns:
-        One row of figures for each epoch that was done; fewer than declared when stopped early.
+        The loop at its end, with one row of history for each epoch that was done; fewer when stopped early.
 
     Raises:
         DivergedError: the loss is no longer a number.
@@ -83,7 +85,7 @@ def train_epochs(prepared: Prepared, folder: RunFolder, logs: Logs, console: Con
         started = time.monotonic()
         _unfreeze_when_due(loop, epoch)
         loop.callbacks.on_epoch_begin(epoch)
-        totals = Totals(run.task.metrics)
+        totals = Totals(run.task.counted_metrics)
         train_steps(loop, epoch, batches, range(loop.steps_per_epoch), totals)
         if stop:
             break
@@ -101,7 +103,7 @@ def train_epochs(prepared: Prepared, folder: RunFolder, logs: Logs, console: Con
         if stop or prepared.parts.network.model.stop_training:
             break
     loop.callbacks.on_train_end()
-    return loop.history
+    return loop
 
 
 def make_loop(prepared: Prepared, folder: RunFolder, logs: Logs, console: Console, stop: StopRequest) -> Loop:
@@ -148,15 +150,20 @@ def train_steps(loop: Loop, epoch: int, batches: Iterator[Any], positions: range
 def _validate(loop: Loop, batches: Iterable[Any], validation_step: Any) -> dict[str, float]:
     run = loop.prepared.run
     num_images = len(loop.prepared.val or ())
-    totals = Totals(run.task.metrics)
+    totals = Totals(run.task.counted_metrics)
+    collected = Collected(run.task, loop.prepared.parts.strategy)
     with EpochProgress(loop.console, "validation", num_steps(num_images, run.training.batch_size)) as progress:
         for position, batch in enumerate(batches):
-            totals.add(validation_step(batch))
+            sums, predictions = validation_step(batch)
+            totals.add(sums)
+            collected.add(predictions)
             if progress.advance(run.training.batch_size):
                 progress.show(position + 1, totals.figures())
             if loop.stop:
-                break
-    return totals.figures()
+                return totals.figures()
+    loop.thresholds = collected.thresholds()
+    figures = totals.figures() | collected.figures()
+    return {name: figures[name] for name in (LOSS, *(metric.name for metric in run.task.metrics)) if name in figures}
 
 
 def _finish_epoch(loop: Loop, epoch: int, figures: dict[str, float], seconds: float, best: BestModels) -> None:
@@ -173,7 +180,7 @@ def _finish_epoch(loop: Loop, epoch: int, figures: dict[str, float], seconds: fl
     for name in best.improved(row):
         plain = loop.prepared.started.built.model
         copy_weights(loop.prepared.parts.network.model, plain)
-        loop.folder.save_model(plain, name)
+        loop.folder.save_model(plain, name, loop.thresholds)
     loop.folder.write_history(loop.history, title=run.name)
 
 

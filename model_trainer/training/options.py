@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from model_trainer.config import Call, Config, Live
+from model_trainer.pipeline.sampling import EachOnce, Sampling
 from model_trainer.training.optimizers import Adam, Optimizer
 from model_trainer.training.schedules import Cosine, Schedule
 
@@ -25,6 +26,7 @@ class Training(Config):
         precision: in which numbers the network computes; "auto" follows `training.precision.choose_precision`.
         seed: of weights, order, augmentation and dropout.
         deterministic: the same bits from the same run on the same machine, somewhat slower.
+        sampling: which images an epoch shows: each once, or each class by a chosen share, such as `Equiprobable()`.
         max_bad_images, max_bad_share: more unreadable images than both stop the run.
     """
 
@@ -36,6 +38,7 @@ class Training(Config):
     precision: Precision = "auto"
     seed: int = Field(0, ge=0, lt=2**31)
     deterministic: bool = False
+    sampling: Sampling = EachOnce()
     max_bad_images: int = Field(10, ge=0)
     max_bad_share: float = Field(0.01, ge=0, le=1)
 

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from model_trainer.errors import ConfigError
+from model_trainer.errors import ConfigError, DataError
 from model_trainer.models.layers import add_regularizers, freeze
 from model_trainer.models.training_copy import make_training_copy
 from model_trainer.models.weights import Started, start_network
@@ -105,7 +105,7 @@ def prepare(run: Run) -> Prepared:
         frozen = freeze(copy.model, started.built.head, run.network)
         add_regularizers(copy.model, run.network)
         optimizer = make_optimizer(run.training.optimizer, run.training.learning_rate)
-    parts = StepParts(strategy, copy, run.spec, run.task, run.task.class_factors(train))
+    parts = StepParts(strategy, copy, run.spec, run.task, run.task.factors(train))
     bad_images = BadImages(
         run.training.max_bad_images, run.training.max_bad_share, len(train) + (len(val) if val else 0)
     )
@@ -118,6 +118,7 @@ def prepare(run: Run) -> Prepared:
             bad_images=bad_images,
             num_replicas=strategy.num_replicas_in_sync,
             augment=run.augment,
+            sampling=run.training.sampling,
             seed=run.training.seed,
         )
 
@@ -150,13 +151,29 @@ def _check_backend() -> None:
 def _read_data(run: Run) -> tuple[Examples, Examples | None]:
     train = run.train_data.read()
     run.task.check(train)
+    _check_files(run, train)
     if run.val_data is None:
         return train, None
     val = run.val_data.read()
-    missing = [name for name in train.classes if name not in val.classes]
-    if missing and set(val.classes) <= set(train.classes):
-        logging.warning("%s has no image of the class %r; it is not validated.", val.origin, missing[0])
-    return train, val.with_classes(train.classes)
+    val = val.with_classes(train.classes)
+    run.task.check(val)
+    _check_files(run, val)
+    for name, count in zip(val.classes, val.counts(), strict=True):
+        if not count:
+            logging.warning("%s has no image of the class %r; it is not validated.", val.origin, name)
+            break
+    return train, val
+
+
+def _check_files(run: Run, examples: Examples) -> None:
+    """Stops before a GPU-hour is spent where more images are missing than a run bears."""
+    missing = np.flatnonzero(examples.num_bytes < 0)
+    limits = run.training
+    if len(missing) > max(limits.max_bad_images, limits.max_bad_share * len(examples)):
+        raise DataError(
+            f"{examples.origin}: {len(missing):,} of {len(examples):,} images are not there, the first is "
+            f"{examples.name(int(missing[0]))}. Is the path before it right, such as root= of a Manifest?"
+        )
 
 
 def _check_batch_size(run: Run, train: Examples, strategy: tf.distribute.Strategy) -> None:
@@ -176,8 +193,8 @@ def _check_batch_size(run: Run, train: Examples, strategy: tf.distribute.Strateg
 
 
 def _check_monitors(run: Run, has_val: bool) -> None:
-    names = ["loss", *(metric.name for metric in run.task.metrics)]
-    names += [f"val_{name}" for name in names] if has_val else []
+    names = ["loss", *(metric.name for metric in run.task.counted_metrics)]
+    names += ["val_loss", *(f"val_{metric.name}" for metric in run.task.metrics)] if has_val else []
     watching: list[tuple[str, object]] = [("training.schedule", run.training.schedule)]
     watching += [(f"callbacks.{number}", callback) for number, callback in enumerate(run.callbacks)]
     for field, value in watching:

@@ -14,7 +14,7 @@ from model_trainer.config import Call, Config, Live
 from model_trainer.dotted import is_safe
 from model_trainer.errors import ConfigError, DataError
 from model_trainer.models.network import Network, NetworkField
-from model_trainer.pipeline.augment import Augmentation, RandomFlip, RandomResizedCrop, split_crop
+from model_trainer.pipeline.augment import Augmentation, RandomFlip, RandomResizedCrop, split_augment
 from model_trainer.sources.source import Source
 from model_trainer.specs import ModelSpec
 from model_trainer.tasks.classification import Classification
@@ -62,7 +62,7 @@ class Run(Config):
     @field_validator("augment")
     @classmethod
     def _crops_first(cls, augment: tuple[Augmentation, ...]) -> tuple[Augmentation, ...]:
-        split_crop(augment)
+        split_augment(augment)
         return augment
 
     @classmethod

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 import model_trainer
 from model_trainer.models.files import save_model
+from model_trainer.models.load import find_model_file
 from model_trainer.storage.local import make_run_dir, write_text
 from model_trainer.training.history import Row, draw_curves, write_history
 from model_trainer.training.run import Run
@@ -53,9 +54,16 @@ class RunFolder:
         content = {"versions": versions, **found, "run": run.to_dict()}
         write_text(self.path / "training_options.json", _json(content))
 
-    def save_model(self, model: keras.Model, name: str) -> None:
-        """Writes `name`.hdf5, whole or not at all."""
-        save_model(model, self.path / f"{name}.hdf5", self.description)
+    def save_model(self, model: keras.Model, name: str, thresholds: tuple[float, ...] | None = None) -> None:
+        """Writes `name`.hdf5, whole or not at all; model_spec.json follows the model that `predict` takes.
+
+        Args:
+            thresholds: of each class, that belong to these weights.
+        """
+        description = self.description | {"thresholds": None if thresholds is None else list(thresholds)}
+        save_model(model, self.path / f"{name}.hdf5", description)
+        if find_model_file(self.path).stem == name:
+            write_text(self.path / "model_spec.json", _json(description))
 
     def write_history(self, rows: list[Row], title: str) -> None:
         """Writes history.csv and curves.png anew."""

@@ -6,19 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from model_trainer.models.training_copy import TrainingCopy
 from model_trainer.specs import ModelSpec
 from model_trainer.tasks.losses import to_probabilities
-from model_trainer.tasks.task import Task
+from model_trainer.tasks.task import Factors, Task
 from model_trainer.training.gradients import Clip, clip_gradients
 
-__all__ = ["LOSS", "StepParts", "make_train_step", "make_validation_step"]
+__all__ = ["LOSS", "Predictions", "StepParts", "make_train_step", "make_validation_step"]
 
 Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # images uint8, labels, weights
 Sums = dict[str, tf.Tensor]
+Predictions = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # targets, probabilities, weights
 
 LOSS = "loss"
 
@@ -32,18 +32,18 @@ class StepParts:
         network: the training copy.
         spec: its preprocessing is done here, on the device.
         task: loss and metrics.
-        class_factors: float32 `(num_classes,)`, of the training loss.
+        factors: of the training loss.
     """
 
     strategy: tf.distribute.Strategy
     network: TrainingCopy
     spec: ModelSpec
     task: Task
-    class_factors: np.ndarray
+    factors: Factors
 
     @property
     def num_classes(self) -> int:
-        return len(self.class_factors)
+        return len(self.factors.of_class)
 
 
 def make_train_step(
@@ -56,16 +56,15 @@ def make_train_step(
     """
     network, task, strategy = parts.network, parts.task, parts.strategy
     variables = network.model.trainable_variables
-    factors = tf.constant(parts.class_factors)
 
     def replica_step(images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> Sums:
         targets = task.targets(labels, parts.num_classes)
-        loss_weights = weights * tf.gather(factors, labels)
+        loss_weights = task.example_weights(targets, weights, parts.factors)
         # A mean of per-device means would not be the batch's mean when shares differ: the divisor is everybody's.
         total_weight = _sum_over_replicas(tf.reduce_sum(loss_weights))
         with tf.GradientTape() as tape:
             logits = network.logits(parts.spec.preprocess(images), training=True)
-            weighted = tf.reduce_sum(task.losses(targets, logits) * loss_weights)
+            weighted = tf.reduce_sum(task.losses(targets, logits, parts.factors) * loss_weights)
             penalty = _penalty(network.model)
             # Keras adds gradients up over replicas, so the penalty, which all have whole, comes in shares.
             loss = tf.math.divide_no_nan(weighted, total_weight) + penalty / strategy.num_replicas_in_sync
@@ -83,20 +82,27 @@ def make_train_step(
     return train_step
 
 
-def make_validation_step(parts: StepParts) -> Callable[[Batch], Sums]:
-    """`validation_step(batch)`, compiled: the same sums without an update, dropout or class factors."""
-    network, strategy = parts.network, parts.strategy
+def make_validation_step(parts: StepParts) -> Callable[[Batch], tuple[Sums, Predictions]]:
+    """`validation_step(batch)`, compiled: the same sums without an update, dropout or factors, and what was predicted.
 
-    def replica_step(images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> Sums:
-        targets = parts.task.targets(labels, parts.num_classes)
+    The predictions come as each replica has them.
+    """
+    network, strategy, task = parts.network, parts.strategy, parts.task
+    ones = Factors.ones(parts.num_classes)
+
+    def replica_step(images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tuple[Sums, Predictions]:
+        targets = task.targets(labels, parts.num_classes)
+        loss_weights = task.example_weights(targets, weights, ones)
         logits = network.logits(parts.spec.preprocess(images), training=False)
-        weighted = tf.reduce_sum(parts.task.losses(targets, logits) * weights)
+        weighted = tf.reduce_sum(task.losses(targets, logits, ones) * loss_weights)
         penalty = _penalty(network.model)
-        return _sums(parts, targets, logits[0], weights, weighted, tf.reduce_sum(weights), penalty)
+        sums = _sums(parts, targets, logits[0], weights, weighted, tf.reduce_sum(loss_weights), penalty)
+        return sums, (targets, to_probabilities(logits[0], task.loss_activation), weights)
 
     @tf.function(autograph=False, reduce_retracing=True)
-    def validation_step(batch: Batch) -> Sums:
-        return _sum_outside(strategy, strategy.run(replica_step, args=batch))
+    def validation_step(batch: Batch) -> tuple[Sums, Predictions]:
+        sums, predictions = strategy.run(replica_step, args=batch)
+        return _sum_outside(strategy, sums), predictions
 
     return validation_step
 
@@ -112,7 +118,7 @@ def _sums(
 ) -> Sums:
     probabilities = to_probabilities(logits, parts.task.loss_activation)
     sums = {LOSS: tf.stack([weighted_loss + penalty * loss_weight, loss_weight])}
-    for metric in parts.task.metrics:
+    for metric in parts.task.counted_metrics:
         sums[metric.name] = metric.sums(targets, probabilities, weights)
     return sums
 

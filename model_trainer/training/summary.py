@@ -21,7 +21,7 @@ def print_summary(result: Result, console: Console) -> None:
             table.add_row(*(_cell(name, value) for name, value in row.items()))
         console.print(table)
     if result.bad_images:
-        console.print(f"{len(result.bad_images)} images could not be read; logs/train.log names them.")
+        console.print(f"{len(result.bad_images)} images could not be read; bad_images.csv names them.")
     if result.stopped:
         console.print(f"Stopped early by {result.stopped} after {len(result.history)} whole epochs.")
     # Neither wrapped nor coloured, so that it can be copied and clicked.

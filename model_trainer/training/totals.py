@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from model_trainer.tasks.metrics import Metric
+from model_trainer.tasks.metrics import CountedMetric
 from model_trainer.training.step import LOSS
 
 __all__ = ["Totals"]
@@ -15,10 +15,10 @@ class Totals:
     """Adds up what steps return; waits for the device only when figures are asked for.
 
     Args:
-        metrics: of the task.
+        metrics: of the task, those that are counted.
     """
 
-    def __init__(self, metrics: tuple[Metric, ...]) -> None:
+    def __init__(self, metrics: tuple[CountedMetric, ...]) -> None:
         self._metrics = metrics
         self._waiting: list[dict[str, tf.Tensor]] = []
         self._sums: dict[str, np.ndarray] = {}

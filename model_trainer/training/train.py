@@ -50,23 +50,24 @@ def train_model(run: Run) -> Result:
         prepared = prepare(run)
         folder = RunFolder.make(run, prepared.description)
         log_file.write_to(folder.path / "logs" / "train.log")
+        prepared.bad_images.write_to(folder.path / "bad_images.csv")
         folder.write_options(run, prepared.found)
         logging.info("Output: %s", folder.path)
         with folder.logs() as logs, stop_on_signals() as stop:
             try:
-                history = train_epochs(prepared, folder, logs, console, stop)
+                loop = train_epochs(prepared, folder, logs, console, stop)
             except tf.errors.ResourceExhaustedError as error:
                 raise DeviceError(_out_of_memory(run)) from error
         copy_weights(prepared.parts.network.model, prepared.started.built.model)
-        folder.save_model(prepared.started.built.model, "final_model")
+        folder.save_model(prepared.started.built.model, "final_model", loop.thresholds)
         _tell_bad_images(prepared)
-        return Result(folder.path, history, prepared.bad_images.reasons, stop.reason)
+        return Result(folder.path, loop.history, prepared.bad_images.reasons, stop.reason)
 
 
 def _tell_bad_images(prepared: Prepared) -> None:
     count = len(prepared.bad_images)
     if count:
-        logging.warning("%d images could not be read and were left out; they are named above.", count)
+        logging.warning("%d images could not be read and were left out; bad_images.csv names them.", count)
 
 
 def _out_of_memory(run: Run) -> str:

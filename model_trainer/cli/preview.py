@@ -1,0 +1,28 @@
+"""`model-trainer preview`."""
+
+from __future__ import annotations
+
+import typer
+
+from model_trainer.cli.overrides import load_run, with_overrides
+
+__all__ = ["preview"]
+
+
+def preview(
+    run: str = typer.Argument(help="A .py file that defines `run`, or a training_options.json."),
+    output: str = typer.Option("preview.png", "--output", metavar="FILE", help="The picture to write."),
+    count: int = typer.Option(8, "--count", min=1, max=64, help="How many images."),
+    draws: int = typer.Option(4, "--draws", min=1, max=16, help="How often each is augmented."),
+    overrides: list[str] = typer.Option(
+        [], "--set", metavar="NAME=VALUE", help="Such as training.seed=1; repeatable."
+    ),
+    trust: bool = typer.Option(False, "--trust", help="Let a .json name code outside keras.applications."),
+) -> None:
+    """Draw training images beside what the model will see of them, with their labels."""
+    declared = with_overrides(load_run(run, trust), overrides)
+
+    from model_trainer.api import preview as draw_preview
+
+    draw_preview(declared, output, count, draws)
+    typer.echo(f"Preview: {output}", err=True)

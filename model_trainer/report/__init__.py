@@ -1,0 +1,1 @@
+"""Figures and findings as something to look at."""
