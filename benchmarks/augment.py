@@ -80,7 +80,7 @@ def of_operation(number: int) -> tf.data.Dataset:
 
 
 def microseconds(dataset: tf.data.Dataset) -> float:
-    """For each image, after the first 5 %: a new iterator prepares its graph, which takes as long as 300 images."""
+    """For each image, after the first 5 %, because a new iterator prepares its graph first."""
     elements = iter(dataset)
     count = len(dataset)
     first = count // 20

@@ -134,7 +134,7 @@ def to_grey(image: tf.Tensor) -> tf.Tensor:
 
 
 def _times_matrix(colours: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
-    """Each pixel's red, green and blue times a float32 `(3, 3)`; far faster than a sum over channels."""
+    """Each pixel's red, green and blue times a float32 `(3, 3)`; faster than a sum over channels."""
     import tensorflow as tf
 
     return rounded(tf.tensordot(tf.cast(colours, tf.float32), matrix, 1))

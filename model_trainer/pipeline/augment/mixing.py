@@ -5,8 +5,7 @@ what happens follows from the position in the whole batch, however many devices 
 with its target, where it has no partner (the middle of an odd batch), where it or its partner has weight 0, and where
 mixing is not drawn. A target that is unknown (NaN) in one of the two is unknown in the mixture.
 
-Shares are from Beta(alpha, alpha): with a small `alpha` most images keep nearly all or nearly nothing of themselves,
-with 1 all shares are equally likely.
+Shares are from Beta(alpha, alpha): with a small `alpha` most are nearly 0 or 1, with 1 all are equally likely.
 """
 
 from __future__ import annotations
@@ -29,6 +28,9 @@ __all__ = ["CutMix", "MixUp"]
 class MixUp(BatchAugmentation):
     """Blends each image and its target with another of the batch; pixels are rounded once, halves up.
 
+    Each image keeps the larger of the two shares. Otherwise a pair of nearly 0 and nearly 1 would show one of the two
+    twice in a batch, and the other not at all.
+
     Fields:
         alpha: of the shares' Beta(alpha, alpha).
         probability: share of the images that it happens to.
@@ -45,7 +47,8 @@ class MixUp(BatchAugmentation):
         import tensorflow as tf
 
         mixed = _is_mixed(weights, draw(seed, tf.shape(weights)[0]) < self.probability)
-        kept = tf.where(mixed, _draw_shares(weights, self.alpha, seed), 1.0)
+        shares = _draw_shares(weights, self.alpha, seed)
+        kept = tf.where(mixed, tf.maximum(shares, 1 - shares), 1.0)
         own = tf.cast(images, tf.float32)
         other = tf.cast(_partners(images), tf.float32)
         share = kept[:, None, None, None]
@@ -82,11 +85,9 @@ class CutMix(BatchAugmentation):
         pasted = tf.reduce_sum(tf.cast(rows, tf.int32), 1) * tf.reduce_sum(tf.cast(columns, tf.int32), 1)
         kept = tf.cast(1 - pasted / (height * width), tf.float32)
 
-        lines = tf.reshape(images, (-1, height, width * images.shape[-1]))  # 3 dimensions are faster than 4
+        lines = tf.reshape(images, (-1, height, width * images.shape[-1]))  # 4 dimensions take twice as long
         columns = tf.repeat(columns, images.shape[-1], axis=1)
-        mask = tf.cast(rows[:, :, None] & columns[:, None, :], tf.uint8)
-        # uint8 counts modulo 256, so the difference may go below 0; tf.where takes twice as long.
-        pasted_in = lines + mask * (_partners(lines) - lines)
+        pasted_in = tf.where(rows[:, :, None] & columns[:, None, :], _partners(lines), lines)
         return tf.ensure_shape(tf.reshape(pasted_in, tf.shape(images)), images.shape), _blend_targets(targets, kept)
 
 

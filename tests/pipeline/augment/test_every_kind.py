@@ -77,9 +77,12 @@ def applied(augmentation: Augmentation, image: np.ndarray | tf.Tensor, seed: tf.
 def test_it_does_the_same_eagerly_and_in_tf_data(kind: type[Augmentation]) -> None:
     augmentation, image = happening_often(kind), draw_image(24, 20)
 
-    def change(seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def change(seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        changed = applied(augmentation, image, seed)
+        if kind is RandAugment:  # its operations are those of TrivialAugment, and to build them takes seconds
+            return (changed,)
         of_unknown_size = tf.compat.v1.placeholder_with_default(image, (None, None, 3))
-        return applied(augmentation, image, seed), applied(augmentation, of_unknown_size, seed)
+        return changed, applied(augmentation, of_unknown_size, seed)
 
     dataset = tf.data.Dataset.from_tensor_slices(SEEDS[:4]).map(change)
     for seed, inside in zip(SEEDS[:4], dataset.as_numpy_iterator(), strict=True):
