@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Does a tagger learn? Mosaics of 2 by 2 photos of the built-in sample, tagged with the clothes of all four.
 
-    .venv/bin/python benchmarks/mosaics.py [--epochs 12]
+    .venv/bin/python benchmarks/mosaics.py [--epochs 8]
 
 Trains a small network from random weights for about a minute on 2 cores, and prints its mean average precision on 400
 mosaics of photos it has not seen, beside that of guessing, which is the share of images that have the tag.
@@ -70,7 +70,7 @@ def make_network(num_tags: int) -> keras.Model:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=8)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         sample = unpack_sample(Path(folder) / "sample")

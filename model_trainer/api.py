@@ -20,7 +20,7 @@ from model_trainer.report.preview import draw_preview
 from model_trainer.serving.predictor import find_images, predict_images
 from model_trainer.sources.from_path import source_of_path
 from model_trainer.sources.source import Source
-from model_trainer.training.run import Run
+from model_trainer.training.run import Run, load_validation_data
 from model_trainer.training.summary import print_summary
 from model_trainer.training.train import Result, train_model
 
@@ -101,5 +101,4 @@ def _data_of_run(model_file: Path, trust: bool) -> Source:
     options = model_file.with_name("training_options.json")
     if not options.is_file():
         raise DataError(f"{model_file} has no training_options.json beside it; say which data: --data PATH")
-    run = Run.load(options, trust)
-    return run.val_data or run.train_data
+    return load_validation_data(options, trust)

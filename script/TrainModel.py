@@ -45,12 +45,15 @@ run = Run(
     network=Network(pooling="avg", dense=(), dropout_rate=0.2, freeze="none"),
     # 5. The images, in one folder for each class. Without a validation folder:
     #    train_data, val_data = ImageFolder("data/train").split(val=0.1)
+    #    Other data: Manifest("data/train.csv"), RecordIO("data/train.rec"), TFRecords("data/*.tfrecord"),
+    #    Tfds("cifar10"); docs/data.md has them all. `model-trainer doctor data` says what is wrong with it.
     train_data=ImageFolder("data/train"),
     val_data=ImageFolder("data/val"),
-    # 6. What happens by chance to training images. () leaves them as the spec's `resize` gives them.
+    # 6. What happens by chance to training images. () leaves them as the spec's `resize` gives them. There are
+    #    RandomRotation(), RandAugment(), MixUp() and more; `model-trainer preview script/TrainModel.py` draws them.
     augment=(RandomResizedCrop(area=(0.35, 1.0)), RandomFlip(horizontal=True, vertical=False)),
     # 7. What is learnt. class_weights="balanced" helps when classes differ much in size;
-    #    metrics=(Accuracy(), TopK(5), MacroRecall()) shows more.
+    #    metrics=(Accuracy(), TopK(5), MacroRecall()) shows more. MultiLabel() learns tags, any number for an image.
     task=Classification(label_smoothing=0.0, class_weights=None),
     # 8. How long and how fast.
     training=Training(

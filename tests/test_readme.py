@@ -10,14 +10,25 @@ import pytest
 
 import model_trainer
 from model_trainer.cli.main import app
+from model_trainer.sources.source import Source
 from model_trainer.training.run import Run
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+DATA = (ROOT / "docs" / "data.md").read_text()
+
+
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def declare(code: str) -> dict[str, object]:
+    """The names that `code` declares with everything imported from the package."""
+    declared: dict[str, object] = {}
+    exec(f"from model_trainer import *\n{code}", declared)
+    return declared
 
 
 TYPED = [line.removeprefix("$ ") for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")]
@@ -59,13 +70,22 @@ def test_python_imports_what_there_is(block: str) -> None:
             assert {alias.name for alias in node.names} - {"*"} <= public
 
 
-def test_the_run_in_the_readme_can_be_declared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    block = next(block for block in blocks("python") if "run = Run(" in block)
-    declared: dict[str, object] = {}
-    exec(block.replace("result = train(run)", ""), declared)
+@pytest.mark.parametrize("block", [block for block in blocks("python") if "run = Run(" in block])
+def test_a_run_in_the_readme_can_be_declared(block: str) -> None:
+    declared = declare(block.replace("result = train(run)", ""))
     run = declared["run"]
     assert isinstance(run, Run)
     assert Run.from_dict(run.to_dict()) == run
+
+
+@pytest.mark.parametrize("block", [block for block in blocks("python", DATA) if "task=" not in block])
+def test_sources_in_the_documentation_can_be_declared(block: str) -> None:
+    declare(block)
+
+
+@pytest.mark.parametrize("line", re.findall(r"\| `train_data=(.*),` \|", DATA))
+def test_each_line_of_the_table_of_sources_declares_one(line: str) -> None:
+    assert isinstance(declare(f"source = {line}")["source"], Source)
 
 
 def test_links_lead_somewhere() -> None:

@@ -78,20 +78,25 @@ def _print_multi_label(evaluation: MultiLabelEvaluation, console: Console) -> No
     console.print(f"{'images':15} {evaluation.num_images:,}", highlight=False)
     if evaluation.num_bad:
         console.print(f"{'unreadable':15} {evaluation.num_bad:,}", highlight=False)
-    figures = {
+    of_all = {
         "map": evaluation.mean_average_precision,
         "loss": evaluation.loss,
         "micro_f1": evaluation.micro_f1,
         "macro_f1": evaluation.macro_f1,
         "exact_match": evaluation.exact_match,
     }
-    for name, value in figures.items():
+    for name, value in of_all.items():
         console.print(f"{name:15} {value:.4f}", highlight=False)
     table = _table("tag", "images", "average precision", "threshold", "precision", "recall", "f1")
     for index, name in enumerate(evaluation.classes):
-        columns = (evaluation.average_precision, evaluation.thresholds)
-        columns += (evaluation.precision, evaluation.recall, evaluation.f1)
-        table.add_row(name, str(evaluation.support[index]), *(f"{column[index]:.3f}" for column in columns))
+        figures = [
+            evaluation.average_precision[index],
+            evaluation.thresholds[index],
+            evaluation.precision[index],
+            evaluation.recall[index],
+            evaluation.f1[index],
+        ]
+        table.add_row(name, str(evaluation.support[index]), *(f"{figure:.3f}" for figure in figures))
     console.print(table)
 
 

@@ -58,6 +58,8 @@ def image_facts(data: bytes, max_pixels: int = MAX_PIXELS, *, with_pixels: bool 
                 raise Image.DecompressionBombError
             if with_pixels:
                 pixels_of(image, (255, 255, 255), with_alpha=False, max_pixels=max_pixels)
+                if facts.format == "PNG":  # may say behind its pixels how it is turned
+                    facts = _of_header(image, data, facts)
     except Unreadable as reason:
         return replace(facts, problem=str(reason), is_truncated=reason.is_truncated, is_bomb=reason.is_bomb)
     return facts

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from model_trainer.pipeline.limits import LARGE_PIXELS, MAX_PIXELS, why_too_costly
 
@@ -159,12 +159,20 @@ def _ends_early(data: bytes) -> bool:
     return needed not in data
 
 
+_MAY_SAY_TURNED = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}  # of a PNG
+
+
 def orientation_of(image: Image.Image) -> int:
-    """1 to 8, as EXIF or XMP say how the image must be turned; 1 where they are damaged."""
-    if len(image.info.get("exif", b"")) > _MAX_EXIF_BYTES:
+    """1 to 8, as EXIF or XMP say how the image must be turned; 1 where they are damaged.
+
+    Decodes nothing: of a PNG that is not loaded yet, what stands behind the pixels is not seen.
+    """
+    is_silent = isinstance(image, PngImagePlugin.PngImageFile) and not image.info.keys() & _MAY_SAY_TURNED
+    if is_silent or len(image.info.get("exif", b"")) > _MAX_EXIF_BYTES:
         return 1
     try:
-        found = image.getexif().get(0x0112, 1)
+        # Not the PNG's own, which loads the pixels, and after a failure there takes them for whole.
+        found = Image.Image.getexif(image).get(0x0112, 1)
         return int(found) if found in range(1, 9) else 1
     except Exception:  # noqa: BLE001  # damaged metadata can make Pillow raise anything; the pixels are whole
         return 1

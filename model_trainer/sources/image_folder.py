@@ -8,11 +8,11 @@ from typing import final
 
 import numpy as np
 from absl import logging
-from pydantic import field_validator
 
 from model_trainer.errors import DataError
 from model_trainer.messages import nearest
 from model_trainer.sources.examples import Examples
+from model_trainer.sources.path_text import PathText
 from model_trainer.sources.source import Source
 
 __all__ = ["IMAGE_SUFFIXES", "ImageFolder", "list_images"]
@@ -37,13 +37,8 @@ class ImageFolder(Source):
         classes: names of the classes in the order of the model's outputs; None means the folders' names, sorted.
     """
 
-    path: str
+    path: PathText
     classes: tuple[str, ...] | None = None
-
-    @field_validator("path", mode="before")
-    @classmethod
-    def _as_text(cls, path: object) -> object:
-        return os.fspath(path) if isinstance(path, os.PathLike) else path
 
     def read(self) -> Examples:
         folders = self._class_folders()

@@ -22,7 +22,7 @@ from model_trainer.tasks.task import Task
 from model_trainer.training.callbacks.callback import Callback
 from model_trainer.training.options import Hardware, Training
 
-__all__ = ["Run"]
+__all__ = ["Run", "load_validation_data"]
 
 
 class Run(Config):
@@ -77,17 +77,39 @@ class Run(Config):
             DataError: the file is missing or no JSON.
             ConfigError: it describes no run, names code that needs `trust`, or holds a live object.
         """
-        try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise DataError(f"There is no file {path}.") from None
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path} is no JSON file: {error}.") from error
-        if not isinstance(data, Mapping) or "run" not in data:
-            raise ConfigError(f"is missing in {path}; is it a training_options.json of a run?", "run")
+        data = _read_run(path)
         if not trust:
-            _refuse_foreign_code(data["run"], "")
-        return cls.from_dict(data["run"])
+            _refuse_foreign_code(data, "")
+        return cls.from_dict(data)
+
+
+class _Data(Config):
+    train_data: Source
+    val_data: Source | None = None
+
+
+def load_validation_data(path: str | Path, trust: bool = False) -> Source:
+    """The validation data of the run that a `training_options.json` describes, otherwise its training data.
+
+    The rest of the run may be what JSON cannot carry. Arguments and errors as `Run.load`.
+    """
+    data = {name: value for name, value in _read_run(path).items() if name in ("train_data", "val_data")}
+    if not trust:
+        _refuse_foreign_code(data, "")
+    found = _Data.from_dict(data)
+    return found.val_data or found.train_data
+
+
+def _read_run(path: str | Path) -> dict[str, Any]:
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"There is no file {path}.") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is no JSON file: {error}.") from error
+    if not isinstance(data, Mapping) or not isinstance(data.get("run"), Mapping):
+        raise ConfigError(f"is missing in {path}; is it a training_options.json of a run?", "run")
+    return dict(data["run"])
 
 
 def _refuse_foreign_code(value: Any, field: str) -> None:

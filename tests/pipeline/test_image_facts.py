@@ -21,12 +21,12 @@ def encoded(image: Image.Image, format: str, **options: object) -> bytes:
     return file.getvalue()
 
 
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
 def deep_png() -> bytes:
     """30 x 20 of 16 bits in three colours, which Pillow does not write."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
     header = struct.pack(">IIBBBBB", 30, 20, 16, 2, 0, 0, 0)
     rows = zlib.compress(bytes(20 * (1 + 30 * 6)))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
@@ -84,6 +84,32 @@ def test_of_a_cut_file_the_header_still_speaks(name: str) -> None:
 def test_damage_behind_the_header_is_seen_in_the_pixels_only() -> None:
     data = FILES["jpeg"][0]
     assert image_facts(data[: len(data) * 9 // 10], with_pixels=False).problem == ""
+
+
+def test_damage_in_the_pixels_of_a_png_is_seen() -> None:
+    data = bytearray(FILES["png"][0])
+    data[data.index(b"IDAT") + 30] ^= 0xFF
+    assert image_facts(bytes(data)).problem.startswith("is damaged")
+
+
+def test_reading_the_header_decodes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = []
+    for name in ("PngImagePlugin.PngImageFile", "JpegImagePlugin.JpegImageFile", "GifImagePlugin.GifImageFile"):
+        monkeypatch.setattr(f"PIL.{name}.load", lambda image: loaded.append(image.format))
+    for data, _ in FILES.values():
+        image_facts(data, with_pixels=False)
+        image_facts(data, max_pixels=599)
+    assert not loaded
+
+
+def test_a_png_that_is_turned_behind_its_pixels_is_upright() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = FILES["png"][0]
+    end = data.index(b"IEND") - 4
+    turned = data[:end] + chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")) + data[end:]
+    facts = image_facts(turned)
+    assert (facts.width, facts.height, facts.exif_orientation) == (20, 30, 6)
 
 
 def test_a_bomb_is_told_of_with_its_size() -> None:

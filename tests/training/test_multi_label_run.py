@@ -19,6 +19,7 @@ from model_trainer import (
     MeanAveragePrecision,
     MicroF1,
     MultiLabel,
+    OwnModel,
     Run,
     evaluate,
     load_model,
@@ -120,3 +121,10 @@ def test_without_validation_the_first_counted_metric_decides(run: Run) -> None:
 def test_tags_are_no_task_for_classification(run: Run) -> None:
     with pytest.raises(DataError, match=r"has tags[\s\S]*task=MultiLabel\(\)"):
         train_model(run.changed("task", Classification()))
+
+
+def test_a_model_of_ones_own_is_evaluated_on_the_data_of_its_run(run: Run) -> None:
+    images = keras.Input((16, 16, 3))
+    tags = keras.layers.Dense(4, activation="sigmoid")(keras.layers.GlobalMaxPooling2D()(images))
+    short = run.changed_all({"training.epochs": 1, "network": OwnModel(keras.Model(images, tags))})
+    assert evaluate(train_model(short).path, trust=True).num_images == 24

@@ -5,7 +5,7 @@ Declare any of these in `Run(augment=...)`: one crop first, then what changes si
 
 from __future__ import annotations
 
-from model_trainer.pipeline.augment.apply import Stages, augment_image, split_augment, split_crop
+from model_trainer.pipeline.augment.apply import Stages, augment_image, split_augment
 from model_trainer.pipeline.augment.augmentation import Augmentation, BatchAugmentation, Crop
 from model_trainer.pipeline.augment.colour import (
     RandomBrightness,
@@ -49,5 +49,4 @@ __all__ = [
     "TrivialAugment",
     "augment_image",
     "split_augment",
-    "split_crop",
 ]

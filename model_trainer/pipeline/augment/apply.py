@@ -14,7 +14,7 @@ from model_trainer.pipeline.augment.resample import Resampling
 if TYPE_CHECKING:
     import tensorflow as tf
 
-__all__ = ["Stages", "augment_image", "split_augment", "split_crop"]
+__all__ = ["Stages", "augment_image", "split_augment"]
 
 
 class Stages(NamedTuple):
@@ -56,7 +56,7 @@ def split_augment(augment: Sequence[Augmentation]) -> Stages:
     Raises:
         ConfigError: a crop stands anywhere but first, or what changes one image after what changes a batch.
     """
-    crop, rest = split_crop(augment)
+    crop, rest = _split_crop(augment)
     batch = tuple(one for one in rest if isinstance(one, BatchAugmentation))
     image = tuple(one for one in rest if not isinstance(one, BatchAugmentation))
     for position, (before, after) in enumerate(itertools.pairwise(augment), start=1):
@@ -68,7 +68,7 @@ def split_augment(augment: Sequence[Augmentation]) -> Stages:
     return Stages(crop, image, batch)
 
 
-def split_crop(augment: Sequence[Augmentation]) -> tuple[Crop | None, tuple[Augmentation, ...]]:
+def _split_crop(augment: Sequence[Augmentation]) -> tuple[Crop | None, tuple[Augmentation, ...]]:
     """The crop, which decoding takes over, and the rest.
 
     Raises:

@@ -23,6 +23,7 @@ from model_trainer.sources.manifest.table import Table
 from model_trainer.sources.manifest.tags import TagRows
 from model_trainer.sources.manifest.values import looks_like_list
 from model_trainer.sources.manifest.vocabulary import LabelsAs
+from model_trainer.sources.path_text import PathText
 from model_trainer.sources.source import Source
 
 __all__ = ["Manifest"]
@@ -60,8 +61,8 @@ class Manifest(Source):
         format: "csv", "tsv", "json" or "jsonl"; "auto" tells it from the file's name and first line.
     """
 
-    path: str
-    root: str | None = None
+    path: PathText
+    root: PathText | None = None
     classes: tuple[str, ...] | None = Field(None, min_length=1)
     labels: LabelsAs = "auto"
     part: str | None = Field(None, alias="split")  # `split` is what every source does
@@ -75,11 +76,6 @@ class Manifest(Source):
     split_column: str | None = None
     group_column: str | None = None
     format: Format = "auto"
-
-    @field_validator("path", "root", mode="before")
-    @classmethod
-    def _as_text(cls, path: object) -> object:
-        return os.fspath(path) if isinstance(path, os.PathLike) else path
 
     @field_validator("classes")
     @classmethod

@@ -8,11 +8,11 @@ from typing import final
 
 import numpy as np
 from absl import logging
-from pydantic import field_validator
 
 from model_trainer.errors import DataError
 from model_trainer.sources.examples import Examples
 from model_trainer.sources.mapped import map_file
+from model_trainer.sources.path_text import PathText
 from model_trainer.sources.recordio.class_names import load_class_names
 from model_trainer.sources.recordio.headers import read_headers
 from model_trainer.sources.recordio.image_list import num_labels_of_first_line, read_image_list
@@ -50,16 +50,11 @@ class RecordIO(Source):
             records' ids.
     """
 
-    path: str
+    path: PathText
     labels: LabelsAs = "auto"
     classes: tuple[str, ...] | None = None
-    index: str | None = None
-    list: str | None = None
-
-    @field_validator("path", "index", "list", mode="before")
-    @classmethod
-    def _as_text(cls, path: object) -> object:
-        return os.fspath(path) if isinstance(path, os.PathLike) else path
+    index: PathText | None = None
+    list: PathText | None = None
 
     def read(self) -> Examples:
         if self.path.lower().endswith(".lst"):
@@ -116,15 +111,10 @@ class MxnetList(Source):
         classes: names of the classes, as in `RecordIO`.
     """
 
-    path: str
-    root: str | None = None
+    path: PathText
+    root: PathText | None = None
     labels: LabelsAs = "auto"
     classes: tuple[str, ...] | None = None
-
-    @field_validator("path", "root", mode="before")
-    @classmethod
-    def _as_text(cls, path: object) -> object:
-        return os.fspath(path) if isinstance(path, os.PathLike) else path
 
     def read(self) -> Examples:
         listed = read_image_list(self.path)

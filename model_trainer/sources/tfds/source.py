@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, final
@@ -13,6 +12,7 @@ from pydantic import Field, field_validator
 from model_trainer.errors import ConfigError, DataError
 from model_trainer.sources.examples import Examples
 from model_trainer.sources.images import Images
+from model_trainer.sources.path_text import PathText
 from model_trainer.sources.source import Source
 from model_trainer.sources.tfds.array_records import ArrayRecordImages, read_array_records
 from model_trainer.sources.tfds.builder import Part, choose_features, find_parts, load_builder
@@ -47,16 +47,11 @@ class Tfds(Source):
 
     name: str = Field(min_length=1)
     split_name: str = Field("train", alias="split")  # `split` is what divides any source
-    data_dir: str | None = None
+    data_dir: PathText | None = None
     image: str = "image"
     label: str = "label"
     classes: tuple[str, ...] | None = None
     download: bool = False
-
-    @field_validator("data_dir", mode="before")
-    @classmethod
-    def _as_text(cls, path: object) -> object:
-        return os.fspath(path) if isinstance(path, os.PathLike) else path
 
     @field_validator("name")
     @classmethod

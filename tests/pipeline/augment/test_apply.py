@@ -16,7 +16,6 @@ from model_trainer.pipeline.augment import (
     RandomZoom,
     augment_image,
     split_augment,
-    split_crop,
 )
 
 IMAGE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
@@ -54,13 +53,6 @@ def test_moves_that_fill_differently_follow_each_other() -> None:
     np.testing.assert_array_equal(augment_image(tf.constant(NOISE), moves, SEED), expected)
 
 
-def test_a_crop_is_taken_out_for_the_decoder() -> None:
-    crop, flip = RandomResizedCrop(), RandomFlip()
-    assert split_crop((crop, flip)) == (crop, (flip,))
-    assert split_crop((flip,)) == (None, (flip,))
-    assert split_crop(()) == (None, ())
-
-
 def test_augmentations_are_split_into_their_stages() -> None:
     crop, flip, zoom, mix_up, cut_mix = RandomResizedCrop(), RandomFlip(), RandomZoom(), MixUp(), CutMix()
     assert split_augment((crop, flip, zoom, mix_up, cut_mix)) == (crop, (flip, zoom), (mix_up, cut_mix))
@@ -68,11 +60,10 @@ def test_augmentations_are_split_into_their_stages() -> None:
     assert split_augment(()) == (None, (), ())
 
 
-@pytest.mark.parametrize("split", [split_augment, split_crop])
 @pytest.mark.parametrize("first", [RandomFlip(), RandomResizedCrop(), MixUp()])
-def test_a_crop_that_does_not_come_first_is_refused(split: object, first: Augmentation) -> None:
+def test_a_crop_that_does_not_come_first_is_refused(first: Augmentation) -> None:
     with pytest.raises(ConfigError, match="has RandomResizedCrop at position 1; one crop may stand there, and first"):
-        split((first, RandomResizedCrop()))
+        split_augment((first, RandomResizedCrop()))
 
 
 def test_what_changes_single_images_is_refused_after_what_mixes_them() -> None:

@@ -1,0 +1,17 @@
+"""A path as a declared value: text, or anything that `os.fspath` takes."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+from pydantic import BeforeValidator
+
+__all__ = ["PathText"]
+
+
+def _as_text(path: object) -> object:
+    return os.fspath(path) if isinstance(path, os.PathLike) else path
+
+
+PathText = Annotated[str, BeforeValidator(_as_text)]
