@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 import model_trainer
-from model_trainer.cli import evaluate, gpu, predict, preview, specs, train
+from model_trainer.cli import doctor, evaluate, gpu, predict, preview, specs, train
 from model_trainer.cli.errors import exit_code_of
 
 __all__ = ["app", "main"]
@@ -17,7 +17,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train.train, preview.preview, evaluate.evaluate, predict.predict, specs.specs, gpu.gpu):
+COMMANDS = (
+    train.train,
+    doctor.doctor,
+    preview.preview,
+    evaluate.evaluate,
+    predict.predict,
+    specs.specs,
+    gpu.gpu,
+)
+for command in COMMANDS:
     app.command()(command)
 
 

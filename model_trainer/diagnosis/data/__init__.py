@@ -1,0 +1,9 @@
+"""What is wrong with a data set, before an hour of a GPU is spent on it: `examine("data")`."""
+
+from model_trainer.diagnosis.data.diagnosis import Diagnosis
+from model_trainer.diagnosis.data.doctor import run_doctor
+from model_trainer.diagnosis.data.examine import examine
+from model_trainer.diagnosis.data.finding import Example, Finding
+from model_trainer.diagnosis.data.parts import run_file_of
+
+__all__ = ["Diagnosis", "Example", "Finding", "examine", "run_doctor", "run_file_of"]

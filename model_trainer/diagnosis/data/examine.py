@@ -1,0 +1,88 @@
+"""Examines a data set: finds its parts, reads every image once, and says what is wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+from model_trainer.diagnosis.data.diagnosis import Diagnosis
+from model_trainer.diagnosis.data.duplicate_findings import duplicate_findings
+from model_trainer.diagnosis.data.file_findings import file_findings
+from model_trainer.diagnosis.data.finding import Finding
+from model_trainer.diagnosis.data.image_findings import image_findings
+from model_trainer.diagnosis.data.label_findings import label_findings
+from model_trainer.diagnosis.data.parts import Part, find_parts
+from model_trainer.diagnosis.data.survey import Survey, survey_images
+from model_trainer.diagnosis.data.thumbnails import make_thumbnails
+from model_trainer.errors import ConfigError
+from model_trainer.pipeline.limits import MAX_PIXELS
+from model_trainer.training.run import Run
+
+__all__ = ["MIN_SIZE", "diagnose", "examine", "look_at_all"]
+
+MIN_SIZE = 32  # pixels
+
+_LEVELS = ("fault", "warning", "note")
+
+
+def examine(
+    path_or_run: str | os.PathLike[str] | Run,
+    *,
+    max_pixels: int | None = None,
+    min_size: int = MIN_SIZE,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Diagnosis:
+    """What is wrong with a data set. Nothing is changed.
+
+    Args:
+        path_or_run: a folder of class folders, or one that holds such folders as `train` and `val`; a folder of
+            images; a manifest, `.rec` or TFRecord file; a run, whose training and validation data are examined, its
+            `training_options.json`, or its output folder.
+        max_pixels: images of more are not decoded and count as bombs; None takes what training takes.
+        min_size: pixels; an image with a shorter side is tiny.
+        on_progress: called with the images done and their number, some times a second.
+
+    Raises:
+        DataError: there is nothing to examine, or a file that lists images cannot be read.
+        ConfigError: `max_pixels` is above what training takes.
+    """
+    target = path_or_run if isinstance(path_or_run, Run) else os.fspath(path_or_run)
+    parts = find_parts(target)
+    survey = look_at_all(parts, max_pixels, on_progress)
+    path = target if isinstance(target, str) else " + ".join(part.examples.origin for part in parts)
+    return diagnose(path, survey, max_pixels=max_pixels, min_size=min_size)
+
+
+def look_at_all(
+    parts: Sequence[Part], max_pixels: int | None, on_progress: Callable[[int, int], None] = lambda done, total: None
+) -> Survey:
+    """Reads every image of `parts`; see `examine`."""
+    if max_pixels is not None and not 1 <= max_pixels <= MAX_PIXELS:
+        raise ConfigError(
+            f"should be 1 to {MAX_PIXELS:,}, what training takes, got {max_pixels:,}. The environment variable "
+            "MODEL_TRAINER_MAX_PIXELS raises it for both.",
+            "max_pixels",
+        )
+    return survey_images(parts, max_pixels or MAX_PIXELS, on_progress)
+
+
+def diagnose(
+    path: str,
+    survey: Survey,
+    *,
+    max_pixels: int | None = None,
+    min_size: int = MIN_SIZE,
+    further: Sequence[Finding] = (),
+) -> Diagnosis:
+    """The findings of a survey, and `further` ones, in order of gravity."""
+    findings = [
+        *further,
+        *file_findings(survey),
+        *image_findings(survey, min_size),
+        *duplicate_findings(survey),
+        *label_findings(survey.parts),
+    ]
+    findings.sort(key=lambda finding: _LEVELS.index(finding.level))
+    shown = (each.image for finding in findings for each in finding.examples if each.image is not None)
+    thumbnails = make_thumbnails(survey, shown, max_pixels or MAX_PIXELS)
+    return Diagnosis(path, survey, tuple(findings), thumbnails)

@@ -1,0 +1,99 @@
+"""A finding: one thing that is wrong or odd, with its evidence and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from model_trainer.diagnosis.data.survey import Survey
+
+__all__ = ["MAX_EXAMPLES", "Example", "Finding", "Level", "counted", "of_images"]
+
+MAX_EXAMPLES = 24
+
+Level = Literal["fault", "warning", "note"]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image, class or file that a finding is about.
+
+    Attributes:
+        name: path of the image, or name of the class or file.
+        part: of the data set, such as "train".
+        label: of the image; empty without one.
+        detail: what is special about it, such as "is truncated".
+        image: its number in the survey; None where it is no image.
+    """
+
+    name: str
+    part: str = ""
+    label: str = ""
+    detail: str = ""
+    image: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """One thing that was noticed.
+
+    Attributes:
+        id: one stable word for programs, such as "zero-byte".
+        level: "fault" makes the exit code 1, "warning" and "note" do not.
+        title: what, with the count.
+        why: what it means for training.
+        cure: what to do: a command, or a change of the run or the data.
+        count: how many images, classes or files.
+        examples: some of them, at most `MAX_EXAMPLES`.
+        images: int64, the numbers of all its images in the survey; none where it is about something else.
+    """
+
+    id: str
+    level: Level
+    title: str
+    why: str
+    cure: str
+    count: int
+    examples: tuple[Example, ...]
+    images: np.ndarray
+
+
+def counted(count: int, words: str) -> str:
+    """`counted(2, "empty file{s}")` is "2 empty files"; also "class{es}" and "cop{ies}"."""
+    for mark, one, more in (("{s}", "", "s"), ("{es}", "", "es"), ("{ies}", "y", "ies")):
+        words = words.replace(mark, one if count == 1 else more)
+    return f"{count:,} {words}"
+
+
+def of_images(
+    survey: Survey,
+    images: np.ndarray,
+    *,
+    id: str,
+    level: Level,
+    title: str,
+    why: str,
+    cure: str,
+    details: Mapping[int, str] | None = None,
+    shown: Sequence[int] | None = None,
+) -> list[Finding]:
+    """A finding about `images`, numbers in the survey; an empty list without any.
+
+    Args:
+        title: for `counted`.
+        details: by image.
+        shown: the images to take as examples, in this order; the first ones by default.
+    """
+    if not len(images):
+        return []
+    chosen = [int(image) for image in (images if shown is None else shown)[:MAX_EXAMPLES]]
+    examples = tuple(
+        Example(
+            survey.name(image), survey.find(image)[0].name, survey.label(image), (details or {}).get(image, ""), image
+        )
+        for image in chosen
+    )
+    return [Finding(id, level, counted(len(images), title), why, cure, len(images), examples, np.asarray(images))]

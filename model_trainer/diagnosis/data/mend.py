@@ -1,0 +1,151 @@
+"""Writes a copy of a data set in which is mended what can be: names, turns, colours, frames."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from model_trainer.diagnosis.data.file_findings import FORMAT_OF_SUFFIX, wrong_suffixes
+from model_trainer.diagnosis.data.survey import State, Survey
+from model_trainer.errors import DataError, StorageError
+from model_trainer.pipeline.pillow import FORMATS, Unreadable, opened, pixels_of
+
+__all__ = ["write_mended"]
+
+LOG_NAME = "mended.csv"
+
+_SUFFIX = {"JPEG": ".jpg", "PNG": ".png", "GIF": ".gif", "BMP": ".bmp", "WEBP": ".webp", "TIFF": ".tif"}
+_WHITE = (255, 255, 255)
+_JPEG_QUALITY = 95
+
+
+def write_mended(
+    survey: Survey, folder: Path, on_progress: Callable[[int, int], None] = lambda done, total: None
+) -> int:
+    """Writes the data set to `folder`, whole or not at all, laid out as it is.
+
+    Turned images are turned upright, CMYK and more than 8 bits become 8-bit RGB, of animations the first frame stays;
+    a JPEG stays a JPEG, of quality 95, all others become PNG. A wrong suffix becomes the right one. All else, also
+    what is no image, is the same file by a hard link, or a copy on another disk. Images that cannot be read are left
+    out. `mended.csv` in `folder` has a line `from,to,change` for each image that is changed or left out.
+
+    Returns:
+        How many images were changed.
+
+    Raises:
+        DataError: `folder` is there and not empty.
+        StorageError: it cannot be written.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise DataError(f"--fix {folder} is not empty. Give a new folder: the mended copy is written there.")
+    changes = _changes(survey)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # Aside and renamed, so that an interrupted call leaves no half of it.
+        aside = Path(tempfile.mkdtemp(prefix=".mended-", dir=folder.parent))
+        try:
+            num_changed = _write(survey, changes, aside, folder, on_progress)
+            aside.chmod(0o755)
+            if folder.exists():
+                folder.rmdir()
+            aside.rename(folder)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        raise StorageError(f"The mended copy {folder} could not be written: {error}.") from error
+    return num_changed
+
+
+def _changes(survey: Survey) -> dict[int, str]:
+    """What must be done to each image whose pixels must be written anew, or whose name is wrong."""
+    fine = survey["state"] == State.FINE
+    found: dict[int, list[str]] = {}
+    for is_so, words in (
+        (survey["orientation"] > 1, "turned upright"),
+        (survey["is_cmyk"], "CMYK to RGB"),
+        (survey["bits"] > 8, "to 8 bits"),
+        (survey["is_animated"], "first frame only"),
+    ):
+        for image in map(int, np.flatnonzero(fine & is_so)):
+            found.setdefault(image, []).append(words)
+    renamed = {int(image): "renamed" for image in wrong_suffixes(survey) if fine[image]}
+    return renamed | {image: ", ".join(words) for image, words in found.items()}
+
+
+def _write(
+    survey: Survey, changes: dict[int, str], aside: Path, folder: Path, on_progress: Callable[[int, int], None]
+) -> int:
+    rows: list[tuple[str, str, str]] = []
+    for part in survey.parts:
+        for path in (*part.others, *part.loose):
+            _same(Path(path), aside / part.relative(path))
+    for image in range(len(survey)):
+        source = survey.name(image)
+        relative = survey.find(image)[0].relative(source)
+        if survey["state"][image]:
+            rows.append((source, "", f"left out: {survey.reasons[image]}"))
+        elif image not in changes:
+            _same(Path(source), aside / relative)
+        on_progress(image + 1, len(survey) + len(changes))
+    # After the others, so that a new name never takes the place of a file that keeps its own.
+    for done, (image, change) in enumerate(sorted(changes.items()), len(survey) + 1):
+        source = survey.name(image)
+        target = _changed(survey, image, change, aside / survey.find(image)[0].relative(source))
+        rows.append((source, str(folder / target.relative_to(aside)), change))
+        on_progress(done, len(survey) + len(changes))
+    with open(aside / LOG_NAME, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([("from", "to", "change"), *rows])
+    return len(changes)
+
+
+def _changed(survey: Survey, image: int, change: str, wanted: Path) -> Path:
+    format = FORMATS[survey["format"][image]]
+    if change != "renamed":
+        format = "JPEG" if format == "JPEG" else "PNG"
+    if FORMAT_OF_SUFFIX.get(wanted.suffix.lower()) != format:
+        is_suffix = wanted.suffix.lower() in FORMAT_OF_SUFFIX
+        wanted = wanted.with_name((wanted.stem if is_suffix else wanted.name) + _SUFFIX[format])
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    target, number = wanted, 1
+    while os.path.lexists(target):
+        number += 1
+        target = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
+    if change == "renamed":
+        _same(Path(survey.name(image)), target)
+        return target
+    pixels, profile = _pixels_and_profile(survey, image)
+    if format == "JPEG":
+        Image.fromarray(pixels).save(target, "JPEG", quality=_JPEG_QUALITY, subsampling=0, icc_profile=profile)
+    else:
+        Image.fromarray(pixels).save(target, "PNG", icc_profile=profile)
+    return target
+
+
+def _pixels_and_profile(survey: Survey, image: int) -> tuple[np.ndarray, bytes | None]:
+    """The pixels as training sees them, alpha kept where there is one, and the colour profile where it still fits."""
+    try:
+        with opened(survey.read(image)) as original:
+            profile = original.info.get("icc_profile") if original.mode in ("RGB", "RGBA") else None
+            pixels = pixels_of(original, _WHITE, with_alpha=original.has_transparency_data)
+            return pixels, profile if isinstance(profile, bytes) else None
+    except Unreadable as reason:
+        raise StorageError(f"{survey.name(image)} could be read before and is now: {reason}.") from None
+
+
+def _same(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source.resolve(), target)
+    except FileExistsError:
+        raise
+    except OSError:  # another disk, or a file system without links
+        shutil.copy2(source, target)

@@ -1,0 +1,178 @@
+"""The parts of a data set, such as train and val, found without stopping at what is wrong with them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from model_trainer.errors import DataError
+from model_trainer.sources.examples import Examples
+from model_trainer.sources.from_path import source_of_path
+from model_trainer.sources.image_folder import IMAGE_SUFFIXES, ImageFolder, list_images
+from model_trainer.sources.label_rows import LabelRows
+from model_trainer.sources.manifest import Manifest
+from model_trainer.sources.manifest.columns import ROLES, find_columns
+from model_trainer.sources.manifest.rows import read_rows
+from model_trainer.sources.manifest.values import is_missing
+from model_trainer.sources.recordio import RecordIO
+from model_trainer.sources.source import Source
+from model_trainer.training.run import Run
+
+__all__ = ["Part", "find_parts", "run_file_of"]
+
+_TRAINING = ("train", "training")
+_OTHERS = ("val", "valid", "validation", "test", "testing", "eval", "dev")
+_MOST_PARTS = 8  # a split column with more values means something else
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One part of a data set.
+
+    Attributes:
+        name: "train", "val", ...; "all" where there is only one.
+        examples: its images; of a folder without class folders their rows of labels are empty.
+        root: the folder that was searched; None for other sources.
+        others: files that are no image, by name nor by their first bytes.
+        loose: images beside the class folders, which training does not see.
+        unknown: class folders that are not among the classes that were given.
+    """
+
+    name: str
+    examples: Examples
+    root: Path | None = None
+    others: tuple[str, ...] = ()
+    loose: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def trains(self) -> bool:
+        """Whether a model would be trained on it."""
+        return self.name == "all" or self.name.lower() in _TRAINING
+
+    def relative(self, path: str) -> Path:
+        """Where a file of this part belongs in a copy of the data set: "train/cat/1.jpg"."""
+        assert self.root is not None
+        inner = Path(os.path.relpath(path, self.root))
+        return inner if self.name == "all" else self.name / inner
+
+
+def run_file_of(path: str) -> str | None:
+    """The file that holds the run where `path` is a RUN: a `.py`, a `training_options.json`, or a folder with one."""
+    if path.endswith(".py") or os.path.basename(path) == "training_options.json":
+        return path
+    inside = os.path.join(path, "training_options.json")
+    return inside if os.path.isfile(inside) else None
+
+
+def find_parts(path_or_run: str | Run) -> tuple[Part, ...]:
+    """The parts, training first.
+
+    Raises:
+        DataError: there is nothing to examine, or a manifest or record file cannot be read at all.
+    """
+    if isinstance(path_or_run, Run):
+        train, val = path_or_run.train_data, path_or_run.val_data
+        return _not_empty([_of_source("train", train), *([] if val is None else [_of_source("val", val)])])
+    if (run_file := run_file_of(path_or_run)) is not None:
+        if run_file.endswith(".py"):
+            raise DataError(f"{run_file} is Python; give the run itself, or on the command line: model-trainer doctor")
+        return find_parts(Run.load(run_file))
+    if not os.path.isdir(path_or_run):
+        return _not_empty(_of_file(path_or_run))
+    return _not_empty(_of_folder(Path(path_or_run)))
+
+
+def _not_empty(parts: list[Part]) -> tuple[Part, ...]:
+    if not any(len(part.examples) or part.others or part.examples.classes for part in parts):
+        raise DataError(f"{', '.join(part.examples.origin for part in parts)} holds no image.")
+    return tuple(parts)
+
+
+def _of_source(name: str, source: Source) -> Part:
+    if isinstance(source, ImageFolder) and os.path.isdir(source.path):
+        return _class_folders(name, Path(source.path), source.classes)
+    return Part(name, _read(source))
+
+
+def _read(source: Source) -> Examples:
+    if not isinstance(source, ImageFolder | Manifest | RecordIO):
+        # It may load TensorFlow, which otherwise fills standard error with notes as it starts.
+        import model_trainer.quiet_tensorflow  # noqa: F401
+    return source.read()
+
+
+def _of_folder(root: Path) -> list[Part]:
+    folders = _folders(root)
+    named = [name for name in folders if name.lower() in (*_TRAINING, *_OTHERS) and _folders(root / name)]
+    # One folder called "train" among others may well be a class.
+    if len(named) < 2 and named != folders:
+        return [_class_folders("all", root, None) if folders else _unarranged(root)]
+    order = sorted(named, key=lambda name: (*_TRAINING, *_OTHERS).index(name.lower()))
+    return [_class_folders(name, root / name, None) for name in order] or [_unarranged(root)]
+
+
+def _folders(root: Path) -> list[str]:
+    try:
+        with os.scandir(root) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{root} cannot be read: {error.strerror}.") from error
+
+
+def _class_folders(name: str, root: Path, given: tuple[str, ...] | None) -> Part:
+    folders = _folders(root)
+    if not folders:
+        return _unarranged(root, name)
+    unknown = tuple(folder for folder in folders if given is not None and folder not in given)
+    classes = tuple(folders) if given is None else (*given, *unknown)
+    paths: list[str] = []
+    labels: list[int] = []
+    others: list[str] = []
+    for label, folder in enumerate(classes):
+        images, not_images = list_images(str(root / folder)) if folder in folders else ([], [])
+        paths += images
+        labels += [label] * len(images)
+        others += not_images
+    examples = Examples.of_files(paths, np.asarray(labels, np.int32), classes, origin=str(root))
+    return Part(name, examples, root, tuple(others), tuple(_loose(root)), unknown)
+
+
+def _loose(root: Path) -> list[str]:
+    with os.scandir(root) as entries:
+        named = [each for each in entries if each.name.lower().endswith(IMAGE_SUFFIXES) and each.name[0] != "."]
+    return sorted(entry.path for entry in named if not entry.is_dir())
+
+
+def _unarranged(root: Path, name: str = "all") -> Part:
+    images, others = list_images(str(root))
+    no_labels = LabelRows.of([()] * len(images))
+    return Part(name, Examples.of_files(images, no_labels, (), origin=str(root)), root, tuple(others))
+
+
+def _of_file(path: str) -> list[Part]:
+    source = source_of_path(path)
+    names = _split_names(path) if isinstance(source, Manifest) else []
+    if not names:
+        return [Part("all", _read(source))]
+    return [Part(name, Manifest(path=path, part=name).read()) for name in names]
+
+
+def _split_names(path: str) -> list[str]:
+    """What the split column of a manifest holds, training first; nothing where it has none, or one value only."""
+    names: dict[str, None] = {}
+    column: str | None = None
+    for _, row in read_rows(path, "auto").rows:
+        if column not in row:
+            try:
+                column = find_columns(row, dict.fromkeys(ROLES), all_known=False).split
+            except DataError:
+                return []  # reading it says what is wrong, with the line
+        if column is not None and not is_missing(value := row.get(column)):
+            names[str(value)] = None
+    return (
+        sorted(names, key=lambda name: (name.lower() not in _TRAINING, name)) if 1 < len(names) <= _MOST_PARTS else []
+    )

@@ -1,0 +1,53 @@
+"""How far the reading is: a bar on a terminal, one line now and then elsewhere; on standard error."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+__all__ = ["ReadingProgress"]
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class ReadingProgress:
+    """Progress of one pass over the images; its `update` is what `examine` takes.
+
+    Args:
+        console: writes to standard error.
+        title: what is being done, such as "Reading".
+    """
+
+    def __init__(self, console: Console, title: str) -> None:
+        self._console = console
+        self._title = title
+        self._printed = time.monotonic()
+        self._bar: Progress | None = None
+        if console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
+            self._bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
+            self._task = self._bar.add_task(title, total=None)
+
+    def __enter__(self) -> ReadingProgress:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, done: int, total: int) -> None:
+        """Shows that `done` of `total` images are read."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, total=total)
+            return
+        now = time.monotonic()
+        if done < total and now - self._printed >= SECONDS_BETWEEN_LINES:
+            self._printed = now
+            self._console.print(f"{self._title}  {done:,}/{total:,} images", highlight=False, soft_wrap=True)

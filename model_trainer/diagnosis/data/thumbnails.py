@@ -1,0 +1,39 @@
+"""Small pictures of the images that findings show."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+
+from PIL import Image
+
+from model_trainer.diagnosis.data.survey import Survey
+from model_trainer.pipeline.pillow import decode_with_pillow
+
+__all__ = ["make_thumbnails"]
+
+_SIDE = 112  # pixels
+_WHITE = (255, 255, 255)
+
+
+def make_thumbnails(survey: Survey, images: Iterable[int], max_pixels: int) -> dict[int, bytes]:
+    """A JPEG of some KB for each of `images` that can be read, upright and cut to its crop."""
+    thumbnails = {}
+    for image in sorted(set(images)):
+        if survey["state"][image]:
+            continue
+        try:
+            pixels = decode_with_pillow(survey.read(image), _WHITE, with_alpha=False, max_pixels=max_pixels)
+        except OSError:
+            continue
+        if pixels is None:
+            continue  # it changed since
+        if (crop := survey.crop(image)) is not None and not survey["is_outside"][image]:
+            top, left, height, width = crop
+            pixels = pixels[top : top + height, left : left + width]
+        small = Image.fromarray(pixels)
+        small.thumbnail((_SIDE, _SIDE))
+        file = io.BytesIO()
+        small.save(file, "JPEG", quality=75)
+        thumbnails[image] = file.getvalue()
+    return thumbnails

@@ -1,0 +1,123 @@
+"""What the doctor writes and prints, and how it ends."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import threading
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from model_trainer.diagnosis.data import doctor, examine, run_doctor
+from model_trainer.diagnosis.data.page import page_of
+from model_trainer.diagnosis.data.parts import find_parts
+from model_trainer.diagnosis.data.progress import ReadingProgress
+from model_trainer.diagnosis.data.show import print_diagnosis
+from model_trainer.diagnosis.data.survey import survey_images
+from model_trainer.errors import ConfigError, DataError
+
+
+class Balance(HTMLParser):
+    """Which tags are open; complains of one that is closed and was not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.pictures = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.pictures += tag == "img"
+        if tag not in ("img", "meta"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Opens nothing."""
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_json_and_page_say_the_same(colours: Path, tmp_path: Path) -> None:
+    code = run_doctor(str(colours), output=str(tmp_path / "out"))
+    said = json.loads((tmp_path / "out" / "doctor.json").read_text())
+    page = (tmp_path / "out" / "doctor.html").read_text()
+    assert said["num_images"] == 24
+    assert said["classes"] == {name: {"blue": n, "green": n, "red": n} for name, n in (("train", 5), ("val", 3))}
+    assert said["exit_code"] == code == 0
+    assert [finding["id"] for finding in said["findings"]] == re.findall(
+        r'<section class="finding \w+" id="([^"]+)"', page
+    )
+
+
+def test_the_page_needs_no_network_and_is_well_formed(colours: Path) -> None:
+    page = page_of(examine(colours, min_size=64))
+    balance = Balance()
+    balance.feed(page)
+    assert balance.open == []
+    assert balance.pictures >= 24
+    assert not re.search(r'(src|href)="(?!data:image/jpeg;base64,|#)', page)
+    assert "url(" not in page
+    assert "@import" not in page
+
+
+def test_a_finding_shows_at_most_24_pictures(colours: Path, draw_folder: object, tmp_path: Path) -> None:
+    draw_folder(tmp_path / "many", 15)  # type: ignore[operator]
+    finding = next(each for each in examine(tmp_path / "many", min_size=64).findings if each.id == "tiny")
+    assert (finding.count, len(finding.examples)) == (45, 24)
+
+
+def test_the_table_names_findings_examples_and_cures(colours: Path) -> None:
+    console = Console(width=400, file=io.StringIO())
+    print_diagnosis(examine(colours, min_size=64), console)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "24 images with a side below 64 pixels" in printed
+    assert "train/blue/0.png  32 × 32" in printed
+    assert "--set spec.target_size=[64,64,3]" in printed
+
+
+def test_ctrl_c_gives_130_and_no_file(colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(doctor, "look_at_all", interrupt)
+    assert run_doctor(str(colours), output=str(tmp_path / "out")) == 130
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupted_survey_leaves_no_thread(colours: Path) -> None:
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        survey_images(find_parts(str(colours)), 10**6, interrupt)
+    assert threading.active_count() == before
+
+
+def test_a_path_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no folder"):
+        examine(tmp_path / "nothing")
+
+
+def test_a_folder_without_any_image_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no image"):
+        examine(tmp_path)
+
+
+def test_more_pixels_than_training_takes_are_refused(colours: Path) -> None:
+    with pytest.raises(ConfigError, match="MODEL_TRAINER_MAX_PIXELS"):
+        examine(colours, max_pixels=10**12)
+
+
+def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model_trainer.diagnosis.data.progress.SECONDS_BETWEEN_LINES", 0.0)
+    with ReadingProgress(Console(stderr=True), "Reading") as progress:
+        progress.update(1000, 2500)
+        progress.update(2500, 2500)
+    assert capsys.readouterr().err == "Reading  1,000/2,500 images\n"
