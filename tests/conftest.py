@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import tempfile
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same devices on every machine; tests marked gpu start processes
 os.environ["KERAS_BACKEND"] = "tensorflow"
-_CACHE = tempfile.TemporaryDirectory(prefix="model-trainer-tests-")
-os.environ["MODEL_TRAINER_CACHE"] = _CACHE.name  # what is kept between runs is not kept between tests
 
 import model_trainer.quiet_tensorflow  # noqa: F401  # isort: skip
 
@@ -49,6 +46,12 @@ def draw_folder(folder: Path, num_images: int, *, size: tuple[int, int] = (32, 3
             pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{number}.png")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What is kept between runs is not kept between tests."""
+    os.environ["MODEL_TRAINER_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

@@ -78,7 +78,7 @@ def test_a_run_in_the_readme_can_be_declared(block: str) -> None:
     assert Run.from_dict(run.to_dict()) == run
 
 
-@pytest.mark.parametrize("block", [block for block in blocks("python", DATA) if "task=" not in block])
+@pytest.mark.parametrize("block", blocks("python", DATA))
 def test_sources_in_the_documentation_can_be_declared(block: str) -> None:
     declare(block)
 

@@ -13,11 +13,11 @@ def evaluate(
         None,
         "--data",
         metavar="PATH",
-        help="A folder of class folders, a manifest, .rec or .tfrecord; default: the run's own validation data.",
+        help="Class folders, a manifest, .rec or .tfrecord; default: the run's own validation data.",
     ),
     trust: bool = typer.Option(False, "--trust", help="Let the file name code outside keras.applications."),
 ) -> None:
-    """Figures of a trained model on labelled images: accuracy and recall, of tags average precision, and those of each class."""
+    """Figures of a trained model on labelled images: accuracy, recall, of tags average precision; of all and each class."""
     from rich.console import Console
 
     from model_trainer.api import evaluate as evaluate_model

@@ -14,9 +14,7 @@ def preview(
     output: str = typer.Option("preview.png", "--output", metavar="FILE", help="The picture to write."),
     count: int = typer.Option(8, "--count", min=1, max=64, help="How many images."),
     draws: int = typer.Option(4, "--draws", min=1, max=16, help="How often each is augmented."),
-    overrides: list[str] = typer.Option(
-        [], "--set", metavar="NAME=VALUE", help="Such as training.seed=1; repeatable."
-    ),
+    overrides: list[str] = typer.Option([], "--set", metavar="NAME=VALUE", help="Such as training.seed=1; repeatable."),
     trust: bool = typer.Option(False, "--trust", help="Let a .json name code outside keras.applications."),
 ) -> None:
     """Draw training images beside what the model will see of them, with their labels."""

@@ -9,7 +9,7 @@ last epoch is still being validated.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import tensorflow as tf
@@ -65,7 +65,7 @@ class Pipeline:
     bad_images: BadImages
     num_replicas: int = 1
     augment: Sequence[Augmentation] = ()
-    sampling: Sampling = EachOnce()
+    sampling: Sampling = field(default_factory=EachOnce)
     seed: int = 0
 
     def training(self, epochs: int, first_step: int = 0) -> tf.data.Dataset:

@@ -17,8 +17,8 @@ __all__ = ["map_with_fallback"]
 MapFunction = Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
 
 
-# After so many elements comes a mark that never fails: where all elements do, such as in a folder of WebP images, nothing
-# else would come through before the last one of the run had been tried.
+# After so many elements comes a mark that never fails. Where all elements do, such as in a folder of WebP images,
+# nothing would come through otherwise before the last one of the run had been tried.
 MARK_AFTER = 16
 
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from model_trainer.errors import DataError
 from model_trainer.pipeline.augment import Crop
-from model_trainer.pipeline.decode import Box, decode_part, is_ordinary, plain_bytes
+from model_trainer.pipeline.decode import decode_part, is_ordinary, plain_bytes
 from model_trainer.pipeline.pillow import decode_with_pillow, why_unreadable
 from model_trainer.pipeline.resize import fit_box, resize_image
 from model_trainer.specs import ModelSpec

@@ -56,9 +56,7 @@ def images_to_see(run: Run, count: int = 8, draws: int = 4) -> list[Seen]:
     chosen = np.sort(np.random.default_rng(run.training.seed).permutation(len(examples))[:count])
     repeated = examples.take(np.repeat(chosen, draws))
     bad_images = BadImages(len(repeated), 1.0, len(repeated))
-    pipeline = Pipeline(
-        repeated, run.spec, len(repeated), bad_images, augment=run.augment, seed=run.training.seed
-    )
+    pipeline = Pipeline(repeated, run.spec, len(repeated), bad_images, augment=run.augment, seed=run.training.seed)
     images, labels, _ = next(iter(pipeline.training(epochs=1)))
     targets = run.task.targets(labels, len(examples.classes)).numpy()
     order = np.argsort(pipeline.shown(1))

@@ -31,7 +31,7 @@ TABLES = {
     "single": Examples.of_files(names(12), np.arange(12) % 3, ("cat", "dog", "eel"), "single"),
     "others": Examples.of_files(names(4, "other"), np.array([0, 1, 1, 1]), ("dog", "fox"), "others"),
     "tags": Examples.of_files(
-        names(4, "tags"), LabelRows.of([[0], [0, 1], [], [1]], [[1.0], [1.0, np.nan], [], [1.0]]), ("eel", "red"), "tags"
+        names(4, "tags"), LabelRows.of([[0], [0, 1], [], [1]], [[1], [1, np.nan], [], [1]]), ("eel", "red"), "tags"
     ),
     "soft": Examples.of_files(
         names(2, "soft"), LabelRows.of_dense(np.array([[0.9, 0.1], [0.5, 0.5]]), exclusive=True), ("cat", "dog"), "soft"

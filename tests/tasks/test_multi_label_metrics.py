@@ -98,7 +98,9 @@ def test_what_nobody_knows_is_left_out(metric: Metric, average: str) -> None:
     elif average == "macro":
         expected = np.mean([sk.f1_score(true, p >= 0.5, zero_division=0) for true, p in of_class])
     else:
-        expected = sk.f1_score(*(np.concatenate(each) for each in zip(*((t, p >= 0.5) for t, p in of_class))))
+        expected = sk.f1_score(
+            *(np.concatenate(each) for each in zip(*((t, p >= 0.5) for t, p in of_class), strict=True))
+        )
     assert figure(metric, np.where(unknown, np.nan, TARGETS).astype(np.float32)) == pytest.approx(expected)
 
 
