@@ -17,7 +17,7 @@ def evaluate(
     ),
     trust: bool = typer.Option(False, "--trust", help="Let the file name code outside keras.applications."),
 ) -> None:
-    """Figures of a trained model on labelled images: accuracy, recall, of tags average precision; of all and each class."""
+    """Figures of a trained model on labelled images: accuracy, recall, of tags average precision, and of each class."""
     from rich.console import Console
 
     from model_trainer.api import evaluate as evaluate_model

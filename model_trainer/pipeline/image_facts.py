@@ -76,9 +76,16 @@ def _of_header(image: Image.Image, data: bytes, facts: ImageFacts) -> ImageFacts
         height=height,
         mode=image.mode,
         bits=_bits(image, data, facts.format),
-        is_animated=facts.format != "JPEG" and getattr(image, "is_animated", False),
+        is_animated=facts.format != "JPEG" and _is_animated(image),
         exif_orientation=orientation,
     )
+
+
+def _is_animated(image: Image.Image) -> bool:
+    try:
+        return getattr(image, "is_animated", False)
+    except Exception:  # noqa: BLE001  # a GIF looks for its second frame, which may be damaged
+        return True
 
 
 def _bits(image: Image.Image, data: bytes, format: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import numpy as np
 
 from model_trainer.sources.mapped import read_range
 from model_trainer.sources.texts import Texts
-from model_trainer.storage.read import read_image_file
+from model_trainer.storage.read import read_image_file, size_of
 
 __all__ = ["ByteRanges", "Files", "Images", "SeveralImages"]
 
@@ -38,7 +37,7 @@ class Images(ABC):
 
     @abstractmethod
     def num_bytes(self, rows: np.ndarray) -> np.ndarray:
-        """int64: the size of each of `rows`, -1 where it is not there."""
+        """int64: the size of each of `rows`, -1 where it is not there, 0 of a remote file."""
 
 
 @final
@@ -58,7 +57,7 @@ class Files(Images):
         return read_image_file(self.paths[row])
 
     def num_bytes(self, rows: np.ndarray) -> np.ndarray:
-        return np.fromiter((_size_of(self.paths[int(row)]) for row in rows), np.int64, len(rows))
+        return np.fromiter((size_of(self.paths[int(row)]) for row in rows), np.int64, len(rows))
 
 
 @final
@@ -121,10 +120,3 @@ class SeveralImages(Images):
     def _find(self, row: int) -> tuple[Images, int]:
         number = int(np.searchsorted(self.starts, row, side="right")) - 1
         return self.parts[number], row - int(self.starts[number])
-
-
-def _size_of(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return -1  # a file that is gone is told of when it is read

@@ -6,6 +6,8 @@ import functools
 import mmap
 import os
 
+from model_trainer.storage.read import read_remote
+
 __all__ = ["map_file", "read_range"]
 
 
@@ -16,7 +18,7 @@ def read_range(path: str, start: int, size: int) -> bytes:
         OSError: the file is gone, cannot be read, or ends before.
     """
     if "://" in path:
-        return _read_remote(path, start, size)
+        return read_remote(path, start, size)
     data = map_file(path)[start : start + size]
     if len(data) != size:
         raise OSError(f"ends before byte {start + size}")
@@ -40,17 +42,3 @@ def _map(path: str, *version: int) -> mmap.mmap | bytes:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except ValueError:  # an empty file cannot be mapped
             return b""
-
-
-def _read_remote(path: str, start: int, size: int) -> bytes:
-    import tensorflow as tf
-
-    try:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            file.seek(start)
-            data: bytes = file.read(size)
-    except tf.errors.OpError as error:
-        raise OSError(error.message) from error
-    if len(data) != size:
-        raise OSError(f"ends before byte {start + size}")
-    return data

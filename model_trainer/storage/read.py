@@ -1,11 +1,14 @@
-"""Reading an image's file, and only a file that can be one: a device or a pipe would never end."""
+"""Reading an image's file, and only a file that can be one: a device or a pipe would never end.
+
+What has a scheme, such as "gs://bucket/1.jpg", is read by TensorFlow's file systems.
+"""
 
 from __future__ import annotations
 
 import os
 import stat
 
-__all__ = ["MAX_FILE_BYTES", "read_image_file", "why_not_read"]
+__all__ = ["MAX_FILE_BYTES", "read_image_file", "read_remote", "size_of", "why_not_read"]
 
 # The largest image that Pillow takes would have as many bytes without any compression.
 MAX_FILE_BYTES = 2**29
@@ -17,6 +20,8 @@ def read_image_file(path: str) -> bytes:
     Raises:
         OSError: it is missing, no regular file, larger than `MAX_FILE_BYTES`, or cannot be read.
     """
+    if "://" in path:
+        return read_remote(path)
     # Not blocking, because opening a pipe would wait for its writer.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with open(descriptor, "rb") as file:
@@ -26,6 +31,37 @@ def read_image_file(path: str) -> bytes:
         if found.st_size > MAX_FILE_BYTES:
             raise OSError(0, f"it has more than the limit of {MAX_FILE_BYTES:,} bytes")
         return file.read()
+
+
+def size_of(path: str) -> int:
+    """The size of a file in bytes; -1 where it is not there, 0 of a remote one, which would have to be asked for."""
+    if "://" in path:
+        return 0
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1
+
+
+def read_remote(path: str, start: int = 0, size: int | None = None) -> bytes:
+    """`size` bytes of a remote file from `start` on, or all that follow.
+
+    Raises:
+        OSError: it is gone, cannot be read, or ends before.
+    """
+    import tensorflow as tf
+
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            file.seek(start)
+            data: bytes = file.read(-1 if size is None else size)
+    except tf.errors.NotFoundError as error:
+        raise FileNotFoundError(error.message) from error
+    except tf.errors.OpError as error:
+        raise OSError(error.message) from error
+    if size is not None and len(data) != size:
+        raise OSError(f"ends before byte {start + size}")
+    return data
 
 
 def why_not_read(error: OSError, *, if_missing: str) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from model_trainer import Call, ImageFolder
 from model_trainer.config import Config
@@ -203,3 +204,14 @@ def test_a_million_examples_take_few_bytes_beside_their_paths() -> None:
         column.nbytes for column in (examples.images.paths.starts, examples.rows, examples.labels, examples.weights)
     )
     assert held / 100_000 - len(paths[0]) <= 25
+
+
+def test_remote_files_are_read_by_tensorflows_file_systems() -> None:
+    tf.io.gfile.makedirs("ram://images")
+    with tf.io.gfile.GFile("ram://images/a.jpg", "wb") as file:
+        file.write(b"remote")
+    examples = Examples.of_files(["ram://images/a.jpg", "ram://images/none.jpg"], np.zeros(2), ("cat",), "remote")
+    assert examples.images.read(0) == b"remote"
+    assert examples.num_bytes.tolist() == [0, 0]  # nobody asked
+    with pytest.raises(FileNotFoundError):
+        examples.images.read(1)

@@ -3,11 +3,13 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from sklearn.utils.class_weight import compute_class_weight
 
-from model_trainer import Classification, CrossEntropy, Focal, Output
+from model_trainer import Accuracy, Classification, CrossEntropy, Focal, Output
 from model_trainer.errors import ConfigError, DataError
 from model_trainer.sources.examples import Examples
+from model_trainer.sources.label_rows import LabelRows
 from model_trainer.tasks.task import Factors
 
 RANDOM = np.random.default_rng(0)
@@ -42,6 +44,28 @@ def test_given_class_weights_are_by_name_and_1_elsewhere() -> None:
 def test_a_weight_for_an_unknown_class_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"`task.class_weights.dgo` names a class .* Did you mean 'dog'\?"):
         Classification(class_weights={"dgo": 2.0}).check(examples())
+
+
+def test_probabilities_are_targets_as_they_are_and_weigh_classes_by_their_share() -> None:
+    soft = np.array([[0.7, 0.2, 0.1], [0.0, 0.5, 0.5]], np.float32)
+    task = Classification(class_weights={"dog": 3.0})
+    targets = task.targets(tf.constant(soft), 3)
+    expected = keras.losses.CategoricalCrossentropy(from_logits=True, reduction=None)(soft, LOGITS[:2])
+    np.testing.assert_allclose(task.losses(targets, [LOGITS[:2]], FACTORS), expected, rtol=1e-5)
+    weights = task.example_weights(targets, tf.constant([1.0, 2.0]), task.factors(examples()))
+    np.testing.assert_allclose(weights, [0.7 + 0.2 * 3 + 0.1, 2 * (0.5 * 3 + 0.5)], rtol=1e-6)
+
+
+def test_of_probabilities_metrics_take_the_most_probable_class_as_right() -> None:
+    soft = tf.constant([[0.4, 0.3, 0.3], [0.1, 0.2, 0.7]])
+    predicted = tf.constant([[0.9, 0.1, 0.0], [0.6, 0.0, 0.4]])
+    assert Accuracy().sums(soft, predicted, tf.ones(2)).numpy().tolist() == [1, 2]
+
+
+def test_an_image_without_any_class_is_refused() -> None:
+    rows = LabelRows.of([[0], []], exclusive=True)
+    with pytest.raises(DataError, match="1.jpg has no class at all"):
+        Classification().check(Examples.of_files(["0.jpg", "1.jpg"], rows, ("cat", "dog"), "data"))
 
 
 def test_one_class_is_too_few() -> None:

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from model_trainer import (
     Accuracy,
@@ -24,6 +25,7 @@ from model_trainer import (
     EarlyStopping,
     ImageFolder,
     MacroRecall,
+    Manifest,
     ModelSpec,
     Network,
     Output,
@@ -395,6 +397,41 @@ def test_unreadable_images_are_named_and_left_out(
     log = (result.path / "logs" / "train.log").read_text()
     assert log.count("red/broken.jpg is not an image; it is skipped.") == 1
     assert "2 images could not be read and were left out" in log
+    table = (result.path / "bad_images.csv").read_text().splitlines()
+    assert table[0] == "image,reason"
+    assert sorted(table[1:]) == [
+        f"{folder}/red/broken.jpg,is not an image",
+        f"{folder}/red/empty.png,is empty (0 bytes)",
+    ]
+
+
+def test_images_that_are_not_there_are_told_of_before_training(make_run: MakeRun, tmp_path: Path) -> None:
+    rows = [f"{number}.jpg,{'cat' if number % 2 else 'dog'}" for number in range(40)]
+    (tmp_path / "train.csv").write_text("\n".join(["filename,label", *rows]))
+    run = make_run(train_data=Manifest(tmp_path / "train.csv", root="elsewhere"), val_data=None)
+    with pytest.raises(DataError, match=r"40 of 40 images are not there, the first is elsewhere/0.jpg.*root="):
+        train_model(run)
+
+
+def test_class_probabilities_and_crops_of_keras_trainers_json_are_learnt(make_run: MakeRun, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    records = []
+    for number in range(24):
+        name = ("blue", "red")[number % 2]
+        # The colour stands in the crop only; all around it is noise.
+        pixels = random.integers(0, 256, (40, 40, 3), np.uint8)
+        pixels[10:30, 5:25] = (30, 40, 220) if name == "blue" else (220, 30, 40)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        certain = [0.9, 0.1] if name == "blue" else [0.1, 0.9]
+        record = {"filename": f"{number}.png", "class_probabilities": certain, "class_name": name}
+        records.append(record | {"crop": [5, 10, 20, 20]})
+    (tmp_path / "train_data.json").write_text(json.dumps(records))
+    source = Manifest(tmp_path / "train_data.json")
+    run = make_run(train_data=source, val_data=source, training__epochs=4)
+    last = train_model(run).history[-1]
+    assert last["val_accuracy"] == 1.0
+    # The least that cross-entropy with such targets can be is their own entropy.
+    assert 0.325 <= last["val_loss"] < 0.5
 
 
 def test_too_many_unreadable_images_stop_the_run(
