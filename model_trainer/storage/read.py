@@ -24,7 +24,12 @@ def read_image_file(path: str) -> bytes:
         return read_remote(path)
     # Not blocking, because opening a pipe would wait for its writer.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with open(descriptor, "rb") as file:
+    try:
+        file = open(descriptor, "rb")
+    except OSError:  # of a folder
+        os.close(descriptor)
+        raise
+    with file:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise OSError(0, "it is no regular file")

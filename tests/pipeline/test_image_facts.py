@@ -81,6 +81,12 @@ def test_of_a_cut_file_the_header_still_speaks(name: str) -> None:
     assert facts == dataclasses.replace(whole, problem="is truncated", is_truncated=True)
 
 
+def test_damage_in_a_second_frame_does_not_matter() -> None:
+    facts = image_facts(FILES["gif"][0].removesuffix(b";") + b",\0\0")
+    assert facts.problem == ""
+    assert facts.is_animated
+
+
 def test_damage_behind_the_header_is_seen_in_the_pixels_only() -> None:
     data = FILES["jpeg"][0]
     assert image_facts(data[: len(data) * 9 // 10], with_pixels=False).problem == ""
