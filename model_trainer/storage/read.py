@@ -23,19 +23,17 @@ def read_image_file(path: str) -> bytes:
     if "://" in path:
         return read_remote(path)
     # Not blocking, because opening a pipe would wait for its writer.
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    try:
-        file = open(descriptor, "rb")
-    except OSError:  # of a folder
-        os.close(descriptor)
-        raise
-    with file:
-        found = os.fstat(descriptor)
+    with open(path, "rb", opener=_open_without_waiting) as file:
+        found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
             raise OSError(0, "it is no regular file")
         if found.st_size > MAX_FILE_BYTES:
             raise OSError(0, f"it has more than the limit of {MAX_FILE_BYTES:,} bytes")
         return file.read()
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def size_of(path: str) -> int:
