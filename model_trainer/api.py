@@ -27,13 +27,17 @@ from model_trainer.training.train import Result, train_model
 __all__ = ["evaluate", "load_model", "predict", "preview", "train"]
 
 
-def train(run: Run) -> Result:
+def train(run: Run, resume: bool = False, resume_from: str | os.PathLike[str] | None = None) -> Result:
     """Trains `run`, prints a table of its epochs, and says where its files lie.
+
+    Args:
+        resume: go on where the newest run of this name stopped.
+        resume_from: go on in this output folder.
 
     Raises:
         ModelTrainerError: the run, its data or its devices are wrong, or training diverged; says why, and the cure.
     """
-    result = train_model(run)
+    result = train_model(run, resume, None if resume_from is None else os.fspath(resume_from))
     print_summary(result, Console())
     return result
 

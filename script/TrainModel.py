@@ -4,6 +4,7 @@
     script/train                              train on data/train/CLASS/ and data/val/CLASS/
     script/train --sample                     train on the built-in photos of clothes, about three minutes
     script/train --set training.epochs=30     change one option for this time; repeatable
+    script/train --resume                     go on where the newest run of this name stopped
     script/train --help
 
 What comes out lies in output/<name>-<date>-<time>/.

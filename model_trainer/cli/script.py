@@ -9,7 +9,6 @@ import typer
 
 from model_trainer.cli.errors import STOPPED_EARLY, exit_code_of
 from model_trainer.cli.overrides import with_overrides
-from model_trainer.cli.train import RESUME_IS_TO_COME
 from model_trainer.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -29,11 +28,12 @@ def main(run: Run, sample: Run | None = None) -> None:
         overrides: list[str] = typer.Option(
             [], "--set", metavar="NAME=VALUE", help="Such as training.epochs=5; repeatable."
         ),
-        resume: bool = typer.Option(False, "--resume", help="Go on where a run stopped (not yet)."),
+        resume: bool = typer.Option(False, "--resume", help="Go on where the newest run of this name stopped."),
+        resume_from: str | None = typer.Option(
+            None, "--resume-from", metavar="DIR", help="Go on where the run in this output folder stopped."
+        ),
     ) -> None:
         """Train the run that this file declares; leaves models, logs and figures in output/."""
-        if resume:
-            raise ConfigError(RESUME_IS_TO_COME)
         chosen = run
         if use_sample:
             if sample is None:
@@ -46,7 +46,7 @@ def main(run: Run, sample: Run | None = None) -> None:
         from model_trainer.api import train
 
         try:
-            result = train(with_overrides(chosen, overrides))
+            result = train(with_overrides(chosen, overrides), resume, resume_from)
         except DataError as error:
             if use_sample or sample is None or _has_folders(chosen.train_data):
                 raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from absl import logging
@@ -40,6 +40,14 @@ class BadImages:
         """Why each image could not be read, by name."""
         with self._lock:
             return dict(self._reasons)
+
+    def restore(self, reasons: Mapping[str, str]) -> None:
+        """Takes over what a run found before it was resumed; nothing of it is said again."""
+        with self._lock:
+            self._reasons |= reasons
+            if self._table is not None:
+                self._table.unlink(missing_ok=True)  # it may name more, which will be found again
+                self._append(*((name, reason) for name, reason in self._reasons.items() if reason))
 
     def write_to(self, path: Path) -> None:
         """From the first bad image on `path` is a table of them, `image,reason`; without any there is no file."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from model_trainer.errors import StorageError
 
-__all__ = ["make_run_dir", "write_text", "written_whole"]
+__all__ = ["make_run_dir", "sync_folder", "write_text", "written_whole"]
 
 
 @contextlib.contextmanager
@@ -28,7 +28,7 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         if isinstance(error, StorageError):
             raise
@@ -67,7 +67,8 @@ def make_run_dir(output_dir: str | os.PathLike[str], name: str) -> Path:
             ) from error
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Makes new names in `folder` survive a power cut."""
     # Without it a power cut may forget the new name although the content is on the disk.
     if os.name != "posix":
         return

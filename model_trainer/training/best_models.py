@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from model_trainer.tasks.metrics import MacroRecall, Metric
 from model_trainer.training.history import Row
@@ -38,6 +39,14 @@ class BestModels:
                 self._best[file_name] = value
                 names.append(file_name)
         return names
+
+    def state(self) -> dict[str, float]:
+        """The best values so far, for a checkpoint."""
+        return dict(self._best)
+
+    def restore(self, state: Mapping[str, float]) -> None:
+        """Goes on from what `state` gave."""
+        self._best = {name: float(state.get(name, math.inf)) for name in self._columns}
 
     def _value(self, row: Row, column: str) -> float:
         if f"val_{column}" in row or column in row:

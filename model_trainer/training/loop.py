@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import keras
@@ -18,6 +19,9 @@ from model_trainer.models.layers import unfreeze
 from model_trainer.models.training_copy import copy_weights
 from model_trainer.pipeline.dataset import num_steps
 from model_trainer.training.best_models import BestModels
+from model_trainer.training.checkpoints.saver import Saver
+from model_trainer.training.checkpoints.state import capture, restore_callbacks, restore_loop
+from model_trainer.training.checkpoints.store import Checkpoint
 from model_trainer.training.collected import Collected
 from model_trainer.training.gradients import Clip
 from model_trainer.training.history import Row
@@ -53,16 +57,50 @@ class Loop:
     callbacks: keras.callbacks.CallbackList
     calls_back_each_step: bool
     phase: _Phase
+    best: BestModels
+    saver: Saver
     history: list[Row] = field(default_factory=list)
     thresholds: tuple[float, ...] | None = None  # fitted by the last validation
+    unfrozen: bool = False
+    epoch_started: float = 0.0
+    resumed_seconds: float = 0.0  # that the running epoch took before it was resumed
 
     @property
     def steps_per_epoch(self) -> int:
         return num_steps(len(self.prepared.train), self.prepared.run.training.batch_size)
 
+    def begin_epoch(self) -> None:
+        """Starts the epoch's clock."""
+        self.epoch_started = time.monotonic()
 
-def train_epochs(prepared: Prepared, folder: RunFolder, logs: Logs, console: Console, stop: StopRequest) -> Loop:
-    """Trains, and writes history and best models into `folder` after each epoch.
+    def epoch_seconds(self) -> float:
+        """How long the running epoch takes by now."""
+        return self.resumed_seconds + time.monotonic() - self.epoch_started
+
+    def unfreeze(self) -> None:
+        """Lets the frozen layers train, with an optimizer that begins anew."""
+        declared = self.prepared.run.network.unfreeze
+        assert declared is not None
+        unfreeze(self.prepared.parts.network.model, self.prepared.frozen)
+        with self.prepared.parts.strategy.scope():
+            optimizer = make_optimizer(self.prepared.run.training.optimizer, declared.learning_rate)
+        self.phase = _make_phase(self.prepared, optimizer, declared.learning_rate)
+        self.prepared.parts.network.model.optimizer = self.phase.optimizer
+        self.unfrozen = True
+
+
+def train_epochs(
+    prepared: Prepared,
+    folder: RunFolder,
+    logs: Logs,
+    console: Console,
+    stop: StopRequest,
+    checkpoint: Checkpoint | None = None,
+) -> Loop:
+    """Trains, and writes history, best models and a checkpoint into `folder` after each epoch.
+
+    Args:
+        checkpoint: where to go on; None begins at the first step.
 
     Returns:
         The loop at its end, with one row of history for each epoch that was done; fewer when stopped early.
@@ -73,35 +111,40 @@ def train_epochs(prepared: Prepared, folder: RunFolder, logs: Logs, console: Con
     """
     loop = make_loop(prepared, folder, logs, console, stop)
     run, strategy = prepared.run, prepared.parts.strategy
-    batches = iter(_divided(prepared.train_pipeline.training(run.training.epochs), strategy))
+    first_epoch, first_position = (checkpoint.epoch, checkpoint.position) if checkpoint else (0, 0)
+    totals = restore_loop(loop, checkpoint) if checkpoint else Totals(run.task.counted_metrics)
+    first_step = first_epoch * loop.steps_per_epoch + first_position
+    batches = iter(_divided(prepared.train_pipeline.training(run.training.epochs, first_step), strategy))
     val_batches = None
     if prepared.val_pipeline is not None:
         val_batches = _divided(prepared.val_pipeline.validation(), strategy)
     validation_step = make_validation_step(prepared.parts)
-    best = BestModels(run.task.metrics)
 
     loop.callbacks.on_train_begin()
-    for epoch in range(run.training.epochs):
-        started = time.monotonic()
-        _unfreeze_when_due(loop, epoch)
-        loop.callbacks.on_epoch_begin(epoch)
-        totals = Totals(run.task.counted_metrics)
-        train_steps(loop, epoch, batches, range(loop.steps_per_epoch), totals)
-        if stop:
-            break
-        figures = totals.figures()
-        _check_finite(figures, epoch)
-        if val_batches is not None:
-            loop.callbacks.on_test_begin()
-            validated = _validate(loop, val_batches, validation_step)
+    if checkpoint is not None:
+        restore_callbacks(loop, checkpoint)
+        logging.info("resumed at step %d of epoch %d", first_position, first_epoch + 1)
+    with loop.saver:
+        for epoch in range(first_epoch, run.training.epochs):
+            loop.begin_epoch()
+            _unfreeze_when_due(loop, epoch)
+            if first_position == 0:
+                loop.callbacks.on_epoch_begin(epoch)
+            done = train_steps(loop, epoch, batches, range(first_position, loop.steps_per_epoch), totals)
+            validated = _validate(loop, val_batches, validation_step) if val_batches and not stop else {}
             if stop:
+                loop.saver.save(partial(capture, loop, epoch, done, totals))
                 break
-            loop.callbacks.on_test_end(validated)
-            figures |= {f"val_{name}": value for name, value in validated.items()}
-        prepared.bad_images.check()
-        _finish_epoch(loop, epoch, figures, time.monotonic() - started, best)
-        if stop or prepared.parts.network.model.stop_training:
-            break
+            figures = totals.figures()
+            _check_finite(figures, epoch)
+            prepared.bad_images.check()
+            _finish_epoch(loop, epoch, figures | {f"val_{name}": value for name, value in validated.items()})
+            first_position, totals, loop.resumed_seconds = 0, Totals(run.task.counted_metrics), 0.0
+            ends_early = prepared.parts.network.model.stop_training
+            finished = ends_early or epoch + 1 == run.training.epochs
+            loop.saver.save(partial(capture, loop, epoch + 1, 0, totals, finished=finished))
+            if stop or ends_early:
+                break
     loop.callbacks.on_train_end()
     return loop
 
@@ -123,11 +166,17 @@ def make_loop(prepared: Prepared, folder: RunFolder, logs: Logs, console: Consol
         callbacks=keras.callbacks.CallbackList(prepared.callbacks, model=model, **params),
         calls_back_each_step=any(_overrides_a_batch_hook(callback) for callback in prepared.callbacks),
         phase=phase,
+        best=BestModels(prepared.run.task.metrics),
+        saver=Saver(folder.path / "checkpoints"),
     )
 
 
-def train_steps(loop: Loop, epoch: int, batches: Iterator[Any], positions: range, totals: Totals) -> None:
-    """Takes the steps at `positions` of an epoch and adds their sums to `totals`; ends early when asked to stop."""
+def train_steps(loop: Loop, epoch: int, batches: Iterator[Any], positions: range, totals: Totals) -> int:
+    """Takes the steps at `positions` of an epoch and adds their sums to `totals`; ends early when asked to stop.
+
+    Returns:
+        How many steps of the epoch are done.
+    """
     training = loop.prepared.run.training
     num_images = len(loop.prepared.train)
     with EpochProgress(loop.console, f"epoch {epoch + 1}/{training.epochs}", len(positions)) as progress:
@@ -144,12 +193,15 @@ def train_steps(loop: Loop, epoch: int, batches: Iterator[Any], positions: range
             if is_due or position == positions[-1]:
                 _show(loop, progress, epoch, step, position, totals)
             if loop.stop:
-                return
+                return position + 1
+            loop.saver.save_when_due(partial(capture, loop, epoch, position + 1, totals))
+    return positions.stop
 
 
 def _validate(loop: Loop, batches: Iterable[Any], validation_step: Any) -> dict[str, float]:
     run = loop.prepared.run
     num_images = len(loop.prepared.val or ())
+    loop.callbacks.on_test_begin()
     totals = Totals(run.task.counted_metrics)
     collected = Collected(run.task, loop.prepared.parts.strategy)
     with EpochProgress(loop.console, "validation", num_steps(num_images, run.training.batch_size)) as progress:
@@ -160,15 +212,17 @@ def _validate(loop: Loop, batches: Iterable[Any], validation_step: Any) -> dict[
             if progress.advance(run.training.batch_size):
                 progress.show(position + 1, totals.figures())
             if loop.stop:
-                return totals.figures()
+                return {}
     loop.thresholds = collected.thresholds()
-    figures = totals.figures() | collected.figures()
-    return {name: figures[name] for name in (LOSS, *(metric.name for metric in run.task.metrics)) if name in figures}
+    found = totals.figures() | collected.figures()
+    figures = {name: found[name] for name in (LOSS, *(metric.name for metric in run.task.metrics)) if name in found}
+    loop.callbacks.on_test_end(figures)
+    return figures
 
 
-def _finish_epoch(loop: Loop, epoch: int, figures: dict[str, float], seconds: float, best: BestModels) -> None:
+def _finish_epoch(loop: Loop, epoch: int, figures: dict[str, float]) -> None:
     """Notes the figures, tells the callbacks and writes what an epoch leaves."""
-    run = loop.prepared.run
+    run, seconds = loop.prepared.run, loop.epoch_seconds()
     rate = float(loop.phase.optimizer.learning_rate.numpy())
     loop.callbacks.on_epoch_end(epoch, {**figures, "learning_rate": rate})
     row = {"epoch": float(epoch + 1), **figures, "learning_rate": rate, "seconds": seconds}
@@ -177,7 +231,7 @@ def _finish_epoch(loop: Loop, epoch: int, figures: dict[str, float], seconds: fl
     logging.info(
         "epoch %d/%d  %s  %s", epoch + 1, run.training.epochs, format_figures(figures), format_seconds(seconds)
     )
-    for name in best.improved(row):
+    for name in loop.best.improved(row):
         plain = loop.prepared.started.built.model
         copy_weights(loop.prepared.parts.network.model, plain)
         loop.folder.save_model(plain, name, loop.thresholds)
@@ -195,14 +249,10 @@ def _make_phase(prepared: Prepared, optimizer: keras.optimizers.Optimizer, learn
 
 def _unfreeze_when_due(loop: Loop, epoch: int) -> None:
     declared = loop.prepared.run.network.unfreeze
-    if declared is None or epoch != declared.after_epochs or not loop.prepared.frozen:
+    if declared is None or loop.unfrozen or epoch < declared.after_epochs or not loop.prepared.frozen:
         return
-    unfreeze(loop.prepared.parts.network.model, loop.prepared.frozen)
+    loop.unfreeze()
     logging.info("%d frozen layers train from here on.", len(loop.prepared.frozen))
-    with loop.prepared.parts.strategy.scope():
-        optimizer = make_optimizer(loop.prepared.run.training.optimizer, declared.learning_rate)
-    loop.phase = _make_phase(loop.prepared, optimizer, declared.learning_rate)
-    loop.prepared.parts.network.model.optimizer = loop.phase.optimizer
 
 
 def _set_learning_rate(loop: Loop, step: int) -> None:

@@ -43,6 +43,25 @@ class RunFolder:
         write_text(folder.path / "model_spec.json", _json(description))
         return folder
 
+    @classmethod
+    def reopen(cls, path: Path, description: dict[str, Any]) -> Self:
+        """The folder of a run that goes on."""
+        (path / "logs").mkdir(exist_ok=True)
+        return cls(path, description)
+
+    def forget_figures_after(self, step: int, epochs: int) -> None:
+        """Removes what a killed run logged behind its checkpoint, after `step` steps and `epochs` whole epochs."""
+        lines = self.path / "logs" / "metrics.jsonl"
+        if not lines.is_file():
+            return
+        kept = []
+        for line in lines.read_text(encoding="utf-8").splitlines(keepends=True):
+            with contextlib.suppress(ValueError, KeyError):  # the last line may be half a line
+                figures = json.loads(line)
+                if figures["step"] <= step and figures["epoch"] <= epochs + (figures["kind"] == "step"):
+                    kept.append(line)
+        write_text(lines, "".join(kept))
+
     def write_options(self, run: Run, found: dict[str, Any]) -> None:
         """Writes training_options.json: the run as declared, and what was found out about it."""
         versions = {

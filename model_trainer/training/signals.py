@@ -1,4 +1,4 @@
-"""Ctrl-C and a termination signal: the first asks to stop after the step in flight, the second stops at once."""
+"""Signals: the first asks to stop after the step in flight and save; a second Ctrl-C stops at once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Turns SIGINT and SIGTERM into a `StopRequest` inside the block.
+    """Turns SIGINT, SIGTERM and SIGUSR1, by which some schedulers warn, into a `StopRequest` inside the block.
 
     A second SIGINT raises KeyboardInterrupt. Outside the main thread signals cannot be caught; there the request
     stays empty.
@@ -41,7 +41,8 @@ def stop_on_signals() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
+    before = {number: signal.signal(number, ask) for number in numbers}
     try:
         yield request
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,6 +22,10 @@ Sums = dict[str, tf.Tensor]
 Predictions = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # targets, probabilities, weights
 
 LOSS = "loss"
+
+# One graph for each size of a batch, of which a run has two. A graph for any size would round differently, and which
+# batches it computed would depend on where the process began: a resumed run would not get the same bits.
+SAME_GRAPH = functools.partial(tf.function, autograph=False, reduce_retracing=False)
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ def make_train_step(
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return _sums(parts, targets, logits[0], weights, weighted, tf.reduce_sum(loss_weights), penalty)
 
-    @tf.function(autograph=False, reduce_retracing=True)
+    @SAME_GRAPH
     def train_step(batch: Batch, step: tf.Tensor) -> Sums:
         network.seeds.step = step
         return _sum_outside(strategy, strategy.run(replica_step, args=batch))
@@ -99,7 +104,7 @@ def make_validation_step(parts: StepParts) -> Callable[[Batch], tuple[Sums, Pred
         sums = _sums(parts, targets, logits[0], weights, weighted, tf.reduce_sum(loss_weights), penalty)
         return sums, (targets, to_probabilities(logits[0], task.loss_activation), weights)
 
-    @tf.function(autograph=False, reduce_retracing=True)
+    @SAME_GRAPH
     def validation_step(batch: Batch) -> tuple[Sums, Predictions]:
         sums, predictions = strategy.run(replica_step, args=batch)
         return _sum_outside(strategy, sums), predictions

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import tensorflow as tf
 
@@ -27,14 +29,22 @@ class Totals:
         """Takes one step's sums."""
         self._waiting.append(sums)
 
-    def figures(self) -> dict[str, float]:
-        """Loss and metrics over everything added so far; NaN for what nothing was counted in."""
+    def sums(self) -> dict[str, np.ndarray]:
+        """float64 sums of everything added so far, by name."""
         for sums in self._waiting:
             for name, value in sums.items():
                 # float64, because float32 stops counting at 16.7 million.
                 self._sums[name] = self._sums.get(name, 0.0) + np.asarray(value, np.float64)
         self._waiting = []
-        if not self._sums:
+        return dict(self._sums)
+
+    def restore(self, sums: Mapping[str, np.ndarray]) -> None:
+        """Goes on from what `sums` gave."""
+        self._waiting, self._sums = [], dict(sums)
+
+    def figures(self) -> dict[str, float]:
+        """Loss and metrics over everything added so far; NaN for what nothing was counted in."""
+        if not self.sums():
             return {}
         loss, weight = self._sums[LOSS]
         figures = {LOSS: float(loss / weight) if weight > 0 else float("nan")}

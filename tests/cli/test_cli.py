@@ -149,7 +149,7 @@ def test_the_options_of_a_run_train_it_again(output_dir: Path, tmp_path: Path) -
         (("train", "RUN", "--set", "training.epoch=3"), "`training.epoch` is not an option of Training. Did you mean"),
         (("train", "RUN", "--set", "training.epochs=abc"), "`training.epochs` should be a whole number, got 'abc'"),
         (("train", "RUN", "--set", "training.epochs"), "--set needs name=value"),
-        (("train", "RUN", "--resume"), "--resume is not there yet"),
+        (("train", "RUN", "--resume-from", "nowhere"), "nowhere has no training_options.json"),
         (("train", "RUN", "--set", "output_dir=/proc/nowhere"), "The output folder /proc/nowhere/small-"),
         (("train", "RUN", "--set", "train_data.path=nowhere"), "There is no folder nowhere. Put images into one"),
         (("train", "RUN", "--set", "training.batch_size=99"), "has 15 images. Lower it: --set training.batch_size=15"),

@@ -43,7 +43,7 @@ MakeRun = Callable[..., Run]
 
 FILES = {
     "final_model.hdf5", "model_max_acc.hdf5", "model_min_loss.hdf5", "model_spec.json", "training_options.json",
-    "history.csv", "curves.png", "logs",
+    "history.csv", "curves.png", "logs", "checkpoints",
 }  # fmt: skip
 
 

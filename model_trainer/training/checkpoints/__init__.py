@@ -1,0 +1,1 @@
+"""Checkpoints: what a training is made of at the end of a step, on the disk and back."""

@@ -1,0 +1,103 @@
+"""From the running loop to a checkpoint, and back: every number on which the rest of a training depends.
+
+Order, augmentation and dropout are functions of the step, and a schedule of the step and the history, so of them
+nothing is kept.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+from absl import logging
+
+from model_trainer.dotted import name_of
+from model_trainer.errors import ModelFileError
+from model_trainer.training.checkpoints.store import Checkpoint
+from model_trainer.training.checkpoints.values import pack, unpack
+from model_trainer.training.totals import Totals
+
+if TYPE_CHECKING:
+    from model_trainer.training.loop import Loop
+
+__all__ = ["capture", "restore_callbacks", "restore_loop"]
+
+
+def capture(loop: Loop, epoch: int, position: int, totals: Totals, *, finished: bool = False) -> Checkpoint:
+    """The training at the end of a step; nothing in it changes when training goes on.
+
+    Args:
+        epoch: the running one, counted from 0.
+        position: its steps that are done.
+        totals: of that epoch so far.
+        finished: whether nothing is left to do.
+    """
+    arrays = {name: np.array(variable) for name, variable in _variables(loop)}
+    arrays |= {f"totals/{name}": value for name, value in totals.sums().items()}
+    state: dict[str, Any] = {
+        "format": 1,
+        "finished": finished,
+        "steps_per_epoch": loop.steps_per_epoch,
+        "batch_size": loop.prepared.run.training.batch_size,
+        "unfrozen": loop.unfrozen,
+        "history": [dict(row) for row in loop.history],
+        "best": loop.best.state(),
+        "thresholds": loop.thresholds,
+        "epoch_seconds": loop.epoch_seconds(),
+        "stop_training": bool(loop.prepared.parts.network.model.stop_training),
+        "bad_images": loop.prepared.bad_images.reasons,
+        "callbacks": [_callback_state(number, each, arrays) for number, each in enumerate(loop.prepared.callbacks)],
+    }
+    return Checkpoint(epoch, position, state, arrays)
+
+
+def restore_loop(loop: Loop, checkpoint: Checkpoint) -> Totals:
+    """Puts the loop where the checkpoint was taken, all but the callbacks; returns the sums of the running epoch.
+
+    Raises:
+        ModelFileError: it is of another network or optimizer.
+    """
+    state = checkpoint.state
+    if state["unfrozen"] and not loop.unfrozen:
+        loop.unfreeze()
+    for name, variable in _variables(loop):
+        array = checkpoint.arrays.get(name)
+        if array is None or tuple(array.shape) != tuple(variable.shape):
+            found = "is missing" if array is None else f"has the shape {array.shape}, not {tuple(variable.shape)}"
+            raise ModelFileError(f"The checkpoint does not fit this network and optimizer: {name} {found}.")
+        variable.assign(array)
+    loop.history[:] = [dict(row) for row in state["history"]]
+    loop.best.restore(state["best"])
+    loop.thresholds = None if state["thresholds"] is None else tuple(state["thresholds"])
+    loop.resumed_seconds = float(state["epoch_seconds"])
+    loop.prepared.bad_images.restore(state["bad_images"])
+    totals = Totals(loop.prepared.run.task.counted_metrics)
+    prefix = "totals/"
+    totals.restore({name.removeprefix(prefix): a for name, a in checkpoint.arrays.items() if name.startswith(prefix)})
+    return totals
+
+
+def restore_callbacks(loop: Loop, checkpoint: Checkpoint) -> None:
+    """Gives callbacks their state back, after `on_train_begin`, where many reset themselves."""
+    for callback, state in zip(loop.prepared.callbacks, checkpoint.state["callbacks"], strict=True):
+        if state is not None and hasattr(callback, "set_state"):
+            callback.set_state(unpack(state, checkpoint.arrays))
+        elif not hasattr(callback, "set_state"):
+            logging.warning(
+                "%s begins anew: it has no get_state() and set_state(state), by which a callback goes on exactly.",
+                name_of(callback),
+            )
+
+
+def _variables(loop: Loop) -> list[tuple[str, keras.Variable]]:
+    """Every variable of network and optimizer, by a name that says what it is and a number that makes it unique."""
+    network = loop.prepared.parts.network.model.weights
+    optimizer = loop.phase.optimizer.variables
+    named = [(f"network/{number}/{each.path}", each) for number, each in enumerate(network)]
+    return named + [(f"optimizer/{number}/{each.name}", each) for number, each in enumerate(optimizer)]
+
+
+def _callback_state(number: int, callback: keras.callbacks.Callback, arrays: dict[str, np.ndarray]) -> Any:
+    get_state = getattr(callback, "get_state", None)
+    return None if get_state is None else pack(get_state(), f"callbacks/{number}", arrays)

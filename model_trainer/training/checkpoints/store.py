@@ -1,0 +1,147 @@
+"""Checkpoints on the disk: each whole or absent, and checked before it is believed.
+
+A checkpoint is a folder `epoch-00003-step-0000120` of two files: `state.json`, with the names, dtypes and shapes of its
+arrays, and `arrays.bin`, their bytes one after the other. `hashes.json` holds the SHA-256 of both. All is written into
+a folder aside, synced, and renamed; the last two are kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from model_trainer.errors import StorageError
+from model_trainer.storage.local import sync_folder
+
+__all__ = ["KEPT", "Checkpoint", "checkpoints_in", "read_newest", "write_checkpoint"]
+
+KEPT = 2
+
+STATE, ARRAYS, HASHES = "state.json", "arrays.bin", "hashes.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A training at the end of a step.
+
+    Attributes:
+        epoch: counted from 0.
+        position: steps of that epoch that are done; 0 before its first.
+        state: plain JSON types.
+        arrays: by name.
+    """
+
+    epoch: int
+    position: int
+    state: Mapping[str, Any]
+    arrays: Mapping[str, np.ndarray]
+
+    @property
+    def name(self) -> str:
+        return f"epoch-{self.epoch:05d}-step-{self.position:07d}"
+
+
+class _Damaged(Exception):
+    """What is wrong with a checkpoint on the disk."""
+
+
+def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
+    """Writes a checkpoint into `folder`, whole or not at all, and removes all but the last two.
+
+    Raises:
+        StorageError: it cannot be written, such as for lack of space; those before are untouched.
+    """
+    target = folder / checkpoint.name
+    aside = folder / f".partial-{os.getpid()}-{checkpoint.name}"
+    try:
+        folder.mkdir(exist_ok=True)
+        remove_leftovers(folder)
+        aside.mkdir()
+        listed = [[name, str(array.dtype), list(array.shape)] for name, array in checkpoint.arrays.items()]
+        state = {"epoch": checkpoint.epoch, "position": checkpoint.position, "arrays": listed, **checkpoint.state}
+        arrays = (np.ascontiguousarray(array).data.cast("B") for array in checkpoint.arrays.values() if array.size)
+        hashes = {
+            ARRAYS: _write_file(aside / ARRAYS, arrays),
+            STATE: _write_file(aside / STATE, [json.dumps(state).encode()]),
+        }
+        _write_file(aside / HASHES, [json.dumps(hashes).encode()])
+        sync_folder(aside)
+        if target.exists():  # of a run that was resumed from the one before it
+            shutil.rmtree(target)
+        os.replace(aside, target)
+        sync_folder(folder)
+    except OSError as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise StorageError(f"The checkpoint {target} could not be written: {error.strerror or error}.") from error
+    for old in checkpoints_in(folder)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def read_newest(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint that is whole; a damaged one is named in the log, and the one before is taken.
+
+    None where there is none.
+    """
+    for path in reversed(checkpoints_in(folder)):
+        try:
+            return _read(path)
+        except _Damaged as reason:
+            logging.warning("The checkpoint %s is damaged (%s); the one before is taken.", path, reason)
+    return None
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, the oldest first."""
+    return sorted(folder.glob("epoch-*-step-*"))
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what a process that was killed inside a save left behind."""
+    for left in folder.glob(".partial-*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _write_file(path: Path, parts: Iterable[bytes | memoryview]) -> str:
+    """Writes and syncs a file; returns its SHA-256."""
+    digest = hashlib.sha256()
+    with open(path, "wb") as file:
+        for part in parts:
+            digest.update(part)
+            file.write(part)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> Checkpoint:
+    try:
+        hashes = json.loads((path / HASHES).read_bytes())
+        content = {name: (path / name).read_bytes() for name in (ARRAYS, STATE)}
+    except OSError as error:
+        raise _Damaged(f"{error.filename}: {error.strerror}") from None
+    except ValueError:
+        raise _Damaged(f"{HASHES} is no JSON") from None
+    for name, data in content.items():
+        if not isinstance(hashes, Mapping) or hashlib.sha256(data).hexdigest() != hashes.get(name):
+            raise _Damaged(f"the content of {name} is not what was written")
+    state = json.loads(content[STATE])
+    arrays = dict(_arrays(state.pop("arrays"), content[ARRAYS]))
+    return Checkpoint(state.pop("epoch"), state.pop("position"), state, arrays)
+
+
+def _arrays(listed: list[tuple[str, str, list[int]]], data: bytes) -> Iterator[tuple[str, np.ndarray]]:
+    start = 0
+    for name, dtype, shape in listed:
+        count = int(np.prod(shape, dtype=np.int64))
+        yield name, np.frombuffer(data, np.dtype(dtype), count, start).reshape(shape)
+        start += count * np.dtype(dtype).itemsize

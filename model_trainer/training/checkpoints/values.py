@@ -1,0 +1,45 @@
+"""The state of a callback, any nest of plain values and arrays, as JSON and named arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from model_trainer.errors import ConfigError
+
+__all__ = ["pack", "unpack"]
+
+_ARRAY = "__array__"
+
+
+def pack(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
+    """`value` as JSON types; its arrays go into `arrays` under names that begin with `name`.
+
+    Raises:
+        ConfigError: there is a value that neither is.
+    """
+    if isinstance(value, np.generic):
+        value = np.asarray(value)
+    if isinstance(value, np.ndarray):
+        if value.dtype.hasobject:
+            raise ConfigError(f"{name} holds an array of Python objects, which no checkpoint can carry.")
+        arrays[name] = np.array(value)
+        return {_ARRAY: name}
+    if isinstance(value, Mapping):
+        return {str(key): pack(item, f"{name}/{key}", arrays) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [pack(item, f"{name}/{index}", arrays) for index, item in enumerate(value)]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise ConfigError(f"{name} is {value!r}; a callback's state is made of numbers, text, lists, dicts and arrays.")
+
+
+def unpack(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    """What `pack` was given; tuples come back as lists."""
+    if isinstance(value, Mapping):
+        if set(value) == {_ARRAY}:
+            return np.array(arrays[value[_ARRAY]])
+        return {key: unpack(item, arrays) for key, item in value.items()}
+    return [unpack(item, arrays) for item in value] if isinstance(value, list) else value

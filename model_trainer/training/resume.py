@@ -1,0 +1,130 @@
+"""Which run `--resume` goes on with, and what may be different when it does."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from model_trainer.errors import ConfigError, DataError
+from model_trainer.training.checkpoints.store import Checkpoint
+from model_trainer.training.run import Run
+
+__all__ = ["check_changes", "check_data", "find_folder", "for_batch_size", "is_finished", "steps_done"]
+
+# What may change: how long, where to, on what, and how much is borne.
+SAFE = re.compile(
+    r"name|output_dir|training\.(epochs|batch_size|max_bad_images|max_bad_share)|hardware\..*|callbacks\.\d+\.patience"
+)
+
+
+def find_folder(run: Run, resume_from: str | Path | None = None) -> Path | None:
+    """The folder to go on in: the one that is named, otherwise the newest of the run's name; None where there is none.
+
+    Raises:
+        DataError: the folder that is named is no output folder of a run.
+    """
+    if resume_from is not None:
+        folder = Path(resume_from)
+        if not (folder / "training_options.json").is_file():
+            raise DataError(f"{folder} has no training_options.json; is it the output folder of a run?")
+        return folder
+    # Exactly this name: "cats" does not go on with "cats-large-20261121-120000".
+    wanted = re.compile(re.escape(run.name) + r"-(\d{8}-\d{6})(?:-(\d+))?")
+    found = []
+    for path in Path(run.output_dir).glob(f"{run.name}-*"):
+        match = wanted.fullmatch(path.name)
+        if match and (path / "training_options.json").is_file():
+            found.append(((match[1], int(match[2] or 1)), path))
+    return max(found)[1] if found else None
+
+
+def check_changes(run: Run, folder: Path) -> None:
+    """Raises ConfigError where `run` differs from the one in `folder` in more than what is safe to change."""
+    options = _read_options(folder)
+    before = dict(_flat(options.get("run", {})))
+    now = dict(_flat(run.to_dict()))
+    for field in sorted(before.keys() | now.keys()):
+        old, new = before.get(field), now.get(field)
+        if old == new:
+            continue
+        if not SAFE.fullmatch(field):
+            raise ConfigError(
+                f"was {_shown(old)} and is {_shown(new)} now. A run goes on as it began, but for epochs, batch size, "
+                f"patience, devices and where its output goes. Change it back, or start anew without --resume.",
+                field,
+            )
+        logging.info("%s was %s and is %s from here on.", field, _shown(old), _shown(new))
+
+
+def check_data(found: Mapping[str, Any], folder: Path) -> None:
+    """Raises DataError where the data is not what the run in `folder` began with.
+
+    Args:
+        found: what the prepared run found; see `Prepared.found`.
+    """
+    before = _read_options(folder).get("data_fingerprint", {})
+    for part, name in (("train", "training"), ("val", "validation")):
+        if before.get(part) != found["data_fingerprint"][part]:
+            raise DataError(
+                f"The {name} data is not what {folder} began with: paths, sizes or labels differ. Put it back, or "
+                "start anew without --resume."
+            )
+
+
+def is_finished(checkpoint: Checkpoint, run: Run) -> bool:
+    """Whether nothing is left to do, also with the epochs that `run` declares now."""
+    stopped_early = bool(checkpoint.state["stop_training"])
+    return bool(checkpoint.state["finished"]) and (stopped_early or checkpoint.epoch >= run.training.epochs)
+
+
+def steps_done(checkpoint: Checkpoint) -> int:
+    """Steps of the whole run before the checkpoint, in batches of its own size."""
+    return int(checkpoint.epoch * checkpoint.state["steps_per_epoch"] + checkpoint.position)
+
+
+def for_batch_size(checkpoint: Checkpoint, run: Run, num_train_images: int) -> Checkpoint:
+    """The same checkpoint counted in steps of the batch size that `run` declares now.
+
+    Where the images that the running epoch has seen are no whole number of new steps, the epoch begins anew.
+    """
+    before, now = int(checkpoint.state["batch_size"]), run.training.batch_size
+    if before == now or checkpoint.position == 0:
+        return checkpoint
+    seen = min(checkpoint.position * before, num_train_images)
+    if seen % now == 0 or seen == num_train_images:
+        return replace(checkpoint, position=-(-seen // now))
+    logging.warning(
+        "Epoch %d begins anew: the %d images it has seen are no whole number of batches of %d.",
+        checkpoint.epoch + 1, seen, now,
+    )  # fmt: skip
+    kept = {name: array for name, array in checkpoint.arrays.items() if not name.startswith("totals/")}
+    return replace(checkpoint, position=0, arrays=kept)
+
+
+def _read_options(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / "training_options.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder}/training_options.json cannot be read: {error}.") from error
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every plain value with its dotted name; an empty list or table is a value too."""
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _flat(item, f"{name}.{key}".lstrip("."))
+    elif isinstance(value, list) and value:
+        for index, item in enumerate(value):
+            yield from _flat(item, f"{name}.{index}")
+    else:
+        yield name, value
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else repr(value)

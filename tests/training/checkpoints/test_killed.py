@@ -1,0 +1,189 @@
+"""A run that is killed again and again ends as if it never had been."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from model_trainer.training.checkpoints.store import read_newest
+
+# Each training is a fork of a process that has imported everything and started nothing.
+PROGRAM = """
+import os, signal, sys, json
+from pathlib import Path
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+import model_trainer.quiet_tensorflow
+from model_trainer import *
+from model_trainer.pipeline.bad_images import BadImages
+from model_trainer.training import run_folder, train
+from model_trainer.training.checkpoints import saver, store
+from model_trainer.training.totals import Totals
+
+folder, kills = Path(sys.argv[1]), json.loads(sys.argv[2])
+saver.FIRST_AFTER_SECONDS, saver.SHARE_OF_TIME = 0.0, 1e9  # as often as it can
+run_folder.draw_curves = lambda *arguments: None  # loads matplotlib, in every process
+
+
+class Counter(__import__("keras").callbacks.Callback):
+    # The user's own callback with a state; on_train_begin resets it, as many do.
+    def on_train_begin(self, logs=None):
+        self.batches, self.losses = 0, []
+    def on_train_batch_end(self, batch, logs=None):
+        self.batches += 1
+    def on_epoch_end(self, epoch, logs=None):
+        self.losses.append(logs["loss"])
+        (folder / "counted.json").write_text(json.dumps([self.batches, self.losses]))
+    def get_state(self):
+        return {"batches": self.batches, "losses": self.losses}
+    def set_state(self, state):
+        self.batches, self.losses = state["batches"], list(state["losses"])
+
+
+def run_in(output):
+    return Run(
+        name="killed",
+        spec=ModelSpec(**{"class": "model_trainer.testing.small_backbone", "target_size": [16, 16, 3],
+                          "kwargs": {"batch_normalization": True, "dropout_rate": 0.2}}),
+        weights=None,
+        train_data=ImageFolder(folder / "colours" / "train"),
+        val_data=ImageFolder(folder / "colours" / "val"),
+        augment=(RandomResizedCrop(), RandomFlip(), MixUp()),
+        network=Network(freeze=("conv1",), unfreeze=Unfreeze(after_epochs=2, learning_rate=0.01)),
+        task=Classification(metrics=(Accuracy(), MacroRecall())),
+        training=Training(epochs=12, batch_size=4, learning_rate=0.02, optimizer=Adam(), deterministic=True,
+                          precision="float32", schedule=ReduceOnPlateau(patience=1), sampling=Equiprobable()),
+        callbacks=(EarlyStopping(monitor="val_accuracy", patience=11, restore_best=True), Counter()),
+        output_dir=str(output),
+    )
+
+
+def kill_at(place, number):
+    # Replaces a function by one that kills the process at its `number`th call.
+    owner, name = place
+    calls, original = [], getattr(owner, name)
+    def counted(*arguments, **options):
+        calls.append(1)
+        if len(calls) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*arguments, **options)
+    setattr(owner, name, counted)
+
+
+PLACES = {
+    "step": (Totals, "add"),  # training and validation steps
+    "file": (store, "_write_file"),  # inside a save
+    "rename": (store.os, "replace"),
+    "model": (run_folder, "save_model"),
+    "history": (run_folder.RunFolder, "write_history"),
+}
+
+
+def train_in_fork(output, resume, kill=None):
+    child = os.fork()
+    if child == 0:
+        try:
+            if kill:
+                kill_at(PLACES[kill[0]], kill[1])
+            train.train_model(run_in(output), resume=resume)
+            os._exit(0)
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+codes = [train_in_fork(folder / "whole", False)]
+(folder / "counted.json").rename(folder / "counted-whole.json")
+for kill in kills:
+    codes.append(train_in_fork(folder / "chain", True, kill))
+codes.append(train_in_fork(folder / "chain", True))
+codes.append(train_in_fork(folder / "chain", True))  # finished: nothing left to do
+print(json.dumps(codes))
+"""
+
+# 20 kills, by a seed; each process gets at least as far as its kill.
+KILLS = [
+    *(["step", 3], ["model", 1], ["step", 6], ["file", 2], ["step", 2], ["rename", 3], ["step", 7], ["file", 5]),
+    *(["history", 1], ["step", 1], ["step", 5], ["file", 1], ["step", 8], ["rename", 1], ["history", 2], ["step", 4]),
+    *(["file", 3], ["step", 6], ["history", 1], ["step", 2]),
+]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> tuple[Path, list[int]]:
+    folder = tmp_path_factory.mktemp("killed")
+    (folder / "colours").symlink_to(colours)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(folder), json.dumps(KILLS)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return folder, json.loads(done.stdout)
+
+
+def output_of(folder: Path, name: str) -> Path:
+    (output,) = (folder / name).iterdir()  # one folder, however often it was resumed
+    return output
+
+
+def arrays_in(path: Path) -> dict[str, np.ndarray]:
+    found: dict[str, np.ndarray] = {}
+    with h5py.File(path) as file:
+        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+    return found
+
+
+def test_every_kill_killed_and_the_rest_ended_well(trained: tuple[Path, list[int]]) -> None:
+    _, codes = trained
+    assert codes == [0] + [-signal.SIGKILL] * len(KILLS) + [0, 0]
+
+
+@pytest.mark.parametrize("name", ["final_model", "model_max_acc", "model_max_sensitivity", "model_min_loss"])
+def test_model_files_hold_the_same_bits(trained: tuple[Path, list[int]], name: str) -> None:
+    whole, chain = (arrays_in(output_of(trained[0], each) / f"{name}.hdf5") for each in ("whole", "chain"))
+    assert whole.keys() == chain.keys()
+    assert len(whole) > 8
+    for array in whole:
+        np.testing.assert_array_equal(whole[array], chain[array])
+
+
+def test_optimizer_history_and_callbacks_are_the_same(trained: tuple[Path, list[int]]) -> None:
+    whole, chain = (read_newest(output_of(trained[0], each) / "checkpoints") for each in ("whole", "chain"))
+    assert whole is not None
+    assert chain is not None
+    assert (whole.epoch, whole.position, whole.state["finished"]) == (chain.epoch, chain.position, True)
+    assert whole.arrays.keys() == chain.arrays.keys()
+    assert any(name.startswith("optimizer/") for name in whole.arrays)
+    for name, array in whole.arrays.items():
+        np.testing.assert_array_equal(array, chain.arrays[name], err_msg=name)
+    for key in ("best", "callbacks", "unfrozen", "thresholds", "stop_training"):
+        assert whole.state[key] == chain.state[key]
+    assert whole.state["unfrozen"]
+    for row, other in zip(whole.state["history"], chain.state["history"], strict=True):
+        assert {k: v for k, v in row.items() if k != "seconds"} == {k: v for k, v in other.items() if k != "seconds"}
+
+
+def test_a_callback_of_the_user_goes_on(trained: tuple[Path, list[int]]) -> None:
+    whole = json.loads((trained[0] / "counted-whole.json").read_text())
+    assert json.loads((trained[0] / "counted.json").read_text()) == whole
+    assert whole[0] == 4 * len(whole[1])
+
+
+def test_each_step_is_logged_once(trained: tuple[Path, list[int]]) -> None:
+    lines = (output_of(trained[0], "chain") / "logs" / "metrics.jsonl").read_text().splitlines()
+    epochs = [json.loads(line)["epoch"] for line in lines if json.loads(line)["kind"] == "epoch"]
+    assert epochs == sorted(set(epochs))
+
+
+def test_nothing_is_left_of_saves_that_were_killed(trained: tuple[Path, list[int]]) -> None:
+    left = [path for path in output_of(trained[0], "chain").rglob(".*") if "partial" in path.name]
+    assert [path.name for path in left if path.is_dir()] == []
+    assert len(os.listdir(output_of(trained[0], "chain") / "checkpoints")) == 2

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from model_trainer import Run
+from model_trainer.errors import ConfigError, DataError
+from model_trainer.training.checkpoints.store import read_newest
+from model_trainer.training.resume import find_folder
+from model_trainer.training.train import Result, train_model
+
+MakeRun = Callable[..., Run]
+
+
+class StopAt(keras.callbacks.Callback):
+    """Sends this process a signal at the end of a step, counted over the run."""
+
+    def __init__(self, step: int, number: int) -> None:
+        super().__init__()
+        self.step, self.number = step, number
+
+    def on_train_batch_end(self, batch: int, logs: object = None) -> None:
+        self.step -= 1
+        if self.step == 0:
+            os.kill(os.getpid(), self.number)
+
+    def get_state(self) -> dict[str, object]:
+        return {}
+
+    def set_state(self, state: dict[str, object]) -> None:
+        self.step = -1
+
+
+@pytest.fixture
+def stopped(make_run: MakeRun) -> tuple[Run, Result]:
+    """A run of 2 epochs of 4 steps that was stopped after the sixth."""
+    run = make_run(training__epochs=2, callbacks=(StopAt(6, signal.SIGUSR1),))
+    return run, train_model(run)
+
+
+def losses(result: Result) -> list[float]:
+    return [row["loss"] for row in result.history]
+
+
+def test_a_signal_saves_and_the_run_goes_on_from_there(stopped: tuple[Run, Result], make_run: MakeRun) -> None:
+    run, result = stopped
+    assert result.stopped == "SIGUSR1"
+    saved = read_newest(result.path / "checkpoints")
+    assert saved is not None
+    assert (saved.epoch, saved.position, saved.state["finished"]) == (1, 2, False)
+
+    resumed = train_model(run, resume=True)
+    assert resumed.path == result.path
+    assert "resumed at step 2 of epoch 2" in (result.path / "logs" / "train.log").read_text()
+    whole = train_model(make_run(training__epochs=2, output_dir=str(result.path / "whole")))
+    np.testing.assert_allclose(losses(resumed), losses(whole), rtol=1e-6)
+
+    again = train_model(run, resume=True)
+    assert again.was_finished
+    assert losses(again) == losses(resumed)
+
+    longer = train_model(run.changed("training.epochs", 3), resume=True)
+    assert [row["epoch"] for row in longer.history] == [1, 2, 3]
+
+
+def test_another_batch_size_goes_on_where_it_divides_evenly(stopped: tuple[Run, Result]) -> None:
+    run, result = stopped
+    resumed = train_model(run.changed("training.batch_size", 8), resume_from=result.path)
+    log = (result.path / "logs" / "train.log").read_text()
+    assert "resumed at step 1 of epoch 2" in log  # 8 images are seen
+    assert "training.batch_size was 4 and is 8 from here on." in log
+    assert len(resumed.history) == 2
+
+
+def test_another_batch_size_that_does_not_divide_begins_the_epoch_anew(stopped: tuple[Run, Result]) -> None:
+    run, result = stopped
+    train_model(run.changed("training.batch_size", 5), resume=True)
+    log = (result.path / "logs" / "train.log").read_text()
+    assert "Epoch 2 begins anew: the 8 images it has seen are no whole number of batches of 5." in log
+
+
+def test_what_is_not_safe_to_change_is_named_with_both_values(stopped: tuple[Run, Result]) -> None:
+    run, _ = stopped
+    with pytest.raises(ConfigError, match=r"`training.learning_rate` was 0.05 and is 0.1 now"):
+        train_model(run.changed("training.learning_rate", 0.1), resume=True)
+
+
+def test_other_data_is_refused(stopped: tuple[Run, Result], colours: Path, tmp_path: Path) -> None:
+    run, result = stopped
+    options = json.loads((result.path / "training_options.json").read_text())
+    options["data_fingerprint"]["val"] = "other"
+    (result.path / "training_options.json").write_text(json.dumps(options))
+    with pytest.raises(DataError, match="The validation data is not what .* began with"):
+        train_model(run, resume=True)
+
+
+def test_without_a_checkpoint_the_folder_begins_at_its_first_step(stopped: tuple[Run, Result]) -> None:
+    run, result = stopped
+    shutil.rmtree(result.path / "checkpoints")
+    resumed = train_model(run, resume=True)
+    assert resumed.path == result.path
+
+
+def test_without_a_run_one_begins(make_run: MakeRun) -> None:
+    assert train_model(make_run(), resume=True).history
+
+
+def test_the_newest_run_of_exactly_this_name_is_meant(make_run: MakeRun, tmp_path: Path) -> None:
+    names = ["test-20260101-000000", "test-20260102-000000", "test-20260102-000000-2", "test-20260102-000000-10"]
+    for name in [*names, "test-large-20270101-000000", "test-20280101"]:
+        (tmp_path / "output" / name).mkdir(parents=True)
+        (tmp_path / "output" / name / "training_options.json").write_text("{}")
+    assert find_folder(make_run()) == tmp_path / "output" / "test-20260102-000000-10"
+
+
+def test_a_folder_that_is_no_run_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has no training_options.json"):
+        train_model(make_run(), resume_from=tmp_path)

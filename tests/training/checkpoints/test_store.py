@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import errno
+import logging as python_logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model_trainer.errors import ConfigError, StorageError
+from model_trainer.training.checkpoints import store
+from model_trainer.training.checkpoints.saver import Saver
+from model_trainer.training.checkpoints.store import Checkpoint, checkpoints_in, read_newest, write_checkpoint
+from model_trainer.training.checkpoints.values import pack, unpack
+
+RANDOM = np.random.default_rng(0)
+
+
+def checkpoint(epoch: int, position: int = 0) -> Checkpoint:
+    arrays = {
+        "network/0/kernel": RANDOM.normal(size=(3, 4)).astype(np.float32),
+        "optimizer/0/iteration": np.array(7, np.int64),
+        "empty": np.zeros((0, 2), np.float32),
+        "across": np.arange(12, dtype=np.float64).reshape(3, 4).T,
+    }
+    return Checkpoint(epoch, position, {"history": [{"loss": 0.1 + 0.2, "val_loss": float("nan")}]}, arrays)
+
+
+def test_a_checkpoint_comes_back_to_the_bit(tmp_path: Path) -> None:
+    written = checkpoint(3, 17)
+    write_checkpoint(tmp_path, written)
+    read = read_newest(tmp_path)
+    assert read is not None
+    assert (read.epoch, read.position) == (3, 17)
+    assert read.state["history"][0]["loss"] == 0.1 + 0.2
+    assert np.isnan(read.state["history"][0]["val_loss"])
+    assert read.arrays.keys() == written.arrays.keys()
+    for name, array in written.arrays.items():
+        assert read.arrays[name].dtype == array.dtype
+        np.testing.assert_array_equal(read.arrays[name], array)
+
+
+def test_the_last_two_are_kept_in_the_order_of_the_run(tmp_path: Path) -> None:
+    for epoch, position in ((0, 9), (0, 10), (1, 0), (2, 0)):
+        write_checkpoint(tmp_path, checkpoint(epoch, position))
+    assert [path.name for path in checkpoints_in(tmp_path)] == ["epoch-00001-step-0000000", "epoch-00002-step-0000000"]
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["arrays.bin", "state.json", "hashes.json"])
+@pytest.mark.parametrize("damage", [cut, flip, Path.unlink])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, damage: Callable[[Path], None]
+) -> None:
+    write_checkpoint(tmp_path, checkpoint(1))
+    damage(write_checkpoint(tmp_path, checkpoint(2)) / name)
+    with caplog.at_level(python_logging.WARNING):
+        read = read_newest(tmp_path)
+    assert read is not None
+    assert read.epoch == 1
+    assert "epoch-00002-step-0000000 is damaged" in caplog.text
+
+
+def test_without_a_whole_one_there_is_none(tmp_path: Path) -> None:
+    cut(write_checkpoint(tmp_path, checkpoint(1)) / "arrays.bin")
+    assert read_newest(tmp_path) is None
+    assert read_newest(tmp_path / "none") is None
+
+
+def full(path: Path, parts: object) -> str:
+    path.write_bytes(b"half of it")
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_disk_that_fills_up_leaves_the_last_good_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    write_checkpoint(tmp_path, checkpoint(1))
+    calls: list[Path] = []
+    whole = store._write_file
+
+    def write(path: Path, parts: object) -> str:
+        calls.append(path)
+        return full(path, parts) if len(calls) == at else whole(path, parts)
+
+    monkeypatch.setattr(store, "_write_file", write)
+    with pytest.raises(StorageError, match="epoch-00002-step-0000000 could not be written: No space left on device"):
+        write_checkpoint(tmp_path, checkpoint(2))
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch-00001-step-0000000"]
+
+
+def test_training_goes_on_when_the_disk_is_full_and_says_what_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_checkpoint(tmp_path, checkpoint(1))
+    monkeypatch.setattr(store, "_write_file", full)
+    with Saver(tmp_path) as saver, caplog.at_level(python_logging.WARNING):
+        saver.save(partial(checkpoint, 2))
+    assert "No space left on device. Training goes on; the last good one is epoch-00001-step-0000000." in caplog.text
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(VALUES)
+def test_a_callbacks_state_comes_back(value: object) -> None:
+    arrays: dict[str, np.ndarray] = {}
+    assert unpack(pack(value, "callbacks/0", arrays), arrays) == value
+
+
+def test_arrays_in_a_callbacks_state_come_back() -> None:
+    arrays: dict[str, np.ndarray] = {}
+    weights = [RANDOM.normal(size=(2, 3)), np.float32(4)]
+    back = unpack(pack({"best": weights}, "callbacks/0", arrays), arrays)
+    for array, expected in zip(back["best"], weights, strict=True):
+        np.testing.assert_array_equal(array, expected)
+
+
+def test_what_no_checkpoint_can_carry_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"callbacks/0/model is <object"):
+        pack({"model": object()}, "callbacks/0", {})
