@@ -23,7 +23,7 @@ def print_specs(console: Console) -> None:
         spec = ModelSpec.named(name)
         height, width, channels = spec.target_size
         table.add_row(name, f"{height} x {width} x {channels}", spec.preprocess_func, spec.class_)
-    console.print(table)
+    _print_table(table, console)
 
 
 def print_predictions(answers: list[dict[str, Any]], console: Console, errors: Console) -> None:
@@ -36,7 +36,7 @@ def print_predictions(answers: list[dict[str, Any]], console: Console, errors: C
             shown = "  ".join(f"{each['label']} {each['probability']:.3f}" for each in answer["predictions"])
             table.add_row(answer["image"], shown)
     if table.row_count:
-        console.print(table)
+        _print_table(table, console)
 
 
 def print_evaluation(evaluation: Evaluation | MultiLabelEvaluation, console: Console) -> None:
@@ -71,7 +71,7 @@ def _print_classification(evaluation: Evaluation, console: Console) -> None:
             f"{evaluation.f1[index]:.3f}",
             f"{evaluation.classes[worst]} ({confused[worst]})" if confused[worst] else "",
         )
-    console.print(table)
+    _print_table(table, console)
 
 
 def _print_multi_label(evaluation: MultiLabelEvaluation, console: Console) -> None:
@@ -80,7 +80,7 @@ def _print_multi_label(evaluation: MultiLabelEvaluation, console: Console) -> No
         console.print(f"{'unreadable':15} {evaluation.num_bad:,}", highlight=False)
     of_all = {
         "map": evaluation.mean_average_precision,
-        "loss": evaluation.loss,
+        "cross_entropy": evaluation.loss,
         "micro_f1": evaluation.micro_f1,
         "macro_f1": evaluation.macro_f1,
         "exact_match": evaluation.exact_match,
@@ -97,6 +97,13 @@ def _print_multi_label(evaluation: MultiLabelEvaluation, console: Console) -> No
             evaluation.f1[index],
         ]
         table.add_row(name, str(evaluation.support[index]), *(f"{figure:.3f}" for figure in figures))
+    _print_table(table, console)
+
+
+def _print_table(table: Table, console: Console) -> None:
+    """Prints it; in a pipe as wide as it is, because a path that is cut says nothing."""
+    if not console.is_terminal:
+        console = Console(file=console.file, width=100_000)
     console.print(table)
 
 

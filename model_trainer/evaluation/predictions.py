@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from model_trainer.errors import DataError
 from model_trainer.models.load import TrainedModel
 from model_trainer.pipeline.bad_images import BadImages
 from model_trainer.pipeline.dataset import Pipeline
@@ -37,6 +38,12 @@ def predict_examples(trained: TrainedModel, examples: Examples, batch_size: int 
     """
     examples = examples.with_classes(trained.classes).with_equal_weights()
     trained.task.check(examples)
+    missing = np.flatnonzero(examples.num_bytes < 0)
+    if len(missing) == len(examples):
+        raise DataError(
+            f"{examples.origin}: none of its {len(examples):,} images is there, the first is "
+            f"{examples.name(0)}. Is the path before it right, such as root= of a Manifest?"
+        )
     bad_images = BadImages(max_count=len(examples) - 1, max_share=0.0, num_examples=len(examples))
     targets, probabilities = [], []
     for images, labels, weights in Pipeline(examples, trained.spec, batch_size, bad_images).validation():

@@ -291,3 +291,12 @@ def test_the_trained_file_predicts_as_the_training_saw_it(make_run: MakeRun) -> 
     assert evaluation.loss == pytest.approx(result.history[-1]["val_loss"], abs=1e-5)
     assert np.trace(evaluation.confusion) == round(evaluation.accuracy * 9)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # training put the handler back
+
+
+def test_predictions_in_a_pipe_keep_their_paths_whole(output_dir: Path, colours: Path, tmp_path: Path) -> None:
+    deep = tmp_path / ("a" * 60) / ("b" * 60)
+    deep.mkdir(parents=True)
+    (deep / "red.png").write_bytes((colours / "val" / "red" / "0.png").read_bytes())
+    code, output = called("predict", str(output_dir), str(deep / "red.png"))
+    assert code == 0
+    assert str(deep / "red.png") in output

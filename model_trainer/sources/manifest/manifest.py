@@ -28,6 +28,8 @@ from model_trainer.sources.source import Source
 
 __all__ = ["Manifest"]
 
+OTHERS = {".rec": "RecordIO", ".lst": "MxnetList", ".tfrecord": "TFRecords", ".tfrecords": "TFRecords"}
+
 
 @final
 class Manifest(Source):
@@ -86,6 +88,9 @@ class Manifest(Source):
         return classes
 
     def read(self) -> Examples:
+        other = OTHERS.get(os.path.splitext(self.path)[1].lower())
+        if other is not None:
+            raise DataError(f"{self.path} is no table. Take {other}({self.path!r}).")
         rows = read_rows(self.path, self.format)
         table = Table(os.path.dirname(self.path) if self.root is None else self.root)
         names: dict[int, str] = {}  # of class numbers, from metadata

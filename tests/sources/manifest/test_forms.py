@@ -208,3 +208,8 @@ def test_what_is_no_file_is_an_error(tmp_path: Path) -> None:
         Manifest(tmp_path / "none.csv").read()
     with pytest.raises(DataError, match="is a folder; Manifest needs a file. Take ImageFolder"):
         Manifest(tmp_path).read()
+
+
+def test_a_file_of_another_source_names_that_source() -> None:
+    with pytest.raises(DataError, match=r"train.rec is no table. Take RecordIO\('train.rec'\)"):
+        Manifest("train.rec").read()
