@@ -16,7 +16,7 @@ __all__ = ["import_dotted", "is_safe", "name_of"]
 
 # Keras' models and their preprocessing; these modules hold nothing else.
 _OF_KERAS = re.compile(r"keras\.applications(\.[a-z0-9_]+)?\.([A-Z]\w*|preprocess_input)")
-_OURS = re.compile(r"model_trainer(\.[a-z]\w*)+\.[A-Za-z]\w*")
+_OURS = {"model_trainer.testing.small_backbone"}  # not the rest of us: it also writes files, and trusts
 
 
 def import_dotted(path: str) -> Any:
@@ -48,19 +48,8 @@ def import_dotted(path: str) -> Any:
 
 
 def is_safe(path: str) -> bool:
-    """Whether a path that came out of a file may be imported without `--trust`: Keras' own models and our own code.
-
-    What a module of ours merely imports, such as `model_trainer.storage.local.os.system`, is not ours.
-    """
-    if _OF_KERAS.fullmatch(path):
-        return True
-    if not _OURS.fullmatch(path):
-        return False
-    try:
-        found = import_dotted(path)
-    except ConfigError:
-        return False
-    return callable(found) and str(getattr(found, "__module__", "")).startswith("model_trainer.")
+    """Whether a path that came out of a file may be imported without `--trust`: Keras' own models and our small one."""
+    return path in _OURS or _OF_KERAS.fullmatch(path) is not None
 
 
 def name_of(value: Any) -> str:

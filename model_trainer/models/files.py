@@ -10,7 +10,8 @@ import h5py
 import keras
 from absl import logging
 
-from model_trainer.errors import ModelFileError
+from model_trainer.models.container import ModelFile
+from model_trainer.models.description import parse_description
 from model_trainer.storage.local import written_whole
 
 __all__ = ["ATTRIBUTE", "read_description", "save_model"]
@@ -41,17 +42,11 @@ def save_model(model: keras.Model, path: str | Path, description: dict[str, Any]
             file.attrs[ATTRIBUTE] = json.dumps(description)
 
 
-def read_description(path: str | Path) -> dict[str, Any] | None:
+def read_description(file: ModelFile) -> dict[str, Any] | None:
     """The content of `model_spec.json` that an `.hdf5` of ours carries; None for a file of another origin.
 
     Raises:
-        ModelFileError: the file is missing or damaged.
+        ModelFileError: it is no description.
     """
-    if not Path(path).is_file():
-        raise ModelFileError(f"There is no model file {path}.")
-    try:
-        with h5py.File(path, "r") as file:
-            text = file.attrs.get(ATTRIBUTE)
-        return None if text is None else json.loads(text)
-    except (OSError, ValueError) as error:
-        raise ModelFileError(f"{path} is damaged or no HDF5 file: {error}.") from error
+    text = file.text(ATTRIBUTE)
+    return None if text is None else parse_description(text, f"{file.path}: its {ATTRIBUTE}")

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
+from pydantic import Field, model_validator
 
 from model_trainer.config import Config
-from model_trainer.dotted import is_safe
 from model_trainer.errors import ConfigError, ModelFileError
-from model_trainer.models.arrays import assign_arrays, read_arrays
+from model_trainer.models.arrays import assign_arrays, find_arrays
 from model_trainer.models.build import build_network
+from model_trainer.models.container import ModelFile, open_model_file
+from model_trainer.models.description import read_description_file
 from model_trainer.models.files import read_description
-from model_trainer.models.network import NetworkField
+from model_trainer.models.network import AnyNetwork, NetworkField
+from model_trainer.models.stranger import TRUST, refuse_code_in_config, refuse_dangerous, refuse_unfitting
 from model_trainer.specs import ModelSpec
 from model_trainer.tasks.classification import Classification
 from model_trainer.tasks.losses import to_probabilities
@@ -63,8 +65,17 @@ class _Description(Config):
     """What model_spec.json says of the answers."""
 
     task: Task = Classification()
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] = Field(min_length=1)
     thresholds: tuple[float, ...] | None = None
+
+    @model_validator(mode="after")
+    def _one_threshold_each(self) -> Self:
+        if self.thresholds is not None and len(self.thresholds) != len(self.classes):
+            raise ConfigError(
+                f"should have one value for each of {len(self.classes)} classes, got {len(self.thresholds)}.",
+                "thresholds",
+            )
+        return self
 
 
 class _NetworkOnly(Config):
@@ -76,43 +87,43 @@ class _NetworkOnly(Config):
 def load_model(path: str | os.PathLike[str], trust: bool = False) -> TrainedModel:
     """Loads an output folder (its best model, otherwise the final one) or one of its `.hdf5` files.
 
+    The network is rebuilt from the description, and only arrays are read from the file: a file from a stranger runs no
+    code. A model that is the user's own code or object needs `trust`.
+
     Args:
-        trust: whether code that the file names may be imported and run, such as the user's own model class.
+        trust: whether code that the file names may be imported and run, such as the user's own model class, and
+            networks of any size be built.
 
     Raises:
-        ModelFileError: there is no such file, it is damaged, not one of ours, or needs `trust`.
+        ModelFileError: there is no such file, it is damaged, not one of ours, needs `trust`, or holds what no model
+            file needs.
     """
     path = find_model_file(path)
-    description = read_description(path)
-    beside = path.with_name("model_spec.json")
-    if description is None and beside.is_file():
-        description = _read_json(beside)
-    if description is None:
-        raise ModelFileError(
-            f"{path} does not say how its images are prepared: it carries no model_spec, and there is no "
-            f"{beside.name} beside it. It is not a file of Model Trainer."
-        )
-    try:
-        spec = ModelSpec.from_description(description, trust=trust)
-        if not trust:
-            _refuse_foreign_code(description)
-        rest = _Description.from_dict(
-            {key: description[key] for key in ("task", "classes", "thresholds") if key in description}
-        )
-        is_live = description.get("network", {}).get("model", {}).get("type") == "Live"
-        network = None if is_live else _NetworkOnly.from_dict({"network": description.get("network", {})}).network
-        if rest.thresholds is not None and len(rest.thresholds) != len(rest.classes):
-            raise ConfigError(
-                f"should have one value for each of {len(rest.classes)} classes, got {len(rest.thresholds)}.",
-                "thresholds",
-            )
-    except (ConfigError, ModelFileError) as error:
-        raise ModelFileError(f"{path}: {error}") from error
-    if network is None:  # only its file knows what the user's own model is
-        model = keras.saving.load_model(path, compile=False, safe_mode=not trust)
-    else:
-        model = build_network(spec, network, rest.task, len(rest.classes)).model
-        assign_arrays(model, read_arrays(path, model), path)
+    with open_model_file(path) as file:
+        description = _description(file)
+        try:
+            spec = ModelSpec.from_description(description, trust=trust)
+            rest = _Description.from_dict(_answers(description))
+            network = _network(description, trust)
+            if network is not None and not trust:
+                refuse_dangerous(spec, network, rest.task)
+        except (ConfigError, ModelFileError) as error:
+            raise ModelFileError(f"{path}: {error}") from error
+        if network is None:  # only its file knows what the user's own model is
+            try:
+                model = keras.saving.load_model(path, compile=False, safe_mode=False)
+            except (ValueError, TypeError, OSError) as error:
+                reason = " ".join(str(error).split())[:200]
+                raise ModelFileError(f"{path}: Keras cannot load its model: {reason}.") from error
+        else:
+            if not trust:
+                refuse_code_in_config(file)
+                refuse_unfitting(file, spec, network, rest.task, len(rest.classes))
+            try:
+                model = build_network(spec, network, rest.task, len(rest.classes)).model
+            except ConfigError as error:
+                raise ModelFileError(f"{path}: {error}") from error
+            assign_arrays(file, find_arrays(file, model, exact=True))
     return TrainedModel(model, spec, rest.task, rest.classes, path, rest.thresholds)
 
 
@@ -129,23 +140,45 @@ def find_model_file(path: str | os.PathLike[str]) -> Path:
     raise ModelFileError(f"{path} holds neither model_max_acc.hdf5 nor final_model.hdf5; is it the output of a run?")
 
 
-def _refuse_foreign_code(description: Mapping[str, Any]) -> None:
-    named = []
-    network = description.get("network", {})
-    if "model" in network:
-        is_live = network["model"].get("type") == "Live"
-        named.append(network["model"].get("object" if is_live else "type"))
-    # A loss of the user's is named too, but never made: predicting needs none.
-    for name in named:
-        if isinstance(name, str) and "." in name and not is_safe(name):
-            raise ModelFileError(
-                f"names the code {name!r}. Loading it runs it: add --trust (trust=True) if you know where the "
-                "file is from."
-            )
+def _description(file: ModelFile) -> dict[str, Any]:
+    description = read_description(file)
+    beside = file.path.with_name("model_spec.json")
+    if description is None and beside.is_file():
+        description = read_description_file(beside)
+    if description is None:
+        raise ModelFileError(
+            f"{file.path} does not say how its images are prepared: it carries no model_spec, and there is no "
+            f"{beside.name} beside it. It is not a file of Model Trainer."
+        )
+    return description
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise ModelFileError(f"{path} is damaged or no JSON file: {error}.") from error
+def _answers(description: Mapping[str, Any]) -> dict[str, Any]:
+    found = {key: description[key] for key in ("task", "classes", "thresholds") if key in description}
+    if isinstance(found.get("task"), Mapping):
+        # Predicting needs no loss, and the user's own may be code or an object that JSON only names.
+        task = {key: value for key, value in found["task"].items() if key != "loss"}
+        if isinstance(task.get("outputs"), list):
+            task["outputs"] = [
+                {key: value for key, value in output.items() if key != "loss"}
+                if isinstance(output, Mapping)
+                else output
+                for output in task["outputs"]
+            ]
+        found["task"] = task
+    return found
+
+
+def _network(description: Mapping[str, Any], trust: bool) -> AnyNetwork | None:
+    """The declared network; None for a live model of the user's, which is only in its file."""
+    data = description.get("network", {})
+    own = data.get("model") if isinstance(data, Mapping) else None
+    if not isinstance(own, Mapping) or own.get("type") != "Live":
+        return _NetworkOnly.from_dict({"network": data}).network
+    if not trust:
+        named = str(own.get("object"))[:100]
+        raise ModelFileError(
+            f"its network is a model of the author's own ({named}), which only Keras can load, and that runs what the "
+            f"file says. {TRUST}"
+        )
+    return None

@@ -8,8 +8,9 @@ from pathlib import Path
 from absl import logging
 
 from model_trainer.errors import ConfigError
-from model_trainer.models.arrays import assign_arrays, read_arrays
+from model_trainer.models.arrays import assign_arrays, find_arrays
 from model_trainer.models.build import Built, build_network
+from model_trainer.models.container import open_model_file
 from model_trainer.models.network import AnyNetwork, Network
 from model_trainer.specs import ModelSpec, preprocessing_mismatch
 from model_trainer.tasks.task import Task
@@ -35,11 +36,12 @@ def start_network(spec: ModelSpec, network: AnyNetwork, task: Task, num_classes:
 
     Args:
         weights: "imagenet"; None for random ones; a `.hdf5`, `.h5`, `.keras` or `.weights.h5` file; or "auto":
-            ImageNet's if they can be had, otherwise random ones with one loud line.
+            ImageNet's if they can be had, otherwise random ones with one loud line. Of a file only arrays are read,
+            also of a stranger's; the network is the declared one.
 
     Raises:
         ConfigError: ImageNet's weights cannot be had.
-        ModelFileError: the file does not fit.
+        ModelFileError: the file does not fit, is damaged, or holds what no Keras writes.
     """
     if weights is None:
         return Started(build_network(spec, network, task, num_classes), "random")
@@ -50,8 +52,8 @@ def start_network(spec: ModelSpec, network: AnyNetwork, task: Task, num_classes:
         _tell_mismatch(spec)
         return Started(_with_imagenet(spec, network, task, num_classes), "imagenet")
     built = build_network(spec, network, task, num_classes)
-    arrays = read_arrays(weights, built.model)
-    taken = assign_arrays(built.model, arrays, weights, new=built.head)
+    with open_model_file(weights) as file:
+        taken = assign_arrays(file, find_arrays(file, built.model, new=built.head))
     weighted = [layer.name for layer in built.model.layers if layer.weights]
     fresh = [name for name in weighted if name not in taken]
     logging.info("Weights of %d layers come from %s: %s.", len(taken), weights, ", ".join(taken))

@@ -1,0 +1,86 @@
+"""What a model file says of itself: strict JSON of a bounded size, read as plain values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from model_trainer.errors import ModelFileError
+
+__all__ = ["parse_description", "read_description_file"]
+
+LONGEST_BYTES = 8 << 20  # names of 200,000 classes
+DEEPEST = 32
+LARGEST_INTEGER = 2**53  # beyond it JSON's readers disagree
+
+
+def read_description_file(path: Path) -> dict[str, Any]:
+    """The content of a `model_spec.json`.
+
+    Raises:
+        ModelFileError: it cannot be read, or is no description.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read(LONGEST_BYTES + 1)
+        return parse_description(content.decode(), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelFileError(f"{path} is damaged or no JSON file: {error}.") from error
+
+
+def parse_description(text: str, where: str) -> dict[str, Any]:
+    """A JSON object out of `text`.
+
+    Args:
+        where: begins the messages.
+
+    Raises:
+        ModelFileError: it is no JSON object, too long or too deep, says NaN or a number beyond 2**53, or a `type` that
+            is no text.
+    """
+    if len(text) > LONGEST_BYTES:
+        raise ModelFileError(f"{where} is longer than {LONGEST_BYTES:,} characters; nothing that describes a model is.")
+    try:
+        data = json.loads(text, parse_constant=_refuse, parse_float=_finite, parse_int=_small)
+    except RecursionError:
+        raise ModelFileError(f"{where} nests too deep.") from None
+    except ValueError as error:
+        raise ModelFileError(f"{where} is damaged or no JSON: {error}.") from error
+    if not isinstance(data, dict):
+        raise ModelFileError(f"{where} should hold a JSON object, got a {type(data).__name__}.")
+    for depth, key, value in _walk(data):
+        if depth > DEEPEST:
+            raise ModelFileError(f"{where} nests deeper than {DEEPEST} levels.")
+        if key == "type" and not isinstance(value, str):
+            raise ModelFileError(f"{where} has a `type` that is no text but a {type(value).__name__}.")
+    return data
+
+
+def _walk(data: Any) -> Iterator[tuple[int, str, Any]]:
+    todo: list[tuple[int, Any]] = [(1, data)]
+    while todo:
+        depth, value = todo.pop()
+        pairs = value.items() if isinstance(value, dict) else (("", item) for item in value)
+        for key, item in pairs:
+            yield depth, key, item
+            if isinstance(item, (dict, list)) and depth <= DEEPEST:
+                todo.append((depth + 1, item))
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if abs(value) == float("inf"):
+        raise ValueError(f"{text[:20]} is too large")
+    return value
+
+
+def _small(text: str) -> int:
+    if len(text) > 17 or abs(int(text)) > LARGEST_INTEGER:
+        raise ValueError(f"{text[:20]} is beyond 2**53")
+    return int(text)
