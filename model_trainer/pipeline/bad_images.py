@@ -49,6 +49,13 @@ class BadImages:
                 self._table.unlink(missing_ok=True)  # it may name more, which will be found again
                 self._append(*((name, reason) for name, reason in self._reasons.items() if reason))
 
+    def take_over(self, reasons: Mapping[str, str]) -> None:
+        """Takes over what another process of the same run found, and has said itself."""
+        with self._lock:
+            new = {name: reason for name, reason in reasons.items() if name not in self._reasons}
+            self._reasons |= new
+            self._append(*new.items())
+
     def write_to(self, path: Path) -> None:
         """From the first bad image on `path` is a table of them, `image,reason`; without any there is no file."""
         with self._lock:

@@ -2,6 +2,7 @@
 
 Position p of the whole run belongs to step p // batch_size. An epoch's last batch is filled up with places
 that hold no example, so that batches never cross epochs; they are dropped again before anyone sees them.
+Of several processes each reads its own rows of every batch.
 So resuming at a step is a range that starts later, and the next epoch's first images are decoded while the
 last epoch is still being validated.
 """
@@ -16,13 +17,14 @@ import tensorflow as tf
 
 from model_trainer.pipeline.augment import Augmentation, Stages, augment_image, split_augment
 from model_trainer.pipeline.bad_images import BadImages
-from model_trainer.pipeline.batches import for_each_replica, mix
+from model_trainer.pipeline.batches import Division, for_each_device, mix
 from model_trainer.pipeline.fallback import map_with_fallback
 from model_trainer.pipeline.image import exact_image, fast_image
 from model_trainer.pipeline.labels import make_label_reader
 from model_trainer.pipeline.order import epoch_seeds, example_seed, shuffled_index
 from model_trainer.pipeline.read import make_fast_reader, make_safe_reader
 from model_trainer.pipeline.sampling import EachOnce, Sampling, make_sampler
+from model_trainer.pipeline.share import Share
 from model_trainer.sources.examples import Examples
 from model_trainer.specs import ModelSpec
 
@@ -51,8 +53,8 @@ class Pipeline:
         examples: the table.
         spec: says the size and how an image gets it.
         batch_size: images in a step, over all devices together.
-        num_replicas: devices; each global batch comes as that many batches, one after the other, whose sizes
-            differ by one at most.
+        share: what this process reads of a batch. With several devices of its own each batch comes as that many, one
+            after the other, whose sizes differ by one at most.
         bad_images: is told of each unreadable image.
         augment: what happens to a training image; only `training` uses it.
         sampling: which images an epoch of training shows.
@@ -63,15 +65,15 @@ class Pipeline:
     spec: ModelSpec
     batch_size: int
     bad_images: BadImages
-    num_replicas: int = 1
+    share: Share = field(default_factory=Share)
     augment: Sequence[Augmentation] = ()
     sampling: Sampling = field(default_factory=EachOnce)
     seed: int = 0
 
     def training(self, epochs: int, first_step: int = 0) -> tf.data.Dataset:
         """Every epoch's batches in one stream, from `first_step` of the run on."""
-        start, stop = first_step * self.batch_size, epochs * self._places_per_epoch
-        return self._batches(start, stop, self._place_of_training(epochs), split_augment(self.augment))
+        last_step = epochs * num_steps(len(self.examples), self.batch_size)
+        return self._batches(first_step, last_step, self._place_of_training(epochs), split_augment(self.augment))
 
     def shown(self, epochs: int) -> np.ndarray:
         """int64 `(epochs * num_examples,)`: the index of each example in the order in which `training` shows them."""
@@ -105,15 +107,22 @@ class Pipeline:
         def place(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             return tf.where(position < len(self.examples), position, -1), tf.zeros(2, tf.int32)
 
-        return self._batches(0, self._places_per_epoch, place, split_augment(()))
+        return self._batches(0, num_steps(len(self.examples), self.batch_size), place, split_augment(()))
+
+    def in_step(self, step: int, epochs: int) -> np.ndarray:
+        """int64 `(size,)`: the index of each example in a step of `training`, over all processes."""
+        place, start = self._place_of_training(epochs), step * self.batch_size
+        indices = [int(place(tf.constant(start + row, tf.int64))[0]) for row in range(self.batch_size)]
+        return np.array([index for index in indices if index >= 0], np.int64)
 
     def _batches(self, start: int, stop: int, place: Place, stages: Stages) -> tf.data.Dataset:
-        """Batches of the positions from `start` to `stop`.
+        """Batches of the steps from `start` to `stop - 1`.
 
         Args:
             place: position to the example's index (-1 where there is none) and its seed.
             stages: what happens to images and batches.
         """
+        division = Division(self.share, self.batch_size, len(self.examples), with_partners=bool(stages.batch))
         read_fast, read_safe = make_fast_reader(self.examples), make_safe_reader(self.examples)
         label_of = make_label_reader(self.examples)
         weights = tf.constant(self.examples.weights)
@@ -123,35 +132,41 @@ class Pipeline:
         def finish(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
             return tf.ensure_shape(augment_image(image, stages.image, seed), blank.shape)
 
-        def fast(position: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        def find(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            position, is_there, counts = division.position(number)
             index, seed = place(position)
+            return tf.where(is_there, index, -1), seed, tf.cast(counts, tf.float32)
+
+        def fast(number: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            index, seed, counts = find(number)
 
             def load() -> tuple[tf.Tensor, ...]:
                 part = None if crops is None else crops[index]
                 image = fast_image(read_fast(index), self.spec, part=part, crop=stages.crop, seed=seed)
-                return finish(image, seed), weights[index], True
+                return finish(image, seed), weights[index] * counts, True
 
             image, weight, exists = tf.cond(index >= 0, load, lambda: (blank, 0.0, False))
             return image, label_of(index), weight, exists
 
-        def exact(position: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            index, seed = place(position)
+        def exact(number: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            index, seed, counts = find(number)
             part = None if crops is None else crops[index]
             image, readable = exact_image(read_safe(index), self.spec, part=part, crop=stages.crop, seed=seed)
             noted = tf.cond(readable, lambda: True, lambda: self._note_bad(index))
             with tf.control_dependencies([noted]):
-                weight = weights[index] * tf.cast(readable, tf.float32)
+                weight = weights[index] * counts * tf.cast(readable, tf.float32)
             # Augmented it might not stay blank.
             image = tf.cond(readable, lambda: finish(image, seed), lambda: blank)
             return image, label_of(index), weight, True
 
-        batches = map_with_fallback(start, stop, fast, exact).batch(self.batch_size, drop_remainder=True)
-        batches = batches.map(PLAIN(_without_empty_places))
+        size = division.places
+        images = map_with_fallback(start * size, stop * size, fast, exact)
+        batches = images.batch(size, drop_remainder=True).map(PLAIN(_without_empty_places))
         if stages.batch:
-            first = start // self.batch_size
-            batches = batches.enumerate(first).map(PLAIN(mix(stages.batch, len(self.examples.classes), self.seed)))
-        if self.num_replicas > 1:
-            batches = batches.flat_map(PLAIN(for_each_replica(self.num_replicas)))
+            mixed = mix(stages.batch, len(self.examples.classes), self.seed, division)
+            batches = batches.enumerate(start).map(PLAIN(mixed))
+        if self.share.num_own > 1:
+            batches = batches.enumerate(start).flat_map(PLAIN(for_each_device(division)))
         options = tf.data.Options()
         options.deterministic = True
         # Sharding is ours: the order says who gets what.

@@ -12,6 +12,7 @@ from PIL import Image
 from model_trainer import CutMix, Equiprobable, MixUp, ModelSpec, RandomResizedCrop
 from model_trainer.pipeline.bad_images import BadImages
 from model_trainer.pipeline.dataset import Pipeline
+from model_trainer.pipeline.share import Share
 from model_trainer.sources.examples import Examples
 from model_trainer.sources.images import ByteRanges
 from model_trainer.sources.label_rows import LabelRows
@@ -109,7 +110,7 @@ def test_mixed_images_have_the_labels_of_both_by_their_share(even: Examples) -> 
 @pytest.mark.parametrize("augment", [MixUp(alpha=1.0), CutMix(alpha=1.0)])
 def test_mixing_is_the_same_however_many_replicas_share_a_batch(even: Examples, augment: object) -> None:
     alone = batches(pipeline(even, augment=(augment,)), epochs=1)
-    shared = batches(pipeline(even, augment=(augment,), num_replicas=3), epochs=1)
+    shared = batches(pipeline(even, augment=(augment,), share=Share(3)), epochs=1)
     for step, batch in enumerate(alone):
         parts = shared[3 * step : 3 * step + 3]
         count = len(batch[0])

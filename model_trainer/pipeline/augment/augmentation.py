@@ -51,7 +51,7 @@ class BatchAugmentation(Augmentation):
 
     @abstractmethod
     def apply_to_batch(
-        self, images: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor, seed: tf.Tensor
+        self, images: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor, seed: tf.Tensor, first: tf.Tensor | int = 0
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """The changed `(images, targets)`, with the shapes and dtypes that came in.
 
@@ -60,6 +60,7 @@ class BatchAugmentation(Augmentation):
             targets: float32 `(batch, num_classes)`.
             weights: float32 `(batch,)`; an image of weight 0, such as an unreadable one, is mixed with no other.
             seed: int32 `(2,)`; the same seed does the same.
+            first: int32 `()`, even: the place of the first image in the whole batch, of which these are a part.
         """
 
     def apply(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
