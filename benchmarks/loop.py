@@ -25,7 +25,9 @@ from rich.console import Console
 
 from model_trainer import Constant, ImageFolder, ModelSpec, RandomFlip, Run, Training
 from model_trainer.sources.sample import unpack_sample
-from model_trainer.training import loop as training_loop
+from model_trainer.training.epochs import train_steps
+from model_trainer.training.follower import FollowersSaver
+from model_trainer.training.loop import make_loop
 from model_trainer.training.prepare import prepare
 from model_trainer.training.run_folder import RunFolder
 from model_trainer.training.signals import StopRequest
@@ -65,22 +67,22 @@ def main() -> None:
         prepared = prepare(run)
         run_folder = RunFolder.make(run, prepared.description)
         with run_folder.logs() as logs:
-            loop = training_loop.make_loop(prepared, run_folder, logs, Console(file=nowhere), StopRequest())
+            loop = make_loop(prepared, run_folder, logs, Console(file=nowhere), StopRequest(), FollowersSaver())
             batches = iter(prepared.train_pipeline.training(epochs=100))
             batch = next(batches)
-            step = tf.constant(0, tf.int64)
-            loop.phase.step(batch, step)  # builds the graph
+            arguments = (batch, tf.constant(0, tf.int64), len(batch[2]), tf.constant(False))
+            loop.phase.step(*arguments)  # builds the graph
 
             def bare() -> float:
                 started = time.perf_counter()
                 for _ in range(steps):
-                    sums = loop.phase.step(batch, step)
-                sums["loss"].numpy()
+                    taken = loop.phase.step(*arguments)
+                taken.signs.numpy()
                 return time.perf_counter() - started
 
             def looped() -> float:
                 started = time.perf_counter()
-                training_loop.train_steps(loop, 0, batches, range(steps), Totals(run.task.metrics))
+                train_steps(loop, 0, batches, range(steps), Totals(run.task.counted_metrics))
                 return time.perf_counter() - started
 
             bare(), looped()

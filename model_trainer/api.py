@@ -20,6 +20,8 @@ from model_trainer.report.preview import draw_preview
 from model_trainer.serving.predictor import find_images, predict_images
 from model_trainer.sources.from_path import source_of_path
 from model_trainer.sources.source import Source
+from model_trainer.training.cluster.hosts import find_hosts
+from model_trainer.training.log import plain_messages
 from model_trainer.training.run import Run, load_validation_data
 from model_trainer.training.summary import print_summary
 from model_trainer.training.train import Result, train_model
@@ -27,18 +29,33 @@ from model_trainer.training.train import Result, train_model
 __all__ = ["evaluate", "load_model", "predict", "preview", "train"]
 
 
-def train(run: Run, resume: bool = False, resume_from: str | os.PathLike[str] | None = None) -> Result:
+def train(
+    run: Run,
+    resume: bool = False,
+    resume_from: str | os.PathLike[str] | None = None,
+    *,
+    hosts: str | None = None,
+    host_index: int | None = None,
+) -> Result:
     """Trains `run`, prints a table of its epochs, and says where its files lie.
+
+    On several machines each calls this alike. They find each other by `hosts`, or by what Slurm, Open MPI, torchrun,
+    Kubernetes, SageMaker or `TF_CONFIG` say; see docs/machines.md.
 
     Args:
         resume: go on where the newest run of this name stopped.
         resume_from: go on in this output folder.
+        hosts: addresses of all machines, such as "gpu01:2222,gpu02:2222".
+        host_index: which of them this one is, from 0.
 
     Raises:
         ModelTrainerError: the run, its data or its devices are wrong, or training diverged; says why, and the cure.
     """
-    result = train_model(run, resume, None if resume_from is None else os.fspath(resume_from))
-    print_summary(result, Console())
+    with plain_messages():
+        found = find_hosts(hosts, host_index, os.environ)  # may wait for the others
+    result = train_model(run, resume, None if resume_from is None else os.fspath(resume_from), found)
+    if found is None or found.is_first:
+        print_summary(result, Console())
     return result
 
 

@@ -8,6 +8,7 @@ ModelTrainerError
 ├── StorageError(OSError)       a path cannot be read or written; names it
 ├── DeviceError(RuntimeError)   a device is missing, or its memory too small; names what to lower
 ├── DivergedError(RuntimeError) training gave no finite loss, and how often it was rolled back
+├── HostError(RuntimeError)     another machine of the run did not come, or is gone; `--resume` goes on
 └── MissingExtra(ImportError)   names the pip command
 ```
 
@@ -21,6 +22,7 @@ __all__ = [
     "DataError",
     "DeviceError",
     "DivergedError",
+    "HostError",
     "MissingExtra",
     "ModelFileError",
     "ModelTrainerError",
@@ -72,6 +74,12 @@ class DivergedError(ModelTrainerError, RuntimeError):
     """Training gave no finite loss and could not recover."""
 
     exit_code = 3
+
+
+class HostError(ModelTrainerError, RuntimeError):
+    """Another machine of the run did not come, or is gone; with `--resume` on all of them it goes on."""
+
+    exit_code = 75
 
 
 class MissingExtra(ModelTrainerError, ImportError):

@@ -8,9 +8,17 @@ __all__ = ["small_backbone"]
 
 
 def small_backbone(
-    input_shape: tuple[int, int, int], batch_normalization: bool = False, dropout_rate: float = 0.0
+    input_shape: tuple[int, int, int],
+    batch_normalization: bool = False,
+    dropout_rate: float = 0.0,
+    logarithm: bool = False,
 ) -> keras.Model:
-    """Two convolutions over images of any size down to 4 by 4; its layers are named `conv1`, `conv2`."""
+    """Two convolutions over images of any size down to 4 by 4; its layers are named `conv1`, `conv2`.
+
+    Args:
+        logarithm: adds the logarithm of the mean brightness of images from -1 to 1, so that for a black one the loss is
+            no number.
+    """
     images = keras.Input(input_shape)
     features = keras.layers.Conv2D(8, 3, strides=2, padding="same", activation="relu", name="conv1")(images)
     if batch_normalization:
@@ -18,4 +26,6 @@ def small_backbone(
     if dropout_rate:
         features = keras.layers.Dropout(dropout_rate, name="dropout1")(features)
     features = keras.layers.Conv2D(8, 3, strides=2, padding="same", activation="relu", name="conv2")(features)
+    if logarithm:
+        features = features + keras.ops.log(keras.ops.mean(images + 1.0, axis=(1, 2, 3), keepdims=True))
     return keras.Model(images, features, name="small_backbone")

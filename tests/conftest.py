@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 
@@ -68,7 +69,13 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def make_run(colours: Path, tmp_path: Path) -> Callable[..., Run]:
+def make_run(declare_run: Callable[..., Run], tmp_path: Path) -> Callable[..., Run]:
+    """As `declare_run`, with an output folder of the test's own."""
+    return functools.partial(declare_run, output_dir=str(tmp_path / "output"))
+
+
+@pytest.fixture(scope="session")
+def declare_run(colours: Path) -> Callable[..., Run]:
     """Makes a run over `colours` that trains in seconds; options are dotted names with `__` for the dot."""
 
     def make(**changes: object) -> Run:
@@ -95,7 +102,6 @@ def make_run(colours: Path, tmp_path: Path) -> Callable[..., Run]:
                 precision="float32",
             ),
             hardware=Hardware(platform="cpu"),
-            output_dir=str(tmp_path / "output"),
         )
         for name, value in changes.items():
             run = run.changed(name.replace("__", "."), value)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from model_trainer.cli.errors import STOPPED_EARLY, exit_code_of
+from model_trainer.cli.machines import HostIndex, HostList, Restarts, supervised
 from model_trainer.cli.overrides import with_overrides
 from model_trainer.errors import ConfigError, DataError
 
@@ -32,8 +33,12 @@ def main(run: Run, sample: Run | None = None) -> None:
         resume_from: str | None = typer.Option(
             None, "--resume-from", metavar="DIR", help="Go on where the run in this output folder stopped."
         ),
+        hosts: HostList = None,
+        host_index: HostIndex = None,
+        restarts: Restarts = 0,
     ) -> None:
         """Train the run that this file declares; leaves models, logs and figures in output/."""
+        supervised(restarts)
         chosen = run
         if use_sample:
             if sample is None:
@@ -46,7 +51,7 @@ def main(run: Run, sample: Run | None = None) -> None:
         from model_trainer.api import train
 
         try:
-            result = train(with_overrides(chosen, overrides), resume, resume_from)
+            result = train(with_overrides(chosen, overrides), resume, resume_from, hosts=hosts, host_index=host_index)
         except DataError as error:
             if use_sample or sample is None or _has_folders(chosen.train_data):
                 raise

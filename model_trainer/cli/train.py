@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from model_trainer.cli.errors import STOPPED_EARLY
+from model_trainer.cli.machines import HostIndex, HostList, Restarts, supervised
 from model_trainer.cli.overrides import load_run, with_overrides
 
 __all__ = ["train"]
@@ -19,12 +20,16 @@ def train(
     resume_from: str | None = typer.Option(
         None, "--resume-from", metavar="DIR", help="Go on where the run in this output folder stopped."
     ),
+    hosts: HostList = None,
+    host_index: HostIndex = None,
+    restarts: Restarts = 0,
     trust: bool = typer.Option(False, "--trust", help="Let a .json name code outside keras.applications."),
 ) -> None:
     """Train a run; leaves models, logs and figures in output/."""
+    supervised(restarts)
     declared = with_overrides(load_run(run, trust), overrides)
 
     from model_trainer.api import train as train_run
 
-    if train_run(declared, resume, resume_from).stopped:
+    if train_run(declared, resume, resume_from, hosts=hosts, host_index=host_index).stopped:
         raise typer.Exit(STOPPED_EARLY)

@@ -21,20 +21,21 @@ __all__ = ["StepSeeds", "TrainingCopy", "copy_weights", "make_training_copy"]
 
 @dataclass
 class StepSeeds:
-    """Where all random layers of a model take their seed from: (seed, step, replica, layer).
+    """Where all random layers of a model take their seed from: (seed, step, part, replica, layer).
 
-    `step` is set by the step function before the model is called.
+    `step`, and `part` where a batch is computed in parts, are set by the step function before the model is called.
     """
 
     seed: int
     step: tf.Tensor = field(default_factory=lambda: tf.constant(0, tf.int64))
+    part: int = 0
 
     def of_layer(self, number: int, ordered: bool = True) -> tf.Tensor:
         """int32 `(2,)`, for the `number`th random layer; `ordered` is there because Keras passes it."""
         fold_in = tf.random.experimental.stateless_fold_in
         context = tf.distribute.get_replica_context()
         replica = 0 if context is None else context.replica_id_in_sync_group
-        seed = fold_in(tf.constant([self.seed, 0x6472], tf.int32), self.step)
+        seed = fold_in(tf.constant([self.seed, 0x6472 + self.part], tf.int32), self.step)
         return fold_in(fold_in(seed, tf.cast(replica, tf.int32)), number)
 
 
@@ -46,14 +47,18 @@ class TrainingCopy:
         model: the copy; same inputs and outputs as the plain network.
         logits: images to a list of float32 `(batch, num_classes)` logits, one for each output.
         seeds: of its random layers.
+        statistics: the variables that a forward pass itself changes, such as moving averages of batch normalisation.
     """
 
     model: keras.Model
     logits: Callable[..., list[tf.Tensor]]
     seeds: StepSeeds
+    statistics: list[keras.Variable]
 
 
-def make_training_copy(plain: keras.Model, precision: str, seed: int, activation: Activation) -> TrainingCopy:
+def make_training_copy(
+    plain: keras.Model, precision: str, seed: int, activation: Activation, synchronized_batch_norm: bool = False
+) -> TrainingCopy:
     """Copies `plain` with every layer computing in `precision`; the last layers stay float32.
 
     Args:
@@ -61,6 +66,7 @@ def make_training_copy(plain: keras.Model, precision: str, seed: int, activation
         precision: float32, mixed_bfloat16 or mixed_float16.
         seed: of dropout and its kin.
         activation: of the task, to get logits back from a model of which only probabilities can be had.
+        synchronized_batch_norm: whether batch normalisation averages over all devices.
     """
     last = {layer.name for layer in _last_layers(plain)}
     seeds = StepSeeds(seed)
@@ -68,8 +74,11 @@ def make_training_copy(plain: keras.Model, precision: str, seed: int, activation
 
     def clone(layer: keras.Layer) -> keras.Layer:
         config = layer.get_config()
-        if layer.name not in last and not isinstance(layer, keras.layers.InputLayer):
+        # A bare operation, such as `keras.ops.log` in the user's own model, computes in what it is given.
+        if layer.name not in last and isinstance(layer, keras.Layer) and not isinstance(layer, keras.layers.InputLayer):
             config["dtype"] = precision
+        if isinstance(layer, keras.layers.BatchNormalization) and "synchronized" in config:
+            config["synchronized"] = synchronized_batch_norm
         new = type(layer).from_config(config)
         if isinstance(getattr(new, "seed_generator", None), keras.random.SeedGenerator):
             # Keras' own `next` keeps state, and draws the same mask on every replica.
@@ -79,7 +88,7 @@ def make_training_copy(plain: keras.Model, precision: str, seed: int, activation
 
     copy = keras.models.clone_model(plain, clone_function=clone)
     copy_weights(plain, copy)
-    return TrainingCopy(copy, _logits_of(copy, activation), seeds)
+    return TrainingCopy(copy, _logits_of(copy, activation), seeds, list(copy.non_trainable_variables))
 
 
 def copy_weights(source: keras.Model, target: keras.Model) -> None:

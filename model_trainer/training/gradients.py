@@ -1,15 +1,18 @@
-"""Clipping of the gradients of the whole batch, whatever the number of devices."""
+"""Gradients of the whole batch, whatever the number of devices and parts it is computed on and in."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import tensorflow as tf
 
 from model_trainer.config import Call, Live
 from model_trainer.training.optimizers import Optimizer
 
-__all__ = ["Clip", "clip_gradients"]
+__all__ = ["Clip", "add_up_parts", "all_finite", "clip_gradients"]
 
 
 @dataclass(frozen=True)
@@ -30,9 +33,36 @@ class Clip:
         return cls(optimizer.clip_norm, optimizer.clip_value) if isinstance(optimizer, Optimizer) else cls()
 
 
+def add_up_parts(compute: Callable[..., Any], columns: Sequence[tf.Tensor], num_parts: int) -> Any:
+    """The sum of `compute(number, *part)` over parts of the rows of `columns`, one part after another.
+
+    Args:
+        compute: its results are nests of tensors.
+        columns: of the same number of rows, known when the graph is built, and at least `num_parts`.
+    """
+    if num_parts == 1:
+        return compute(0, *columns)
+    rows = int(columns[0].shape[0])
+    edges = [rows * number // num_parts for number in range(num_parts + 1)]
+    total: Any = None
+    for number, (start, stop) in enumerate(pairwise(edges)):
+        # Otherwise TensorFlow would compute parts at the same time, and hold all of them in memory.
+        with tf.control_dependencies([] if total is None else tf.nest.flatten(total)):
+            part = [tf.identity(column[start:stop]) for column in columns]
+        found = compute(number, *part)
+        total = found if total is None else tf.nest.map_structure(tf.add, total, found)
+    return total
+
+
+def all_finite(gradients: Sequence[tf.Tensor]) -> tf.Tensor:
+    """bool `()`: whether no gradient holds NaN or infinity, nor numbers of which the squares have no sum in float32."""
+    # One pass over the numbers in one operation; `is_finite` and `reduce_all` would write a mask in between.
+    return tf.math.is_finite(tf.add_n([tf.nn.l2_loss(tf.cast(gradient, tf.float32)) for gradient in gradients]))
+
+
 def clip_gradients(
-    gradients: list[tf.Tensor | None], clip: Clip, *, scale: float | tf.Tensor, strategy: tf.distribute.Strategy
-) -> list[tf.Tensor | None]:
+    gradients: list[tf.Tensor], clip: Clip, *, scale: float | tf.Tensor, strategy: tf.distribute.Strategy
+) -> list[tf.Tensor]:
     """Clips the sum over replicas of `gradients`, and gives each replica its equal share of the result.
 
     Keras' optimizers clip before they add up over replicas, which clips each device's part instead.
@@ -43,13 +73,11 @@ def clip_gradients(
     """
     if clip.norm is None and clip.value is None:
         return gradients
-    known = [gradient for gradient in gradients if gradient is not None]
     replicas = strategy.num_replicas_in_sync
     if replicas > 1:
-        known = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, known)
+        gradients = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, gradients)
     if clip.value is not None:
-        known = [tf.clip_by_value(gradient, -clip.value * scale, clip.value * scale) for gradient in known]
+        gradients = [tf.clip_by_value(gradient, -clip.value * scale, clip.value * scale) for gradient in gradients]
     if clip.norm is not None:
-        known, _ = tf.clip_by_global_norm(known, clip.norm * scale)
-    shares = iter([gradient / replicas for gradient in known])
-    return [None if gradient is None else next(shares) for gradient in gradients]
+        gradients, _ = tf.clip_by_global_norm(gradients, clip.norm * scale)
+    return [gradient / replicas for gradient in gradients]

@@ -24,12 +24,16 @@ class _ToStandardError(python_logging.Handler):
 
 
 @contextlib.contextmanager
-def plain_messages() -> Iterator[None]:
-    """Inside the block messages from INFO on appear as plain sentences, without time, level or file."""
+def plain_messages(label: str = "") -> Iterator[None]:
+    """Inside the block messages from INFO on appear as plain sentences, without time, level or file.
+
+    Args:
+        label: stands before each, to tell processes apart.
+    """
     logger = logging.get_absl_logger()
     before, propagate, verbosity = list(logger.handlers), logger.propagate, logging.get_verbosity()
     handler = _ToStandardError()
-    handler.setFormatter(python_logging.Formatter("%(message)s"))
+    handler.setFormatter(python_logging.Formatter(f"{label.replace('%', '%%')}%(message)s"))
     logger.handlers, logger.propagate = [handler], False
     root = python_logging.getLogger()
     root_handlers = list(root.handlers)

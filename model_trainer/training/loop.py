@@ -1,39 +1,52 @@
-"""The loop: epochs of steps, then validation, then files. Written to be read from top to bottom."""
+"""The state of the loop: all that changes while a run trains."""
 
 from __future__ import annotations
 
-import math
+import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 import keras
-import tensorflow as tf
 from absl import logging
 from rich.console import Console
 
-from model_trainer.errors import DivergedError
 from model_trainer.models.layers import unfreeze
-from model_trainer.models.training_copy import copy_weights
 from model_trainer.pipeline.dataset import num_steps
+from model_trainer.training.average import WeightAverage
 from model_trainer.training.best_models import BestModels
-from model_trainer.training.checkpoints.saver import Saver
-from model_trainer.training.checkpoints.state import capture, restore_callbacks, restore_loop
-from model_trainer.training.checkpoints.store import Checkpoint
-from model_trainer.training.collected import Collected
+from model_trainer.training.cluster.team import Team
 from model_trainer.training.gradients import Clip
 from model_trainer.training.history import Row
 from model_trainer.training.optimizers import make_optimizer
 from model_trainer.training.prepare import Prepared
-from model_trainer.training.progress import EpochProgress, format_figures, format_seconds
 from model_trainer.training.run_folder import Logs, RunFolder
 from model_trainer.training.signals import StopRequest
-from model_trainer.training.step import LOSS, make_train_step, make_validation_step
+from model_trainer.training.step import TrainStep, ValidationStep, make_train_step, make_validation_step
 from model_trainer.training.totals import Totals
+from model_trainer.training.watch import Watch
 
-__all__ = ["Loop", "make_loop", "train_epochs", "train_steps"]
+if TYPE_CHECKING:
+    from model_trainer.training.checkpoints.saver import Saver
+    from model_trainer.training.checkpoints.store import Checkpoint
+
+__all__ = ["Loop", "Place", "make_loop"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in the run training stands: after a step.
+
+    Attributes:
+        epoch: the running one, counted from 0.
+        position: its steps that are done.
+        totals: of that epoch so far.
+    """
+
+    epoch: int
+    position: int
+    totals: Totals
 
 
 @dataclass
@@ -42,32 +55,60 @@ class _Phase:
 
     learning_rate: float
     optimizer: keras.optimizers.Optimizer
-    step: Any
+    step: TrainStep
 
 
 @dataclass
 class Loop:
-    """State of the loop."""
+    """State of the loop.
+
+    Attributes:
+        skipped: steps of the run that are left out, because training went back from them.
+        rollbacks: how often it did.
+        rate_cut: what multiplies the learning rate since.
+        beginning: the state before the first step, while there is no checkpoint on the disk to go back to.
+    """
 
     prepared: Prepared
     folder: RunFolder
     logs: Logs
     console: Console
     stop: StopRequest
+    saver: Saver
     callbacks: keras.callbacks.CallbackList
     calls_back_each_step: bool
     phase: _Phase
+    average: WeightAverage | None
+    validation_step: ValidationStep
     best: BestModels
-    saver: Saver
+    watch: Watch
     history: list[Row] = field(default_factory=list)
     thresholds: tuple[float, ...] | None = None  # fitted by the last validation
     unfrozen: bool = False
     epoch_started: float = 0.0
     resumed_seconds: float = 0.0  # that the running epoch took before it was resumed
+    skipped: set[int] = field(default_factory=set)
+    rollbacks: int = 0
+    rate_cut: float = 1.0
+    beginning: Checkpoint | None = None
+
+    @property
+    def team(self) -> Team:
+        return self.prepared.team
 
     @property
     def steps_per_epoch(self) -> int:
         return num_steps(len(self.prepared.train), self.prepared.run.training.batch_size)
+
+    @property
+    def model(self) -> keras.Model:
+        """The network that trains."""
+        return self.prepared.parts.network.model
+
+    @property
+    def must_stop(self) -> bool:
+        """Whether a signal asked this process to stop; with several, one of them, and all know since the same step."""
+        return self.watch.asked_to_stop if len(self.team) > 1 else bool(self.stop)
 
     def begin_epoch(self) -> None:
         """Starts the epoch's clock."""
@@ -77,215 +118,94 @@ class Loop:
         """How long the running epoch takes by now."""
         return self.resumed_seconds + time.monotonic() - self.epoch_started
 
+    def rows_at(self, position: int, num_examples: int) -> int:
+        """Rows of the batch at a position of an epoch."""
+        batch_size = self.prepared.run.training.batch_size
+        return min(batch_size, num_examples - position * batch_size)
+
+    @contextlib.contextmanager
+    def weights_to_judge(self) -> Iterator[None]:
+        """Inside the block the network has the weights that are validated and saved: averages, where they are kept."""
+        with self.average.in_place_of_weights() if self.average is not None else contextlib.nullcontext():
+            yield
+
+    def unfreeze_when_due(self, epoch: int) -> None:
+        """Lets the frozen layers train from the declared epoch on."""
+        declared = self.prepared.run.network.unfreeze
+        if declared is None or self.unfrozen or epoch < declared.after_epochs or not self.prepared.frozen:
+            return
+        self.unfreeze()
+        logging.info("%d frozen layers train from here on.", len(self.prepared.frozen))
+
     def unfreeze(self) -> None:
         """Lets the frozen layers train, with an optimizer that begins anew."""
         declared = self.prepared.run.network.unfreeze
         assert declared is not None
-        unfreeze(self.prepared.parts.network.model, self.prepared.frozen)
+        unfreeze(self.model, self.prepared.frozen)
         with self.prepared.parts.strategy.scope():
             optimizer = make_optimizer(self.prepared.run.training.optimizer, declared.learning_rate)
-        self.phase = _make_phase(self.prepared, optimizer, declared.learning_rate)
-        self.prepared.parts.network.model.optimizer = self.phase.optimizer
+        self.phase = _make_phase(self.prepared, optimizer, declared.learning_rate, self.average)
+        self.model.optimizer = self.phase.optimizer
         self.unfrozen = True
 
+    def set_learning_rate(self, step: int) -> None:
+        """Sets the rate that the schedule says for `step` of the run."""
+        training = self.prepared.run.training
+        if not training.schedule.moves:
+            return  # a callback of the user may have set it
+        factor = training.schedule.factor(step, self.steps_per_epoch, training.epochs, self.history)
+        self.phase.optimizer.learning_rate = self.phase.learning_rate * factor * self.rate_cut
 
-def train_epochs(
-    prepared: Prepared,
-    folder: RunFolder,
-    logs: Logs,
-    console: Console,
-    stop: StopRequest,
-    checkpoint: Checkpoint | None = None,
+
+def make_loop(
+    prepared: Prepared, folder: RunFolder, logs: Logs, console: Console, stop: StopRequest, saver: Saver
 ) -> Loop:
-    """Trains, and writes history, best models and a checkpoint into `folder` after each epoch.
-
-    Args:
-        checkpoint: where to go on; None begins at the first step.
-
-    Returns:
-        The loop at its end, with one row of history for each epoch that was done; fewer when stopped early.
-
-    Raises:
-        DivergedError: the loss is no longer a number.
-        DataError: too many images could not be read.
-    """
-    loop = make_loop(prepared, folder, logs, console, stop)
-    run, strategy = prepared.run, prepared.parts.strategy
-    first_epoch, first_position = (checkpoint.epoch, checkpoint.position) if checkpoint else (0, 0)
-    totals = restore_loop(loop, checkpoint) if checkpoint else Totals(run.task.counted_metrics)
-    first_step = first_epoch * loop.steps_per_epoch + first_position
-    batches = iter(_divided(prepared.train_pipeline.training(run.training.epochs, first_step), strategy))
-    val_batches = None
-    if prepared.val_pipeline is not None:
-        val_batches = _divided(prepared.val_pipeline.validation(), strategy)
-    validation_step = make_validation_step(prepared.parts)
-
-    loop.callbacks.on_train_begin()
-    if checkpoint is not None:
-        restore_callbacks(loop, checkpoint)
-        logging.info("resumed at step %d of epoch %d", first_position, first_epoch + 1)
-    with loop.saver:
-        for epoch in range(first_epoch, run.training.epochs):
-            loop.begin_epoch()
-            _unfreeze_when_due(loop, epoch)
-            if first_position == 0:
-                loop.callbacks.on_epoch_begin(epoch)
-            done = train_steps(loop, epoch, batches, range(first_position, loop.steps_per_epoch), totals)
-            validated = _validate(loop, val_batches, validation_step) if val_batches and not stop else {}
-            if stop:
-                loop.saver.save(partial(capture, loop, epoch, done, totals))
-                break
-            figures = totals.figures()
-            _check_finite(figures, epoch)
-            prepared.bad_images.check()
-            _finish_epoch(loop, epoch, figures | {f"val_{name}": value for name, value in validated.items()})
-            first_position, totals, loop.resumed_seconds = 0, Totals(run.task.counted_metrics), 0.0
-            ends_early = prepared.parts.network.model.stop_training
-            finished = ends_early or epoch + 1 == run.training.epochs
-            loop.saver.save(partial(capture, loop, epoch + 1, 0, totals, finished=finished))
-            if stop or ends_early:
-                break
-    loop.callbacks.on_train_end()
-    return loop
-
-
-def make_loop(prepared: Prepared, folder: RunFolder, logs: Logs, console: Console, stop: StopRequest) -> Loop:
-    """The loop before its first step: optimizer, compiled step and callbacks."""
-    phase = _make_phase(prepared, prepared.optimizer, prepared.run.training.learning_rate)
-    model = prepared.parts.network.model
+    """The loop before its first step: optimizer, compiled steps and callbacks."""
+    training, model, strategy = prepared.run.training, prepared.parts.network.model, prepared.parts.strategy
+    average = None
+    if training.ema_decay is not None:
+        statistics = {id(variable) for variable in prepared.parts.network.statistics}
+        # Also of frozen layers, which may join in later.
+        weights = [variable for variable in model.weights if id(variable) not in statistics]
+        average = WeightAverage(weights, training.ema_decay, strategy)
+    phase = _make_phase(prepared, prepared.optimizer, training.learning_rate, average)
     model.optimizer = phase.optimizer  # where Keras' callbacks look for it
     model.stop_training = False
-    steps = num_steps(len(prepared.train), prepared.run.training.batch_size)
-    params = {"epochs": prepared.run.training.epochs, "steps": steps, "verbose": 0}
+    steps = num_steps(len(prepared.train), training.batch_size)
+    params = {"epochs": training.epochs, "steps": steps, "verbose": 0}
+
+    def tell(step: int) -> None:
+        logging.warning(
+            "Step %d of epoch %d changed nothing: its loss or gradients are not finite. Its images: %s",
+            step % steps + 1, step // steps + 1, ", ".join(prepared.names_in_step(step)),
+        )  # fmt: skip
+
     return Loop(
         prepared=prepared,
         folder=folder,
         logs=logs,
         console=console,
         stop=stop,
+        saver=saver,
         callbacks=keras.callbacks.CallbackList(prepared.callbacks, model=model, **params),
         calls_back_each_step=any(_overrides_a_batch_hook(callback) for callback in prepared.callbacks),
         phase=phase,
+        average=average,
+        validation_step=make_validation_step(prepared.parts, gather=len(prepared.team) > 1),
         best=BestModels(prepared.run.task.metrics),
-        saver=Saver(folder.path / "checkpoints"),
+        watch=Watch(training.divergence, tell),
     )
 
 
-def train_steps(loop: Loop, epoch: int, batches: Iterator[Any], positions: range, totals: Totals) -> int:
-    """Takes the steps at `positions` of an epoch and adds their sums to `totals`; ends early when asked to stop.
-
-    Returns:
-        How many steps of the epoch are done.
-    """
-    training = loop.prepared.run.training
-    num_images = len(loop.prepared.train)
-    with EpochProgress(loop.console, f"epoch {epoch + 1}/{training.epochs}", len(positions)) as progress:
-        for position in positions:
-            step = epoch * loop.steps_per_epoch + position
-            _set_learning_rate(loop, step)
-            if loop.calls_back_each_step:
-                loop.callbacks.on_train_batch_begin(position)
-            totals.add(loop.phase.step(next(batches), tf.constant(step, tf.int64)))
-            if loop.calls_back_each_step:
-                loop.callbacks.on_train_batch_end(position, totals.figures())
-            first_image = position * training.batch_size
-            is_due = progress.advance(min(training.batch_size, num_images - first_image))
-            if is_due or position == positions[-1]:
-                _show(loop, progress, epoch, step, position, totals)
-            if loop.stop:
-                return position + 1
-            loop.saver.save_when_due(partial(capture, loop, epoch, position + 1, totals))
-    return positions.stop
-
-
-def _validate(loop: Loop, batches: Iterable[Any], validation_step: Any) -> dict[str, float]:
-    run = loop.prepared.run
-    num_images = len(loop.prepared.val or ())
-    loop.callbacks.on_test_begin()
-    totals = Totals(run.task.counted_metrics)
-    collected = Collected(run.task, loop.prepared.parts.strategy)
-    with EpochProgress(loop.console, "validation", num_steps(num_images, run.training.batch_size)) as progress:
-        for position, batch in enumerate(batches):
-            sums, predictions = validation_step(batch)
-            totals.add(sums)
-            collected.add(predictions)
-            if progress.advance(run.training.batch_size):
-                progress.show(position + 1, totals.figures())
-            if loop.stop:
-                return {}
-    loop.thresholds = collected.thresholds()
-    found = totals.figures() | collected.figures()
-    figures = {name: found[name] for name in (LOSS, *(metric.name for metric in run.task.metrics)) if name in found}
-    loop.callbacks.on_test_end(figures)
-    return figures
-
-
-def _finish_epoch(loop: Loop, epoch: int, figures: dict[str, float]) -> None:
-    """Notes the figures, tells the callbacks and writes what an epoch leaves."""
-    run, seconds = loop.prepared.run, loop.epoch_seconds()
-    rate = float(loop.phase.optimizer.learning_rate.numpy())
-    loop.callbacks.on_epoch_end(epoch, {**figures, "learning_rate": rate})
-    row = {"epoch": float(epoch + 1), **figures, "learning_rate": rate, "seconds": seconds}
-    loop.history.append(row)
-    loop.logs.write("epoch", (epoch + 1) * loop.steps_per_epoch, row)
-    logging.info(
-        "epoch %d/%d  %s  %s", epoch + 1, run.training.epochs, format_figures(figures), format_seconds(seconds)
-    )
-    for name in loop.best.improved(row):
-        plain = loop.prepared.started.built.model
-        copy_weights(loop.prepared.parts.network.model, plain)
-        loop.folder.save_model(plain, name, loop.thresholds)
-    loop.folder.write_history(loop.history, title=run.name)
-
-
-def _make_phase(prepared: Prepared, optimizer: keras.optimizers.Optimizer, learning_rate: float) -> _Phase:
+def _make_phase(
+    prepared: Prepared, optimizer: keras.optimizers.Optimizer, learning_rate: float, average: WeightAverage | None
+) -> _Phase:
     clip = Clip.of(prepared.run.training.optimizer)
     with prepared.parts.strategy.scope():
         if prepared.precision == "mixed_float16" and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         optimizer.build(prepared.parts.network.model.trainable_variables)
-    return _Phase(learning_rate, optimizer, make_train_step(prepared.parts, optimizer, clip))
-
-
-def _unfreeze_when_due(loop: Loop, epoch: int) -> None:
-    declared = loop.prepared.run.network.unfreeze
-    if declared is None or loop.unfrozen or epoch < declared.after_epochs or not loop.prepared.frozen:
-        return
-    loop.unfreeze()
-    logging.info("%d frozen layers train from here on.", len(loop.prepared.frozen))
-
-
-def _set_learning_rate(loop: Loop, step: int) -> None:
-    training = loop.prepared.run.training
-    if not training.schedule.moves:
-        return  # a callback of the user may have set it
-    factor = training.schedule.factor(step, loop.steps_per_epoch, training.epochs, loop.history)
-    loop.phase.optimizer.learning_rate = loop.phase.learning_rate * factor
-
-
-def _show(loop: Loop, progress: EpochProgress, epoch: int, step: int, position: int, totals: Totals) -> None:
-    figures = totals.figures()
-    _check_finite(figures, epoch)
-    progress.show(position + 1, figures)
-    rate = progress.images_per_second
-    loop.logs.write("step", step + 1, {**figures, "epoch": epoch + 1, "images_per_second": rate})
-    loop.prepared.bad_images.check()
-
-
-def _check_finite(figures: dict[str, float], epoch: int) -> None:
-    if not math.isfinite(figures["loss"]):
-        raise DivergedError(
-            f"The loss of epoch {epoch + 1} is {figures['loss']}: training diverged. "
-            "Lower the rate, such as --set training.learning_rate=1e-5, or limit the gradients, "
-            "such as --set training.optimizer.clip_norm=1."
-        )
-
-
-def _divided(dataset: tf.data.Dataset, strategy: tf.distribute.Strategy) -> Iterable[Any]:
-    """The batches, each already divided over the strategy's devices."""
-    if strategy.num_replicas_in_sync == 1:
-        return dataset
-    return strategy.distribute_datasets_from_function(lambda context: dataset)
+    return _Phase(learning_rate, optimizer, make_train_step(prepared.parts, optimizer, clip, average))
 
 
 def _overrides_a_batch_hook(callback: keras.callbacks.Callback) -> bool:

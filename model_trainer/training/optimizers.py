@@ -152,5 +152,6 @@ def make_optimizer(declared: Optimizer | Call | Live, learning_rate: float) -> k
     config = made.get_config()
     if isinstance(config.get("learning_rate"), dict):
         raise ConfigError("carries a learning-rate schedule; say it as `training.schedule`.", "training.optimizer")
-    config["learning_rate"] = learning_rate
+    own = config["inner_optimizer"]["config"] if isinstance(made, keras.optimizers.LossScaleOptimizer) else config
+    own["learning_rate"] = learning_rate
     return type(made).from_config(config)

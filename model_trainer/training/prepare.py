@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +17,12 @@ from model_trainer.models.training_copy import make_training_copy
 from model_trainer.models.weights import Started, start_network
 from model_trainer.pipeline.bad_images import BadImages
 from model_trainer.pipeline.dataset import Pipeline
+from model_trainer.pipeline.share import Share
 from model_trainer.sources.examples import Examples
 from model_trainer.training.callbacks.callback import make_callbacks
 from model_trainer.training.callbacks.early_stopping import EarlyStopping
+from model_trainer.training.cluster.hosts import Hosts
+from model_trainer.training.cluster.team import Team
 from model_trainer.training.devices import describe_devices, make_strategy
 from model_trainer.training.optimizers import make_optimizer
 from model_trainer.training.precision import choose_precision
@@ -44,6 +48,7 @@ class Prepared:
         bad_images: told of by the pipelines.
         optimizer: not built yet.
         callbacks: of the user, as Keras ones.
+        team: all processes that train the run.
     """
 
     run: Run
@@ -58,6 +63,28 @@ class Prepared:
     bad_images: BadImages
     optimizer: keras.optimizers.Optimizer
     callbacks: list[keras.callbacks.Callback]
+    team: Team
+
+    def divided(self, dataset: tf.data.Dataset) -> Iterable[Any]:
+        """The batches of a pipeline, each already on the devices of this process that share it."""
+        if self.train_pipeline.share.num_own == 1:
+            return dataset
+        return self.parts.strategy.distribute_datasets_from_function(lambda context: dataset)
+
+    def names_in_step(self, step: int) -> list[str]:
+        """Which images a step of the run shows, by name."""
+        return [self.train.name(int(index)) for index in self.train_pipeline.in_step(step, self.run.training.epochs)]
+
+    def check_bad_images(self) -> None:
+        """Stops the run when too many images could not be read; tells the first process of what the others found.
+
+        Raises:
+            DataError: there are too many, in all processes together.
+        """
+        if len(self.team) > 1:
+            for reasons in self.team.everybody(self.bad_images.reasons):
+                self.bad_images.take_over(reasons)
+        self.bad_images.check()
 
     @property
     def description(self) -> dict[str, Any]:
@@ -81,16 +108,22 @@ class Prepared:
         }
 
 
-def prepare(run: Run) -> Prepared:
+def prepare(run: Run, hosts: Hosts | None = None) -> Prepared:
     """Reads the data, finds the devices and builds the network.
+
+    Args:
+        hosts: all processes that train the run; None for one.
 
     Raises:
         ConfigError, DataError, ModelFileError, DeviceError: the run cannot be trained; says why, and the cure.
     """
     _check_backend()
+    # With others first of all: TensorFlow joins them before it does anything else, and who waits sees who stopped.
+    strategy = make_strategy(run.hardware, hosts) if hosts is not None else None
     train, val = _read_data(run)
     _check_monitors(run, has_val=val is not None)
-    strategy = make_strategy(run.hardware)
+    strategy = strategy or make_strategy(run.hardware)
+    team = Team(hosts, strategy)
     _check_batch_size(run, train, strategy)
     if run.training.deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -101,11 +134,20 @@ def prepare(run: Run) -> Prepared:
     with tf.device("CPU:0"):
         started = start_network(run.spec, run.network, run.task, len(train.classes), run.weights)
     with strategy.scope():
-        copy = make_training_copy(started.built.model, precision, run.training.seed, run.task.loss_activation)
+        copy = make_training_copy(
+            started.built.model,
+            precision,
+            run.training.seed,
+            run.task.loss_activation,
+            run.training.synchronized_batch_norm,
+        )
         frozen = freeze(copy.model, started.built.head, run.network)
         add_regularizers(copy.model, run.network)
         optimizer = make_optimizer(run.training.optimizer, run.training.learning_rate)
-    parts = StepParts(strategy, copy, run.spec, run.task, run.task.factors(train))
+    accumulation_steps = run.training.accumulation_steps
+    parts = StepParts(strategy, copy, run.spec, run.task, run.task.factors(train), accumulation_steps)
+    own = strategy.num_replicas_in_sync // len(team)
+    share = Share(strategy.num_replicas_in_sync, team.index * own, own, least=accumulation_steps)
     bad_images = BadImages(
         run.training.max_bad_images, run.training.max_bad_share, len(train) + (len(val) if val else 0)
     )
@@ -116,7 +158,7 @@ def prepare(run: Run) -> Prepared:
             spec=run.spec,
             batch_size=run.training.batch_size,
             bad_images=bad_images,
-            num_replicas=strategy.num_replicas_in_sync,
+            share=share,
             augment=run.augment,
             sampling=run.training.sampling,
             seed=run.training.seed,
@@ -136,6 +178,7 @@ def prepare(run: Run) -> Prepared:
         bad_images=bad_images,
         optimizer=optimizer,
         callbacks=callbacks,
+        team=team,
     )
 
 
@@ -189,6 +232,13 @@ def _check_batch_size(run: Run, train: Examples, strategy: tf.distribute.Strateg
             f"is {batch_size}, fewer than the {strategy.num_replicas_in_sync} devices that share it. "
             f"Raise it, or take fewer: --set hardware.devices={batch_size}",
             "training.batch_size",
+        )
+    parts = run.training.accumulation_steps * strategy.num_replicas_in_sync
+    if batch_size < parts:
+        raise ConfigError(
+            f"is {run.training.accumulation_steps}, which makes {parts} parts on {strategy.num_replicas_in_sync} "
+            f"devices of a batch of {batch_size}. Lower it, or raise training.batch_size.",
+            "training.accumulation_steps",
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -13,13 +14,15 @@ from absl import logging
 
 from model_trainer.errors import ConfigError, DataError
 from model_trainer.training.checkpoints.store import Checkpoint
+from model_trainer.training.cluster.supervisor import STARTED
 from model_trainer.training.run import Run
 
 __all__ = ["check_changes", "check_data", "find_folder", "for_batch_size", "is_finished", "steps_done"]
 
 # What may change: how long, where to, on what, and how much is borne.
 SAFE = re.compile(
-    r"name|output_dir|training\.(epochs|batch_size|max_bad_images|max_bad_share)|hardware\..*|callbacks\.\d+\.patience"
+    r"name|output_dir|training\.(epochs|batch_size|accumulation_steps|max_bad_images|max_bad_share|divergence\..*)"
+    r"|hardware\..*|callbacks\.\d+\.patience"
 )
 
 
@@ -39,7 +42,8 @@ def find_folder(run: Run, resume_from: str | Path | None = None) -> Path | None:
     found = []
     for path in Path(run.output_dir).glob(f"{run.name}-*"):
         match = wanted.fullmatch(path.name)
-        if match and (path / "training_options.json").is_file():
+        # A restart goes on with what began under its supervisor, not with an older run.
+        if match and match[1] >= os.environ.get(STARTED, "") and (path / "training_options.json").is_file():
             found.append(((match[1], int(match[2] or 1)), path))
     return max(found)[1] if found else None
 
@@ -94,7 +98,10 @@ def for_batch_size(checkpoint: Checkpoint, run: Run, num_train_images: int) -> C
     Where the images that the running epoch has seen are no whole number of new steps, the epoch begins anew.
     """
     before, now = int(checkpoint.state["batch_size"]), run.training.batch_size
-    if before == now or checkpoint.position == 0:
+    if before == now:
+        return checkpoint
+    checkpoint = replace(checkpoint, state={**checkpoint.state, "skipped": []})  # they were counted in other steps
+    if checkpoint.position == 0:
         return checkpoint
     seen = min(checkpoint.position * before, num_train_images)
     if seen % now == 0 or seen == num_train_images:

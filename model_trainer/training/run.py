@@ -25,6 +25,10 @@ from model_trainer.training.options import Hardware, Training
 __all__ = ["Run", "load_validation_data"]
 
 
+# Keys whose values are imported; the spec has older names and its Python name too.
+_CODE = {"type", "class", "class_", "klass", "model", "preprocess_func"}
+
+
 class Run(Config):
     """One training, from images to model files. Each field has a default but `spec` and the data.
 
@@ -117,7 +121,7 @@ def _refuse_foreign_code(value: Any, field: str) -> None:
     if isinstance(value, Mapping):
         for key, item in value.items():
             inner = f"{field}.{key}".lstrip(".")
-            is_code = key in ("type", "class") or (key == "preprocess_func")
+            is_code = key in _CODE or (key == "path" and "arguments" in value)  # also a Call as pydantic holds it
             if is_code and isinstance(item, str) and "." in item and not is_safe(item):
                 raise ConfigError(
                     f"names the code {item!r}. Building it runs it: add --trust if you know where the file is from.",

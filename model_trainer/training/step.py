@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -13,9 +14,10 @@ from model_trainer.models.training_copy import TrainingCopy
 from model_trainer.specs import ModelSpec
 from model_trainer.tasks.losses import to_probabilities
 from model_trainer.tasks.task import Factors, Task
-from model_trainer.training.gradients import Clip, clip_gradients
+from model_trainer.training.average import WeightAverage
+from model_trainer.training.gradients import Clip, add_up_parts, all_finite, clip_gradients
 
-__all__ = ["LOSS", "Predictions", "StepParts", "make_train_step", "make_validation_step"]
+__all__ = ["LOSS", "Predictions", "StepParts", "Taken", "Validated", "make_train_step", "make_validation_step"]
 
 Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # images uint8, labels, weights
 Sums = dict[str, tf.Tensor]
@@ -24,8 +26,41 @@ Predictions = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # targets, probabilities, 
 LOSS = "loss"
 
 # One graph for each size of a batch, of which a run has two. A graph for any size would round differently, and which
-# batches it computed would depend on where the process began: a resumed run would not get the same bits.
+# batches it computed would depend on where the process began: a resumed run would not get the same bits. The size is
+# the whole batch's: of several processes each must build its graphs when the others do, or their sums would not meet.
 SAME_GRAPH = functools.partial(tf.function, autograph=False, reduce_retracing=False)
+
+
+class Taken(NamedTuple):
+    """What a training step leaves.
+
+    Attributes:
+        sums: over the whole batch, on all devices: for "loss" `[sum of loss * weight, sum of weights]`, for each metric
+            what `Metric.sums` says; zeros of a step that changed nothing.
+        signs: float32 `(4,)`: sum of loss * weight, sum of weights, on how many devices loss or gradients were not
+            finite, and how many were asked to stop.
+    """
+
+    sums: Sums
+    signs: tf.Tensor
+
+
+class Validated(NamedTuple):
+    """What a validation step leaves.
+
+    Attributes:
+        sums: as of a training step.
+        predictions: as each replica has them; with several processes those of all.
+        stop: float32 `()`, how many devices were asked to stop.
+    """
+
+    sums: Sums
+    predictions: Predictions
+    stop: tf.Tensor
+
+
+TrainStep = Callable[[Batch, tf.Tensor, int, tf.Tensor], Taken]
+ValidationStep = Callable[[Batch, int, tf.Tensor], Validated]
 
 
 @dataclass(frozen=True)
@@ -38,6 +73,7 @@ class StepParts:
         spec: its preprocessing is done here, on the device.
         task: loss and metrics.
         factors: of the training loss.
+        accumulation_steps: parts in which a batch is computed, one after another.
     """
 
     strategy: tf.distribute.Strategy
@@ -45,6 +81,7 @@ class StepParts:
     spec: ModelSpec
     task: Task
     factors: Factors
+    accumulation_steps: int = 1
 
     @property
     def num_classes(self) -> int:
@@ -52,62 +89,103 @@ class StepParts:
 
 
 def make_train_step(
-    parts: StepParts, optimizer: keras.optimizers.Optimizer, clip: Clip
-) -> Callable[[Batch, tf.Tensor], Sums]:
-    """`train_step(batch, step)`, compiled: one update of the weights that are trainable now.
+    parts: StepParts, optimizer: keras.optimizers.Optimizer, clip: Clip, average: WeightAverage | None
+) -> TrainStep:
+    """`train_step(batch, step, size, stop)`, compiled: one update of the weights that are trainable now.
 
-    It returns sums over the whole batch, on all devices: for "loss" `[sum of loss * weight, sum of weights]`, for
-    each metric what `Metric.sums` says. The loss includes the penalties on weights.
+    `size` is the number of rows over all processes, `stop` bool `()`. The loss includes the penalties on weights. A
+    step whose loss or gradients are not finite changes nothing.
     """
     network, task, strategy = parts.network, parts.task, parts.strategy
     variables = network.model.trainable_variables
+    scales_loss = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
 
-    def replica_step(images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> Sums:
+    def replica_gradients(
+        images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, stop: tf.Tensor
+    ) -> tuple[list[tf.Tensor], Taken]:
         targets = task.targets(labels, parts.num_classes)
         loss_weights = task.example_weights(targets, weights, parts.factors)
         # A mean of per-device means would not be the batch's mean when shares differ: the divisor is everybody's.
-        total_weight = _sum_over_replicas(tf.reduce_sum(loss_weights))
-        with tf.GradientTape() as tape:
-            logits = network.logits(parts.spec.preprocess(images), training=True)
-            weighted = tf.reduce_sum(task.losses(targets, logits, parts.factors) * loss_weights)
-            penalty = _penalty(network.model)
-            # Keras adds gradients up over replicas, so the penalty, which all have whole, comes in shares.
-            loss = tf.math.divide_no_nan(weighted, total_weight) + penalty / strategy.num_replicas_in_sync
-            scaled = optimizer.scale_loss(loss)
-        gradients = tape.gradient(scaled, variables)
-        gradients = clip_gradients(gradients, clip, scale=optimizer.scale_loss(1.0), strategy=strategy)
-        optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        return _sums(parts, targets, logits[0], weights, weighted, tf.reduce_sum(loss_weights), penalty)
+        (total_weight,) = _sum_over_replicas([tf.reduce_sum(loss_weights)])
+        # Keras adds gradients up over replicas, so the penalty, which all have whole, comes in shares.
+        penalty_share = 1.0 / (strategy.num_replicas_in_sync * parts.accumulation_steps)
+
+        def of_part(
+            number: int, images: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor, loss_weights: tf.Tensor
+        ) -> tuple[list[tf.Tensor], Sums]:
+            network.seeds.part = number
+            with tf.GradientTape() as tape:
+                logits = network.logits(parts.spec.preprocess(images), training=True)
+                weighted = tf.reduce_sum(task.losses(targets, logits, parts.factors) * loss_weights)
+                penalty = _penalty(network.model)
+                loss = tf.math.divide_no_nan(weighted, total_weight) + penalty * penalty_share
+                scaled = optimizer.scale_loss(loss)
+            gradients = tape.gradient(scaled, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            return gradients, _sums(parts, targets, logits[0], weights, weighted, tf.reduce_sum(loss_weights), penalty)
+
+        gradients, sums = add_up_parts(of_part, (images, targets, weights, loss_weights), parts.accumulation_steps)
+        # Gradients that a loss scale makes too large for float16 are its own affair: it lowers itself.
+        is_finite = optimizer.dynamic_scale >= 1.0 if scales_loss else all_finite(gradients)
+        is_finite &= tf.math.is_finite(sums[LOSS][0])
+        signs = tf.stack([*tf.unstack(sums[LOSS]), tf.cast(~is_finite, tf.float32), tf.cast(stop, tf.float32)])
+        return gradients, _sum_over_replicas(Taken(sums, signs))
+
+    def replica_update(gradients: list[tf.Tensor]) -> None:
+        clipped = clip_gradients(gradients, clip, scale=optimizer.scale_loss(1.0), strategy=strategy)
+        optimizer.apply_gradients(zip(clipped, variables, strict=True))
 
     @SAME_GRAPH
-    def train_step(batch: Batch, step: tf.Tensor) -> Sums:
+    def train_step(batch: Batch, step: tf.Tensor, size: int, stop: tf.Tensor) -> Taken:
         network.seeds.step = step
-        return _sum_outside(strategy, strategy.run(replica_step, args=batch))
+        before = [tf.identity(variable) for variable in network.statistics]
+        gradients, of_replicas = strategy.run(replica_gradients, args=(*batch, stop))
+        taken = _of_one_replica(strategy, of_replicas)
+
+        def update() -> tf.Tensor:
+            strategy.run(replica_update, args=(gradients,))
+            if average is not None:
+                average.update(step)
+            return tf.constant(True)
+
+        def undo() -> tf.Tensor:
+            for variable, value in zip(network.statistics, before, strict=True):
+                variable.assign(value)
+            return tf.constant(False)
+
+        is_good = tf.cond(taken.signs[2] == 0, update, undo)
+        return taken._replace(sums={name: tf.where(is_good, of, 0.0) for name, of in taken.sums.items()})
 
     return train_step
 
 
-def make_validation_step(parts: StepParts) -> Callable[[Batch], tuple[Sums, Predictions]]:
-    """`validation_step(batch)`, compiled: the same sums without an update, dropout or factors, and what was predicted.
+def make_validation_step(parts: StepParts, gather: bool = False) -> ValidationStep:
+    """`validation_step(batch, size, stop)`, compiled: the same sums without an update, dropout or factors.
 
-    The predictions come as each replica has them.
+    Args:
+        gather: whether each process gets the predictions of all.
     """
     network, strategy, task = parts.network, parts.strategy, parts.task
     ones = Factors.ones(parts.num_classes)
 
-    def replica_step(images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tuple[Sums, Predictions]:
+    def replica_step(
+        images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, stop: tf.Tensor
+    ) -> tuple[tuple[Sums, tf.Tensor], Predictions]:
         targets = task.targets(labels, parts.num_classes)
         loss_weights = task.example_weights(targets, weights, ones)
         logits = network.logits(parts.spec.preprocess(images), training=False)
         weighted = tf.reduce_sum(task.losses(targets, logits, ones) * loss_weights)
         penalty = _penalty(network.model)
         sums = _sums(parts, targets, logits[0], weights, weighted, tf.reduce_sum(loss_weights), penalty)
-        return sums, (targets, to_probabilities(logits[0], task.loss_activation), weights)
+        predictions = (targets, to_probabilities(logits[0], task.loss_activation), tf.identity(weights))
+        return _sum_over_replicas((sums, tf.cast(stop, tf.float32))), predictions
 
     @SAME_GRAPH
-    def validation_step(batch: Batch) -> tuple[Sums, Predictions]:
-        sums, predictions = strategy.run(replica_step, args=batch)
-        return _sum_outside(strategy, sums), predictions
+    def validation_step(batch: Batch, size: int, stop: tf.Tensor) -> Validated:
+        of_replicas, predictions = strategy.run(replica_step, args=(*batch, stop))
+        if gather:
+            predictions = tuple(strategy.gather(each, axis=0) for each in predictions)
+        sums, stops = _of_one_replica(strategy, of_replicas)
+        return Validated(sums, predictions, stops)
 
     return validation_step
 
@@ -133,12 +211,18 @@ def _penalty(model: keras.Model) -> tf.Tensor:
     return tf.add_n([tf.cast(loss, tf.float32) for loss in losses]) if losses else tf.constant(0.0)
 
 
-def _sum_over_replicas(value: tf.Tensor) -> tf.Tensor:
+def _sum_over_replicas(values: Any) -> Any:
+    """Inside a replica: the sums over all of them, of every float32 tensor in a nest, in one reduction."""
     context = tf.distribute.get_replica_context()
-    return value if context.num_replicas_in_sync == 1 else context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+    if context.num_replicas_in_sync == 1:
+        return values
+    flat = tf.nest.flatten(values)
+    row = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.concat([tf.reshape(each, [-1]) for each in flat], 0))
+    parts = tf.split(row, [each.shape.num_elements() for each in flat])
+    summed = [tf.reshape(part, each.shape) for part, each in zip(parts, flat, strict=True)]
+    return tf.nest.pack_sequence_as(values, summed)
 
 
-def _sum_outside(strategy: tf.distribute.Strategy, sums: Sums) -> Sums:
-    if strategy.num_replicas_in_sync == 1:
-        return sums
-    return {name: strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None) for name, value in sums.items()}
+def _of_one_replica(strategy: tf.distribute.Strategy, values: Any) -> Any:
+    """Outside the replicas: a nest of what all of them have alike."""
+    return tf.nest.map_structure(lambda each: strategy.experimental_local_results(each)[0], values)

@@ -45,7 +45,7 @@ class Totals:
     def figures(self) -> dict[str, float]:
         """Loss and metrics over everything added so far; NaN for what nothing was counted in."""
         if not self.sums():
-            return {}
+            return dict.fromkeys([LOSS, *(metric.name for metric in self._metrics)], float("nan"))
         loss, weight = self._sums[LOSS]
         figures = {LOSS: float(loss / weight) if weight > 0 else float("nan")}
         return figures | {metric.name: metric.value(self._sums[metric.name]) for metric in self._metrics}

@@ -9,12 +9,17 @@ import tensorflow as tf
 from absl import logging
 from rich.console import Console
 
-from model_trainer.errors import DeviceError
+from model_trainer.errors import DataError, DeviceError, HostError
 from model_trainer.models.training_copy import copy_weights
+from model_trainer.training.checkpoints.saver import Saver
+from model_trainer.training.checkpoints.share import share_checkpoint
 from model_trainer.training.checkpoints.store import Checkpoint, read_newest
+from model_trainer.training.cluster.hosts import Hosts
+from model_trainer.training.cluster.lost import LOST, lost_message
+from model_trainer.training.epochs import train_epochs
+from model_trainer.training.follower import FollowersFolder, FollowersSaver
 from model_trainer.training.history import Row
 from model_trainer.training.log import LogFile, plain_messages
-from model_trainer.training.loop import train_epochs
 from model_trainer.training.prepare import Prepared, prepare
 from model_trainer.training.resume import (
     check_changes,
@@ -50,54 +55,127 @@ class Result:
     was_finished: bool = False
 
 
-def train_model(run: Run, resume: bool = False, resume_from: str | Path | None = None) -> Result:
+def train_model(
+    run: Run, resume: bool = False, resume_from: str | Path | None = None, hosts: Hosts | None = None
+) -> Result:
     """Trains `run` and writes its output folder.
 
     Args:
         resume: go on in the newest folder of the run's name, from its last checkpoint, or its beginning where it has
             none; without such a folder a new run begins.
         resume_from: go on in this folder.
+        hosts: all processes that train the run, each of which calls this; None for one. The first one's folder counts.
 
     Raises:
         ModelTrainerError: the run, its data or its devices are wrong, or training diverged; says why, and the cure.
     """
     console = Console(stderr=True)
-    with plain_messages(), LogFile() as log_file:
-        path = find_folder(run, resume_from) if resume or resume_from is not None else None
-        checkpoint = None
-        if path is not None:
-            check_changes(run, path)
-            checkpoint = read_newest(path / "checkpoints")
-            if checkpoint is not None and is_finished(checkpoint, run):
-                logging.info("%s is finished; there is nothing left to do.", path)
-                return _finished(path, checkpoint)
-        prepared = prepare(run)
-        if path is not None:
-            check_data(prepared.found, path)
-            folder = RunFolder.reopen(path, prepared.description)
-        else:
-            folder = RunFolder.make(run, prepared.description)
+    with plain_messages(f"[host {hosts.index + 1}] " if hosts is not None else ""), LogFile() as log_file:
+        if hosts is not None:
+            return _train_with_others(run, resume, resume_from, hosts, console, log_file)
+        begin = _find_beginning(run, resume, resume_from)
+        if begin.is_finished(run):
+            return _finished(begin)
+        return _train(prepare(run), begin, console, log_file)
+
+
+@dataclass(frozen=True)
+class _Beginning:
+    """Where a run begins: the folder that it goes on in, and its newest checkpoint; None where there is none."""
+
+    path: Path | None = None
+    checkpoint: Checkpoint | None = None
+
+    def is_finished(self, run: Run) -> bool:
+        return self.checkpoint is not None and is_finished(self.checkpoint, run)
+
+
+def _find_beginning(run: Run, resume: bool, resume_from: str | Path | None) -> _Beginning:
+    path = find_folder(run, resume_from) if resume or resume_from is not None else None
+    if path is None:
+        return _Beginning()
+    check_changes(run, path)
+    return _Beginning(path, read_newest(path / "checkpoints"))
+
+
+def _train_with_others(
+    run: Run, resume: bool, resume_from: str | Path | None, hosts: Hosts, console: Console, log_file: LogFile
+) -> Result:
+    """One process of several: the first one says where to begin, and alone writes."""
+    try:
+        prepared = prepare(run, hosts)
+        team, found = prepared.team, _Beginning()
+
+        def find() -> str | None:
+            nonlocal found
+            found = _find_beginning(run, resume, resume_from)
+            return None if found.path is None else str(found.path)
+
+        path = team.from_first(find)
+        begin = _Beginning(None if path is None else Path(path), share_checkpoint(team, found.checkpoint))
+        if begin.is_finished(run):
+            return _finished(begin)
+        _check_same_data(prepared)
+        return _train(prepared, begin, console if team.is_first else Console(quiet=True), log_file)
+    except LOST as error:
+        raise HostError(lost_message(hosts, error)) from error
+
+
+def _train(prepared: Prepared, begin: _Beginning, console: Console, log_file: LogFile) -> Result:
+    run, checkpoint, team = prepared.run, begin.checkpoint, prepared.team
+    folder = _open_folder(prepared, begin.path)
+    if team.is_first:
         log_file.write_to(folder.path / "logs" / "train.log")
         prepared.bad_images.write_to(folder.path / "bad_images.csv")
-        folder.write_options(run, prepared.found)
-        folder.forget_figures_after(*((steps_done(checkpoint), checkpoint.epoch) if checkpoint else (0, 0)))
-        logging.info("Output: %s", folder.path)
-        if checkpoint is not None:
-            checkpoint = for_batch_size(checkpoint, run, len(prepared.train))
-        with folder.logs() as logs, stop_on_signals() as stop:
-            try:
-                loop = train_epochs(prepared, folder, logs, console, stop, checkpoint)
-            except tf.errors.ResourceExhaustedError as error:
-                raise DeviceError(_out_of_memory(run)) from error
-        copy_weights(prepared.parts.network.model, prepared.started.built.model)
-        folder.save_model(prepared.started.built.model, "final_model", loop.thresholds)
-        _tell_bad_images(prepared)
-        return Result(folder.path, loop.history, prepared.bad_images.reasons, stop.reason)
+    folder.write_options(run, prepared.found)
+    folder.forget_figures_after(*((steps_done(checkpoint), checkpoint.epoch) if checkpoint else (0, 0)))
+    logging.info("Output: %s", folder.path)
+    if checkpoint is not None:
+        checkpoint = for_batch_size(checkpoint, run, len(prepared.train))
+    saver = Saver(folder.path / "checkpoints") if team.is_first else FollowersSaver()
+    with folder.logs() as logs, stop_on_signals() as stop:
+        try:
+            loop = train_epochs(prepared, folder, logs, console, stop, saver, checkpoint)
+        except tf.errors.ResourceExhaustedError as error:
+            raise DeviceError(_out_of_memory(run)) from error
+    copy_weights(loop.model, prepared.started.built.model)
+    folder.save_model(prepared.started.built.model, "final_model", loop.thresholds)
+    _tell_bad_images(prepared)
+    stopped = (stop.reason or "a signal to another host") if loop.must_stop else ""
+    return Result(folder.path, loop.history, prepared.bad_images.reasons, stopped)
 
 
-def _finished(path: Path, checkpoint: Checkpoint) -> Result:
-    history = [dict(row) for row in checkpoint.state["history"]]
-    return Result(path, history, dict(checkpoint.state["bad_images"]), was_finished=True)
+def _open_folder(prepared: Prepared, path: Path | None) -> RunFolder:
+    """A new folder, or the one at `path` again; the first process makes it."""
+
+    def open_or_make() -> str:
+        if path is None:
+            return str(RunFolder.make(prepared.run, prepared.description).path)
+        check_data(prepared.found, path)
+        return str(RunFolder.reopen(path, prepared.description).path)
+
+    kind = RunFolder if prepared.team.is_first else FollowersFolder
+    return kind(Path(prepared.team.from_first(open_or_make)), prepared.description)
+
+
+def _check_same_data(prepared: Prepared) -> None:
+    """Raises DataError where another process reads other data."""
+    own = [prepared.found["data_fingerprint"], prepared.run.changed("output_dir", "").to_dict()]
+    for number, other in enumerate(prepared.team.everybody(own)):
+        for what, mine, theirs in zip(("data", "run"), own, other, strict=True):
+            if mine != theirs:
+                raise DataError(
+                    f"Host {prepared.team.index + 1} has another {what} than host {number + 1}. All need the same "
+                    "images under the same paths, and the same options."
+                )
+
+
+def _finished(begin: _Beginning) -> Result:
+    assert begin.path is not None
+    assert begin.checkpoint is not None
+    logging.info("%s is finished; there is nothing left to do.", begin.path)
+    history = [dict(row) for row in begin.checkpoint.state["history"]]
+    return Result(begin.path, history, dict(begin.checkpoint.state["bad_images"]), was_finished=True)
 
 
 def _tell_bad_images(prepared: Prepared) -> None:

@@ -39,16 +39,18 @@ class Saver:
     ) -> None:
         self.wait()
 
-    def save_when_due(self, capture: Callable[[], Checkpoint]) -> None:
+    def save_when_due(self, capture: Callable[[], Checkpoint | None]) -> None:
         """Saves if the last one is so long ago that the share of time allows it."""
         if time.monotonic() >= self._next and not (self._thread and self._thread.is_alive()):
             self.save(capture)
 
-    def save(self, capture: Callable[[], Checkpoint]) -> None:
+    def save(self, capture: Callable[[], Checkpoint | None]) -> None:
         """Saves in any case; waits for the one before, not for this one."""
         self.wait()
         started = time.monotonic()
         checkpoint = capture()
+        if checkpoint is None:
+            return
         self._next = float("inf")  # until it is known how long this one takes
         self._thread = threading.Thread(target=self._write, args=(checkpoint, started), name="checkpoint")
         self._thread.start()

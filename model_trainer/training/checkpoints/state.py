@@ -16,25 +16,29 @@ from model_trainer.dotted import name_of
 from model_trainer.errors import ModelFileError
 from model_trainer.training.checkpoints.store import Checkpoint
 from model_trainer.training.checkpoints.values import pack, unpack
+from model_trainer.training.loop import Place
 from model_trainer.training.totals import Totals
+from model_trainer.training.watch import Health
 
 if TYPE_CHECKING:
     from model_trainer.training.loop import Loop
 
-__all__ = ["capture", "restore_callbacks", "restore_loop"]
+__all__ = ["capture", "restore", "restore_callbacks"]
 
 
-def capture(loop: Loop, epoch: int, position: int, totals: Totals, *, finished: bool = False) -> Checkpoint:
-    """The training at the end of a step; nothing in it changes when training goes on.
+def capture(loop: Loop, place: Place, *, finished: bool = False) -> Checkpoint | None:
+    """The training at `place`; nothing in it changes when training goes on.
+
+    None where the last steps went wrong, so that there is nothing to be kept.
 
     Args:
-        epoch: the running one, counted from 0.
-        position: its steps that are done.
-        totals: of that epoch so far.
         finished: whether nothing is left to do.
     """
+    health = loop.watch.ahead()
+    if health is None:
+        return None
     arrays = {name: np.array(variable) for name, variable in _variables(loop)}
-    arrays |= {f"totals/{name}": value for name, value in totals.sums().items()}
+    arrays |= {f"totals/{name}": value for name, value in place.totals.sums().items()}
     state: dict[str, Any] = {
         "format": 1,
         "finished": finished,
@@ -45,15 +49,19 @@ def capture(loop: Loop, epoch: int, position: int, totals: Totals, *, finished: 
         "best": loop.best.state(),
         "thresholds": loop.thresholds,
         "epoch_seconds": loop.epoch_seconds(),
-        "stop_training": bool(loop.prepared.parts.network.model.stop_training),
+        "stop_training": bool(loop.model.stop_training),
         "bad_images": loop.prepared.bad_images.reasons,
+        "health": health.state(),
+        "skipped": sorted(loop.skipped),
+        "rollbacks": loop.rollbacks,
+        "rate_cut": loop.rate_cut,
         "callbacks": [_callback_state(number, each, arrays) for number, each in enumerate(loop.prepared.callbacks)],
     }
-    return Checkpoint(epoch, position, state, arrays)
+    return Checkpoint(place.epoch, place.position, state, arrays)
 
 
-def restore_loop(loop: Loop, checkpoint: Checkpoint) -> Totals:
-    """Puts the loop where the checkpoint was taken, all but the callbacks; returns the sums of the running epoch.
+def restore(loop: Loop, checkpoint: Checkpoint) -> Place:
+    """Puts the loop where the checkpoint was taken, all but the callbacks.
 
     Raises:
         ModelFileError: it is of another network or optimizer.
@@ -72,10 +80,12 @@ def restore_loop(loop: Loop, checkpoint: Checkpoint) -> Totals:
     loop.thresholds = None if state["thresholds"] is None else tuple(state["thresholds"])
     loop.resumed_seconds = float(state["epoch_seconds"])
     loop.prepared.bad_images.restore(state["bad_images"])
+    loop.watch.restart(Health.restored(state["health"]))
+    loop.skipped, loop.rollbacks, loop.rate_cut = set(state["skipped"]), state["rollbacks"], state["rate_cut"]
     totals = Totals(loop.prepared.run.task.counted_metrics)
     prefix = "totals/"
     totals.restore({name.removeprefix(prefix): a for name, a in checkpoint.arrays.items() if name.startswith(prefix)})
-    return totals
+    return Place(checkpoint.epoch, checkpoint.position, totals)
 
 
 def restore_callbacks(loop: Loop, checkpoint: Checkpoint) -> None:
@@ -92,10 +102,12 @@ def restore_callbacks(loop: Loop, checkpoint: Checkpoint) -> None:
 
 def _variables(loop: Loop) -> list[tuple[str, keras.Variable]]:
     """Every variable of network and optimizer, by a name that says what it is and a number that makes it unique."""
-    network = loop.prepared.parts.network.model.weights
+    network = loop.model.weights
     optimizer = loop.phase.optimizer.variables
     named = [(f"network/{number}/{each.path}", each) for number, each in enumerate(network)]
-    return named + [(f"optimizer/{number}/{each.name}", each) for number, each in enumerate(optimizer)]
+    named += [(f"optimizer/{number}/{each.name}", each) for number, each in enumerate(optimizer)]
+    averages = loop.average.variables if loop.average is not None else []
+    return named + [(f"average/{number}/{each.name}", each) for number, each in enumerate(averages)]
 
 
 def _callback_state(number: int, callback: keras.callbacks.Callback, arrays: dict[str, np.ndarray]) -> Any:

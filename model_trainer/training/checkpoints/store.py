@@ -22,10 +22,11 @@ from absl import logging
 from model_trainer.errors import StorageError
 from model_trainer.storage.local import sync_folder
 
-__all__ = ["KEPT", "Checkpoint", "checkpoints_in", "read_newest", "write_checkpoint"]
+__all__ = ["KEPT", "Checkpoint", "checkpoints_in", "read_newest", "remove_newer", "write_checkpoint"]
 
 KEPT = 2
 
+REPLACED = ".replaced-"
 STATE, ARRAYS, HASHES = "state.json", "arrays.bin", "hashes.json"
 
 
@@ -75,29 +76,42 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         }
         _write_file(aside / HASHES, [json.dumps(hashes).encode()])
         sync_folder(aside)
-        if target.exists():  # of a run that was resumed from the one before it
-            shutil.rmtree(target)
+        if target.exists():  # of a run that went back to the one before it
+            os.replace(target, folder / f"{REPLACED}{target.name}")
         os.replace(aside, target)
         sync_folder(folder)
     except OSError as error:
         shutil.rmtree(aside, ignore_errors=True)
         raise StorageError(f"The checkpoint {target} could not be written: {error.strerror or error}.") from error
-    for old in checkpoints_in(folder)[:-KEPT]:
+    for old in [*checkpoints_in(folder)[:-KEPT], *folder.glob(f"{REPLACED}*")]:
         shutil.rmtree(old, ignore_errors=True)
     return target
 
 
-def read_newest(folder: Path) -> Checkpoint | None:
+def read_newest(folder: Path, at_most: tuple[int, int] | None = None) -> Checkpoint | None:
     """The newest checkpoint that is whole; a damaged one is named in the log, and the one before is taken.
 
     None where there is none.
+
+    Args:
+        at_most: epoch and position; later ones are left alone.
     """
+    _put_back(folder)
     for path in reversed(checkpoints_in(folder)):
+        if at_most is not None and _place_of(path) > at_most:
+            continue
         try:
             return _read(path)
         except _Damaged as reason:
             logging.warning("The checkpoint %s is damaged (%s); the one before is taken.", path, reason)
     return None
+
+
+def remove_newer(folder: Path, than: tuple[int, int]) -> None:
+    """Removes the checkpoints after an epoch and position."""
+    for path in checkpoints_in(folder):
+        if _place_of(path) > than:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
@@ -107,8 +121,22 @@ def checkpoints_in(folder: Path) -> list[Path]:
 
 def remove_leftovers(folder: Path) -> None:
     """Removes what a process that was killed inside a save left behind."""
-    for left in folder.glob(".partial-*"):
+    _put_back(folder)
+    for left in [*folder.glob(".partial-*"), *folder.glob(f"{REPLACED}*")]:
         shutil.rmtree(left, ignore_errors=True)
+
+
+def _put_back(folder: Path) -> None:
+    """Gives a checkpoint its name again where a process was killed before the one that replaces it had it."""
+    for path in folder.glob(f"{REPLACED}*"):
+        name = path.name.removeprefix(REPLACED)
+        if not (folder / name).exists():
+            os.replace(path, folder / name)
+
+
+def _place_of(path: Path) -> tuple[int, int]:
+    _, epoch, _, position = path.name.split("-")
+    return int(epoch), int(position)
 
 
 def _write_file(path: Path, parts: Iterable[bytes | memoryview]) -> str:

@@ -1,0 +1,1 @@
+"""Several machines: how a process finds the others, and what starts it again when one of them is lost."""

@@ -1,0 +1,76 @@
+"""What the processes have in place of an output folder where only the first one writes: the same calls, no files."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, final
+
+import keras
+
+from model_trainer.errors import StorageError
+from model_trainer.training.checkpoints.saver import Saver
+from model_trainer.training.checkpoints.store import Checkpoint
+from model_trainer.training.history import Row
+from model_trainer.training.run import Run
+from model_trainer.training.run_folder import Logs, RunFolder
+
+__all__ = ["FollowersFolder", "FollowersSaver"]
+
+
+@final
+class FollowersFolder(RunFolder):
+    """The first process's folder, as the others see it."""
+
+    def forget_figures_after(self, step: int, epochs: int) -> None:
+        pass
+
+    def write_options(self, run: Run, found: dict[str, Any]) -> None:
+        pass
+
+    def save_model(self, model: keras.Model, name: str, thresholds: tuple[float, ...] | None = None) -> None:
+        pass
+
+    def write_history(self, rows: list[Row], title: str) -> None:
+        pass
+
+    @contextlib.contextmanager
+    def logs(self) -> Iterator[Logs]:
+        yield _NoLogs()
+
+
+class _NoLogs(Logs):
+    def __init__(self) -> None:
+        pass
+
+    def write(self, kind: str, step: int, figures: dict[str, float]) -> None:
+        pass
+
+
+@final
+class FollowersSaver(Saver):
+    """Saves nothing."""
+
+    failed: StorageError | None = None
+
+    def __init__(self) -> None:
+        self.folder = Path()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def save_when_due(self, capture: Callable[[], Checkpoint | None]) -> None:
+        pass
+
+    def save(self, capture: Callable[[], Checkpoint | None]) -> None:
+        pass
+
+    def wait(self) -> None:
+        pass

@@ -1,0 +1,88 @@
+"""Back to the last good checkpoint, without the batches that led away from it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from absl import logging
+
+from model_trainer.errors import DivergedError
+from model_trainer.training.checkpoints.share import share_checkpoint
+from model_trainer.training.checkpoints.state import capture, restore, restore_callbacks
+from model_trainer.training.checkpoints.store import read_newest, remove_newer
+from model_trainer.training.loop import Loop, Place
+from model_trainer.training.watch import Diverging
+
+__all__ = ["go_back"]
+
+NAMES_SHOWN = 8
+
+
+def go_back(loop: Loop, found: Diverging) -> Place:
+    """Puts the loop back to its last good checkpoint, and leaves the steps in `found` out from now on.
+
+    Raises:
+        DivergedError: it has gone back as often as is borne.
+    """
+    limits = loop.prepared.run.training.divergence
+    if loop.rollbacks >= limits.rollbacks:
+        raise DivergedError(_explained(loop, found))
+    loop.saver.wait()
+    folder = loop.folder.path / "checkpoints"
+    # The update of the first of these steps may be what went wrong: no checkpoint that has it is good.
+    limit = divmod(min(found.steps), loop.steps_per_epoch)
+    good = read_newest(folder, at_most=limit) if loop.team.is_first else None
+    checkpoint = share_checkpoint(loop.team, good) or loop.beginning
+    if checkpoint is None:
+        raise DivergedError(_explained(loop, found))
+    rollbacks, rate_cut, skipped = loop.rollbacks + 1, loop.rate_cut * limits.learning_rate_factor, set(loop.skipped)
+    place = restore(loop, checkpoint)
+    restore_callbacks(loop, checkpoint)
+    if not loop.prepared.run.training.schedule.moves:
+        loop.phase.optimizer.learning_rate = float(loop.phase.optimizer.learning_rate) * rate_cut / loop.rate_cut
+    loop.rollbacks, loop.rate_cut, loop.skipped = rollbacks, rate_cut, skipped | set(found.steps)
+    loop.watch.health.bad_steps = []
+    logging.warning(
+        "%s: training goes back to step %d of epoch %d, rollback %d of %d.%s %s left out from now on: %s",
+        _capitalized(found.reason), place.position, place.epoch + 1, rollbacks, limits.rollbacks,
+        f" The learning rate is {rate_cut:g} of what was declared." if rate_cut != 1 else "",
+        _steps_text(loop, found) + (" are" if len(found.steps) > 1 else " is"), ", ".join(_names(loop, found)),
+    )  # fmt: skip
+    loop.saver.save(partial(capture, loop, place))  # so that a killed run remembers it
+    loop.saver.wait()
+    if loop.team.is_first:
+        remove_newer(folder, (place.epoch, place.position))
+    return place
+
+
+def _explained(loop: Loop, found: Diverging) -> str:
+    names = _names(loop, found)
+    more = f" and {len(names) - NAMES_SHOWN} more, which logs/train.log names" if len(names) > NAMES_SHOWN else ""
+    if more:
+        logging.info("%s: %s", _steps_text(loop, found), ", ".join(names))
+    went_back = f" after it had gone back {loop.rollbacks} times" if loop.rollbacks else ""
+    rate = loop.phase.learning_rate
+    return (
+        f"Training diverged{went_back}: {found.reason}.\n"
+        f"{_steps_text(loop, found)}: {', '.join(names[:NAMES_SHOWN])}{more}.\n"
+        f"Lower the rate, such as --set training.learning_rate={rate / 10:g}; limit the gradients, such as "
+        "--set training.optimizer.clip_norm=1; or let the rate be lowered where this happens: "
+        "--set training.divergence.learning_rate_factor=0.1"
+    )
+
+
+def _names(loop: Loop, found: Diverging) -> list[str]:
+    return [name for step in found.steps for name in loop.prepared.names_in_step(step)]
+
+
+def _steps_text(loop: Loop, found: Diverging) -> str:
+    """Such as "Steps 3, 4, 5 of epoch 1"."""
+    epochs: dict[int, list[str]] = {}
+    for step in found.steps:
+        epochs.setdefault(step // loop.steps_per_epoch + 1, []).append(str(step % loop.steps_per_epoch + 1))
+    texts = [f"step{'s' * (len(of) > 1)} {', '.join(of)} of epoch {epoch}" for epoch, of in epochs.items()]
+    return _capitalized(" and ".join(texts))
+
+
+def _capitalized(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,43 @@
+"""Validation: every image once, no update."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import tensorflow as tf
+
+from model_trainer.pipeline.dataset import num_steps
+from model_trainer.training.collected import Collected
+from model_trainer.training.loop import Loop
+from model_trainer.training.progress import EpochProgress
+from model_trainer.training.step import LOSS
+from model_trainer.training.totals import Totals
+
+__all__ = ["validate"]
+
+
+def validate(loop: Loop, batches: Iterable[Any]) -> dict[str, float]:
+    """The figures of a validation by name; none when it was asked to stop."""
+    run = loop.prepared.run
+    num_images = len(loop.prepared.val or ())
+    loop.callbacks.on_test_begin()
+    totals = Totals(run.task.counted_metrics)
+    collected = Collected(run.task, loop.prepared.parts.strategy)
+    with EpochProgress(loop.console, "validation", num_steps(num_images, run.training.batch_size)) as progress:
+        for position, batch in enumerate(batches):
+            size = loop.rows_at(position, num_images)
+            validated = loop.validation_step(batch, size, tf.constant(bool(loop.stop)))
+            totals.add(validated.sums)
+            collected.add(validated.predictions)
+            if progress.advance(size):
+                progress.show(position + 1, totals.figures())
+            if len(loop.team) > 1 and validated.stop.numpy() > 0:
+                loop.watch.asked_to_stop = True  # all processes read it in the same step
+            if loop.must_stop:
+                return {}
+    loop.thresholds = collected.thresholds()
+    found = totals.figures() | collected.figures()
+    figures = {name: found[name] for name in (LOSS, *(metric.name for metric in run.task.metrics)) if name in found}
+    loop.callbacks.on_test_end(figures)
+    return figures

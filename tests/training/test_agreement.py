@@ -1,0 +1,177 @@
+"""One device or several, one process or several: the same training."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from model_trainer import LAMB, SGD, Adam, CutMix, Hardware, MixUp, Run, load_model
+from model_trainer.config import Live
+from model_trainer.training.checkpoints.store import read_newest
+from model_trainer.training.train import train_model
+
+DeclareRun = Callable[..., Run]
+
+SCRIPT = Path(__file__).with_name("cluster") / "train_on_hosts.py"
+
+# 20 steps or more. 7 images on 2, 3 and 4 devices, then 7, then 1; with validation.
+UNEVEN = {"training__batch_size": 7, "training__epochs": 7}
+SMALL = {"val_data": None, "training__epochs": 7}
+RUNS = {
+    "uneven": {**UNEVEN, "training__deterministic": True},
+    "mixed": {
+        **SMALL,
+        "training__batch_size": 6,  # then 6, then 3
+        "training__accumulation_steps": 2,
+        "training__optimizer": SGD(momentum=0.9, clip_norm=0.05),
+        "augment": (MixUp(alpha=1.0),),  # soft labels, too
+        "task__class_weights": {"red": 3.0},
+        "network__regularize": [{"type": "L2", "strength": 0.01}],
+    },
+    "averaged": {
+        **SMALL,
+        "training__batch_size": 5,
+        "training__ema_decay": 0.9,
+        "training__synchronized_batch_norm": True,
+        "training__optimizer": SGD(momentum=0.9, clip_value=0.01),
+        "spec__kwargs": {"batch_normalization": True},
+        "augment": (CutMix(),),
+    },
+    "loss_scaling": {**SMALL, "training__batch_size": 7},
+    "adam": {**SMALL, "training__batch_size": 7, "training__optimizer": Adam(), "training__learning_rate": 0.01},
+    "lamb": {**SMALL, "training__batch_size": 7, "training__optimizer": LAMB(), "training__learning_rate": 0.01},
+}
+OF_SGD = ("uneven", "mixed", "averaged", "loss_scaling")
+
+
+@pytest.fixture(scope="module")
+def declared(declare_run: DeclareRun, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
+    def declare(name: str, place: str, devices: int = 1) -> Run:
+        folder = tmp_path_factory.getbasetemp() / "agreement" / place
+        hardware = Hardware(platform="cpu", devices=devices)
+        changes = {"name": name, "network__dropout_rate": 0.0, "output_dir": str(folder), "hardware": hardware}
+        return declare_run(**{**changes, **RUNS[name]})
+
+    return declare
+
+
+def output_of(run: Run) -> Path:
+    (output,) = Path(run.output_dir).glob(f"{run.name}-*")
+    return output
+
+
+@pytest.fixture(scope="module")
+def alone(declared: Callable[..., Run]) -> dict[str, Path]:
+    """Each run's output on one device."""
+    return {name: train_on(declared(name, "alone")) for name in RUNS}
+
+
+def train_on(run: Run) -> Path:
+    if run.name == "loss_scaling":
+        inner = keras.optimizers.SGD(0.1, momentum=0.9)
+        run = run.changed("training.optimizer", Live(keras.optimizers.LossScaleOptimizer(inner, 1024.0)))
+    return train_model(run).path
+
+
+@pytest.fixture(scope="module")
+def on_hosts(declared: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Path]]:
+    """The output of two and three processes."""
+    outputs: dict[int, dict[str, Path]] = {}
+    for num_hosts in (2, 3):
+        runs = [declared(name, f"hosts-{num_hosts}", "auto") for name in OF_SGD]
+        codes = run_hosts(num_hosts, runs, tmp_path_factory.mktemp("hosts"))
+        assert codes == [0] * num_hosts
+        outputs[num_hosts] = {run.name: output_of(run) for run in runs}
+    return outputs
+
+
+def run_hosts(num_hosts: int, runs: list[Run], folder: Path, plan: str = "") -> list[int]:
+    file = folder / "runs.json"
+    file.write_text(json.dumps([run.to_dict() for run in runs]))
+    arguments = [sys.executable, str(SCRIPT), str(num_hosts), str(file), *([plan] if plan else [])]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.stdout, done.stderr
+    print(done.stderr)
+    return list(json.loads(done.stdout))
+
+
+def history_of(output: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO((output / "history.csv").read_text())))
+
+
+def assert_same_training(one: Path, other: Path, *, also_weights: bool = True) -> None:
+    ours, theirs = history_of(one), history_of(other)
+    assert len(ours) == len(theirs) == 7
+    for row, expected in zip(theirs, ours, strict=True):
+        names = [name for name in expected if name not in ("epoch", "seconds")]
+        assert [float(row[name]) for name in names] == pytest.approx(
+            [float(expected[name]) for name in names], abs=1e-5
+        )
+    if also_weights:
+        for mine, yours in zip(load_model(one).model.weights, load_model(other).model.weights, strict=True):
+            np.testing.assert_allclose(mine.numpy(), yours.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "devices"), [*((name, 2) for name in RUNS), ("uneven", 4), ("mixed", 3), ("averaged", 4)]
+)
+def test_several_devices_train_like_one(
+    alone: dict[str, Path], declared: Callable[..., Run], name: str, devices: int
+) -> None:
+    path = train_on(declared(name, f"devices-{devices}", devices))
+    assert_same_training(alone[name], path, also_weights=name in OF_SGD)
+
+
+@pytest.mark.parametrize("num_hosts", [2, 3])
+@pytest.mark.parametrize("name", OF_SGD)
+def test_several_processes_train_like_one(
+    alone: dict[str, Path], on_hosts: dict[int, dict[str, Path]], name: str, num_hosts: int
+) -> None:
+    assert_same_training(alone[name], on_hosts[num_hosts][name])
+
+
+def test_only_the_first_process_writes(on_hosts: dict[int, dict[str, Path]]) -> None:
+    # A second folder would have been found by `output_of`, a second writer would have doubled the lines.
+    lines = (on_hosts[3]["uneven"] / "logs" / "metrics.jsonl").read_text().splitlines()
+    epochs = [json.loads(line)["epoch"] for line in lines if json.loads(line)["kind"] == "epoch"]
+    assert epochs == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_hosts_that_lose_one_or_are_stopped_go_on_to_the_same_bits(
+    on_hosts: dict[int, dict[str, Path]], declared: Callable[..., Run], tmp_path: Path
+) -> None:
+    run = declared("uneven", "interrupted", "auto")
+    assert run_hosts(3, [run], tmp_path, "kill") == [75, 75, -9]
+    assert run_hosts(3, [run], tmp_path, "stop") == [75, 75, 75]
+    assert run_hosts(3, [run], tmp_path, "end") == [0, 0, 0]
+    whole, interrupted = (read_newest(path / "checkpoints") for path in (on_hosts[3]["uneven"], output_of(run)))
+    assert whole is not None
+    assert interrupted is not None
+    assert whole.arrays.keys() == interrupted.arrays.keys()
+    for name, array in whole.arrays.items():
+        np.testing.assert_array_equal(array, interrupted.arrays[name], err_msg=name)
+    assert len(history_of(output_of(run))) == 7
+
+
+def test_parts_of_a_batch_add_up_to_the_whole_batch(make_run: Callable[..., Run]) -> None:
+    run = make_run(network__dropout_rate=0.0, training__batch_size=8, training__epochs=3)
+    for output_dir, parts in (("whole", 1), ("parts", 4)):
+        train_model(
+            run.changed("output_dir", str(Path(run.output_dir) / output_dir)).changed(
+                "training.accumulation_steps", parts
+            )
+        )
+    whole, parts = (next((Path(run.output_dir) / name).iterdir()) for name in ("whole", "parts"))
+    losses = [[float(row["loss"]) for row in history_of(path)] for path in (whole, parts)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    for mine, yours in zip(load_model(whole).model.weights, load_model(parts).model.weights, strict=True):
+        np.testing.assert_allclose(mine.numpy(), yours.numpy(), atol=1e-5)

@@ -1,0 +1,216 @@
+"""A loss that is no number, or shoots up: what the step, the watch and the rollback make of it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from model_trainer import SGD, Hardware, Run, load_model
+from model_trainer.config import Live
+from model_trainer.errors import DivergedError
+from model_trainer.sources import ImageFolder
+from model_trainer.training.average import WeightAverage
+from model_trainer.training.checkpoints.store import read_newest
+from model_trainer.training.gradients import Clip
+from model_trainer.training.options import Divergence
+from model_trainer.training.prepare import prepare
+from model_trainer.training.step import make_train_step
+from model_trainer.training.train import train_model
+from model_trainer.training.watch import LAG, Diverging, Health, Watch
+
+MakeRun = Callable[..., Run]
+
+# A black image makes this network's loss infinite: it takes the logarithm of the mean brightness.
+POISONABLE = {"spec__kwargs": {"logarithm": True, "batch_normalization": True}}
+
+
+@pytest.fixture
+def poisoned(draw_folder: Callable[..., Path], tmp_path: Path) -> ImageFolder:
+    """15 images, of which one is black."""
+    folder = draw_folder(tmp_path / "data", 5)
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(folder / "red" / "0.png")
+    return ImageFolder(folder)
+
+
+def values_of(variables: list[keras.Variable]) -> list[np.ndarray]:
+    return [np.array(variable) for variable in variables]
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_step_that_is_not_finite_changes_nothing(make_run: MakeRun, devices: int) -> None:
+    run = make_run(**POISONABLE, hardware=Hardware(devices=devices, platform="cpu"))
+    prepared = prepare(run)
+    model, optimizer, strategy = prepared.parts.network.model, prepared.optimizer, prepared.parts.strategy
+    with strategy.scope():
+        optimizer.build(model.trainable_variables)
+    average = WeightAverage(model.trainable_variables, 0.9, strategy)
+    step = make_train_step(prepared.parts, optimizer, Clip(), average)
+    variables = [*model.variables, *optimizer.variables, *average.variables]
+    before = values_of(variables)
+
+    def take(images: np.ndarray) -> list[np.ndarray]:
+        batch = (images, np.array([0, 1], np.int32), np.ones(2, np.float32))
+        if devices == 1:
+            batch = tuple(tf.constant(column) for column in batch)
+        else:
+            batch = tuple(
+                strategy.experimental_distribute_values_from_function(
+                    lambda context, column=column: tf.constant(column[context.replica_id_in_sync_group :][:1])
+                )
+                for column in batch
+            )
+        taken = step(batch, tf.constant(0, tf.int64), 2, tf.constant(False))
+        return [taken.signs.numpy(), *(each.numpy() for each in taken.sums.values())]
+
+    grey, black = np.full((2, 16, 16, 3), 90, np.uint8), np.full((2, 16, 16, 3), 90, np.uint8)
+    black[1] = 0  # on the second device, where there are two
+    signs, *sums = take(black)
+    assert signs[2] > 0
+    assert all((each == 0).all() for each in sums)
+    for old, new, variable in zip(before, values_of(variables), variables, strict=True):
+        np.testing.assert_array_equal(old, new, err_msg=variable.path)
+    signs, *sums = take(grey)
+    assert signs[2] == 0
+    changed = [not np.array_equal(old, new) for old, new in zip(before, values_of(variables), strict=True)]
+    assert sum(changed) > 10  # weights, averages, statistics of batch normalisation, momentum
+
+
+def test_a_poisoned_image_costs_a_step_and_is_named(
+    make_run: MakeRun, poisoned: ImageFolder, capfd: pytest.CaptureFixture[str]
+) -> None:
+    result = train_model(make_run(**POISONABLE, train_data=poisoned, training__epochs=3))
+    assert [math.isfinite(row["loss"]) for row in result.history] == [True] * 3
+    assert all(np.isfinite(weight.numpy()).all() for weight in load_model(result.path, trust=True).model.weights)
+    told = [line for line in capfd.readouterr().err.splitlines() if "changed nothing" in line]
+    assert len(told) == 3  # once an epoch
+    assert all(f"{poisoned.path}/red/0.png" in line for line in told)
+
+
+def test_training_goes_back_and_leaves_out_the_guilty_batches(
+    make_run: MakeRun, poisoned: ImageFolder, capfd: pytest.CaptureFixture[str]
+) -> None:
+    result = train_model(
+        make_run(**POISONABLE, train_data=poisoned, training__epochs=2, training__divergence=Divergence(bad_steps=1))
+    )
+    error = capfd.readouterr().err
+    assert error.count("training goes back to step 0 of epoch 1, rollback 1 of 3.") == 1
+    assert f"{poisoned.path}/red/0.png" in error
+    assert len(result.history) == 2
+    saved = read_newest(result.path / "checkpoints")
+    assert saved is not None
+    assert saved.state["rollbacks"] == 2  # the image comes in both epochs
+    assert len(saved.state["skipped"]) in (3, 4)  # its step and the one before, if there was one
+
+
+def test_an_absurd_learning_rate_ends_with_the_names_and_a_cure(make_run: MakeRun) -> None:
+    run = make_run(training__learning_rate=1e30, training__epochs=9)
+    with pytest.raises(DivergedError) as caught:
+        train_model(run)
+    message = str(caught.value)
+    assert "Training diverged after it had gone back 3 times: loss or gradients were not finite in 3 steps" in message
+    assert ".png" in message
+    assert "--set training.divergence.learning_rate_factor=0.1" in message
+    assert DivergedError.exit_code == 3
+
+
+def test_a_rate_that_is_lowered_saves_the_run(make_run: MakeRun) -> None:
+    run = make_run(
+        training__learning_rate=1e30,
+        training__epochs=6,
+        training__divergence=Divergence(learning_rate_factor=1e-32, rollbacks=1),
+    )
+    result = train_model(run)
+    assert math.isfinite(result.history[-1]["loss"])
+    assert result.history[-1]["learning_rate"] == pytest.approx(0.01)
+    assert all(np.isfinite(weight.numpy()).all() for weight in load_model(result.path, trust=True).model.weights)
+
+
+def test_a_spike_of_the_loss_goes_back(make_run: MakeRun, capfd: pytest.CaptureFixture[str]) -> None:
+    # Finite, but far off: the first update throws the weights away.
+    run = make_run(training__optimizer=SGD(), training__learning_rate=3e3, training__epochs=4)
+    with pytest.raises(DivergedError, match="the loss rose to"):
+        train_model(run.changed("training.divergence", Divergence(rollbacks=0)))
+    assert not capfd.readouterr().err.count("changed nothing")
+
+
+def test_a_run_that_went_back_remembers_it_when_it_is_resumed(make_run: MakeRun, poisoned: ImageFolder) -> None:
+    run = make_run(**POISONABLE, train_data=poisoned, training__divergence=Divergence(bad_steps=1))
+    first = train_model(run)
+    result = train_model(run.changed("training.epochs", 2), resume=True)
+    assert result.path == first.path
+    saved = read_newest(result.path / "checkpoints")
+    assert saved is not None
+    assert saved.state["rollbacks"] == 2
+    lines = (result.path / "logs" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["epoch"] == 2
+
+
+def test_loss_scaling_lowers_itself_and_trains_on(make_run: MakeRun) -> None:
+    # A scale of 2 ** 130 is infinite in float32: each step that overflows halves it.
+    inner = keras.optimizers.SGD(0.05)
+    scaling = Live(keras.optimizers.LossScaleOptimizer(inner, initial_scale=2.0**126))
+    result = train_model(make_run(training__optimizer=scaling, training__epochs=6))
+    assert result.history[-1]["loss"] < result.history[0]["loss"]
+
+
+def signs(loss: float, *, bad: int = 0, stop: int = 0) -> tf.Tensor:
+    return tf.constant([loss * 4, 4.0, bad, stop], tf.float32)
+
+
+def follow(losses: list[float], **limits: object) -> list[int]:
+    """The steps from which training has to go back."""
+    health = Health()
+    for step, loss in enumerate(losses):
+        try:
+            health.note(step, loss, not math.isfinite(loss), Divergence(**limits))
+        except Diverging as found:
+            return found.steps
+    return []
+
+
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("losses", "limits", "expected"),
+    [
+        ([1, 1, NAN, NAN, 1, NAN, NAN, 1], {}, []),
+        ([1, 1, NAN, NAN, NAN], {}, [1, 2, 3, 4]),  # also the last good one, whose update may be the cause
+        ([NAN], {"bad_steps": 1}, [0]),
+        ([1.0] * 20 + [10.5], {}, [19, 20]),
+        ([1.0] * 20 + [9.5], {}, []),
+        ([1.0] * 20 + [1e9], {"spike_factor": None}, []),
+        ([1.0] * 50 + [0.001] * 100 + [0.5], {}, []),  # one wrong label among what is known by heart
+        ([1.0] * 10 + [1.2**power for power in range(60)], {}, True),  # by and by, but far above where it began
+    ],
+)
+def test_when_training_has_to_go_back(losses: list[float], limits: dict[str, object], expected: object) -> None:
+    found = follow(losses, **limits)
+    assert bool(found) if expected is True else found == expected
+
+
+def test_the_watch_looks_some_steps_later_and_tells_each_bad_step_once() -> None:
+    told: list[int] = []
+    watch = Watch(Divergence(bad_steps=2), told.append)
+    for step in range(LAG):
+        watch.add(step, signs(1.0, bad=step == 0))
+    assert told == []
+    watch.add(LAG, signs(1.0))
+    assert told == [0]
+    watch.add(LAG + 1, signs(1.0, bad=1, stop=1))
+    assert not watch.asked_to_stop
+    assert watch.ahead() is not None
+    watch.add(LAG + 2, signs(1.0, bad=1))
+    assert watch.ahead() is None  # so that no checkpoint is taken now
+    with pytest.raises(Diverging):
+        watch.catch_up()
+    assert watch.asked_to_stop
+    assert told == [0, LAG + 1, LAG + 2]
