@@ -76,7 +76,7 @@ _HOMES = {
     "tasks.task": ["Output"],
     "training.callbacks.early_stopping": ["EarlyStopping"],
     "training.optimizers": ["LAMB", "SGD", "Adam", "AdamW", "Lion", "RMSprop"],
-    "training.options": ["Hardware", "Training"],
+    "training.options": ["Divergence", "Hardware", "Training"],
     "training.run": ["Run"],
     "training.schedules": [
         "Constant",
@@ -155,7 +155,7 @@ if TYPE_CHECKING:
     from model_trainer.tasks.task import Output
     from model_trainer.training.callbacks.early_stopping import EarlyStopping
     from model_trainer.training.optimizers import LAMB, SGD, Adam, AdamW, Lion, RMSprop
-    from model_trainer.training.options import Hardware, Training
+    from model_trainer.training.options import Divergence, Hardware, Training
     from model_trainer.training.run import Run
     from model_trainer.training.schedules import (
         Constant,

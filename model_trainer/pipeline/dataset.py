@@ -171,7 +171,9 @@ class Pipeline:
         options.deterministic = True
         # Sharding is ours: the order says who gets what.
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-        return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
+        # Its thread sleeps for up to a minute, and may miss that the run has ended, which then waits for it.
+        options.autotune.enabled = False
+        return batches.prefetch(2 * self.share.num_own).with_options(options)
 
     def _note_bad(self, index: tf.Tensor) -> tf.Tensor:
         def note(index: int) -> bool:

@@ -7,6 +7,7 @@ one is missing, and the exact function fills the place. Costs nothing that can b
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +30,7 @@ def map_with_fallback(start: int, stop: int, fast: MapFunction, exact: MapFuncti
         fast: int64 `()` to a tuple of tensors; may raise in the graph.
         exact: the same tensors for the same number; must not raise.
     """
-    options: dict[str, Any] = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
+    options: dict[str, Any] = {"num_parallel_calls": _num_cores(), "deterministic": True}
     # AutoGraph would read the source of every function, which takes longer than building the graph.
     plain = tf.autograph.experimental.do_not_convert
     traced = tf.function(fast, autograph=False).get_concrete_function(tf.TensorSpec((), tf.int64))
@@ -67,3 +68,8 @@ def map_with_fallback(start: int, stop: int, fast: MapFunction, exact: MapFuncti
 
     counted = ended.scan(tf.constant(start, tf.int64), count)
     return counted.flat_map(with_missing).map(fill, **options)
+
+
+def _num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

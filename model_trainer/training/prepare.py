@@ -24,6 +24,7 @@ from model_trainer.training.callbacks.early_stopping import EarlyStopping
 from model_trainer.training.cluster.hosts import Hosts
 from model_trainer.training.cluster.team import Team
 from model_trainer.training.devices import describe_devices, make_strategy
+from model_trainer.training.feed import feed
 from model_trainer.training.optimizers import make_optimizer
 from model_trainer.training.precision import choose_precision
 from model_trainer.training.run import Run
@@ -67,9 +68,7 @@ class Prepared:
 
     def divided(self, dataset: tf.data.Dataset) -> Iterable[Any]:
         """The batches of a pipeline, each already on the devices of this process that share it."""
-        if self.train_pipeline.share.num_own == 1:
-            return dataset
-        return self.parts.strategy.distribute_datasets_from_function(lambda context: dataset)
+        return feed(dataset, self.train_pipeline.share, self.parts.strategy)
 
     def names_in_step(self, step: int) -> list[str]:
         """Which images a step of the run shows, by name."""

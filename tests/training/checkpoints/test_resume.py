@@ -71,6 +71,17 @@ def test_a_signal_saves_and_the_run_goes_on_from_there(stopped: tuple[Run, Resul
     assert [row["epoch"] for row in longer.history] == [1, 2, 3]
 
 
+@pytest.mark.parametrize("devices", [2, 4])
+def test_another_number_of_devices_goes_on_alike(make_run: MakeRun, tmp_path: Path, devices: int) -> None:
+    changes = {"training__epochs": 2, "network__dropout_rate": 0.0}
+    run = make_run(callbacks=(StopAt(6, signal.SIGUSR1),), **changes)
+    train_model(run)
+    resumed = train_model(run.changed("hardware.devices", devices), resume=True)
+    assert "resumed at step 2 of epoch 2" in (resumed.path / "logs" / "train.log").read_text()
+    whole = train_model(make_run(output_dir=str(tmp_path / "whole"), **changes))
+    assert losses(resumed) == pytest.approx(losses(whole), abs=1e-5)
+
+
 def test_another_batch_size_goes_on_where_it_divides_evenly(stopped: tuple[Run, Result]) -> None:
     run, result = stopped
     resumed = train_model(run.changed("training.batch_size", 8), resume_from=result.path)

@@ -1,0 +1,43 @@
+"""The same run twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from model_trainer import Adam, CutMix, RandomFlip, RandomResizedCrop, Run, load_model
+from model_trainer.training.prepare import prepare
+from model_trainer.training.train import train_model
+
+MakeRun = Callable[..., Run]
+
+
+def declare(make_run: MakeRun, *, deterministic: bool) -> Run:
+    return make_run(
+        augment=(RandomResizedCrop(), RandomFlip(), CutMix()),
+        network__dropout_rate=0.5,
+        spec__kwargs={"batch_normalization": True},
+        training__optimizer=Adam(),
+        training__epochs=2,
+        training__deterministic=deterministic,
+    )
+
+
+def test_a_deterministic_run_gives_the_same_bits_twice(make_run: MakeRun) -> None:
+    first, second = (train_model(declare(make_run, deterministic=True)) for _ in range(2))
+    for left, right in zip(first.history, second.history, strict=True):
+        assert {**left, "seconds": 0} == {**right, "seconds": 0}
+    for mine, yours in zip(load_model(first.path).model.weights, load_model(second.path).model.weights, strict=True):
+        np.testing.assert_array_equal(mine.numpy(), yours.numpy())
+    another = train_model(declare(make_run, deterministic=True).changed("training.seed", 1))
+    assert another.history[0]["loss"] != first.history[0]["loss"]
+
+
+def test_any_run_shows_the_same_images_in_the_same_order_twice(make_run: MakeRun) -> None:
+    runs = [declare(make_run, deterministic=deterministic) for deterministic in (False, False, True)]
+    shown = [list(prepare(run).train_pipeline.training(2).as_numpy_iterator()) for run in runs]
+    for batches in shown[1:]:
+        for batch, expected in zip(batches, shown[0], strict=True):
+            for column, same in zip(batch, expected, strict=True):
+                np.testing.assert_array_equal(column, same)
