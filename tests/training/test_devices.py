@@ -41,11 +41,11 @@ def test_mixed_float16_trains_on_two_devices(make_run: MakeRun) -> None:
     assert np.isfinite(losses(train_on(run, 2))).all()
 
 
-def test_dropout_masks_differ_between_replicas_and_steps_and_follow_from_the_seed() -> None:
+def test_dropout_masks_differ_between_replicas_steps_and_parts_and_follow_from_the_seed() -> None:
     strategy = make_strategy(Hardware(devices=2, platform="cpu"))
 
-    def masks(seed: int, step: int) -> list[np.ndarray]:
-        seeds = StepSeeds(seed, tf.constant(step, tf.int64))
+    def masks(seed: int, step: int, part: int = 0) -> list[np.ndarray]:
+        seeds = StepSeeds(seed, tf.constant(step, tf.int64), part)
         with strategy.scope():
             layer = keras.layers.Dropout(0.5)
         layer.seed_generator.next = lambda ordered=True: seeds.of_layer(0)
@@ -55,7 +55,7 @@ def test_dropout_masks_differ_between_replicas_and_steps_and_follow_from_the_see
     first, second = masks(0, 0)
     assert not np.array_equal(first, second)
     np.testing.assert_array_equal(masks(0, 0), [first, second])
-    for other in (masks(0, 1), masks(1, 0)):
+    for other in (masks(0, 1), masks(1, 0), masks(0, 0, part=1)):
         assert not np.array_equal(other[0], first)
         assert not np.array_equal(other[0], second)
 

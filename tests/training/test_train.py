@@ -35,7 +35,7 @@ from model_trainer import (
     load_image,
     load_model,
 )
-from model_trainer.errors import ConfigError, DataError, DeviceError, DivergedError
+from model_trainer.errors import ConfigError, DataError, DeviceError
 from model_trainer.training.prepare import prepare
 from model_trainer.training.train import Result, train_model
 
@@ -349,11 +349,6 @@ def test_an_own_model_trains_and_its_file_needs_trust(make_run: MakeRun) -> None
         load_model(result.path)
     model = load_model(result.path, trust=True)
     assert model.probabilities(np.zeros((2, 16, 16, 3), np.uint8)).shape == (2, 3)
-
-
-def test_divergence_ends_with_advice(make_run: MakeRun) -> None:
-    with pytest.raises(DivergedError, match=r"The loss of epoch \d is nan: training diverged. Lower the rate"):
-        train_model(make_run(training__learning_rate=1e30, training__epochs=4))
 
 
 @pytest.mark.parametrize(
