@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from absl import logging
 from rich.console import Console
@@ -125,7 +126,8 @@ def train_steps(loop: Loop, epoch: int, batches: Iterator[Any], positions: range
                 loop.set_learning_rate(step)
                 if loop.calls_back_each_step:
                     loop.callbacks.on_train_batch_begin(position)
-                taken = loop.phase.step(batch, tf.constant(step, tf.int64), size, tf.constant(bool(loop.stop)))
+                # NumPy's numbers, because TensorFlow keeps a tensor of every plain number that it is given.
+                taken = loop.phase.step(batch, tf.constant(np.int64(step)), size, tf.constant(bool(loop.stop)))
                 totals.add(taken.sums)
                 loop.watch.add(step, taken.signs)
                 if loop.calls_back_each_step:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, final
 
@@ -53,10 +52,8 @@ class _NoLogs(Logs):
 class FollowersSaver(Saver):
     """Saves nothing."""
 
-    failed: StorageError | None = None
-
     def __init__(self) -> None:
-        self.folder = Path()
+        self.failed: StorageError | None = None
 
     def __enter__(self) -> Self:
         return self

@@ -13,6 +13,8 @@ from typing import Self
 
 from absl import logging
 
+from model_trainer.storage.local import LineFile
+
 __all__ = ["LogFile", "plain_messages"]
 
 
@@ -20,7 +22,9 @@ class _ToStandardError(python_logging.Handler):
     """Looks standard error up at each message, so that a progress bar can take its place."""
 
     def emit(self, record: python_logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr)
+        # Nobody reads it any more, or it goes to a file on a full disk: no reason to end a training.
+        with contextlib.suppress(OSError):
+            sys.stderr.write(self.format(record) + "\n")  # in one piece: several processes may write there
 
 
 @contextlib.contextmanager
@@ -46,12 +50,27 @@ def plain_messages(label: str = "") -> Iterator[None]:
         logging.set_verbosity(verbosity)
 
 
+class _ToLines(python_logging.Handler):
+    """Quiet when the disk is full, where logging's own handler prints a traceback for each message."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._lines = LineFile(path)
+
+    def emit(self, record: python_logging.LogRecord) -> None:
+        self._lines.write(self.format(record) + "\n")
+
+    def close(self) -> None:
+        self._lines.close()
+        super().close()
+
+
 class LogFile:
     """A file that gets every message of the block, also those from before its place was known."""
 
     def __init__(self) -> None:
         self._early = MemoryHandler(capacity=10_000, flushLevel=python_logging.CRITICAL + 1)
-        self._file: python_logging.FileHandler | None = None
+        self._file: _ToLines | None = None
 
     def __enter__(self) -> Self:
         logging.get_absl_logger().addHandler(self._early)
@@ -68,7 +87,7 @@ class LogFile:
 
     def write_to(self, path: Path) -> None:
         """From now on messages go to `path`; what came before goes there first."""
-        self._file = python_logging.FileHandler(path, encoding="utf-8")
+        self._file = _ToLines(path)
         self._file.setFormatter(python_logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         self._early.setTarget(self._file)
         self._early.flush()

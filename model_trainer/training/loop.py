@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import keras
+import numpy as np
 from absl import logging
 from rich.console import Console
 
@@ -154,7 +155,8 @@ class Loop:
         if not training.schedule.moves:
             return  # a callback of the user may have set it
         factor = training.schedule.factor(step, self.steps_per_epoch, training.epochs, self.history)
-        self.phase.optimizer.learning_rate = self.phase.learning_rate * factor * self.rate_cut
+        # NumPy's number, because TensorFlow keeps a tensor of every plain one that it is given.
+        self.phase.optimizer.learning_rate = np.float32(self.phase.learning_rate * factor * self.rate_cut)
 
 
 def make_loop(

@@ -19,13 +19,13 @@ Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 class Divergence(Config):
     """What happens when training goes wrong. A step whose loss or gradients are not finite changes nothing, always.
 
-    After `bad_steps` of these in a row, or after a spike of the loss, training goes back to the last good checkpoint
-    and leaves out the batches that led there.
+    After `bad_steps` in a row of these, or of spikes of the loss, training goes back to the last good checkpoint and
+    leaves out the batches that led there.
 
     Fields:
         bad_steps: how many in a row are borne.
         spike_factor: a step's loss is a spike when it is more than this many times the average of the steps before it,
-            or of the first steps of the run where that is less; below 0.7 an average counts as 0.7. None bears any.
+            or of the first 10 of the run where that is less; below 0.7 an average counts as 0.7. None bears any.
         rollbacks: how often training goes back; then it ends with a `DivergedError`.
         learning_rate_factor: multiplies the learning rate each time.
     """

@@ -9,7 +9,7 @@ from absl import logging
 from model_trainer.errors import DivergedError
 from model_trainer.training.checkpoints.share import share_checkpoint
 from model_trainer.training.checkpoints.state import capture, restore, restore_callbacks
-from model_trainer.training.checkpoints.store import read_newest, remove_newer
+from model_trainer.training.checkpoints.store import read_newest
 from model_trainer.training.loop import Loop, Place
 from model_trainer.training.watch import Diverging
 
@@ -49,9 +49,6 @@ def go_back(loop: Loop, found: Diverging) -> Place:
         _steps_text(loop, found) + (" are" if len(found.steps) > 1 else " is"), ", ".join(_names(loop, found)),
     )  # fmt: skip
     loop.saver.save(partial(capture, loop, place))  # so that a killed run remembers it
-    loop.saver.wait()
-    if loop.team.is_first:
-        remove_newer(folder, (place.epoch, place.position))
     return place
 
 

@@ -16,7 +16,7 @@ from model_trainer.training.options import Divergence
 __all__ = ["Diverging", "Health", "Watch"]
 
 LAG = 4  # steps; each process looks at the same step at the same time, so that all decide alike
-FIRST_STEPS = 10  # their average loss is where training began
+FIRST_STEPS = 10  # their average loss is where training began; they may swing, and none of them is a spike
 MEMORY = 0.9  # what the running average of the loss keeps in each step
 # The cross-entropy of a coin toss. One wrong label among images that are known by heart makes a loss of 0.01 a hundred
 # times as large, and is no reason to go back.
@@ -42,7 +42,7 @@ class Health:
     """What is remembered of the steps so far; plain numbers, for a checkpoint.
 
     Attributes:
-        bad_steps: those in a row, up to the last one, whose loss or gradients were not finite.
+        bad_steps: those in a row, up to the last one, that were not finite or a spike.
         last_good: the last step that was fine; its update may be what went wrong, which shows in the next step.
         num_good: steps that were fine.
         first_loss: average of the first ones.
@@ -67,29 +67,37 @@ class Health:
     def note(self, step: int, loss: float, is_bad: bool, limits: Divergence) -> None:
         """Takes one step.
 
+        Args:
+            loss: NaN where no image of the step could be read.
+            is_bad: whether loss or gradients were not finite.
+
         Raises:
             Diverging: it was one too many.
         """
-        if is_bad:
+        if is_bad or self._is_spike(loss, limits):
             self.bad_steps.append(step)
             if len(self.bad_steps) >= limits.bad_steps:
-                count = len(self.bad_steps)
-                raise self._diverging(self.bad_steps, f"loss or gradients were not finite in {count} steps in a row")
+                steps = "a step" if limits.bad_steps == 1 else f"{limits.bad_steps} steps in a row"
+                if is_bad:
+                    raise self._diverging(f"loss or gradients were not finite in {steps}")
+                raise self._diverging(f"the loss rose from {self.recent_loss:.4g} to {loss:.4g} in {steps}")
             return
         self.bad_steps = []
-        if not math.isfinite(loss):  # no image of the step could be read
+        if math.isnan(loss):
             return
-        usual = max(min(self.recent_loss, self.first_loss), LEAST_USUAL_LOSS)
-        if limits.spike_factor is not None and self.num_good and loss > limits.spike_factor * usual:
-            raise self._diverging([step], f"the loss rose to {loss:.4g}, from {self.recent_loss:.4g} before")
         if self.num_good < FIRST_STEPS:
             self.first_loss += (loss - self.first_loss) / (self.num_good + 1)
         self.recent_loss = MEMORY * self.recent_loss + (1 - MEMORY) * loss if self.num_good else loss
         self.num_good += 1
         self.last_good = step
 
-    def _diverging(self, steps: list[int], reason: str) -> Diverging:
-        return Diverging([*([] if self.last_good is None else [self.last_good]), *steps], reason)
+    def _is_spike(self, loss: float, limits: Divergence) -> bool:
+        usual = max(min(self.recent_loss, self.first_loss), LEAST_USUAL_LOSS)
+        is_late = self.num_good >= FIRST_STEPS
+        return limits.spike_factor is not None and is_late and loss > limits.spike_factor * usual
+
+    def _diverging(self, reason: str) -> Diverging:
+        return Diverging([*([] if self.last_good is None else [self.last_good]), *self.bad_steps], reason)
 
 
 class Watch:

@@ -133,12 +133,33 @@ def test_a_rate_that_is_lowered_saves_the_run(make_run: MakeRun) -> None:
     assert all(np.isfinite(weight.numpy()).all() for weight in load_model(result.path, trust=True).model.weights)
 
 
+class Absurd(keras.callbacks.Callback):
+    """Throws the weights away in the fourth epoch, by a rate that is far too high but leaves them finite."""
+
+    is_done = False
+
+    def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
+        if epoch == 3 and not self.is_done:
+            self.model.optimizer.learning_rate = 3e3
+            self.is_done = True
+
+
 def test_a_spike_of_the_loss_goes_back(make_run: MakeRun, capfd: pytest.CaptureFixture[str]) -> None:
-    # Finite, but far off: the first update throws the weights away.
-    run = make_run(training__optimizer=SGD(), training__learning_rate=3e3, training__epochs=4)
-    with pytest.raises(DivergedError, match="the loss rose to"):
-        train_model(run.changed("training.divergence", Divergence(rollbacks=0)))
-    assert not capfd.readouterr().err.count("changed nothing")
+    run = make_run(training__optimizer=SGD(), training__epochs=6, callbacks=(Absurd(),))
+    result = train_model(run)
+    error = capfd.readouterr().err
+    assert "The loss rose from" in error
+    assert "training goes back to step 0 of epoch 4, rollback 1 of 3. Steps 1, 2, 3, 4 of epoch 4 are left" in error
+    assert "changed nothing" not in error
+    assert result.history[-1]["loss"] < result.history[0]["loss"]  # the checkpoint also has the rate of before
+
+
+def test_a_run_that_may_not_go_back_ends_at_once(make_run: MakeRun) -> None:
+    run = make_run(training__epochs=6, callbacks=(Absurd(),), training__divergence=Divergence(rollbacks=0))
+    with pytest.raises(
+        DivergedError, match=r"^Training diverged: the loss rose from .*\nSteps 1, 2, 3, 4 of epoch 4: "
+    ):
+        train_model(run)
 
 
 def test_a_run_that_went_back_remembers_it_when_it_is_resumed(make_run: MakeRun, poisoned: ImageFolder) -> None:
@@ -185,9 +206,12 @@ NAN = math.nan
         ([1, 1, NAN, NAN, 1, NAN, NAN, 1], {}, []),
         ([1, 1, NAN, NAN, NAN], {}, [1, 2, 3, 4]),  # also the last good one, whose update may be the cause
         ([NAN], {"bad_steps": 1}, [0]),
-        ([1.0] * 20 + [10.5], {}, [19, 20]),
-        ([1.0] * 20 + [9.5], {}, []),
-        ([1.0] * 20 + [1e9], {"spike_factor": None}, []),
+        ([1.0] * 20 + [10.5] * 3, {}, [19, 20, 21, 22]),
+        ([1.0] * 20 + [10.5, 1.0] * 5, {}, []),
+        ([1.0] * 20 + [10.5, NAN, 10.5], {}, [19, 20, 21, 22]),
+        ([1.0] * 20 + [9.5] * 3, {}, []),
+        ([1.0] * 9 + [1e9] * 3, {}, []),  # the very first ones may swing
+        ([1.0] * 20 + [1e9] * 3, {"spike_factor": None}, []),
         ([1.0] * 50 + [0.001] * 100 + [0.5], {}, []),  # one wrong label among what is known by heart
         ([1.0] * 10 + [1.2**power for power in range(60)], {}, True),  # by and by, but far above where it began
     ],

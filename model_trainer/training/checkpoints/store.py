@@ -2,11 +2,12 @@
 
 A checkpoint is a folder `epoch-00003-step-0000120` of two files: `state.json`, with the names, dtypes and shapes of its
 arrays, and `arrays.bin`, their bytes one after the other. `hashes.json` holds the SHA-256 of both. All is written into
-a folder aside, synced, and renamed; the last two are kept.
+a folder aside, synced, and renamed; the last two are kept. Where there is no room for a third, the older goes first.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -19,10 +20,9 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from model_trainer.errors import StorageError
-from model_trainer.storage.local import sync_folder
+from model_trainer.storage.local import is_full, not_written, sync_folder
 
-__all__ = ["KEPT", "Checkpoint", "checkpoints_in", "read_newest", "remove_newer", "write_checkpoint"]
+__all__ = ["KEPT", "Checkpoint", "checkpoints_in", "newest_whole", "read_newest", "write_checkpoint"]
 
 KEPT = 2
 
@@ -56,35 +56,35 @@ class _Damaged(Exception):
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Writes a checkpoint into `folder`, whole or not at all, and removes all but the last two.
+    """Writes a checkpoint into `folder`, whole or not at all, and removes all but it and the one before.
 
     Raises:
-        StorageError: it cannot be written, such as for lack of space; those before are untouched.
+        StorageError: it cannot be written, such as for lack of space; the last good one is untouched.
     """
     target = folder / checkpoint.name
     aside = folder / f".partial-{os.getpid()}-{checkpoint.name}"
     try:
         folder.mkdir(exist_ok=True)
         remove_leftovers(folder)
-        aside.mkdir()
-        listed = [[name, str(array.dtype), list(array.shape)] for name, array in checkpoint.arrays.items()]
-        state = {"epoch": checkpoint.epoch, "position": checkpoint.position, "arrays": listed, **checkpoint.state}
-        arrays = (np.ascontiguousarray(array).data.cast("B") for array in checkpoint.arrays.values() if array.size)
-        hashes = {
-            ARRAYS: _write_file(aside / ARRAYS, arrays),
-            STATE: _write_file(aside / STATE, [json.dumps(state).encode()]),
-        }
-        _write_file(aside / HASHES, [json.dumps(hashes).encode()])
-        sync_folder(aside)
-        if target.exists():  # of a run that went back to the one before it
-            os.replace(target, folder / f"{REPLACED}{target.name}")
+        try:
+            _write(aside, checkpoint)
+        except OSError as error:
+            shutil.rmtree(aside, ignore_errors=True)
+            if not is_full(error) or not _make_room(folder):
+                raise
+            _write(aside, checkpoint)
+        if target.exists():  # of a run that went back to it, or to one before
+            os.replace(target, folder / f"{REPLACED}{checkpoint.name}")
         os.replace(aside, target)
         sync_folder(folder)
     except OSError as error:
         shutil.rmtree(aside, ignore_errors=True)
-        raise StorageError(f"The checkpoint {target} could not be written: {error.strerror or error}.") from error
-    for old in [*checkpoints_in(folder)[:-KEPT], *folder.glob(f"{REPLACED}*")]:
-        shutil.rmtree(old, ignore_errors=True)
+        num_bytes = sum(array.nbytes for array in checkpoint.arrays.values())
+        raise not_written(target, error, num_bytes) from error
+    remove_leftovers(folder)
+    # What comes after it in the run is damaged, counted in other steps, or what training went back from.
+    earlier = [path for path in checkpoints_in(folder) if path.name < target.name]
+    _remove(path for path in checkpoints_in(folder) if path not in [*earlier[1 - KEPT :], target])
     return target
 
 
@@ -107,11 +107,13 @@ def read_newest(folder: Path, at_most: tuple[int, int] | None = None) -> Checkpo
     return None
 
 
-def remove_newer(folder: Path, than: tuple[int, int]) -> None:
-    """Removes the checkpoints after an epoch and position."""
-    for path in checkpoints_in(folder):
-        if _place_of(path) > than:
-            shutil.rmtree(path, ignore_errors=True)
+def newest_whole(folder: Path) -> Path | None:
+    """Where the newest checkpoint lies that is whole; reads it all."""
+    for path in reversed(checkpoints_in(folder)):
+        with contextlib.suppress(_Damaged):
+            _read(path)
+            return path
+    return None
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
@@ -122,8 +124,7 @@ def checkpoints_in(folder: Path) -> list[Path]:
 def remove_leftovers(folder: Path) -> None:
     """Removes what a process that was killed inside a save left behind."""
     _put_back(folder)
-    for left in [*folder.glob(".partial-*"), *folder.glob(f"{REPLACED}*")]:
-        shutil.rmtree(left, ignore_errors=True)
+    _remove([*folder.glob(".partial-*"), *folder.glob(f"{REPLACED}*")])
 
 
 def _put_back(folder: Path) -> None:
@@ -137,6 +138,35 @@ def _put_back(folder: Path) -> None:
 def _place_of(path: Path) -> tuple[int, int]:
     _, epoch, _, position = path.name.split("-")
     return int(epoch), int(position)
+
+
+def _write(folder: Path, checkpoint: Checkpoint) -> None:
+    """Writes the files of a checkpoint into a new folder, and syncs them."""
+    folder.mkdir()
+    listed = [[name, str(array.dtype), list(array.shape)] for name, array in checkpoint.arrays.items()]
+    state = {"epoch": checkpoint.epoch, "position": checkpoint.position, "arrays": listed, **checkpoint.state}
+    arrays = (np.ascontiguousarray(array).data.cast("B") for array in checkpoint.arrays.values() if array.size)
+    hashes = {
+        ARRAYS: _write_file(folder / ARRAYS, arrays),
+        STATE: _write_file(folder / STATE, [json.dumps(state).encode()]),
+    }
+    _write_file(folder / HASHES, [json.dumps(hashes).encode()])
+    sync_folder(folder)
+
+
+def _make_room(folder: Path) -> bool:
+    """Removes all checkpoints but the newest that is whole; whether there was something to remove."""
+    there = checkpoints_in(folder)
+    kept = newest_whole(folder) if len(there) > 1 else None
+    if kept is None:
+        return False
+    _remove(path for path in there if path != kept)
+    return True
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _write_file(path: Path, parts: Iterable[bytes | memoryview]) -> str:
