@@ -1,10 +1,29 @@
-"""A network that trains in a second: for trying a pipeline, a loss or an installation, and for our own tests."""
+"""For trying a pipeline, a loss or an installation, and for our own tests: a network that trains in a second."""
 
 from __future__ import annotations
 
+import contextlib
+import random
+import socket
+
 import keras
 
-__all__ = ["small_backbone"]
+__all__ = ["free_addresses", "small_backbone"]
+
+
+def free_addresses(count: int) -> tuple[str, ...]:
+    """Addresses of this machine, such as "127.0.0.1:24817", at which nobody listens.
+
+    Their ports are not among those that outgoing connections get, which might take one before its owner does.
+    """
+    found: list[str] = []
+    with contextlib.ExitStack() as held:
+        while len(found) < count:
+            port = random.SystemRandom().randrange(20_000, 30_000)
+            with contextlib.suppress(OSError):
+                held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+                found.append(f"127.0.0.1:{port}")
+    return tuple(found)
 
 
 def small_backbone(

@@ -6,7 +6,6 @@ import csv
 import io
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from typer.testing import CliRunner
 
 from model_trainer.cli.main import app
 from model_trainer.errors import ConfigError
+from model_trainer.testing import free_addresses
 
 RUN = """
 import os, signal
@@ -77,10 +77,7 @@ def test_restarts_go_on_with_the_run_that_was_killed_and_not_with_an_older_one(f
 
 
 def test_two_machines_train_together_and_what_each_prints_is_labelled(folder: Path) -> None:
-    with socket.socket() as first, socket.socket() as second:
-        for each in (first, second):
-            each.bind(("127.0.0.1", 0))
-        hosts = ",".join(f"127.0.0.1:{each.getsockname()[1]}" for each in (first, second))
+    hosts = ",".join(free_addresses(2))
     processes = [start(folder, "--hosts", hosts, "--host-index", str(index)) for index in range(2)]
     outputs = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs

@@ -21,6 +21,8 @@ from model_trainer.training.train import train_model
 
 DeclareRun = Callable[..., Run]
 
+pytestmark = pytest.mark.timeout(600)  # up to three processes share what cores there are
+
 SCRIPT = Path(__file__).with_name("cluster") / "train_on_hosts.py"
 
 # 20 steps or more. 7 images on 2, 3 and 4 devices, then 7, then 1; with validation.

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import sys
 import traceback
 from collections.abc import Callable
@@ -26,22 +25,13 @@ import keras
 
 from model_trainer.config import Live
 from model_trainer.errors import ModelTrainerError
+from model_trainer.testing import free_addresses
 from model_trainer.training import run_folder, train
 from model_trainer.training.cluster.hosts import Hosts
 from model_trainer.training.run import Run
 from model_trainer.training.totals import Totals
 
 run_folder.draw_curves = lambda *arguments: None  # loads matplotlib, in every process
-
-
-def free_addresses(count: int) -> tuple[str, ...]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    addresses = tuple(f"127.0.0.1:{each.getsockname()[1]}" for each in sockets)
-    for each in sockets:
-        each.close()
-    return addresses
 
 
 def at_call(owner: object, name: str, number: int, act: Callable[[], None]) -> None:
