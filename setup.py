@@ -30,6 +30,7 @@ setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22; sys_platform == 'linux'"],  # CUDA is not to be had elsewhere
         "tfds": TFDS,
-        "dev": ["pytest", "pytest-timeout", "pytest-xdist", "ruff", "mypy", "hypothesis", *TFDS],  # what is tested must be there
+        # What is tested must be there.
+        "dev": ["pytest", "pytest-timeout", "pytest-xdist", "ruff", "mypy", "hypothesis", *TFDS],
     },
 )
