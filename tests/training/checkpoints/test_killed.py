@@ -15,6 +15,8 @@ import pytest
 
 from model_trainer.training.checkpoints.store import read_newest
 
+pytestmark = pytest.mark.timeout(900)  # 23 trainings, one after another: a minute on two free cores
+
 # Each training is a fork of a process that has imported everything and started nothing.
 PROGRAM = """
 import os, signal, sys, json
