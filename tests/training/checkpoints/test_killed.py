@@ -62,7 +62,7 @@ def run_in(output):
         task=Classification(metrics=(Accuracy(), MacroRecall())),
         training=Training(epochs=12, batch_size=4, learning_rate=0.02, optimizer=Adam(), deterministic=True,
                           precision="float32", schedule=ReduceOnPlateau(patience=1), sampling=Equiprobable(),
-                          ema_decay=0.9, accumulation_steps=2),
+                          ema_decay=0.9),
         callbacks=(EarlyStopping(monitor="val_accuracy", patience=11, restore_best=True), Counter()),
         output_dir=str(output),
     )
