@@ -66,7 +66,7 @@ def test_restarts_go_on_with_the_run_that_was_killed_and_not_with_an_older_one(f
     older.mkdir(parents=True)
     (older / "training_options.json").write_text("{}")
     process = start(folder, "--restarts", "2", KILL="1")
-    _, error = process.communicate(timeout=120)
+    _, error = process.communicate(timeout=280)
     assert process.returncode == 0, error
     assert f"Training ended with {128 + signal.SIGKILL}" in error
     assert "restart 1 of 2" in error
@@ -79,7 +79,7 @@ def test_restarts_go_on_with_the_run_that_was_killed_and_not_with_an_older_one(f
 def test_two_machines_train_together_and_what_each_prints_is_labelled(folder: Path) -> None:
     hosts = ",".join(free_addresses(2))
     processes = [start(folder, "--hosts", hosts, "--host-index", str(index)) for index in range(2)]
-    outputs = [process.communicate(timeout=120) for process in processes]
+    outputs = [process.communicate(timeout=280) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     for number, (_, error) in enumerate(outputs, start=1):
         assert f"[host {number}] Training on 2 CPUs of 2 processes" in error
