@@ -1,7 +1,7 @@
 """Does a long training grow?
 
     .venv/bin/python benchmarks/steady.py                 about 3 minutes
-    .venv/bin/python benchmarks/steady.py --minutes 20    for a smaller error
+    .venv/bin/python benchmarks/steady.py --minutes 15    what counts: 3 minutes are still part of the warm-up
     .venv/bin/python benchmarks/steady.py --trace         also which lines of Python hold more at the end; slower
 
 A toy network, so that many steps go by: batches of 8 photos of the sample with random flips, validation, a checkpoint
@@ -12,8 +12,9 @@ open files, threads, child processes.
 
 At the end for each the least-squares slope per 1,000 steps with its standard error, what that makes of 3 hours of such
 steps, and the median from one epoch to the next, which leaves out jumps: `tf.data` doubles its buffers, up to 512
-batches, when the machine is busy. Each epoch adds some kB by right: its row of history, which is in every checkpoint
-and plot. The target is a median below 0.05 MB for 1,000 steps, and 0 for the rest. Linux with glibc only.
+batches, when the machine is busy. An epoch, here of 1,000 steps, adds some kB: its row of history, which is in every
+checkpoint and plot, and what TensorFlow, rich and matplotlib keep of it. The target is that no step adds anything, and
+that files, threads and processes stay as they are. Linux with glibc only.
 """
 
 from __future__ import annotations

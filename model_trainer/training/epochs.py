@@ -40,6 +40,7 @@ def train_epochs(
     """Trains, and writes history, best models and a checkpoint into `folder` after each epoch.
 
     Args:
+        saver: open; the caller waits for it.
         checkpoint: where to go on; None begins at the first step.
 
     Returns:
@@ -61,13 +62,12 @@ def train_epochs(
     else:
         loop.begin_epoch()
         loop.beginning = capture(loop, place)
-    with saver:
-        while True:
-            try:
-                _train_from(loop, place)
-                break
-            except Diverging as found:
-                place = go_back(loop, found)
+    while True:
+        try:
+            _train_from(loop, place)
+            break
+        except Diverging as found:
+            place = go_back(loop, found)
     if loop.average is not None:
         loop.average.assign()
     loop.callbacks.on_train_end()
@@ -81,7 +81,7 @@ def _train_from(loop: Loop, place: Place) -> None:
     batches = iter(prepared.divided(prepared.train_pipeline.training(epochs, first_step)))
     val_batches = prepared.divided(prepared.val_pipeline.validation()) if prepared.val_pipeline is not None else None
     position, totals = place.position, place.totals
-    for epoch in range(place.epoch, epochs):
+    for epoch in range(place.epoch, 0 if loop.model.stop_training else epochs):
         loop.begin_epoch()
         loop.unfreeze_when_due(epoch)
         if position == 0:
@@ -99,11 +99,12 @@ def _train_from(loop: Loop, place: Place) -> None:
         if epoch:
             loop.beginning = None  # two checkpoints are on the disk by now
         position, totals, loop.resumed_seconds = 0, Totals(prepared.run.task.counted_metrics), 0.0
-        ends_early = bool(loop.model.stop_training)
-        finished = ends_early or epoch + 1 == epochs
-        loop.saver.save(partial(capture, loop, Place(epoch + 1, 0, totals), finished=finished))
-        if ends_early:
-            return
+        loop.saver.save(partial(capture, loop, Place(epoch + 1, 0, totals)))
+        if loop.model.stop_training:
+            break
+    # Taken now, because what follows may change the network, such as to its best weights.
+    loop.begin_epoch()
+    loop.ending = capture(loop, Place(len(loop.history), 0, totals), finished=True)
 
 
 def train_steps(loop: Loop, epoch: int, batches: Iterator[Any], positions: range, totals: Totals) -> int:
@@ -117,7 +118,8 @@ def train_steps(loop: Loop, epoch: int, batches: Iterator[Any], positions: range
     """
     training, num_images = loop.prepared.run.training, len(loop.prepared.train)
     done = loop.steps_per_epoch
-    with EpochProgress(loop.console, f"epoch {epoch + 1}/{training.epochs}", len(positions)) as progress:
+    title = f"epoch {epoch + 1}/{training.epochs}"
+    with EpochProgress(loop.console, title, loop.steps_per_epoch, positions.start) as progress:
         for position in positions:
             step = epoch * loop.steps_per_epoch + position
             size = loop.rows_at(position, num_images)

@@ -68,6 +68,7 @@ class Loop:
         rollbacks: how often it did.
         rate_cut: what multiplies the learning rate since.
         beginning: the state before the first step, while there is no checkpoint on the disk to go back to.
+        ending: the state after the last step; it becomes the last checkpoint when all files are written.
     """
 
     prepared: Prepared
@@ -92,6 +93,7 @@ class Loop:
     rollbacks: int = 0
     rate_cut: float = 1.0
     beginning: Checkpoint | None = None
+    ending: Checkpoint | None = None
 
     @property
     def team(self) -> Team:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from types import TracebackType
 
@@ -22,12 +23,14 @@ class EpochProgress:
         console: writes to standard error.
         title: such as "epoch 1/5".
         num_steps: how many steps it has.
+        done: how many of them were taken before, when the epoch is resumed.
     """
 
-    def __init__(self, console: Console, title: str, num_steps: int) -> None:
+    def __init__(self, console: Console, title: str, num_steps: int, done: int = 0) -> None:
         self._console = console
         self._title = title
         self._num_steps = num_steps
+        self._done = done
         self._started = self._updated = time.monotonic()
         self._images = 0
         self._first_images = 0
@@ -74,17 +77,18 @@ class EpochProgress:
         text = format_figures(figures)
         rate = self.images_per_second
         steps_left = self._num_steps - steps_done
-        seconds_left = steps_left * (self._images / max(1, steps_done)) / rate if rate else None
+        seconds_left = steps_left * (self._images / max(1, steps_done - self._done)) / rate if rate else None
         if self._bar is not None:
             self._bar.update(self._task, completed=steps_done, figures=text, rate=rate, left=seconds_left)
             return
         if steps_left == 0:
             return  # the epoch's own line follows
-        self._console.print(
-            f"{self._title}  {steps_done}/{self._num_steps}  {text}  {_rate_text(rate, seconds_left)}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        with contextlib.suppress(OSError):  # nobody reads it any more, or it goes to a file on a full disk
+            self._console.print(
+                f"{self._title}  {steps_done}/{self._num_steps}  {text}  {_rate_text(rate, seconds_left)}",
+                highlight=False,
+                soft_wrap=True,
+            )
 
     @property
     def images_per_second(self) -> float:

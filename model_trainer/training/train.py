@@ -45,6 +45,7 @@ class Result:
         history: one row of figures for each epoch.
         bad_images: why images could not be read, by path.
         stopped: the signal that ended it early, or the empty string.
+        not_saved: why the last checkpoint could not be written, or the empty string.
         was_finished: whether there was nothing left to do.
     """
 
@@ -52,6 +53,7 @@ class Result:
     history: list[Row]
     bad_images: dict[str, str]
     stopped: str = ""
+    not_saved: str = ""
     was_finished: bool = False
 
 
@@ -133,16 +135,19 @@ def _train(prepared: Prepared, begin: _Beginning, console: Console, log_file: Lo
     if checkpoint is not None:
         checkpoint = for_batch_size(checkpoint, run, len(prepared.train))
     saver = Saver(folder.path / "checkpoints") if team.is_first else FollowersSaver()
-    with folder.logs() as logs, stop_on_signals() as stop:
+    with folder.logs() as logs, saver, stop_on_signals() as stop:
         try:
             loop = train_epochs(prepared, folder, logs, console, stop, saver, checkpoint)
         except tf.errors.ResourceExhaustedError as error:
             raise DeviceError(_out_of_memory(run)) from error
-    copy_weights(loop.model, prepared.started.built.model)
-    folder.save_model(prepared.started.built.model, "final_model", loop.thresholds)
+        copy_weights(loop.model, prepared.started.built.model)
+        folder.save_model(prepared.started.built.model, "final_model", loop.thresholds)
+        if loop.ending is not None:  # only now: a run that could not write its model is not finished
+            saver.save(lambda: loop.ending)
     _tell_bad_images(prepared)
-    stopped = (stop.reason or "a signal to another host") if loop.must_stop else ""
-    return Result(folder.path, loop.history, prepared.bad_images.reasons, stopped)
+    stopped = (stop.reason or "a signal to another host") if loop.ending is None else ""
+    not_saved = str(saver.failed) if saver.failed is not None else ""
+    return Result(folder.path, loop.history, prepared.bad_images.reasons, stopped, not_saved)
 
 
 def _open_folder(prepared: Prepared, path: Path | None) -> RunFolder:

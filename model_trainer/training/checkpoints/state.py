@@ -75,6 +75,7 @@ def restore(loop: Loop, checkpoint: Checkpoint) -> Place:
             found = "is missing" if array is None else f"has the shape {array.shape}, not {tuple(variable.shape)}"
             raise ModelFileError(f"The checkpoint does not fit this network and optimizer: {name} {found}.")
         variable.assign(array)
+    loop.model.stop_training = bool(state["stop_training"])
     loop.history[:] = [dict(row) for row in state["history"]]
     loop.best.restore(state["best"])
     loop.thresholds = None if state["thresholds"] is None else tuple(state["thresholds"])

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from model_trainer import Run
-from model_trainer.errors import ConfigError, DataError
+from model_trainer.errors import ConfigError, DataError, StorageError
 from model_trainer.training.checkpoints.store import read_newest
 from model_trainer.training.resume import find_folder
+from model_trainer.training.run_folder import RunFolder
 from model_trainer.training.train import Result, train_model
 
 MakeRun = Callable[..., Run]
@@ -118,6 +119,28 @@ def test_without_a_checkpoint_the_folder_begins_at_its_first_step(stopped: tuple
     shutil.rmtree(result.path / "checkpoints")
     resumed = train_model(run, resume=True)
     assert resumed.path == result.path
+
+
+def test_a_run_whose_model_could_not_be_written_writes_it_when_resumed(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run()
+    save_model = RunFolder.save_model
+
+    def fail(folder: RunFolder, model: keras.Model, name: str, thresholds: object = None) -> None:
+        if name == "final_model":
+            raise StorageError("The disk is full.")
+        save_model(folder, model, name, thresholds)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, "save_model", fail)
+        with pytest.raises(StorageError):
+            train_model(run)
+    resumed = train_model(run, resume=True)
+    assert not resumed.was_finished
+    assert len(resumed.history) == 1
+    assert (resumed.path / "final_model.hdf5").is_file()
+    assert train_model(run, resume=True).was_finished
 
 
 def test_without_a_run_one_begins(make_run: MakeRun) -> None:
