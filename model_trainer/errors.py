@@ -8,6 +8,7 @@ ModelTrainerError
 ├── StorageError(OSError)       a path cannot be read or written; names it
 ├── DeviceError(RuntimeError)   a device is missing, or its memory too small; names what to lower
 ├── DivergedError(RuntimeError) training gave no finite loss, and how often it was rolled back
+├── StoppedError(RuntimeError)  a signal came before there was anything to save
 ├── HostError(RuntimeError)     another machine of the run did not come, or is gone; `--resume` goes on
 └── MissingExtra(ImportError)   names the pip command
 ```
@@ -26,6 +27,7 @@ __all__ = [
     "MissingExtra",
     "ModelFileError",
     "ModelTrainerError",
+    "StoppedError",
     "StorageError",
 ]
 
@@ -78,6 +80,12 @@ class DivergedError(ModelTrainerError, RuntimeError):
 
 class HostError(ModelTrainerError, RuntimeError):
     """Another machine of the run did not come, or is gone; with `--resume` on all of them it goes on."""
+
+    exit_code = 75
+
+
+class StoppedError(ModelTrainerError, RuntimeError):
+    """A signal came before there was anything to save."""
 
     exit_code = 75
 

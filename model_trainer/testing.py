@@ -14,12 +14,13 @@ __all__ = ["free_addresses", "small_backbone"]
 def free_addresses(count: int) -> tuple[str, ...]:
     """Addresses of this machine, such as "127.0.0.1:24817", at which nobody listens.
 
-    Their ports are not among those that outgoing connections get, which might take one before its owner does.
+    Their ports are not among those that the system hands out by itself, nor those that a rendezvous takes: another
+    might have one before its owner does.
     """
     found: list[str] = []
     with contextlib.ExitStack() as held:
         while len(found) < count:
-            port = random.SystemRandom().randrange(20_000, 30_000)
+            port = random.SystemRandom().randrange(10_000, 20_000)
             with contextlib.suppress(OSError):
                 held.enter_context(socket.socket()).bind(("127.0.0.1", port))
                 found.append(f"127.0.0.1:{port}")

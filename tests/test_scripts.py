@@ -181,7 +181,8 @@ def test_arguments_keep_their_spaces_and_the_exit_code_comes_back(checkout: Chec
 
 def test_checks_come_before_the_tests_and_the_first_failure_ends_them(checkout: Checkout) -> None:
     checkout.run("script/test")
-    assert checkout.new_calls[-4:] == ["-m ruff check .", "-m ruff format --check .", "-m mypy", "-m pytest"]
+    tests = "-m pytest -n auto --maxprocesses 4 --dist loadfile"
+    assert checkout.new_calls[-4:] == ["-m ruff check .", "-m ruff format --check .", "-m mypy", tests]
 
     done = checkout.run("script/test", FAIL="mypy", FAIL_WITH="1")
     assert done.returncode == 1

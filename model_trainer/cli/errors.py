@@ -6,7 +6,8 @@ import os
 import sys
 from collections.abc import Callable
 
-from model_trainer.errors import ModelTrainerError
+from model_trainer.errors import HostError, ModelTrainerError
+from model_trainer.training.cluster.supervisor import LOST, STARTED
 
 __all__ = ["STOPPED_EARLY", "exit_code_of"]
 
@@ -20,7 +21,8 @@ def exit_code_of(command: Callable[[], object]) -> int:
         command()
     except ModelTrainerError as error:
         print(f"Error: {error}", file=sys.stderr)
-        return error.exit_code
+        # Its supervisor starts it again, other than after an orderly stop, which ends with the same code.
+        return LOST if isinstance(error, HostError) and STARTED in os.environ else error.exit_code
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return INTERRUPTED

@@ -16,7 +16,8 @@ from absl import logging
 from model_trainer.errors import StorageError
 
 __all__ = [
-    "LineFile", "check_room", "is_full", "make_run_dir", "not_written", "sync_folder", "write_text", "written_whole"
+    "LineFile", "check_room", "is_full", "make_run_dir", "not_written", "only_process",
+    "sync_folder", "write_text", "written_whole"
 ]  # fmt: skip
 
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
@@ -157,6 +158,33 @@ def not_written(path: str | os.PathLike[str], error: BaseException, num_bytes: i
     told = StorageError(f"{text}.")
     told.errno = number
     return told
+
+
+@contextlib.contextmanager
+def only_process(folder: Path) -> Iterator[None]:
+    """Holds `folder` for this process inside the block; the system lets go of it when the process ends in any way.
+
+    Raises:
+        StorageError: another process holds it.
+    """
+    if os.name != "posix":
+        yield
+        return
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StorageError(
+                f"Another process is training in {folder.parent}. Wait for it, or stop it; then go on with --resume."
+            ) from None
+        except OSError:  # a file system without locks
+            logging.debug("%s cannot be locked.", folder)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:

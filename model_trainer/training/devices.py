@@ -10,6 +10,7 @@ import tensorflow as tf
 from absl import logging
 
 from model_trainer.errors import ConfigError, DeviceError, HostError
+from model_trainer.training.cluster.assemble import assemble
 from model_trainer.training.cluster.hosts import Hosts
 from model_trainer.training.options import Hardware
 
@@ -72,13 +73,15 @@ def _several_machines(hardware: Hardware, hosts: Hosts) -> tf.distribute.Strateg
         )
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)
-    logging.info("%s; waiting for the others.", hosts.describe())
+    logging.info("%s", hosts.describe())
     return _connected(hosts)
 
 
 @functools.cache
 def _connected(hosts: Hosts) -> tf.distribute.Strategy:
     """TensorFlow joins a cluster once in the life of a process, before it does anything else."""
+    # TensorFlow waits in silence, deaf to signals, and each process for another time: all meet before it begins.
+    assemble(hosts, ARRIVAL_SECONDS)
     from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
     from tensorflow.python.eager import context  # no public way leads to the time limits
 

@@ -58,7 +58,10 @@ def train_epochs(
     loop.callbacks.on_train_begin()
     if checkpoint is not None:
         restore_callbacks(loop, checkpoint)
-        logging.info("resumed at step %d of epoch %d", place.position, place.epoch + 1)
+        if place.epoch < prepared.run.training.epochs and not loop.model.stop_training:
+            logging.info("resumed at step %d of epoch %d", place.position, place.epoch + 1)
+        else:
+            logging.info("resumed after the last epoch: only the final model is missing")
     else:
         loop.begin_epoch()
         loop.beginning = capture(loop, place)
@@ -90,10 +93,12 @@ def _train_from(loop: Loop, place: Place) -> None:
         loop.watch.catch_up()
         with loop.weights_to_judge():
             validated = validate(loop, val_batches) if val_batches is not None and not loop.must_stop else {}
-            if not loop.must_stop:
+            # Asked once: a signal that comes from here on finds an epoch that is finished.
+            is_stopped = loop.must_stop
+            if not is_stopped:
                 prepared.check_bad_images()
                 _finish_epoch(loop, epoch, totals.figures() | {f"val_{name}": each for name, each in validated.items()})
-        if loop.must_stop:
+        if is_stopped:
             loop.saver.save(partial(capture, loop, Place(epoch, done, totals)))
             return
         if epoch:
@@ -101,7 +106,11 @@ def _train_from(loop: Loop, place: Place) -> None:
         position, totals, loop.resumed_seconds = 0, Totals(prepared.run.task.counted_metrics), 0.0
         loop.saver.save(partial(capture, loop, Place(epoch + 1, 0, totals)))
         if loop.model.stop_training:
+            if epoch + 1 < epochs:
+                logging.info("A callback ended the run after epoch %d of %d.", epoch + 1, epochs)
             break
+        if loop.must_stop and epoch + 1 < epochs:
+            return
     # Taken now, because what follows may change the network, such as to its best weights.
     loop.begin_epoch()
     loop.ending = capture(loop, Place(len(loop.history), 0, totals), finished=True)

@@ -32,6 +32,9 @@ class FollowersFolder(RunFolder):
     def save_model(self, model: keras.Model, name: str, thresholds: tuple[float, ...] | None = None) -> None:
         pass
 
+    def note_bad_steps(self, steps: list[tuple[int, list[str]]], why: str) -> None:
+        pass
+
     def write_history(self, rows: list[Row], title: str) -> None:
         pass
 

@@ -181,8 +181,9 @@ def make_loop(
     def tell(step: int) -> None:
         logging.warning(
             "Step %d of epoch %d changed nothing: its loss or gradients are not finite. Its images: %s",
-            step % steps + 1, step // steps + 1, ", ".join(prepared.names_in_step(step)),
+            step % steps + 1, step // steps + 1, prepared.names_text([step]),
         )  # fmt: skip
+        folder.note_bad_steps([(step, prepared.names_in_step(step))], "not finite")
 
     return Loop(
         prepared=prepared,

@@ -58,7 +58,7 @@ class Training(Config):
 
     epochs: int = Field(2, ge=1)
     batch_size: int = Field(32, ge=1)
-    learning_rate: float = Field(1e-4, gt=0)
+    learning_rate: float = Field(1e-4, gt=0, allow_inf_nan=False)
     optimizer: Optimizer | Call | Live = Adam()
     schedule: Schedule = Cosine()
     precision: Precision = "auto"

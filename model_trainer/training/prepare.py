@@ -33,6 +33,8 @@ from model_trainer.training.step import StepParts
 
 __all__ = ["Prepared", "prepare"]
 
+NAMES_SHOWN = 8  # of images, in a message
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -73,6 +75,12 @@ class Prepared:
     def names_in_step(self, step: int) -> list[str]:
         """Which images a step of the run shows, by name."""
         return [self.train.name(int(index)) for index in self.train_pipeline.in_step(step, self.run.training.epochs)]
+
+    def names_text(self, steps: list[int]) -> str:
+        """The images of steps for a message: the first ones, and where all stand."""
+        names = [name for step in steps for name in self.names_in_step(step)]
+        more = f" and {len(names) - NAMES_SHOWN} more, see bad_steps.csv" if len(names) > NAMES_SHOWN else ""
+        return ", ".join(names[:NAMES_SHOWN]) + more
 
     def check_bad_images(self) -> None:
         """Stops the run when too many images could not be read; tells the first process of what the others found.

@@ -17,7 +17,15 @@ from model_trainer.training.checkpoints.store import Checkpoint
 from model_trainer.training.cluster.supervisor import STARTED
 from model_trainer.training.run import Run
 
-__all__ = ["check_changes", "check_data", "find_folder", "for_batch_size", "is_finished", "steps_done"]
+__all__ = [
+    "check_changes",
+    "check_data",
+    "find_folder",
+    "first_difference",
+    "for_batch_size",
+    "is_finished",
+    "steps_done",
+]
 
 # What may change: how long, where to, on what, and how much is borne.
 SAFE = re.compile(
@@ -51,7 +59,7 @@ def find_folder(run: Run, resume_from: str | Path | None = None) -> Path | None:
 def check_changes(run: Run, folder: Path) -> None:
     """Raises ConfigError where `run` differs from the one in `folder` in more than what is safe to change."""
     options = _read_options(folder)
-    before = dict(_flat(options.get("run", {})))
+    before = dict(_flat(options["run"]))
     now = dict(_flat(run.to_dict()))
     for field in sorted(before.keys() | now.keys()):
         old, new = before.get(field), now.get(field)
@@ -64,6 +72,15 @@ def check_changes(run: Run, folder: Path) -> None:
                 field,
             )
         logging.info("%s was %s and is %s from here on.", field, _shown(old), _shown(new))
+
+
+def first_difference(run: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, Any, Any]:
+    """The first field, by name, in which two runs as JSON differ, with both values; an empty name where none does."""
+    ours, theirs = dict(_flat(run)), dict(_flat(other))
+    for field in sorted(ours.keys() | theirs.keys()):
+        if ours.get(field) != theirs.get(field):
+            return field, ours.get(field), theirs.get(field)
+    return "", None, None
 
 
 def check_data(found: Mapping[str, Any], folder: Path) -> None:
@@ -115,10 +132,14 @@ def for_batch_size(checkpoint: Checkpoint, run: Run, num_train_images: int) -> C
 
 
 def _read_options(folder: Path) -> dict[str, Any]:
+    path = folder / "training_options.json"
     try:
-        return dict(json.loads((folder / "training_options.json").read_text(encoding="utf-8")))
+        options = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{folder}/training_options.json cannot be read: {error}.") from error
+        raise DataError(f"{path} cannot be read: {error}. Start anew without --resume.") from error
+    if not isinstance(options, dict) or not isinstance(options.get("run"), dict):
+        raise DataError(f"{path} describes no run. Start anew without --resume.")
+    return options
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -15,8 +15,6 @@ from model_trainer.training.watch import Diverging
 
 __all__ = ["go_back"]
 
-NAMES_SHOWN = 8
-
 
 def go_back(loop: Loop, found: Diverging) -> Place:
     """Puts the loop back to its last good checkpoint, and leaves the steps in `found` out from now on.
@@ -36,6 +34,7 @@ def go_back(loop: Loop, found: Diverging) -> Place:
     if checkpoint is None:
         raise DivergedError(_explained(loop, found))
     rollbacks, rate_cut, skipped = loop.rollbacks + 1, loop.rate_cut * limits.learning_rate_factor, set(loop.skipped)
+    loop.folder.note_bad_steps([(step, loop.prepared.names_in_step(step)) for step in found.steps], "left out")
     place = restore(loop, checkpoint)
     restore_callbacks(loop, checkpoint)
     if not loop.prepared.run.training.schedule.moves:
@@ -46,30 +45,23 @@ def go_back(loop: Loop, found: Diverging) -> Place:
         "%s: training goes back to step %d of epoch %d, rollback %d of %d.%s %s left out from now on: %s",
         _capitalized(found.reason), place.position, place.epoch + 1, rollbacks, limits.rollbacks,
         f" The learning rate is {rate_cut:g} of what was declared." if rate_cut != 1 else "",
-        _steps_text(loop, found) + (" are" if len(found.steps) > 1 else " is"), ", ".join(_names(loop, found)),
+        _steps_text(loop, found) + (" are" if len(found.steps) > 1 else " is"), loop.prepared.names_text(found.steps),
     )  # fmt: skip
     loop.saver.save(partial(capture, loop, place))  # so that a killed run remembers it
     return place
 
 
 def _explained(loop: Loop, found: Diverging) -> str:
-    names = _names(loop, found)
-    more = f" and {len(names) - NAMES_SHOWN} more, which logs/train.log names" if len(names) > NAMES_SHOWN else ""
-    if more:
-        logging.info("%s: %s", _steps_text(loop, found), ", ".join(names))
     went_back = f" after it had gone back {loop.rollbacks} times" if loop.rollbacks else ""
     rate = loop.phase.learning_rate
     return (
         f"Training diverged{went_back}: {found.reason}.\n"
-        f"{_steps_text(loop, found)}: {', '.join(names[:NAMES_SHOWN])}{more}.\n"
-        f"Lower the rate, such as --set training.learning_rate={rate / 10:g}; limit the gradients, such as "
-        "--set training.optimizer.clip_norm=1; or let the rate be lowered where this happens: "
-        "--set training.divergence.learning_rate_factor=0.1"
+        f"{_steps_text(loop, found)}: {loop.prepared.names_text(found.steps)}.\n"
+        "Go on from the last good checkpoint with a rate that is lowered wherever this happens: --resume "
+        "--set training.divergence.learning_rate_factor=0.1\n"
+        f"Or start anew with a lower rate, such as --set training.learning_rate={rate / 10:g}, or limited gradients, "
+        "such as --set training.optimizer.clip_norm=1"
     )
-
-
-def _names(loop: Loop, found: Diverging) -> list[str]:
-    return [name for step in found.steps for name in loop.prepared.names_in_step(step)]
 
 
 def _steps_text(loop: Loop, found: Diverging) -> str:

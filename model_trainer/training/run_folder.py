@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import json
 import platform
 import shutil
@@ -110,6 +112,18 @@ class RunFolder:
         with _told_to_resume():
             write_history(self.path / "history.csv", rows)
             draw_curves(self.path / "curves.png", rows, title)
+
+    def note_bad_steps(self, steps: list[tuple[int, list[str]]], why: str) -> None:
+        """Appends to bad_steps.csv, `step,image,why`: which images steps of the run showed that went wrong."""
+        path = self.path / "bad_steps.csv"
+        rows = io.StringIO()
+        writer = csv.writer(rows, lineterminator="\n")
+        if not path.exists():
+            writer.writerow(["step", "image", "why"])
+        writer.writerows((step, name, why) for step, names in steps for name in names)
+        lines = LineFile(path)
+        lines.write(rows.getvalue())
+        lines.close()
 
     @contextlib.contextmanager
     def logs(self) -> Iterator[Logs]:

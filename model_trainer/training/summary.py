@@ -23,7 +23,8 @@ def print_summary(result: Result, console: Console) -> None:
     if result.bad_images:
         console.print(f"{len(result.bad_images)} images could not be read; bad_images.csv names them.")
     if result.stopped:
-        console.print(f"Stopped early by {result.stopped} after {len(result.history)} whole epochs.")
+        epochs = f"{len(result.history)} whole epoch{'s' * (len(result.history) != 1)}"
+        console.print(f"Stopped early by {result.stopped} after {epochs}; --resume goes on.")
     if result.not_saved:
         console.print(f"{result.not_saved} With --resume training goes on from the checkpoint before.", soft_wrap=True)
     # Neither wrapped nor coloured, so that it can be copied and clicked.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import tensorflow as tf
 from absl import logging
 from rich.console import Console
 
-from model_trainer.errors import DataError, DeviceError, HostError
+from model_trainer.errors import ConfigError, DataError, DeviceError, HostError
 from model_trainer.models.training_copy import copy_weights
+from model_trainer.storage.local import only_process
 from model_trainer.training.checkpoints.saver import Saver
 from model_trainer.training.checkpoints.share import share_checkpoint
 from model_trainer.training.checkpoints.store import Checkpoint, read_newest
@@ -25,13 +27,14 @@ from model_trainer.training.resume import (
     check_changes,
     check_data,
     find_folder,
+    first_difference,
     for_batch_size,
     is_finished,
     steps_done,
 )
 from model_trainer.training.run import Run
 from model_trainer.training.run_folder import RunFolder
-from model_trainer.training.signals import stop_on_signals
+from model_trainer.training.signals import end_on_signals, stop_on_signals
 
 __all__ = ["Result", "train_model"]
 
@@ -72,7 +75,11 @@ def train_model(
         ModelTrainerError: the run, its data or its devices are wrong, or training diverged; says why, and the cure.
     """
     console = Console(stderr=True)
-    with plain_messages(f"[host {hosts.index + 1}] " if hosts is not None else ""), LogFile() as log_file:
+    with (
+        plain_messages(f"[host {hosts.index + 1}] " if hosts is not None else ""),
+        LogFile() as log_file,
+        end_on_signals(),
+    ):
         if hosts is not None:
             return _train_with_others(run, resume, resume_from, hosts, console, log_file)
         begin = _find_beginning(run, resume, resume_from)
@@ -95,6 +102,8 @@ class _Beginning:
 def _find_beginning(run: Run, resume: bool, resume_from: str | Path | None) -> _Beginning:
     path = find_folder(run, resume_from) if resume or resume_from is not None else None
     if path is None:
+        if resume:
+            logging.info("There is no run named %s in %s to go on with; a new one begins.", run.name, run.output_dir)
         return _Beginning()
     check_changes(run, path)
     return _Beginning(path, read_newest(path / "checkpoints"))
@@ -124,8 +133,12 @@ def _train_with_others(
 
 
 def _train(prepared: Prepared, begin: _Beginning, console: Console, log_file: LogFile) -> Result:
+    with contextlib.ExitStack() as held:
+        return _train_in(_open_folder(prepared, begin.path, held), prepared, begin, console, log_file)
+
+
+def _train_in(folder: RunFolder, prepared: Prepared, begin: _Beginning, console: Console, log_file: LogFile) -> Result:
     run, checkpoint, team = prepared.run, begin.checkpoint, prepared.team
-    folder = _open_folder(prepared, begin.path)
     if team.is_first:
         log_file.write_to(folder.path / "logs" / "train.log")
         prepared.bad_images.write_to(folder.path / "bad_images.csv")
@@ -146,18 +159,23 @@ def _train(prepared: Prepared, begin: _Beginning, console: Console, log_file: Lo
             saver.save(lambda: loop.ending)
     _tell_bad_images(prepared)
     stopped = (stop.reason or "a signal to another host") if loop.ending is None else ""
+    if stopped and not team.is_first:
+        logging.info("Stopped early by %s; the first host has saved.", stopped)
     not_saved = str(saver.failed) if saver.failed is not None else ""
     return Result(folder.path, loop.history, prepared.bad_images.reasons, stopped, not_saved)
 
 
-def _open_folder(prepared: Prepared, path: Path | None) -> RunFolder:
-    """A new folder, or the one at `path` again; the first process makes it."""
+def _open_folder(prepared: Prepared, path: Path | None, held: contextlib.ExitStack) -> RunFolder:
+    """A new folder, or the one at `path` again; the first process makes it, and holds it until `held` is closed."""
 
     def open_or_make() -> str:
         if path is None:
-            return str(RunFolder.make(prepared.run, prepared.description).path)
-        check_data(prepared.found, path)
-        return str(RunFolder.reopen(path, prepared.description).path)
+            folder = RunFolder.make(prepared.run, prepared.description)
+        else:
+            check_data(prepared.found, path)
+            folder = RunFolder.reopen(path, prepared.description)
+        held.enter_context(only_process(folder.path / "logs"))
+        return str(folder.path)
 
     kind = RunFolder if prepared.team.is_first else FollowersFolder
     return kind(Path(prepared.team.from_first(open_or_make)), prepared.description)
@@ -165,14 +183,18 @@ def _open_folder(prepared: Prepared, path: Path | None) -> RunFolder:
 
 def _check_same_data(prepared: Prepared) -> None:
     """Raises DataError where another process reads other data."""
-    own = [prepared.found["data_fingerprint"], prepared.run.changed("output_dir", "").to_dict()]
+    run = prepared.run.changed("output_dir", "").to_dict()
+    own = [run, prepared.found["data_fingerprint"], [len(prepared.train), len(prepared.val or ())]]
     for number, other in enumerate(prepared.team.everybody(own)):
-        for what, mine, theirs in zip(("data", "run"), own, other, strict=True):
-            if mine != theirs:
-                raise DataError(
-                    f"Host {prepared.team.index + 1} has another {what} than host {number + 1}. All need the same "
-                    "images under the same paths, and the same options."
-                )
+        here, there = f"Host {prepared.team.index + 1}", f"host {number + 1}"
+        field, mine, theirs = first_difference(run, other[0])
+        if field:
+            raise ConfigError(f"is {mine!r} on {here.lower()} and {theirs!r} on {there}; all need the same.", field)
+        if own[1:] != other[1:]:
+            raise DataError(
+                f"{here} has other images than {there}: {own[2][0]:,} to train and {own[2][1]:,} to validate, there "
+                f"{other[2][0]:,} and {other[2][1]:,}. All need the same, under the same paths."
+            )
 
 
 def _finished(begin: _Beginning) -> Result:

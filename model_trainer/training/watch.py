@@ -16,7 +16,8 @@ from model_trainer.training.options import Divergence
 __all__ = ["Diverging", "Health", "Watch"]
 
 LAG = 4  # steps; each process looks at the same step at the same time, so that all decide alike
-FIRST_STEPS = 10  # their average loss is where training began; they may swing, and none of them is a spike
+FIRST_STEPS = 10  # their average loss is where training began
+FIRST_PATIENCE = 100.0  # they may swing; a spike among them is this many times higher
 MEMORY = 0.9  # what the running average of the loss keeps in each step
 # The cross-entropy of a coin toss. One wrong label among images that are known by heart makes a loss of 0.01 a hundred
 # times as large, and is no reason to go back.
@@ -93,8 +94,10 @@ class Health:
 
     def _is_spike(self, loss: float, limits: Divergence) -> bool:
         usual = max(min(self.recent_loss, self.first_loss), LEAST_USUAL_LOSS)
-        is_late = self.num_good >= FIRST_STEPS
-        return limits.spike_factor is not None and is_late and loss > limits.spike_factor * usual
+        if limits.spike_factor is None or not self.num_good:
+            return False
+        patience = FIRST_PATIENCE if self.num_good < FIRST_STEPS else 1.0
+        return loss > limits.spike_factor * patience * usual
 
     def _diverging(self, reason: str) -> Diverging:
         return Diverging([*([] if self.last_good is None else [self.last_good]), *self.bad_steps], reason)

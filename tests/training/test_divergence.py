@@ -174,6 +174,25 @@ def test_a_run_that_went_back_remembers_it_when_it_is_resumed(make_run: MakeRun,
     assert json.loads(lines[-1])["epoch"] == 2
 
 
+def test_a_run_that_may_not_go_back_any_more_goes_on_with_other_limits(make_run: MakeRun) -> None:
+    run = make_run(training__epochs=6, callbacks=(Absurd(),), training__divergence=Divergence(rollbacks=0))
+    with pytest.raises(DivergedError):
+        train_model(run)
+    patient = run.changed("training.divergence", Divergence(learning_rate_factor=0.5)).changed("callbacks", (Absurd(),))
+    result = train_model(patient, resume=True)
+    assert len(result.history) == 6
+    saved = read_newest(result.path / "checkpoints")
+    assert saved is not None
+    assert (saved.state["rollbacks"], saved.state["rate_cut"]) == (1, 0.5)
+
+
+def test_bad_steps_are_in_a_table(make_run: MakeRun, poisoned: ImageFolder) -> None:
+    result = train_model(make_run(**POISONABLE, train_data=poisoned))
+    rows = (result.path / "bad_steps.csv").read_text().splitlines()
+    assert rows[0] == "step,image,why"
+    assert sum(f"{poisoned.path}/red/0.png,not finite" in row for row in rows) == 1
+
+
 def test_loss_scaling_lowers_itself_and_trains_on(make_run: MakeRun) -> None:
     # A scale of 2 ** 130 is infinite in float32: each step that overflows halves it.
     inner = keras.optimizers.SGD(0.05)
@@ -210,7 +229,8 @@ NAN = math.nan
         ([1.0] * 20 + [10.5, 1.0] * 5, {}, []),
         ([1.0] * 20 + [10.5, NAN, 10.5], {}, [19, 20, 21, 22]),
         ([1.0] * 20 + [9.5] * 3, {}, []),
-        ([1.0] * 9 + [1e9] * 3, {}, []),  # the very first ones may swing
+        ([1.0] * 9 + [900.0] * 3, {}, []),  # the very first ones may swing
+        ([1.0] * 9 + [1e9] * 3, {}, [8, 9, 10, 11]),
         ([1.0] * 20 + [1e9] * 3, {"spike_factor": None}, []),
         ([1.0] * 50 + [0.001] * 100 + [0.5], {}, []),  # one wrong label among what is known by heart
         ([1.0] * 10 + [1.2**power for power in range(60)], {}, True),  # by and by, but far above where it began

@@ -55,6 +55,7 @@ def capture(loop: Loop, place: Place, *, finished: bool = False) -> Checkpoint |
         "skipped": sorted(loop.skipped),
         "rollbacks": loop.rollbacks,
         "rate_cut": loop.rate_cut,
+        "divergence": loop.prepared.run.training.divergence.to_dict(),
         "callbacks": [_callback_state(number, each, arrays) for number, each in enumerate(loop.prepared.callbacks)],
     }
     return Checkpoint(place.epoch, place.position, state, arrays)
@@ -83,6 +84,8 @@ def restore(loop: Loop, checkpoint: Checkpoint) -> Place:
     loop.prepared.bad_images.restore(state["bad_images"])
     loop.watch.restart(Health.restored(state["health"]))
     loop.skipped, loop.rollbacks, loop.rate_cut = set(state["skipped"]), state["rollbacks"], state["rate_cut"]
+    if state["divergence"] != loop.prepared.run.training.divergence.to_dict():
+        loop.rollbacks = 0  # resumed with other limits, which count from here
     totals = Totals(loop.prepared.run.task.counted_metrics)
     prefix = "totals/"
     totals.restore({name.removeprefix(prefix): a for name, a in checkpoint.arrays.items() if name.startswith(prefix)})

@@ -89,7 +89,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
 
 
 def read_newest(folder: Path, at_most: tuple[int, int] | None = None) -> Checkpoint | None:
-    """The newest checkpoint that is whole; a damaged one is named in the log, and the one before is taken.
+    """The newest checkpoint that is whole; a damaged one is named in the log, and the one before is looked at.
 
     None where there is none.
 
@@ -97,13 +97,17 @@ def read_newest(folder: Path, at_most: tuple[int, int] | None = None) -> Checkpo
         at_most: epoch and position; later ones are left alone.
     """
     _put_back(folder)
+    are_damaged = False
     for path in reversed(checkpoints_in(folder)):
         if at_most is not None and _place_of(path) > at_most:
             continue
         try:
             return _read(path)
         except _Damaged as reason:
-            logging.warning("The checkpoint %s is damaged (%s); the one before is taken.", path, reason)
+            logging.warning("The checkpoint %s is damaged (%s).", path, reason)
+            are_damaged = True
+    if are_damaged:
+        logging.warning("None of the checkpoints in %s is whole.", folder)
     return None
 
 

@@ -12,14 +12,15 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 
-__all__ = ["STARTED", "supervise"]
+__all__ = ["LOST", "STARTED", "supervise"]
 
 # Environment variable of the command: when the supervisor started, such as 20261121-120000.
 STARTED = "MODEL_TRAINER_STARTED"
 
 STOPPED_EARLY = 75  # what training ends with when it saved before it was done, or lost a machine
-# Done, wrong input, diverged, Ctrl-C twice: another start would end the same, or is not wanted.
-FINAL = frozenset({0, 2, 3, 130})
+LOST = 76  # what a supervised one ends with when it lost a machine, so that the two can be told apart
+# Done, wrong input, diverged, told to stop here or elsewhere: another start would end the same, or is not wanted.
+FINAL = frozenset({0, 2, 3, STOPPED_EARLY, 130})
 # What asks to stop. The hang-up and Ctrl-\ of a terminal come here too, as the child is no longer in its group.
 PASSED_ON = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP", "SIGQUIT") if hasattr(signal, name)
@@ -42,15 +43,16 @@ def supervise(command: Sequence[str], max_restarts: int, *, pause_seconds: float
         pause_seconds: before the first restart; doubles with each further one, up to 30 s.
 
     Returns:
-        The command's last exit code, 128 + n when signal n killed it; 75 when a signal came between two starts.
+        The command's last exit code, 128 + n when signal n killed it; 75 for `LOST`, and when a signal came between two
+        starts.
     """
     command = list(command)
     with _signals() as arrived:
         restarts = 0
         while True:
             code, told = _run(command, arrived)
-            shown = 128 - code if code < 0 else code
-            if told or shown in FINAL:
+            shown = STOPPED_EARLY if code == LOST else 128 - code if code < 0 else code
+            if told or code in FINAL:
                 return shown
             if restarts == max_restarts:
                 if max_restarts:
@@ -121,7 +123,7 @@ def _signals() -> Iterator[socket.socket]:
 
 
 def _reason(code: int) -> str:
-    if code == STOPPED_EARLY:
+    if code == LOST:
         return "a machine was lost"
     number = -code if code < 0 else code - 128  # a shell says it by 128 + n
     with contextlib.suppress(ValueError):

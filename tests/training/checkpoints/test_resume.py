@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from model_trainer import Run
-from model_trainer.errors import ConfigError, DataError, StorageError
+from model_trainer.errors import ConfigError, DataError, StoppedError, StorageError
+from model_trainer.storage.local import only_process
 from model_trainer.training.checkpoints.store import read_newest
 from model_trainer.training.resume import find_folder
 from model_trainer.training.run_folder import RunFolder
+from model_trainer.training.signals import end_on_signals
 from model_trainer.training.train import Result, train_model
 
 MakeRun = Callable[..., Run]
@@ -119,6 +121,52 @@ def test_without_a_checkpoint_the_folder_begins_at_its_first_step(stopped: tuple
     shutil.rmtree(result.path / "checkpoints")
     resumed = train_model(run, resume=True)
     assert resumed.path == result.path
+
+
+class StopAtEpochEnd(StopAt):
+    """Sends the signal when the figures of an epoch are known already."""
+
+    def on_train_batch_end(self, batch: int, logs: object = None) -> None:
+        pass
+
+    def on_epoch_end(self, epoch: int, logs: object = None) -> None:
+        if epoch == self.step:
+            os.kill(os.getpid(), self.number)
+
+
+def test_a_signal_while_an_epoch_is_being_finished_does_not_count_it_twice(make_run: MakeRun) -> None:
+    run = make_run(training__epochs=2, callbacks=(StopAtEpochEnd(0, signal.SIGTERM),))
+    assert len(train_model(run).history) == 1
+    resumed = train_model(run, resume=True)
+    assert [row["epoch"] for row in resumed.history] == [1, 2]
+    assert "resumed at step 0 of epoch 2" in (resumed.path / "logs" / "train.log").read_text()
+
+
+def test_a_signal_after_the_last_step_finds_a_run_that_is_done(make_run: MakeRun) -> None:
+    run = make_run(callbacks=(StopAtEpochEnd(0, signal.SIGTERM),))
+    assert train_model(run).stopped == ""
+    assert train_model(run, resume=True).was_finished
+
+
+def test_a_folder_in_which_another_process_trains_is_left_alone(stopped: tuple[Run, Result]) -> None:
+    run, result = stopped
+    with only_process(result.path / "logs"), pytest.raises(StorageError, match="Another process is training in"):
+        train_model(run, resume=True)
+    assert len(train_model(run, resume=True).history) == 2
+
+
+def test_a_signal_before_the_first_step_ends_with_75() -> None:
+    with pytest.raises(StoppedError, match="SIGTERM came before the first step"), end_on_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert StoppedError.exit_code == 75
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"run": []}'])
+def test_options_that_describe_no_run_are_named(stopped: tuple[Run, Result], content: str) -> None:
+    run, result = stopped
+    (result.path / "training_options.json").write_text(content)
+    with pytest.raises(DataError, match=r"training_options.json .* Start anew without --resume"):
+        train_model(run, resume=True)
 
 
 def test_a_run_whose_model_could_not_be_written_writes_it_when_resumed(

@@ -42,7 +42,7 @@ def test_a_run_that_ends_well_is_not_restarted(
 @pytest.mark.parametrize(
     ("ending", "said"),
     [
-        ("exit 75", "75 (a machine was lost)"),
+        ("exit 76", "75 (a machine was lost)"),
         ("exit 1", "1 (an error, see above)"),
         ("exit 134", "134 (killed by SIGABRT)"),
         ("kill -SEGV $$", "139 (killed by SIGSEGV)"),
@@ -70,10 +70,17 @@ def test_an_ending_that_would_come_again_is_final(
     assert len(starts()) == 1
 
 
+def test_a_run_that_was_stopped_with_the_others_is_not_restarted(
+    command: Callable[..., list[str]], starts: Callable[[], list[str]]
+) -> None:
+    assert supervise(command("exit 75"), 3, pause_seconds=0) == 75
+    assert starts() == ["run.py"]
+
+
 def test_restarts_are_counted(
     command: Callable[..., list[str]], starts: Callable[[], list[str]], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert supervise(command("exit 75", "exit 1", "kill -KILL $$"), 2, pause_seconds=0) == 137
+    assert supervise(command("exit 76", "exit 1", "kill -KILL $$"), 2, pause_seconds=0) == 137
     assert starts() == ["run.py", "run.py --resume", "run.py --resume"]
     assert capfd.readouterr().err.splitlines()[-1].endswith("; none of 2 restarts is left.")
 
@@ -86,7 +93,7 @@ def test_without_restarts_the_code_is_handed_on(command: Callable[..., list[str]
 def test_a_command_that_resumes_already_stays_as_it_is(
     command: Callable[..., list[str]], starts: Callable[[], list[str]], given: str
 ) -> None:
-    supervise([*command("exit 75", "exit 0"), given], 1, pause_seconds=0)
+    supervise([*command("exit 76", "exit 0"), given], 1, pause_seconds=0)
     assert starts() == [f"run.py {given}"] * 2
 
 
