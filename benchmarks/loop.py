@@ -70,19 +70,20 @@ def main() -> None:
             loop = make_loop(prepared, run_folder, logs, Console(file=nowhere), StopRequest(), FollowersSaver())
             batches = iter(prepared.train_pipeline.training(epochs=100))
             batch = next(batches)
-            arguments = (batch, tf.constant(0, tf.int64), len(batch[2]), tf.constant(False))
-            loop.phase.step(*arguments)  # builds the graph
+            inputs = (batch, tf.constant(0, tf.int64), len(batch[2]), tf.constant(False))
+            loop.phase.step(*inputs)  # builds the graph
 
             def bare() -> float:
                 started = time.perf_counter()
                 for _ in range(steps):
-                    taken = loop.phase.step(*arguments)
+                    taken = loop.phase.step(*inputs)
                 taken.signs.numpy()
                 return time.perf_counter() - started
 
             def looped() -> float:
                 started = time.perf_counter()
-                train_steps(loop, 0, batches, range(steps), Totals(run.task.counted_metrics))
+                for _ in range(steps // STEPS):
+                    train_steps(loop, 0, batches, range(STEPS), Totals(run.task.counted_metrics))
                 return time.perf_counter() - started
 
             bare(), looped()
