@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING
 import typer
 
 from model_trainer.cli.errors import STOPPED_EARLY, exit_code_of
-from model_trainer.cli.machines import HostIndex, HostList, Restarts, supervised
 from model_trainer.cli.overrides import with_overrides
+from model_trainer.cli.train_options import (
+    HostIndex,
+    HostList,
+    Overrides,
+    Restarts,
+    Resume,
+    ResumeFrom,
+    supervised,
+)
 from model_trainer.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -26,13 +34,9 @@ def main(run: Run, sample: Run | None = None) -> None:
         use_sample: bool = typer.Option(
             False, "--sample", help="Unpack the built-in photos of clothes and train on them."
         ),
-        overrides: list[str] = typer.Option(
-            [], "--set", metavar="NAME=VALUE", help="Such as training.epochs=5; repeatable."
-        ),
-        resume: bool = typer.Option(False, "--resume", help="Go on where the newest run of this name stopped."),
-        resume_from: str | None = typer.Option(
-            None, "--resume-from", metavar="DIR", help="Go on where the run in this output folder stopped."
-        ),
+        overrides: Overrides = None,
+        resume: Resume = False,
+        resume_from: ResumeFrom = None,
         hosts: HostList = None,
         host_index: HostIndex = None,
         restarts: Restarts = 0,
@@ -51,7 +55,9 @@ def main(run: Run, sample: Run | None = None) -> None:
         from model_trainer.api import train
 
         try:
-            result = train(with_overrides(chosen, overrides), resume, resume_from, hosts=hosts, host_index=host_index)
+            result = train(
+                with_overrides(chosen, overrides or []), resume, resume_from, hosts=hosts, host_index=host_index
+            )
         except DataError as error:
             if use_sample or sample is None or _has_folders(chosen.train_data):
                 raise

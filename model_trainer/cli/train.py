@@ -5,21 +5,25 @@ from __future__ import annotations
 import typer
 
 from model_trainer.cli.errors import STOPPED_EARLY
-from model_trainer.cli.machines import HostIndex, HostList, Restarts, supervised
 from model_trainer.cli.overrides import load_run, with_overrides
+from model_trainer.cli.train_options import (
+    HostIndex,
+    HostList,
+    Overrides,
+    Restarts,
+    Resume,
+    ResumeFrom,
+    supervised,
+)
 
 __all__ = ["train"]
 
 
 def train(
     run: str = typer.Argument(help="A .py file that defines `run`, or a training_options.json."),
-    overrides: list[str] = typer.Option(
-        [], "--set", metavar="NAME=VALUE", help="Such as training.epochs=5; repeatable."
-    ),
-    resume: bool = typer.Option(False, "--resume", help="Go on where the newest run of this name stopped."),
-    resume_from: str | None = typer.Option(
-        None, "--resume-from", metavar="DIR", help="Go on where the run in this output folder stopped."
-    ),
+    overrides: Overrides = None,
+    resume: Resume = False,
+    resume_from: ResumeFrom = None,
     hosts: HostList = None,
     host_index: HostIndex = None,
     restarts: Restarts = 0,
@@ -27,7 +31,7 @@ def train(
 ) -> None:
     """Train a run; leaves models, logs and figures in output/."""
     supervised(restarts)
-    declared = with_overrides(load_run(run, trust), overrides)
+    declared = with_overrides(load_run(run, trust), overrides or [])
 
     from model_trainer.api import train as train_run
 

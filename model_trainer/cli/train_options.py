@@ -1,4 +1,4 @@
-"""`--hosts`, `--host-index` and `--restarts`: what `train` and `script/TrainModel.py` have in common."""
+"""The options that `train` and `script/TrainModel.py` have in common."""
 
 from __future__ import annotations
 
@@ -11,8 +11,16 @@ import typer
 
 from model_trainer.training.cluster.supervisor import STARTED, supervise
 
-__all__ = ["HostIndex", "HostList", "Restarts", "supervised"]
+__all__ = ["HostIndex", "HostList", "Overrides", "Restarts", "Resume", "ResumeFrom", "supervised"]
 
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Such as training.epochs=5; repeatable.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where the newest run of this name stopped.")]
+ResumeFrom = Annotated[
+    str | None,
+    typer.Option("--resume-from", metavar="DIR", help="Go on where the run in this output folder stopped."),
+]
 HostList = Annotated[
     str | None,
     typer.Option("--hosts", metavar="A:PORT,B:PORT", help="Train on several machines: the same list on each."),
