@@ -11,7 +11,7 @@ from model_trainer.errors import ConfigError
 from model_trainer.messages import nearest
 from model_trainer.models.network import L1, AnyNetwork, LayerNames
 
-__all__ = ["add_regularizers", "find_layers", "freeze", "unfreeze"]
+__all__ = ["add_regularizers", "find_layers", "freeze", "set_trainable"]
 
 
 def find_layers(model: keras.Model, names: LayerNames, field: str) -> list[keras.Layer]:
@@ -56,10 +56,10 @@ def freeze(model: keras.Model, head: Iterable[str], network: AnyNetwork) -> list
     return [layer.name for layer in frozen]
 
 
-def unfreeze(model: keras.Model, frozen: Iterable[str]) -> None:
-    """Makes the layers named in `frozen` trainable again."""
-    for name in frozen:
-        model.get_layer(name).trainable = True
+def set_trainable(model: keras.Model, names: Iterable[str], trainable: bool) -> None:
+    """Lets the layers of these names train from now on, or no longer."""
+    for name in names:
+        model.get_layer(name).trainable = trainable
 
 
 def add_regularizers(model: keras.Model, network: AnyNetwork) -> None:

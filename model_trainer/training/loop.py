@@ -13,7 +13,7 @@ import numpy as np
 from absl import logging
 from rich.console import Console
 
-from model_trainer.models.layers import unfreeze
+from model_trainer.models.layers import set_trainable
 from model_trainer.pipeline.dataset import num_steps
 from model_trainer.training.average import WeightAverage
 from model_trainer.training.best_models import BestModels
@@ -144,12 +144,21 @@ class Loop:
         """Lets the frozen layers train, with an optimizer that begins anew."""
         declared = self.prepared.run.network.unfreeze
         assert declared is not None
-        unfreeze(self.model, self.prepared.frozen)
-        with self.prepared.parts.strategy.scope():
-            optimizer = make_optimizer(self.prepared.run.training.optimizer, declared.learning_rate)
-        self.phase = _make_phase(self.prepared, optimizer, declared.learning_rate, self.average)
-        self.model.optimizer = self.phase.optimizer
+        set_trainable(self.model, self.prepared.frozen, True)
+        self._begin_phase(declared.learning_rate)
         self.unfrozen = True
+
+    def freeze_again(self) -> None:
+        """Takes `unfreeze` back, for a checkpoint from before it."""
+        set_trainable(self.model, self.prepared.frozen, False)
+        self._begin_phase(self.prepared.run.training.learning_rate)
+        self.unfrozen = False
+
+    def _begin_phase(self, learning_rate: float) -> None:
+        with self.prepared.parts.strategy.scope():
+            optimizer = make_optimizer(self.prepared.run.training.optimizer, learning_rate * self.rate_cut)
+        self.phase = _make_phase(self.prepared, optimizer, learning_rate, self.average)
+        self.model.optimizer = self.phase.optimizer
 
     def set_learning_rate(self, step: int) -> None:
         """Sets the rate that the schedule says for `step` of the run."""

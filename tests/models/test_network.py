@@ -9,7 +9,7 @@ import pytest
 from model_trainer import L1, L2, Call, Classification, ModelSpec, Network, Output, OwnModel
 from model_trainer.errors import ConfigError
 from model_trainer.models.build import Built, build_network
-from model_trainer.models.layers import add_regularizers, freeze, unfreeze
+from model_trainer.models.layers import add_regularizers, freeze, set_trainable
 from model_trainer.models.network import AnyNetwork
 from model_trainer.specs import minimum_size
 
@@ -82,7 +82,7 @@ def test_layers_freeze_by_position_name_or_pattern(names: tuple[int | str, ...])
     freeze(built.model, built.head, Network(freeze=names))
     assert not built.model.get_layer("conv1").trainable
     assert built.model.get_layer("conv2").trainable
-    unfreeze(built.model, ["conv1"])
+    set_trainable(built.model, ["conv1"], True)
     assert built.model.get_layer("conv1").trainable
 
 

@@ -174,6 +174,19 @@ def test_a_run_that_went_back_remembers_it_when_it_is_resumed(make_run: MakeRun,
     assert json.loads(lines[-1])["epoch"] == 2
 
 
+def test_training_goes_back_to_where_layers_were_frozen_still(make_run: MakeRun) -> None:
+    run = make_run(
+        network__freeze=("conv1",),
+        network__unfreeze={"after_epochs": 1, "learning_rate": 1e30},
+        training__epochs=4,
+        training__divergence=Divergence(learning_rate_factor=1e-32, rollbacks=1),
+    )
+    result = train_model(run)
+    assert len(result.history) == 4
+    assert math.isfinite(result.history[-1]["loss"])
+    assert result.history[-1]["learning_rate"] == pytest.approx(0.01)
+
+
 def test_a_run_that_may_not_go_back_any_more_goes_on_with_other_limits(make_run: MakeRun) -> None:
     run = make_run(training__epochs=6, callbacks=(Absurd(),), training__divergence=Divergence(rollbacks=0))
     with pytest.raises(DivergedError):

@@ -70,6 +70,8 @@ def restore(loop: Loop, checkpoint: Checkpoint) -> Place:
     state = checkpoint.state
     if state["unfrozen"] and not loop.unfrozen:
         loop.unfreeze()
+    elif loop.unfrozen and not state["unfrozen"]:
+        loop.freeze_again()
     for name, variable in _variables(loop):
         array = checkpoint.arrays.get(name)
         if array is None or tuple(array.shape) != tuple(variable.shape):
