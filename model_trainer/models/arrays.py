@@ -5,30 +5,49 @@ Formats: `.h5`/`.hdf5` of any Keras (a whole model or weights only), `.weights.h
 
 from __future__ import annotations
 
-import itertools
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import keras
+import numpy as np
 
 from model_trainer.errors import ModelFileError
 from model_trainer.models.container import ModelFile, reading
+from model_trainer.models.portable import is_channel_scale
 from model_trainer.models.scan import StoredArray
-from model_trainer.models.structure import LONGEST_NAME
+from model_trainer.models.stored_layers import StoredLayers, by_class, by_count, by_order, read_stored_layers
 
 __all__ = ["Fit", "assign_arrays", "find_arrays"]
 
-Layers = Mapping[str, Sequence[StoredArray]]
-Fit = list[tuple[keras.Layer, list[tuple[keras.Variable, StoredArray]]]]
+
+@dataclass(frozen=True)
+class Fit:
+    """Which arrays of a file belong to which variables.
+
+    Attributes:
+        pairs: for each layer its variables with their arrays.
+        container: the model inside the file's that they come from, such as a backbone that is nested in it; empty for
+            the whole file.
+        left_over: layers of the file that none of them belongs to.
+    """
+
+    pairs: list[tuple[keras.Layer, list[tuple[keras.Variable, StoredArray]]]]
+    container: str
+    left_over: list[str]
+
+    @property
+    def layers(self) -> list[str]:
+        return [layer.name for layer, _ in self.pairs]
 
 
 def find_arrays(file: ModelFile, model: keras.Model, new: Sequence[str] = (), exact: bool = False) -> Fit:
     """Which array of the file belongs to which variable of `model`; only names and shapes are looked at.
 
     By the names of the layers; where those do not fit, by their order, as the names that Keras counts ("conv2d_7")
-    depend on what was built before.
+    depend on what was built before. A model that is nested in the file's is tried by itself, the largest first.
 
     Args:
+        model: flat.
         new: layers that may do without, such as a head for other classes.
         exact: whether every array of the file must belong to `model`.
 
@@ -36,26 +55,25 @@ def find_arrays(file: ModelFile, model: keras.Model, new: Sequence[str] = (), ex
         ModelFileError: the file holds no Keras weights, arrays of no layer, or those of another network; names the
             first layer that does not fit.
     """
-    root = file.scanned.groups[""]
-    if "model_weights" in file.scanned.groups:
-        _refuse_others(file, {"model_weights", "optimizer_weights"}, root)
-        is_legacy, stored = True, _legacy(file, "model_weights")
-    elif {"layer_names", "layer_names0"} & file.scanned.attributes[""].keys():
-        is_legacy, stored = True, _legacy(file, "")
-    elif "layers" in file.scanned.groups:
-        _refuse_others(file, {"layers", "optimizer", "vars"}, root)
-        is_legacy, stored = False, _keras_3(file)
-    else:
-        raise ModelFileError(f"{file.path} holds no Keras weights.")
+    stored = read_stored_layers(file)
     layers = [layer for layer in model.layers if layer.weights]
-    by_name = stored if is_legacy else _by_own_names(file, stored)
-    by_place = _by_order(stored, layers, new) if is_legacy else _by_class(stored, model)
     problem = ""
-    for candidate in (by_name, by_place):
-        fit, misfit = _fit(layers, candidate, new, exact, is_legacy)
+    # First with the head, which may be meant by its place too; then without.
+    tries = [
+        (may_miss, *found)
+        for may_miss in dict.fromkeys(((), tuple(new)))
+        for found in _candidates(stored, layers, may_miss)
+    ]
+    for may_miss, container, candidate in tries:
+        pairs, misfit = _pair(layers, candidate, may_miss, stored.is_legacy)
+        used = {id(array) for _, of in pairs for _, array in of}
+        left_over = [name for name, arrays in stored.leaves.items() if not all(id(array) in used for array in arrays)]
+        if not misfit and exact and left_over:
+            misfit = f"it has no layer {min(left_over)!r}, which the file has"
         if not misfit:
-            return fit
-        problem = problem or misfit
+            return Fit(pairs, container, left_over)
+        if may_miss == tuple(new):
+            problem = problem or misfit
     raise ModelFileError(f"{file.path} does not fit {model.name}: {problem}. Is it a file of the same class?")
 
 
@@ -65,119 +83,54 @@ def assign_arrays(file: ModelFile, fit: Fit) -> list[str]:
     Raises:
         ModelFileError: one of them is damaged.
     """
-    for layer, pairs in fit:
+    for layer, pairs in fit.pairs:
         for variable, stored in pairs:
             with reading(file.path):
                 values = stored.read()
-            variable.assign(values)
-        if hasattr(layer, "finalize_state"):  # Normalization computes with copies of its variables
+            variable.assign(np.reshape(values, variable.shape))
+        if hasattr(layer, "finalize_state"):  # Normalization computes with constants made of its variables
             layer.finalize_state()
-    return [layer.name for layer, _ in fit]
+    return fit.layers
 
 
-def _fit(
-    layers: list[keras.Layer], candidate: Layers, new: Sequence[str], exact: bool, is_legacy: bool
-) -> tuple[Fit, str]:
+Candidate = Mapping[str, Sequence[StoredArray]]
+
+
+def _candidates(stored: StoredLayers, layers: list[keras.Layer], new: Sequence[str]) -> Iterator[tuple[str, Candidate]]:
+    """Ways to read the file: the model inside it that is meant, and arrays by the names of our layers."""
+    place = by_order if stored.is_legacy else by_class
+    yield "", stored.top
+    yield "", place(stored.top_by_place, layers, new)
+    if not stored.is_nested:
+        return
+    outer = {name: arrays for name, arrays in stored.leaves.items() if "/" not in name}
+    for container, leaves in stored.containers():
+        named = {name.rpartition("/")[2]: arrays for name, arrays in leaves.items()}
+        for inner in (named, place(leaves, layers, new), by_count(named, layers, new)):
+            yield container, {**outer, **inner}
+    yield "", {name.rpartition("/")[2]: arrays for name, arrays in stored.leaves.items()}
+    yield "", by_order(stored.leaves, layers, new)
+
+
+def _pair(
+    layers: list[keras.Layer], candidate: Candidate, new: Sequence[str], is_legacy: bool
+) -> tuple[list[tuple[keras.Layer, list[tuple[keras.Variable, StoredArray]]]], str]:
     """The pairs, and what does not fit."""
-    found: Fit = []
+    pairs = []
     for layer in layers:
         # Keras 2 and its format put the trainable weights first, whatever the order in which they were made.
         variables = sorted(layer.weights, key=lambda v: not v.trainable) if is_legacy else list(layer.weights)
         given = candidate.get(layer.name)
-        wanted = [tuple(variable.shape) for variable in variables]
-        if given is not None and [stored.shape for stored in given] == wanted:
-            found.append((layer, list(zip(variables, given, strict=True))))
+        if given is not None and _fits(layer, variables, given):
+            pairs.append((layer, list(zip(variables, given, strict=True))))
         elif layer.name not in new:
+            wanted = [tuple(variable.shape) for variable in variables]
             came = "no such layer" if given is None else f"{[stored.shape for stored in given]}"
-            return found, f"layer {layer.name!r} needs {wanted}, the file has {came}"
-    over = candidate.keys() - {layer.name for layer, _ in found} if exact else ()
-    return found, f"it has no layer {min(over)!r}, which the file has" if over else ""
+            return pairs, f"layer {layer.name!r} needs {wanted}, the file has {came}"
+    return pairs, ""
 
 
-def _by_order(stored: Layers, layers: list[keras.Layer], new: Sequence[str]) -> Layers:
-    """The file's layers one after the other for those of the backbone; a head is told by its names."""
-    backbone = [layer.name for layer in layers if layer.name not in new]
-    rest = [name for name in stored if name not in new]
-    given = {ours: stored[theirs] for ours, theirs in zip(backbone, rest, strict=False)}
-    # What is over goes under a name of no layer, so that it is noticed where all must fit.
-    over = {f"{name} (left over)": stored[name] for name in rest[len(backbone) :]}
-    return over | given | {name: stored[name] for name in new if name in stored}
-
-
-def _legacy(file: ModelFile, group: str) -> dict[str, list[StoredArray]]:
-    prefix = f"{group}/".lstrip("/")
-    names = _names(file, group, "layer_names")
-    _refuse_others(file, {*names, "top_level_model_weights"}, file.scanned.groups[group])
-    layers: dict[str, list[StoredArray]] = {}
-    known: set[str] = set()
-    for name in names:
-        if prefix + name not in file.scanned.groups:
-            raise ModelFileError(f"{file.path} is damaged: it names the layer {name!r}, but holds none of that name.")
-        paths = [f"{prefix}{name}/{weight}" for weight in _names(file, prefix + name, "weight_names")]
-        missing = next((path for path in paths if path not in file.scanned.arrays), None)
-        if missing is not None:
-            raise ModelFileError(f"{file.path} is damaged: it names the array {missing!r}, but holds none there.")
-        if paths:
-            layers[name] = [file.scanned.arrays[path] for path in paths]
-        known.update(paths)
-    within = (path for path in file.scanned.arrays if path.startswith(prefix))
-    _refuse_others(file, known, (path for path in within if not path.startswith(f"{prefix}top_level_model_weights/")))
-    return layers
-
-
-def _names(file: ModelFile, group: str, attribute: str) -> list[str]:
-    attributes = file.scanned.attributes[group]
-    # An attribute over 64 KiB is stored in numbered parts.
-    numbered = (f"{attribute}{number}" for number in itertools.count())
-    parts = [attribute] if attribute in attributes else itertools.takewhile(attributes.__contains__, numbered)
-    names: dict[str, None] = {}
-    for name in (name for part in parts for name in file.texts(group, part, LONGEST_NAME) or ()):
-        pieces = name.split("/")
-        if not name.isprintable() or any(piece in ("", ".", "..") for piece in pieces):
-            raise ModelFileError(f"{file.path} is refused: {name[:40]!r} in {attribute!r} is no name of a layer's.")
-        if name in names:
-            raise ModelFileError(f"{file.path} is refused: {attribute!r} of {group or '/'!r} says a name twice.")
-        names[name] = None
-    return list(names)
-
-
-def _keras_3(file: ModelFile) -> dict[str, list[StoredArray]]:
-    """Keras 3's own key for each layer, such as "conv2d_1", to its arrays."""
-    layers: dict[str, list[StoredArray]] = {}
-    for key in file.scanned.groups["layers"]:
-        place = f"layers/{key}/vars"
-        members = file.scanned.groups.get(place, [])
-        paths = [f"{place}/{number}" for number in range(len(members))]
-        if any(path not in file.scanned.arrays for path in paths):
-            raise ModelFileError(f"{file.path} is damaged: the arrays of {key!r} are not numbered from 0.")
-        if paths:
-            layers[key] = [file.scanned.arrays[path] for path in paths]
-    return layers
-
-
-def _by_own_names(file: ModelFile, stored: Layers) -> Layers:
-    """By the layers' own names, which newer files of Keras 3 carry; otherwise by the keys."""
-    own = {key: file.texts(f"layers/{key}/vars", "name", LONGEST_NAME) or [key] for key in stored}
-    return {own[key][0]: arrays for key, arrays in stored.items()}
-
-
-def _by_class(stored: Layers, model: keras.Model) -> Layers:
-    """By class and count: Keras 3 calls the second Conv2D of a network "conv2d_1", whatever its name is."""
-    counts: dict[str, int] = {}
-    left = dict(stored)
-    named: dict[str, Sequence[StoredArray]] = {}
-    for layer in model.layers:
-        words = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", type(layer).__name__)
-        base = re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()
-        number = counts.get(base, 0)
-        counts[base] = number + 1
-        key = base if number == 0 else f"{base}_{number}"
-        if key in left:
-            named[layer.name] = left.pop(key)
-    return {f"{key} (left over)": arrays for key, arrays in left.items()} | named
-
-
-def _refuse_others(file: ModelFile, known: set[str], found: Iterable[str]) -> None:
-    for name in found:
-        if name not in known:
-            raise ModelFileError(f"{file.path} is refused: it holds {name!r}, which belongs to none of its layers.")
+def _fits(layer: keras.Layer, variables: list[keras.Variable], arrays: Sequence[StoredArray]) -> bool:
+    ours, theirs = [tuple(variable.shape) for variable in variables], [array.shape for array in arrays]
+    # ConvNeXt's own layer for this holds a row `(channels,)`.
+    return ours == theirs or (is_channel_scale(layer) and len(theirs) == 1 and theirs[0] == (ours[0][2],))

@@ -1,66 +1,115 @@
-"""Spec and head to a plain functional float32 `keras.Model`: the one that is saved."""
+"""Spec and head to a network of two stages, float32 and of built-in layers: the one that is saved."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 
-from model_trainer.config import Call
 from model_trainer.dotted import import_dotted
 from model_trainer.errors import ConfigError
+from model_trainer.models.graph import assign_weights, rebuild_graph
 from model_trainer.models.network import AnyNetwork, Network, OwnModel
+from model_trainer.models.own_model import build_own_network
+from model_trainer.models.portable import needs_rebuilding, portable
+from model_trainer.models.stages import TwoStageNetwork, join_stages
+from model_trainer.models.variants import IMAGENET, add_rescaling, has_variants, variant_of_model
 from model_trainer.specs import ModelSpec, minimum_size
 from model_trainer.tasks.task import Task
 
-__all__ = ["Built", "build_backbone", "build_network"]
-
-
-@dataclass(frozen=True)
-class Built:
-    """A network and where its head begins.
-
-    Attributes:
-        model: float32 `(batch, height, width, channels)` to one array `(batch, num_classes)` for each output.
-        head: names of the layers that do not belong to the backbone.
-    """
-
-    model: keras.Model
-    head: tuple[str, ...]
+__all__ = ["FlatBackbone", "build_backbone", "build_network", "flat_backbone"]
 
 
 def build_network(
-    spec: ModelSpec, network: AnyNetwork, task: Task, num_classes: int, weights: str | None = None
-) -> Built:
+    spec: ModelSpec,
+    network: AnyNetwork,
+    task: Task,
+    num_classes: int,
+    weights: str | None = None,
+    *,
+    variant: str | None = None,
+    shapes_only: bool = False,
+) -> TwoStageNetwork:
     """Builds the network with random weights, or its backbone with `weights="imagenet"`.
+
+    Args:
+        variant: "imagenet" for the graph that Keras builds for ImageNet's weights, whatever `weights` are; see
+            `variants.py`.
+        shapes_only: whether variables have no values, in a `keras.StatelessScope`, so that none are copied.
 
     Raises:
         ConfigError: the class cannot be imported or builds no Keras model, the size is too small for it, or the
             user's own model does not fit the spec or the classes.
     """
     if isinstance(network, OwnModel):
-        return _own_model(network, spec, task, num_classes)
+        return build_own_network(network, spec, task, num_classes)
     if not isinstance(network, Network):
         raise ConfigError(f"should be a Network or OwnModel, got {network!r}.", "network")
-    backbone = build_backbone(spec, weights)
-    names = [output.name for output in task.outputs] or [""]
-    features = _pooled(backbone.output, network.pooling)
+    backbone = flat_backbone(spec, weights, variant, shapes_only)
+    images, features = backbone.images, backbone.features
+    output_names = tuple(output.name for output in task.outputs)
+    head = _head(features, network, output_names, num_classes)
+    below = set(keras.Model(images, features).layers)
+    new = [layer.name for layer in keras.Model(images, head).layers if layer not in below]
+    return join_stages(
+        images,
+        features,
+        head,
+        activation=task.head_activation,
+        output_names=output_names,
+        name=backbone.name,
+        members={**backbone.members, **{name: (name,) for name in new}},
+        positions=[*backbone.positions, *new],
+        variant=backbone.variant,
+    )
+
+
+@dataclass(frozen=True)
+class FlatBackbone:
+    """A backbone in built-in layers; members, positions and variant as in `TwoStageNetwork`."""
+
+    name: str
+    images: keras.KerasTensor
+    features: keras.KerasTensor
+    members: Mapping[str, tuple[str, ...]]
+    positions: tuple[str, ...]
+    variant: str | None
+
+
+def flat_backbone(
+    spec: ModelSpec, weights: str | None, variant: str | None = None, shapes_only: bool = False
+) -> FlatBackbone:
+    """The spec's class without its top. Arguments and errors as in `build_network`."""
+    model = build_backbone(spec, weights)
+    positions = tuple(layer.name for layer in model.layers)
+    built = variant_of_model(spec, model)
+    lacks_rescaling = variant == IMAGENET and has_variants(spec) and built is None
+    if not lacks_rescaling and not needs_rebuilding(model):
+        members: dict[str, tuple[str, ...]] = {name: (name,) for name in positions}
+        return FlatBackbone(model.name, model.inputs[0], model.outputs[0], members, positions, built)
+    graph = rebuild_graph(model, add_rescaling(portable) if lacks_rescaling else portable)
+    if not shapes_only:
+        assign_weights((old, substitute.layers) for old, substitute in graph.substitutes)
+    built = IMAGENET if lacks_rescaling else built
+    return FlatBackbone(model.name, graph.images, graph.outputs[0], graph.members, positions, built)
+
+
+def _head(
+    features: keras.KerasTensor, network: Network, output_names: tuple[str, ...], num_classes: int
+) -> list[keras.KerasTensor]:
+    """The logits of each output, computed from the features."""
+    features = _pooled(features, network.pooling)
     for number, units in enumerate(network.dense, start=1):
         features = keras.layers.Dense(units, activation="relu", name=f"head_dense_{number}")(features)
         if network.dropout_rate:
             features = keras.layers.Dropout(network.dropout_rate, name=f"head_dropout_{number}")(features)
     if network.dropout_rate and not network.dense:
         features = keras.layers.Dropout(network.dropout_rate, name="head_dropout")(features)
-    activation = "linear" if task.head_activation == "none" else task.head_activation
-    outputs = []
-    for name in names:
-        logits = keras.layers.Dense(num_classes, name=f"logits_{name}".rstrip("_"))(features)
-        outputs.append(keras.layers.Activation(activation, name=name or "probabilities")(logits))
-    model = keras.Model(backbone.input, outputs if task.outputs else outputs[0], name=backbone.name)
-    below = {layer.name for layer in backbone.layers}
-    return Built(model, tuple(layer.name for layer in model.layers if layer.name not in below))
+    names = [f"logits_{name}" for name in output_names] or ["logits"]
+    return [keras.layers.Dense(num_classes, name=name)(features) for name in names]
 
 
 def build_backbone(spec: ModelSpec, weights: str | None) -> keras.Model:
@@ -101,40 +150,6 @@ def _pooled(features: Any, pooling: str) -> Any:
         return keras.layers.Flatten(name="head_flatten")(features)
     layer = keras.layers.GlobalAveragePooling2D if pooling == "avg" else keras.layers.GlobalMaxPooling2D
     return layer(name="head_pooling")(features)
-
-
-def _own_model(network: OwnModel, spec: ModelSpec, task: Task, num_classes: int) -> Built:
-    model = network.model.make() if isinstance(network.model, Call) else network.model.value
-    if isinstance(model, keras.Sequential):
-        if not model.built:
-            model.build((None, *spec.target_size))
-        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-    if not isinstance(model, keras.Model):
-        raise ConfigError(f"should be a Keras model, got {type(model).__name__}.", "network.model")
-    if not hasattr(model, "inputs") or not hasattr(model, "operations"):
-        raise ConfigError(
-            "should be a functional or Sequential model; a subclassed one cannot be saved so that plain Keras loads "
-            "it. Wrap its layers: keras.Model(inputs, outputs).",
-            "network.model",
-        )
-    wanted = tuple(model.inputs[0].shape[1:])
-    if len(model.inputs) != 1 or any(w not in (None, got) for w, got in zip(wanted, spec.target_size, strict=False)):
-        raise ConfigError(f"takes images of {wanted}, but `spec.target_size` is {spec.target_size}.", "network.model")
-    names = tuple(output.name for output in task.outputs)
-    if len(model.outputs) != max(1, len(names)) or (names and set(names) != set(model.output_names)):
-        raise ConfigError(
-            f"has the outputs {list(model.output_names)}, but `task.outputs` names {list(names)}.", "network.model"
-        )
-    if names and names != tuple(model.output_names):
-        by_name = dict(zip(model.output_names, model.outputs, strict=True))
-        model = keras.Model(model.inputs[0], [by_name[name] for name in names], name=model.name)
-    for output in model.outputs:
-        if output.shape[-1] != num_classes:
-            raise ConfigError(
-                f"gives {output.shape[-1]} values for each image, but the data has {num_classes} classes.",
-                "network.model",
-            )
-    return Built(model, ())
 
 
 def _parameters(make: Any) -> set[str]:

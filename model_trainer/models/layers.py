@@ -10,50 +10,61 @@ import keras
 from model_trainer.errors import ConfigError
 from model_trainer.messages import nearest
 from model_trainer.models.network import L1, AnyNetwork, LayerNames
+from model_trainer.models.portable import is_channel_scale
+from model_trainer.models.stages import TwoStageNetwork
 
 __all__ = ["add_regularizers", "find_layers", "freeze", "set_trainable"]
 
 
-def find_layers(model: keras.Model, names: LayerNames, field: str) -> list[keras.Layer]:
-    """The layers that `names` mean: positions in `model.layers`, names, or patterns such as "block1_*".
+def find_layers(network: TwoStageNetwork, names: LayerNames, field: str) -> list[str]:
+    """The names of the layers of `network.model` that `names` mean.
+
+    Args:
+        names: positions in the `layers` of the model as its author built it, names, or patterns such as "block1_*". The
+            name of a nested model means all of its layers, which have their own names too.
 
     Raises:
         ConfigError: one of them means no layer; `field` says where it was written.
     """
-    found: dict[str, keras.Layer] = {}
+    title = network.model.name
+    members = {**{layer.name: (layer.name,) for layer in network.model.layers}, **network.members}
+    found: dict[str, None] = {}
     for name in names:
         if isinstance(name, int):
-            if not -len(model.layers) <= name < len(model.layers):
-                raise ConfigError(f"asks for layer {name}, but {model.name} has {len(model.layers)} layers.", field)
-            matches = [model.layers[name]]
+            count = len(network.positions)
+            if not -count <= name < count:
+                raise ConfigError(f"asks for layer {name}, but {title} has {count} layers.", field)
+            matches = [network.positions[name]]
         else:
-            matches = [layer for layer in model.layers if fnmatchcase(layer.name, name)]
+            matches = [known for known in members if fnmatchcase(known, name)]
         if not matches:
-            known = [layer.name for layer in model.layers]
-            raise ConfigError(f"names {name!r}, but {model.name} has no such layer.{nearest(str(name), known)}", field)
-        found.update({layer.name: layer for layer in matches})
-    return list(found.values())
+            raise ConfigError(f"names {name!r}, but {title} has no such layer.{nearest(str(name), members)}", field)
+        found.update(dict.fromkeys(layer for match in matches for layer in members.get(match, ())))
+    return list(found)
 
 
-def freeze(model: keras.Model, head: Iterable[str], network: AnyNetwork) -> list[str]:
-    """Makes the declared layers untrainable and returns their names."""
-    if network.freeze == "none":
+def freeze(model: keras.Model, network: TwoStageNetwork, declared: AnyNetwork) -> list[str]:
+    """Makes the declared layers of `model` untrainable and returns their names.
+
+    Args:
+        model: `network.model`, or its training copy.
+    """
+    if declared.freeze == "none":
         return []
-    if network.freeze == "backbone":
-        head = set(head)
-        if not head:
+    if declared.freeze == "backbone":
+        if not network.backbone.weights:
             raise ConfigError(
-                'is "backbone", but your own model has no head that we know of. Name the layers to freeze.',
+                f'is "backbone", but nothing in {network.model.name} has weights before its head. Name the layers to '
+                "freeze, or the one that the backbone ends with: network.features.",
                 "network.freeze",
             )
-        frozen = [layer for layer in model.layers if layer.name not in head]
+        frozen = list(network.backbone_layers)
     else:
-        frozen = find_layers(model, network.freeze, "network.freeze")
-    for layer in frozen:
-        layer.trainable = False
+        frozen = find_layers(network, declared.freeze, "network.freeze")
+    set_trainable(model, frozen, False)
     if not model.trainable_variables:
         raise ConfigError("leaves no layer to train.", "network.freeze")
-    return [layer.name for layer in frozen]
+    return frozen
 
 
 def set_trainable(model: keras.Model, names: Iterable[str], trainable: bool) -> None:
@@ -62,20 +73,25 @@ def set_trainable(model: keras.Model, names: Iterable[str], trainable: bool) -> 
         model.get_layer(name).trainable = trainable
 
 
-def add_regularizers(model: keras.Model, network: AnyNetwork) -> None:
+def add_regularizers(model: keras.Model, network: TwoStageNetwork, declared: AnyNetwork) -> None:
     """Puts the declared penalties on the layers' kernels; Keras then counts them in `model.losses`.
+
+    Args:
+        model: `network.model`, or its training copy.
 
     Set on the variable itself: setting `layer.kernel_regularizer` after the layer is built has no effect, which is
     why others save the model to a temporary file and load it back.
     """
-    for declared in network.regularize:
-        make = keras.regularizers.L1 if isinstance(declared, L1) else keras.regularizers.L2
-        layers = find_layers(model, declared.layers, "network.regularize")
-        kernels = [v for layer in layers for v in layer.weights if v.name.endswith("kernel")]
+    for penalty in declared.regularize:
+        make = keras.regularizers.L1 if isinstance(penalty, L1) else keras.regularizers.L2
+        layers = map(model.get_layer, find_layers(network, penalty.layers, "network.regularize"))
+        kernels = [
+            v for layer in layers if not is_channel_scale(layer) for v in layer.weights if v.name.endswith("kernel")
+        ]
         if not kernels:
-            raise ConfigError(f"{declared!r} names no layer with a kernel.", "network.regularize")
+            raise ConfigError(f"{penalty!r} names no layer with a kernel.", "network.regularize")
         for kernel in kernels:
-            kernel.regularizer = _Sum(kernel.regularizer, make(declared.strength))
+            kernel.regularizer = _Sum(kernel.regularizer, make(penalty.strength))
 
 
 class _Sum(keras.regularizers.Regularizer):

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import keras
 import numpy as np
 from pydantic import Field, model_validator
 
-from model_trainer.config import Config
+from model_trainer.config import Call, Config
 from model_trainer.errors import ConfigError, ModelFileError
 from model_trainer.models.arrays import assign_arrays, find_arrays
 from model_trainer.models.build import build_network
 from model_trainer.models.container import ModelFile, open_model_file
 from model_trainer.models.description import read_description_file
 from model_trainer.models.files import read_description
-from model_trainer.models.network import AnyNetwork, NetworkField
+from model_trainer.models.foreign import how_to_describe, load_foreign
+from model_trainer.models.network import AnyNetwork, NetworkField, OwnModel
+from model_trainer.models.own_model import stage_own_model
 from model_trainer.models.stranger import TRUST, refuse_code_in_config, refuse_dangerous, refuse_unfitting
+from model_trainer.models.variants import variant_of_file
 from model_trainer.specs import ModelSpec
 from model_trainer.tasks.classification import Classification
 from model_trainer.tasks.losses import to_probabilities
@@ -67,6 +70,7 @@ class _Description(Config):
     task: Task = Classification()
     classes: tuple[str, ...] = Field(min_length=1)
     thresholds: tuple[float, ...] | None = None
+    variant: Literal["imagenet"] | None = None  # see variants.py
 
     @model_validator(mode="after")
     def _one_threshold_each(self) -> Self:
@@ -84,47 +88,93 @@ class _NetworkOnly(Config):
     network: NetworkField
 
 
-def load_model(path: str | os.PathLike[str], trust: bool = False) -> TrainedModel:
-    """Loads an output folder (its best model, otherwise the final one) or one of its `.hdf5` files.
+def load_model(
+    path: str | os.PathLike[str],
+    trust: bool = False,
+    *,
+    spec: ModelSpec | str | None = None,
+    classes: Sequence[str] | None = None,
+) -> TrainedModel:
+    """Loads an output folder (its best model, otherwise the final one), one of its `.hdf5` files, or a file of Keras.
 
-    The network is rebuilt from the description, and only arrays are read from the file: a file from a stranger runs no
+    The network is rebuilt from the description, and only arrays are read from the file: an untrusted file runs no
     code. A model that is the user's own code or object needs `trust`.
 
     Args:
         trust: whether code that the file names may be imported and run, such as the user's own model class, and
             networks of any size be built.
+        spec, classes: of a file that Model Trainer did not write: the network that it holds, such as "mobilenet_v2",
+            and the names of its outputs, in their order.
 
     Raises:
-        ModelFileError: there is no such file, it is damaged, not one of ours, needs `trust`, or holds what no model
-            file needs.
+        ModelFileError: there is no such file, it is damaged, not one of ours without `spec` and `classes`, needs
+            `trust`, or holds what no model file needs.
+
+    Example:
+        >>> model = load_model("output/vgg19-20261121-120000")
+        >>> model = load_model("dogs.h5", spec="mobilenet_v2", classes=["beagle", "pug"])
     """
     path = find_model_file(path)
     with open_model_file(path) as file:
         description = _description(file)
+        if description is None:
+            if spec is None or classes is None:
+                raise ModelFileError(
+                    f"{path} does not say how its images are prepared: it carries no model_spec, and there is no "
+                    f"model_spec.json beside it. It is not a file of Model Trainer. {how_to_describe(file)}"
+                )
+            network, spec, task = load_foreign(file, spec, classes, trust)
+            return TrainedModel(network.model, spec, task, tuple(classes), path)
+        if spec is not None or classes is not None:
+            raise ModelFileError(f"{path} says itself which network and classes it has; leave spec and classes out.")
+        return _load_described(file, description, trust)
+
+
+def _load_described(file: ModelFile, description: Mapping[str, Any], trust: bool) -> TrainedModel:
+    path = file.path
+    try:
+        spec = ModelSpec.from_description(description, trust=trust)
+        rest = _Description.from_dict(_answers(description))
+        network = _network(description, trust)
+        if network is not None and not trust:
+            refuse_dangerous(spec, network, rest.task)
+    except (ConfigError, ModelFileError) as error:
+        raise ModelFileError(f"{path}: {error}") from error
+    # Files from before the variant was noted say it by their own config.
+    variant = rest.variant if "variant" in description else variant_of_file(spec, file)
+    num_classes = len(rest.classes)
+    if network is None:  # only its file knows what the user's own model is
+        model = _staged(_load_with_keras(path), spec, rest.task, num_classes, path)
+    elif isinstance(network, OwnModel):
+        own = network.model.make() if isinstance(network.model, Call) else network.model.value
+        model = _staged(own, spec, rest.task, num_classes, path)
+        assign_arrays(file, find_arrays(file, model, exact=True))
+    else:
+        if not trust:
+            refuse_code_in_config(file)
+            refuse_unfitting(file, spec, network, rest.task, num_classes, variant)
         try:
-            spec = ModelSpec.from_description(description, trust=trust)
-            rest = _Description.from_dict(_answers(description))
-            network = _network(description, trust)
-            if network is not None and not trust:
-                refuse_dangerous(spec, network, rest.task)
-        except (ConfigError, ModelFileError) as error:
+            model = build_network(spec, network, rest.task, num_classes, variant=variant).model
+        except ConfigError as error:
             raise ModelFileError(f"{path}: {error}") from error
-        if network is None:  # only its file knows what the user's own model is
-            try:
-                model = keras.saving.load_model(path, compile=False, safe_mode=False)
-            except (ValueError, TypeError, OSError) as error:
-                reason = " ".join(str(error).split())[:200]
-                raise ModelFileError(f"{path}: Keras cannot load its model: {reason}.") from error
-        else:
-            if not trust:
-                refuse_code_in_config(file)
-                refuse_unfitting(file, spec, network, rest.task, len(rest.classes))
-            try:
-                model = build_network(spec, network, rest.task, len(rest.classes)).model
-            except ConfigError as error:
-                raise ModelFileError(f"{path}: {error}") from error
-            assign_arrays(file, find_arrays(file, model, exact=True))
+        assign_arrays(file, find_arrays(file, model, exact=True))
     return TrainedModel(model, spec, rest.task, rest.classes, path, rest.thresholds)
+
+
+def _load_with_keras(path: Path) -> keras.Model:
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=False)
+    except (ValueError, TypeError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelFileError(f"{path}: Keras cannot load its model: {reason}.") from error
+
+
+def _staged(model: keras.Model, spec: ModelSpec, task: Task, num_classes: int, path: Path) -> keras.Model:
+    """The author's own model with the task's activation, also where an older version saved logits."""
+    try:
+        return stage_own_model(model, None, spec, task, num_classes, trains=False).model
+    except ConfigError as error:
+        raise ModelFileError(f"{path}: {error}") from error
 
 
 def find_model_file(path: str | os.PathLike[str]) -> Path:
@@ -140,21 +190,16 @@ def find_model_file(path: str | os.PathLike[str]) -> Path:
     raise ModelFileError(f"{path} holds neither model_max_acc.hdf5 nor final_model.hdf5; is it the output of a run?")
 
 
-def _description(file: ModelFile) -> dict[str, Any]:
+def _description(file: ModelFile) -> dict[str, Any] | None:
     description = read_description(file)
     beside = file.path.with_name("model_spec.json")
     if description is None and beside.is_file():
-        description = read_description_file(beside)
-    if description is None:
-        raise ModelFileError(
-            f"{file.path} does not say how its images are prepared: it carries no model_spec, and there is no "
-            f"{beside.name} beside it. It is not a file of Model Trainer."
-        )
+        return read_description_file(beside)
     return description
 
 
 def _answers(description: Mapping[str, Any]) -> dict[str, Any]:
-    found = {key: description[key] for key in ("task", "classes", "thresholds") if key in description}
+    found = {key: description[key] for key in ("task", "classes", "thresholds", "variant") if key in description}
     if isinstance(found.get("task"), Mapping):
         # Predicting needs no loss, and the user's own may be code or an object that JSON only names.
         task = {key: value for key, value in found["task"].items() if key != "loss"}

@@ -76,10 +76,14 @@ class OwnModel(AnyNetwork):
     """The user's own Keras model instead of backbone and head, functional or Sequential.
 
     Fields:
-        model: `Call("my_code.make_model", ...)`, which survives JSON, or a live `keras.Model`.
+        model: `Call("my_code.make_model", ...)`, which survives JSON, or a live `keras.Model`. It ends in logits or in
+            the task's activation; it is copied, so a live one keeps its weights.
+        features: name of the layer that the backbone ends with; None takes the last feature map that everything goes
+            through. `freeze="backbone"` freezes up to there.
     """
 
     model: Call | Live
+    features: str | None = None
 
 
 def _own_model(value: Any) -> Any:

@@ -23,7 +23,7 @@ from model_trainer.models.network import AnyNetwork, Network
 from model_trainer.specs import ModelSpec
 from model_trainer.tasks.task import Task
 
-__all__ = ["TRUST", "refuse_code_in_config", "refuse_dangerous", "refuse_unfitting"]
+__all__ = ["TRUST", "refuse_code_in_config", "refuse_dangerous", "refuse_unfitting", "without_values"]
 
 TRUST = "If the file is your own, or you know its author, say --trust (in Python: trust=True)."
 
@@ -94,7 +94,9 @@ def refuse_dangerous(spec: ModelSpec, network: AnyNetwork, task: Task) -> None:
         raise ModelFileError(f"its head has more than {MOST_LAYERS} layers or outputs. {TRUST}")
 
 
-def refuse_unfitting(file: ModelFile, spec: ModelSpec, network: AnyNetwork, task: Task, num_classes: int) -> None:
+def refuse_unfitting(
+    file: ModelFile, spec: ModelSpec, network: AnyNetwork, task: Task, num_classes: int, variant: str | None
+) -> None:
     """Compares every shape of the network with the file's before any memory is taken for it.
 
     Raises:
@@ -102,21 +104,29 @@ def refuse_unfitting(file: ModelFile, spec: ModelSpec, network: AnyNetwork, task
     """
 
     def compare() -> None:
-        # Variables made in this scope have shapes and no values.
+        try:
+            built = build_network(spec, network, task, num_classes, variant=variant, shapes_only=True)
+        except ConfigError as error:
+            raise ModelFileError(f"{file.path}: {error}") from error
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ModelFileError(f"{file.path} describes a network that cannot be built: {reason}.") from error
+        find_arrays(file, built.model, exact=True)
+
+    without_values(compare)
+
+
+def without_values(compare: Callable[[], None]) -> None:
+    """Calls `compare`, in which variables have shapes and take no memory."""
+
+    def run() -> None:
         with keras.StatelessScope(initialize_variables=False):
-            try:
-                model = build_network(spec, network, task, num_classes).model
-            except ConfigError as error:
-                raise ModelFileError(f"{file.path}: {error}") from error
-            except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
-                reason = " ".join(str(error).split())[:200]
-                raise ModelFileError(f"{file.path} describes a network that cannot be built: {reason}.") from error
-            find_arrays(file, model, exact=True)
+            compare()
 
     # Keras keeps a list, for each thread, of variables that still want values, and would give them some at the next
     # opportunity. With the thread goes the list.
     with ThreadPoolExecutor(1) as thread:
-        thread.submit(compare).result()
+        thread.submit(run).result()
 
 
 def refuse_code_in_config(file: ModelFile) -> None:

@@ -1,22 +1,25 @@
 """The form of a network that trains: another precision, logits as outputs, randomness that is a function.
 
-The plain float32 network is what gets saved. Its copy shares nothing with it but the names and, by
-`copy_weights`, the weights.
+The plain float32 network is what gets saved. Its copy has the same layers under the same names, and by `copy_weights`
+the same weights; it shares nothing with it.
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from model_trainer.tasks.losses import Activation
+from model_trainer.models.graph import Substitute, assign_weights, rebuild_graph
+from model_trainer.models.portable import clone_layer
+from model_trainer.models.stages import TwoStageNetwork
 
-__all__ = ["StepSeeds", "TrainingCopy", "copy_weights", "make_training_copy"]
+__all__ = ["StepSeeds", "TrainingCopy", "copy_weights", "finalize_layers", "make_training_copy"]
 
 
 @dataclass
@@ -41,99 +44,107 @@ class StepSeeds:
 
 @dataclass(frozen=True)
 class TrainingCopy:
-    """A model that trains.
+    """A network that trains.
 
     Attributes:
-        model: the copy; same inputs and outputs as the plain network.
-        logits: images to a list of float32 `(batch, num_classes)` logits, one for each output.
+        network: the copy, in two stages as the plain one; `network.model` has the same inputs and outputs.
         seeds: of its random layers.
         statistics: the variables that a forward pass itself changes, such as moving averages of batch normalisation.
     """
 
-    model: keras.Model
-    logits: Callable[..., list[tf.Tensor]]
+    network: TwoStageNetwork
     seeds: StepSeeds
     statistics: list[keras.Variable]
 
+    @property
+    def model(self) -> keras.Model:
+        return self.network.model
+
+    def logits(self, images: tf.Tensor, training: bool) -> list[tf.Tensor]:
+        """float32 `(batch, num_classes)` for each output, of images that are preprocessed."""
+        outputs = tf.nest.flatten(self.network.to_logits(images, training=training))
+        return [tf.cast(output, tf.float32) for output in outputs]
+
 
 def make_training_copy(
-    plain: keras.Model, precision: str, seed: int, activation: Activation, synchronized_batch_norm: bool = False
+    plain: TwoStageNetwork, precision: str, seed: int, synchronized_batch_norm: bool = False
 ) -> TrainingCopy:
-    """Copies `plain` with every layer computing in `precision`; the last layers stay float32.
+    """Copies `plain` with every layer computing in `precision`; those that give the logits stay float32.
 
     Args:
-        plain: a functional float32 model.
         precision: float32, mixed_bfloat16 or mixed_float16.
         seed: of dropout and its kin.
-        activation: of the task, to get logits back from a model of which only probabilities can be had.
         synchronized_batch_norm: whether batch normalisation averages over all devices.
     """
-    last = {layer.name for layer in _last_layers(plain)}
+    final = plain.final_layers()
     seeds = StepSeeds(seed)
     random_layers: list[str] = []
 
-    def clone(layer: keras.Layer) -> keras.Layer:
-        config = layer.get_config()
-        # A bare operation, such as `keras.ops.log` in the user's own model, computes in what it is given.
-        if layer.name not in last and isinstance(layer, keras.Layer) and not isinstance(layer, keras.layers.InputLayer):
-            config["dtype"] = precision
-        if isinstance(layer, keras.layers.BatchNormalization) and "synchronized" in config:
-            config["synchronized"] = synchronized_batch_norm
-        new = type(layer).from_config(config)
-        if isinstance(getattr(new, "seed_generator", None), keras.random.SeedGenerator):
-            # Keras' own `next` keeps state, and draws the same mask on every replica.
-            new.seed_generator.next = functools.partial(seeds.of_layer, len(random_layers))
-            random_layers.append(new.name)
-        return new
+    def substitute(operation: keras.Operation, name: str) -> Substitute:
+        if not isinstance(operation, keras.Layer):
+            return Substitute((), operation)  # of the user's own model; it computes in what it is given
+        layer = clone_layer(operation, name, "float32" if name in final else precision)
+        for each in layer._flatten_layers():
+            if isinstance(each, keras.layers.BatchNormalization):
+                each.synchronized = synchronized_batch_norm
+            for value in vars(each).values():
+                if isinstance(value, keras.random.SeedGenerator):
+                    # Keras' own `next` keeps state, and draws the same mask on every replica.
+                    value.next = functools.partial(seeds.of_layer, len(random_layers))
+                    random_layers.append(each.name)
+        return Substitute((layer,), _in_inference(layer) if name in plain.in_inference else layer)
 
-    copy = keras.models.clone_model(plain, clone_function=clone)
-    copy_weights(plain, copy)
-    return TrainingCopy(copy, _logits_of(copy, activation), seeds, list(copy.non_trainable_variables))
+    source = keras.Model(plain.model.inputs[0], [plain.features, *plain.logits, *plain.model.outputs])
+    graph = rebuild_graph(source, substitute)
+    features, *rest = graph.outputs
+    count = len(plain.logits)
+    model = keras.Model(graph.images, rest[count:] if count > 1 else rest[count], name=plain.model.name)
+    network = replace(plain, model=model, features=features, logits=tuple(rest[:count]))
+    assert network.to_logits  # made now, and not while the step is compiled
+    assign_weights((old, substitute.layers) for old, substitute in graph.substitutes)
+    return TrainingCopy(network, seeds, _statistics(model))
 
 
 def copy_weights(source: keras.Model, target: keras.Model) -> None:
     """Gives `target` the weights of `source`, an equal network in another precision."""
     for old, new in zip(source.weights, target.weights, strict=True):
         new.assign(old)
+    finalize_layers(target)
 
 
-def _last_layers(model: keras.Model) -> list[keras.Layer]:
-    """The layers whose precision decides the loss: those that give the outputs, and logits below an activation."""
-    layers = []
-    for output in model.outputs:
-        layer = output._keras_history.operation
-        layers.append(layer)
-        if isinstance(layer, keras.layers.Activation):
-            layers.append(layer.input._keras_history.operation)
-    return layers
+def finalize_layers(model: keras.Model) -> None:
+    """To be called after variables were assigned: `Normalization` computes with constants that it makes of its own."""
+    for layer in model._flatten_layers(include_self=False):
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()
 
 
-def _logits_of(model: keras.Model, activation: Activation) -> Callable[..., list[tf.Tensor]]:
-    """A function from images to logits, cut before the softmax where that is a layer of its own."""
-    tensors = []
-    are_logits = []
-    for output in model.outputs:
-        layer = output._keras_history.operation
-        own = getattr(layer, "activation", None)
-        if isinstance(layer, keras.layers.Activation):
-            tensors.append(layer.input)
-            are_logits.append(True)
-        else:
-            tensors.append(output)
-            are_logits.append(own is None or own is keras.activations.linear)
-    cut = keras.Model(model.inputs[0], tensors)
+class _InferenceMode(keras.layers.Wrapper):
+    """Its layer as in inference, also while the rest trains: what `base(images, training=False)` asks for.
 
-    def logits(images: tf.Tensor, training: bool) -> list[tf.Tensor]:
-        outputs = [tf.cast(output, tf.float32) for output in tf.nest.flatten(cut(images, training=training))]
-        return [
-            output if already else _to_logits(output, activation)
-            for output, already in zip(outputs, are_logits, strict=True)
-        ]
+    When Keras runs a model, the model's own `training` comes before that of a call; its guides promise otherwise.
 
-    return logits
+    Source: https://github.com/keras-team/keras/issues/20285
+    """
+
+    def call(self, inputs: Any) -> Any:
+        return self.layer(inputs, training=False)
 
 
-def _to_logits(probabilities: tf.Tensor, activation: Activation) -> tf.Tensor:
-    p: Any = tf.clip_by_value(probabilities, 1e-7, 1.0 - 1e-7)
-    # Softmax of log p is p again, so the loss is the same as from true logits.
-    return tf.math.log(p) if activation == "softmax" else tf.math.log(p) - tf.math.log1p(-p)
+def _in_inference(layer: keras.Layer) -> Callable[..., Any]:
+    if "training" not in inspect.signature(layer.call).parameters:
+        return layer
+    wrapper = _InferenceMode(layer, name=layer.name)
+    return lambda inputs, **kwargs: wrapper(inputs)
+
+
+def _statistics(model: keras.Model) -> list[keras.Variable]:
+    """Variables that no gradient changes, whatever is frozen: what a layer made as untrainable."""
+    trainable = model.trainable
+    flags = [(layer, layer.trainable) for layer in model._flatten_layers(include_self=False)]
+    model.trainable = True
+    found = list(model.non_trainable_variables)
+    model.trainable = trainable
+    for layer, flag in flags:
+        layer.trainable = flag
+    return found

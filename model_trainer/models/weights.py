@@ -9,64 +9,108 @@ from absl import logging
 
 from model_trainer.errors import ConfigError
 from model_trainer.models.arrays import assign_arrays, find_arrays
-from model_trainer.models.build import Built, build_network
+from model_trainer.models.build import build_network
 from model_trainer.models.container import open_model_file
 from model_trainer.models.network import AnyNetwork, Network
+from model_trainer.models.stages import TwoStageNetwork
+from model_trainer.models.variants import variant_of_file
 from model_trainer.specs import ModelSpec, preprocessing_mismatch
 from model_trainer.tasks.task import Task
 
-__all__ = ["Started", "start_network"]
+__all__ = ["InitializedNetwork", "Origin", "initialize_network"]
+
+NAMES_SHOWN = 3  # of layers, in a message
 
 
 @dataclass(frozen=True)
-class Started:
+class Origin:
+    """What a run noted about its network when it began.
+
+    Attributes:
+        weights: what was really used: "imagenet", "random", or a file's path.
+        variant: of the graph, see `variants.py`.
+    """
+
+    weights: str
+    variant: str | None
+
+
+@dataclass(frozen=True)
+class InitializedNetwork:
     """A network with its first weights.
 
     Attributes:
-        built: the plain float32 network.
-        weights: what was really used: "imagenet", "random", or the file's path.
+        network: float32, the one that is saved.
+        weights: as of `Origin`.
     """
 
-    built: Built
+    network: TwoStageNetwork
     weights: str
 
 
-def start_network(spec: ModelSpec, network: AnyNetwork, task: Task, num_classes: int, weights: str | None) -> Started:
+def initialize_network(
+    spec: ModelSpec,
+    network: AnyNetwork,
+    task: Task,
+    num_classes: int,
+    weights: str | None,
+    origin: Origin | None = None,
+) -> InitializedNetwork:
     """Builds the network and gives it its first weights.
 
     Args:
-        weights: "imagenet"; None for random ones; a `.hdf5`, `.h5`, `.keras` or `.weights.h5` file; or "auto":
-            ImageNet's if they can be had, otherwise random ones with one loud line. Of a file only arrays are read,
-            also of a stranger's; the network is the declared one.
+        weights: "imagenet"; None for random ones; a `.hdf5`, `.h5`, `.keras` or `.weights.h5` file, also one in which
+            the backbone is a nested model; or "auto": ImageNet's if they are available, otherwise random ones with one
+            loud line. Of a file only arrays are read, also of an untrusted one; the network is the declared one.
+        origin: builds the same network again, without the weights, which a checkpoint has.
 
     Raises:
-        ConfigError: ImageNet's weights cannot be had.
+        ConfigError: ImageNet's weights are not available.
         ModelFileError: the file does not fit, is damaged, or holds what no Keras writes.
     """
+    if origin is not None:
+        built = build_network(spec, network, task, num_classes, variant=origin.variant)
+        return InitializedNetwork(built, origin.weights)
     if weights is None:
-        return Started(build_network(spec, network, task, num_classes), "random")
+        return InitializedNetwork(build_network(spec, network, task, num_classes), "random")
     if weights == "auto":
         return _auto(spec, network, task, num_classes)
     if weights == "imagenet":
         _check_has_imagenet(spec, network)
         _tell_mismatch(spec)
-        return Started(_with_imagenet(spec, network, task, num_classes), "imagenet")
-    built = build_network(spec, network, task, num_classes)
-    with open_model_file(weights) as file:
-        taken = assign_arrays(file, find_arrays(file, built.model, new=built.head))
-    weighted = [layer.name for layer in built.model.layers if layer.weights]
-    fresh = [name for name in weighted if name not in taken]
-    logging.info("Weights of %d layers come from %s: %s.", len(taken), weights, ", ".join(taken))
-    if fresh:
-        logging.warning("The head is new, with random weights: %s.", ", ".join(fresh))
-    return Started(built, str(Path(weights)))
+        return InitializedNetwork(_with_imagenet(spec, network, task, num_classes), "imagenet")
+    return InitializedNetwork(_from_file(weights, spec, network, task, num_classes), str(Path(weights)))
 
 
-def _auto(spec: ModelSpec, network: AnyNetwork, task: Task, num_classes: int) -> Started:
+def _from_file(path: str, spec: ModelSpec, declared: AnyNetwork, task: Task, num_classes: int) -> TwoStageNetwork:
+    with open_model_file(path) as file:
+        network = build_network(spec, declared, task, num_classes, variant=variant_of_file(spec, file))
+        fit = find_arrays(file, network.model, new=network.head_layers)
+        taken = assign_arrays(file, fit)
+    fresh = [layer.name for layer in network.model.layers if layer.weights and layer.name not in taken]
+    logging.info(
+        "Weights of %d layers come from %s%s.%s%s",
+        len(taken), path, f", from the model {fit.container!r} in it" if fit.container else "",
+        f" Not taken from it: {_counted(fit.left_over)}." if fit.left_over else "",
+        f" New, with random weights: {_counted(fresh)}." if fresh else "",
+    )  # fmt: skip
+    logging.debug(
+        "Taken: %s. Not taken: %s. New: %s.", *(", ".join(of) or "none" for of in (taken, fit.left_over, fresh))
+    )
+    return network
+
+
+def _counted(names: list[str]) -> str:
+    """Such as "dense" or "5 layers (conv1, conv2, conv3, ...)"."""
+    shown = ", ".join(names[:NAMES_SHOWN])
+    return shown if len(names) <= NAMES_SHOWN else f"{len(names)} layers ({shown}, ...)"
+
+
+def _auto(spec: ModelSpec, network: AnyNetwork, task: Task, num_classes: int) -> InitializedNetwork:
     reason = _why_no_imagenet(spec, network)
     if reason is None:
         try:
-            started = Started(_with_imagenet(spec, network, task, num_classes), "imagenet")
+            started = InitializedNetwork(_with_imagenet(spec, network, task, num_classes), "imagenet")
             _tell_mismatch(spec)
             return started
         except ConfigError as error:
@@ -74,10 +118,10 @@ def _auto(spec: ModelSpec, network: AnyNetwork, task: Task, num_classes: int) ->
                 raise
             reason = "ImageNet's could not be downloaded"
     logging.warning("WEIGHTS ARE RANDOM: %s. Training from scratch takes more images and epochs.", reason)
-    return Started(build_network(spec, network, task, num_classes), "random")
+    return InitializedNetwork(build_network(spec, network, task, num_classes), "random")
 
 
-def _with_imagenet(spec: ModelSpec, network: AnyNetwork, task: Task, num_classes: int) -> Built:
+def _with_imagenet(spec: ModelSpec, network: AnyNetwork, task: Task, num_classes: int) -> TwoStageNetwork:
     # Built once without weights first, so that a wrong size or option is told of as such, not as a failed download.
     build_network(spec, network, task, num_classes)
     try:

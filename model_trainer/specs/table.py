@@ -10,7 +10,15 @@ from typing import NamedTuple
 from model_trainer.errors import ConfigError
 from model_trainer.messages import nearest
 
-__all__ = ["TABLE", "TableEntry", "canonical_class", "entry_of_class", "minimum_size", "table_name"]
+__all__ = [
+    "TABLE",
+    "TableEntry",
+    "canonical_class",
+    "entry_of_class",
+    "minimum_size",
+    "table_name",
+    "table_name_inside",
+]
 
 
 class Preprocessing(NamedTuple):
@@ -121,6 +129,15 @@ def table_name(name: str) -> str:
         guess = nearest(name, TABLE) or " `model-trainer specs` lists them."
         raise ConfigError(f"should be a model of keras.applications, got {name!r}.{guess}", "name")
     return found
+
+
+def table_name_inside(name: str) -> str | None:
+    """The table's model that a longer name begins with, such as "mobilenetv2_1.00_160"; None where there is none."""
+    squeezed = _squeezed(name)
+    spellings = {_squeezed(_last(entry.class_)): known for known, entry in TABLE.items()}
+    spellings |= {_squeezed(known): known for known in TABLE}
+    found = [spelling for spelling in spellings if squeezed.startswith(spelling)]
+    return spellings[max(found, key=len)] if found else None
 
 
 def entry_of_class(class_path: str | None) -> tuple[str, TableEntry] | None:

@@ -164,7 +164,7 @@ def _finish_epoch(loop: Loop, epoch: int, figures: dict[str, float]) -> None:
         "epoch %d/%d  %s  %s", epoch + 1, run.training.epochs, format_figures(figures), format_seconds(seconds)
     )
     for name in loop.best.improved(row):
-        plain = loop.prepared.started.built.model
+        plain = loop.prepared.plain.network.model
         copy_weights(loop.model, plain)
         loop.folder.save_model(plain, name, loop.thresholds)
     loop.folder.write_history(loop.history, title=run.name)

@@ -37,12 +37,13 @@ def plain_messages(label: str = "") -> Iterator[None]:
     logger = logging.get_absl_logger()
     before, propagate, verbosity = list(logger.handlers), logger.propagate, logging.get_verbosity()
     handler = _ToStandardError()
+    handler.setLevel(python_logging.INFO)
     handler.setFormatter(python_logging.Formatter(f"{label.replace('%', '%%')}%(message)s"))
     logger.handlers, logger.propagate = [handler], False
     root = python_logging.getLogger()
     root_handlers = list(root.handlers)
     root.handlers = [other for other in root_handlers if other is not logging.get_absl_handler()]
-    logging.set_verbosity(logging.INFO)
+    logging.set_verbosity(logging.DEBUG)  # the log file has more than the terminal
     try:
         yield
     finally:

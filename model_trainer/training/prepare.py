@@ -14,7 +14,7 @@ from absl import logging
 from model_trainer.errors import ConfigError, DataError
 from model_trainer.models.layers import add_regularizers, freeze
 from model_trainer.models.training_copy import make_training_copy
-from model_trainer.models.weights import Started, start_network
+from model_trainer.models.weights import InitializedNetwork, Origin, initialize_network
 from model_trainer.pipeline.bad_images import BadImages
 from model_trainer.pipeline.dataset import Pipeline
 from model_trainer.pipeline.share import Share
@@ -31,7 +31,7 @@ from model_trainer.training.run import Run
 from model_trainer.training.schedules import ReduceOnPlateau
 from model_trainer.training.step import StepParts
 
-__all__ = ["Prepared", "prepare"]
+__all__ = ["Prepared", "join_hosts", "prepare"]
 
 NAMES_SHOWN = 8  # of images, in a message
 
@@ -44,7 +44,7 @@ class Prepared:
         run: as declared.
         train, val: the examples.
         train_pipeline, val_pipeline: the same as batches.
-        started: the plain network, which is saved, and where its weights came from.
+        plain: the network that is saved, and where its weights came from.
         parts: the network that trains, and what its step is made of.
         frozen: names of the layers that do not train yet, or ever.
         precision: in which it computes.
@@ -59,7 +59,7 @@ class Prepared:
     val: Examples | None
     train_pipeline: Pipeline
     val_pipeline: Pipeline | None
-    started: Started
+    plain: InitializedNetwork
     parts: StepParts
     frozen: list[str]
     precision: str
@@ -98,7 +98,7 @@ class Prepared:
         """What model_spec.json says: all that rebuilds the network and reads its answers."""
         run = self.run
         rest = {"task": run.task.to_dict(), "network": run.network.to_dict(), "classes": list(self.train.classes)}
-        return {"format": 1, **run.spec.to_dict(), **rest, "thresholds": None}
+        return {"format": 1, **run.spec.to_dict(), **rest, "thresholds": None, "variant": self.plain.network.variant}
 
     @property
     def found(self) -> dict[str, Any]:
@@ -106,7 +106,7 @@ class Prepared:
         fingerprints = {"train": self.train.fingerprint(), "val": self.val.fingerprint() if self.val else None}
         return {
             "seed": self.run.training.seed,
-            "weights_used": self.started.weights,
+            "weights_used": self.plain.weights,
             "precision_used": self.precision,
             "devices_used": describe_devices(self.parts.strategy),
             "data_fingerprint": fingerprints,
@@ -115,22 +115,31 @@ class Prepared:
         }
 
 
-def prepare(run: Run, hosts: Hosts | None = None) -> Prepared:
+def join_hosts(run: Run, hosts: Hosts) -> Team:
+    """Joins the other processes that train the run; first of all, as TensorFlow has to do it before anything else.
+
+    Raises:
+        HostError, ConfigError, DeviceError: the others did not come, or the devices cannot be used.
+    """
+    _check_backend()
+    return Team(hosts, make_strategy(run.hardware, hosts))
+
+
+def prepare(run: Run, team: Team | None = None, origin: Origin | None = None) -> Prepared:
     """Reads the data, finds the devices and builds the network.
 
     Args:
-        hosts: all processes that train the run; None for one.
+        team: all processes that train the run; None for one.
+        origin: of the network of a run that continues from a checkpoint, which has the weights.
 
     Raises:
         ConfigError, DataError, ModelFileError, DeviceError: the run cannot be trained; says why, and the cure.
     """
     _check_backend()
-    # With others first of all: TensorFlow joins them before it does anything else, and who waits sees who stopped.
-    strategy = make_strategy(run.hardware, hosts) if hosts is not None else None
     train, val = _read_data(run)
     _check_monitors(run, has_val=val is not None)
-    strategy = strategy or make_strategy(run.hardware)
-    team = Team(hosts, strategy)
+    team = team or Team(None, make_strategy(run.hardware))
+    strategy = team.strategy
     _check_batch_size(run, train, strategy)
     if run.training.deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -139,17 +148,11 @@ def prepare(run: Run, hosts: Hosts | None = None) -> Prepared:
     precision = choose_precision(run.training.precision, run.spec)
     # The plain network stays on the host: it only receives weights and is saved.
     with tf.device("CPU:0"):
-        started = start_network(run.spec, run.network, run.task, len(train.classes), run.weights)
+        plain = initialize_network(run.spec, run.network, run.task, len(train.classes), run.weights, origin)
     with strategy.scope():
-        copy = make_training_copy(
-            started.built.model,
-            precision,
-            run.training.seed,
-            run.task.loss_activation,
-            run.training.synchronized_batch_norm,
-        )
-        frozen = freeze(copy.model, started.built.head, run.network)
-        add_regularizers(copy.model, run.network)
+        copy = make_training_copy(plain.network, precision, run.training.seed, run.training.synchronized_batch_norm)
+        frozen = freeze(copy.model, plain.network, run.network)
+        add_regularizers(copy.model, plain.network, run.network)
         optimizer = make_optimizer(run.training.optimizer, run.training.learning_rate)
     accumulation_steps = run.training.accumulation_steps
     parts = StepParts(strategy, copy, run.spec, run.task, run.task.factors(train), accumulation_steps)
@@ -171,14 +174,14 @@ def prepare(run: Run, hosts: Hosts | None = None) -> Prepared:
             seed=run.training.seed,
         )
 
-    _tell(run, train, val, copy.model, strategy, precision, started.weights)
+    _tell(run, train, val, copy.model, strategy, precision, plain.weights)
     return Prepared(
         run=run,
         train=train,
         val=val,
         train_pipeline=pipeline(train),
         val_pipeline=pipeline(val) if val is not None else None,
-        started=started,
+        plain=plain,
         parts=parts,
         frozen=frozen,
         precision=precision,

@@ -13,6 +13,10 @@ from typing import Any
 from absl import logging
 
 from model_trainer.errors import ConfigError, DataError
+from model_trainer.models.description import read_description_file
+from model_trainer.models.variants import IMAGENET, has_variants
+from model_trainer.models.weights import Origin
+from model_trainer.specs import ModelSpec
 from model_trainer.training.checkpoints.store import Checkpoint
 from model_trainer.training.cluster.supervisor import STARTED
 from model_trainer.training.run import Run
@@ -24,6 +28,7 @@ __all__ = [
     "first_difference",
     "for_batch_size",
     "is_finished",
+    "read_origin",
     "steps_done",
 ]
 
@@ -96,6 +101,15 @@ def check_data(found: Mapping[str, Any], folder: Path) -> None:
                 f"The {name} data is not what {folder} began with: paths, sizes or labels differ. Put it back, or "
                 "start anew without --resume."
             )
+
+
+def read_origin(folder: Path, spec: ModelSpec) -> Origin:
+    """What the run in `folder` noted about its network when it began."""
+    weights = str(_read_options(folder).get("weights_used", "random"))
+    description = read_description_file(folder / "model_spec.json")
+    # Before the variant was noted, Keras built it with ImageNet's weights and nothing else.
+    variant = IMAGENET if weights == IMAGENET and has_variants(spec) else None
+    return Origin(weights, description.get("variant", variant))
 
 
 def is_finished(checkpoint: Checkpoint, run: Run) -> bool:

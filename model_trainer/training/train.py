@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 from absl import logging
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from model_trainer.errors import ConfigError, DataError, DeviceError, HostError
 from model_trainer.models.training_copy import copy_weights
+from model_trainer.models.weights import Origin
 from model_trainer.storage.local import only_process
 from model_trainer.training.checkpoints.saver import Saver
 from model_trainer.training.checkpoints.share import share_checkpoint
@@ -22,7 +24,7 @@ from model_trainer.training.epochs import train_epochs
 from model_trainer.training.follower import FollowersFolder, FollowersSaver
 from model_trainer.training.history import Row
 from model_trainer.training.log import LogFile, plain_messages
-from model_trainer.training.prepare import Prepared, prepare
+from model_trainer.training.prepare import Prepared, join_hosts, prepare
 from model_trainer.training.resume import (
     check_changes,
     check_data,
@@ -30,6 +32,7 @@ from model_trainer.training.resume import (
     first_difference,
     for_batch_size,
     is_finished,
+    read_origin,
     steps_done,
 )
 from model_trainer.training.run import Run
@@ -85,15 +88,19 @@ def train_model(
         begin = _find_beginning(run, resume, resume_from)
         if begin.is_finished(run):
             return _finished(begin)
-        return _train(prepare(run), begin, console, log_file)
+        return _train(prepare(run, origin=begin.origin), begin, console, log_file)
 
 
 @dataclass(frozen=True)
 class _Beginning:
-    """Where a run begins: the folder that it goes on in, and its newest checkpoint; None where there is none."""
+    """Where a run begins: the folder that it continues in, its newest checkpoint, and the origin of its network.
+
+    None where there is none; without a checkpoint the network begins as declared.
+    """
 
     path: Path | None = None
     checkpoint: Checkpoint | None = None
+    origin: Origin | None = None
 
     def is_finished(self, run: Run) -> bool:
         return self.checkpoint is not None and is_finished(self.checkpoint, run)
@@ -106,7 +113,8 @@ def _find_beginning(run: Run, resume: bool, resume_from: str | Path | None) -> _
             logging.info("There is no run named %s in %s to go on with; a new one begins.", run.name, run.output_dir)
         return _Beginning()
     check_changes(run, path)
-    return _Beginning(path, read_newest(path / "checkpoints"))
+    checkpoint = read_newest(path / "checkpoints")
+    return _Beginning(path, checkpoint, None if checkpoint is None else read_origin(path, run.spec))
 
 
 def _train_with_others(
@@ -114,18 +122,23 @@ def _train_with_others(
 ) -> Result:
     """One process of several: the first one says where to begin, and alone writes."""
     try:
-        prepared = prepare(run, hosts)
-        team, found = prepared.team, _Beginning()
+        team, found = join_hosts(run, hosts), _Beginning()
 
-        def find() -> str | None:
+        def find() -> list[Any]:
             nonlocal found
             found = _find_beginning(run, resume, resume_from)
-            return None if found.path is None else str(found.path)
+            path, origin = found.path, found.origin
+            return [None if path is None else str(path), None if origin is None else [origin.weights, origin.variant]]
 
-        path = team.from_first(find)
-        begin = _Beginning(None if path is None else Path(path), share_checkpoint(team, found.checkpoint))
+        path, origin = team.from_first(find)
+        begin = _Beginning(
+            None if path is None else Path(path),
+            share_checkpoint(team, found.checkpoint),
+            None if origin is None else Origin(*origin),
+        )
         if begin.is_finished(run):
             return _finished(begin)
+        prepared = prepare(run, team, begin.origin)
         _check_same_data(prepared)
         return _train(prepared, begin, console if team.is_first else Console(quiet=True), log_file)
     except LOST as error:
@@ -153,8 +166,8 @@ def _train_in(folder: RunFolder, prepared: Prepared, begin: _Beginning, console:
             loop = train_epochs(prepared, folder, logs, console, stop, saver, checkpoint)
         except tf.errors.ResourceExhaustedError as error:
             raise DeviceError(_out_of_memory(run)) from error
-        copy_weights(loop.model, prepared.started.built.model)
-        folder.save_model(prepared.started.built.model, "final_model", loop.thresholds)
+        copy_weights(loop.model, prepared.plain.network.model)
+        folder.save_model(prepared.plain.network.model, "final_model", loop.thresholds)
         if loop.ending is not None:  # only now: a run that could not write its model is not finished
             saver.save(lambda: loop.ending)
     _tell_bad_images(prepared)

@@ -8,16 +8,17 @@ import pytest
 
 from model_trainer import L1, L2, Call, Classification, ModelSpec, Network, Output, OwnModel
 from model_trainer.errors import ConfigError
-from model_trainer.models.build import Built, build_network
+from model_trainer.models.build import build_network
 from model_trainer.models.layers import add_regularizers, freeze, set_trainable
 from model_trainer.models.network import AnyNetwork
+from model_trainer.models.stages import TwoStageNetwork
 from model_trainer.specs import minimum_size
 
 SMALL = "model_trainer.testing.small_backbone"
 IMAGES = np.random.default_rng(0).normal(0, 1, (2, 16, 16, 3)).astype(np.float32)
 
 
-def build(network: AnyNetwork | None = None, task: Classification | None = None, **spec: object) -> Built:
+def build(network: AnyNetwork | None = None, task: Classification | None = None, **spec: object) -> TwoStageNetwork:
     options = {"class": SMALL, "target_size": [16, 16, 3], **spec}
     return build_network(ModelSpec(**options), network or Network(), task or Classification(), num_classes=3)
 
@@ -36,17 +37,17 @@ def layer_kinds(model: keras.Model) -> list[str]:
     ("pooling", "kind"), [("avg", "GlobalAveragePooling2D"), ("max", "GlobalMaxPooling2D"), ("flatten", "Flatten")]
 )
 def test_pooling_makes_a_vector_of_the_feature_map(pooling: str, kind: str) -> None:
-    built = build(Network(pooling=pooling))
-    assert kind in layer_kinds(built.model)
-    assert built.model(IMAGES).shape == (2, 3)
+    network = build(Network(pooling=pooling))
+    assert kind in layer_kinds(network.model)
+    assert network.model(IMAGES).shape == (2, 3)
 
 
 def test_the_head_has_its_dense_layers_each_with_dropout() -> None:
-    built = build(Network(dense=(16, 8), dropout_rate=0.3))
-    head = [built.model.get_layer(name) for name in built.head]
+    network = build(Network(dense=(16, 8), dropout_rate=0.3))
+    head = [network.model.get_layer(name) for name in network.head_layers]
     assert [layer.units for layer in head if isinstance(layer, keras.layers.Dense)] == [16, 8, 3]
     assert [layer.rate for layer in head if isinstance(layer, keras.layers.Dropout)] == [0.3, 0.3]
-    assert "conv1" not in built.head
+    assert "conv1" not in network.head_layers
 
 
 @pytest.mark.parametrize(("activation", "total"), [("softmax", 1.0), ("sigmoid", None), ("none", None)])
@@ -60,37 +61,37 @@ def test_the_last_layer_has_the_tasks_activation(activation: str, total: float |
 
 @pytest.mark.parametrize("channels", [1, 4])
 def test_grey_and_four_channel_networks_build(channels: int) -> None:
-    built = build(target_size=[16, 16, channels])
-    assert built.model.input_shape == (None, 16, 16, channels)
+    network = build(target_size=[16, 16, channels])
+    assert network.model.input_shape == (None, 16, 16, channels)
 
 
 def test_every_output_has_a_head_of_its_own() -> None:
-    built = build(task=Classification(outputs=(Output("kind"), Output("again", weight=0.3))))
-    assert built.model.output_names == ["kind", "again"]
+    network = build(task=Classification(outputs=(Output("kind"), Output("again", weight=0.3))))
+    assert network.model.output_names == ["kind", "again"]
 
 
 def test_freezing_the_backbone_leaves_the_head() -> None:
-    built = build(Network(freeze="backbone", dense=(4,)))
-    assert freeze(built.model, built.head, Network(freeze="backbone")) != []
-    trainable = {variable.path.split("/")[-2] for variable in built.model.trainable_variables}
+    network = build(Network(freeze="backbone", dense=(4,)))
+    assert freeze(network.model, network, Network(freeze="backbone")) != []
+    trainable = {variable.path.split("/")[-2] for variable in network.model.trainable_variables}
     assert trainable == {"head_dense_1", "logits"}
 
 
 @pytest.mark.parametrize("names", [("conv1",), ("conv[1]",), (1,), (-5, "conv1")])
 def test_layers_freeze_by_position_name_or_pattern(names: tuple[int | str, ...]) -> None:
-    built = build(Network(dropout_rate=0.0))
-    freeze(built.model, built.head, Network(freeze=names))
-    assert not built.model.get_layer("conv1").trainable
-    assert built.model.get_layer("conv2").trainable
-    set_trainable(built.model, ["conv1"], True)
-    assert built.model.get_layer("conv1").trainable
+    network = build(Network(dropout_rate=0.0))
+    freeze(network.model, network, Network(freeze=names))
+    assert not network.model.get_layer("conv1").trainable
+    assert network.model.get_layer("conv2").trainable
+    set_trainable(network.model, ["conv1"], True)
+    assert network.model.get_layer("conv1").trainable
 
 
 def test_frozen_batch_normalisation_runs_in_inference_mode() -> None:
-    built = build(kwargs={"batch_normalization": True})
-    network = Network(freeze=("norm1",))
-    freeze(built.model, built.head, network)
-    layer = built.model.get_layer("norm1")
+    network = build(kwargs={"batch_normalization": True})
+    declared = Network(freeze=("norm1",))
+    freeze(network.model, network, declared)
+    layer = network.model.get_layer("norm1")
     before = layer.moving_mean.numpy()
     features = np.random.default_rng(0).normal(5, 1, (4, 8, 8, 8)).astype(np.float32)
     np.testing.assert_allclose(layer(features, training=True), layer(features, training=False))
@@ -98,24 +99,24 @@ def test_frozen_batch_normalisation_runs_in_inference_mode() -> None:
 
 
 def test_a_layer_that_is_not_there_names_the_nearest() -> None:
-    built = build()
+    network = build()
     with pytest.raises(ConfigError, match=r"`network.freeze` names 'conv3'.*Did you mean 'conv[12]'\?"):
-        freeze(built.model, built.head, Network(freeze=("conv3",)))
+        freeze(network.model, network, Network(freeze=("conv3",)))
 
 
 def test_freezing_everything_is_refused() -> None:
-    built = build()
+    network = build()
     with pytest.raises(ConfigError, match="leaves no layer to train"):
-        freeze(built.model, built.head, Network(freeze=("*",)))
+        freeze(network.model, network, Network(freeze=("*",)))
 
 
 def test_penalties_are_the_sums_over_the_chosen_kernels() -> None:
-    built = build()
+    network = build()
     regularize = (L2(strength=0.1, layers=("conv*",)), L1(strength=0.01, layers=("conv1",)))
-    add_regularizers(built.model, Network(regularize=regularize))
-    first, second = (built.model.get_layer(name).kernel.numpy() for name in ("conv1", "conv2"))
+    add_regularizers(network.model, network, Network(regularize=regularize))
+    first, second = (network.model.get_layer(name).kernel.numpy() for name in ("conv1", "conv2"))
     expected = 0.1 * ((first**2).sum() + (second**2).sum()) + 0.01 * np.abs(first).sum()
-    assert float(sum(built.model.losses)) == pytest.approx(expected, rel=1e-5)
+    assert float(sum(network.model.losses)) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -142,9 +143,9 @@ def test_the_smallest_size_is_known_for_named_models() -> None:
 
 
 def test_an_own_model_is_taken_as_it_is() -> None:
-    built = build(OwnModel(own_model()), **{"class": None})
-    assert isinstance(built.model, keras.Model)
-    assert built.model(IMAGES).shape == (2, 3)
+    network = build(OwnModel(own_model()), **{"class": None})
+    assert isinstance(network.model, keras.Model)
+    assert network.model(IMAGES).shape == (2, 3)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ import pytest
 from model_trainer import Classification, ModelSpec, Network, OwnModel
 from model_trainer.errors import ModelFileError
 from model_trainer.models.build import build_network
-from model_trainer.models.weights import Started, start_network
+from model_trainer.models.weights import InitializedNetwork, initialize_network
 
 FILES = Path(__file__).with_name("old_files")
 MOBILENET = ModelSpec(
@@ -40,8 +40,8 @@ def answers() -> dict[str, np.ndarray]:
         return dict(file)
 
 
-def start(weights: Path, num_classes: int = 3) -> Started:
-    return start_network(MOBILENET, Network(), Classification(), num_classes, str(weights))
+def start(weights: Path, num_classes: int = 3) -> InitializedNetwork:
+    return initialize_network(MOBILENET, Network(), Classification(), num_classes, str(weights))
 
 
 def numbered(num_classes: int = 3) -> keras.Model:
@@ -62,9 +62,9 @@ def numbered(num_classes: int = 3) -> keras.Model:
     )
 
 
-def start_numbered(weights: Path, model: keras.Model) -> Started:
+def start_numbered(weights: Path, model: keras.Model) -> InitializedNetwork:
     spec = ModelSpec(target_size=(8, 8, 3))
-    return start_network(spec, OwnModel(model), Classification(), 3, str(weights))
+    return initialize_network(spec, OwnModel(model), Classification(), 3, str(weights))
 
 
 def test_the_files_are_keras_2s() -> None:
@@ -79,21 +79,21 @@ def test_the_files_are_keras_2s() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_network_of_keras_2_answers_as_it_did(kind: str, answers: dict[str, np.ndarray]) -> None:
-    model = start(FILES / f"mobilenet_{kind}.h5").built.model
+    model = start(FILES / f"mobilenet_{kind}.h5").network.model
     np.testing.assert_allclose(model(answers["images"]), answers["mobilenet"], rtol=1e-4, atol=1e-6)
 
 
 def test_a_network_of_keras_2_takes_a_new_head() -> None:
-    built = start(FILES / "mobilenet_whole.h5", num_classes=5).built
+    network = start(FILES / "mobilenet_whole.h5", num_classes=5).network
     with h5py.File(FILES / "mobilenet_whole.h5") as file:
         kernel = file["model_weights/conv_dw_1/conv_dw_1/depthwise_kernel:0"][()]
-    np.testing.assert_array_equal(built.model.get_layer("conv_dw_1").kernel.numpy(), kernel)
-    assert built.model.output_shape == (None, 5)
+    np.testing.assert_array_equal(network.model.get_layer("conv_dw_1").kernel.numpy(), kernel)
+    assert network.model.output_shape == (None, 5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_names_that_keras_counted_otherwise_are_matched_by_order(kind: str, answers: dict[str, np.ndarray]) -> None:
-    model = start_numbered(FILES / f"numbered_{kind}.h5", numbered()).built.model
+    model = start_numbered(FILES / f"numbered_{kind}.h5", numbered()).network.model
     with h5py.File(FILES / f"numbered_{kind}.h5") as file:
         theirs = set(file["model_weights"] if kind == "whole" else file)
     assert not {layer.name for layer in model.layers if layer.weights} <= theirs
@@ -124,8 +124,8 @@ def test_weights_of_imagenet_without_top_load_by_order_when_their_names_are_kera
             group.attrs["weight_names"] = np.array([weight.encode() for weight in weights])
             for weight, array in zip(weights, arrays, strict=True):
                 group[weight] = array.astype(np.float32)
-    built = start(path).built
-    loaded = [layer for layer in built.model.layers if layer.weights and layer.name != "logits"]
+    network = start(path).network
+    loaded = [layer for layer in network.model.layers if layer.weights and layer.name != "logits"]
     for layer, arrays in zip(loaded, values, strict=True):
         for variable, array in zip(layer.weights, arrays, strict=True):
             np.testing.assert_array_equal(variable.numpy(), array.astype(np.float32))
@@ -140,6 +140,6 @@ def test_many_names_in_numbered_parts_are_read(tmp_path: Path) -> None:
         names = list(file.attrs["layer_names"])
         del file.attrs["layer_names"]
         file.attrs["layer_names0"], file.attrs["layer_names1"] = names[:40], names[40:]
-    ours, theirs = start(path).built.model, start(source).built.model
+    ours, theirs = start(path).network.model, start(source).network.model
     for a, b in zip(ours.weights, theirs.weights, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())

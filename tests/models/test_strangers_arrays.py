@@ -39,7 +39,7 @@ from model_trainer import Classification, ModelSpec, Network
 from model_trainer.errors import ModelFileError
 from model_trainer.models import scan
 from model_trainer.models.load import load_model
-from model_trainer.models.weights import start_network
+from model_trainer.models.weights import initialize_network
 
 SPEC = ModelSpec(**{"class": "model_trainer.testing.small_backbone", "target_size": [16, 16, 3]})
 KERNEL = "model_weights/conv1/conv1/kernel"
@@ -285,7 +285,7 @@ def test_a_hostile_file_is_refused_with_the_reason(
         with pytest.raises(ModelFileError, match=reason) as refused:
             load_model(model_file)
         with pytest.raises(ModelFileError, match=reason):
-            start_network(SPEC, Network(), Classification(), 3, str(model_file))
+            initialize_network(SPEC, Network(), Classification(), 3, str(model_file))
     assert str(refused.value).startswith(str(model_file))
 
 
@@ -303,7 +303,7 @@ def test_a_text_that_thousands_of_names_share_is_not_read(model_file: Path, with
     model_file.write_bytes(content[:first] + pointer * count + content[first + 16 * count :])
     reason = "it holds a text of 1,000,000 bytes where 1,024 are the most"
     with within(16e6), pytest.raises(ModelFileError, match=reason):
-        start_network(SPEC, Network(), Classification(), 3, str(model_file))
+        initialize_network(SPEC, Network(), Classification(), 3, str(model_file))
 
 
 @pytest.mark.parametrize("length", [0, 7, 8, 100, 2000, 20_000])
@@ -329,7 +329,7 @@ def test_changed_bytes_never_end_in_another_error(model_file: Path) -> None:
             content[place] = random.integers(0, 256)
         model_file.write_bytes(content)
         try:
-            start_network(SPEC, Network(), Classification(), 3, str(model_file))
+            initialize_network(SPEC, Network(), Classification(), 3, str(model_file))
         except ModelFileError:
             refused += 1
     assert refused > 10

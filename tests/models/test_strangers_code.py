@@ -42,13 +42,13 @@ import pytest
 from model_trainer import Classification, ModelSpec, Network
 from model_trainer.errors import ModelFileError
 from model_trainer.models.load import load_model
-from model_trainer.models.weights import Started, start_network
+from model_trainer.models.weights import InitializedNetwork, initialize_network
 
 SPEC = ModelSpec(**{"class": "model_trainer.testing.small_backbone", "target_size": [16, 16, 3]})
 
 
-def start(path: Path) -> Started:
-    return start_network(SPEC, Network(), Classification(), 3, str(path))
+def start(path: Path) -> InitializedNetwork:
+    return initialize_network(SPEC, Network(), Classification(), 3, str(path))
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ import pytest
 
 from model_trainer import Classification, ModelSpec, Network
 from model_trainer.errors import ModelFileError
-from model_trainer.models.weights import start_network
+from model_trainer.models.weights import initialize_network
 
 SPEC = ModelSpec(**{"class": "model_trainer.testing.small_backbone", "target_size": [16, 16, 3]})
 NOWHERE = 2**64 - 1
@@ -110,7 +110,7 @@ STRUCTURES: dict[str, tuple[Callable[[bytearray], None], str]] = {
 
 def refused(path: Path, reason: str) -> None:
     with pytest.raises(ModelFileError, match=reason):
-        start_network(SPEC, Network(), Classification(), 3, str(path))
+        initialize_network(SPEC, Network(), Classification(), 3, str(path))
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)

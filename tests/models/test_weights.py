@@ -13,7 +13,7 @@ from absl import logging
 from model_trainer import Classification, ModelSpec, Network
 from model_trainer.errors import ConfigError, ModelFileError
 from model_trainer.models.build import build_network
-from model_trainer.models.weights import Started, start_network
+from model_trainer.models.weights import InitializedNetwork, initialize_network
 
 SPEC = ModelSpec(
     **{
@@ -25,8 +25,8 @@ SPEC = ModelSpec(
 VGG = ModelSpec.named("vgg16", target_size=[32, 32, 3])
 
 
-def start(weights: str | None, num_classes: int = 3, spec: ModelSpec = SPEC) -> Started:
-    return start_network(spec, Network(), Classification(), num_classes, weights)
+def start(weights: str | None, num_classes: int = 3, spec: ModelSpec = SPEC) -> InitializedNetwork:
+    return initialize_network(spec, Network(), Classification(), num_classes, weights)
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ SUFFIXES = [".hdf5", ".h5", ".keras", ".weights.h5"]
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_file_of_any_kind_gives_its_weights(trained: keras.Model, tmp_path: Path, suffix: str) -> None:
     started = start(save(trained, tmp_path / f"model{suffix}"))
-    assert_equal_weights(started.built.model, trained)
+    assert_equal_weights(started.network.model, trained)
     assert started.weights == str(tmp_path / f"model{suffix}")
 
 
@@ -70,13 +70,16 @@ def test_other_classes_get_a_new_head_and_the_log_says_so(
     trained: keras.Model, tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     logging.get_absl_logger().addHandler(caplog.handler)
-    logging.set_verbosity(logging.INFO)
+    logging.set_verbosity(logging.DEBUG)
     started = start(save(trained, tmp_path / f"model{suffix}"), num_classes=5)
     logging.get_absl_logger().removeHandler(caplog.handler)
-    assert_equal_weights(started.built.model, trained, but=("logits",))
-    assert "Weights of 3 layers come from" in caplog.text
-    assert "conv1, norm1, conv2" in caplog.text
-    assert "The head is new, with random weights: logits" in caplog.text
+    assert_equal_weights(started.network.model, trained, but=("logits",))
+    line = next(record.getMessage() for record in caplog.records if record.levelname == "INFO")
+    path = tmp_path / f"model{suffix}"
+    assert line == (
+        f"Weights of 3 layers come from {path}. Not taken from it: logits. New, with random weights: logits."
+    )
+    assert "Taken: conv1, norm1, conv2. Not taken: logits. New: logits." in caplog.text
 
 
 def test_a_file_of_another_network_is_refused_and_names_the_layer(tmp_path: Path) -> None:
@@ -147,5 +150,5 @@ def test_imagenet_weights_are_really_asked_for(monkeypatch: pytest.MonkeyPatch, 
     assert started.weights == "imagenet"
     folder = "https://storage.googleapis.com/tensorflow/keras-applications/vgg16/"
     assert asked == [f"{folder}vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"]
-    kernel = started.built.model.get_layer("block1_conv1").kernel.numpy()
+    kernel = started.network.model.get_layer("block1_conv1").kernel.numpy()
     np.testing.assert_array_equal(kernel, source.get_layer("block1_conv1").kernel.numpy())

@@ -215,7 +215,7 @@ def test_heads_with_a_loss_and_a_weight_each_train(make_run: MakeRun) -> None:
 
 
 def test_another_seed_gives_other_weights(make_run: MakeRun) -> None:
-    started = [prepare(make_run(training__seed=seed)).started.built.model for seed in (0, 0, 1)]
+    started = [prepare(make_run(training__seed=seed)).plain.network.model for seed in (0, 0, 1)]
     first, again, other = (model.get_layer("conv1").kernel.numpy() for model in started)
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -234,7 +234,7 @@ def test_keras_fit_gives_the_same_losses(make_run: MakeRun, colours: Path) -> No
     """The loop against Keras' own, on the same batches, from the same weights."""
     run = make_run(network__dropout_rate=0.0, training__epochs=3, training__batch_size=5)
     prepared = prepare(run)
-    model = prepared.started.built.model
+    model = prepared.plain.network.model
     start = [weight.numpy() for weight in model.weights]
     ours = [row["loss"] for row in train_model(run).history]
     for weight, value in zip(model.weights, start, strict=True):
@@ -257,7 +257,7 @@ def test_unfreezing_lets_the_backbone_train_with_another_rate(make_run: MakeRun)
         load_model(result.path / "final_model.hdf5").model.get_layer("conv1").kernel.numpy()
         for result in (frozen, thawed)
     ]
-    start = prepare(run).started.built.model.get_layer("conv1").kernel.numpy()
+    start = prepare(run).plain.network.model.get_layer("conv1").kernel.numpy()
     np.testing.assert_array_equal(kernels[0], start)
     assert not np.array_equal(kernels[1], start)
     assert [row["learning_rate"] for row in thawed.history] == pytest.approx([0.05, 0.01])

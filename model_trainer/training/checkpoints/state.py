@@ -14,6 +14,7 @@ from absl import logging
 
 from model_trainer.dotted import name_of
 from model_trainer.errors import ModelFileError
+from model_trainer.models.training_copy import finalize_layers
 from model_trainer.training.checkpoints.store import Checkpoint
 from model_trainer.training.checkpoints.values import pack, unpack
 from model_trainer.training.loop import Place
@@ -72,12 +73,15 @@ def restore(loop: Loop, checkpoint: Checkpoint) -> Place:
         loop.unfreeze()
     elif loop.unfrozen and not state["unfrozen"]:
         loop.freeze_again()
+    # Before layers were built in only, some variables had other names; their numbers are the same.
+    by_number = {_numbered(name): array for name, array in checkpoint.arrays.items()}
     for name, variable in _variables(loop):
-        array = checkpoint.arrays.get(name)
-        if array is None or tuple(array.shape) != tuple(variable.shape):
+        array = checkpoint.arrays.get(name, by_number.get(_numbered(name)))
+        if array is None or array.size != int(np.prod(variable.shape)):
             found = "is missing" if array is None else f"has the shape {array.shape}, not {tuple(variable.shape)}"
             raise ModelFileError(f"The checkpoint does not fit this network and optimizer: {name} {found}.")
-        variable.assign(array)
+        variable.assign(array.reshape(variable.shape))
+    finalize_layers(loop.model)
     loop.model.stop_training = bool(state["stop_training"])
     loop.history[:] = [dict(row) for row in state["history"]]
     loop.best.restore(state["best"])
@@ -114,6 +118,11 @@ def _variables(loop: Loop) -> list[tuple[str, keras.Variable]]:
     named += [(f"optimizer/{number}/{each.name}", each) for number, each in enumerate(optimizer)]
     averages = loop.average.variables if loop.average is not None else []
     return named + [(f"average/{number}/{each.name}", each) for number, each in enumerate(averages)]
+
+
+def _numbered(name: str) -> str:
+    """Such as "network/7" of "network/7/conv2/kernel"."""
+    return "/".join(name.split("/")[:2])
 
 
 def _callback_state(number: int, callback: keras.callbacks.Callback, arrays: dict[str, np.ndarray]) -> Any:

@@ -27,7 +27,7 @@ class Team:
 
     def __init__(self, hosts: Hosts | None, strategy: tf.distribute.Strategy) -> None:
         self.hosts = hosts
-        self._strategy = strategy
+        self.strategy = strategy
 
     def __len__(self) -> int:
         return 1 if self.hosts is None else len(self.hosts)
@@ -89,9 +89,9 @@ class Team:
         """The sum of everybody's int32 `(n,)`. Where one alone is not 0 it arrives to the bit."""
 
         def of_device(context: tf.distribute.ValueContext) -> tf.Tensor:
-            own = self._strategy.num_replicas_in_sync // len(self)
+            own = self.strategy.num_replicas_in_sync // len(self)
             is_first = context.replica_id_in_sync_group % own == 0  # a process with several devices speaks once
             return tf.constant(numbers if is_first else np.zeros_like(numbers))
 
-        values = self._strategy.experimental_distribute_values_from_function(of_device)
-        return np.asarray(self._strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None))
+        values = self.strategy.experimental_distribute_values_from_function(of_device)
+        return np.asarray(self.strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None))

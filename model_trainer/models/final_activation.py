@@ -1,0 +1,111 @@
+"""The activation that a network ends in: found, compared with the task, and taken off, so that logits are left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import keras
+
+from model_trainer.errors import ConfigError
+from model_trainer.models.portable import clone_layer
+
+__all__ = ["Ending", "find_ending", "without_activation"]
+
+_IN_THE_END = ("softmax", "sigmoid")
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How an output of a network comes about.
+
+    Attributes:
+        activation: that it went through last; None where it is logits.
+        logits: the tensor before an activation that is a layer of its own, otherwise the output itself.
+        fused: the layer that computes logits and activation in one, such as `Dense(10, activation="softmax")`.
+    """
+
+    activation: Literal["softmax", "sigmoid"] | None
+    logits: keras.KerasTensor
+    fused: keras.Layer | None = None
+
+
+def find_ending(output: keras.KerasTensor, field: str) -> Ending:
+    """What `output`, of a flat graph of built-in layers, ends in.
+
+    Raises:
+        ConfigError: it ends in another activation, or in something that was made of probabilities, from which there is
+            no way back to logits; `field` says where the network was declared.
+    """
+    node = output._keras_history.operation._inbound_nodes[output._keras_history.node_index]
+    layer = node.operation
+    inputs = node.input_tensors
+    if isinstance(layer, keras.layers.Softmax):
+        if layer.axis not in (-1, len(output.shape) - 1):
+            raise ConfigError(f"ends in a softmax over axis {layer.axis} instead of the classes.", field)
+        return Ending("softmax", inputs[0])
+    name = activation_name(layer)
+    if isinstance(layer, keras.layers.Activation):
+        if name == "linear":
+            return find_ending(inputs[0], field)
+        _check_known(name, layer, field)
+        return Ending(name, inputs[0])  # type: ignore[arg-type]
+    if isinstance(layer, keras.layers.Identity):
+        return find_ending(inputs[0], field)
+    if name not in (None, "linear"):
+        _check_known(name, layer, field)
+        return Ending(name, output, layer)  # type: ignore[arg-type]
+    squashed = _squashed_before(output)
+    if squashed is not None:
+        raise ConfigError(
+            f"ends in {layer.name}, which is computed from the probabilities of {squashed.name}; from there no way "
+            "leads back to the logits that are trained. End your model in logits, softmax or sigmoid.",
+            field,
+        )
+    return Ending(None, output)
+
+
+def without_activation(ending: Ending, name: str) -> tuple[keras.KerasTensor, keras.Layer | None]:
+    """The logits of an ending, and the new layer that gives them where the old one had the activation inside.
+
+    Args:
+        name: of the new layer.
+    """
+    if ending.fused is None:
+        return ending.logits, None
+    layer = clone_layer(ending.fused, name, "float32", activation="linear")
+    history = ending.logits._keras_history
+    arguments = ending.fused._inbound_nodes[history.node_index].arguments
+    return layer(*arguments.args, **arguments.kwargs), layer
+
+
+def activation_name(layer: Any) -> str | None:
+    """Of the activation that a layer ends with, as Keras calls it; None where the layer has none."""
+    activation = getattr(layer, "activation", None)
+    if activation is None:
+        return None
+    return str(getattr(activation, "__name__", type(activation).__name__))
+
+
+def _check_known(name: str | None, layer: Any, field: str) -> None:
+    if name not in _IN_THE_END:
+        raise ConfigError(
+            f"ends in the activation {name!r} of {layer.name}, from which no way leads back to the logits that are "
+            "trained. End your model in logits, softmax or sigmoid.",
+            field,
+        )
+
+
+def _squashed_before(output: keras.KerasTensor) -> Any:
+    """The softmax or sigmoid that `output` is computed from with no weights in between; None where there is none."""
+    todo = [output]
+    while todo:
+        tensor = todo.pop()
+        node = tensor._keras_history.operation._inbound_nodes[tensor._keras_history.node_index]
+        operation = node.operation
+        is_squashing = isinstance(operation, keras.layers.Softmax) or activation_name(operation) in _IN_THE_END
+        if tensor is not output and is_squashing and len(tensor.shape) == len(output.shape):  # no gate in a feature map
+            return operation
+        if not getattr(operation, "weights", ()):
+            todo += node.input_tensors
+    return None

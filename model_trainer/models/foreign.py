@@ -1,0 +1,149 @@
+"""A model file that says nothing of how its images are prepared: the user says which network and classes it has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+from absl import logging
+
+from model_trainer.errors import ConfigError, ModelFileError
+from model_trainer.models.arrays import assign_arrays, find_arrays
+from model_trainer.models.build import build_network, flat_backbone
+from model_trainer.models.container import ModelFile
+from model_trainer.models.final_activation import find_ending
+from model_trainer.models.network import Network
+from model_trainer.models.outline import Outline, make_layer, read_outline
+from model_trainer.models.own_model import stage_own_model
+from model_trainer.models.portable import make_portable
+from model_trainer.models.stages import TwoStageNetwork
+from model_trainer.models.stranger import TRUST, refuse_dangerous, refuse_unfitting, without_values
+from model_trainer.models.variants import variant_of_file
+from model_trainer.specs import ModelSpec
+from model_trainer.tasks.classification import Classification
+from model_trainer.tasks.multi_label import MultiLabel
+from model_trainer.tasks.task import Task
+
+__all__ = ["how_to_describe", "load_foreign"]
+
+
+def how_to_describe(file: ModelFile) -> str:
+    """Which options say what the file does not, as far as its own description lets guess."""
+    outline = read_outline(file.config) if file.config is not None else None
+    name, count, facts = "NAME", "", []
+    if outline is not None and outline.table_name is not None:
+        name = outline.table_name
+        facts.append(
+            f"its backbone {outline.backbone!r} looks like {name}" if outline.backbone else f"it looks like {name}"
+        )
+    if outline is not None and outline.num_outputs is not None:
+        count = f"{outline.num_outputs} "
+        facts.append(f"it has {outline.num_outputs} outputs")
+    seen = " and ".join(facts)
+    return (
+        f"{seen[:1].upper()}{seen[1:]}{'. ' if seen else ''}Say which network and which classes it has: --spec {name} "
+        f"--classes NAMES, the {count}names in the order of its outputs, separated by commas, or a text file with one "
+        f'on each line (in Python: spec="{name}", classes=[...]).'
+    )
+
+
+def load_foreign(
+    file: ModelFile, spec: ModelSpec | str, classes: Sequence[str], trust: bool
+) -> tuple[TwoStageNetwork, ModelSpec, Task]:
+    """The network of a file, the spec of its images, and the task that reads its answers.
+
+    Args:
+        spec: of the backbone; a name takes the size of the images from the file.
+        trust: whether Keras may load the network, which runs what the file names.
+
+    Raises:
+        ModelFileError: the file holds another network or number of classes, or one that only Keras can load.
+        ConfigError: there is no such spec.
+    """
+    outline = read_outline(file.config) if file.config is not None else None
+    if isinstance(spec, str):
+        size = {"target_size": outline.size} if outline is not None and outline.size is not None else {}
+        spec = ModelSpec.named(spec, **size)
+    if outline is not None and outline.num_outputs not in (None, len(classes)):
+        raise ModelFileError(
+            f"{file.path} has {outline.num_outputs} outputs, but {len(classes)} classes are named; each output needs a "
+            "name, in their order."
+        )
+    try:
+        if not trust:
+            refuse_dangerous(spec, Network(), Classification())
+        if outline is not None:
+            network, task = _from_outline(file, outline, spec, len(classes))
+        elif file.config is None:
+            network, task = _from_weights(file, spec, len(classes))
+        elif trust:
+            model = keras.saving.load_model(file.path, compile=False, safe_mode=False)
+            task = _task_of(model, len(classes))
+            network = stage_own_model(model, None, spec, task, len(classes), trains=False)
+        else:
+            raise ModelFileError(
+                "its network is no backbone followed by a head of common layers, one after the other, so only Keras "
+                f"can load it. {TRUST}"
+            )
+    except (ConfigError, ModelFileError) as error:
+        message = str(error)
+        raise ModelFileError(message if message.startswith(str(file.path)) else f"{file.path}: {message}") from error
+    if spec.preprocess_func != "none" and _begins_with_scaling(network):
+        logging.info("%s scales its images itself, so they come as they are, 0 to 255.", file.path)
+        spec = spec.changed("preprocess_func", "none")
+    return network, spec, task
+
+
+def _from_outline(file: ModelFile, outline: Outline, spec: ModelSpec, num_classes: int) -> tuple[TwoStageNetwork, Task]:
+    variant = variant_of_file(spec, file)
+
+    def build(shapes_only: bool) -> keras.Model:
+        tensor = images = keras.Input(spec.target_size)
+        for layer in outline.scaling:
+            tensor = make_layer(layer)(tensor)
+        flat = flat_backbone(spec, None, variant, shapes_only)
+        backbone = keras.Model(flat.images, flat.features, name=flat.name)
+        tensor = backbone(tensor)
+        for layer in outline.head:
+            tensor = make_layer(layer)(tensor)
+        return keras.Model(images, tensor, name=backbone.name)
+
+    def compare() -> None:
+        network = stage_own_model(
+            build(shapes_only=True), None, spec, Classification(), num_classes, trains=False, shapes_only=True
+        )
+        find_arrays(file, network.model, exact=True)
+
+    without_values(compare)
+    model = build(shapes_only=False)
+    task = _task_of(model, num_classes)
+    network = stage_own_model(model, None, spec, task, num_classes, trains=False)
+    assign_arrays(file, find_arrays(file, network.model, exact=True))
+    return network, task
+
+
+def _from_weights(file: ModelFile, spec: ModelSpec, num_classes: int) -> tuple[TwoStageNetwork, Task]:
+    """Of a file without a description: the backbone, pooling, and one layer."""
+    task, network, variant = Classification(), Network(dropout_rate=0.0), variant_of_file(spec, file)
+    refuse_unfitting(file, spec, network, task, num_classes, variant)
+    built = build_network(spec, network, task, num_classes, variant=variant)
+    assign_arrays(file, find_arrays(file, built.model, exact=True))
+    return built, task
+
+
+def _task_of(model: keras.Model, num_classes: int) -> Task:
+    """Tags where the network ends in a sigmoid, or has one output for a yes or no; otherwise one class of several."""
+    (output,) = make_portable(model).outputs
+    if num_classes == 1 or find_ending(output, "network").activation == "sigmoid":
+        return MultiLabel(thresholds=0.5)
+    return Classification()
+
+
+def _begins_with_scaling(network: TwoStageNetwork) -> bool:
+    """Whether the images are rescaled or normalised before the first layer that learns."""
+    for layer in network.model.layers:
+        if isinstance(layer, (keras.layers.Rescaling, keras.layers.Normalization)):
+            return True
+        if layer.weights:
+            return False
+    return False
