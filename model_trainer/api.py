@@ -20,6 +20,7 @@ from model_trainer.report.preview import draw_preview
 from model_trainer.serving.predictor import find_images, predict_images
 from model_trainer.sources.from_path import source_of_path
 from model_trainer.sources.source import Source
+from model_trainer.specs import ModelSpec
 from model_trainer.training.cluster.hosts import find_hosts
 from model_trainer.training.log import plain_messages
 from model_trainer.training.run import Run, load_validation_data
@@ -60,7 +61,12 @@ def train(
 
 
 def evaluate(
-    model: str | os.PathLike[str] | TrainedModel, data: Source | str | None = None, trust: bool = False
+    model: str | os.PathLike[str] | TrainedModel,
+    data: Source | str | None = None,
+    trust: bool = False,
+    *,
+    spec: ModelSpec | str | None = None,
+    classes: Sequence[str] | None = None,
 ) -> Evaluation | MultiLabelEvaluation:
     """Figures of a trained model on labelled images.
 
@@ -69,11 +75,12 @@ def evaluate(
         data: a source, or a path: a folder with one folder for each class, a manifest, a `.rec`, TFRecord files; None
             takes the validation data of the run, otherwise its training data.
         trust: whether code that the files name may be run.
+        spec, classes: of a model file that Model Trainer did not write; see `load_model`.
 
     Raises:
         ModelFileError, DataError, ConfigError: the model or the data cannot be read.
     """
-    trained = model if isinstance(model, TrainedModel) else load_model(model, trust)
+    trained = _loaded(model, trust, spec, classes)
     if isinstance(data, str):
         data = source_of_path(data)
     if data is None:
@@ -86,6 +93,9 @@ def predict(
     images: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
     top: int | None = None,
     trust: bool = False,
+    *,
+    spec: ModelSpec | str | None = None,
+    classes: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
     """What a trained model sees in images.
 
@@ -94,12 +104,13 @@ def predict(
         images: files, and folders that are searched all the way down.
         top: how many of the most probable labels are named; None: 5, or of tags those from their thresholds on.
         trust: whether code that the file names may be run.
+        spec, classes: of a model file that Model Trainer did not write; see `load_model`.
 
     Returns:
         `{"image": path, "predictions": [{"label": name, "probability": p}, ...]}` for each image, or
         `{"image": path, "error": reason}`.
     """
-    trained = model if isinstance(model, TrainedModel) else load_model(model, trust)
+    trained = _loaded(model, trust, spec, classes)
     paths = [images] if isinstance(images, (str, os.PathLike)) else images
     return list(predict_images(trained, find_images(paths), top=top))
 
@@ -116,6 +127,18 @@ def preview(run: Run, path: str | os.PathLike[str] = "preview.png", count: int =
         ModelTrainerError: the data cannot be read, or the picture not be written.
     """
     draw_preview(run, os.fspath(path), count, draws)
+
+
+def _loaded(
+    model: str | os.PathLike[str] | TrainedModel,
+    trust: bool,
+    spec: ModelSpec | str | None,
+    classes: Sequence[str] | None,
+) -> TrainedModel:
+    if isinstance(model, TrainedModel):
+        return model
+    with plain_messages():
+        return load_model(model, trust, spec=spec, classes=classes)
 
 
 def _data_of_run(model_file: Path, trust: bool) -> Source:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import typer
 
+from model_trainer.cli.foreign_options import Classes, Spec, read_classes
+
 __all__ = ["evaluate"]
 
 
 def evaluate(
-    output_dir: str = typer.Argument(help="An output folder, or an .hdf5 in one."),
+    output_dir: str = typer.Argument(
+        help="An output folder, an .hdf5 in one, or a file of Keras with --spec and --classes."
+    ),
     data: str | None = typer.Option(
         None,
         "--data",
         metavar="PATH",
         help="Class folders, a manifest, .rec or .tfrecord; default: the run's own validation data.",
     ),
+    spec: Spec = None,
+    classes: Classes = None,
     trust: bool = typer.Option(False, "--trust", help="Let the file name code outside keras.applications."),
 ) -> None:
     """Figures of a trained model on labelled images: accuracy, recall, of tags average precision, and of each class."""
@@ -23,4 +29,5 @@ def evaluate(
     from model_trainer.api import evaluate as evaluate_model
     from model_trainer.cli.tables import print_evaluation
 
-    print_evaluation(evaluate_model(output_dir, data, trust), Console())
+    evaluation = evaluate_model(output_dir, data, trust, spec=spec, classes=read_classes(classes))
+    print_evaluation(evaluation, Console())

@@ -6,16 +6,22 @@ import json
 
 import typer
 
+from model_trainer.cli.foreign_options import Classes, Spec, read_classes
+
 __all__ = ["predict"]
 
 
 def predict(
-    model: str = typer.Argument(help="An output folder, or an .hdf5 in one."),
+    model: str = typer.Argument(
+        help="An output folder, an .hdf5 in one, or a file of Keras with --spec and --classes."
+    ),
     images: list[str] = typer.Argument(help="Image files, and folders that are searched all the way down."),
     as_json: bool = typer.Option(False, "--json", help="Print a JSON list and nothing else."),
     top: int | None = typer.Option(
         None, "--top", min=1, help="How many labels for each image; default: 5, or the tags above their thresholds."
     ),
+    spec: Spec = None,
+    classes: Classes = None,
     trust: bool = typer.Option(False, "--trust", help="Let the file name code outside keras.applications."),
 ) -> None:
     """The most probable labels of images."""
@@ -24,7 +30,7 @@ def predict(
     from model_trainer.api import predict as predict_images
     from model_trainer.cli.tables import print_predictions
 
-    answers = predict_images(model, images, top=top, trust=trust)
+    answers = predict_images(model, images, top=top, trust=trust, spec=spec, classes=read_classes(classes))
     if as_json:
         typer.echo(json.dumps(answers, indent=1, ensure_ascii=False))
     else:

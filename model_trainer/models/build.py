@@ -15,7 +15,7 @@ from model_trainer.models.graph import assign_weights, rebuild_graph
 from model_trainer.models.network import AnyNetwork, Network, OwnModel
 from model_trainer.models.own_model import build_own_network
 from model_trainer.models.portable import needs_rebuilding, portable
-from model_trainer.models.stages import TwoStageNetwork, join_stages
+from model_trainer.models.stages import PROBABILITIES, TwoStageNetwork, join_stages
 from model_trainer.models.variants import IMAGENET, add_rescaling, has_variants, variant_of_model
 from model_trainer.specs import ModelSpec, minimum_size
 from model_trainer.tasks.task import Task
@@ -54,6 +54,7 @@ def build_network(
     head = _head(features, network, output_names, num_classes)
     below = set(keras.Model(images, features).layers)
     new = [layer.name for layer in keras.Model(images, head).layers if layer not in below]
+    new += output_names or [PROBABILITIES]
     return join_stages(
         images,
         features,
@@ -61,7 +62,7 @@ def build_network(
         activation=task.head_activation,
         output_names=output_names,
         name=backbone.name,
-        members={**backbone.members, **{name: (name,) for name in new}},
+        members=backbone.members,
         positions=[*backbone.positions, *new],
         variant=backbone.variant,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -65,18 +66,24 @@ def find_ending(output: keras.KerasTensor, field: str) -> Ending:
     return Ending(None, output)
 
 
-def without_activation(ending: Ending, name: str) -> tuple[keras.KerasTensor, keras.Layer | None]:
-    """The logits of an ending, and the new layer that gives them where the old one had the activation inside.
+def without_activation(
+    ending: Ending, names: Sequence[str]
+) -> tuple[keras.KerasTensor, tuple[keras.Layer, keras.Layer] | None]:
+    """The logits of an ending; where the layer that gives them must be another one, the old and the new layer too.
+
+    It must where it has the activation inside, or the name of an output, which the activation will have.
 
     Args:
-        name: of the new layer.
+        names: of the network's outputs.
     """
-    if ending.fused is None:
-        return ending.logits, None
-    layer = clone_layer(ending.fused, name, "float32", activation="linear")
     history = ending.logits._keras_history
-    arguments = ending.fused._inbound_nodes[history.node_index].arguments
-    return layer(*arguments.args, **arguments.kwargs), layer
+    old = ending.fused or history.operation
+    if ending.fused is None and not (old.name in names and isinstance(old, keras.Layer)):
+        return ending.logits, None
+    changes = {} if ending.fused is None else {"activation": "linear"}
+    new = clone_layer(old, f"{old.name}_logits" if old.name in names else old.name, "float32", **changes)
+    arguments = old._inbound_nodes[history.node_index].arguments
+    return new(*arguments.args, **arguments.kwargs), (old, new)
 
 
 def activation_name(layer: Any) -> str | None:

@@ -72,14 +72,14 @@ def load_foreign(
     try:
         if not trust:
             refuse_dangerous(spec, Network(), Classification())
-        if outline is not None:
-            network, task = _from_outline(file, outline, spec, len(classes))
-        elif file.config is None:
-            network, task = _from_weights(file, spec, len(classes))
-        elif trust:
+        if trust and file.config is not None:
             model = keras.saving.load_model(file.path, compile=False, safe_mode=False)
             task = _task_of(model, len(classes))
             network = stage_own_model(model, None, spec, task, len(classes), trains=False)
+        elif outline is not None:
+            network, task = _from_outline(file, outline, spec, len(classes))
+        elif file.config is None:
+            network, task = _from_weights(file, spec, len(classes))
         else:
             raise ModelFileError(
                 "its network is no backbone followed by a head of common layers, one after the other, so only Keras "

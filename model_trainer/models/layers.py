@@ -27,7 +27,7 @@ def find_layers(network: TwoStageNetwork, names: LayerNames, field: str) -> list
         ConfigError: one of them means no layer; `field` says where it was written.
     """
     title = network.model.name
-    members = {**{layer.name: (layer.name,) for layer in network.model.layers}, **network.members}
+    members = network.members
     found: dict[str, None] = {}
     for name in names:
         if isinstance(name, int):

@@ -67,14 +67,11 @@ def stage_own_model(
             raise
         endings, activation = [Ending(None, output) for output in outputs], "none"
     logits, replaced = [], {}
-    for number, ending in enumerate(endings):
-        fused = ending.fused
-        # An output of this name gets the activation, so the layer below it needs another.
-        tensor, layer = without_activation(ending, f"{names[number]}_logits" if names else fused.name if fused else "")
+    for ending in endings:
+        tensor, exchanged = without_activation(ending, names)
         logits.append(tensor)
-        if layer is not None:
-            assert fused is not None
-            replaced[fused.name] = layer
+        if exchanged is not None:
+            replaced[exchanged[0].name] = exchanged[1]
     _check_not_shared(graph, logits, replaced)
     if not shapes_only:
         assign_weights(
@@ -188,13 +185,14 @@ def _checked_ending(output: keras.KerasTensor, task: Task) -> Ending:
 
 def _check_not_shared(graph: Graph, logits: list[keras.KerasTensor], replaced: dict[str, keras.Layer]) -> None:
     """A last layer of which the activation is taken off must not be used elsewhere too."""
-    still_used = {id(layer) for layer in keras.Model(graph.images, logits).layers}
-    for _, substitute in graph.substitutes:
-        for layer in substitute.layers:
-            if layer.name in replaced and id(layer) in still_used:
-                raise ConfigError(
-                    f"uses {layer.name!r} for its output and for something else too. End your model in logits.", _FIELD
-                )
+    olds = {layer.name: id(layer) for _, substitute in graph.substitutes for layer in substitute.layers}
+    try:
+        used = {id(layer) for layer in keras.Model(graph.images, logits).layers}
+    except ValueError:  # old and new layer have the same name
+        used = set(olds.values())
+    for name in replaced:
+        if olds[name] in used:
+            raise ConfigError(f"uses {name!r} for its output and for something else too. End it in logits.", _FIELD)
 
 
 def _features(declared: str | None, graph: Graph, logits: list[keras.KerasTensor], name: str) -> keras.KerasTensor:

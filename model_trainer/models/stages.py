@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 
 import keras
 
-__all__ = ["TwoStageNetwork", "find_features", "join_stages"]
+__all__ = ["PROBABILITIES", "TwoStageNetwork", "find_features", "join_stages"]
+
+PROBABILITIES = "probabilities"  # name of the last layer, where the task has no names for outputs
 
 
 @dataclass(frozen=True)
@@ -93,18 +95,17 @@ def join_stages(
     taken = {operation.name for operation in keras.Model(images, list(logits)).operations}
     outputs = []
     for number, tensor in enumerate(logits):
-        wanted = output_names[number] if output_names else _free("probabilities", taken)
+        wanted = output_names[number] if output_names else _free(PROBABILITIES, taken)
         outputs.append(keras.layers.Activation(kind, name=wanted)(tensor))
     model = keras.Model(images, outputs if output_names else outputs[0], name=name)
-    known = set(members)
-    new = [layer.name for layer in model.layers if layer.name not in taken]
-    own = {layer: (layer,) for layer in new if layer not in known}
+    there = [layer.name for layer in model.layers]  # without activations that were taken off
+    named = {known: tuple(layer for layer in of if layer in there) for known, of in members.items()}
     return TwoStageNetwork(
         model=model,
         features=features,
         logits=tuple(logits),
-        members={**members, **own},
-        positions=(*positions, *own),
+        members={**{layer: (layer,) for layer in there}, **named},
+        positions=tuple(positions),
         variant=variant,
         in_inference=in_inference,
     )

@@ -140,11 +140,11 @@ def _in_inference(layer: keras.Layer) -> Callable[..., Any]:
 
 def _statistics(model: keras.Model) -> list[keras.Variable]:
     """Variables that no gradient changes, whatever is frozen: what a layer made as untrainable."""
-    trainable = model.trainable
-    flags = [(layer, layer.trainable) for layer in model._flatten_layers(include_self=False)]
-    model.trainable = True
+    layers = model._flatten_layers(include_self=False)
+    flags = [layer.trainable for layer in layers]
+    for layer in layers:
+        layer.trainable = True
     found = list(model.non_trainable_variables)
-    model.trainable = trainable
-    for layer, flag in flags:
+    for layer, flag in zip(layers, flags, strict=True):  # wrappers come before what they wrap
         layer.trainable = flag
     return found

@@ -11,8 +11,12 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from model_trainer.config import Call
 from model_trainer.errors import ConfigError, DataError
 from model_trainer.models.layers import add_regularizers, freeze
+from model_trainer.models.network import AnyNetwork, OwnModel
+from model_trainer.models.portable import unportable_names
+from model_trainer.models.stages import TwoStageNetwork
 from model_trainer.models.training_copy import make_training_copy
 from model_trainer.models.weights import InitializedNetwork, Origin, initialize_network
 from model_trainer.pipeline.bad_images import BadImages
@@ -174,6 +178,7 @@ def prepare(run: Run, team: Team | None = None, origin: Origin | None = None) ->
             seed=run.training.seed,
         )
 
+    _check_portable(plain.network, run.network)
     _tell(run, train, val, copy.model, strategy, precision, plain.weights)
     return Prepared(
         run=run,
@@ -216,6 +221,25 @@ def _read_data(run: Run) -> tuple[Examples, Examples | None]:
             logging.warning("%s has no image of the class %r; it is not validated.", val.origin, name)
             break
     return train, val
+
+
+def _check_portable(network: TwoStageNetwork, declared: AnyNetwork) -> None:
+    """Tells before training, and not after it, what of the network the `.hdf5` cannot carry."""
+    names = unportable_names(network.model)
+    if not names:
+        return
+    shown = ", ".join(names[:NAMES_SHOWN])
+    is_live = isinstance(declared, OwnModel) and not isinstance(declared.model, Call)
+    if is_live and any("keras.ops." in name for name in names):
+        raise ConfigError(
+            f"contains {shown}, which a .hdf5 cannot carry, so that nothing could load it. Take a layer of "
+            'keras.layers in its place, or declare the model by its function: OwnModel(Call("my_code.make_model")).',
+            "network.model",
+        )
+    logging.warning(
+        "PLAIN KERAS WILL NOT LOAD THE .hdf5: the network contains %s, which is no layer of keras.layers. "
+        "Model Trainer loads it with --trust, where your code can be imported.", shown,
+    )  # fmt: skip
 
 
 def _check_files(run: Run, examples: Examples) -> None:

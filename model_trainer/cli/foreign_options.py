@@ -1,0 +1,53 @@
+"""The options that say what a model file of another origin does not, shared by the commands that read one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from model_trainer.errors import ConfigError
+
+__all__ = ["Classes", "Spec", "read_classes"]
+
+Spec = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="The network in a file that Model Trainer did not write, such as mobilenet_v2; see `specs`.",
+    ),
+]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        help="The names of its outputs in their order: a,b,c, or a text file with one on each line. Goes with --spec.",
+    ),
+]
+
+
+def read_classes(names: str | None) -> list[str] | None:
+    """The names behind `--classes`.
+
+    Raises:
+        ConfigError: the text file cannot be read, a name is empty, or comes twice.
+    """
+    if names is None:
+        return None
+    path = Path(names)
+    is_file = "," not in names and (path.is_file() or path.suffix == ".txt")
+    try:
+        found = path.read_text(encoding="utf-8").splitlines() if is_file else names.split(",")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"names the file {names}, which cannot be read: {error}.", "--classes") from error
+    found = [name.strip() for name in found]
+    while is_file and found and not found[-1]:
+        found.pop()
+    where = f"line {found.index('') + 1} of {names}" if is_file and "" in found else "a name"
+    if not found or "" in found:
+        raise ConfigError(f"is {names!r}, but {where} is empty.", "--classes")
+    twice = next((name for name in found if found.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"has the name {twice!r} twice; each output needs one of its own.", "--classes")
+    return found
