@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import warnings
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same devices on every machine; tests marked gpu start processes
@@ -12,7 +13,7 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 
 import model_trainer.quiet_tensorflow  # noqa: F401  # isort: skip
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,16 @@ def declare_run(colours: Path) -> Callable[..., Run]:
         return run
 
     return make
+
+
+@pytest.fixture
+def eager_steps() -> Iterator[None]:
+    """Steps run operation by operation: a large network's three steps take less than compiling one."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Even though the `tf.config.experimental_run_functions_eagerly`")
+        tf.config.run_functions_eagerly(True)
+        yield
+        tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(name="draw_folder")

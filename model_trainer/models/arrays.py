@@ -57,7 +57,7 @@ def find_arrays(file: ModelFile, model: keras.Model, new: Sequence[str] = (), ex
     """
     stored = read_stored_layers(file)
     layers = [layer for layer in model.layers if layer.weights]
-    problem = ""
+    nearest, problem = -1, ""
     # First with the head, which may be meant by its place too; then without.
     tries = [
         (may_miss, *found)
@@ -72,8 +72,8 @@ def find_arrays(file: ModelFile, model: keras.Model, new: Sequence[str] = (), ex
             misfit = f"it has no layer {min(left_over)!r}, which the file has"
         if not misfit:
             return Fit(pairs, container, left_over)
-        if may_miss == tuple(new):
-            problem = problem or misfit
+        if may_miss == tuple(new) and len(pairs) > nearest:
+            nearest, problem = len(pairs), misfit
     raise ModelFileError(f"{file.path} does not fit {model.name}: {problem}. Is it a file of the same class?")
 
 

@@ -17,7 +17,7 @@ from model_trainer.models.outline import Outline, make_layer, read_outline
 from model_trainer.models.own_model import stage_own_model
 from model_trainer.models.portable import make_portable
 from model_trainer.models.stages import TwoStageNetwork
-from model_trainer.models.stranger import TRUST, refuse_dangerous, refuse_unfitting, without_values
+from model_trainer.models.stranger import TRUST, building, refuse_dangerous, refuse_unfitting, without_values
 from model_trainer.models.variants import variant_of_file
 from model_trainer.specs import ModelSpec
 from model_trainer.tasks.classification import Classification
@@ -109,9 +109,9 @@ def _from_outline(file: ModelFile, outline: Outline, spec: ModelSpec, num_classe
         return keras.Model(images, tensor, name=backbone.name)
 
     def compare() -> None:
-        network = stage_own_model(
-            build(shapes_only=True), None, spec, Classification(), num_classes, trains=False, shapes_only=True
-        )
+        with building(file):
+            model = build(shapes_only=True)
+            network = stage_own_model(model, None, spec, Classification(), num_classes, trains=False, shapes_only=True)
         find_arrays(file, network.model, exact=True)
 
     without_values(compare)

@@ -190,7 +190,7 @@ def _size(layers: Sequence[Mapping[str, Any]]) -> tuple[int, int, int] | None:
 
 def _activation(value: Any) -> str:
     if isinstance(value, dict):  # as Keras 3 writes a function of its own
-        value = value.get("config") if isinstance(value.get("config"), str) else None
+        value = value.get("config")
     name = "linear" if value is None else str(value)
     if name not in _ACTIVATIONS:
         raise ModelFileError(f"its head has the activation {name[:60]!r}")

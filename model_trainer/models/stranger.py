@@ -6,6 +6,7 @@ rule for dotted paths in general, `dotted.is_safe`, is too wide for that: our ow
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -23,7 +24,7 @@ from model_trainer.models.network import AnyNetwork, Network
 from model_trainer.specs import ModelSpec
 from model_trainer.tasks.task import Task
 
-__all__ = ["TRUST", "refuse_code_in_config", "refuse_dangerous", "refuse_unfitting", "without_values"]
+__all__ = ["TRUST", "building", "refuse_code_in_config", "refuse_dangerous", "refuse_unfitting", "without_values"]
 
 TRUST = "If the file is your own, or you know its author, say --trust (in Python: trust=True)."
 
@@ -104,16 +105,23 @@ def refuse_unfitting(
     """
 
     def compare() -> None:
-        try:
+        with building(file):
             built = build_network(spec, network, task, num_classes, variant=variant, shapes_only=True)
-        except ConfigError as error:
-            raise ModelFileError(f"{file.path}: {error}") from error
-        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise ModelFileError(f"{file.path} describes a network that cannot be built: {reason}.") from error
         find_arrays(file, built.model, exact=True)
 
     without_values(compare)
+
+
+@contextlib.contextmanager
+def building(file: ModelFile) -> Iterator[None]:
+    """What Keras raises at settings that no network can have becomes a ModelFileError that names the file."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ModelFileError(f"{file.path}: {error}") from error
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200].rstrip(".")
+        raise ModelFileError(f"{file.path} describes a network that cannot be built: {reason}.") from error
 
 
 def without_values(compare: Callable[[], None]) -> None:

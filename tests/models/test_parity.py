@@ -8,12 +8,12 @@ network still gives nearly the same probabilities.
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ from model_trainer.training.signals import StopRequest
 from model_trainer.training.totals import Totals
 
 MakeRun = Callable[..., Run]
+Randomize = Callable[[keras.Model, np.ndarray], None]
 Logits = list[np.ndarray]  # of each output
 
 NUM_COMPARED = 4  # of the images that moving averages were made of
@@ -89,50 +90,25 @@ class PlainKeras:
         self._process.communicate()
 
 
+@dataclass(frozen=True)
+class Bench:
+    """What each comparison needs."""
+
+    make_run: MakeRun
+    randomize: Randomize
+    plain_keras: PlainKeras
+
+
+@pytest.fixture
+def bench(make_run: MakeRun, randomize: Randomize, plain_keras: PlainKeras) -> Bench:
+    return Bench(make_run, randomize, plain_keras)
+
+
 @pytest.fixture(scope="module")
 def plain_keras(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlainKeras]:
     keras_alone = PlainKeras(tmp_path_factory.mktemp("plain_keras"))
     yield keras_alone
     keras_alone.close()
-
-
-def randomize(model: keras.Model, images: np.ndarray, seed: int = 0) -> None:
-    """Random weights of realistic spread, with moving averages near what the layers really see."""
-    random = np.random.default_rng(seed)
-    layers = model._flatten_layers(include_self=False)
-    for layer in layers:
-        for variable in getattr(layer, "_trainable_variables", []):
-            shape = tuple(variable.shape)
-            if len(shape) > 1:
-                is_depthwise = isinstance(layer, keras.layers.DepthwiseConv2D) or "depthwise" in variable.name
-                fan_in = np.prod(shape[:2] if is_depthwise else shape[:-1])
-                value = random.normal(0, np.sqrt(2.0 / fan_in), shape)
-            elif variable.name in ("bias", "beta"):
-                value = random.normal(0, 0.1, shape)
-            else:  # gamma of normalisation, and ConvNeXt's scale of each layer
-                value = random.uniform(0.3, 0.9, shape)
-            variable.assign(value)
-    for layer in layers:
-        if isinstance(layer, keras.layers.Normalization) and layer.weights:
-            layer.adapt_mean.assign(random.uniform(0.3, 0.6, layer.adapt_mean.shape))
-            layer.adapt_variance.assign(random.uniform(0.04, 0.3, layer.adapt_mean.shape))
-            layer.finalize_state()
-    norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
-    for layer in norms:
-        layer.call = functools.partial(_with_fitting_averages, layer, layer.call, random)
-    model(images, training=False)
-    for layer in norms:
-        del layer.call
-
-
-def _with_fitting_averages(
-    layer: keras.Layer, call: Callable[..., Any], random: np.random.Generator, inputs: Any, **_: Any
-) -> Any:
-    mean, variance = (each.numpy() for each in tf.nn.moments(inputs, axes=[0, 1, 2]))
-    layer.moving_mean.assign(mean + random.normal(0, 0.2, mean.shape) * np.sqrt(variance))
-    # A channel that happens to be the same in all images would be blown up, and rounding with it.
-    layer.moving_variance.assign(np.maximum(variance, variance.mean() / 10) * random.uniform(0.7, 1.4, mean.shape))
-    return call(inputs, training=False)
 
 
 def images_of(spec: ModelSpec, count: int = 8) -> np.ndarray:
@@ -175,7 +151,7 @@ def check_parity(
     fill: Callable[[TwoStageNetwork], None],
     reference: Callable[[np.ndarray], Logits],
     images: np.ndarray,
-    plain_keras: PlainKeras,
+    bench: Bench,
 ) -> None:
     """Asserts that the logits are those of `reference` everywhere.
 
@@ -201,7 +177,7 @@ def check_parity(
 
     folder = RunFolder.make(run, prepared.description)
     folder.save_model(plain.model, "final_model")
-    same(plain_keras.answers(folder.path / "final_model.hdf5", images), "the .hdf5 in plain Keras", activation)
+    same(bench.plain_keras.answers(folder.path / "final_model.hdf5", images), "the .hdf5 in plain Keras", activation)
     same(load_model(folder.path, trust=True).model(images), "load_model", activation)
 
     # A checkpoint goes back into a network of zeros, which computes on two devices.
@@ -234,7 +210,7 @@ def spec_of(name: str) -> ModelSpec:
     return ModelSpec.named(name, target_size=[least, least, 3])
 
 
-def check_row(make_run: MakeRun, spec: ModelSpec, reference: keras.Model, plain_keras: PlainKeras, **run: Any) -> None:
+def check_row(bench: Bench, spec: ModelSpec, reference: keras.Model) -> None:
     """Parity with Keras' own class, and a head that NumPy computes."""
     images = images_of(spec)[:NUM_COMPARED]
     features = reference(images, training=False).numpy()
@@ -254,15 +230,15 @@ def check_row(make_run: MakeRun, spec: ModelSpec, reference: keras.Model, plain_
         logits.bias.assign(bias)
         finalize_layers(network.model)
 
-    check_parity(make_run(spec=spec, **run), fill, logits_of, images, plain_keras)
+    check_parity(bench.make_run(spec=spec), fill, logits_of, images, bench)
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_every_row_of_the_table_is_one_function(make_run: MakeRun, plain_keras: PlainKeras, name: str) -> None:
+def test_every_row_of_the_table_is_one_function(bench: Bench, name: str) -> None:
     spec = spec_of(name)
     reference = import_dotted(spec.class_)(weights=None, include_top=False, input_shape=spec.target_size)
-    randomize(reference, images_of(spec))
-    check_row(make_run, spec, reference, plain_keras)
+    bench.randomize(reference, images_of(spec))
+    check_row(bench, spec, reference)
 
 
 # Models as users write them. Each body gives a feature map or a vector, each head takes it.
@@ -359,58 +335,58 @@ def own_model(body: str, head: str) -> keras.Model:
     return keras.Model(images, HEADS[head][1](BODIES[body](images)), name="own")
 
 
-def randomize_own(model: keras.Model, images: np.ndarray) -> None:
+def randomize_own(bench: Bench, model: keras.Model, images: np.ndarray) -> None:
     """As `randomize`, with probabilities from which the way back to logits loses nothing."""
-    randomize(model, images)
+    bench.randomize(model, images)
     last = [each for each in model._flatten_layers() if isinstance(each, layers.Dense) and each.units == 3]
     while any(np.abs(output).max() > 20 or 0 <= output.min() < 1e-3 for output in as_list(model(images))):
         for layer in last:
             layer.kernel.assign(layer.kernel * 0.5)
 
 
-def check_own(make_run: MakeRun, model: keras.Model, kinds: list[str], task: Any, plain_keras: PlainKeras) -> None:
+def check_own(bench: Bench, model: keras.Model, kinds: list[str], task: Any) -> None:
     spec = ModelSpec(target_size=SIZE)
     images = images_of(spec)[:NUM_COMPARED]
-    randomize_own(model, images_of(spec))
+    randomize_own(bench, model, images_of(spec))
     before = [np.array(variable) for variable in model.weights]
 
     def logits_of(images: np.ndarray) -> Logits:
         return [to_logits([output], kind)[0] for output, kind in zip(as_list(model(images)), kinds, strict=True)]
 
-    run = make_run(spec=spec, network=OwnModel(model), task=task)
-    check_parity(run, lambda network: None, logits_of, images, plain_keras)
+    run = bench.make_run(spec=spec, network=OwnModel(model), task=task)
+    check_parity(run, lambda network: None, logits_of, images, bench)
     for variable, value in zip(model.weights, before, strict=True):  # it is copied, not taken
         np.testing.assert_array_equal(variable, value)
 
 
 @pytest.mark.parametrize(("body", "head"), OWN, ids=lambda name: name)
-def test_every_own_model_is_one_function(make_run: MakeRun, plain_keras: PlainKeras, body: str, head: str) -> None:
+def test_every_own_model_is_one_function(bench: Bench, body: str, head: str) -> None:
     kind = HEADS[head][0]
     task = MultiLabel() if kind == "sigmoid" else Classification()
-    check_own(make_run, own_model(body, head), [kind], task, plain_keras)
+    check_own(bench, own_model(body, head), [kind], task)
 
 
-def test_a_sequential_own_model_is_one_function(make_run: MakeRun, plain_keras: PlainKeras) -> None:
+def test_a_sequential_own_model_is_one_function(bench: Bench) -> None:
     model = keras.Sequential(
         [keras.Input(SIZE), small_base(), layers.GlobalAveragePooling2D(), layers.Dense(3, activation="softmax")]
     )
-    check_own(make_run, model, ["softmax"], Classification(), plain_keras)
+    check_own(bench, model, ["softmax"], Classification())
 
 
-def test_an_own_model_of_two_outputs_is_one_function(make_run: MakeRun, plain_keras: PlainKeras) -> None:
+def test_an_own_model_of_two_outputs_is_one_function(bench: Bench) -> None:
     images = keras.Input(SIZE)
     features = nested(images)
     kind = layers.Dense(3, activation="softmax", name="kind")(features)
     again = layers.Dense(3, name="again")(layers.Dense(4, activation="relu")(features))
     model = keras.Model(images, [again, kind])
     task = Classification(outputs=(Output("kind"), Output("again", weight=0.3)))
-    run = make_run(spec=ModelSpec(target_size=SIZE), network=OwnModel(model), task=task)
+    run = bench.make_run(spec=ModelSpec(target_size=SIZE), network=OwnModel(model), task=task)
     shown = images_of(run.spec)[:NUM_COMPARED]
-    randomize_own(model, images_of(run.spec))
+    randomize_own(bench, model, images_of(run.spec))
 
     def logits_of(images: np.ndarray) -> Logits:
         of_again, of_kind = as_list(model(images))
         return [np.log(of_kind), of_again]
 
-    check_parity(run, lambda network: None, logits_of, shown, plain_keras)
+    check_parity(run, lambda network: None, logits_of, shown, bench)
     assert prepare(run).plain.network.model.output_names == ["kind", "again"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -15,6 +16,7 @@ from model_trainer.errors import ConfigError, ModelFileError
 from model_trainer.models.build import build_network
 from model_trainer.models.weights import InitializedNetwork, initialize_network
 
+Save = Callable[[keras.Model, Path], str]
 SPEC = ModelSpec(
     **{
         "class": "model_trainer.testing.small_backbone",
@@ -38,16 +40,6 @@ def trained() -> keras.Model:
     return model
 
 
-def save(model: keras.Model, path: Path) -> str:
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)  # Keras advises against .hdf5 on every save
-    try:
-        (model.save_weights if path.name.endswith(".weights.h5") else model.save)(path)
-    finally:
-        logging.set_verbosity(verbosity)
-    return str(path)
-
-
 def assert_equal_weights(left: keras.Model, right: keras.Model, but: tuple[str, ...] = ()) -> None:
     for ours, theirs in zip(left.layers, right.layers, strict=True):
         for a, b in zip(ours.weights, theirs.weights, strict=True):
@@ -59,7 +51,7 @@ SUFFIXES = [".hdf5", ".h5", ".keras", ".weights.h5"]
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_file_of_any_kind_gives_its_weights(trained: keras.Model, tmp_path: Path, suffix: str) -> None:
+def test_a_file_of_any_kind_gives_its_weights(trained: keras.Model, tmp_path: Path, suffix: str, save: Save) -> None:
     started = start(save(trained, tmp_path / f"model{suffix}"))
     assert_equal_weights(started.network.model, trained)
     assert started.weights == str(tmp_path / f"model{suffix}")
@@ -67,7 +59,7 @@ def test_a_file_of_any_kind_gives_its_weights(trained: keras.Model, tmp_path: Pa
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_other_classes_get_a_new_head_and_the_log_says_so(
-    trained: keras.Model, tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture
+    trained: keras.Model, tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture, save: Save
 ) -> None:
     logging.get_absl_logger().addHandler(caplog.handler)
     logging.set_verbosity(logging.DEBUG)
@@ -82,7 +74,7 @@ def test_other_classes_get_a_new_head_and_the_log_says_so(
     assert "Taken: conv1, norm1, conv2. Not taken: logits. New: logits." in caplog.text
 
 
-def test_a_file_of_another_network_is_refused_and_names_the_layer(tmp_path: Path) -> None:
+def test_a_file_of_another_network_is_refused_and_names_the_layer(tmp_path: Path, save: Save) -> None:
     other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="other")])
     with pytest.raises(ModelFileError, match="does not fit small_backbone: layer 'conv1' needs"):
         start(save(other, tmp_path / "other.hdf5"))
@@ -135,7 +127,7 @@ def test_imagenet_for_grey_images_is_refused() -> None:
         start("imagenet", spec=ModelSpec.named("vgg16", target_size=[32, 32, 1], preprocess_func="none"))
 
 
-def test_imagenet_weights_are_really_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_imagenet_weights_are_really_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, save: Save) -> None:
     # The download itself is replaced by a file that Keras' own class wrote.
     source = keras.applications.vgg16.VGG16(weights=None, include_top=False, input_shape=(32, 32, 3))
     path = save(source, tmp_path / "vgg16.weights.h5")
