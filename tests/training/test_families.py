@@ -1,0 +1,81 @@
+"""One model of each family of the table takes steps: on one and two devices, in float32 and mixed precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from model_trainer import SGD, Hardware, ImageFolder, ModelSpec, Network, Run
+from model_trainer.specs import TABLE
+from model_trainer.training.gradients import Clip
+from model_trainer.training.prepare import prepare
+from model_trainer.training.step import make_train_step
+
+MakeRun = Callable[..., Run]
+
+# The smallest of each family, where its class allows it with fewer channels.
+FAMILIES = {
+    "convnext_tiny": {}, "densenet_121": {}, "efficientnetb0": {}, "efficientnetv2b0": {}, "inception_resnet_v2": {},
+    "inception_v3": {}, "mobilenet_v1": {}, "mobilenet_v2": {"alpha": 0.35}, "mobilenet_v3_small": {},
+    "nasnet_mobile": {}, "resnet50": {}, "resnet50_v2": {}, "vgg16": {}, "xception": {},
+}  # fmt: skip
+ALWAYS = [(1, "float32"), (2, "mixed_bfloat16")]
+WITH_SLOW = [(1, "mixed_bfloat16"), (2, "float32")]
+
+
+def check_three_steps(make_run: MakeRun, colours: Path, name: str, devices: int, precision: str) -> None:
+    """Asserts that the loss of one batch, repeated, falls, and that the whole network learns.
+
+    All images are of one class: the features of a random network with batch normalisation are so sensitive that the
+    loss of several classes may rise after a step that is right, in bfloat16 above all.
+    """
+    least = max(32, TABLE[name].minimum_size)
+    run = make_run(
+        spec=ModelSpec.named(name, target_size=[least, least, 3], kwargs=FAMILIES[name]),
+        train_data=ImageFolder(colours / "train").take(4),
+        network=Network(dropout_rate=0.0),
+        training__optimizer=SGD(),
+        training__learning_rate=0.005,
+        training__precision=precision,
+        hardware=Hardware(platform="cpu", devices=devices),
+    )
+    prepared = prepare(run)
+    model = prepared.parts.network.model
+    with prepared.parts.strategy.scope():
+        prepared.optimizer.build(model.trainable_variables)
+    step = make_train_step(prepared.parts, prepared.optimizer, Clip(), None)
+    batch = next(iter(prepared.divided(prepared.train_pipeline.training(1))))
+    before = [np.array(variable) for variable in model.trainable_variables]
+    losses = []
+    for _ in range(3):
+        # Masks of dropout follow from the number of the step, so that with the same one only the weights differ.
+        loss, count = step(batch, tf.constant(np.int64(0)), 4, tf.constant(False)).sums["loss"].numpy()
+        losses.append(loss / count)
+    assert np.isfinite(losses).all()
+    assert losses[2] < losses[0], losses
+    after = [np.array(variable) for variable in model.trainable_variables]
+    assert all(np.isfinite(variable).all() for variable in after)
+    changed = [(old != new).any() for old, new in zip(before, after, strict=True)]
+    assert np.mean(changed) > 0.8, f"{len(changed) - sum(changed)} of {len(changed)} variables never change"
+
+
+@pytest.mark.usefixtures("eager_steps")
+@pytest.mark.parametrize(
+    ("devices", "precision"), [*ALWAYS, *(pytest.param(*each, marks=pytest.mark.slow) for each in WITH_SLOW)]
+)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_learns_a_batch(make_run: MakeRun, colours: Path, name: str, devices: int, precision: str) -> None:
+    check_three_steps(make_run, colours, name, devices, precision)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("devices", "precision"), [*ALWAYS, *WITH_SLOW])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_learns_a_batch_in_a_compiled_step(
+    make_run: MakeRun, colours: Path, name: str, devices: int, precision: str
+) -> None:
+    check_three_steps(make_run, colours, name, devices, precision)
