@@ -40,8 +40,8 @@ def make_run(folder: Path, small: bool) -> Run:
     unpack_sample(folder / "sample")
     vgg19 = {
         "class": "keras.applications.vgg19.VGG19",
-        "preprocess_func": "mean_subtraction",
-        "preprocess_args": [103.939, 116.779, 123.68],
+        "preprocess_func": "bgr_mean_subtraction",
+        "preprocess_args": [123.68, 116.779, 103.939],
         "target_size": [64, 64, 3],
     }
     toy = {"class": "model_trainer.testing.small_backbone", "target_size": [64, 64, 3]}

@@ -33,8 +33,8 @@ run = Run(
     spec=ModelSpec(
         **{
             "class": "keras.applications.vgg19.VGG19",
-            "preprocess_func": "mean_subtraction",
-            "preprocess_args": [103.939, 116.779, 123.68],
+            "preprocess_func": "bgr_mean_subtraction",
+            "preprocess_args": [123.68, 116.779, 103.939],
             "target_size": [224, 224, 3],
         }
     ),

@@ -18,6 +18,7 @@ README = (ROOT / "README.md").read_text()
 
 
 DATA = (ROOT / "docs" / "data.md").read_text()
+NETWORKS = (ROOT / "docs" / "networks.md").read_text()
 
 
 def blocks(language: str, text: str = README) -> list[str]:
@@ -92,3 +93,14 @@ def test_links_lead_somewhere() -> None:
     links = re.findall(r"\]\((?!http)([^)]+)\)", README)
     assert links
     assert all((ROOT / link).exists() for link in links)
+
+
+def test_the_own_model_of_docs_networks_can_be_declared_and_built() -> None:
+    from model_trainer.models.layers import freeze
+    from model_trainer.models.own_model import build_own_network
+
+    run = declare(blocks("python", NETWORKS)[0])["run"]
+    assert isinstance(run, Run)
+    network = build_own_network(run.network, run.spec, run.task, num_classes=10)
+    assert tuple(network.features.shape) == (None, 3, 3, 1280)
+    assert freeze(network.model, network, run.network)

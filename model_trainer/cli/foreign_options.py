@@ -15,7 +15,8 @@ Spec = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="The network in a file that Model Trainer did not write, such as mobilenet_v2; see `specs`.",
+        help="The network in a file that Model Trainer did not write: a name that `model-trainer specs` lists, or a "
+        "model_spec.json.",
     ),
 ]
 Classes = Annotated[

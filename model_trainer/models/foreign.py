@@ -53,7 +53,7 @@ def load_foreign(
     """The network of a file, the spec of its images, and the task that reads its answers.
 
     Args:
-        spec: of the backbone; a name takes the size of the images from the file.
+        spec: of the backbone; a name takes the size of the images from the file; or the path of a `model_spec.json`.
         trust: whether Keras may load the network, which runs what the file names.
 
     Raises:
@@ -61,7 +61,9 @@ def load_foreign(
         ConfigError: there is no such spec.
     """
     outline = read_outline(file.config) if file.config is not None else None
-    if isinstance(spec, str):
+    if isinstance(spec, str) and spec.endswith(".json"):
+        spec = ModelSpec.load(spec, trust=trust)
+    elif isinstance(spec, str):
         size = {"target_size": outline.size} if outline is not None and outline.size is not None else {}
         spec = ModelSpec.named(spec, **size)
     if outline is not None and outline.num_outputs not in (None, len(classes)):

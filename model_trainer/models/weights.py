@@ -11,7 +11,7 @@ from model_trainer.errors import ConfigError
 from model_trainer.models.arrays import assign_arrays, find_arrays
 from model_trainer.models.build import build_network
 from model_trainer.models.container import open_model_file
-from model_trainer.models.network import AnyNetwork, Network
+from model_trainer.models.network import AnyNetwork, Network, OwnModel
 from model_trainer.models.stages import TwoStageNetwork
 from model_trainer.models.variants import variant_of_file
 from model_trainer.specs import ModelSpec, preprocessing_mismatch
@@ -27,7 +27,7 @@ class Origin:
     """What a run noted about its network when it began.
 
     Attributes:
-        weights: what was really used: "imagenet", "random", or a file's path.
+        weights: what was really used: "imagenet", "random", a file's path, or "own", those of the user's own model.
         variant: of the graph, see `variants.py`.
     """
 
@@ -59,9 +59,10 @@ def initialize_network(
     """Builds the network and gives it its first weights.
 
     Args:
-        weights: "imagenet"; None for random ones; a `.hdf5`, `.h5`, `.keras` or `.weights.h5` file, also one in which
-            the backbone is a nested model; or "auto": ImageNet's if they are available, otherwise random ones with one
-            loud line. Of a file only arrays are read, also of an untrusted one; the network is the declared one.
+        weights: "imagenet"; None for random ones, or for those that the user's own model has; a `.hdf5`, `.h5`,
+            `.keras` or `.weights.h5` file, also one in which the backbone is a nested model; or "auto": ImageNet's if
+            they are available, otherwise as None, with one loud line. Of a file only arrays are read, also of an
+            untrusted one; the network is the declared one.
         origin: builds the same network again, without the weights, which a checkpoint has.
 
     Raises:
@@ -71,6 +72,8 @@ def initialize_network(
     if origin is not None:
         built = build_network(spec, network, task, num_classes, variant=origin.variant)
         return InitializedNetwork(built, origin.weights)
+    if isinstance(network, OwnModel) and weights in (None, "auto"):
+        return InitializedNetwork(build_network(spec, network, task, num_classes), "own")
     if weights is None:
         return InitializedNetwork(build_network(spec, network, task, num_classes), "random")
     if weights == "auto":

@@ -127,6 +127,20 @@ def test_imagenet_for_grey_images_is_refused() -> None:
         start("imagenet", spec=ModelSpec.named("vgg16", target_size=[32, 32, 1], preprocess_func="none"))
 
 
+def test_the_preprocessing_that_train_model_once_declared_still_trains_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, save: Save, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = keras.applications.vgg16.VGG16(weights=None, include_top=False, input_shape=(32, 32, 3))
+    path = save(source, tmp_path / "vgg16.weights.h5")
+    monkeypatch.setattr("keras.src.applications.vgg16.file_utils.get_file", lambda *_, **__: path)
+    older = VGG.changed_all({"preprocess_func": "mean_subtraction", "preprocess_args": [103.939, 116.779, 123.68]})
+    logging.get_absl_logger().addHandler(caplog.handler)
+    started = start("imagenet", spec=older)
+    logging.get_absl_logger().removeHandler(caplog.handler)
+    assert started.weights == "imagenet"
+    assert "its ImageNet weights were trained with another preprocessing" in caplog.text
+
+
 def test_imagenet_weights_are_really_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, save: Save) -> None:
     # The download itself is replaced by a file that Keras' own class wrote.
     source = keras.applications.vgg16.VGG16(weights=None, include_top=False, input_shape=(32, 32, 3))

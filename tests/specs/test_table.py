@@ -2,6 +2,8 @@
 
 import importlib
 import re
+import runpy
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -159,7 +161,15 @@ def test_the_tables_own_preprocessing_is_no_mismatch(name):
     assert preprocessing_mismatch(ModelSpec.named(name)) is None
 
 
-def test_the_projects_default_is_a_mismatch_and_the_right_one_is_named_in_one_line():
+def test_what_train_model_declares_is_what_imagenets_weights_were_trained_with():
+    script = Path(__file__).parents[2] / "script" / "TrainModel.py"
+    run = runpy.run_path(str(script), run_name="declared")["run"]
+    assert preprocessing_mismatch(run.spec) is None
+    assert run.spec.preprocess_func == "bgr_mean_subtraction"
+    assert run.spec.preprocess_args == (123.68, 116.779, 103.939)
+
+
+def test_what_train_model_once_declared_is_a_mismatch_and_the_right_one_is_named_in_one_line():
     means = [103.939, 116.779, 123.68]
     spec = ModelSpec.named("vgg19", preprocess_func="mean_subtraction", preprocess_args=means)
     line = preprocessing_mismatch(spec)
