@@ -11,12 +11,8 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from model_trainer.config import Call
-from model_trainer.errors import ConfigError, DataError
+from model_trainer.errors import ConfigError
 from model_trainer.models.layers import add_regularizers, freeze
-from model_trainer.models.network import AnyNetwork, OwnModel
-from model_trainer.models.portable import unportable_names
-from model_trainer.models.stages import TwoStageNetwork
 from model_trainer.models.training_copy import make_training_copy
 from model_trainer.models.weights import InitializedNetwork, Origin, initialize_network
 from model_trainer.pipeline.bad_images import BadImages
@@ -24,7 +20,7 @@ from model_trainer.pipeline.dataset import Pipeline
 from model_trainer.pipeline.share import Share
 from model_trainer.sources.examples import Examples
 from model_trainer.training.callbacks.callback import make_callbacks
-from model_trainer.training.callbacks.early_stopping import EarlyStopping
+from model_trainer.training.checks import check_batch_size, check_files, check_monitors, check_portable
 from model_trainer.training.cluster.hosts import Hosts
 from model_trainer.training.cluster.team import Team
 from model_trainer.training.devices import describe_devices, make_strategy
@@ -32,7 +28,6 @@ from model_trainer.training.feed import feed
 from model_trainer.training.optimizers import make_optimizer
 from model_trainer.training.precision import choose_precision
 from model_trainer.training.run import Run
-from model_trainer.training.schedules import ReduceOnPlateau
 from model_trainer.training.step import StepParts
 
 __all__ = ["Prepared", "join_hosts", "prepare"]
@@ -141,10 +136,10 @@ def prepare(run: Run, team: Team | None = None, origin: Origin | None = None) ->
     """
     _check_backend()
     train, val = _read_data(run)
-    _check_monitors(run, has_val=val is not None)
+    check_monitors(run, has_val=val is not None)
     team = team or Team(None, make_strategy(run.hardware))
     strategy = team.strategy
-    _check_batch_size(run, train, strategy)
+    check_batch_size(run, train, strategy)
     if run.training.deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(run.training.seed)
@@ -178,7 +173,7 @@ def prepare(run: Run, team: Team | None = None, origin: Origin | None = None) ->
             seed=run.training.seed,
         )
 
-    _check_portable(plain.network, run.network)
+    check_portable(plain.network, run.network)
     _tell(run, train, val, copy.model, strategy, precision, plain.weights)
     return Prepared(
         run=run,
@@ -209,81 +204,18 @@ def _check_backend() -> None:
 def _read_data(run: Run) -> tuple[Examples, Examples | None]:
     train = run.train_data.read()
     run.task.check(train)
-    _check_files(run, train)
+    check_files(run, train)
     if run.val_data is None:
         return train, None
     val = run.val_data.read()
     val = val.with_classes(train.classes)
     run.task.check(val)
-    _check_files(run, val)
+    check_files(run, val)
     for name, count in zip(val.classes, val.counts(), strict=True):
         if not count:
             logging.warning("%s has no image of the class %r; it is not validated.", val.origin, name)
             break
     return train, val
-
-
-def _check_portable(network: TwoStageNetwork, declared: AnyNetwork) -> None:
-    """Tells before training, and not after it, what of the network the `.hdf5` cannot carry."""
-    names = unportable_names(network.model)
-    if not names:
-        return
-    shown = ", ".join(names[:NAMES_SHOWN])
-    is_live = isinstance(declared, OwnModel) and not isinstance(declared.model, Call)
-    if is_live and any("keras.ops." in name for name in names):
-        raise ConfigError(
-            f"contains {shown}, which a .hdf5 cannot carry, so that nothing could load it. Take a layer of "
-            'keras.layers in its place, or declare the model by its function: OwnModel(Call("my_code.make_model")).',
-            "network.model",
-        )
-    logging.warning(
-        "PLAIN KERAS WILL NOT LOAD THE .hdf5: the network contains %s, which is no layer of keras.layers. "
-        "Model Trainer loads it with --trust, where your code can be imported.", shown,
-    )  # fmt: skip
-
-
-def _check_files(run: Run, examples: Examples) -> None:
-    """Stops before a GPU-hour is spent where more images are missing than a run bears."""
-    missing = np.flatnonzero(examples.num_bytes < 0)
-    limits = run.training
-    if len(missing) > max(limits.max_bad_images, limits.max_bad_share * len(examples)):
-        raise DataError(
-            f"{examples.origin}: {len(missing):,} of {len(examples):,} images are not there, the first is "
-            f"{examples.name(int(missing[0]))}. Is the path before it right, such as root= of a Manifest?"
-        )
-
-
-def _check_batch_size(run: Run, train: Examples, strategy: tf.distribute.Strategy) -> None:
-    batch_size = run.training.batch_size
-    if batch_size > len(train):
-        raise ConfigError(
-            f"is {batch_size}, but {train.origin} has {len(train)} images. "
-            f"Lower it: --set training.batch_size={len(train)}",
-            "training.batch_size",
-        )
-    if batch_size < strategy.num_replicas_in_sync:
-        raise ConfigError(
-            f"is {batch_size}, fewer than the {strategy.num_replicas_in_sync} devices that share it. "
-            f"Raise it, or take fewer: --set hardware.devices={batch_size}",
-            "training.batch_size",
-        )
-    parts = run.training.accumulation_steps * strategy.num_replicas_in_sync
-    if batch_size < parts:
-        raise ConfigError(
-            f"is {run.training.accumulation_steps}, which makes {parts} parts on {strategy.num_replicas_in_sync} "
-            f"devices of a batch of {batch_size}. Lower it, or raise training.batch_size.",
-            "training.accumulation_steps",
-        )
-
-
-def _check_monitors(run: Run, has_val: bool) -> None:
-    names = ["loss", *(metric.name for metric in run.task.counted_metrics)]
-    names += ["val_loss", *(f"val_{metric.name}" for metric in run.task.metrics)] if has_val else []
-    watching: list[tuple[str, object]] = [("training.schedule", run.training.schedule)]
-    watching += [(f"callbacks.{number}", callback) for number, callback in enumerate(run.callbacks)]
-    for field, value in watching:
-        if isinstance(value, (ReduceOnPlateau, EarlyStopping)) and value.monitor not in names:
-            raise ConfigError(f"is {value.monitor!r}, but this run has only {', '.join(names)}.", f"{field}.monitor")
 
 
 def _tell(

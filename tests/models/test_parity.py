@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import keras
 import numpy as np
@@ -36,9 +37,10 @@ from model_trainer import (
 from model_trainer.dotted import import_dotted
 from model_trainer.models.graph import assign_weights
 from model_trainer.models.stages import TwoStageNetwork
-from model_trainer.models.training_copy import copy_weights, finalize_layers
-from model_trainer.models.weights import Origin
+from model_trainer.models.training_copy import finalize_layers
+from model_trainer.models.weights import InitializedNetwork, Origin, initialize_network
 from model_trainer.specs import TABLE
+from model_trainer.training import prepare as prepare_module
 from model_trainer.training.checkpoints.saver import Saver
 from model_trainer.training.checkpoints.state import capture, restore
 from model_trainer.training.checkpoints.store import read_newest
@@ -165,10 +167,14 @@ def check_parity(
     def same(outputs: Any, where: str, of: str = "none") -> None:
         assert_same(to_logits(as_list(outputs), of), expected, activation, where)
 
-    prepared = prepare(run)
+    def filled(*arguments: Any) -> InitializedNetwork:
+        initialized = initialize_network(*arguments)
+        fill(initialized.network)
+        return initialized
+
+    with mock.patch.object(prepare_module, "initialize_network", filled):
+        prepared = prepare(run)
     plain, copy = prepared.plain.network, prepared.parts.network
-    fill(plain)
-    copy_weights(plain.model, copy.model)
     same(plain.to_logits(images), "plain network")
     same(plain.model(images), "plain network", activation)
     same(plain.head(plain.backbone(images)), "backbone and head")
@@ -327,7 +333,10 @@ HEADS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "logits": ("none", lambda x: layers.Dense(3)(x)),
     "sum_of_logits": ("none", lambda x: layers.Add()([layers.Dense(3)(x), layers.Dense(3)(x)])),
 }
-OWN = [(body, "dense_softmax") for body in BODIES] + [("functional", head) for head in HEADS if head != "dense_softmax"]
+SLOW_BODIES = {"nested_mobilenet_v3": [pytest.mark.slow]}
+OWN = [pytest.param(body, "dense_softmax", marks=SLOW_BODIES.get(body, [])) for body in BODIES] + [
+    ("functional", head) for head in HEADS if head != "dense_softmax"
+]
 
 
 def own_model(body: str, head: str) -> keras.Model:

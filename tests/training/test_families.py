@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,8 +24,8 @@ FAMILIES = {
     "inception_v3": {}, "mobilenet_v1": {}, "mobilenet_v2": {"alpha": 0.35}, "mobilenet_v3_small": {},
     "nasnet_mobile": {}, "resnet50": {}, "resnet50_v2": {}, "vgg16": {}, "xception": {},
 }  # fmt: skip
-ALWAYS = [(1, "float32"), (2, "mixed_bfloat16")]
-WITH_SLOW = [(1, "mixed_bfloat16"), (2, "float32")]
+LARGE = ("densenet_121", "inception_resnet_v2", "inception_v3", "nasnet_mobile")  # hundreds of layers
+COMBINATIONS = [(1, "float32"), (2, "mixed_bfloat16"), (1, "mixed_bfloat16"), (2, "float32")]
 
 
 def check_three_steps(make_run: MakeRun, colours: Path, name: str, devices: int, precision: str) -> None:
@@ -63,17 +64,23 @@ def check_three_steps(make_run: MakeRun, colours: Path, name: str, devices: int,
     assert np.mean(changed) > 0.8, f"{len(changed) - sum(changed)} of {len(changed)} variables never change"
 
 
+def cases() -> list[Any]:
+    """The first two combinations always, of large networks the first; the others with -m slow."""
+    return [
+        pytest.param(name, *each, marks=[] if number < (1 if name in LARGE else 2) else [pytest.mark.slow])
+        for name in FAMILIES
+        for number, each in enumerate(COMBINATIONS)
+    ]
+
+
 @pytest.mark.usefixtures("eager_steps")
-@pytest.mark.parametrize(
-    ("devices", "precision"), [*ALWAYS, *(pytest.param(*each, marks=pytest.mark.slow) for each in WITH_SLOW)]
-)
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(("name", "devices", "precision"), cases())
 def test_every_family_learns_a_batch(make_run: MakeRun, colours: Path, name: str, devices: int, precision: str) -> None:
     check_three_steps(make_run, colours, name, devices, precision)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("devices", "precision"), [*ALWAYS, *WITH_SLOW])
+@pytest.mark.parametrize(("devices", "precision"), COMBINATIONS)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_learns_a_batch_in_a_compiled_step(
     make_run: MakeRun, colours: Path, name: str, devices: int, precision: str
