@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,9 @@ import typer
 from model_trainer.errors import ConfigError
 
 __all__ = ["Classes", "Spec", "read_classes"]
+
+MOST_CHARACTERS = 8_000_000  # of a file of names
+LONGEST_PATH = 256
 
 Spec = Annotated[
     str | None,
@@ -37,18 +41,33 @@ def read_classes(names: str | None) -> list[str] | None:
     if names is None:
         return None
     path = Path(names)
-    is_file = "," not in names and (path.is_file() or path.suffix == ".txt")
+    looks_like_file = "," not in names and (path.suffix == ".txt" or "/" in names)
+    is_file = looks_like_file or (0 < len(names) < LONGEST_PATH and path.exists())
     try:
-        found = path.read_text(encoding="utf-8").splitlines() if is_file else names.split(",")
+        found = _read_lines(path) if is_file else names.split(",")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"names the file {names}, which cannot be read: {error}.", "--classes") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ConfigError(f"names the file {names}, which cannot be read: {reason}.", "--classes") from error
     found = [name.strip() for name in found]
     while is_file and found and not found[-1]:
         found.pop()
     where = f"line {found.index('') + 1} of {names}" if is_file and "" in found else "a name"
     if not found or "" in found:
         raise ConfigError(f"is {names!r}, but {where} is empty.", "--classes")
-    twice = next((name for name in found if found.count(name) > 1), None)
+    twice = next((name for name, count in Counter(found).items() if count > 1), None)
     if twice is not None:
         raise ConfigError(f"has the name {twice!r} twice; each output needs one of its own.", "--classes")
     return found
+
+
+def _read_lines(path: Path) -> list[str]:
+    """The lines of a text file, also of one from Windows.
+
+    Raises:
+        OSError, UnicodeDecodeError: it is no file, no text, or too long for a list of names.
+    """
+    with open(path, encoding="utf-8-sig") as file:
+        text = file.read(MOST_CHARACTERS + 1)
+    if len(text) > MOST_CHARACTERS:
+        raise OSError(0, f"it is longer than {MOST_CHARACTERS:,} characters")
+    return text.splitlines()

@@ -13,6 +13,7 @@ import numpy as np
 
 from model_trainer.errors import ModelFileError
 from model_trainer.models.container import ModelFile, reading
+from model_trainer.models.graph import finalize
 from model_trainer.models.portable import is_channel_scale
 from model_trainer.models.scan import StoredArray
 from model_trainer.models.stored_layers import StoredLayers, by_class, by_count, by_order, read_stored_layers
@@ -40,7 +41,13 @@ class Fit:
         return [layer.name for layer, _ in self.pairs]
 
 
-def find_arrays(file: ModelFile, model: keras.Model, new: Sequence[str] = (), exact: bool = False) -> Fit:
+def find_arrays(
+    file: ModelFile,
+    model: keras.Model,
+    new: Sequence[str] = (),
+    exact: bool = False,
+    paths: Mapping[str, tuple[str, str]] | None = None,
+) -> Fit:
     """Which array of the file belongs to which variable of `model`; only names and shapes are looked at.
 
     By the names of the layers; where those do not fit, by their order, as the names that Keras counts ("conv2d_7")
@@ -50,6 +57,7 @@ def find_arrays(file: ModelFile, model: keras.Model, new: Sequence[str] = (), ex
         model: flat.
         new: layers that may do without, such as a head for other classes.
         exact: whether every array of the file must belong to `model`.
+        paths: of layers that were in nested models of the user's, as in `graph.Graph`.
 
     Raises:
         ModelFileError: the file holds no Keras weights, arrays of no layer, or those of another network; names the
@@ -57,12 +65,12 @@ def find_arrays(file: ModelFile, model: keras.Model, new: Sequence[str] = (), ex
     """
     stored = read_stored_layers(file)
     layers = [layer for layer in model.layers if layer.weights]
-    nearest, problem = -1, ""
+    nearest, problem = (-1, False), ""
     # First with the head, which may be meant by its place too; then without.
     tries = [
         (may_miss, *found)
         for may_miss in dict.fromkeys(((), tuple(new)))
-        for found in _candidates(stored, layers, may_miss)
+        for found in _candidates(stored, layers, may_miss, tuple(new), paths or {})
     ]
     for may_miss, container, candidate in tries:
         pairs, misfit = _pair(layers, candidate, may_miss, stored.is_legacy)
@@ -72,8 +80,9 @@ def find_arrays(file: ModelFile, model: keras.Model, new: Sequence[str] = (), ex
             misfit = f"it has no layer {min(left_over)!r}, which the file has"
         if not misfit:
             return Fit(pairs, container, left_over)
-        if may_miss == tuple(new) and len(pairs) > nearest:
-            nearest, problem = len(pairs), misfit
+        rank = (len(pairs), "no such layer" not in misfit)
+        if may_miss == tuple(new) and rank > nearest:
+            nearest, problem = rank, misfit
     raise ModelFileError(f"{file.path} does not fit {model.name}: {problem}. Is it a file of the same class?")
 
 
@@ -83,33 +92,61 @@ def assign_arrays(file: ModelFile, fit: Fit) -> list[str]:
     Raises:
         ModelFileError: one of them is damaged.
     """
-    for layer, pairs in fit.pairs:
+    for _, pairs in fit.pairs:
         for variable, stored in pairs:
             with reading(file.path):
                 values = stored.read()
             variable.assign(np.reshape(values, variable.shape))
-        if hasattr(layer, "finalize_state"):  # Normalization computes with constants made of its variables
-            layer.finalize_state()
+    finalize(layer for layer, _ in fit.pairs)
     return fit.layers
 
 
 Candidate = Mapping[str, Sequence[StoredArray]]
 
 
-def _candidates(stored: StoredLayers, layers: list[keras.Layer], new: Sequence[str]) -> Iterator[tuple[str, Candidate]]:
+def _candidates(
+    stored: StoredLayers,
+    layers: list[keras.Layer],
+    may_miss: Sequence[str],
+    head: Sequence[str],
+    paths: Mapping[str, tuple[str, str]],
+) -> Iterator[tuple[str, Candidate]]:
     """Ways to read the file: the model inside it that is meant, and arrays by the names of our layers."""
-    place = by_order if stored.is_legacy else by_class
+    by_position = by_order if stored.is_legacy else by_class
     yield "", stored.top
-    yield "", place(stored.top_by_place, layers, new)
+    yield "", by_position(stored.top_by_place, layers, may_miss)
     if not stored.is_nested:
         return
+    if stored.is_legacy:  # it has the names of nested models too
+        by_path = {
+            (name.partition("/")[0] if "/" in name else "", _last(name)): of for name, of in stored.leaves.items()
+        }
+        yield "", {ours: by_path[path] for ours, path in paths.items() if path in by_path}
     outer = {name: arrays for name, arrays in stored.leaves.items() if "/" not in name}
+    backbone = [layer for layer in layers if layer.name not in head]
     for container, leaves in stored.containers():
-        named = {name.rpartition("/")[2]: arrays for name, arrays in leaves.items()}
-        for inner in (named, place(leaves, layers, new), by_count(named, layers, new)):
+        named = _named(leaves)
+        if named is not None and not named.keys() & outer.keys():
+            yield container, {**outer, **named}
+        # The old format puts what is trainable first, so that its order is not the layers'.
+        counted = by_count(named, backbone, ()) if named is not None else {}
+        for inner in (counted, by_position(leaves, backbone, ())):
             yield container, {**outer, **inner}
-    yield "", {name.rpartition("/")[2]: arrays for name, arrays in stored.leaves.items()}
-    yield "", by_order(stored.leaves, layers, new)
+    whole = _named(stored.leaves)
+    if whole is not None:
+        yield "", whole
+    if stored.is_legacy:
+        yield "", by_order(stored.leaves, layers, may_miss)
+
+
+def _named(leaves: Candidate) -> Candidate | None:
+    """By the innermost names; None where two layers have the same."""
+    named = {_last(name): arrays for name, arrays in leaves.items()}
+    return named if len(named) == len(leaves) else None
+
+
+def _last(name: str) -> str:
+    return name.rpartition("/")[2]
 
 
 def _pair(

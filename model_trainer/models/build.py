@@ -11,7 +11,7 @@ import keras
 
 from model_trainer.dotted import import_dotted
 from model_trainer.errors import ConfigError
-from model_trainer.models.graph import assign_weights, rebuild_graph
+from model_trainer.models.graph import assign_weights, in_float32, rebuild_graph
 from model_trainer.models.network import AnyNetwork, Network, OwnModel
 from model_trainer.models.own_model import build_own_network
 from model_trainer.models.portable import needs_rebuilding, portable
@@ -23,6 +23,7 @@ from model_trainer.tasks.task import Task
 __all__ = ["FlatBackbone", "build_backbone", "build_network", "flat_backbone"]
 
 
+@in_float32()
 def build_network(
     spec: ModelSpec,
     network: AnyNetwork,
@@ -65,12 +66,13 @@ def build_network(
         members=backbone.members,
         positions=[*backbone.positions, *new],
         variant=backbone.variant,
+        in_inference=backbone.in_inference,
     )
 
 
 @dataclass(frozen=True)
 class FlatBackbone:
-    """A backbone in built-in layers; members, positions and variant as in `TwoStageNetwork`."""
+    """A backbone in built-in layers; members, positions, variant and in_inference as in `TwoStageNetwork`."""
 
     name: str
     images: keras.KerasTensor
@@ -78,8 +80,10 @@ class FlatBackbone:
     members: Mapping[str, tuple[str, ...]]
     positions: tuple[str, ...]
     variant: str | None
+    in_inference: frozenset[str] = frozenset()
 
 
+@in_float32()
 def flat_backbone(
     spec: ModelSpec, weights: str | None, variant: str | None = None, shapes_only: bool = False
 ) -> FlatBackbone:
@@ -95,7 +99,7 @@ def flat_backbone(
     if not shapes_only:
         assign_weights((old, substitute.layers) for old, substitute in graph.substitutes)
     built = IMAGENET if lacks_rescaling else built
-    return FlatBackbone(model.name, graph.images, graph.outputs[0], graph.members, positions, built)
+    return FlatBackbone(model.name, graph.images, graph.outputs[0], graph.members, positions, built, graph.in_inference)
 
 
 def _head(

@@ -9,11 +9,12 @@ from typing import Any, Literal
 import keras
 
 from model_trainer.errors import ConfigError
-from model_trainer.models.portable import clone_layer
+from model_trainer.models.portable import clone_layer, is_built_in
 
 __all__ = ["Ending", "find_ending", "without_activation"]
 
 _IN_THE_END = ("softmax", "sigmoid")
+_ACTIVATIONS = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU, keras.layers.PReLU)
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def find_ending(output: keras.KerasTensor, field: str) -> Ending:
         if layer.axis not in (-1, len(output.shape) - 1):
             raise ConfigError(f"ends in a softmax over axis {layer.axis} instead of the classes.", field)
         return Ending("softmax", inputs[0])
-    name = activation_name(layer)
+    name = _activation_name(layer)
     if isinstance(layer, keras.layers.Activation):
         if name == "linear":
             return find_ending(inputs[0], field)
@@ -53,6 +54,14 @@ def find_ending(output: keras.KerasTensor, field: str) -> Ending:
         return Ending(name, inputs[0])  # type: ignore[arg-type]
     if isinstance(layer, keras.layers.Identity):
         return find_ending(inputs[0], field)
+    if isinstance(layer, _ACTIVATIONS):
+        _check_known(type(layer).__name__, layer, field)
+    if not is_built_in(layer) and not getattr(layer, "weights", ()):
+        raise ConfigError(
+            f"ends in {layer.name}, of which nothing tells whether it gives logits or probabilities. End your model in "
+            "logits of a Dense layer, softmax or sigmoid.",
+            field,
+        )
     if name not in (None, "linear"):
         _check_known(name, layer, field)
         return Ending(name, output, layer)  # type: ignore[arg-type]
@@ -86,12 +95,16 @@ def without_activation(
     return new(*arguments.args, **arguments.kwargs), (old, new)
 
 
-def activation_name(layer: Any) -> str | None:
-    """Of the activation that a layer ends with, as Keras calls it; None where the layer has none."""
+def _activation_name(layer: Any) -> str | None:
+    """Of the activation that a layer ends with, as Keras calls it; None where the layer has none.
+
+    A function of the user's own may have the name of Keras' own; it gets another here.
+    """
     activation = getattr(layer, "activation", None)
     if activation is None:
         return None
-    return str(getattr(activation, "__name__", type(activation).__name__))
+    name = str(getattr(activation, "__name__", type(activation).__name__))
+    return name if getattr(keras.activations, name, None) is activation else f"{name} of your own"
 
 
 def _check_known(name: str | None, layer: Any, field: str) -> None:
@@ -103,16 +116,18 @@ def _check_known(name: str | None, layer: Any, field: str) -> None:
         )
 
 
-def _squashed_before(output: keras.KerasTensor) -> Any:
-    """The softmax or sigmoid that `output` is computed from with no weights in between; None where there is none."""
-    todo = [output]
-    while todo:
-        tensor = todo.pop()
-        node = tensor._keras_history.operation._inbound_nodes[tensor._keras_history.node_index]
-        operation = node.operation
-        is_squashing = isinstance(operation, keras.layers.Softmax) or activation_name(operation) in _IN_THE_END
-        if tensor is not output and is_squashing and len(tensor.shape) == len(output.shape):  # no gate in a feature map
-            return operation
-        if not getattr(operation, "weights", ()):
-            todo += node.input_tensors
-    return None
+def _squashed_before(output: keras.KerasTensor, is_output: bool = True) -> Any:
+    """The softmax or sigmoid that `output` is computed from with no weights in between; None where there is none.
+
+    What has another input besides, such as logits that are multiplied with a gate, does not count.
+    """
+    history = output._keras_history
+    operation = history.operation
+    is_squashing = isinstance(operation, keras.layers.Softmax) or _activation_name(operation) in _IN_THE_END
+    if is_squashing and not is_output:
+        return operation
+    if getattr(operation, "weights", ()):
+        return None
+    inputs = operation._inbound_nodes[history.node_index].input_tensors
+    found = [_squashed_before(each, is_output=False) for each in inputs]
+    return found[0] if found and all(each is not None for each in found) else None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import keras
 from absl import logging
@@ -20,11 +22,12 @@ from model_trainer.models.stages import TwoStageNetwork
 from model_trainer.models.stranger import TRUST, building, refuse_dangerous, refuse_unfitting, without_values
 from model_trainer.models.variants import variant_of_file
 from model_trainer.specs import ModelSpec
+from model_trainer.specs.table import entry_of_class, table_name, without_own_rescaling
 from model_trainer.tasks.classification import Classification
 from model_trainer.tasks.multi_label import MultiLabel
 from model_trainer.tasks.task import Task
 
-__all__ = ["how_to_describe", "load_foreign"]
+__all__ = ["how_to_describe", "load_foreign", "load_with_keras"]
 
 
 def how_to_describe(file: ModelFile) -> str:
@@ -61,21 +64,20 @@ def load_foreign(
         ConfigError: there is no such spec.
     """
     outline = read_outline(file.config) if file.config is not None else None
-    if isinstance(spec, str) and spec.endswith(".json"):
-        spec = ModelSpec.load(spec, trust=trust)
-    elif isinstance(spec, str):
-        size = {"target_size": outline.size} if outline is not None and outline.size is not None else {}
-        spec = ModelSpec.named(spec, **size)
+    spec = _spec(spec, outline, trust)
     if outline is not None and outline.num_outputs not in (None, len(classes)):
-        raise ModelFileError(
-            f"{file.path} has {outline.num_outputs} outputs, but {len(classes)} classes are named; each output needs a "
-            "name, in their order."
+        raise ModelFileError(f"{file.path} {_wrong_count(outline, classes)}")
+    looks_like = outline.table_name if outline is not None else None
+    named = entry_of_class(spec.class_)
+    if trust and looks_like is not None and named is not None and named[0] != looks_like:
+        logging.warning(
+            "%s looks like %s, but its images are prepared as those of %s.", file.path, looks_like, named[0]
         )
     try:
         if not trust:
             refuse_dangerous(spec, Network(), Classification())
         if trust and file.config is not None:
-            model = keras.saving.load_model(file.path, compile=False, safe_mode=False)
+            model = load_with_keras(file.path)
             task = _task_of(model, len(classes))
             network = stage_own_model(model, None, spec, task, len(classes), trains=False)
         elif outline is not None:
@@ -90,10 +92,53 @@ def load_foreign(
     except (ConfigError, ModelFileError) as error:
         message = str(error)
         raise ModelFileError(message if message.startswith(str(file.path)) else f"{file.path}: {message}") from error
-    if spec.preprocess_func != "none" and _begins_with_scaling(network):
+    if spec.preprocess_func != "none" and _begins_with_scaling(network.model):
         logging.info("%s scales its images itself, so they come as they are, 0 to 255.", file.path)
         spec = spec.changed("preprocess_func", "none")
     return network, spec, task
+
+
+def load_with_keras(path: Path) -> keras.Model:
+    """What Keras makes of a file, which runs what the file says.
+
+    Raises:
+        ModelFileError: Keras cannot load it.
+    """
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=False)
+    except (ValueError, TypeError, OSError, ImportError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelFileError(f"{path}: Keras cannot load its model: {reason}.") from error
+
+
+def _spec(spec: ModelSpec | str, outline: Outline | None, trust: bool) -> ModelSpec:
+    if isinstance(spec, ModelSpec):
+        return spec
+    if spec.endswith(".json"):
+        return ModelSpec.load(spec, trust=trust)
+    settings: dict[str, Any] = {}
+    try:
+        if outline is not None and outline.size is not None:
+            settings["target_size"] = outline.size
+        if outline is not None and outline.width is not None and outline.table_name == table_name(spec):
+            settings["kwargs"] = {"alpha": outline.width}
+        preprocessing = without_own_rescaling(table_name(spec))
+        # Of a flat model nobody can tell whose scaling it is, so it is taken from the file in any case.
+        is_without = outline is not None and (not outline.backbone or not outline.scales_inside)
+        if preprocessing is not None and is_without:
+            settings["kwargs"] = {"include_preprocessing": False}
+            settings["preprocess_func"], settings["preprocess_args"] = preprocessing
+        return ModelSpec.named(spec, **settings)
+    except ConfigError as error:
+        raise ModelFileError(f"--spec: {str(error).replace('`name` ', '')}") from error
+
+
+def _wrong_count(outline: Outline, classes: Sequence[str]) -> str:
+    if outline.num_outputs == 1:
+        return f"has one output, which answers yes or no: name only the class that yes means: --classes {classes[-1]}"
+    names = "one class is named" if len(classes) == 1 else f"{len(classes)} classes are named"
+    hint = f" If {classes[0]!r} is meant as a file, there is none of that name." if len(classes) == 1 else ""
+    return f"has {outline.num_outputs} outputs, but {names}; each output needs a name, in their order.{hint}"
 
 
 def _from_outline(file: ModelFile, outline: Outline, spec: ModelSpec, num_classes: int) -> tuple[TwoStageNetwork, Task]:
@@ -101,10 +146,12 @@ def _from_outline(file: ModelFile, outline: Outline, spec: ModelSpec, num_classe
 
     def build(shapes_only: bool) -> keras.Model:
         tensor = images = keras.Input(spec.target_size)
-        for layer in outline.scaling:
-            tensor = make_layer(layer)(tensor)
         flat = flat_backbone(spec, None, variant, shapes_only)
         backbone = keras.Model(flat.images, flat.features, name=flat.name)
+        # In a flat model they may be the backbone's own.
+        if outline.backbone or not _begins_with_scaling(backbone):
+            for layer in outline.scaling:
+                tensor = make_layer(layer)(tensor)
         tensor = backbone(tensor)
         for layer in outline.head:
             tensor = make_layer(layer)(tensor)
@@ -117,16 +164,18 @@ def _from_outline(file: ModelFile, outline: Outline, spec: ModelSpec, num_classe
         find_arrays(file, network.model, exact=True)
 
     without_values(compare)
-    model = build(shapes_only=False)
-    task = _task_of(model, num_classes)
-    network = stage_own_model(model, None, spec, task, num_classes, trains=False)
+    with building(file):
+        model = build(shapes_only=False)
+        task = _task_of(model, num_classes)
+        network = stage_own_model(model, None, spec, task, num_classes, trains=False)
     assign_arrays(file, find_arrays(file, network.model, exact=True))
     return network, task
 
 
 def _from_weights(file: ModelFile, spec: ModelSpec, num_classes: int) -> tuple[TwoStageNetwork, Task]:
     """Of a file without a description: the backbone, pooling, and one layer."""
-    task, network, variant = Classification(), Network(dropout_rate=0.0), variant_of_file(spec, file)
+    task: Task = MultiLabel(thresholds=0.5) if num_classes == 1 else Classification()
+    network, variant = Network(dropout_rate=0.0), variant_of_file(spec, file)
     refuse_unfitting(file, spec, network, task, num_classes, variant)
     built = build_network(spec, network, task, num_classes, variant=variant)
     assign_arrays(file, find_arrays(file, built.model, exact=True))
@@ -135,15 +184,19 @@ def _from_weights(file: ModelFile, spec: ModelSpec, num_classes: int) -> tuple[T
 
 def _task_of(model: keras.Model, num_classes: int) -> Task:
     """Tags where the network ends in a sigmoid, or has one output for a yes or no; otherwise one class of several."""
-    (output,) = make_portable(model).outputs
-    if num_classes == 1 or find_ending(output, "network").activation == "sigmoid":
-        return MultiLabel(thresholds=0.5)
-    return Classification()
+    outputs = make_portable(model).outputs
+    if len(outputs) != 1:
+        raise ModelFileError(f"it has {len(outputs)} outputs of {num_classes} values; one is wanted")
+    try:
+        activation = find_ending(outputs[0], "network").activation
+    except ConfigError:  # probabilities of another kind; they are given as they are
+        activation = None
+    return MultiLabel(thresholds=0.5) if num_classes == 1 or activation == "sigmoid" else Classification()
 
 
-def _begins_with_scaling(network: TwoStageNetwork) -> bool:
+def _begins_with_scaling(model: keras.Model) -> bool:
     """Whether the images are rescaled or normalised before the first layer that learns."""
-    for layer in network.model.layers:
+    for layer in model.layers:
         if isinstance(layer, (keras.layers.Rescaling, keras.layers.Normalization)):
             return True
         if layer.weights:

@@ -6,15 +6,16 @@ the statistics of a `Normalization` in it.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import keras
 from keras.src.models.functional import Functional  # no public name leads to it
 
-__all__ = ["Graph", "Substitute", "assign_weights", "is_graph", "rebuild_graph"]
+__all__ = ["Graph", "Substitute", "assign_weights", "finalize", "in_float32", "is_graph", "rebuild_graph"]
 
 
 class Substitute(NamedTuple):
@@ -39,6 +40,8 @@ class Graph:
         substitutes: each operation of the old model, and what stands for it.
         members: for the name of each layer and nested model of the old model, at any depth, the names of the layers
             that stand for it.
+        paths: for the name of each new layer the outermost nested model that it was in, or an empty text, and the name
+            that it had there.
         in_inference: names of the layers that are only ever called with `training=False`, or lie in a model that is.
     """
 
@@ -46,7 +49,19 @@ class Graph:
     outputs: list[keras.KerasTensor]
     substitutes: list[tuple[keras.Operation, Substitute]]
     members: dict[str, tuple[str, ...]]
+    paths: dict[str, tuple[str, str]]
     in_inference: frozenset[str]
+
+
+@contextlib.contextmanager
+def in_float32() -> Iterator[None]:
+    """Layers that are made inside the block compute in float32, whatever the user's global policy is."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
 
 
 def is_graph(operation: Any) -> bool:
@@ -75,6 +90,7 @@ class _Rebuilding:
         self._members: dict[str, dict[str, None]] = {}  # dictionaries for their order
         self._owners: list[str] = []  # the nested models that are running
         self._is_inference: dict[str, bool] = {}
+        self._paths: dict[str, tuple[str, str]] = {}
 
     def run(self, model: keras.Model) -> Graph:
         source = model.inputs[0]
@@ -84,7 +100,8 @@ class _Rebuilding:
         outputs = self._run_model(model, images, None)
         members = {name: tuple(of) for name, of in self._members.items()}
         in_inference = frozenset(name for name, is_inference in self._is_inference.items() if is_inference)
-        return Graph(images, keras.tree.flatten(outputs), list(self._made.values()), members, in_inference)
+        substitutes = list(self._made.values())
+        return Graph(images, keras.tree.flatten(outputs), substitutes, members, self._paths, in_inference)
 
     def _run_model(self, model: keras.Model, inputs: Any, training: bool | None) -> Any:
         def call(operation: keras.Operation, *args: Any, **kwargs: Any) -> Any:
@@ -114,6 +131,8 @@ class _Rebuilding:
         if id(operation) not in self._made:
             made = self._substitute(operation, self._free_name(operation.name))
             self._made[id(operation)] = (operation, made)
+            outermost = self._owners[0] if self._owners else ""
+            self._paths.update({layer.name: (outermost, operation.name) for layer in made.layers})
         found = self._made[id(operation)][1]
         for owner in (operation.name, *self._owners):
             self._members.setdefault(owner, {}).update({layer.name: None for layer in found.layers})
@@ -137,9 +156,14 @@ def assign_weights(pairs: Iterable[tuple[keras.Operation, Iterable[keras.Layer]]
         new = [variable for layer in layers for variable in layer.weights]
         for source, target in zip(getattr(old, "weights", ()), new, strict=True):
             target.assign(keras.ops.reshape(source, target.shape))
-        for layer in layers:
-            if hasattr(layer, "finalize_state"):  # Normalization computes with constants made of its variables
-                layer.finalize_state()
+        finalize(layers)
+
+
+def finalize(layers: Iterable[keras.Layer]) -> None:
+    """To be called when weights were assigned: `Normalization`, also in a wrapper, computes with constants of them."""
+    for layer in (each for outer in layers for each in outer._flatten_layers()):
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()
 
 
 def _parameters(operation: keras.Operation) -> Mapping[str, inspect.Parameter]:

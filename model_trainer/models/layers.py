@@ -50,6 +50,10 @@ def freeze(model: keras.Model, network: TwoStageNetwork, declared: AnyNetwork) -
         model: `network.model`, or its training copy.
     """
     if declared.freeze == "none":
+        if not model.trainable_variables:
+            raise ConfigError(
+                f"is {network.model.name}, of which all layers are frozen; none is left to train.", "network"
+            )
         return []
     if declared.freeze == "backbone":
         if not network.backbone.weights:

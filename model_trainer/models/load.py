@@ -19,9 +19,10 @@ from model_trainer.models.build import build_network
 from model_trainer.models.container import ModelFile, open_model_file
 from model_trainer.models.description import read_description_file
 from model_trainer.models.files import read_description
-from model_trainer.models.foreign import how_to_describe, load_foreign
+from model_trainer.models.foreign import how_to_describe, load_foreign, load_with_keras
 from model_trainer.models.network import AnyNetwork, NetworkField, OwnModel
 from model_trainer.models.own_model import stage_own_model
+from model_trainer.models.stages import TwoStageNetwork
 from model_trainer.models.stranger import TRUST, refuse_code_in_config, refuse_dangerous, refuse_unfitting
 from model_trainer.models.variants import variant_of_file
 from model_trainer.specs import ModelSpec
@@ -118,6 +119,9 @@ def load_model(
     with open_model_file(path) as file:
         description = _description(file)
         if description is None:
+            if (spec is None) != (classes is None):
+                given, missing = ("--spec", "--classes") if classes is None else ("--classes", "--spec")
+                raise ModelFileError(f"{given} is there, but {missing} is not. {how_to_describe(file)}")
             if spec is None or classes is None:
                 raise ModelFileError(
                     f"{path} does not say how its images are prepared: it carries no model_spec, and there is no "
@@ -144,11 +148,12 @@ def _load_described(file: ModelFile, description: Mapping[str, Any], trust: bool
     variant = rest.variant if "variant" in description else variant_of_file(spec, file)
     num_classes = len(rest.classes)
     if network is None:  # only its file knows what the user's own model is
-        model = _staged(_load_with_keras(path), spec, rest.task, num_classes, path)
+        model = _staged(load_with_keras(path), spec, rest.task, num_classes, path).model
     elif isinstance(network, OwnModel):
         own = network.model.make() if isinstance(network.model, Call) else network.model.value
-        model = _staged(own, spec, rest.task, num_classes, path)
-        assign_arrays(file, find_arrays(file, model, exact=True))
+        network_of_own = _staged(own, spec, rest.task, num_classes, path)
+        model = network_of_own.model
+        assign_arrays(file, find_arrays(file, model, exact=True, paths=network_of_own.paths))
     else:
         if not trust:
             refuse_code_in_config(file)
@@ -161,18 +166,10 @@ def _load_described(file: ModelFile, description: Mapping[str, Any], trust: bool
     return TrainedModel(model, spec, rest.task, rest.classes, path, rest.thresholds)
 
 
-def _load_with_keras(path: Path) -> keras.Model:
-    try:
-        return keras.saving.load_model(path, compile=False, safe_mode=False)
-    except (ValueError, TypeError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ModelFileError(f"{path}: Keras cannot load its model: {reason}.") from error
-
-
-def _staged(model: keras.Model, spec: ModelSpec, task: Task, num_classes: int, path: Path) -> keras.Model:
+def _staged(model: keras.Model, spec: ModelSpec, task: Task, num_classes: int, path: Path) -> TwoStageNetwork:
     """The author's own model with the task's activation, also where an older version saved logits."""
     try:
-        return stage_own_model(model, None, spec, task, num_classes, trains=False).model
+        return stage_own_model(model, None, spec, task, num_classes, trains=False)
     except ConfigError as error:
         raise ModelFileError(f"{path}: {error}") from error
 

@@ -7,6 +7,7 @@ takes numbers, switches and names only.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,10 @@ from model_trainer.errors import ModelFileError
 from model_trainer.specs.table import table_name_inside
 
 __all__ = ["Outline", "make_layer", "read_outline"]
+
+MOST_LAYERS = 5_000  # of a model; NASNetLarge has 1,041
+MOST_HEAD, MOST_SCALING = 64, 8
+LONGEST_SIDE = 2048
 
 _POOLING = {"GlobalAveragePooling2D": ("keepdims",), "GlobalMaxPooling2D": ("keepdims",), "Flatten": ()}
 _HEAD: dict[str, tuple[str, ...]] = {
@@ -29,7 +34,7 @@ _HEAD: dict[str, tuple[str, ...]] = {
     "BatchNormalization": ("axis", "momentum", "epsilon", "center", "scale"),
     "LayerNormalization": ("axis", "epsilon", "center", "scale"),
 }
-_SCALING: dict[str, tuple[str, ...]] = {"Rescaling": ("scale", "offset"), "Normalization": ("axis",)}
+_SCALING: dict[str, tuple[str, ...]] = {"Rescaling": ("scale", "offset"), "Normalization": ("axis", "mean", "variance")}
 _ONLY_IN_TRAINING = {
     "RandomFlip", "RandomRotation", "RandomZoom", "RandomTranslation", "RandomContrast", "RandomBrightness",
     "GaussianNoise", "SpatialDropout2D", "RandomErasing", "RandomColorJitter",
@@ -51,6 +56,8 @@ class Outline:
         head: configs of the layers after the backbone's feature map.
         num_outputs: values for each image, as the last `Dense` says; None where there is none.
         table_name: the model of keras.applications that it looks like; None for others.
+        scales_inside: whether the backbone itself begins with `Rescaling` or `Normalization`.
+        width: the `alpha` of a MobileNet, which its name has; None for others.
     """
 
     size: tuple[int, int, int] | None
@@ -59,6 +66,8 @@ class Outline:
     head: list[dict[str, Any]]
     num_outputs: int | None
     table_name: str | None
+    scales_inside: bool
+    width: float | None
 
 
 def read_outline(config: str) -> Outline | None:
@@ -70,8 +79,10 @@ def read_outline(config: str) -> Outline | None:
     try:
         top = json.loads(config)
         layers = _layers(top)
+        if len(layers) > MOST_LAYERS:
+            return None
         nested = [layer for layer in layers if _is_model(layer) and not _is_head(layer)]
-        head = _head(layers)
+        head = _head(layers, is_nested=bool(nested))
         before = layers[: layers.index(nested[0])] if nested else _until_weights(layers)
         scaling = [layer for layer in before if layer["class_name"] in _SCALING]
         foreign = [
@@ -79,17 +90,23 @@ def read_outline(config: str) -> Outline | None:
             for layer in before
             if layer["class_name"] not in {"InputLayer", *_SCALING, *_ONLY_IN_TRAINING}
         ]
-        if len(nested) > 1 or head is None or (nested and foreign):
+        if len(nested) > 1 or head is None or len(scaling) > MOST_SCALING or (nested and foreign):
             return None
         name = str(nested[0]["config"].get("name")) if nested else ""
+        full_name = name or str(top["config"].get("name"))
+        width = re.match(r"mobilenet(?:v2)?_(\d\.\d+)_", full_name)
         units = [layer["config"].get("units") for layer in head if layer["class_name"] == "Dense"]
         return Outline(
             size=_size(layers),
-            backbone=name,
+            backbone=name[:100],
             scaling=scaling,
             head=head,
             num_outputs=units[-1] if units and isinstance(units[-1], int) else None,
-            table_name=table_name_inside(name or str(top["config"].get("name"))),
+            table_name=table_name_inside(full_name),
+            scales_inside=any(layer["class_name"] in _SCALING for layer in _layers(nested[0]))
+            if nested
+            else bool(scaling),
+            width=None if width is None else float(width[1]),
         )
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError):
         return None
@@ -112,8 +129,8 @@ def make_layer(layer: Mapping[str, Any]) -> keras.Layer:
             raise ModelFileError(f"its layer {str(config.get('name'))[:60]!r} has a {name} that is no plain value")
     if kind in ("BatchNormalization", "LayerNormalization") and isinstance(settings.get("axis"), list):
         settings["axis"] = settings["axis"][0] if len(settings["axis"]) == 1 else settings["axis"]
-    name = str(config.get("name", kind.lower()))
-    return getattr(keras.layers, kind)(**settings, name=name.replace("/", "_")[:200])
+    name = re.sub(r"[^\w.\-]", "_", str(config.get("name", kind.lower())), flags=re.ASCII)[:200]
+    return getattr(keras.layers, kind)(**settings, name=name or kind.lower())
 
 
 def _layers(model: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -134,8 +151,8 @@ def _is_head(layer: Mapping[str, Any]) -> bool:
     return all(each["class_name"] in {*_HEAD, "InputLayer"} for each in _layers(layer))
 
 
-def _head(layers: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:
-    """The layers from the last pooling to the output; None where they do not come one after the other."""
+def _head(layers: Sequence[dict[str, Any]], is_nested: bool) -> list[dict[str, Any]] | None:
+    """The layers from the nested backbone, or from the last pooling, to the output; None where they are no chain."""
     head: list[dict[str, Any]] = []
     for index in range(len(layers) - 1, 0, -1):
         layer = layers[index]
@@ -145,15 +162,25 @@ def _head(layers: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:
         elif _is_model(layer):
             last = _layers(layer)[-1]
             has_pooling = any(each["class_name"] in _POOLING for each in head)
-            return head if has_pooling or last["class_name"] not in _POOLING else [last, *head]
-        elif layer["class_name"] in _HEAD:
+            return _pooled_first(head if has_pooling or last["class_name"] not in _POOLING else [last, *head])
+        elif len(head) < MOST_HEAD and layer["class_name"] in _HEAD:
             head = [layer, *head]
         else:
             return None
         if not _follows(layer, layers[index - 1]):
             return None
-        if any(each["class_name"] in _POOLING for each in head) and not _is_model(layers[index - 1]):
-            return head
+        if not is_nested and any(each["class_name"] in _POOLING for each in head):
+            return _pooled_first(head)
+    return None
+
+
+def _pooled_first(head: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    """None where a layer makes more channels of a whole feature map, which would fill the memory with any image."""
+    for layer in head:
+        if layer["class_name"] in _POOLING:
+            return head if len(head) <= MOST_HEAD else None
+        if layer["class_name"] == "Dense":
+            return None
     return None
 
 
@@ -183,8 +210,9 @@ def _until_weights(layers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def _size(layers: Sequence[Mapping[str, Any]]) -> tuple[int, int, int] | None:
     for layer in layers:
         shape = layer["config"].get("batch_shape") or layer["config"].get("batch_input_shape")
-        if isinstance(shape, list) and len(shape) == 4 and all(isinstance(each, int) for each in shape[1:]):
-            return (shape[1], shape[2], shape[3])
+        if isinstance(shape, list) and len(shape) == 4 and all(type(each) is int for each in shape[1:]):
+            is_image = all(0 < side <= LONGEST_SIDE for side in shape[1:3]) and 0 < shape[3] <= 4
+            return (shape[1], shape[2], shape[3]) if is_image else None
     return next((size for layer in layers if _is_model(layer) if (size := _size(_layers(layer)))), None)
 
 

@@ -11,7 +11,7 @@ from model_trainer.config import Call
 from model_trainer.errors import ConfigError
 from model_trainer.messages import nearest
 from model_trainer.models.final_activation import Ending, find_ending, without_activation
-from model_trainer.models.graph import Graph, assign_weights, is_graph
+from model_trainer.models.graph import Graph, assign_weights, in_float32, is_graph
 from model_trainer.models.network import OwnModel
 from model_trainer.models.portable import make_portable
 from model_trainer.models.stages import TwoStageNetwork, find_features, join_stages
@@ -34,6 +34,7 @@ def build_own_network(network: OwnModel, spec: ModelSpec, task: Task, num_classe
     return stage_own_model(model, network.features, spec, task, num_classes)
 
 
+@in_float32()
 def stage_own_model(
     model: Any,
     features: str | None,
@@ -55,6 +56,7 @@ def stage_own_model(
     Raises:
         ConfigError: as `build_own_network`.
     """
+    positions = [layer.name for layer in model.layers] if isinstance(model, keras.Sequential) else None
     model = _checked(model, spec)
     names = _output_names(model, task, num_classes)
     graph = _flat(model)
@@ -90,8 +92,9 @@ def stage_own_model(
         output_names=names,
         name=model.name,
         members=members,
-        positions=[layer.name for layer in model.layers],
+        positions=positions or [layer.name for layer in model.layers],
         in_inference=graph.in_inference,
+        paths={replaced[name].name if name in replaced else name: path for name, path in graph.paths.items()},
     )
     if trains and activation != "none" and any(ending.activation is None for ending in endings):
         logging.info("%s ends in logits; in the .hdf5 a %s follows.", model.name, activation)
@@ -118,9 +121,18 @@ def _checked(model: Any, spec: ModelSpec) -> keras.Model:
                 "Build it from layers: keras.Model(inputs, outputs).",
                 _FIELD,
             )
+    if len(model.inputs) != 1:
+        raise ConfigError(f"has {len(model.inputs)} inputs; one, for images, is wanted.", _FIELD)
     wanted = tuple(model.inputs[0].shape[1:])
     fits = len(wanted) == 3 and all(w in (None, got) for w, got in zip(wanted, spec.target_size, strict=True))
-    if len(model.inputs) != 1 or not fits:
+    dtype = keras.backend.standardize_dtype(model.inputs[0].dtype)
+    if not keras.backend.is_float_dtype(dtype) and spec.preprocess_func != "none":
+        raise ConfigError(
+            f"takes {dtype} images, but `spec.preprocess_func` {spec.preprocess_func!r} gives it floats. Take "
+            'preprocess_func="none", or keras.Input without a dtype.',
+            _FIELD,
+        )
+    if not fits:
         raise ConfigError(f"takes images of {wanted}, but `spec.target_size` is {spec.target_size}.", _FIELD)
     return model
 
@@ -134,7 +146,9 @@ def _output_names(model: keras.Model, task: Task, num_classes: int) -> tuple[str
     for output in model.outputs:
         if output.shape[-1] != num_classes:
             raise ConfigError(
-                f"gives {output.shape[-1]} values for each image, but the data has {num_classes} classes.", _FIELD
+                f"gives {output.shape[-1]} value{'s' * (output.shape[-1] != 1)} for each image, but the data has "
+                f"{num_classes} classes.",
+                _FIELD,
             )
         if len(output.shape) != 2:
             raise ConfigError(
@@ -149,12 +163,14 @@ def _flat(model: keras.Model) -> Graph:
     try:
         return make_portable(model)
     except (NotImplementedError, TypeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(
-            f"cannot be copied layer by layer, which training needs: {reason} A layer of your own needs a get_config() "
-            "with every argument of its __init__.",
-            _FIELD,
-        ) from error
+        reason = str(error).strip().splitlines()[0][:200]
+        is_function = "lambda" in reason.lower()
+        cure = (
+            "Write the function as a layer: a class of keras.layers.Layer"
+            if is_function
+            else "A layer of your own needs a get_config() with every argument of its __init__"
+        )
+        raise ConfigError(f"cannot be copied layer by layer, which training needs: {reason} {cure}.", _FIELD) from error
 
 
 def _checked_ending(output: keras.KerasTensor, task: Task) -> Ending:
@@ -199,13 +215,16 @@ def _features(declared: str | None, graph: Graph, logits: list[keras.KerasTensor
     if declared is None:
         return find_features(graph.images, logits)
     field = "network.features"
-    if declared not in graph.members or not graph.members[declared]:
-        raise ConfigError(f"is {declared!r}, but {name} has no such layer.{nearest(declared, graph.members)}", field)
+    if not graph.members.get(declared):
+        known = [layer for layer, members in graph.members.items() if members]
+        raise ConfigError(f"is {declared!r}, but {name} has no such layer.{nearest(declared, known)}", field)
     operations = {operation.name: operation for operation in keras.Model(graph.images, logits).operations}
     last = operations.get(graph.members[declared][-1])
     if last is None or len(last._inbound_nodes) != 1:
         raise ConfigError(f"is {declared!r}, which {name} calls several times, or not at all on the way out.", field)
     features = last._inbound_nodes[0].output_tensors[0]
+    if any(features is tensor for tensor in logits):
+        raise ConfigError(f"is {declared!r}, which gives the output itself; nothing would be left for the head.", field)
     try:
         keras.Model(features, logits)
     except ValueError as error:

@@ -14,12 +14,20 @@ import numpy as np
 
 from model_trainer.models.graph import Graph, Substitute, is_graph, rebuild_graph
 
-__all__ = ["clone_layer", "is_channel_scale", "make_portable", "needs_rebuilding", "portable", "unportable_names"]
+__all__ = [
+    "clone_layer",
+    "is_built_in",
+    "is_channel_scale",
+    "make_portable",
+    "needs_rebuilding",
+    "portable",
+    "unportable_names",
+]
 
 
 def needs_rebuilding(model: keras.Model) -> bool:
     """Whether the model has nested models, or operations that a `.hdf5` cannot hold."""
-    return any(is_graph(operation) or not _is_built_in(operation) for operation in model.operations)
+    return any(is_graph(operation) or not is_built_in(operation) for operation in model.operations)
 
 
 def make_portable(model: keras.Model) -> Graph:
@@ -32,7 +40,7 @@ def make_portable(model: keras.Model) -> Graph:
 
 def unportable_names(model: keras.Model) -> list[str]:
     """Operations of a flat model that plain Keras does not load from a `.hdf5`, such as "log (keras.ops.Log)"."""
-    return [f"{operation.name} ({_shown(operation)})" for operation in model.operations if not _is_built_in(operation)]
+    return [f"{operation.name} ({_shown(operation)})" for operation in model.operations if not is_built_in(operation)]
 
 
 def clone_layer(layer: keras.Layer, name: str, dtype: str, **changes: Any) -> keras.Layer:
@@ -47,9 +55,10 @@ def clone_layer(layer: keras.Layer, name: str, dtype: str, **changes: Any) -> ke
 
 
 def is_channel_scale(layer: keras.Layer) -> bool:
-    """Whether it multiplies each channel with a number, as the `LayerScale` of ConvNeXt; its weights are no kernel."""
+    """Whether it stands for the `LayerScale` of ConvNeXt, which has a factor for each channel, and no kernel."""
     return (
         isinstance(layer, keras.layers.DepthwiseConv2D)
+        and layer.name.endswith("_layer_scale")
         and tuple(layer.kernel_size) == (1, 1)
         and layer.depth_multiplier == 1
         and not layer.use_bias
@@ -64,8 +73,10 @@ def portable(operation: keras.Operation, name: str) -> Substitute:
             return make_other(operation, name)
         layer = clone_layer(operation, name, "float32")
         return Substitute((layer,), layer)
-    node = operation._inbound_nodes[0]
-    arguments = [*node.arguments.args, *node.arguments.kwargs.values()]
+    calls = [[*node.arguments.args, *node.arguments.kwargs.values()] for node in operation._inbound_nodes]
+    arguments = calls[0]
+    if any(_constants(each) != _constants(arguments) for each in calls):  # one layer cannot stand for several
+        return Substitute((), operation)
     make_layer = _LAYER_OF.get(type(operation).__name__)
     layer = None if make_layer is None else make_layer(operation, arguments, name)
     if layer is None:
@@ -75,6 +86,14 @@ def portable(operation: keras.Operation, name: str) -> Substitute:
     is_tensor = [isinstance(each, (keras.KerasTensor, list, tuple)) for each in arguments]
     position = is_tensor.index(True)
     return Substitute((layer,), lambda *args, **kwargs: layer([*args, *kwargs.values()][position]))
+
+
+def _constants(arguments: list[Any]) -> list[str]:
+    """What an operation takes besides tensors, in a form that can be compared."""
+    return [
+        "tensor" if isinstance(each, (keras.KerasTensor, list, tuple)) else repr(np.asarray(each).tolist())
+        for each in arguments
+    ]
 
 
 # Layers of single networks of keras.applications.
@@ -145,6 +164,8 @@ def _number_or_row(value: Any, tensor: keras.KerasTensor) -> np.ndarray | None:
 
 
 def _activation(operation: Any, arguments: list[Any], name: str) -> keras.Layer | None:
+    if getattr(operation, "axis", -1) not in (-1, len(arguments[0].shape) - 1):
+        return None
     return keras.layers.Activation(_ACTIVATIONS[type(operation).__name__], name=name)
 
 
@@ -156,7 +177,8 @@ def _softmax(operation: Any, arguments: list[Any], name: str) -> keras.Layer | N
 
 def _pooling(operation: Any, arguments: list[Any], name: str) -> keras.Layer | None:
     axes = operation.axis if isinstance(operation.axis, (list, tuple)) else [operation.axis]
-    if len(arguments[0].shape) != 4 or sorted(axes, key=str) != [1, 2]:
+    rank = len(arguments[0].shape)
+    if rank != 4 or None in axes or sorted(axis % rank for axis in axes) != [1, 2]:
         return None
     kind = type(operation).__name__
     layer = keras.layers.GlobalAveragePooling2D if kind == "Mean" else keras.layers.GlobalMaxPooling2D
@@ -165,6 +187,20 @@ def _pooling(operation: Any, arguments: list[Any], name: str) -> keras.Layer | N
 
 def _concatenate(operation: Any, arguments: list[Any], name: str) -> keras.Layer | None:
     return keras.layers.Concatenate(operation.axis, name=name)
+
+
+def _with_slope(operation: Any, arguments: list[Any], name: str) -> keras.Layer | None:
+    if type(operation).__name__ == "Elu":
+        return keras.layers.ELU(operation.alpha, name=name)
+    return keras.layers.LeakyReLU(operation.negative_slope, name=name)
+
+
+def _gelu(operation: Any, arguments: list[Any], name: str) -> keras.Layer | None:
+    return None if operation.approximate else keras.layers.Activation("gelu", name=name)
+
+
+def _negative(operation: Any, arguments: list[Any], name: str) -> keras.Layer | None:
+    return keras.layers.Rescaling(-1.0, name=name) if keras.backend.is_float_dtype(arguments[0].dtype) else None
 
 
 def _reshape(operation: Any, arguments: list[Any], name: str) -> keras.Layer | None:
@@ -178,7 +214,9 @@ def _reshape(operation: Any, arguments: list[Any], name: str) -> keras.Layer | N
 def _cast(operation: Any, arguments: list[Any], name: str) -> keras.Layer | None:
     if keras.backend.standardize_dtype(operation.dtype) != "float32":
         return None
-    return keras.layers.Activation("linear", name=name)
+    if keras.backend.is_float_dtype(arguments[0].dtype):
+        return keras.layers.Activation("linear", name=name)
+    return keras.layers.Rescaling(1.0, name=name)  # the other one would leave whole numbers as they are
 
 
 _ACTIVATIONS = {
@@ -190,6 +228,10 @@ _ACTIVATIONS = {
 _LAYER_OF: dict[str, Callable[[Any, list[Any], str], keras.Layer | None]] = {
     **dict.fromkeys(("Add", "Subtract", "Multiply", "TrueDivide", "Divide"), _arithmetic),
     **dict.fromkeys(_ACTIVATIONS, _activation),
+    "Elu": _with_slope,
+    "LeakyRelu": _with_slope,
+    "Gelu": _gelu,
+    "Negative": _negative,
     "Softmax": _softmax,
     "Mean": _pooling,
     "Max": _pooling,
@@ -211,7 +253,8 @@ def _with_dtype(value: Any, dtype: str) -> Any:
     return value
 
 
-def _is_built_in(operation: keras.Operation) -> bool:
+def is_built_in(operation: keras.Operation) -> bool:
+    """Whether it is a layer of keras.layers that holds no code of the user's."""
     name = type(operation).__name__
     return getattr(keras.layers, name, None) is type(operation) and name != "Lambda"
 

@@ -28,6 +28,7 @@ class TwoStageNetwork:
         positions: such names in the author's order, for layers that are meant by position.
         variant: "imagenet" where Keras builds another graph for ImageNet's weights, and this is that one.
         in_inference: names of layers that compute as in inference also while the network trains.
+        paths: for layers of a nested model its name and theirs in it, see `graph.Graph`.
     """
 
     model: keras.Model
@@ -37,6 +38,7 @@ class TwoStageNetwork:
     positions: tuple[str, ...] = ()
     variant: str | None = None
     in_inference: frozenset[str] = frozenset()
+    paths: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     @functools.cached_property
     def backbone(self) -> keras.Model:
@@ -68,7 +70,14 @@ class TwoStageNetwork:
         """Names of the layers that give the logits, and of those after them: the ones that stay float32."""
         before = {operation.name for operation in self.to_logits.operations}
         after = {operation.name for operation in self.model.operations} - before
-        return after | {tensor._keras_history.operation.name for tensor in self.logits}
+        todo = list(self.logits)
+        while todo:  # back to the layers with weights: pooling or flattening may follow them
+            tensor = todo.pop()
+            layer = tensor._keras_history.operation
+            after.add(layer.name)
+            if not getattr(layer, "weights", ()) and tensor is not self.features:
+                todo += _inputs_of(tensor)
+        return after
 
 
 def join_stages(
@@ -83,6 +92,7 @@ def join_stages(
     positions: Sequence[str],
     variant: str | None = None,
     in_inference: frozenset[str] = frozenset(),
+    paths: Mapping[str, tuple[str, str]] | None = None,
 ) -> TwoStageNetwork:
     """Puts the activation on top of the logits and makes the network.
 
@@ -108,6 +118,7 @@ def join_stages(
         positions=tuple(positions),
         variant=variant,
         in_inference=in_inference,
+        paths=paths or {},
     )
 
 

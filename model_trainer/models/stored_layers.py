@@ -104,7 +104,7 @@ def _counted(names: Iterable[str]) -> dict[str, list[str]]:
     """Names in the order of the numbers that they end with, by what stands before."""
     numbered: dict[str, list[tuple[int, str]]] = {}
     for name in names:
-        match = re.fullmatch(r"(.*?)(?:_(\d+))?", name)
+        match = re.fullmatch(r"(.*?)(?:_(\d{1,9}))?", name, re.DOTALL)
         assert match is not None
         numbered.setdefault(match[1], []).append((int(match[2] or 0), name))
     return {stem: [name for _, name in sorted(of)] for stem, of in numbered.items()}
@@ -174,10 +174,14 @@ def _keras_3_layers(file: ModelFile) -> StoredLayers:
             continue
         paths = [f"{place}/{number}" for number in range(len(members))]
         keys = [piece for piece in pieces[1:-1] if piece != "layers"]
+        if not keys:
+            raise ModelFileError(f"{file.path} is damaged: it has arrays of no layer, at {place!r}.")
         if any(path not in file.scanned.arrays for path in paths):
             raise ModelFileError(f"{file.path} is damaged: the arrays of {'/'.join(keys)!r} are not numbered from 0.")
         arrays = [file.scanned.arrays[path] for path in paths]
         own = (file.texts(place, "name", LONGEST_NAME) or [keys[-1]])[0]
+        if not own.isprintable():
+            raise ModelFileError(f"{file.path} is refused: {own[:40]!r} is no name of a layer.")
         if len(keys) == 1:
             top[own] = top_by_place[keys[0]] = arrays
         leaves["/".join((*keys[:-1], own))] = arrays

@@ -6,16 +6,17 @@ the same weights; it shares nothing with it.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
-from collections.abc import Callable
+import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import keras
 import tensorflow as tf
 
-from model_trainer.models.graph import Substitute, assign_weights, rebuild_graph
+from model_trainer.models.graph import Substitute, assign_weights, finalize, rebuild_graph
 from model_trainer.models.portable import clone_layer
 from model_trainer.models.stages import TwoStageNetwork
 
@@ -32,6 +33,16 @@ class StepSeeds:
     seed: int
     step: tf.Tensor = field(default_factory=lambda: tf.constant(0, tf.int64))
     part: int = 0
+    _pass: threading.local = field(default_factory=threading.local)  # each replica has a thread of its own
+
+    @contextlib.contextmanager
+    def forward_pass(self) -> Iterator[None]:
+        """Counts the draws of each layer inside the block: some draw several times, or are called several times."""
+        self._pass.draws = {}
+        try:
+            yield
+        finally:
+            del self._pass.draws
 
     def of_layer(self, number: int, ordered: bool = True) -> tf.Tensor:
         """int32 `(2,)`, for the `number`th random layer; `ordered` is there because Keras passes it."""
@@ -39,7 +50,11 @@ class StepSeeds:
         context = tf.distribute.get_replica_context()
         replica = 0 if context is None else context.replica_id_in_sync_group
         seed = fold_in(tf.constant([self.seed, 0x6472 + self.part], tf.int32), self.step)
-        return fold_in(fold_in(seed, tf.cast(replica, tf.int32)), number)
+        seed = fold_in(fold_in(seed, tf.cast(replica, tf.int32)), number)
+        draws = getattr(self._pass, "draws", {})
+        draw = draws.get(number, 0)
+        draws[number] = draw + 1
+        return fold_in(seed, draw) if draw else seed
 
 
 @dataclass(frozen=True)
@@ -62,7 +77,8 @@ class TrainingCopy:
 
     def logits(self, images: tf.Tensor, training: bool) -> list[tf.Tensor]:
         """float32 `(batch, num_classes)` for each output, of images that are preprocessed."""
-        outputs = tf.nest.flatten(self.network.to_logits(images, training=training))
+        with self.seeds.forward_pass():
+            outputs = tf.nest.flatten(self.network.to_logits(images, training=training))
         return [tf.cast(output, tf.float32) for output in outputs]
 
 
@@ -78,24 +94,19 @@ def make_training_copy(
     """
     final = plain.final_layers()
     seeds = StepSeeds(seed)
-    random_layers: list[str] = []
 
     def substitute(operation: keras.Operation, name: str) -> Substitute:
         if not isinstance(operation, keras.Layer):
             return Substitute((), operation)  # of the user's own model; it computes in what it is given
         layer = clone_layer(operation, name, "float32" if name in final else precision)
-        for each in layer._flatten_layers():
-            if isinstance(each, keras.layers.BatchNormalization):
-                each.synchronized = synchronized_batch_norm
-            for value in vars(each).values():
-                if isinstance(value, keras.random.SeedGenerator):
-                    # Keras' own `next` keeps state, and draws the same mask on every replica.
-                    value.next = functools.partial(seeds.of_layer, len(random_layers))
-                    random_layers.append(each.name)
-        return Substitute((layer,), _in_inference(layer) if name in plain.in_inference else layer)
+        return Substitute((layer,), layer)
 
     source = keras.Model(plain.model.inputs[0], [plain.features, *plain.logits, *plain.model.outputs])
     graph = rebuild_graph(source, substitute)
+    copied = [layer for _, substitute in graph.substitutes for layer in substitute.layers]
+    _adapt_sublayers(copied, seeds, synchronized_batch_norm)
+    for layer in (each for outer in copied if outer.name in plain.in_inference for each in outer._flatten_layers()):
+        _stay_in_inference(layer)
     features, *rest = graph.outputs
     count = len(plain.logits)
     model = keras.Model(graph.images, rest[count:] if count > 1 else rest[count], name=plain.model.name)
@@ -114,28 +125,32 @@ def copy_weights(source: keras.Model, target: keras.Model) -> None:
 
 def finalize_layers(model: keras.Model) -> None:
     """To be called after variables were assigned: `Normalization` computes with constants that it makes of its own."""
-    for layer in model._flatten_layers(include_self=False):
-        if hasattr(layer, "finalize_state"):
-            layer.finalize_state()
+    finalize(model.layers)
 
 
-class _InferenceMode(keras.layers.Wrapper):
-    """Its layer as in inference, also while the rest trains: what `base(images, training=False)` asks for.
+def _stay_in_inference(layer: keras.Layer) -> None:
+    """Lets `layer` compute as in inference, also while the rest trains: what `base(images, training=False)` asks for.
 
     When Keras runs a model, the model's own `training` comes before that of a call; its guides promise otherwise.
 
     Source: https://github.com/keras-team/keras/issues/20285
     """
+    call = layer.call
+    if "training" in inspect.signature(call).parameters:
+        layer.call = lambda *args, **kwargs: call(*args, **{**kwargs, "training": False})
 
-    def call(self, inputs: Any) -> Any:
-        return self.layer(inputs, training=False)
 
-
-def _in_inference(layer: keras.Layer) -> Callable[..., Any]:
-    if "training" not in inspect.signature(layer.call).parameters:
-        return layer
-    wrapper = _InferenceMode(layer, name=layer.name)
-    return lambda inputs, **kwargs: wrapper(inputs)
+def _adapt_sublayers(layers: Iterable[keras.Layer], seeds: StepSeeds, synchronized_batch_norm: bool) -> None:
+    """Gives random layers their seeds; only now, because some layers make others when they are built."""
+    count = 0
+    for layer in (each for outer in layers for each in outer._flatten_layers()):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = layer.synchronized or synchronized_batch_norm
+        for value in vars(layer).values():
+            if isinstance(value, keras.random.SeedGenerator):
+                # Keras' own `next` keeps state, and draws the same mask on every replica.
+                value.next = functools.partial(seeds.of_layer, count)
+                count += 1
 
 
 def _statistics(model: keras.Model) -> list[keras.Variable]:

@@ -8,6 +8,7 @@ Source: https://github.com/tensorflow/tensorflow/issues/49930
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -66,18 +67,25 @@ def add_rescaling(substitute: Callable[[keras.Operation, str], Substitute]) -> C
 
 
 def _has_row_of_scales(config: str) -> bool:
+    """Whether a `Rescaling` with a factor for each channel comes right after a `Normalization`."""
     try:
         todo: list[Any] = [json.loads(config)]
     except (ValueError, RecursionError):
         return False
     while todo:
         value = todo.pop()
-        if isinstance(value, dict) and value.get("class_name") == "Rescaling":
-            settings = value.get("config")
-            if isinstance(settings, dict) and _is_row(settings.get("scale")):
-                return True
+        if isinstance(value, list):
+            for before, after in itertools.pairwise(value):
+                if _class_of(before) == "Normalization" and _class_of(after) == "Rescaling":
+                    settings = after.get("config")
+                    if isinstance(settings, dict) and _is_row(settings.get("scale")):
+                        return True
         todo += _inner(value)
     return False
+
+
+def _class_of(value: Any) -> Any:
+    return value.get("class_name") if isinstance(value, dict) else None
 
 
 def _is_row(scale: Any) -> bool:

@@ -88,7 +88,7 @@ def initialize_network(
 def _from_file(path: str, spec: ModelSpec, declared: AnyNetwork, task: Task, num_classes: int) -> TwoStageNetwork:
     with open_model_file(path) as file:
         network = build_network(spec, declared, task, num_classes, variant=variant_of_file(spec, file))
-        fit = find_arrays(file, network.model, new=network.head_layers)
+        fit = find_arrays(file, network.model, new=network.head_layers, paths=network.paths)
         taken = assign_arrays(file, fit)
     fresh = [layer.name for layer in network.model.layers if layer.weights and layer.name not in taken]
     logging.info(
@@ -105,7 +105,7 @@ def _from_file(path: str, spec: ModelSpec, declared: AnyNetwork, task: Task, num
 
 def _counted(names: list[str]) -> str:
     """Such as "dense" or "5 layers (conv1, conv2, conv3, ...)"."""
-    shown = ", ".join(names[:NAMES_SHOWN])
+    shown = ", ".join(name[:60] for name in names[:NAMES_SHOWN])
     return shown if len(names) <= NAMES_SHOWN else f"{len(names)} layers ({shown}, ...)"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from model_trainer.specs.model_spec import ModelSpec
-from model_trainer.specs.table import WITHOUT_OWN_RESCALING, Preprocessing, TableEntry, entry_of_class
+from model_trainer.specs.table import Preprocessing, TableEntry, entry_of_class, without_own_rescaling
 
 __all__ = ["preprocessing_mismatch"]
 
@@ -36,8 +36,7 @@ def preprocessing_mismatch(spec: ModelSpec) -> str | None:
 def _right_preprocessing(name: str, entry: TableEntry, spec: ModelSpec) -> Preprocessing:
     if spec.kwargs.get("include_preprocessing", True):
         return entry.preprocessing
-    beginnings = [beginning for beginning in WITHOUT_OWN_RESCALING if name.startswith(beginning)]
-    return WITHOUT_OWN_RESCALING[max(beginnings, key=len)] if beginnings else entry.preprocessing
+    return without_own_rescaling(name) or entry.preprocessing
 
 
 def _same_result(spec: ModelSpec, right: Preprocessing) -> bool:

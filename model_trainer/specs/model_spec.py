@@ -88,7 +88,7 @@ class ModelSpec(Config):
                 data = json.load(file)
         except OSError as error:
             raise StorageError(f"{os.fspath(path)} could not be read: {error.strerror or error}.") from error
-        except ValueError as error:  # no JSON, or no text at all
+        except (ValueError, RecursionError) as error:  # no JSON, or no text at all
             raise ModelFileError(f"{os.fspath(path)} is not a JSON file: {error}.") from error
         try:
             return cls.from_description(data, trust=trust)
@@ -182,7 +182,9 @@ class ModelSpec(Config):
     def _check_target_size(cls, size: Any) -> Any:
         numbers = _whole_numbers(size)
         if len(numbers) != 3 or min(numbers) < 1:
-            raise ConfigError(f"should be three positive whole numbers [height, width, channels], got {size!r}.")
+            raise ConfigError(
+                f"should be three positive whole numbers [height, width, channels], got {repr(size)[:100]}."
+            )
         return numbers
 
     @field_validator("background", mode="before")

@@ -18,6 +18,7 @@ __all__ = [
     "minimum_size",
     "table_name",
     "table_name_inside",
+    "without_own_rescaling",
 ]
 
 
@@ -138,6 +139,12 @@ def table_name_inside(name: str) -> str | None:
     spellings |= {_squeezed(known): known for known in TABLE}
     found = [spelling for spelling in spellings if squeezed.startswith(spelling)]
     return spellings[max(found, key=len)] if found else None
+
+
+def without_own_rescaling(name: str) -> Preprocessing | None:
+    """What the table's model `name` expects with `include_preprocessing=False`; None where it has no such option."""
+    beginnings = [beginning for beginning in WITHOUT_OWN_RESCALING if name.startswith(beginning)]
+    return WITHOUT_OWN_RESCALING[max(beginnings, key=len)] if beginnings else None
 
 
 def entry_of_class(class_path: str | None) -> tuple[str, TableEntry] | None:

@@ -184,6 +184,29 @@ def test_a_whole_model_of_keras_applications_answers(tmp_path: Path, save: Save)
     np.testing.assert_allclose(trained.probabilities(pixels()), probabilities_of(model, pixels()), atol=1e-5)
 
 
+def test_the_width_of_a_mobilenet_comes_from_its_name(nested: keras.Model, tmp_path: Path, save: Save) -> None:
+    trained = load_model(save(nested, tmp_path / "dogs.h5"), spec="mobilenet_v2", classes=CLASSES)
+    assert trained.spec.kwargs == {"alpha": 0.35}
+    np.testing.assert_allclose(trained.probabilities(pixels()), probabilities_of(nested, pixels()), atol=1e-5)
+
+
+def test_a_spec_that_is_trusted_and_another_network_than_the_file_gets_a_warning(
+    nested: keras.Model, tmp_path: Path, save: Save, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.get_absl_logger().addHandler(caplog.handler)
+    load_model(save(nested, tmp_path / "dogs.h5"), trust=True, spec="vgg16", classes=CLASSES)
+    logging.get_absl_logger().removeHandler(caplog.handler)
+    assert "looks like mobilenet_v2, but its images are prepared as those of vgg16." in caplog.text
+
+
+def test_two_outputs_are_refused_with_trust_too(tmp_path: Path, save: Save) -> None:
+    inputs = keras.Input((16, 16, 3))
+    x = layers.GlobalAveragePooling2D()(inputs)
+    path = save(keras.Model(inputs, [layers.Dense(3)(x), layers.Dense(3)(x)]), tmp_path / "two.h5")
+    with pytest.raises(ModelFileError, match="it has 2 outputs of 3 values; one is wanted"):
+        load_model(path, trust=True, spec=SPEC.changed("target_size", [16, 16, 3]), classes=CLASSES)
+
+
 def test_the_message_names_both_options_and_what_the_file_looks_like(
     nested: keras.Model, tmp_path: Path, save: Save
 ) -> None:
@@ -202,7 +225,10 @@ def test_the_message_names_both_options_and_what_the_file_looks_like(
         ({"spec": SPEC, "classes": ["a", "b"]}, "has 3 outputs, but 2 classes are named"),
         ({"spec": "vgg16", "classes": CLASSES}, "does not fit vgg16: layer 'block1_conv1' needs"),
         ({"spec": SPEC.changed("kwargs", {"alpha": 0.5}), "classes": CLASSES}, "does not fit mobilenetv2_0.50_32"),
-        ({"spec": SPEC}, "Say which network and which classes it has"),
+        ({"spec": SPEC}, "--spec is there, but --classes is not."),
+        ({"classes": CLASSES}, "--classes is there, but --spec is not."),
+        ({"spec": SPEC, "classes": ["names"]}, "If 'names' is meant as a file, there is none of that name."),
+        ({"spec": "mobilenet_v22", "classes": CLASSES}, "--spec: should be a model of keras.applications"),
     ],
 )
 def test_a_spec_or_classes_that_do_not_fit_are_refused(
@@ -240,9 +266,21 @@ def test_predict_and_evaluate_take_a_file_of_keras(
     assert evaluation.num_images == 9
 
 
+def insert_rescalings(layers: list[dict[str, Any]]) -> None:
+    layers[1:1] = [{"class_name": "Rescaling", "name": "r", "config": {"name": "r", "scale": 1.0}}] * 1000
+
+
+def insert_huge_layer(layers: list[dict[str, Any]], before: int = -1) -> None:
+    """Before another one, each on top of the other."""
+    last = layers[before]
+    huge = {"class_name": "Dense", "name": "huge", "config": {"name": "huge", "units": 10**9}}
+    layers.insert(before, {**huge, "inbound_nodes": json.loads(json.dumps(last["inbound_nodes"]))})
+    last["inbound_nodes"][0]["args"][0]["config"]["keras_history"][0] = "huge"
+
+
 HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a huge output": (lambda layers: layers[-1]["config"].update(units=10**9), "has 1000000000 outputs, but 3 classes"),
-    "a huge hidden layer": (lambda layers: insert_huge_layer(layers), "layer 'huge' needs [(1280, 1000000000)"),
+    "a huge hidden layer": (insert_huge_layer, "layer 'huge' needs [(1280, 1000000000)"),
     "an activation that is a path": (lambda layers: layers[-1]["config"].update(activation="os.system"), "'os.system'"),
     "an activation that is code": (
         lambda layers: layers[-1]["config"].update(activation={"class_name": "__lambda__", "config": {"value": ["x"]}}),
@@ -252,16 +290,19 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "units that are a text": (lambda layers: layers[-1]["config"].update(units="3"), "cannot be built"),
     "no pooling": (lambda layers: layers.pop(2), "only Keras can load it"),
     "layers that are no layers": (lambda layers: layers.append(7), "only Keras can load it"),
+    "names that are no names": (lambda layers: layers[-1]["config"].update(name="x\ny\ud800"), ""),
+    "twenty thousand layers": (
+        lambda layers: layers.extend([{"class_name": "Dropout", "config": {}}] * 20_000),
+        "only Keras can load it",
+    ),
+    "a thousand rescalings": (insert_rescalings, "only Keras can load it"),
+    "a wide layer on the whole feature map": (
+        lambda layers: insert_huge_layer(layers, before=2),
+        "only Keras can load it",
+    ),
+    "an image of no size": (lambda layers: layers[0]["config"].update(batch_shape=[None, -5, 16, 3]), ""),
     "a code layer": (lambda layers: layers[-1].update(class_name="Lambda"), "only Keras can load it"),
 }
-
-
-def insert_huge_layer(layers: list[dict[str, Any]]) -> None:
-    """Before the last one, each on top of the other."""
-    last = layers[-1]
-    huge = {"class_name": "Dense", "name": "huge", "config": {"name": "huge", "units": 10**9}}
-    layers.insert(-1, {**huge, "inbound_nodes": json.loads(json.dumps(last["inbound_nodes"]))})
-    last["inbound_nodes"][0]["args"][0]["config"]["keras_history"][0] = "huge"
 
 
 @pytest.mark.parametrize("hole", HOSTILE)
@@ -274,5 +315,85 @@ def test_what_a_config_says_of_a_head_runs_nothing_and_takes_no_memory(
         config = json.loads(file.attrs["model_config"])
         change(config["config"]["layers"])
         file.attrs["model_config"] = json.dumps(config)
+    if not message:  # it is read without what is wrong
+        assert load_model(path, spec=SPEC, classes=CLASSES).model.output_shape == (None, 3)
+        return
     with within(200e6), pytest.raises(ModelFileError, match=re.escape(message)):
         load_model(path, spec=SPEC, classes=CLASSES)
+
+
+def test_arrays_of_no_layer_and_names_that_are_none_are_refused(
+    nested: keras.Model, tmp_path: Path, save: Save
+) -> None:
+    for place, name, message in (
+        ("layers/vars", None, "it has arrays of no layer, at 'layers/vars'"),
+        ("layers/dense_9/vars", "evil\nname_1", "'evil\\nname_1' is no name of a layer"),
+    ):
+        path = save(nested, tmp_path / "dogs.weights.h5")
+        with h5py.File(path, "r+") as file:
+            file[f"{place}/0"] = np.zeros(3, np.float32)
+            if name is not None:
+                file[place].attrs["name"] = name
+        with pytest.raises(ModelFileError, match=re.escape(message)):
+            initialize_network(SPEC, Network(), Classification(), 5, path)
+
+
+def test_twins_of_equal_layers_are_matched_by_their_paths_or_refused(
+    tmp_path: Path, save: Save, randomize: Randomize
+) -> None:
+    def twins() -> keras.Model:
+        inputs = keras.Input((16, 16, 3))
+        both = []
+        for name in ("zz", "aa"):
+            image = keras.Input((16, 16, 3))
+            inner = layers.Conv2D(4, 3, name="c1")(layers.Conv2D(3, 3, name="c0")(image))
+            both.append(layers.GlobalAveragePooling2D()(keras.Model(image, inner, name=name)(inputs)))
+        return keras.Model(inputs, layers.Dense(3, name="answer")(layers.Concatenate()(both)))
+
+    model = twins()
+    shown = np.random.default_rng(0).normal(0, 1, (4, 16, 16, 3)).astype(np.float32)
+    randomize(model, shown)
+    spec = ModelSpec(target_size=(16, 16, 3))
+    path = save(model, tmp_path / "twins.h5")
+    network = initialize_network(spec, OwnModel(twins()), Classification(), 3, path).network
+    np.testing.assert_allclose(network.to_logits(shown), model(shown), rtol=1e-3, atol=1e-4)
+    with pytest.raises(ModelFileError, match="does not fit"):  # this format has no names of nested models
+        initialize_network(spec, OwnModel(twins()), Classification(), 3, save(model, tmp_path / "twins.keras"))
+
+
+def test_layers_that_keras_counts_keep_their_order_where_one_was_frozen(tmp_path: Path, save: Save) -> None:
+    def make() -> keras.Model:
+        image = keras.Input((16, 16, 3))
+        x = layers.Conv2D(8, 3)(image)
+        for _ in range(3):
+            x = layers.Conv2D(8, 3)(x)
+        inputs = keras.Input((16, 16, 3))
+        pooled = layers.GlobalAveragePooling2D()(keras.Model(image, x)(inputs))
+        return keras.Model(inputs, layers.Dense(3, name="d")(pooled))
+
+    model = make()
+    model.layers[1].layers[2].trainable = False
+    spec = ModelSpec(target_size=(16, 16, 3))
+    path = save(model, tmp_path / "m.h5")
+    network = initialize_network(spec, OwnModel(make()), Classification(), 3, path).network
+    shown = np.random.default_rng(0).normal(0, 1, (4, 16, 16, 3)).astype(np.float32)
+    np.testing.assert_allclose(network.to_logits(shown), model(shown), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("is_nested", [True, False])
+@pytest.mark.parametrize("scales", [True, False])
+def test_a_backbone_with_its_own_rescaling_scales_once(
+    tmp_path: Path, save: Save, randomize: Randomize, scales: bool, is_nested: bool
+) -> None:
+    inputs = keras.Input((32, 32, 3))
+    x = inputs if scales else layers.Rescaling(1 / 127.5, -1.0)(inputs)
+    options = {"weights": None, "include_top": False, "input_shape": (32, 32, 3), "include_preprocessing": scales}
+    if is_nested:
+        features = keras.applications.EfficientNetV2B0(**options)(x)
+    else:
+        features = keras.applications.EfficientNetV2B0(**options, input_tensor=x).output
+    model = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(features)), name="efficientnetv2-b0")
+    randomize(model, pixels().astype(np.float32))
+    trained = load_model(save(model, tmp_path / "m.h5"), spec="efficientnetv2b0", classes=CLASSES)
+    expected = keras.ops.softmax(model(pixels().astype(np.float32)))
+    np.testing.assert_allclose(trained.probabilities(pixels()), expected, atol=1e-4)

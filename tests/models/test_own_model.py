@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from absl import logging
+from keras.src.ops.numpy import Multiply
 
 from model_trainer import Classification, ModelSpec, MultiLabel, Network, OwnModel, Run, load_model, predict
 from model_trainer.errors import ConfigError
@@ -18,6 +19,7 @@ from model_trainer.models.build import build_network
 from model_trainer.models.files import save_model
 from model_trainer.models.layers import find_layers, freeze
 from model_trainer.models.own_model import stage_own_model
+from model_trainer.models.portable import unportable_names
 from model_trainer.models.stages import TwoStageNetwork
 from model_trainer.models.training_copy import make_training_copy
 from model_trainer.tasks.task import Task
@@ -28,7 +30,19 @@ from model_trainer.training.train import train_model
 MakeRun = Callable[..., Run]
 SIZE = (16, 16, 3)
 SPEC = ModelSpec(target_size=SIZE)
+SMALL = ModelSpec(**{"class": "model_trainer.testing.small_backbone", "target_size": SIZE})
 layers = keras.layers
+
+
+@keras.saving.register_keras_serializable("test_own_model")
+class Doubled(keras.layers.Layer):
+    def call(self, inputs: Any) -> Any:
+        return inputs * 2.0
+
+
+@keras.saving.register_keras_serializable("test_own_model")
+def softmax(x: Any) -> Any:
+    return keras.ops.softmax(3.0 * x)
 
 
 def base_model(rate: float = 0.5) -> keras.Model:
@@ -45,7 +59,7 @@ def own(end: Callable[[Any], Any], nested: keras.Model | None = None, **call: An
     return keras.Model(images, end(features), name="own")
 
 
-def dense(activation: str | None = "softmax") -> Callable[[Any], Any]:
+def dense(activation: Any = "softmax") -> Callable[[Any], Any]:
     return lambda x: layers.Dense(3, activation=activation, name="answer")(x)
 
 
@@ -79,6 +93,16 @@ def images(count: int = 6) -> np.ndarray:
             Classification(),
             "ends in mean, which is computed from the probabilities of ",
         ),
+        (
+            lambda x: layers.Flatten(name="flat")(
+                layers.Conv2D(3, 1, activation="softmax", name="map")(layers.Reshape((1, 1, 4))(x))
+            ),
+            Classification(),
+            "ends in flat, which is computed from the probabilities of map",
+        ),
+        (lambda x: layers.ReLU(name="last")(dense(None)(x)), Classification(), "ends in the activation 'ReLU' of last"),
+        (lambda x: Doubled(name="twice")(dense(None)(x)), Classification(), "ends in twice, of which nothing tells"),
+        (dense(softmax), Classification(), "ends in the activation 'softmax of your own'"),
         (lambda x: layers.Softmax(axis=0)(dense(None)(x)), Classification(), "ends in a softmax over axis 0"),
         (lambda x: layers.Reshape((1, 3))(dense(None)(x)), Classification(), r"gives an array \(None, 1, 3\)"),
     ],
@@ -286,12 +310,6 @@ def test_a_model_that_is_called_for_inference_stays_so_while_the_rest_trains(hon
     ]
 
 
-@keras.saving.register_keras_serializable("test_own_model")
-class Doubled(keras.layers.Layer):
-    def call(self, inputs: Any) -> Any:
-        return inputs * 2.0
-
-
 def test_a_layer_that_plain_keras_does_not_know_is_told_of_before_training(
     make_run: MakeRun, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -334,3 +352,196 @@ def test_the_backbone_of_a_spec_is_the_same_as_ever() -> None:
     network = build_network(spec, Network(), Classification(), 3)
     assert network.backbone.output_shape == (None, 1, 1, 1280)
     assert network.head_layers == ("head_pooling", "head_dropout", "logits", "probabilities")
+
+
+def attention_base(*, by_name: bool = False) -> keras.Model:
+    """Tokens that attend to one another: the layer makes its dropout, and others, when it is built."""
+    inputs = keras.Input(SIZE)
+    tokens = layers.Reshape((16, 16))(layers.Conv2D(16, 4, strides=4, name="patches")(inputs))
+    attention = layers.MultiHeadAttention(2, 8, dropout=0.5, name="attention")
+    attended = attention(tokens, value=tokens) if by_name else attention(tokens, tokens)
+    return keras.Model(inputs, layers.LayerNormalization(name="norm")(layers.Add()([tokens, attended])), name="base")
+
+
+def attending(base: keras.Model, **call: Any) -> keras.Model:
+    inputs = keras.Input(SIZE)
+    return keras.Model(inputs, dense()(layers.GlobalAveragePooling1D()(base(inputs, **call))), name="own")
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_attention_in_a_base_that_is_called_for_inference_stays_in_inference(by_name: bool) -> None:
+    copy = make_training_copy(stage(attending(attention_base(by_name=by_name), training=False)), "float32", seed=0)
+    answers = [np.asarray(copy.logits(images(), training=mode)[0]) for mode in (True, False)]
+    np.testing.assert_allclose(*answers, rtol=1e-5, atol=1e-6)
+
+
+def test_dropout_that_a_layer_makes_when_it_is_built_is_a_function_of_the_step() -> None:
+    network = stage(attending(attention_base()))
+    copy = make_training_copy(network, "float32", seed=0)
+    plain = network.to_logits(images())
+    np.testing.assert_allclose(copy.logits(images(), training=False)[0], plain, rtol=1e-4, atol=1e-5)
+
+    def logits(step: int) -> np.ndarray:
+        copy.seeds.step = tf.constant(step, tf.int64)
+        return np.asarray(copy.logits(images(), training=True)[0])
+
+    np.testing.assert_array_equal(logits(1), logits(1))
+    assert (logits(1) != logits(2)).any()
+
+
+def test_an_operation_that_is_called_with_several_constants_stays_what_it_is() -> None:
+    multiply = Multiply()
+    model = own(lambda x: dense(None)(multiply(multiply(x, 2.0), 3.0)))
+    np.testing.assert_allclose(stage(model).to_logits(images()), model(images()), rtol=1e-4, atol=1e-5)
+
+
+def test_whole_numbers_that_are_cast_become_floats() -> None:
+    pixels = keras.Input(SIZE, dtype="uint8")
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(keras.ops.cast(pixels, "float32") / 255.0))
+    model = keras.Model(pixels, dense(None)(x), name="own")
+    shown = np.random.default_rng(0).integers(0, 256, (4, *SIZE)).astype(np.uint8)
+    np.testing.assert_allclose(stage(model).to_logits(shown), model(shown), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda x: keras.ops.gelu(x, approximate=False),
+        lambda x: keras.ops.leaky_relu(x, negative_slope=0.3),
+        lambda x: keras.ops.elu(x, alpha=0.7),
+        lambda x: -x,
+        lambda x: 1.0 - x,
+        lambda x: x * np.array([1.0, -2.0, 3.0, 0.5], np.float32),
+        lambda x: keras.ops.reshape(x, (-1, 2, 2)),
+    ],
+)
+def test_common_operations_become_layers_of_the_same_function(operation: Any) -> None:
+    model = own(lambda x: dense(None)(layers.Flatten()(operation(x))))
+    network = stage(model)
+    np.testing.assert_allclose(network.to_logits(images()), model(images()), rtol=1e-4, atol=1e-5)
+    assert unportable_names(network.model) == []
+
+
+def test_logits_that_are_multiplied_with_a_gate_are_logits() -> None:
+    def end(x: Any) -> Any:
+        return layers.Multiply()([dense(None)(x), layers.Dense(3, activation="sigmoid")(x)])
+
+    model = own(end)
+    np.testing.assert_allclose(stage(model).to_logits(images()), model(images()), rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_that_is_frozen_as_a_whole_is_refused(make_run: MakeRun) -> None:
+    model = own(dense())
+    model.trainable = False
+    with pytest.raises(ConfigError, match="`network` is own, of which all layers are frozen"):
+        prepare(make_run(spec=SPEC, network=OwnModel(model)))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda a, b: keras.Model([a, b], dense()(layers.Flatten()(a + b))),
+            "has 2 inputs; one, for images, is wanted",
+        ),
+        (lambda a, b: keras.Model(a, layers.Dense(1)(layers.Flatten()(a))), "gives 1 value for each image, but"),
+    ],
+)
+def test_other_inputs_and_outputs_are_named(make: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        stage(make(keras.Input(SIZE), keras.Input(SIZE)))
+
+
+def test_a_file_with_an_ending_that_is_refused_now_still_answers_as_it_did(tmp_path: Path) -> None:
+    model = own(dense("sigmoid"))
+    description = {
+        "format": 1, **SPEC.to_dict(), "task": Classification().to_dict(), "classes": ["a", "b", "c"],
+        "network": OwnModel(model).to_dict(),
+    }  # fmt: skip
+    save_model(model, tmp_path / "old.hdf5", description)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, *SIZE)).astype(np.uint8)
+    answers = load_model(tmp_path / "old.hdf5", trust=True).probabilities(pixels)
+    np.testing.assert_allclose(answers, model(pixels.astype(np.float32)), rtol=1e-4, atol=1e-6)
+
+
+def test_a_normalization_inside_a_wrapper_has_the_statistics_of_the_users() -> None:
+    image = keras.Input((8, 8, 3))
+    norm = layers.Normalization()
+    norm.adapt(np.random.default_rng(0).normal(100, 30, (16, 8, 8, 3)).astype(np.float32))
+    inner = keras.Model(image, layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(norm(image))))
+    inputs = keras.Input(SIZE)
+    wrapped = layers.TimeDistributed(inner)(layers.Reshape((4, 8, 8, 3))(inputs))
+    model = keras.Model(inputs, dense(None)(layers.Flatten()(wrapped)), name="own")
+    network = stage(model)
+    copy = make_training_copy(network, "float32", seed=0)
+    shown = 100 + 30 * images()
+    for logits in (network.to_logits(shown), copy.logits(shown, training=False)[0]):
+        np.testing.assert_allclose(logits, model(shown), rtol=1e-3, atol=1e-4)
+
+
+def test_a_layer_that_draws_several_times_draws_other_numbers_each_time() -> None:
+    inputs = keras.Input(SIZE)
+    drop = layers.Dropout(0.5)
+    ones = layers.Rescaling(0.0, 1.0)(inputs)
+    both = layers.Subtract()([drop(ones), drop(ones)])
+    moved = layers.RandomTranslation(0.4, 0.4, name="moved")(inputs)
+    x = layers.Concatenate()([layers.Flatten()(both), layers.Flatten()(moved)])
+    copy = make_training_copy(stage(keras.Model(inputs, dense(None)(x), name="own")), "float32", seed=0)
+    kernel = copy.model.get_layer("answer").kernel
+    values = np.zeros(kernel.shape, np.float32)
+    values[: 16 * 16 * 3, 0] = np.random.default_rng(0).normal(0, 1, 16 * 16 * 3)
+    kernel.assign(values)
+
+    def of_masks(step: int) -> np.ndarray:
+        copy.seeds.step = tf.constant(step, tf.int64)
+        return np.asarray(copy.logits(images(), training=True)[0])[:, 0]
+
+    assert (of_masks(0) != 0).all()  # the same mask twice would leave nothing
+    np.testing.assert_array_equal(of_masks(0), of_masks(0))
+
+
+def test_a_global_policy_of_the_users_leaves_the_saved_network_in_float32() -> None:
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        networks = [stage(own(lambda x: dense(None)(x / 2.0))), build_network(SMALL, Network(), Classification(), 3)]
+    finally:
+        keras.config.set_dtype_policy("float32")
+    for network in networks:
+        assert {layer.dtype_policy.name for layer in network.model.layers} == {"float32"}
+
+
+def test_a_block_of_the_users_without_an_argument_for_training_stays_in_inference() -> None:
+    copy = make_training_copy(stage(own(dense(), nested=block_model(), training=False)), "float32", seed=0)
+    answers = [np.asarray(copy.logits(images(), training=mode)[0]) for mode in (True, False)]
+    np.testing.assert_allclose(*answers, rtol=1e-5, atol=1e-6)
+
+
+def block_model() -> keras.Model:
+    inputs = keras.Input(SIZE)
+    return keras.Model(inputs, Block(name="block")(inputs), name="base")
+
+
+class Block(keras.layers.Layer):
+    def build(self, input_shape: Any) -> None:
+        self.conv = layers.Conv2D(4, 3)
+        self.norm = layers.BatchNormalization()
+        self.conv.build(input_shape)
+        self.norm.build((None, 14, 14, 4))
+
+    def call(self, inputs: Any) -> Any:
+        return self.norm(self.conv(inputs))
+
+
+def test_layers_of_a_sequential_model_are_counted_without_its_input() -> None:
+    model = keras.Sequential(
+        [keras.Input(SIZE), layers.Conv2D(4, 3, name="c0"), layers.GlobalAveragePooling2D(), layers.Dense(3, name="d")]
+    )
+    assert find_layers(stage(model), (0, -1), "network.freeze") == ["c0", "d"]
+
+
+def test_integer_images_and_a_preprocessing_to_floats_contradict_each_other() -> None:
+    pixels = keras.Input(SIZE, dtype="uint8")
+    model = keras.Model(pixels, dense()(layers.Flatten()(layers.Rescaling(1 / 255.0)(pixels))))
+    spec = ModelSpec(target_size=SIZE, preprocess_func="between_plus_minus_1")
+    with pytest.raises(ConfigError, match="takes uint8 images, but `spec.preprocess_func` 'between_plus_minus_1'"):
+        stage_own_model(model, None, spec, Classification(), 3)

@@ -77,7 +77,7 @@ def restore(loop: Loop, checkpoint: Checkpoint) -> Place:
     by_number = {_numbered(name): array for name, array in checkpoint.arrays.items()}
     for name, variable in _variables(loop):
         array = checkpoint.arrays.get(name, by_number.get(_numbered(name)))
-        if array is None or array.size != int(np.prod(variable.shape)):
+        if array is None or not _is_same_shape(array.shape, tuple(variable.shape)):
             found = "is missing" if array is None else f"has the shape {array.shape}, not {tuple(variable.shape)}"
             raise ModelFileError(f"The checkpoint does not fit this network and optimizer: {name} {found}.")
         variable.assign(array.reshape(variable.shape))
@@ -118,6 +118,11 @@ def _variables(loop: Loop) -> list[tuple[str, keras.Variable]]:
     named += [(f"optimizer/{number}/{each.name}", each) for number, each in enumerate(optimizer)]
     averages = loop.average.variables if loop.average is not None else []
     return named + [(f"average/{number}/{each.name}", each) for number, each in enumerate(averages)]
+
+
+def _is_same_shape(stored: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Also for a factor of each channel in ConvNeXt, whose own layer holds a row."""
+    return stored == wanted or (len(stored) == 1 and wanted == (1, 1, *stored, 1))
 
 
 def _numbered(name: str) -> str:
