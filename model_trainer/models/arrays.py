@@ -162,7 +162,8 @@ def _pair(
             pairs.append((layer, list(zip(variables, given, strict=True))))
         elif layer.name not in new:
             wanted = [tuple(variable.shape) for variable in variables]
-            came = "no such layer" if given is None else f"{[stored.shape for stored in given]}"
+            shapes = [] if given is None else [stored.shape for stored in given]
+            came = "no such layer" if given is None else f"{shapes}" if len(shapes) <= 6 else f"{len(shapes)} arrays"
             return pairs, f"layer {layer.name!r} needs {wanted}, the file has {came}"
     return pairs, ""
 

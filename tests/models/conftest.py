@@ -83,7 +83,7 @@ def _with_fitting_averages(
     return call(inputs, training=False)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def randomize() -> Callable[[keras.Model, np.ndarray], None]:
     """Gives a model random weights of realistic spread; see `_randomize`."""
     return _randomize

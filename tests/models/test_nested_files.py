@@ -41,8 +41,9 @@ def guide(end: Callable[[Any], Any] | None = None, *, begin: Callable[[Any], Any
     return keras.Model(images, end(x) if end is not None else layers.Dense(3, activation="softmax", name="breeds")(x))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def nested(randomize: Randomize) -> keras.Model:
+    """Shared by the tests, which leave it as it is."""
     model = guide()
     randomize(model, np.asarray(SPEC.preprocess(pixels())))
     model.get_layer("breeds").kernel.assign(0.1 * model.get_layer("breeds").kernel)
@@ -78,7 +79,10 @@ def test_a_backbone_that_is_partly_frozen_is_found_too(
 ) -> None:
     for layer in nested.layers[1].layers[:100]:
         layer.trainable = not is_frozen  # Keras' old format puts what is trainable first
-    network = initialize_network(SPEC, Network(), Classification(), 5, save(nested, tmp_path / "dogs.h5")).network
+    path = save(nested, tmp_path / "dogs.h5")
+    for layer in nested.layers[1].layers:
+        layer.trainable = True
+    network = initialize_network(SPEC, Network(), Classification(), 5, path).network
     for name in ("Conv1", "bn_Conv1", "block_16_project_BN"):
         for theirs, ours in zip(
             nested.layers[1].get_layer(name).weights, network.model.get_layer(name).weights, strict=True

@@ -38,14 +38,14 @@ from model_trainer.dotted import import_dotted
 from model_trainer.models.graph import assign_weights
 from model_trainer.models.stages import TwoStageNetwork
 from model_trainer.models.training_copy import finalize_layers
-from model_trainer.models.weights import InitializedNetwork, Origin, initialize_network
+from model_trainer.models.weights import InitializedNetwork, initialize_network
 from model_trainer.specs import TABLE
 from model_trainer.training import prepare as prepare_module
 from model_trainer.training.checkpoints.saver import Saver
 from model_trainer.training.checkpoints.state import capture, restore
 from model_trainer.training.checkpoints.store import read_newest
-from model_trainer.training.loop import Loop, Place, make_loop
-from model_trainer.training.prepare import Prepared, prepare
+from model_trainer.training.loop import Place, make_loop
+from model_trainer.training.prepare import prepare
 from model_trainer.training.run_folder import RunFolder
 from model_trainer.training.signals import StopRequest
 from model_trainer.training.totals import Totals
@@ -144,10 +144,6 @@ def assert_same(found: Logits, expected: Logits, activation: str, where: str) ->
         assert difference < ROUNDING, f"{where}: {difference:.2g} of the spread"
 
 
-def loop_of(prepared: Prepared, folder: RunFolder, saver: Saver, stack_logs: Any) -> Loop:
-    return make_loop(prepared, folder, stack_logs, Console(quiet=True), StopRequest(), saver)
-
-
 def check_parity(
     run: Run,
     fill: Callable[[TwoStageNetwork], None],
@@ -172,6 +168,7 @@ def check_parity(
         fill(initialized.network)
         return initialized
 
+    run = run.changed("hardware", Hardware(platform="cpu", devices=2))
     with mock.patch.object(prepare_module, "initialize_network", filled):
         prepared = prepare(run)
     plain, copy = prepared.plain.network, prepared.parts.network
@@ -186,27 +183,25 @@ def check_parity(
     same(bench.plain_keras.answers(folder.path / "final_model.hdf5", images), "the .hdf5 in plain Keras", activation)
     same(load_model(folder.path, trust=True).model(images), "load_model", activation)
 
-    # A checkpoint goes back into a network of zeros, which computes on two devices.
-    two = prepare(run.changed("hardware", Hardware(platform="cpu", devices=2)), origin=Origin("random", plain.variant))
-    strategy = two.parts.strategy
+    # A checkpoint goes back into a network of zeros, which then computes on both devices.
+    strategy = prepared.parts.strategy
     with folder.logs() as logs, Saver(folder.path / "checkpoints") as saver:
-        loop = loop_of(prepared, folder, saver, logs)
+        loop = make_loop(prepared, folder, logs, Console(quiet=True), StopRequest(), saver)
         saver.save(lambda: capture(loop, Place(0, 0, Totals(run.task.counted_metrics))))
         saver.wait()
-        with strategy.scope():
-            for variable in two.parts.network.model.weights:
-                variable.assign(keras.ops.zeros_like(variable))
-            finalize_layers(two.parts.network.model)
+        for variable in copy.model.weights:
+            variable.assign(keras.ops.zeros_like(variable))
+        finalize_layers(copy.model)
         checkpoint = read_newest(folder.path / "checkpoints")
         assert checkpoint is not None
-        restore(loop_of(two, folder, saver, logs), checkpoint)
+        restore(loop, checkpoint)
     parts = np.array_split(images, 2)
     # In a batch of another size another kernel may round, which a hundred random layers magnify.
     expected = [np.concatenate(of_halves) for of_halves in zip(*map(reference, parts), strict=True)]
     halves = strategy.experimental_distribute_values_from_function(
         lambda context: tf.constant(parts[context.replica_id_in_sync_group])
     )
-    of_devices = strategy.run(lambda half: two.parts.network.logits(half, training=False), args=(halves,))
+    of_devices = strategy.run(lambda half: copy.logits(half, training=False), args=(halves,))
     outputs = [np.concatenate(strategy.experimental_local_results(each)) for each in of_devices]
     same(outputs, "after a checkpoint, on two devices")
 
