@@ -42,6 +42,7 @@ def check_three_steps(make_run: MakeRun, colours: Path, name: str, devices: int,
         training__optimizer=SGD(),
         training__learning_rate=0.005,
         training__precision=precision,
+        training__synchronized_batch_norm=devices > 1,  # over two images alone, normalisation leaves nothing but signs
         hardware=Hardware(platform="cpu", devices=devices),
     )
     prepared = prepare(run)
