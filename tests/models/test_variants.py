@@ -20,15 +20,17 @@ SPEC = ModelSpec.named("efficientnetb0", target_size=[32, 32, 3])
 STDS = [0.229, 0.224, 0.225]
 
 
-@pytest.fixture
-def imagenet_file(tmp_path: Path, randomize: Callable[[keras.Model, np.ndarray], None]) -> Path:
+@pytest.fixture(scope="module")
+def imagenet_file(
+    tmp_path_factory: pytest.TempPathFactory, randomize: Callable[[keras.Model, np.ndarray], None]
+) -> Path:
     """A weights file like the one that Keras downloads: its statistics are ImageNet's means and deviations."""
     model = keras.applications.EfficientNetB0(weights=None, include_top=False, input_shape=(32, 32, 3))
     randomize(model, pixels())
     norm = next(layer for layer in model.layers if isinstance(layer, keras.layers.Normalization))
     norm.adapt_mean.assign([0.485, 0.456, 0.406])
     norm.adapt_variance.assign(STDS)
-    path = tmp_path / "efficientnetb0_notop.weights.h5"
+    path = tmp_path_factory.mktemp("imagenet") / "efficientnetb0_notop.weights.h5"
     model.save_weights(path)
     return path
 

@@ -24,7 +24,8 @@ FAMILIES = {
     "inception_v3": {}, "mobilenet_v1": {}, "mobilenet_v2": {"alpha": 0.35}, "mobilenet_v3_small": {},
     "nasnet_mobile": {}, "resnet50": {}, "resnet50_v2": {}, "vgg16": {}, "xception": {},
 }  # fmt: skip
-TWICE = ("convnext_tiny", "efficientnetb0", "mobilenet_v1", "mobilenet_v3_small", "resnet50", "vgg16")
+TWICE = ("convnext_tiny", "efficientnetb0", "mobilenet_v3_small", "vgg16")  # always in two combinations
+SLOW = ("inception_resnet_v2", "nasnet_mobile")  # of 780 layers each; only with -m slow
 COMBINATIONS = [(1, "float32"), (2, "mixed_bfloat16"), (1, "mixed_bfloat16"), (2, "float32")]
 
 
@@ -66,9 +67,9 @@ def check_three_steps(make_run: MakeRun, colours: Path, name: str, devices: int,
 
 
 def cases() -> list[Any]:
-    """The first combination of each always, of some also the second; the others with -m slow."""
+    """The first combination always, of some also the second; the others with -m slow."""
     return [
-        pytest.param(name, *each, marks=[] if number < (2 if name in TWICE else 1) else [pytest.mark.slow])
+        pytest.param(name, *each, marks=[] if number < (name not in SLOW) + (name in TWICE) else [pytest.mark.slow])
         for name in FAMILIES
         for number, each in enumerate(COMBINATIONS)
     ]
