@@ -50,12 +50,11 @@ def find_ending(output: keras.KerasTensor, field: str) -> Ending:
     if isinstance(layer, keras.layers.Activation):
         if name == "linear":
             return find_ending(inputs[0], field)
-        _check_known(name, layer, field)
-        return Ending(name, inputs[0])  # type: ignore[arg-type]
+        return Ending(_known(name, layer, field), inputs[0])
     if isinstance(layer, keras.layers.Identity):
         return find_ending(inputs[0], field)
     if isinstance(layer, _ACTIVATIONS):
-        _check_known(type(layer).__name__, layer, field)
+        _known(type(layer).__name__, layer, field)
     if not is_built_in(layer) and not getattr(layer, "weights", ()):
         raise ConfigError(
             f"ends in {layer.name}, of which nothing tells whether it gives logits or probabilities. End your model in "
@@ -63,8 +62,7 @@ def find_ending(output: keras.KerasTensor, field: str) -> Ending:
             field,
         )
     if name not in (None, "linear"):
-        _check_known(name, layer, field)
-        return Ending(name, output, layer)  # type: ignore[arg-type]
+        return Ending(_known(name, layer, field), output, layer)
     squashed = _squashed_before(output)
     if squashed is not None:
         raise ConfigError(
@@ -107,13 +105,17 @@ def _activation_name(layer: Any) -> str | None:
     return name if getattr(keras.activations, name, None) is activation else f"{name} of your own"
 
 
-def _check_known(name: str | None, layer: Any, field: str) -> None:
-    if name not in _IN_THE_END:
-        raise ConfigError(
-            f"ends in the activation {name!r} of {layer.name}, from which no way leads back to the logits that are "
-            "trained. End your model in logits, softmax or sigmoid.",
-            field,
-        )
+def _known(name: str | None, layer: Any, field: str) -> Literal["softmax", "sigmoid"]:
+    """`name`, which is one of the two that can be taken off; raises ConfigError at any other."""
+    if name == "softmax":
+        return "softmax"
+    if name == "sigmoid":
+        return "sigmoid"
+    raise ConfigError(
+        f"ends in the activation {name!r} of {layer.name}, from which no way leads back to the logits that are "
+        "trained. End your model in logits, softmax or sigmoid.",
+        field,
+    )
 
 
 def _squashed_before(output: keras.KerasTensor, is_output: bool = True) -> Any:
