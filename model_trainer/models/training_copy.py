@@ -20,7 +20,7 @@ from model_trainer.models.graph import Substitute, assign_weights, finalize, reb
 from model_trainer.models.portable import clone_layer
 from model_trainer.models.stages import TwoStageNetwork
 
-__all__ = ["StepSeeds", "TrainingCopy", "copy_weights", "finalize_layers", "make_training_copy"]
+__all__ = ["StepSeeds", "TrainingCopy", "copy_weights", "make_training_copy"]
 
 
 @dataclass
@@ -120,12 +120,7 @@ def copy_weights(source: keras.Model, target: keras.Model) -> None:
     """Gives `target` the weights of `source`, an equal network in another precision."""
     for old, new in zip(source.weights, target.weights, strict=True):
         new.assign(old)
-    finalize_layers(target)
-
-
-def finalize_layers(model: keras.Model) -> None:
-    """To be called after variables were assigned: `Normalization` computes with constants that it makes of its own."""
-    finalize(model.layers)
+    finalize(target.layers)
 
 
 def _stay_in_inference(layer: keras.Layer) -> None:

@@ -35,9 +35,8 @@ from model_trainer import (
     load_model,
 )
 from model_trainer.dotted import import_dotted
-from model_trainer.models.graph import assign_weights
+from model_trainer.models.graph import assign_weights, finalize
 from model_trainer.models.stages import TwoStageNetwork
-from model_trainer.models.training_copy import finalize_layers
 from model_trainer.models.weights import InitializedNetwork, initialize_network
 from model_trainer.specs import TABLE
 from model_trainer.training import prepare as prepare_module
@@ -191,7 +190,7 @@ def check_parity(
         saver.wait()
         for variable in copy.model.weights:
             variable.assign(keras.ops.zeros_like(variable))
-        finalize_layers(copy.model)
+        finalize(copy.model.layers)
         checkpoint = read_newest(folder.path / "checkpoints")
         assert checkpoint is not None
         restore(loop, checkpoint)
@@ -229,7 +228,7 @@ def check_row(bench: Bench, spec: ModelSpec, reference: keras.Model) -> None:
         logits = network.model.get_layer("logits")
         logits.kernel.assign(kernel)
         logits.bias.assign(bias)
-        finalize_layers(network.model)
+        finalize(network.model.layers)
 
     check_parity(bench.make_run(spec=spec), fill, logits_of, images, bench)
 

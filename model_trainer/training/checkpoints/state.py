@@ -14,7 +14,7 @@ from absl import logging
 
 from model_trainer.dotted import name_of
 from model_trainer.errors import ModelFileError
-from model_trainer.models.training_copy import finalize_layers
+from model_trainer.models.graph import finalize
 from model_trainer.training.checkpoints.store import Checkpoint
 from model_trainer.training.checkpoints.values import pack, unpack
 from model_trainer.training.loop import Place
@@ -81,7 +81,7 @@ def restore(loop: Loop, checkpoint: Checkpoint) -> Place:
             found = "is missing" if array is None else f"has the shape {array.shape}, not {tuple(variable.shape)}"
             raise ModelFileError(f"The checkpoint does not fit this network and optimizer: {name} {found}.")
         variable.assign(array.reshape(variable.shape))
-    finalize_layers(loop.model)
+    finalize(loop.model.layers)
     loop.model.stop_training = bool(state["stop_training"])
     loop.history[:] = [dict(row) for row in state["history"]]
     loop.best.restore(state["best"])
