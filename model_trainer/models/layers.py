@@ -13,7 +13,7 @@ from model_trainer.models.network import L1, AnyNetwork, LayerNames
 from model_trainer.models.portable import is_channel_scale
 from model_trainer.models.stages import TwoStageNetwork
 
-__all__ = ["add_regularizers", "find_layers", "freeze", "set_trainable"]
+__all__ = ["add_regularizers", "find_layers", "freeze", "set_trainable", "without_kernels"]
 
 
 def find_layers(network: TwoStageNetwork, names: LayerNames, field: str) -> list[str]:
@@ -96,6 +96,15 @@ def add_regularizers(model: keras.Model, network: TwoStageNetwork, declared: Any
             raise ConfigError(f"{penalty!r} names no layer with a kernel.", "network.regularize")
         for kernel in kernels:
             kernel.regularizer = _Sum(kernel.regularizer, make(penalty.strength))
+
+
+def without_kernels(model: keras.Model) -> list[keras.Variable]:
+    """Variables that weight decay should spare: biases, the parameters of normalisation, and factors of channels.
+
+    timm has the same rule: all that have one dimension or are called a bias.
+    """
+    scales = {id(variable) for layer in model.layers if is_channel_scale(layer) for variable in layer.weights}
+    return [each for each in model.weights if len(each.shape) < 2 or each.name == "bias" or id(each) in scales]
 
 
 class _Sum(keras.regularizers.Regularizer):

@@ -12,6 +12,7 @@ __all__ = ["L1", "L2", "AnyNetwork", "Network", "OwnModel", "Regularizer", "Unfr
 
 # A layer by position in `model.layers` (negative counts from the end), by name, or by a pattern such as "block1_*".
 LayerNames = tuple[int | str, ...]
+BatchNormMomentum = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Unfreeze(Config):
@@ -49,11 +50,15 @@ class AnyNetwork(Choice):
             normalisation runs in inference mode, as in Keras.
         unfreeze: when the frozen layers join in, if ever.
         regularize: penalties on weights.
+        batch_norm_momentum: what stays of the moving averages of batch normalisation in each step. "auto" averages over
+            some 500 images, and over training images once more before each validation; "keras" is each layer's own,
+            0.99 or 0.999, with which a short run is validated on what its averages began as.
     """
 
     freeze: Literal["none", "backbone"] | LayerNames = "none"
     unfreeze: Unfreeze | None = None
     regularize: tuple[Regularizer, ...] = ()
+    batch_norm_momentum: Literal["auto", "keras"] | BatchNormMomentum = "auto"
 
 
 @final

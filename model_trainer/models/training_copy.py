@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 import keras
 import tensorflow as tf
 
+from model_trainer.models.batch_norm import FusedBatchNormalization, Moments, MovingAverages, recorded_moments
 from model_trainer.models.graph import Substitute, assign_weights, finalize, rebuild_graph
 from model_trainer.models.portable import clone_layer
 from model_trainer.models.stages import TwoStageNetwork
@@ -64,11 +65,13 @@ class TrainingCopy:
     Attributes:
         network: the copy, in two stages as the plain one; `network.model` has the same inputs and outputs.
         seeds: of its random layers.
-        statistics: the variables that a forward pass itself changes, such as moving averages of batch normalisation.
+        averages: of its batch normalisation; the step moves them by the moments of a training pass.
+        statistics: other variables that a forward pass itself changes, such as those of the user's own layers.
     """
 
     network: TwoStageNetwork
     seeds: StepSeeds
+    averages: MovingAverages
     statistics: list[keras.Variable]
 
     @property
@@ -81,16 +84,27 @@ class TrainingCopy:
             outputs = tf.nest.flatten(self.network.to_logits(images, training=training))
         return [tf.cast(output, tf.float32) for output in outputs]
 
+    def training_pass(self, images: tf.Tensor) -> tuple[list[tf.Tensor], dict[str, Moments]]:
+        """The logits of a pass in training, and the moments that batch normalisation had in it, by layer."""
+        with recorded_moments() as moments:
+            logits = self.logits(images, training=True)
+        return logits, moments
+
 
 def make_training_copy(
-    plain: TwoStageNetwork, precision: str, seed: int, synchronized_batch_norm: bool = False
+    plain: TwoStageNetwork,
+    precision: str,
+    seed: int,
+    synchronized_batch_norm: bool = False,
+    batch_norm_momentum: float | None = None,
 ) -> TrainingCopy:
     """Copies `plain` with every layer computing in `precision`; those that give the logits stay float32.
 
     Args:
         precision: float32, mixed_bfloat16 or mixed_float16.
         seed: of dropout and its kin.
-        synchronized_batch_norm: whether batch normalisation averages over all devices.
+        synchronized_batch_norm: whether batch normalisation normalises over all devices.
+        batch_norm_momentum: what stays of its moving averages in each step; None is each layer's own.
     """
     final = plain.final_layers()
     seeds = StepSeeds(seed)
@@ -99,12 +113,14 @@ def make_training_copy(
         if not isinstance(operation, keras.Layer):
             return Substitute((), operation)  # of the user's own model; it computes in what it is given
         layer = clone_layer(operation, name, "float32" if name in final else precision)
+        if type(layer) is keras.layers.BatchNormalization and not layer.renorm:
+            layer = FusedBatchNormalization.from_config(layer.get_config())
         return Substitute((layer,), layer)
 
     source = keras.Model(plain.model.inputs[0], [plain.features, *plain.logits, *plain.model.outputs])
     graph = rebuild_graph(source, substitute)
     copied = [layer for _, substitute in graph.substitutes for layer in substitute.layers]
-    _adapt_sublayers(copied, seeds, synchronized_batch_norm)
+    _adapt_sublayers(copied, seeds, synchronized_batch_norm, batch_norm_momentum)
     for layer in (each for outer in copied if outer.name in plain.in_inference for each in outer._flatten_layers()):
         _stay_in_inference(layer)
     features, *rest = graph.outputs
@@ -113,7 +129,9 @@ def make_training_copy(
     network = replace(plain, model=model, features=features, logits=tuple(rest[:count]))
     assert network.to_logits  # made now, and not while the step is compiled
     assign_weights((old, substitute.layers) for old, substitute in graph.substitutes)
-    return TrainingCopy(network, seeds, _statistics(model))
+    fused = [layer for layer in copied if isinstance(layer, FusedBatchNormalization)]
+    averages = MovingAverages(fused, batch_norm_momentum)
+    return TrainingCopy(network, seeds, averages, _other_statistics(model, averages))
 
 
 def copy_weights(source: keras.Model, target: keras.Model) -> None:
@@ -135,12 +153,15 @@ def _stay_in_inference(layer: keras.Layer) -> None:
         layer.call = lambda *args, **kwargs: call(*args, **{**kwargs, "training": False})
 
 
-def _adapt_sublayers(layers: Iterable[keras.Layer], seeds: StepSeeds, synchronized_batch_norm: bool) -> None:
+def _adapt_sublayers(
+    layers: Iterable[keras.Layer], seeds: StepSeeds, synchronized_batch_norm: bool, momentum: float | None
+) -> None:
     """Gives random layers their seeds; only now, because some layers make others when they are built."""
     count = 0
     for layer in (each for outer in layers for each in outer._flatten_layers()):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = layer.synchronized or synchronized_batch_norm
+            layer.momentum = layer.momentum if momentum is None else momentum
         for value in vars(layer).values():
             if isinstance(value, keras.random.SeedGenerator):
                 # Keras' own `next` keeps state, and draws the same mask on every replica.
@@ -148,8 +169,8 @@ def _adapt_sublayers(layers: Iterable[keras.Layer], seeds: StepSeeds, synchroniz
                 count += 1
 
 
-def _statistics(model: keras.Model) -> list[keras.Variable]:
-    """Variables that no gradient changes, whatever is frozen: what a layer made as untrainable."""
+def _other_statistics(model: keras.Model, averages: MovingAverages) -> list[keras.Variable]:
+    """Variables that no gradient changes, whatever is frozen: what a layer made as untrainable. Not `averages`."""
     layers = model._flatten_layers(include_self=False)
     flags = [layer.trainable for layer in layers]
     for layer in layers:
@@ -157,4 +178,5 @@ def _statistics(model: keras.Model) -> list[keras.Variable]:
     found = list(model.non_trainable_variables)
     for layer, flag in zip(layers, flags, strict=True):  # wrappers come before what they wrap
         layer.trainable = flag
-    return found
+    known = {id(variable) for variable in averages.variables}
+    return [variable for variable in found if id(variable) not in known]

@@ -21,6 +21,7 @@ from model_trainer.training.progress import EpochProgress, format_figures, forma
 from model_trainer.training.rollback import go_back
 from model_trainer.training.run_folder import Logs, RunFolder
 from model_trainer.training.signals import StopRequest
+from model_trainer.training.statistics import refresh_statistics
 from model_trainer.training.totals import Totals
 from model_trainer.training.validation import validate
 from model_trainer.training.watch import Diverging
@@ -92,12 +93,17 @@ def _train_from(loop: Loop, place: Place) -> None:
         done = train_steps(loop, epoch, batches, range(position, loop.steps_per_epoch), totals)
         loop.watch.catch_up()
         with loop.weights_to_judge():
+            statistics = refresh_statistics(loop, epoch)
             validated = validate(loop, val_batches) if val_batches is not None and not loop.must_stop else {}
             # Asked once: a signal that comes from here on finds an epoch that is finished.
             is_stopped = loop.must_stop
             if not is_stopped:
                 prepared.check_bad_images()
+                if loop.average is not None:
+                    loop.average.adopt_statistics()
                 _finish_epoch(loop, epoch, totals.figures() | {f"val_{name}": each for name, each in validated.items()})
+            else:
+                prepared.parts.network.averages.assign(statistics)  # the resumed run refreshes them again
         if is_stopped:
             loop.saver.save(partial(capture, loop, Place(epoch, done, totals)))
             return

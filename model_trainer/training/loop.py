@@ -10,21 +10,30 @@ from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
+import tensorflow as tf
 from absl import logging
 from rich.console import Console
 
-from model_trainer.models.layers import set_trainable
+from model_trainer.models.layers import set_trainable, without_kernels
+from model_trainer.models.training_copy import TrainingCopy
 from model_trainer.pipeline.dataset import num_steps
 from model_trainer.training.average import WeightAverage
 from model_trainer.training.best_models import BestModels
 from model_trainer.training.cluster.team import Team
 from model_trainer.training.gradients import Clip
 from model_trainer.training.history import Row
-from model_trainer.training.optimizers import make_optimizer
+from model_trainer.training.optimizers import exclude_from_decay, make_optimizer
 from model_trainer.training.prepare import Prepared
 from model_trainer.training.run_folder import Logs, RunFolder
 from model_trainer.training.signals import StopRequest
-from model_trainer.training.step import TrainStep, ValidationStep, make_train_step, make_validation_step
+from model_trainer.training.step import (
+    StatisticsStep,
+    TrainStep,
+    ValidationStep,
+    make_statistics_step,
+    make_train_step,
+    make_validation_step,
+)
 from model_trainer.training.totals import Totals
 from model_trainer.training.watch import Watch
 
@@ -82,6 +91,7 @@ class Loop:
     phase: _Phase
     average: WeightAverage | None
     validation_step: ValidationStep
+    statistics_step: StatisticsStep
     best: BestModels
     watch: Watch
     history: list[Row] = field(default_factory=list)
@@ -177,10 +187,7 @@ def make_loop(
     training, model, strategy = prepared.run.training, prepared.parts.network.model, prepared.parts.strategy
     average = None
     if training.ema_decay is not None:
-        statistics = {id(variable) for variable in prepared.parts.network.statistics}
-        # Also of frozen layers, which may join in later.
-        weights = [variable for variable in model.weights if id(variable) not in statistics]
-        average = WeightAverage(weights, training.ema_decay, strategy)
+        average = _make_average(prepared.parts.network, training.ema_decay, strategy)
     phase = _make_phase(prepared, prepared.optimizer, training.learning_rate, average)
     model.optimizer = phase.optimizer  # where Keras' callbacks look for it
     model.stop_training = False
@@ -206,20 +213,31 @@ def make_loop(
         phase=phase,
         average=average,
         validation_step=make_validation_step(prepared.parts, gather=len(prepared.team) > 1),
+        statistics_step=make_statistics_step(prepared.parts),
         best=BestModels(prepared.run.task.metrics),
         watch=Watch(training.divergence, tell),
     )
 
 
+def _make_average(network: TrainingCopy, decay: float, strategy: tf.distribute.Strategy) -> WeightAverage:
+    statistics = [*network.averages.variables, *network.statistics]
+    known = {id(variable) for variable in statistics}
+    # Also of frozen layers, which may join in later.
+    weights = [variable for variable in network.model.weights if id(variable) not in known]
+    floats = [variable for variable in statistics if keras.backend.is_float_dtype(variable.dtype)]
+    return WeightAverage(weights, floats, decay, strategy)
+
+
 def _make_phase(
     prepared: Prepared, optimizer: keras.optimizers.Optimizer, learning_rate: float, average: WeightAverage | None
 ) -> _Phase:
-    clip = Clip.of(prepared.run.training.optimizer)
+    declared, model = prepared.run.training.optimizer, prepared.parts.network.model
+    exclude_from_decay(optimizer, declared, without_kernels(model))
     with prepared.parts.strategy.scope():
         if prepared.precision == "mixed_float16" and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-        optimizer.build(prepared.parts.network.model.trainable_variables)
-    return _Phase(learning_rate, optimizer, make_train_step(prepared.parts, optimizer, clip, average))
+        optimizer.build(model.trainable_variables)
+    return _Phase(learning_rate, optimizer, make_train_step(prepared.parts, optimizer, Clip.of(declared), average))
 
 
 def _overrides_a_batch_hook(callback: keras.callbacks.Callback) -> bool:

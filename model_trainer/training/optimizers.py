@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, final
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal, final
 
 from pydantic import Field
 
@@ -17,7 +18,7 @@ from model_trainer.errors import ConfigError
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["LAMB", "SGD", "Adam", "AdamW", "Lion", "Optimizer", "RMSprop", "make_optimizer"]
+__all__ = ["LAMB", "SGD", "Adam", "AdamW", "Lion", "Optimizer", "RMSprop", "exclude_from_decay", "make_optimizer"]
 
 
 class Optimizer(Choice):
@@ -25,11 +26,13 @@ class Optimizer(Choice):
 
     Fields:
         weight_decay: decoupled, as in `keras.optimizers.Optimizer`; each step shrinks weights by rate * decay.
+        weight_decay_on: "kernels", or "all": also biases and the parameters of normalisation, as Keras does it.
         clip_norm: largest norm of all gradients together.
         clip_value: largest absolute value in a gradient.
     """
 
     weight_decay: float | None = Field(None, ge=0)
+    weight_decay_on: Literal["kernels", "all"] = "kernels"
     clip_norm: float | None = Field(None, gt=0)
     clip_value: float | None = Field(None, gt=0)
 
@@ -121,6 +124,8 @@ class Lion(Optimizer):
 class LAMB(Optimizer):
     """Adam's direction with a step as long as the layer's weights: for large batches.
 
+    Weight decay is Keras' decoupled one; the paper has it inside the direction, before that gets its length.
+
     Source: https://arxiv.org/abs/1904.00962
     """
 
@@ -129,10 +134,11 @@ class LAMB(Optimizer):
     epsilon: float = Field(1e-6, gt=0)
 
     def make(self, learning_rate: float) -> keras.optimizers.Optimizer:
-        from model_trainer.training.lamb import KerasLAMB
+        import keras
 
-        # Inside LAMB the decay belongs to the direction, before its length is set; Keras' own comes on top of a step.
-        return KerasLAMB(learning_rate, self.beta_1, self.beta_2, self.epsilon, decay=self.weight_decay or 0.0)
+        return keras.optimizers.Lamb(
+            learning_rate, self.beta_1, self.beta_2, self.epsilon, weight_decay=self.weight_decay
+        )
 
 
 def make_optimizer(declared: Optimizer | Call | Live, learning_rate: float) -> keras.optimizers.Optimizer:
@@ -155,3 +161,16 @@ def make_optimizer(declared: Optimizer | Call | Live, learning_rate: float) -> k
     own = config["inner_optimizer"]["config"] if isinstance(made, keras.optimizers.LossScaleOptimizer) else config
     own["learning_rate"] = learning_rate
     return type(made).from_config(config)
+
+
+def exclude_from_decay(
+    optimizer: keras.optimizers.Optimizer, declared: Optimizer | Call | Live, variables: Iterable[keras.Variable]
+) -> None:
+    """Spares `variables` the weight decay, if `declared` wants that; a Keras optimizer of the user's decides itself.
+
+    Args:
+        optimizer: made from `declared`, and not built yet.
+        variables: of the network that are no kernels.
+    """
+    if isinstance(declared, Optimizer) and declared.weight_decay_on == "kernels":
+        optimizer.exclude_from_weight_decay(list(variables))

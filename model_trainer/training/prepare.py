@@ -12,11 +12,12 @@ import tensorflow as tf
 from absl import logging
 
 from model_trainer.errors import ConfigError
+from model_trainer.models.batch_norm import auto_momentum
 from model_trainer.models.layers import add_regularizers, freeze
 from model_trainer.models.training_copy import make_training_copy
 from model_trainer.models.weights import InitializedNetwork, Origin, initialize_network
 from model_trainer.pipeline.bad_images import BadImages
-from model_trainer.pipeline.dataset import Pipeline
+from model_trainer.pipeline.dataset import Pipeline, num_steps
 from model_trainer.pipeline.share import Share
 from model_trainer.sources.examples import Examples
 from model_trainer.training.callbacks.callback import make_callbacks
@@ -149,7 +150,13 @@ def prepare(run: Run, team: Team | None = None, origin: Origin | None = None) ->
     with tf.device("CPU:0"):
         plain = initialize_network(run.spec, run.network, run.task, len(train.classes), run.weights, origin)
     with strategy.scope():
-        copy = make_training_copy(plain.network, precision, run.training.seed, run.training.synchronized_batch_norm)
+        copy = make_training_copy(
+            plain.network,
+            precision,
+            run.training.seed,
+            run.training.synchronized_batch_norm,
+            _batch_norm_momentum(run, len(train)),
+        )
         frozen = freeze(copy.model, plain.network, run.network)
         add_regularizers(copy.model, plain.network, run.network)
         optimizer = make_optimizer(run.training.optimizer, run.training.learning_rate)
@@ -190,6 +197,14 @@ def prepare(run: Run, team: Team | None = None, origin: Origin | None = None) ->
         callbacks=callbacks,
         team=team,
     )
+
+
+def _batch_norm_momentum(run: Run, num_images: int) -> float | None:
+    declared = run.network.batch_norm_momentum
+    if declared == "keras":
+        return None
+    batch_size = run.training.batch_size
+    return auto_momentum(batch_size, num_steps(num_images, batch_size)) if declared == "auto" else declared
 
 
 def _check_backend() -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from model_trainer.models.batch_norm import Moments
 from model_trainer.models.training_copy import TrainingCopy
 from model_trainer.specs import ModelSpec
 from model_trainer.tasks.losses import to_probabilities
@@ -17,7 +18,16 @@ from model_trainer.tasks.task import Factors, Task
 from model_trainer.training.average import WeightAverage
 from model_trainer.training.gradients import Clip, add_up_parts, all_finite, clip_gradients
 
-__all__ = ["LOSS", "Predictions", "StepParts", "Taken", "Validated", "make_train_step", "make_validation_step"]
+__all__ = [
+    "LOSS",
+    "Predictions",
+    "StepParts",
+    "Taken",
+    "Validated",
+    "make_statistics_step",
+    "make_train_step",
+    "make_validation_step",
+]
 
 Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # images uint8, labels, weights
 Sums = dict[str, tf.Tensor]
@@ -61,6 +71,7 @@ class Validated(NamedTuple):
 
 TrainStep = Callable[[Batch, tf.Tensor, int, tf.Tensor], Taken]
 ValidationStep = Callable[[Batch, int, tf.Tensor], Validated]
+StatisticsStep = Callable[[Batch, tf.Tensor, int, tf.Tensor], tuple[dict[str, Moments], tf.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -97,38 +108,45 @@ def make_train_step(
     step whose loss or gradients are not finite changes nothing.
     """
     network, task, strategy = parts.network, parts.task, parts.strategy
-    variables = network.model.trainable_variables
+    variables, num_replicas = network.model.trainable_variables, strategy.num_replicas_in_sync
+    statistics = [each for each in network.statistics if keras.backend.is_float_dtype(each.dtype)]
     scales_loss = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
 
     def replica_gradients(
         images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, stop: tf.Tensor
-    ) -> tuple[list[tf.Tensor], Taken]:
+    ) -> tuple[list[tf.Tensor], tuple[Taken, dict[str, Moments], list[tf.Tensor]]]:
         targets = task.targets(labels, parts.num_classes)
         loss_weights = task.example_weights(targets, weights, parts.factors)
         # A mean of per-device means would not be the batch's mean when shares differ: the divisor is everybody's.
         (total_weight,) = _sum_over_replicas([tf.reduce_sum(loss_weights)])
         # Keras adds gradients up over replicas, so the penalty, which all have whole, comes in shares.
-        penalty_share = 1.0 / (strategy.num_replicas_in_sync * parts.accumulation_steps)
+        penalty_share = 1.0 / (num_replicas * parts.accumulation_steps)
 
         def of_part(
             number: int, images: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor, loss_weights: tf.Tensor
-        ) -> tuple[list[tf.Tensor], Sums]:
+        ) -> tuple[list[tf.Tensor], Sums, dict[str, Moments]]:
             network.seeds.part = number
             with tf.GradientTape() as tape:
-                logits = network.logits(parts.spec.preprocess(images), training=True)
+                logits, moments = network.training_pass(parts.spec.preprocess(images))
                 weighted = tf.reduce_sum(task.losses(targets, logits, parts.factors) * loss_weights)
                 penalty = _penalty(network.model)
                 loss = tf.math.divide_no_nan(weighted, total_weight) + penalty * penalty_share
                 scaled = optimizer.scale_loss(loss)
             gradients = tape.gradient(scaled, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-            return gradients, _sums(parts, targets, logits[0], weights, weighted, tf.reduce_sum(loss_weights), penalty)
+            sums = _sums(parts, targets, logits[0], weights, weighted, tf.reduce_sum(loss_weights), penalty)
+            return gradients, sums, moments
 
-        gradients, sums = add_up_parts(of_part, (images, targets, weights, loss_weights), parts.accumulation_steps)
+        gradients, sums, moments = add_up_parts(
+            of_part, (images, targets, weights, loss_weights), parts.accumulation_steps
+        )
         # Gradients that a loss scale makes too large for float16 are its own affair: it lowers itself.
         is_finite = optimizer.dynamic_scale >= 1.0 if scales_loss else all_finite(gradients)
         is_finite &= tf.math.is_finite(sums[LOSS][0])
         signs = tf.stack([*tf.unstack(sums[LOSS]), tf.cast(~is_finite, tf.float32), tf.cast(stop, tf.float32)])
-        return gradients, _sum_over_replicas(Taken(sums, signs))
+        # The means over replicas, and of batch normalisation also over parts, in the same reduction.
+        moments = tf.nest.map_structure(lambda each: each / (num_replicas * parts.accumulation_steps), moments)
+        own = [tf.convert_to_tensor(variable) / num_replicas for variable in statistics]
+        return gradients, _sum_over_replicas((Taken(sums, signs), moments, own))
 
     def replica_update(gradients: list[tf.Tensor]) -> None:
         clipped = clip_gradients(gradients, clip, scale=optimizer.scale_loss(1.0), strategy=strategy)
@@ -139,10 +157,14 @@ def make_train_step(
         network.seeds.step = step
         before = [tf.identity(variable) for variable in network.statistics]
         gradients, of_replicas = strategy.run(replica_gradients, args=(*batch, stop))
-        taken = _of_one_replica(strategy, of_replicas)
+        taken, moments, means = _of_one_replica(strategy, of_replicas)
 
         def update() -> tf.Tensor:
             strategy.run(replica_update, args=(gradients,))
+            network.averages.update(moments, strategy)
+            if num_replicas > 1:  # each replica has changed its own
+                for variable, mean in zip(statistics, means, strict=True):
+                    variable.assign(mean)
             if average is not None:
                 average.update(step)
             return tf.constant(True)
@@ -156,6 +178,38 @@ def make_train_step(
         return taken._replace(sums={name: tf.where(is_good, of, 0.0) for name, of in taken.sums.items()})
 
     return train_step
+
+
+def make_statistics_step(parts: StepParts) -> StatisticsStep:
+    """`statistics_step(batch, step, size, stop)`, compiled: the moments of a training pass that changes nothing.
+
+    They are the mean over all replicas; beside them float32 `()`, how many devices were asked to stop.
+    """
+    network, strategy = parts.network, parts.strategy
+    num_passes = strategy.num_replicas_in_sync * parts.accumulation_steps
+
+    def replica_moments(images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, stop: tf.Tensor) -> Any:
+        def of_part(number: int, images: tf.Tensor) -> dict[str, Moments]:
+            network.seeds.part = number
+            return network.training_pass(parts.spec.preprocess(images))[1]
+
+        moments = add_up_parts(of_part, (images,), parts.accumulation_steps)
+        means = tf.nest.map_structure(lambda each: each / num_passes, moments)
+        return _sum_over_replicas((means, tf.cast(stop, tf.float32)))
+
+    @SAME_GRAPH
+    def statistics_step(
+        batch: Batch, step: tf.Tensor, size: int, stop: tf.Tensor
+    ) -> tuple[dict[str, Moments], tf.Tensor]:
+        network.seeds.step = step
+        before = [tf.identity(variable) for variable in network.statistics]
+        of_replicas = strategy.run(replica_moments, args=(*batch, stop))
+        for variable, value in zip(network.statistics, before, strict=True):
+            variable.assign(value)
+        moments: tuple[dict[str, Moments], tf.Tensor] = _of_one_replica(strategy, of_replicas)
+        return moments
+
+    return statistics_step
 
 
 def make_validation_step(parts: StepParts, gather: bool = False) -> ValidationStep:

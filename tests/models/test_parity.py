@@ -55,6 +55,9 @@ Logits = list[np.ndarray]  # of each output
 
 NUM_COMPARED = 4  # of the images that moving averages were made of
 ROUNDING = 1e-3  # of the spread; float32 in a hundred layers
+# The kernel of batch normalisation rounds otherwise than Keras' operations. Both are as far from float64, which a
+# random ResNet50 magnifies to 0.006 (Keras) and 0.007 (the kernel), and MobileNetV2 to 0.012 and 0.009.
+KERNEL_ROUNDING = 2e-2
 
 # The smallest of each family is tested always, the other rows with -m slow.
 FAMILIES = [
@@ -132,7 +135,7 @@ def to_logits(outputs: Logits, activation: str) -> Logits:
     return [np.log(output) - np.log1p(-output) for output in outputs] if activation == "sigmoid" else outputs
 
 
-def assert_same(found: Logits, expected: Logits, activation: str, where: str) -> None:
+def assert_same(found: Logits, expected: Logits, activation: str, where: str, rounding: float) -> None:
     assert len(found) == len(expected)
     for ours, reference in zip(found, expected, strict=True):
         if activation == "softmax":
@@ -140,7 +143,7 @@ def assert_same(found: Logits, expected: Logits, activation: str, where: str) ->
         spread = reference.std(axis=0).mean()
         assert spread > 0.01, f"the images give all the same: {spread}"
         difference = np.abs(ours - reference).max() / spread
-        assert difference < ROUNDING, f"{where}: {difference:.2g} of the spread"
+        assert difference < rounding, f"{where}: {difference:.2g} of the spread"
 
 
 def check_parity(
@@ -159,8 +162,8 @@ def check_parity(
     activation = run.task.head_activation
     expected = reference(images)
 
-    def same(outputs: Any, where: str, of: str = "none") -> None:
-        assert_same(to_logits(as_list(outputs), of), expected, activation, where)
+    def same(outputs: Any, where: str, of: str = "none", rounding: float = ROUNDING) -> None:
+        assert_same(to_logits(as_list(outputs), of), expected, activation, where, rounding)
 
     def filled(*arguments: Any) -> InitializedNetwork:
         initialized = initialize_network(*arguments)
@@ -174,8 +177,12 @@ def check_parity(
     same(plain.to_logits(images), "plain network")
     same(plain.model(images), "plain network", activation)
     same(plain.head(plain.backbone(images)), "backbone and head")
-    same(copy.logits(images, training=False), "training copy")
-    same(copy.network.head(copy.network.backbone(images)), "backbone and head of the training copy")
+    same(copy.logits(images, training=False), "training copy", rounding=KERNEL_ROUNDING)
+    same(
+        copy.network.head(copy.network.backbone(images)),
+        "backbone and head of the training copy",
+        rounding=KERNEL_ROUNDING,
+    )
 
     folder = RunFolder.make(run, prepared.description)
     folder.save_model(plain.model, "final_model")
@@ -202,7 +209,7 @@ def check_parity(
     )
     of_devices = strategy.run(lambda half: copy.logits(half, training=False), args=(halves,))
     outputs = [np.concatenate(strategy.experimental_local_results(each)) for each in of_devices]
-    same(outputs, "after a checkpoint, on two devices")
+    same(outputs, "after a checkpoint, on two devices", rounding=KERNEL_ROUNDING)
 
 
 def spec_of(name: str) -> ModelSpec:

@@ -51,7 +51,7 @@ def test_a_step_that_is_not_finite_changes_nothing(make_run: MakeRun, devices: i
     model, optimizer, strategy = prepared.parts.network.model, prepared.optimizer, prepared.parts.strategy
     with strategy.scope():
         optimizer.build(model.trainable_variables)
-    average = WeightAverage(model.trainable_variables, 0.9, strategy)
+    average = WeightAverage(model.trainable_variables, prepared.parts.network.averages.variables, 0.9, strategy)
     step = make_train_step(prepared.parts, optimizer, Clip(), average)
     variables = [*model.variables, *optimizer.variables, *average.variables]
     before = values_of(variables)

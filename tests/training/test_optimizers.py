@@ -40,14 +40,15 @@ def test_an_optimizer_moves_weights_as_that_of_keras(
     np.testing.assert_array_equal(trained(make_optimizer(ours, 0.01)), trained(theirs))
 
 
-def test_lamb_follows_the_paper() -> None:
+def test_lamb_follows_the_paper_but_for_decay_which_is_decoupled() -> None:
     beta_1, beta_2, epsilon, decay, rate = 0.9, 0.999, 1e-6, 0.1, 0.01
     weights = START.astype(np.float64)
     first = second = np.zeros_like(weights)
     for step, gradient in enumerate(GRADIENTS.astype(np.float64), start=1):
         first = beta_1 * first + (1 - beta_1) * gradient
         second = beta_2 * second + (1 - beta_2) * gradient**2
-        direction = (first / (1 - beta_1**step)) / (np.sqrt(second / (1 - beta_2**step)) + epsilon) + decay * weights
+        direction = (first / (1 - beta_1**step)) / (np.sqrt(second / (1 - beta_2**step)) + epsilon)
+        weights = weights - rate * decay * weights
         weights = weights - rate * np.linalg.norm(weights) / np.linalg.norm(direction) * direction
     np.testing.assert_allclose(trained(make_optimizer(LAMB(weight_decay=decay), rate)), weights, rtol=1e-4)
 

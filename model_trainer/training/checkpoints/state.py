@@ -77,6 +77,8 @@ def restore(loop: Loop, checkpoint: Checkpoint) -> Place:
     by_number = {_numbered(name): array for name, array in checkpoint.arrays.items()}
     for name, variable in _variables(loop):
         array = checkpoint.arrays.get(name, by_number.get(_numbered(name)))
+        if array is None:
+            array = _of_older_version(loop, name)
         if array is None or not _is_same_shape(array.shape, tuple(variable.shape)):
             found = "is missing" if array is None else f"has the shape {array.shape}, not {tuple(variable.shape)}"
             raise ModelFileError(f"The checkpoint does not fit this network and optimizer: {name} {found}.")
@@ -117,7 +119,19 @@ def _variables(loop: Loop) -> list[tuple[str, keras.Variable]]:
     named = [(f"network/{number}/{each.path}", each) for number, each in enumerate(network)]
     named += [(f"optimizer/{number}/{each.name}", each) for number, each in enumerate(optimizer)]
     averages = loop.average.variables if loop.average is not None else []
-    return named + [(f"average/{number}/{each.name}", each) for number, each in enumerate(averages)]
+    named += [(f"average/{number}/{each.name}", each) for number, each in enumerate(averages)]
+    shares = loop.prepared.parts.network.averages.shares
+    return [*named, (f"batch_norm/0/{shares.name}", shares)]
+
+
+def _of_older_version(loop: Loop, name: str) -> np.ndarray | None:
+    """What a variable begins as, of which the checkpoint of an older version has nothing; None of all others."""
+    kind, number = name.split("/")[:2]
+    if kind == "batch_norm":
+        return np.ones(loop.prepared.parts.network.averages.shares.shape, np.float32)
+    if kind == "average" and loop.average is not None and loop.average.is_of_statistics(int(number)):
+        return np.array(loop.average.averaged[int(number)])  # of the network, which is restored before
+    return None
 
 
 def _is_same_shape(stored: tuple[int, ...], wanted: tuple[int, ...]) -> bool:

@@ -1,0 +1,67 @@
+"""The statistics of batch normalisation, made exact before they are used.
+
+A moving average is late: it has batches in it that older weights saw. Before a validation, and before models are
+saved, training images go through the network as it is now.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from model_trainer.models.batch_norm import Moments
+from model_trainer.training.loop import Loop
+from model_trainer.training.progress import EpochProgress
+
+__all__ = ["refresh_statistics"]
+
+IMAGES = 1024  # fewer make a loss of validation that is 3 or 4 % off by chance alone
+LARGEST_FRACTION = 0.25  # of an epoch, before it is the last one: a forward pass takes a third of a step's time
+
+
+def refresh_statistics(loop: Loop, epoch: int) -> list[np.ndarray]:
+    """Averages the statistics over training images anew, for the weights that the network has now.
+
+    Nothing happens where they are declared otherwise than by "auto", or where no batch normalisation trains.
+
+    Args:
+        epoch: that ended.
+
+    Returns:
+        What they were before, for `MovingAverages.assign`.
+    """
+    prepared, averages = loop.prepared, loop.prepared.parts.network.averages
+    before = averages.values()
+    batch_size = prepared.run.training.batch_size
+    count = _num_batches(loop, is_last=epoch + 1 == prepared.run.training.epochs)
+    if not _is_due(loop):
+        return before
+    # Batches with which the next epoch begins, also after the last one: each run and each process has the same ones.
+    first = (epoch + 1) * loop.steps_per_epoch
+    batches = prepared.divided(prepared.train_pipeline.training(epoch + 2, first))
+    sums: dict[str, Moments] = {}
+    with EpochProgress(loop.console, "batch norm", count) as progress:
+        for number, batch in zip(range(count), batches, strict=False):
+            step = tf.constant(np.int64(first + number))
+            moments, stop = loop.statistics_step(batch, step, batch_size, tf.constant(bool(loop.stop)))
+            sums = moments if not sums else tf.nest.map_structure(tf.add, sums, moments)
+            if len(loop.team) > 1 and stop.numpy() > 0:
+                loop.watch.asked_to_stop = True  # all processes read it in the same step
+            if loop.must_stop:
+                return before
+            if progress.advance(batch_size):
+                progress.show(number + 1, {})
+    if sums:
+        averages.add_up(sums, count)
+    return before
+
+
+def _is_due(loop: Loop) -> bool:
+    is_auto = loop.prepared.run.network.batch_norm_momentum == "auto"
+    return is_auto and loop.prepared.parts.network.averages.are_moving and not loop.must_stop
+
+
+def _num_batches(loop: Loop, is_last: bool) -> int:
+    batch_size = loop.prepared.run.training.batch_size
+    whole = len(loop.prepared.train) // batch_size
+    return max(1, min(-(-IMAGES // batch_size), whole if is_last else int(LARGEST_FRACTION * whole)))
