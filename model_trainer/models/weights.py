@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from absl import logging
 
@@ -29,10 +30,12 @@ class Origin:
     Attributes:
         weights: what was really used: "imagenet", "random", a file's path, or "own", those of the user's own model.
         variant: of the graph, see `variants.py`.
+        precision: in which it computes.
     """
 
     weights: str
     variant: str | None
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] | None = None
 
 
 @dataclass(frozen=True)

@@ -70,9 +70,9 @@ class Pipeline:
     sampling: Sampling = field(default_factory=EachOnce)
     seed: int = 0
 
-    def training(self, epochs: int, first_step: int = 0) -> tf.data.Dataset:
-        """Every epoch's batches in one stream, from `first_step` of the run on."""
-        last_step = epochs * num_steps(len(self.examples), self.batch_size)
+    def training(self, epochs: int, first_step: int = 0, count: int | None = None) -> tf.data.Dataset:
+        """Every epoch's batches in one stream, from `first_step` of the run on; all of them, or `count`."""
+        last_step = epochs * num_steps(len(self.examples), self.batch_size) if count is None else first_step + count
         return self._batches(first_step, last_step, self._place_of_training(epochs), split_augment(self.augment))
 
     def shown(self, epochs: int) -> np.ndarray:

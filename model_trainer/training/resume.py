@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from model_trainer.models.weights import Origin
 from model_trainer.specs import ModelSpec
 from model_trainer.training.checkpoints.store import Checkpoint
 from model_trainer.training.cluster.supervisor import STARTED
+from model_trainer.training.optimizers import LAMB
 from model_trainer.training.run import Run
 
 __all__ = [
@@ -28,10 +29,12 @@ __all__ = [
     "first_difference",
     "for_batch_size",
     "is_finished",
+    "older_choices",
     "read_origin",
     "steps_done",
 ]
 
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 # What may change: how long, where to, on what, and how much is borne.
 SAFE = re.compile(
     r"name|output_dir|training\.(epochs|batch_size|accumulation_steps|max_bad_images|max_bad_share|divergence\..*)"
@@ -63,9 +66,8 @@ def find_folder(run: Run, resume_from: str | Path | None = None) -> Path | None:
 
 def check_changes(run: Run, folder: Path) -> None:
     """Raises ConfigError where `run` differs from the one in `folder` in more than what is safe to change."""
-    options = _read_options(folder)
-    before = dict(_flat(options["run"]))
-    now = dict(_flat(run.to_dict()))
+    now = {**dict(_flat(run.to_dict())), **older_choices(run, folder)}
+    before = {**_before_choices(run, now), **dict(_flat(_read_options(folder)["run"]))}
     for field in sorted(before.keys() | now.keys()):
         old, new = before.get(field), now.get(field)
         if old == new:
@@ -109,7 +111,33 @@ def read_origin(folder: Path, spec: ModelSpec) -> Origin:
     description = read_description_file(folder / "model_spec.json")
     # Before the variant was noted, Keras built it with ImageNet's weights and nothing else.
     variant = IMAGENET if weights == IMAGENET and has_variants(spec) else None
-    return Origin(weights, description.get("variant", variant))
+    precision = _read_options(folder).get("precision_used")
+    return Origin(weights, description.get("variant", variant), precision if precision in PRECISIONS else None)
+
+
+def older_choices(run: Run, folder: Path) -> dict[str, Any]:
+    """What an older version did in fields that it did not know, where the run in `folder` began with one.
+
+    A run goes on as it began. A field that is declared otherwise than by its default is a change, and not among them.
+    """
+    before, now = dict(_flat(_read_options(folder)["run"])), dict(_flat(run.to_dict()))
+    defaults = {"network.batch_norm_momentum": "auto", "training.optimizer.weight_decay_on": "kernels"}
+    older = _before_choices(run, now)
+    return {
+        field: then
+        for field, then in older.items()
+        if now[field] == defaults[field] and before.get(field, then) == then
+    }
+
+
+def _before_choices(run: Run, fields: Iterable[str]) -> dict[str, Any]:
+    """By field, of those in `fields`, what was done before there was a choice."""
+    spared_vectors = isinstance(run.training.optimizer, LAMB)
+    then = {
+        "network.batch_norm_momentum": "keras",
+        "training.optimizer.weight_decay_on": "kernels" if spared_vectors else "all",
+    }
+    return {field: value for field, value in then.items() if field in fields}
 
 
 def is_finished(checkpoint: Checkpoint, run: Run) -> bool:

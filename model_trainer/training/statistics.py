@@ -38,21 +38,22 @@ def refresh_statistics(loop: Loop, epoch: int) -> list[np.ndarray]:
         return before
     # Batches with which the next epoch begins, also after the last one: each run and each process has the same ones.
     first = (epoch + 1) * loop.steps_per_epoch
-    batches = prepared.divided(prepared.train_pipeline.training(epoch + 2, first))
+    batches = prepared.divided(prepared.train_pipeline.training(epoch + 2, first, count))
     sums: dict[str, Moments] = {}
+    num_good: list[tf.Tensor] = []
     with EpochProgress(loop.console, "batch norm", count) as progress:
-        for number, batch in zip(range(count), batches, strict=False):
+        for number, batch in enumerate(batches):
             step = tf.constant(np.int64(first + number))
-            moments, stop = loop.statistics_step(batch, step, batch_size, tf.constant(bool(loop.stop)))
-            sums = moments if not sums else tf.nest.map_structure(tf.add, sums, moments)
-            if len(loop.team) > 1 and stop.numpy() > 0:
+            seen = loop.statistics_step(batch, step, batch_size, tf.constant(bool(loop.stop)))
+            sums = tf.nest.map_structure(tf.add, sums, seen.moments) if sums else seen.moments
+            num_good.append(seen.is_finite)
+            if len(loop.team) > 1 and seen.stop.numpy() > 0:
                 loop.watch.asked_to_stop = True  # all processes read it in the same step
             if loop.must_stop:
                 return before
             if progress.advance(batch_size):
                 progress.show(number + 1, {})
-    if sums:
-        averages.add_up(sums, count)
+    averages.add_up(sums, int(np.sum(num_good)))
     return before
 
 

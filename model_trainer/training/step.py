@@ -69,9 +69,23 @@ class Validated(NamedTuple):
     stop: tf.Tensor
 
 
+class Seen(NamedTuple):
+    """What a step of statistics leaves.
+
+    Attributes:
+        moments: of batch normalisation, by layer, the mean over all replicas; zeros where they are not finite.
+        is_finite: bool `()`.
+        stop: float32 `()`, how many devices were asked to stop.
+    """
+
+    moments: dict[str, Moments]
+    is_finite: tf.Tensor
+    stop: tf.Tensor
+
+
 TrainStep = Callable[[Batch, tf.Tensor, int, tf.Tensor], Taken]
 ValidationStep = Callable[[Batch, int, tf.Tensor], Validated]
-StatisticsStep = Callable[[Batch, tf.Tensor, int, tf.Tensor], tuple[dict[str, Moments], tf.Tensor]]
+StatisticsStep = Callable[[Batch, tf.Tensor, int, tf.Tensor], Seen]
 
 
 @dataclass(frozen=True)
@@ -181,10 +195,7 @@ def make_train_step(
 
 
 def make_statistics_step(parts: StepParts) -> StatisticsStep:
-    """`statistics_step(batch, step, size, stop)`, compiled: the moments of a training pass that changes nothing.
-
-    They are the mean over all replicas; beside them float32 `()`, how many devices were asked to stop.
-    """
+    """`statistics_step(batch, step, size, stop)`, compiled: the moments of a training pass that changes nothing."""
     network, strategy = parts.network, parts.strategy
     num_passes = strategy.num_replicas_in_sync * parts.accumulation_steps
 
@@ -198,16 +209,15 @@ def make_statistics_step(parts: StepParts) -> StatisticsStep:
         return _sum_over_replicas((means, tf.cast(stop, tf.float32)))
 
     @SAME_GRAPH
-    def statistics_step(
-        batch: Batch, step: tf.Tensor, size: int, stop: tf.Tensor
-    ) -> tuple[dict[str, Moments], tf.Tensor]:
+    def statistics_step(batch: Batch, step: tf.Tensor, size: int, stop: tf.Tensor) -> Seen:
         network.seeds.step = step
         before = [tf.identity(variable) for variable in network.statistics]
         of_replicas = strategy.run(replica_moments, args=(*batch, stop))
         for variable, value in zip(network.statistics, before, strict=True):
             variable.assign(value)
-        moments: tuple[dict[str, Moments], tf.Tensor] = _of_one_replica(strategy, of_replicas)
-        return moments
+        moments, stops = _of_one_replica(strategy, of_replicas)
+        is_finite = all_finite(tf.nest.flatten(moments))
+        return Seen(tf.nest.map_structure(lambda each: tf.where(is_finite, each, 0.0), moments), is_finite, stops)
 
     return statistics_step
 

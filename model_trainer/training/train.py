@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from model_trainer.training.resume import (
     first_difference,
     for_batch_size,
     is_finished,
+    older_choices,
     read_origin,
     steps_done,
 )
@@ -88,19 +89,22 @@ def train_model(
         begin = _find_beginning(run, resume, resume_from)
         if begin.is_finished(run):
             return _finished(begin)
-        return _train(prepare(run, origin=begin.origin), begin, console, log_file)
+        prepared = prepare(run.changed_all(begin.choices), origin=begin.origin)
+        return _train(prepared, begin, console, log_file)
 
 
 @dataclass(frozen=True)
 class _Beginning:
     """Where a run begins: the folder that it continues in, its newest checkpoint, and the origin of its network.
 
-    None where there is none; without a checkpoint the network begins as declared.
+    None where there is none; without a checkpoint the network begins as declared. `choices` are those of an older
+    version that began the run, see `older_choices`.
     """
 
     path: Path | None = None
     checkpoint: Checkpoint | None = None
     origin: Origin | None = None
+    choices: dict[str, Any] = field(default_factory=dict)
 
     def is_finished(self, run: Run) -> bool:
         return self.checkpoint is not None and is_finished(self.checkpoint, run)
@@ -114,7 +118,9 @@ def _find_beginning(run: Run, resume: bool, resume_from: str | Path | None) -> _
         return _Beginning()
     check_changes(run, path)
     checkpoint = read_newest(path / "checkpoints")
-    return _Beginning(path, checkpoint, None if checkpoint is None else read_origin(path, run.spec))
+    if checkpoint is None:
+        return _Beginning(path)
+    return _Beginning(path, checkpoint, read_origin(path, run.spec), older_choices(run, path))
 
 
 def _train_with_others(
@@ -128,17 +134,22 @@ def _train_with_others(
             nonlocal found
             found = _find_beginning(run, resume, resume_from)
             path, origin = found.path, found.origin
-            return [None if path is None else str(path), None if origin is None else [origin.weights, origin.variant]]
+            return [
+                None if path is None else str(path),
+                None if origin is None else [origin.weights, origin.variant, origin.precision],
+                found.choices,
+            ]
 
-        path, origin = team.from_first(find)
+        path, origin, choices = team.from_first(find)
         begin = _Beginning(
             None if path is None else Path(path),
             share_checkpoint(team, found.checkpoint),
             None if origin is None else Origin(*origin),
+            choices,
         )
         if begin.is_finished(run):
             return _finished(begin)
-        prepared = prepare(run, team, begin.origin)
+        prepared = prepare(run.changed_all(begin.choices), team, begin.origin)
         _check_same_data(prepared)
         return _train(prepared, begin, console if team.is_first else Console(quiet=True), log_file)
     except LOST as error:
