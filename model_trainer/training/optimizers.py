@@ -68,9 +68,9 @@ class Adam(Optimizer):
     amsgrad: bool = False
 
     def make(self, learning_rate: float) -> keras.optimizers.Optimizer:
-        import keras
+        from model_trainer.training.fused_adam import FusedAdam
 
-        return keras.optimizers.Adam(
+        return FusedAdam(
             learning_rate, self.beta_1, self.beta_2, self.epsilon, self.amsgrad, weight_decay=self.weight_decay
         )
 
@@ -85,9 +85,9 @@ class AdamW(Optimizer):
     epsilon: float = Field(1e-7, gt=0)
 
     def make(self, learning_rate: float) -> keras.optimizers.Optimizer:
-        import keras
+        from model_trainer.training.fused_adam import FusedAdam
 
-        return keras.optimizers.AdamW(learning_rate, self.weight_decay or 0.0, self.beta_1, self.beta_2, self.epsilon)
+        return FusedAdam(learning_rate, self.beta_1, self.beta_2, self.epsilon, weight_decay=self.weight_decay)
 
 
 @final

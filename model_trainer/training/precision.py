@@ -30,9 +30,7 @@ def choose_precision(declared: Precision, spec: ModelSpec) -> str:
     if gpus:
         return _for_gpus()
     named = entry_of_class(spec.class_)
-    return (
-        "mixed_bfloat16" if named is not None and named[0] in ("vgg16", "vgg19") and _cpu_has_bfloat16() else "float32"
-    )
+    return "mixed_bfloat16" if named is not None and _cpu_has_bfloat16() else "float32"
 
 
 def _for_gpus() -> str:

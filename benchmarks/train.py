@@ -1,0 +1,179 @@
+"""How fast does a whole training run, beside Keras' `fit` and PyTorch with timm?
+
+    .venv/bin/python benchmarks/train.py --torch /tmp/torch/bin/python           about an hour on 2 cores
+    .venv/bin/python benchmarks/train.py --rows MobileNet --rounds 3             without PyTorch
+
+End to end: a folder of JPEG files of 500 x 375 pixels (gradients and noise, about 100 KB each), crop and flip, batches
+of 32 images of 224 x 224, Adam, from random weights. Each contestant has a process of its own, and they train in turn;
+each round times about `--seconds` of steps, after 4 that are not timed. Ours runs its own loop with `precision="auto"`.
+The others run at their best: Keras in the faster of its policies, PyTorch in bfloat16 autocast with channels last,
+eager or compiled, whichever is faster in a first round (`train_torch.py` says how to install it).
+Prints images per second and, for each row, our ratio to both: median and spread over rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from rounds import Contestant, answer  # isort: skip
+
+HERE = Path(__file__).parent
+BATCH_SIZE, NUM_CLASSES, FILES_PER_CLASS = 32, 10, 100
+HEIGHT, WIDTH = 375, 500
+
+
+class Row(NamedTuple):
+    """One network by the names that the three know it by."""
+
+    spec: str
+    keras: str
+    timm: str
+
+
+ROWS = {
+    "VGG19": Row("vgg19", "VGG19", "vgg19"),
+    "ResNet50": Row("resnet50", "ResNet50", "resnet50"),
+    "MobileNet": Row("mobilenet_v1", "MobileNet", "mobilenetv1_100"),
+    "MobileNetV2": Row("mobilenet_v2", "MobileNetV2", "mobilenetv2_100"),
+    "EfficientNetB0": Row("efficientnetb0", "EfficientNetB0", "efficientnet_b0"),
+}
+
+
+def make_files(folder: Path) -> None:
+    """Photos stand-ins: neither flat nor only noise, of the size of ImageNet's files."""
+    random = np.random.default_rng(0)
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
+    gradients = np.stack([x * 255 / WIDTH, y * 255 / HEIGHT, (x + y) * 255 / (HEIGHT + WIDTH)], axis=-1)
+    for label in range(NUM_CLASSES):
+        (folder / f"class{label}").mkdir(parents=True)
+        for number in range(FILES_PER_CLASS):
+            pixels = np.clip(gradients + random.normal(0, 12, gradients.shape), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"class{label}" / f"{number:03d}.jpg", quality=90)
+
+
+def train_ours(folder: str, name: str) -> None:
+    """The contestant of this project: the loop of `train`, with its pipeline, metrics and progress line."""
+    import model_trainer.quiet_tensorflow  # noqa: F401  # isort: skip
+
+    from absl import logging
+    from rich.console import Console
+
+    from model_trainer import ImageFolder, ModelSpec, RandomFlip, RandomResizedCrop, Run, Training
+    from model_trainer.training.epochs import train_steps
+    from model_trainer.training.follower import FollowersSaver
+    from model_trainer.training.loop import make_loop
+    from model_trainer.training.prepare import prepare
+    from model_trainer.training.run_folder import RunFolder
+    from model_trainer.training.signals import StopRequest
+    from model_trainer.training.totals import Totals
+
+    logging.set_verbosity(logging.ERROR)
+    run = Run(
+        spec=ModelSpec.named(name, target_size=[224, 224, 3]),
+        weights=None,
+        train_data=ImageFolder(folder),
+        augment=(RandomResizedCrop(), RandomFlip()),
+        training=Training(epochs=10_000),
+        output_dir=tempfile.mkdtemp(),
+    )
+    prepared = prepare(run)
+    print(prepared.precision, file=sys.stderr)
+    run_folder = RunFolder.make(run, prepared.description)
+    with run_folder.logs() as logs, open("/dev/null", "w") as nowhere:
+        loop = make_loop(prepared, run_folder, logs, Console(file=nowhere), StopRequest(), FollowersSaver())
+        batches = iter(prepared.divided(prepared.train_pipeline.training(epochs=10_000)))
+        position = 0
+
+        def steps(count: int) -> None:
+            nonlocal position
+            while count:
+                within = position % loop.steps_per_epoch
+                part = min(count, loop.steps_per_epoch - within)
+                train_steps(loop, 0, batches, range(within, within + part), Totals(run.task.counted_metrics))
+                position, count = position + part, count - part
+
+        def train(num_steps: int) -> float:
+            steps(4)
+            started = time.perf_counter()
+            steps(num_steps)
+            return time.perf_counter() - started
+
+        train(1)
+        answer(train)
+
+
+def compare(row: Row, folder: Path, torch: str | None, num_rounds: int, seconds: float) -> dict[str, list[float]]:
+    """Images per second of each contestant in each round."""
+    commands = {
+        "ours": [[sys.executable, __file__, "--ours", str(folder), row.spec]],
+        "keras": [
+            [sys.executable, str(HERE / "train_keras.py"), str(folder), row.keras, policy]
+            for policy in ("float32", "mixed_bfloat16")
+        ],
+        "torch": [
+            [torch, str(HERE / "train_torch.py"), str(folder), row.timm, mode] for mode in ("eager", "compile") if torch
+        ],
+    }
+    contestants: dict[str, Contestant] = {}
+    steps: dict[str, int] = {}
+    for name, variants in commands.items():
+        best = 0.0
+        for command in variants:
+            contestant = Contestant(command)
+            rate = 6 * BATCH_SIZE / contestant.seconds(6)
+            print(f"    {name} {command[-1]}: {rate:.1f} images/s in a first round", flush=True)
+            if rate < best:
+                contestant.close()
+                continue
+            if name in contestants:
+                contestants[name].close()
+            contestants[name], best = contestant, rate
+            steps[name] = max(4, round(seconds * rate / BATCH_SIZE))
+    rates: dict[str, list[float]] = {name: [] for name in contestants}
+    for number in range(num_rounds):
+        for name in list(contestants) if number % 2 == 0 else list(reversed(contestants)):
+            rates[name].append(steps[name] * BATCH_SIZE / contestants[name].seconds(steps[name]))
+    for contestant in contestants.values():
+        contestant.close()
+    return rates
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--torch", help="a Python that has torch, torchvision and timm")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--ours", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.ours:
+        train_ours(*arguments.ours)
+        return
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "images"
+        make_files(folder)
+        for name in arguments.rows:
+            print(name, flush=True)
+            rates = compare(ROWS[name], folder, arguments.torch, arguments.rounds, arguments.seconds)
+            for contestant, each in rates.items():
+                print(f"    {contestant:<6} {spread(each, 1)} images/s", flush=True)
+            for other in list(rates)[1:]:
+                ratios = [ours / theirs for ours, theirs in zip(rates["ours"], rates[other], strict=True)]
+                print(f"    ours / {other}: {spread(ratios, 2)}", flush=True)
+
+
+def spread(values: list[float], digits: int) -> str:
+    return f"median {statistics.median(values):.{digits}f}, {min(values):.{digits}f} to {max(values):.{digits}f}"
+
+
+if __name__ == "__main__":
+    main()
