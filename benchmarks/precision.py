@@ -4,8 +4,8 @@
     .venv/bin/python benchmarks/precision.py mobilenet_v2 vgg16    some networks only
     .venv/bin/python benchmarks/precision.py --size 64
 
-One network of each family of `keras.applications`, from random weights, Adam, on one batch that is already in memory. Both
-precisions take steps in turn. Prints images per second and the ratio, median and spread over rounds: what the rule
+One network of each family of `keras.applications`, from random weights, Adam, on one batch that is already in memory.
+Both precisions take steps in turn. Prints images per second and the ratio, median and spread over rounds: what the rule
 behind `precision="auto"` rests on.
 """
 

@@ -17,7 +17,7 @@ import keras
 import tensorflow as tf
 
 from model_trainer.models.batch_norm import FusedBatchNormalization, Moments, MovingAverages, recorded_moments
-from model_trainer.models.fast_layers import fast_form
+from model_trainer.models.cpu_layers import cpu_form
 from model_trainer.models.graph import Substitute, assign_weights, finalize, rebuild_graph
 from model_trainer.models.portable import clone_layer
 from model_trainer.models.stages import TwoStageNetwork
@@ -116,7 +116,7 @@ def make_training_copy(
         layer = clone_layer(operation, name, "float32" if name in final else precision)
         if type(layer) is keras.layers.BatchNormalization and not layer.renorm:
             layer = FusedBatchNormalization.from_config(layer.get_config())
-        layer = fast_form(layer)
+        layer = cpu_form(layer)
         return Substitute((layer,), layer)
 
     source = keras.Model(plain.model.inputs[0], [plain.features, *plain.logits, *plain.model.outputs])

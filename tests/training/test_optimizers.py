@@ -37,7 +37,8 @@ def trained(optimizer: keras.optimizers.Optimizer) -> np.ndarray:
 def test_an_optimizer_moves_weights_as_that_of_keras(
     ours: Optimizer | Call | Live, theirs: keras.optimizers.Optimizer
 ) -> None:
-    np.testing.assert_array_equal(trained(make_optimizer(ours, 0.01)), trained(theirs))
+    # Adam's one operation rounds otherwise than the twenty of Keras.
+    np.testing.assert_allclose(trained(make_optimizer(ours, 0.01)), trained(theirs), rtol=0, atol=1e-6)
 
 
 def test_lamb_follows_the_paper_but_for_decay_which_is_decoupled() -> None:

@@ -1,9 +1,10 @@
-"""Fast forms of layers that TensorFlow computes slowly in bfloat16 on a CPU; only the training copy has them.
+"""Forms of layers for a CPU that computes in bfloat16: faster, and right where TensorFlow's are not.
 
-They compute what Keras' own layers do, from the same weights. What is slow there (docs/decisions/0018, with figures):
-the gradient of a depthwise convolution with strides, or with a kernel wider than 3 pixels, takes up to 70 times as long
-as the convolution; a sigmoid in bfloat16 four times as long as in float32; and each operation on every number of a
-feature map costs a pass through memory, which XLA makes one of.
+Only the training copy has them. They compute what Keras' own layers do, from the same weights. What they avoid
+(docs/decisions/0018-batch-normalisation.md has figures): the gradient of a depthwise convolution with strides, or with
+a kernel wider than 3 pixels, takes up to 70 times as long as the convolution; a sigmoid in bfloat16 four times as long
+as in float32; each operation on every number of a feature map costs a pass through memory, which XLA makes one of. And
+`BiasAddGrad` adds up in bfloat16: over 50,000 pixels the gradient of a bias is 62 % off.
 """
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ from typing import Any, final
 import keras
 import tensorflow as tf
 
-__all__ = ["fast_form"]
+__all__ = ["cpu_form"]
 
 WINDOW = 3  # the widest kernel of which the gradient is fast
 
 
-def fast_form(layer: keras.Layer) -> keras.Layer:
-    """`layer`, not built yet, or another one of the same settings that trains faster on the devices that there are."""
+def cpu_form(layer: keras.Layer) -> keras.Layer:
+    """`layer`, not built yet, or another one of the same settings that trains better on the devices that there are."""
     if layer.compute_dtype != "bfloat16" or tf.config.list_logical_devices("GPU"):
         return layer
     form = _FORMS.get(type(layer))
     if form is None or not form.fits(layer):
         return layer
-    fast: keras.Layer = form.from_config(layer.get_config())
-    return fast
+    made: keras.Layer = form.from_config(layer.get_config())
+    return made
 
 
 @final
@@ -37,12 +38,12 @@ class FastDepthwiseConv2D(keras.layers.DepthwiseConv2D):
 
     @staticmethod
     def fits(layer: keras.layers.DepthwiseConv2D) -> bool:
-        return _is_slow_depthwise(layer)
+        return _is_plain(layer) and (_is_slow(layer) or layer.use_bias)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         outputs = _depthwise_conv(inputs, self.kernel, self.strides[0], self.padding)
         if self.use_bias:
-            outputs = tf.nn.bias_add(outputs, self.bias)
+            outputs = _add_bias(outputs, self.bias)
         return outputs if self.activation is None else self.activation(outputs)
 
 
@@ -52,13 +53,26 @@ class FastSeparableConv2D(keras.layers.SeparableConv2D):
 
     @staticmethod
     def fits(layer: keras.layers.SeparableConv2D) -> bool:
-        return _is_slow_depthwise(layer)
+        return _is_plain(layer) and _is_slow(layer)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         outputs = _depthwise_conv(inputs, self.depthwise_kernel, self.strides[0], self.padding)
         outputs = tf.nn.conv2d(outputs, self.pointwise_kernel, 1, "VALID")
         if self.use_bias:
-            outputs = tf.nn.bias_add(outputs, self.bias)
+            outputs = _add_bias(outputs, self.bias)
+        return outputs if self.activation is None else self.activation(outputs)
+
+
+@final
+class ExactDense(keras.layers.Dense):
+    """Keras' layer with a gradient of the bias that is added up in float32."""
+
+    @staticmethod
+    def fits(layer: keras.layers.Dense) -> bool:
+        return bool(layer.use_bias) and not layer.lora_enabled and layer.quantization_mode is None
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        outputs = _add_bias(keras.ops.matmul(inputs, self.kernel), self.bias)
         return outputs if self.activation is None else self.activation(outputs)
 
 
@@ -87,6 +101,7 @@ class FastReLU(keras.layers.ReLU):
 
 
 _FORMS: dict[type, Any] = {
+    keras.layers.Dense: ExactDense,
     keras.layers.DepthwiseConv2D: FastDepthwiseConv2D,
     keras.layers.SeparableConv2D: FastSeparableConv2D,
     keras.layers.Activation: FastActivation,
@@ -94,10 +109,13 @@ _FORMS: dict[type, Any] = {
 }
 
 
-def _is_slow_depthwise(layer: Any) -> bool:
+def _is_plain(layer: Any) -> bool:
     height, width = layer.strides
-    is_plain = layer.data_format == "channels_last" and set(layer.dilation_rate) == {1} and height == width
-    return is_plain and (height > 1 or max(layer.kernel_size) > WINDOW)
+    return bool(layer.data_format == "channels_last" and set(layer.dilation_rate) == {1} and height == width)
+
+
+def _is_slow(layer: Any) -> bool:
+    return bool(max(layer.strides) > 1 or max(layer.kernel_size) > WINDOW)
 
 
 def _depthwise_conv(images: tf.Tensor, kernel: tf.Tensor, stride: int, padding: str) -> tf.Tensor:
@@ -130,7 +148,7 @@ def _depthwise_conv(images: tf.Tensor, kernel: tf.Tensor, stride: int, padding: 
 
         return tf.nn.depthwise_conv2d(images, kernel, **options), gradient
 
-    return convolve(images, kernel)
+    return convolve(images, tf.cast(kernel, images.dtype))  # a tensor: of variables TensorFlow asks for more
 
 
 def _kernel_gradient_in_windows(
@@ -169,6 +187,17 @@ def _edges(images: tf.Tensor, axis: int, kernel: int, stride: int) -> list[int]:
     length = images.shape[axis]
     total = max(0, (-(-length // stride) - 1) * stride + kernel - length)
     return [total // 2, total - total // 2]
+
+
+def _add_bias(values: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """`values` ends in the axis of `bias`."""
+
+    @tf.custom_gradient
+    def add(values: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
+        axes = list(range(len(values.shape) - 1))
+        return tf.nn.bias_add(values, bias), lambda of_sums: (of_sums, tf.reduce_sum(of_sums, axes))
+
+    return add(values, tf.cast(bias, values.dtype))
 
 
 @tf.custom_gradient

@@ -1,0 +1,108 @@
+"""What layers become on a CPU in bfloat16, beside Keras' own in float32."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from model_trainer import Classification, ModelSpec, Network
+from model_trainer.models.build import build_network
+from model_trainer.models.cpu_layers import cpu_form
+from model_trainer.models.training_copy import make_training_copy
+
+LAYERS = {
+    "strided": (keras.layers.DepthwiseConv2D, {"kernel_size": 3, "strides": 2, "padding": "same"}),
+    "strided on odd sizes": (keras.layers.DepthwiseConv2D, {"kernel_size": 3, "strides": 2, "padding": "valid"}),
+    "5 pixels wide": (keras.layers.DepthwiseConv2D, {"kernel_size": 5, "padding": "same"}),
+    "5 wide, strided": (keras.layers.DepthwiseConv2D, {"kernel_size": 5, "strides": 2, "padding": "same"}),
+    "7 wide, valid, activated": (keras.layers.DepthwiseConv2D, {"kernel_size": 7, "activation": "softsign"}),
+    "not square": (keras.layers.DepthwiseConv2D, {"kernel_size": (7, 2), "padding": "same", "depth_multiplier": 2}),
+    "separable": (keras.layers.SeparableConv2D, {"filters": 5, "kernel_size": 5, "padding": "same"}),
+    "separable, strided": (keras.layers.SeparableConv2D, {"filters": 5, "kernel_size": 7, "strides": 2}),
+    "3 wide, with a bias": (keras.layers.DepthwiseConv2D, {"kernel_size": 3, "padding": "same"}),
+    "dense": (keras.layers.Dense, {"units": 5, "activation": "softsign"}),
+    "SiLU": (keras.layers.Activation, {"activation": "silu"}),
+    "ReLU": (keras.layers.Activation, {"activation": "relu"}),
+    "ReLU6": (keras.layers.ReLU, {"max_value": 6.0}),
+}
+ROUNDING = 2e-2  # relative to the largest value: bfloat16 has 8 bits
+
+
+def rounded(values: np.ndarray) -> tf.Tensor:
+    """float32 numbers that bfloat16 has too."""
+    return tf.cast(tf.cast(values, tf.bfloat16), tf.float32)
+
+
+def outputs_and_gradients(layer: keras.Layer, inputs: tf.Tensor) -> list[tf.Tensor]:
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        outputs = tf.cast(layer(inputs), tf.float32)
+        total = tf.reduce_sum(outputs * np.random.default_rng(1).normal(0, 1, outputs.shape))
+    weights = [variable.value for variable in layer.trainable_variables]
+    return [outputs, *tape.gradient(total, [inputs, *weights])]
+
+
+@pytest.mark.parametrize("is_graph", [False, True], ids=["eagerly", "in a graph"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_it_computes_what_keras_does(name: str, is_graph: bool) -> None:
+    make, options = LAYERS[name]
+    random = np.random.default_rng(0)
+    # Enough pixels for a sum in bfloat16 to be far off.
+    inputs = rounded(random.normal(0, 3, (3, 31, 34, 4)))
+    theirs, plain = make(**options, dtype="float32"), make(**options, dtype="mixed_bfloat16")
+    ours = cpu_form(plain)
+    assert type(ours) is not make
+    assert ours.get_config() == plain.get_config()
+    for layer in (theirs, ours):
+        layer.build(inputs.shape)
+    weights = [rounded(random.normal(0, 1, variable.shape)) for variable in theirs.weights]
+    theirs.set_weights(weights)
+    ours.set_weights(weights)
+    run = tf.function(outputs_and_gradients, autograph=False) if is_graph else outputs_and_gradients
+    for mine, reference in zip(run(ours, inputs), outputs_and_gradients(theirs, inputs), strict=True):
+        np.testing.assert_allclose(mine, reference, rtol=0, atol=ROUNDING * np.abs(reference).max())
+
+
+class OwnReLU(keras.layers.ReLU):
+    """The user's own kind of a layer that has a fast form."""
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        keras.layers.DepthwiseConv2D(5, dtype="float32"),
+        keras.layers.DepthwiseConv2D(3, use_bias=False, dtype="mixed_bfloat16"),
+        keras.layers.DepthwiseConv2D(5, dilation_rate=2, dtype="mixed_bfloat16"),
+        keras.layers.ReLU(6.0, negative_slope=0.1, dtype="mixed_bfloat16"),
+        keras.layers.Activation("tanh", dtype="mixed_bfloat16"),
+        OwnReLU(6.0, dtype="mixed_bfloat16"),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_what_is_fast_or_unknown_stays_as_it_is(layer: keras.Layer) -> None:
+    assert cpu_form(layer) is layer
+
+
+def test_what_is_not_finite_stays_so() -> None:
+    for make, options in (LAYERS[name] for name in ("SiLU", "ReLU", "ReLU6")):
+        layer = cpu_form(make(**options, dtype="mixed_bfloat16"))
+        assert np.isnan(outputs_and_gradients(layer, tf.constant([[1.0, np.nan]]))[0]).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "forms"),
+    [
+        ("efficientnetb0", {"FastActivation", "FastDepthwiseConv2D"}),
+        ("mobilenet_v2", {"FastReLU", "FastDepthwiseConv2D"}),
+        ("nasnet_mobile", {"FastActivation", "FastSeparableConv2D"}),
+    ],
+)
+def test_networks_get_the_cpu_forms_with_the_names_and_weights_of_the_plain_ones(name: str, forms: set[str]) -> None:
+    spec = ModelSpec.named(name, target_size=[32, 32, 3])
+    plain = build_network(spec, Network(), Classification(), 3)
+    copy = make_training_copy(plain, "mixed_bfloat16", seed=0)
+    assert {type(layer).__name__ for layer in copy.model.layers} >= {"FusedBatchNormalization", *forms}
+    assert [variable.path for variable in copy.model.weights] == [variable.path for variable in plain.model.weights]
+    assert {type(layer).__module__.split(".")[0] for layer in plain.model.layers} == {"keras"}
