@@ -1,0 +1,232 @@
+"""Batch normalisation in training: beside Keras' own layers, on several devices, and where its statistics are used."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from sklearn.metrics import log_loss
+
+from model_trainer import (
+    SGD,
+    Adam,
+    AdamW,
+    Constant,
+    Hardware,
+    ImageFolder,
+    ModelSpec,
+    Network,
+    RandomFlip,
+    Run,
+    Training,
+    load_model,
+)
+from model_trainer.models.batch_norm import FusedBatchNormalization
+from model_trainer.sources.sample import unpack_sample
+from model_trainer.training.gradients import Clip
+from model_trainer.training.prepare import Prepared, prepare
+from model_trainer.training.step import make_train_step
+from model_trainer.training.train import train_model
+
+MakeRun = Callable[..., Run]
+
+NORMALIZED = {"spec__kwargs": {"batch_normalization": True}, "network__dropout_rate": 0.0}
+MOBILENET = {
+    "spec": ModelSpec.named("mobilenet_v1", target_size=[32, 32, 3], kwargs={"alpha": 0.25, "dropout": 0.0}),
+    "network__dropout_rate": 0.0,
+}
+
+
+def make_step(prepared: Prepared) -> Callable[[Any, int, int], Any]:
+    with prepared.parts.strategy.scope():
+        prepared.optimizer.build(prepared.parts.network.model.trainable_variables)
+    step = make_train_step(prepared.parts, prepared.optimizer, Clip(), None)
+    return lambda batch, number, size: step(batch, tf.constant(np.int64(number)), size, tf.constant(False))
+
+
+def first_batches(prepared: Prepared, count: int) -> list[Any]:
+    return list(prepared.divided(prepared.train_pipeline.training(count, 0, count)))
+
+
+def test_20_steps_are_those_of_keras(make_run: MakeRun) -> None:
+    run = make_run(**MOBILENET, training__optimizer=SGD(), network__batch_norm_momentum="keras", training__batch_size=8)
+    prepared = prepare(run)
+    theirs = keras.models.clone_model(prepared.plain.network.model)
+    theirs.set_weights(prepared.plain.network.model.get_weights())
+    optimizer, step = keras.optimizers.SGD(0.05), make_step(prepared)
+    batches = [batch for batch in first_batches(prepared, 40) if len(batch[2]) == 8][:20]
+    for number, batch in enumerate(batches):
+        images, labels, _ = batch
+        step(batch, number, 8)
+        with tf.GradientTape() as tape:
+            probabilities = theirs(run.spec.preprocess(images), training=True)
+            loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(labels, probabilities))
+        variables = [variable.value for variable in theirs.trainable_variables]
+        optimizer.apply(tape.gradient(loss, variables), theirs.trainable_variables)
+    assert len(batches) == 20
+    for mine, reference in zip(prepared.parts.network.model.weights, theirs.weights, strict=True):
+        # Rounding in small batches of 1 x 1 pixels is magnified; a wrong moment would be off by its own size.
+        spread = np.abs(reference.numpy()).max() + 1e-3
+        np.testing.assert_allclose(mine.numpy(), reference.numpy(), rtol=0, atol=0.02 * spread, err_msg=mine.path)
+
+
+@pytest.mark.parametrize("devices", [2, 4])
+def test_all_replicas_hold_the_mean_of_what_each_has_seen(make_run: MakeRun, devices: int) -> None:
+    run = make_run(**NORMALIZED, training__batch_size=8, hardware=Hardware(platform="cpu", devices=devices))
+    prepared = prepare(run)
+    network = prepared.parts.network
+    layer = network.model.get_layer("norm1")
+    before_norm = keras.Model(
+        prepared.plain.network.model.inputs, prepared.plain.network.model.get_layer("conv1").output
+    )
+    (batch,) = first_batches(prepared, 1)
+    shards = prepared.parts.strategy.experimental_local_results(batch[0])
+    seen = [np.asarray(before_norm(run.spec.preprocess(shard))) for shard in shards]
+    make_step(prepared)(batch, 0, 8)
+    for variable, moment in ((layer.moving_mean, np.mean), (layer.moving_variance, np.var)):
+        expected = np.mean([moment(features, axis=(0, 1, 2)) for features in seen], axis=0)
+        held = [replica.numpy() for replica in prepared.parts.strategy.experimental_local_results(variable.value)]
+        assert len(held) == devices
+        for replica in held:
+            np.testing.assert_allclose(replica, expected, rtol=1e-4, atol=1e-6)  # of a first step nothing else is left
+            np.testing.assert_array_equal(replica, held[0])
+
+
+def test_frozen_layers_keep_their_statistics(make_run: MakeRun) -> None:
+    run = make_run(**NORMALIZED, network__freeze="backbone", training__epochs=2)
+    model = load_model(train_model(run).path).model
+    np.testing.assert_array_equal(model.get_layer("norm1").moving_mean, np.zeros(8))
+    np.testing.assert_array_equal(model.get_layer("norm1").moving_variance, np.ones(8))
+
+
+def test_weight_averages_have_statistics_of_their_own(make_run: MakeRun) -> None:
+    run = make_run(**NORMALIZED, training__epochs=3, training__ema_decay=0.5, network__batch_norm_momentum=0.5)
+    averaged = load_model(train_model(run).path).model.get_layer("norm1")
+    raw = load_model(train_model(run.changed("training.ema_decay", None)).path).model.get_layer("norm1")
+    assert (np.abs(np.array(averaged.moving_mean) - np.array(raw.moving_mean)) > 1e-4).any()
+
+
+def test_what_the_last_validation_used_is_what_is_saved(make_run: MakeRun, colours: Path) -> None:
+    for changes in ({}, {"training__ema_decay": 0.9}):
+        result = train_model(make_run(**NORMALIZED, training__epochs=3, **changes))
+        model = keras.models.load_model(result.path / "final_model.hdf5", compile=False)
+        val = prepare(make_run(**NORMALIZED)).val_pipeline
+        assert val is not None
+        images, labels, _ = (np.concatenate(each) for each in zip(*val.validation().as_numpy_iterator(), strict=True))
+        probabilities = model(images.astype(np.float32) / 127.5 - 1.0)
+        assert log_loss(labels, probabilities) == pytest.approx(result.history[-1]["val_loss"], rel=1e-4)
+
+
+class StopInValidation(keras.callbacks.Callback):
+    def __init__(self, epoch: int) -> None:
+        super().__init__()
+        self.left = epoch
+
+    def on_test_begin(self, logs: object = None) -> None:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    def get_state(self) -> dict[str, object]:
+        return {}
+
+    def set_state(self, state: dict[str, object]) -> None:
+        self.left = -1
+
+
+@pytest.mark.parametrize("decay", [None, 0.9])
+def test_a_run_that_is_stopped_in_validation_goes_on_to_the_same_bits(
+    make_run: MakeRun, tmp_path: Path, decay: float | None
+) -> None:
+    changes = {**NORMALIZED, "training__epochs": 3, "training__deterministic": True, "training__ema_decay": decay}
+    run = make_run(callbacks=(StopInValidation(2),), **changes)
+    assert train_model(run).stopped == "SIGUSR1"
+    resumed = train_model(run, resume=True)
+    whole = train_model(make_run(output_dir=str(tmp_path / "whole"), **changes))
+    for mine, reference in zip(
+        load_model(resumed.path).model.weights, load_model(whole.path).model.weights, strict=True
+    ):
+        np.testing.assert_array_equal(mine.numpy(), reference.numpy())
+
+
+@pytest.mark.parametrize("optimizer", [AdamW(weight_decay=0.5), SGD(weight_decay=0.5)], ids=["AdamW", "SGD"])
+@pytest.mark.parametrize("on", ["kernels", "all"])
+def test_weight_decay_spares_biases_and_normalisation(make_run: MakeRun, optimizer: Any, on: str) -> None:
+    # With a class weight of 0 all gradients are 0, so that only decay moves anything.
+    weights = {"blue": 0.0, "green": 0.0, "red": 0.0}
+    changes = {**NORMALIZED, "task__class_weights": weights, "val_data": None, "training__schedule": Constant()}
+    run = make_run(**changes, training__optimizer=optimizer.changed("weight_decay_on", on))
+    before = {variable.path: np.array(variable) for variable in prepare(run).plain.network.model.trainable_variables}
+    after = {variable.path: np.array(variable) for variable in load_model(train_model(run).path).model.weights}
+    kinds = {path.split("/")[-1] for path, value in before.items() if (value != after[path]).any()}
+    # Biases and betas begin as 0, which decay leaves alone.
+    assert kinds == ({"kernel"} if on == "kernels" else {"kernel", "gamma"})
+
+
+def recompute(model: keras.Model, batches: list[np.ndarray]) -> None:
+    """The statistics of Keras' layers, averaged over batches from nothing."""
+    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    for number, images in enumerate(batches):
+        for layer in layers:
+            layer.momentum = number / (number + 1)
+        model(images, training=True)
+
+
+def check_200_steps(name: str, folder: Path, options: dict[str, Any], size: int) -> None:
+    unpack_sample(folder / "sample")
+    run = Run(
+        spec=ModelSpec.named(name, target_size=[size, size, 3], kwargs=options),
+        weights=None,
+        train_data=ImageFolder(folder / "sample" / "train").take(1600, seed=0),
+        val_data=ImageFolder(folder / "sample" / "val"),
+        augment=(RandomFlip(),),
+        # A rate that stays high to the end, where moving averages are most behind.
+        training=Training(epochs=4, learning_rate=1e-3, optimizer=Adam(), schedule=Constant()),
+        network=Network(),
+        output_dir=str(folder / "output"),
+    )
+    result = train_model(run)
+    last = result.history[-1]
+    model = keras.models.load_model(result.path / "final_model.hdf5", compile=False)
+    prepared = prepare(run)
+    assert prepared.val_pipeline is not None
+    preprocess = run.spec.preprocess
+    # Images of an epoch that neither training nor its refreshed statistics have shown in this order.
+    batches = [np.asarray(preprocess(each[0])) for each in prepared.train_pipeline.training(20, 18 * 50, 32)]
+    recompute(model, batches)
+    pairs = [
+        (model(preprocess(images), training=False), labels) for images, labels, _ in prepared.val_pipeline.validation()
+    ]
+    probabilities, labels = (np.concatenate(each) for each in zip(*pairs, strict=True))
+    assert last["val_loss"] == pytest.approx(log_loss(labels, probabilities.astype(np.float64)), rel=0.05)
+    assert last["val_accuracy"] - 0.1 > 0.75 * (last["accuracy"] - 0.1)
+
+
+def test_validation_is_meaningful_after_200_steps(tmp_path: Path) -> None:
+    check_200_steps("mobilenet_v1", tmp_path, {"alpha": 0.25}, 32)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("densenet_121", 64), ("efficientnetb0", 64), ("efficientnetv2b0", 64), ("inception_resnet_v2", 75),
+        ("inception_v3", 75), ("mobilenet_v1", 64), ("mobilenet_v2", 64), ("mobilenet_v3_small", 64),
+        ("nasnet_mobile", 64), ("resnet50", 64), ("resnet50_v2", 64), ("xception", 71),
+    ],
+)  # fmt: skip
+def test_validation_of_every_family_is_meaningful_after_200_steps(tmp_path: Path, name: str, size: int) -> None:
+    check_200_steps(name, tmp_path, {}, size)
+
+
+def test_the_copy_that_trains_normalises_by_the_kernel(make_run: MakeRun) -> None:
+    layer = prepare(make_run(**NORMALIZED)).parts.network.model.get_layer("norm1")
+    assert isinstance(layer, FusedBatchNormalization)
