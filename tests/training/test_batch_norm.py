@@ -55,26 +55,41 @@ def first_batches(prepared: Prepared, count: int) -> list[Any]:
     return list(prepared.divided(prepared.train_pipeline.training(count, 0, count)))
 
 
-def test_20_steps_are_those_of_keras(make_run: MakeRun) -> None:
-    run = make_run(**MOBILENET, training__optimizer=SGD(), network__batch_norm_momentum="keras", training__batch_size=8)
+@pytest.mark.parametrize(
+    ("network", "rate", "tolerance"),
+    # Fifty layers magnify rounding, ours and Keras' own: MobileNet is compared at a rate that hardly moves its weights.
+    [(NORMALIZED, 0.05, 1e-3), (MOBILENET, 1e-6, 0.2)],
+    ids=["one layer", "MobileNet"],
+)
+def test_20_steps_are_those_of_keras(make_run: MakeRun, network: dict[str, Any], rate: float, tolerance: float) -> None:
+    changes = {"training__learning_rate": rate, "training__optimizer": SGD(), "training__batch_size": 8}
+    run = make_run(**network, **changes, network__batch_norm_momentum="keras")
     prepared = prepare(run)
     theirs = keras.models.clone_model(prepared.plain.network.model)
-    theirs.set_weights(prepared.plain.network.model.get_weights())
-    optimizer, step = keras.optimizers.SGD(0.05), make_step(prepared)
-    batches = [batch for batch in first_batches(prepared, 40) if len(batch[2]) == 8][:20]
-    for number, batch in enumerate(batches):
-        images, labels, _ = batch
-        step(batch, number, 8)
+    before = prepared.plain.network.model.get_weights()
+    theirs.set_weights(before)
+    optimizer, step = keras.optimizers.SGD(rate), make_step(prepared)
+    random = np.random.default_rng(0)
+    for number in range(20):
+        # Noise: of images of one colour the features vary so little that normalising them magnifies rounding, too.
+        images = tf.constant(random.integers(0, 256, (8, *run.spec.target_size)), tf.uint8)
+        labels = tf.constant(random.integers(0, 3, 8), tf.int32)
+        step((images, labels, tf.ones(8)), number, 8)
         with tf.GradientTape() as tape:
             probabilities = theirs(run.spec.preprocess(images), training=True)
             loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(labels, probabilities))
         variables = [variable.value for variable in theirs.trainable_variables]
         optimizer.apply(tape.gradient(loss, variables), theirs.trainable_variables)
-    assert len(batches) == 20
-    for mine, reference in zip(prepared.parts.network.model.weights, theirs.weights, strict=True):
-        # Rounding in small batches of 1 x 1 pixels is magnified; a wrong moment would be off by its own size.
-        spread = np.abs(reference.numpy()).max() + 1e-3
-        np.testing.assert_allclose(mine.numpy(), reference.numpy(), rtol=0, atol=0.02 * spread, err_msg=mine.path)
+    ours, expected = [], []
+    for old, mine, reference in zip(before, prepared.parts.network.model.weights, theirs.weights, strict=True):
+        change, wanted = mine.numpy() - old, reference.numpy() - old
+        if "moving" in mine.path:  # they see no gradient, so they agree closely in any network
+            assert np.linalg.norm(change - wanted) < 1e-3 * np.linalg.norm(wanted), mine.path
+        else:
+            ours.append(change.ravel())
+            expected.append(wanted.ravel())
+    wanted = np.concatenate(expected)
+    assert np.linalg.norm(np.concatenate(ours) - wanted) < tolerance * np.linalg.norm(wanted)
 
 
 @pytest.mark.parametrize("devices", [2, 4])
@@ -121,7 +136,12 @@ def test_what_the_last_validation_used_is_what_is_saved(make_run: MakeRun, colou
         assert val is not None
         images, labels, _ = (np.concatenate(each) for each in zip(*val.validation().as_numpy_iterator(), strict=True))
         probabilities = model(images.astype(np.float32) / 127.5 - 1.0)
-        assert log_loss(labels, probabilities) == pytest.approx(result.history[-1]["val_loss"], rel=1e-4)
+        assert loss_of(labels, probabilities) == pytest.approx(result.history[-1]["val_loss"], rel=1e-3, abs=1e-6)
+
+
+def loss_of(labels: np.ndarray, probabilities: Any) -> float:
+    exact = np.asarray(probabilities, np.float64)
+    return float(log_loss(labels, exact / exact.sum(axis=1, keepdims=True)))
 
 
 class StopInValidation(keras.callbacks.Callback):
@@ -205,7 +225,7 @@ def check_200_steps(name: str, folder: Path, options: dict[str, Any], size: int)
         (model(preprocess(images), training=False), labels) for images, labels, _ in prepared.val_pipeline.validation()
     ]
     probabilities, labels = (np.concatenate(each) for each in zip(*pairs, strict=True))
-    assert last["val_loss"] == pytest.approx(log_loss(labels, probabilities.astype(np.float64)), rel=0.05)
+    assert last["val_loss"] == pytest.approx(loss_of(labels, probabilities), rel=0.05)
     assert last["val_accuracy"] - 0.1 > 0.75 * (last["accuracy"] - 0.1)
 
 
