@@ -66,7 +66,10 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         wide = tf.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
         mean, variance = self.moving_mean, self.moving_variance
         if is_training:
-            mean, variance = self._moments(wide, mask)
+            if mask is None and _num_devices(self) > 1:
+                mean, variance = _moments_of_all(wide, self._reduction_axes)
+            else:
+                mean, variance = self._moments(wide, mask)
             _record(self, Moments(tf.cast(mean, tf.float32), tf.cast(variance, tf.float32)))
         outputs = keras.ops.batch_normalization(
             wide, mean=mean, variance=variance, axis=self.axis, offset=self.beta, scale=self.gamma, epsilon=self.epsilon
@@ -82,9 +85,30 @@ def _has_kernel(layer: keras.layers.BatchNormalization, inputs: tf.Tensor, is_tr
     if inputs.dtype not in (tf.float32, tf.bfloat16, tf.float16):
         return False
     if is_training:
-        return not layer.synchronized
+        return _num_devices(layer) == 1
     # On GPUs the kernel has no deterministic gradient in inference mode, and refuses.
     return not (is_op_determinism_enabled() and tf.config.list_logical_devices("GPU"))
+
+
+def _num_devices(layer: keras.layers.BatchNormalization) -> int:
+    """How many devices the layer normalises over."""
+    context = tf.distribute.get_replica_context()
+    return context.num_replicas_in_sync if layer.synchronized and context is not None else 1
+
+
+def _moments_of_all(inputs: tf.Tensor, axes: list[int]) -> Moments:
+    """Over all devices. Keras takes the mean of squares less the square of the mean, which loses digits."""
+
+    def add_up(values: tf.Tensor) -> tf.Tensor:
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
+
+    sums = tf.reduce_sum(inputs, axes)
+    count = tf.cast(tf.size(inputs) // tf.size(sums), inputs.dtype)
+    of_all = add_up(tf.concat([sums, [count]], 0))
+    mean, count = of_all[:-1] / of_all[-1], of_all[-1]
+    shape = [1 if axis in axes else -1 for axis in range(inputs.shape.rank)]
+    distances = tf.reduce_sum(tf.square(inputs - tf.reshape(mean, shape)), axes)
+    return Moments(mean, add_up(distances) / count)
 
 
 def _as_images(inputs: tf.Tensor) -> tf.Tensor:
