@@ -1,8 +1,7 @@
 """In which numbers the network computes.
 
-`precision="auto"` is a plain rule for now, from these measurements (docs/decisions/0006): on a CPU that multiplies
-bfloat16, VGG trains faster in mixed_bfloat16, MobileNet slower, ResNet about the same; a GPU of compute
-capability 8 and above has bfloat16, one of 7 float16.
+`precision="auto"` is a plain rule, from measurements (docs/decisions/0006): a CPU that multiplies bfloat16 trains every
+network of the table faster in mixed_bfloat16; a GPU of compute capability 8 and above has bfloat16, one of 7 float16.
 """
 
 from __future__ import annotations
@@ -21,16 +20,15 @@ __all__ = ["choose_precision"]
 def choose_precision(declared: Precision, spec: ModelSpec) -> str:
     """float32, mixed_bfloat16 or mixed_float16; only "auto" is decided here.
 
-    auto is, on GPUs, mixed_bfloat16 from compute capability 8.0, mixed_float16 from 7.0, otherwise float32; on a CPU
-    mixed_bfloat16 for VGG where the CPU has bfloat16 instructions, otherwise float32. What is not known is float32.
+    auto is, on GPUs, mixed_bfloat16 from compute capability 8.0, mixed_float16 from 7.0, otherwise float32; on a CPU with
+    bfloat16 instructions mixed_bfloat16 for networks of `keras.applications`. What is not known is float32.
     """
     if declared != "auto":
         return declared
     gpus = tf.config.list_logical_devices("GPU")
     if gpus:
         return _for_gpus()
-    named = entry_of_class(spec.class_)
-    return "mixed_bfloat16" if named is not None and _cpu_has_bfloat16() else "float32"
+    return "mixed_bfloat16" if entry_of_class(spec.class_) is not None and _cpu_has_bfloat16() else "float32"
 
 
 def _for_gpus() -> str:
