@@ -10,6 +10,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from model_trainer.models.network import AnyNetwork, Network
 from model_trainer.specs import ModelSpec
 from model_trainer.specs.table import entry_of_class
 from model_trainer.training.options import Precision
@@ -17,18 +18,19 @@ from model_trainer.training.options import Precision
 __all__ = ["choose_precision"]
 
 
-def choose_precision(declared: Precision, spec: ModelSpec) -> str:
+def choose_precision(declared: Precision, spec: ModelSpec, network: AnyNetwork) -> str:
     """float32, mixed_bfloat16 or mixed_float16; only "auto" is decided here.
 
-    auto is, on GPUs, mixed_bfloat16 from compute capability 8.0, mixed_float16 from 7.0, otherwise float32; on a CPU with
-    bfloat16 instructions mixed_bfloat16 for networks of `keras.applications`. What is not known is float32.
+    auto is, on GPUs, mixed_bfloat16 from compute capability 8.0, mixed_float16 from 7.0, otherwise float32; on a CPU
+    with bfloat16 instructions mixed_bfloat16 for backbones of `keras.applications`. What is not known is float32.
     """
     if declared != "auto":
         return declared
     gpus = tf.config.list_logical_devices("GPU")
     if gpus:
         return _for_gpus()
-    return "mixed_bfloat16" if entry_of_class(spec.class_) is not None and _cpu_has_bfloat16() else "float32"
+    is_measured = isinstance(network, Network) and entry_of_class(spec.class_) is not None
+    return "mixed_bfloat16" if is_measured and _cpu_has_bfloat16() else "float32"
 
 
 def _for_gpus() -> str:

@@ -146,7 +146,7 @@ def prepare(run: Run, team: Team | None = None, origin: Origin | None = None) ->
     keras.utils.set_random_seed(run.training.seed)
     callbacks = make_callbacks(run.callbacks)
     noted = origin.precision if origin is not None else None  # a run goes on as it began, on other devices too
-    precision = noted or choose_precision(run.training.precision, run.spec)
+    precision = noted or choose_precision(run.training.precision, run.spec, run.network)
     # The plain network stays on the host: it only receives weights and is saved.
     with tf.device("CPU:0"):
         plain = initialize_network(run.spec, run.network, run.task, len(train.classes), run.weights, origin)

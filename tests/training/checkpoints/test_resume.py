@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -14,7 +15,8 @@ import pytest
 from model_trainer import Run
 from model_trainer.errors import ConfigError, DataError, StoppedError, StorageError
 from model_trainer.storage.local import only_process
-from model_trainer.training.checkpoints.store import read_newest
+from model_trainer.training import prepare as prepare_module
+from model_trainer.training.checkpoints.store import read_newest, write_checkpoint
 from model_trainer.training.resume import find_folder
 from model_trainer.training.run_folder import RunFolder
 from model_trainer.training.signals import end_on_signals
@@ -105,6 +107,66 @@ def test_what_is_not_safe_to_change_is_named_with_both_values(stopped: tuple[Run
     run, _ = stopped
     with pytest.raises(ConfigError, match=r"`training.learning_rate` was 0.05 and is 0.1 now"):
         train_model(run.changed("training.learning_rate", 0.1), resume=True)
+
+
+def begun_by_an_older_version(result: Result, **found: object) -> None:
+    """Takes out of the folder what older versions did not write."""
+    path = result.path / "training_options.json"
+    options = json.loads(path.read_text())
+    del options["run"]["network"]["batch_norm_momentum"]
+    options["run"]["training"]["optimizer"].pop("weight_decay_on")
+    path.write_text(json.dumps({**options, **found}))
+    saved = read_newest(result.path / "checkpoints")
+    assert saved is not None
+    new = [name for name in saved.arrays if name.startswith("batch_norm/") or ("average/" in name and "moving" in name)]
+    kept = {name: array for name, array in saved.arrays.items() if name not in new}
+    write_checkpoint(result.path / "checkpoints", replace(saved, arrays=kept))
+
+
+def test_a_run_of_an_older_version_goes_on_as_it_began(stopped: tuple[Run, Result]) -> None:
+    run, result = stopped
+    begun_by_an_older_version(result)
+    train_model(run, resume=True)
+    options = json.loads((result.path / "training_options.json").read_text())["run"]
+    assert options["network"]["batch_norm_momentum"] == "keras"
+    assert options["training"]["optimizer"]["weight_decay_on"] == "all"
+    longer = train_model(run.changed("training.epochs", 3), resume=True)  # declared as before, recorded by now
+    assert len(longer.history) == 3
+
+
+def test_the_checkpoint_of_an_older_version_knows_no_averages_of_statistics(make_run: MakeRun) -> None:
+    run = make_run(
+        training__epochs=2,
+        callbacks=(StopAt(6, signal.SIGUSR1),),
+        spec__kwargs={"batch_normalization": True},
+        training__ema_decay=0.9,
+        network__batch_norm_momentum="keras",
+    )
+    result = train_model(run)
+    expected = train_model(run, resume=True).history[-1]
+    shutil.rmtree(result.path)
+    result = train_model(run)
+    begun_by_an_older_version(result)
+    resumed = train_model(run.changed("network.batch_norm_momentum", "auto"), resume=True)
+    assert resumed.history[-1]["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    assert resumed.history[-1]["val_loss"] == pytest.approx(expected["val_loss"], rel=0.2)
+
+
+def test_a_new_choice_for_a_run_of_an_older_version_is_a_change(stopped: tuple[Run, Result]) -> None:
+    run, result = stopped
+    begun_by_an_older_version(result)
+    with pytest.raises(ConfigError, match=r"`network.batch_norm_momentum` was 'keras' and is 0.5 now"):
+        train_model(run.changed("network.batch_norm_momentum", 0.5), resume=True)
+
+
+def test_a_resumed_run_keeps_its_precision(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(training__epochs=2, callbacks=(StopAt(6, signal.SIGUSR1),), training__precision="auto")
+    with monkeypatch.context() as patched:
+        patched.setattr(prepare_module, "choose_precision", lambda *arguments: "mixed_bfloat16")
+        result = train_model(run)
+    resumed = train_model(run, resume=True)
+    assert json.loads((result.path / "training_options.json").read_text())["precision_used"] == "mixed_bfloat16"
+    assert len(resumed.history) == 2
 
 
 def test_other_data_is_refused(stopped: tuple[Run, Result], colours: Path, tmp_path: Path) -> None:
