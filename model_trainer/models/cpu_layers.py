@@ -77,6 +77,36 @@ class ExactDense(keras.layers.Dense):
 
 
 @final
+class ExactEinsumDense(keras.layers.EinsumDense):
+    """Keras' layer with a gradient of the bias that is added up in float32."""
+
+    @staticmethod
+    def fits(layer: keras.layers.EinsumDense) -> bool:
+        # A bias of several axes is added without BiasAdd.
+        axes = layer.bias_axes or ""
+        return len(axes) == 1 and layer.equation.endswith(axes) and layer.quantization_mode is None
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        outputs = _add_bias(keras.ops.einsum(self.equation, inputs, self.kernel), self.bias)
+        return outputs if self.activation is None else self.activation(outputs)
+
+
+@final
+class ExactConv2D(keras.layers.Conv2D):
+    """Keras' layer with a gradient of the bias that is added up in float32; that of most is so by themselves."""
+
+    @staticmethod
+    def fits(layer: keras.layers.Conv2D) -> bool:
+        # TensorFlow joins the gradients of kernel and bias of others, and adds up in float32 then.
+        is_other = layer.groups > 1 or set(layer.dilation_rate) != {1}
+        return bool(layer.use_bias) and is_other and layer.data_format == "channels_last"
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        outputs = _add_bias(self.convolution_op(inputs, self.kernel), self.bias)
+        return outputs if self.activation is None else self.activation(outputs)
+
+
+@final
 class FastActivation(keras.layers.Activation):
     """ReLU, and SiLU (swish) with a gradient that is computed in float32, in one pass."""
 
@@ -101,7 +131,9 @@ class FastReLU(keras.layers.ReLU):
 
 
 _FORMS: dict[type, Any] = {
+    keras.layers.Conv2D: ExactConv2D,
     keras.layers.Dense: ExactDense,
+    keras.layers.EinsumDense: ExactEinsumDense,
     keras.layers.DepthwiseConv2D: FastDepthwiseConv2D,
     keras.layers.SeparableConv2D: FastSeparableConv2D,
     keras.layers.Activation: FastActivation,
@@ -140,7 +172,7 @@ def _depthwise_conv(images: tf.Tensor, kernel: tf.Tensor, stride: int, padding: 
 
         def of_kernel(of_outputs: tf.Tensor) -> tf.Tensor:
             height, width = kernel.shape[:2]
-            if max(height, width) <= WINDOW:
+            if max(height, width) <= WINDOW or None in images.shape[1:3]:
                 return tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
                     input=images, filter_sizes=kernel.shape, out_backprop=of_outputs, **options
                 )

@@ -22,6 +22,12 @@ LAYERS = {
     "separable": (keras.layers.SeparableConv2D, {"filters": 5, "kernel_size": 5, "padding": "same"}),
     "separable, strided": (keras.layers.SeparableConv2D, {"filters": 5, "kernel_size": 7, "strides": 2}),
     "3 wide, with a bias": (keras.layers.DepthwiseConv2D, {"kernel_size": 3, "padding": "same"}),
+    "in groups": (keras.layers.Conv2D, {"filters": 6, "kernel_size": 3, "groups": 2}),
+    "dilated": (keras.layers.Conv2D, {"filters": 6, "kernel_size": 3, "dilation_rate": 2}),
+    "einsum": (
+        keras.layers.EinsumDense,
+        {"equation": "abcd,de->abce", "output_shape": (None, 34, 5), "bias_axes": "e"},
+    ),
     "dense": (keras.layers.Dense, {"units": 5, "activation": "softsign"}),
     "SiLU": (keras.layers.Activation, {"activation": "silu"}),
     "ReLU": (keras.layers.Activation, {"activation": "relu"}),
@@ -77,12 +83,27 @@ class OwnReLU(keras.layers.ReLU):
         keras.layers.DepthwiseConv2D(5, dilation_rate=2, dtype="mixed_bfloat16"),
         keras.layers.ReLU(6.0, negative_slope=0.1, dtype="mixed_bfloat16"),
         keras.layers.Activation("tanh", dtype="mixed_bfloat16"),
+        keras.layers.Conv2D(4, 3, dtype="mixed_bfloat16"),
         OwnReLU(6.0, dtype="mixed_bfloat16"),
     ],
     ids=lambda layer: type(layer).__name__,
 )
 def test_what_is_fast_or_unknown_stays_as_it_is(layer: keras.Layer) -> None:
     assert cpu_form(layer) is layer
+
+
+def test_images_of_any_size_are_taken() -> None:
+    layer = cpu_form(keras.layers.DepthwiseConv2D(5, strides=2, padding="same", dtype="mixed_bfloat16"))
+    layer.build((None, None, None, 4))
+    shape = tf.TensorSpec((None, None, None, 4), tf.float32)
+
+    @tf.function(input_signature=[shape], autograph=False)
+    def gradient(inputs: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            total = tf.reduce_sum(tf.cast(layer(inputs), tf.float32))
+        return tape.gradient(total, layer.kernel.value)
+
+    assert gradient(tf.ones((2, 9, 9, 4))).shape == layer.kernel.shape
 
 
 def test_what_is_not_finite_stays_so() -> None:
