@@ -56,7 +56,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             is_training=is_training,
         )  # fmt: skip
         if is_training:
-            count = tf.cast(tf.size(images) // tf.size(gamma), tf.float32)
+            count = tf.cast(tf.size(images, tf.int64) // tf.size(gamma, tf.int64), tf.float32)
             # Bessel's correction: the kernel returns the sample variance, Keras stores the population's.
             _record(self, Moments(found.batch_mean, found.batch_variance * ((count - 1.0) / count)))
         return tf.reshape(found.y, tf.shape(inputs)) if images is not inputs else found.y
@@ -103,7 +103,7 @@ def _moments_of_all(inputs: tf.Tensor, axes: list[int]) -> Moments:
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
 
     sums = tf.reduce_sum(inputs, axes)
-    count = tf.cast(tf.size(inputs) // tf.size(sums), inputs.dtype)
+    count = tf.cast(tf.size(inputs, tf.int64) // tf.size(sums, tf.int64), inputs.dtype)
     of_all = add_up(tf.concat([sums, [count]], 0))
     mean, count = of_all[:-1] / of_all[-1], of_all[-1]
     shape = [1 if axis in axes else -1 for axis in range(inputs.shape.rank)]
@@ -164,7 +164,7 @@ class MovingAverages:
         momentum: what stays of an average in each step; None takes each layer's own, and corrects nothing.
 
     Attributes:
-        shares: float32 `(len(layers),)`, the part of each average that comes from batches: 0 of those that are as
+        fractions: float32 `(len(layers),)`, the part of each average that comes from batches: 0 of those that are as
             Keras made them, then 1 - momentum**n after n steps, as in the correction of Adam's moments; 1 of averages
             that came with weights.
     """
@@ -172,8 +172,8 @@ class MovingAverages:
     def __init__(self, layers: Sequence[FusedBatchNormalization], momentum: float | None) -> None:
         self._layers = {layer.name: layer for layer in layers}
         self._momentum = momentum
-        shares = [0.0 if momentum is not None and _is_fresh(layer) else 1.0 for layer in layers]
-        self.shares = keras.Variable(shares, trainable=False, dtype="float32", name="batch_norm_shares")
+        fractions = [0.0 if momentum is not None and _is_fresh(layer) else 1.0 for layer in layers]
+        self.fractions = keras.Variable(fractions, trainable=False, dtype="float32", name="batch_norm_fractions")
 
     @property
     def variables(self) -> list[keras.Variable]:
@@ -207,21 +207,21 @@ class MovingAverages:
 
     def update(self, moments: Mapping[str, Moments], strategy: tf.distribute.Strategy) -> None:
         """Inside a step, outside its replicas: moves the averages of the layers in `moments` towards them."""
-        shares = tf.unstack(tf.convert_to_tensor(self.shares))
+        fractions = tf.unstack(tf.convert_to_tensor(self.fractions))
         for number, (name, layer) in enumerate(self._layers.items()):
             if name not in moments:
                 continue  # it is frozen
             momentum = layer.momentum if self._momentum is None else self._momentum
-            # Of a sum of momentum * share (the old) and 1 - momentum (the new), divided by itself.
-            share = momentum * shares[number] + (1.0 - momentum)
-            moved = (1.0 - momentum) / share
-            shares[number] = share
+            # Of a sum of momentum * fraction (the old) and 1 - momentum (the new), divided by itself.
+            fraction = momentum * fractions[number] + (1.0 - momentum)
+            moved = (1.0 - momentum) / fraction
+            fractions[number] = fraction
             for average, value in (
                 (layer.moving_mean, moments[name].mean),
                 (layer.moving_variance, moments[name].variance),
             ):
                 strategy.extended.update(average.value, _move, args=(value, moved), group=False)
-        self.shares.assign(tf.stack(shares))
+        self.fractions.assign(tf.stack(fractions))
 
 
 def _is_fresh(layer: keras.layers.BatchNormalization) -> bool:

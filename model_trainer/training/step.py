@@ -69,7 +69,7 @@ class Validated(NamedTuple):
     stop: tf.Tensor
 
 
-class Seen(NamedTuple):
+class StatisticsResult(NamedTuple):
     """What a step of statistics leaves.
 
     Attributes:
@@ -85,7 +85,7 @@ class Seen(NamedTuple):
 
 TrainStep = Callable[[Batch, tf.Tensor, int, tf.Tensor], Taken]
 ValidationStep = Callable[[Batch, int, tf.Tensor], Validated]
-StatisticsStep = Callable[[Batch, tf.Tensor, int, tf.Tensor], Seen]
+StatisticsStep = Callable[[Batch, tf.Tensor, int, tf.Tensor], StatisticsResult]
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ def make_statistics_step(parts: StepParts) -> StatisticsStep:
         return _sum_over_replicas((means, tf.cast(stop, tf.float32)))
 
     @SAME_GRAPH
-    def statistics_step(batch: Batch, step: tf.Tensor, size: int, stop: tf.Tensor) -> Seen:
+    def statistics_step(batch: Batch, step: tf.Tensor, size: int, stop: tf.Tensor) -> StatisticsResult:
         network.seeds.step = step
         before = [tf.identity(variable) for variable in network.statistics]
         of_replicas = strategy.run(replica_moments, args=(*batch, stop))
@@ -217,7 +217,9 @@ def make_statistics_step(parts: StepParts) -> StatisticsStep:
             variable.assign(value)
         moments, stops = _of_one_replica(strategy, of_replicas)
         is_finite = all_finite(tf.nest.flatten(moments))
-        return Seen(tf.nest.map_structure(lambda each: tf.where(is_finite, each, 0.0), moments), is_finite, stops)
+        return StatisticsResult(
+            tf.nest.map_structure(lambda each: tf.where(is_finite, each, 0.0), moments), is_finite, stops
+        )
 
     return statistics_step
 

@@ -120,15 +120,15 @@ def _variables(loop: Loop) -> list[tuple[str, keras.Variable]]:
     named += [(f"optimizer/{number}/{each.name}", each) for number, each in enumerate(optimizer)]
     averages = loop.average.variables if loop.average is not None else []
     named += [(f"average/{number}/{each.name}", each) for number, each in enumerate(averages)]
-    shares = loop.prepared.parts.network.averages.shares
-    return [*named, (f"batch_norm/0/{shares.name}", shares)]
+    fractions = loop.prepared.parts.network.averages.fractions
+    return [*named, (f"batch_norm/0/{fractions.name}", fractions)]
 
 
 def _of_older_version(loop: Loop, name: str) -> np.ndarray | None:
     """What a variable begins as, of which the checkpoint of an older version has nothing; None of all others."""
     kind, number = name.split("/")[:2]
     if kind == "batch_norm":
-        return np.ones(loop.prepared.parts.network.averages.shares.shape, np.float32)
+        return np.ones(loop.prepared.parts.network.averages.fractions.shape, np.float32)
     if kind == "average" and loop.average is not None and loop.average.is_of_statistics(int(number)):
         return np.array(loop.average.averaged[int(number)])  # of the network, which is restored before
     return None
