@@ -119,7 +119,7 @@ def _as_images(inputs: tf.Tensor) -> tf.Tensor:
 
 
 def auto_momentum(batch_size: int, steps_per_epoch: int) -> float:
-    """The momentum with which an average weighs as much as some 500 images, but at most half an epoch.
+    """The momentum with which an average weighs as much as some 500 images: at most half an epoch, at least 3 batches.
 
     An average with momentum m varies as much as the mean of (1 + m) / (1 - m) batches. More of them would follow the
     weights too late: after 100 steps of MobileNetV2 with Adam(0.001) the loss of a validation was 1.2 times too high

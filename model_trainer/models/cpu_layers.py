@@ -82,7 +82,7 @@ class ExactEinsumDense(keras.layers.EinsumDense):
 
     @staticmethod
     def fits(layer: keras.layers.EinsumDense) -> bool:
-        # A bias of several axes is added without BiasAdd.
+        # Keras adds a bias of several axes without BiasAdd, unless all but the last have one entry; that is left to it.
         axes = layer.bias_axes or ""
         return len(axes) == 1 and layer.equation.endswith(axes) and layer.quantization_mode is None
 
@@ -171,8 +171,7 @@ def _depthwise_conv(images: tf.Tensor, kernel: tf.Tensor, stride: int, padding: 
             return tf.cast(back, images.dtype)
 
         def of_kernel(of_outputs: tf.Tensor) -> tf.Tensor:
-            height, width = kernel.shape[:2]
-            if max(height, width) <= WINDOW or None in images.shape[1:3]:
+            if max(kernel.shape[:2]) <= WINDOW and (stride == 1 or padding == "valid"):
                 return tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
                     input=images, filter_sizes=kernel.shape, out_backprop=of_outputs, **options
                 )
@@ -186,11 +185,15 @@ def _depthwise_conv(images: tf.Tensor, kernel: tf.Tensor, stride: int, padding: 
 def _kernel_gradient_in_windows(
     images: tf.Tensor, shape: tf.TensorShape, of_outputs: tf.Tensor, stride: int, padding: str
 ) -> tf.Tensor:
-    """The gradient of a wide kernel, 3 x 3 of its pixels at a time: each is one of a small kernel on shifted images."""
+    """The gradient of a kernel, 3 x 3 of its pixels at a time: each is one of a small kernel on shifted images.
+
+    Images are padded first, also for one window: with "SAME" and strides, TensorFlow's operation leaves what was in
+    memory where a pixel of the kernel meets nothing but padding.
+    """
     height, width = shape[:2]
     if padding == "same":
         images = tf.pad(images, [[0, 0], _edges(images, 1, height, stride), _edges(images, 2, width, stride), [0, 0]])
-    spans = [(of_outputs.shape[axis] - 1) * stride for axis in (1, 2)]
+    spans = [(_length(of_outputs, axis) - 1) * stride for axis in (1, 2)]
     rows = []
     for top in range(0, height, WINDOW):
         window_height = min(WINDOW, height - top)
@@ -211,13 +214,19 @@ def _kernel_gradient_in_windows(
     return tf.concat(rows, axis=0)
 
 
-def _edges(images: tf.Tensor, axis: int, kernel: int, stride: int) -> list[int]:
+def _length(values: tf.Tensor, axis: int) -> int | tf.Tensor:
+    known = values.shape[axis]
+    return tf.shape(values)[axis] if known is None else known
+
+
+def _edges(images: tf.Tensor, axis: int, kernel: int, stride: int) -> list[int | tf.Tensor]:
     """What "same" padding adds before and after the images.
 
     Source: https://www.tensorflow.org/api_docs/python/tf/nn#notes_on_padding_2
     """
-    length = images.shape[axis]
-    total = max(0, (-(-length // stride) - 1) * stride + kernel - length)
+    length = _length(images, axis)
+    total = (-(-length // stride) - 1) * stride + kernel - length
+    total = max(0, total) if isinstance(total, int) else tf.maximum(0, total)
     return [total // 2, total - total // 2]
 
 

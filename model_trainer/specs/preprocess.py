@@ -1,7 +1,7 @@
 """The preprocess functions: pixels from 0 to 255 become the numbers that a backbone expects.
 
 Each takes float32 images of any shape that ends in channels, as a NumPy array or a tensor, and gives new ones
-of the same kind and shape. They use nothing but operators and slices, which both kinds share.
+of the same kind and shape. They use nothing but operators, slices and `tf.reverse`, which both kinds share.
 `preprocess` calls one of them, or the user's own function, by name.
 
 Source: the names and formulas of keras-model-specs; "caffe", "tf" and "torch" are the modes of

@@ -61,11 +61,12 @@ class Place:
 
 @dataclass
 class _Phase:
-    """What changes when frozen layers join in: the optimizer, its rate, and the step compiled for both."""
+    """What changes when frozen layers join in: the optimizer, its rate, and what is compiled with layers so frozen."""
 
     learning_rate: float
     optimizer: keras.optimizers.Optimizer
     step: TrainStep
+    statistics_step: StatisticsStep
 
 
 @dataclass
@@ -91,7 +92,6 @@ class Loop:
     phase: _Phase
     average: WeightAverage | None
     validation_step: ValidationStep
-    statistics_step: StatisticsStep
     best: BestModels
     watch: Watch
     history: list[Row] = field(default_factory=list)
@@ -213,7 +213,6 @@ def make_loop(
         phase=phase,
         average=average,
         validation_step=make_validation_step(prepared.parts, gather=len(prepared.team) > 1),
-        statistics_step=make_statistics_step(prepared.parts),
         best=BestModels(prepared.run.task.metrics),
         watch=Watch(training.divergence, tell),
     )
@@ -237,7 +236,8 @@ def _make_phase(
         if prepared.precision == "mixed_float16" and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         optimizer.build(model.trainable_variables)
-    return _Phase(learning_rate, optimizer, make_train_step(prepared.parts, optimizer, Clip.of(declared), average))
+    step = make_train_step(prepared.parts, optimizer, Clip.of(declared), average)
+    return _Phase(learning_rate, optimizer, step, make_statistics_step(prepared.parts))
 
 
 def _overrides_a_batch_hook(callback: keras.callbacks.Callback) -> bool:

@@ -1,7 +1,7 @@
 """In which numbers the network computes.
 
 `precision="auto"` is a plain rule, from measurements (docs/decisions/0006): a CPU that multiplies bfloat16 trains every
-network of the table faster in mixed_bfloat16; a GPU of compute capability 8 and above has bfloat16, one of 7 float16.
+family of the table faster in mixed_bfloat16; a GPU of compute capability 8 and above has bfloat16, one of 7 float16.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def choose_precision(declared: Precision, spec: ModelSpec, network: AnyNetwork) 
     """float32, mixed_bfloat16 or mixed_float16; only "auto" is decided here.
 
     auto is, on GPUs, mixed_bfloat16 from compute capability 8.0, mixed_float16 from 7.0, otherwise float32; on a CPU
-    with bfloat16 instructions mixed_bfloat16 for backbones of `keras.applications`. What is not known is float32.
+    with x86's bfloat16 instructions mixed_bfloat16 for backbones of `keras.applications`. What is not known is float32.
     """
     if declared != "auto":
         return declared
@@ -46,5 +46,5 @@ def _cpu_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
         text = cpuinfo.read_text()
     except OSError:  # not Linux
         return False
-    flags = next((line for line in text.splitlines() if line.startswith(("flags", "Features"))), "").split()
-    return any(flag in flags for flag in ("amx_bf16", "avx512_bf16", "bf16"))
+    flags = next((line for line in text.splitlines() if line.startswith("flags")), "").split()
+    return any(flag in flags for flag in ("amx_bf16", "avx512_bf16"))

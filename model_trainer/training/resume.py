@@ -67,7 +67,14 @@ def find_folder(run: Run, resume_from: str | Path | None = None) -> Path | None:
 def check_changes(run: Run, folder: Path) -> None:
     """Raises ConfigError where `run` differs from the one in `folder` in more than what is safe to change."""
     now = {**dict(_flat(run.to_dict())), **older_choices(run, folder)}
-    before = {**_before_choices(run, now), **dict(_flat(_read_options(folder)["run"]))}
+    noted = dict(_flat(_read_options(folder)["run"]))
+    optimizer = run.training.optimizer
+    if isinstance(optimizer, LAMB) and optimizer.weight_decay and "training.optimizer.weight_decay_on" not in noted:
+        logging.warning(
+            "An older version began this run, whose LAMB had the weight decay inside the direction. From here on it is "
+            "decoupled, as in keras.optimizers.Lamb, so the run does not go on exactly as it began."
+        )
+    before = {**_before_choices(run, now), **noted}
     for field in sorted(before.keys() | now.keys()):
         old, new = before.get(field), now.get(field)
         if old == new:

@@ -44,7 +44,7 @@ def refresh_statistics(loop: Loop, epoch: int) -> list[np.ndarray]:
     with EpochProgress(loop.console, "batch norm", count) as progress:
         for number, batch in enumerate(batches):
             step = tf.constant(np.int64(first + number))
-            seen = loop.statistics_step(batch, step, batch_size, tf.constant(bool(loop.stop)))
+            seen = loop.phase.statistics_step(batch, step, batch_size, tf.constant(bool(loop.stop)))
             sums = tf.nest.map_structure(tf.add, sums, seen.moments) if sums else seen.moments
             num_good.append(seen.is_finite)
             if len(loop.team) > 1 and seen.stop.numpy() > 0:

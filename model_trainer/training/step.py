@@ -156,6 +156,8 @@ def make_train_step(
         # Gradients that a loss scale makes too large for float16 are its own affair: it lowers itself.
         is_finite = optimizer.dynamic_scale >= 1.0 if scales_loss else all_finite(gradients)
         is_finite &= tf.math.is_finite(sums[LOSS][0])
+        if moments:  # an infinite one would stay in its average for good
+            is_finite &= tf.reduce_all(tf.math.is_finite(tf.concat(tf.nest.flatten(moments), 0)))
         signs = tf.stack([*tf.unstack(sums[LOSS]), tf.cast(~is_finite, tf.float32), tf.cast(stop, tf.float32)])
         # The means over replicas, and of batch normalisation also over parts, in the same reduction.
         moments = tf.nest.map_structure(lambda each: each / (num_replicas * parts.accumulation_steps), moments)

@@ -93,17 +93,40 @@ def test_what_is_fast_or_unknown_stays_as_it_is(layer: keras.Layer) -> None:
 
 
 def test_images_of_any_size_are_taken() -> None:
-    layer = cpu_form(keras.layers.DepthwiseConv2D(5, strides=2, padding="same", dtype="mixed_bfloat16"))
-    layer.build((None, None, None, 4))
-    shape = tf.TensorSpec((None, None, None, 4), tf.float32)
+    options = {"kernel_size": 5, "strides": 2, "padding": "same"}
+    ours = cpu_form(keras.layers.DepthwiseConv2D(**options, dtype="mixed_bfloat16"))
+    theirs = keras.layers.DepthwiseConv2D(**options)
+    inputs = rounded(np.random.default_rng(0).normal(0, 1, (2, 9, 10, 4)))
+    for layer in (ours, theirs):
+        layer.build((None, None, None, 4))
+    theirs.set_weights([rounded(variable) for variable in theirs.weights])
+    ours.set_weights(theirs.get_weights())
+    gradients = []
+    for layer in (ours, theirs):
 
-    @tf.function(input_signature=[shape], autograph=False)
-    def gradient(inputs: tf.Tensor) -> tf.Tensor:
-        with tf.GradientTape() as tape:
-            total = tf.reduce_sum(tf.cast(layer(inputs), tf.float32))
-        return tape.gradient(total, layer.kernel.value)
+        @tf.function(input_signature=[tf.TensorSpec((None, None, None, 4), tf.float32)], autograph=False)
+        def gradient(inputs: tf.Tensor, layer: keras.Layer = layer) -> tf.Tensor:
+            with tf.GradientTape() as tape:
+                total = tf.reduce_sum(tf.cast(layer(inputs), tf.float32) ** 2)
+            return tape.gradient(total, layer.kernel.value)
 
-    assert gradient(tf.ones((2, 9, 9, 4))).shape == layer.kernel.shape
+        gradients.append(gradient(inputs))
+    np.testing.assert_allclose(*gradients, rtol=0, atol=ROUNDING * np.abs(gradients[1]).max())
+
+
+@pytest.mark.parametrize(("size", "stride"), [((1, 1), 2), ((1, 1), 3), ((3, 1), 2), ((2, 2), 4)], ids=str)
+def test_pixels_of_a_kernel_that_meet_only_padding_have_no_gradient(size: tuple[int, int], stride: int) -> None:
+    # TensorFlow's operation leaves there, in bfloat16, what was in memory: often but not always 0.
+    options = {"kernel_size": 3, "strides": stride, "padding": "same"}
+    layers = [keras.layers.DepthwiseConv2D(**options), keras.layers.DepthwiseConv2D(**options, dtype="mixed_bfloat16")]
+    layers[1] = cpu_form(layers[1])
+    for layer in layers:
+        layer.build((None, *size, 16))
+        layer.set_weights([np.ones(variable.shape) for variable in layer.weights])
+    for number in range(20):
+        inputs = rounded(np.random.default_rng(number).normal(0, 1, (4, *size, 16)))
+        expected, found = (outputs_and_gradients(layer, inputs)[2] for layer in layers)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=ROUNDING * np.abs(expected).max())
 
 
 def test_what_is_not_finite_stays_so() -> None:

@@ -23,12 +23,14 @@ from model_trainer import (
     ImageFolder,
     ModelSpec,
     Network,
+    OwnModel,
     RandomFlip,
     Run,
     Training,
+    Unfreeze,
     load_model,
 )
-from model_trainer.models.batch_norm import FusedBatchNormalization
+from model_trainer.models.batch_norm import FusedBatchNormalization, MovingAverages
 from model_trainer.sources.sample import unpack_sample
 from model_trainer.training.gradients import Clip
 from model_trainer.training.prepare import Prepared, prepare
@@ -119,6 +121,44 @@ def test_frozen_layers_keep_their_statistics(make_run: MakeRun) -> None:
     model = load_model(train_model(run).path).model
     np.testing.assert_array_equal(model.get_layer("norm1").moving_mean, np.zeros(8))
     np.testing.assert_array_equal(model.get_layer("norm1").moving_variance, np.ones(8))
+
+
+def two_norms() -> keras.Model:
+    inputs = features = keras.Input((16, 16, 3))
+    for number in (1, 2):
+        features = keras.layers.Conv2D(8, 3, name=f"conv{number}")(features)
+        features = keras.layers.ReLU()(keras.layers.BatchNormalization(name=f"norm{number}")(features))
+    return keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(features)))
+
+
+def test_layers_that_join_in_later_are_refreshed_from_then_on(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refreshed = []
+    add_up = MovingAverages.add_up
+
+    def note(self: MovingAverages, sums: Any, count: int) -> None:
+        refreshed.append(sorted(sums))
+        add_up(self, sums, count)
+
+    monkeypatch.setattr(MovingAverages, "add_up", note)
+    unfreeze = Unfreeze(after_epochs=1, learning_rate=0.05)
+    network = OwnModel(two_norms(), freeze=("conv1", "norm1"), unfreeze=unfreeze)
+    train_model(make_run(network=network, training__epochs=2))
+    assert refreshed == [["norm2"], ["norm1", "norm2"]]
+
+
+def test_a_step_with_an_infinite_variance_leaves_the_averages_alone(make_run: MakeRun) -> None:
+    prepared = prepare(make_run(network=OwnModel(two_norms())))
+    layer, step = prepared.parts.network.model.get_layer("norm1"), make_step(prepared)
+    (batch,) = first_batches(prepared, 1)
+    step(batch, 0, 4)
+    before = layer.get_weights()
+    kernel = prepared.parts.network.model.get_layer("conv1").kernel
+    kernel.assign(kernel * 1e25)
+    assert step(batch, 1, 4).signs[2] > 0
+    for mine, old in zip(layer.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(mine, old)
 
 
 def test_weight_averages_have_statistics_of_their_own(make_run: MakeRun) -> None:

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 
-from model_trainer import Run
+from model_trainer import LAMB, Run
 from model_trainer.errors import ConfigError, DataError, StoppedError, StorageError
 from model_trainer.storage.local import only_process
 from model_trainer.training import prepare as prepare_module
@@ -150,6 +150,15 @@ def test_the_checkpoint_of_an_older_version_knows_no_averages_of_statistics(make
     resumed = train_model(run.changed("network.batch_norm_momentum", "auto"), resume=True)
     assert resumed.history[-1]["loss"] == pytest.approx(expected["loss"], rel=1e-5)
     assert resumed.history[-1]["val_loss"] == pytest.approx(expected["val_loss"], rel=0.2)
+
+
+def test_weight_decay_of_lamb_that_is_another_now_is_said(make_run: MakeRun) -> None:
+    changes = {"training__optimizer": LAMB(weight_decay=0.1), "training__epochs": 2}
+    run = make_run(**changes, callbacks=(StopAt(6, signal.SIGUSR1),))
+    result = train_model(run)
+    begun_by_an_older_version(result)
+    assert len(train_model(run, resume=True).history) == 2
+    assert "whose LAMB had the weight decay inside the direction" in (result.path / "logs" / "train.log").read_text()
 
 
 def test_a_new_choice_for_a_run_of_an_older_version_is_a_change(stopped: tuple[Run, Result]) -> None:
