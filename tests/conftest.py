@@ -35,6 +35,7 @@ from model_trainer import (
 # Before TensorFlow starts, so that the multi-device path is tested on every machine.
 _CPU = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(_CPU, [tf.config.LogicalDeviceConfiguration()] * 4)
+tf.config.list_logical_devices()  # starts TensorFlow, so that no test can divide the CPU otherwise
 
 # A shell starts what runs in its background deaf to Ctrl-C, and the processes of the tests would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

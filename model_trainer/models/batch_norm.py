@@ -51,15 +51,15 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             [] if is_training else [tf.convert_to_tensor(self.moving_mean), tf.convert_to_tensor(self.moving_variance)]
         )
         mean, variance = own or [tf.constant([], tf.float32)] * 2
-        found = tf.raw_ops.FusedBatchNormV3(
+        normalized = tf.raw_ops.FusedBatchNormV3(
             x=images, scale=gamma, offset=beta, mean=mean, variance=variance, epsilon=self.epsilon,
             is_training=is_training,
         )  # fmt: skip
         if is_training:
             count = tf.cast(tf.size(images, tf.int64) // tf.size(gamma, tf.int64), tf.float32)
             # Bessel's correction: the kernel returns the sample variance, Keras stores the population's.
-            _record(self, Moments(found.batch_mean, found.batch_variance * ((count - 1.0) / count)))
-        return tf.reshape(found.y, tf.shape(inputs)) if images is not inputs else found.y
+            _record(self, Moments(normalized.batch_mean, normalized.batch_variance * ((count - 1.0) / count)))
+        return tf.reshape(normalized.y, tf.shape(inputs)) if images is not inputs else normalized.y
 
     def _by_operations(self, inputs: tf.Tensor, is_training: bool, mask: tf.Tensor | None) -> tf.Tensor:
         """As Keras does it, in float32 or what is wider; also over all devices, where it is synchronized."""
@@ -189,11 +189,11 @@ class MovingAverages:
         for variable, value in zip(self.variables, values, strict=True):
             variable.assign(value)
 
-    def add_up(self, sums: Mapping[str, Moments], count: int) -> None:
-        """Takes the mean of `count` passes with the weights as they are; the averages so far count as one more.
+    def refresh(self, sums: Mapping[str, Moments], count: int) -> None:
+        """Takes the mean of the moments of `count` batches and of the averages so far, each with the same weight.
 
         Args:
-            sums: of their moments, by layer.
+            sums: of the batches' moments, by layer.
         """
         for name, of_passes in sums.items():
             layer = self._layers[name]
@@ -201,17 +201,22 @@ class MovingAverages:
                 average.assign((average + total) / (count + 1))
 
     @property
-    def are_moving(self) -> bool:
+    def any_trainable(self) -> bool:
         """Whether any is of a layer that trains."""
         return any(layer.trainable for layer in self._layers.values())
 
-    def update(self, moments: Mapping[str, Moments], strategy: tf.distribute.Strategy) -> None:
-        """Inside a step, outside its replicas: moves the averages of the layers in `moments` towards them."""
+    def update(self, moments: Mapping[str, Moments], strategy: tf.distribute.Strategy, weight: float = 1.0) -> None:
+        """Inside a step, outside its replicas: moves the averages of the layers in `moments` towards them.
+
+        Args:
+            weight: of the batch; a last one of half as many images has 0.5, and none where each layer has its own
+                momentum, as in Keras.
+        """
         fractions = tf.unstack(tf.convert_to_tensor(self.fractions))
         for number, (name, layer) in enumerate(self._layers.items()):
             if name not in moments:
                 continue  # it is frozen
-            momentum = layer.momentum if self._momentum is None else self._momentum
+            momentum = layer.momentum if self._momentum is None else self._momentum**weight
             # Of a sum of momentum * fraction (the old) and 1 - momentum (the new), divided by itself.
             fraction = momentum * fractions[number] + (1.0 - momentum)
             moved = (1.0 - momentum) / fraction

@@ -13,7 +13,7 @@ from model_trainer.models.network import L1, AnyNetwork, LayerNames
 from model_trainer.models.portable import is_channel_scale
 from model_trainer.models.stages import TwoStageNetwork
 
-__all__ = ["add_regularizers", "find_layers", "freeze", "set_trainable", "without_kernels"]
+__all__ = ["add_regularizers", "find_layers", "freeze", "set_trainable", "spared_by_decay"]
 
 
 def find_layers(network: TwoStageNetwork, names: LayerNames, field: str) -> list[str]:
@@ -98,13 +98,24 @@ def add_regularizers(model: keras.Model, network: TwoStageNetwork, declared: Any
             kernel.regularizer = _Sum(kernel.regularizer, make(penalty.strength))
 
 
-def without_kernels(model: keras.Model) -> list[keras.Variable]:
+def spared_by_decay(model: keras.Model) -> list[keras.Variable]:
     """Variables that weight decay should spare: biases, the parameters of normalisation, and factors of channels.
 
-    timm has the same rule: all that have one dimension or are called a bias.
+    timm's rule is that all are spared which have one dimension or are called a bias; here layers of normalisation and
+    PReLU are, too, whose parameters can have more.
     """
-    scales = {id(variable) for layer in model.layers if is_channel_scale(layer) for variable in layer.weights}
-    return [each for each in model.weights if len(each.shape) < 2 or each.name == "bias" or id(each) in scales]
+    layers = [each for each in model._flatten_layers() if isinstance(each, _WITHOUT_KERNELS) or is_channel_scale(each)]
+    spared = {id(variable) for layer in layers for variable in layer.weights}
+    return [each for each in model.weights if len(each.shape) < 2 or each.name == "bias" or id(each) in spared]
+
+
+_WITHOUT_KERNELS = (
+    keras.layers.BatchNormalization,
+    keras.layers.GroupNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.PReLU,
+    keras.layers.RMSNormalization,
+)
 
 
 class _Sum(keras.regularizers.Regularizer):

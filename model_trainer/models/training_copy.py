@@ -10,8 +10,9 @@ import contextlib
 import functools
 import inspect
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -131,9 +132,25 @@ def make_training_copy(
     network = replace(plain, model=model, features=features, logits=tuple(rest[:count]))
     assert network.to_logits  # made now, and not while the step is compiled
     assign_weights((old, substitute.layers) for old, substitute in graph.substitutes)
-    fused = [layer for layer in copied if isinstance(layer, FusedBatchNormalization)]
-    averages = MovingAverages(fused, batch_norm_momentum)
+    moving = [
+        layer for layer in copied if isinstance(layer, FusedBatchNormalization) and layer.name not in plain.in_inference
+    ]
+    averages = MovingAverages(moving, batch_norm_momentum)
+    _save_as(model, plain.model)
     return TrainingCopy(network, seeds, averages, _other_statistics(model, averages))
+
+
+def _save_as(model: keras.Model, plain: keras.Model) -> None:
+    """Lets `model` be saved, by Keras' callbacks, as `plain` with its weights, which needs no layer of ours to load."""
+
+    def saved_by(method: Callable[..., None]) -> Callable[..., None]:
+        def save(*args: Any, **kwargs: Any) -> None:
+            copy_weights(model, plain)
+            method(*args, **kwargs)
+
+        return save
+
+    model.save, model.save_weights = saved_by(plain.save), saved_by(plain.save_weights)
 
 
 def copy_weights(source: keras.Model, target: keras.Model) -> None:

@@ -21,7 +21,7 @@ class WeightAverage:
     Args:
         weights: of the network; their averages begin as what they are.
         statistics: what no gradient changes, such as moving averages of batch normalisation; averaged like weights,
-            but told from them, because older versions did not average them.
+            but kept apart, because older versions did not average them.
         decay: above 0, below 1.
 
     Source: https://www.tensorflow.org/api_docs/python/tf/train/ExponentialMovingAverage

@@ -14,7 +14,7 @@ import tensorflow as tf
 from absl import logging
 from rich.console import Console
 
-from model_trainer.models.layers import set_trainable, without_kernels
+from model_trainer.models.layers import set_trainable, spared_by_decay
 from model_trainer.models.training_copy import TrainingCopy
 from model_trainer.pipeline.dataset import num_steps
 from model_trainer.training.average import WeightAverage
@@ -231,7 +231,7 @@ def _make_phase(
     prepared: Prepared, optimizer: keras.optimizers.Optimizer, learning_rate: float, average: WeightAverage | None
 ) -> _Phase:
     declared, model = prepared.run.training.optimizer, prepared.parts.network.model
-    exclude_from_decay(optimizer, declared, without_kernels(model))
+    exclude_from_decay(optimizer, declared, spared_by_decay(model))
     with prepared.parts.strategy.scope():
         if prepared.precision == "mixed_float16" and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)

@@ -162,7 +162,9 @@ def prepare(run: Run, team: Team | None = None, origin: Origin | None = None) ->
         add_regularizers(copy.model, plain.network, run.network)
         optimizer = make_optimizer(run.training.optimizer, run.training.learning_rate)
     accumulation_steps = run.training.accumulation_steps
-    parts = StepParts(strategy, copy, run.spec, run.task, run.task.factors(train), accumulation_steps)
+    parts = StepParts(
+        strategy, copy, run.spec, run.task, run.task.factors(train), run.training.batch_size, accumulation_steps
+    )
     own = strategy.num_replicas_in_sync // len(team)
     share = Share(strategy.num_replicas_in_sync, team.index * own, own, least=accumulation_steps)
     bad_images = BadImages(

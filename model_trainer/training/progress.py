@@ -24,9 +24,17 @@ class EpochProgress:
         title: such as "epoch 1/5".
         num_steps: how many steps it has.
         done: how many of them were taken before, when the epoch is resumed.
+        beginning: what stands there until the first step is done.
     """
 
-    def __init__(self, console: Console, title: str, num_steps: int, done: int = 0) -> None:
+    def __init__(
+        self,
+        console: Console,
+        title: str,
+        num_steps: int,
+        done: int = 0,
+        beginning: str = "building the graph ...",
+    ) -> None:
         self._console = console
         self._title = title
         self._num_steps = num_steps
@@ -42,7 +50,7 @@ class EpochProgress:
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[figures]}"),
-                _Rate(),
+                _Rate(beginning),
                 console=console,
                 transient=True,
             )
@@ -121,7 +129,11 @@ def format_seconds(seconds: float) -> str:
 
 
 class _Rate(ProgressColumn):
+    def __init__(self, beginning: str) -> None:
+        super().__init__()
+        self._beginning = beginning
+
     def render(self, task: Task) -> Text:
         if not task.fields["rate"]:
-            return Text("building the graph ...", style="dim")
+            return Text(self._beginning, style="dim")
         return Text(_rate_text(task.fields["rate"], task.fields["left"]), style="green")

@@ -66,8 +66,11 @@ def find_folder(run: Run, resume_from: str | Path | None = None) -> Path | None:
 
 def check_changes(run: Run, folder: Path) -> None:
     """Raises ConfigError where `run` differs from the one in `folder` in more than what is safe to change."""
-    now = {**dict(_flat(run.to_dict())), **older_choices(run, folder)}
-    noted = dict(_flat(_read_options(folder)["run"]))
+    older, noted = older_choices(run, folder), dict(_flat(_read_options(folder)["run"]))
+    now = {**dict(_flat(run.to_dict())), **older}
+    if older:
+        kept = " and ".join(f"{field}={value}" for field, value in older.items())
+        logging.info("The run goes on as it began, with %s, which is not the default by now.", kept)
     optimizer = run.training.optimizer
     if isinstance(optimizer, LAMB) and optimizer.weight_decay and "training.optimizer.weight_decay_on" not in noted:
         logging.warning(
@@ -75,17 +78,20 @@ def check_changes(run: Run, folder: Path) -> None:
             "decoupled, as in keras.optimizers.Lamb, so the run does not go on exactly as it began."
         )
     before = {**_before_choices(run, now), **noted}
-    for field in sorted(before.keys() | now.keys()):
-        old, new = before.get(field), now.get(field)
-        if old == new:
-            continue
+    changes = {
+        field: (_shown(before.get(field)), _shown(now.get(field)))
+        for field in sorted(before.keys() | now.keys())
+        if before.get(field) != now.get(field)
+    }
+    for field, (old, new) in changes.items():
         if not SAFE.fullmatch(field):
             raise ConfigError(
-                f"was {_shown(old)} and is {_shown(new)} now. A run goes on as it began, but for epochs, batch size, "
+                f"was {old} and is {new} now. A run goes on as it began, but for epochs, batch size, "
                 f"patience, devices and where its output goes. Change it back, or start anew without --resume.",
                 field,
             )
-        logging.info("%s was %s and is %s from here on.", field, _shown(old), _shown(new))
+    for field, values in changes.items():
+        logging.info("%s was %s and is %s from here on.", field, *values)
 
 
 def first_difference(run: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, Any, Any]:

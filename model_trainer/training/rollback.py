@@ -38,7 +38,9 @@ def go_back(loop: Loop, found: Diverging) -> Place:
     place = restore(loop, checkpoint)
     restore_callbacks(loop, checkpoint)
     if not loop.prepared.run.training.schedule.moves:
-        loop.phase.optimizer.learning_rate = float(loop.phase.optimizer.learning_rate) * rate_cut / loop.rate_cut
+        loop.phase.optimizer.learning_rate = (
+            float(loop.phase.optimizer.learning_rate.numpy()) * rate_cut / loop.rate_cut
+        )
     loop.rollbacks, loop.rate_cut, loop.skipped = rollbacks, rate_cut, skipped | set(found.steps)
     loop.watch.health.bad_steps = []
     logging.warning(

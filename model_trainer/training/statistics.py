@@ -1,7 +1,10 @@
 """The statistics of batch normalisation, made exact before they are used.
 
-A moving average is late: it has batches in it that older weights saw. Before a validation, and before models are
-saved, training images go through the network as it is now.
+A moving average is late: it has batches in it that older weights saw. At the end of an epoch, before validation and
+before models are saved, training images go through the network as it is now. This is known as precise batch
+normalisation, and as `torch.optim.swa_utils.update_bn`.
+
+Source: https://arxiv.org/abs/2105.07576, section 3.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from model_trainer.training.progress import EpochProgress
 
 __all__ = ["refresh_statistics"]
 
-IMAGES = 1024  # fewer make a loss of validation that is 3 or 4 % off by chance alone
+NUM_IMAGES = 1024  # fewer make a loss of validation that is 3 or 4 % off by chance alone
 LARGEST_FRACTION = 0.25  # of an epoch, before it is the last one: a forward pass takes a third of a step's time
 
 
@@ -41,7 +44,7 @@ def refresh_statistics(loop: Loop, epoch: int) -> list[np.ndarray]:
     batches = prepared.divided(prepared.train_pipeline.training(epoch + 2, first, count))
     sums: dict[str, Moments] = {}
     num_good: list[tf.Tensor] = []
-    with EpochProgress(loop.console, "batch norm", count) as progress:
+    with EpochProgress(loop.console, "batch norm statistics", count, beginning="") as progress:
         for number, batch in enumerate(batches):
             step = tf.constant(np.int64(first + number))
             seen = loop.phase.statistics_step(batch, step, batch_size, tf.constant(bool(loop.stop)))
@@ -53,16 +56,16 @@ def refresh_statistics(loop: Loop, epoch: int) -> list[np.ndarray]:
                 return before
             if progress.advance(batch_size):
                 progress.show(number + 1, {})
-    averages.add_up(sums, int(np.sum(num_good)))
+    averages.refresh(sums, int(np.sum(num_good)))
     return before
 
 
 def _is_due(loop: Loop) -> bool:
     is_auto = loop.prepared.run.network.batch_norm_momentum == "auto"
-    return is_auto and loop.prepared.parts.network.averages.are_moving and not loop.must_stop
+    return is_auto and loop.prepared.parts.network.averages.any_trainable and not loop.must_stop
 
 
 def _num_batches(loop: Loop, is_last: bool) -> int:
     batch_size = loop.prepared.run.training.batch_size
     whole = len(loop.prepared.train) // batch_size
-    return max(1, min(-(-IMAGES // batch_size), whole if is_last else int(LARGEST_FRACTION * whole)))
+    return max(1, min(-(-NUM_IMAGES // batch_size), whole if is_last else int(LARGEST_FRACTION * whole)))

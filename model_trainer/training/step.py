@@ -17,6 +17,7 @@ from model_trainer.tasks.losses import to_probabilities
 from model_trainer.tasks.task import Factors, Task
 from model_trainer.training.average import WeightAverage
 from model_trainer.training.gradients import Clip, add_up_parts, all_finite, clip_gradients
+from model_trainer.training.replicas import of_one_replica, sum_over_replicas
 
 __all__ = [
     "LOSS",
@@ -98,6 +99,7 @@ class StepParts:
         spec: its preprocessing is done here, on the device.
         task: loss and metrics.
         factors: of the training loss.
+        batch_size: images in a whole batch, on all devices together.
         accumulation_steps: parts in which a batch is computed, one after another.
     """
 
@@ -106,6 +108,7 @@ class StepParts:
     spec: ModelSpec
     task: Task
     factors: Factors
+    batch_size: int
     accumulation_steps: int = 1
 
     @property
@@ -123,16 +126,18 @@ def make_train_step(
     """
     network, task, strategy = parts.network, parts.task, parts.strategy
     variables, num_replicas = network.model.trainable_variables, strategy.num_replicas_in_sync
-    statistics = [each for each in network.statistics if keras.backend.is_float_dtype(each.dtype)]
+    # A float64 one stays each replica's own: one reduction is for float32 alone.
+    statistics = [each for each in network.statistics if each.dtype in ("float32", "bfloat16", "float16")]
     scales_loss = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
 
     def replica_gradients(
         images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, stop: tf.Tensor
-    ) -> tuple[list[tf.Tensor], tuple[Taken, dict[str, Moments], list[tf.Tensor]]]:
+    ) -> tuple[list[tf.Tensor], tuple[Taken, dict[str, Moments], list[tf.Tensor], tf.Tensor]]:
+        old = [tf.identity(variable) for variable in statistics]
         targets = task.targets(labels, parts.num_classes)
         loss_weights = task.example_weights(targets, weights, parts.factors)
         # A mean of per-device means would not be the batch's mean when shares differ: the divisor is everybody's.
-        (total_weight,) = _sum_over_replicas([tf.reduce_sum(loss_weights)])
+        (total_weight,) = sum_over_replicas([tf.reduce_sum(loss_weights)])
         # Keras adds gradients up over replicas, so the penalty, which all have whole, comes in shares.
         penalty_share = 1.0 / (num_replicas * parts.accumulation_steps)
 
@@ -161,8 +166,13 @@ def make_train_step(
         signs = tf.stack([*tf.unstack(sums[LOSS]), tf.cast(~is_finite, tf.float32), tf.cast(stop, tf.float32)])
         # The means over replicas, and of batch normalisation also over parts, in the same reduction.
         moments = tf.nest.map_structure(lambda each: each / (num_replicas * parts.accumulation_steps), moments)
-        own = [tf.convert_to_tensor(variable) / num_replicas for variable in statistics]
-        return gradients, _sum_over_replicas((Taken(sums, signs), moments, own))
+        # Changes, and not values: the mean of what nobody has changed is what it was, to the bit.
+        changes = [
+            tf.cast(variable - before, tf.float32) / num_replicas
+            for variable, before in zip(statistics, old, strict=True)
+        ]
+        overflows = tf.cast(~all_finite(gradients), tf.float32) if scales_loss else tf.constant(0.0)
+        return gradients, sum_over_replicas((Taken(sums, signs), moments, changes, overflows))
 
     def replica_update(gradients: list[tf.Tensor]) -> None:
         clipped = clip_gradients(gradients, clip, scale=optimizer.scale_loss(1.0), strategy=strategy)
@@ -173,14 +183,14 @@ def make_train_step(
         network.seeds.step = step
         before = [tf.identity(variable) for variable in network.statistics]
         gradients, of_replicas = strategy.run(replica_gradients, args=(*batch, stop))
-        taken, moments, means = _of_one_replica(strategy, of_replicas)
+        taken, moments, changes, overflows = of_one_replica(strategy, of_replicas)
+        old = {id(variable): value for variable, value in zip(network.statistics, before, strict=True)}
 
-        def update() -> tf.Tensor:
-            strategy.run(replica_update, args=(gradients,))
-            network.averages.update(moments, strategy)
+        def move() -> tf.Tensor:
+            network.averages.update(moments, strategy, size / parts.batch_size)
             if num_replicas > 1:  # each replica has changed its own
-                for variable, mean in zip(statistics, means, strict=True):
-                    variable.assign(mean)
+                for variable, change in zip(statistics, changes, strict=True):
+                    variable.assign(old[id(variable)] + tf.cast(change, variable.dtype))
             if average is not None:
                 average.update(step)
             return tf.constant(True)
@@ -189,6 +199,12 @@ def make_train_step(
             for variable, value in zip(network.statistics, before, strict=True):
                 variable.assign(value)
             return tf.constant(False)
+
+        def update() -> tf.Tensor:
+            strategy.run(replica_update, args=(gradients,))
+            # A step that the loss scale leaves out, because it was too large, moves nothing else either.
+            _ = tf.cond(overflows == 0, move, undo) if scales_loss else move()
+            return tf.constant(True)
 
         is_good = tf.cond(taken.signs[2] == 0, update, undo)
         return taken._replace(sums={name: tf.where(is_good, of, 0.0) for name, of in taken.sums.items()})
@@ -208,7 +224,7 @@ def make_statistics_step(parts: StepParts) -> StatisticsStep:
 
         moments = add_up_parts(of_part, (images,), parts.accumulation_steps)
         means = tf.nest.map_structure(lambda each: each / num_passes, moments)
-        return _sum_over_replicas((means, tf.cast(stop, tf.float32)))
+        return sum_over_replicas((means, tf.cast(stop, tf.float32)))
 
     @SAME_GRAPH
     def statistics_step(batch: Batch, step: tf.Tensor, size: int, stop: tf.Tensor) -> StatisticsResult:
@@ -217,8 +233,8 @@ def make_statistics_step(parts: StepParts) -> StatisticsStep:
         of_replicas = strategy.run(replica_moments, args=(*batch, stop))
         for variable, value in zip(network.statistics, before, strict=True):
             variable.assign(value)
-        moments, stops = _of_one_replica(strategy, of_replicas)
-        is_finite = all_finite(tf.nest.flatten(moments))
+        moments, stops = of_one_replica(strategy, of_replicas)
+        is_finite = all_finite(tf.nest.flatten(moments)) if moments else tf.constant(True)
         return StatisticsResult(
             tf.nest.map_structure(lambda each: tf.where(is_finite, each, 0.0), moments), is_finite, stops
         )
@@ -245,14 +261,14 @@ def make_validation_step(parts: StepParts, gather: bool = False) -> ValidationSt
         penalty = _penalty(network.model)
         sums = _sums(parts, targets, logits[0], weights, weighted, tf.reduce_sum(loss_weights), penalty)
         predictions = (targets, to_probabilities(logits[0], task.loss_activation), tf.identity(weights))
-        return _sum_over_replicas((sums, tf.cast(stop, tf.float32))), predictions
+        return sum_over_replicas((sums, tf.cast(stop, tf.float32))), predictions
 
     @SAME_GRAPH
     def validation_step(batch: Batch, size: int, stop: tf.Tensor) -> Validated:
         of_replicas, predictions = strategy.run(replica_step, args=(*batch, stop))
         if gather:
             predictions = tuple(strategy.gather(each, axis=0) for each in predictions)
-        sums, stops = _of_one_replica(strategy, of_replicas)
+        sums, stops = of_one_replica(strategy, of_replicas)
         return Validated(sums, predictions, stops)
 
     return validation_step
@@ -277,20 +293,3 @@ def _sums(
 def _penalty(model: keras.Model) -> tf.Tensor:
     losses = model.losses
     return tf.add_n([tf.cast(loss, tf.float32) for loss in losses]) if losses else tf.constant(0.0)
-
-
-def _sum_over_replicas(values: Any) -> Any:
-    """Inside a replica: the sums over all of them, of every float32 tensor in a nest, in one reduction."""
-    context = tf.distribute.get_replica_context()
-    if context.num_replicas_in_sync == 1:
-        return values
-    flat = tf.nest.flatten(values)
-    row = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.concat([tf.reshape(each, [-1]) for each in flat], 0))
-    parts = tf.split(row, [each.shape.num_elements() for each in flat])
-    summed = [tf.reshape(part, each.shape) for part, each in zip(parts, flat, strict=True)]
-    return tf.nest.pack_sequence_as(values, summed)
-
-
-def _of_one_replica(strategy: tf.distribute.Strategy, values: Any) -> Any:
-    """Outside the replicas: a nest of what all of them have alike."""
-    return tf.nest.map_structure(lambda each: strategy.experimental_local_results(each)[0], values)

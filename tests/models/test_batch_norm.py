@@ -135,6 +135,15 @@ def test_averages_that_came_with_weights_move_from_there() -> None:
     np.testing.assert_allclose(np.array([layer.moving_mean, layer.moving_variance]), expected, rtol=1e-5)
 
 
+def test_a_small_last_batch_weighs_less() -> None:
+    layer = filled(FusedBatchNormalization(name="norm"), (1, 3))
+    before, moments = np.array(layer.moving_mean), Moments(tf.constant(BATCHES[0, 0]), tf.constant(BATCHES[0, 1]))
+    averages = MovingAverages([layer], 0.9)
+    for _ in range(4):
+        averages.update({"norm": moments}, tf.distribute.get_strategy(), 0.25)
+    np.testing.assert_allclose(layer.moving_mean, 0.9 * before + 0.1 * BATCHES[0, 0], rtol=1e-5)
+
+
 def test_kerass_own_momentum_corrects_nothing() -> None:
     layer = FusedBatchNormalization(momentum=0.99)
     layer.build((1, 3))

@@ -260,7 +260,7 @@ def test_layers_that_the_user_froze_stay_frozen(make_run: MakeRun) -> None:
     # What a step moves or has to restore are moving averages, not frozen kernels.
     copy = prepared.parts.network
     assert {variable.name for variable in copy.averages.variables} == {"moving_mean", "moving_variance"}
-    assert not copy.averages.are_moving
+    assert not copy.averages.any_trainable
     assert "kernel" not in {variable.name for variable in copy.statistics}
 
 

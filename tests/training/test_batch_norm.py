@@ -31,6 +31,7 @@ from model_trainer import (
     load_model,
 )
 from model_trainer.models.batch_norm import FusedBatchNormalization, MovingAverages
+from model_trainer.models.layers import spared_by_decay
 from model_trainer.sources.sample import unpack_sample
 from model_trainer.training.gradients import Clip
 from model_trainer.training.prepare import Prepared, prepare
@@ -135,17 +136,108 @@ def test_layers_that_join_in_later_are_refreshed_from_then_on(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refreshed = []
-    add_up = MovingAverages.add_up
+    refresh = MovingAverages.refresh
 
     def note(self: MovingAverages, sums: Any, count: int) -> None:
         refreshed.append(sorted(sums))
-        add_up(self, sums, count)
+        refresh(self, sums, count)
 
-    monkeypatch.setattr(MovingAverages, "add_up", note)
+    monkeypatch.setattr(MovingAverages, "refresh", note)
     unfreeze = Unfreeze(after_epochs=1, learning_rate=0.05)
     network = OwnModel(two_norms(), freeze=("conv1", "norm1"), unfreeze=unfreeze)
     train_model(make_run(network=network, training__epochs=2))
     assert refreshed == [["norm2"], ["norm1", "norm2"]]
+
+
+def test_before_validation_statistics_are_averaged_anew_over_the_next_batches(make_run: MakeRun) -> None:
+    # So high a rate that moving averages are far behind the weights, and one epoch, so that nothing else is saved.
+    run = make_run(**NORMALIZED, training__epochs=1, training__learning_rate=0.3, training__schedule=Constant())
+    result = train_model(run)
+    model = keras.models.load_model(result.path / "final_model.hdf5", compile=False)
+    before_norm = keras.Model(model.inputs, model.get_layer("conv1").output)
+    steps = prepare(run)
+    batches = steps.train_pipeline.training(2, 4, 3)  # of 15 images in batches of 4: three whole ones
+    seen = [np.asarray(before_norm(run.spec.preprocess(images))) for images, *_ in batches]
+    exact = np.mean([features.mean(axis=(0, 1, 2)) for features in seen], axis=0)
+    stored = np.array(model.get_layer("norm1").moving_mean)
+    # The moving average is the fourth, with the same weight.
+    moving = 4 * stored - 3 * exact
+    assert np.abs(moving).max() < 10 * np.abs(exact).max()
+    without_refresh = train_model(run.changed("network.batch_norm_momentum", 0.5)).path
+    momentum = keras.models.load_model(without_refresh / "final_model.hdf5", compile=False)
+    far = np.array(momentum.get_layer("norm1").moving_mean) - exact
+    assert np.linalg.norm(stored - exact) < 0.3 * np.linalg.norm(far)
+
+
+def test_a_base_in_inference_mode_trains_with_the_statistics_that_it_has(make_run: MakeRun) -> None:
+    whole = two_norms()
+    base = keras.Model(whole.inputs, whole.get_layer("norm1").output)
+    images = keras.Input((16, 16, 3))
+    outputs = keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(base(images, training=False)))
+    result = train_model(make_run(network=OwnModel(keras.Model(images, outputs)), training__epochs=2))
+    model = keras.models.load_model(result.path / "final_model.hdf5", compile=False)
+    np.testing.assert_array_equal(model.get_layer("norm1").moving_mean, np.zeros(8))
+
+
+@pytest.mark.parametrize("name", ["best.keras", "best.h5"])
+def test_what_a_callback_saves_has_only_layers_of_keras(make_run: MakeRun, tmp_path: Path, name: str) -> None:
+    callback = keras.callbacks.ModelCheckpoint(str(tmp_path / name))
+    changes = {"training__precision": "mixed_bfloat16", "training__learning_rate": 1e-6}
+    result = train_model(make_run(**MOBILENET, **changes, callbacks=(callback,)))
+    theirs = keras.models.load_model(tmp_path / name, compile=False)
+    ours = keras.models.load_model(result.path / "final_model.hdf5", compile=False)
+    assert [type(layer) for layer in theirs.layers] == [type(layer) for layer in ours.layers]
+    for mine, reference in zip(theirs.weights, ours.weights, strict=True):
+        np.testing.assert_array_equal(mine.numpy(), reference.numpy())
+
+
+def test_a_step_that_the_loss_scale_leaves_out_moves_no_statistics(make_run: MakeRun) -> None:
+    prepared = prepare(make_run(**NORMALIZED))
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=3e38)
+    optimizer.build(prepared.parts.network.model.trainable_variables)
+    step = make_train_step(prepared.parts, optimizer, Clip(), None)
+    layer = prepared.parts.network.model.get_layer("norm1")
+    (batch,) = first_batches(prepared, 1)
+    step(batch, tf.constant(np.int64(0)), 4, tf.constant(False))
+    np.testing.assert_array_equal(layer.moving_mean, np.zeros(8))
+    optimizer.dynamic_scale.assign(2.0)
+    step(batch, tf.constant(np.int64(1)), 4, tf.constant(False))
+    assert (np.array(layer.moving_mean) != 0).all()
+
+
+class Counter(keras.layers.Layer):
+    def build(self, shape: Any) -> None:
+        self.count = self.add_weight(shape=(), dtype="float64", initializer="zeros", trainable=False)
+        self.last = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        self.count.assign_add(tf.cast(1.0, tf.float64))
+        self.last.assign(tf.reduce_mean(inputs))
+        return inputs
+
+
+def test_statistics_of_the_users_own_layers_are_the_mean_of_all_devices(make_run: MakeRun) -> None:
+    images = keras.Input((16, 16, 3))
+    counter = Counter(name="counter")
+    outputs = keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(counter(images)))
+    network = OwnModel(keras.Model(images, outputs))
+    prepared = prepare(make_run(network=network, hardware=Hardware(platform="cpu", devices=2)))
+    (batch,) = first_batches(prepared, 1)
+    make_step(prepared)(batch, 0, 4)
+    layer = prepared.parts.network.model.get_layer("counter")
+    shards = prepared.parts.strategy.experimental_local_results(batch[0])
+    means = [np.asarray(prepared.run.spec.preprocess(shard)).mean() for shard in shards]
+    assert float(layer.last.numpy()) == pytest.approx(np.mean(means), rel=1e-5)
+    assert float(layer.count.numpy()) == 1.0
+
+
+def test_weight_decay_spares_all_parameters_of_normalisation() -> None:
+    inputs = keras.Input((4, 4, 3))
+    features = keras.layers.LayerNormalization(axis=(1, 2, 3), name="norm")(inputs)
+    features = keras.layers.PReLU(shared_axes=[1, 2], name="prelu")(keras.layers.Conv2D(5, 3, name="conv")(features))
+    model = keras.Model(inputs, features)
+    decayed = {id(variable) for variable in model.weights} - {id(variable) for variable in spared_by_decay(model)}
+    assert decayed == {id(model.get_layer("conv").kernel)}
 
 
 def test_a_step_with_an_infinite_variance_leaves_the_averages_alone(make_run: MakeRun) -> None:
@@ -163,8 +255,10 @@ def test_a_step_with_an_infinite_variance_leaves_the_averages_alone(make_run: Ma
 
 def test_weight_averages_have_statistics_of_their_own(make_run: MakeRun) -> None:
     run = make_run(**NORMALIZED, training__epochs=3, training__ema_decay=0.5, network__batch_norm_momentum=0.5)
-    averaged = load_model(train_model(run).path).model.get_layer("norm1")
-    raw = load_model(train_model(run.changed("training.ema_decay", None)).path).model.get_layer("norm1")
+    averaged, raw = (
+        load_model(train_model(each).path / "final_model.hdf5").model.get_layer("norm1")
+        for each in (run, run.changed("training.ema_decay", None))
+    )
     assert (np.abs(np.array(averaged.moving_mean) - np.array(raw.moving_mean)) > 1e-4).any()
 
 
@@ -210,10 +304,10 @@ def test_a_run_that_is_stopped_in_validation_goes_on_to_the_same_bits(
     assert train_model(run).stopped == "SIGUSR1"
     resumed = train_model(run, resume=True)
     whole = train_model(make_run(output_dir=str(tmp_path / "whole"), **changes))
-    for mine, reference in zip(
-        load_model(resumed.path).model.weights, load_model(whole.path).model.weights, strict=True
-    ):
-        np.testing.assert_array_equal(mine.numpy(), reference.numpy())
+    assert [row["val_loss"] for row in resumed.history] == [row["val_loss"] for row in whole.history]
+    mine, reference = (load_model(result.path / "final_model.hdf5").model.weights for result in (resumed, whole))
+    for of_resumed, of_whole in zip(mine, reference, strict=True):
+        np.testing.assert_array_equal(of_resumed.numpy(), of_whole.numpy())
 
 
 @pytest.mark.parametrize("optimizer", [AdamW(weight_decay=0.5), SGD(weight_decay=0.5)], ids=["AdamW", "SGD"])
