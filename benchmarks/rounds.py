@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 __all__ = ["Contestant", "answer"]
 
@@ -29,23 +31,32 @@ class Contestant:
     """
 
     def __init__(self, command: list[str]) -> None:
+        self._command = command
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # a pipe that nobody reads fills, and stops who writes
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True
         )
         self._answers = self._read()
         if next(self._answers, None) != "ready":
-            raise SystemExit(f"{' '.join(command)} failed:\n{self._process.communicate()[1][-3000:]}")
+            self._fail()
 
     def seconds(self, num_steps: int) -> float:
         """How long it takes for so many steps."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{num_steps}\n")
         self._process.stdin.flush()
-        return float(next(self._answers))
+        answer = next(self._answers, None)
+        return self._fail() if answer is None else float(answer)
 
     def close(self) -> None:
         self._process.kill()
         self._process.communicate()
+        self._errors.close()
+
+    def _fail(self) -> NoReturn:
+        self._process.wait()
+        self._errors.seek(0)
+        raise SystemExit(f"{' '.join(self._command)} failed:\n{self._errors.read()[-3000:]}")
 
     def _read(self) -> Iterator[str | float]:
         assert self._process.stdout is not None

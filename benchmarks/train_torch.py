@@ -42,6 +42,19 @@ class Folder(torch.utils.data.Dataset):
         return self.change(torchvision.io.read_image(path, torchvision.io.ImageReadMode.RGB)), label
 
 
+def as_keras_has_it(name: str) -> torch.nn.Module:
+    """timm's network, with the operations of that in `keras.applications`."""
+    model = timm.create_model(name, num_classes=10)
+    if name == "vgg19":  # features, their mean, a classifier: without the two layers of 4,096
+        return torch.nn.Sequential(
+            model.features, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(512, 10)
+        )
+    if name == "resnet50":  # strides in the first convolution of a stage, as in the paper, not in the second
+        for stage in (model.layer2, model.layer3, model.layer4):
+            stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
+    return model
+
+
 def main() -> None:
     folder, name, mode = sys.argv[1:]
     torch.manual_seed(0)
@@ -54,7 +67,7 @@ def main() -> None:
         prefetch_factor=2,
         drop_last=True,
     )
-    model = timm.create_model(name, num_classes=10).to(memory_format=torch.channels_last).train()
+    model = as_keras_has_it(name).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
     loss_of = torch.nn.CrossEntropyLoss()
     compute = torch.compile(model) if mode == "compile" else model
