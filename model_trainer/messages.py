@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -70,6 +71,9 @@ def to_config_error(error: ValidationError, cls: type[BaseModel]) -> ConfigError
     expected = list(dict.fromkeys(_expectation(detail) for detail in same_field))
     causes = [str(detail.get("ctx", {}).get("error", "")) for detail in same_field]
     hint = next((cause[cause.index(" Did you mean") :] for cause in causes if " Did you mean" in cause), "")
+    if isinstance(first.get("input"), str):
+        listed = (detail["ctx"]["expected"] for detail in same_field if detail["type"] == "literal_error")
+        hint = hint or nearest(first["input"], [word for words in listed for word in re.findall(r"'([^']*)'", words)])
     return ConfigError(f"should be {' or '.join(expected)}, got {_shown(first.get('input'))}.{hint}", field)
 
 

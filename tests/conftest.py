@@ -39,6 +39,7 @@ tf.config.list_logical_devices()  # starts TensorFlow, so that no test can divid
 
 # A shell starts what runs in its background deaf to Ctrl-C, and the processes of the tests would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the same of `nohup`
 
 COLOURS = {"blue": (30, 40, 220), "green": (40, 200, 50), "red": (220, 30, 40)}
 

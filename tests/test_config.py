@@ -89,7 +89,7 @@ def test_a_call_imports_and_calls() -> None:
         ("part.cuont", 3, "`part.cuont` is not an option of Part. Did you mean 'count'?"),
         ("prat.count", 3, "`prat` is not an option of Whole. Did you mean 'part'?"),
         ("name.first", 3, "`name` has no part named 'first'; its value is 'w'."),
-        ("part.mode", "al", "`part.mode` should be one of 'none' or 'all' or a list, got 'al'."),
+        ("part.mode", "al", "`part.mode` should be one of 'none' or 'all' or a list, got 'al'. Did you mean 'all'?"),
         ("part.shape.radius", -1, "`part.shape.radius` should be above 0.0, got -1."),
         ("extras.0", 3, "`extras.0` should be a position from 0 to -1."),
     ],
