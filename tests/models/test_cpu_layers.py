@@ -34,6 +34,7 @@ LAYERS = {
     "ReLU6": (keras.layers.ReLU, {"max_value": 6.0}),
 }
 ROUNDING = 2e-2  # relative to the largest value: bfloat16 has 8 bits
+CLOSER = {"SiLU": 6e-3}  # computed in float32; Keras' own in bfloat16 is 1.2e-2 off
 
 
 def rounded(values: np.ndarray) -> tf.Tensor:
@@ -68,7 +69,8 @@ def test_it_computes_what_keras_does(name: str, is_graph: bool) -> None:
     ours.set_weights(weights)
     run = tf.function(outputs_and_gradients, autograph=False) if is_graph else outputs_and_gradients
     for mine, reference in zip(run(ours, inputs), outputs_and_gradients(theirs, inputs), strict=True):
-        np.testing.assert_allclose(mine, reference, rtol=0, atol=ROUNDING * np.abs(reference).max())
+        tolerance = CLOSER.get(name, ROUNDING)
+        np.testing.assert_allclose(mine, reference, rtol=0, atol=tolerance * np.abs(reference).max())
 
 
 class OwnReLU(keras.layers.ReLU):

@@ -35,7 +35,7 @@ from model_trainer.models.layers import spared_by_decay
 from model_trainer.sources.sample import unpack_sample
 from model_trainer.training.gradients import Clip
 from model_trainer.training.prepare import Prepared, prepare
-from model_trainer.training.step import make_train_step
+from model_trainer.training.step import make_statistics_step, make_train_step
 from model_trainer.training.train import train_model
 
 MakeRun = Callable[..., Run]
@@ -251,6 +251,18 @@ def test_a_step_with_an_infinite_variance_leaves_the_averages_alone(make_run: Ma
     assert step(batch, 1, 4).signs[2] > 0
     for mine, old in zip(layer.get_weights(), before, strict=True):
         np.testing.assert_array_equal(mine, old)
+
+
+def test_a_pass_that_is_not_finite_adds_nothing_to_a_refresh(make_run: MakeRun) -> None:
+    prepared = prepare(make_run(network=OwnModel(two_norms())))
+    step = make_statistics_step(prepared.parts)
+    (batch,) = first_batches(prepared, 1)
+    kernel = prepared.parts.network.model.get_layer("conv1").kernel
+    for factor, is_finite in ((1.0, True), (1e25, False)):
+        kernel.assign(kernel * factor)
+        result = step(batch, tf.constant(np.int64(0)), 4, tf.constant(False))
+        assert bool(result.is_finite) == is_finite
+        assert all(np.isfinite(each).all() for each in tf.nest.flatten(result.moments))
 
 
 def test_weight_averages_have_statistics_of_their_own(make_run: MakeRun) -> None:

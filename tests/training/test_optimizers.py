@@ -25,6 +25,7 @@ def trained(optimizer: keras.optimizers.Optimizer) -> np.ndarray:
     ("ours", "theirs"),
     [
         (SGD(momentum=0.9, nesterov=True), KERAS.SGD(0.01, momentum=0.9, nesterov=True)),
+        (Adam(beta_1=0.8), KERAS.Adam(0.01, beta_1=0.8)),
         (Adam(beta_1=0.8, amsgrad=True), KERAS.Adam(0.01, beta_1=0.8, amsgrad=True)),
         (AdamW(weight_decay=0.1), KERAS.AdamW(0.01, weight_decay=0.1)),
         (RMSprop(rho=0.8, momentum=0.5, centered=True), KERAS.RMSprop(0.01, rho=0.8, momentum=0.5, centered=True)),
