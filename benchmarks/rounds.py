@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
@@ -32,9 +32,10 @@ class Contestant:
 
     def __init__(self, command: list[str]) -> None:
         self._command = command
-        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # a pipe that nobody reads fills, and stops who writes
+        self._messages: deque[str] = deque(maxlen=50)  # the last lines that are no answers
+        # One pipe for both: one that nobody reads would fill, and stop who writes.
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         self._answers = self._read()
         if next(self._answers, None) != "ready":
@@ -51,12 +52,9 @@ class Contestant:
     def close(self) -> None:
         self._process.kill()
         self._process.communicate()
-        self._errors.close()
 
     def _fail(self) -> NoReturn:
-        self._process.wait()
-        self._errors.seek(0)
-        raise SystemExit(f"{' '.join(self._command)} failed:\n{self._errors.read()[-3000:]}")
+        raise SystemExit(f"{' '.join(self._command)} failed:\n{''.join(self._messages)}")
 
     def _read(self) -> Iterator[str | float]:
         assert self._process.stdout is not None
@@ -64,4 +62,4 @@ class Contestant:
             try:
                 yield json.loads(line)
             except ValueError:
-                continue  # a library says something
+                self._messages.append(line)  # a library says something
