@@ -31,6 +31,6 @@ setup(
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22; sys_platform == 'linux'"],  # CUDA is not to be had elsewhere
         "tfds": TFDS,
         # What is tested must be there.
-        "dev": ["pytest", "pytest-timeout", "pytest-xdist", "ruff", "mypy", "hypothesis", *TFDS],
+        "dev": ["pytest", "pytest-timeout", "pytest-xdist", "ruff", "mypy", "hypothesis", "tensorboard", *TFDS],
     },
 )

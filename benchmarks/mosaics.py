@@ -95,7 +95,8 @@ def main() -> None:
         found = evaluate(str(result.path), trust=True)
         chance = np.mean(found.support) / found.num_images
         print(f"mean average precision {found.mean_average_precision:.3f}, by chance {chance:.3f}; {seconds:.0f} s")
-        print(f"micro F1 {found.micro_f1:.3f}, macro F1 {found.macro_f1:.3f} at the fitted thresholds")
+        f1 = f"micro F1 {found.micro_f1_at_thresholds:.3f}, macro F1 {found.macro_f1_at_thresholds:.3f}"
+        print(f"{f1} at the fitted thresholds")
 
 
 if __name__ == "__main__":

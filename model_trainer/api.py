@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from absl import logging
 from rich.console import Console
 
 from model_trainer.errors import DataError
@@ -81,6 +82,8 @@ def evaluate(
         ModelFileError, DataError, ConfigError: the model or the data cannot be read.
     """
     trained = _loaded(model, trust, spec, classes)
+    with plain_messages():
+        logging.info("Model: %s", trained.path)  # of the three in an output folder
     if isinstance(data, str):
         data = source_of_path(data)
     if data is None:

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn import metrics
 
 from model_trainer.evaluation.predictions import Predictions
-from model_trainer.tasks.multi_label_metrics import average_precisions
+from model_trainer.tasks.multi_label_metrics import MacroF1, MicroF1, average_precisions
 
 __all__ = ["MultiLabelEvaluation", "multi_label_figures"]
 
@@ -21,8 +21,10 @@ class MultiLabelEvaluation:
         num_images, num_bad: that could be read, and that could not.
         loss: binary cross-entropy in nats, the mean over known labels.
         mean_average_precision: over the classes that occur; NaN if none does.
-        micro_f1, macro_f1, exact_match: of the tags from their thresholds on; macro over the classes that occur or
-            were said.
+        micro_f1, macro_f1, exact_match: of the tags from a probability of 0.5 on, as `MicroF1()` and its kin count them
+            in `history.csv`; macro over the classes that occur or were said.
+        micro_f1_at_thresholds, macro_f1_at_thresholds, exact_match_at_thresholds: of the tags from their thresholds on,
+            which is what `predict` gives.
         classes: names.
         thresholds: from which probability on each tag is given.
         average_precision: float `(num_classes,)`, NaN for a class that does not occur.
@@ -38,6 +40,9 @@ class MultiLabelEvaluation:
     micro_f1: float
     macro_f1: float
     exact_match: float
+    micro_f1_at_thresholds: float
+    macro_f1_at_thresholds: float
+    exact_match_at_thresholds: float
     classes: tuple[str, ...]
     thresholds: tuple[float, ...]
     average_precision: np.ndarray
@@ -60,6 +65,8 @@ def multi_label_figures(
     known = ~np.isnan(targets)
     present = known & (targets >= 0.5)
     said = probabilities >= np.asarray(thresholds, np.float32)
+    micro, macro, exact = _of_all(present, probabilities >= 0.5, known)
+    micro_at, macro_at, exact_at = _of_all(present, said, known)
     each = [
         metrics.precision_recall_fscore_support(
             present[known[:, index], index], said[known[:, index], index], average="binary", zero_division=0.0
@@ -70,7 +77,6 @@ def multi_label_figures(
     ]
     precision, recall, f1 = (np.array(column, np.float64) for column in list(zip(*each, strict=True))[:3])
     precisions = average_precisions(targets, probabilities, np.ones(len(targets), np.float32))
-    occurs = (present | (said & known)).any(axis=0)
     p = np.clip(probabilities, 1e-7, 1.0 - 1e-7)
     with np.errstate(invalid="ignore"):
         cross_entropy = -(targets * np.log(p) + (1.0 - targets) * np.log1p(-p))
@@ -79,9 +85,12 @@ def multi_label_figures(
         num_bad=predictions.num_bad,
         loss=float(cross_entropy[known].mean()),
         mean_average_precision=float(np.nanmean(precisions)) if present.any() else float("nan"),
-        micro_f1=float(metrics.f1_score(present[known], said[known], zero_division=0.0)),
-        macro_f1=float(f1[occurs].mean()) if occurs.any() else float("nan"),
-        exact_match=float(((present == said) | ~known).all(axis=1).mean()),
+        micro_f1=micro,
+        macro_f1=macro,
+        exact_match=exact,
+        micro_f1_at_thresholds=micro_at,
+        macro_f1_at_thresholds=macro_at,
+        exact_match_at_thresholds=exact_at,
         classes=classes,
         thresholds=thresholds,
         average_precision=precisions,
@@ -91,3 +100,11 @@ def multi_label_figures(
         support=present.sum(axis=0),
         unknown=(~known).sum(axis=0),
     )
+
+
+def _of_all(present: np.ndarray, said: np.ndarray, known: np.ndarray) -> tuple[float, float, float]:
+    """Micro F1, macro F1 over the classes that occur or were said, and the share of images without a mistake."""
+    parts = (present & said, said & ~present, present & ~said)
+    counts = np.concatenate([(part & known).sum(axis=0) for part in parts])
+    micro = float(np.nan_to_num(MicroF1().value(counts)))  # 0 where no tag occurs or was said
+    return micro, MacroF1().value(counts), float(((present == said) | ~known).all(axis=1).mean())

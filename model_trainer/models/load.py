@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -12,7 +13,7 @@ import keras
 import numpy as np
 from pydantic import Field, model_validator
 
-from model_trainer.config import Call, Config
+from model_trainer.config import Config
 from model_trainer.errors import ConfigError, ModelFileError
 from model_trainer.models.arrays import assign_arrays, find_arrays
 from model_trainer.models.build import build_network
@@ -58,11 +59,25 @@ class TrainedModel:
 
         Of several outputs the first answers.
         """
-        outputs = self.model(self.spec.preprocess(images), training=False)
+        outputs = self._compute(images)
         first = outputs[0] if isinstance(outputs, (list, tuple)) else outputs
         if self.task.head_activation == "none":
             first = to_probabilities(first, self.task.loss_activation)
         return np.asarray(keras.ops.convert_to_numpy(first), np.float32)
+
+    @functools.cached_property
+    def _compute(self) -> Callable[[np.ndarray], Any]:
+        """From uint8 images to the outputs; compiled where Keras runs on TensorFlow, for batches of any size."""
+
+        def compute(images: Any) -> Any:
+            return self.model(self.spec.preprocess(images), training=False)
+
+        if keras.backend.backend() != "tensorflow":
+            return compute
+        import tensorflow as tf
+
+        signature = tf.TensorSpec([None, *self.spec.target_size], tf.uint8)
+        return tf.function(compute, autograph=False, input_signature=[signature])
 
 
 class _Description(Config):
@@ -150,8 +165,7 @@ def _load_described(file: ModelFile, description: Mapping[str, Any], trust: bool
     if network is None:  # only its file knows what the user's own model is
         model = _staged(load_with_keras(path), spec, rest.task, num_classes, path).model
     elif isinstance(network, OwnModel):
-        own = network.model.make() if isinstance(network.model, Call) else network.model.value
-        network_of_own = _staged(own, spec, rest.task, num_classes, path)
+        network_of_own = _staged(network.make(num_classes), spec, rest.task, num_classes, path)
         model = network_of_own.model
         assign_arrays(file, find_arrays(file, model, exact=True, paths=network_of_own.paths))
     else:
@@ -184,7 +198,10 @@ def find_model_file(path: str | os.PathLike[str]) -> Path:
     for name in ("model_max_acc.hdf5", "final_model.hdf5"):
         if (path / name).is_file():
             return path / name
-    raise ModelFileError(f"{path} holds neither model_max_acc.hdf5 nor final_model.hdf5; is it the output of a run?")
+    raise ModelFileError(
+        f"{path} holds neither model_max_acc.hdf5 nor final_model.hdf5; is it the output of a run? One that "
+        "was stopped in its first epoch has them after --resume."
+    )
 
 
 def _description(file: ModelFile) -> dict[str, Any] | None:

@@ -90,6 +90,13 @@ class OwnModel(AnyNetwork):
     model: Call | Live
     features: str | None = None
 
+    def make(self, num_classes: int) -> Any:
+        """The model; a function with an argument `num_classes` that was not declared is told how many there are."""
+        if isinstance(self.model, Live):
+            return self.model.value
+        is_told = self.model.accepts("num_classes") and "num_classes" not in self.model.arguments
+        return self.model.make(**({"num_classes": num_classes} if is_told else {}))
+
 
 def _own_model(value: Any) -> Any:
     """A bare `Call` or `keras.Model` in `Run.network` means `OwnModel` of it."""

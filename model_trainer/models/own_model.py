@@ -7,7 +7,6 @@ from typing import Any
 import keras
 from absl import logging
 
-from model_trainer.config import Call
 from model_trainer.errors import ConfigError
 from model_trainer.messages import nearest
 from model_trainer.models.final_activation import Ending, find_ending, without_activation
@@ -30,8 +29,7 @@ def build_own_network(network: OwnModel, spec: ModelSpec, task: Task, num_classe
         ConfigError: it is no functional or Sequential model, does not fit the spec, the task or the classes, or ends in
             something from which no logits can be had.
     """
-    model = network.model.make() if isinstance(network.model, Call) else network.model.value
-    return stage_own_model(model, network.features, spec, task, num_classes)
+    return stage_own_model(network.make(num_classes), network.features, spec, task, num_classes)
 
 
 @in_float32()

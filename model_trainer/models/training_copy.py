@@ -30,13 +30,29 @@ __all__ = ["StepSeeds", "TrainingCopy", "copy_weights", "make_training_copy"]
 class StepSeeds:
     """Where all random layers of a model take their seed from: (seed, step, part, replica, layer).
 
-    `step`, and `part` where a batch is computed in parts, are set by the step function before the model is called.
+    Of these the step function says `at` which step it is, and in which part of its batch.
     """
 
     seed: int
     step: tf.Tensor = field(default_factory=lambda: tf.constant(0, tf.int64))
-    part: int = 0
     _pass: threading.local = field(default_factory=threading.local)  # each replica has a thread of its own
+
+    @contextlib.contextmanager
+    def at(self, step: tf.Tensor) -> Iterator[None]:
+        """Inside the block the step is `step`, int64 `()`.
+
+        Not after it: the tensors of a graph are nothing outside, where a callback may call the model.
+        """
+        before, self.step = self.step, step
+        try:
+            yield
+        finally:
+            self.step = before
+            self.begin_part(0)
+
+    def begin_part(self, number: int) -> None:
+        """Says in which part of a batch that is computed in parts this replica is."""
+        self._pass.part = number
 
     @contextlib.contextmanager
     def forward_pass(self) -> Iterator[None]:
@@ -52,7 +68,7 @@ class StepSeeds:
         fold_in = tf.random.experimental.stateless_fold_in
         context = tf.distribute.get_replica_context()
         replica = 0 if context is None else context.replica_id_in_sync_group
-        seed = fold_in(tf.constant([self.seed, 0x6472 + self.part], tf.int32), self.step)
+        seed = fold_in(tf.constant([self.seed, 0x6472 + getattr(self._pass, "part", 0)], tf.int32), self.step)
         seed = fold_in(fold_in(seed, tf.cast(replica, tf.int32)), number)
         draws = getattr(self._pass, "draws", {})
         draw = draws.get(number, 0)
@@ -141,7 +157,7 @@ def make_training_copy(
 
 
 def _save_as(model: keras.Model, plain: keras.Model) -> None:
-    """Lets `model` be saved, by Keras' callbacks, as `plain` with its weights, which needs no layer of ours to load."""
+    """Lets callbacks save `model` as `plain` with its weights, which needs no layer of ours, and load those again."""
 
     def saved_by(method: Callable[..., None]) -> Callable[..., None]:
         def save(*args: Any, **kwargs: Any) -> None:
@@ -150,7 +166,13 @@ def _save_as(model: keras.Model, plain: keras.Model) -> None:
 
         return save
 
+    def load_weights(*args: Any, **kwargs: Any) -> None:
+        copy_weights(model, plain)  # a file may have some of the weights only
+        plain.load_weights(*args, **kwargs)
+        copy_weights(plain, model)
+
     model.save, model.save_weights = saved_by(plain.save), saved_by(plain.save_weights)
+    model.load_weights = load_weights
 
 
 def copy_weights(source: keras.Model, target: keras.Model) -> None:

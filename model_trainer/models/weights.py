@@ -45,10 +45,12 @@ class InitializedNetwork:
     Attributes:
         network: float32, the one that is saved.
         weights: as of `Origin`.
+        warning: what was said because they are not those that "auto" hoped for; otherwise empty.
     """
 
     network: TwoStageNetwork
     weights: str
+    warning: str = ""
 
 
 def initialize_network(
@@ -123,8 +125,9 @@ def _auto(spec: ModelSpec, network: AnyNetwork, task: Task, num_classes: int) ->
             if error.field != "weights":
                 raise
             reason = "ImageNet's could not be downloaded"
-    logging.warning("WEIGHTS ARE RANDOM: %s. Training from scratch takes more images and epochs.", reason)
-    return InitializedNetwork(build_network(spec, network, task, num_classes), "random")
+    warning = f"WEIGHTS ARE RANDOM: {reason}. Training from scratch takes more images and epochs."
+    logging.warning("%s", warning)
+    return InitializedNetwork(build_network(spec, network, task, num_classes), "random", warning)
 
 
 def _with_imagenet(spec: ModelSpec, network: AnyNetwork, task: Task, num_classes: int) -> TwoStageNetwork:

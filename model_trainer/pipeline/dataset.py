@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from model_trainer.pipeline.augment import Augmentation, Stages, augment_image, split_augment
+from model_trainer.pipeline.augment.augmentation import LEAST_WEIGHT
 from model_trainer.pipeline.bad_images import BadImages
 from model_trainer.pipeline.batches import Division, for_each_device, mix
 from model_trainer.pipeline.fallback import map_with_fallback
@@ -47,7 +48,8 @@ class Pipeline:
 
     images: uint8 `(batch, height, width, channels)`; weights: float32 `(batch,)`; labels: int32 `(batch,)`, or of
     tags, probabilities and mixed images float32 `(batch, num_classes)` with NaN for unknown.
-    An image that cannot be read keeps its place: its pixels and its weight are 0.
+    An image that cannot be read keeps its place: its pixels and its weight are 0. The weight of one that is declared
+    to weigh nothing is `LEAST_WEIGHT`.
 
     Attributes:
         examples: the table.
@@ -125,7 +127,7 @@ class Pipeline:
         division = Division(self.share, self.batch_size, len(self.examples), with_partners=bool(stages.batch))
         read_fast, read_safe = make_fast_reader(self.examples), make_safe_reader(self.examples)
         label_of = make_label_reader(self.examples)
-        weights = tf.constant(self.examples.weights)
+        weights = tf.constant(np.maximum(self.examples.weights, LEAST_WEIGHT))
         crops = None if self.examples.crops is None else tf.constant(self.examples.crops)
         blank = tf.zeros(self.spec.target_size, tf.uint8)
 

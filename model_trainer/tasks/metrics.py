@@ -8,7 +8,7 @@ the collected predictions of a whole validation.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, ClassVar, Literal, final
 
 import numpy as np
 from pydantic import Field
@@ -22,7 +22,13 @@ __all__ = ["Accuracy", "CollectedMetric", "CountedMetric", "MacroRecall", "Metri
 
 
 class Metric(Choice):
-    """A figure over labelled predictions, larger is better."""
+    """A figure over labelled predictions, larger is better.
+
+    Attributes:
+        label_kind: "single" where each image has one class, "tags" where it has any number.
+    """
+
+    label_kind: ClassVar[Literal["single", "tags"]] = "single"
 
     @property
     @abstractmethod

@@ -29,6 +29,8 @@ __all__ = [
 class MeanAveragePrecision(CollectedMetric):
     """Average precision of each class, then their mean. Classes without a positive image are left out of it."""
 
+    label_kind = "tags"
+
     @property
     def name(self) -> str:
         return "map"
@@ -42,6 +44,7 @@ class MeanAveragePrecision(CollectedMetric):
 class AveragePrecision(CollectedMetric):
     """Average precision of one class, by its position in the class list."""
 
+    label_kind = "tags"
     index: int = Field(ge=0)
 
     @property
@@ -58,6 +61,7 @@ class AveragePrecision(CollectedMetric):
 class _F1(CountedMetric):
     """Counts of each class: true positives, false positives, false negatives."""
 
+    label_kind = "tags"
     threshold: float = Field(0.5, gt=0, lt=1)
 
     def sums(self, targets: tf.Tensor, probabilities: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
@@ -102,6 +106,7 @@ class MacroF1(_F1):
 
 
 class _AtK(CountedMetric):
+    label_kind = "tags"
     k: int = Field(5, ge=1)
 
     def _hits(self, targets: tf.Tensor, probabilities: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -153,6 +158,7 @@ class RecallAtK(_AtK):
 class ExactMatch(CountedMetric):
     """Share of the images of which every known label is right."""
 
+    label_kind = "tags"
     threshold: float = Field(0.5, gt=0, lt=1)
 
     @property

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from pydantic import model_validator
 
 from model_trainer.config import Call, Choice, Config, Live
 from model_trainer.sources.examples import Examples
@@ -47,6 +48,11 @@ class Output(Config):
     name: str
     loss: Loss | Call | Live | None = None
     weight: float = 1.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
 
 
 class Task(Choice):

@@ -58,7 +58,7 @@ class WeightAverage:
         kept = tf.minimum(self._decay, (1.0 + count) / (10.0 + count))
 
         def move(average: tf.Variable, weight: tf.Tensor, kept: tf.Tensor) -> None:
-            average.assign_sub((1.0 - kept) * (average - weight))
+            average.assign_sub(tf.cast(1.0 - kept, average.dtype) * (average - weight))
 
         for average, weight in zip(self.variables, self.averaged, strict=True):
             self._strategy.extended.update(average.value, move, args=(weight.value, kept), group=False)

@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from model_trainer.tasks.metrics import MacroRecall, Metric
 from model_trainer.training.history import Row
 
 __all__ = ["BestModels"]
+
+
+class _Best(NamedTuple):
+    """The best epoch for a file; less is better.
+
+    Attributes:
+        value: of the figure that decides, or its negative where that should rise.
+        loss: decides between equals.
+        epoch: counted from 1; 0 of none.
+    """
+
+    value: float = math.inf
+    loss: float = math.inf
+    epoch: int = 0
 
 
 class BestModels:
@@ -28,25 +43,40 @@ class BestModels:
             if isinstance(metric, MacroRecall):
                 self._columns["model_max_sensitivity"] = (metric.name, -1.0)
         self._columns["model_min_loss"] = ("loss", 1.0)
-        self._best = dict.fromkeys(self._columns, math.inf)
+        self._best = dict.fromkeys(self._columns, _Best())
+
+    @property
+    def epochs(self) -> dict[str, int]:
+        """By file name without suffix, the epoch whose model it holds, counted from 1; 0 of none."""
+        return {name: best.epoch for name, best in self._best.items()}
 
     def improved(self, row: Row) -> list[str]:
-        """File names, without suffix, for which `row` is better than all before; the first of equals stays."""
+        """File names, without suffix, for which `row` is better than all before.
+
+        Of equals the one with the lower loss is better, and of those the first.
+        """
         names = []
         for file_name, (column, sign) in self._columns.items():
-            value = sign * self._value(row, column)
-            if value < self._best[file_name]:  # never true for NaN
-                self._best[file_name] = value
+            now = _Best(sign * self._value(row, column), self._value(row, "loss"), int(row["epoch"]))
+            before = self._best[file_name]
+            if now.value < before.value or (now.value == before.value and now.loss < before.loss):  # never for NaN
+                self._best[file_name] = now
                 names.append(file_name)
         return names
 
-    def state(self) -> dict[str, float]:
-        """The best values so far, for a checkpoint."""
-        return dict(self._best)
+    def forget(self, name: str) -> None:
+        """Lets the next epoch be the best for a file."""
+        self._best[name] = _Best()
 
-    def restore(self, state: Mapping[str, float]) -> None:
-        """Goes on from what `state` gave."""
-        self._best = {name: float(state.get(name, math.inf)) for name in self._columns}
+    def state(self) -> dict[str, Any]:
+        """The best so far, for a checkpoint."""
+        return {name: list(best) for name, best in self._best.items()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `state` gave; in checkpoints of older versions a value alone, which equals do not beat."""
+        for name in self._columns:
+            saved = state.get(name, [])
+            self._best[name] = _Best(*saved) if isinstance(saved, list) else _Best(float(saved), -math.inf)
 
     def _value(self, row: Row, column: str) -> float:
         if f"val_{column}" in row or column in row:

@@ -12,11 +12,13 @@ from model_trainer.models.network import AnyNetwork, OwnModel
 from model_trainer.models.portable import unportable_names
 from model_trainer.models.stages import TwoStageNetwork
 from model_trainer.sources.examples import Examples
+from model_trainer.tasks.metrics import Metric
+from model_trainer.tasks.multi_label import MultiLabel
 from model_trainer.training.callbacks.early_stopping import EarlyStopping
 from model_trainer.training.run import Run
 from model_trainer.training.schedules import ReduceOnPlateau
 
-__all__ = ["check_batch_size", "check_files", "check_monitors", "check_portable"]
+__all__ = ["check_batch_size", "check_files", "check_metrics", "check_monitors", "check_portable"]
 
 NAMES_SHOWN = 8  # of operations, in a message
 
@@ -41,7 +43,8 @@ def check_portable(network: TwoStageNetwork, declared: AnyNetwork) -> None:
 
 
 def check_files(run: Run, examples: Examples) -> None:
-    """Stops before a GPU-hour is spent where more images are missing than a run bears."""
+    """Stops before a GPU-hour is spent where images lie in an object store, or more are missing than a run bears."""
+    examples.check_local()
     missing = np.flatnonzero(examples.num_bytes < 0)
     limits = run.training
     if len(missing) > max(limits.max_bad_images, limits.max_bad_share * len(examples)):
@@ -73,6 +76,23 @@ def check_batch_size(run: Run, train: Examples, strategy: tf.distribute.Strategy
             f"devices of a batch of {batch_size}. Lower it, or raise training.batch_size.",
             "training.accumulation_steps",
         )
+
+
+def check_metrics(run: Run) -> None:
+    """Stops where a metric is none of the task's."""
+    kind = "tags" if isinstance(run.task, MultiLabel) else "single"
+    for number, metric in enumerate(run.task.metrics):
+        if metric.label_kind != kind:
+            what = (
+                "tags, for MultiLabel"
+                if metric.label_kind == "tags"
+                else "one class for each image, for Classification"
+            )
+            known = sorted(name for name, each in Metric.kinds().items() if getattr(each, "label_kind", "") == kind)
+            raise ConfigError(
+                f"is {type(metric).__name__}, a metric of {what}. Take one of {', '.join(known)}.",
+                f"task.metrics.{number}",
+            )
 
 
 def check_monitors(run: Run, has_val: bool) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from model_trainer.tasks.task import Task
-from model_trainer.training.step import Predictions
+from model_trainer.training.step_parts import Predictions
 
 __all__ = ["Collected"]
 

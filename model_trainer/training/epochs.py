@@ -11,22 +11,29 @@ import tensorflow as tf
 from absl import logging
 from rich.console import Console
 
+from model_trainer.config import Call, Live
 from model_trainer.models.training_copy import copy_weights
+from model_trainer.training.callbacks.keras_callbacks import restored_epoch
 from model_trainer.training.checkpoints.saver import Saver
 from model_trainer.training.checkpoints.state import capture, restore, restore_callbacks
 from model_trainer.training.checkpoints.store import Checkpoint
+from model_trainer.training.hints import largest_share, takes_long
 from model_trainer.training.loop import Loop, Place, make_loop
+from model_trainer.training.metrics_log import Logs
 from model_trainer.training.prepare import Prepared
 from model_trainer.training.progress import EpochProgress, format_figures, format_seconds
 from model_trainer.training.rollback import go_back
-from model_trainer.training.run_folder import Logs, RunFolder
+from model_trainer.training.run_folder import RunFolder
 from model_trainer.training.signals import StopRequest
 from model_trainer.training.statistics import refresh_statistics
+from model_trainer.training.step_parts import LOSS
 from model_trainer.training.totals import Totals
 from model_trainer.training.validation import validate
 from model_trainer.training.watch import Diverging
 
 __all__ = ["train_epochs", "train_steps"]
+
+SECONDS_TO_JUDGE = 20.0  # after which images per second say how long a run takes
 
 
 def train_epochs(
@@ -58,7 +65,7 @@ def train_epochs(
         place = restore(loop, checkpoint)
     loop.callbacks.on_train_begin()
     if checkpoint is not None:
-        restore_callbacks(loop, checkpoint)
+        restore_callbacks(loop, checkpoint, is_resumed=True)
         if place.epoch < prepared.run.training.epochs and not loop.model.stop_training:
             logging.info("resumed at step %d of epoch %d", place.position, place.epoch + 1)
         else:
@@ -74,7 +81,14 @@ def train_epochs(
             place = go_back(loop, found)
     if loop.average is not None:
         loop.average.assign()
-    loop.callbacks.on_train_end()
+    if isinstance(prepared.run.training.optimizer, (Call, Live)):
+        with prepared.parts.strategy.scope():  # one with use_ema=True gives the network its averages, as in `fit`
+            loop.phase.optimizer.finalize_variable_values(loop.model.trainable_variables)
+    last = loop.history[-1] if loop.history else {}
+    for number, callback in enumerate(prepared.callbacks):
+        if restored_epoch(callback) is not None:  # they belong to the weights that it gives back now
+            loop.thresholds = loop.best_thresholds.get(number, loop.thresholds)
+    loop.callbacks.on_train_end({name: value for name, value in last.items() if name not in ("epoch", "seconds")})
     return loop
 
 
@@ -85,13 +99,21 @@ def _train_from(loop: Loop, place: Place) -> None:
     batches = iter(prepared.divided(prepared.train_pipeline.training(epochs, first_step)))
     val_batches = prepared.divided(prepared.val_pipeline.validation()) if prepared.val_pipeline is not None else None
     position, totals = place.position, place.totals
-    for epoch in range(place.epoch, 0 if loop.model.stop_training else epochs):
+    # A callback that ended the run leaves the epoch to be validated in which it did.
+    ended = loop.model.stop_training
+    for epoch in range(place.epoch, place.epoch + (position > 0) if ended else epochs):
         loop.begin_epoch()
         loop.unfreeze_when_due(epoch)
         if position == 0:
             loop.callbacks.on_epoch_begin(epoch)
-        done = train_steps(loop, epoch, batches, range(position, loop.steps_per_epoch), totals)
-        loop.watch.catch_up()
+            loop.check_rate()
+        positions = range(0) if ended else range(position, loop.steps_per_epoch)
+        done = train_steps(loop, epoch, batches, positions, totals)
+        try:
+            loop.watch.catch_up()
+        except Diverging:
+            if not loop.model.stop_training:
+                raise
         with loop.weights_to_judge():
             statistics = refresh_statistics(loop, epoch)
             validated = validate(loop, val_batches) if val_batches is not None and not loop.must_stop else {}
@@ -134,52 +156,75 @@ def train_steps(loop: Loop, epoch: int, batches: Iterator[Any], positions: range
     training, num_images = loop.prepared.run.training, len(loop.prepared.train)
     done = loop.steps_per_epoch
     title = f"epoch {epoch + 1}/{training.epochs}"
-    with EpochProgress(loop.console, title, loop.steps_per_epoch, positions.start) as progress:
+    beginning = "" if loop.phase.is_compiled else "building the graph ..."
+    with EpochProgress(loop.console, title, loop.steps_per_epoch, beginning) as progress:
         for position in positions:
             step = epoch * loop.steps_per_epoch + position
             size = loop.rows_at(position, num_images)
             batch = next(batches)
             if step not in loop.skipped:
-                loop.set_learning_rate(step)
                 if loop.calls_back_each_step:
                     loop.callbacks.on_train_batch_begin(position)
+                loop.set_learning_rate(step)
                 # NumPy's numbers, because TensorFlow keeps a tensor of every plain number that it is given.
                 taken = loop.phase.step(batch, tf.constant(np.int64(step)), size, tf.constant(bool(loop.stop)))
+                loop.phase.is_compiled = True
                 totals.add(taken.sums)
                 loop.watch.add(step, taken.signs)
                 if loop.calls_back_each_step:
-                    loop.callbacks.on_train_batch_end(position, totals.figures())
+                    loop.callbacks.on_train_batch_end(position, _figures_after(totals, taken.signs))
             if progress.advance(size) or position == loop.steps_per_epoch - 1:
                 _show(loop, progress, epoch, step, position, totals)
             if loop.must_stop:
                 done = position + 1
                 break
+            if loop.model.stop_training:
+                break  # a callback ends the run with this step: the epoch is validated and saved as it is
             loop.saver.save_when_due(partial(capture, loop, Place(epoch, position + 1, totals)))
     return done
+
+
+def _figures_after(totals: Totals, signs: tf.Tensor) -> dict[str, float]:
+    """The figures of the epoch so far, as `fit` gives them to callbacks: without a loss where a step had none."""
+    return totals.figures() | ({} if np.isfinite(signs.numpy()[0]) else {LOSS: float("nan")})
 
 
 def _finish_epoch(loop: Loop, epoch: int, figures: dict[str, float]) -> None:
     """Notes the figures, tells the callbacks and writes what an epoch leaves."""
     run, seconds = loop.prepared.run, loop.epoch_seconds()
+    loop.check_rate()
     rate = float(loop.phase.optimizer.learning_rate.numpy())
     loop.callbacks.on_epoch_end(epoch, {**figures, "learning_rate": rate})
+    for number, callback in enumerate(loop.prepared.callbacks):
+        if loop.thresholds is not None and epoch == restored_epoch(callback):
+            loop.best_thresholds[number] = loop.thresholds
     row = {"epoch": float(epoch + 1), **figures, "learning_rate": rate, "seconds": seconds}
     loop.history.append(row)
+    judged = loop.prepared.train if loop.prepared.val is None else loop.prepared.val
+    largest = largest_share(run, judged) if len(loop.history) == 1 else None
     loop.logs.write("epoch", (epoch + 1) * loop.steps_per_epoch, row)
     logging.info(
         "epoch %d/%d  %s  %s", epoch + 1, run.training.epochs, format_figures(figures), format_seconds(seconds)
     )
+    if largest is not None:
+        logging.info("Always saying %r would reach an accuracy of %.4f.", largest[1], largest[0])
+    before = loop.best.epochs
     for name in loop.best.improved(row):
         plain = loop.prepared.plain.network.model
         copy_weights(loop.model, plain)
-        loop.folder.save_model(plain, name, loop.thresholds)
+        loop.folder.save_best(plain, name, loop.thresholds, before[name])
     loop.folder.write_history(loop.history, title=run.name)
 
 
 def _show(loop: Loop, progress: EpochProgress, epoch: int, step: int, position: int, totals: Totals) -> None:
-    figures = totals.figures()
-    progress.show(position + 1, figures)
+    figures, images_left = totals.figures(), loop.images_left(epoch, position + 1)
+    progress.show(position + 1, figures, images_left)
     rate = progress.images_per_second
+    if not loop.told_of_time and progress.seconds_since_first > SECONDS_TO_JUDGE:
+        loop.told_of_time = True
+        hint = "" if loop.has_gpu else takes_long(loop.prepared.run, rate, images_left / rate)
+        if hint and loop.team.is_first:
+            logging.warning("%s", hint)
     loop.logs.write("step", step + 1, {**figures, "epoch": epoch + 1, "images_per_second": rate})
     if len(loop.team) == 1:
         loop.prepared.bad_images.check()

@@ -13,8 +13,9 @@ from model_trainer.errors import StorageError
 from model_trainer.training.checkpoints.saver import Saver
 from model_trainer.training.checkpoints.store import Checkpoint
 from model_trainer.training.history import Row
+from model_trainer.training.metrics_log import Logs
 from model_trainer.training.run import Run
-from model_trainer.training.run_folder import Logs, RunFolder
+from model_trainer.training.run_folder import RunFolder
 
 __all__ = ["FollowersFolder", "FollowersSaver"]
 
@@ -23,13 +24,19 @@ __all__ = ["FollowersFolder", "FollowersSaver"]
 class FollowersFolder(RunFolder):
     """The first process's folder, as the others see it."""
 
-    def forget_figures_after(self, step: int, epochs: int) -> None:
-        pass
-
     def write_options(self, run: Run, found: dict[str, Any]) -> None:
         pass
 
     def save_model(self, model: keras.Model, name: str, thresholds: tuple[float, ...] | None = None) -> None:
+        pass
+
+    def save_best(self, model: keras.Model, name: str, thresholds: tuple[float, ...] | None, epoch_before: int) -> None:
+        pass
+
+    def put_back(self, name: str, epoch: int) -> bool:
+        return True
+
+    def forget_kept_models(self) -> None:
         pass
 
     def note_bad_steps(self, steps: list[tuple[int, list[str]]], why: str) -> None:
@@ -48,6 +55,12 @@ class _NoLogs(Logs):
         pass
 
     def write(self, kind: str, step: int, figures: dict[str, float]) -> None:
+        pass
+
+    def forget_after(self, step: int, epochs: int) -> None:
+        pass
+
+    def close(self) -> None:
         pass
 
 

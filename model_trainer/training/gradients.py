@@ -54,10 +54,11 @@ def add_up_parts(compute: Callable[..., Any], columns: Sequence[tf.Tensor], num_
     return total
 
 
-def all_finite(gradients: Sequence[tf.Tensor]) -> tf.Tensor:
-    """bool `()`: whether no gradient holds NaN or infinity, nor numbers of which the squares have no sum in float32."""
+def all_finite(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    """bool `()`: whether no tensor holds NaN, infinity, or numbers whose squares have no sum in float32."""
     # One pass over the numbers in one operation; `is_finite` and `reduce_all` would write a mask in between.
-    return tf.math.is_finite(tf.add_n([tf.nn.l2_loss(tf.cast(gradient, tf.float32)) for gradient in gradients]))
+    squares = [tf.nn.l2_loss(tf.cast(tensor, tf.float32)) for tensor in tensors]
+    return tf.math.is_finite(tf.add_n(squares)) if squares else tf.constant(True)
 
 
 def clip_gradients(

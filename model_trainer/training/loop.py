@@ -19,21 +19,17 @@ from model_trainer.models.training_copy import TrainingCopy
 from model_trainer.pipeline.dataset import num_steps
 from model_trainer.training.average import WeightAverage
 from model_trainer.training.best_models import BestModels
+from model_trainer.training.callbacks.keras_callbacks import has_hook
 from model_trainer.training.cluster.team import Team
 from model_trainer.training.gradients import Clip
 from model_trainer.training.history import Row
+from model_trainer.training.metrics_log import Logs
 from model_trainer.training.optimizers import exclude_from_decay, make_optimizer
 from model_trainer.training.prepare import Prepared
-from model_trainer.training.run_folder import Logs, RunFolder
+from model_trainer.training.run_folder import RunFolder
 from model_trainer.training.signals import StopRequest
-from model_trainer.training.step import (
-    StatisticsStep,
-    TrainStep,
-    ValidationStep,
-    make_statistics_step,
-    make_train_step,
-    make_validation_step,
-)
+from model_trainer.training.step import make_statistics_step, make_train_step, make_validation_step
+from model_trainer.training.step_parts import StatisticsStep, TrainStep, ValidationStep
 from model_trainer.training.totals import Totals
 from model_trainer.training.watch import Watch
 
@@ -42,6 +38,9 @@ if TYPE_CHECKING:
     from model_trainer.training.checkpoints.store import Checkpoint
 
 __all__ = ["Loop", "Place", "make_loop"]
+
+FORWARD_SHARE = 1 / 3  # of the time of a step: what a forward pass takes
+STEP_HOOKS = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,7 @@ class _Phase:
     optimizer: keras.optimizers.Optimizer
     step: TrainStep
     statistics_step: StatisticsStep
+    is_compiled: bool = False
 
 
 @dataclass
@@ -89,6 +89,7 @@ class Loop:
     saver: Saver
     callbacks: keras.callbacks.CallbackList
     calls_back_each_step: bool
+    calls_back_each_batch: bool  # of validation
     phase: _Phase
     average: WeightAverage | None
     validation_step: ValidationStep
@@ -96,6 +97,8 @@ class Loop:
     watch: Watch
     history: list[Row] = field(default_factory=list)
     thresholds: tuple[float, ...] | None = None  # fitted by the last validation
+    # By position of a callback that gives the network the weights of its best epoch: the thresholds of that epoch.
+    best_thresholds: dict[int, tuple[float, ...]] = field(default_factory=dict)
     unfrozen: bool = False
     epoch_started: float = 0.0
     resumed_seconds: float = 0.0  # that the running epoch took before it was resumed
@@ -104,6 +107,9 @@ class Loop:
     rate_cut: float = 1.0
     beginning: Checkpoint | None = None
     ending: Checkpoint | None = None
+    scheduled_rate: np.float32 | None = None  # what the schedule set last
+    told_of_rate: bool = False
+    told_of_time: bool = False
 
     @property
     def team(self) -> Team:
@@ -117,6 +123,10 @@ class Loop:
     def model(self) -> keras.Model:
         """The network that trains."""
         return self.prepared.parts.network.model
+
+    @property
+    def has_gpu(self) -> bool:
+        return any("GPU" in device.upper() for device in self.prepared.parts.strategy.extended.worker_devices)
 
     @property
     def must_stop(self) -> bool:
@@ -135,6 +145,13 @@ class Loop:
         """Rows of the batch at a position of an epoch."""
         batch_size = self.prepared.run.training.batch_size
         return min(batch_size, num_examples - position * batch_size)
+
+    def images_left(self, epoch: int, steps_done: int) -> float:
+        """Images until the end of the run, after so many steps of an epoch; of validation a part of each counts."""
+        training, num_images = self.prepared.run.training, len(self.prepared.train)
+        in_epoch = max(0, num_images - steps_done * training.batch_size)
+        validated = FORWARD_SHARE * len(self.prepared.val or ())
+        return in_epoch + validated + (training.epochs - epoch - 1) * (num_images + validated)
 
     @contextlib.contextmanager
     def weights_to_judge(self) -> Iterator[None]:
@@ -168,6 +185,7 @@ class Loop:
         with self.prepared.parts.strategy.scope():
             optimizer = make_optimizer(self.prepared.run.training.optimizer, learning_rate * self.rate_cut)
         self.phase = _make_phase(self.prepared, optimizer, learning_rate, self.average)
+        self.scheduled_rate = None
         self.model.optimizer = self.phase.optimizer
 
     def set_learning_rate(self, step: int) -> None:
@@ -177,7 +195,20 @@ class Loop:
             return  # a callback of the user may have set it
         factor = training.schedule.factor(step, self.steps_per_epoch, training.epochs, self.history)
         # NumPy's number, because TensorFlow keeps a tensor of every plain one that it is given.
-        self.phase.optimizer.learning_rate = np.float32(self.phase.learning_rate * factor * self.rate_cut)
+        self.scheduled_rate = np.float32(self.phase.learning_rate * factor * self.rate_cut)
+        self.phase.optimizer.learning_rate = self.scheduled_rate
+
+    def check_rate(self) -> None:
+        """Tells once that a callback sets the learning rate in vain, because the schedule sets it before each step."""
+        rate = self.phase.optimizer.learning_rate.numpy()
+        if self.scheduled_rate in (None, rate) or self.told_of_rate:
+            return
+        logging.warning(
+            "A callback set the learning rate to %g; training.schedule, %s, sets it anew before each step. To leave "
+            "the rate to callbacks, say --set training.schedule=Constant",
+            rate, type(self.prepared.run.training.schedule).__name__,
+        )  # fmt: skip
+        self.told_of_rate = True
 
 
 def make_loop(
@@ -196,7 +227,7 @@ def make_loop(
 
     def tell(step: int) -> None:
         logging.warning(
-            "Step %d of epoch %d changed nothing: its loss or gradients are not finite. Its images: %s",
+            "Step %d of epoch %d changed nothing: loss, gradients or batch statistics are not finite. Its images: %s",
             step % steps + 1, step // steps + 1, prepared.names_text([step]),
         )  # fmt: skip
         folder.note_bad_steps([(step, prepared.names_in_step(step))], "not finite")
@@ -209,7 +240,8 @@ def make_loop(
         stop=stop,
         saver=saver,
         callbacks=keras.callbacks.CallbackList(prepared.callbacks, model=model, **params),
-        calls_back_each_step=any(_overrides_a_batch_hook(callback) for callback in prepared.callbacks),
+        calls_back_each_step=has_hook(prepared.callbacks, *STEP_HOOKS),
+        calls_back_each_batch=has_hook(prepared.callbacks, "on_test_batch_begin", "on_test_batch_end"),
         phase=phase,
         average=average,
         validation_step=make_validation_step(prepared.parts, gather=len(prepared.team) > 1),
@@ -238,8 +270,3 @@ def _make_phase(
         optimizer.build(model.trainable_variables)
     step = make_train_step(prepared.parts, optimizer, Clip.of(declared), average)
     return _Phase(learning_rate, optimizer, step, make_statistics_step(prepared.parts))
-
-
-def _overrides_a_batch_hook(callback: keras.callbacks.Callback) -> bool:
-    hooks = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
-    return any(getattr(type(callback), hook) is not getattr(keras.callbacks.Callback, hook) for hook in hooks)

@@ -156,9 +156,9 @@ def make_optimizer(declared: Optimizer | Call | Live, learning_rate: float) -> k
         raise ConfigError(f"should be a Keras optimizer, got {made!r}.", "training.optimizer")
     # A fresh one of the same settings: a live object may have been built for another network.
     config = made.get_config()
-    if isinstance(config.get("learning_rate"), dict):
-        raise ConfigError("carries a learning-rate schedule; say it as `training.schedule`.", "training.optimizer")
     own = config["inner_optimizer"]["config"] if isinstance(made, keras.optimizers.LossScaleOptimizer) else config
+    if isinstance(own.get("learning_rate"), dict):
+        raise ConfigError("carries a learning-rate schedule; say it as `training.schedule`.", "training.optimizer")
     own["learning_rate"] = learning_rate
     return type(made).from_config(config)
 

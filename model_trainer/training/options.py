@@ -52,6 +52,8 @@ class Training(Config):
         ema_decay: what stays of the exponential moving average of the weights in each step, such as 0.999; the average
             is what is validated and saved. It is less in the first steps. None keeps no average.
         synchronized_batch_norm: batch normalisation over the images of all devices together, not of each alone.
+        loss_mean: what the sum of weighted losses in a batch is divided by: the number of its "examples", as in Keras;
+            or the sum of their "weights", as in earlier versions.
         divergence: what happens when the loss is no longer a number, or shoots up.
         max_bad_images, max_bad_share: more unreadable images than both stop the run.
     """
@@ -68,6 +70,7 @@ class Training(Config):
     accumulation_steps: int = Field(1, ge=1)
     ema_decay: float | None = Field(None, gt=0, lt=1)
     synchronized_batch_norm: bool = False
+    loss_mean: Literal["examples", "weights"] = "examples"
     divergence: Divergence = Divergence()
     max_bad_images: int = Field(10, ge=0)
     max_bad_share: float = Field(0.01, ge=0, le=1)

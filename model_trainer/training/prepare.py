@@ -20,8 +20,10 @@ from model_trainer.pipeline.bad_images import BadImages
 from model_trainer.pipeline.dataset import Pipeline, num_steps
 from model_trainer.pipeline.share import Share
 from model_trainer.sources.examples import Examples
+from model_trainer.sources.source import each_read_once
 from model_trainer.training.callbacks.callback import make_callbacks
-from model_trainer.training.checks import check_batch_size, check_files, check_monitors, check_portable
+from model_trainer.training.callbacks.keras_callbacks import check_callbacks, decide_directions
+from model_trainer.training.checks import check_batch_size, check_files, check_metrics, check_monitors, check_portable
 from model_trainer.training.cluster.hosts import Hosts
 from model_trainer.training.cluster.team import Team
 from model_trainer.training.devices import describe_devices, make_strategy
@@ -29,7 +31,7 @@ from model_trainer.training.feed import feed
 from model_trainer.training.optimizers import make_optimizer
 from model_trainer.training.precision import choose_precision
 from model_trainer.training.run import Run
-from model_trainer.training.step import StepParts
+from model_trainer.training.step_parts import StepParts
 
 __all__ = ["Prepared", "join_hosts", "prepare"]
 
@@ -103,7 +105,7 @@ class Prepared:
     @property
     def found(self) -> dict[str, Any]:
         """What training_options.json says besides the run."""
-        fingerprints = {"train": self.train.fingerprint(), "val": self.val.fingerprint() if self.val else None}
+        fingerprints = {"train": self.train.fingerprint, "val": self.val.fingerprint if self.val else None}
         return {
             "seed": self.run.training.seed,
             "weights_used": self.plain.weights,
@@ -136,7 +138,13 @@ def prepare(run: Run, team: Team | None = None, origin: Origin | None = None) ->
         ConfigError, DataError, ModelFileError, DeviceError: the run cannot be trained; says why, and the cure.
     """
     _check_backend()
-    train, val = _read_data(run)
+    logging.info("Reading the data ...")
+    with each_read_once():
+        train, val = _read_data(run)
+    images = f"{len(train):,} images of {len(train.classes)} classes"
+    logging.info("Data: %s to train%s.", images, f", {len(val):,} to validate" if val is not None else "")
+    if origin is None:  # older versions took any metric
+        check_metrics(run)
     check_monitors(run, has_val=val is not None)
     team = team or Team(None, make_strategy(run.hardware))
     strategy = team.strategy
@@ -146,7 +154,9 @@ def prepare(run: Run, team: Team | None = None, origin: Origin | None = None) ->
     keras.utils.set_random_seed(run.training.seed)
     callbacks = make_callbacks(run.callbacks)
     noted = origin.precision if origin is not None else None  # a run goes on as it began, on other devices too
-    precision = noted or choose_precision(run.training.precision, run.spec, run.network)
+    # The CPUs of several hosts may differ; all compute as the first one.
+    precision = noted or team.from_first(lambda: choose_precision(run.training.precision, run.spec, run.network))
+    logging.info("Building the network ...")
     # The plain network stays on the host: it only receives weights and is saved.
     with tf.device("CPU:0"):
         plain = initialize_network(run.spec, run.network, run.task, len(train.classes), run.weights, origin)
@@ -161,9 +171,18 @@ def prepare(run: Run, team: Team | None = None, origin: Origin | None = None) ->
         frozen = freeze(copy.model, plain.network, run.network)
         add_regularizers(copy.model, plain.network, run.network)
         optimizer = make_optimizer(run.training.optimizer, run.training.learning_rate)
+    check_callbacks(callbacks, run, optimizer, is_resumed=origin is not None)
+    decide_directions(callbacks)
     accumulation_steps = run.training.accumulation_steps
     parts = StepParts(
-        strategy, copy, run.spec, run.task, run.task.factors(train), run.training.batch_size, accumulation_steps
+        strategy=strategy,
+        network=copy,
+        spec=run.spec,
+        task=run.task,
+        factors=run.task.factors(train),
+        batch_size=run.training.batch_size,
+        accumulation_steps=accumulation_steps,
+        loss_mean=run.training.loss_mean,
     )
     own = strategy.num_replicas_in_sync // len(team)
     share = Share(strategy.num_replicas_in_sync, team.index * own, own, least=accumulation_steps)
@@ -184,7 +203,7 @@ def prepare(run: Run, team: Team | None = None, origin: Origin | None = None) ->
         )
 
     check_portable(plain.network, run.network)
-    _tell(run, train, val, copy.model, strategy, precision, plain.weights)
+    _tell(run, copy.model, strategy, precision, plain.weights)
     return Prepared(
         run=run,
         train=train,
@@ -220,13 +239,13 @@ def _check_backend() -> None:
 
 
 def _read_data(run: Run) -> tuple[Examples, Examples | None]:
-    train = run.train_data.read()
+    train = run.train_data.read_shared()
     run.task.check(train)
     check_files(run, train)
     if run.val_data is None:
         return train, None
-    val = run.val_data.read()
-    val = val.with_classes(train.classes)
+    val = run.val_data.read_shared()
+    val = val.without_foreign_tags(train.classes).with_classes(train.classes)
     run.task.check(val)
     check_files(run, val)
     for name, count in zip(val.classes, val.counts(), strict=True):
@@ -236,18 +255,8 @@ def _read_data(run: Run) -> tuple[Examples, Examples | None]:
     return train, val
 
 
-def _tell(
-    run: Run,
-    train: Examples,
-    val: Examples | None,
-    model: keras.Model,
-    strategy: tf.distribute.Strategy,
-    precision: str,
-    weights: str,
-) -> None:
+def _tell(run: Run, model: keras.Model, strategy: tf.distribute.Strategy, precision: str, weights: str) -> None:
     count = int(sum(np.prod(variable.shape) for variable in model.trainable_variables))
-    images = f"{len(train):,} images of {len(train.classes)} classes"
-    logging.info("Data: %s to train%s.", images, f", {len(val):,} to validate" if val is not None else "")
     height, width, channels = run.spec.target_size
     logging.info(
         "Network: %s, %d x %d x %d, %s weights, %s parameters to train.",

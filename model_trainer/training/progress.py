@@ -23,8 +23,7 @@ class EpochProgress:
         console: writes to standard error.
         title: such as "epoch 1/5".
         num_steps: how many steps it has.
-        done: how many of them were taken before, when the epoch is resumed.
-        beginning: what stands there until the first step is done.
+        beginning: what stands there until the first step is done, where that takes long.
     """
 
     def __init__(
@@ -32,13 +31,12 @@ class EpochProgress:
         console: Console,
         title: str,
         num_steps: int,
-        done: int = 0,
-        beginning: str = "building the graph ...",
+        beginning: str = "",
     ) -> None:
         self._console = console
         self._title = title
+        self._beginning = beginning
         self._num_steps = num_steps
-        self._done = done
         self._started = self._updated = time.monotonic()
         self._images = 0
         self._first_images = 0
@@ -59,6 +57,8 @@ class EpochProgress:
     def __enter__(self) -> EpochProgress:
         if self._bar is not None:
             self._bar.start()
+        elif self._beginning:
+            self._print(f"{self._title}  {self._beginning}")
         return self
 
     def __exit__(
@@ -80,23 +80,27 @@ class EpochProgress:
         self._updated = now
         return True
 
-    def show(self, steps_done: int, figures: dict[str, float]) -> None:
-        """Shows figures, images per second and the time left."""
+    def show(self, steps_done: int, figures: dict[str, float], images_left: float | None = None) -> None:
+        """Shows figures, images per second, and where it is known how many images are left, the time that is left."""
         text = format_figures(figures)
         rate = self.images_per_second
         steps_left = self._num_steps - steps_done
-        seconds_left = steps_left * (self._images / max(1, steps_done - self._done)) / rate if rate else None
+        seconds_left = images_left / rate if rate and images_left is not None else None
         if self._bar is not None:
             self._bar.update(self._task, completed=steps_done, figures=text, rate=rate, left=seconds_left)
             return
         if steps_left == 0:
             return  # the epoch's own line follows
+        self._print(f"{self._title}  {steps_done}/{self._num_steps}  {text}  {_rate_text(rate, seconds_left)}")
+
+    def _print(self, text: str) -> None:
         with contextlib.suppress(OSError):  # nobody reads it any more, or it goes to a file on a full disk
-            self._console.print(
-                f"{self._title}  {steps_done}/{self._num_steps}  {text}  {_rate_text(rate, seconds_left)}",
-                highlight=False,
-                soft_wrap=True,
-            )
+            self._console.print(text, highlight=False, soft_wrap=True)
+
+    @property
+    def seconds_since_first(self) -> float:
+        """How long the steps after the first one took."""
+        return 0.0 if self._since_first is None else time.monotonic() - self._since_first
 
     @property
     def images_per_second(self) -> float:

@@ -12,6 +12,7 @@ from typing import Any
 
 from absl import logging
 
+from model_trainer.config import Config, to_plain
 from model_trainer.errors import ConfigError, DataError
 from model_trainer.models.description import read_description_file
 from model_trainer.models.variants import IMAGENET, has_variants
@@ -77,7 +78,9 @@ def check_changes(run: Run, folder: Path) -> None:
             "An older version began this run, whose LAMB had the weight decay inside the direction. From here on it is "
             "decoupled, as in keras.optimizers.Lamb, so the run does not go on exactly as it began."
         )
-    before = {**_before_choices(run, now), **noted}
+    # An option that there was not when the run began counts as its default; a kind that is another shows by its type.
+    defaults = {field: default for field, default in _defaults(run) if field in now}
+    before = {**defaults, **_before_choices(run, now), **noted}
     changes = {
         field: (_shown(before.get(field)), _shown(now.get(field)))
         for field in sorted(before.keys() | now.keys())
@@ -134,12 +137,12 @@ def older_choices(run: Run, folder: Path) -> dict[str, Any]:
     A run goes on as it began. A field that is declared otherwise than by its default is a change, and not among them.
     """
     before, now = dict(_flat(_read_options(folder)["run"])), dict(_flat(run.to_dict()))
-    defaults = {"network.batch_norm_momentum": "auto", "training.optimizer.weight_decay_on": "kernels"}
+    defaults = dict(_defaults(run))
     older = _before_choices(run, now)
     return {
         field: then
         for field, then in older.items()
-        if now[field] == defaults[field] and before.get(field, then) == then
+        if now[field] == defaults.get(field) and before.get(field, then) == then
     }
 
 
@@ -149,6 +152,7 @@ def _before_choices(run: Run, fields: Iterable[str]) -> dict[str, Any]:
     then = {
         "network.batch_norm_momentum": "keras",
         "training.optimizer.weight_decay_on": "kernels" if spared_vectors else "all",
+        "training.loss_mean": "weights",
     }
     return {field: value for field, value in then.items() if field in fields}
 
@@ -172,7 +176,9 @@ def for_batch_size(checkpoint: Checkpoint, run: Run, num_train_images: int) -> C
     before, now = int(checkpoint.state["batch_size"]), run.training.batch_size
     if before == now:
         return checkpoint
-    checkpoint = replace(checkpoint, state={**checkpoint.state, "skipped": []})  # they were counted in other steps
+    # What was counted in other steps is forgotten.
+    health = {**checkpoint.state["health"], "last_good": None, "bad_steps": []}
+    checkpoint = replace(checkpoint, state={**checkpoint.state, "skipped": [], "health": health})
     if checkpoint.position == 0:
         return checkpoint
     seen = min(checkpoint.position * before, num_train_images)
@@ -207,6 +213,20 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
             yield from _flat(item, f"{name}.{index}")
     else:
         yield name, value
+
+
+def _defaults(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """The default of each option in a declared value that has one, as JSON, by its dotted name."""
+    if isinstance(value, tuple):
+        for index, item in enumerate(value):
+            yield from _defaults(item, f"{name}.{index}")
+    if not isinstance(value, Config):
+        return
+    for key, info in type(value).model_fields.items():
+        inner, item = f"{name}.{info.alias or key}".lstrip("."), getattr(value, key)
+        yield from _defaults(item, inner)
+        if not info.is_required() and not isinstance(item, Config):
+            yield from _flat(to_plain(info.get_default(call_default_factory=True)), inner)
 
 
 def _shown(value: Any) -> str:

@@ -9,8 +9,9 @@ from absl import logging
 from model_trainer.errors import DivergedError
 from model_trainer.training.checkpoints.share import share_checkpoint
 from model_trainer.training.checkpoints.state import capture, restore, restore_callbacks
-from model_trainer.training.checkpoints.store import read_newest
+from model_trainer.training.checkpoints.store import Checkpoint, read_whole
 from model_trainer.training.loop import Loop, Place
+from model_trainer.training.resume import for_batch_size
 from model_trainer.training.watch import Diverging
 
 __all__ = ["go_back"]
@@ -26,16 +27,15 @@ def go_back(loop: Loop, found: Diverging) -> Place:
     if loop.rollbacks >= limits.rollbacks:
         raise DivergedError(_explained(loop, found))
     loop.saver.wait()
-    folder = loop.folder.path / "checkpoints"
-    # The update of the first of these steps may be what went wrong: no checkpoint that has it is good.
-    limit = divmod(min(found.steps), loop.steps_per_epoch)
-    good = read_newest(folder, at_most=limit) if loop.team.is_first else None
+    good = _last_good(loop, min(found.steps)) if loop.team.is_first else None
     checkpoint = share_checkpoint(loop.team, good) or loop.beginning
     if checkpoint is None:
         raise DivergedError(_explained(loop, found))
     rollbacks, rate_cut, skipped = loop.rollbacks + 1, loop.rate_cut * limits.learning_rate_factor, set(loop.skipped)
     loop.folder.note_bad_steps([(step, loop.prepared.names_in_step(step)) for step in found.steps], "left out")
+    best = loop.best.epochs
     place = restore(loop, checkpoint)
+    _put_back_models(loop, best)
     restore_callbacks(loop, checkpoint)
     if not loop.prepared.run.training.schedule.moves:
         loop.phase.optimizer.learning_rate = (
@@ -43,6 +43,8 @@ def go_back(loop: Loop, found: Diverging) -> Place:
         )
     loop.rollbacks, loop.rate_cut, loop.skipped = rollbacks, rate_cut, skipped | set(found.steps)
     loop.watch.health.bad_steps = []
+    loop.folder.write_history(loop.history, title=loop.prepared.run.name)
+    loop.logs.forget_after(place.epoch * loop.steps_per_epoch + place.position, place.epoch)
     logging.warning(
         "%s: training goes back to step %d of epoch %d, rollback %d of %d.%s %s left out from now on: %s",
         _capitalized(found.reason), place.position, place.epoch + 1, rollbacks, limits.rollbacks,
@@ -51,6 +53,27 @@ def go_back(loop: Loop, found: Diverging) -> Place:
     )  # fmt: skip
     loop.saver.save(partial(capture, loop, place))  # so that a killed run remembers it
     return place
+
+
+def _put_back_models(loop: Loop, best: dict[str, int]) -> None:
+    """Takes models of epochs that training went back from out of the folder, by those that were the best before.
+
+    Args:
+        best: by file, the epoch whose model it holds now.
+    """
+    for name, epoch in loop.best.epochs.items():
+        if epoch != best[name] and not all(loop.team.everybody(loop.folder.put_back(name, epoch))):
+            loop.best.forget(name)  # the next epoch writes it anew
+
+
+def _last_good(loop: Loop, step: int) -> Checkpoint | None:
+    """The newest checkpoint from before `step` of the run, whose update may be what went wrong."""
+    for whole in read_whole(loop.folder.path / "checkpoints"):
+        # One from before the run was resumed may be counted in batches of another size.
+        checkpoint = for_batch_size(whole, loop.prepared.run, len(loop.prepared.train))
+        if (checkpoint.epoch, checkpoint.position) <= divmod(step, loop.steps_per_epoch):
+            return checkpoint
+    return None
 
 
 def _explained(loop: Loop, found: Diverging) -> str:

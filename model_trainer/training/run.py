@@ -14,7 +14,13 @@ from model_trainer.config import Call, Config, Live
 from model_trainer.dotted import is_safe
 from model_trainer.errors import ConfigError, DataError
 from model_trainer.models.network import Network, NetworkField
-from model_trainer.pipeline.augment import Augmentation, RandomFlip, RandomResizedCrop, split_augment
+from model_trainer.pipeline.augment import (
+    KERAS_TRAINER,
+    Augmentation,
+    RandomFlip,
+    RandomResizedCrop,
+    split_augment,
+)
 from model_trainer.sources.source import Source
 from model_trainer.specs import ModelSpec
 from model_trainer.tasks.classification import Classification
@@ -62,6 +68,20 @@ class Run(Config):
         if not re.fullmatch(r"[\w][\w.\-]*", name):
             raise ConfigError(f"should be letters, digits, '.', '_' and '-', as it names a folder, got {name!r}.")
         return name
+
+    @field_validator("val_data", mode="before")
+    @classmethod
+    def _may_be_none(cls, value: Any) -> Any:
+        return None if isinstance(value, str) and value.lower() == "none" else value
+
+    @field_validator("augment", "callbacks", mode="before")
+    @classmethod
+    def _may_be_one_or_none(cls, value: Any) -> Any:
+        if value is None or (isinstance(value, str) and value.lower() == "none"):
+            return ()
+        if isinstance(value, str) and value.lower() == "keras_trainer":
+            return KERAS_TRAINER
+        return value if isinstance(value, (list, tuple)) else (value,)
 
     @field_validator("augment")
     @classmethod

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import json
+import os
 import platform
 import shutil
 import time
@@ -17,14 +18,23 @@ from typing import Any, Self
 import keras
 import numpy as np
 import tensorflow as tf
-from absl import logging
 
 import model_trainer
 from model_trainer.errors import StorageError
-from model_trainer.models.files import save_model
+from model_trainer.models.container import open_model_file
+from model_trainer.models.files import read_description, save_model
 from model_trainer.models.load import find_model_file
-from model_trainer.storage.local import LineFile, check_room, is_full, make_run_dir, not_written, write_text
+from model_trainer.storage.local import (
+    LineFile,
+    check_room,
+    is_full,
+    make_run_dir,
+    not_written,
+    write_text,
+    written_whole,
+)
 from model_trainer.training.history import Row, draw_curves, write_history
+from model_trainer.training.metrics_log import Logs
 from model_trainer.training.run import Run
 
 __all__ = ["RunFolder"]
@@ -59,19 +69,6 @@ class RunFolder:
         _make_folder(path / "logs")
         return cls(path, description)
 
-    def forget_figures_after(self, step: int, epochs: int) -> None:
-        """Removes what a killed run logged behind its checkpoint, after `step` steps and `epochs` whole epochs."""
-        lines = self.path / "logs" / "metrics.jsonl"
-        if not lines.is_file():
-            return
-        kept = []
-        for line in lines.read_text(encoding="utf-8").splitlines(keepends=True):
-            with contextlib.suppress(ValueError, KeyError):  # the last line may be half a line
-                figures = json.loads(line)
-                if figures["step"] <= step and figures["epoch"] <= epochs + (figures["kind"] == "step"):
-                    kept.append(line)
-        write_text(lines, "".join(kept))
-
     def write_options(self, run: Run, found: dict[str, Any]) -> None:
         """Writes training_options.json: the run as declared, and what was found out about it."""
         versions = {
@@ -103,12 +100,57 @@ class RunFolder:
             if find_model_file(self.path).stem == name:
                 write_text(self.path / "model_spec.json", _json(description))
 
+    def save_best(self, model: keras.Model, name: str, thresholds: tuple[float, ...] | None, epoch_before: int) -> None:
+        """As `save_model`; the file so far, of `epoch_before`, is kept for `put_back`."""
+        path, kept = self.path / f"{name}.hdf5", self._kept_model(name, epoch_before)
+        # One that is there already was kept before the process was killed, when the file was still that epoch's.
+        if epoch_before and path.is_file() and not kept.exists():
+            self._forget_kept(name)
+            with contextlib.suppress(OSError):  # such as where the folder of checkpoints could not be made
+                _link(path, kept)
+        self.save_model(model, name, thresholds)
+
+    def put_back(self, name: str, epoch: int) -> bool:
+        """Gives the best model of `epoch` its name again, for training that went back to before a better one.
+
+        With epoch 0, which is none, the file of the better one is removed.
+
+        Returns:
+            Whether it was kept.
+        """
+        path, kept = self.path / f"{name}.hdf5", self._kept_model(name, epoch)
+        if not epoch:
+            path.unlink(missing_ok=True)
+        if not kept.is_file():
+            return False
+        with _told_to_resume():
+            _link(kept, path)
+            if find_model_file(self.path).stem == name:
+                with open_model_file(path) as file:
+                    write_text(self.path / "model_spec.json", _json(read_description(file) or self.description))
+        return True
+
+    def forget_kept_models(self) -> None:
+        """Removes what `save_best` keeps, at the end of a run."""
+        self._forget_kept("*")
+
+    def _kept_model(self, name: str, epoch: int) -> Path:
+        return self.path / "checkpoints" / f"{name}-epoch-{epoch:05d}.hdf5"
+
+    def _forget_kept(self, name: str) -> None:
+        for path in (self.path / "checkpoints").glob(f"{name}-epoch-*.hdf5"):
+            path.unlink(missing_ok=True)
+
     def write_history(self, rows: list[Row], title: str) -> None:
-        """Writes history.csv and curves.png anew.
+        """Writes history.csv and curves.png anew; without rows there are none.
 
         Raises:
             StorageError: one of them cannot be written.
         """
+        if not rows:
+            for name in ("history.csv", "curves.png"):
+                (self.path / name).unlink(missing_ok=True)
+            return
         with _told_to_resume():
             write_history(self.path / "history.csv", rows)
             draw_curves(self.path / "curves.png", rows, title)
@@ -135,58 +177,6 @@ class RunFolder:
             logs.close()
 
 
-class Logs:
-    """Figures over time, for TensorBoard and as JSON Lines; what cannot be written is said once.
-
-    Args:
-        folder: gets events.out.tfevents... and metrics.jsonl.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._lines = LineFile(folder / "metrics.jsonl")
-        self._events: tf.summary.SummaryWriter | None = None
-        with self._without_events_when_full():
-            self._events = tf.summary.create_file_writer(str(folder))
-
-    def write(self, kind: str, step: int, figures: dict[str, float]) -> None:
-        """Notes figures at `step`, the steps done; `kind` is "step" or "epoch"."""
-        self._lines.write(json.dumps({"kind": kind, "step": step, **figures}) + "\n")
-        if self._events is None:
-            return
-        # As a protocol buffer: tf.summary.scalar needs the tensorboard package, which only who looks at them needs.
-        values = [
-            tf.compat.v1.Summary.Value(tag=f"{kind}/{name}", simple_value=value)
-            for name, value in figures.items()
-            if name != "epoch"
-        ]
-        event = tf.compat.v1.Summary(value=values).SerializeToString()
-        with self._without_events_when_full():
-            with self._events.as_default():
-                # TensorFlow keeps a tensor of each plain number that it ever was given, 2 kB for this one.
-                tf.summary.experimental.write_raw_pb(event, step=np.int64(step))
-            if kind == "epoch":
-                self._events.flush()
-
-    def close(self) -> None:
-        """Writes what waits, and ends both."""
-        self._lines.close()
-        if self._events is not None:
-            with self._without_events_when_full():
-                self._events.close()
-
-    @contextlib.contextmanager
-    def _without_events_when_full(self) -> Iterator[None]:
-        # TensorFlow calls a full disk ResourceExhaustedError, which further up would be told as a GPU's memory. A
-        # record that was half written hides all after it, so the file ends there.
-        try:
-            yield
-        except tf.errors.OpError as error:
-            self._events = None
-            reason = error.message.splitlines()[0].rpartition("; ")[2]
-            logging.warning("%s: TensorBoard's events end here: %s.", self._folder, reason)
-
-
 @contextlib.contextmanager
 def _told_to_resume() -> Iterator[None]:
     try:
@@ -194,6 +184,15 @@ def _told_to_resume() -> Iterator[None]:
     except StorageError as error:
         cure = "Make room" if is_full(error) else "Mend that"
         raise StorageError(f"{error} {cure}, then go on with --resume.") from error
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name for a file, or a copy where there are no links; replaces `target`, whole or not at all."""
+    with written_whole(target) as partial:
+        try:
+            os.link(source, partial)
+        except OSError:
+            shutil.copyfile(source, partial)
 
 
 def _make_folder(path: Path) -> None:

@@ -44,7 +44,7 @@ def refresh_statistics(loop: Loop, epoch: int) -> list[np.ndarray]:
     batches = prepared.divided(prepared.train_pipeline.training(epoch + 2, first, count))
     sums: dict[str, Moments] = {}
     num_good: list[tf.Tensor] = []
-    with EpochProgress(loop.console, "batch norm statistics", count, beginning="") as progress:
+    with EpochProgress(loop.console, "batch norm statistics", count) as progress:
         for number, batch in enumerate(batches):
             step = tf.constant(np.int64(first + number))
             seen = loop.phase.statistics_step(batch, step, batch_size, tf.constant(bool(loop.stop)))

@@ -27,6 +27,8 @@ def print_summary(result: Result, console: Console) -> None:
         console.print(f"Stopped early by {result.stopped} after {epochs}; --resume goes on.")
     if result.not_saved:
         console.print(f"{result.not_saved} With --resume training goes on from the checkpoint before.", soft_wrap=True)
+    for hint in result.hints:
+        console.print(hint, soft_wrap=True, highlight=False, markup=False)
     # Neither wrapped nor coloured, so that it can be copied and clicked.
     console.print(f"Results: {result.path}", soft_wrap=True, highlight=False)
 

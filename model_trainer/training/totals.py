@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from model_trainer.tasks.metrics import CountedMetric
-from model_trainer.training.step import LOSS
+from model_trainer.training.step_parts import LOSS
 
 __all__ = ["Totals"]
 

@@ -22,6 +22,7 @@ from model_trainer.training.cluster.hosts import Hosts
 from model_trainer.training.cluster.lost import LOST, lost_message
 from model_trainer.training.epochs import train_epochs
 from model_trainer.training.follower import FollowersFolder, FollowersSaver
+from model_trainer.training.hints import learnt_nothing
 from model_trainer.training.history import Row
 from model_trainer.training.log import LogFile, plain_messages
 from model_trainer.training.prepare import Prepared, join_hosts, prepare
@@ -54,6 +55,7 @@ class Result:
         stopped: the signal that ended it early, or the empty string.
         not_saved: why the last checkpoint could not be written, or the empty string.
         was_finished: whether there was nothing left to do.
+        hints: what a person should know before using the models.
     """
 
     path: Path
@@ -62,6 +64,7 @@ class Result:
     stopped: str = ""
     not_saved: str = ""
     was_finished: bool = False
+    hints: tuple[str, ...] = ()
 
 
 def train_model(
@@ -80,7 +83,7 @@ def train_model(
     """
     console = Console(stderr=True)
     with (
-        plain_messages(f"[host {hosts.index + 1}] " if hosts is not None else ""),
+        plain_messages(f"[host {hosts.index}] " if hosts is not None else ""),
         LogFile() as log_file,
         end_on_signals(),
     ):
@@ -119,7 +122,7 @@ def _find_beginning(run: Run, resume: bool, resume_from: str | Path | None) -> _
     check_changes(run, path)
     checkpoint = read_newest(path / "checkpoints")
     if checkpoint is None:
-        return _Beginning(path)
+        return _Beginning(path, choices=older_choices(run, path))
     return _Beginning(path, checkpoint, read_origin(path, run.spec), older_choices(run, path))
 
 
@@ -167,26 +170,33 @@ def _train_in(folder: RunFolder, prepared: Prepared, begin: _Beginning, console:
         log_file.write_to(folder.path / "logs" / "train.log")
         prepared.bad_images.write_to(folder.path / "bad_images.csv")
     folder.write_options(run, prepared.found)
-    folder.forget_figures_after(*((steps_done(checkpoint), checkpoint.epoch) if checkpoint else (0, 0)))
     logging.info("Output: %s", folder.path)
+    done = (steps_done(checkpoint), checkpoint.epoch) if checkpoint is not None else (0, 0)
     if checkpoint is not None:
+        position = checkpoint.position
         checkpoint = for_batch_size(checkpoint, run, len(prepared.train))
+        if position and not checkpoint.position:  # the epoch begins anew
+            done = (done[0] - position, done[1])
     saver = Saver(folder.path / "checkpoints") if team.is_first else FollowersSaver()
     with folder.logs() as logs, saver, stop_on_signals() as stop:
+        if begin.path is not None:
+            logs.forget_after(*done)  # what a killed run noted behind its checkpoint
         try:
             loop = train_epochs(prepared, folder, logs, console, stop, saver, checkpoint)
         except tf.errors.ResourceExhaustedError as error:
             raise DeviceError(_out_of_memory(run)) from error
-        copy_weights(loop.model, prepared.plain.network.model)
-        folder.save_model(prepared.plain.network.model, "final_model", loop.thresholds)
-        if loop.ending is not None:  # only now: a run that could not write its model is not finished
-            saver.save(lambda: loop.ending)
+        if loop.ending is not None:
+            copy_weights(loop.model, prepared.plain.network.model)
+            folder.save_model(prepared.plain.network.model, "final_model", loop.thresholds)
+            folder.forget_kept_models()
+            saver.save(lambda: loop.ending)  # only now: a run that could not write its model is not finished
     _tell_bad_images(prepared)
     stopped = (stop.reason or "a signal to another host") if loop.ending is None else ""
     if stopped and not team.is_first:
         logging.info("Stopped early by %s; the first host has saved.", stopped)
     not_saved = str(saver.failed) if saver.failed is not None else ""
-    return Result(folder.path, loop.history, prepared.bad_images.reasons, stopped, not_saved)
+    hints = () if stopped else _hints(prepared, loop.history)
+    return Result(folder.path, loop.history, prepared.bad_images.reasons, stopped, not_saved, hints=hints)
 
 
 def _open_folder(prepared: Prepared, path: Path | None, held: contextlib.ExitStack) -> RunFolder:
@@ -210,7 +220,7 @@ def _check_same_data(prepared: Prepared) -> None:
     run = prepared.run.changed("output_dir", "").to_dict()
     own = [run, prepared.found["data_fingerprint"], [len(prepared.train), len(prepared.val or ())]]
     for number, other in enumerate(prepared.team.everybody(own)):
-        here, there = f"Host {prepared.team.index + 1}", f"host {number + 1}"
+        here, there = f"Host {prepared.team.index}", f"host {number}"
         field, mine, theirs = first_difference(run, other[0])
         if field:
             raise ConfigError(f"is {mine!r} on {here.lower()} and {theirs!r} on {there}; all need the same.", field)
@@ -227,6 +237,11 @@ def _finished(begin: _Beginning) -> Result:
     logging.info("%s is finished; there is nothing left to do.", begin.path)
     history = [dict(row) for row in begin.checkpoint.state["history"]]
     return Result(begin.path, history, dict(begin.checkpoint.state["bad_images"]), was_finished=True)
+
+
+def _hints(prepared: Prepared, history: list[Row]) -> tuple[str, ...]:
+    nothing = learnt_nothing(prepared.run, history, prepared.train, prepared.val, prepared.plain.weights)
+    return tuple(hint for hint in (prepared.plain.warning, nothing) if hint)
 
 
 def _tell_bad_images(prepared: Prepared) -> None:

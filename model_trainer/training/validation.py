@@ -11,7 +11,7 @@ from model_trainer.pipeline.dataset import num_steps
 from model_trainer.training.collected import Collected
 from model_trainer.training.loop import Loop
 from model_trainer.training.progress import EpochProgress
-from model_trainer.training.step import LOSS
+from model_trainer.training.step_parts import LOSS
 from model_trainer.training.totals import Totals
 
 __all__ = ["validate"]
@@ -27,9 +27,13 @@ def validate(loop: Loop, batches: Iterable[Any]) -> dict[str, float]:
     with EpochProgress(loop.console, "validation", num_steps(num_images, run.training.batch_size)) as progress:
         for position, batch in enumerate(batches):
             size = loop.rows_at(position, num_images)
+            if loop.calls_back_each_batch:
+                loop.callbacks.on_test_batch_begin(position)
             validated = loop.validation_step(batch, size, tf.constant(bool(loop.stop)))
             totals.add(validated.sums)
             collected.add(validated.predictions)
+            if loop.calls_back_each_batch:
+                loop.callbacks.on_test_batch_end(position, totals.figures())
             if progress.advance(size):
                 progress.show(position + 1, totals.figures())
             if len(loop.team) > 1 and validated.stop.numpy() > 0:

@@ -76,7 +76,7 @@ def _randomize(model: keras.Model, images: np.ndarray, seed: int = 0) -> None:
 def _with_fitting_averages(
     layer: keras.Layer, call: Callable[..., Any], random: np.random.Generator, inputs: Any, **_: Any
 ) -> Any:
-    mean, variance = (each.numpy() for each in tf.nn.moments(inputs, axes=[0, 1, 2]))
+    mean, variance = (each.numpy() for each in tf.nn.moments(inputs, axes=list(range(len(inputs.shape) - 1))))
     layer.moving_mean.assign(mean + random.normal(0, 0.2, mean.shape) * np.sqrt(variance))
     # A channel that happens to be the same in all images would be blown up, and rounding with it.
     layer.moving_variance.assign(np.maximum(variance, variance.mean() / 10) * random.uniform(0.7, 1.4, mean.shape))

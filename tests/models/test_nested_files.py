@@ -32,6 +32,16 @@ def pixels(count: int = 4) -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (count, 32, 32, 3)).astype(np.uint8)
 
 
+def check_same(found: Any, expected: Any) -> None:
+    """Equal but for rounding, beside how far the answers for other images are.
+
+    A compiled network is computed in another order than one that is called, and layers that see one pixel magnify that:
+    in 32 x 32 pixels the one gives logits of EfficientNetV2B0 that are 0.8e-3 off those in float64, the other 1.2e-3.
+    """
+    expected = np.asarray(expected)
+    assert np.abs(found - expected).max() < 0.05 * expected.std(axis=0).max()
+
+
 def guide(end: Callable[[Any], Any] | None = None, *, begin: Callable[[Any], Any] = lambda x: x) -> keras.Model:
     """The model of the guide, on a MobileNetV2."""
     base = keras.applications.MobileNetV2(weights=None, include_top=False, input_shape=(32, 32, 3), alpha=0.35)
@@ -122,7 +132,7 @@ def test_a_file_of_keras_answers_when_its_spec_and_classes_are_said(
     path = save(nested, tmp_path / f"dogs{suffix}")
     trained = load_model(path, trust, spec=SPEC, classes=CLASSES)
     assert trained.classes == tuple(CLASSES)
-    np.testing.assert_allclose(trained.probabilities(pixels()), probabilities_of(nested, pixels()), atol=1e-5)
+    check_same(trained.probabilities(pixels()), probabilities_of(nested, pixels()))
 
 
 def test_a_spec_by_its_name_takes_the_size_from_the_file(tmp_path: Path, save: Save) -> None:
@@ -146,26 +156,30 @@ HEADS: dict[str, tuple[type, Callable[[Any], Any]]] = {
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_heads_of_common_layers_are_read_without_keras(tmp_path: Path, save: Save, head: str) -> None:
+def test_heads_of_common_layers_are_read_without_keras(
+    tmp_path: Path, save: Save, randomize: Randomize, head: str
+) -> None:
     kind, end = HEADS[head]
     model = guide(end)
+    randomize(model, np.asarray(SPEC.preprocess(pixels())))
     trained = load_model(save(model, tmp_path / "model.h5"), spec=SPEC, classes=CLASSES)
     assert isinstance(trained.task, kind)
     outputs = probabilities_of(model, pixels())
     expected = keras.ops.softmax(outputs) if head == "logits" else outputs
-    np.testing.assert_allclose(trained.probabilities(pixels()), expected, atol=1e-5)
+    check_same(trained.probabilities(pixels()), expected)
 
 
-def test_one_output_answers_yes_or_no(tmp_path: Path, save: Save) -> None:
+def test_one_output_answers_yes_or_no(tmp_path: Path, save: Save, randomize: Randomize) -> None:
     model = guide(lambda x: layers.Dense(1)(x))
+    randomize(model, np.asarray(SPEC.preprocess(pixels())))
     trained = load_model(save(model, tmp_path / "model.h5"), spec=SPEC, classes=["dog"])
     expected = keras.ops.sigmoid(probabilities_of(model, pixels()))
-    np.testing.assert_allclose(trained.probabilities(pixels()), expected, atol=1e-5)
+    check_same(trained.probabilities(pixels()), expected)
 
 
 @pytest.mark.parametrize("is_nested", [True, False])
 def test_a_model_that_scales_its_images_itself_gets_them_as_they_are(
-    tmp_path: Path, save: Save, is_nested: bool
+    tmp_path: Path, save: Save, randomize: Randomize, is_nested: bool
 ) -> None:
     def begin(x: Any) -> Any:
         return layers.Rescaling(1 / 127.5, offset=-1.0)(layers.RandomFlip("horizontal")(x) if is_nested else x)
@@ -176,22 +190,24 @@ def test_a_model_that_scales_its_images_itself_gets_them_as_they_are(
         base = keras.applications.MobileNetV2(input_tensor=begin(images), weights=None, include_top=False, alpha=0.35)
         pooled = layers.GlobalAveragePooling2D()(base.output)
         model = keras.Model(images, layers.Dense(3, activation="softmax")(pooled))
+    randomize(model, pixels().astype(np.float32))
     trained = load_model(save(model, tmp_path / "model.h5"), spec=SPEC, classes=CLASSES)
     assert trained.spec.preprocess_func == "none"
     expected = np.asarray(model(pixels().astype(np.float32), training=False))
-    np.testing.assert_allclose(trained.probabilities(pixels()), expected, atol=1e-5)
+    check_same(trained.probabilities(pixels()), expected)
 
 
-def test_a_whole_model_of_keras_applications_answers(tmp_path: Path, save: Save) -> None:
+def test_a_whole_model_of_keras_applications_answers(tmp_path: Path, save: Save, randomize: Randomize) -> None:
     model = keras.applications.MobileNetV2(weights=None, classes=3, input_shape=(32, 32, 3), alpha=0.35)
+    randomize(model, np.asarray(SPEC.preprocess(pixels())))
     trained = load_model(save(model, tmp_path / "model.h5"), spec=SPEC, classes=CLASSES)
-    np.testing.assert_allclose(trained.probabilities(pixels()), probabilities_of(model, pixels()), atol=1e-5)
+    check_same(trained.probabilities(pixels()), probabilities_of(model, pixels()))
 
 
 def test_the_width_of_a_mobilenet_comes_from_its_name(nested: keras.Model, tmp_path: Path, save: Save) -> None:
     trained = load_model(save(nested, tmp_path / "dogs.h5"), spec="mobilenet_v2", classes=CLASSES)
     assert trained.spec.kwargs == {"alpha": 0.35}
-    np.testing.assert_allclose(trained.probabilities(pixels()), probabilities_of(nested, pixels()), atol=1e-5)
+    check_same(trained.probabilities(pixels()), probabilities_of(nested, pixels()))
 
 
 def test_a_spec_that_is_trusted_and_another_network_than_the_file_gets_a_warning(
@@ -242,16 +258,17 @@ def test_a_spec_or_classes_that_do_not_fit_are_refused(
         load_model(save(nested, tmp_path / "dogs.h5"), **options)
 
 
-def test_a_head_that_is_no_chain_of_common_layers_needs_trust(tmp_path: Path, save: Save) -> None:
+def test_a_head_that_is_no_chain_of_common_layers_needs_trust(tmp_path: Path, save: Save, randomize: Randomize) -> None:
     def end(x: Any) -> Any:
         return layers.Dense(3, activation="softmax")(layers.Concatenate()([layers.Dense(4)(x), layers.Dense(4)(x)]))
 
     model = guide(end)
+    randomize(model, np.asarray(SPEC.preprocess(pixels())))
     path = save(model, tmp_path / "model.h5")
     with pytest.raises(ModelFileError, match="only Keras can load it. If the file is your own"):
         load_model(path, spec=SPEC, classes=CLASSES)
     trained = load_model(path, trust=True, spec=SPEC, classes=CLASSES)
-    np.testing.assert_allclose(trained.probabilities(pixels()), probabilities_of(model, pixels()), atol=1e-5)
+    check_same(trained.probabilities(pixels()), probabilities_of(model, pixels()))
 
 
 def test_a_file_of_ours_says_itself_what_it_is(model_file: Path) -> None:
@@ -400,4 +417,4 @@ def test_a_backbone_with_its_own_rescaling_scales_once(
     randomize(model, pixels().astype(np.float32))
     trained = load_model(save(model, tmp_path / "m.h5"), spec="efficientnetv2b0", classes=CLASSES)
     expected = keras.ops.softmax(model(pixels().astype(np.float32)))
-    np.testing.assert_allclose(trained.probabilities(pixels()), expected, atol=1e-4)
+    check_same(trained.probabilities(pixels()), expected)

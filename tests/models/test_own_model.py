@@ -13,12 +13,12 @@ import tensorflow as tf
 from absl import logging
 from keras.src.ops.numpy import Multiply
 
-from model_trainer import Classification, ModelSpec, MultiLabel, Network, OwnModel, Run, load_model, predict
+from model_trainer import Call, Classification, ModelSpec, MultiLabel, Network, OwnModel, Run, load_model, predict
 from model_trainer.errors import ConfigError
 from model_trainer.models.build import build_network
 from model_trainer.models.files import save_model
 from model_trainer.models.layers import find_layers, freeze
-from model_trainer.models.own_model import stage_own_model
+from model_trainer.models.own_model import build_own_network, stage_own_model
 from model_trainer.models.portable import unportable_names
 from model_trainer.models.stages import TwoStageNetwork
 from model_trainer.models.training_copy import make_training_copy
@@ -32,6 +32,35 @@ SIZE = (16, 16, 3)
 SPEC = ModelSpec(target_size=SIZE)
 SMALL = ModelSpec(**{"class": "model_trainer.testing.small_backbone", "target_size": SIZE})
 layers = keras.layers
+
+
+def test_a_factory_is_told_the_number_of_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "factory_of_classes.py").write_text(
+        "import keras\n"
+        "def make(num_classes, width=4):\n"
+        "    images = keras.Input((16, 16, 3))\n"
+        "    features = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(width, 3)(images))\n"
+        "    return keras.Model(images, keras.layers.Dense(num_classes)(features))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    for arguments, num_classes in (({}, 7), ({"width": 8}, 7), ({"num_classes": 3}, 3)):
+        network = OwnModel(Call("factory_of_classes.make", **arguments))
+        built = build_own_network(network, SPEC, Classification(), num_classes)
+        assert built.model.output_shape == (None, num_classes)
+
+
+def test_the_file_of_a_factory_that_is_told_the_number_of_classes_loads(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "factory_without_default.py").write_text(
+        "import keras\n"
+        "def make(num_classes):\n"
+        "    images = keras.Input((16, 16, 3))\n"
+        "    return keras.Model(images, keras.layers.Dense(num_classes)(keras.layers.GlobalMaxPooling2D()(images)))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    result = train_model(make_run(network=OwnModel(Call("factory_without_default.make"))))
+    assert load_model(result.path, trust=True).probabilities(np.zeros((2, 16, 16, 3), np.uint8)).shape == (2, 3)
 
 
 @keras.saving.register_keras_serializable("test_own_model")

@@ -39,6 +39,15 @@ def epochs_of(sampling: Sampling, examples: Examples = EXAMPLES, epochs: int = 1
     return shown.numpy().reshape(epochs, count)
 
 
+def test_showing_each_once_looks_at_no_label() -> None:
+    class Unreadable(Examples):
+        def label_rows(self) -> LabelRows:
+            raise AssertionError
+
+    examples = Unreadable.of_files(NAMES, LABELS, ("cat", "dog", "eel"), "data")
+    assert make_sampler(examples, EachOnce(), 0) is None
+
+
 def test_equally_likely_classes_come_equally_often() -> None:
     counts = Counter(LABELS[epochs_of(Equiprobable())[0]].tolist())
     assert sorted(counts.values()) == [33, 33, 34]

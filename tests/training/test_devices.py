@@ -45,11 +45,16 @@ def test_dropout_masks_differ_between_replicas_steps_and_parts_and_follow_from_t
     strategy = make_strategy(Hardware(devices=2, platform="cpu"))
 
     def masks(seed: int, step: int, part: int = 0) -> list[np.ndarray]:
-        seeds = StepSeeds(seed, tf.constant(step, tf.int64), part)
+        seeds = StepSeeds(seed, tf.constant(step, tf.int64))
         with strategy.scope():
             layer = keras.layers.Dropout(0.5)
         layer.seed_generator.next = lambda ordered=True: seeds.of_layer(0)
-        replicas = strategy.run(lambda: layer(tf.ones((1, 200)), training=True))
+
+        def pass_of_part() -> tf.Tensor:
+            seeds.begin_part(part)
+            return layer(tf.ones((1, 200)), training=True)
+
+        replicas = strategy.run(pass_of_part)
         return [mask.numpy() for mask in strategy.experimental_local_results(replicas)]
 
     first, second = masks(0, 0)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import keras
@@ -199,6 +202,96 @@ def test_a_run_that_may_not_go_back_any_more_goes_on_with_other_limits(make_run:
     assert (saved.state["rollbacks"], saved.state["rate_cut"]) == (1, 0.5)
 
 
+class Poison(keras.callbacks.Callback):
+    """Makes the weights infinite before a step, counted from 0 in each epoch, once.
+
+    Args:
+        stop_after: asks the process to stop after so many steps.
+    """
+
+    def __init__(self, epoch: int, batch: int, stop_after: int = 0) -> None:
+        super().__init__()
+        self.epoch, self.place, self.steps_left = 0, (epoch, batch), stop_after
+
+    def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_begin(self, batch: int, logs: object = None) -> None:
+        if (self.epoch, batch) == self.place:
+            self.place = (-1, -1)
+            self.model.set_weights([np.full_like(weight, np.inf) for weight in self.model.get_weights()])
+
+    def on_train_batch_end(self, batch: int, logs: object = None) -> None:
+        self.steps_left -= 1
+        if self.steps_left == 0:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+
+def test_after_a_resume_with_another_batch_size_the_way_back_is_counted_in_its_steps(make_run: MakeRun) -> None:
+    run = make_run(training__epochs=3, training__divergence=Divergence(bad_steps=1))
+    train_model(run.changed("callbacks", (Poison(9, 9, stop_after=6),)))  # 8 images of the second epoch
+    poison = Poison(1, 1)
+    poison.epoch = 1  # a resumed epoch begins in its middle
+    result = train_model(run.changed_all({"training.batch_size": 8, "callbacks": (poison,)}), resume=True)
+    log = (result.path / "logs" / "train.log").read_text()
+    assert "resumed at step 1 of epoch 2" in log
+    assert "training goes back to step 1 of epoch 2, rollback 1 of 3. Step 2 of epoch 2 is left out" in log
+    assert len(result.history) == 3
+
+
+def test_what_was_logged_of_abandoned_steps_is_gone(make_run: MakeRun) -> None:
+    run = make_run(training__epochs=3, training__divergence=Divergence(bad_steps=1), callbacks=(Poison(2, 0),))
+    result = train_model(run)
+    assert "training goes back to step 0 of epoch 2" in (result.path / "logs" / "train.log").read_text()
+    lines = [json.loads(line) for line in (result.path / "logs" / "metrics.jsonl").read_text().splitlines()]
+    places = [(line["kind"], line["step"]) for line in lines]
+    assert len(places) == len(set(places))
+    assert [line["step"] for line in lines if line["kind"] == "epoch"] == [4, 8, 12]
+
+
+@pytest.mark.skipif(find_spec("tensorboard") is None, reason="tensorboard is not installed")
+def test_tensorboard_shows_no_abandoned_steps(make_run: MakeRun) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = make_run(training__epochs=3, training__divergence=Divergence(bad_steps=1), callbacks=(Poison(2, 0),))
+    result = train_model(run)
+    events = EventAccumulator(str(result.path / "logs")).Reload()
+    assert [event.step for event in events.Scalars("epoch/val_loss")] == [4, 8, 12]
+
+
+class Forgets(Poison):
+    """Besides, the second time that the second epoch begins the network has forgotten all."""
+
+    epochs: list[int]
+
+    def __init__(self) -> None:
+        super().__init__(2, 0)
+        self.epochs, self.kept = [], []
+
+    def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
+        super().on_epoch_begin(epoch)
+        self.epochs.append(epoch)
+        if self.epochs.count(1) == 2 and epoch == 1:
+            self.model.set_weights([np.zeros_like(weight) for weight in self.model.get_weights()])
+            self.model.optimizer.learning_rate = 0.0
+
+    def on_epoch_end(self, epoch: int, logs: object = None) -> None:
+        if epoch == 0 and not self.kept:
+            self.kept = self.model.get_weights()
+
+
+def test_the_best_model_is_none_of_an_epoch_that_training_went_back_from(make_run: MakeRun) -> None:
+    forgets = Forgets()
+    run = make_run(training__epochs=3, training__divergence=Divergence(bad_steps=1), callbacks=(forgets,))
+    result = train_model(run)
+    assert forgets.epochs == [0, 1, 2, 1, 2]
+    for name in ("model_max_acc", "model_min_loss"):
+        saved = keras.models.load_model(result.path / f"{name}.hdf5", compile=False)
+        for mine, kept in zip(saved.get_weights(), forgets.kept, strict=True):
+            np.testing.assert_array_equal(mine, kept, err_msg=name)
+    assert not list((result.path / "checkpoints").glob("model_*"))
+
+
 def test_bad_steps_are_in_a_table(make_run: MakeRun, poisoned: ImageFolder) -> None:
     result = train_model(make_run(**POISONABLE, train_data=poisoned))
     rows = (result.path / "bad_steps.csv").read_text().splitlines()
@@ -207,9 +300,9 @@ def test_bad_steps_are_in_a_table(make_run: MakeRun, poisoned: ImageFolder) -> N
 
 
 def test_loss_scaling_lowers_itself_and_trains_on(make_run: MakeRun) -> None:
-    # A scale of 2 ** 130 is infinite in float32: each step that overflows halves it.
+    # The squares of gradients have no sum in float32 there: each step that overflows halves the scale.
     inner = keras.optimizers.SGD(0.05)
-    scaling = Live(keras.optimizers.LossScaleOptimizer(inner, initial_scale=2.0**126))
+    scaling = Live(keras.optimizers.LossScaleOptimizer(inner, initial_scale=2.0**68))
     result = train_model(make_run(training__optimizer=scaling, training__epochs=6))
     assert result.history[-1]["loss"] < result.history[0]["loss"]
 

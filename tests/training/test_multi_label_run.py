@@ -11,21 +11,26 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.metrics import f1_score
 
 from model_trainer import (
+    Accuracy,
     Classification,
+    EarlyStopping,
     Hardware,
     Manifest,
     MeanAveragePrecision,
     MicroF1,
     MultiLabel,
+    Output,
     OwnModel,
     Run,
     evaluate,
     load_model,
     predict,
 )
-from model_trainer.errors import DataError
+from model_trainer.errors import ConfigError, DataError
+from model_trainer.evaluation.predictions import predict_examples
 from model_trainer.training.train import Result, train_model
 
 COLOURS = {"blue": (30, 40, 220), "green": (40, 200, 50), "red": (220, 30, 40), "yellow": (220, 210, 30)}
@@ -121,6 +126,62 @@ def test_without_validation_the_first_counted_metric_decides(run: Run) -> None:
 def test_tags_are_no_task_for_classification(run: Run) -> None:
     with pytest.raises(DataError, match=r"has tags[\s\S]*task=MultiLabel\(\)"):
         train_model(run.changed("task", Classification()))
+
+
+class Forgets(keras.callbacks.Callback):
+    """After its second epoch the network knows nothing any more."""
+
+    def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
+        if epoch == 2:
+            self.model.set_weights([np.zeros_like(weight) for weight in self.model.get_weights()])
+
+
+@pytest.mark.parametrize("declared", [True, False], ids=["ours", "of Keras"])
+def test_with_the_weights_of_the_best_epoch_come_its_thresholds(run: Run, declared: bool) -> None:
+    options = {"monitor": "val_map", "patience": 1}
+    stopping = (
+        EarlyStopping(**options, restore_best=True)
+        if declared
+        else keras.callbacks.EarlyStopping(**options, restore_best_weights=True)
+    )
+    result = train_model(run.changed("callbacks", (Forgets(), stopping)))
+    assert len(result.history) == 3
+    final, best = (load_model(result.path / f"{name}.hdf5") for name in ("final_model", "model_max_acc"))
+    for mine, kept in zip(final.model.get_weights(), best.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, kept)
+    assert final.thresholds == best.thresholds
+
+
+def test_figures_of_one_name_have_one_threshold(result: Result) -> None:
+    found, model = evaluate(result.path), load_model(result.path)
+    best = max(result.history, key=lambda row: row["val_map"])
+    assert found.micro_f1 == pytest.approx(best["val_micro_f1"], abs=1e-6)
+    predictions = predict_examples(model, Run.load(result.path / "training_options.json").val_data.read())
+    present, said = predictions.targets >= 0.5, predictions.probabilities >= np.array(model.thresholds)
+    assert found.micro_f1_at_thresholds == pytest.approx(f1_score(present, said, average="micro"))
+    assert found.macro_f1_at_thresholds == pytest.approx(f1_score(present, said, average="macro"))
+
+
+def test_tags_that_only_validation_has_are_left_out_of_it(
+    run: Run, mosaics: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = (mosaics / "val" / "tags.csv").read_text().replace("blue", "blue|plaid")
+    foreign = mosaics / "val" / "foreign.csv"
+    foreign.write_text(text)
+    run = run.changed_all({"training.epochs": 1, "val_data": Manifest(str(foreign))})
+    result = train_model(run)
+    assert len(result.history) == 1
+    assert f"{foreign} has 1 tag that training has not seen, such as 'plaid'" in capfd.readouterr().err
+    assert evaluate(result.path).num_images == 24
+
+
+def test_outputs_may_be_given_by_their_names() -> None:
+    assert MultiLabel(outputs=("main",)).outputs == (Output("main"),)
+
+
+def test_a_metric_of_classes_is_none_of_tags(run: Run) -> None:
+    with pytest.raises(ConfigError, match=r"`task.metrics.1` is Accuracy, a metric of one class for each image"):
+        train_model(run.changed("task.metrics", (MicroF1(), Accuracy())))
 
 
 def test_a_model_of_ones_own_is_evaluated_on_the_data_of_its_run(run: Run) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 import pytest
@@ -73,6 +75,7 @@ def test_what_is_no_optimizer_is_refused() -> None:
         make_optimizer(Live(value=object()), 0.01)
 
 
-def test_a_schedule_inside_an_optimizer_is_sent_to_its_home() -> None:
+@pytest.mark.parametrize("wrap", [lambda inner: inner, KERAS.LossScaleOptimizer], ids=["plain", "loss scale"])
+def test_a_schedule_inside_an_optimizer_is_sent_to_its_home(wrap: Callable[..., keras.optimizers.Optimizer]) -> None:
     with pytest.raises(ConfigError, match=r"say it as `training.schedule`"):
-        make_optimizer(Live(value=KERAS.Adam(KERAS.schedules.CosineDecay(1.0, 10))), 0.01)
+        make_optimizer(Live(value=wrap(KERAS.Adam(KERAS.schedules.CosineDecay(1.0, 10)))), 0.01)

@@ -327,6 +327,25 @@ def test_callbacks_of_keras_work(make_run: MakeRun, tmp_path: Path) -> None:
     assert [row["learning_rate"] for row in result.history] == pytest.approx([0.025, 0.0125])
 
 
+def test_both_halves_of_a_split_read_the_files_once(
+    make_run: MakeRun, colours: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads, read = [], ImageFolder.read
+    monkeypatch.setattr(ImageFolder, "read", lambda source: reads.append(source) or read(source))
+    train, val = ImageFolder(colours / "train").split(0.3)
+    prepare(make_run(train_data=train, val_data=val))
+    assert len(reads) == 1
+
+
+def test_predictions_are_compiled_once_for_all_sizes(trained: Result, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, calls = load_model(trained.path), []
+    call = model.model.call
+    monkeypatch.setattr(model.model, "call", lambda *args, **kwargs: calls.append(1) or call(*args, **kwargs))
+    for count in (1, 2, 3):
+        assert model.probabilities(np.zeros((count, 16, 16, 3), np.uint8)).shape == (count, 3)
+    assert len(calls) == 1
+
+
 def test_without_validation_the_training_figures_decide(make_run: MakeRun) -> None:
     result = train_model(make_run(val_data=None))
     assert {path.name for path in result.path.iterdir()} == FILES

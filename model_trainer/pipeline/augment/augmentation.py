@@ -15,7 +15,11 @@ from model_trainer.errors import ConfigError
 if TYPE_CHECKING:
     import tensorflow as tf
 
-__all__ = ["Augmentation", "BatchAugmentation", "Crop"]
+__all__ = ["LEAST_WEIGHT", "Augmentation", "BatchAugmentation", "Crop"]
+
+# Of an image that is declared to weigh nothing. It counts as an example, other than one that cannot be read, whose
+# weight is 0; otherwise both count nowhere.
+LEAST_WEIGHT = 1e-30
 
 
 class Augmentation(Choice):
@@ -58,7 +62,8 @@ class BatchAugmentation(Augmentation):
         Args:
             images: uint8 `(batch, height, width, channels)`.
             targets: float32 `(batch, num_classes)`.
-            weights: float32 `(batch,)`; an image of weight 0, such as an unreadable one, is mixed with no other.
+            weights: float32 `(batch,)`; an image of at most `LEAST_WEIGHT`, such as an unreadable one, is mixed with no
+                other.
             seed: int32 `(2,)`; the same seed does the same.
             first: int32 `()`, even: the place of the first image in the whole batch, of which these are a part.
         """

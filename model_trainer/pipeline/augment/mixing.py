@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, final
 
 from pydantic import Field
 
-from model_trainer.pipeline.augment.augmentation import BatchAugmentation
+from model_trainer.pipeline.augment.augmentation import LEAST_WEIGHT, BatchAugmentation
 from model_trainer.pipeline.augment.chance import Probability, draw
 from model_trainer.pipeline.augment.pixels import rounded
 
@@ -107,7 +107,8 @@ def _is_mixed(weights: tf.Tensor, drawn: tf.Tensor) -> tf.Tensor:
     import tensorflow as tf
 
     position = tf.range(tf.shape(weights)[0])
-    return drawn & (position != _partners(position)) & (weights != 0) & (_partners(weights) != 0)
+    counts = weights > LEAST_WEIGHT
+    return drawn & (position != _partners(position)) & counts & _partners(counts)
 
 
 def _draw_shares(count: tf.Tensor, alpha: float, seed: tf.Tensor) -> tf.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, final
+from typing import TYPE_CHECKING, Literal, final
 
 from pydantic import Field
 
@@ -35,28 +35,10 @@ class EarlyStopping(Callback):
         mode = self.mode
         if mode == "auto":  # Keras guesses from its own metrics' names, which ours are not
             mode = "min" if self.monitor.endswith("loss") else "max"
-        return _resumable(keras.callbacks.EarlyStopping)(
+        return keras.callbacks.EarlyStopping(
             monitor=self.monitor,
             min_delta=self.min_delta,
             patience=self.patience,
             mode=mode,
             restore_best_weights=self.restore_best,
         )
-
-
-# All that it counts; `best_weights` are lists of arrays.
-_STATE = ("wait", "stopped_epoch", "best", "best_epoch", "best_weights")
-
-
-def _resumable(base: type[keras.callbacks.EarlyStopping]) -> type[keras.callbacks.EarlyStopping]:
-    """The callback with a state that a checkpoint carries."""
-
-    class Resumable(base):
-        def get_state(self) -> dict[str, Any]:
-            return {name: getattr(self, name) for name in _STATE}
-
-        def set_state(self, state: dict[str, Any]) -> None:
-            for name in _STATE:
-                setattr(self, name, state[name])
-
-    return Resumable

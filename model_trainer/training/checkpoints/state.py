@@ -15,6 +15,7 @@ from absl import logging
 from model_trainer.dotted import name_of
 from model_trainer.errors import ModelFileError
 from model_trainer.models.graph import finalize
+from model_trainer.training.callbacks.keras_callbacks import load_state, state_of
 from model_trainer.training.checkpoints.store import Checkpoint
 from model_trainer.training.checkpoints.values import pack, unpack
 from model_trainer.training.loop import Place
@@ -49,6 +50,7 @@ def capture(loop: Loop, place: Place, *, finished: bool = False) -> Checkpoint |
         "history": [dict(row) for row in loop.history],
         "best": loop.best.state(),
         "thresholds": loop.thresholds,
+        "best_thresholds": {str(number): each for number, each in loop.best_thresholds.items()},
         "epoch_seconds": loop.epoch_seconds(),
         "stop_training": bool(loop.model.stop_training),
         "bad_images": loop.prepared.bad_images.reasons,
@@ -73,10 +75,10 @@ def restore(loop: Loop, checkpoint: Checkpoint) -> Place:
         loop.unfreeze()
     elif loop.unfrozen and not state["unfrozen"]:
         loop.freeze_again()
-    # Before layers were built in only, some variables had other names; their numbers are the same.
+    # By number: names of Keras' own making depend on what else was built in the process.
     by_number = {_numbered(name): array for name, array in checkpoint.arrays.items()}
     for name, variable in _variables(loop):
-        array = checkpoint.arrays.get(name, by_number.get(_numbered(name)))
+        array = by_number.get(_numbered(name))
         if array is None:
             array = _of_older_version(loop, name)
         if array is None or not _is_same_shape(array.shape, tuple(variable.shape)):
@@ -84,10 +86,13 @@ def restore(loop: Loop, checkpoint: Checkpoint) -> Place:
             raise ModelFileError(f"The checkpoint does not fit this network and optimizer: {name} {found}.")
         variable.assign(array.reshape(variable.shape))
     finalize(loop.model.layers)
+    loop.scheduled_rate = None
     loop.model.stop_training = bool(state["stop_training"])
     loop.history[:] = [dict(row) for row in state["history"]]
     loop.best.restore(state["best"])
     loop.thresholds = None if state["thresholds"] is None else tuple(state["thresholds"])
+    best_thresholds = state.get("best_thresholds", {})
+    loop.best_thresholds = {int(number): tuple(each) for number, each in best_thresholds.items()}
     loop.resumed_seconds = float(state["epoch_seconds"])
     loop.prepared.bad_images.restore(state["bad_images"])
     loop.watch.restart(Health.restored(state["health"]))
@@ -100,16 +105,21 @@ def restore(loop: Loop, checkpoint: Checkpoint) -> Place:
     return Place(checkpoint.epoch, checkpoint.position, totals)
 
 
-def restore_callbacks(loop: Loop, checkpoint: Checkpoint) -> None:
-    """Gives callbacks their state back, after `on_train_begin`, where many reset themselves."""
+def restore_callbacks(loop: Loop, checkpoint: Checkpoint, is_resumed: bool = False) -> None:
+    """Gives callbacks their state back, after `on_train_begin`, where many reset themselves.
+
+    Args:
+        is_resumed: whether they are new; those without a state then begin with the running epoch.
+    """
     for callback, state in zip(loop.prepared.callbacks, checkpoint.state["callbacks"], strict=True):
-        if state is not None and hasattr(callback, "set_state"):
-            callback.set_state(unpack(state, checkpoint.arrays))
-        elif not hasattr(callback, "set_state"):
-            logging.warning(
-                "%s begins anew: it has no get_state() and set_state(state), by which a callback goes on exactly.",
-                name_of(callback),
-            )
+        if load_state(callback, None if state is None else unpack(state, checkpoint.arrays)) or not is_resumed:
+            continue
+        if checkpoint.position:
+            callback.on_epoch_begin(checkpoint.epoch)
+        logging.warning(
+            "%s starts again: it has no get_state() and set_state(state), by which a callback goes on exactly.",
+            name_of(callback),
+        )
 
 
 def _variables(loop: Loop) -> list[tuple[str, keras.Variable]]:
@@ -145,5 +155,5 @@ def _numbered(name: str) -> str:
 
 
 def _callback_state(number: int, callback: keras.callbacks.Callback, arrays: dict[str, np.ndarray]) -> Any:
-    get_state = getattr(callback, "get_state", None)
-    return None if get_state is None else pack(get_state(), f"callbacks/{number}", arrays)
+    state = state_of(callback)
+    return None if state is None else pack(state, f"callbacks/{number}", arrays)

@@ -22,7 +22,7 @@ from absl import logging
 
 from model_trainer.storage.local import is_full, not_written, sync_folder
 
-__all__ = ["KEPT", "Checkpoint", "checkpoints_in", "newest_whole", "read_newest", "write_checkpoint"]
+__all__ = ["KEPT", "Checkpoint", "checkpoints_in", "newest_whole", "read_newest", "read_whole", "write_checkpoint"]
 
 KEPT = 2
 
@@ -88,27 +88,21 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     return target
 
 
-def read_newest(folder: Path, at_most: tuple[int, int] | None = None) -> Checkpoint | None:
-    """The newest checkpoint that is whole; a damaged one is named in the log, and the one before is looked at.
+def read_newest(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint that is whole; None where there is none."""
+    newest = next(read_whole(folder), None)
+    if newest is None and checkpoints_in(folder):
+        logging.warning("None of the checkpoints in %s is whole.", folder)
+    return newest
 
-    None where there is none.
 
-    Args:
-        at_most: epoch and position; later ones are left alone.
-    """
-    _put_back(folder)
-    are_damaged = False
+def read_whole(folder: Path) -> Iterator[Checkpoint]:
+    """The checkpoints that are whole, the newest first; a damaged one is named in the log."""
     for path in reversed(checkpoints_in(folder)):
-        if at_most is not None and _place_of(path) > at_most:
-            continue
         try:
-            return _read(path)
+            yield _read(path)
         except _Damaged as reason:
             logging.warning("The checkpoint %s is damaged (%s).", path, reason)
-            are_damaged = True
-    if are_damaged:
-        logging.warning("None of the checkpoints in %s is whole.", folder)
-    return None
 
 
 def newest_whole(folder: Path) -> Path | None:
@@ -121,8 +115,14 @@ def newest_whole(folder: Path) -> Path | None:
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
-    """The checkpoints of a folder, the oldest first."""
-    return sorted(folder.glob("epoch-*-step-*"))
+    """The checkpoints of a folder, the oldest first.
+
+    Also one that still has another name because a process was killed before the one that replaces it had its own. It is
+    only renamed when the next one is written: whoever reads may not hold the folder.
+    """
+    found = {path.name.removeprefix(REPLACED): path for path in folder.glob(f"{REPLACED}*")}
+    found |= {path.name: path for path in folder.glob("epoch-*-step-*")}
+    return [path for _, path in sorted(found.items())]
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -137,11 +137,6 @@ def _put_back(folder: Path) -> None:
         name = path.name.removeprefix(REPLACED)
         if not (folder / name).exists():
             os.replace(path, folder / name)
-
-
-def _place_of(path: Path) -> tuple[int, int]:
-    _, epoch, _, position = path.name.split("-")
-    return int(epoch), int(position)
 
 
 def _write(folder: Path, checkpoint: Checkpoint) -> None:

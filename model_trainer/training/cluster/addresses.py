@@ -30,8 +30,8 @@ class Hosts:
         return len(self.addresses)
 
     def describe(self) -> str:
-        """Such as "host 2 of 3 (gpu02:2222), found in Slurm"; counts from 1, as people do."""
-        return f"host {self.index + 1} of {len(self)} ({self.addresses[self.index]}), found in {self.found_in}"
+        """Such as "host 1 of 3 (gpu02:2222), found in Slurm"; counts from 0, as --host-index does."""
+        return f"host {self.index} of {len(self)} ({self.addresses[self.index]}), found in {self.found_in}"
 
 
 def make_hosts(addresses: Sequence[str], index: int, found_in: str, *, field: str, index_field: str) -> Hosts:

@@ -15,7 +15,7 @@ LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledE
 def lost_message(hosts: Hosts, error: tf.errors.OpError) -> str:
     """Which machine seems to be gone, as far as the error tells, and what to do."""
     gone = [
-        f"host {number + 1} ({address})"
+        f"host {number} ({address})"
         for number, address in enumerate(hosts.addresses)
         if number != hosts.index and (f"task:{number}" in error.message or address in error.message)
     ]

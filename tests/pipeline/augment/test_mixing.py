@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from model_trainer.errors import ConfigError
 from model_trainer.pipeline.augment import BatchAugmentation, CutMix, MixUp
+from model_trainer.pipeline.augment.augmentation import LEAST_WEIGHT
 
 RANDOM = np.random.default_rng(0)
 SEED = tf.constant([1, 2])
@@ -64,10 +65,11 @@ def test_a_part_of_a_batch_is_mixed_as_in_the_whole_batch(mixing: BatchAugmentat
     np.testing.assert_array_equal(part[1], shares[4:8])
 
 
+@pytest.mark.parametrize("nothing", [0.0, LEAST_WEIGHT], ids=["unreadable", "declared"])
 @pytest.mark.parametrize("mixing", BOTH)
-def test_an_image_without_weight_and_its_partner_stay(mixing: BatchAugmentation) -> None:
+def test_an_image_without_weight_and_its_partner_stay(mixing: BatchAugmentation, nothing: float) -> None:
     images = draw_images(6)
-    result, shares = mixed(mixing, images, np.array([1, 0, 1, 1, 1, 2], np.float32))
+    result, shares = mixed(mixing, images, np.array([1, nothing, 1, 1, 1, 2], np.float32))
     assert [np.array_equal(image, own) for image, own in zip(result, images, strict=True)] == [1, 1, 0, 0, 0, 0]
     np.testing.assert_array_equal(shares[[0, 1]], np.eye(6)[[0, 1]])
 

@@ -30,7 +30,7 @@ from model_trainer.training.checkpoints import store
 from model_trainer.training.checkpoints.saver import Saver
 from model_trainer.training.checkpoints.store import Checkpoint, write_checkpoint
 from model_trainer.training.log import LogFile, plain_messages
-from model_trainer.training.run_folder import Logs
+from model_trainer.training.metrics_log import Logs
 from model_trainer.training.train import train_model
 
 MakeRun = Callable[..., Run]
@@ -195,12 +195,12 @@ def test_events_end_where_they_do_not_fit_and_lines_go_on(
     logs = Logs(tmp_path)
     tried: list[int] = []
 
-    def full(event: bytes, step: int) -> NoReturn:
-        tried.append(step)
+    def full(writer: object, event: bytes) -> NoReturn:
+        tried.append(tf.compat.v1.Event.FromString(event).step)
         message = f"{tmp_path}/events.out.tfevents.1.v2; No space left on device\n\tFailed to flush 11 events"
         raise tf.errors.ResourceExhaustedError(None, None, message)
 
-    monkeypatch.setattr(tf.summary.experimental, "write_raw_pb", full)
+    monkeypatch.setattr(tf.io.TFRecordWriter, "write", full)
     with caplog.at_level(python_logging.WARNING):
         for step in (1, 2):
             logs.write("step", step, {"loss": 0.5})

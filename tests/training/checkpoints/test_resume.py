@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 
-from model_trainer import LAMB, Run
+from model_trainer import LAMB, OwnModel, Run
 from model_trainer.errors import ConfigError, DataError, StoppedError, StorageError
 from model_trainer.storage.local import only_process
 from model_trainer.training import prepare as prepare_module
@@ -113,7 +113,7 @@ def begun_by_an_older_version(result: Result, **found: object) -> None:
     """Takes out of the folder what older versions did not write."""
     path = result.path / "training_options.json"
     options = json.loads(path.read_text())
-    del options["run"]["network"]["batch_norm_momentum"]
+    del options["run"]["network"]["batch_norm_momentum"], options["run"]["training"]["loss_mean"]
     options["run"]["training"]["optimizer"].pop("weight_decay_on")
     path.write_text(json.dumps({**options, **found}))
     saved = read_newest(result.path / "checkpoints")
@@ -130,6 +130,7 @@ def test_a_run_of_an_older_version_goes_on_as_it_began(stopped: tuple[Run, Resul
     options = json.loads((result.path / "training_options.json").read_text())["run"]
     assert options["network"]["batch_norm_momentum"] == "keras"
     assert options["training"]["optimizer"]["weight_decay_on"] == "all"
+    assert options["training"]["loss_mean"] == "weights"
     longer = train_model(run.changed("training.epochs", 3), resume=True)  # declared as before, recorded by now
     assert len(longer.history) == 3
 
@@ -161,6 +162,25 @@ def test_weight_decay_of_lamb_that_is_another_now_is_said(make_run: MakeRun) -> 
     assert "whose LAMB had the weight decay inside the direction" in (result.path / "logs" / "train.log").read_text()
 
 
+def test_a_run_that_commit_3d3d0bb_stopped_goes_on_as_that_commit_went_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With batch normalisation, class weights, Adam with weight decay and limited gradients, and early stopping."""
+    there = Path(__file__).with_name("run_of_3d3d0bb")
+    shutil.copytree(there / "images", tmp_path / "data")
+    shutil.copytree(there / "run", tmp_path / "output" / "older-20261126-035427")
+    monkeypatch.chdir(tmp_path)  # its paths are relative
+    run = Run.load("output/older-20261126-035427/training_options.json")
+    result = train_model(run, resume=True)
+    assert result.path.name == "older-20261126-035427"
+    assert "resumed at step 2 of epoch 2" in (result.path / "logs" / "train.log").read_text()
+    expected = json.loads((there / "expected.json").read_text())
+    assert len(result.history) == len(expected) == 3
+    for mine, theirs in zip(result.history, expected, strict=True):
+        for name in theirs.keys() - {"seconds"}:
+            assert mine[name] == pytest.approx(theirs[name], rel=1e-4), name
+
+
 def test_a_new_choice_for_a_run_of_an_older_version_is_a_change(stopped: tuple[Run, Result]) -> None:
     run, result = stopped
     begun_by_an_older_version(result)
@@ -176,6 +196,66 @@ def test_a_resumed_run_keeps_its_precision(make_run: MakeRun, monkeypatch: pytes
     resumed = train_model(run, resume=True)
     assert json.loads((result.path / "training_options.json").read_text())["precision_used"] == "mixed_bfloat16"
     assert len(resumed.history) == 2
+
+
+def test_an_option_that_there_was_not_counts_as_its_default(stopped: tuple[Run, Result]) -> None:
+    run, result = stopped
+    path = result.path / "training_options.json"
+    options = json.loads(path.read_text())
+    del options["run"]["training"]["divergence"]["spike_factor"], options["run"]["spec"]["interpolation"]
+    del options["run"]["task"]["label_smoothing"], options["run"]["hardware"]
+    path.write_text(json.dumps(options))
+    with pytest.raises(ConfigError, match=r"`task.label_smoothing` was 0.0 and is 0.1 now"):
+        train_model(run.changed("task.label_smoothing", 0.1), resume=True)
+    assert len(train_model(run, resume=True).history) == 2
+
+
+def make_nameless() -> keras.Model:
+    """All names of its layers are of Keras' making, and follow from what was built before."""
+    images = keras.Input((16, 16, 3))
+    features = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(8, 3, activation="relu")(images))
+    return keras.Model(images, keras.layers.Dense(3)(features))
+
+
+def test_names_of_keras_making_may_be_others_when_a_run_goes_on(make_run: MakeRun) -> None:
+    model, again = make_nameless(), make_nameless()
+    assert model.layers[-1].name != again.layers[-1].name
+    whole = train_model(make_run(network=OwnModel(model), training__epochs=2, name="whole"))
+    run = make_run(network=OwnModel(model), training__epochs=2, callbacks=(StopAt(6, signal.SIGUSR1),))
+    first = train_model(run)
+    resumed = train_model(run.changed("network", OwnModel(again)), resume=True)
+    assert resumed.path == first.path
+    np.testing.assert_allclose(losses(resumed), losses(whole), rtol=1e-6)
+
+
+def test_first_weights_are_not_needed_again(make_run: MakeRun, tmp_path: Path) -> None:
+    trained = train_model(make_run(name="first"))
+    path = tmp_path / "first.hdf5"
+    shutil.copyfile(trained.path / "final_model.hdf5", path)
+    run = make_run(weights=str(path), training__epochs=2, callbacks=(StopAt(6, signal.SIGUSR1),))
+    train_model(run)
+    path.unlink()
+    assert len(train_model(run, resume=True).history) == 2
+
+
+def test_a_stopped_run_has_no_final_model(stopped: tuple[Run, Result]) -> None:
+    run, result = stopped
+    assert not (result.path / "final_model.hdf5").exists()
+    assert (result.path / "model_max_acc.hdf5").is_file()  # of its first epoch
+    train_model(run, resume=True)
+    assert (result.path / "final_model.hdf5").is_file()
+
+
+def test_reading_a_folder_in_which_another_process_trains_changes_nothing(stopped: tuple[Run, Result]) -> None:
+    run, result = stopped
+    (newest,) = (result.path / "checkpoints").glob("epoch-00001-step-0000002")
+    newest.rename(newest.with_name(f".replaced-{newest.name}"))  # a save is under way
+    before = sorted(path.name for path in (result.path / "checkpoints").iterdir())
+    with only_process(result.path / "logs"), pytest.raises(StorageError, match="Another process is training in"):
+        train_model(run, resume=True)
+    assert sorted(path.name for path in (result.path / "checkpoints").iterdir()) == before
+    train_model(run, resume=True)
+    assert "resumed at step 2 of epoch 2" in (result.path / "logs" / "train.log").read_text()
 
 
 def test_other_data_is_refused(stopped: tuple[Run, Result], colours: Path, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_a_port_that_is_taken_is_named() -> None:
 
 @pytest.mark.parametrize("index", [0, 1])
 def test_who_waits_in_vain_says_for_whom(index: int) -> None:
-    with pytest.raises(HostError, match=r"^host [12] of 2 .*: .*(in vain for rank 1|from the first one)"):
+    with pytest.raises(HostError, match=r"^host [01] of 2 .*: .*(in vain for rank 1|from the first one)"):
         assemble(Hosts(free_addresses(2), index, "the test"), 0.1)
 
 

@@ -67,7 +67,7 @@ def test_a_process_of_which_nothing_is_said_is_alone() -> None:
 
 def test_the_value_tells_who_it_is() -> None:
     second = Hosts(("gpu01:2222", "gpu02:2222", "gpu03:2222"), 1, "Slurm")
-    assert second.describe() == "host 2 of 3 (gpu02:2222), found in Slurm"
+    assert second.describe() == "host 1 of 3 (gpu02:2222), found in Slurm"
     assert (len(second), second.is_first) == (3, False)
 
 

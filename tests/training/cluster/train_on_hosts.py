@@ -71,7 +71,7 @@ def train_as(hosts: Hosts, runs: list[dict[str, object]], plan: str) -> int:
             if train.train_model(run, resume=bool(plan), hosts=hosts).stopped:
                 return 75
         except ModelTrainerError as error:
-            print(f"[host {hosts.index + 1}] {error}", file=sys.stderr)
+            print(f"[host {hosts.index}] {error}", file=sys.stderr)
             return error.exit_code
     return 0
 

@@ -1,0 +1,129 @@
+"""What a step takes and leaves, and what it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from model_trainer.models.batch_norm import Moments
+from model_trainer.models.training_copy import TrainingCopy
+from model_trainer.pipeline.augment.augmentation import LEAST_WEIGHT
+from model_trainer.specs import ModelSpec
+from model_trainer.tasks.task import Factors, Task
+
+__all__ = [
+    "LOSS",
+    "Batch",
+    "Predictions",
+    "StatisticsResult",
+    "StatisticsStep",
+    "StepParts",
+    "Sums",
+    "Taken",
+    "TrainStep",
+    "Validated",
+    "ValidationStep",
+    "declared_weights",
+]
+
+Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # images uint8, labels, weights
+Sums = dict[str, tf.Tensor]
+Predictions = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # targets, probabilities, weights
+
+LOSS = "loss"
+
+
+class Taken(NamedTuple):
+    """What a training step leaves.
+
+    Attributes:
+        sums: over the whole batch, on all devices: for "loss" `[sum of loss * weight, what it is divided by]`, for each
+            metric what `Metric.sums` says; zeros of a step whose loss or gradients were not finite.
+        signs: float32 `(4,)`: sum of loss * weight, what it is divided by, on how many devices loss or gradients were
+            not finite, and how many were asked to stop.
+    """
+
+    sums: Sums
+    signs: tf.Tensor
+
+
+class Validated(NamedTuple):
+    """What a validation step leaves.
+
+    Attributes:
+        sums: as of a training step.
+        predictions: as each replica has them; with several processes those of all.
+        stop: float32 `()`, how many devices were asked to stop.
+    """
+
+    sums: Sums
+    predictions: Predictions
+    stop: tf.Tensor
+
+
+class StatisticsResult(NamedTuple):
+    """What a step of statistics leaves.
+
+    Attributes:
+        moments: of batch normalisation, by layer, the mean over all replicas; zeros where they are not finite.
+        is_finite: bool `()`.
+        stop: float32 `()`, how many devices were asked to stop.
+    """
+
+    moments: dict[str, Moments]
+    is_finite: tf.Tensor
+    stop: tf.Tensor
+
+
+def declared_weights(weights: tf.Tensor) -> tf.Tensor:
+    """The weights of a batch of `Pipeline` as they were declared; 0 of images that could not be read."""
+    return tf.where(weights > LEAST_WEIGHT, weights, 0.0)
+
+
+TrainStep = Callable[[Batch, tf.Tensor, int, tf.Tensor], Taken]
+ValidationStep = Callable[[Batch, int, tf.Tensor], Validated]
+StatisticsStep = Callable[[Batch, tf.Tensor, int, tf.Tensor], StatisticsResult]
+
+
+@dataclass(frozen=True)
+class StepParts:
+    """What a step is made of.
+
+    Attributes:
+        strategy: where it runs.
+        network: the training copy.
+        spec: its preprocessing is done here, on the device.
+        task: loss and metrics.
+        factors: of the training loss.
+        batch_size: images in a whole batch, on all devices together.
+        accumulation_steps: parts in which a batch is computed, one after another.
+        loss_mean: what a batch's loss is divided by; see `Training.loss_mean`.
+    """
+
+    strategy: tf.distribute.Strategy
+    network: TrainingCopy
+    spec: ModelSpec
+    task: Task
+    factors: Factors
+    batch_size: int
+    accumulation_steps: int = 1
+    loss_mean: str = "examples"
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.factors.of_class)
+
+    def counts(self, targets: tf.Tensor, weights: tf.Tensor, loss_weights: tf.Tensor) -> tf.Tensor:
+        """float32 `(batch,)`: how much each image adds to what a batch's loss is divided by.
+
+        Args:
+            weights: as of `Pipeline`: 0 of an image that could not be read, and of no other.
+            loss_weights: as declared, with the factors of their classes.
+        """
+        if self.loss_mean == "weights":
+            return loss_weights
+        ones = Factors.ones(self.num_classes)
+        return tf.cast(self.task.example_weights(targets, weights, ones) > 0, tf.float32)

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import math
+
+from model_trainer import Accuracy
+from model_trainer.training.best_models import BestModels
+
+
+def row(epoch: int, accuracy: float, loss: float) -> dict[str, float]:
+    return {"epoch": float(epoch), "loss": 9.0, "accuracy": 0.0, "val_loss": loss, "val_accuracy": accuracy}
+
+
+def test_of_equals_the_one_with_the_lower_loss_is_better() -> None:
+    best = BestModels((Accuracy(),))
+    assert best.improved(row(1, 0.5, 2.0)) == ["model_max_acc", "model_min_loss"]
+    assert best.improved(row(2, 0.5, 1.0)) == ["model_max_acc", "model_min_loss"]
+    assert best.improved(row(3, 0.5, 1.0)) == []
+    assert best.improved(row(4, 0.6, 3.0)) == ["model_max_acc"]
+    assert best.improved(row(5, math.nan, math.nan)) == []
+    assert best.epochs == {"model_max_acc": 4, "model_min_loss": 2}
+
+
+def test_what_is_restored_goes_on_alike() -> None:
+    first, again = BestModels((Accuracy(),)), BestModels((Accuracy(),))
+    first.improved(row(1, 0.5, 2.0))
+    again.restore(first.state())
+    assert again.epochs == first.epochs
+    assert again.improved(row(2, 0.5, 2.0)) == []
+
+
+def test_the_state_of_an_older_version_is_a_value_alone() -> None:
+    best = BestModels((Accuracy(),))
+    best.restore({"model_max_acc": -0.5, "model_min_loss": 2.0})
+    assert best.improved(row(2, 0.5, 1.0)) == ["model_min_loss"]
+    assert best.improved(row(3, 0.6, 3.0)) == ["model_max_acc"]

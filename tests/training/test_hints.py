@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from model_trainer import ImageFolder, ModelSpec, MultiLabel, Run
+from model_trainer.models import weights
+from model_trainer.sources.examples import Examples
+from model_trainer.training.hints import largest_share, learnt_nothing, takes_long
+from model_trainer.training.train import train_model
+
+RUN = Run(spec=ModelSpec.named("vgg19"), train_data=ImageFolder("data/train"))
+
+
+def examples(*counts: int) -> Examples:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    names = tuple("abcdefgh"[: len(counts)])
+    return Examples.of_files([f"{number}.jpg" for number in range(len(labels))], labels, names, "data/train")
+
+
+def test_the_largest_share_counts_weights() -> None:
+    table = examples(28, 27, 20)
+    assert largest_share(RUN, table) == (pytest.approx(28 / 75), "a")
+    table.weights[28:55] = 3.0
+    assert largest_share(RUN, table) == (pytest.approx(81 / 129), "b")
+    assert largest_share(RUN.changed("task", MultiLabel()), table) is None
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "is_told"), [(0.373, True), (0.2, True), (0.47, True), (0.60, False), (float("nan"), False)]
+)
+def test_a_run_that_ends_no_better_than_chance_is_told_so(accuracy: float, is_told: bool) -> None:
+    history = [{"val_accuracy": 0.9}, {"val_accuracy": accuracy}]
+    hint = learnt_nothing(RUN, history, examples(200, 200), examples(28, 27, 20), "random")
+    assert bool(hint) == is_told
+    perfect = learnt_nothing(RUN, [{"val_accuracy": 1.0}], examples(10, 2), examples(10, 2), "random")
+    assert perfect == ""  # although two standard deviations more than 10 of 12 are above 1
+    if is_told:
+        assert hint.startswith(f"val_accuracy ended at {accuracy:.3f}; always saying 'a' gives 0.373.")
+        assert "model-trainer doctor data/train" in hint
+        assert "26 steps are few: --set training.epochs=20" in hint
+
+
+def test_a_long_run_on_a_cpu_is_told_what_would_help() -> None:
+    assert takes_long(RUN, 1.6, 3000.0) == ""
+    hint = takes_long(RUN, 1.6, 9000.0)
+    assert hint.startswith("At 1.6 images/s this run takes about 2:30 h on the CPU.")
+    for cure in ("network.freeze=backbone", "spec=mobilenet_v2", "training.epochs=1"):
+        assert f"--set {cure}" in hint
+    assert "--set 'spec.target_size=[112,112,3]'" in hint
+    small = RUN.changed_all({"spec": ModelSpec.named("mobilenet_v2", target_size=[96, 96, 3]), "training.epochs": 1})
+    hint = takes_long(small.changed("network.freeze", "backbone"), 1.6, 9000.0)
+    assert "--set" not in hint
+
+
+def test_the_share_of_the_largest_class_stands_beside_the_first_validation(
+    make_run: Callable[..., Run], capfd: pytest.CaptureFixture[str]
+) -> None:
+    train_model(make_run(training__epochs=2))
+    assert capfd.readouterr().err.count("Always saying 'blue' would reach an accuracy of 0.3333.") == 1
+
+
+def test_hints_are_in_the_result(make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "_why_no_imagenet", lambda *arguments: "there are none")
+    random, nothing = train_model(make_run(weights="auto", training__learning_rate=1e-12)).hints
+    assert random.startswith("WEIGHTS ARE RANDOM: there are none.")
+    assert "always saying 'blue' gives 0.333" in nothing
+    assert train_model(make_run(training__epochs=12)).hints == ()
