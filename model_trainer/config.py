@@ -89,6 +89,11 @@ class Config(BaseModel):
         by_alias = {field.alias or key: key for key, field in fields.items()}
         data = {other: getattr(self, other) for other in self.model_fields_set}
         inside: dict[str, dict[str, Any]] = {}
+        wholes = {name for name in changes if "." not in name}
+        if any(name.partition(".")[0] in wholes for name in changes.keys() - wholes):
+            # A new value and what is to be different in it: one after the other.
+            whole = self.changed_all({name: value for name, value in changes.items() if name in wholes})
+            return whole.changed_all({name: value for name, value in changes.items() if name not in wholes})
         for name, value in changes.items():
             head, _, rest = name.partition(".")
             if by_alias.get(head, head) not in fields:
@@ -142,8 +147,11 @@ class Choice(Config):
     def _choose(cls, value: Any) -> Choice:
         if isinstance(value, cls):
             return value
-        if isinstance(value, str):  # the bare name of a kind, as --set gives it
-            value = {"type": value}
+        if isinstance(value, str):  # as --set gives it
+            is_kind = value in cls._kinds or _written_small(value, cls._kinds)
+            value = {"type": value} if is_kind else cls._of_text(value)
+            if isinstance(value, cls):
+                return value
         if not isinstance(value, Mapping) or "type" not in value:
             raise ConfigError(f"should be one of {_listed(cls._kinds)}, got {value!r}.")
         kind = cls._kinds.get(value["type"]) or cls._kinds.get(_written_small(value["type"], cls._kinds))
@@ -152,6 +160,11 @@ class Choice(Config):
                 f"should be one of {_listed(cls._kinds)}, got {value['type']!r}.{nearest(value['type'], cls._kinds)}"
             )
         return kind.from_dict(value)
+
+    @classmethod
+    def _of_text(cls, text: str) -> Any:
+        """What a text means that names no kind, for a family in which it may mean something."""
+        return {"type": text}
 
     @staticmethod
     def _without_type(value: Any) -> Any:
@@ -192,6 +205,15 @@ class Call(Config):
         if isinstance(value, Mapping) and set(value) == {"path", "arguments"}:  # from __init__
             return value
         raise ConfigError(f"should be Call('package.function', ...), got {value!r}.")
+
+    def accepts(self, name: str) -> bool:
+        """Whether what it calls has an argument `name`; raises as `make` where it cannot be imported."""
+        try:
+            parameters = inspect.signature(import_dotted(self.path)).parameters
+        except (TypeError, ValueError):  # it tells nobody
+            return False
+        kinds = {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
+        return name in parameters and parameters[name].kind in kinds
 
     def make(self, **more: Any) -> Any:
         """Imports the path and calls it with the arguments.

@@ -100,4 +100,4 @@ class MissingExtra(ModelTrainerError, ImportError):
     """
 
     def __init__(self, what: str, package: str, extra: str) -> None:
-        super().__init__(f"{what} need {package}. Run: pip install 'model-trainer[{extra}]'")
+        super().__init__(f"{what} need {package}. Run: .venv/bin/pip install -e '.[{extra}]'")

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from model_trainer.errors import ConfigError
+from model_trainer.errors import ConfigError, ModelTrainerError
 
 __all__ = ["nearest", "to_config_error"]
 
@@ -66,6 +66,8 @@ def to_config_error(error: ValidationError, cls: type[BaseModel]) -> ConfigError
     same_field = [detail for detail in details if _field_of(detail["loc"], cls)[0] == field]
     for cause in (detail.get("ctx", {}).get("error") for detail in same_field):
         # One that names a deeper field knows more than "not one of these kinds".
+        if isinstance(cause, ModelTrainerError) and not isinstance(cause, ConfigError):
+            return ConfigError(f"is wrong: {cause}", field)
         if isinstance(cause, ConfigError) and (cause.field or len(same_field) == 1 or "live Python" in cause.problem):
             return cause.under(field)
     expected = list(dict.fromkeys(_expectation(detail) for detail in same_field))

@@ -42,6 +42,10 @@ def with_overrides(run: Run, overrides: Sequence[str]) -> Run:
         name, equals, text = override.partition("=")
         if not equals or not name:
             raise ConfigError(f"--set needs name=value, such as --set training.epochs=5; got {override!r}.")
+        if name.strip() == "spec.name":
+            raise ConfigError(
+                f"is only what people call the spec, and changes no network. Say --set spec={text.strip()}", "spec.name"
+            )
         changes[name.strip()] = _value(text.strip())
     return run.changed_all(changes)
 

@@ -52,6 +52,7 @@ def main(run: Run, sample: Run | None = None) -> None:
             unpack_sample()
             chosen = sample
 
+        typer.echo("Starting TensorFlow ...", err=True)
         from model_trainer.api import train
 
         try:

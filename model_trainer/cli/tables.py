@@ -75,18 +75,21 @@ def _print_classification(evaluation: Evaluation, console: Console) -> None:
 
 
 def _print_multi_label(evaluation: MultiLabelEvaluation, console: Console) -> None:
-    console.print(f"{'images':15} {evaluation.num_images:,}", highlight=False)
+    console.print(f"{'images':25} {evaluation.num_images:,}", highlight=False)
     if evaluation.num_bad:
-        console.print(f"{'unreadable':15} {evaluation.num_bad:,}", highlight=False)
+        console.print(f"{'unreadable':25} {evaluation.num_bad:,}", highlight=False)
     of_all = {
         "map": evaluation.mean_average_precision,
         "cross_entropy": evaluation.loss,
         "micro_f1": evaluation.micro_f1,
         "macro_f1": evaluation.macro_f1,
         "exact_match": evaluation.exact_match,
+        "micro_f1_at_thresholds": evaluation.micro_f1_at_thresholds,
+        "macro_f1_at_thresholds": evaluation.macro_f1_at_thresholds,
+        "exact_match_at_thresholds": evaluation.exact_match_at_thresholds,
     }
     for name, value in of_all.items():
-        console.print(f"{name:15} {value:.4f}", highlight=False)
+        console.print(f"{name:25} {value:.4f}", highlight=False)
     table = _table("tag", "images", "average precision", "threshold", "precision", "recall", "f1")
     for index, name in enumerate(evaluation.classes):
         figures = [

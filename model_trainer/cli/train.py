@@ -33,6 +33,7 @@ def train(
     supervised(restarts)
     declared = with_overrides(load_run(run, trust), overrides or [])
 
+    typer.echo("Starting TensorFlow ...", err=True)
     from model_trainer.api import train as train_run
 
     if train_run(declared, resume, resume_from, hosts=hosts, host_index=host_index).stopped:

@@ -29,7 +29,7 @@ class Taken(Source):
     seed: int | None = None
 
     def read(self) -> Examples:
-        examples = self.source.read()
+        examples = self.source.read_shared()
         if self.count >= len(examples):
             return examples
         if self.seed is None:
@@ -49,7 +49,7 @@ class Filtered(Source):
     where: Call | Live | None = None
 
     def read(self) -> Examples:
-        examples = self.source.read()
+        examples = self.source.read_shared()
         examples = self._of_classes(examples, self._kept_classes(examples))
         if self.name is not None:
             matches = [fnmatch.fnmatch(name, self.name) for name in examples.names()]
@@ -99,7 +99,7 @@ class Concatenated(Source):
     sources: tuple[Source, ...] = Field(min_length=1)
 
     def read(self) -> Examples:
-        parts = [source.read() for source in self.sources]
+        parts = [source.read_shared() for source in self.sources]
         classes = tuple(dict.fromkeys(name for part in parts for name in part.classes))
         parts = [part.with_classes(classes) for part in parts]
         firsts = np.cumsum([0, *(len(part.images) for part in parts)])
@@ -123,8 +123,8 @@ class Reclassed(Source):
     classes: tuple[str, ...] | Source
 
     def read(self) -> Examples:
-        classes = self.classes.read().classes if isinstance(self.classes, Source) else self.classes
-        return self.source.read().with_classes(classes)
+        classes = self.classes.read_shared().classes if isinstance(self.classes, Source) else self.classes
+        return self.source.read_shared().with_classes(classes)
 
 
 def _one_store(stores: list[Images]) -> Images:

@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import numpy as np
+from absl import logging
 
 from model_trainer.errors import DataError
 from model_trainer.messages import nearest
 from model_trainer.sources.images import Files, Images
 from model_trainer.sources.label_rows import LabelRows
 from model_trainer.sources.texts import Texts
+from model_trainer.storage.read import TENSORFLOW_SCHEMES
 
 __all__ = ["Examples"]
 
@@ -105,6 +107,17 @@ class Examples:
         """int64 `(num_examples,)`: the size of each encoded image, -1 where it is not there. Looks at every file."""
         return self.images.num_bytes(self.rows)
 
+    def check_local(self) -> None:
+        """Raises DataError where an image lies in an object store."""
+        for index in np.flatnonzero(self.num_bytes == 0):  # what a remote file has, and an empty one
+            name = self.name(int(index))
+            scheme, separator, _ = name.partition("://")
+            if separator and scheme not in TENSORFLOW_SCHEMES:
+                raise DataError(
+                    f"{self.origin}: {name} lies in an object store that is not read yet. Copy the images to a disk, "
+                    "and name them there."
+                )
+
     def take(self, indices: np.ndarray) -> Examples:
         """The examples at `indices`, in that order."""
         return replace(
@@ -145,21 +158,41 @@ class Examples:
             if name not in known and count:
                 raise DataError(
                     f"{self.origin} has the class {name!r}, which is not one of {_some(classes)}."
-                    f"{nearest(name, classes)} Training and validation need the same classes."
+                    f"{nearest(name, classes)} Training and validation need the same classes: give training images "
+                    "of it, or leave it out, such as val_data=ImageFolder(...).filter(classes=(...))."
                 )
         position = np.array([known.get(name, -1) for name in self.classes], dtype=np.int32)
         labels = self.labels.moved(position) if isinstance(self.labels, LabelRows) else position[self.labels]
         return replace(self, labels=labels, classes=classes)
+
+    def without_foreign_tags(self, classes: tuple[str, ...]) -> Examples:
+        """The same examples without the tags that are not among `classes`; the log says how many there were.
+
+        Where each image has one class nothing is left out, so that a wrong one shows.
+        """
+        if self.label_kind != "tags" or classes == self.classes:
+            return self
+        known = set(classes)
+        foreign = [name for name in self.classes if name not in known]
+        if not foreign:
+            return self
+        logging.warning(
+            "%s has %d tag%s that training has not seen, such as %r; what is judged leaves them out.",
+            self.origin, len(foreign), "s" * (len(foreign) > 1), foreign[0],
+        )  # fmt: skip
+        return self.keep_classes(tuple(name for name in self.classes if name in known))
 
     def keep_classes(self, classes: tuple[str, ...]) -> Examples:
         """The same examples with `classes`, some of their own; labels of the others are dropped.
 
         No example may be left without a class where each has exactly one.
         """
-        position = np.array([classes.index(n) if n in classes else -1 for n in self.classes], dtype=np.int32)
+        known = {name: position for position, name in enumerate(classes)}
+        position = np.array([known.get(name, -1) for name in self.classes], dtype=np.int32)
         labels = self.labels.moved(position) if isinstance(self.labels, LabelRows) else position[self.labels]
         return replace(self, labels=labels, classes=classes)
 
+    @functools.cached_property
     def fingerprint(self) -> str:
         """Hex digest over names, sizes in bytes and labels; not over contents, which would read every file."""
         digest = hashlib.sha256("\0".join(self.classes).encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import final
 
@@ -15,7 +16,7 @@ from model_trainer.sources.examples import Examples
 from model_trainer.sources.path_text import PathText
 from model_trainer.sources.source import Source
 
-__all__ = ["IMAGE_SUFFIXES", "ImageFolder", "list_images"]
+__all__ = ["IMAGE_SUFFIXES", "ImageFolder", "folders_in", "list_images"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 
@@ -70,25 +71,32 @@ class ImageFolder(Source):
     def _class_folders(self) -> dict[str, str]:
         how = HOW_TO_ARRANGE.format(path=self.path)
         root = Path(self.path)
+        if "://" in self.path:
+            raise DataError(
+                f"{self.path} is an object store; folders are read from disks only, so far. Copy it to one."
+            )
         if not root.exists():
             raise DataError(f"There is no folder {self.path}. {how}")
         if not root.is_dir():
             raise DataError(f"{self.path} is a file; ImageFolder needs a folder. {how}")
-        with os.scandir(root) as entries:
-            folders = {entry.name: entry.path for entry in entries if entry.is_dir() and not entry.name.startswith(".")}
+        folders = folders_in(root)
         if not folders:
             raise DataError(f"{self.path} holds no folder of a class. {how}")
         return folders
 
 
 def list_images(folder: str) -> tuple[list[str], list[str]]:
-    """`(images, others)`: the files below `folder`, sorted by path; others are no image by name nor by content."""
+    """`(images, others)`: the files below `folder`, sorted by path; others are no image by name nor by content.
+
+    Links to folders are followed, but for those that lead back to where they are.
+    """
     images: list[str] = []
     others: list[str] = []
-    waiting = [folder]
+    waiting: list[tuple[str, tuple[str, ...]]] = [(folder, (os.path.realpath(folder),))]
     while waiting:
+        inner, links = waiting.pop()
         try:
-            entries = sorted(os.scandir(waiting.pop()), key=lambda entry: entry.name)
+            entries = sorted(os.scandir(inner), key=lambda entry: entry.name)
         except OSError as error:
             raise DataError(f"{error.filename} cannot be read: {error.strerror}.") from error
         for entry in entries:
@@ -96,13 +104,47 @@ def list_images(folder: str) -> tuple[list[str], list[str]]:
                 continue
             if entry.name.lower().endswith(IMAGE_SUFFIXES):  # first: no look at the disk for the usual file
                 images.append(entry.path)
-            elif entry.is_dir():
-                waiting.append(entry.path)
+            elif entry.is_symlink() and os.path.isdir(entry.path):
+                if not leads_back(entry.path, (*links, os.path.realpath(inner))):
+                    waiting.append((entry.path, (*links, os.path.realpath(entry.path))))
+            elif entry.is_dir(follow_symlinks=False):
+                waiting.append((entry.path, links))
             elif _begins_like_an_image(entry.path):
                 images.append(entry.path)
             else:
                 others.append(entry.path)
     return sorted(images), sorted(others)
+
+
+def leads_back(link: str, folders: Iterable[str]) -> bool:
+    """Whether a link leads to one of `folders`, or to one that it is in; says so in the log.
+
+    Args:
+        folders: real paths, of where the link is and of what was followed to get there.
+    """
+    target = os.path.realpath(link)
+    if not any(os.path.join(folder, "").startswith(os.path.join(target, "")) for folder in folders):
+        return False
+    logging.warning("%s is a link to a folder that it is in; it is not followed.", link)
+    return True
+
+
+def folders_in(root: str | Path) -> dict[str, str]:
+    """By name the paths of the folders in `root`, without hidden ones and links that lead back.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    found = {}
+    with os.scandir(root) as entries:
+        for entry in entries:
+            if entry.name.startswith(".") or not os.path.isdir(
+                entry.path
+            ):  # DirEntry.is_dir fails for a link to itself
+                continue
+            if not (entry.is_symlink() and leads_back(entry.path, (os.path.realpath(root),))):
+                found[entry.name] = entry.path
+    return found
 
 
 def _begins_like_an_image(path: str) -> bool:

@@ -2,21 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
 
 from model_trainer.config import Call, Choice, Live
+from model_trainer.messages import nearest
 from model_trainer.sources.examples import Examples
 
 if TYPE_CHECKING:
     from model_trainer.sources.combined import Concatenated, Filtered, Reclassed, Taken
     from model_trainer.sources.split import Split
 
-__all__ = ["Source"]
+__all__ = ["Source", "each_read_once"]
+
+_READ: ContextVar[list[tuple[Source, Examples]] | None] = ContextVar("read", default=None)
+
+
+@contextlib.contextmanager
+def each_read_once() -> Iterator[None]:
+    """Inside the block a source that several others are part of, as both halves of a split are, is read once."""
+    token = _READ.set([])
+    try:
+        yield
+    finally:
+        _READ.reset(token)
 
 
 class Source(Choice):
     """Finds examples. Declaring one reads nothing; `read` does."""
+
+    @classmethod
+    def _of_text(cls, text: str) -> Any:
+        """The source at a path, such as `data/train` or `train.csv`."""
+        from model_trainer.sources.from_path import source_of_path
+
+        if not text or text[0] in "{[" or (nearest(text, cls.kinds()) and not os.path.exists(text)):
+            return super()._of_text(text)  # broken JSON, or a kind that is misspelt
+        return source_of_path(text)
 
     @abstractmethod
     def read(self) -> Examples:
@@ -25,6 +51,17 @@ class Source(Choice):
         Raises:
             DataError: there is nothing to read, or what is there is wrong; names the place.
         """
+
+    def read_shared(self) -> Examples:
+        """As `read`, for a source that is made of this one; see `each_read_once`."""
+        known = _READ.get()
+        if known is None:
+            return self.read()
+        for source, examples in known:
+            if source == self:
+                return examples
+        known.append((self, self.read()))
+        return known[-1][1]
 
     def split(self, val: float, seed: int = 0) -> tuple[Split, Split]:
         """`(train, val)`: every class gives the share `val` of its images to validation, at least one.

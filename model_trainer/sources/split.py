@@ -28,7 +28,7 @@ class Split(Source):
     seed: int = 0
 
     def read(self) -> Examples:
-        examples = self.source.read()
+        examples = self.source.read_shared()
         is_val = _validation(examples, self.val, self.seed)
         return examples.take(np.flatnonzero(is_val if self.part == "val" else ~is_val))
 

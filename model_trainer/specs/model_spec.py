@@ -18,6 +18,7 @@ from model_trainer.specs.table import TABLE, canonical_class, table_name
 
 __all__ = ["ModelSpec"]
 
+HOW_TO_TRUST = "say --trust (in Python: trust=True)"
 _OLDER_NAMES = ("model", "klass")  # of the field `class`, in keras-model-specs
 
 
@@ -37,6 +38,8 @@ class ModelSpec(Config):
             keeps them and fills up with `background`, "squash" distorts.
         interpolation: how the pixels in between are found.
         background: RGB, 0 to 255: what shows under transparent pixels, and the colour of padding.
+
+    In a run a text stands for one: `Run(spec="mobilenet_v2")`, or the path of a `model_spec.json`.
 
     Raises:
         ConfigError: a field is unknown, missing or wrong; the message names it.
@@ -114,7 +117,7 @@ class ModelSpec(Config):
             if not trust and dotted is not None and is_dotted(dotted) and not is_safe(dotted):
                 raise ModelFileError(
                     f"`{field}` names {dotted}, code from outside Keras and this package, and using it runs it. "
-                    "If you trust the file's author, say --trust (in Python: trust=True)."
+                    f"If you trust the file's author, {HOW_TO_TRUST}."
                 )
         return made
 
@@ -153,6 +156,14 @@ class ModelSpec(Config):
     @model_validator(mode="before")
     @classmethod
     def _read_older_names(cls, data: Any) -> Any:
+        if isinstance(data, str):  # as --set gives it: a name of the table, or a file
+            try:
+                return (cls.load(data) if data.endswith(".json") else cls.named(data)).to_dict()
+            except ModelFileError as error:
+                in_python = f"declare it as ModelSpec.load({data!r}, trust=True)"
+                raise ConfigError(f"is wrong: {str(error).replace(HOW_TO_TRUST, in_python)}") from None
+            except ConfigError as error:
+                raise ConfigError(error.problem) from None  # of the spec, not of its name
         if not isinstance(data, Mapping):
             return data
         data = dict(data)

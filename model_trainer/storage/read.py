@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import stat
 
-__all__ = ["MAX_FILE_BYTES", "read_image_file", "read_remote", "size_of", "why_not_read"]
+__all__ = ["MAX_FILE_BYTES", "TENSORFLOW_SCHEMES", "read_image_file", "read_remote", "size_of", "why_not_read"]
+
+TENSORFLOW_SCHEMES = ("file", "gs", "ram")  # tf.io.gfile.get_registered_schemes()
 
 # The largest image that Pillow takes would have as many bytes without any compression.
 MAX_FILE_BYTES = 2**29

@@ -237,7 +237,8 @@ def test_a_signal_stops_after_the_step_and_a_second_ctrl_c_at_once(
     )  # fmt: skip
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
-    saved = list((tmp_path / "output").glob("*/final_model.hdf5"))
+    assert not list((tmp_path / "output").glob("*/final_model.hdf5"))
+    saved = list((tmp_path / "output").glob("*/checkpoints/epoch-*"))
     assert len(saved) == (1 if code == 75 else 0)
     if code == 75:
         assert f"{name}: stopping after this step and saving" in done.stderr
@@ -277,7 +278,7 @@ def test_train_model_py_without_images_says_what_to_put_there_and_that_a_sample_
     assert done.returncode == 2
     assert "There is no folder data/train. Put images into one folder for each class" in done.stderr
     assert "--sample" in done.stderr
-    assert done.stderr.count("\n") <= 3
+    assert done.stderr.count("\n") <= 5
 
 
 def test_the_trained_file_predicts_as_the_training_saw_it(make_run: MakeRun) -> None:

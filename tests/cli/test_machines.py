@@ -81,7 +81,7 @@ def test_two_machines_train_together_and_what_each_prints_is_labelled(folder: Pa
     processes = [start(folder, "--hosts", hosts, "--host-index", str(index)) for index in range(2)]
     outputs = [process.communicate(timeout=280) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
-    for number, (_, error) in enumerate(outputs, start=1):
+    for number, (_, error) in enumerate(outputs):
         assert f"[host {number}] Training on 2 CPUs of 2 processes" in error
     assert "Results: output/small-" in outputs[0][0]
     assert outputs[1][0] == ""

@@ -13,6 +13,7 @@ from model_trainer.errors import ConfigError, DataError
 from model_trainer.sources import Examples, Source
 from model_trainer.sources.images import ByteRanges, SeveralImages
 from model_trainer.sources.label_rows import LabelRows
+from model_trainer.sources.source import each_read_once
 
 
 class Given(Source):
@@ -49,6 +50,26 @@ def classes_of(examples: Examples) -> list[str]:
 
 def keep_even(examples: Examples, remainder: int = 0) -> np.ndarray:
     return np.arange(len(examples)) % 2 == remainder
+
+
+class Counted(Source):
+    """A source of the test that notes how often it is read."""
+
+    def read(self) -> Examples:
+        READS.append(1)
+        return TABLES["single"]
+
+
+READS: list[int] = []
+
+
+def test_both_halves_of_a_split_read_their_source_once() -> None:
+    READS.clear()
+    with each_read_once():
+        train, val = (half.read_shared() for half in Counted().split(0.25))
+    assert (len(train), len(val), len(READS)) == (9, 3, 1)
+    Counted().split(0.25)[0].read()
+    assert len(READS) == 2  # what changes between two runs is seen
 
 
 def test_take_gives_the_first_examples() -> None:

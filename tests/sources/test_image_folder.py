@@ -8,6 +8,7 @@ import pytest
 
 from model_trainer import ImageFolder
 from model_trainer.errors import DataError
+from model_trainer.training.log import plain_messages
 
 
 def touch(path: Path, content: bytes = b"") -> None:
@@ -59,6 +60,29 @@ def test_a_wrong_folder_is_named_with_the_cure(zoo: Path, make: Callable[[Path],
         make(zoo).read()
 
 
+def test_a_link_to_a_folder_is_followed_unless_it_leads_back(
+    zoo: Path, tmp_path_factory: pytest.TempPathFactory, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole, more = ImageFolder(zoo).read().names(), tmp_path_factory.mktemp("more")
+    (zoo / "cat" / "loop").symlink_to(zoo)
+    (zoo / "cat" / "itself").symlink_to(zoo / "cat")
+    (zoo / "dog" / "there").symlink_to(more)
+    (more / "back").symlink_to(zoo / "dog")
+    (more / "all").symlink_to(zoo)
+    (zoo / "whole").symlink_to(zoo)
+    (zoo / "nowhere").symlink_to(zoo / "nowhere")
+    touch(more / "1.jpg")
+    with plain_messages():
+        found = ImageFolder(zoo).read().names()
+    assert sorted(found) == sorted([*whole, f"{zoo}/dog/there/1.jpg"])
+    assert capfd.readouterr().err.count("is a link to a folder that it is in; it is not followed.") == 5
+
+
+def test_an_object_store_is_said_not_to_be_supported() -> None:
+    with pytest.raises(DataError, match=r"s3://bucket/train is an object store; folders are read from disks only"):
+        ImageFolder("s3://bucket/train").read()
+
+
 def test_an_empty_class_folder_is_an_error(zoo: Path) -> None:
     (zoo / "eel").mkdir()
     with pytest.raises(DataError, match=r"eel holds no image. Put images of the class 'eel' there"):
@@ -93,7 +117,7 @@ def test_classes_of_another_data_set_renumber_labels(zoo: Path) -> None:
 
 
 def test_the_fingerprint_follows_paths_sizes_and_labels(zoo: Path) -> None:
-    before = ImageFolder(zoo).read().fingerprint()
-    assert ImageFolder(zoo).read().fingerprint() == before
+    before = ImageFolder(zoo).read().fingerprint
+    assert ImageFolder(zoo).read().fingerprint == before
     touch(zoo / "dog" / "1.webp", b"longer")
-    assert ImageFolder(zoo).read().fingerprint() != before
+    assert ImageFolder(zoo).read().fingerprint != before

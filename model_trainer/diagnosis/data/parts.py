@@ -11,7 +11,7 @@ import numpy as np
 from model_trainer.errors import DataError
 from model_trainer.sources.examples import Examples
 from model_trainer.sources.from_path import source_of_path
-from model_trainer.sources.image_folder import IMAGE_SUFFIXES, ImageFolder, list_images
+from model_trainer.sources.image_folder import IMAGE_SUFFIXES, ImageFolder, folders_in, list_images
 from model_trainer.sources.label_rows import LabelRows
 from model_trainer.sources.manifest import Manifest
 from model_trainer.sources.manifest.columns import ROLES, find_columns
@@ -102,7 +102,9 @@ def _read(source: Source) -> Examples:
     if not isinstance(source, ImageFolder | Manifest | RecordIO):
         # It may load TensorFlow, which otherwise fills standard error with notes as it starts.
         import model_trainer.quiet_tensorflow  # noqa: F401
-    return source.read()
+    examples = source.read()
+    examples.check_local()
+    return examples
 
 
 def _of_folder(root: Path) -> list[Part]:
@@ -117,8 +119,7 @@ def _of_folder(root: Path) -> list[Part]:
 
 def _folders(root: Path) -> list[str]:
     try:
-        with os.scandir(root) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        return sorted(folders_in(root))
     except OSError as error:
         raise DataError(f"{root} cannot be read: {error.strerror}.") from error
 
@@ -158,7 +159,7 @@ def _of_file(path: str) -> list[Part]:
     names = _split_names(path) if isinstance(source, Manifest) else []
     if not names:
         return [Part("all", _read(source))]
-    return [Part(name, Manifest(path=path, part=name).read()) for name in names]
+    return [Part(name, _read(Manifest(path=path, part=name))) for name in names]
 
 
 def _split_names(path: str) -> list[str]:

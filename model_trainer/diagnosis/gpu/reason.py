@@ -10,7 +10,7 @@ from model_trainer.diagnosis.gpu.facts import Device, Diagnosis, Facts, Library
 
 __all__ = ["diagnose"]
 
-_INSTALL_CUDA = "pip install 'model-trainer[gpu]'  (in a clone, script/train does it)"
+_INSTALL_CUDA = ".venv/bin/pip install -e '.[gpu]'  (script/train does it, too)"
 _GIVE_TO_CONTAINER = "docker run --gpus all ...  (the host needs the NVIDIA Container Toolkit)"
 _ANOTHER_MACHINE = "Train on the CPU, or on a machine with an NVIDIA GPU."
 

@@ -134,7 +134,8 @@ def _delimited(path: str, delimiter: str, *, skip_spaces: bool) -> Iterator[tupl
                         f"{path} line {line}: {len(values)} values, but there are {len(names)} columns. {_HOW_TO_QUOTE}"
                     )
                 else:
-                    yield line, dict(zip(names, values, strict=False))
+                    # Without the spaces around them, as the names of columns.
+                    yield line, dict(zip(names, map(str.strip, values), strict=False))
                 line = reader.line_num + 1
         except csv.Error as error:
             raise DataError(f"{path} line {line}: the row is broken ({error}). {_HOW_TO_QUOTE}") from None

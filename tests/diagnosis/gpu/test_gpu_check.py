@@ -159,10 +159,10 @@ def test_right_gpu_is_shown_with_its_figures() -> None:
 
 
 def test_report_without_a_gpu_ends_with_reason_and_cure() -> None:
-    diagnosis = Diagnosis("no_cuda", "A library is missing.", "pip install 'model-trainer[gpu]'")
+    diagnosis = Diagnosis("no_cuda", "A library is missing.", ".venv/bin/pip install -e '.[gpu]'")
     report = GpuReport(Facts(), diagnosis=diagnosis)
     assert report.exit_code == 1
-    assert printed(report).endswith("Likely reason: A library is missing.\nCure: pip install 'model-trainer[gpu]'\n")
+    assert printed(report).endswith("Likely reason: A library is missing.\nCure: .venv/bin/pip install -e '.[gpu]'\n")
 
 
 def test_broken_all_reduce_says_what_still_works() -> None:

@@ -153,7 +153,7 @@ def test_driver_without_a_device_is_told_from_one_that_fails() -> None:
 def test_tensorflow_without_cuda_is_replaced() -> None:
     diagnosis = found(facts(tensorflow={"with_cuda": False}))
     assert diagnosis.code == "cpu_build"
-    assert "model-trainer[gpu]" in diagnosis.cure
+    assert ".[gpu]" in diagnosis.cure
 
 
 def test_arm_machine_is_not_sent_to_a_package_that_does_not_exist() -> None:
@@ -164,14 +164,14 @@ def test_arm_machine_is_not_sent_to_a_package_that_does_not_exist() -> None:
 def test_install_without_cuda_libraries_is_cured_by_the_extra() -> None:
     diagnosis = found(replace(HEALTHY, libraries=(missing(CUDART), missing(CUSOLVER))))
     assert diagnosis.code == "no_cuda"
-    assert "pip install 'model-trainer[gpu]'" in diagnosis.cure
+    assert ".venv/bin/pip install -e '.[gpu]'" in diagnosis.cure
 
 
 def test_missing_library_is_named() -> None:
     diagnosis = found(replace(HEALTHY, libraries=(CUDART, missing(CUSOLVER), NCCL)))
     assert "libcusolver.so.11 (cannot open shared object file: No such file or directory)" in diagnosis.reason
     assert "libnccl" not in diagnosis.reason
-    assert "model-trainer[gpu]" in diagnosis.cure
+    assert ".[gpu]" in diagnosis.cure
 
 
 def test_damaged_library_is_installed_anew() -> None:

@@ -213,3 +213,17 @@ def test_what_is_no_file_is_an_error(tmp_path: Path) -> None:
 def test_a_file_of_another_source_names_that_source() -> None:
     with pytest.raises(DataError, match=r"train.rec is no table. Take RecordIO\('train.rec'\)"):
         Manifest("train.rec").read()
+
+
+def test_values_lose_the_spaces_around_them_as_names_of_columns_do(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.csv", "path ,label\n1.jpg , cat\n2.jpg,cat \n")
+    examples = Manifest(path).read()
+    assert examples.names() == [f"{tmp_path}/1.jpg", f"{tmp_path}/2.jpg"]
+    assert examples.classes == ("cat",)
+
+
+def test_images_in_an_object_store_are_said_not_to_be_supported(tmp_path: Path) -> None:
+    examples = Manifest(save(tmp_path / "a.csv", "path,label\n/1.jpg,a\ns3://bucket/2.jpg,b\n")).read()
+    with pytest.raises(DataError, match=r"s3://bucket/2.jpg lies in an object store that is not read yet"):
+        examples.check_local()
+    Manifest(save(tmp_path / "b.csv", "path,label\ngs://bucket/2.jpg,b\n")).read().check_local()

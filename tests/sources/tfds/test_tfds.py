@@ -240,7 +240,7 @@ def test_a_name_that_means_the_internet_is_refused() -> None:
 def test_without_the_extra_the_error_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(
-        MissingExtra, match=r"Tfds sources need tensorflow-datasets. Run: pip install 'model-trainer\[tfds\]'"
+        MissingExtra, match=r"Tfds sources need tensorflow-datasets. Run: \.venv/bin/pip install -e '\.\[tfds\]'"
     ):
         Tfds("mnist").read()
 

@@ -252,7 +252,7 @@ def test_files_that_did_not_change_are_not_read_again(tmp_path: Path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(index_module, "make_parser", None)  # whoever reads a record calls it
         after = TFRecords(path).read()
-    assert after.fingerprint() == before.fingerprint()
+    assert after.fingerprint == before.fingerprint
     write(path, [labelled(5, 0)])
     assert len(TFRecords(path).read()) == 1
 
