@@ -8,6 +8,7 @@ import pytest
 from model_trainer import ImageFolder, ModelSpec, MultiLabel, Run
 from model_trainer.models import weights
 from model_trainer.sources.examples import Examples
+from model_trainer.training import epochs, hints
 from model_trainer.training.hints import largest_share, learnt_nothing, takes_long
 from model_trainer.training.train import train_model
 
@@ -53,6 +54,16 @@ def test_a_long_run_on_a_cpu_is_told_what_would_help() -> None:
     small = RUN.changed_all({"spec": ModelSpec.named("mobilenet_v2", target_size=[96, 96, 3]), "training.epochs": 1})
     hint = takes_long(small.changed("network.freeze", "backbone"), 1.6, 9000.0)
     assert "--set" not in hint
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_what_would_help_a_long_run_is_said_once_while_it_trains(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], devices: int
+) -> None:
+    monkeypatch.setattr(epochs, "SECONDS_TO_JUDGE", -1.0)
+    monkeypatch.setattr(hints, "LONG_SECONDS", 0.0)
+    train_model(make_run(training__epochs=2, hardware__devices=devices))
+    assert capfd.readouterr().err.count("What would help, each by itself:") == 1
 
 
 def test_the_share_of_the_largest_class_stands_beside_the_first_validation(
