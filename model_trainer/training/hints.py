@@ -9,6 +9,7 @@ import numpy as np
 from model_trainer.models.network import Network
 from model_trainer.pipeline.sampling import EachOnce
 from model_trainer.sources.examples import Examples
+from model_trainer.sources.label_rows import LabelRows
 from model_trainer.tasks.classification import Classification
 from model_trainer.training.history import Row
 from model_trainer.training.progress import format_seconds
@@ -24,7 +25,9 @@ def largest_share(run: Run, examples: Examples) -> tuple[float, str] | None:
     """The accuracy of always saying the same class, and that class; None where the main metric is no accuracy."""
     if not isinstance(run.task, Classification) or run.task.metrics[0].name != "accuracy":
         return None
-    labels = examples.labels if examples.label_kind == "single" else examples.label_rows().most_likely()
+    labels = examples.labels
+    if isinstance(labels, LabelRows):
+        labels = labels.most_likely()
     weights = np.bincount(labels, examples.weights, len(examples.classes))
     largest = int(weights.argmax())
     return float(weights[largest] / weights.sum()), examples.classes[largest]
