@@ -153,7 +153,7 @@ class Examples:
         """
         if classes == self.classes:
             return self
-        known = {name: position for position, name in enumerate(classes)}
+        known = set(classes)
         for name, count in zip(self.classes, self.counts(), strict=True):
             if name not in known and count:
                 raise DataError(
@@ -161,9 +161,7 @@ class Examples:
                     f"{nearest(name, classes)} Training and validation need the same classes: give training images "
                     "of it, or leave it out, such as val_data=ImageFolder(...).filter(classes=(...))."
                 )
-        position = np.array([known.get(name, -1) for name in self.classes], dtype=np.int32)
-        labels = self.labels.moved(position) if isinstance(self.labels, LabelRows) else position[self.labels]
-        return replace(self, labels=labels, classes=classes)
+        return self.keep_classes(classes)
 
     def without_foreign_tags(self, classes: tuple[str, ...]) -> Examples:
         """The same examples without the tags that are not among `classes`; the log says how many there were.
@@ -183,7 +181,7 @@ class Examples:
         return self.keep_classes(tuple(name for name in self.classes if name in known))
 
     def keep_classes(self, classes: tuple[str, ...]) -> Examples:
-        """The same examples with `classes`, some of their own; labels of the others are dropped.
+        """The same examples with their labels counted in `classes`; labels of others are dropped.
 
         No example may be left without a class where each has exactly one.
         """

@@ -138,9 +138,8 @@ def folders_in(root: str | Path) -> dict[str, str]:
     found = {}
     with os.scandir(root) as entries:
         for entry in entries:
-            if entry.name.startswith(".") or not os.path.isdir(
-                entry.path
-            ):  # DirEntry.is_dir fails for a link to itself
+            # Not entry.is_dir, which fails for a link to itself.
+            if entry.name.startswith(".") or not os.path.isdir(entry.path):
                 continue
             if not (entry.is_symlink() and leads_back(entry.path, (os.path.realpath(root),))):
                 found[entry.name] = entry.path

@@ -200,14 +200,15 @@ def _finish_epoch(loop: Loop, epoch: int, figures: dict[str, float]) -> None:
             loop.best_thresholds[number] = loop.thresholds
     row = {"epoch": float(epoch + 1), **figures, "learning_rate": rate, "seconds": seconds}
     loop.history.append(row)
-    judged = loop.prepared.train if loop.prepared.val is None else loop.prepared.val
-    largest = largest_share(run, judged) if len(loop.history) == 1 else None
     loop.logs.write("epoch", (epoch + 1) * loop.steps_per_epoch, row)
     logging.info(
         "epoch %d/%d  %s  %s", epoch + 1, run.training.epochs, format_figures(figures), format_seconds(seconds)
     )
-    if largest is not None:
-        logging.info("Always saying %r would reach an accuracy of %.4f.", largest[1], largest[0])
+    if len(loop.history) == 1:
+        judged = loop.prepared.train if loop.prepared.val is None else loop.prepared.val
+        largest = largest_share(run, judged)
+        if largest is not None:
+            logging.info("Always saying %r would reach an accuracy of %.4f.", largest[1], largest[0])
     before = loop.best.epochs
     for name in loop.best.improved(row):
         plain = loop.prepared.plain.network.model

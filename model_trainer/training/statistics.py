@@ -36,9 +36,9 @@ def refresh_statistics(loop: Loop, epoch: int) -> list[np.ndarray]:
     prepared, averages = loop.prepared, loop.prepared.parts.network.averages
     before = averages.values()
     batch_size = prepared.run.training.batch_size
-    count = _num_batches(loop, is_last=epoch + 1 == prepared.run.training.epochs)
     if not _is_due(loop):
         return before
+    count = _num_batches(loop, is_last=epoch + 1 == prepared.run.training.epochs)
     # Batches with which the next epoch begins, also after the last one: each run and each process has the same ones.
     first = (epoch + 1) * loop.steps_per_epoch
     batches = prepared.divided(prepared.train_pipeline.training(epoch + 2, first, count))
