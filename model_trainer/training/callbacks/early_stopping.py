@@ -32,13 +32,10 @@ class EarlyStopping(Callback):
     def make(self) -> keras.callbacks.Callback:
         import keras
 
-        mode = self.mode
-        if mode == "auto":  # Keras guesses from its own metrics' names, which ours are not
-            mode = "min" if self.monitor.endswith("loss") else "max"
         return keras.callbacks.EarlyStopping(
             monitor=self.monitor,
             min_delta=self.min_delta,
             patience=self.patience,
-            mode=mode,
+            mode=self.mode,  # of "auto" `decide_directions` makes one of the others
             restore_best_weights=self.restore_best,
         )
