@@ -19,7 +19,7 @@ setup(
         "keras>=3.15.1",
         "numpy",
         "h5py",
-        "pillow",
+        "pillow>=11.3",  # reads AVIF
         "pydantic>=2",
         "typer",
         "rich",

@@ -12,7 +12,7 @@ from typing import Any
 from absl import logging
 from rich.console import Console
 
-from model_trainer.errors import DataError
+from model_trainer.errors import ConfigError, DataError
 from model_trainer.evaluation.classification import Evaluation
 from model_trainer.evaluation.evaluate import evaluate_model
 from model_trainer.evaluation.multi_label import MultiLabelEvaluation
@@ -68,6 +68,7 @@ def evaluate(
     *,
     spec: ModelSpec | str | None = None,
     classes: Sequence[str] | None = None,
+    root: str | None = None,
 ) -> Evaluation | MultiLabelEvaluation:
     """Figures of a trained model on labelled images.
 
@@ -76,16 +77,23 @@ def evaluate(
         data: a source, or a path: a folder with one folder for each class, a manifest, a `.rec`, TFRecord files; None
             takes the validation data of the run, otherwise its training data.
         trust: whether code that the files name may be run.
-        spec, classes: of a model file that Model Trainer did not write; see `load_model`.
+        spec: of a model file that Model Trainer did not write; see `load_model`.
+        classes: with `spec` the names of the model's outputs; also the names behind the class numbers of `data`, where
+            it is a path.
+        root: the folder below which the paths of a manifest are, where `data` is one.
 
     Raises:
         ModelFileError, DataError, ConfigError: the model or the data cannot be read.
     """
-    trained = _loaded(model, trust, spec, classes)
+    if not isinstance(data, str) and (root is not None or (classes is not None and spec is None)):
+        raise ConfigError("is an option of data that are given as a path.", "classes" if root is None else "root")
+    trained = _loaded(model, trust, spec, None if spec is None else classes)
     with plain_messages():
         logging.info("Model: %s", trained.path)  # of the three in an output folder
     if isinstance(data, str):
-        data = source_of_path(data)
+        # With a spec they name the outputs, of which a folder may hold only some.
+        are_of_data = spec is None or not os.path.isdir(data)
+        data = source_of_path(data, root=root, classes=classes if are_of_data else None)
     if data is None:
         data = _data_of_run(trained.path, trust)
     return evaluate_model(trained, data.read())

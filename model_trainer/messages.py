@@ -13,7 +13,14 @@ from pydantic_core import ErrorDetails
 
 from model_trainer.errors import ConfigError, ModelTrainerError
 
-__all__ = ["nearest", "to_config_error"]
+__all__ = ["counted", "nearest", "to_config_error"]
+
+
+def counted(count: int, words: str) -> str:
+    """`counted(2, "empty file{s}")` is "2 empty files"; also "class{es}" and "cop{ies}"."""
+    for mark, one, more in (("{s}", "", "s"), ("{es}", "", "es"), ("{ies}", "y", "ies")):
+        words = words.replace(mark, one if count == 1 else more)
+    return f"{count:,} {words}"
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ import model_trainer
 PACKAGE = Path(model_trainer.__file__).parent
 
 FLOORS = [
-    "errors", "cuda_libraries", "quiet_tensorflow", "dotted", "messages", "config",
+    "errors", "cuda_libraries", "stderr_filter", "quiet_tensorflow", "dotted", "messages", "config",
     "specs", "storage", "sources", "pipeline", "tasks", "models", "training",
     "evaluation", "diagnosis", "report", "tuning", "serving", "cloud", "api", "cli",
 ]  # fmt: skip

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from model_trainer.cli.foreign_options import ClassesOfData, Root, read_classes
+
 __all__ = ["doctor"]
 
 
@@ -12,6 +14,8 @@ def doctor(
         help="A folder of class folders, or of such folders called train and val; a folder of images; a manifest, "
         ".rec or .tfrecord; or a RUN: a .py, a training_options.json, an output folder.",
     ),
+    root: Root = None,
+    classes: ClassesOfData = None,
     output: str = typer.Option(".", "--output", metavar="DIR", help="Where doctor.html and doctor.json go."),
     quarantine: str | None = typer.Option(
         None, "--quarantine", metavar="DIR", help="Move unreadable files there, and judge what remains."
@@ -34,6 +38,8 @@ def doctor(
         run_doctor(
             path_or_run,
             load_run(run_file, trust) if run_file else None,
+            root=root,
+            classes=read_classes(classes),
             output=output,
             quarantine=quarantine,
             fix=fix,

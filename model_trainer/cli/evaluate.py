@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from model_trainer.cli.foreign_options import Classes, Spec, read_classes
+from model_trainer.cli.foreign_options import ClassesOfData, Root, Spec, read_classes
+from model_trainer.stderr_filter import filter_stderr_until_exit
 
 __all__ = ["evaluate"]
 
@@ -19,15 +20,17 @@ def evaluate(
         metavar="PATH",
         help="Class folders, a manifest, .rec or .tfrecord; default: the run's own validation data.",
     ),
+    root: Root = None,
     spec: Spec = None,
-    classes: Classes = None,
+    classes: ClassesOfData = None,
     trust: bool = typer.Option(False, "--trust", help="Let the file name code outside keras.applications."),
 ) -> None:
     """Figures of a trained model on labelled images: accuracy, recall, of tags average precision, and of each class."""
+    filter_stderr_until_exit()
     from rich.console import Console
 
     from model_trainer.api import evaluate as evaluate_model
     from model_trainer.cli.tables import print_evaluation
 
-    evaluation = evaluate_model(output_dir, data, trust, spec=spec, classes=read_classes(classes))
+    evaluation = evaluate_model(output_dir, data, trust, spec=spec, classes=read_classes(classes), root=root)
     print_evaluation(evaluation, Console())

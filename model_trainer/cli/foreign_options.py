@@ -10,7 +10,7 @@ import typer
 
 from model_trainer.errors import ConfigError
 
-__all__ = ["Classes", "Spec", "read_classes"]
+__all__ = ["Classes", "ClassesOfData", "Root", "Spec", "read_classes"]
 
 MOST_CHARACTERS = 8_000_000  # of a file of names
 LONGEST_PATH = 256
@@ -29,6 +29,18 @@ Classes = Annotated[
         metavar="NAMES",
         help="The names of its outputs in their order: a,b,c, or a text file with one on each line. Goes with --spec.",
     ),
+]
+
+ClassesOfData = Annotated[
+    str | None,
+    typer.Option(
+        "--classes",
+        metavar="NAMES",
+        help="The names of the classes in the order of their numbers: a,b,c, or a text file with one on each line.",
+    ),
+]
+Root = Annotated[
+    str | None, typer.Option("--root", metavar="DIR", help="The folder below which the paths of a manifest are.")
 ]
 
 

@@ -7,6 +7,7 @@ import json
 import typer
 
 from model_trainer.cli.foreign_options import Classes, Spec, read_classes
+from model_trainer.stderr_filter import filter_stderr_until_exit
 
 __all__ = ["predict"]
 
@@ -25,6 +26,7 @@ def predict(
     trust: bool = typer.Option(False, "--trust", help="Let the file name code outside keras.applications."),
 ) -> None:
     """The most probable labels of images."""
+    filter_stderr_until_exit()
     from rich.console import Console
 
     from model_trainer.api import predict as predict_images

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from model_trainer.cli.overrides import load_run, with_overrides
+from model_trainer.stderr_filter import filter_stderr_until_exit
 
 __all__ = ["preview"]
 
@@ -20,6 +21,7 @@ def preview(
     """Draw training images beside what the model will see of them, with their labels."""
     declared = with_overrides(load_run(run, trust), overrides)
 
+    filter_stderr_until_exit()
     from model_trainer.api import preview as draw_preview
 
     draw_preview(declared, output, count, draws)

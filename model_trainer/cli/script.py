@@ -19,6 +19,7 @@ from model_trainer.cli.train_options import (
     supervised,
 )
 from model_trainer.errors import ConfigError, DataError
+from model_trainer.stderr_filter import filter_stderr_until_exit
 
 if TYPE_CHECKING:
     from model_trainer.sources.source import Source
@@ -53,6 +54,7 @@ def main(run: Run, sample: Run | None = None) -> None:
             chosen = sample
 
         typer.echo("Starting TensorFlow ...", err=True)
+        filter_stderr_until_exit()
         from model_trainer.api import train
 
         try:

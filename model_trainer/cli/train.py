@@ -15,6 +15,7 @@ from model_trainer.cli.train_options import (
     ResumeFrom,
     supervised,
 )
+from model_trainer.stderr_filter import filter_stderr_until_exit
 
 __all__ = ["train"]
 
@@ -34,6 +35,7 @@ def train(
     declared = with_overrides(load_run(run, trust), overrides or [])
 
     typer.echo("Starting TensorFlow ...", err=True)
+    filter_stderr_until_exit()
     from model_trainer.api import train as train_run
 
     if train_run(declared, resume, resume_from, hosts=hosts, host_index=host_index).stopped:

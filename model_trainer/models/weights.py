@@ -21,6 +21,7 @@ from model_trainer.tasks.task import Task
 __all__ = ["InitializedNetwork", "Origin", "initialize_network"]
 
 NAMES_SHOWN = 3  # of layers, in a message
+_RANDOM = "WEIGHTS ARE RANDOM: {}. Training from scratch takes more images and epochs."
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,9 @@ def initialize_network(
     """
     if origin is not None:
         built = build_network(spec, network, task, num_classes, variant=origin.variant)
-        return InitializedNetwork(built, origin.weights)
+        is_fallback = weights == "auto" and origin.weights == "random"
+        reason = "ImageNet's were not available when the run began"
+        return InitializedNetwork(built, origin.weights, _RANDOM.format(reason) if is_fallback else "")
     if isinstance(network, OwnModel) and weights in (None, "auto"):
         return InitializedNetwork(build_network(spec, network, task, num_classes), "own")
     if weights is None:
@@ -86,7 +89,12 @@ def initialize_network(
     if weights == "imagenet":
         _check_has_imagenet(spec, network)
         _tell_mismatch(spec)
-        return InitializedNetwork(_with_imagenet(spec, network, task, num_classes), "imagenet")
+        try:
+            return InitializedNetwork(_with_imagenet(spec, network, task, num_classes), "imagenet")
+        except ConfigError as error:
+            if error.field == "weights":  # a wrong size or option is told of as such, not as a failed download
+                build_network(spec, network, task, num_classes)
+            raise
     return InitializedNetwork(_from_file(weights, spec, network, task, num_classes), str(Path(weights)))
 
 
@@ -125,14 +133,12 @@ def _auto(spec: ModelSpec, network: AnyNetwork, task: Task, num_classes: int) ->
             if error.field != "weights":
                 raise
             reason = "ImageNet's could not be downloaded"
-    warning = f"WEIGHTS ARE RANDOM: {reason}. Training from scratch takes more images and epochs."
+    warning = _RANDOM.format(reason)
     logging.warning("%s", warning)
     return InitializedNetwork(build_network(spec, network, task, num_classes), "random", warning)
 
 
 def _with_imagenet(spec: ModelSpec, network: AnyNetwork, task: Task, num_classes: int) -> TwoStageNetwork:
-    # Built once without weights first, so that a wrong size or option is told of as such, not as a failed download.
-    build_network(spec, network, task, num_classes)
     try:
         return build_network(spec, network, task, num_classes, weights="imagenet")
     except ConfigError:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from PIL import Image, TiffImagePlugin
 
 from model_trainer.pipeline.limits import MAX_PIXELS
-from model_trainer.pipeline.pillow import Unreadable, format_of, opened, orientation_of, pixels_of
+from model_trainer.pipeline.pillow import Unreadable, format_of, orientation_of, pixels_of, with_image
 
 __all__ = ["ImageFacts", "image_facts"]
 
@@ -17,7 +17,7 @@ class ImageFacts:
     """Of one image; all but `format` and `problem` stay at their defaults where its header cannot be read.
 
     Attributes:
-        format: by its first bytes, "JPEG", "PNG", "GIF", "BMP", "WEBP" or "TIFF"; empty for anything else.
+        format: by its first bytes, "JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF" or "AVIF"; empty for anything else.
         width: pixels, of the image turned upright.
         height: the same.
         mode: Pillow's name, such as "RGB", "CMYK", "P".
@@ -51,15 +51,19 @@ def image_facts(data: bytes, max_pixels: int = MAX_PIXELS, *, with_pixels: bool 
         with_pixels: False reads the header only, a hundred times as fast, and sees no damage behind it.
     """
     facts = ImageFacts(format=format_of(data))
+
+    def look(image: Image.Image) -> None:
+        nonlocal facts
+        facts = _of_header(image, data, facts)
+        if image.width * image.height > max_pixels:
+            raise Image.DecompressionBombError
+        if with_pixels:
+            pixels_of(image, (255, 255, 255), with_alpha=False, max_pixels=max_pixels)
+            if facts.format == "PNG":  # may say behind its pixels how it is turned
+                facts = _of_header(image, data, facts)
+
     try:
-        with opened(data, max_pixels) as image:
-            facts = _of_header(image, data, facts)
-            if image.width * image.height > max_pixels:
-                raise Image.DecompressionBombError
-            if with_pixels:
-                pixels_of(image, (255, 255, 255), with_alpha=False, max_pixels=max_pixels)
-                if facts.format == "PNG":  # may say behind its pixels how it is turned
-                    facts = _of_header(image, data, facts)
+        with_image(data, look, max_pixels)
     except Unreadable as reason:
         return replace(facts, problem=str(reason), is_truncated=reason.is_truncated, is_bomb=reason.is_bomb)
     return facts

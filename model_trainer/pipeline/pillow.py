@@ -11,10 +11,12 @@ import io
 import struct
 import threading
 import warnings
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import numpy as np
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError, features
 
 from model_trainer.pipeline.limits import LARGE_PIXELS, MAX_PIXELS, why_too_costly
 
@@ -27,7 +29,10 @@ __all__ = [
     "orientation_of",
     "pixels_of",
     "why_unreadable",
+    "with_image",
 ]
+
+T = TypeVar("T")
 
 # Of odd but readable files every image would print its own. Once for all, because `catch_warnings` is not safe in the
 # threads that decode.
@@ -39,7 +44,7 @@ if Image.MAX_IMAGE_PIXELS is not None and 2 * Image.MAX_IMAGE_PIXELS < MAX_PIXEL
 
 # Nothing else is tried: Pillow would run Ghostscript for an EPS file, and takes some text files for PPM images.
 # "JPEG" also reads MPO, the photos of some phones.
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF")
 
 _SIGNATURES = {
     b"\xff\xd8\xff": "JPEG",
@@ -83,8 +88,7 @@ def decode_with_pillow(
             and the only way beyond 178,956,970, where Pillow itself refuses.
     """
     try:
-        with opened(data, max_pixels) as image:
-            return pixels_of(image, background, with_alpha, max_pixels)
+        return with_image(data, lambda image: pixels_of(image, background, with_alpha, max_pixels), max_pixels)
     except Unreadable:
         return None
 
@@ -92,11 +96,55 @@ def decode_with_pillow(
 def why_unreadable(data: bytes, max_pixels: int = MAX_PIXELS) -> str:
     """Why the bytes are no image that can be read, such as "is truncated"; arguments as `decode_with_pillow`."""
     try:
-        with opened(data, max_pixels) as image:
-            pixels_of(image, (255, 255, 255), with_alpha=False, max_pixels=max_pixels)
+        with_image(data, lambda image: pixels_of(image, (255, 255, 255), False, max_pixels), max_pixels)
     except Unreadable as reason:
         return str(reason)
     return "could not be read at first, but can be now"  # a file that changed while we trained
+
+
+def with_image(data: bytes, use: Callable[[Image.Image], T], max_pixels: int = MAX_PIXELS) -> T:
+    """What `use` makes of the image, once it is opened.
+
+    Where Pillow refuses a PNG for a chunk beside its pixels, such as a colour profile or a second frame, `use` is
+    called again with an image without them: libpng, browsers and TensorFlow show the pixels all the same.
+
+    Args:
+        use: decodes as much as it needs; may be called twice.
+
+    Raises:
+        Unreadable: as `opened`.
+    """
+    try:
+        with opened(data, max_pixels) as image:
+            return use(image)
+    except Unreadable as reason:
+        plain = b"" if reason.is_bomb or format_of(data) != "PNG" else _only_pixels(data)
+        if not plain:
+            raise
+        with contextlib.suppress(Unreadable), opened(plain, max_pixels) as image:
+            return use(image)
+        raise
+
+
+# Of chunks that a decoder may skip, those that say something about the pixels.
+_NEEDED_CHUNKS = (b"tRNS", b"eXIf")
+
+
+def _only_pixels(data: bytes) -> bytes:
+    """A PNG without the chunks that its pixels and how it is turned do not need; empty where nothing can be left out.
+
+    Of the needed ones, those that a decoder may do without are left out if they are damaged.
+    """
+    kept, position = [data[:8]], 8
+    while position + 12 <= len(data):
+        end = position + 12 + int.from_bytes(data[position : position + 4])
+        name = data[position + 4 : position + 8]
+        is_whole = zlib.crc32(data[position + 4 : end - 4]) == int.from_bytes(data[end - 4 : end])
+        if name[:1].isupper() or (name in _NEEDED_CHUNKS and is_whole):
+            kept.append(data[position:end])
+        position = end
+    plain = b"".join(kept)
+    return plain if len(plain) < len(data) else b""
 
 
 @contextlib.contextmanager
@@ -124,6 +172,8 @@ def opened(data: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
         name = format_of(data)
         if not name:
             raise Unreadable("is not an image") from None
+        if name == "AVIF" and not features.check("avif"):
+            raise Unreadable("is an AVIF image, and Pillow is installed without AVIF") from None
         raise _told(SyntaxError(f"its {name} header cannot be read"), data) from None
     except MemoryError:
         raise Unreadable("needs more memory than there is") from None
@@ -135,6 +185,8 @@ def format_of(data: bytes) -> str:
     """One of `FORMATS` by the first bytes; empty for anything else."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
+    if data[4:8] == b"ftyp" and any(brand in data[8:64] for brand in (b"avif", b"avis")):
+        return "AVIF"
     return next((name for first, name in _SIGNATURES.items() if data.startswith(first)), "")
 
 

@@ -31,7 +31,7 @@ def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
         if not Path(path).is_dir():
             found.append(path)
             continue
-        images, _ = list_images(path)
+        images = list_images(path).images
         if not images:
             raise DataError(f"{path} holds no image.")
         found += images

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from model_trainer.errors import DataError
+from model_trainer.errors import ConfigError, DataError
 from model_trainer.sources.image_folder import ImageFolder
 from model_trainer.sources.manifest import Manifest
 from model_trainer.sources.recordio import MxnetList, RecordIO
@@ -16,24 +17,39 @@ __all__ = ["source_of_path"]
 MANIFESTS = (".csv", ".tsv", ".json", ".jsonl", ".manifest")
 
 
-def source_of_path(path: str) -> Source:
+def source_of_path(path: str, *, root: str | None = None, classes: Sequence[str] | None = None) -> Source:
     """A folder of class folders, a manifest, a `.rec` or `.lst`, or TFRecord files by name or pattern.
+
+    Args:
+        root: the folder below which the paths of a manifest or `.lst` are.
+        classes: the source's names of the classes in their order; None leaves them to the source.
 
     Raises:
         DataError: the path is none of them.
+        ConfigError: it is of a kind that has no `root`.
     """
+    kind = _kind_of(path)
+    options: dict[str, object] = {} if classes is None else {"classes": tuple(classes)}
+    if root is not None:
+        if "root" not in kind.model_fields:
+            raise ConfigError(f"is for the paths in a manifest or .lst, which {path} is not.", "--root")
+        options["root"] = root
+    return kind.model_validate({"path": path, **options})
+
+
+def _kind_of(path: str) -> type[Source]:
     if ".tfrecord" in Path(path).name:
-        return TFRecords(path=path)
+        return TFRecords
     suffix = Path(path).suffix.lower()
     if suffix in MANIFESTS:
-        return Manifest(path=path)
+        return Manifest
     if suffix == ".rec":
-        return RecordIO(path=path)
+        return RecordIO
     if suffix == ".lst":
-        return MxnetList(path=path)
+        return MxnetList
     if Path(path).is_file():
         raise DataError(
             f"{path} is no data set: expected a folder with one folder for each class, a manifest "
             f"({', '.join(MANIFESTS)}), a .rec, .lst or .tfrecord file."
         )
-    return ImageFolder(path=path)
+    return ImageFolder

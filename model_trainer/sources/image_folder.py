@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import final
+from typing import NamedTuple, final
 
 import numpy as np
 from absl import logging
 
 from model_trainer.errors import DataError
-from model_trainer.messages import nearest
+from model_trainer.messages import counted, nearest
 from model_trainer.sources.examples import Examples
 from model_trainer.sources.path_text import PathText
 from model_trainer.sources.source import Source
 
-__all__ = ["IMAGE_SUFFIXES", "ImageFolder", "folders_in", "list_images"]
+__all__ = ["IMAGE_SUFFIXES", "ImageFolder", "Listing", "folders_in", "images_beside", "list_images", "suffixes_of"]
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".avif")
 
 # How files of these formats begin, for names that do not tell.
-_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"GIF87a", b"GIF89a")
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
 
 HOW_TO_ARRANGE = "Put images into one folder for each class, such as {path}/cat/1.jpg and {path}/dog/1.jpg."
 
@@ -30,8 +31,8 @@ HOW_TO_ARRANGE = "Put images into one folder for each class, such as {path}/cat/
 class ImageFolder(Source):
     """`path/CLASS/.../image.jpg`: the first folder below `path` names the class.
 
-    Files whose name begins with a dot are left out; so are files that are no image by name nor by their first
-    bytes, which is said in one line.
+    Left out, and counted in one line of the log, are files that are no image by name nor by their first bytes, files
+    and folders whose name begins with a dot, and images beside the folders of the classes.
 
     Fields:
         path: the folder.
@@ -53,10 +54,11 @@ class ImageFolder(Source):
         paths: list[str] = []
         labels: list[int] = []
         others: list[str] = []
+        hidden = _hidden_in(self.path)
         for label, name in enumerate(classes):
             if name not in folders:
                 raise DataError(f"{self.path} has no folder for the class {name!r}.{nearest(name, folders)}")
-            images, not_images = list_images(folders[name])
+            images, not_images, not_looked_at = list_images(folders[name])
             if not images:
                 raise DataError(
                     f"{folders[name]} holds no image. Put images of the class {name!r} there, or remove the folder."
@@ -64,8 +66,8 @@ class ImageFolder(Source):
             paths += images
             labels += [label] * len(images)
             others += not_images
-        if others:
-            logging.warning("Skipped %d files that are no images, such as %s.", len(others), others[0])
+            hidden += not_looked_at
+        _say_what_is_skipped(self.path, others, hidden)
         return Examples.of_files(paths, np.asarray(labels, np.int32), classes, origin=self.path)
 
     def _class_folders(self) -> dict[str, str]:
@@ -85,13 +87,28 @@ class ImageFolder(Source):
         return folders
 
 
-def list_images(folder: str) -> tuple[list[str], list[str]]:
-    """`(images, others)`: the files below `folder`, sorted by path; others are no image by name nor by content.
+class Listing(NamedTuple):
+    """The files below a folder, each list sorted by path.
+
+    Attributes:
+        images: by their name or their first bytes.
+        others: files that are neither.
+        hidden: files and folders whose name begins with a dot; what is in such a folder is not listed.
+    """
+
+    images: list[str]
+    others: list[str]
+    hidden: list[str]
+
+
+def list_images(folder: str) -> Listing:
+    """What is below `folder`, all the way down.
 
     Links to folders are followed, but for those that lead back to where they are.
     """
     images: list[str] = []
     others: list[str] = []
+    hidden: list[str] = []
     waiting: list[tuple[str, tuple[str, ...]]] = [(folder, (os.path.realpath(folder),))]
     while waiting:
         inner, links = waiting.pop()
@@ -101,8 +118,8 @@ def list_images(folder: str) -> tuple[list[str], list[str]]:
             raise DataError(f"{error.filename} cannot be read: {error.strerror}.") from error
         for entry in entries:
             if entry.name.startswith("."):
-                continue
-            if entry.name.lower().endswith(IMAGE_SUFFIXES):  # first: no look at the disk for the usual file
+                hidden.append(entry.path)
+            elif entry.name.lower().endswith(IMAGE_SUFFIXES):  # first: no look at the disk for the usual file
                 images.append(entry.path)
             elif entry.is_symlink() and os.path.isdir(entry.path):
                 if not leads_back(entry.path, (*links, os.path.realpath(inner))):
@@ -113,7 +130,36 @@ def list_images(folder: str) -> tuple[list[str], list[str]]:
                 images.append(entry.path)
             else:
                 others.append(entry.path)
-    return sorted(images), sorted(others)
+    return Listing(sorted(images), sorted(others), sorted(hidden))
+
+
+def images_beside(root: str | Path) -> list[str]:
+    """The images in `root` itself, beside the folders of the classes."""
+    with os.scandir(root) as entries:
+        named = [each for each in entries if each.name.lower().endswith(IMAGE_SUFFIXES) and each.name[0] != "."]
+    return sorted(entry.path for entry in named if not entry.is_dir())
+
+
+def suffixes_of(paths: Sequence[str]) -> str:
+    """The most frequent suffixes with their counts: ".txt 10, .db 2"."""
+    counts = Counter(Path(path).suffix.lower() or "no suffix" for path in paths)
+    return ", ".join(f"{suffix} {count:,}" for suffix, count in counts.most_common(5))
+
+
+def _hidden_in(root: str) -> list[str]:
+    with os.scandir(root) as entries:
+        return sorted(entry.path for entry in entries if entry.name.startswith("."))
+
+
+def _say_what_is_skipped(root: str, others: Sequence[str], hidden: Sequence[str]) -> None:
+    skipped = [
+        (others, f"file{{s}} of other types ({suffixes_of(others)})"),
+        (hidden, "hidden file{s} or folder{s}"),
+        (images_beside(root), "image{s} beside the folders of the classes"),
+    ]
+    said = [f"{counted(len(paths), words)}, such as {paths[0]}" for paths, words in skipped if paths]
+    if said:
+        logging.warning("Skipped in %s: %s.", root, "; ".join(said))
 
 
 def leads_back(link: str, folders: Iterable[str]) -> bool:
@@ -152,4 +198,8 @@ def _begins_like_an_image(path: str) -> bool:
             head = file.read(12)
     except OSError:
         return False
-    return head.startswith(_MAGIC) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+    return (
+        head.startswith(_MAGIC)
+        or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
+        or (head[4:8] == b"ftyp" and head[8:] in (b"avif", b"avis"))
+    )

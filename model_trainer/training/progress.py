@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
-__all__ = ["EpochProgress"]
+__all__ = ["EpochProgress", "format_figures", "format_seconds", "rate_text"]
 
 SECONDS_BETWEEN_UPDATES = 0.5  # reading figures waits for the device, so not every step
 SECONDS_BETWEEN_LINES = 10.0
@@ -91,7 +91,7 @@ class EpochProgress:
             return
         if steps_left == 0:
             return  # the epoch's own line follows
-        self._print(f"{self._title}  {steps_done}/{self._num_steps}  {text}  {_rate_text(rate, seconds_left)}")
+        self._print(f"{self._title}  {steps_done}/{self._num_steps}  {text}  {rate_text(rate, seconds_left)}")
 
     def _print(self, text: str) -> None:
         with contextlib.suppress(OSError):  # nobody reads it any more, or it goes to a file on a full disk
@@ -117,7 +117,8 @@ def format_figures(figures: dict[str, float]) -> str:
     return "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
 
 
-def _rate_text(rate: float, seconds_left: float | None) -> str:
+def rate_text(rate: float, seconds_left: float | None) -> str:
+    """Such as "48 images/s  3:05 min left"."""
     text = f"{rate:,.0f} images/s" if rate >= 10 else f"{rate:.1f} images/s"
     return text if seconds_left is None else f"{text}  {format_seconds(seconds_left)} left"
 
@@ -140,4 +141,4 @@ class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         if not task.fields["rate"]:
             return Text(self._beginning, style="dim")
-        return Text(_rate_text(task.fields["rate"], task.fields["left"]), style="green")
+        return Text(rate_text(task.fields["rate"], task.fields["left"]), style="green")

@@ -42,3 +42,13 @@ def test_the_data_of_a_run_file_are_examined(colours: Path, tmp_path: Path, monk
     result = called("run.py")
     assert result.exit_code == 0, result.output
     assert json.loads(Path("doctor.json").read_text())["num_images"] == 24
+
+
+def test_a_manifest_of_numbers_with_its_folder_and_names(colours: Path, tmp_path: Path) -> None:
+    rows = [f"{name}/{file.name},{label}" for label, name in enumerate(("blue", "green", "red"))
+            for file in sorted((colours / "train" / name).iterdir())]  # fmt: skip
+    (tmp_path / "data.csv").write_text("\n".join(["filename,class_id", *rows]))
+    options = ["--root", str(colours / "train"), "--classes", "blue,green,red", "--output", str(tmp_path)]
+    result = called(str(tmp_path / "data.csv"), *options)
+    assert result.exit_code == 0, result.output
+    assert list(json.loads((tmp_path / "doctor.json").read_text())["classes"]["all"]) == ["blue", "green", "red"]

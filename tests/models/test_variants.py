@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -114,3 +115,17 @@ def test_a_file_from_before_the_variant_was_noted_says_it_by_its_graph(tmp_path:
     rest = {"task": Classification().to_dict(), "network": Network().to_dict(), "classes": ["a", "b", "c"]}
     save_model(network.model, tmp_path / "old.hdf5", {"format": 1, **SPEC.to_dict(), **rest})
     close(features(load_model(tmp_path / "old.hdf5").model), features(network.model))
+
+
+@pytest.mark.usefixtures("download")
+@pytest.mark.parametrize("weights", ["imagenet", "auto"])
+def test_the_network_is_built_once(weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = []
+
+    def build(*args: Any, **kwargs: Any) -> Any:
+        built.append(kwargs)
+        return build_network(*args, **kwargs)
+
+    monkeypatch.setattr("model_trainer.models.weights.build_network", build)
+    assert initialize_network(SPEC, Network(), Classification(), 3, weights).weights == "imagenet"
+    assert built == [{"weights": "imagenet"}]

@@ -14,7 +14,7 @@ from absl import logging
 from model_trainer import Classification, ModelSpec, Network
 from model_trainer.errors import ConfigError, ModelFileError
 from model_trainer.models.build import build_network
-from model_trainer.models.weights import InitializedNetwork, initialize_network
+from model_trainer.models.weights import InitializedNetwork, Origin, initialize_network
 
 Save = Callable[[keras.Model, Path], str]
 SPEC = ModelSpec(
@@ -115,6 +115,14 @@ def test_auto_without_a_network_takes_random_weights_and_says_so_loudly(caplog: 
     logging.get_absl_logger().removeHandler(caplog.handler)
     assert started.weights == "random"
     assert "WEIGHTS ARE RANDOM: ImageNet's could not be downloaded" in caplog.text
+
+
+def test_a_resumed_run_still_says_that_its_weights_were_random() -> None:
+    def warning(weights: str | None, used: str) -> str:
+        return initialize_network(VGG, Network(), Classification(), 3, weights, Origin(used, None)).warning
+
+    assert warning("auto", "random").startswith("WEIGHTS ARE RANDOM: ImageNet's were not available when the run began.")
+    assert warning("auto", "imagenet") == warning(None, "random") == ""
 
 
 def test_imagenet_of_an_own_network_is_refused() -> None:

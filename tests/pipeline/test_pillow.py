@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from model_trainer import ModelSpec
 from model_trainer.pipeline import pillow
+from model_trainer.pipeline.image import read_image
+from model_trainer.pipeline.image_facts import image_facts
 from model_trainer.pipeline.pillow import decode_with_pillow, why_unreadable
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (23, 31, 4), np.uint8)
@@ -105,3 +111,70 @@ def test_whatever_pillow_raises_becomes_one_line(monkeypatch: pytest.MonkeyPatch
 
         monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", fail)
         assert why_unreadable(encoded(RGBA, "PNG")) == reason
+
+
+def chunk(kind: bytes, content: bytes, crc: int | None = None) -> bytes:
+    crc = zlib.crc32(kind + content) if crc is None else crc
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", crc)
+
+
+# Chunks for which Pillow refuses a PNG whose pixels are whole.
+DAMAGED = {
+    "profile of an unknown compression": chunk(b"iCCP", b"name\0\7" + zlib.compress(b"profile")),
+    "text that fills the memory": chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2**21))),
+    "frame without its header": chunk(b"acTL", struct.pack(">II", 1, 0)) + chunk(b"fdAT", bytes(8)),
+    "wrong checksum": chunk(b"tEXt", b"Comment\0words", crc=1),
+    "transparency with a wrong checksum": chunk(b"tRNS", bytes(6), crc=1),
+}
+
+
+def with_chunk(data: bytes, extra: bytes, *, at_end: bool = False) -> bytes:
+    place = data.index(b"IEND" if at_end else b"IDAT") - 4
+    return data[:place] + extra + data[place:]
+
+
+@pytest.mark.parametrize("at_end", [False, True])
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_png_with_a_damaged_chunk_beside_its_pixels_is_read(name: str, at_end: bool) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    whole = encoded(RGBA.convert("RGB"), "PNG", exif=exif)
+    damaged = with_chunk(whole, DAMAGED[name], at_end=at_end)
+    expected = decode_with_pillow(whole, COLOUR, with_alpha=False)
+    assert expected is not None
+    np.testing.assert_array_equal(decode_with_pillow(damaged, COLOUR, with_alpha=False), expected)
+    facts = image_facts(damaged)
+    assert (facts.problem, facts.width, facts.height, facts.exif_orientation) == ("", 23, 31, 6)
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_training_and_doctor_agree_about_it(name: str, tmp_path: Path) -> None:
+    data = with_chunk(encoded(RGBA.convert("RGB"), "PNG"), DAMAGED[name])
+    (tmp_path / "a.png").write_bytes(data)
+    spec = ModelSpec(target_size=(23, 31, 3))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png", spec), PIXELS[..., :3])
+    assert image_facts(data).problem == ""
+
+
+def test_a_png_with_damaged_pixels_stays_unreadable() -> None:
+    data = with_chunk(encoded(RGBA, "PNG"), DAMAGED["wrong checksum"])
+    place = data.index(b"IDAT")
+    assert "damaged" in why_unreadable(data[: place + 4] + b"\0\0\0\0" + data[place + 8 :])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_avif_stands_upright(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(RGBA.convert("RGB"), "AVIF", exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    np.testing.assert_array_equal(decode_with_pillow(data, COLOUR, with_alpha=False), expected)
+    facts = image_facts(data)
+    assert (facts.height, facts.width, facts.format, facts.problem) == (*expected.shape[:2], "AVIF", "")
+
+
+def test_an_avif_that_this_pillow_cannot_read_is_called_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(RGBA.convert("RGB"), "AVIF")
+    monkeypatch.setattr("PIL.AvifImagePlugin.SUPPORTED", False)
+    monkeypatch.setattr("PIL.features.check", lambda name: False)
+    assert why_unreadable(data) == "is an AVIF image, and Pillow is installed without AVIF"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from model_trainer import ImageFolder
 from model_trainer.errors import DataError
@@ -76,6 +77,29 @@ def test_a_link_to_a_folder_is_followed_unless_it_leads_back(
         found = ImageFolder(zoo).read().names()
     assert sorted(found) == sorted([*whole, f"{zoo}/dog/there/1.jpg"])
     assert capfd.readouterr().err.count("is a link to a folder that it is in; it is not followed.") == 5
+
+
+@pytest.mark.parametrize("form", ["TIFF", "AVIF"])
+def test_tiff_and_avif_are_found_by_name_and_by_content(zoo: Path, form: str) -> None:
+    suffix = {"TIFF": "tif", "AVIF": "avif"}[form]
+    for name in (f"a.{suffix.upper()}", "scraped"):
+        Image.new("RGB", (8, 8)).save(zoo / "dog" / name, form)
+    assert {"scraped", f"a.{suffix.upper()}"} < {Path(path).name for path in ImageFolder(zoo).read().names()}
+
+
+def test_what_is_skipped_is_counted_in_one_line(zoo: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    touch(zoo / "dog" / "notes.txt", b"good boy")
+    touch(zoo / "cat" / "notes.TXT", b"good girl")
+    touch(zoo / "cat" / "Thumbs.db", b"....")
+    touch(zoo / "cat" / ".cache" / "1.jpg")
+    touch(zoo / "loose.png")
+    with plain_messages():
+        ImageFolder(zoo).read()
+    assert capfd.readouterr().err == (
+        f"Skipped in {zoo}: 3 files of other types (.txt 2, .db 1), such as {zoo}/cat/Thumbs.db; "
+        f"3 hidden files or folders, such as {zoo}/.git; "
+        f"1 image beside the folders of the classes, such as {zoo}/loose.png.\n"
+    )
 
 
 def test_an_object_store_is_said_not_to_be_supported() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from model_trainer.diagnosis.data.diagnosis import Diagnosis
 from model_trainer.diagnosis.data.examine import MIN_SIZE, diagnose, look_at_all
-from model_trainer.diagnosis.data.finding import Finding, counted
+from model_trainer.diagnosis.data.finding import Finding
 from model_trainer.diagnosis.data.mend import write_mended
 from model_trainer.diagnosis.data.page import page_of
 from model_trainer.diagnosis.data.parts import find_parts
@@ -18,6 +19,7 @@ from model_trainer.diagnosis.data.progress import ReadingProgress
 from model_trainer.diagnosis.data.quarantine import check_folder_beside, move_aside
 from model_trainer.diagnosis.data.show import print_diagnosis
 from model_trainer.errors import StorageError
+from model_trainer.messages import counted
 from model_trainer.storage.local import write_text
 from model_trainer.training.run import Run
 
@@ -30,6 +32,8 @@ def run_doctor(
     path: str,
     run: Run | None = None,
     *,
+    root: str | None = None,
+    classes: Sequence[str] | None = None,
     output: str = ".",
     quarantine: str | None = None,
     fix: str | None = None,
@@ -41,6 +45,7 @@ def run_doctor(
     Args:
         path: what to examine, see `examine`; of a run the name it has in the report.
         run: whose data are examined in place of `path`.
+        root, classes: see `examine`.
         output: folder for the two files.
         quarantine: folder to which unreadable files are moved; what remains is then judged.
         fix: folder to which a mended copy is written; what is judged is the data set itself.
@@ -55,7 +60,7 @@ def run_doctor(
     """
     console = Console(stderr=True)
     try:
-        parts = find_parts(run or path)
+        parts = find_parts(run or path, root=root, classes=classes)
         for folder, option in ((quarantine, "--quarantine"), (fix, "--fix")):
             if folder is not None:
                 check_folder_beside(None if run else path, parts, Path(folder), option)

@@ -25,6 +25,7 @@ def duplicate_findings(survey: Survey) -> Iterator[Finding]:
     across_parts = [group for group in groups if _num_parts(survey, group) > 1]
     across_labels = [group for group in groups if _num_labels(survey, group) > 1]
     between = ", ".join(part.name for part in survey.parts)
+    has_tags = any(part.takes_tags for part in survey.parts)
     yield from _of_groups(
         survey,
         across_parts,
@@ -43,8 +44,10 @@ def duplicate_findings(survey: Survey) -> Iterator[Finding]:
         id="duplicates-across-labels",
         level="fault",
         title="image{s} with a copy under another label",
-        why="The same pixels cannot have two classes; at most one of the labels can be learnt.",
-        cure="Decide on a label and remove the other copies. If both are true, take tags: task=MultiLabel().",
+        why="The same pixels cannot be right with both; at most one of the labels can be learnt.",
+        cure="Keep one copy, with all tags that are true of it."
+        if has_tags
+        else "Decide on a label and remove the other copies. If both are true, take tags: task=MultiLabel().",
     )
     parted = {int(group[0]) for group in (*across_parts, *across_labels)}
     plain = [group for group in groups if int(group[0]) not in parted]

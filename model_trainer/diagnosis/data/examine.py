@@ -28,6 +28,8 @@ _LEVELS = ("fault", "warning", "note")
 def examine(
     path_or_run: str | os.PathLike[str] | Run,
     *,
+    root: str | None = None,
+    classes: Sequence[str] | None = None,
     max_pixels: int | None = None,
     min_size: int = MIN_SIZE,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -38,16 +40,18 @@ def examine(
         path_or_run: a folder of class folders, or one that holds such folders as `train` and `val`; a folder of
             images; a manifest, `.rec` or TFRecord file; a run, whose training and validation data are examined, its
             `training_options.json`, or its output folder.
+        root: the folder below which the paths of a manifest are.
+        classes: names of the classes in their order; None leaves them to the data.
         max_pixels: images of more are not decoded and count as bombs; None takes what training takes.
         min_size: pixels; an image with a shorter side is tiny.
         on_progress: called with the images done and their number, some times a second.
 
     Raises:
         DataError: there is nothing to examine, or a file that lists images cannot be read.
-        ConfigError: `max_pixels` is above what training takes.
+        ConfigError: `max_pixels` is above what training takes, or an option does not fit the data.
     """
     target = path_or_run if isinstance(path_or_run, Run) else os.fspath(path_or_run)
-    parts = find_parts(target)
+    parts = find_parts(target, root=root, classes=classes)
     survey = look_at_all(parts, max_pixels, on_progress)
     path = target if isinstance(target, str) else " + ".join(part.examples.origin for part in parts)
     return diagnose(path, survey, max_pixels=max_pixels, min_size=min_size)

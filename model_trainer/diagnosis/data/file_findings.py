@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
-from model_trainer.diagnosis.data.finding import MAX_EXAMPLES, Example, Finding, counted, of_images
+from model_trainer.diagnosis.data.finding import MAX_EXAMPLES, Example, Finding, Level, of_images
 from model_trainer.diagnosis.data.parts import Part
 from model_trainer.diagnosis.data.survey import State, Survey
+from model_trainer.messages import counted
 from model_trainer.pipeline.pillow import FORMATS
+from model_trainer.sources.image_folder import IMAGE_SUFFIXES, suffixes_of
 from model_trainer.sources.images import Files
 
 __all__ = ["FORMAT_OF_SUFFIX", "file_findings", "wrong_suffixes"]
 
 FORMAT_OF_SUFFIX = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".png": "PNG", ".gif": "GIF", ".bmp": "BMP",
-    ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF",
+    ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".avif": "AVIF",
 }  # fmt: skip
 
 _SKIPPED = (
@@ -55,8 +55,17 @@ def file_findings(survey: Survey) -> Iterator[Finding]:
         id="no-image",
         title="file{s} that training skips, as no image",
         why="They have no image's name and do not begin like one; most are left over from copying.",
-        cure="Remove them. Convert those that are images after all: .jpg, .png, .bmp, .gif and .webp are found.",
+        cure=f"Remove them. Convert those that are images after all: {', '.join(IMAGE_SUFFIXES)} are found.",
         with_suffixes=True,
+    )
+    yield from _of_paths(
+        survey.parts,
+        lambda part: part.hidden,
+        id="hidden",
+        level="note",
+        title="hidden file{s} or folder{s}, which training skips",
+        why="Their name begins with a dot: most are written by an editor, a notebook or a file manager.",
+        cure="Nothing, unless images are meant: rename those.",
     )
     yield from _of_paths(
         survey.parts,
@@ -134,13 +143,13 @@ def _of_paths(
     title: str,
     why: str,
     cure: str,
+    level: Level = "warning",
     with_suffixes: bool = False,
 ) -> Iterator[Finding]:
     found = [(part.name, path) for part in parts for path in paths(part)]
     if not found:
         return
     if with_suffixes:
-        suffixes = Counter(Path(path).suffix.lower() or "no suffix" for _, path in found).most_common(5)
-        why += f" Most often: {', '.join(f'{suffix} ({count:,})' for suffix, count in suffixes)}."
+        why += f" Most often: {suffixes_of([path for _, path in found])}."
     examples = tuple(Example(path, part) for part, path in found[:MAX_EXAMPLES])
-    yield Finding(id, "warning", counted(len(found), title), why, cure, len(found), examples, np.zeros(0, np.int64))
+    yield Finding(id, level, counted(len(found), title), why, cure, len(found), examples, np.zeros(0, np.int64))

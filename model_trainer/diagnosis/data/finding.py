@@ -9,8 +9,9 @@ from typing import Literal
 import numpy as np
 
 from model_trainer.diagnosis.data.survey import Survey
+from model_trainer.messages import counted
 
-__all__ = ["MAX_EXAMPLES", "Example", "Finding", "Level", "counted", "of_images"]
+__all__ = ["MAX_EXAMPLES", "Example", "Finding", "Level", "of_images"]
 
 MAX_EXAMPLES = 24
 
@@ -59,13 +60,6 @@ class Finding:
     count: int
     examples: tuple[Example, ...]
     images: np.ndarray
-
-
-def counted(count: int, words: str) -> str:
-    """`counted(2, "empty file{s}")` is "2 empty files"; also "class{es}" and "cop{ies}"."""
-    for mark, one, more in (("{s}", "", "s"), ("{es}", "", "es"), ("{ies}", "y", "ies")):
-        words = words.replace(mark, one if count == 1 else more)
-    return f"{count:,} {words}"
 
 
 def of_images(

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from model_trainer.diagnosis.data.finding import MAX_EXAMPLES, Example, Finding, Level, counted
+from model_trainer.diagnosis.data.finding import MAX_EXAMPLES, Example, Finding, Level
 from model_trainer.diagnosis.data.parts import Part
+from model_trainer.messages import counted
 
 __all__ = ["MIN_IMAGES", "label_findings"]
 
@@ -121,7 +122,7 @@ def _imbalance(part: Part) -> Iterator[Finding]:
     if times <= IMBALANCE:
         return
     weights = "task.class_weights=balanced` or `--set training.sampling=Equiprobable"
-    if part.examples.label_kind == "tags":
+    if part.takes_tags:
         weights = "task.positive_weights=balanced"
     rare = [name for name in counts if counts[largest] / counts[name] > IMBALANCE]
     rare.sort(key=lambda name: counts[name])

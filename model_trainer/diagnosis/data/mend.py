@@ -15,13 +15,21 @@ from PIL import Image
 from model_trainer.diagnosis.data.file_findings import FORMAT_OF_SUFFIX, wrong_suffixes
 from model_trainer.diagnosis.data.survey import State, Survey
 from model_trainer.errors import DataError, StorageError
-from model_trainer.pipeline.pillow import FORMATS, Unreadable, opened, pixels_of
+from model_trainer.pipeline.pillow import FORMATS, Unreadable, pixels_of, with_image
 
 __all__ = ["write_mended"]
 
 LOG_NAME = "mended.csv"
 
-_SUFFIX = {"JPEG": ".jpg", "PNG": ".png", "GIF": ".gif", "BMP": ".bmp", "WEBP": ".webp", "TIFF": ".tif"}
+_SUFFIX = {
+    "JPEG": ".jpg",
+    "PNG": ".png",
+    "GIF": ".gif",
+    "BMP": ".bmp",
+    "WEBP": ".webp",
+    "TIFF": ".tif",
+    "AVIF": ".avif",
+}
 _WHITE = (255, 255, 255)
 _JPEG_QUALITY = 95
 
@@ -132,11 +140,14 @@ def _changed(survey: Survey, image: int, change: str, wanted: Path) -> Path:
 
 def _pixels_and_profile(survey: Survey, image: int) -> tuple[np.ndarray, bytes | None]:
     """The pixels as training sees them, alpha kept where there is one, and the colour profile where it still fits."""
+
+    def use(original: Image.Image) -> tuple[np.ndarray, bytes | None]:
+        profile = original.info.get("icc_profile") if original.mode in ("RGB", "RGBA") else None
+        pixels = pixels_of(original, _WHITE, with_alpha=original.has_transparency_data)
+        return pixels, profile if isinstance(profile, bytes) else None
+
     try:
-        with opened(survey.read(image)) as original:
-            profile = original.info.get("icc_profile") if original.mode in ("RGB", "RGBA") else None
-            pixels = pixels_of(original, _WHITE, with_alpha=original.has_transparency_data)
-            return pixels, profile if isinstance(profile, bytes) else None
+        return with_image(survey.read(image), use)
     except Unreadable as reason:
         raise StorageError(f"{survey.name(image)} could be read before and is now: {reason}.") from None
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from model_trainer.errors import DataError
+from model_trainer.errors import ConfigError, DataError
 from model_trainer.sources.examples import Examples
 from model_trainer.sources.from_path import source_of_path
-from model_trainer.sources.image_folder import IMAGE_SUFFIXES, ImageFolder, folders_in, list_images
+from model_trainer.sources.image_folder import ImageFolder, folders_in, images_beside, list_images
 from model_trainer.sources.label_rows import LabelRows
 from model_trainer.sources.manifest import Manifest
 from model_trainer.sources.manifest.columns import ROLES, find_columns
@@ -19,6 +20,7 @@ from model_trainer.sources.manifest.rows import read_rows
 from model_trainer.sources.manifest.values import is_missing
 from model_trainer.sources.recordio import RecordIO
 from model_trainer.sources.source import Source
+from model_trainer.tasks.multi_label import MultiLabel
 from model_trainer.training.run import Run
 
 __all__ = ["Part", "find_parts", "run_file_of"]
@@ -37,21 +39,30 @@ class Part:
         examples: its images; of a folder without class folders their rows of labels are empty.
         root: the folder that was searched; None for other sources.
         others: files that are no image, by name nor by their first bytes.
+        hidden: files and folders whose name begins with a dot.
         loose: images beside the class folders, which training does not see.
         unknown: class folders that are not among the classes that were given.
+        is_of_tagger: belongs to a run whose task is `MultiLabel`.
     """
 
     name: str
     examples: Examples
     root: Path | None = None
     others: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
     loose: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
+    is_of_tagger: bool = False
 
     @property
     def trains(self) -> bool:
         """Whether a model would be trained on it."""
         return self.name == "all" or self.name.lower() in _TRAINING
+
+    @property
+    def takes_tags(self) -> bool:
+        """Whether an image can have several labels."""
+        return self.is_of_tagger or (self.examples.label_kind == "tags" and bool(self.examples.classes))
 
     def relative(self, path: str) -> Path:
         """Where a file of this part belongs in a copy of the data set: "train/cat/1.jpg"."""
@@ -68,22 +79,35 @@ def run_file_of(path: str) -> str | None:
     return inside if os.path.isfile(inside) else None
 
 
-def find_parts(path_or_run: str | Run) -> tuple[Part, ...]:
+def find_parts(
+    path_or_run: str | Run, *, root: str | None = None, classes: Sequence[str] | None = None
+) -> tuple[Part, ...]:
     """The parts, training first.
+
+    Args:
+        path_or_run, root, classes: see `examine`.
 
     Raises:
         DataError: there is nothing to examine, or a manifest or record file cannot be read at all.
+        ConfigError: an option does not fit what is examined.
     """
+    if (root is not None or classes is not None) and (
+        isinstance(path_or_run, Run) or run_file_of(path_or_run) is not None
+    ):
+        raise ConfigError("is for a path; a run says it itself.", "--classes" if root is None else "--root")
     if isinstance(path_or_run, Run):
         train, val = path_or_run.train_data, path_or_run.val_data
-        return _not_empty([_of_source("train", train), *([] if val is None else [_of_source("val", val)])])
+        parts = [_of_source("train", train), *([] if val is None else [_of_source("val", val)])]
+        is_of_tagger = isinstance(path_or_run.task, MultiLabel)
+        return _not_empty([replace(part, is_of_tagger=is_of_tagger) for part in parts])
     if (run_file := run_file_of(path_or_run)) is not None:
         if run_file.endswith(".py"):
             raise DataError(f"{run_file} is Python; give the run itself, or on the command line: model-trainer doctor")
         return find_parts(Run.load(run_file))
-    if not os.path.isdir(path_or_run):
-        return _not_empty(_of_file(path_or_run))
-    return _not_empty(_of_folder(Path(path_or_run)))
+    source = source_of_path(path_or_run, root=root, classes=classes)
+    if isinstance(source, ImageFolder) and os.path.isdir(path_or_run):
+        return _not_empty(_of_folder(Path(path_or_run), source.classes))
+    return _not_empty(_of_file(path_or_run, source))
 
 
 def _not_empty(parts: list[Part]) -> tuple[Part, ...]:
@@ -107,14 +131,14 @@ def _read(source: Source) -> Examples:
     return examples
 
 
-def _of_folder(root: Path) -> list[Part]:
+def _of_folder(root: Path, classes: tuple[str, ...] | None) -> list[Part]:
     folders = _folders(root)
     named = [name for name in folders if name.lower() in (*_TRAINING, *_OTHERS) and _folders(root / name)]
     # One folder called "train" among others may well be a class.
     if len(named) < 2 and named != folders:
-        return [_class_folders("all", root, None) if folders else _unarranged(root)]
+        return [_class_folders("all", root, classes) if folders else _unarranged(root)]
     order = sorted(named, key=lambda name: (*_TRAINING, *_OTHERS).index(name.lower()))
-    return [_class_folders(name, root / name, None) for name in order] or [_unarranged(root)]
+    return [_class_folders(name, root / name, classes) for name in order] or [_unarranged(root)]
 
 
 def _folders(root: Path) -> list[str]:
@@ -133,33 +157,31 @@ def _class_folders(name: str, root: Path, given: tuple[str, ...] | None) -> Part
     paths: list[str] = []
     labels: list[int] = []
     others: list[str] = []
+    hidden = [str(path) for path in sorted(root.glob(".*"))]
     for label, folder in enumerate(classes):
-        images, not_images = list_images(str(root / folder)) if folder in folders else ([], [])
+        if folder not in folders:
+            continue
+        images, not_images, not_looked_at = list_images(str(root / folder))
         paths += images
         labels += [label] * len(images)
         others += not_images
+        hidden += not_looked_at
     examples = Examples.of_files(paths, np.asarray(labels, np.int32), classes, origin=str(root))
-    return Part(name, examples, root, tuple(others), tuple(_loose(root)), unknown)
-
-
-def _loose(root: Path) -> list[str]:
-    with os.scandir(root) as entries:
-        named = [each for each in entries if each.name.lower().endswith(IMAGE_SUFFIXES) and each.name[0] != "."]
-    return sorted(entry.path for entry in named if not entry.is_dir())
+    return Part(name, examples, root, tuple(others), tuple(hidden), tuple(images_beside(root)), unknown)
 
 
 def _unarranged(root: Path, name: str = "all") -> Part:
-    images, others = list_images(str(root))
+    images, others, hidden = list_images(str(root))
     no_labels = LabelRows.of([()] * len(images))
-    return Part(name, Examples.of_files(images, no_labels, (), origin=str(root)), root, tuple(others))
+    examples = Examples.of_files(images, no_labels, (), origin=str(root))
+    return Part(name, examples, root, tuple(others), tuple(hidden))
 
 
-def _of_file(path: str) -> list[Part]:
-    source = source_of_path(path)
+def _of_file(path: str, source: Source) -> list[Part]:
     names = _split_names(path) if isinstance(source, Manifest) else []
     if not names:
         return [Part("all", _read(source))]
-    return [Part(name, _read(Manifest(path=path, part=name))) for name in names]
+    return [Part(name, _read(source.model_copy(update={"part": name}))) for name in names]
 
 
 def _split_names(path: str) -> list[str]:

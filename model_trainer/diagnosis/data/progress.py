@@ -6,7 +6,9 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from model_trainer.training.progress import rate_text
 
 __all__ = ["ReadingProgress"]
 
@@ -24,12 +26,12 @@ class ReadingProgress:
     def __init__(self, console: Console, title: str) -> None:
         self._console = console
         self._title = title
-        self._printed = time.monotonic()
+        self._started = self._printed = time.monotonic()
         self._bar: Progress | None = None
         if console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
-            self._bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
-            self._task = self._bar.add_task(title, total=None)
+            self._bar = Progress(*columns, TextColumn("{task.fields[rate]}"), console=console, transient=True)
+            self._task = self._bar.add_task(title, total=None, rate="")
 
     def __enter__(self) -> ReadingProgress:
         if self._bar is not None:
@@ -43,11 +45,12 @@ class ReadingProgress:
             self._bar.stop()
 
     def update(self, done: int, total: int) -> None:
-        """Shows that `done` of `total` images are read."""
-        if self._bar is not None:
-            self._bar.update(self._task, completed=done, total=total)
-            return
+        """Shows that `done` of `total` images are read, how fast, and the time that is left."""
         now = time.monotonic()
-        if done < total and now - self._printed >= SECONDS_BETWEEN_LINES:
+        rate = done / max(now - self._started, 1e-9)
+        text = rate_text(rate, (total - done) / rate) if rate else ""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, total=total, rate=text)
+        elif done < total and now - self._printed >= SECONDS_BETWEEN_LINES:
             self._printed = now
-            self._console.print(f"{self._title}  {done:,}/{total:,} images", highlight=False, soft_wrap=True)
+            self._console.print(f"{self._title}  {done:,}/{total:,}  {text}", highlight=False, soft_wrap=True)

@@ -9,8 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from model_trainer.diagnosis.data.diagnosis import Diagnosis
-from model_trainer.diagnosis.data.finding import Example, counted
+from model_trainer.diagnosis.data.finding import Example
 from model_trainer.diagnosis.data.texts import shown
+from model_trainer.messages import counted
 
 __all__ = ["print_diagnosis", "summary_of"]
 

@@ -16,7 +16,7 @@ import numpy as np
 from model_trainer.diagnosis.data.looks import NUM_COLOURS, look_of
 from model_trainer.diagnosis.data.parts import Part
 from model_trainer.pipeline.image_facts import ImageFacts, image_facts
-from model_trainer.pipeline.pillow import FORMATS, Unreadable, opened, pixels_of
+from model_trainer.pipeline.pillow import FORMATS, Unreadable, pixels_of, with_image
 from model_trainer.storage.read import why_not_read
 
 __all__ = ["State", "Survey", "survey_images"]
@@ -205,8 +205,7 @@ def _facts_and_pixels(data: bytes, max_pixels: int) -> tuple[ImageFacts, np.ndar
     if facts.problem:
         return facts, None
     try:
-        with opened(data, max_pixels) as image:
-            return facts, pixels_of(image, _WHITE, with_alpha=False, max_pixels=max_pixels)
+        return facts, with_image(data, lambda image: pixels_of(image, _WHITE, False, max_pixels), max_pixels)
     except Unreadable as reason:
         problem = {"problem": str(reason), "is_truncated": reason.is_truncated, "is_bomb": reason.is_bomb}
         return replace(facts, **problem), None  # type: ignore[arg-type]

@@ -14,7 +14,9 @@ from model_trainer.sources.manifest.columns import Columns
 from model_trainer.sources.manifest.values import is_missing
 from model_trainer.sources.manifest.vocabulary import LabelsAs, Vocabulary, find_classes
 
-__all__ = ["Gathered", "Gatherer", "SingleLabels"]
+__all__ = ["HOW_TO_SKIP", "Gathered", "Gatherer", "SingleLabels"]
+
+HOW_TO_SKIP = "To leave such rows out: Manifest(..., skip_unlabelled=True), or --set train_data.skip_unlabelled=true."
 
 Gathered = tuple[np.ndarray | LabelRows, tuple[str, ...]]  # labels and classes
 Where = Callable[[int], str]
@@ -61,7 +63,7 @@ class SingleLabels:
     def add(self, row: Mapping[str, Any], columns: Columns, place: int) -> None:
         label = row.get(self.column)
         if is_missing(label):
-            raise DataError(f"{self.column!r} is empty; each row needs a label.")
+            raise DataError(f"{self.column!r} is empty; each row needs a label. {HOW_TO_SKIP}")
         if isinstance(label, (list, dict)):
             raise DataError(
                 f"{self.column!r} should be one label as in the first row, got {str(label)[:60]}. "

@@ -11,7 +11,7 @@ from absl import logging
 from pydantic import Field, field_validator
 
 from model_trainer.errors import ConfigError, DataError
-from model_trainer.messages import nearest
+from model_trainer.messages import counted, nearest
 from model_trainer.sources.examples import Examples
 from model_trainer.sources.images import Files
 from model_trainer.sources.manifest.columns import ROLES, Columns, find_columns
@@ -21,7 +21,7 @@ from model_trainer.sources.manifest.probabilities import ProbabilityRows
 from model_trainer.sources.manifest.rows import Format, Row, Rows, read_rows
 from model_trainer.sources.manifest.table import Table
 from model_trainer.sources.manifest.tags import TagRows
-from model_trainer.sources.manifest.values import looks_like_list
+from model_trainer.sources.manifest.values import is_missing, looks_like_list
 from model_trainer.sources.manifest.vocabulary import LabelsAs
 from model_trainer.sources.path_text import PathText
 from model_trainer.sources.source import Source
@@ -59,6 +59,8 @@ class Manifest(Source):
         labels: how labels are written: "names", "indices" (class numbers) or "multi_hot" (lists of 0 and 1, and -1 or
             null for unknown); "auto" tells it from all rows, and a line in the log says what was found.
         split: only the rows that have this in their split column; the classes are those of all rows.
+        skip_unlabelled: leave out the rows without a label, and say how many they are; otherwise the first ends the
+            reading.
         file_column, label_column, ...: the column with that meaning.
         format: "csv", "tsv", "json" or "jsonl"; "auto" tells it from the file's name and first line.
     """
@@ -68,6 +70,7 @@ class Manifest(Source):
     classes: tuple[str, ...] | None = Field(None, min_length=1)
     labels: LabelsAs = "auto"
     part: str | None = Field(None, alias="split")  # `split` is what every source does
+    skip_unlabelled: bool = False
     file_column: str | None = None
     label_column: str | None = None
     labels_column: str | None = None
@@ -97,11 +100,15 @@ class Manifest(Source):
         columns: Columns | None = None
         gatherer: Gatherer | None = None
         seen: dict[str, None] = {}  # names of columns, in the order of appearance
+        unlabelled: list[int] = []  # places of rows
         for place, row in rows.rows:
             try:
                 if columns is None or not row.keys() <= seen.keys():
                     seen.update(dict.fromkeys(row))
                     columns = self._columns(seen, columns, all_known=rows.uniform)
+                if self.skip_unlabelled and _lacks_label(row, columns):
+                    unlabelled.append(place)
+                    continue
                 if gatherer is None:
                     gatherer = self._gatherer(columns, row, names)
                 table.add(row, columns)
@@ -112,9 +119,18 @@ class Manifest(Source):
                 of_all = rows.uniform and columns is None
                 raise DataError(f"{self.path if of_all else self._where(rows, place)}: {error}") from None
         if columns is None or gatherer is None:
-            raise DataError(f"{self.path} has column names but no row; expected one for each image.")
+            without = "no row with a label" if unlabelled else "column names but no row"
+            raise DataError(f"{self.path} has {without}; expected one for each image.")
+        if unlabelled:
+            logging.warning(
+                "Skipped %s: %s, the first in %s %s.",
+                *(counted(len(unlabelled), "row{s} without a label"), self.path, rows.unit, f"{unlabelled[0]:,}"),
+            )
         self._check_all_columns(seen, table)
-        labels, classes = gatherer.finish(lambda place: self._where(rows, place), self._where_is_row)
+        is_skipped = frozenset(unlabelled)
+        labels, classes = gatherer.finish(
+            lambda place: self._where(rows, place), lambda number: self._where_is_row(number, is_skipped)
+        )
         examples = Examples.of_images(
             Files(table.texts()),
             labels,
@@ -185,10 +201,16 @@ class Manifest(Source):
     def _where(self, rows: Rows, place: int) -> str:
         return f"{self.path} {rows.unit} {place}"
 
-    def _where_is_row(self, number: int) -> str:
+    def _where_is_row(self, number: int, is_skipped: frozenset[int]) -> str:
         rows = read_rows(self.path, self.format)  # once more, and only for a message: places take 8 bytes each
-        place, _ = next(itertools.islice(rows.rows, number, None))
-        return self._where(rows, place)
+        places = (place for place, _ in rows.rows if place not in is_skipped)
+        return self._where(rows, next(itertools.islice(places, number, None)))
+
+
+def _lacks_label(row: Row, columns: Columns) -> bool:
+    value = row.get(columns.label)
+    # Among columns of tags, empty text says that the image has none.
+    return value is None or value != value if columns.kind == "labels" else is_missing(value)
 
 
 def _listed(counts: dict[str, int]) -> str:

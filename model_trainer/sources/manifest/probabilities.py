@@ -12,7 +12,7 @@ from absl import logging
 from model_trainer.errors import DataError
 from model_trainer.sources.label_rows import LabelRows
 from model_trainer.sources.manifest.columns import Columns
-from model_trainer.sources.manifest.labels import Gathered, Where
+from model_trainer.sources.manifest.labels import HOW_TO_SKIP, Gathered, Where
 from model_trainer.sources.manifest.values import is_missing, numbers_of
 from model_trainer.sources.manifest.vocabulary import Vocabulary
 
@@ -43,7 +43,7 @@ class ProbabilityRows:
     def add(self, row: Mapping[str, Any], columns: Columns, place: int) -> None:
         value = row.get(self.column)
         if is_missing(value):
-            raise DataError(f"{self.column!r} is empty; each row needs a probability for each class.")
+            raise DataError(f"{self.column!r} is empty; each row needs a probability for each class. {HOW_TO_SKIP}")
         numbers = numbers_of(value, self.column)
         if self.width is None:
             self.width = len(numbers)

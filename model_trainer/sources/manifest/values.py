@@ -107,7 +107,10 @@ def items_of(value: object, column: str) -> list[Any]:
             return _parsed_list(value.strip(), column)
         return [part for part in map(str.strip, value.split("|")) if part]
     if value is None or value != value:
-        raise DataError(f"{column!r} is missing; write an empty list for an image without labels.")
+        raise DataError(
+            f"{column!r} is missing; write an empty list for an image without labels, or leave rows that nobody has "
+            "labelled out: Manifest(..., skip_unlabelled=True)."
+        )
     if isinstance(value, dict):
         raise DataError(f"{column!r} should be a list of labels or text such as 'red|dress', got {_short(value)}.")
     return [value]

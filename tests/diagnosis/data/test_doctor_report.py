@@ -8,6 +8,7 @@ import re
 import threading
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -116,8 +117,9 @@ def test_more_pixels_than_training_takes_are_refused(colours: Path) -> None:
 def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("model_trainer.diagnosis.data.progress.SECONDS_BETWEEN_LINES", 0.0)
+    clock = iter((0.0, 10.0, 25.0))
+    monkeypatch.setattr("model_trainer.diagnosis.data.progress.time", SimpleNamespace(monotonic=lambda: next(clock)))
     with ReadingProgress(Console(stderr=True), "Reading") as progress:
         progress.update(1000, 2500)
         progress.update(2500, 2500)
-    assert capsys.readouterr().err == "Reading  1,000/2,500 images\n"
+    assert capsys.readouterr().err == "Reading  1,000/2,500  100 images/s  15 s left\n"

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from model_trainer.diagnosis.data import Diagnosis, Finding, examine
+from model_trainer.errors import ConfigError
 
 SIZE = 48
 
@@ -139,7 +140,7 @@ def test_a_finding_names_what_it_is_about_and_nothing_else(
 
 def test_files_that_are_no_image_are_found(of_dirty: Diagnosis, dirty: Path) -> None:
     assert [each.name for each in by_id(of_dirty)["no-image"].examples] == [str(dirty / "train/cat/notes.txt")]
-    assert ".txt (1)" in by_id(of_dirty)["no-image"].why
+    assert ".txt 1" in by_id(of_dirty)["no-image"].why
 
 
 def test_images_beside_the_class_folders_are_found(of_dirty: Diagnosis, dirty: Path) -> None:
@@ -217,6 +218,53 @@ def test_equal_images_with_other_tags_are_a_fault(tmp_path: Path) -> None:
     photo(1).save(tmp_path / "a.png")
     (tmp_path / "data.csv").write_text("filename,tags\na.png,red|blue\na.png,red\na.png,blue|red\n")
     assert by_id(examine(tmp_path / "data.csv"))["duplicates-across-labels"].count == 3
+
+
+def test_taggers_are_not_told_to_take_tags(tmp_path: Path) -> None:
+    from model_trainer import ImageFolder, ModelSpec, MultiLabel, Run
+
+    for name in ("red", "blue"):
+        (tmp_path / "all" / name).mkdir(parents=True)
+        photo(1).save(tmp_path / "all" / name / "a.png")
+    run = Run(spec=ModelSpec.named("mobilenet_v1"), train_data=ImageFolder(tmp_path / "all"))
+    (tmp_path / "data.csv").write_text("filename,tags\nall/red/a.png,red|blue\nall/red/a.png,red\n")
+
+    def cure(data: Run | Path) -> str:
+        return by_id(examine(data))["duplicates-across-labels"].cure
+
+    assert "take tags: task=MultiLabel()" in cure(run)
+    assert cure(run.changed("task", MultiLabel())) == "Keep one copy, with all tags that are true of it."
+    assert cure(tmp_path / "data.csv") == "Keep one copy, with all tags that are true of it."
+
+
+def test_hidden_files_are_counted(tmp_path: Path) -> None:
+    clean(tmp_path, {"cat": 10, "dog": 10})
+    (tmp_path / "cat" / ".DS_Store").write_bytes(b"x")
+    (tmp_path / ".git").mkdir()
+    names = [each.name for each in by_id(examine(tmp_path))["hidden"].examples]
+    assert names == [str(tmp_path / ".git"), str(tmp_path / "cat" / ".DS_Store")]
+
+
+def test_a_manifest_is_examined_with_the_options_of_a_source(tmp_path: Path) -> None:
+    clean(tmp_path / "images", {"cat": 10, "dog": 10})
+    rows = [f"{name}/{number}.png,{label},{part}" for label, name in enumerate(("cat", "dog"))
+            for number, part in zip(range(10), ["train"] * 7 + ["val"] * 3, strict=True)]  # fmt: skip
+    (tmp_path / "data.csv").write_text("\n".join(["filename,class_id,split", *rows]))
+    diagnosis = examine(tmp_path / "data.csv", root=str(tmp_path / "images"), classes=("cat", "dog"))
+    assert "missing-file" not in by_id(diagnosis)
+    assert diagnosis.classes == {"train": {"cat": 7, "dog": 7}, "val": {"cat": 3, "dog": 3}}
+    folder = examine(tmp_path / "images", classes=("dog", "cat"))
+    assert list(folder.classes["all"]) == ["dog", "cat"]
+
+
+def test_options_that_do_not_fit_are_refused(tmp_path: Path, colours: Path) -> None:
+    from model_trainer import ImageFolder, ModelSpec, Run
+
+    run = Run(spec=ModelSpec.named("mobilenet_v1"), train_data=ImageFolder(colours / "train"))
+    with pytest.raises(ConfigError, match=r"`--root` is for the paths in a manifest or .lst, which .*train is not"):
+        examine(colours / "train", root="images")
+    with pytest.raises(ConfigError, match=r"`--classes` is for a path; a run says it itself"):
+        examine(run, classes=("blue", "red"))
 
 
 def test_an_unarranged_folder_is_looked_at(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from model_trainer.errors import DataError
 from model_trainer.sources.label_rows import LabelRows
 from model_trainer.sources.manifest import Manifest
+from model_trainer.training.log import plain_messages
 
 Make = Callable[..., Manifest]
 NAN = float("nan")
@@ -256,3 +258,48 @@ def test_labels_that_make_no_sense_are_named_with_their_row(
 def test_a_label_cannot_be_present_and_unknown(make: Make) -> None:
     with pytest.raises(DataError, match="line 2: a label of 'labels' is unknown as well; it cannot be both"):
         make("labels", [["a", "b"], ["a", "b"]], {"unknown": [[], ["b"]]}).read()
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "expected"),
+    [
+        ("label", ["cat", "", "dog"], "cat dog"),
+        ("label", [None, "cat", "dog", float("nan")], "cat dog"),
+        ("class_id", ["", "0", "1"], "0 1"),
+        ("class_probabilities", [None, [1, 0], [0.5, 0.5]], "0 0,1"),
+        ("tags", [None, ["cat"], []], "0 "),
+    ],
+)
+def test_rows_without_a_label_can_be_skipped(
+    make: Make, column: str, values: list[Any], expected: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    given = {"class_probabilities": ("cat", "dog")}.get(column)
+    with pytest.raises(DataError, match=r"skip_unlabelled=True"):
+        make(column, values, classes=given).read()
+    with plain_messages():
+        examples = make(column, values, classes=given, skip_unlabelled=True).read()
+    missing = [place for place, value in enumerate(values) if value in (None, "") or value != value]
+    assert [Path(name).name for name in examples.names()] == [
+        f"{place}.jpg" for place in range(len(values)) if place not in missing
+    ]
+    labels = examples.labels
+    if isinstance(labels, np.ndarray):
+        assert " ".join(examples.classes[label] for label in labels) == expected
+    else:
+        rows = [labels.classes[start:stop] for start, stop in itertools.pairwise(labels.starts)]
+        assert " ".join(",".join(map(str, row)) for row in rows) == expected
+    line = missing[0] + (2 if isinstance(values[0], str) else 1)
+    rows_text = "1 row without a label" if len(missing) == 1 else f"{len(missing)} rows without a label"
+    assert f"Skipped {rows_text}: " in (said := capfd.readouterr().err)
+    assert f", the first in line {line}.\n" in said
+
+
+def test_messages_after_skipped_rows_name_the_right_line(make: Make) -> None:
+    values = [None, [1, 0, 0], [0, 1, 0], [1, 0]]
+    with pytest.raises(DataError, match=r"a.jsonl line 4: 'labels' has 2 numbers"):
+        make("labels", values, labels="multi_hot", skip_unlabelled=True).read()
+
+
+def test_a_manifest_in_which_nothing_is_labelled_is_an_error(make: Make) -> None:
+    with pytest.raises(DataError, match=r"a.csv has no row with a label"):
+        make("label", ["", ""], skip_unlabelled=True).read()

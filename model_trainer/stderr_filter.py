@@ -1,0 +1,120 @@
+"""Standard error without the lines that C++ libraries write there and nobody can act on.
+
+TensorFlow and libjpeg write to the file descriptor, past Python, and no setting stops these lines. What they say of an
+image names no file; the pipeline does, with the reason.
+
+While the filter is on, the descriptor is a pipe to a small process that passes on all other lines. It is a process of
+its own, so that the last words of one that crashes are passed on too.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+__all__ = ["filter_stderr_until_exit", "filtered_stderr"]
+
+HARMLESS = (
+    # As TensorFlow is imported.
+    "absl::InitializeLog()",
+    "oneDNN custom operations are on",
+    "Could not find cuda drivers on your machine",
+    "failed call to cuInit",  # said on every machine without a driver; script/GPUtest.py says what it means
+    "This TensorFlow binary is optimized",
+    "To enable the following instructions",
+    "factory for plugin",  # cuFFT, cuDNN and cuBLAS register twice
+    # As pipelines are built and run.
+    "use_unbounded_threadpool",  # a node that its own optimizer has changed
+    # libjpeg, of damaged images.
+    "Improper call to JPEG library",
+    "Corrupt JPEG data",
+    "Premature end of JPEG file",
+    "Unsupported marker type",
+    "Invalid SOS parameters",
+    "Inconsistent progression sequence",
+    "Unknown Adobe color transform code",
+    "Warning: unknown JFIF revision number",
+)
+
+# Reads until nobody is left who could write. A line is passed on in one piece, because several processes may write.
+_PROGRAM = """
+import os, sys
+harmless = [words.encode() for words in sys.argv[1:]]
+rest = b""
+while data := os.read(0, 65536):
+    *lines, rest = (rest + data).split(b"\\n")
+    said = b"".join(line + b"\\n" for line in lines if not any(words in line for words in harmless))
+    if said:
+        os.write(2, said)
+if not any(words in rest for words in harmless):
+    os.write(2, rest)
+"""
+
+_is_on = False
+
+
+@contextlib.contextmanager
+def filtered_stderr() -> Iterator[int]:
+    """Inside the block, lines of the descriptor 2 with any of `HARMLESS` are left out.
+
+    Inside of another such block it does nothing more.
+
+    Yields:
+        A descriptor of the real standard error.
+    """
+    global _is_on
+    if _is_on:
+        yield 2
+        return
+    real = os.dup(2)
+    # In a session of its own, so that a Ctrl-C does not end it before the one that it listens to.
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _PROGRAM, *HARMLESS],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=real,
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    _flush()
+    os.dup2(process.stdin.fileno(), 2)
+    process.stdin.close()
+    _is_on = True
+    try:
+        yield real
+    finally:
+        _flush()
+        os.dup2(real, 2)
+        os.close(real)
+        # Not for ever: a process that was started meanwhile may hold the pipe open.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=1.0)
+        _is_on = False
+
+
+def filter_stderr_until_exit() -> None:
+    """For a command: the filter stays on as long as the process lives.
+
+    `sys.stderr` goes past it, so that a progress bar sees that it draws on a terminal. Where somebody else has taken
+    its place, such as a notebook, nothing is done.
+    """
+    stream = sys.stderr
+    try:
+        is_ours = stream.fileno() == 2
+    except (AttributeError, OSError, ValueError):
+        is_ours = False
+    if not is_ours:
+        return
+    block = contextlib.ExitStack()
+    real = block.enter_context(filtered_stderr())
+    sys.stderr = os.fdopen(os.dup(real), "w", 1, encoding=stream.encoding, errors=stream.errors)
+    atexit.register(block.close)
+
+
+def _flush() -> None:
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # none, full, or closed
+        sys.stderr.flush()
