@@ -4,9 +4,9 @@
     .venv/bin/python benchmarks/refresh.py --spec resnet50 --images 1024
 
 Trains on the sample twice in turn, with `Network(batch_norm_momentum="auto")` and with the same momentum as a number,
-which averages nothing anew. Prints how much longer an epoch in the middle takes, and the last one, after which more images
-go through the network: ratios, median and spread over rounds. The first epoch, which compiles, is left out; so is
-validation.
+which averages nothing anew. Prints how much longer an epoch in the middle takes, and the last one, after which more
+images go through the network: ratios, median and spread over rounds. The first epoch, which compiles, is left out; so
+is validation.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -97,7 +97,7 @@ def _train_from(loop: Loop, place: Place) -> None:
     prepared, epochs = loop.prepared, loop.prepared.run.training.epochs
     first_step = place.epoch * loop.steps_per_epoch + place.position
     batches = iter(prepared.divided(prepared.train_pipeline.training(epochs, first_step)))
-    val_batches = prepared.divided(prepared.val_pipeline.validation()) if prepared.val_pipeline is not None else None
+    val_batches: Iterable[Any] | None = None  # made when they are needed: the first step waits half a second less
     position, totals = place.position, place.totals
     # A callback that ended the run leaves the epoch to be validated in which it did.
     ended = loop.model.stop_training
@@ -114,6 +114,8 @@ def _train_from(loop: Loop, place: Place) -> None:
         except Diverging:
             if not loop.model.stop_training:
                 raise
+        if val_batches is None and prepared.val_pipeline is not None:
+            val_batches = prepared.divided(prepared.val_pipeline.validation())
         with loop.weights_to_judge():
             statistics = refresh_statistics(loop, epoch)
             validated = validate(loop, val_batches) if val_batches is not None and not loop.must_stop else {}

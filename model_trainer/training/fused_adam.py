@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import Any, final
 
 import keras
 import tensorflow as tf
@@ -21,17 +21,31 @@ class FusedAdam(keras.optimizers.Adam):
         if self.amsgrad or not isinstance(gradient, tf.Tensor):
             super().update_step(gradient, variable, learning_rate)
             return
-        index, dtype = self._get_variable_index(variable), variable.dtype
-        step = tf.cast(self.iterations + 1, dtype)
+        index = self._get_variable_index(variable)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=self._momentums[index].value.handle,
             v=self._velocities[index].value.handle,
-            beta1_power=tf.pow(tf.cast(self.beta_1, dtype), step),
-            beta2_power=tf.pow(tf.cast(self.beta_2, dtype), step),
-            lr=tf.cast(learning_rate, dtype),
-            beta1=tf.cast(self.beta_1, dtype),
-            beta2=tf.cast(self.beta_2, dtype),
-            epsilon=tf.cast(self.epsilon, dtype),
-            grad=tf.cast(gradient, dtype),
+            grad=tf.cast(gradient, variable.dtype),
+            **self._of_all(variable, learning_rate),
         )
+
+    def _of_all(self, variable: tf.Variable, learning_rate: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What all variables of a device have in common; made once in a graph, which is then built faster."""
+        graph, dtype = tf.compat.v1.get_default_graph(), variable.dtype
+        if self.__dict__.get("_graph") is not graph or tf.executing_eagerly():
+            # Past Keras, which would track what it holds.
+            self.__dict__.update(_graph=graph, _made={})
+        key = (dtype, variable.handle.device, learning_rate.ref() if isinstance(learning_rate, tf.Tensor) else None)
+        made: dict[Any, dict[str, tf.Tensor]] = self.__dict__["_made"]
+        if key not in made:
+            step = tf.cast(self.iterations + 1, dtype)
+            made[key] = {
+                "beta1_power": tf.pow(tf.cast(self.beta_1, dtype), step),
+                "beta2_power": tf.pow(tf.cast(self.beta_2, dtype), step),
+                "lr": tf.cast(learning_rate, dtype),
+                "beta1": tf.cast(self.beta_1, dtype),
+                "beta2": tf.cast(self.beta_2, dtype),
+                "epsilon": tf.cast(self.epsilon, dtype),
+            }
+        return made[key]
