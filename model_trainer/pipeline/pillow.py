@@ -11,7 +11,6 @@ import io
 import struct
 import threading
 import warnings
-import zlib
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -19,6 +18,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError, features
 
 from model_trainer.pipeline.limits import LARGE_PIXELS, MAX_PIXELS, why_too_costly
+from model_trainer.pipeline.png_chunks import only_pixels
 
 __all__ = [
     "FORMATS",
@@ -118,33 +118,12 @@ def with_image(data: bytes, use: Callable[[Image.Image], T], max_pixels: int = M
         with opened(data, max_pixels) as image:
             return use(image)
     except Unreadable as reason:
-        plain = b"" if reason.is_bomb or format_of(data) != "PNG" else _only_pixels(data)
+        plain = b"" if reason.is_bomb or format_of(data) != "PNG" else only_pixels(data)
         if not plain:
             raise
         with contextlib.suppress(Unreadable), opened(plain, max_pixels) as image:
             return use(image)
         raise
-
-
-# Of chunks that a decoder may skip, those that say something about the pixels.
-_NEEDED_CHUNKS = (b"tRNS", b"eXIf")
-
-
-def _only_pixels(data: bytes) -> bytes:
-    """A PNG without the chunks that its pixels and how it is turned do not need; empty where nothing can be left out.
-
-    Of the needed ones, those that a decoder may do without are left out if they are damaged.
-    """
-    kept, position = [data[:8]], 8
-    while position + 12 <= len(data):
-        end = position + 12 + int.from_bytes(data[position : position + 4])
-        name = data[position + 4 : position + 8]
-        is_whole = zlib.crc32(data[position + 4 : end - 4]) == int.from_bytes(data[end - 4 : end])
-        if name[:1].isupper() or (name in _NEEDED_CHUNKS and is_whole):
-            kept.append(data[position:end])
-        position = end
-    plain = b"".join(kept)
-    return plain if len(plain) < len(data) else b""
 
 
 @contextlib.contextmanager
@@ -230,11 +209,20 @@ def orientation_of(image: Image.Image) -> int:
         return 1
 
 
-def pixels_of(image: Image.Image, background: Colour, with_alpha: bool, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """As `decode_with_pillow`, of an image that `opened` gave; raises whatever Pillow does."""
+def pixels_of(
+    image: Image.Image, background: Colour, with_alpha: bool, max_pixels: int = MAX_PIXELS, *, least_side: int = 0
+) -> np.ndarray:
+    """As `decode_with_pillow`, of an image that `opened` gave; raises whatever Pillow does.
+
+    Args:
+        least_side: pixels; where it is given, a JPEG is decoded at a half, a quarter or an eighth of its size, as long
+            as no side becomes shorter. All of its bytes are read nevertheless.
+    """
     num_pixels = image.width * image.height
     if num_pixels > max_pixels:
         raise Image.DecompressionBombError
+    if least_side:
+        image.draft(image.mode, (least_side, least_side))
     with _one_at_a_time if num_pixels > LARGE_PIXELS else contextlib.nullcontext():
         return _decode(image, background, with_alpha)
 
@@ -244,12 +232,15 @@ def _decode(image: Image.Image, background: Colour, with_alpha: bool) -> np.ndar
     orientation = orientation_of(image)
     is_transparent = image.has_transparency_data
     width, height = image.size
+    if height <= _STRIP_PIXELS // width:
+        whole = image.transpose(_TURNS[orientation]) if orientation > 1 else image
+        return _strip_pixels(whole, is_transparent, background, with_alpha)
     upright = (width, height) if orientation >= 5 else (height, width)
     pixels = np.empty((*upright, 4 if with_alpha else 3), np.uint8)
     num_rows = max(1, _STRIP_PIXELS // width)
     for top in range(0, height, num_rows):
         bottom = min(top + num_rows, height)
-        strip = image if bottom - top == height else image.crop((0, top, width, bottom))
+        strip = image.crop((0, top, width, bottom))
         if orientation > 1:
             strip = strip.transpose(_TURNS[orientation])
         first, last = (height - bottom, height - top) if orientation in (3, 4, 6, 7) else (top, bottom)
@@ -274,7 +265,8 @@ def _strip_pixels(strip: Image.Image, is_transparent: bool, background: Colour, 
         # Pillow would clip these to 255 instead of scaling them.
         strip, is_transparent = _scaled(strip), False
     if not is_transparent:
-        return np.asarray(strip.convert("RGBA" if with_alpha else "RGB"))
+        wanted = "RGBA" if with_alpha else "RGB"
+        return np.asarray(strip if strip.mode == wanted else strip.convert(wanted))  # converting copies
     rgba = np.asarray(strip.convert("RGBA"))
     return rgba if with_alpha else _composite(rgba, background)
 

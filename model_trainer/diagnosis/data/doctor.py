@@ -60,11 +60,11 @@ def run_doctor(
     """
     console = Console(stderr=True)
     try:
-        parts = find_parts(run or path, root=root, classes=classes)
-        for folder, option in ((quarantine, "--quarantine"), (fix, "--fix")):
-            if folder is not None:
-                check_folder_beside(None if run else path, parts, Path(folder), option)
         with ReadingProgress(console, "Reading") as progress:
+            parts = find_parts(run or path, root=root, classes=classes)
+            for folder, option in ((quarantine, "--quarantine"), (fix, "--fix")):
+                if folder is not None:
+                    check_folder_beside(None if run else path, parts, Path(folder), option)
             survey = look_at_all(parts, max_pixels, progress.update)
         further: list[Finding] = []
         if quarantine is not None:

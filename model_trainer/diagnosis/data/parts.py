@@ -188,10 +188,12 @@ def _split_names(path: str) -> list[str]:
     """What the split column of a manifest holds, training first; nothing where it has none, or one value only."""
     names: dict[str, None] = {}
     column: str | None = None
+    seen: dict[str, None] = {}  # names of columns, in the order of appearance
     for _, row in read_rows(path, "auto").rows:
-        if column not in row:
+        if not row.keys() <= seen.keys():
+            seen |= dict.fromkeys(row)
             try:
-                column = find_columns(row, dict.fromkeys(ROLES), all_known=False).split
+                column = find_columns(seen, dict.fromkeys(ROLES), all_known=False).split
             except DataError:
                 return []  # reading it says what is wrong, with the line
         if column is not None and not is_missing(value := row.get(column)):

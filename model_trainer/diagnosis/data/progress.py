@@ -45,8 +45,13 @@ class ReadingProgress:
             self._bar.stop()
 
     def update(self, done: int, total: int) -> None:
-        """Shows that `done` of `total` images are read, how fast, and the time that is left."""
+        """Shows that `done` of `total` images are read, how fast, and the time that is left.
+
+        The clock starts with the call in which none is.
+        """
         now = time.monotonic()
+        if not done:
+            self._started = now  # all before was looking for them
         rate = done / max(now - self._started, 1e-9)
         text = rate_text(rate, (total - done) / rate) if rate else ""
         if self._bar is not None:

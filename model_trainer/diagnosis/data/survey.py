@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
+from PIL import Image
 
 from model_trainer.diagnosis.data.looks import NUM_COLOURS, look_of
 from model_trainer.diagnosis.data.parts import Part
 from model_trainer.pipeline.image_facts import ImageFacts, image_facts
-from model_trainer.pipeline.pillow import FORMATS, Unreadable, pixels_of, with_image
+from model_trainer.pipeline.pillow import FORMATS, pixels_of
 from model_trainer.storage.read import why_not_read
 
 __all__ = ["State", "Survey", "survey_images"]
@@ -40,6 +41,7 @@ _COLUMNS = np.dtype(
     ]
 )
 _WHITE = (255, 255, 255)
+_LEAST_SIDE = 96  # pixels: a look is made of 9 x 8 places
 
 
 class State(IntEnum):
@@ -152,6 +154,7 @@ def survey_images(
             stop.set()
             raise
 
+    on_progress(0, total)
     num_threads = (os.cpu_count() or 1) + 1  # one more, for when a disk is waited for
     with ThreadPoolExecutor(num_threads) as threads:
         try:
@@ -181,7 +184,7 @@ def _look_at(survey: Survey, image: int, max_pixels: int) -> None:
         digest.update(repr(crop).encode())
     seen["num_bytes"] = len(data)
     seen["digest"] = int.from_bytes(digest.digest())
-    facts, pixels = _facts_and_pixels(data, max_pixels)
+    facts, pixels = _facts_and_pixels(data, max_pixels, least_side=0 if crop is not None else _LEAST_SIDE)
     seen["format"] = FORMATS.index(facts.format) if facts.format else len(FORMATS)
     seen["width"], seen["height"], seen["bits"] = facts.width, facts.height, facts.bits
     seen["orientation"], seen["is_animated"] = facts.exif_orientation, facts.is_animated
@@ -196,19 +199,21 @@ def _look_at(survey: Survey, image: int, max_pixels: int) -> None:
         seen["is_outside"] = not inside
         pixels = pixels[top : top + height, left : left + width] if inside else pixels
     look = look_of(pixels)
+    if look.is_blank and pixels.shape[:2] != (facts.height, facts.width):  # small things may have been averaged away
+        _, whole = _facts_and_pixels(data, max_pixels, least_side=0)
+        look = look if whole is None else look_of(whole)
     seen["look"], seen["colours"], seen["is_blank"] = look.bits, look.colours, look.is_blank
 
 
-def _facts_and_pixels(data: bytes, max_pixels: int) -> tuple[ImageFacts, np.ndarray | None]:
+def _facts_and_pixels(data: bytes, max_pixels: int, *, least_side: int) -> tuple[ImageFacts, np.ndarray | None]:
     """With one decoding, where `image_facts` would need another for the pixels."""
-    facts = image_facts(data, max_pixels, with_pixels=False)
-    if facts.problem:
-        return facts, None
-    try:
-        return facts, with_image(data, lambda image: pixels_of(image, _WHITE, False, max_pixels), max_pixels)
-    except Unreadable as reason:
-        problem = {"problem": str(reason), "is_truncated": reason.is_truncated, "is_bomb": reason.is_bomb}
-        return replace(facts, **problem), None  # type: ignore[arg-type]
+    pixels: list[np.ndarray] = []
+
+    def decode(image: Image.Image) -> None:
+        pixels.append(pixels_of(image, _WHITE, False, max_pixels, least_side=least_side))
+
+    facts = image_facts(data, max_pixels, decode=decode)
+    return facts, None if facts.problem else pixels[-1]
 
 
 def _state_of(facts: ImageFacts, data: bytes) -> State:

@@ -117,9 +117,10 @@ def test_more_pixels_than_training_takes_are_refused(colours: Path) -> None:
 def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = iter((0.0, 10.0, 25.0))
+    clock = iter((0.0, 5.0, 15.0, 30.0))
     monkeypatch.setattr("model_trainer.diagnosis.data.progress.time", SimpleNamespace(monotonic=lambda: next(clock)))
     with ReadingProgress(Console(stderr=True), "Reading") as progress:
+        progress.update(0, 2500)
         progress.update(1000, 2500)
         progress.update(2500, 2500)
     assert capsys.readouterr().err == "Reading  1,000/2,500  100 images/s  15 s left\n"

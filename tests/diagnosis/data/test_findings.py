@@ -14,6 +14,7 @@ from PIL import Image
 
 from model_trainer.diagnosis.data import Diagnosis, Finding, examine
 from model_trainer.errors import ConfigError
+from model_trainer.sources.manifest.columns import find_columns
 
 SIZE = 48
 
@@ -318,3 +319,34 @@ def test_names_that_are_no_text_survive_json_and_page(tmp_path: Path) -> None:
     assert "\x1b" not in page
     assert "<b>cat" not in page.replace("<b>cat</b>", "")
     assert json.loads(json.dumps(diagnosis.to_dict()))["findings"][0]["id"] == "zero-byte"
+
+
+def test_columns_are_found_once_and_not_for_each_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from model_trainer.diagnosis.data import parts
+
+    photo(1).save(tmp_path / "a.png")
+    (tmp_path / "data.csv").write_text("filename,label\n" + "a.png,cat\n" * 100)
+    calls = []
+    monkeypatch.setattr(parts, "find_columns", lambda *args, **kwargs: calls.append(1) or find_columns(*args, **kwargs))
+    assert [part.name for part in parts.find_parts(str(tmp_path / "data.csv"))] == ["all"]
+    assert calls == [1]
+
+
+def test_a_large_jpeg_is_judged_by_a_smaller_one_and_its_size_is_told(tmp_path: Path) -> None:
+    clean(tmp_path, {"cat": 10, "dog": 10})
+    large = photo(99, (1600, 1200))
+    large.save(tmp_path / "cat" / "large.jpg", quality=95)
+    large.resize((160, 120)).save(tmp_path / "dog" / "small.png")
+    dot = Image.new("RGB", (800, 800), "white")
+    dot.paste((0, 0, 0), (400, 400, 403, 403))
+    dot.save(tmp_path / "cat" / "dot.jpg", quality=95)
+    Image.new("RGB", (800, 800), "white").save(tmp_path / "cat" / "white.jpg", quality=95)
+    data = encoded(photo(98, (1600, 1200)), "JPEG")
+    (tmp_path / "dog" / "half.jpg").write_bytes(data[: len(data) // 2])
+    diagnosis = examine(tmp_path)
+    assert set(found(diagnosis, tmp_path)["near-duplicates"]) & {"cat/large.jpg", "dog/small.png"}
+    assert found(diagnosis, tmp_path)["truncated"] == ["dog/half.jpg"]
+    survey = diagnosis.survey
+    seen = {Path(survey.name(image)).name: survey.columns[image] for image in range(len(survey))}
+    assert (seen["large.jpg"]["width"], seen["large.jpg"]["height"]) == (1600, 1200)
+    assert (bool(seen["dot.jpg"]["is_blank"]), bool(seen["white.jpg"]["is_blank"])) == (False, True)
