@@ -103,13 +103,13 @@ class Pipeline:
 
         return place
 
-    def validation(self) -> tf.data.Dataset:
-        """One pass in the table's own order, without chance."""
+    def validation(self, passes: int = 1) -> tf.data.Dataset:
+        """Every image once in the table's own order, without chance; `passes` times, one after the other."""
 
         def place(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             return tf.where(position < len(self.examples), position, -1), tf.zeros(2, tf.int32)
 
-        return self._batches(0, num_steps(len(self.examples), self.batch_size), place, split_augment(()))
+        return self._batches(0, num_steps(len(self.examples), self.batch_size), place, split_augment(()), passes)
 
     def in_step(self, step: int, epochs: int) -> np.ndarray:
         """int64 `(size,)`: the index of each example in a step of `training`, over all processes."""
@@ -117,8 +117,8 @@ class Pipeline:
         indices = [int(place(tf.constant(start + row, tf.int64))[0]) for row in range(self.batch_size)]
         return np.array([index for index in indices if index >= 0], np.int64)
 
-    def _batches(self, start: int, stop: int, place: Place, stages: Stages) -> tf.data.Dataset:
-        """Batches of the steps from `start` to `stop - 1`.
+    def _batches(self, start: int, stop: int, place: Place, stages: Stages, passes: int = 1) -> tf.data.Dataset:
+        """Batches of the steps from `start` to `stop - 1`, `passes` times.
 
         Args:
             place: position to the example's index (-1 where there is none) and its seed.
@@ -175,7 +175,7 @@ class Pipeline:
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
         # Its thread sleeps for up to a minute, and may miss that the run has ended, which then waits for it.
         options.autotune.enabled = False
-        return batches.prefetch(2 * self.share.num_own).with_options(options)
+        return batches.repeat(passes).prefetch(2 * self.share.num_own).with_options(options)
 
     def _note_bad(self, index: tf.Tensor) -> tf.Tensor:
         def note(index: int) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import contextlib
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ from absl import logging
 from rich.console import Console
 
 from model_trainer.config import Call, Live
+from model_trainer.errors import ModelTrainerError, StorageError
 from model_trainer.models.training_copy import copy_weights
 from model_trainer.training.callbacks.keras_callbacks import restored_epoch
 from model_trainer.training.checkpoints.saver import Saver
@@ -73,12 +75,18 @@ def train_epochs(
     else:
         loop.begin_epoch()
         loop.beginning = capture(loop, place)
-    while True:
-        try:
-            _train_from(loop, place)
-            break
-        except Diverging as found:
-            place = go_back(loop, found)
+    try:
+        while True:
+            try:
+                _train_from(loop, place)
+                break
+            except Diverging as found:
+                place = go_back(loop, found)
+    except ModelTrainerError:
+        with contextlib.suppress(StorageError):  # the first error is the one to be told
+            loop.write_history(with_curves=True)
+        raise
+    loop.write_history(with_curves=True)
     if loop.average is not None:
         loop.average.assign()
     if isinstance(prepared.run.training.optimizer, (Call, Live)):
@@ -97,7 +105,7 @@ def _train_from(loop: Loop, place: Place) -> None:
     prepared, epochs = loop.prepared, loop.prepared.run.training.epochs
     first_step = place.epoch * loop.steps_per_epoch + place.position
     batches = iter(prepared.divided(prepared.train_pipeline.training(epochs, first_step)))
-    val_batches: Iterable[Any] | None = None  # made when they are needed: the first step waits half a second less
+    val_batches: Iterator[Any] | None = None  # made when they are needed: the first step waits half a second less
     position, totals = place.position, place.totals
     # A callback that ended the run leaves the epoch to be validated in which it did.
     ended = loop.model.stop_training
@@ -115,7 +123,8 @@ def _train_from(loop: Loop, place: Place) -> None:
             if not loop.model.stop_training:
                 raise
         if val_batches is None and prepared.val_pipeline is not None:
-            val_batches = prepared.divided(prepared.val_pipeline.validation())
+            # All passes in one stream: to begin one anew takes a quarter of a second.
+            val_batches = iter(prepared.divided(prepared.val_pipeline.validation(passes=epochs - epoch)))
         with loop.weights_to_judge():
             statistics = refresh_statistics(loop, epoch)
             validated = validate(loop, val_batches) if val_batches is not None and not loop.must_stop else {}
@@ -216,7 +225,7 @@ def _finish_epoch(loop: Loop, epoch: int, figures: dict[str, float]) -> None:
         plain = loop.prepared.plain.network.model
         copy_weights(loop.model, plain)
         loop.folder.save_best(plain, name, loop.thresholds, before[name])
-    loop.folder.write_history(loop.history, title=run.name)
+    loop.write_history()
 
 
 def _show(loop: Loop, progress: EpochProgress, epoch: int, step: int, position: int, totals: Totals) -> None:

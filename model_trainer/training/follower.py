@@ -42,7 +42,7 @@ class FollowersFolder(RunFolder):
     def note_bad_steps(self, steps: list[tuple[int, list[str]]], why: str) -> None:
         pass
 
-    def write_history(self, rows: list[Row], title: str) -> None:
+    def write_history(self, rows: list[Row], title: str, *, with_curves: bool = True) -> None:
         pass
 
     @contextlib.contextmanager

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Loop", "Place", "make_loop"]
 
+SHARE_OF_CURVES = 0.03  # of the time, that drawing them after an epoch may take
 FORWARD_SHARE = 1 / 3  # of the time of a step: what a forward pass takes
 STEP_HOOKS = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
 
@@ -110,6 +111,8 @@ class Loop:
     scheduled_rate: np.float32 | None = None  # what the schedule set last
     told_of_rate: bool = False
     told_of_time: bool = False
+    curves_due: float = 0.0  # on the monotonic clock
+    num_drawn: int = 0  # rows of the history that the curves have
 
     @property
     def team(self) -> Team:
@@ -141,6 +144,19 @@ class Loop:
     def epoch_seconds(self) -> float:
         """How long the running epoch takes by now."""
         return self.resumed_seconds + time.monotonic() - self.epoch_started
+
+    def write_history(self, *, with_curves: bool = False) -> None:
+        """Writes the table of epochs, and the curves where these are due: drawing them takes a third of a second.
+
+        Args:
+            with_curves: draws them if they lack an epoch, due or not.
+        """
+        started, is_due = time.monotonic(), with_curves and self.num_drawn != len(self.history)
+        is_due |= not with_curves and started >= self.curves_due
+        self.folder.write_history(self.history, self.prepared.run.name, with_curves=is_due)
+        if is_due:
+            ended = time.monotonic()
+            self.num_drawn, self.curves_due = len(self.history), ended + (ended - started) / SHARE_OF_CURVES
 
     def rows_at(self, position: int, num_examples: int) -> int:
         """Rows of the batch at a position of an epoch."""

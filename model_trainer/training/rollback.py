@@ -43,7 +43,8 @@ def go_back(loop: Loop, found: Diverging) -> Place:
         )
     loop.rollbacks, loop.rate_cut, loop.skipped = rollbacks, rate_cut, skipped | set(found.steps)
     loop.watch.health.bad_steps = []
-    loop.folder.write_history(loop.history, title=loop.prepared.run.name)
+    loop.num_drawn = 0  # they have abandoned epochs
+    loop.write_history(with_curves=True)
     loop.logs.forget_after(place.epoch * loop.steps_per_epoch + place.position, place.epoch)
     logging.warning(
         "%s: training goes back to step %d of epoch %d, rollback %d of %d.%s %s left out from now on: %s",

@@ -141,8 +141,8 @@ class RunFolder:
         for path in (self.path / "checkpoints").glob(f"{name}-epoch-*.hdf5"):
             path.unlink(missing_ok=True)
 
-    def write_history(self, rows: list[Row], title: str) -> None:
-        """Writes history.csv and curves.png anew; without rows there are none.
+    def write_history(self, rows: list[Row], title: str, *, with_curves: bool = True) -> None:
+        """Writes history.csv anew, and curves.png where it is asked for; without rows there are none.
 
         Raises:
             StorageError: one of them cannot be written.
@@ -153,7 +153,8 @@ class RunFolder:
             return
         with _told_to_resume():
             write_history(self.path / "history.csv", rows)
-            draw_curves(self.path / "curves.png", rows, title)
+            if with_curves:
+                draw_curves(self.path / "curves.png", rows, title)
 
     def note_bad_steps(self, steps: list[tuple[int, list[str]]], why: str) -> None:
         """Appends to bad_steps.csv, `step,image,why`: which images steps of the run showed that went wrong."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -17,15 +18,20 @@ from model_trainer.training.totals import Totals
 __all__ = ["validate"]
 
 
-def validate(loop: Loop, batches: Iterable[Any]) -> dict[str, float]:
-    """The figures of a validation by name; none when it was asked to stop."""
+def validate(loop: Loop, batches: Iterator[Any]) -> dict[str, float]:
+    """The figures of a validation by name; none when it was asked to stop.
+
+    Args:
+        batches: of which as many are taken as it needs.
+    """
     run = loop.prepared.run
     num_images = len(loop.prepared.val or ())
     loop.callbacks.on_test_begin()
     totals = Totals(run.task.counted_metrics)
     collected = Collected(run.task, loop.prepared.parts.strategy)
-    with EpochProgress(loop.console, "validation", num_steps(num_images, run.training.batch_size)) as progress:
-        for position, batch in enumerate(batches):
+    count = num_steps(num_images, run.training.batch_size)
+    with EpochProgress(loop.console, "validation", count) as progress:
+        for position, batch in enumerate(itertools.islice(batches, count)):
             size = loop.rows_at(position, num_images)
             if loop.calls_back_each_batch:
                 loop.callbacks.on_test_batch_begin(position)
