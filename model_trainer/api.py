@@ -20,6 +20,7 @@ from model_trainer.models.load import TrainedModel, load_model
 from model_trainer.report.preview import draw_preview
 from model_trainer.serving.predictor import find_images, predict_images
 from model_trainer.sources.from_path import source_of_path
+from model_trainer.sources.image_folder import ImageFolder
 from model_trainer.sources.source import Source
 from model_trainer.specs import ModelSpec
 from model_trainer.training.cluster.hosts import find_hosts
@@ -78,8 +79,8 @@ def evaluate(
             takes the validation data of the run, otherwise its training data.
         trust: whether code that the files name may be run.
         spec: of a model file that Model Trainer did not write; see `load_model`.
-        classes: with `spec` the names of the model's outputs; also the names behind the class numbers of `data`, where
-            it is a path.
+        classes: with `spec` the names of the model's outputs, otherwise those of the classes of `data`, where it is a
+            path; in either case what class numbers without names mean.
         root: the folder below which the paths of a manifest are, where `data` is one.
 
     Raises:
@@ -91,9 +92,7 @@ def evaluate(
     with plain_messages():
         logging.info("Model: %s", trained.path)  # of the three in an output folder
     if isinstance(data, str):
-        # With a spec they name the outputs, of which a folder may hold only some.
-        are_of_data = spec is None or not os.path.isdir(data)
-        data = source_of_path(data, root=root, classes=classes if are_of_data else None)
+        data = _source_of(data, root, classes, is_foreign=spec is not None)
     if data is None:
         data = _data_of_run(trained.path, trust)
     return evaluate_model(trained, data.read())
@@ -150,6 +149,16 @@ def _loaded(
         return model
     with plain_messages():
         return load_model(model, trust, spec=spec, classes=classes)
+
+
+def _source_of(path: str, root: str | None, classes: Sequence[str] | None, *, is_foreign: bool) -> Source:
+    if not is_foreign or classes is None:
+        return source_of_path(path, root=root, classes=classes)
+    source = source_of_path(path, root=root)
+    # They are in the order of the model's outputs: data that have names of their own are not read in that order.
+    names = () if isinstance(source, ImageFolder) else source.read().classes
+    has_only_numbers = names and names == tuple(map(str, range(len(names))))
+    return source_of_path(path, root=root, classes=classes) if has_only_numbers else source
 
 
 def _data_of_run(model_file: Path, trust: bool) -> Source:

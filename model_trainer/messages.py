@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from model_trainer.errors import ConfigError, ModelTrainerError
 
-__all__ = ["counted", "nearest", "to_config_error"]
+__all__ = ["counted", "nearest", "shown", "to_config_error"]
 
 
 def counted(count: int, words: str) -> str:
@@ -21,6 +21,14 @@ def counted(count: int, words: str) -> str:
     for mark, one, more in (("{s}", "", "s"), ("{es}", "", "es"), ("{ies}", "y", "ies")):
         words = words.replace(mark, one if count == 1 else more)
     return f"{count:,} {words}"
+
+
+def shown(text: str) -> str:
+    """`text` with what is not printable escaped: control characters, which could rule a terminal, and bytes of file
+    names that are no UTF-8."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

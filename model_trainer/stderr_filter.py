@@ -18,6 +18,7 @@ from collections.abc import Iterator
 
 __all__ = ["filter_stderr_until_exit", "filtered_stderr"]
 
+# Lines with any of these words, but for those that say why TensorFlow ends the process.
 HARMLESS = (
     # As TensorFlow is imported.
     "absl::InitializeLog()",
@@ -29,8 +30,15 @@ HARMLESS = (
     "factory for plugin",  # cuFFT, cuDNN and cuBLAS register twice
     # As pipelines are built and run.
     "use_unbounded_threadpool",  # a node that its own optimizer has changed
-    # libjpeg, of damaged images: what 6,000 of them made it say.
-    "Bogus ",
+    "Premature end of JPEG data. Stopped at line",
+)
+# Lines that begin so: libjpeg, of damaged images; what 6,000 of them made it say.
+OF_LIBJPEG = (
+    "Bogus DHT index",
+    "Bogus DQT index",
+    "Bogus Huffman table definition",
+    "Bogus marker length",
+    "Bogus sampling factors",
     "Corrupt JPEG data",
     "Huffman table 0x",
     "Improper call to JPEG library",
@@ -41,7 +49,7 @@ HARMLESS = (
     "Invalid component ID",
     "Invalid progressive parameters",
     "JPEG datastream contains no image",
-    "Premature end of JPEG",
+    "Premature end of JPEG file",
     "Quantization table 0x",
     "Unknown Adobe color transform code",
     "Unsupported JPEG",
@@ -49,18 +57,42 @@ HARMLESS = (
     "Warning: unknown JFIF revision number",
 )
 
-# Reads until nobody is left who could write. A line is passed on in one piece, because several processes may write.
+# Reads until nobody is left who could write. A line is passed on in one piece, because several processes may write; one
+# that does not end, such as a bar or a question, after half a second.
 _PROGRAM = """
-import os, sys
-harmless = [words.encode() for words in sys.argv[1:]]
+import os, select, signal, sys
+
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
+    signal.signal(number, signal.SIG_IGN)
+words, starts = (tuple(each.encode() for each in text.split("|")) for text in sys.argv[1:])
+
+
+def is_said(line):
+    return line.startswith(b"F") or not (line.startswith(starts) or any(each in line for each in words))
+
+
+def write(data):
+    while data:
+        try:
+            data = data[os.write(2, data) :]
+        except BlockingIOError:
+            select.select([], [2], [])
+        except OSError:  # a full disk, or nobody reads; both may be over at the next line
+            return
+
+
 rest = b""
-while data := os.read(0, 65536):
+while True:
+    if rest and is_said(rest) and (len(rest) > 65536 or not select.select([0], [], [], 0.5)[0]):
+        write(rest)
+        rest = b""
+    data = os.read(0, 65536)
+    if not data:
+        break
     *lines, rest = (rest + data).split(b"\\n")
-    said = b"".join(line + b"\\n" for line in lines if not any(words in line for words in harmless))
-    if said:
-        os.write(2, said)
-if not any(words in rest for words in harmless):
-    os.write(2, rest)
+    write(b"".join(line + b"\\n" for line in lines if is_said(line)))
+if is_said(rest):
+    write(rest)
 """
 
 _is_on = False
@@ -79,15 +111,11 @@ def filtered_stderr() -> Iterator[int]:
     if _is_on:
         yield 2
         return
-    real = os.dup(2)
-    # In a session of its own, so that a Ctrl-C does not end it before the one that it listens to.
-    process = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _PROGRAM, *HARMLESS],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=real,
-        start_new_session=True,
-    )
+    started = _start_filter()
+    if started is None:
+        yield 2
+        return
+    real, process = started
     assert process.stdin is not None
     _flush()
     os.dup2(process.stdin.fileno(), 2)
@@ -122,6 +150,29 @@ def filter_stderr_until_exit() -> None:
     real = block.enter_context(filtered_stderr())
     sys.stderr = os.fdopen(os.dup(real), "w", 1, encoding=stream.encoding, errors=stream.errors)
     atexit.register(block.close)
+
+
+def _start_filter() -> tuple[int, subprocess.Popen[bytes]] | None:
+    """The real standard error and the process; None where there is no standard error, or no process to be had."""
+    if sys.__stderr__ is None:
+        return None
+    try:
+        real = os.dup(2)
+    except OSError:
+        return None
+    try:
+        # In a session of its own, so that a Ctrl-C does not end it before the one that it listens to.
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _PROGRAM, "|".join(HARMLESS), "|".join(OF_LIBJPEG)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=real,
+            start_new_session=True,
+        )
+    except OSError:
+        os.close(real)
+        return None
+    return real, process
 
 
 def _flush() -> None:

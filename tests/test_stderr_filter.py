@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
 import pytest
 
-from model_trainer.stderr_filter import HARMLESS
+from model_trainer.stderr_filter import _PROGRAM, HARMLESS, OF_LIBJPEG
 
 
 def run(code: str) -> subprocess.CompletedProcess[str]:
@@ -16,7 +17,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_harmless_lines_are_left_out_and_all_others_pass_as_they_come() -> None:
-    lines = "".join(f"E0000 {words} x\\n" for words in HARMLESS)
+    lines = "".join([*(f"E0000 {words} x\\n" for words in HARMLESS), *(f"{words} x\\n" for words in OF_LIBJPEG)])
     done = run(f"""
 os.write(2, b"first\\n")
 with filtered_stderr():
@@ -26,7 +27,9 @@ os.write(2, b" and last\\n")
     assert done.stderr == "first\na real one\nunfinished and last\n"
 
 
-@pytest.mark.parametrize("end", ["os.abort()", "os.kill(os.getpid(), signal.SIGKILL)", "os._exit(3)", "os.kill(0, 2)"])
+@pytest.mark.parametrize(
+    "end", ["os.abort()", "os.kill(os.getpid(), signal.SIGKILL)", "os._exit(3)", "os.killpg(0, 2)"]
+)
 def test_the_last_words_of_a_process_that_dies_are_passed_on(end: str) -> None:
     done = run(f"""
 os.setsid()
@@ -60,3 +63,33 @@ assert sys.stderr is mine
 os.write(2, b"Corrupt JPEG data\\n")
 """)
     assert (done.returncode, done.stderr) == (0, "Corrupt JPEG data\n")
+
+
+def test_lines_that_only_mention_the_words_pass() -> None:
+    lines = "".join(f"ValueError: {words}\\n" for words in OF_LIBJPEG) + f"F0000 {HARMLESS[0]}\\n"
+    done = run(f"""
+with filtered_stderr():
+    os.write(2, "{lines}".encode())
+""")
+    assert done.stderr == lines.replace("\\n", "\n")
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGINT", "SIGHUP"])
+def test_a_signal_to_all_processes_of_a_job_does_not_end_the_filter(name: str) -> None:
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", _PROGRAM, "a", "b"], stdin=pipe, stderr=pipe, bufsize=0) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(b"one\n")
+        assert process.stderr.read(4) == b"one\n"  # it is up
+        process.send_signal(getattr(signal, name))
+        process.stdin.write(b"two\n")
+        process.stdin.close()
+        assert process.stderr.read() == b"two\n"
+    assert process.returncode == 0
+
+
+def test_without_standard_error_nothing_is_filtered() -> None:
+    command = [sys.executable, "-c", "import model_trainer.stderr_filter as f\nwith f.filtered_stderr(): print('here')"]
+    done = subprocess.run(["sh", "-c", '"$@" 2>&-', "sh", *command], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "here\n")

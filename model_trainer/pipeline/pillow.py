@@ -118,11 +118,12 @@ def with_image(data: bytes, use: Callable[[Image.Image], T], max_pixels: int = M
         with opened(data, max_pixels) as image:
             return use(image)
     except Unreadable as reason:
-        plain = b"" if reason.is_bomb or format_of(data) != "PNG" else only_pixels(data)
-        if not plain:
+        if reason.is_bomb or format_of(data) != "PNG":
             raise
-        with contextlib.suppress(Unreadable), opened(plain, max_pixels) as image:
-            return use(image)
+        for with_texts in (True, False):
+            plain = only_pixels(data, with_texts=with_texts)
+            with contextlib.suppress(Unreadable), opened(plain, max_pixels) as image:
+                return use(image)
         raise
 
 

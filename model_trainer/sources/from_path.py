@@ -38,6 +38,8 @@ def source_of_path(path: str, *, root: str | None = None, classes: Sequence[str]
 
 
 def _kind_of(path: str) -> type[Source]:
+    if Path(path).is_dir():
+        return ImageFolder
     if ".tfrecord" in Path(path).name:
         return TFRecords
     suffix = Path(path).suffix.lower()

@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 
 from model_trainer.errors import DataError
-from model_trainer.messages import counted, nearest
+from model_trainer.messages import counted, nearest, shown
 from model_trainer.sources.examples import Examples
 from model_trainer.sources.path_text import PathText
 from model_trainer.sources.source import Source
@@ -22,7 +22,8 @@ __all__ = ["IMAGE_SUFFIXES", "ImageFolder", "Listing", "folders_in", "images_bes
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".avif")
 
 # How files of these formats begin, for names that do not tell.
-_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"GIF87a", b"GIF89a")
+_TIFF = (b"II*\0", b"MM\0*")  # of names without a suffix only: cameras' raw files, such as .nef and .dng, begin so, too
 
 HOW_TO_ARRANGE = "Put images into one folder for each class, such as {path}/cat/1.jpg and {path}/dog/1.jpg."
 
@@ -143,7 +144,7 @@ def images_beside(root: str | Path) -> list[str]:
 def suffixes_of(paths: Sequence[str]) -> str:
     """The most frequent suffixes with their counts: ".txt 10, .db 2"."""
     counts = Counter(Path(path).suffix.lower() or "no suffix" for path in paths)
-    return ", ".join(f"{suffix} {count:,}" for suffix, count in counts.most_common(5))
+    return ", ".join(f"{shown(suffix)} {count:,}" for suffix, count in counts.most_common(5))
 
 
 def _hidden_in(root: str) -> list[str]:
@@ -157,7 +158,7 @@ def _say_what_is_skipped(root: str, others: Sequence[str], hidden: Sequence[str]
         (hidden, "hidden file{s} or folder{s}"),
         (images_beside(root), "image{s} beside the folders of the classes"),
     ]
-    said = [f"{counted(len(paths), words)}, such as {paths[0]}" for paths, words in skipped if paths]
+    said = [f"{counted(len(paths), words)}, such as {shown(paths[0])}" for paths, words in skipped if paths]
     if said:
         logging.warning("Skipped in %s: %s.", root, "; ".join(said))
 
@@ -202,4 +203,5 @@ def _begins_like_an_image(path: str) -> bool:
         head.startswith(_MAGIC)
         or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
         or (head[4:8] == b"ftyp" and head[8:] in (b"avif", b"avis"))
+        or (head.startswith(_TIFF) and not os.path.splitext(path)[1])
     )

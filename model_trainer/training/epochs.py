@@ -13,7 +13,7 @@ from absl import logging
 from rich.console import Console
 
 from model_trainer.config import Call, Live
-from model_trainer.errors import ModelTrainerError, StorageError
+from model_trainer.errors import StorageError
 from model_trainer.models.training_copy import copy_weights
 from model_trainer.training.callbacks.keras_callbacks import restored_epoch
 from model_trainer.training.checkpoints.saver import Saver
@@ -82,7 +82,7 @@ def train_epochs(
                 break
             except Diverging as found:
                 place = go_back(loop, found)
-    except ModelTrainerError:
+    except Exception:
         with contextlib.suppress(StorageError):  # the first error is the one to be told
             loop.write_history(with_curves=True)
         raise

@@ -17,6 +17,10 @@ class FusedAdam(keras.optimizers.Adam):
     Source: https://www.tensorflow.org/api_docs/python/tf/raw_ops/ResourceApplyAdam
     """
 
+    def apply(self, grads: list[tf.Tensor], trainable_variables: list[tf.Variable] | None = None) -> None:
+        self.__dict__["_graph"] = None  # another step, even in the same graph
+        super().apply(grads, trainable_variables)
+
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
         if self.amsgrad or not isinstance(gradient, tf.Tensor):
             super().update_step(gradient, variable, learning_rate)

@@ -1,7 +1,7 @@
 """In which numbers the network computes.
 
-`precision="auto"` is a plain rule, from measurements (docs/decisions/0006): a CPU that multiplies bfloat16 trains every
-family of the table faster in mixed_bfloat16; a GPU of compute capability 8 and above has bfloat16, one of 7 float16.
+`precision="auto"` is a plain rule, from measurements (docs/decisions/0006): a CPU that multiplies bfloat16 trains most
+families of the table faster in mixed_bfloat16; a GPU of compute capability 8 and above has bfloat16, one of 7 float16.
 """
 
 from __future__ import annotations
@@ -17,20 +17,25 @@ from model_trainer.training.options import Precision
 
 __all__ = ["choose_precision"]
 
+# Names of the table; NASNetLarge, which nobody has measured, has the layers of NASNetMobile.
+_FASTER_IN_FLOAT32 = ("mobilenet_v3_large", "mobilenet_v3_small", "nasnet_large", "nasnet_mobile")
+
 
 def choose_precision(declared: Precision, spec: ModelSpec, network: AnyNetwork) -> str:
     """float32, mixed_bfloat16 or mixed_float16; only "auto" is decided here.
 
     auto is, on GPUs, mixed_bfloat16 from compute capability 8.0, mixed_float16 from 7.0, otherwise float32; on a CPU
-    with x86's bfloat16 instructions mixed_bfloat16 for backbones of `keras.applications`. What is not known is float32.
+    with x86's bfloat16 instructions mixed_bfloat16 for backbones of `keras.applications`, but not for MobileNetV3 and
+    NASNet. What is not known is float32.
     """
     if declared != "auto":
         return declared
     gpus = tf.config.list_logical_devices("GPU")
     if gpus:
         return _for_gpus()
-    is_measured = isinstance(network, Network) and entry_of_class(spec.class_) is not None
-    return "mixed_bfloat16" if is_measured and _cpu_has_bfloat16() else "float32"
+    known = entry_of_class(spec.class_) if isinstance(network, Network) else None
+    is_faster = known is not None and known[0] not in _FASTER_IN_FLOAT32
+    return "mixed_bfloat16" if is_faster and _cpu_has_bfloat16() else "float32"
 
 
 def _for_gpus() -> str:

@@ -85,7 +85,7 @@ def test_a_run_of_imagenets_weights_saves_and_resumes_what_it_trains(
 ) -> None:
     reference = keras.applications.EfficientNetB0(weights="imagenet", include_top=False, input_shape=(32, 32, 3))
     run = make_run(spec=SPEC, weights="imagenet", network=Network(dropout_rate=0.0), training__learning_rate=1e-30)
-    run = run.changed_all({"network.freeze": "backbone", "val_data": None})
+    run = run.changed_all({"network.freeze": "backbone", "val_data": None, "training.batch_size": 15})
     result = train(run)
     assert json.loads((result.path / "model_spec.json").read_text())["variant"] == "imagenet"
 

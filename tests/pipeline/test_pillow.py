@@ -16,6 +16,7 @@ from model_trainer.pipeline import pillow
 from model_trainer.pipeline.image import read_image
 from model_trainer.pipeline.image_facts import image_facts
 from model_trainer.pipeline.pillow import decode_with_pillow, why_unreadable
+from model_trainer.pipeline.png_chunks import only_pixels
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (23, 31, 4), np.uint8)
 RGBA = Image.fromarray(PIXELS)
@@ -178,3 +179,23 @@ def test_an_avif_that_this_pillow_cannot_read_is_called_so(monkeypatch: pytest.M
     monkeypatch.setattr("PIL.AvifImagePlugin.SUPPORTED", False)
     monkeypatch.setattr("PIL.features.check", lambda name: False)
     assert why_unreadable(data) == "is an AVIF image, and Pillow is installed without AVIF"
+
+
+def test_a_png_that_is_read_without_damaged_chunks_is_still_turned_as_its_texts_say() -> None:
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    xmp += b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+    text = chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)
+    whole = with_chunk(encoded(RGBA.convert("RGB"), "PNG"), text)
+    expected = decode_with_pillow(whole, COLOUR, with_alpha=False)
+    assert expected is not None
+    assert expected.shape == (31, 23, 3)
+    for name in DAMAGED:
+        found = decode_with_pillow(with_chunk(whole, DAMAGED[name]), COLOUR, with_alpha=False)
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_what_follows_the_end_of_a_png_is_not_looked_at() -> None:
+    data = with_chunk(encoded(RGBA, "PNG"), DAMAGED["wrong checksum"])
+    plain = only_pixels(data + chunk(b"IDAT", b"more") * 10, with_texts=True)
+    assert plain == encoded(RGBA, "PNG")
+    assert only_pixels(plain, with_texts=False) == b""

@@ -87,6 +87,18 @@ def test_tiff_and_avif_are_found_by_name_and_by_content(zoo: Path, form: str) ->
     assert {"scraped", f"a.{suffix.upper()}"} < {Path(path).name for path in ImageFolder(zoo).read().names()}
 
 
+def test_raw_files_of_cameras_are_no_images(zoo: Path) -> None:
+    Image.new("RGB", (8, 8)).save(zoo / "dog" / "1.nef", "TIFF")
+    assert "1.nef" not in {Path(path).name for path in ImageFolder(zoo).read().names()}
+
+
+def test_a_name_with_a_line_break_stays_in_its_line(zoo: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    touch(zoo / "dog" / "a\nERROR b.txt")
+    with plain_messages():
+        ImageFolder(zoo).read()
+    assert "dog/a\\nERROR b.txt" in capfd.readouterr().err.splitlines()[0]
+
+
 def test_what_is_skipped_is_counted_in_one_line(zoo: Path, capfd: pytest.CaptureFixture[str]) -> None:
     touch(zoo / "dog" / "notes.txt", b"good boy")
     touch(zoo / "cat" / "notes.TXT", b"good girl")

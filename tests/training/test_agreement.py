@@ -86,10 +86,10 @@ def train_on(run: Run) -> Path:
 
 @pytest.fixture(scope="module")
 def on_hosts(declared: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Path]]:
-    """The output of two and three processes."""
+    """The output of two processes, and of three for the run that divides least evenly."""
     outputs: dict[int, dict[str, Path]] = {}
-    for num_hosts in (2, 3):
-        runs = [declared(name, f"hosts-{num_hosts}", "auto") for name in OF_SGD]
+    for num_hosts, names in ((2, OF_SGD), (3, OF_SGD[:1])):
+        runs = [declared(name, f"hosts-{num_hosts}", "auto") for name in names]
         codes = run_hosts(num_hosts, runs, tmp_path_factory.mktemp("hosts"))
         assert codes == [0] * num_hosts
         outputs[num_hosts] = {run.name: output_of(run) for run in runs}
@@ -133,8 +133,7 @@ def test_several_devices_train_like_one(
     assert_same_training(alone[name], path, also_weights=name in OF_SGD)
 
 
-@pytest.mark.parametrize("num_hosts", [2, 3])
-@pytest.mark.parametrize("name", OF_SGD)
+@pytest.mark.parametrize(("name", "num_hosts"), [*((name, 3) for name in OF_SGD[:1]), *((name, 2) for name in OF_SGD)])
 def test_several_processes_train_like_one(
     alone: dict[str, Path], on_hosts: dict[int, dict[str, Path]], name: str, num_hosts: int
 ) -> None:

@@ -23,6 +23,8 @@ OWN_MODEL = OwnModel(model=Live(value=keras.Sequential([keras.Input((4,)), keras
         ("sse2 avx512f avx512_bf16", MOBILENET, Network(), "mixed_bfloat16"),
         ("sse2 amx_bf16", MOBILENET, Network(), "mixed_bfloat16"),
         ("sse2 avx512f", MOBILENET, Network(), "float32"),
+        ("sse2 amx_bf16", ModelSpec.named("mobilenet_v3_small"), Network(), "float32"),
+        ("sse2 amx_bf16", ModelSpec.named("nasnet_mobile"), Network(), "float32"),
         ("asimd bf16", MOBILENET, Network(), "float32"),
         ("sse2 avx512_bf16", OWN_BACKBONE, Network(), "float32"),
         ("sse2 avx512_bf16", MOBILENET, OWN_MODEL, "float32"),

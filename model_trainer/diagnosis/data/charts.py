@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 
-from model_trainer.diagnosis.data.texts import shown
+from model_trainer.messages import shown
 
 __all__ = ["bar_chart"]
 

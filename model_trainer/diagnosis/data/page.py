@@ -12,7 +12,7 @@ from model_trainer.diagnosis.data.diagnosis import Diagnosis
 from model_trainer.diagnosis.data.finding import Example, Finding
 from model_trainer.diagnosis.data.show import summary_of
 from model_trainer.diagnosis.data.style import STYLE
-from model_trainer.diagnosis.data.texts import shown
+from model_trainer.messages import shown
 
 __all__ = ["page_of"]
 

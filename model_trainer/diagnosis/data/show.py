@@ -10,8 +10,7 @@ from rich.text import Text
 
 from model_trainer.diagnosis.data.diagnosis import Diagnosis
 from model_trainer.diagnosis.data.finding import Example
-from model_trainer.diagnosis.data.texts import shown
-from model_trainer.messages import counted
+from model_trainer.messages import counted, shown
 
 __all__ = ["print_diagnosis", "summary_of"]
 

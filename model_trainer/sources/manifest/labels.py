@@ -16,7 +16,9 @@ from model_trainer.sources.manifest.vocabulary import LabelsAs, Vocabulary, find
 
 __all__ = ["HOW_TO_SKIP", "Gathered", "Gatherer", "SingleLabels"]
 
-HOW_TO_SKIP = "To leave such rows out: Manifest(..., skip_unlabelled=True), or --set train_data.skip_unlabelled=true."
+HOW_TO_SKIP = (
+    "To leave such rows out: Manifest(..., skip_unlabelled=True), or in a run --set train_data.skip_unlabelled=true."
+)
 
 Gathered = tuple[np.ndarray | LabelRows, tuple[str, ...]]  # labels and classes
 Where = Callable[[int], str]

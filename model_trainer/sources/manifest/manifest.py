@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from typing import final
@@ -105,8 +106,11 @@ class Manifest(Source):
             try:
                 if columns is None or not row.keys() <= seen.keys():
                     seen.update(dict.fromkeys(row))
-                    columns = self._columns(seen, columns, all_known=rows.uniform)
-                if self.skip_unlabelled and _lacks_label(row, columns):
+                    is_first = columns is None and self.skip_unlabelled and not rows.uniform
+                    # Of JSON Lines the first rows may not even have the key; if none has, that is said at the end.
+                    with contextlib.suppress(DataError) if is_first else contextlib.nullcontext():
+                        columns = self._columns(seen, columns, all_known=rows.uniform)
+                if columns is None or (self.skip_unlabelled and _lacks_label(row, columns, gatherer)):
                     unlabelled.append(place)
                     continue
                 if gatherer is None:
@@ -118,6 +122,8 @@ class Manifest(Source):
             except DataError as error:
                 of_all = rows.uniform and columns is None
                 raise DataError(f"{self.path if of_all else self._where(rows, place)}: {error}") from None
+        if columns is None and unlabelled:
+            self._check_all_columns(seen, table)
         if columns is None or gatherer is None:
             without = "no row with a label" if unlabelled else "column names but no row"
             raise DataError(f"{self.path} has {without}; expected one for each image.")
@@ -207,10 +213,11 @@ class Manifest(Source):
         return self._where(rows, next(itertools.islice(places, number, None)))
 
 
-def _lacks_label(row: Row, columns: Columns) -> bool:
+def _lacks_label(row: Row, columns: Columns, gatherer: Gatherer | None) -> bool:
     value = row.get(columns.label)
-    # Among columns of tags, empty text says that the image has none.
-    return value is None or value != value if columns.kind == "labels" else is_missing(value)
+    # Of tags, empty text says that the image has none.
+    are_tags = columns.kind == "labels" or isinstance(gatherer, TagRows)
+    return value is None or value != value if are_tags else is_missing(value)
 
 
 def _listed(counts: dict[str, int]) -> str:

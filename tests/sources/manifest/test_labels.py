@@ -303,3 +303,17 @@ def test_messages_after_skipped_rows_name_the_right_line(make: Make) -> None:
 def test_a_manifest_in_which_nothing_is_labelled_is_an_error(make: Make) -> None:
     with pytest.raises(DataError, match=r"a.csv has no row with a label"):
         make("label", ["", ""], skip_unlabelled=True).read()
+
+
+def test_first_rows_without_the_key_can_be_skipped(make: Make, tmp_path: Path) -> None:
+    path = tmp_path / "b.jsonl"
+    path.write_text('{"file": "0.jpg"}\n{"file": "1.jpg", "label": "cat"}\n{"file": "2.jpg"}\n')
+    examples = Manifest(path, skip_unlabelled=True).read()
+    assert [Path(name).name for name in examples.names()] == ["1.jpg"]
+    path.write_text('{"file": "0.jpg"}\n{"file": "1.jpg"}\n')
+    with pytest.raises(DataError, match="no column of labels was found"):
+        Manifest(path, skip_unlabelled=True).read()
+
+
+def test_empty_text_among_lists_of_class_numbers_means_none(make: Make) -> None:
+    assert dense(make("class_ids", ["[0, 1]", "", "[1]"], skip_unlabelled=True)) == [[1, 1], [0, 0], [0, 1]]

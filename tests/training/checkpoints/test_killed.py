@@ -15,7 +15,7 @@ import pytest
 
 from model_trainer.training.checkpoints.store import read_newest
 
-pytestmark = pytest.mark.timeout(900)  # 23 trainings, one after another: a minute on two free cores
+pytestmark = pytest.mark.timeout(900)  # 23 trainings, one after another
 
 # Each training is a fork of a process that has imported everything and started nothing.
 PROGRAM = """
@@ -23,6 +23,7 @@ import os, signal, sys, json
 from pathlib import Path
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 import model_trainer.quiet_tensorflow
+import tensorflow as tf
 from model_trainer import *
 from model_trainer.pipeline.bad_images import BadImages
 from model_trainer.training import run_folder, train
@@ -93,6 +94,8 @@ def train_in_fork(output, resume, kill=None):
     child = os.fork()
     if child == 0:
         try:
+            # Operation by operation, as compiling takes most of the time; test_resume.py resumes what is compiled.
+            tf.config.run_functions_eagerly(True)
             if kill:
                 kill_at(PLACES[kill[0]], kill[1])
             train.train_model(run_in(output), resume=resume)
