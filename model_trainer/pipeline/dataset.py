@@ -72,10 +72,25 @@ class Pipeline:
     sampling: Sampling = field(default_factory=EachOnce)
     seed: int = 0
 
-    def training(self, epochs: int, first_step: int = 0, count: int | None = None) -> tf.data.Dataset:
-        """Every epoch's batches in one stream, from `first_step` of the run on; all of them, or `count`."""
-        last_step = epochs * num_steps(len(self.examples), self.batch_size) if count is None else first_step + count
+    def training(self, epochs: int, first_step: int = 0) -> tf.data.Dataset:
+        """Every epoch's batches in one stream, from `first_step` of the run on."""
+        last_step = epochs * num_steps(len(self.examples), self.batch_size)
         return self._batches(first_step, last_step, self._place_of_training(epochs), split_augment(self.augment))
+
+    def beginnings(self, epochs: int, first_epoch: int, count: int, last_count: int) -> tf.data.Dataset:
+        """After each epoch from `first_epoch` on, the first `count` batches of the next one, in one stream.
+
+        After the last of `epochs` they are `last_count`, of an epoch that is not trained any more.
+        """
+        per_epoch = num_steps(len(self.examples), self.batch_size)
+
+        def step_of(number: tf.Tensor) -> tf.Tensor:
+            epoch = tf.minimum(number // count, epochs - 1)
+            return (epoch + 1) * per_epoch + number - epoch * count
+
+        start, stop = first_epoch * count, (epochs - 1) * count + last_count
+        place, stages = self._place_of_training(epochs + 1), split_augment(self.augment)
+        return self._batches(start, stop, place, stages, step_of=step_of)
 
     def shown(self, epochs: int) -> np.ndarray:
         """int64 `(epochs * num_examples,)`: the index of each example in the order in which `training` shows them."""
@@ -117,12 +132,21 @@ class Pipeline:
         indices = [int(place(tf.constant(start + row, tf.int64))[0]) for row in range(self.batch_size)]
         return np.array([index for index in indices if index >= 0], np.int64)
 
-    def _batches(self, start: int, stop: int, place: Place, stages: Stages, passes: int = 1) -> tf.data.Dataset:
+    def _batches(
+        self,
+        start: int,
+        stop: int,
+        place: Place,
+        stages: Stages,
+        passes: int = 1,
+        step_of: Callable[[tf.Tensor], tf.Tensor] = lambda number: number,
+    ) -> tf.data.Dataset:
         """Batches of the steps from `start` to `stop - 1`, `passes` times.
 
         Args:
             place: position to the example's index (-1 where there is none) and its seed.
             stages: what happens to images and batches.
+            step_of: the step that a number from `start` to `stop - 1` stands for; itself by default.
         """
         division = Division(self.share, self.batch_size, len(self.examples), with_partners=bool(stages.batch))
         read_fast, read_safe = make_fast_reader(self.examples), make_safe_reader(self.examples)
@@ -135,7 +159,8 @@ class Pipeline:
             return tf.ensure_shape(augment_image(image, stages.image, seed), blank.shape)
 
         def find(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            position, is_there, counts = division.position(number)
+            step, row = step_of(number // division.places), number % division.places
+            position, is_there, counts = division.position(step * division.places + row)
             index, seed = place(position)
             return tf.where(is_there, index, -1), seed, tf.cast(counts, tf.float32)
 
@@ -166,9 +191,10 @@ class Pipeline:
         batches = images.batch(size, drop_remainder=True).map(PLAIN(_without_empty_places))
         if stages.batch:
             mixed = mix(stages.batch, len(self.examples.classes), self.seed, division)
-            batches = batches.enumerate(start).map(PLAIN(mixed))
+            batches = batches.enumerate(start).map(PLAIN(lambda number, *batch: mixed(step_of(number), *batch)))
         if self.share.num_own > 1:
-            batches = batches.enumerate(start).flat_map(PLAIN(for_each_device(division)))
+            divide = for_each_device(division)
+            batches = batches.enumerate(start).flat_map(PLAIN(lambda number, *batch: divide(step_of(number), *batch)))
         options = tf.data.Options()
         options.deterministic = True
         # Sharding is ours: the order says who gets what.

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -111,6 +111,8 @@ class Loop:
     scheduled_rate: np.float32 | None = None  # what the schedule set last
     told_of_rate: bool = False
     told_of_time: bool = False
+    refresh_batches: Iterator[Any] | None = None  # of the statistics of batch normalisation
+    refreshed_until: int = -1  # the epoch whose batches come next in them
     curves_due: float = 0.0  # on the monotonic clock
     num_drawn: int = 0  # rows of the history that the curves have
 

@@ -43,6 +43,7 @@ def go_back(loop: Loop, found: Diverging) -> Place:
         )
     loop.rollbacks, loop.rate_cut, loop.skipped = rollbacks, rate_cut, skipped | set(found.steps)
     loop.watch.health.bad_steps = []
+    loop.refresh_batches = None
     loop.num_drawn = 0  # they have abandoned epochs
     loop.write_history(with_curves=True)
     loop.logs.forget_after(place.epoch * loop.steps_per_epoch + place.position, place.epoch)

@@ -9,6 +9,8 @@ Source: https://arxiv.org/abs/2105.07576, section 3.
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import tensorflow as tf
 
@@ -41,7 +43,11 @@ def refresh_statistics(loop: Loop, epoch: int) -> list[np.ndarray]:
     count = _num_batches(loop, is_last=epoch + 1 == prepared.run.training.epochs)
     # Batches with which the next epoch begins, also after the last one: each run and each process has the same ones.
     first = (epoch + 1) * loop.steps_per_epoch
-    batches = prepared.divided(prepared.train_pipeline.training(epoch + 2, first, count))
+    if loop.refreshed_until != epoch or loop.refresh_batches is None:
+        # Of all epochs in one stream: to begin a new one takes a second.
+        loop.refresh_batches = iter(prepared.divided(_beginnings(loop, epoch)))
+    batches = itertools.islice(loop.refresh_batches, count)
+    loop.refreshed_until = epoch + 1
     sums: dict[str, Moments] = {}
     num_good: list[tf.Tensor] = []
     with EpochProgress(loop.console, "batch norm statistics", count) as progress:
@@ -53,11 +59,18 @@ def refresh_statistics(loop: Loop, epoch: int) -> list[np.ndarray]:
             if len(loop.team) > 1 and seen.stop.numpy() > 0:
                 loop.watch.asked_to_stop = True  # all processes read it in the same step
             if loop.must_stop:
+                loop.refresh_batches = None
                 return before
             if progress.advance(batch_size):
                 progress.show(number + 1, {})
     averages.refresh(sums, int(np.sum(num_good)))
     return before
+
+
+def _beginnings(loop: Loop, epoch: int) -> tf.data.Dataset:
+    epochs = loop.prepared.run.training.epochs
+    counts = (_num_batches(loop, is_last=is_last) for is_last in (False, True))
+    return loop.prepared.train_pipeline.beginnings(epochs, epoch, *counts)
 
 
 def _is_due(loop: Loop) -> bool:

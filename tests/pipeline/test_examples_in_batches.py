@@ -132,3 +132,38 @@ def test_sampling_decides_what_an_epoch_shows(tmp_path: Path) -> None:
     examples = Examples.of_files([str(tmp_path / "a.png")] * 24, labels, CLASSES, "uneven")
     seen = np.concatenate([of for _, of, _ in batches(pipeline(examples, sampling=Equiprobable()), epochs=1)])
     assert np.bincount(seen).tolist() == [8, 8, 8]
+
+
+def assert_same(found: list[tuple[np.ndarray, ...]], expected: list[tuple[np.ndarray, ...]]) -> None:
+    assert len(found) == len(expected)
+    for batch, other in zip(found, expected, strict=True):
+        for column, same in zip(batch, other, strict=True):
+            np.testing.assert_array_equal(column, same)
+
+
+@pytest.fixture
+def seven(tmp_path: Path) -> Examples:
+    """Seven images, the fifth of which cannot be read."""
+    paths = [str(tmp_path / f"{number}.png") for number in range(7)]
+    for path in paths:
+        Image.fromarray(picture()).save(path)
+    Path(paths[4]).write_bytes(b"no image")
+    return Examples.of_files(paths, np.arange(7) % 3, CLASSES, "seven")
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_several_passes_of_validation_are_one_pass_again_and_again(seven: Examples, devices: int) -> None:
+    of = pipeline(seven, share=Share(devices))
+    once = list(of.validation().as_numpy_iterator())
+    assert_same(list(of.validation(passes=3).as_numpy_iterator()), once * 3)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_the_beginnings_of_epochs_are_batches_of_training(seven: Examples, devices: int) -> None:
+    of = pipeline(seven, share=Share(devices), augment=(RandomResizedCrop(), MixUp()), batch_size=2)  # 4 steps
+    trained = list(of.training(epochs=5).as_numpy_iterator())
+    steps = [trained[number : number + devices] for number in range(0, len(trained), devices)]
+    # After the second, third and fourth epoch of four: two steps of the next one, after the last one all.
+    expected = [*steps[8:10], *steps[12:14], *steps[16:20]]
+    found = list(of.beginnings(epochs=4, first_epoch=1, count=2, last_count=4).as_numpy_iterator())
+    assert_same(found, [part for step in expected for part in step])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from collections.abc import Callable
@@ -56,7 +57,7 @@ def make_step(prepared: Prepared, average: WeightAverage | None = None) -> Calla
 
 
 def first_batches(prepared: Prepared, count: int) -> list[Any]:
-    return list(prepared.divided(prepared.train_pipeline.training(count, 0, count)))
+    return list(itertools.islice(prepared.divided(prepared.train_pipeline.training(count)), count))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import h5py
 import keras
@@ -457,3 +459,44 @@ def test_too_many_unreadable_images_stop_the_run(
     run = make_run(train_data=ImageFolder(folder), training__max_bad_images=3)
     with pytest.raises(DataError, match=r"4 of 28 images could not be read[\s\S]*broken\d.jpg is not an image"):
         train_model(run)
+
+
+@pytest.mark.parametrize(("seconds", "drawn"), [(1.0, [1, 4]), (1000.0, [1, 2, 3, 4])])
+def test_curves_are_drawn_when_that_takes_little_of_the_time_and_at_the_end(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, seconds: float, drawn: list[int]
+) -> None:
+    from model_trainer.training import loop, run_folder
+
+    now, found = [0.0], []
+
+    def draw(path: Path, rows: list[Any], title: str) -> None:
+        now[0] += 1.0  # takes a second
+        found.append(len(rows))
+
+    class Wait(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            now[0] += seconds
+
+    monkeypatch.setattr(run_folder, "draw_curves", draw)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    train_model(make_run(training__epochs=4, callbacks=(Wait(),)))
+    assert found == drawn
+
+
+def test_a_run_that_ends_with_an_error_shows_its_curves(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from model_trainer.training import run_folder
+
+    found: list[int] = []
+    monkeypatch.setattr(run_folder, "draw_curves", lambda path, rows, title: found.append(len(rows)))
+    monkeypatch.setattr("model_trainer.training.loop.SHARE_OF_CURVES", 1e-9)
+
+    class Fail(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            if epoch == 3:
+                raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        train_model(make_run(training__epochs=4, callbacks=(Fail(),)))
+    assert found == [1, 3]
