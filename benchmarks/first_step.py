@@ -1,11 +1,11 @@
 """How long does it take from the command to the end of the first step?
 
     .venv/bin/python benchmarks/first_step.py                             about 3 minutes on 2 cores
-    .venv/bin/python benchmarks/first_step.py --rows resnet50 --rounds 5
+    .venv/bin/python benchmarks/first_step.py --rows vgg19 --rounds 5
 
-Whole processes in turn: a run of this project, and a script with Keras' `fit` that trains the same network on the same
-images of the sample, 64 x 64, in batches of 32, in the faster of its precisions here. Prints seconds, and the ratio:
-median and spread over rounds. The first round, which reads from the disk, is left out.
+For CPUs. Whole processes in turn: a run of this project, and a script with Keras' `fit` that trains the same network on
+the same images of the sample, 64 x 64, in batches of 32, in the faster of its precisions here; ours also flips images.
+Prints seconds, and the ratio: median and spread over rounds. The first round, which reads from the disk, is left out.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from rounds import spread  # isort: skip
 
 ROWS = {"vgg19": "VGG19", "efficientnetb0": "EfficientNetB0", "mobilenet_v2": "MobileNetV2"}
 
@@ -55,12 +57,10 @@ model.fit(train, validation_data=val, verbose=0, callbacks=[End()])
 def seconds(code: str, name: str, folder: str, **environment: str) -> float:
     started = time.perf_counter()
     command = [sys.executable, "-c", code, name, folder]
-    subprocess.run(command, check=True, capture_output=True, env={**os.environ, **environment})
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
+    if done.returncode:
+        raise SystemExit(f"{name} failed:\n{done.stderr}")
     return time.perf_counter() - started
-
-
-def spread(values: list[float]) -> str:
-    return f"median {statistics.median(values):.2f}, {min(values):.2f} to {max(values):.2f}"
 
 
 def main() -> None:
@@ -75,15 +75,15 @@ def main() -> None:
         for name in arguments.rows:
             times: dict[str, list[float]] = {"ours": [], "float32": [], "mixed_bfloat16": []}
             for number in range(arguments.rounds + 1):
-                for who, of_who in times.items():
+                for who in list(times) if number % 2 else reversed(list(times)):
                     is_ours = who == "ours"
                     taken = seconds(OURS if is_ours else KERAS, name if is_ours else ROWS[name], folder, POLICY=who)
                     if number:
-                        of_who.append(taken)
+                        times[who].append(taken)
             best = min(("float32", "mixed_bfloat16"), key=lambda who: statistics.median(times[who]))
-            print(f"{name}\n    ours   {spread(times['ours'])} s\n    keras  {spread(times[best])} s ({best})")
+            print(f"{name}\n    ours   {spread(times['ours'], 2)} s\n    keras  {spread(times[best], 2)} s ({best})")
             ratios = [ours / theirs for ours, theirs in zip(times["ours"], times[best], strict=True)]
-            print(f"    ours / keras: {spread(ratios)}", flush=True)
+            print(f"    ours / keras: {spread(ratios, 2)}", flush=True)
 
 
 if __name__ == "__main__":

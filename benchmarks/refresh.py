@@ -21,6 +21,8 @@ import model_trainer.quiet_tensorflow  # noqa: F401  # isort: skip
 from model_trainer import ImageFolder, ModelSpec, Network, RandomFlip, Run, Training, train
 from model_trainer.sources.sample import unpack_sample
 
+from rounds import spread  # isort: skip
+
 EPOCHS = 4
 
 
@@ -31,10 +33,6 @@ def seconds_of_epochs(run: Run, momentum: str | float) -> tuple[float, float]:
         history = train(run.changed("network", network).changed("output_dir", folder)).history
     seconds = [row["seconds"] for row in history]
     return statistics.median(seconds[1:-1]), seconds[-1]
-
-
-def spread(values: list[float]) -> str:
-    return f"median {statistics.median(values):.3f}, {min(values):.3f} to {max(values):.3f}"
 
 
 def main() -> None:
@@ -59,8 +57,8 @@ def main() -> None:
             )
             middle.append(with_middle / middle_without)
             last.append(with_last / last_without)
-    print(f"{arguments.spec}, {arguments.images} images: an epoch takes {spread(middle)} times as long, the last one")
-    print(f"{spread(last)} times")
+    print(f"{arguments.spec}, {arguments.images} images: an epoch takes {spread(middle, 3)} times as long,")
+    print(f"the last one {spread(last, 3)} times")
 
 
 if __name__ == "__main__":

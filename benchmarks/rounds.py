@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
-__all__ = ["Contestant", "answer"]
+__all__ = ["Contestant", "answer", "spread"]
 
 ANSWER = "\nANSWER "  # on a line of its own, also after what a library left unfinished
 
@@ -64,3 +65,8 @@ class Contestant:
                 yield line.removeprefix(ANSWER.lstrip()).strip()
             else:
                 self._messages.append(line)  # a library says something
+
+
+def spread(values: list[float], digits: int) -> str:
+    """Median, lowest and highest."""
+    return f"median {statistics.median(values):.{digits}f}, {min(values):.{digits}f} to {max(values):.{digits}f}"

@@ -18,7 +18,6 @@ Prints images per second and, for each row, our ratio to both: median and spread
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import tempfile
 import time
@@ -28,7 +27,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from rounds import Contestant, answer  # isort: skip
+from rounds import Contestant, answer, spread  # isort: skip
 
 HERE = Path(__file__).parent
 BATCH_SIZE, NUM_CLASSES, FILES_PER_CLASS = 32, 8, 128  # whole batches only, for all
@@ -173,10 +172,6 @@ def main() -> None:
             for other in list(rates)[1:]:
                 ratios = [ours / theirs for ours, theirs in zip(rates["ours"], rates[other], strict=True)]
                 print(f"    ours / {other}: {spread(ratios, 2)}", flush=True)
-
-
-def spread(values: list[float], digits: int) -> str:
-    return f"median {statistics.median(values):.{digits}f}, {min(values):.{digits}f} to {max(values):.{digits}f}"
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def evaluate(
         ModelFileError, DataError, ConfigError: the model or the data cannot be read.
     """
     if not isinstance(data, str) and (root is not None or (classes is not None and spec is None)):
-        raise ConfigError("is an option of data that are given as a path.", "classes" if root is None else "root")
+        raise ConfigError("needs `data` that are given as a path (--data PATH).", "classes" if root is None else "root")
     trained = _loaded(model, trust, spec, None if spec is None else classes)
     with plain_messages():
         logging.info("Model: %s", trained.path)  # of the three in an output folder

@@ -32,7 +32,7 @@ HARMLESS = (
     "use_unbounded_threadpool",  # a node that its own optimizer has changed
     "Premature end of JPEG data. Stopped at line",
 )
-# Lines that begin so: libjpeg, of damaged images; what 6,000 of them made it say.
+# Lines that begin so: libjpeg, of damaged images.
 OF_LIBJPEG = (
     "Bogus DHT index",
     "Bogus DQT index",
@@ -154,7 +154,7 @@ def filter_stderr_until_exit() -> None:
 
 def _start_filter() -> tuple[int, subprocess.Popen[bytes]] | None:
     """The real standard error and the process; None where there is no standard error, or no process to be had."""
-    if sys.__stderr__ is None:
+    if sys.__stderr__ is None or not sys.executable:
         return None
     try:
         real = os.dup(2)

@@ -43,7 +43,7 @@ os.write(2, b"oneDNN custom operations are on\\nthe reason")
     assert done.stderr == "the reason"
 
 
-def test_a_command_keeps_pythons_own_lines_on_the_terminal_and_in_order() -> None:
+def test_pythons_own_lines_go_past_the_filter_of_a_command() -> None:
     done = run("""
 filter_stderr_until_exit()
 filter_stderr_until_exit()
@@ -93,3 +93,32 @@ def test_without_standard_error_nothing_is_filtered() -> None:
     command = [sys.executable, "-c", "import model_trainer.stderr_filter as f\nwith f.filtered_stderr(): print('here')"]
     done = subprocess.run(["sh", "-c", '"$@" 2>&-', "sh", *command], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "here\n")
+
+
+def test_what_tensorflow_says_of_a_damaged_jpeg_is_left_out() -> None:
+    done = run("""
+import io, sys
+import model_trainer.quiet_tensorflow
+import tensorflow as tf
+from PIL import Image
+
+stream = io.BytesIO()
+Image.radial_gradient("L").save(stream, "JPEG")
+whole = stream.getvalue()
+
+def decode():
+    for data in (whole[:-300], whole[:-2] + b"more" + whole[-2:], whole[:2] + bytes([255, 192, 0, 3]) + whole[2:]):
+        try:
+            tf.io.decode_jpeg(data)
+        except tf.errors.InvalidArgumentError:
+            pass
+
+decode()
+os.write(2, b"from here on with the filter\\n")
+with filtered_stderr():
+    decode()
+os.write(2, b"end\\n")
+""")
+    before, after = done.stderr.split("from here on with the filter\n")
+    assert before.count("\n") >= 3
+    assert after == "end\n"

@@ -36,7 +36,8 @@ ClassesOfData = Annotated[
     typer.Option(
         "--classes",
         metavar="NAMES",
-        help="The names of the classes in the order of their numbers: a,b,c, or a text file with one on each line.",
+        help="The names of the classes in the order of their numbers: a,b,c, or a text file with one on each line. "
+        "With --spec those of the model's outputs.",
     ),
 ]
 Root = Annotated[

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from model_trainer import Run
+from model_trainer import Run, evaluate
+from model_trainer.api import _source_of
 from model_trainer.cli.errors import exit_code_of
 from model_trainer.cli.main import app
-from model_trainer.errors import DivergedError, ModelTrainerError
+from model_trainer.errors import ConfigError, DivergedError, ModelTrainerError
 from model_trainer.training.train import train_model
 
 MakeRun = Callable[..., Run]
@@ -122,6 +123,32 @@ def test_evaluate_takes_other_data(output_dir: Path, colours: Path) -> None:
     code, output = called("evaluate", str(output_dir), "--data", str(colours / "train"))
     assert code == 0
     assert "15" in output.splitlines()[0]
+
+
+def test_evaluate_takes_the_options_of_a_source(output_dir: Path, colours: Path, tmp_path: Path) -> None:
+    rows = [f"{name}/{file.name},{label}" for label, name in enumerate(("blue", "green", "red"))
+            for file in sorted((colours / "val" / name).iterdir())]  # fmt: skip
+    (tmp_path / "data.csv").write_text("\n".join(["filename,class_id", *rows]))
+    data = ["--data", str(tmp_path / "data.csv"), "--root", str(colours / "val")]
+    code, output = called("evaluate", str(output_dir), *data, "--classes", "blue,green,red")
+    assert code == 0
+    assert output == called("evaluate", str(output_dir))[1]
+    with pytest.raises(ConfigError, match=r"`classes` needs `data` that are given as a path \(--data PATH\)"):
+        evaluate(output_dir, classes=("blue", "green", "red"))
+    with pytest.raises(ConfigError, match=r"`--root` is for the paths in a manifest"):
+        evaluate(output_dir, str(colours / "val"), root="images")
+
+
+def test_names_of_a_foreign_models_outputs_name_only_class_numbers(tmp_path: Path, colours: Path) -> None:
+    (tmp_path / "names.csv").write_text("filename,label\na.png,dog\nb.png,cat\n")
+    (tmp_path / "numbers.csv").write_text("filename,class_id\na.png,1\nb.png,0\n")
+
+    def classes_of(path: Path) -> tuple[str, ...]:
+        return _source_of(str(path), None, ("dog", "cat"), is_foreign=True).read().classes
+
+    assert classes_of(tmp_path / "names.csv") == ("cat", "dog")
+    assert classes_of(tmp_path / "numbers.csv") == ("dog", "cat")
+    assert classes_of(colours / "val") == ("blue", "green", "red")
 
 
 def test_specs_lists_the_table_and_prints_one() -> None:
@@ -283,8 +310,6 @@ def test_train_model_py_without_images_says_what_to_put_there_and_that_a_sample_
 
 def test_the_trained_file_predicts_as_the_training_saw_it(make_run: MakeRun) -> None:
     """val_accuracy of the last epoch is that of the saved file, image by image."""
-    from model_trainer import evaluate
-
     run = make_run(training__epochs=2)
     result = train_model(run)
     evaluation = evaluate(result.path / "final_model.hdf5")

@@ -158,7 +158,7 @@ def test_before_validation_statistics_are_averaged_anew_over_the_next_batches(ma
     model = keras.models.load_model(result.path / "final_model.hdf5", compile=False)
     before_norm = keras.Model(model.inputs, model.get_layer("conv1").output)
     steps = prepare(run)
-    batches = steps.train_pipeline.training(2, 4, 3)  # of 15 images in batches of 4: three whole ones
+    batches = itertools.islice(steps.train_pipeline.training(2, 4), 3)  # of 15 images in batches of 4: three whole ones
     seen = [np.asarray(before_norm(run.spec.preprocess(images))) for images, *_ in batches]
     exact = np.mean([features.mean(axis=(0, 1, 2)) for features in seen], axis=0)
     stored = np.array(model.get_layer("norm1").moving_mean)
@@ -369,7 +369,8 @@ def check_200_steps(name: str, folder: Path, size: int) -> None:
     assert prepared.val_pipeline is not None
     preprocess = run.spec.preprocess
     # Images of an epoch that neither training nor its refreshed statistics have shown in this order.
-    batches = [np.asarray(preprocess(each[0])) for each in prepared.train_pipeline.training(20, 18 * 50, 32)]
+    shown = itertools.islice(prepared.train_pipeline.training(20, 18 * 50), 32)
+    batches = [np.asarray(preprocess(each[0])) for each in shown]
     recompute(model, batches)
     pairs = [
         (model(preprocess(images), training=False), labels) for images, labels, _ in prepared.val_pipeline.validation()

@@ -94,7 +94,7 @@ def find_parts(
     if (root is not None or classes is not None) and (
         isinstance(path_or_run, Run) or run_file_of(path_or_run) is not None
     ):
-        raise ConfigError("is for a path; a run says it itself.", "--classes" if root is None else "--root")
+        raise ConfigError("cannot be used with a run, which says it itself.", "--classes" if root is None else "--root")
     if isinstance(path_or_run, Run):
         train, val = path_or_run.train_data, path_or_run.val_data
         parts = [_of_source("train", train), *([] if val is None else [_of_source("val", val)])]
