@@ -21,7 +21,7 @@ from model_trainer.report.preview import draw_preview
 from model_trainer.serving.predictor import find_images, predict_images
 from model_trainer.sources.from_path import source_of_path
 from model_trainer.sources.image_folder import ImageFolder
-from model_trainer.sources.source import Source
+from model_trainer.sources.source import Source, each_read_once
 from model_trainer.specs import ModelSpec
 from model_trainer.training.cluster.hosts import find_hosts
 from model_trainer.training.log import plain_messages
@@ -91,11 +91,13 @@ def evaluate(
     trained = _loaded(model, trust, spec, None if spec is None else classes)
     with plain_messages():
         logging.info("Model: %s", trained.path)  # of the three in an output folder
-    if isinstance(data, str):
-        data = _source_of(data, root, classes, is_foreign=spec is not None)
-    if data is None:
-        data = _data_of_run(trained.path, trust)
-    return evaluate_model(trained, data.read())
+    with each_read_once():
+        if isinstance(data, str):
+            data = _source_of(data, root, classes, is_foreign=spec is not None)
+        if data is None:
+            data = _data_of_run(trained.path, trust)
+        examples = data.read_shared()
+    return evaluate_model(trained, examples)
 
 
 def predict(
@@ -156,7 +158,7 @@ def _source_of(path: str, root: str | None, classes: Sequence[str] | None, *, is
         return source_of_path(path, root=root, classes=classes)
     source = source_of_path(path, root=root)
     # They are in the order of the model's outputs: data that have names of their own are not read in that order.
-    names = () if isinstance(source, ImageFolder) else source.read().classes
+    names = () if isinstance(source, ImageFolder) else source.read_shared().classes
     has_only_numbers = names and names == tuple(map(str, range(len(names))))
     return source_of_path(path, root=root, classes=classes) if has_only_numbers else source
 

@@ -17,7 +17,16 @@ from model_trainer.sources.examples import Examples
 from model_trainer.sources.path_text import PathText
 from model_trainer.sources.source import Source
 
-__all__ = ["IMAGE_SUFFIXES", "ImageFolder", "Listing", "folders_in", "images_beside", "list_images", "suffixes_of"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "ImageFolder",
+    "Listing",
+    "folders_in",
+    "hidden_in",
+    "images_beside",
+    "list_images",
+    "suffixes_of",
+]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".avif")
 
@@ -55,7 +64,7 @@ class ImageFolder(Source):
         paths: list[str] = []
         labels: list[int] = []
         others: list[str] = []
-        hidden = _hidden_in(self.path)
+        hidden = hidden_in(self.path)
         for label, name in enumerate(classes):
             if name not in folders:
                 raise DataError(f"{self.path} has no folder for the class {name!r}.{nearest(name, folders)}")
@@ -147,7 +156,8 @@ def suffixes_of(paths: Sequence[str]) -> str:
     return ", ".join(f"{shown(suffix)} {count:,}" for suffix, count in counts.most_common(5))
 
 
-def _hidden_in(root: str) -> list[str]:
+def hidden_in(root: str | Path) -> list[str]:
+    """The hidden files and folders in `root` itself."""
     with os.scandir(root) as entries:
         return sorted(entry.path for entry in entries if entry.name.startswith("."))
 

@@ -12,7 +12,7 @@ import numpy as np
 from model_trainer.errors import ConfigError, DataError
 from model_trainer.sources.examples import Examples
 from model_trainer.sources.from_path import source_of_path
-from model_trainer.sources.image_folder import ImageFolder, folders_in, images_beside, list_images
+from model_trainer.sources.image_folder import ImageFolder, folders_in, hidden_in, images_beside, list_images
 from model_trainer.sources.label_rows import LabelRows
 from model_trainer.sources.manifest import Manifest
 from model_trainer.sources.manifest.columns import ROLES, find_columns
@@ -157,7 +157,7 @@ def _class_folders(name: str, root: Path, given: tuple[str, ...] | None) -> Part
     paths: list[str] = []
     labels: list[int] = []
     others: list[str] = []
-    hidden = [str(path) for path in sorted(root.glob(".*"))]
+    hidden = hidden_in(root)
     for label, folder in enumerate(classes):
         if folder not in folders:
             continue
