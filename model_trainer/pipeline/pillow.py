@@ -120,8 +120,8 @@ def with_image(data: bytes, use: Callable[[Image.Image], T], max_pixels: int = M
     except Unreadable as reason:
         if reason.is_bomb or format_of(data) != "PNG":
             raise
-        for with_texts in (True, False):
-            plain = only_pixels(data, with_texts=with_texts)
+        # Most have no such texts, and need one attempt.
+        for plain in dict.fromkeys(only_pixels(data, with_texts=with_texts) for with_texts in (True, False)):
             with contextlib.suppress(Unreadable), opened(plain, max_pixels) as image:
                 return use(image)
         raise

@@ -153,8 +153,8 @@ class Loop:
         Args:
             with_curves: draws them if they lack an epoch, due or not.
         """
-        started, is_due = time.monotonic(), with_curves and self.num_drawn != len(self.history)
-        is_due |= not with_curves and started >= self.curves_due
+        started = time.monotonic()
+        is_due = self.num_drawn != len(self.history) if with_curves else started >= self.curves_due
         self.folder.write_history(self.history, self.prepared.run.name, with_curves=is_due)
         if is_due:
             ended = time.monotonic()
