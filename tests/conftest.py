@@ -31,6 +31,7 @@ from model_trainer import (
     Run,
     Training,
 )
+from model_trainer.training import run_folder
 
 # Before TensorFlow starts, so that the multi-device path is tested on every machine.
 _CPU = tf.config.list_physical_devices("CPU")[0]
@@ -60,6 +61,12 @@ def draw_folder(folder: Path, num_images: int, *, size: tuple[int, int] = (32, 3
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What is kept between runs is not kept between tests."""
     os.environ["MODEL_TRAINER_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_curves() -> None:
+    """Drawing them takes a fifth of a small run; the tests of curves put `history.draw_curves` back."""
+    run_folder.draw_curves = lambda *arguments: None
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import subprocess
@@ -85,14 +86,18 @@ def train_on(run: Run) -> Path:
 
 
 @pytest.fixture(scope="module")
-def on_hosts(declared: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Path]]:
-    """The output of two processes, and of three for the run that divides least evenly."""
-    outputs: dict[int, dict[str, Path]] = {}
-    for num_hosts, names in ((2, OF_SGD), (3, OF_SGD[:1])):
-        runs = [declared(name, f"hosts-{num_hosts}", "auto") for name in names]
+def on_hosts(
+    declared: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[int], dict[str, Path]]:
+    """The output of each run that two processes trained, or three, which divide less evenly."""
+
+    @functools.cache
+    def outputs(num_hosts: int) -> dict[str, Path]:
+        runs = [declared(name, f"hosts-{num_hosts}", "auto") for name in OF_SGD]
         codes = run_hosts(num_hosts, runs, tmp_path_factory.mktemp("hosts"))
         assert codes == [0] * num_hosts
-        outputs[num_hosts] = {run.name: output_of(run) for run in runs}
+        return {run.name: output_of(run) for run in runs}
+
     return outputs
 
 
@@ -133,28 +138,30 @@ def test_several_devices_train_like_one(
     assert_same_training(alone[name], path, also_weights=name in OF_SGD)
 
 
-@pytest.mark.parametrize(("name", "num_hosts"), [*((name, 3) for name in OF_SGD[:1]), *((name, 2) for name in OF_SGD)])
+@pytest.mark.parametrize("num_hosts", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", OF_SGD)
 def test_several_processes_train_like_one(
-    alone: dict[str, Path], on_hosts: dict[int, dict[str, Path]], name: str, num_hosts: int
+    alone: dict[str, Path], on_hosts: Callable[[int], dict[str, Path]], name: str, num_hosts: int
 ) -> None:
-    assert_same_training(alone[name], on_hosts[num_hosts][name])
+    assert_same_training(alone[name], on_hosts(num_hosts)[name])
 
 
-def test_only_the_first_process_writes(on_hosts: dict[int, dict[str, Path]]) -> None:
+def test_only_the_first_process_writes(on_hosts: Callable[[int], dict[str, Path]]) -> None:
     # A second folder would have been found by `output_of`, a second writer would have doubled the lines.
-    lines = (on_hosts[3]["uneven"] / "logs" / "metrics.jsonl").read_text().splitlines()
+    lines = (on_hosts(2)["uneven"] / "logs" / "metrics.jsonl").read_text().splitlines()
     epochs = [json.loads(line)["epoch"] for line in lines if json.loads(line)["kind"] == "epoch"]
     assert epochs == [1, 2, 3, 4, 5, 6, 7]
 
 
+@pytest.mark.parametrize("num_hosts", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_hosts_that_lose_one_or_are_stopped_go_on_to_the_same_bits(
-    on_hosts: dict[int, dict[str, Path]], declared: Callable[..., Run], tmp_path: Path
+    on_hosts: Callable[[int], dict[str, Path]], declared: Callable[..., Run], tmp_path: Path, num_hosts: int
 ) -> None:
-    run = declared("uneven", "interrupted", "auto")
-    assert run_hosts(3, [run], tmp_path, "kill") == [75, 75, -9]
-    assert run_hosts(3, [run], tmp_path, "stop") == [75, 75, 75]
-    assert run_hosts(3, [run], tmp_path, "end") == [0, 0, 0]
-    whole, interrupted = (read_newest(path / "checkpoints") for path in (on_hosts[3]["uneven"], output_of(run)))
+    run = declared("uneven", f"interrupted-{num_hosts}", "auto")
+    assert run_hosts(num_hosts, [run], tmp_path, "kill") == [75] * (num_hosts - 1) + [-9]
+    assert run_hosts(num_hosts, [run], tmp_path, "stop") == [75] * num_hosts
+    assert run_hosts(num_hosts, [run], tmp_path, "end") == [0] * num_hosts
+    whole, interrupted = (read_newest(path / "checkpoints") for path in (on_hosts(num_hosts)["uneven"], output_of(run)))
     assert whole is not None
     assert interrupted is not None
     assert whole.arrays.keys() == interrupted.arrays.keys()

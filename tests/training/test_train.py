@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import h5py
 import keras
@@ -38,6 +39,8 @@ from model_trainer import (
     load_model,
 )
 from model_trainer.errors import ConfigError, DataError, DeviceError
+from model_trainer.training import run_folder
+from model_trainer.training.history import draw_curves
 from model_trainer.training.prepare import prepare
 from model_trainer.training.train import Result, train_model
 
@@ -68,7 +71,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> Result:
         training=Training(epochs=6, batch_size=4, learning_rate=0.05, optimizer=SGD(momentum=0.9), schedule=Constant()),
         output_dir=str(tmp_path_factory.mktemp("output")),
     )
-    return train_model(run)
+    with mock.patch.object(run_folder, "draw_curves", draw_curves):
+        return train_model(run)
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -465,7 +469,7 @@ def test_too_many_unreadable_images_stop_the_run(
 def test_curves_are_drawn_when_that_takes_little_of_the_time_and_at_the_end(
     make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, seconds: float, drawn: list[int]
 ) -> None:
-    from model_trainer.training import loop, run_folder
+    from model_trainer.training import loop
 
     now, found = [0.0], []
 
@@ -486,8 +490,6 @@ def test_curves_are_drawn_when_that_takes_little_of_the_time_and_at_the_end(
 def test_a_run_that_ends_with_an_error_shows_its_curves(
     make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from model_trainer.training import run_folder
-
     found: list[int] = []
     monkeypatch.setattr(run_folder, "draw_curves", lambda path, rows, title: found.append(len(rows)))
     monkeypatch.setattr("model_trainer.training.loop.SHARE_OF_CURVES", 1e-9)

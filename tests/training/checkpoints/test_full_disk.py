@@ -29,6 +29,7 @@ from model_trainer.training.checkpoints import saver as saver_module
 from model_trainer.training.checkpoints import store
 from model_trainer.training.checkpoints.saver import Saver
 from model_trainer.training.checkpoints.store import Checkpoint, write_checkpoint
+from model_trainer.training.history import draw_curves
 from model_trainer.training.log import LogFile, plain_messages
 from model_trainer.training.metrics_log import Logs
 from model_trainer.training.train import train_model
@@ -253,6 +254,7 @@ def test_a_model_that_cannot_be_written_stops_the_run_which_then_goes_on_to_the_
 def test_figures_that_cannot_be_written_name_the_cure_and_leave_the_old_ones(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
+    monkeypatch.setattr(run_folder, "draw_curves", draw_curves)
     folder = run_folder.RunFolder.make(make_run(), {})
     row = {"epoch": 1.0, "loss": 0.5, "learning_rate": 0.1, "seconds": 2.0}
     folder.write_history([row], "title")

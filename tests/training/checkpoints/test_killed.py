@@ -15,7 +15,7 @@ import pytest
 
 from model_trainer.training.checkpoints.store import read_newest
 
-pytestmark = pytest.mark.timeout(900)  # 23 trainings, one after another
+pytestmark = pytest.mark.timeout(900)  # up to 23 trainings, one after another
 
 # Each training is a fork of a process that has imported everything and started nothing.
 PROGRAM = """
@@ -116,20 +116,27 @@ codes.append(train_in_fork(folder / "chain", True))  # finished: nothing left to
 print(json.dumps(codes))
 """
 
-# 20 kills, by a seed; each process gets at least as far as its kill.
+# 20 kills, by a seed; each process gets at least as far as its kill. The first 9 are of every kind.
 KILLS = [
-    *(["step", 3], ["model", 1], ["step", 6], ["file", 2], ["step", 2], ["rename", 3], ["step", 7], ["file", 5]),
-    *(["history", 1], ["step", 1], ["step", 5], ["file", 1], ["step", 8], ["rename", 1], ["history", 2], ["step", 4]),
-    *(["file", 3], ["step", 6], ["history", 1], ["step", 2]),
+    *(("step", 3), ("model", 1), ("step", 6), ("file", 2), ("step", 2), ("rename", 3), ("step", 7), ("file", 5)),
+    *(("history", 1), ("step", 1), ("step", 5), ("file", 1), ("step", 8), ("rename", 1), ("history", 2), ("step", 4)),
+    *(("file", 3), ("step", 6), ("history", 1), ("step", 2)),
 ]
 
 
+@pytest.fixture(scope="module", params=[9, pytest.param(len(KILLS), marks=pytest.mark.slow)])
+def kills(request: pytest.FixtureRequest) -> list[tuple[str, int]]:
+    return KILLS[: request.param]
+
+
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> tuple[Path, list[int]]:
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, colours: Path, kills: list[tuple[str, int]]
+) -> tuple[Path, list[int]]:
     folder = tmp_path_factory.mktemp("killed")
     (folder / "colours").symlink_to(colours)
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(folder), json.dumps(KILLS)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", PROGRAM, str(folder), json.dumps(kills)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout)
@@ -147,9 +154,11 @@ def arrays_in(path: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def test_every_kill_killed_and_the_rest_ended_well(trained: tuple[Path, list[int]]) -> None:
+def test_every_kill_killed_and_the_rest_ended_well(
+    trained: tuple[Path, list[int]], kills: list[tuple[str, int]]
+) -> None:
     _, codes = trained
-    assert codes == [0] + [-signal.SIGKILL] * len(KILLS) + [0, 0]
+    assert codes == [0] + [-signal.SIGKILL] * len(kills) + [0, 0]
 
 
 @pytest.mark.parametrize("name", ["final_model", "model_max_acc", "model_max_sensitivity", "model_min_loss"])

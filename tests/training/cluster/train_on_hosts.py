@@ -51,16 +51,16 @@ def send(number: int) -> Callable[[], None]:
     return lambda: os.kill(os.getpid(), number)
 
 
-# What happens: to which process, at which of its steps of training and validation, and what.
+# What happens: to which process (-1 is the last), at which of its steps of training and validation, and what.
 PLANS = {
-    "kill": (2, 12, send(signal.SIGKILL)),
+    "kill": (-1, 12, send(signal.SIGKILL)),
     "stop": (1, 2, send(signal.SIGTERM)),
     "end": (0, -1, lambda: None),
 }
 
 
 def train_as(hosts: Hosts, runs: list[dict[str, object]], plan: str) -> int:
-    if plan and PLANS[plan][0] == hosts.index:
+    if plan and PLANS[plan][0] % len(hosts.addresses) == hosts.index:
         at_call(Totals, "add", *PLANS[plan][1:])
     for described in runs:
         run = Run.from_dict(described)
