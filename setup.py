@@ -1,13 +1,18 @@
 """Installs Model Trainer; `pip install -e .` for working on it."""
 
+import runpy
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 # importlib_resources: tensorflow-datasets 4.9.10 imports it and does not ask for it.
 TFDS = ["tensorflow-datasets>=4.9.10", "importlib_resources"]
 
+VERSION = runpy.run_path(str(Path(__file__).parent / "model_trainer" / "version.py"))["__version__"]
+
 setup(
     name="model-trainer",
-    version="0.1.0",
+    version=VERSION,
     description="Train Keras image models from a short declaration; get .hdf5 files any service can load.",
     license="MIT",
     python_requires=">=3.11,<3.14",

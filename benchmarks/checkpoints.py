@@ -156,7 +156,7 @@ def ours(folder: Path, run: Run, rounds: int) -> tuple[Clock, list[float], list[
 
 def keras_backs_up(folder: Path, run: Run, rounds: int, every: int) -> Clock:
     """The same network in `model.fit`, in every second round with a backup after `every` steps."""
-    from model_trainer.models.build import build_network
+    from model_trainer.network.build import build_network
 
     model = build_network(run.spec, run.network, run.task, 10).model
     optimizer = keras.optimizers.Adam() if isinstance(run.training.optimizer, Adam) else keras.optimizers.SGD(0.01, 0.9)

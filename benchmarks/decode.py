@@ -29,6 +29,7 @@ from PIL import Image
 from model_trainer import ModelSpec, RandomResizedCrop
 from model_trainer.pipeline.fallback import map_with_fallback
 from model_trainer.pipeline.image import exact_image, fast_image
+from model_trainer.pipeline.view import View
 
 NUM_FILES = 256
 HEIGHT, WIDTH, TARGET = 375, 500, 224
@@ -57,13 +58,13 @@ def seed_of(number: tf.Tensor) -> tf.Tensor:
 
 def ours(paths: list[str], crop: RandomResizedCrop | None) -> tf.data.Dataset:
     """As the pipeline does it, ready for files that the fast path cannot read."""
-    files = tf.constant(paths)
+    files, view = tf.constant(paths), View(SPEC, crop)
 
     def fast(number: tf.Tensor) -> tuple[tf.Tensor]:
-        return (fast_image(tf.io.read_file(files[number]), SPEC, crop=crop, seed=seed_of(number)),)
+        return (fast_image(tf.io.read_file(files[number]), view, seed=seed_of(number)),)
 
     def exact(number: tf.Tensor) -> tuple[tf.Tensor]:
-        return (exact_image(tf.io.read_file(files[number]), SPEC, crop=crop, seed=seed_of(number))[0],)
+        return (exact_image(tf.io.read_file(files[number]), view, seed=seed_of(number))[0],)
 
     images = map_with_fallback(0, NUM_FILES, fast, exact).map(lambda image: image)
     return images.batch(BATCH_SIZE).prefetch(tf.data.AUTOTUNE)

@@ -19,7 +19,7 @@ from PIL import Image
 
 from model_trainer.diagnosis.data.parts import find_parts
 from model_trainer.diagnosis.data.survey import survey_images
-from model_trainer.pipeline.limits import MAX_PIXELS
+from model_trainer.images.limits import MAX_PIXELS
 
 from rounds import spread  # isort: skip
 

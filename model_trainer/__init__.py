@@ -10,7 +10,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from model_trainer.version import __version__
 
 # TensorFlow's own start-up notes; whoever wants them sets the variable.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -58,8 +58,8 @@ _HOMES = {
     ],
     "pipeline.image": ["load_image"],
     "pipeline.sampling": ["EffectiveNumber", "Equiprobable", "PowerOfCount"],
-    "models.network": ["L1", "L2", "Network", "OwnModel", "Unfreeze"],
-    "models.load": ["TrainedModel", "load_model"],
+    "run.network": ["L1", "L2", "Network", "OwnModel", "Unfreeze"],
+    "model_files.load": ["TrainedModel", "load_model"],
     "tasks.classification": ["Classification"],
     "tasks.losses": ["Asymmetric", "CrossEntropy", "EntropyPenalty", "Focal"],
     "tasks.metrics": ["Accuracy", "MacroRecall", "TopK"],
@@ -74,11 +74,12 @@ _HOMES = {
         "RecallAtK",
     ],
     "tasks.task": ["Output"],
-    "training.callbacks.early_stopping": ["EarlyStopping"],
-    "training.optimizers": ["LAMB", "SGD", "Adam", "AdamW", "Lion", "RMSprop"],
-    "training.options": ["Divergence", "Hardware", "Training"],
-    "training.run": ["Run"],
-    "training.schedules": [
+    "run.callbacks": ["EarlyStopping"],
+    "run.optimizers": ["LAMB", "SGD", "Adam", "AdamW", "Lion", "RMSprop"],
+    "run.hardware": ["Hardware"],
+    "run.training": ["Divergence", "Training"],
+    "run.run": ["Run"],
+    "run.schedules": [
         "Constant",
         "Cosine",
         "Exponential",
@@ -89,7 +90,7 @@ _HOMES = {
     ],
     "api": ["evaluate", "predict", "preview", "train"],
 }
-_LOAD_TENSORFLOW = {"api", "models.load", "pipeline.image"}
+_LOAD_TENSORFLOW = {"api", "model_files.load", "pipeline.image"}
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = sorted([*_HOME_OF, "__version__"])
@@ -107,8 +108,7 @@ if TYPE_CHECKING:
         ModelTrainerError,
         StorageError,
     )
-    from model_trainer.models.load import TrainedModel, load_model
-    from model_trainer.models.network import L1, L2, Network, OwnModel, Unfreeze
+    from model_trainer.model_files.load import TrainedModel, load_model
     from model_trainer.pipeline.augment import (
         KERAS_TRAINER,
         CutMix,
@@ -133,6 +133,21 @@ if TYPE_CHECKING:
     )
     from model_trainer.pipeline.image import load_image
     from model_trainer.pipeline.sampling import EffectiveNumber, Equiprobable, PowerOfCount
+    from model_trainer.run.callbacks import EarlyStopping
+    from model_trainer.run.hardware import Hardware
+    from model_trainer.run.network import L1, L2, Network, OwnModel, Unfreeze
+    from model_trainer.run.optimizers import LAMB, SGD, Adam, AdamW, Lion, RMSprop
+    from model_trainer.run.run import Run
+    from model_trainer.run.schedules import (
+        Constant,
+        Cosine,
+        Exponential,
+        InverseTime,
+        Polynomial,
+        ReduceOnPlateau,
+        StepDecay,
+    )
+    from model_trainer.run.training import Divergence, Training
     from model_trainer.sources.image_folder import ImageFolder
     from model_trainer.sources.manifest import Manifest
     from model_trainer.sources.recordio import MxnetList, RecordIO, write_recordio
@@ -153,19 +168,6 @@ if TYPE_CHECKING:
         RecallAtK,
     )
     from model_trainer.tasks.task import Output
-    from model_trainer.training.callbacks.early_stopping import EarlyStopping
-    from model_trainer.training.optimizers import LAMB, SGD, Adam, AdamW, Lion, RMSprop
-    from model_trainer.training.options import Divergence, Hardware, Training
-    from model_trainer.training.run import Run
-    from model_trainer.training.schedules import (
-        Constant,
-        Cosine,
-        Exponential,
-        InverseTime,
-        Polynomial,
-        ReduceOnPlateau,
-        StepDecay,
-    )
 
 
 def __getattr__(name: str) -> Any:

@@ -12,20 +12,19 @@ from typing import Any
 from absl import logging
 from rich.console import Console
 
+from model_trainer.cluster.hosts import find_hosts
 from model_trainer.errors import ConfigError, DataError
-from model_trainer.evaluation.classification import Evaluation
 from model_trainer.evaluation.evaluate import evaluate_model
-from model_trainer.evaluation.multi_label import MultiLabelEvaluation
-from model_trainer.models.load import TrainedModel, load_model
+from model_trainer.model_files.load import TrainedModel, load_model
 from model_trainer.report.preview import draw_preview
+from model_trainer.run.run import Run, load_validation_data
 from model_trainer.serving.predictor import find_images, predict_images
 from model_trainer.sources.from_path import source_of_path
 from model_trainer.sources.image_folder import ImageFolder
 from model_trainer.sources.source import Source, each_read_once
 from model_trainer.specs import ModelSpec
-from model_trainer.training.cluster.hosts import find_hosts
+from model_trainer.tasks.evaluation import Evaluation
 from model_trainer.training.log import plain_messages
-from model_trainer.training.run import Run, load_validation_data
 from model_trainer.training.summary import print_summary
 from model_trainer.training.train import Result, train_model
 
@@ -64,13 +63,13 @@ def train(
 
 def evaluate(
     model: str | os.PathLike[str] | TrainedModel,
-    data: Source | str | None = None,
+    data: Source | str | os.PathLike[str] | None = None,
     trust: bool = False,
     *,
     spec: ModelSpec | str | None = None,
     classes: Sequence[str] | None = None,
     root: str | None = None,
-) -> Evaluation | MultiLabelEvaluation:
+) -> Evaluation:
     """Figures of a trained model on labelled images.
 
     Args:
@@ -86,6 +85,7 @@ def evaluate(
     Raises:
         ModelFileError, DataError, ConfigError: the model or the data cannot be read.
     """
+    data = os.fspath(data) if isinstance(data, os.PathLike) else data
     if not isinstance(data, str) and (root is not None or (classes is not None and spec is None)):
         raise ConfigError("needs `data` that are given as a path (--data PATH).", "classes" if root is None else "root")
     trained = _loaded(model, trust, spec, None if spec is None else classes)

@@ -15,6 +15,7 @@ import model_trainer.quiet_tensorflow  # noqa: F401  # isort: skip
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -31,6 +32,8 @@ from model_trainer import (
     Run,
     Training,
 )
+from model_trainer.pipeline import dataset
+from model_trainer.pipeline.fallback import MapFunction
 from model_trainer.training import run_folder
 
 # Before TensorFlow starts, so that the multi-device path is tested on every machine.
@@ -41,6 +44,14 @@ tf.config.list_logical_devices()  # starts TensorFlow, so that no test can divid
 # A shell starts what runs in its background deaf to Ctrl-C, and the processes of the tests would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the same of `nohup`
+
+# Files of few tests that take long begin first; at the end one process would wait for the other.
+LONG = ("test_killed.py", "test_agreement.py", "test_machines.py", "test_nothing_grows.py", "test_parity.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG)
+
 
 COLOURS = {"blue": (30, 40, 220), "green": (40, 200, 50), "red": (220, 30, 40)}
 
@@ -67,6 +78,21 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 def _no_curves() -> None:
     """Drawing them takes a fifth of a small run; the tests of curves put `history.draw_curves` back."""
     run_folder.draw_curves = lambda *arguments: None
+
+
+@pytest.fixture(scope="module")
+def short_pipeline() -> Iterator[None]:
+    """Images are read by the exact path alone, which gives the same pixels: a small run then takes half the time.
+
+    For modules about what comes after the pipeline; whole runs, devices, hosts and runs that are killed have all of it.
+    """
+    plain = tf.autograph.experimental.do_not_convert
+
+    def by_the_exact_path(start: int, stop: int, fast: MapFunction, exact: MapFunction) -> tf.data.Dataset:
+        return tf.data.Dataset.range(start, stop).map(plain(exact), num_parallel_calls=2, deterministic=True)
+
+    with mock.patch.object(dataset, "map_with_fallback", by_the_exact_path):
+        yield
 
 
 @pytest.fixture(scope="session")

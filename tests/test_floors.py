@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 import model_trainer
+from model_trainer.tasks import Task
 
 PACKAGE = Path(model_trainer.__file__).parent
 
 FLOORS = [
-    "errors", "cuda_libraries", "stderr_filter", "quiet_tensorflow", "dotted", "messages", "config",
-    "specs", "storage", "sources", "pipeline", "tasks", "models", "training",
-    "evaluation", "diagnosis", "report", "tuning", "serving", "cloud", "api", "cli",
+    "version", "errors", "cuda_libraries", "stderr_filter", "quiet_tensorflow", "dotted", "messages", "config",
+    "storage", "specs", "sources", "images", "pipeline", "tasks", "run", "network", "model_files", "cluster",
+    "training", "evaluation", "findings", "diagnosis", "report", "tuning", "index", "serving", "cloud", "api", "cli",
 ]  # fmt: skip
 # Stand beside the floors: the package's own front door, its __main__, and the toy network.
 BESIDE = {"__init__", "__main__", "testing"}
@@ -47,7 +48,21 @@ def test_imports_point_to_the_same_floor_or_lower(path: Path) -> None:
 
 
 def test_the_floor_test_sees_imports() -> None:
-    assert "model_trainer.training.run" in imported_modules(PACKAGE / "training" / "prepare.py")
+    assert "model_trainer.run.run" in imported_modules(PACKAGE / "training" / "prepare.py")
+
+
+def test_nobody_outside_of_tasks_asks_which_task_it_is() -> None:
+    tasks = set(Task.kinds())
+    asking = {
+        f"{path.relative_to(PACKAGE)}:{node.lineno}"
+        for path in FILES
+        if path.relative_to(PACKAGE).parts[0] != "tasks"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("isinstance", "issubclass")
+        if tasks & {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
+    }
+    assert tasks >= {"Classification", "MultiLabel"}
+    assert not asking
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -63,7 +78,7 @@ def loaded_after(code: str) -> set[str]:
 
 def test_declaring_a_run_loads_no_tensorflow() -> None:
     loaded = loaded_after("import runpy; runpy.run_path('script/TrainModel.py', run_name='declared')")
-    assert "model_trainer.training.run" in loaded
+    assert "model_trainer.run.run" in loaded
     assert not loaded & {"tensorflow", "keras", "sklearn", "matplotlib", "h5py"}
 
 

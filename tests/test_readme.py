@@ -10,8 +10,8 @@ import pytest
 
 import model_trainer
 from model_trainer.cli.main import app
+from model_trainer.run.run import Run
 from model_trainer.sources.source import Source
-from model_trainer.training.run import Run
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -96,8 +96,8 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_the_own_model_of_docs_networks_can_be_declared_and_built() -> None:
-    from model_trainer.models.layers import freeze
-    from model_trainer.models.own_model import build_own_network
+    from model_trainer.network.layers import freeze
+    from model_trainer.network.own_model import build_own_network
 
     run = declare(blocks("python", NETWORKS)[0])["run"]
     assert isinstance(run, Run)

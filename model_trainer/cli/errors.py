@@ -6,8 +6,8 @@ import os
 import sys
 from collections.abc import Callable
 
+from model_trainer.cluster.supervisor import LOST, STARTED
 from model_trainer.errors import HostError, ModelTrainerError
-from model_trainer.training.cluster.supervisor import LOST, STARTED
 
 __all__ = ["STOPPED_EARLY", "exit_code_of"]
 

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 from model_trainer.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from model_trainer.training.run import Run
+    from model_trainer.run.run import Run
 
 __all__ = ["load_run", "with_overrides"]
 
 
 def load_run(path: str, trust: bool) -> Run:
     """The run that a `.py` defines as `run`, or that a `training_options.json` describes."""
-    from model_trainer.training.run import Run
+    from model_trainer.run.run import Run
 
     file = Path(path)
     if file.suffix == ".json":

@@ -22,8 +22,8 @@ from model_trainer.errors import ConfigError, DataError
 from model_trainer.stderr_filter import filter_stderr_until_exit
 
 if TYPE_CHECKING:
+    from model_trainer.run.run import Run
     from model_trainer.sources.source import Source
-    from model_trainer.training.run import Run
 
 __all__ = ["main"]
 

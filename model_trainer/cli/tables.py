@@ -8,8 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from model_trainer.evaluation.classification import Evaluation
-    from model_trainer.evaluation.multi_label import MultiLabelEvaluation
+    from model_trainer.tasks.evaluation import Evaluation
 
 __all__ = ["print_evaluation", "print_predictions", "print_specs"]
 
@@ -39,67 +38,16 @@ def print_predictions(answers: list[dict[str, Any]], console: Console, errors: C
         _print_table(table, console)
 
 
-def print_evaluation(evaluation: Evaluation | MultiLabelEvaluation, console: Console) -> None:
+def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     """The figures of all images, then of each class."""
-    from model_trainer.evaluation.classification import Evaluation
-
-    if isinstance(evaluation, Evaluation):
-        _print_classification(evaluation, console)
-    else:
-        _print_multi_label(evaluation, console)
-
-
-def _print_classification(evaluation: Evaluation, console: Console) -> None:
-    figures = {"images": f"{evaluation.num_images:,}", "loss": f"{evaluation.loss:.4f}"}
-    if evaluation.num_bad:
-        figures["unreadable"] = f"{evaluation.num_bad:,}"
-    figures |= {"accuracy": f"{evaluation.accuracy:.4f}", "sensitivity": f"{evaluation.sensitivity:.4f}"}
-    if evaluation.top_5_accuracy is not None:
-        figures["top_5_accuracy"] = f"{evaluation.top_5_accuracy:.4f}"
+    figures = evaluation.figures()
+    width = max(15, *(len(name) for name in figures))
     for name, value in figures.items():
-        console.print(f"{name:15} {value}", highlight=False)
-    table = _table("class", "images", "precision", "recall", "f1", "most often taken for")
-    for index, name in enumerate(evaluation.classes):
-        confused = evaluation.confusion[index].copy()
-        confused[index] = 0
-        worst = int(confused.argmax())
-        table.add_row(
-            name,
-            str(evaluation.support[index]),
-            f"{evaluation.precision[index]:.3f}",
-            f"{evaluation.recall[index]:.3f}",
-            f"{evaluation.f1[index]:.3f}",
-            f"{evaluation.classes[worst]} ({confused[worst]})" if confused[worst] else "",
-        )
-    _print_table(table, console)
-
-
-def _print_multi_label(evaluation: MultiLabelEvaluation, console: Console) -> None:
-    console.print(f"{'images':25} {evaluation.num_images:,}", highlight=False)
-    if evaluation.num_bad:
-        console.print(f"{'unreadable':25} {evaluation.num_bad:,}", highlight=False)
-    of_all = {
-        "map": evaluation.mean_average_precision,
-        "cross_entropy": evaluation.loss,
-        "micro_f1": evaluation.micro_f1,
-        "macro_f1": evaluation.macro_f1,
-        "exact_match": evaluation.exact_match,
-        "micro_f1_at_thresholds": evaluation.micro_f1_at_thresholds,
-        "macro_f1_at_thresholds": evaluation.macro_f1_at_thresholds,
-        "exact_match_at_thresholds": evaluation.exact_match_at_thresholds,
-    }
-    for name, value in of_all.items():
-        console.print(f"{name:25} {value:.4f}", highlight=False)
-    table = _table("tag", "images", "average precision", "threshold", "precision", "recall", "f1")
-    for index, name in enumerate(evaluation.classes):
-        figures = [
-            evaluation.average_precision[index],
-            evaluation.thresholds[index],
-            evaluation.precision[index],
-            evaluation.recall[index],
-            evaluation.f1[index],
-        ]
-        table.add_row(name, str(evaluation.support[index]), *(f"{figure:.3f}" for figure in figures))
+        console.print(f"{name:{width}} {value}", highlight=False)
+    columns, rows = evaluation.table()
+    table = _table(*columns)
+    for row in rows:
+        table.add_row(*row)
     _print_table(table, console)
 
 

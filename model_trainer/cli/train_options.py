@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from model_trainer.training.cluster.supervisor import STARTED, supervise
+from model_trainer.cluster.supervisor import STARTED, supervise
 
 __all__ = ["HostIndex", "HostList", "Overrides", "Restarts", "Resume", "ResumeFrom", "supervised"]
 

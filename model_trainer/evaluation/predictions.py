@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from model_trainer.errors import DataError
-from model_trainer.models.load import TrainedModel
+from model_trainer.model_files.load import TrainedModel
 from model_trainer.pipeline.bad_images import BadImages
 from model_trainer.pipeline.dataset import Pipeline
 from model_trainer.sources.examples import Examples
@@ -47,10 +47,10 @@ def predict_examples(trained: TrainedModel, examples: Examples, batch_size: int 
         )
     bad_images = BadImages(max_count=len(examples) - 1, max_share=0.0, num_examples=len(examples))
     targets, probabilities = [], []
-    for images, labels, weights in Pipeline(examples, trained.spec, batch_size, bad_images).validation():
-        readable = np.asarray(weights) > 0
+    for batch in Pipeline(examples, trained.spec, batch_size, bad_images).validation():
+        readable = np.asarray(batch.weights) > 0
         if readable.any():
-            probabilities.append(trained.probabilities(np.asarray(images)[readable]))
-            targets.append(np.asarray(trained.task.targets(labels, len(trained.classes)))[readable])
+            probabilities.append(trained.probabilities(np.asarray(batch.inputs)[readable]))
+            targets.append(np.asarray(trained.task.targets(batch.targets, len(trained.classes)))[readable])
     bad_images.check()
     return Predictions(np.concatenate(targets), np.concatenate(probabilities), len(bad_images))

@@ -10,7 +10,7 @@ from pathlib import Path
 from absl import logging
 
 from model_trainer.errors import DataError
-from model_trainer.pipeline.pillow import why_unreadable
+from model_trainer.images.pillow import why_unreadable
 from model_trainer.storage.read import why_not_read
 
 __all__ = ["BadImages"]
@@ -41,10 +41,14 @@ class BadImages:
         with self._lock:
             return dict(self._reasons)
 
-    def restore(self, reasons: Mapping[str, str]) -> None:
+    def get_state(self) -> dict[str, str]:
+        """The reasons, for a checkpoint."""
+        return self.reasons
+
+    def set_state(self, state: Mapping[str, str]) -> None:
         """Takes over what a run found before it was resumed; nothing of it is said again."""
         with self._lock:
-            self._reasons |= reasons
+            self._reasons |= state
             if self._table is not None:
                 self._table.unlink(missing_ok=True)  # it may name more, which will be found again
                 self._append(*((name, reason) for name, reason in self._reasons.items() if reason))

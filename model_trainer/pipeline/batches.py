@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from model_trainer.pipeline.augment import BatchAugmentation
+from model_trainer.pipeline.batch import Batch
 from model_trainer.pipeline.share import Rows, Share
 
 __all__ = ["Division", "for_each_device", "mix"]
-
-Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # images, labels, weights
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class Division:
 
 def mix(
     augment: Sequence[BatchAugmentation], num_classes: int, seed: int, division: Division
-) -> Callable[[tf.Tensor, tuple[tf.Tensor, ...]], Batch]:
+) -> Callable[[tf.Tensor, Batch], Batch]:
     """A function from a step and the rows that were read to this process's rows, mixed.
 
     Labels come out as float32 `(rows, num_classes)`. What happens to a row follows from its place in the whole batch,
@@ -82,19 +81,21 @@ def mix(
     """
     fold_in = tf.random.experimental.stateless_fold_in
 
-    def apply(step: tf.Tensor, batch: tuple[tf.Tensor, ...]) -> Batch:
-        images, labels, weights = batch
-        targets = tf.one_hot(labels, num_classes) if labels.dtype == tf.int32 else labels
+    def apply(step: tf.Tensor, batch: Batch) -> Batch:
+        images, targets = batch.inputs, batch.targets
+        if targets.dtype == tf.int32:
+            targets = tf.one_hot(targets, num_classes)
         of_step = fold_in(tf.constant([seed, 0x6D78], tf.int32), step)
         first = division.at(step, (division.read[0].start, division.read[1].start))
         for position, augmentation in enumerate(augment):
             images, targets = augmentation.apply_to_batch(
-                images, targets, weights, fold_in(of_step, position), first=tf.cast(first, tf.int32)
+                images, targets, batch.weights, fold_in(of_step, position), first=tf.cast(first, tf.int32)
             )
         full, last = (division.share.of_process(size) for size in division.sizes)
         start = division.at(step, (full.start, last.start)) - first
         stop = start + division.at(step, (len(full), len(last)))
-        return images[start:stop], targets[start:stop], weights[start:stop]
+        mixed = Batch(images, targets, batch.weights)
+        return tf.nest.map_structure(lambda column: column[start:stop], mixed)
 
     return apply
 
@@ -111,8 +112,8 @@ def for_each_device(division: Division) -> Callable[[tf.Tensor, Batch], tf.data.
         kind = division.at(step, (0, 1))
         edges = tf.gather(tf.constant(starts), kind), tf.gather(tf.constant(stops), kind)
 
-        def part(start: tf.Tensor, stop: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            return tuple(column[start:stop] for column in batch)
+        def part(start: tf.Tensor, stop: tf.Tensor) -> Batch:
+            return tf.nest.map_structure(lambda column: column[start:stop], batch)
 
         return tf.data.Dataset.from_tensor_slices(edges).map(part)
 

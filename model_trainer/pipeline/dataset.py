@@ -18,6 +18,7 @@ import tensorflow as tf
 from model_trainer.pipeline.augment import Augmentation, Stages, augment_image, split_augment
 from model_trainer.pipeline.augment.augmentation import LEAST_WEIGHT
 from model_trainer.pipeline.bad_images import BadImages
+from model_trainer.pipeline.batch import Batch
 from model_trainer.pipeline.batches import Division, for_each_device, mix
 from model_trainer.pipeline.fallback import map_with_fallback
 from model_trainer.pipeline.image import exact_image, fast_image
@@ -26,6 +27,7 @@ from model_trainer.pipeline.order import epoch_seeds, example_seed, shuffled_ind
 from model_trainer.pipeline.read import make_fast_reader, make_safe_reader
 from model_trainer.pipeline.sampling import EachOnce, Sampling, make_sampler
 from model_trainer.pipeline.share import Share
+from model_trainer.pipeline.view import View
 from model_trainer.sources.examples import Examples
 from model_trainer.specs import ModelSpec
 
@@ -44,12 +46,7 @@ def num_steps(num_examples: int, batch_size: int) -> int:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Turns examples into batches `(images, labels, weights)`.
-
-    images: uint8 `(batch, height, width, channels)`; weights: float32 `(batch,)`; labels: int32 `(batch,)`, or of
-    tags, probabilities and mixed images float32 `(batch, num_classes)` with NaN for unknown.
-    An image that cannot be read keeps its place: its pixels and its weight are 0. The weight of one that is declared
-    to weigh nothing is `LEAST_WEIGHT`.
+    """Turns examples into batches, see `Batch`. An image that cannot be read keeps its place.
 
     Attributes:
         examples: the table.
@@ -153,7 +150,7 @@ class Pipeline:
         label_of = make_label_reader(self.examples)
         weights = tf.constant(np.maximum(self.examples.weights, LEAST_WEIGHT))
         crops = None if self.examples.crops is None else tf.constant(self.examples.crops)
-        blank = tf.zeros(self.spec.target_size, tf.uint8)
+        view, blank = View(self.spec, stages.crop), tf.zeros(self.spec.target_size, tf.uint8)
 
         def finish(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
             return tf.ensure_shape(augment_image(image, stages.image, seed), blank.shape)
@@ -169,7 +166,7 @@ class Pipeline:
 
             def load() -> tuple[tf.Tensor, ...]:
                 part = None if crops is None else crops[index]
-                image = fast_image(read_fast(index), self.spec, part=part, crop=stages.crop, seed=seed)
+                image = fast_image(read_fast(index), view, part=part, seed=seed)
                 return finish(image, seed), weights[index] * counts, True
 
             image, weight, exists = tf.cond(index >= 0, load, lambda: (blank, 0.0, False))
@@ -177,24 +174,25 @@ class Pipeline:
 
         def exact(number: tf.Tensor) -> tuple[tf.Tensor, ...]:
             index, seed, counts = find(number)
+            exists, index = index >= 0, tf.maximum(index, 0)
             part = None if crops is None else crops[index]
-            image, readable = exact_image(read_safe(index), self.spec, part=part, crop=stages.crop, seed=seed)
+            image, readable = exact_image(read_safe(index), view, part=part, seed=seed)
             noted = tf.cond(readable, lambda: True, lambda: self._note_bad(index))
             with tf.control_dependencies([noted]):
-                weight = weights[index] * counts * tf.cast(readable, tf.float32)
+                weight = weights[index] * counts * tf.cast(readable & exists, tf.float32)
             # Augmented it might not stay blank.
             image = tf.cond(readable, lambda: finish(image, seed), lambda: blank)
-            return image, label_of(index), weight, True
+            return image, label_of(index), weight, exists
 
         size = division.places
         images = map_with_fallback(start * size, stop * size, fast, exact)
         batches = images.batch(size, drop_remainder=True).map(PLAIN(_without_empty_places))
         if stages.batch:
             mixed = mix(stages.batch, len(self.examples.classes), self.seed, division)
-            batches = batches.enumerate(start).map(PLAIN(lambda number, *batch: mixed(step_of(number), *batch)))
+            batches = batches.enumerate(start).map(PLAIN(lambda number, batch: mixed(step_of(number), batch)))
         if self.share.num_own > 1:
             divide = for_each_device(division)
-            batches = batches.enumerate(start).flat_map(PLAIN(lambda number, *batch: divide(step_of(number), *batch)))
+            batches = batches.enumerate(start).flat_map(PLAIN(lambda number, batch: divide(step_of(number), batch)))
         options = tf.data.Options()
         options.deterministic = True
         # Sharding is ours: the order says who gets what.
@@ -218,8 +216,6 @@ class Pipeline:
         return noted
 
 
-def _without_empty_places(
-    images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, exists: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def _without_empty_places(images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, exists: tf.Tensor) -> Batch:
     count = tf.reduce_sum(tf.cast(exists, tf.int32))  # they stand at the end
-    return images[:count], labels[:count], weights[:count]
+    return tf.nest.map_structure(lambda column: column[:count], Batch(images, labels, weights))

@@ -9,12 +9,12 @@ import numpy as np
 from PIL import Image
 
 from model_trainer.errors import DataError
+from model_trainer.images.pillow import decode_with_pillow
 from model_trainer.pipeline.bad_images import BadImages
 from model_trainer.pipeline.dataset import Pipeline
-from model_trainer.pipeline.pillow import decode_with_pillow
+from model_trainer.run.run import Run
 from model_trainer.sources.examples import Examples
 from model_trainer.storage.local import written_whole
-from model_trainer.training.run import Run
 
 __all__ = ["Seen", "draw_preview", "images_to_see"]
 
@@ -57,10 +57,10 @@ def images_to_see(run: Run, count: int = 8, draws: int = 4) -> list[Seen]:
     repeated = examples.take(np.repeat(chosen, draws))
     bad_images = BadImages(len(repeated), 1.0, len(repeated))
     pipeline = Pipeline(repeated, run.spec, len(repeated), bad_images, augment=run.augment, seed=run.training.seed)
-    images, labels, _ = next(iter(pipeline.training(epochs=1)))
-    targets = run.task.targets(labels, len(examples.classes)).numpy()
+    batch = next(iter(pipeline.training(epochs=1)))
+    targets = run.task.targets(batch.targets, len(examples.classes)).numpy()
     order = np.argsort(pipeline.shown(1))
-    images, targets = images.numpy()[order], targets[order]
+    images, targets = batch.inputs.numpy()[order], targets[order]
     seen = []
     for number, index in enumerate(chosen):
         part = slice(number * draws, (number + 1) * draws)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from model_trainer.errors import DataError
-from model_trainer.models.load import TrainedModel
+from model_trainer.model_files.load import TrainedModel
 from model_trainer.pipeline.image import read_image
 from model_trainer.sources.image_folder import list_images
 

@@ -10,13 +10,16 @@ from pydantic import Field
 from model_trainer.config import Call, Live
 from model_trainer.errors import DataError
 from model_trainer.sources.examples import Examples
+from model_trainer.sources.label_rows import LabelRows
 from model_trainer.tasks.class_weights import by_name, check_at_least_two_classes, check_class_names
-from model_trainer.tasks.losses import Activation, CrossEntropy, Loss, make_loss
+from model_trainer.tasks.losses import Activation, CrossEntropy, Loss, make_loss, to_probabilities
 from model_trainer.tasks.metrics import Accuracy, Metric
 from model_trainer.tasks.task import Factors, Task
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+    from model_trainer.tasks.classification_evaluation import ClassificationEvaluation
 
 __all__ = ["Classification"]
 
@@ -45,8 +48,11 @@ class Classification(Task):
         return "sigmoid" if self.activation == "sigmoid" else "softmax"
 
     @property
-    def head_activation(self) -> str:
+    def head_activation(self) -> Literal["softmax", "sigmoid", "none"]:
         return self.activation
+
+    def probabilities(self, outputs: list[tf.Tensor]) -> tf.Tensor:
+        return to_probabilities(outputs[0], self.loss_activation)
 
     def check(self, examples: Examples) -> None:
         check_at_least_two_classes(examples)
@@ -73,30 +79,40 @@ class Classification(Task):
             return ones._replace(of_class=balanced.astype(np.float32))
         return ones._replace(of_class=by_name(self.class_weights, examples.classes))
 
-    def targets(self, labels: tf.Tensor, num_classes: int) -> tf.Tensor:
+    def targets(self, labels: Any, num_classes: int) -> Any:
         import tensorflow as tf
 
         return tf.one_hot(labels, num_classes) if labels.dtype == tf.int32 else labels
 
-    def example_weights(self, targets: tf.Tensor, weights: tf.Tensor, factors: Factors) -> tf.Tensor:
+    def example_weights(self, targets: Any, weights: tf.Tensor, factors: Factors) -> tf.Tensor:
         import tensorflow as tf
 
         return weights * tf.linalg.matvec(targets, factors.of_class)
 
-    def losses(self, targets: tf.Tensor, logits: list[tf.Tensor], factors: Factors) -> tf.Tensor:
+    def losses(self, targets: Any, outputs: list[tf.Tensor], factors: Factors) -> tf.Tensor:
         import tensorflow as tf
 
         if self.label_smoothing:
             spread = self.label_smoothing / int(targets.shape[-1])
             targets = targets * (1.0 - self.label_smoothing) + spread
         if not self.outputs:
-            return make_loss(self.loss)(targets, logits[0], self.loss_activation)
+            return make_loss(self.loss)(targets, outputs[0], self.loss_activation)
         return tf.add_n(
             [
                 output.weight * make_loss(output.loss or self.loss)(targets, of_output, self.loss_activation)
-                for output, of_output in zip(self.outputs, logits, strict=True)
+                for output, of_output in zip(self.outputs, outputs, strict=True)
             ]
         )
+
+    def chance(self, examples: Examples) -> tuple[float, str] | None:
+        if self.metrics[0].name != "accuracy":
+            return None
+        labels = examples.labels
+        if isinstance(labels, LabelRows):
+            labels = labels.most_likely()
+        weights = np.bincount(labels, examples.weights, len(examples.classes))
+        largest = int(weights.argmax())
+        return float(weights[largest] / weights.sum()), examples.classes[largest]
 
     def decode(
         self,
@@ -107,3 +123,15 @@ class Classification(Task):
     ) -> list[dict[str, Any]]:
         best = np.argsort(-probabilities, kind="stable")[: 5 if top is None else top]
         return [{"label": classes[index], "probability": float(probabilities[index])} for index in best]
+
+    def evaluate(
+        self,
+        targets: np.ndarray,
+        probabilities: np.ndarray,
+        classes: tuple[str, ...],
+        thresholds: tuple[float, ...] | None = None,
+        num_bad: int = 0,
+    ) -> ClassificationEvaluation:
+        from model_trainer.tasks.classification_evaluation import evaluate_classes  # loads scikit-learn
+
+        return evaluate_classes(targets.argmax(axis=1), probabilities, classes, num_bad)

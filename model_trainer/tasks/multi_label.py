@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, final
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, final
 
 import numpy as np
 from pydantic import Field
@@ -11,14 +11,16 @@ from model_trainer.config import Call, Live
 from model_trainer.errors import ConfigError, DataError
 from model_trainer.sources.examples import Examples
 from model_trainer.tasks.class_weights import by_name, check_class_names
-from model_trainer.tasks.losses import Activation, CrossEntropy, Loss, make_loss
+from model_trainer.tasks.losses import Activation, CrossEntropy, Loss, make_loss, to_probabilities
 from model_trainer.tasks.metrics import Metric
 from model_trainer.tasks.multi_label_metrics import MacroF1, MeanAveragePrecision, MicroF1
-from model_trainer.tasks.task import Factors, Task
+from model_trainer.tasks.task import Factors, Predictions, Task
 from model_trainer.tasks.thresholds import best_thresholds
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+    from model_trainer.tasks.multi_label_evaluation import MultiLabelEvaluation
 
 __all__ = ["MultiLabel"]
 
@@ -42,6 +44,8 @@ class MultiLabel(Task):
             validation (0.5 without validation); or one for all.
     """
 
+    label_kind: ClassVar[Literal["single", "tags"]] = "tags"
+
     loss: Loss | Call | Live = CrossEntropy()
     metrics: tuple[Metric, ...] = Field((MeanAveragePrecision(), MicroF1(), MacroF1()), min_length=1)
     class_weights: Weights = None
@@ -53,8 +57,11 @@ class MultiLabel(Task):
         return "sigmoid"
 
     @property
-    def head_activation(self) -> str:
+    def head_activation(self) -> Literal["softmax", "sigmoid", "none"]:
         return "sigmoid"
+
+    def probabilities(self, outputs: list[tf.Tensor]) -> tf.Tensor:
+        return to_probabilities(outputs[0], "sigmoid")
 
     @property
     def wants_predictions(self) -> bool:
@@ -93,25 +100,25 @@ class MultiLabel(Task):
             return np.divide(part, present, out=np.ones(len(classes)), where=present > 0).astype(np.float32)
         return by_name(weights, classes)
 
-    def targets(self, labels: tf.Tensor, num_classes: int) -> tf.Tensor:
+    def targets(self, labels: Any, num_classes: int) -> Any:
         import tensorflow as tf
 
         return tf.one_hot(labels, num_classes) if labels.dtype == tf.int32 else labels
 
-    def example_weights(self, targets: tf.Tensor, weights: tf.Tensor, factors: Factors) -> tf.Tensor:
+    def example_weights(self, targets: Any, weights: tf.Tensor, factors: Factors) -> tf.Tensor:
         import tensorflow as tf
 
         return weights * tf.cast(tf.reduce_any(~tf.math.is_nan(targets), axis=-1), tf.float32)
 
-    def losses(self, targets: tf.Tensor, logits: list[tf.Tensor], factors: Factors) -> tf.Tensor:
+    def losses(self, targets: Any, outputs: list[tf.Tensor], factors: Factors) -> tf.Tensor:
         import tensorflow as tf
 
         if not self.outputs:
-            return self._loss(self.loss, targets, logits[0], factors)
+            return self._loss(self.loss, targets, outputs[0], factors)
         return tf.add_n(
             [
                 output.weight * self._loss(output.loss or self.loss, targets, of_output, factors)
-                for output, of_output in zip(self.outputs, logits, strict=True)
+                for output, of_output in zip(self.outputs, outputs, strict=True)
             ]
         )
 
@@ -128,10 +135,8 @@ class MultiLabel(Task):
         terms = loss.of_sigmoid(targets, logits) * factor * known
         return tf.math.divide_no_nan(tf.reduce_sum(terms, -1), tf.reduce_sum(known, -1))
 
-    def fit_thresholds(
-        self, targets: np.ndarray, probabilities: np.ndarray, weights: np.ndarray
-    ) -> tuple[float, ...] | None:
-        return best_thresholds(targets, probabilities, weights) if self.thresholds == "fit" else None
+    def fit_thresholds(self, predictions: Predictions) -> tuple[float, ...] | None:
+        return best_thresholds(*predictions) if self.thresholds == "fit" else None
 
     def declared_thresholds(self, num_classes: int) -> tuple[float, ...]:
         """What holds where none were fitted."""
@@ -150,3 +155,16 @@ class MultiLabel(Task):
             least = np.asarray(thresholds or self.declared_thresholds(len(classes)))
             best = best[probabilities[best] >= least[best]]
         return [{"label": classes[index], "probability": float(probabilities[index])} for index in best[:top]]
+
+    def evaluate(
+        self,
+        targets: np.ndarray,
+        probabilities: np.ndarray,
+        classes: tuple[str, ...],
+        thresholds: tuple[float, ...] | None = None,
+        num_bad: int = 0,
+    ) -> MultiLabelEvaluation:
+        from model_trainer.tasks.multi_label_evaluation import evaluate_tags  # loads scikit-learn
+
+        least = thresholds or self.declared_thresholds(len(classes))
+        return evaluate_tags(targets, probabilities, classes, least, num_bad)

@@ -68,12 +68,12 @@ class BestModels:
         """Lets the next epoch be the best for a file."""
         self._best[name] = _Best()
 
-    def state(self) -> dict[str, Any]:
+    def get_state(self) -> dict[str, Any]:
         """The best so far, for a checkpoint."""
         return {name: list(best) for name, best in self._best.items()}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what `state` gave; in checkpoints of older versions a value alone, which equals do not beat."""
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `get_state` gave; older versions kept a value alone, which equals do not beat."""
         for name in self._columns:
             saved = state.get(name, [])
             self._best[name] = _Best(*saved) if isinstance(saved, list) else _Best(float(saved), -math.inf)

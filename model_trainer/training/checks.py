@@ -8,17 +8,16 @@ from absl import logging
 
 from model_trainer.config import Call
 from model_trainer.errors import ConfigError, DataError
-from model_trainer.models.network import AnyNetwork, OwnModel
-from model_trainer.models.portable import unportable_names
-from model_trainer.models.stages import TwoStageNetwork
+from model_trainer.network.portable import unportable_names
+from model_trainer.network.stages import TwoStageNetwork
+from model_trainer.run.callbacks import EarlyStopping
+from model_trainer.run.network import AnyNetwork, OwnModel
+from model_trainer.run.run import Run
+from model_trainer.run.schedules import ReduceOnPlateau
 from model_trainer.sources.examples import Examples
 from model_trainer.tasks.metrics import Metric
-from model_trainer.tasks.multi_label import MultiLabel
-from model_trainer.training.callbacks.early_stopping import EarlyStopping
-from model_trainer.training.run import Run
-from model_trainer.training.schedules import ReduceOnPlateau
 
-__all__ = ["check_batch_size", "check_files", "check_metrics", "check_monitors", "check_portable"]
+__all__ = ["check_batch_size", "check_files", "check_metrics", "check_monitors", "check_portable", "check_whole_batch"]
 
 NAMES_SHOWN = 8  # of operations, in a message
 
@@ -78,9 +77,27 @@ def check_batch_size(run: Run, train: Examples, strategy: tf.distribute.Strategy
         )
 
 
+def check_whole_batch(run: Run, strategy: tf.distribute.Strategy) -> None:
+    """Stops where a loss that compares the examples of a batch with each other would see parts of it."""
+    if not run.task.needs_whole_batch:
+        return
+    compares = f"{type(run.task).__name__} compares the examples of a batch with each other, so"
+    if run.training.accumulation_steps > 1:
+        raise ConfigError(
+            f"is {run.training.accumulation_steps}, but {compares} it cannot be computed in parts. "
+            "Add --set training.accumulation_steps=1.",
+            "training.accumulation_steps",
+        )
+    if strategy.num_replicas_in_sync > 1:
+        raise ConfigError(
+            f"is {strategy.num_replicas_in_sync} here, but {compares} it trains on one. Add --set hardware.devices=1.",
+            "hardware.devices",
+        )
+
+
 def check_metrics(run: Run) -> None:
     """Stops where a metric is none of the task's."""
-    kind = "tags" if isinstance(run.task, MultiLabel) else "single"
+    kind = run.task.label_kind
     for number, metric in enumerate(run.task.metrics):
         if metric.label_kind != kind:
             what = (

@@ -9,10 +9,10 @@ import shutil
 import tensorflow as tf
 from absl import logging
 
+from model_trainer.cluster.assemble import assemble
+from model_trainer.cluster.hosts import Hosts
 from model_trainer.errors import ConfigError, DeviceError, HostError
-from model_trainer.training.cluster.assemble import assemble
-from model_trainer.training.cluster.hosts import Hosts
-from model_trainer.training.options import Hardware
+from model_trainer.run.hardware import Hardware
 
 __all__ = ["describe_devices", "make_strategy"]
 

@@ -14,12 +14,12 @@ from rich.console import Console
 
 from model_trainer.config import Call, Live
 from model_trainer.errors import StorageError
-from model_trainer.models.training_copy import copy_weights
-from model_trainer.training.callbacks.keras_callbacks import restored_epoch
+from model_trainer.network.training_copy import copy_weights
 from model_trainer.training.checkpoints.saver import Saver
 from model_trainer.training.checkpoints.state import capture, restore, restore_callbacks
 from model_trainer.training.checkpoints.store import Checkpoint
-from model_trainer.training.hints import largest_share, takes_long
+from model_trainer.training.hints import takes_long
+from model_trainer.training.keras_callbacks import restored_epoch
 from model_trainer.training.loop import Loop, Place, make_loop
 from model_trainer.training.metrics_log import Logs
 from model_trainer.training.prepare import Prepared
@@ -217,9 +217,9 @@ def _finish_epoch(loop: Loop, epoch: int, figures: dict[str, float]) -> None:
     )
     if len(loop.history) == 1:
         judged = loop.prepared.train if loop.prepared.val is None else loop.prepared.val
-        largest = largest_share(run, judged)
-        if largest is not None:
-            logging.info("Always saying %r would reach an accuracy of %.4f.", largest[1], largest[0])
+        chance = run.task.chance(judged)
+        if chance is not None:
+            logging.info("Always saying %r would reach an accuracy of %.4f.", chance[1], chance[0])
     before = loop.best.epochs
     for name in loop.best.improved(row):
         plain = loop.prepared.plain.network.model

@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from model_trainer.pipeline.batch import Batch
 from model_trainer.pipeline.share import Share
 
 __all__ = ["feed"]
@@ -32,15 +33,15 @@ class _Divided:
 
     def __iter__(self) -> Iterator[Any]:
         devices = self._strategy.extended.worker_devices
-        parts: list[tuple[tf.Tensor, ...]] = []
+        parts: list[Batch] = []
         for part in self._dataset:
             with tf.device(devices[len(parts)]):  # a GPU gets it while it still computes the step before
-                parts.append(tuple(tf.identity(column) for column in part))
+                parts.append(tf.nest.map_structure(tf.identity, part))
             if len(parts) == len(devices):
-                yield tuple(self._per_device(column) for column in zip(*parts, strict=True))
+                yield tf.nest.map_structure(self._per_device, *parts)
                 parts = []
 
-    def _per_device(self, values: tuple[tf.Tensor, ...]) -> Any:
+    def _per_device(self, *values: tf.Tensor) -> Any:
         first = self._share.first
         return self._strategy.experimental_distribute_values_from_function(
             lambda context: values[context.replica_id_in_sync_group - first]

@@ -10,11 +10,11 @@ from typing import Any, Self, final
 import keras
 
 from model_trainer.errors import StorageError
+from model_trainer.run.run import Run
 from model_trainer.training.checkpoints.saver import Saver
 from model_trainer.training.checkpoints.store import Checkpoint
 from model_trainer.training.history import Row
 from model_trainer.training.metrics_log import Logs
-from model_trainer.training.run import Run
 from model_trainer.training.run_folder import RunFolder
 
 __all__ = ["FollowersFolder", "FollowersSaver"]

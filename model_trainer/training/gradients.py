@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from model_trainer.config import Call, Live
-from model_trainer.training.optimizers import Optimizer
+from model_trainer.run.optimizers import Optimizer
 
 __all__ = ["Clip", "add_up_parts", "all_finite", "clip_gradients"]
 
@@ -33,25 +33,30 @@ class Clip:
         return cls(optimizer.clip_norm, optimizer.clip_value) if isinstance(optimizer, Optimizer) else cls()
 
 
-def add_up_parts(compute: Callable[..., Any], columns: Sequence[tf.Tensor], num_parts: int) -> Any:
-    """The sum of `compute(number, *part)` over parts of the rows of `columns`, one part after another.
+def add_up_parts(compute: Callable[[int, Any], Any], rows: Any, num_parts: int) -> Any:
+    """The sum of `compute(number, part)` over parts of `rows`, one part after another.
 
     Args:
-        compute: its results are nests of tensors.
-        columns: of the same number of rows, known when the graph is built, and at least `num_parts`.
+        compute: its results are structures of tensors.
+        rows: a structure of tensors with the same number of rows, known when the graph is built, and at least
+            `num_parts`.
     """
     if num_parts == 1:
-        return compute(0, *columns)
-    rows = int(columns[0].shape[0])
-    edges = [rows * number // num_parts for number in range(num_parts + 1)]
+        return compute(0, rows)
+    count = int(tf.nest.flatten(rows)[0].shape[0])
+    edges = [count * number // num_parts for number in range(num_parts + 1)]
     total: Any = None
     for number, (start, stop) in enumerate(pairwise(edges)):
         # Otherwise TensorFlow would compute parts at the same time, and hold all of them in memory.
         with tf.control_dependencies([] if total is None else tf.nest.flatten(total)):
-            part = [tf.identity(column[start:stop]) for column in columns]
-        found = compute(number, *part)
+            part = _taken(rows, slice(start, stop))
+        found = compute(number, part)
         total = found if total is None else tf.nest.map_structure(tf.add, total, found)
     return total
+
+
+def _taken(rows: Any, part: slice) -> Any:
+    return tf.nest.map_structure(lambda column: tf.identity(column[part]), rows)
 
 
 def all_finite(tensors: Sequence[tf.Tensor]) -> tf.Tensor:

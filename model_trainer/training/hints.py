@@ -4,33 +4,17 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
-from model_trainer.models.network import Network
 from model_trainer.pipeline.sampling import EachOnce
+from model_trainer.run.network import Network
+from model_trainer.run.run import Run
 from model_trainer.sources.examples import Examples
-from model_trainer.sources.label_rows import LabelRows
-from model_trainer.tasks.classification import Classification
 from model_trainer.training.history import Row
 from model_trainer.training.progress import format_seconds
-from model_trainer.training.run import Run
 
-__all__ = ["largest_share", "learnt_nothing", "takes_long"]
+__all__ = ["learnt_nothing", "takes_long"]
 
 LONG_SECONDS = 3600.0
 FEW_STEPS = 500
-
-
-def largest_share(run: Run, examples: Examples) -> tuple[float, str] | None:
-    """The accuracy of always saying the same class, and that class; None where the main metric is no accuracy."""
-    if not isinstance(run.task, Classification) or run.task.metrics[0].name != "accuracy":
-        return None
-    labels = examples.labels
-    if isinstance(labels, LabelRows):
-        labels = labels.most_likely()
-    weights = np.bincount(labels, examples.weights, len(examples.classes))
-    largest = int(weights.argmax())
-    return float(weights[largest] / weights.sum()), examples.classes[largest]
 
 
 def learnt_nothing(run: Run, history: list[Row], train: Examples, val: Examples | None, weights: str) -> str:
@@ -41,10 +25,10 @@ def learnt_nothing(run: Run, history: list[Row], train: Examples, val: Examples 
     """
     judged = train if val is None else val
     column = "accuracy" if val is None else "val_accuracy"
-    largest = largest_share(run, judged)
-    if largest is None or not history or (val is None and not isinstance(run.training.sampling, EachOnce)):
+    chance = run.task.chance(judged)
+    if chance is None or not history or (val is None and not isinstance(run.training.sampling, EachOnce)):
         return ""  # sampled images are not as often of a class as the data is
-    accuracy, (share, name) = history[-1][column], largest
+    accuracy, (share, name) = history[-1][column], chance
     # Two standard deviations of as many answers by chance.
     if not accuracy < min(1.0, share + 2 * math.sqrt(share * (1 - share) / len(judged))):
         return ""

@@ -14,17 +14,17 @@ import tensorflow as tf
 from absl import logging
 from rich.console import Console
 
-from model_trainer.models.layers import set_trainable, spared_by_decay
-from model_trainer.models.training_copy import TrainingCopy
+from model_trainer.cluster.team import Team
+from model_trainer.network.layers import set_trainable, spared_by_decay
+from model_trainer.network.training_copy import TrainingCopy
 from model_trainer.pipeline.dataset import num_steps
+from model_trainer.run.optimizers import exclude_from_decay, make_optimizer
 from model_trainer.training.average import WeightAverage
 from model_trainer.training.best_models import BestModels
-from model_trainer.training.callbacks.keras_callbacks import has_hook
-from model_trainer.training.cluster.team import Team
 from model_trainer.training.gradients import Clip
 from model_trainer.training.history import Row
+from model_trainer.training.keras_callbacks import has_hook
 from model_trainer.training.metrics_log import Logs
-from model_trainer.training.optimizers import exclude_from_decay, make_optimizer
 from model_trainer.training.prepare import Prepared
 from model_trainer.training.run_folder import RunFolder
 from model_trainer.training.signals import StopRequest

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from model_trainer.models.network import AnyNetwork, Network
+from model_trainer.run.network import AnyNetwork, Network
+from model_trainer.run.training import Precision
 from model_trainer.specs import ModelSpec
 from model_trainer.specs.table import entry_of_class
-from model_trainer.training.options import Precision
 
 __all__ = ["choose_precision"]
 

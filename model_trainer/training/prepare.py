@@ -11,26 +11,33 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from model_trainer.cluster.hosts import Hosts
+from model_trainer.cluster.team import Team
 from model_trainer.errors import ConfigError
-from model_trainer.models.batch_norm import auto_momentum
-from model_trainer.models.layers import add_regularizers, freeze
-from model_trainer.models.training_copy import make_training_copy
-from model_trainer.models.weights import InitializedNetwork, Origin, initialize_network
+from model_trainer.model_files.weights import InitializedNetwork, Origin, initialize_network
+from model_trainer.network.batch_norm import auto_momentum
+from model_trainer.network.layers import add_regularizers, freeze
+from model_trainer.network.training_copy import make_training_copy
 from model_trainer.pipeline.bad_images import BadImages
 from model_trainer.pipeline.dataset import Pipeline, num_steps
 from model_trainer.pipeline.share import Share
+from model_trainer.run.callbacks import make_callbacks
+from model_trainer.run.optimizers import make_optimizer
+from model_trainer.run.run import Run
 from model_trainer.sources.examples import Examples
 from model_trainer.sources.source import each_read_once
-from model_trainer.training.callbacks.callback import make_callbacks
-from model_trainer.training.callbacks.keras_callbacks import check_callbacks, decide_directions
-from model_trainer.training.checks import check_batch_size, check_files, check_metrics, check_monitors, check_portable
-from model_trainer.training.cluster.hosts import Hosts
-from model_trainer.training.cluster.team import Team
+from model_trainer.training.checks import (
+    check_batch_size,
+    check_files,
+    check_metrics,
+    check_monitors,
+    check_portable,
+    check_whole_batch,
+)
 from model_trainer.training.devices import describe_devices, make_strategy
 from model_trainer.training.feed import feed
-from model_trainer.training.optimizers import make_optimizer
+from model_trainer.training.keras_callbacks import check_callbacks, decide_directions
 from model_trainer.training.precision import choose_precision
-from model_trainer.training.run import Run
 from model_trainer.training.step_parts import StepParts
 
 __all__ = ["Prepared", "join_hosts", "prepare"]
@@ -149,6 +156,7 @@ def prepare(run: Run, team: Team | None = None, origin: Origin | None = None) ->
     team = team or Team(None, make_strategy(run.hardware))
     strategy = team.strategy
     check_batch_size(run, train, strategy)
+    check_whole_batch(run, strategy)
     if run.training.deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(run.training.seed)

@@ -12,16 +12,16 @@ from typing import Any
 
 from absl import logging
 
+from model_trainer.cluster.supervisor import STARTED
 from model_trainer.config import Config, to_plain
 from model_trainer.errors import ConfigError, DataError
-from model_trainer.models.description import read_description_file
-from model_trainer.models.variants import IMAGENET, has_variants
-from model_trainer.models.weights import Origin
+from model_trainer.model_files.description import read_description_file
+from model_trainer.model_files.weights import Origin
+from model_trainer.network.variants import IMAGENET, has_variants
+from model_trainer.run.optimizers import LAMB
+from model_trainer.run.run import Run
 from model_trainer.specs import ModelSpec
 from model_trainer.training.checkpoints.store import Checkpoint
-from model_trainer.training.cluster.supervisor import STARTED
-from model_trainer.training.optimizers import LAMB
-from model_trainer.training.run import Run
 
 __all__ = [
     "check_changes",

@@ -21,9 +21,10 @@ import tensorflow as tf
 
 import model_trainer
 from model_trainer.errors import StorageError
-from model_trainer.models.container import open_model_file
-from model_trainer.models.files import read_description, save_model
-from model_trainer.models.load import find_model_file
+from model_trainer.model_files.container import open_model_file
+from model_trainer.model_files.files import read_description, save_model
+from model_trainer.model_files.load import find_model_file
+from model_trainer.run.run import Run
 from model_trainer.storage.local import (
     LineFile,
     check_room,
@@ -35,7 +36,6 @@ from model_trainer.storage.local import (
 )
 from model_trainer.training.history import Row, draw_curves, write_history
 from model_trainer.training.metrics_log import Logs
-from model_trainer.training.run import Run
 
 __all__ = ["RunFolder"]
 

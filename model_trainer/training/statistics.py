@@ -14,7 +14,7 @@ import itertools
 import numpy as np
 import tensorflow as tf
 
-from model_trainer.models.batch_norm import Moments
+from model_trainer.network.batch_norm import Moments
 from model_trainer.training.loop import Loop
 from model_trainer.training.progress import EpochProgress
 

@@ -8,17 +8,15 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from model_trainer.models.batch_norm import Moments
-from model_trainer.tasks.losses import to_probabilities
-from model_trainer.tasks.task import Factors
+from model_trainer.network.batch_norm import Moments
+from model_trainer.pipeline.batch import Batch
+from model_trainer.tasks.task import Encoded, Factors, Predictions, Task
 from model_trainer.training.average import WeightAverage
 from model_trainer.training.gradients import Clip, add_up_parts, all_finite, clip_gradients
 from model_trainer.training.loss_scale import lower_scale, scale_of
 from model_trainer.training.replicas import of_one_replica, sum_over_replicas
 from model_trainer.training.step_parts import (
     LOSS,
-    Batch,
-    Predictions,
     StatisticsResult,
     StatisticsStep,
     StepParts,
@@ -27,7 +25,6 @@ from model_trainer.training.step_parts import (
     TrainStep,
     Validated,
     ValidationStep,
-    declared_weights,
 )
 
 __all__ = ["make_statistics_step", "make_train_step", "make_validation_step"]
@@ -53,38 +50,27 @@ def make_train_step(
     integers = [each for each in network.statistics if not keras.backend.is_float_dtype(each.dtype)]
 
     def replica_gradients(
-        images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, stop: tf.Tensor, old: list[tf.Tensor]
+        batch: Batch, stop: tf.Tensor, old: list[tf.Tensor]
     ) -> tuple[list[tf.Tensor], tuple[Taken, dict[str, Moments], list[tf.Tensor], tf.Tensor]]:
-        targets, declared = task.targets(labels, parts.num_classes), declared_weights(weights)
-        loss_weights = task.example_weights(targets, declared, parts.factors)
+        encoded = task.encode(batch, parts.factors, parts.loss_mean)
         # A mean of per-device means would not be the batch's mean when shares differ: the divisor is everybody's.
-        counts = parts.counts(targets, weights, loss_weights)
-        (total,) = sum_over_replicas([tf.reduce_sum(counts)])
+        (total,) = sum_over_replicas([tf.reduce_sum(encoded.counts)])
         # Keras adds gradients up over replicas, so the penalty, which all have whole, comes in shares.
         penalty_share = 1.0 / (num_replicas * parts.accumulation_steps)
 
-        def of_part(
-            number: int,
-            images: tf.Tensor,
-            targets: tf.Tensor,
-            weights: tf.Tensor,
-            loss_weights: tf.Tensor,
-            counts: tf.Tensor,
-        ) -> tuple[list[tf.Tensor], Sums, dict[str, Moments]]:
+        def of_part(number: int, part: tuple[Any, Encoded]) -> tuple[list[tf.Tensor], Sums, dict[str, Moments]]:
             network.seeds.begin_part(number)
+            inputs, encoded = part
             with tf.GradientTape() as tape:
-                logits, moments = network.training_pass(parts.spec.preprocess(images))
-                weighted = tf.reduce_sum(task.losses(targets, logits, parts.factors) * loss_weights)
+                outputs, moments = network.training_pass(parts.spec.preprocess(inputs))
+                weighted = task.loss_sum(outputs, encoded, parts.factors)
                 penalty = _penalty(network.model)
                 loss = tf.math.divide_no_nan(weighted, total) + penalty * penalty_share
                 scaled = optimizer.scale_loss(loss)
             gradients = tape.gradient(scaled, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-            sums = _sums(parts, targets, logits[0], weights, weighted, tf.reduce_sum(counts), penalty)
-            return gradients, sums, moments
+            return gradients, _sums(task, outputs, encoded, weighted, penalty), moments
 
-        gradients, sums, moments = add_up_parts(
-            of_part, (images, targets, declared, loss_weights, counts), parts.accumulation_steps
-        )
+        gradients, sums, moments = add_up_parts(of_part, (batch.inputs, encoded), parts.accumulation_steps)
         # Infinite moments would stay in their averages for good.
         is_broken = ~(tf.math.is_finite(sums[LOSS][0]) & all_finite(tf.nest.flatten(moments)))
         overflows, scale = ~all_finite(gradients), scale_of(optimizer)
@@ -109,7 +95,7 @@ def make_train_step(
     def train_step(batch: Batch, step: tf.Tensor, size: int, stop: tf.Tensor) -> Taken:
         old, old_integers = ([tf.identity(variable) for variable in each] for each in (statistics, integers))
         with network.seeds.at(step):
-            gradients, of_replicas = strategy.run(replica_gradients, args=(*batch, stop, old))
+            gradients, of_replicas = strategy.run(replica_gradients, args=(batch, stop, old))
         taken, moments, changes, causes = of_one_replica(strategy, of_replicas)
 
         def update() -> None:
@@ -139,12 +125,12 @@ def make_statistics_step(parts: StepParts) -> StatisticsStep:
     network, strategy = parts.network, parts.strategy
     num_passes = strategy.num_replicas_in_sync * parts.accumulation_steps
 
-    def replica_moments(images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, stop: tf.Tensor) -> Any:
+    def replica_moments(batch: Batch, stop: tf.Tensor) -> Any:
         def of_part(number: int, images: tf.Tensor) -> dict[str, Moments]:
             network.seeds.begin_part(number)
             return network.training_pass(parts.spec.preprocess(images))[1]
 
-        moments = add_up_parts(of_part, (images,), parts.accumulation_steps)
+        moments = add_up_parts(of_part, batch.inputs, parts.accumulation_steps)
         means = tf.nest.map_structure(lambda each: each / num_passes, moments)
         return sum_over_replicas((means, tf.cast(stop, tf.float32)))
 
@@ -152,7 +138,7 @@ def make_statistics_step(parts: StepParts) -> StatisticsStep:
     def statistics_step(batch: Batch, step: tf.Tensor, size: int, stop: tf.Tensor) -> StatisticsResult:
         before = [tf.identity(variable) for variable in network.statistics]
         with network.seeds.at(step):
-            of_replicas = strategy.run(replica_moments, args=(*batch, stop))
+            of_replicas = strategy.run(replica_moments, args=(batch, stop))
         for variable, value in zip(network.statistics, before, strict=True):
             variable.assign(value)
         moments, stops = of_one_replica(strategy, of_replicas)
@@ -173,44 +159,28 @@ def make_validation_step(parts: StepParts, gather: bool = False) -> ValidationSt
     network, strategy, task = parts.network, parts.strategy, parts.task
     ones = Factors.ones(parts.num_classes)
 
-    def replica_step(
-        images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, stop: tf.Tensor
-    ) -> tuple[tuple[Sums, tf.Tensor], Predictions]:
-        targets, declared = task.targets(labels, parts.num_classes), declared_weights(weights)
-        loss_weights = task.example_weights(targets, declared, ones)
-        logits = network.logits(parts.spec.preprocess(images), training=False)
-        weighted = tf.reduce_sum(task.losses(targets, logits, ones) * loss_weights)
-        penalty = _penalty(network.model)
-        counts = parts.counts(targets, weights, loss_weights)
-        sums = _sums(parts, targets, logits[0], declared, weighted, tf.reduce_sum(counts), penalty)
-        predictions = (targets, to_probabilities(logits[0], task.loss_activation), tf.identity(declared))
+    def replica_step(batch: Batch, stop: tf.Tensor) -> tuple[tuple[Sums, tf.Tensor], Predictions]:
+        encoded = task.encode(batch, ones, parts.loss_mean)
+        outputs = network.outputs(parts.spec.preprocess(batch.inputs), training=False)
+        weighted = task.loss_sum(outputs, encoded, ones)
+        sums = _sums(task, outputs, encoded, weighted, _penalty(network.model))
+        predictions = tf.nest.map_structure(tf.identity, task.predictions(outputs, encoded))
         return sum_over_replicas((sums, tf.cast(stop, tf.float32))), predictions
 
     @SAME_GRAPH
     def validation_step(batch: Batch, size: int, stop: tf.Tensor) -> Validated:
-        of_replicas, predictions = strategy.run(replica_step, args=(*batch, stop))
+        of_replicas, predictions = strategy.run(replica_step, args=(batch, stop))
         if gather:
-            predictions = tuple(strategy.gather(each, axis=0) for each in predictions)
+            predictions = tf.nest.map_structure(lambda each: strategy.gather(each, axis=0), predictions)
         sums, stops = of_one_replica(strategy, of_replicas)
         return Validated(sums, predictions, stops)
 
     return validation_step
 
 
-def _sums(
-    parts: StepParts,
-    targets: tf.Tensor,
-    logits: tf.Tensor,
-    weights: tf.Tensor,
-    weighted_loss: tf.Tensor,
-    count: tf.Tensor,
-    penalty: tf.Tensor,
-) -> Sums:
-    probabilities = to_probabilities(logits, parts.task.loss_activation)
-    sums = {LOSS: tf.stack([weighted_loss + penalty * count, count])}
-    for metric in parts.task.counted_metrics:
-        sums[metric.name] = metric.sums(targets, probabilities, weights)
-    return sums
+def _sums(task: Task, outputs: list[tf.Tensor], encoded: Encoded, weighted_loss: tf.Tensor, penalty: tf.Tensor) -> Sums:
+    count = tf.reduce_sum(encoded.counts)
+    return {LOSS: tf.stack([weighted_loss + penalty * count, count]), **task.metric_sums(outputs, encoded)}
 
 
 def _penalty(model: keras.Model) -> tf.Tensor:

@@ -8,16 +8,14 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from model_trainer.models.batch_norm import Moments
-from model_trainer.models.training_copy import TrainingCopy
-from model_trainer.pipeline.augment.augmentation import LEAST_WEIGHT
+from model_trainer.network.batch_norm import Moments
+from model_trainer.network.training_copy import TrainingCopy
+from model_trainer.pipeline.batch import Batch
 from model_trainer.specs import ModelSpec
-from model_trainer.tasks.task import Factors, Task
+from model_trainer.tasks.task import Factors, Predictions, Task
 
 __all__ = [
     "LOSS",
-    "Batch",
-    "Predictions",
     "StatisticsResult",
     "StatisticsStep",
     "StepParts",
@@ -26,12 +24,9 @@ __all__ = [
     "TrainStep",
     "Validated",
     "ValidationStep",
-    "declared_weights",
 ]
 
-Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # images uint8, labels, weights
 Sums = dict[str, tf.Tensor]
-Predictions = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # targets, probabilities, weights
 
 LOSS = "loss"
 
@@ -78,11 +73,6 @@ class StatisticsResult(NamedTuple):
     stop: tf.Tensor
 
 
-def declared_weights(weights: tf.Tensor) -> tf.Tensor:
-    """The weights of a batch of `Pipeline` as they were declared; 0 of images that could not be read."""
-    return tf.where(weights > LEAST_WEIGHT, weights, 0.0)
-
-
 TrainStep = Callable[[Batch, tf.Tensor, int, tf.Tensor], Taken]
 ValidationStep = Callable[[Batch, int, tf.Tensor], Validated]
 StatisticsStep = Callable[[Batch, tf.Tensor, int, tf.Tensor], StatisticsResult]
@@ -115,15 +105,3 @@ class StepParts:
     @property
     def num_classes(self) -> int:
         return len(self.factors.of_class)
-
-    def counts(self, targets: tf.Tensor, weights: tf.Tensor, loss_weights: tf.Tensor) -> tf.Tensor:
-        """float32 `(batch,)`: how much each image adds to what a batch's loss is divided by.
-
-        Args:
-            weights: as of `Pipeline`: 0 of an image that could not be read, and of no other.
-            loss_weights: as declared, with the factors of their classes.
-        """
-        if self.loss_mean == "weights":
-            return loss_weights
-        ones = Factors.ones(self.num_classes)
-        return tf.cast(self.task.example_weights(targets, weights, ones) > 0, tf.float32)

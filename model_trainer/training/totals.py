@@ -38,9 +38,13 @@ class Totals:
         self._waiting = []
         return dict(self._sums)
 
-    def restore(self, sums: Mapping[str, np.ndarray]) -> None:
-        """Goes on from what `sums` gave."""
-        self._waiting, self._sums = [], dict(sums)
+    def get_state(self) -> dict[str, np.ndarray]:
+        """The sums, for a checkpoint."""
+        return self.sums()
+
+    def set_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Goes on from what `get_state` gave."""
+        self._waiting, self._sums = [], dict(state)
 
     def figures(self) -> dict[str, float]:
         """Loss and metrics over everything added so far; NaN for what nothing was counted in."""

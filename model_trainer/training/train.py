@@ -11,15 +11,16 @@ import tensorflow as tf
 from absl import logging
 from rich.console import Console
 
+from model_trainer.cluster.hosts import Hosts
+from model_trainer.cluster.lost import LOST, lost_message
 from model_trainer.errors import ConfigError, DataError, DeviceError, HostError
-from model_trainer.models.training_copy import copy_weights
-from model_trainer.models.weights import Origin
+from model_trainer.model_files.weights import Origin
+from model_trainer.network.training_copy import copy_weights
+from model_trainer.run.run import Run
 from model_trainer.storage.local import only_process
 from model_trainer.training.checkpoints.saver import Saver
 from model_trainer.training.checkpoints.share import share_checkpoint
 from model_trainer.training.checkpoints.store import Checkpoint, read_newest
-from model_trainer.training.cluster.hosts import Hosts
-from model_trainer.training.cluster.lost import LOST, lost_message
 from model_trainer.training.epochs import train_epochs
 from model_trainer.training.follower import FollowersFolder, FollowersSaver
 from model_trainer.training.hints import learnt_nothing
@@ -37,7 +38,6 @@ from model_trainer.training.resume import (
     read_origin,
     steps_done,
 )
-from model_trainer.training.run import Run
 from model_trainer.training.run_folder import RunFolder
 from model_trainer.training.signals import end_on_signals, stop_on_signals
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from model_trainer.training.options import Divergence
+from model_trainer.run.training import Divergence
 
 __all__ = ["Diverging", "Health", "Watch"]
 
@@ -146,9 +146,15 @@ class Watch:
         while self._waiting:
             self._look()
 
-    def restart(self, health: Health) -> None:
+    def get_state(self) -> dict[str, Any]:
+        """What will be remembered, see `ahead`, which must not be None; for a checkpoint."""
+        health = self.ahead()
+        assert health is not None
+        return health.state()
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
         """Goes on from what was remembered; forgets what is waiting."""
-        self.health = health
+        self.health = Health.restored(state)
         self._waiting.clear()
 
     def _look(self) -> None:

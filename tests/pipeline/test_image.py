@@ -18,6 +18,7 @@ from model_trainer import ModelSpec, RandomResizedCrop, load_image
 from model_trainer.errors import DataError
 from model_trainer.pipeline.fallback import map_with_fallback
 from model_trainer.pipeline.image import exact_image, fast_image, read_image
+from model_trainer.pipeline.view import View
 
 HEIGHT, WIDTH = 24, 40
 RANDOM = np.random.default_rng(0)
@@ -37,25 +38,25 @@ def spec(size: tuple[int, int] = (HEIGHT, WIDTH), channels: int = 3, **options: 
 def eagerly(
     path: Path, wanted: ModelSpec, crop: object = None, seed: tuple[int, int] = (0, 0)
 ) -> tuple[np.ndarray, bool]:
-    options = {"crop": crop, "seed": tf.constant(seed)}
+    view = View(wanted, crop)
     try:
-        return fast_image(tf.constant(path.read_bytes()), wanted, **options).numpy(), True
+        return fast_image(tf.constant(path.read_bytes()), view, seed=tf.constant(seed)).numpy(), True
     except tf.errors.OpError:
-        image, readable = exact_image(tf.constant(path.read_bytes()), wanted, **options)
+        image, readable = exact_image(tf.constant(path.read_bytes()), view, seed=tf.constant(seed))
         return image.numpy(), bool(readable)
 
 
 @functools.cache
 def compiled(spec_json: str, crop: object) -> tf.types.experimental.PolymorphicFunction:
-    wanted = ModelSpec.model_validate_json(spec_json)
+    view = View(ModelSpec.model_validate_json(spec_json), crop)
 
     @tf.function(autograph=False)
     def one(data: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return map_with_fallback(
             0,
             1,
-            lambda n: (fast_image(data, wanted, crop=crop, seed=seed), True),
-            lambda n: exact_image(data, wanted, crop=crop, seed=seed),
+            lambda n: (fast_image(data, view, seed=seed), True),
+            lambda n: exact_image(data, view, seed=seed),
         ).get_single_element()
 
     return one

@@ -31,14 +31,17 @@ from model_trainer import (
     Unfreeze,
     load_model,
 )
-from model_trainer.models.batch_norm import FusedBatchNormalization, MovingAverages
-from model_trainer.models.layers import spared_by_decay
+from model_trainer.network.batch_norm import FusedBatchNormalization, MovingAverages
+from model_trainer.network.layers import spared_by_decay
+from model_trainer.pipeline.batch import Batch
 from model_trainer.sources.sample import unpack_sample
 from model_trainer.training.average import WeightAverage
 from model_trainer.training.gradients import Clip
 from model_trainer.training.prepare import Prepared, prepare
 from model_trainer.training.step import make_statistics_step, make_train_step
 from model_trainer.training.train import train_model
+
+pytestmark = pytest.mark.usefixtures("short_pipeline")
 
 MakeRun = Callable[..., Run]
 
@@ -79,7 +82,7 @@ def test_20_steps_are_those_of_keras(make_run: MakeRun, network: dict[str, Any],
         # Noise: of images of one colour the features vary so little that normalising them magnifies rounding, too.
         images = tf.constant(random.integers(0, 256, (8, *run.spec.target_size)), tf.uint8)
         labels = tf.constant(random.integers(0, 3, 8), tf.int32)
-        step((images, labels, tf.ones(8)), number, 8)
+        step(Batch(images, labels, tf.ones(8)), number, 8)
         with tf.GradientTape() as tape:
             probabilities = theirs(run.spec.preprocess(images), training=True)
             loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(labels, probabilities))

@@ -23,13 +23,13 @@ def test_of_equals_the_one_with_the_lower_loss_is_better() -> None:
 def test_what_is_restored_goes_on_alike() -> None:
     first, again = BestModels((Accuracy(),)), BestModels((Accuracy(),))
     first.improved(row(1, 0.5, 2.0))
-    again.restore(first.state())
+    again.set_state(first.get_state())
     assert again.epochs == first.epochs
     assert again.improved(row(2, 0.5, 2.0)) == []
 
 
 def test_the_state_of_an_older_version_is_a_value_alone() -> None:
     best = BestModels((Accuracy(),))
-    best.restore({"model_max_acc": -0.5, "model_min_loss": 2.0})
+    best.set_state({"model_max_acc": -0.5, "model_min_loss": 2.0})
     assert best.improved(row(2, 0.5, 1.0)) == ["model_min_loss"]
     assert best.improved(row(3, 0.6, 3.0)) == ["model_max_acc"]

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from model_trainer import SGD, Adam, Hardware, Run
 from model_trainer.errors import ConfigError
-from model_trainer.models.training_copy import StepSeeds
+from model_trainer.network.training_copy import StepSeeds
 from model_trainer.training.devices import make_strategy
 from model_trainer.training.train import Result, train_model
 

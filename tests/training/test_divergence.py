@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,15 +20,18 @@ from PIL import Image
 from model_trainer import SGD, Hardware, Run, load_model
 from model_trainer.config import Live
 from model_trainer.errors import DivergedError
+from model_trainer.pipeline.batch import Batch
+from model_trainer.run.training import Divergence
 from model_trainer.sources import ImageFolder
 from model_trainer.training.average import WeightAverage
 from model_trainer.training.checkpoints.store import read_newest
 from model_trainer.training.gradients import Clip
-from model_trainer.training.options import Divergence
 from model_trainer.training.prepare import prepare
 from model_trainer.training.step import make_train_step
 from model_trainer.training.train import train_model
 from model_trainer.training.watch import LAG, Diverging, Health, Watch
+
+pytestmark = pytest.mark.usefixtures("short_pipeline")
 
 MakeRun = Callable[..., Run]
 
@@ -60,16 +64,14 @@ def test_a_step_that_is_not_finite_changes_nothing(make_run: MakeRun, devices: i
     before = values_of(variables)
 
     def take(images: np.ndarray) -> list[np.ndarray]:
-        batch = (images, np.array([0, 1], np.int32), np.ones(2, np.float32))
-        if devices == 1:
-            batch = tuple(tf.constant(column) for column in batch)
-        else:
-            batch = tuple(
-                strategy.experimental_distribute_values_from_function(
-                    lambda context, column=column: tf.constant(column[context.replica_id_in_sync_group :][:1])
-                )
-                for column in batch
+        def placed(column: np.ndarray) -> Any:
+            if devices == 1:
+                return tf.constant(column)
+            return strategy.experimental_distribute_values_from_function(
+                lambda context: tf.constant(column[context.replica_id_in_sync_group :][:1])
             )
+
+        batch = Batch(placed(images), placed(np.array([0, 1], np.int32)), placed(np.ones(2, np.float32)))
         taken = step(batch, tf.constant(0, tf.int64), 2, tf.constant(False))
         return [taken.signs.numpy(), *(each.numpy() for each in taken.sums.values())]
 

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from model_trainer import ImageFolder, ModelSpec, MultiLabel, Run
-from model_trainer.models import weights
+from model_trainer.model_files import weights
 from model_trainer.sources.examples import Examples
 from model_trainer.training import epochs, hints
-from model_trainer.training.hints import largest_share, learnt_nothing, takes_long
+from model_trainer.training.hints import learnt_nothing, takes_long
 from model_trainer.training.train import train_model
+
+pytestmark = pytest.mark.usefixtures("short_pipeline")
 
 RUN = Run(spec=ModelSpec.named("vgg19"), train_data=ImageFolder("data/train"))
 
@@ -23,10 +25,10 @@ def examples(*counts: int) -> Examples:
 
 def test_the_largest_share_counts_weights() -> None:
     table = examples(28, 27, 20)
-    assert largest_share(RUN, table) == (pytest.approx(28 / 75), "a")
+    assert RUN.task.chance(table) == (pytest.approx(28 / 75), "a")
     table.weights[28:55] = 3.0
-    assert largest_share(RUN, table) == (pytest.approx(81 / 129), "b")
-    assert largest_share(RUN.changed("task", MultiLabel()), table) is None
+    assert RUN.task.chance(table) == (pytest.approx(81 / 129), "b")
+    assert MultiLabel().chance(table) is None
 
 
 @pytest.mark.parametrize(

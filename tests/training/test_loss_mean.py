@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 
 from model_trainer import Classification, ImageFolder, Manifest, MultiLabel, Run
+from model_trainer.pipeline.batch import Batch
 from model_trainer.training.prepare import prepare
 from model_trainer.training.train import train_model
 
 MakeRun = Callable[..., Run]
 
-pytestmark = pytest.mark.usefixtures("eager_steps")  # a mean is the same, and nothing has to be compiled
+# Eager steps: a mean is the same, and nothing has to be compiled.
+pytestmark = pytest.mark.usefixtures("eager_steps", "short_pipeline")
 
 CLASS_WEIGHTS = {"blue": 3.0, "green": 0.5, "red": 0.0}
 WEIGHTS = [0.0, 0.5, 1.0, 2.0, 5.0]
@@ -49,8 +51,8 @@ def losses_of_fit(run: Run, loss: Any, class_weight: dict[int, float] | None = N
     model = prepared.plain.network.model
     model.compile(keras.optimizers.SGD(0.05, momentum=0.9), loss)
 
-    def columns(images: Any, labels: Any, weights: Any) -> tuple[Any, ...]:
-        return (run.spec.preprocess(images), labels) + (() if class_weight else (weights,))
+    def columns(batch: Batch) -> tuple[Any, ...]:
+        return (run.spec.preprocess(batch.inputs), batch.targets) + (() if class_weight else (batch.weights,))
 
     batches = prepared.train_pipeline.training(3).map(columns)
     options = {"epochs": 3, "steps_per_epoch": 3, "shuffle": False, "verbose": 0, "class_weight": class_weight}

@@ -11,10 +11,13 @@ import pytest
 import tensorflow as tf
 
 from model_trainer import Hardware, OwnModel, Run
+from model_trainer.pipeline.batch import Batch
 from model_trainer.training.gradients import Clip
 from model_trainer.training.prepare import Prepared, prepare
 from model_trainer.training.step import make_train_step
 from model_trainer.training.step_parts import Taken
+
+pytestmark = pytest.mark.usefixtures("short_pipeline")
 
 MakeRun = Callable[..., Run]
 
@@ -41,16 +44,14 @@ def make_step(prepared: Prepared, clip: Clip, scale: float) -> tuple[Any, Callab
     devices = strategy.num_replicas_in_sync
 
     def take(images: np.ndarray) -> Taken:
-        columns = (images, np.zeros(2, np.int32), np.ones(2, np.float32))
-        if devices > 1:
-            batch = tuple(
-                strategy.experimental_distribute_values_from_function(
-                    lambda context, column=column: tf.constant(column[context.replica_id_in_sync_group :][:1])
-                )
-                for column in columns
+        def placed(column: np.ndarray) -> Any:
+            if devices == 1:
+                return tf.constant(column)
+            return strategy.experimental_distribute_values_from_function(
+                lambda context: tf.constant(column[context.replica_id_in_sync_group :][:1])
             )
-        else:
-            batch = tuple(tf.constant(column) for column in columns)
+
+        batch = Batch(placed(images), placed(np.zeros(2, np.int32)), placed(np.ones(2, np.float32)))
         return step(batch, tf.constant(0, tf.int64), 2, tf.constant(False))
 
     return optimizer, take

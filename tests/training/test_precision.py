@@ -8,7 +8,7 @@ import keras
 import pytest
 
 from model_trainer import Live, ModelSpec, Network, OwnModel
-from model_trainer.models.network import AnyNetwork
+from model_trainer.run.network import AnyNetwork
 from model_trainer.training import precision
 from model_trainer.training.precision import choose_precision
 

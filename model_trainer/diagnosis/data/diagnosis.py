@@ -30,7 +30,7 @@ import numpy as np
 
 from model_trainer.diagnosis.data.finding import Finding
 from model_trainer.diagnosis.data.survey import State, Survey
-from model_trainer.pipeline.pillow import FORMATS
+from model_trainer.images.pillow import FORMATS
 
 __all__ = ["Diagnosis"]
 

@@ -20,8 +20,8 @@ from model_trainer.diagnosis.data.quarantine import check_folder_beside, move_as
 from model_trainer.diagnosis.data.show import print_diagnosis
 from model_trainer.errors import StorageError
 from model_trainer.messages import counted
+from model_trainer.run.run import Run
 from model_trainer.storage.local import write_text
-from model_trainer.training.run import Run
 
 __all__ = ["run_doctor"]
 

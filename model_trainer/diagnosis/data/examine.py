@@ -15,8 +15,8 @@ from model_trainer.diagnosis.data.parts import Part, find_parts
 from model_trainer.diagnosis.data.survey import Survey, survey_images
 from model_trainer.diagnosis.data.thumbnails import make_thumbnails
 from model_trainer.errors import ConfigError
-from model_trainer.pipeline.limits import MAX_PIXELS
-from model_trainer.training.run import Run
+from model_trainer.images.limits import MAX_PIXELS
+from model_trainer.run.run import Run
 
 __all__ = ["MIN_SIZE", "diagnose", "examine", "look_at_all"]
 

@@ -10,8 +10,8 @@ import numpy as np
 from model_trainer.diagnosis.data.finding import MAX_EXAMPLES, Example, Finding, Level, of_images
 from model_trainer.diagnosis.data.parts import Part
 from model_trainer.diagnosis.data.survey import State, Survey
+from model_trainer.images.pillow import FORMATS
 from model_trainer.messages import counted
-from model_trainer.pipeline.pillow import FORMATS
 from model_trainer.sources.image_folder import IMAGE_SUFFIXES, suffixes_of
 from model_trainer.sources.images import Files
 

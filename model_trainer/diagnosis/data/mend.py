@@ -15,7 +15,7 @@ from PIL import Image
 from model_trainer.diagnosis.data.file_findings import FORMAT_OF_SUFFIX, wrong_suffixes
 from model_trainer.diagnosis.data.survey import State, Survey
 from model_trainer.errors import DataError, StorageError
-from model_trainer.pipeline.pillow import FORMATS, Unreadable, pixels_of, with_image
+from model_trainer.images.pillow import FORMATS, Unreadable, pixels_of, with_image
 
 __all__ = ["write_mended"]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from model_trainer.errors import ConfigError, DataError
+from model_trainer.run.run import Run
 from model_trainer.sources.examples import Examples
 from model_trainer.sources.from_path import source_of_path
 from model_trainer.sources.image_folder import ImageFolder, folders_in, hidden_in, images_beside, list_images
@@ -20,8 +21,6 @@ from model_trainer.sources.manifest.rows import read_rows
 from model_trainer.sources.manifest.values import is_missing
 from model_trainer.sources.recordio import RecordIO
 from model_trainer.sources.source import Source
-from model_trainer.tasks.multi_label import MultiLabel
-from model_trainer.training.run import Run
 
 __all__ = ["Part", "find_parts", "run_file_of"]
 
@@ -98,7 +97,7 @@ def find_parts(
     if isinstance(path_or_run, Run):
         train, val = path_or_run.train_data, path_or_run.val_data
         parts = [_of_source("train", train), *([] if val is None else [_of_source("val", val)])]
-        is_of_tagger = isinstance(path_or_run.task, MultiLabel)
+        is_of_tagger = path_or_run.task.label_kind == "tags"
         return _not_empty([replace(part, is_of_tagger=is_of_tagger) for part in parts])
     if (run_file := run_file_of(path_or_run)) is not None:
         if run_file.endswith(".py"):

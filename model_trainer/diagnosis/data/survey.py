@@ -16,8 +16,8 @@ from PIL import Image
 
 from model_trainer.diagnosis.data.looks import NUM_COLOURS, look_of
 from model_trainer.diagnosis.data.parts import Part
-from model_trainer.pipeline.image_facts import ImageFacts, image_facts
-from model_trainer.pipeline.pillow import FORMATS, pixels_of
+from model_trainer.images.facts import ImageFacts, image_facts
+from model_trainer.images.pillow import FORMATS, pixels_of
 from model_trainer.storage.read import why_not_read
 
 __all__ = ["State", "Survey", "survey_images"]

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from PIL import Image
 
 from model_trainer.diagnosis.data.survey import Survey
-from model_trainer.pipeline.pillow import decode_with_pillow
+from model_trainer.images.pillow import decode_with_pillow
 
 __all__ = ["make_thumbnails"]
 

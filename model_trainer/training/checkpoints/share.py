@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 
+from model_trainer.cluster.team import Team
 from model_trainer.training.checkpoints.store import Checkpoint
-from model_trainer.training.cluster.team import Team
 
 __all__ = ["share_checkpoint"]
 

@@ -8,24 +8,66 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 from absl import logging
 
 from model_trainer.dotted import name_of
-from model_trainer.errors import ModelFileError
-from model_trainer.models.graph import finalize
-from model_trainer.training.callbacks.keras_callbacks import load_state, state_of
+from model_trainer.network.graph import finalize
+from model_trainer.training.checkpoints.stateful import Attribute, Stateful, Variables
 from model_trainer.training.checkpoints.store import Checkpoint
 from model_trainer.training.checkpoints.values import pack, unpack
+from model_trainer.training.keras_callbacks import load_state, state_of
 from model_trainer.training.loop import Place
 from model_trainer.training.totals import Totals
-from model_trainer.training.watch import Health
 
 if TYPE_CHECKING:
     from model_trainer.training.loop import Loop
 
 __all__ = ["capture", "restore", "restore_callbacks"]
+
+OF_VARIABLES = ("network", "optimizer", "average", "batch_norm", "totals")  # arrays alone, under their names
+
+
+def parts_of(loop: Loop) -> dict[str, Stateful]:
+    """All parts by their names in a checkpoint, in the order in which they are restored. Callbacks come later."""
+    network, average = loop.prepared.parts.network, loop.average
+    fractions = network.averages.fractions
+
+    def average_of_older_version(number: int) -> np.ndarray | None:
+        if average is None or not average.is_of_statistics(number):
+            return None
+        return np.array(average.averaged[number])  # of the network, which is restored before
+
+    return {
+        "unfrozen": _Unfrozen(loop),  # another optimizer begins with it
+        "network": Variables("network", lambda: [(each.path, each) for each in loop.model.weights]),
+        "optimizer": Variables("optimizer", lambda: [(each.name, each) for each in loop.phase.optimizer.variables]),
+        "average": Variables(
+            "average",
+            lambda: [] if average is None else [(each.name, each) for each in average.variables],
+            average_of_older_version,
+        ),
+        "batch_norm": Variables(
+            "batch_norm", lambda: [(fractions.name, fractions)], lambda _: np.ones(fractions.shape, np.float32)
+        ),
+        "stop_training": Attribute(loop.model, "stop_training", bool, bool),
+        "history": Attribute(loop, "history", _copied_rows, _copied_rows),
+        "best": loop.best,
+        "thresholds": Attribute(loop, "thresholds", restored=lambda state: None if state is None else tuple(state)),
+        "best_thresholds": Attribute(
+            loop,
+            "best_thresholds",
+            lambda value: {str(number): each for number, each in value.items()},
+            lambda state: {int(number): tuple(each) for number, each in (state or {}).items()},
+        ),
+        "epoch_seconds": _EpochSeconds(loop),
+        "bad_images": loop.prepared.bad_images,
+        "health": loop.watch,
+        "skipped": Attribute(loop, "skipped", sorted, set),
+        "rollbacks": Attribute(loop, "rollbacks"),
+        "rate_cut": Attribute(loop, "rate_cut"),
+        "divergence": _Limits(loop),
+    }
 
 
 def capture(loop: Loop, place: Place, *, finished: bool = False) -> Checkpoint | None:
@@ -36,31 +78,24 @@ def capture(loop: Loop, place: Place, *, finished: bool = False) -> Checkpoint |
     Args:
         finished: whether nothing is left to do.
     """
-    health = loop.watch.ahead()
-    if health is None:
+    if loop.watch.ahead() is None:
         return None
-    arrays = {name: np.array(variable) for name, variable in _variables(loop)}
-    arrays |= {f"totals/{name}": value for name, value in place.totals.sums().items()}
+    arrays: dict[str, np.ndarray] = {}
     state: dict[str, Any] = {
         "format": 1,
         "finished": finished,
         "steps_per_epoch": loop.steps_per_epoch,
         "batch_size": loop.prepared.run.training.batch_size,
-        "unfrozen": loop.unfrozen,
-        "history": [dict(row) for row in loop.history],
-        "best": loop.best.state(),
-        "thresholds": loop.thresholds,
-        "best_thresholds": {str(number): each for number, each in loop.best_thresholds.items()},
-        "epoch_seconds": loop.epoch_seconds(),
-        "stop_training": bool(loop.model.stop_training),
-        "bad_images": loop.prepared.bad_images.reasons,
-        "health": health.state(),
-        "skipped": sorted(loop.skipped),
-        "rollbacks": loop.rollbacks,
-        "rate_cut": loop.rate_cut,
-        "divergence": loop.prepared.run.training.divergence.to_dict(),
-        "callbacks": [_callback_state(number, each, arrays) for number, each in enumerate(loop.prepared.callbacks)],
     }
+    for name, part in (parts_of(loop) | {"totals": place.totals}).items():
+        if name in OF_VARIABLES:
+            arrays |= {f"{name}/{key}": array for key, array in part.get_state().items()}
+        else:
+            state[name] = pack(part.get_state(), name, arrays)
+    state["callbacks"] = [
+        None if (of := state_of(callback)) is None else pack(of, f"callbacks/{number}", arrays)
+        for number, callback in enumerate(loop.prepared.callbacks)
+    ]
     return Checkpoint(place.epoch, place.position, state, arrays)
 
 
@@ -70,38 +105,11 @@ def restore(loop: Loop, checkpoint: Checkpoint) -> Place:
     Raises:
         ModelFileError: it is of another network or optimizer.
     """
-    state = checkpoint.state
-    if state["unfrozen"] and not loop.unfrozen:
-        loop.unfreeze()
-    elif loop.unfrozen and not state["unfrozen"]:
-        loop.freeze_again()
-    # By number: names of Keras' own making depend on what else was built in the process.
-    by_number = {_numbered(name): array for name, array in checkpoint.arrays.items()}
-    for name, variable in _variables(loop):
-        array = by_number.get(_numbered(name))
-        if array is None:
-            array = _of_older_version(loop, name)
-        if array is None or not _is_same_shape(array.shape, tuple(variable.shape)):
-            found = "is missing" if array is None else f"has the shape {array.shape}, not {tuple(variable.shape)}"
-            raise ModelFileError(f"The checkpoint does not fit this network and optimizer: {name} {found}.")
-        variable.assign(array.reshape(variable.shape))
+    totals = Totals(loop.prepared.run.task.counted_metrics)
+    for name, part in (parts_of(loop) | {"totals": totals}).items():
+        part.set_state(_state_of_part(checkpoint, name))
     finalize(loop.model.layers)
     loop.scheduled_rate = None
-    loop.model.stop_training = bool(state["stop_training"])
-    loop.history[:] = [dict(row) for row in state["history"]]
-    loop.best.restore(state["best"])
-    loop.thresholds = None if state["thresholds"] is None else tuple(state["thresholds"])
-    best_thresholds = state.get("best_thresholds", {})
-    loop.best_thresholds = {int(number): tuple(each) for number, each in best_thresholds.items()}
-    loop.resumed_seconds = float(state["epoch_seconds"])
-    loop.prepared.bad_images.restore(state["bad_images"])
-    loop.watch.restart(Health.restored(state["health"]))
-    loop.skipped, loop.rollbacks, loop.rate_cut = set(state["skipped"]), state["rollbacks"], state["rate_cut"]
-    if state["divergence"] != loop.prepared.run.training.divergence.to_dict():
-        loop.rollbacks = 0  # resumed with other limits, which count from here
-    totals = Totals(loop.prepared.run.task.counted_metrics)
-    prefix = "totals/"
-    totals.restore({name.removeprefix(prefix): a for name, a in checkpoint.arrays.items() if name.startswith(prefix)})
     return Place(checkpoint.epoch, checkpoint.position, totals)
 
 
@@ -122,38 +130,56 @@ def restore_callbacks(loop: Loop, checkpoint: Checkpoint, is_resumed: bool = Fal
         )
 
 
-def _variables(loop: Loop) -> list[tuple[str, keras.Variable]]:
-    """Every variable of network and optimizer, by a name that says what it is and a number that makes it unique."""
-    network = loop.model.weights
-    optimizer = loop.phase.optimizer.variables
-    named = [(f"network/{number}/{each.path}", each) for number, each in enumerate(network)]
-    named += [(f"optimizer/{number}/{each.name}", each) for number, each in enumerate(optimizer)]
-    averages = loop.average.variables if loop.average is not None else []
-    named += [(f"average/{number}/{each.name}", each) for number, each in enumerate(averages)]
-    fractions = loop.prepared.parts.network.averages.fractions
-    return [*named, (f"batch_norm/0/{fractions.name}", fractions)]
+def _state_of_part(checkpoint: Checkpoint, name: str) -> Any:
+    if name not in OF_VARIABLES:
+        return unpack(checkpoint.state.get(name), checkpoint.arrays)
+    prefix = f"{name}/"
+    arrays = checkpoint.arrays.items()
+    return {each.removeprefix(prefix): array for each, array in arrays if each.startswith(prefix)}
 
 
-def _of_older_version(loop: Loop, name: str) -> np.ndarray | None:
-    """What a variable begins as, of which the checkpoint of an older version has nothing; None of all others."""
-    kind, number = name.split("/")[:2]
-    if kind == "batch_norm":
-        return np.ones(loop.prepared.parts.network.averages.fractions.shape, np.float32)
-    if kind == "average" and loop.average is not None and loop.average.is_of_statistics(int(number)):
-        return np.array(loop.average.averaged[int(number)])  # of the network, which is restored before
-    return None
+def _copied_rows(rows: list[dict[str, float]]) -> list[dict[str, float]]:
+    return [dict(row) for row in rows]
 
 
-def _is_same_shape(stored: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    """Also for a factor of each channel in ConvNeXt, whose own layer holds a row."""
-    return stored == wanted or (len(stored) == 1 and wanted == (1, 1, *stored, 1))
+class _Unfrozen:
+    """Whether the frozen layers train by now."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+
+    def get_state(self) -> bool:
+        return self._loop.unfrozen
+
+    def set_state(self, state: bool) -> None:
+        if state and not self._loop.unfrozen:
+            self._loop.unfreeze()
+        elif self._loop.unfrozen and not state:
+            self._loop.freeze_again()
 
 
-def _numbered(name: str) -> str:
-    """Such as "network/7" of "network/7/conv2/kernel"."""
-    return "/".join(name.split("/")[:2])
+class _EpochSeconds:
+    """How long the running epoch takes by now."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+
+    def get_state(self) -> float:
+        return self._loop.epoch_seconds()
+
+    def set_state(self, state: float) -> None:
+        self._loop.resumed_seconds = float(state)
 
 
-def _callback_state(number: int, callback: keras.callbacks.Callback, arrays: dict[str, np.ndarray]) -> Any:
-    state = state_of(callback)
-    return None if state is None else pack(state, f"callbacks/{number}", arrays)
+class _Limits:
+    """The limits by which rollbacks were counted; with others they count from here."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+
+    def get_state(self) -> dict[str, Any]:
+        return self._loop.prepared.run.training.divergence.to_dict()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        if state != self.get_state():
+            self._loop.rollbacks = 0

@@ -34,6 +34,8 @@ from model_trainer.training.log import LogFile, plain_messages
 from model_trainer.training.metrics_log import Logs
 from model_trainer.training.train import train_model
 
+pytestmark = pytest.mark.usefixtures("short_pipeline")
+
 MakeRun = Callable[..., Run]
 
 NO_SPACE = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -22,6 +22,8 @@ from model_trainer.training.run_folder import RunFolder
 from model_trainer.training.signals import end_on_signals
 from model_trainer.training.train import Result, train_model
 
+pytestmark = pytest.mark.usefixtures("short_pipeline")  # test_killed.py resumes with the whole of it
+
 MakeRun = Callable[..., Run]
 
 

@@ -1,0 +1,1 @@
+"""Which processes train together, and how they find each other."""

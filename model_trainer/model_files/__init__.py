@@ -1,0 +1,1 @@
+"""Model files: reading ones of any origin, and writing our own."""

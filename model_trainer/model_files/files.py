@@ -1,0 +1,52 @@
+"""Model files: an `.hdf5` that plain Keras loads, with the content of `model_spec.json` inside."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+from absl import logging
+
+from model_trainer.model_files.container import ModelFile
+from model_trainer.model_files.description import parse_description
+from model_trainer.storage.local import written_whole
+
+__all__ = ["ATTRIBUTE", "read_description", "save_model"]
+
+ATTRIBUTE = "model_spec"  # HDF5 attribute at the root of the file, JSON
+
+
+def save_model(model: keras.Model, path: str | Path, description: dict[str, Any]) -> None:
+    """Writes `model` to `path`, whole or not at all.
+
+    Args:
+        model: plain, functional, float32.
+        path: ends in `.hdf5`.
+        description: what `model_spec.json` says.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    with written_whole(path) as partial:
+        # Keras advises its own format on every save; .hdf5 is what our users' services load.
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity(logging.ERROR)
+        try:
+            model.save(partial, include_optimizer=False)
+        finally:
+            logging.set_verbosity(verbosity)
+        with h5py.File(partial, "r+") as file:
+            file.attrs[ATTRIBUTE] = json.dumps(description)
+
+
+def read_description(file: ModelFile) -> dict[str, Any] | None:
+    """The content of `model_spec.json` that an `.hdf5` of ours carries; None for a file of another origin.
+
+    Raises:
+        ModelFileError: it is no description.
+    """
+    text = file.text(ATTRIBUTE)
+    return None if text is None else parse_description(text, f"{file.path}: its {ATTRIBUTE}")

@@ -1,0 +1,173 @@
+"""Where a network's first weights come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from absl import logging
+
+from model_trainer.errors import ConfigError
+from model_trainer.model_files.arrays import assign_arrays, find_arrays
+from model_trainer.model_files.container import open_model_file
+from model_trainer.model_files.variant import variant_of_file
+from model_trainer.network.build import build_network
+from model_trainer.network.stages import TwoStageNetwork
+from model_trainer.run.network import AnyNetwork, Network, OwnModel
+from model_trainer.specs import ModelSpec, preprocessing_mismatch
+from model_trainer.tasks.task import Task
+
+__all__ = ["InitializedNetwork", "Origin", "initialize_network"]
+
+NAMES_SHOWN = 3  # of layers, in a message
+_RANDOM = "WEIGHTS ARE RANDOM: {}. Training from scratch takes more images and epochs."
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a run noted about its network when it began.
+
+    Attributes:
+        weights: what was really used: "imagenet", "random", a file's path, or "own", those of the user's own model.
+        variant: of the graph, see `variants.py`.
+        precision: in which it computes.
+    """
+
+    weights: str
+    variant: str | None
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] | None = None
+
+
+@dataclass(frozen=True)
+class InitializedNetwork:
+    """A network with its first weights.
+
+    Attributes:
+        network: float32, the one that is saved.
+        weights: as of `Origin`.
+        warning: what was said because they are not those that "auto" hoped for; otherwise empty.
+    """
+
+    network: TwoStageNetwork
+    weights: str
+    warning: str = ""
+
+
+def initialize_network(
+    spec: ModelSpec,
+    network: AnyNetwork,
+    task: Task,
+    num_classes: int,
+    weights: str | None,
+    origin: Origin | None = None,
+) -> InitializedNetwork:
+    """Builds the network and gives it its first weights.
+
+    Args:
+        weights: "imagenet"; None for random ones, or for those that the user's own model has; a `.hdf5`, `.h5`,
+            `.keras` or `.weights.h5` file, also one in which the backbone is a nested model; or "auto": ImageNet's if
+            they are available, otherwise as None, with one loud line. Of a file only arrays are read, also of an
+            untrusted one; the network is the declared one.
+        origin: builds the same network again, without the weights, which a checkpoint has.
+
+    Raises:
+        ConfigError: ImageNet's weights are not available.
+        ModelFileError: the file does not fit, is damaged, or holds what no Keras writes.
+    """
+    if origin is not None:
+        built = build_network(spec, network, task, num_classes, variant=origin.variant)
+        is_fallback = weights == "auto" and origin.weights == "random"
+        reason = "ImageNet's were not available when the run began"
+        return InitializedNetwork(built, origin.weights, _RANDOM.format(reason) if is_fallback else "")
+    if isinstance(network, OwnModel) and weights in (None, "auto"):
+        return InitializedNetwork(build_network(spec, network, task, num_classes), "own")
+    if weights is None:
+        return InitializedNetwork(build_network(spec, network, task, num_classes), "random")
+    if weights == "auto":
+        return _auto(spec, network, task, num_classes)
+    if weights == "imagenet":
+        _check_has_imagenet(spec, network)
+        _tell_mismatch(spec)
+        try:
+            return InitializedNetwork(_with_imagenet(spec, network, task, num_classes), "imagenet")
+        except ConfigError as error:
+            if error.field == "weights":  # a wrong size or option is told of as such, not as a failed download
+                build_network(spec, network, task, num_classes)
+            raise
+    return InitializedNetwork(_from_file(weights, spec, network, task, num_classes), str(Path(weights)))
+
+
+def _from_file(path: str, spec: ModelSpec, declared: AnyNetwork, task: Task, num_classes: int) -> TwoStageNetwork:
+    with open_model_file(path) as file:
+        network = build_network(spec, declared, task, num_classes, variant=variant_of_file(spec, file))
+        fit = find_arrays(file, network.model, new=network.head_layers, paths=network.paths)
+        taken = assign_arrays(file, fit)
+    fresh = [layer.name for layer in network.model.layers if layer.weights and layer.name not in taken]
+    logging.info(
+        "Weights of %d layers come from %s%s.%s%s",
+        len(taken), path, f", from the model {fit.container!r} in it" if fit.container else "",
+        f" Not taken from it: {_counted(fit.left_over)}." if fit.left_over else "",
+        f" New, with random weights: {_counted(fresh)}." if fresh else "",
+    )  # fmt: skip
+    logging.debug(
+        "Taken: %s. Not taken: %s. New: %s.", *(", ".join(of) or "none" for of in (taken, fit.left_over, fresh))
+    )
+    return network
+
+
+def _counted(names: list[str]) -> str:
+    """Such as "dense" or "5 layers (conv1, conv2, conv3, ...)"."""
+    shown = ", ".join(name[:60] for name in names[:NAMES_SHOWN])
+    return shown if len(names) <= NAMES_SHOWN else f"{len(names)} layers ({shown}, ...)"
+
+
+def _auto(spec: ModelSpec, network: AnyNetwork, task: Task, num_classes: int) -> InitializedNetwork:
+    reason = _why_no_imagenet(spec, network)
+    if reason is None:
+        try:
+            started = InitializedNetwork(_with_imagenet(spec, network, task, num_classes), "imagenet")
+            _tell_mismatch(spec)
+            return started
+        except ConfigError as error:
+            if error.field != "weights":
+                raise
+            reason = "ImageNet's could not be downloaded"
+    warning = _RANDOM.format(reason)
+    logging.warning("%s", warning)
+    return InitializedNetwork(build_network(spec, network, task, num_classes), "random", warning)
+
+
+def _with_imagenet(spec: ModelSpec, network: AnyNetwork, task: Task, num_classes: int) -> TwoStageNetwork:
+    try:
+        return build_network(spec, network, task, num_classes, weights="imagenet")
+    except ConfigError:
+        raise
+    except Exception as error:  # Keras raises a bare Exception when a download fails
+        raise ConfigError(
+            f'is "imagenet", but {spec.class_}\'s weights could not be downloaded ({str(error).splitlines()[0]}). '
+            "Give a file, or None to start from scratch.",
+            "weights",
+        ) from error
+
+
+def _check_has_imagenet(spec: ModelSpec, network: AnyNetwork) -> None:
+    reason = _why_no_imagenet(spec, network)
+    if reason is not None:
+        raise ConfigError(f'is "imagenet", but {reason}. Give a file, or None to start from scratch.', "weights")
+
+
+def _why_no_imagenet(spec: ModelSpec, network: AnyNetwork) -> str | None:
+    if not isinstance(network, Network):
+        return "the network is your own model"
+    if spec.class_ is None or not spec.class_.startswith("keras.applications."):
+        return f"{spec.class_} is not one of keras.applications"
+    if spec.target_size[2] != 3:
+        return f"ImageNet's weights are for 3 channels, not {spec.target_size[2]}"
+    return None
+
+
+def _tell_mismatch(spec: ModelSpec) -> None:
+    line = preprocessing_mismatch(spec)
+    if line:
+        logging.warning("%s", line)

@@ -1,1 +1,0 @@
-"""Spec and head to a `keras.Model`, and the model's file."""

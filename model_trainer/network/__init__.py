@@ -1,0 +1,1 @@
+"""Backbone and head as two stages, and the copy of them that trains."""

@@ -1,0 +1,147 @@
+"""Spec and head to a network of two stages, float32 and of built-in layers: the one that is saved."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from model_trainer.dotted import import_dotted
+from model_trainer.errors import ConfigError
+from model_trainer.network.graph import assign_weights, in_float32, rebuild_graph
+from model_trainer.network.own_model import build_own_network
+from model_trainer.network.portable import needs_rebuilding, portable
+from model_trainer.network.stages import PROBABILITIES, TwoStageNetwork, join_stages
+from model_trainer.network.variants import IMAGENET, add_rescaling, has_variants, variant_of_model
+from model_trainer.run.network import AnyNetwork, Network, OwnModel
+from model_trainer.specs import ModelSpec, minimum_size
+from model_trainer.tasks.task import Task
+
+__all__ = ["FlatBackbone", "build_backbone", "build_network", "flat_backbone"]
+
+
+@in_float32()
+def build_network(
+    spec: ModelSpec,
+    network: AnyNetwork,
+    task: Task,
+    num_classes: int,
+    weights: str | None = None,
+    *,
+    variant: str | None = None,
+    shapes_only: bool = False,
+) -> TwoStageNetwork:
+    """Builds the network with random weights, or its backbone with `weights="imagenet"`.
+
+    Args:
+        variant: "imagenet" for the graph that Keras builds for ImageNet's weights, whatever `weights` are; see
+            `variants.py`.
+        shapes_only: whether variables have no values, in a `keras.StatelessScope`, so that none are copied.
+
+    Raises:
+        ConfigError: the class cannot be imported or builds no Keras model, the size is too small for it, or the
+            user's own model does not fit the spec or the classes.
+    """
+    if isinstance(network, OwnModel):
+        return build_own_network(network, spec, task, num_classes)
+    if not isinstance(network, Network):
+        raise ConfigError(f"should be a Network or OwnModel, got {network!r}.", "network")
+    backbone = flat_backbone(spec, weights, variant, shapes_only)
+    images, features = backbone.images, backbone.features
+    output_names = tuple(output.name for output in task.outputs)
+    head = task.head(features, network, num_classes)
+    below = set(keras.Model(images, features).layers)
+    new = [layer.name for layer in keras.Model(images, head).layers if layer not in below]
+    new += output_names or [PROBABILITIES]
+    return join_stages(
+        images,
+        features,
+        head,
+        activation=task.head_activation,
+        output_names=output_names,
+        name=backbone.name,
+        members=backbone.members,
+        positions=[*backbone.positions, *new],
+        variant=backbone.variant,
+        in_inference=backbone.in_inference,
+    )
+
+
+@dataclass(frozen=True)
+class FlatBackbone:
+    """A backbone in built-in layers; members, positions, variant and in_inference as in `TwoStageNetwork`."""
+
+    name: str
+    images: keras.KerasTensor
+    features: keras.KerasTensor
+    members: Mapping[str, tuple[str, ...]]
+    positions: tuple[str, ...]
+    variant: str | None
+    in_inference: frozenset[str] = frozenset()
+
+
+@in_float32()
+def flat_backbone(
+    spec: ModelSpec, weights: str | None, variant: str | None = None, shapes_only: bool = False
+) -> FlatBackbone:
+    """The spec's class without its top. Arguments and errors as in `build_network`."""
+    model = build_backbone(spec, weights)
+    positions = tuple(layer.name for layer in model.layers)
+    built = variant_of_model(spec, model)
+    lacks_rescaling = variant == IMAGENET and has_variants(spec) and built is None
+    if not lacks_rescaling and not needs_rebuilding(model):
+        members: dict[str, tuple[str, ...]] = {name: (name,) for name in positions}
+        return FlatBackbone(model.name, model.inputs[0], model.outputs[0], members, positions, built)
+    graph = rebuild_graph(model, add_rescaling(portable) if lacks_rescaling else portable)
+    if not shapes_only:
+        assign_weights((old, substitute.layers) for old, substitute in graph.substitutes)
+    built = IMAGENET if lacks_rescaling else built
+    return FlatBackbone(model.name, graph.images, graph.outputs[0], graph.members, positions, built, graph.in_inference)
+
+
+def build_backbone(spec: ModelSpec, weights: str | None) -> keras.Model:
+    """The spec's class without its top, for images of `target_size`."""
+    if spec.class_ is None:
+        raise ConfigError(
+            'is missing: say which network, such as "class": "keras.applications.vgg19.VGG19", '
+            "or give your own model as `network`.",
+            "spec.class",
+        )
+    least = minimum_size(spec.class_)
+    if least is not None and min(spec.target_size[:2]) < least:
+        height, width, _ = spec.target_size
+        raise ConfigError(
+            f"should be at least {least} x {least} for {spec.class_}, got {height} x {width}.", "spec.target_size"
+        )
+    make = import_dotted(spec.class_)
+    arguments: dict[str, Any] = dict(spec.kwargs)
+    accepted = _parameters(make)
+    for name, value in (("include_top", False), ("weights", weights), ("input_shape", spec.target_size)):
+        if name in accepted or "**" in accepted:
+            arguments.setdefault(name, value)
+    try:
+        model = make(**arguments)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{spec.class_} refuses {_shown(arguments)}: {_first_line(error)}", "spec") from error
+    if not isinstance(model, keras.Model):
+        raise ConfigError(f"{spec.class_} builds no Keras model but {type(model).__name__}.", "spec.class")
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ConfigError(f"{spec.class_} should have one input and one output to carry a head.", "spec.class")
+    return model
+
+
+def _parameters(make: Any) -> set[str]:
+    kinds = inspect.signature(make).parameters.values()
+    named = {kind.name for kind in kinds if kind.kind is not kind.VAR_KEYWORD}
+    return named | ({"**"} if any(kind.kind is kind.VAR_KEYWORD for kind in kinds) else set())
+
+
+def _shown(arguments: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

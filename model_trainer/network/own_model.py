@@ -1,0 +1,233 @@
+"""The user's own Keras model as a network of two stages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from absl import logging
+
+from model_trainer.errors import ConfigError
+from model_trainer.messages import nearest
+from model_trainer.network.final_activation import Ending, find_ending, without_activation
+from model_trainer.network.graph import Graph, assign_weights, in_float32, is_graph
+from model_trainer.network.portable import make_portable
+from model_trainer.network.stages import TwoStageNetwork, find_features, join_stages
+from model_trainer.run.network import OwnModel
+from model_trainer.specs import ModelSpec
+from model_trainer.tasks.task import Task
+
+__all__ = ["build_own_network", "stage_own_model"]
+
+_FIELD = "network.model"
+
+
+def build_own_network(network: OwnModel, spec: ModelSpec, task: Task, num_classes: int) -> TwoStageNetwork:
+    """The declared model, with its weights.
+
+    Raises:
+        ConfigError: it is no functional or Sequential model, does not fit the spec, the task or the classes, or ends in
+            something from which no logits can be had.
+    """
+    return stage_own_model(network.make(num_classes), network.features, spec, task, num_classes)
+
+
+@in_float32()
+def stage_own_model(
+    model: Any,
+    features: str | None,
+    spec: ModelSpec,
+    task: Task,
+    num_classes: int,
+    *,
+    trains: bool = True,
+    shapes_only: bool = False,
+) -> TwoStageNetwork:
+    """A flat copy of `model` that ends in the task's activation; `model` stays as it is.
+
+    Args:
+        features: name of the layer that the backbone ends with; None finds one.
+        trains: whether it is to be trained. Otherwise an ending that contradicts the task stays as it is, for the sake
+            of files from before such endings were refused.
+        shapes_only: whether variables have no values, in a `keras.StatelessScope`, so that none are copied.
+
+    Raises:
+        ConfigError: as `build_own_network`.
+    """
+    positions = [layer.name for layer in model.layers] if isinstance(model, keras.Sequential) else None
+    model = _checked(model, spec)
+    names = _output_names(model, task, num_classes)
+    graph = _flat(model)
+    outputs = [graph.outputs[list(model.output_names).index(name)] for name in names] if names else graph.outputs
+    activation = task.head_activation
+    try:
+        endings = [_checked_ending(output, task) for output in outputs]
+    except ConfigError:
+        if trains:
+            raise
+        endings, activation = [Ending(None, output) for output in outputs], "none"
+    logits, replaced = [], {}
+    for ending in endings:
+        tensor, exchanged = without_activation(ending, names)
+        logits.append(tensor)
+        if exchanged is not None:
+            replaced[exchanged[0].name] = exchanged[1]
+    _check_not_shared(graph, logits, replaced)
+    if not shapes_only:
+        assign_weights(
+            (old, tuple(replaced.get(layer.name, layer) for layer in substitute.layers))
+            for old, substitute in graph.substitutes
+        )
+    members = {
+        name: tuple(replaced[each].name if each in replaced else each for each in of)
+        for name, of in graph.members.items()
+    }
+    network = join_stages(
+        graph.images,
+        _features(features, graph, logits, model.name),
+        logits,
+        activation=activation,
+        output_names=names,
+        name=model.name,
+        members=members,
+        positions=positions or [layer.name for layer in model.layers],
+        in_inference=graph.in_inference,
+        paths={replaced[name].name if name in replaced else name: path for name, path in graph.paths.items()},
+    )
+    if trains and activation != "none" and any(ending.activation is None for ending in endings):
+        logging.info("%s ends in logits; in the .hdf5 a %s follows.", model.name, activation)
+    return network
+
+
+def _checked(model: Any, spec: ModelSpec) -> keras.Model:
+    if isinstance(model, keras.Sequential):
+        if not model.built:
+            model.build((None, *spec.target_size))
+        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    if not isinstance(model, keras.Model):
+        raise ConfigError(f"should be a Keras model, got {type(model).__name__}.", _FIELD)
+    if not is_graph(model):
+        raise ConfigError(
+            "should be a functional or Sequential model; a subclassed one cannot be saved so that plain Keras loads "
+            "it. Wrap its layers: keras.Model(inputs, outputs).",
+            _FIELD,
+        )
+    for layer in model._flatten_layers(include_self=False):
+        if isinstance(layer, keras.Model) and not is_graph(layer):
+            raise ConfigError(
+                f"contains {layer.name!r}, a subclassed model, which cannot be saved so that plain Keras loads it. "
+                "Build it from layers: keras.Model(inputs, outputs).",
+                _FIELD,
+            )
+    if len(model.inputs) != 1:
+        raise ConfigError(f"has {len(model.inputs)} inputs; one, for images, is wanted.", _FIELD)
+    wanted = tuple(model.inputs[0].shape[1:])
+    fits = len(wanted) == 3 and all(w in (None, got) for w, got in zip(wanted, spec.target_size, strict=True))
+    dtype = keras.backend.standardize_dtype(model.inputs[0].dtype)
+    if not keras.backend.is_float_dtype(dtype) and spec.preprocess_func != "none":
+        raise ConfigError(
+            f"takes {dtype} images, but `spec.preprocess_func` {spec.preprocess_func!r} gives it floats. Take "
+            'preprocess_func="none", or keras.Input without a dtype.',
+            _FIELD,
+        )
+    if not fits:
+        raise ConfigError(f"takes images of {wanted}, but `spec.target_size` is {spec.target_size}.", _FIELD)
+    return model
+
+
+def _output_names(model: keras.Model, task: Task, num_classes: int) -> tuple[str, ...]:
+    names = tuple(output.name for output in task.outputs)
+    if len(model.outputs) != max(1, len(names)) or (names and set(names) != set(model.output_names)):
+        raise ConfigError(
+            f"has the outputs {list(model.output_names)}, but `task.outputs` names {list(names)}.", _FIELD
+        )
+    for output in model.outputs:
+        if output.shape[-1] != num_classes:
+            raise ConfigError(
+                f"gives {output.shape[-1]} value{'s' * (output.shape[-1] != 1)} for each image, but the data has "
+                f"{num_classes} classes.",
+                _FIELD,
+            )
+        if len(output.shape) != 2:
+            raise ConfigError(
+                f"gives an array {tuple(output.shape)}; a value for each class is wanted, (batch, {num_classes}). Add "
+                "keras.layers.GlobalAveragePooling2D() or Flatten() at the end.",
+                _FIELD,
+            )
+    return names
+
+
+def _flat(model: keras.Model) -> Graph:
+    try:
+        return make_portable(model)
+    except (NotImplementedError, TypeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        is_function = "lambda" in reason.lower()
+        cure = (
+            "Write the function as a layer: a class of keras.layers.Layer"
+            if is_function
+            else "A layer of your own needs a get_config() with every argument of its __init__"
+        )
+        raise ConfigError(f"cannot be copied layer by layer, which training needs: {reason} {cure}.", _FIELD) from error
+
+
+def _checked_ending(output: keras.KerasTensor, task: Task) -> Ending:
+    """How an output ends, which fits the task."""
+    ending = find_ending(output, _FIELD)
+    if ending.activation is None:
+        return ending
+    kind = type(task).__name__
+    if ending.activation != task.loss_activation:
+        cure = (
+            'Say task=Classification(activation="sigmoid"), or MultiLabel() for tags'
+            if ending.activation == "sigmoid"
+            else "Take Classification()"
+        )
+        raise ConfigError(
+            f"ends in {ending.activation}, but {kind} is trained with {task.loss_activation or 'none'}. {cure}; or end "
+            "your model in logits.",
+            _FIELD,
+        )
+    if task.head_activation == "none":
+        raise ConfigError(
+            f'ends in {ending.activation}, but {kind}(activation="none") saves a network that ends in logits. Leave '
+            'activation="none" out, or end your model in logits.',
+            _FIELD,
+        )
+    return ending
+
+
+def _check_not_shared(graph: Graph, logits: list[keras.KerasTensor], replaced: dict[str, keras.Layer]) -> None:
+    """A last layer of which the activation is taken off must not be used elsewhere too."""
+    olds = {layer.name: id(layer) for _, substitute in graph.substitutes for layer in substitute.layers}
+    try:
+        used = {id(layer) for layer in keras.Model(graph.images, logits).layers}
+    except ValueError:  # old and new layer have the same name
+        used = set(olds.values())
+    for name in replaced:
+        if olds[name] in used:
+            raise ConfigError(f"uses {name!r} for its output and for something else too. End it in logits.", _FIELD)
+
+
+def _features(declared: str | None, graph: Graph, logits: list[keras.KerasTensor], name: str) -> keras.KerasTensor:
+    if declared is None:
+        return find_features(graph.images, logits)
+    field = "network.features"
+    if not graph.members.get(declared):
+        known = [layer for layer, members in graph.members.items() if members]
+        raise ConfigError(f"is {declared!r}, but {name} has no such layer.{nearest(declared, known)}", field)
+    operations = {operation.name: operation for operation in keras.Model(graph.images, logits).operations}
+    last = operations.get(graph.members[declared][-1])
+    if last is None or len(last._inbound_nodes) != 1:
+        raise ConfigError(f"is {declared!r}, which {name} calls several times, or not at all on the way out.", field)
+    features = last._inbound_nodes[0].output_tensors[0]
+    if any(features is tensor for tensor in logits):
+        raise ConfigError(f"is {declared!r}, which gives the output itself; nothing would be left for the head.", field)
+    try:
+        keras.Model(features, logits)
+    except ValueError as error:
+        raise ConfigError(
+            f"is {declared!r}, but not everything goes through it: some of {name} reaches the output another way.",
+            field,
+        ) from error
+    return features

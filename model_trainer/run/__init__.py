@@ -1,0 +1,1 @@
+"""Everything that a run declares: values only, no TensorFlow is loaded."""

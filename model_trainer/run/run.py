@@ -1,0 +1,154 @@
+"""The run: everything that one training needs, in one frozen value that survives JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import field_validator
+
+from model_trainer.config import Call, Config, Live
+from model_trainer.dotted import is_safe
+from model_trainer.errors import ConfigError, DataError
+from model_trainer.pipeline.augment import (
+    KERAS_TRAINER,
+    Augmentation,
+    RandomFlip,
+    RandomResizedCrop,
+    split_augment,
+)
+from model_trainer.run.callbacks import Callback
+from model_trainer.run.hardware import Hardware
+from model_trainer.run.network import Network, NetworkField
+from model_trainer.run.training import Training
+from model_trainer.sources.source import Source
+from model_trainer.specs import ModelSpec
+from model_trainer.tasks.classification import Classification
+from model_trainer.tasks.task import Task
+
+__all__ = ["Run", "load_validation_data"]
+
+
+# Keys whose values are imported; the spec has older names and its Python name too.
+_CODE = {"type", "class", "class_", "klass", "model", "preprocess_func"}
+
+
+class Run(Config):
+    """One training, from images to model files. Each field has a default but `spec` and the data.
+
+    Fields:
+        name: of the output folder, `output_dir/name-<yyyymmdd-hhmmss>`.
+        spec: what the backbone expects.
+        train_data, val_data: where images come from; without `val_data` nothing is validated.
+        weights: "auto", "imagenet", None for random, or a file.
+        network: head, freezing and penalties; or the user's own Keras model.
+        augment: what happens to training images, in this order; a crop comes first.
+        task: what is learnt.
+        callbacks: any `keras.callbacks.Callback`, live or as `Call("my_code.MyCallback", ...)`.
+    """
+
+    name: str = "run"
+    spec: ModelSpec
+    train_data: Source
+    val_data: Source | None = None
+    weights: Literal["auto", "imagenet"] | str | None = "auto"
+    network: NetworkField = Network()
+    augment: tuple[Augmentation, ...] = (RandomResizedCrop(), RandomFlip())
+    task: Task = Classification()
+    training: Training = Training()
+    hardware: Hardware = Hardware()
+    callbacks: tuple[Callback | Call | Live, ...] = ()
+    output_dir: str = "output"
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        if not re.fullmatch(r"[\w][\w.\-]*", name):
+            raise ConfigError(f"should be letters, digits, '.', '_' and '-', as it names a folder, got {name!r}.")
+        return name
+
+    @field_validator("val_data", mode="before")
+    @classmethod
+    def _may_be_none(cls, value: Any) -> Any:
+        return None if isinstance(value, str) and value.lower() == "none" else value
+
+    @field_validator("augment", "callbacks", mode="before")
+    @classmethod
+    def _may_be_one_or_none(cls, value: Any) -> Any:
+        if value is None or (isinstance(value, str) and value.lower() == "none"):
+            return ()
+        if isinstance(value, str) and value.lower() == "keras_trainer":
+            return KERAS_TRAINER
+        return value if isinstance(value, (list, tuple)) else (value,)
+
+    @field_validator("augment")
+    @classmethod
+    def _crops_first(cls, augment: tuple[Augmentation, ...]) -> tuple[Augmentation, ...]:
+        split_augment(augment)
+        return augment
+
+    @classmethod
+    def load(cls, path: str | Path, trust: bool = False) -> Self:
+        """The run that a `training_options.json` describes.
+
+        Args:
+            trust: whether dotted paths other than `keras.applications.*` and ours may be followed. Building what
+                they name runs its code.
+
+        Raises:
+            DataError: the file is missing or no JSON.
+            ConfigError: it describes no run, names code that needs `trust`, or holds a live object.
+        """
+        data = _read_run(path)
+        if not trust:
+            _refuse_foreign_code(data, "")
+        return cls.from_dict(data)
+
+
+class _Data(Config):
+    train_data: Source
+    val_data: Source | None = None
+
+
+def load_validation_data(path: str | Path, trust: bool = False) -> Source:
+    """The validation data of the run that a `training_options.json` describes, otherwise its training data.
+
+    The rest of the run may be what JSON cannot carry. Arguments and errors as `Run.load`.
+    """
+    data = {name: value for name, value in _read_run(path).items() if name in ("train_data", "val_data")}
+    if not trust:
+        _refuse_foreign_code(data, "")
+    found = _Data.from_dict(data)
+    return found.val_data or found.train_data
+
+
+def _read_run(path: str | Path) -> dict[str, Any]:
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"There is no file {path}.") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is no JSON file: {error}.") from error
+    if not isinstance(data, Mapping) or not isinstance(data.get("run"), Mapping):
+        raise ConfigError(f"is missing in {path}; is it a training_options.json of a run?", "run")
+    return dict(data["run"])
+
+
+def _refuse_foreign_code(value: Any, field: str) -> None:
+    """Raises ConfigError at the first dotted path that only `--trust` may follow."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            inner = f"{field}.{key}".lstrip(".")
+            is_code = key in _CODE or (key == "path" and "arguments" in value)  # also a Call as pydantic holds it
+            if is_code and isinstance(item, str) and "." in item and not is_safe(item):
+                raise ConfigError(
+                    f"names the code {item!r}. Building it runs it: add --trust if you know where the file is from.",
+                    inner,
+                )
+            _refuse_foreign_code(item, inner)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _refuse_foreign_code(item, f"{field}.{index}")

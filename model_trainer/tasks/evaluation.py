@@ -1,0 +1,19 @@
+"""What every evaluation of a task has: the figures of all images, and a table of each class."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+__all__ = ["Evaluation"]
+
+
+class Evaluation(ABC):
+    """How good a model is on some data; each task has its own."""
+
+    @abstractmethod
+    def figures(self) -> dict[str, str]:
+        """Of all images, by name, as they are printed."""
+
+    @abstractmethod
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Of each class: the names of the columns, and the rows as they are printed."""

@@ -1,1 +1,0 @@
-"""Callbacks that can be declared; any `keras.callbacks.Callback` works beside them."""

@@ -1,0 +1,99 @@
+"""Trains runs on several processes of this machine, one run after another: a script for the tests.
+
+    python train_on_hosts.py NUM_HOSTS RUNS.json [PLAN]
+
+RUNS.json is a list of runs as JSON. Each process is a fork of one that has imported everything and started nothing.
+Prints a JSON list of exit codes. PLAN says what happens to the processes, see `PLANS`; with one they also resume.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+
+import model_trainer.quiet_tensorflow  # noqa: F401  # isort: skip
+
+import keras
+
+from model_trainer.cluster.hosts import Hosts
+from model_trainer.config import Live
+from model_trainer.errors import ModelTrainerError
+from model_trainer.run.run import Run
+from model_trainer.testing import free_addresses
+from model_trainer.training import run_folder, train
+from model_trainer.training.totals import Totals
+
+run_folder.draw_curves = lambda *arguments: None  # loads matplotlib, in every process
+
+
+def at_call(owner: object, name: str, number: int, act: Callable[[], None]) -> None:
+    """Lets `act` happen at the `number`th call of a function."""
+    original, calls = getattr(owner, name), []
+
+    def counted(*arguments: object, **options: object) -> object:
+        calls.append(1)
+        if len(calls) == number:
+            act()
+        return original(*arguments, **options)
+
+    setattr(owner, name, counted)
+
+
+def send(number: int) -> Callable[[], None]:
+    return lambda: os.kill(os.getpid(), number)
+
+
+# What happens: to which process (-1 is the last), at which of its steps of training and validation, and what.
+PLANS = {
+    "kill": (-1, 12, send(signal.SIGKILL)),
+    "stop": (1, 2, send(signal.SIGTERM)),
+    "end": (0, -1, lambda: None),
+}
+
+
+def train_as(hosts: Hosts, runs: list[dict[str, object]], plan: str) -> int:
+    if plan and PLANS[plan][0] % len(hosts.addresses) == hosts.index:
+        at_call(Totals, "add", *PLANS[plan][1:])
+    for described in runs:
+        run = Run.from_dict(described)
+        if run.name == "loss_scaling":
+            inner = keras.optimizers.SGD(0.1, momentum=0.9)
+            run = run.changed("training.optimizer", Live(keras.optimizers.LossScaleOptimizer(inner, 1024.0)))
+        try:
+            if train.train_model(run, resume=bool(plan), hosts=hosts).stopped:
+                return 75
+        except ModelTrainerError as error:
+            print(f"[host {hosts.index}] {error}", file=sys.stderr)
+            return error.exit_code
+    return 0
+
+
+def main() -> None:
+    num_hosts, runs, plan = int(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text()), "".join(sys.argv[3:])
+    addresses = free_addresses(num_hosts)
+    children = []
+    for index in range(num_hosts):
+        child = os.fork()
+        if child == 0:
+            try:
+                code = train_as(Hosts(addresses, index, "the test"), runs, plan)
+            except BaseException:  # noqa: BLE001  # a fork must not go on as its parent would
+                traceback.print_exc()
+                code = 1
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        children.append(child)
+    print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]))
+
+
+if __name__ == "__main__":
+    main()

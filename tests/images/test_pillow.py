@@ -1,0 +1,201 @@
+"""What comes after Pillow's decoding: strips, turns, transparency, greys of many bits."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from model_trainer import ModelSpec
+from model_trainer.images import pillow
+from model_trainer.images.facts import image_facts
+from model_trainer.images.pillow import decode_with_pillow, why_unreadable
+from model_trainer.images.png_chunks import only_pixels
+from model_trainer.pipeline.image import read_image
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (23, 31, 4), np.uint8)
+RGBA = Image.fromarray(PIXELS)
+COLOUR = (10, 200, 90)
+
+
+def encoded(image: Image.Image, format: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+@pytest.fixture(params=[2**20, 100], ids=["whole", "in strips"])
+def _strips(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pillow, "_STRIP_PIXELS", request.param)
+
+
+FILES = {
+    "rgb": (RGBA.convert("RGB"), "BMP", {}),
+    "grey": (RGBA.convert("L"), "PNG", {}),
+    "two colours": (RGBA.convert("1"), "PNG", {}),
+    "cmyk": (RGBA.convert("CMYK"), "JPEG", {}),
+    "palette": (RGBA.convert("RGB").quantize(16), "GIF", {}),
+    "palette with alpha": (RGBA.convert("RGB").quantize(16), "PNG", {"transparency": 3}),
+    "alpha": (RGBA, "WEBP", {"lossless": True, "exact": True}),
+    "grey with alpha": (RGBA.convert("LA"), "PNG", {}),
+    "tiff": (RGBA.convert("RGB"), "TIFF", {"compression": "tiff_lzw"}),
+}
+
+
+@pytest.mark.usefixtures("_strips")
+@pytest.mark.parametrize("name", FILES)
+def test_pixels_are_those_of_pillow(name: str) -> None:
+    image, format, options = FILES[name]
+    data = encoded(image, format, **options)
+    expected = Image.open(io.BytesIO(data)).convert("RGBA")
+    np.testing.assert_array_equal(decode_with_pillow(data, COLOUR, with_alpha=True), np.asarray(expected))
+    over = Image.alpha_composite(Image.new("RGBA", expected.size, (*COLOUR, 255)), expected).convert("RGB")
+    found = decode_with_pillow(data, COLOUR, with_alpha=False)
+    np.testing.assert_allclose(found.astype(int), np.asarray(over).astype(int), atol=1)
+
+
+def test_transparency_is_rounded_to_the_nearest() -> None:
+    data = encoded(RGBA, "PNG")
+    share = PIXELS[..., 3:] / 255.0
+    expected = np.round(PIXELS[..., :3] * share + np.array(COLOUR) * (1 - share))
+    np.testing.assert_array_equal(decode_with_pillow(data, COLOUR, with_alpha=False), expected)
+
+
+@pytest.mark.usefixtures("_strips")
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_image_stands_upright(orientation: int, format: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(RGBA.convert("RGB"), format, exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    np.testing.assert_array_equal(decode_with_pillow(data, COLOUR, with_alpha=False), expected)
+
+
+@pytest.mark.usefixtures("_strips")
+def test_greys_of_16_bits_are_scaled() -> None:
+    deep = np.random.default_rng(0).integers(0, 65536, (23, 31)).astype(np.uint16)
+    found = decode_with_pillow(encoded(Image.fromarray(deep), "TIFF"), COLOUR, with_alpha=False)
+    np.testing.assert_array_equal(found, np.repeat(np.round(deep / 257.0)[..., None], 3, axis=-1))
+
+
+def test_greys_that_are_no_numbers_are_black_or_white() -> None:
+    floats = np.array([[np.nan, np.inf, -np.inf, 7.0, -1.0, 300.0]], np.float32)
+    found = decode_with_pillow(encoded(Image.fromarray(floats), "TIFF"), COLOUR, with_alpha=False)
+    assert found[0, :, 0].tolist() == [0, 255, 0, 7, 0, 255]
+
+
+def test_huge_metadata_does_not_turn_an_image() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x010E] = "x" * 2**23
+    data = encoded(RGBA.convert("RGB"), "WEBP", exif=exif, lossless=True)
+    assert decode_with_pillow(data, COLOUR, with_alpha=False).shape == (23, 31, 3)
+
+
+def test_whatever_pillow_raises_becomes_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    for error, reason in {
+        ValueError("two\nlines " + "x" * 500): "is damaged (two lines " + "x" * 110 + "...)",
+        RecursionError(): "is damaged (RecursionError)",
+        OSError("\x00\x1b[31m"): "is damaged (OSError)",
+        MemoryError(): "needs more memory than there is",
+        IndexError("index out of range"): "is truncated",
+    }.items():
+
+        def fail(image: Image.Image, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", fail)
+        assert why_unreadable(encoded(RGBA, "PNG")) == reason
+
+
+def chunk(kind: bytes, content: bytes, crc: int | None = None) -> bytes:
+    crc = zlib.crc32(kind + content) if crc is None else crc
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", crc)
+
+
+# Chunks for which Pillow refuses a PNG whose pixels are whole.
+DAMAGED = {
+    "profile of an unknown compression": chunk(b"iCCP", b"name\0\7" + zlib.compress(b"profile")),
+    "text that fills the memory": chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2**21))),
+    "frame without its header": chunk(b"acTL", struct.pack(">II", 1, 0)) + chunk(b"fdAT", bytes(8)),
+    "wrong checksum": chunk(b"tEXt", b"Comment\0words", crc=1),
+    "transparency with a wrong checksum": chunk(b"tRNS", bytes(6), crc=1),
+}
+
+
+def with_chunk(data: bytes, extra: bytes, *, at_end: bool = False) -> bytes:
+    place = data.index(b"IEND" if at_end else b"IDAT") - 4
+    return data[:place] + extra + data[place:]
+
+
+@pytest.mark.parametrize("at_end", [False, True])
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_png_with_a_damaged_chunk_beside_its_pixels_is_read(name: str, at_end: bool) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    whole = encoded(RGBA.convert("RGB"), "PNG", exif=exif)
+    damaged = with_chunk(whole, DAMAGED[name], at_end=at_end)
+    expected = decode_with_pillow(whole, COLOUR, with_alpha=False)
+    assert expected is not None
+    np.testing.assert_array_equal(decode_with_pillow(damaged, COLOUR, with_alpha=False), expected)
+    facts = image_facts(damaged)
+    assert (facts.problem, facts.width, facts.height, facts.exif_orientation) == ("", 23, 31, 6)
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_training_and_doctor_agree_about_it(name: str, tmp_path: Path) -> None:
+    data = with_chunk(encoded(RGBA.convert("RGB"), "PNG"), DAMAGED[name])
+    (tmp_path / "a.png").write_bytes(data)
+    spec = ModelSpec(target_size=(23, 31, 3))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png", spec), PIXELS[..., :3])
+    assert image_facts(data).problem == ""
+
+
+def test_a_png_with_damaged_pixels_stays_unreadable() -> None:
+    data = with_chunk(encoded(RGBA, "PNG"), DAMAGED["wrong checksum"])
+    place = data.index(b"IDAT")
+    assert "damaged" in why_unreadable(data[: place + 4] + b"\0\0\0\0" + data[place + 8 :])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_avif_stands_upright(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(RGBA.convert("RGB"), "AVIF", exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    np.testing.assert_array_equal(decode_with_pillow(data, COLOUR, with_alpha=False), expected)
+    facts = image_facts(data)
+    assert (facts.height, facts.width, facts.format, facts.problem) == (*expected.shape[:2], "AVIF", "")
+
+
+def test_an_avif_that_this_pillow_cannot_read_is_called_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(RGBA.convert("RGB"), "AVIF")
+    monkeypatch.setattr("PIL.AvifImagePlugin.SUPPORTED", False)
+    monkeypatch.setattr("PIL.features.check", lambda name: False)
+    assert why_unreadable(data) == "is an AVIF image, and Pillow is installed without AVIF"
+
+
+def test_a_png_that_is_read_without_damaged_chunks_is_still_turned_as_its_texts_say() -> None:
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    xmp += b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+    text = chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)
+    whole = with_chunk(encoded(RGBA.convert("RGB"), "PNG"), text)
+    expected = decode_with_pillow(whole, COLOUR, with_alpha=False)
+    assert expected is not None
+    assert expected.shape == (31, 23, 3)
+    for name in DAMAGED:
+        found = decode_with_pillow(with_chunk(whole, DAMAGED[name]), COLOUR, with_alpha=False)
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_what_follows_the_end_of_a_png_is_not_looked_at() -> None:
+    data = with_chunk(encoded(RGBA, "PNG"), DAMAGED["wrong checksum"])
+    plain = only_pixels(data + chunk(b"IDAT", b"more") * 10, with_texts=True)
+    assert plain == encoded(RGBA, "PNG")
+    assert only_pixels(plain, with_texts=False) == b""

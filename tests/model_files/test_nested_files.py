@@ -1,0 +1,429 @@
+"""Files that Keras' transfer-learning guide leaves: a backbone nested as one layer of the model, under a head."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from absl import logging
+
+from model_trainer import Classification, ModelSpec, MultiLabel, Network, OwnModel, evaluate, load_model, predict
+from model_trainer.errors import ModelFileError
+from model_trainer.model_files.weights import initialize_network
+from model_trainer.sources import ImageFolder
+
+pytestmark = pytest.mark.usefixtures("short_pipeline")
+
+Save = Callable[[keras.Model, Path], str]
+Randomize = Callable[[keras.Model, np.ndarray], None]
+layers = keras.layers
+
+SPEC = ModelSpec.named("mobilenet_v2", target_size=[32, 32, 3], kwargs={"alpha": 0.35})
+CLASSES = ["blue", "green", "red"]
+SUFFIXES = [".h5", ".keras", ".weights.h5"]
+
+
+def pixels(count: int = 4) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 256, (count, 32, 32, 3)).astype(np.uint8)
+
+
+def check_same(found: Any, expected: Any) -> None:
+    """Equal but for rounding, beside how far the answers for other images are.
+
+    A compiled network is computed in another order than one that is called, and layers that see one pixel magnify that:
+    in 32 x 32 pixels the one gives logits of EfficientNetV2B0 that are 0.8e-3 off those in float64, the other 1.2e-3.
+    """
+    expected = np.asarray(expected)
+    assert np.abs(found - expected).max() < 0.05 * expected.std(axis=0).max()
+
+
+def guide(end: Callable[[Any], Any] | None = None, *, begin: Callable[[Any], Any] = lambda x: x) -> keras.Model:
+    """The model of the guide, on a MobileNetV2."""
+    base = keras.applications.MobileNetV2(weights=None, include_top=False, input_shape=(32, 32, 3), alpha=0.35)
+    images = keras.Input((32, 32, 3))
+    x = layers.GlobalAveragePooling2D()(base(begin(images), training=False))
+    x = layers.Dropout(0.2)(x)
+    return keras.Model(images, end(x) if end is not None else layers.Dense(3, activation="softmax", name="breeds")(x))
+
+
+@pytest.fixture(scope="module")
+def nested(randomize: Randomize) -> keras.Model:
+    """Shared by the tests, which leave it as it is."""
+    model = guide()
+    randomize(model, np.asarray(SPEC.preprocess(pixels())))
+    model.get_layer("breeds").kernel.assign(0.1 * model.get_layer("breeds").kernel)
+    return model
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_backbone_is_found_in_a_file_and_a_line_says_what_was_taken(
+    nested: keras.Model, tmp_path: Path, suffix: str, save: Save, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = save(nested, tmp_path / f"dogs{suffix}")
+    logging.get_absl_logger().addHandler(caplog.handler)
+    logging.set_verbosity(logging.DEBUG)
+    network = initialize_network(SPEC, Network(), Classification(), 5, path).network
+    logging.get_absl_logger().removeHandler(caplog.handler)
+    backbone = nested.layers[1]
+    for layer in (each for each in backbone.layers if each.weights):
+        for theirs, ours in zip(layer.weights, network.model.get_layer(layer.name).weights, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    (line,) = {record.getMessage() for record in caplog.records if record.levelname == "INFO"}
+    container = backbone.name if suffix == ".h5" else "functional"
+    assert line == (
+        f"Weights of 104 layers come from {path}, from the model {container!r} in it. Not taken from it: "
+        "breeds. New, with random weights: logits."
+    )
+    full = next(record.getMessage() for record in caplog.records if record.levelname == "DEBUG")
+    assert full.startswith("Taken: Conv1, bn_Conv1, expanded_conv_depthwise, ")
+
+
+@pytest.mark.parametrize("is_frozen", [True, False])
+def test_a_backbone_that_is_partly_frozen_is_found_too(
+    nested: keras.Model, tmp_path: Path, save: Save, is_frozen: bool
+) -> None:
+    for layer in nested.layers[1].layers[:100]:
+        layer.trainable = not is_frozen  # Keras' old format puts what is trainable first
+    path = save(nested, tmp_path / "dogs.h5")
+    for layer in nested.layers[1].layers:
+        layer.trainable = True
+    network = initialize_network(SPEC, Network(), Classification(), 5, path).network
+    for name in ("Conv1", "bn_Conv1", "block_16_project_BN"):
+        for theirs, ours in zip(
+            nested.layers[1].get_layer(name).weights, network.model.get_layer(name).weights, strict=True
+        ):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_names_that_keras_counted_from_another_number_are_matched(tmp_path: Path, suffix: str, save: Save) -> None:
+    def backbone(first: int) -> keras.Model:
+        images = keras.Input((16, 16, 3))
+        x = images
+        for number in range(first, first + 12):  # "conv2d_9" comes before "conv2d_10", which sorted names do not
+            x = layers.Conv2D(4, 1, name=f"conv2d_{number}")(x)
+        return keras.Model(images, x, name="backbone")
+
+    images = keras.Input((16, 16, 3))
+    base = backbone(7)
+    model = keras.Model(images, layers.Dense(3)(layers.GlobalAveragePooling2D()(base(images))))
+    own = keras.Sequential([keras.Input((16, 16, 3)), backbone(0), layers.GlobalAveragePooling2D(), layers.Dense(5)])
+    path = save(model, tmp_path / f"model{suffix}")
+    network = initialize_network(ModelSpec(target_size=(16, 16, 3)), OwnModel(own), Classification(), 5, path).network
+    for number in range(12):
+        theirs, ours = base.get_layer(f"conv2d_{number + 7}"), network.model.get_layer(f"conv2d_{number}")
+        np.testing.assert_array_equal(ours.kernel, theirs.kernel)
+
+
+def probabilities_of(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    return np.asarray(model(SPEC.preprocess(images), training=False))
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+@pytest.mark.parametrize("trust", [False, True])
+def test_a_file_of_keras_answers_when_its_spec_and_classes_are_said(
+    nested: keras.Model, tmp_path: Path, save: Save, suffix: str, trust: bool
+) -> None:
+    path = save(nested, tmp_path / f"dogs{suffix}")
+    trained = load_model(path, trust, spec=SPEC, classes=CLASSES)
+    assert trained.classes == tuple(CLASSES)
+    check_same(trained.probabilities(pixels()), probabilities_of(nested, pixels()))
+
+
+def test_a_spec_by_its_name_takes_the_size_from_the_file(tmp_path: Path, save: Save) -> None:
+    base = keras.applications.MobileNet(weights=None, include_top=False, input_shape=(48, 64, 3))
+    model = keras.Sequential([base, layers.GlobalAveragePooling2D(), layers.Dense(3, activation="softmax")])
+    trained = load_model(save(model, tmp_path / "model.h5"), spec="mobilenet", classes=CLASSES)
+    assert trained.spec.target_size == (48, 64, 3)
+    assert trained.spec.preprocess_func == "between_plus_minus_1"
+
+
+HEADS: dict[str, tuple[type, Callable[[Any], Any]]] = {
+    "logits": (Classification, lambda x: layers.Dense(3)(x)),
+    "two layers": (
+        Classification,
+        lambda x: layers.Dense(3, activation="softmax")(layers.BatchNormalization()(layers.Dense(6, "relu")(x))),
+    ),
+    "activation": (Classification, lambda x: layers.Softmax()(layers.Dense(3)(x))),
+    "nested": (Classification, lambda x: keras.Sequential([layers.Dense(4, "relu"), layers.Dense(3, "softmax")])(x)),
+    "tags": (MultiLabel, lambda x: layers.Dense(3, activation="sigmoid")(x)),
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_heads_of_common_layers_are_read_without_keras(
+    tmp_path: Path, save: Save, randomize: Randomize, head: str
+) -> None:
+    kind, end = HEADS[head]
+    model = guide(end)
+    randomize(model, np.asarray(SPEC.preprocess(pixels())))
+    trained = load_model(save(model, tmp_path / "model.h5"), spec=SPEC, classes=CLASSES)
+    assert isinstance(trained.task, kind)
+    outputs = probabilities_of(model, pixels())
+    expected = keras.ops.softmax(outputs) if head == "logits" else outputs
+    check_same(trained.probabilities(pixels()), expected)
+
+
+def test_one_output_answers_yes_or_no(tmp_path: Path, save: Save, randomize: Randomize) -> None:
+    model = guide(lambda x: layers.Dense(1)(x))
+    randomize(model, np.asarray(SPEC.preprocess(pixels())))
+    trained = load_model(save(model, tmp_path / "model.h5"), spec=SPEC, classes=["dog"])
+    expected = keras.ops.sigmoid(probabilities_of(model, pixels()))
+    check_same(trained.probabilities(pixels()), expected)
+
+
+@pytest.mark.parametrize("is_nested", [True, False])
+def test_a_model_that_scales_its_images_itself_gets_them_as_they_are(
+    tmp_path: Path, save: Save, randomize: Randomize, is_nested: bool
+) -> None:
+    def begin(x: Any) -> Any:
+        return layers.Rescaling(1 / 127.5, offset=-1.0)(layers.RandomFlip("horizontal")(x) if is_nested else x)
+
+    model = guide(begin=begin)
+    if not is_nested:
+        images = keras.Input((32, 32, 3))
+        base = keras.applications.MobileNetV2(input_tensor=begin(images), weights=None, include_top=False, alpha=0.35)
+        pooled = layers.GlobalAveragePooling2D()(base.output)
+        model = keras.Model(images, layers.Dense(3, activation="softmax")(pooled))
+    randomize(model, pixels().astype(np.float32))
+    trained = load_model(save(model, tmp_path / "model.h5"), spec=SPEC, classes=CLASSES)
+    assert trained.spec.preprocess_func == "none"
+    expected = np.asarray(model(pixels().astype(np.float32), training=False))
+    check_same(trained.probabilities(pixels()), expected)
+
+
+def test_a_whole_model_of_keras_applications_answers(tmp_path: Path, save: Save, randomize: Randomize) -> None:
+    model = keras.applications.MobileNetV2(weights=None, classes=3, input_shape=(32, 32, 3), alpha=0.35)
+    randomize(model, np.asarray(SPEC.preprocess(pixels())))
+    trained = load_model(save(model, tmp_path / "model.h5"), spec=SPEC, classes=CLASSES)
+    check_same(trained.probabilities(pixels()), probabilities_of(model, pixels()))
+
+
+def test_the_width_of_a_mobilenet_comes_from_its_name(nested: keras.Model, tmp_path: Path, save: Save) -> None:
+    trained = load_model(save(nested, tmp_path / "dogs.h5"), spec="mobilenet_v2", classes=CLASSES)
+    assert trained.spec.kwargs == {"alpha": 0.35}
+    check_same(trained.probabilities(pixels()), probabilities_of(nested, pixels()))
+
+
+def test_a_spec_that_is_trusted_and_another_network_than_the_file_gets_a_warning(
+    nested: keras.Model, tmp_path: Path, save: Save, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.get_absl_logger().addHandler(caplog.handler)
+    load_model(save(nested, tmp_path / "dogs.h5"), trust=True, spec="vgg16", classes=CLASSES)
+    logging.get_absl_logger().removeHandler(caplog.handler)
+    assert "looks like mobilenet_v2, but its images are prepared as those of vgg16." in caplog.text
+
+
+def test_two_outputs_are_refused_with_trust_too(tmp_path: Path, save: Save) -> None:
+    inputs = keras.Input((16, 16, 3))
+    x = layers.GlobalAveragePooling2D()(inputs)
+    path = save(keras.Model(inputs, [layers.Dense(3)(x), layers.Dense(3)(x)]), tmp_path / "two.h5")
+    with pytest.raises(ModelFileError, match="it has 2 outputs of 3 values; one is wanted"):
+        load_model(path, trust=True, spec=SPEC.changed("target_size", [16, 16, 3]), classes=CLASSES)
+
+
+def test_the_message_names_both_options_and_what_the_file_looks_like(
+    nested: keras.Model, tmp_path: Path, save: Save
+) -> None:
+    path = save(nested, tmp_path / "dogs.h5")
+    with pytest.raises(ModelFileError) as error:
+        load_model(path)
+    message = str(error.value)
+    assert message.startswith(f"{path} does not say how its images are prepared")
+    assert "Its backbone 'mobilenetv2_0.35_32' looks like mobilenet_v2 and it has 3 outputs." in message
+    assert "--spec mobilenet_v2 --classes NAMES, the 3 names in the order of its outputs" in message
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"spec": SPEC, "classes": ["a", "b"]}, "has 3 outputs, but 2 classes are named"),
+        ({"spec": "vgg16", "classes": CLASSES}, "does not fit vgg16: layer 'block1_conv1' needs"),
+        ({"spec": SPEC.changed("kwargs", {"alpha": 0.5}), "classes": CLASSES}, "does not fit mobilenetv2_0.50_32"),
+        ({"spec": SPEC}, "--spec is there, but --classes is not."),
+        ({"classes": CLASSES}, "--classes is there, but --spec is not."),
+        ({"spec": SPEC, "classes": ["names"]}, "If 'names' is meant as a file, there is none of that name."),
+        ({"spec": "mobilenet_v22", "classes": CLASSES}, "--spec: should be a model of keras.applications"),
+    ],
+)
+def test_a_spec_or_classes_that_do_not_fit_are_refused(
+    nested: keras.Model, tmp_path: Path, save: Save, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ModelFileError, match=re.escape(message)):
+        load_model(save(nested, tmp_path / "dogs.h5"), **options)
+
+
+def test_a_head_that_is_no_chain_of_common_layers_needs_trust(tmp_path: Path, save: Save, randomize: Randomize) -> None:
+    def end(x: Any) -> Any:
+        return layers.Dense(3, activation="softmax")(layers.Concatenate()([layers.Dense(4)(x), layers.Dense(4)(x)]))
+
+    model = guide(end)
+    randomize(model, np.asarray(SPEC.preprocess(pixels())))
+    path = save(model, tmp_path / "model.h5")
+    with pytest.raises(ModelFileError, match="only Keras can load it. If the file is your own"):
+        load_model(path, spec=SPEC, classes=CLASSES)
+    trained = load_model(path, trust=True, spec=SPEC, classes=CLASSES)
+    check_same(trained.probabilities(pixels()), probabilities_of(model, pixels()))
+
+
+def test_a_file_of_ours_says_itself_what_it_is(model_file: Path) -> None:
+    with pytest.raises(ModelFileError, match="says itself which network and classes it has"):
+        load_model(model_file, spec=SPEC, classes=CLASSES)
+
+
+def test_predict_and_evaluate_take_a_file_of_keras(
+    nested: keras.Model, tmp_path: Path, save: Save, colours: Path
+) -> None:
+    path = save(nested, tmp_path / "dogs.h5")
+    options: dict[str, Any] = {"spec": SPEC, "classes": CLASSES}
+    answers = predict(path, colours / "val", **options)
+    assert {each["label"] for each in answers[0]["predictions"]} == set(CLASSES)
+    evaluation = evaluate(path, ImageFolder(colours / "val"), **options)
+    assert evaluation.num_images == 9
+
+
+def insert_rescalings(layers: list[dict[str, Any]]) -> None:
+    layers[1:1] = [{"class_name": "Rescaling", "name": "r", "config": {"name": "r", "scale": 1.0}}] * 1000
+
+
+def insert_huge_layer(layers: list[dict[str, Any]], before: int = -1) -> None:
+    """Before another one, each on top of the other."""
+    last = layers[before]
+    huge = {"class_name": "Dense", "name": "huge", "config": {"name": "huge", "units": 10**9}}
+    layers.insert(before, {**huge, "inbound_nodes": json.loads(json.dumps(last["inbound_nodes"]))})
+    last["inbound_nodes"][0]["args"][0]["config"]["keras_history"][0] = "huge"
+
+
+HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "a huge output": (lambda layers: layers[-1]["config"].update(units=10**9), "has 1000000000 outputs, but 3 classes"),
+    "a huge hidden layer": (insert_huge_layer, "layer 'huge' needs [(1280, 1000000000)"),
+    "an activation that is a path": (lambda layers: layers[-1]["config"].update(activation="os.system"), "'os.system'"),
+    "an activation that is code": (
+        lambda layers: layers[-1]["config"].update(activation={"class_name": "__lambda__", "config": {"value": ["x"]}}),
+        "has the activation",
+    ),
+    "units that are a list": (lambda layers: layers[-1]["config"].update(units=[3] * 100), "has a units that is no"),
+    "units that are a text": (lambda layers: layers[-1]["config"].update(units="3"), "cannot be built"),
+    "no pooling": (lambda layers: layers.pop(2), "only Keras can load it"),
+    "layers that are no layers": (lambda layers: layers.append(7), "only Keras can load it"),
+    "names that are no names": (lambda layers: layers[-1]["config"].update(name="x\ny\ud800"), ""),
+    "twenty thousand layers": (
+        lambda layers: layers.extend([{"class_name": "Dropout", "config": {}}] * 20_000),
+        "only Keras can load it",
+    ),
+    "a thousand rescalings": (insert_rescalings, "only Keras can load it"),
+    "a wide layer on the whole feature map": (
+        lambda layers: insert_huge_layer(layers, before=2),
+        "only Keras can load it",
+    ),
+    "an image of no size": (lambda layers: layers[0]["config"].update(batch_shape=[None, -5, 16, 3]), ""),
+    "a code layer": (lambda layers: layers[-1].update(class_name="Lambda"), "only Keras can load it"),
+}
+
+
+@pytest.mark.parametrize("hole", HOSTILE)
+def test_what_a_config_says_of_a_head_runs_nothing_and_takes_no_memory(
+    nested: keras.Model, tmp_path: Path, save: Save, hole: str, within: Callable[[float], Any]
+) -> None:
+    change, message = HOSTILE[hole]
+    path = save(nested, tmp_path / "dogs.h5")
+    with h5py.File(path, "r+") as file:
+        config = json.loads(file.attrs["model_config"])
+        change(config["config"]["layers"])
+        file.attrs["model_config"] = json.dumps(config)
+    if not message:  # it is read without what is wrong
+        assert load_model(path, spec=SPEC, classes=CLASSES).model.output_shape == (None, 3)
+        return
+    with within(200e6), pytest.raises(ModelFileError, match=re.escape(message)):
+        load_model(path, spec=SPEC, classes=CLASSES)
+
+
+def test_arrays_of_no_layer_and_names_that_are_none_are_refused(
+    nested: keras.Model, tmp_path: Path, save: Save
+) -> None:
+    for place, name, message in (
+        ("layers/vars", None, "it has arrays of no layer, at 'layers/vars'"),
+        ("layers/dense_9/vars", "evil\nname_1", "'evil\\nname_1' is no name of a layer"),
+    ):
+        path = save(nested, tmp_path / "dogs.weights.h5")
+        with h5py.File(path, "r+") as file:
+            file[f"{place}/0"] = np.zeros(3, np.float32)
+            if name is not None:
+                file[place].attrs["name"] = name
+        with pytest.raises(ModelFileError, match=re.escape(message)):
+            initialize_network(SPEC, Network(), Classification(), 5, path)
+
+
+def test_twins_of_equal_layers_are_matched_by_their_paths_or_refused(
+    tmp_path: Path, save: Save, randomize: Randomize
+) -> None:
+    def twins() -> keras.Model:
+        inputs = keras.Input((16, 16, 3))
+        both = []
+        for name in ("zz", "aa"):
+            image = keras.Input((16, 16, 3))
+            inner = layers.Conv2D(4, 3, name="c1")(layers.Conv2D(3, 3, name="c0")(image))
+            both.append(layers.GlobalAveragePooling2D()(keras.Model(image, inner, name=name)(inputs)))
+        return keras.Model(inputs, layers.Dense(3, name="answer")(layers.Concatenate()(both)))
+
+    model = twins()
+    shown = np.random.default_rng(0).normal(0, 1, (4, 16, 16, 3)).astype(np.float32)
+    randomize(model, shown)
+    spec = ModelSpec(target_size=(16, 16, 3))
+    path = save(model, tmp_path / "twins.h5")
+    network = initialize_network(spec, OwnModel(twins()), Classification(), 3, path).network
+    np.testing.assert_allclose(network.to_logits(shown), model(shown), rtol=1e-3, atol=1e-4)
+    with pytest.raises(ModelFileError, match="does not fit"):  # this format has no names of nested models
+        initialize_network(spec, OwnModel(twins()), Classification(), 3, save(model, tmp_path / "twins.keras"))
+
+
+def test_layers_that_keras_counts_keep_their_order_where_one_was_frozen(tmp_path: Path, save: Save) -> None:
+    def make() -> keras.Model:
+        image = keras.Input((16, 16, 3))
+        x = layers.Conv2D(8, 3)(image)
+        for _ in range(3):
+            x = layers.Conv2D(8, 3)(x)
+        inputs = keras.Input((16, 16, 3))
+        pooled = layers.GlobalAveragePooling2D()(keras.Model(image, x)(inputs))
+        return keras.Model(inputs, layers.Dense(3, name="d")(pooled))
+
+    model = make()
+    model.layers[1].layers[2].trainable = False
+    spec = ModelSpec(target_size=(16, 16, 3))
+    path = save(model, tmp_path / "m.h5")
+    network = initialize_network(spec, OwnModel(make()), Classification(), 3, path).network
+    shown = np.random.default_rng(0).normal(0, 1, (4, 16, 16, 3)).astype(np.float32)
+    np.testing.assert_allclose(network.to_logits(shown), model(shown), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("scales", "is_nested"),
+    [
+        (True, True),
+        (False, False),
+        pytest.param(True, False, marks=pytest.mark.slow),
+        pytest.param(False, True, marks=pytest.mark.slow),
+    ],
+)
+def test_a_backbone_with_its_own_rescaling_scales_once(
+    tmp_path: Path, save: Save, randomize: Randomize, scales: bool, is_nested: bool
+) -> None:
+    inputs = keras.Input((32, 32, 3))
+    x = inputs if scales else layers.Rescaling(1 / 127.5, -1.0)(inputs)
+    options = {"weights": None, "include_top": False, "input_shape": (32, 32, 3), "include_preprocessing": scales}
+    if is_nested:
+        features = keras.applications.EfficientNetV2B0(**options)(x)
+    else:
+        features = keras.applications.EfficientNetV2B0(**options, input_tensor=x).output
+    model = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(features)), name="efficientnetv2-b0")
+    randomize(model, pixels().astype(np.float32))
+    trained = load_model(save(model, tmp_path / "m.h5"), spec="efficientnetv2b0", classes=CLASSES)
+    expected = keras.ops.softmax(model(pixels().astype(np.float32)))
+    check_same(trained.probabilities(pixels()), expected)

@@ -1,0 +1,162 @@
+"""Batch normalisation of the training copy, beside Keras' own layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from model_trainer.network.batch_norm import (
+    FusedBatchNormalization,
+    Moments,
+    MovingAverages,
+    auto_momentum,
+    recorded_moments,
+)
+
+SHAPES = [(4, 5, 6, 8), (1, 1, 1, 8), (6, 8), (3, 7, 8), (2, 3, 2, 3, 8)]
+# The largest difference, relative to the largest value; a half has 8 (bfloat16) or 11 bits.
+ROUNDING = {"float32": 1e-5, "mixed_bfloat16": 1e-2, "mixed_float16": 1e-3}
+
+
+def filled(layer: keras.layers.BatchNormalization, shape: tuple[int, ...]) -> keras.layers.BatchNormalization:
+    random = np.random.default_rng(0)
+    layer.build(shape)
+    layer.set_weights([random.uniform(0.5, 2.0, variable.shape) for variable in layer.weights])
+    return layer
+
+
+def forward_and_backward(
+    layer: keras.Layer, inputs: tf.Tensor, training: bool, **call: Any
+) -> tuple[list[np.ndarray], dict[str, Moments]]:
+    """Outputs, and gradients of a random sum of them by the inputs and all weights."""
+    factors = np.random.default_rng(1).normal(0, 1, inputs.shape)
+    weights = [variable.value for variable in layer.trainable_variables]
+    with tf.GradientTape() as tape, recorded_moments() as moments:
+        tape.watch(inputs)
+        outputs = layer(inputs, training=training, **call)
+        total = tf.reduce_sum(tf.cast(outputs, tf.float32) * factors)
+    gradients = tape.gradient(total, [inputs, *weights])
+    return [np.asarray(tf.cast(each, tf.float32)) for each in (outputs, *gradients)], moments
+
+
+@pytest.mark.parametrize("options", [{}, {"scale": False}, {"center": False}, {"axis": 1}], ids=str)
+@pytest.mark.parametrize("policy", list(ROUNDING))
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_it_computes_what_keras_does(shape: tuple[int, ...], policy: str, options: dict[str, Any]) -> None:
+    inputs = tf.constant(np.random.default_rng(2).normal(2, 3, shape), tf.float32)
+    theirs = filled(keras.layers.BatchNormalization(dtype=policy, name="norm", **options), shape)
+    ours = filled(FusedBatchNormalization(dtype=policy, name="norm", **options), shape)
+    for training in (False, True):
+        expected, _ = forward_and_backward(theirs, inputs, training)
+        found, moments = forward_and_backward(ours, inputs, training)
+        for mine, reference in zip(found, expected, strict=True):
+            scale = max(np.abs(reference).max(), 1e-2)
+            np.testing.assert_allclose(mine, reference, rtol=0, atol=scale * ROUNDING[policy])
+        assert list(moments) == (["norm"] if training else [])
+    before = filled(keras.layers.BatchNormalization(**options), shape).get_weights()[-2:]
+    momentum = theirs.momentum
+    # What Keras has moved its averages by in the training pass is what ours hands over.
+    for average, old, moment in zip(theirs.get_weights()[-2:], before, moments["norm"], strict=True):
+        np.testing.assert_allclose(average, momentum * old + (1 - momentum) * moment, rtol=1e-5, atol=1e-5)
+    for average, old in zip(ours.get_weights()[-2:], before, strict=True):
+        np.testing.assert_array_equal(average, old)
+
+
+def test_the_variance_is_the_populations() -> None:
+    inputs = np.random.default_rng(0).normal(0, 5, (2, 1, 2, 3)).astype(np.float32)
+    layer = filled(FusedBatchNormalization(name="norm"), inputs.shape)
+    _, moments = forward_and_backward(layer, tf.constant(inputs), training=True)
+    np.testing.assert_allclose(moments["norm"].variance, inputs.var(axis=(0, 1, 2)), rtol=1e-5)
+
+
+def test_frozen_it_computes_as_in_inference_and_hands_nothing_over() -> None:
+    inputs = tf.constant(np.random.default_rng(0).normal(2, 3, (4, 5, 5, 3)), tf.float32)
+    layer = filled(FusedBatchNormalization(), inputs.shape)
+    reference = np.asarray(layer(inputs, training=False))
+    layer.trainable = False
+    with recorded_moments() as moments:
+        np.testing.assert_allclose(layer(inputs, training=True), reference, rtol=1e-6)
+    assert not moments
+
+
+def test_a_mask_is_respected_as_by_keras() -> None:
+    inputs = tf.constant(np.random.default_rng(0).normal(2, 3, (4, 5, 3)), tf.float32)
+    mask = tf.constant(np.arange(20).reshape(4, 5) % 3 > 0)
+    theirs = filled(keras.layers.BatchNormalization(), inputs.shape)
+    ours = filled(FusedBatchNormalization(), inputs.shape)
+    expected, _ = forward_and_backward(theirs, inputs, True, mask=mask)
+    found, moments = forward_and_backward(ours, inputs, True, mask=mask)
+    for mine, reference in zip(found, expected, strict=True):
+        np.testing.assert_allclose(mine, reference, rtol=1e-4, atol=1e-5)
+    (moment,) = moments.values()
+    kept = inputs.numpy()[mask.numpy()]
+    np.testing.assert_allclose(moment.mean, kept.mean(axis=0), rtol=1e-4)
+
+
+def test_of_a_layer_that_is_called_twice_the_mean_counts() -> None:
+    layer = filled(FusedBatchNormalization(name="norm"), (2, 3))
+    with recorded_moments() as moments:
+        layer(tf.constant([[1.0, 2.0, 3.0]] * 2), training=True)
+        layer(tf.constant([[3.0, 4.0, 5.0]] * 2), training=True)
+    np.testing.assert_allclose(moments["norm"].mean, [2.0, 3.0, 4.0])
+
+
+def moved(layer: FusedBatchNormalization, momentum: float | None, batches: np.ndarray) -> MovingAverages:
+    averages = MovingAverages([layer], momentum)
+    for mean, variance in batches:
+        moments = {layer.name: Moments(tf.constant(mean), tf.constant(variance))}
+        averages.update(moments, tf.distribute.get_strategy())
+    return averages
+
+
+BATCHES = np.random.default_rng(3).uniform(0.1, 9.0, (5, 2, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_fresh_averages_forget_their_beginning_as_the_moments_of_adam(count: int) -> None:
+    layer = FusedBatchNormalization()
+    layer.build((1, 3))
+    moved(layer, 0.9, BATCHES[:count])
+    weights = 0.1 * 0.9 ** np.arange(count)[::-1]
+    expected = np.tensordot(weights / (1 - 0.9**count), BATCHES[:count], axes=1)
+    np.testing.assert_allclose(np.array([layer.moving_mean, layer.moving_variance]), expected, rtol=1e-5)
+
+
+def test_averages_that_came_with_weights_move_from_there() -> None:
+    layer = filled(FusedBatchNormalization(), (1, 3))
+    expected = np.array([layer.moving_mean, layer.moving_variance])
+    moved(layer, 0.9, BATCHES)
+    for batch in BATCHES:
+        expected = 0.9 * expected + 0.1 * batch
+    np.testing.assert_allclose(np.array([layer.moving_mean, layer.moving_variance]), expected, rtol=1e-5)
+
+
+def test_a_small_last_batch_weighs_less() -> None:
+    layer = filled(FusedBatchNormalization(name="norm"), (1, 3))
+    before, moments = np.array(layer.moving_mean), Moments(tf.constant(BATCHES[0, 0]), tf.constant(BATCHES[0, 1]))
+    averages = MovingAverages([layer], 0.9)
+    for _ in range(4):
+        averages.update({"norm": moments}, tf.distribute.get_strategy(), 0.25)
+    np.testing.assert_allclose(layer.moving_mean, 0.9 * before + 0.1 * BATCHES[0, 0], rtol=1e-5)
+
+
+def test_kerass_own_momentum_corrects_nothing() -> None:
+    layer = FusedBatchNormalization(momentum=0.99)
+    layer.build((1, 3))
+    moved(layer, None, BATCHES[:1])
+    np.testing.assert_allclose(layer.moving_mean, 0.01 * BATCHES[0, 0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "steps_per_epoch", "images"),
+    [(32, 1000, 512), (8, 1000, 512), (256, 5000, 768), (32, 10, 160), (32, 1, 96)],
+)
+def test_auto_momentum_averages_over_some_500_images(batch_size: int, steps_per_epoch: int, images: int) -> None:
+    momentum = auto_momentum(batch_size, steps_per_epoch)
+    # An average varies as much as the mean of so many batches: the sum of its weights, squared.
+    weights = (1 - momentum) * momentum ** np.arange(10_000)
+    assert batch_size / np.sum(weights**2) == pytest.approx(images, rel=1e-6)

@@ -1,0 +1,125 @@
+"""The examples of docs/extending.md, as they stand there, in a real run."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from model_trainer import Hardware, Run, evaluate, load_model, predict
+from model_trainer.errors import ConfigError
+from model_trainer.training.train import train_model
+
+pytestmark = pytest.mark.usefixtures("short_pipeline")
+
+MakeRun = Callable[..., Run]
+
+PAGE = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the page's blocks define, by name, from a module outside of the package."""
+    file = tmp_path_factory.mktemp("code") / "of_the_page.py"
+    file.write_text("\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)))
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module  # where dataclasses look for what annotations name
+    spec.loader.exec_module(module)
+    return {**vars(module), "Pairs": _pairs(module.Rating)}
+
+
+def _pairs(rating: Any) -> Any:
+    class Pairs(rating):
+        """Learns by how much the ratings of a batch differ from each other."""
+
+        needs_whole_batch = True
+
+        def loss_sum(self, outputs: Any, encoded: Any, factors: Any) -> Any:
+            ratings, right = outputs[0][:, 0], encoded.targets
+            differences = (ratings[:, None] - ratings) - (right[:, None] - right)
+            return tf.reduce_sum(tf.reduce_mean(tf.square(differences), 1) * encoded.loss_weights)
+
+    return Pairs
+
+
+def test_a_loss(names: dict[str, Any], make_run: MakeRun) -> None:
+    run = make_run(task__loss=names["Poly"](epsilon=0.0))
+    same = train_model(make_run(name="same")).history[0]["loss"]
+    assert train_model(run).history[0]["loss"] == pytest.approx(same, abs=1e-5)
+    other = train_model(run.changed("task.loss.epsilon", 2.0)).history[0]["loss"]
+    assert other > same
+    assert run.changed("task.loss", "poly") == run.changed("task.loss.epsilon", 1.0)
+
+
+def test_a_source(names: dict[str, Any], make_run: MakeRun, colours: Path, tmp_path: Path) -> None:
+    for file in (colours / "train").glob("*/*.png"):
+        Image.open(file).save(tmp_path / f"{file.parent.name}_{file.name}")
+    run = make_run(train_data=names["FilesByName"](path=str(tmp_path)))
+    expected = train_model(make_run(name="same")).history
+    assert train_model(run).history[0]["val_loss"] == pytest.approx(expected[0]["val_loss"], abs=1e-5)
+
+
+def test_an_augmentation(names: dict[str, Any], make_run: MakeRun) -> None:
+    losses = [
+        train_model(make_run(augment=(names["RandomNegative"](probability=probability),))).history[0]["loss"]
+        for probability in (0.0, 1.0)
+    ]
+    assert losses[0] == pytest.approx(train_model(make_run(name="same")).history[0]["loss"], abs=1e-5)
+    assert losses[0] != losses[1]
+
+
+def test_a_task(names: dict[str, Any], make_run: MakeRun, colours: Path) -> None:
+    run = make_run(task=names["Rating"](), training__epochs=8, training__learning_rate=0.02)
+    result = train_model(run)
+    assert result.history[-1]["loss"] < 0.5 * result.history[0]["loss"]
+    assert list(result.history[0])[:5] == ["epoch", "loss", "nearest", "val_loss", "val_nearest"]
+    assert (result.path / "model_max_acc.hdf5").is_file()
+    plain = keras.models.load_model(result.path / "final_model.hdf5", compile=False)
+    assert plain.output_shape == (None, 1)
+    distance = evaluate(result.path / "final_model.hdf5", colours / "val").distance
+    assert distance == pytest.approx(result.history[-1]["val_loss"], abs=1e-4)
+    image = next((colours / "val" / "red").iterdir())
+    (answer,) = predict(result.path / "final_model.hdf5", [image])
+    (rated,) = answer["predictions"]
+    assert load_model(result.path).task == names["Rating"]()
+    assert rated["label"] in ("blue", "green", "red")
+    assert train_model(run, resume=True).was_finished
+
+
+def test_a_task_on_two_devices_learns_the_same(names: dict[str, Any], make_run: MakeRun) -> None:
+    run = make_run(task=names["Rating"](), network__dropout_rate=0.0)
+    losses = [
+        train_model(run.changed("hardware", Hardware(platform="cpu", devices=devices))).history[0]["loss"]
+        for devices in (1, 2)
+    ]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hardware": Hardware(platform="cpu", devices=2)}, r"`hardware.devices` is 2 here, but Pairs compares"),
+        ({"training__accumulation_steps": 2}, r"`training.accumulation_steps` is 2, but Pairs compares"),
+    ],
+)
+def test_a_loss_over_the_whole_batch_is_refused_where_steps_see_parts(
+    names: dict[str, Any], make_run: MakeRun, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        train_model(make_run(task=names["Pairs"](), **changes))
+
+
+def test_a_loss_over_the_whole_batch_trains_on_one_device(names: dict[str, Any], make_run: MakeRun) -> None:
+    history = train_model(make_run(task=names["Pairs"](), training__epochs=3)).history
+    assert history[-1]["loss"] < history[0]["loss"]
