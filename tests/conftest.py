@@ -33,7 +33,7 @@ from model_trainer import (
     Training,
 )
 from model_trainer.pipeline import dataset
-from model_trainer.pipeline.fallback import MapFunction
+from model_trainer.pipeline.fallback import MapFunction, map_with_fallback
 from model_trainer.training import run_folder
 
 # Before TensorFlow starts, so that the multi-device path is tested on every machine.
@@ -82,9 +82,9 @@ def _no_curves() -> None:
 
 @pytest.fixture(scope="module")
 def short_pipeline() -> Iterator[None]:
-    """Images are read by the exact path alone, which gives the same pixels: a small run then takes half the time.
+    """Images are read by the exact path alone: to build the pipelines takes most of the time of a small run.
 
-    For modules about what comes after the pipeline; whole runs, devices, hosts and runs that are killed have all of it.
+    For modules about what comes after the pipeline. `whole_pipeline` takes it back for one test.
     """
     plain = tf.autograph.experimental.do_not_convert
 
@@ -92,6 +92,13 @@ def short_pipeline() -> Iterator[None]:
         return tf.data.Dataset.range(start, stop).map(plain(exact), num_parallel_calls=2, deterministic=True)
 
     with mock.patch.object(dataset, "map_with_fallback", by_the_exact_path):
+        yield
+
+
+@pytest.fixture
+def whole_pipeline(short_pipeline: None) -> Iterator[None]:
+    """In a module with `short_pipeline`: images are read as in a user's run."""
+    with mock.patch.object(dataset, "map_with_fallback", map_with_fallback):
         yield
 
 

@@ -1,8 +1,9 @@
-"""The examples of docs/extending.md, as they stand there, in a real run."""
+"""The examples of docs/extending.md, as they stand there, in runs."""
 
 from __future__ import annotations
 
 import importlib.util
+import io
 import re
 import sys
 from collections.abc import Callable
@@ -13,8 +14,10 @@ import keras
 import pytest
 import tensorflow as tf
 from PIL import Image
+from rich.console import Console
 
 from model_trainer import Hardware, Run, evaluate, load_model, predict
+from model_trainer.cli.tables import print_predictions
 from model_trainer.errors import ConfigError
 from model_trainer.training.train import train_model
 
@@ -27,16 +30,19 @@ PAGE = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
 
 @pytest.fixture(scope="module")
 def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the page's blocks define, by name, from a module outside of the package."""
-    file = tmp_path_factory.mktemp("code") / "of_the_page.py"
-    file.write_text("\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)))
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[file.stem] = module  # where dataclasses look for what annotations name
-    spec.loader.exec_module(module)
-    return {**vars(module), "Pairs": _pairs(module.Rating)}
+    """What the page's blocks define, by name; each is a module of its own outside of the package."""
+    found: dict[str, Any] = {}
+    for number, block in enumerate(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)):
+        file = tmp_path_factory.mktemp("code") / f"block_{number}_of_the_page.py"
+        file.write_text(block)
+        spec = importlib.util.spec_from_file_location(file.stem, file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[file.stem] = module  # where dataclasses look for what annotations name
+        spec.loader.exec_module(module)
+        found |= vars(module)
+    return found | {"Pairs": _pairs(found["Rating"])}
 
 
 def _pairs(rating: Any) -> Any:
@@ -79,6 +85,7 @@ def test_an_augmentation(names: dict[str, Any], make_run: MakeRun) -> None:
     assert losses[0] != losses[1]
 
 
+@pytest.mark.usefixtures("whole_pipeline")
 def test_a_task(names: dict[str, Any], make_run: MakeRun, colours: Path) -> None:
     run = make_run(task=names["Rating"](), training__epochs=8, training__learning_rate=0.02)
     result = train_model(run)
@@ -93,7 +100,10 @@ def test_a_task(names: dict[str, Any], make_run: MakeRun, colours: Path) -> None
     (answer,) = predict(result.path / "final_model.hdf5", [image])
     (rated,) = answer["predictions"]
     assert load_model(result.path).task == names["Rating"]()
-    assert rated["label"] in ("blue", "green", "red")
+    assert rated["label"] == ("blue", "green", "red")[min(2, max(0, round(rated["rating"])))]
+    output = io.StringIO()
+    print_predictions([answer], Console(file=output), Console(file=output))
+    assert f"{rated['label']} {rated['rating']:.3f}" in output.getvalue()
     assert train_model(run, resume=True).was_finished
 
 

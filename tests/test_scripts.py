@@ -181,7 +181,7 @@ def test_arguments_keep_their_spaces_and_the_exit_code_comes_back(checkout: Chec
 
 def test_checks_come_before_the_tests_and_the_first_failure_ends_them(checkout: Checkout) -> None:
     checkout.run("script/test")
-    tests = "-m pytest -n auto --maxprocesses 4 --dist loadfile"
+    tests = "-m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder"
     assert checkout.new_calls[-4:] == ["-m ruff check .", "-m ruff format --check .", "-m mypy", tests]
 
     done = checkout.run("script/test", FAIL="mypy", FAIL_WITH="1")
@@ -192,10 +192,10 @@ def test_checks_come_before_the_tests_and_the_first_failure_ends_them(checkout: 
 def test_arguments_mean_only_pytest_and_no_test_is_a_failure(checkout: Checkout) -> None:
     checkout.run("script/test")
 
-    done = checkout.run("script/test", "tests/models", "-x", FAIL="pytest", FAIL_WITH="5")
+    done = checkout.run("script/test", "tests/network", "-x", FAIL="pytest", FAIL_WITH="5")
 
     assert done.returncode == 5
-    assert checkout.new_calls == ["-m pytest tests/models -x"]
+    assert checkout.new_calls == ["-m pytest tests/network -x"]
 
 
 @pytest.mark.parametrize(

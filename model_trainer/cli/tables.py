@@ -32,10 +32,14 @@ def print_predictions(answers: list[dict[str, Any]], console: Console, errors: C
         if "error" in answer:
             errors.print(f"{answer['image']}: {answer['error']}", highlight=False, soft_wrap=True, markup=False)
         else:
-            shown = "  ".join(f"{each['label']} {each['probability']:.3f}" for each in answer["predictions"])
-            table.add_row(answer["image"], shown)
+            table.add_row(answer["image"], "  ".join(map(_prediction_text, answer["predictions"])))
     if table.row_count:
         _print_table(table, console)
+
+
+def _prediction_text(prediction: dict[str, Any]) -> str:
+    numbers = (f"{value:.3f}" for name, value in prediction.items() if name != "label")
+    return " ".join([prediction["label"], *numbers])
 
 
 def print_evaluation(evaluation: Evaluation, console: Console) -> None:
@@ -44,11 +48,13 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     width = max(15, *(len(name) for name in figures))
     for name, value in figures.items():
         console.print(f"{name:{width}} {value}", highlight=False)
-    columns, rows = evaluation.table()
-    table = _table(*columns)
-    for row in rows:
-        table.add_row(*row)
-    _print_table(table, console)
+    of_classes = evaluation.table()
+    if of_classes is not None:
+        columns, rows = of_classes
+        table = _table(*columns)
+        for row in rows:
+            table.add_row(*row)
+        _print_table(table, console)
 
 
 def _print_table(table: Table, console: Console) -> None:

@@ -17,7 +17,7 @@ class Batch(NamedTuple):
     Attributes:
         inputs: uint8 images `(batch, height, width, channels)`, not preprocessed yet.
         targets: what the examples are labelled with: int32 `(batch,)` classes; or float32 `(batch, num_classes)` of
-            tags, probabilities and mixed images, NaN where nobody knows; or whatever else a task learns.
+            tags, probabilities and mixed images, NaN where unknown; or whatever else a task learns.
         weights: float32 `(batch,)`; 0 of an image that could not be read, whose pixels are 0 too. The weight of an
             example that is declared to weigh nothing is `LEAST_WEIGHT`.
     """

@@ -174,7 +174,7 @@ class Pipeline:
 
         def exact(number: tf.Tensor) -> tuple[tf.Tensor, ...]:
             index, seed, counts = find(number)
-            exists, index = index >= 0, tf.maximum(index, 0)
+            exists, index = index >= 0, tf.maximum(index, 0)  # `fast` fails at no empty place, but both mean the same
             part = None if crops is None else crops[index]
             image, readable = exact_image(read_safe(index), view, part=part, seed=seed)
             noted = tf.cond(readable, lambda: True, lambda: self._note_bad(index))

@@ -1,1 +1,1 @@
-"""Everything that a run declares: values only, no TensorFlow is loaded."""
+"""What a run declares. Importing it loads no TensorFlow; `fused_adam.py` is loaded when an optimizer is made."""

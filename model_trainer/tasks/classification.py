@@ -104,7 +104,7 @@ class Classification(Task):
             ]
         )
 
-    def chance(self, examples: Examples) -> tuple[float, str] | None:
+    def majority_baseline(self, examples: Examples) -> tuple[float, str] | None:
         if self.metrics[0].name != "accuracy":
             return None
         labels = examples.labels

@@ -1,4 +1,4 @@
-"""What every evaluation of a task has: the figures of all images, and a table of each class."""
+"""What every evaluation of a task has: metrics over all images, and a table of each class."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ class Evaluation(ABC):
     def figures(self) -> dict[str, str]:
         """Of all images, by name, as they are printed."""
 
-    @abstractmethod
-    def table(self) -> tuple[list[str], list[list[str]]]:
-        """Of each class: the names of the columns, and the rows as they are printed."""
+    def table(self) -> tuple[list[str], list[list[str]]] | None:
+        """Of each class: the names of the columns, and the rows as they are printed. None where there is no such."""
+        return None

@@ -61,8 +61,8 @@ class Predictions(NamedTuple):
     """What is kept of a validation for figures over all of it; arrays or tensors.
 
     Attributes:
-        targets: float32 `(num_images, num_classes)`, NaN where nobody knows.
-        probabilities: float32 `(num_images, num_classes)`.
+        targets: as the task encodes them; of classes and tags float32 `(num_images, num_classes)`, NaN where unknown.
+        probabilities: as the task gives them; of classes and tags float32 `(num_images, num_classes)`.
         weights: float32 `(num_images,)`; those with 0 are dropped.
     """
 
@@ -140,7 +140,10 @@ class Task(Choice):
 
     @abstractmethod
     def probabilities(self, outputs: list[tf.Tensor]) -> tf.Tensor:
-        """float32 `(batch, num_classes)`: what the network says, from its outputs before `head_activation`."""
+        """What metrics and predictions are made of, from the network's outputs before `head_activation`.
+
+        Of classes and tags float32 `(batch, num_classes)`.
+        """
 
     # --- The step
 
@@ -152,9 +155,12 @@ class Task(Choice):
     def example_weights(self, targets: Any, weights: tf.Tensor, factors: Factors) -> tf.Tensor:
         """float32 `(batch,)`: how much each example's loss counts."""
 
-    @abstractmethod
     def losses(self, targets: Any, outputs: list[tf.Tensor], factors: Factors) -> tf.Tensor:
-        """float32 `(batch,)`: the loss of each example, summed over outputs with their weights."""
+        """float32 `(batch,)`: the loss of each example, summed over outputs with their weights.
+
+        A task that needs the whole batch overrides `loss_sum` instead.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has neither losses nor a loss_sum of its own.")
 
     def encode(self, batch: Batch, factors: Factors, loss_mean: str = "examples") -> Encoded:
         """The targets and weights of a batch.
@@ -214,8 +220,8 @@ class Task(Choice):
         """From which probability on each class counts as present, by a validation; None where that is no question."""
         return None
 
-    def chance(self, examples: Examples) -> tuple[float, str] | None:
-        """What the main metric is if the answer is always the same, and that answer; None where that says little."""
+    def majority_baseline(self, examples: Examples) -> tuple[float, str] | None:
+        """The main metric if the largest class is always predicted, and that class; None where that says little."""
         return None
 
     # --- The answers
@@ -229,6 +235,8 @@ class Task(Choice):
         thresholds: tuple[float, ...] | None = None,
     ) -> list[dict[str, Any]]:
         """What `predict` says of one image: `[{"label": name, "probability": p}, ...]`, the most probable first.
+
+        Each prediction has a label, and one number or several by name.
 
         Args:
             top: how many labels; None leaves it to the task.

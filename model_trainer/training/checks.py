@@ -90,7 +90,8 @@ def check_whole_batch(run: Run, strategy: tf.distribute.Strategy) -> None:
         )
     if strategy.num_replicas_in_sync > 1:
         raise ConfigError(
-            f"is {strategy.num_replicas_in_sync} here, but {compares} it trains on one. Add --set hardware.devices=1.",
+            f"is {strategy.num_replicas_in_sync} here, but {compares} it trains on one, of one machine. "
+            "Add --set hardware.devices=1.",
             "hardware.devices",
         )
 

@@ -217,9 +217,10 @@ def _finish_epoch(loop: Loop, epoch: int, figures: dict[str, float]) -> None:
     )
     if len(loop.history) == 1:
         judged = loop.prepared.train if loop.prepared.val is None else loop.prepared.val
-        chance = run.task.chance(judged)
-        if chance is not None:
-            logging.info("Always saying %r would reach an accuracy of %.4f.", chance[1], chance[0])
+        baseline = run.task.majority_baseline(judged)
+        if baseline is not None:
+            metric = run.task.metrics[0].name
+            logging.info("Always saying %r would reach an %s of %.4f.", baseline[1], metric, baseline[0])
     before = loop.best.epochs
     for name in loop.best.improved(row):
         plain = loop.prepared.plain.network.model

@@ -49,13 +49,13 @@ def add_up_parts(compute: Callable[[int, Any], Any], rows: Any, num_parts: int) 
     for number, (start, stop) in enumerate(pairwise(edges)):
         # Otherwise TensorFlow would compute parts at the same time, and hold all of them in memory.
         with tf.control_dependencies([] if total is None else tf.nest.flatten(total)):
-            part = _taken(rows, slice(start, stop))
+            part = _slice_rows(rows, slice(start, stop))
         found = compute(number, part)
         total = found if total is None else tf.nest.map_structure(tf.add, total, found)
     return total
 
 
-def _taken(rows: Any, part: slice) -> Any:
+def _slice_rows(rows: Any, part: slice) -> Any:
     return tf.nest.map_structure(lambda column: tf.identity(column[part]), rows)
 
 

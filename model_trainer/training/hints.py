@@ -24,11 +24,12 @@ def learnt_nothing(run: Run, history: list[Row], train: Examples, val: Examples 
         weights: which the network began with.
     """
     judged = train if val is None else val
-    column = "accuracy" if val is None else "val_accuracy"
-    chance = run.task.chance(judged)
-    if chance is None or not history or (val is None and not isinstance(run.training.sampling, EachOnce)):
+    metric = run.task.metrics[0].name
+    column = metric if val is None else f"val_{metric}"
+    baseline = run.task.majority_baseline(judged)
+    if baseline is None or not history or (val is None and not isinstance(run.training.sampling, EachOnce)):
         return ""  # sampled images are not as often of a class as the data is
-    accuracy, (share, name) = history[-1][column], chance
+    accuracy, (share, name) = history[-1][column], baseline
     # Two standard deviations of as many answers by chance.
     if not accuracy < min(1.0, share + 2 * math.sqrt(share * (1 - share) / len(judged))):
         return ""

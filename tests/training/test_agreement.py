@@ -24,7 +24,7 @@ DeclareRun = Callable[..., Run]
 
 pytestmark = pytest.mark.timeout(600)  # up to three processes share what cores there are
 
-SCRIPT = Path(__file__).parents[1] / "cluster" / "train_on_hosts.py"
+SCRIPT = Path(__file__).with_name("train_on_hosts.py")
 
 # 20 steps or more. 7 images on 2, 3 and 4 devices, then 7, then 1; with validation.
 UNEVEN = {"training__batch_size": 7, "training__epochs": 7}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from model_trainer import ImageFolder, ModelSpec, MultiLabel, Run
+from model_trainer import ImageFolder, ModelSpec, Run
 from model_trainer.model_files import weights
 from model_trainer.sources.examples import Examples
 from model_trainer.training import epochs, hints
@@ -21,14 +21,6 @@ def examples(*counts: int) -> Examples:
     labels = np.repeat(np.arange(len(counts)), counts)
     names = tuple("abcdefgh"[: len(counts)])
     return Examples.of_files([f"{number}.jpg" for number in range(len(labels))], labels, names, "data/train")
-
-
-def test_the_largest_share_counts_weights() -> None:
-    table = examples(28, 27, 20)
-    assert RUN.task.chance(table) == (pytest.approx(28 / 75), "a")
-    table.weights[28:55] = 3.0
-    assert RUN.task.chance(table) == (pytest.approx(81 / 129), "b")
-    assert MultiLabel().chance(table) is None
 
 
 @pytest.mark.parametrize(

@@ -39,10 +39,14 @@ from model_trainer import (
     load_model,
 )
 from model_trainer.errors import ConfigError, DataError, DeviceError
+from model_trainer.pipeline import dataset
+from model_trainer.pipeline.fallback import map_with_fallback
 from model_trainer.training import run_folder
 from model_trainer.training.history import draw_curves
 from model_trainer.training.prepare import prepare
 from model_trainer.training.train import Result, train_model
+
+pytestmark = pytest.mark.usefixtures("short_pipeline")  # but for `trained`, and what is about unreadable images
 
 MakeRun = Callable[..., Run]
 
@@ -71,7 +75,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> Result:
         training=Training(epochs=6, batch_size=4, learning_rate=0.05, optimizer=SGD(momentum=0.9), schedule=Constant()),
         output_dir=str(tmp_path_factory.mktemp("output")),
     )
-    with mock.patch.object(run_folder, "draw_curves", draw_curves):
+    whole_pipeline = mock.patch.object(dataset, "map_with_fallback", map_with_fallback)
+    with whole_pipeline, mock.patch.object(run_folder, "draw_curves", draw_curves):
         return train_model(run)
 
 
@@ -404,6 +409,7 @@ def test_other_classes_in_validation_are_refused(
         train_model(make_run(val_data=ImageFolder(folder)))
 
 
+@pytest.mark.usefixtures("whole_pipeline")
 def test_unreadable_images_are_named_and_left_out(
     make_run: MakeRun, tmp_path: Path, draw_folder: Callable[..., Path]
 ) -> None:
@@ -452,6 +458,7 @@ def test_class_probabilities_and_crops_of_keras_trainers_json_are_learnt(make_ru
     assert 0.325 <= last["val_loss"] < 0.5
 
 
+@pytest.mark.usefixtures("whole_pipeline")
 def test_too_many_unreadable_images_stop_the_run(
     make_run: MakeRun, tmp_path: Path, draw_folder: Callable[..., Path]
 ) -> None:

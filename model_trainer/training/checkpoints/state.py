@@ -58,7 +58,7 @@ def parts_of(loop: Loop) -> dict[str, Stateful]:
             loop,
             "best_thresholds",
             lambda value: {str(number): each for number, each in value.items()},
-            lambda state: {int(number): tuple(each) for number, each in (state or {}).items()},
+            lambda state: {int(number): tuple(each) for number, each in state.items()},
         ),
         "epoch_seconds": _EpochSeconds(loop),
         "bad_images": loop.prepared.bad_images,
@@ -105,9 +105,15 @@ def restore(loop: Loop, checkpoint: Checkpoint) -> Place:
     Raises:
         ModelFileError: it is of another network or optimizer.
     """
+    state = {"best_thresholds": {}, **checkpoint.state}  # older versions kept none
     totals = Totals(loop.prepared.run.task.counted_metrics)
     for name, part in (parts_of(loop) | {"totals": totals}).items():
-        part.set_state(_state_of_part(checkpoint, name))
+        if name in OF_VARIABLES:
+            prefix = f"{name}/"
+            arrays = checkpoint.arrays.items()
+            part.set_state({each.removeprefix(prefix): array for each, array in arrays if each.startswith(prefix)})
+        elif name in state:
+            part.set_state(unpack(state[name], checkpoint.arrays))
     finalize(loop.model.layers)
     loop.scheduled_rate = None
     return Place(checkpoint.epoch, checkpoint.position, totals)
@@ -128,14 +134,6 @@ def restore_callbacks(loop: Loop, checkpoint: Checkpoint, is_resumed: bool = Fal
             "%s starts again: it has no get_state() and set_state(state), by which a callback goes on exactly.",
             name_of(callback),
         )
-
-
-def _state_of_part(checkpoint: Checkpoint, name: str) -> Any:
-    if name not in OF_VARIABLES:
-        return unpack(checkpoint.state.get(name), checkpoint.arrays)
-    prefix = f"{name}/"
-    arrays = checkpoint.arrays.items()
-    return {each.removeprefix(prefix): array for each, array in arrays if each.startswith(prefix)}
 
 
 def _copied_rows(rows: list[dict[str, float]]) -> list[dict[str, float]]:

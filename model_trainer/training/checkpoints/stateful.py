@@ -20,7 +20,7 @@ class Stateful(Protocol):
         """Numbers, text, lists, dicts and arrays; none of it changes when training goes on."""
 
     def set_state(self, state: Any) -> None:
-        """Goes on from what `get_state` gave, also that of an older version; None where that had no such part."""
+        """Goes on from what `get_state` gave, also in an older version."""
 
 
 class Attribute:
@@ -74,8 +74,8 @@ class Variables:
     def get_state(self) -> dict[str, np.ndarray]:
         return {f"{number}/{name}": np.array(each) for number, (name, each) in enumerate(self._find())}
 
-    def set_state(self, state: Mapping[str, np.ndarray] | None) -> None:
-        by_number = {int(name.split("/")[0]): array for name, array in (state or {}).items()}
+    def set_state(self, state: Mapping[str, np.ndarray]) -> None:
+        by_number = {int(name.split("/")[0]): array for name, array in state.items()}
         for number, (name, variable) in enumerate(self._find()):
             array = by_number.get(number)
             if array is None:

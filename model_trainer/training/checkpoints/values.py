@@ -1,4 +1,4 @@
-"""The state of a callback, any nest of plain values and arrays, as JSON and named arrays."""
+"""The state of one part of a training, any structure of plain values and arrays, as JSON and named arrays."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def pack(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
         return [pack(item, f"{name}/{index}", arrays) for index, item in enumerate(value)]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise ConfigError(f"{name} is {value!r}; a callback's state is made of numbers, text, lists, dicts and arrays.")
+    raise ConfigError(f"{name} is {value!r}; a state is made of numbers, text, lists, dicts and arrays.")
 
 
 def unpack(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:

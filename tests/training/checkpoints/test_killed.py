@@ -31,6 +31,7 @@ from model_trainer.training.checkpoints import saver, store
 from model_trainer.training.totals import Totals
 
 folder, kills = Path(sys.argv[1]), json.loads(sys.argv[2])
+epochs = 6 if len(kills) < 10 else 12
 saver.FIRST_AFTER_SECONDS, saver.SHARE_OF_TIME = 0.0, 1e9  # as often as it can
 run_folder.draw_curves = lambda *arguments: None  # loads matplotlib, in every process
 
@@ -61,10 +62,10 @@ def run_in(output):
         augment=(RandomResizedCrop(), RandomFlip(), MixUp()),
         network=Network(freeze=("conv1",), unfreeze=Unfreeze(after_epochs=2, learning_rate=0.01)),
         task=Classification(metrics=(Accuracy(), MacroRecall())),
-        training=Training(epochs=12, batch_size=4, learning_rate=0.02, optimizer=Adam(), deterministic=True,
+        training=Training(epochs=epochs, batch_size=4, learning_rate=0.02, optimizer=Adam(), deterministic=True,
                           precision="float32", schedule=ReduceOnPlateau(patience=1), sampling=Equiprobable(),
                           ema_decay=0.9),
-        callbacks=(EarlyStopping(monitor="val_accuracy", patience=11, restore_best=True), Counter()),
+        callbacks=(EarlyStopping(monitor="val_accuracy", patience=epochs - 1, restore_best=True), Counter()),
         output_dir=str(output),
     )
 

@@ -78,6 +78,7 @@ def test_a_signal_saves_and_the_run_goes_on_from_there(stopped: tuple[Run, Resul
     assert [row["epoch"] for row in longer.history] == [1, 2, 3]
 
 
+@pytest.mark.usefixtures("whole_pipeline")
 @pytest.mark.parametrize("devices", [2, 4])
 def test_another_number_of_devices_goes_on_alike(make_run: MakeRun, tmp_path: Path, devices: int) -> None:
     changes = {"training__epochs": 2, "network__dropout_rate": 0.0}
