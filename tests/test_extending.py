@@ -19,6 +19,7 @@ from rich.console import Console
 from model_trainer import Hardware, Run, evaluate, load_model, predict
 from model_trainer.cli.tables import print_predictions
 from model_trainer.errors import ConfigError
+from model_trainer.tasks.head import make_head
 from model_trainer.training.train import train_model
 
 pytestmark = pytest.mark.usefixtures("short_pipeline")
@@ -42,7 +43,7 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         sys.modules[file.stem] = module  # where dataclasses look for what annotations name
         spec.loader.exec_module(module)
         found |= vars(module)
-    return found | {"Pairs": _pairs(found["Rating"])}
+    return found | {"Pairs": _pairs(found["Rating"]), "TwoOutputs": _two_outputs(found["Rating"])}
 
 
 def _pairs(rating: Any) -> Any:
@@ -57,6 +58,22 @@ def _pairs(rating: Any) -> Any:
             return tf.reduce_sum(tf.reduce_mean(tf.square(differences), 1) * encoded.loss_weights)
 
     return Pairs
+
+
+def _two_outputs(rating: Any) -> Any:
+    class TwoOutputs(rating):
+        """The sum of two outputs is the rating."""
+
+        def head(self, features: Any, options: Any, num_classes: int) -> Any:
+            return make_head(features, options, ("one", "two"), 1)
+
+        def probabilities(self, outputs: Any) -> Any:
+            return outputs[0] + outputs[1]
+
+        def losses(self, targets: Any, outputs: Any, factors: Any) -> Any:
+            return tf.abs(targets - self.probabilities(outputs)[:, 0])
+
+    return TwoOutputs
 
 
 def test_a_loss(names: dict[str, Any], make_run: MakeRun) -> None:
@@ -133,3 +150,14 @@ def test_a_loss_over_the_whole_batch_is_refused_where_steps_see_parts(
 def test_a_loss_over_the_whole_batch_trains_on_one_device(names: dict[str, Any], make_run: MakeRun) -> None:
     history = train_model(make_run(task=names["Pairs"](), training__epochs=3)).history
     assert history[-1]["loss"] < history[0]["loss"]
+
+
+def test_a_head_of_more_outputs_than_are_named_is_refused(names: dict[str, Any], make_run: MakeRun) -> None:
+    with pytest.raises(ConfigError, match=r"`task.outputs` should name each output .*head\(\) gives 2, none are named"):
+        train_model(make_run(task=names["TwoOutputs"]()))
+
+
+def test_a_task_of_two_outputs_predicts_from_both(names: dict[str, Any], make_run: MakeRun, colours: Path) -> None:
+    result = train_model(make_run(task=names["TwoOutputs"](outputs=("one", "two"))))
+    distance = evaluate(result.path / "final_model.hdf5", colours / "val").distance
+    assert distance == pytest.approx(result.history[-1]["val_loss"], abs=1e-4)

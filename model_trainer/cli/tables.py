@@ -45,7 +45,7 @@ def _prediction_text(prediction: dict[str, Any]) -> str:
 def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     """The figures of all images, then of each class."""
     figures = evaluation.figures()
-    width = max(15, *(len(name) for name in figures))
+    width = max([15, *map(len, figures)])
     for name, value in figures.items():
         console.print(f"{name:{width}} {value}", highlight=False)
     of_classes = evaluation.table()

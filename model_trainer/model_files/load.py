@@ -59,10 +59,10 @@ class TrainedModel:
         Of several outputs the first answers.
         """
         outputs = self._compute(images)
-        first = outputs[0] if isinstance(outputs, (list, tuple)) else outputs
-        if self.task.head_activation == "none":
-            first = self.task.probabilities([first])
-        return np.asarray(keras.ops.convert_to_numpy(first), np.float32)
+        outputs = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
+        # Without an activation the file's outputs are those of the step.
+        found = self.task.probabilities(outputs) if self.task.head_activation == "none" else outputs[0]
+        return np.asarray(keras.ops.convert_to_numpy(found), np.float32)
 
     @functools.cached_property
     def _compute(self) -> Callable[[np.ndarray], Any]:

@@ -53,6 +53,12 @@ def build_network(
     images, features = backbone.images, backbone.features
     output_names = tuple(output.name for output in task.outputs)
     head = task.head(features, network, num_classes)
+    if len(head) != max(1, len(output_names)):
+        raise ConfigError(
+            f"should name each output of the head; {type(task).__name__}.head() gives {len(head)}, "
+            f"{len(output_names) or 'none'} {'is' if len(output_names) == 1 else 'are'} named.",
+            "task.outputs",
+        )
     below = set(keras.Model(images, features).layers)
     new = [layer.name for layer in keras.Model(images, head).layers if layer not in below]
     new += output_names or [PROBABILITIES]

@@ -20,6 +20,8 @@ def pack(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
     Raises:
         ConfigError: there is a value that neither is.
     """
+    if isinstance(value, float):  # np.float64 is one too
+        return float(value)
     if isinstance(value, np.generic):
         value = np.asarray(value)
     if isinstance(value, np.ndarray):
