@@ -28,7 +28,7 @@ from model_trainer.pipeline.augment import (
     augment_image,
     policies,
 )
-from model_trainer.pipeline.augment.resample import Resampling
+from model_trainer.pipeline.augment.affine import Resampling
 
 SIZE, BATCH_SIZE, NUM_IMAGES = 224, 32, 640
 EMPTY = "empty pipeline"

@@ -3,72 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import tensorflow as tf
 
 from model_trainer.pipeline.augment import BatchAugmentation
 from model_trainer.pipeline.batch import Batch
-from model_trainer.pipeline.share import Rows, Share
+from model_trainer.pipeline.share import Division
 
-__all__ = ["Division", "for_each_device", "mix"]
-
-
-@dataclass(frozen=True)
-class Division:
-    """How the batches of an epoch are divided: all alike but for the last one, which may be smaller.
-
-    Attributes:
-        share: of this process.
-        batch_size: rows of a batch over all devices.
-        num_examples: in an epoch.
-        with_partners: whether rows are read that only images of this process's rows are mixed with.
-    """
-
-    share: Share
-    batch_size: int
-    num_examples: int
-    with_partners: bool = False
-
-    @property
-    def num_steps(self) -> int:
-        """Batches in an epoch."""
-        return -(-self.num_examples // self.batch_size)
-
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """Rows in a batch, and in the last one of an epoch."""
-        return self.batch_size, self.num_examples - (self.num_steps - 1) * self.batch_size
-
-    @property
-    def places(self) -> int:
-        """Rows that are read for each batch, with empty places behind those of a smaller one."""
-        return max(len(rows) for rows in self.read)
-
-    @property
-    def read(self) -> tuple[Rows, Rows]:
-        """The rows that are read of a batch, and of an epoch's last one."""
-        of = self.share.with_partners if self.with_partners else self.share.of_process
-        return of(self.sizes[0]), of(self.sizes[1])
-
-    def at(self, step: tf.Tensor, values: tuple[int, int]) -> tf.Tensor:
-        """int64 `()`: the first of `values`, or the second where `step` of the run is an epoch's last."""
-        last = step % self.num_steps == self.num_steps - 1
-        return tf.where(last, *(tf.constant(value, tf.int64) for value in reversed(values)))
-
-    def position(self, place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """From the number of a place, over all batches of the run, to what is read there.
-
-        Returns:
-            The position in the run; whether there is a row at all; whether that row is one of the batch's, not one
-            that fills up behind its end.
-        """
-        step, within = place // self.places, place % self.places
-        full, last = self.read
-        row = self.at(step, (full.start, last.start)) + within
-        is_there = within < self.at(step, (len(full), len(last)))
-        counts = row < self.at(step, self.sizes)
-        return step * self.batch_size + tf.where(counts, row, 0), is_there, counts
+__all__ = ["for_each_device", "mix"]
 
 
 def mix(

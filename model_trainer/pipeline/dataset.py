@@ -19,14 +19,14 @@ from model_trainer.pipeline.augment import Augmentation, Stages, augment_image, 
 from model_trainer.pipeline.augment.augmentation import LEAST_WEIGHT
 from model_trainer.pipeline.bad_images import BadImages
 from model_trainer.pipeline.batch import Batch
-from model_trainer.pipeline.batches import Division, for_each_device, mix
+from model_trainer.pipeline.batches import for_each_device, mix
 from model_trainer.pipeline.fallback import map_with_fallback
 from model_trainer.pipeline.image import exact_image, fast_image
 from model_trainer.pipeline.labels import make_label_reader
 from model_trainer.pipeline.order import epoch_seeds, example_seed, shuffled_index
 from model_trainer.pipeline.read import make_fast_reader, make_safe_reader
 from model_trainer.pipeline.sampling import EachOnce, Sampling, make_sampler
-from model_trainer.pipeline.share import Share
+from model_trainer.pipeline.share import Division, Share
 from model_trainer.pipeline.view import View
 from model_trainer.sources.examples import Examples
 from model_trainer.specs import ModelSpec

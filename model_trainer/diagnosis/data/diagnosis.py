@@ -28,8 +28,8 @@ from typing import Any
 
 import numpy as np
 
-from model_trainer.diagnosis.data.finding import Finding
 from model_trainer.diagnosis.data.survey import State, Survey
+from model_trainer.findings.finding import Finding
 from model_trainer.images.pillow import FORMATS
 
 __all__ = ["Diagnosis"]

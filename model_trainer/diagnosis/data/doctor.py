@@ -11,7 +11,6 @@ from rich.console import Console
 
 from model_trainer.diagnosis.data.diagnosis import Diagnosis
 from model_trainer.diagnosis.data.examine import MIN_SIZE, diagnose, look_at_all
-from model_trainer.diagnosis.data.finding import Finding
 from model_trainer.diagnosis.data.mend import write_mended
 from model_trainer.diagnosis.data.page import page_of
 from model_trainer.diagnosis.data.parts import find_parts
@@ -19,6 +18,7 @@ from model_trainer.diagnosis.data.progress import ReadingProgress
 from model_trainer.diagnosis.data.quarantine import check_folder_beside, move_aside
 from model_trainer.diagnosis.data.show import print_diagnosis
 from model_trainer.errors import StorageError
+from model_trainer.findings.finding import Finding
 from model_trainer.messages import counted
 from model_trainer.run.run import Run
 from model_trainer.storage.local import write_text

@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from model_trainer.diagnosis.data.diagnosis import Diagnosis
 from model_trainer.diagnosis.data.duplicate_findings import duplicate_findings
 from model_trainer.diagnosis.data.file_findings import file_findings
-from model_trainer.diagnosis.data.finding import Finding
 from model_trainer.diagnosis.data.image_findings import image_findings
 from model_trainer.diagnosis.data.label_findings import label_findings
 from model_trainer.diagnosis.data.parts import Part, find_parts
 from model_trainer.diagnosis.data.survey import Survey, survey_images
 from model_trainer.diagnosis.data.thumbnails import make_thumbnails
 from model_trainer.errors import ConfigError
+from model_trainer.findings.finding import Finding
 from model_trainer.images.limits import MAX_PIXELS
 from model_trainer.run.run import Run
 

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from model_trainer.diagnosis.data.finding import MAX_EXAMPLES, Example, Finding, Level, of_images
+from model_trainer.diagnosis.data.of_images import of_images
 from model_trainer.diagnosis.data.parts import Part
 from model_trainer.diagnosis.data.survey import State, Survey
+from model_trainer.findings.finding import MAX_EXAMPLES, Example, Finding, Level
 from model_trainer.images.pillow import FORMATS
 from model_trainer.messages import counted
 from model_trainer.sources.image_folder import IMAGE_SUFFIXES, suffixes_of

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from model_trainer.diagnosis.data.finding import MAX_EXAMPLES, Finding, of_images
+from model_trainer.diagnosis.data.of_images import of_images
 from model_trainer.diagnosis.data.survey import State, Survey
+from model_trainer.findings.finding import MAX_EXAMPLES, Finding
 
 __all__ = ["image_findings"]
 

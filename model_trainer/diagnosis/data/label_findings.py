@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from model_trainer.diagnosis.data.finding import MAX_EXAMPLES, Example, Finding, Level
 from model_trainer.diagnosis.data.parts import Part
+from model_trainer.findings.finding import MAX_EXAMPLES, Example, Finding, Level
 from model_trainer.messages import counted
 
 __all__ = ["MIN_IMAGES", "label_findings"]

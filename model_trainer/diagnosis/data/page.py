@@ -9,9 +9,9 @@ import re
 
 from model_trainer.diagnosis.data.charts import bar_chart
 from model_trainer.diagnosis.data.diagnosis import Diagnosis
-from model_trainer.diagnosis.data.finding import Example, Finding
 from model_trainer.diagnosis.data.show import summary_of
 from model_trainer.diagnosis.data.style import STYLE
+from model_trainer.findings.finding import Example, Finding
 from model_trainer.messages import shown
 
 __all__ = ["page_of"]

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from model_trainer.diagnosis.data.finding import MAX_EXAMPLES, Example, Finding
 from model_trainer.diagnosis.data.parts import Part
 from model_trainer.diagnosis.data.survey import State, Survey
 from model_trainer.errors import DataError, StorageError
+from model_trainer.findings.finding import MAX_EXAMPLES, Example, Finding
 from model_trainer.messages import counted
 
 __all__ = ["check_folder_beside", "move_aside"]

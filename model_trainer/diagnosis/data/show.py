@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from model_trainer.diagnosis.data.diagnosis import Diagnosis
-from model_trainer.diagnosis.data.finding import Example
+from model_trainer.findings.finding import Example
 from model_trainer.messages import counted, shown
 
 __all__ = ["print_diagnosis", "summary_of"]

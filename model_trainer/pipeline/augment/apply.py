@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from model_trainer.errors import ConfigError
-from model_trainer.pipeline.augment.affine import Affine, apply_affine
+from model_trainer.pipeline.augment.affine import Affine, Resampling, apply_affine
 from model_trainer.pipeline.augment.augmentation import Augmentation, BatchAugmentation, Crop
-from model_trainer.pipeline.augment.resample import Resampling
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, final
 
 from pydantic import Field
 
-from model_trainer.pipeline.augment import matrices
+from model_trainer.pipeline.augment import affine
 from model_trainer.pipeline.augment.affine import Affine
 from model_trainer.pipeline.augment.augmentation import Augmentation
 from model_trainer.pipeline.augment.chance import Number, between, draw
@@ -51,7 +51,7 @@ class RandomRotation(Affine):
     degrees: float = Field(10.0, ge=0, le=180)
 
     def matrix(self, height: Number, width: Number, seed: tf.Tensor) -> tf.Tensor:
-        return matrices.rotation(between(draw(seed), -self.degrees, self.degrees), height, width)
+        return affine.rotation(between(draw(seed), -self.degrees, self.degrees), height, width)
 
 
 @final
@@ -69,7 +69,7 @@ class RandomZoom(Affine):
 
     def matrix(self, height: Number, width: Number, seed: tf.Tensor) -> tf.Tensor:
         shown = between(draw(seed, 2), 1 - self.factor, 1 + self.factor)
-        return matrices.zoom(shown[0], shown[0 if self.keep_proportions else 1], height, width)
+        return affine.zoom(shown[0], shown[0 if self.keep_proportions else 1], height, width)
 
 
 @final
@@ -86,7 +86,7 @@ class RandomShift(Affine):
 
     def matrix(self, height: Number, width: Number, seed: tf.Tensor) -> tf.Tensor:
         share = between(draw(seed, 2), -1, 1)
-        return matrices.shift(share[0] * self.vertical * height, share[1] * self.horizontal * width)
+        return affine.shift(share[0] * self.vertical * height, share[1] * self.horizontal * width)
 
 
 @final
@@ -107,4 +107,4 @@ class RandomShear(Affine):
         share = between(draw(seed, 2), -1, 1)
         down = tf.tan(share[0] * math.radians(self.vertical))
         right = tf.tan(share[1] * math.radians(self.horizontal))
-        return matrices.shear(down, right, height, width)
+        return affine.shear(down, right, height, width)

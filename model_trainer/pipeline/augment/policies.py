@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple, final
 
 from pydantic import Field
 
-from model_trainer.pipeline.augment import matrices
+from model_trainer.pipeline.augment import affine
+from model_trainer.pipeline.augment.affine import FillMode, Interpolation, Resampling, resample
 from model_trainer.pipeline.augment.augmentation import Augmentation
 from model_trainer.pipeline.augment.chance import Number, draw, draw_whole
 from model_trainer.pipeline.augment.colour import adjust_brightness, adjust_contrast, adjust_saturation
 from model_trainer.pipeline.augment.quality import adjust_sharpness
-from model_trainer.pipeline.augment.resample import FillMode, Interpolation, Resampling, resample
 from model_trainer.pipeline.augment.tone import auto_contrast, equalize, posterize, solarize
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class RandAugment(Augmentation):
     def apply(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf
 
-        height, width = matrices.sides(image)
+        height, width = affine.sides(image)
         # The paper shifts images of 331 pixels by up to 150.
         limits = Limits(shear=0.3, shift=(150 / 331 * height, 150 / 331 * width), degrees=30.0, factor=0.9, lost_bits=4)
         strength = tf.constant(self.magnitude / LARGEST_MAGNITUDE)
@@ -115,15 +115,15 @@ def operations(
     signed = sign * strength
 
     def move(matrix: Callable[[Number, Number], tf.Tensor]) -> Callable[[], tf.Tensor]:
-        return lambda: resample(image, matrix(*matrices.sides(image)), how)
+        return lambda: resample(image, matrix(*affine.sides(image)), how)
 
     return [
         lambda: image,
-        move(lambda height, width: matrices.shear(signed * limits.shear, 0.0, height, width)),
-        move(lambda height, width: matrices.shear(0.0, signed * limits.shear, height, width)),
-        move(lambda height, width: matrices.shift(signed * limits.shift[0], 0.0)),
-        move(lambda height, width: matrices.shift(0.0, signed * limits.shift[1])),
-        move(lambda height, width: matrices.rotation(signed * limits.degrees, height, width)),
+        move(lambda height, width: affine.shear(signed * limits.shear, 0.0, height, width)),
+        move(lambda height, width: affine.shear(0.0, signed * limits.shear, height, width)),
+        move(lambda height, width: affine.shift(signed * limits.shift[0], 0.0)),
+        move(lambda height, width: affine.shift(0.0, signed * limits.shift[1])),
+        move(lambda height, width: affine.rotation(signed * limits.degrees, height, width)),
         lambda: adjust_brightness(image, 1 + signed * limits.factor),
         lambda: adjust_contrast(image, 1 + signed * limits.factor),
         lambda: adjust_saturation(image, 1 + signed * limits.factor),

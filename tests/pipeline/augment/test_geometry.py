@@ -14,10 +14,9 @@ from model_trainer.pipeline.augment import (
     RandomShear,
     RandomShift,
     RandomZoom,
-    matrices,
+    affine,
 )
-from model_trainer.pipeline.augment.affine import Affine
-from model_trainer.pipeline.augment.resample import FillMode, Interpolation, Resampling, resample
+from model_trainer.pipeline.augment.affine import Affine, FillMode, Interpolation, Resampling, resample
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (14, 9, 3)).astype(np.uint8)
 SQUARE = np.random.default_rng(1).integers(0, 256, (12, 12, 3)).astype(np.uint8)
@@ -59,8 +58,8 @@ def test_a_flip_mirrors_half_of_the_images(options: dict[str, bool], axis: int) 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
 @pytest.mark.parametrize("fill_mode", list(SCIPY_MODES))
 def test_moved_pixels_are_those_of_scipy(fill_mode: FillMode, interpolation: Interpolation) -> None:
-    moved = tf.matmul(matrices.rotation(tf.constant(37.0), *SIZE), matrices.zoom(2.3, 3.1, *SIZE))
-    moved = tf.matmul(moved, matrices.shift(5.3, -7.9))  # far outside the image on all sides
+    moved = tf.matmul(affine.rotation(tf.constant(37.0), *SIZE), affine.zoom(2.3, 3.1, *SIZE))
+    moved = tf.matmul(moved, affine.shift(5.3, -7.9))  # far outside the image on all sides
     ours = resample(tf.constant(IMAGE), moved, Resampling(fill_mode, 70, interpolation)).numpy()
     order = 1 if interpolation == "bilinear" else 0
     expected = np.floor(with_scipy(IMAGE, moved, SCIPY_MODES[fill_mode], order, fill=70) + 0.5)
@@ -71,12 +70,12 @@ def test_moved_pixels_are_those_of_scipy(fill_mode: FillMode, interpolation: Int
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
 def test_a_quarter_turn_is_exact(turns: int) -> None:
-    matrix = matrices.rotation(tf.constant(90.0 * turns), tf.constant(12.0), tf.constant(12.0))
+    matrix = affine.rotation(tf.constant(90.0 * turns), tf.constant(12.0), tf.constant(12.0))
     np.testing.assert_array_equal(resample(tf.constant(SQUARE), matrix, Resampling()), np.rot90(SQUARE, turns))
 
 
 def test_a_rotation_is_that_of_pillow() -> None:
-    matrix = matrices.rotation(tf.constant(25.0), *SIZE)
+    matrix = affine.rotation(tf.constant(25.0), *SIZE)
     ours = resample(tf.constant(IMAGE), matrix, Resampling("constant")).numpy().astype(int)
     pillows = np.asarray(Image.fromarray(IMAGE).rotate(25, Image.Resampling.BILINEAR))
     inside = pillows.min(axis=-1) > 0  # Pillow does not interpolate with the fill at the border
@@ -89,7 +88,7 @@ def test_a_rotation_is_that_of_pillow() -> None:
 def test_rotation_then_zoom_is_the_transform_of_keras() -> None:
     rotation, zoom, _ = KERAS_TRAINER
     assert (rotation.degrees, zoom.factor) == (180, 0.1)
-    matrix = tf.matmul(matrices.rotation(tf.constant(33.0), 12.0, 12.0), matrices.zoom(0.92, 1.07, 12.0, 12.0))
+    matrix = tf.matmul(affine.rotation(tf.constant(33.0), 12.0, 12.0), affine.zoom(0.92, 1.07, 12.0, 12.0))
     ours = resample(tf.constant(SQUARE), matrix, rotation.resampling).numpy()
     keras = apply_affine_transform(  # takes the wrong centre of an image that is not square
         SQUARE.astype(np.float64), theta=33, zx=1.07, zy=0.92, row_axis=0, col_axis=1, channel_axis=2, order=1
@@ -99,12 +98,12 @@ def test_rotation_then_zoom_is_the_transform_of_keras() -> None:
 
 @pytest.mark.parametrize(("down", "right"), [(3, 0), (0, -2), (-20, 33)])
 def test_a_shift_that_wraps_is_a_roll(down: int, right: int) -> None:
-    ours = resample(tf.constant(IMAGE), matrices.shift(float(down), float(right)), Resampling("wrap"))
+    ours = resample(tf.constant(IMAGE), affine.shift(float(down), float(right)), Resampling("wrap"))
     np.testing.assert_array_equal(ours, np.roll(IMAGE, (down, right), axis=(0, 1)))
 
 
 def test_a_shear_moves_rows_by_their_distance_from_the_centre() -> None:
-    matrix = matrices.shear(0.0, 1.0, tf.constant(13.0), tf.constant(9.0))
+    matrix = affine.shear(0.0, 1.0, tf.constant(13.0), tf.constant(9.0))
     image = IMAGE[:13]
     ours = resample(tf.constant(image), matrix, Resampling("wrap")).numpy()
     for row in range(13):

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from model_trainer.diagnosis.data.survey import Survey
-from model_trainer.messages import counted
-
-__all__ = ["MAX_EXAMPLES", "Example", "Finding", "Level", "of_images"]
+__all__ = ["MAX_EXAMPLES", "Example", "Finding", "Level"]
 
 MAX_EXAMPLES = 24
 
@@ -27,7 +23,7 @@ class Example:
         part: of the data set, such as "train".
         label: of the image; empty without one.
         detail: what is special about it, such as "is truncated".
-        image: its number in the survey; None where it is no image.
+        image: its number among the images that were examined; None where it is no image.
     """
 
     name: str
@@ -49,7 +45,7 @@ class Finding:
         cure: what to do: a command, or a change of the run or the data.
         count: how many images, classes or files.
         examples: some of them, at most `MAX_EXAMPLES`.
-        images: int64, the numbers of all its images in the survey; none where it is about something else.
+        images: int64, the numbers of all its images among those examined; none where it is about something else.
     """
 
     id: str
@@ -60,34 +56,3 @@ class Finding:
     count: int
     examples: tuple[Example, ...]
     images: np.ndarray
-
-
-def of_images(
-    survey: Survey,
-    images: np.ndarray,
-    *,
-    id: str,
-    level: Level,
-    title: str,
-    why: str,
-    cure: str,
-    details: Mapping[int, str] | None = None,
-    shown: Sequence[int] | None = None,
-) -> list[Finding]:
-    """A finding about `images`, numbers in the survey; an empty list without any.
-
-    Args:
-        title: for `counted`.
-        details: by image.
-        shown: the images to take as examples, in this order; the first ones by default.
-    """
-    if not len(images):
-        return []
-    chosen = [int(image) for image in (images if shown is None else shown)[:MAX_EXAMPLES]]
-    examples = tuple(
-        Example(
-            survey.name(image), survey.find(image)[0].name, survey.label(image), (details or {}).get(image, ""), image
-        )
-        for image in chosen
-    )
-    return [Finding(id, level, counted(len(images), title), why, cure, len(images), examples, np.asarray(images))]

@@ -1,0 +1,1 @@
+"""What a rule noticed, its evidence, and the change that it suggests."""
