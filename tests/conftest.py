@@ -49,6 +49,12 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the same of `nohup`
 LONG = ("test_killed.py", "test_agreement.py", "test_machines.py", "test_nothing_grows.py", "test_parity.py")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """For `-n auto`: one more than there are cores, because some tests wait for other processes."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores + 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONG)
 
@@ -83,6 +89,8 @@ def _no_curves() -> None:
 @pytest.fixture(scope="module")
 def short_pipeline() -> Iterator[None]:
     """Images are read by the exact path alone: to build the pipelines takes most of the time of a small run.
+
+    Order, sampling, augmentation and the shares of devices and hosts are as in a user's run.
 
     For modules about what comes after the pipeline. `whole_pipeline` takes it back for one test.
     """

@@ -22,7 +22,10 @@ from model_trainer.training.train import train_model
 
 DeclareRun = Callable[..., Run]
 
-pytestmark = pytest.mark.timeout(600)  # up to three processes share what cores there are
+pytestmark = [
+    pytest.mark.timeout(600),
+    pytest.mark.usefixtures("short_pipeline"),
+]  # up to three processes share what cores there are
 
 SCRIPT = Path(__file__).with_name("train_on_hosts.py")
 

@@ -17,6 +17,8 @@ from model_trainer.network.training_copy import StepSeeds
 from model_trainer.training.devices import make_strategy
 from model_trainer.training.train import Result, train_model
 
+pytestmark = pytest.mark.usefixtures("short_pipeline")
+
 MakeRun = Callable[..., Run]
 
 

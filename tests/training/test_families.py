@@ -27,8 +27,16 @@ FAMILIES = {
     "nasnet_mobile": {}, "resnet50": {}, "resnet50_v2": {}, "vgg16": {}, "xception": {},
 }  # fmt: skip
 TWICE = ("efficientnetb0",)  # always in two combinations
-# With -m slow only: they have many layers.
-SLOW = ("densenet_121", "inception_resnet_v2", "inception_v3", "nasnet_mobile", "xception")
+# With -m slow only: they have many layers, or those of others.
+SLOW = (
+    "densenet_121",
+    "inception_resnet_v2",
+    "inception_v3",
+    "mobilenet_v1",
+    "nasnet_mobile",
+    "resnet50_v2",
+    "xception",
+)
 COMBINATIONS = [(1, "float32"), (2, "mixed_bfloat16"), (1, "mixed_bfloat16"), (2, "float32")]
 
 
