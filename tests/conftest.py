@@ -10,7 +10,6 @@ import warnings
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same devices on every machine; tests marked gpu start processes
 os.environ["KERAS_BACKEND"] = "tensorflow"
-os.environ["TF_NUM_INTRAOP_THREADS"] = "1"  # the cores are busy with other tests, and waiting threads take time of them
 
 import model_trainer.quiet_tensorflow  # noqa: F401  # isort: skip
 
