@@ -49,12 +49,6 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the same of `nohup`
 LONG = ("test_killed.py", "test_agreement.py", "test_machines.py", "test_nothing_grows.py", "test_parity.py")
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """For `-n auto`: one more than there are cores, because some tests wait for other processes."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores + 1
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONG)
 
