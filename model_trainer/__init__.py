@@ -75,6 +75,7 @@ _HOMES = {
     ],
     "tasks.task": ["Output"],
     "run.callbacks": ["EarlyStopping"],
+    "run.observers": ["LayerNorms"],
     "run.optimizers": ["LAMB", "SGD", "Adam", "AdamW", "Lion", "RMSprop"],
     "run.hardware": ["Hardware"],
     "run.training": ["Divergence", "Training"],
@@ -136,6 +137,7 @@ if TYPE_CHECKING:
     from model_trainer.run.callbacks import EarlyStopping
     from model_trainer.run.hardware import Hardware
     from model_trainer.run.network import L1, L2, Network, OwnModel, Unfreeze
+    from model_trainer.run.observers import LayerNorms
     from model_trainer.run.optimizers import LAMB, SGD, Adam, AdamW, Lion, RMSprop
     from model_trainer.run.run import Run
     from model_trainer.run.schedules import (

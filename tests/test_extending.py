@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -100,6 +101,14 @@ def test_an_augmentation(names: dict[str, Any], make_run: MakeRun) -> None:
     ]
     assert losses[0] == pytest.approx(train_model(make_run(name="same")).history[0]["loss"], abs=1e-5)
     assert losses[0] != losses[1]
+
+
+def test_an_observer(names: dict[str, Any], make_run: MakeRun) -> None:
+    result = train_model(make_run(observers=(names["LargestUpdate"](every=2),)))
+    lines = map(json.loads, (result.path / "logs" / "metrics.jsonl").read_text().splitlines())
+    changes = [line["largest_update/change"] for line in lines if line["kind"] == "observer"]
+    assert len(changes) == 2
+    assert 0 < min(changes) <= max(changes) < 1
 
 
 @pytest.mark.usefixtures("whole_pipeline")

@@ -23,6 +23,7 @@ from model_trainer.pipeline.augment import (
 from model_trainer.run.callbacks import Callback
 from model_trainer.run.hardware import Hardware
 from model_trainer.run.network import Network, NetworkField
+from model_trainer.run.observers import LayerNorms, Observer
 from model_trainer.run.training import Training
 from model_trainer.sources.source import Source
 from model_trainer.specs import ModelSpec
@@ -48,6 +49,7 @@ class Run(Config):
         augment: what happens to training images, in this order; a crop comes first.
         task: what is learnt.
         callbacks: any `keras.callbacks.Callback`, live or as `Call("my_code.MyCallback", ...)`.
+        observers: what is computed from gradients and updates of some steps, for `logs/`; `()` computes nothing.
     """
 
     name: str = "run"
@@ -61,6 +63,7 @@ class Run(Config):
     training: Training = Training()
     hardware: Hardware = Hardware()
     callbacks: tuple[Callback | Call | Live, ...] = ()
+    observers: tuple[Observer, ...] = (LayerNorms(),)
     output_dir: str = "output"
 
     @field_validator("name")
@@ -75,7 +78,7 @@ class Run(Config):
     def _may_be_none(cls, value: Any) -> Any:
         return None if isinstance(value, str) and value.lower() == "none" else value
 
-    @field_validator("augment", "callbacks", mode="before")
+    @field_validator("augment", "callbacks", "observers", mode="before")
     @classmethod
     def _may_be_one_or_none(cls, value: Any) -> Any:
         if value is None or (isinstance(value, str) and value.lower() == "none"):

@@ -118,7 +118,7 @@ def _train_from(loop: Loop, place: Place) -> None:
         positions = range(0) if ended else range(position, loop.steps_per_epoch)
         done = train_steps(loop, epoch, batches, positions, totals)
         try:
-            loop.watch.catch_up()
+            loop.observers.catch_up()
         except Diverging:
             if not loop.model.stop_training:
                 raise
@@ -150,7 +150,7 @@ def _train_from(loop: Loop, place: Place) -> None:
             break
         if loop.must_stop and epoch + 1 < epochs:
             return
-    # Taken now, because what follows may change the network, such as to its best weights.
+    # Now, because what follows may change the network, such as to its best weights.
     loop.begin_epoch()
     loop.ending = capture(loop, Place(len(loop.history), 0, totals), finished=True)
 
@@ -178,12 +178,12 @@ def train_steps(loop: Loop, epoch: int, batches: Iterator[Any], positions: range
                     loop.callbacks.on_train_batch_begin(position)
                 loop.set_learning_rate(step)
                 # NumPy's numbers, because TensorFlow keeps a tensor of every plain number that it is given.
-                taken = loop.phase.step(batch, tf.constant(np.int64(step)), size, tf.constant(bool(loop.stop)))
+                result = loop.phase.step(batch, tf.constant(np.int64(step)), size, tf.constant(bool(loop.stop)))
                 loop.phase.is_compiled = True
-                totals.add(taken.sums)
-                loop.watch.add(step, taken.signs)
+                totals.add(result.sums)
+                loop.observers.add(step, result.observed)
                 if loop.calls_back_each_step:
-                    loop.callbacks.on_train_batch_end(position, _figures_after(totals, taken.signs))
+                    loop.callbacks.on_train_batch_end(position, _figures_after(totals, result.scalars))
             if progress.advance(size) or position == loop.steps_per_epoch - 1:
                 _show(loop, progress, epoch, step, position, totals)
             if loop.must_stop:
@@ -195,9 +195,9 @@ def train_steps(loop: Loop, epoch: int, batches: Iterator[Any], positions: range
     return done
 
 
-def _figures_after(totals: Totals, signs: tf.Tensor) -> dict[str, float]:
+def _figures_after(totals: Totals, scalars: dict[str, tf.Tensor]) -> dict[str, float]:
     """The figures of the epoch so far, as `fit` gives them to callbacks: without a loss where a step had none."""
-    return totals.figures() | ({} if np.isfinite(signs.numpy()[0]) else {LOSS: float("nan")})
+    return totals.figures() | ({} if np.isfinite(scalars["loss_sum"]) else {LOSS: float("nan")})
 
 
 def _finish_epoch(loop: Loop, epoch: int, figures: dict[str, float]) -> None:

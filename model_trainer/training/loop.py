@@ -15,23 +15,24 @@ from absl import logging
 from rich.console import Console
 
 from model_trainer.cluster.team import Team
-from model_trainer.network.layers import set_trainable, spared_by_decay
+from model_trainer.network.layers import set_trainable
 from model_trainer.network.training_copy import TrainingCopy
 from model_trainer.pipeline.dataset import num_steps
-from model_trainer.run.optimizers import exclude_from_decay, make_optimizer
+from model_trainer.run.optimizers import make_optimizer
 from model_trainer.training.average import WeightAverage
 from model_trainer.training.best_models import BestModels
-from model_trainer.training.gradients import Clip
 from model_trainer.training.history import Row
 from model_trainer.training.keras_callbacks import has_hook
 from model_trainer.training.metrics_log import Logs
+from model_trainer.training.observers import LoggedObserver, Observers, named
+from model_trainer.training.phase import Phase, make_phase
 from model_trainer.training.prepare import Prepared
 from model_trainer.training.run_folder import RunFolder
 from model_trainer.training.signals import StopRequest
-from model_trainer.training.step import make_statistics_step, make_train_step, make_validation_step
-from model_trainer.training.step_parts import StatisticsStep, TrainStep, ValidationStep
+from model_trainer.training.step import make_validation_step
+from model_trainer.training.step_parts import ValidationStep
 from model_trainer.training.totals import Totals
-from model_trainer.training.watch import Watch
+from model_trainer.training.watch import Health, Watch
 
 if TYPE_CHECKING:
     from model_trainer.training.checkpoints.saver import Saver
@@ -60,17 +61,6 @@ class Place:
 
 
 @dataclass
-class _Phase:
-    """What changes when frozen layers join in: the optimizer, its rate, and what is compiled with layers so frozen."""
-
-    learning_rate: float
-    optimizer: keras.optimizers.Optimizer
-    step: TrainStep
-    statistics_step: StatisticsStep
-    is_compiled: bool = False
-
-
-@dataclass
 class Loop:
     """State of the loop.
 
@@ -91,11 +81,12 @@ class Loop:
     callbacks: keras.callbacks.CallbackList
     calls_back_each_step: bool
     calls_back_each_batch: bool  # of validation
-    phase: _Phase
+    phase: Phase
     average: WeightAverage | None
     validation_step: ValidationStep
     best: BestModels
     watch: Watch
+    observers: Observers
     history: list[Row] = field(default_factory=list)
     thresholds: tuple[float, ...] | None = None  # fitted by the last validation
     # By position of a callback that gives the network the weights of its best epoch: the thresholds of that epoch.
@@ -138,6 +129,10 @@ class Loop:
     def must_stop(self) -> bool:
         """Whether a signal asked this process to stop; with several, one of them, and all know since the same step."""
         return self.watch.asked_to_stop if len(self.team) > 1 else bool(self.stop)
+
+    def health_ahead(self) -> Health | None:
+        """What the watch will remember after the steps so far; None where training will have to go back."""
+        return self.watch.ahead(self.observers.waiting("watch"))
 
     def begin_epoch(self) -> None:
         """Starts the epoch's clock."""
@@ -203,7 +198,7 @@ class Loop:
     def _begin_phase(self, learning_rate: float) -> None:
         with self.prepared.parts.strategy.scope():
             optimizer = make_optimizer(self.prepared.run.training.optimizer, learning_rate * self.rate_cut)
-        self.phase = _make_phase(self.prepared, optimizer, learning_rate, self.average)
+        self.phase = make_phase(self.prepared, optimizer, learning_rate, self.average, self.observers)
         self.scheduled_rate = None
         self.model.optimizer = self.phase.optimizer
 
@@ -238,8 +233,6 @@ def make_loop(
     average = None
     if training.ema_decay is not None:
         average = _make_average(prepared.parts.network, training.ema_decay, strategy)
-    phase = _make_phase(prepared, prepared.optimizer, training.learning_rate, average)
-    model.optimizer = phase.optimizer  # where Keras' callbacks look for it
     model.stop_training = False
     steps = num_steps(len(prepared.train), training.batch_size)
     params = {"epochs": training.epochs, "steps": steps, "verbose": 0}
@@ -251,6 +244,11 @@ def make_loop(
         )  # fmt: skip
         folder.note_bad_steps([(step, prepared.names_in_step(step))], "not finite")
 
+    watch = Watch(training.divergence, tell)
+    logged = named(prepared.run.observers, lambda each, name: LoggedObserver(each, name, logs, steps))
+    observers = Observers({"watch": watch, **logged})
+    phase = make_phase(prepared, prepared.optimizer, training.learning_rate, average, observers)
+    model.optimizer = phase.optimizer  # where Keras' callbacks look for it
     return Loop(
         prepared=prepared,
         folder=folder,
@@ -265,7 +263,8 @@ def make_loop(
         average=average,
         validation_step=make_validation_step(prepared.parts, gather=len(prepared.team) > 1),
         best=BestModels(prepared.run.task.metrics),
-        watch=Watch(training.divergence, tell),
+        watch=watch,
+        observers=observers,
     )
 
 
@@ -276,16 +275,3 @@ def _make_average(network: TrainingCopy, decay: float, strategy: tf.distribute.S
     weights = [variable for variable in network.model.weights if id(variable) not in known]
     floats = [variable for variable in statistics if keras.backend.is_float_dtype(variable.dtype)]
     return WeightAverage(weights, floats, decay, strategy)
-
-
-def _make_phase(
-    prepared: Prepared, optimizer: keras.optimizers.Optimizer, learning_rate: float, average: WeightAverage | None
-) -> _Phase:
-    declared, model = prepared.run.training.optimizer, prepared.parts.network.model
-    exclude_from_decay(optimizer, declared, spared_by_decay(model))
-    with prepared.parts.strategy.scope():
-        if prepared.precision == "mixed_float16" and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-        optimizer.build(model.trainable_variables)
-    step = make_train_step(prepared.parts, optimizer, Clip.of(declared), average)
-    return _Phase(learning_rate, optimizer, step, make_statistics_step(prepared.parts))

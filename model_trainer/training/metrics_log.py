@@ -36,7 +36,7 @@ class Logs:
             self._write_event(file_version="brain.Event:2")
 
     def write(self, kind: str, step: int, figures: dict[str, float]) -> None:
-        """Notes figures at `step`, the steps done; `kind` is "step" or "epoch"."""
+        """Notes figures at `step`, the steps done; `kind` is "step", "epoch" or "observer"."""
         self._lines.write(json.dumps({"kind": kind, "step": step, **figures}) + "\n")
         values = [
             tf.compat.v1.Summary.Value(tag=f"{kind}/{name}", simple_value=value)
@@ -92,7 +92,7 @@ def _lines_until(path: Path, step: int, epochs: int) -> Iterator[str]:
         with contextlib.suppress(ValueError, KeyError):  # the last line may be half a line
             figures = json.loads(line)
             # Of a run that went on with another batch size, steps of earlier epochs were counted otherwise.
-            if figures["epoch"] <= epochs or (figures["kind"] == "step" and _is_before(figures, step, epochs)):
+            if figures["epoch"] <= epochs or (figures["kind"] != "epoch" and _is_before(figures, step, epochs)):
                 yield line
 
 

@@ -39,7 +39,7 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 # What may change: how long, where to, on what, and how much is borne.
 SAFE = re.compile(
     r"name|output_dir|training\.(epochs|batch_size|accumulation_steps|max_bad_images|max_bad_share|divergence\..*)"
-    r"|hardware\..*|callbacks\.\d+\.patience"
+    r"|hardware\..*|callbacks\.\d+\.patience|observers.*"
 )
 
 

@@ -14,14 +14,16 @@ from model_trainer.tasks.task import Encoded, Factors, Predictions, Task
 from model_trainer.training.average import WeightAverage
 from model_trainer.training.gradients import Clip, add_up_parts, all_finite, clip_gradients
 from model_trainer.training.loss_scale import lower_scale, scale_of
+from model_trainer.training.observers import Observers
 from model_trainer.training.replicas import of_one_replica, sum_over_replicas
 from model_trainer.training.step_parts import (
     LOSS,
+    SCALARS,
     StatisticsResult,
     StatisticsStep,
     StepParts,
+    StepResult,
     Sums,
-    Taken,
     TrainStep,
     Validated,
     ValidationStep,
@@ -36,13 +38,18 @@ SAME_GRAPH = functools.partial(tf.function, autograph=False, reduce_retracing=Fa
 
 
 def make_train_step(
-    parts: StepParts, optimizer: keras.optimizers.Optimizer, clip: Clip, average: WeightAverage | None
+    parts: StepParts,
+    optimizer: keras.optimizers.Optimizer,
+    clip: Clip,
+    average: WeightAverage | None,
+    observers: Observers | None = None,
 ) -> TrainStep:
     """`train_step(batch, step, size, stop)`, compiled: one update of the weights that are trainable now.
 
     `size` is the number of rows over all processes, `stop` bool `()`. The loss includes the penalties on weights. A
     step whose loss or gradients are not finite changes nothing; where a loss scale was too large, it is lowered.
     """
+    observers = observers or Observers({})
     network, task, strategy = parts.network, parts.task, parts.strategy
     variables, num_replicas = network.model.trainable_variables, strategy.num_replicas_in_sync
     # Numbers that count something are the same on all replicas, or each replica's own.
@@ -51,7 +58,7 @@ def make_train_step(
 
     def replica_gradients(
         batch: Batch, stop: tf.Tensor, old: list[tf.Tensor]
-    ) -> tuple[list[tf.Tensor], tuple[Taken, dict[str, Moments], list[tf.Tensor], tf.Tensor]]:
+    ) -> tuple[list[tf.Tensor], tuple[Sums, tf.Tensor, dict[str, Moments], list[tf.Tensor], tf.Tensor]]:
         encoded = task.encode(batch, parts.factors, parts.loss_mean)
         # A mean of per-device means would not be the batch's mean when shares differ: the divisor is everybody's.
         (total,) = sum_over_replicas([tf.reduce_sum(encoded.counts)])
@@ -76,7 +83,7 @@ def make_train_step(
         overflows, scale = ~all_finite(gradients), scale_of(optimizer)
         # Gradients that a loss scale makes too large for float16 are its own affair, as long as it makes them larger.
         is_finite = ~is_broken & (~overflows if scale is None else ~overflows | (scale >= 1.0))
-        signs = tf.stack([*tf.unstack(sums[LOSS]), tf.cast(~is_finite, tf.float32), tf.cast(stop, tf.float32)])
+        scalars = tf.stack([*tf.unstack(sums[LOSS]), tf.cast(~is_finite, tf.float32), tf.cast(stop, tf.float32)])
         # The means over replicas, and of batch normalisation also over parts, in the same reduction.
         moments = tf.nest.map_structure(lambda each: each / (num_replicas * parts.accumulation_steps), moments)
         # Changes, and not values: the mean of what nobody has changed is what it was, to the bit.
@@ -85,18 +92,20 @@ def make_train_step(
             for variable, value in zip(statistics, old, strict=True)
         ]
         causes = tf.cast(tf.stack([overflows, is_broken]), tf.float32)
-        return gradients, sum_over_replicas((Taken(sums, signs), moments, changes, causes))
+        return gradients, sum_over_replicas((sums, scalars, moments, changes, causes))
 
     def replica_update(gradients: list[tf.Tensor]) -> None:
         clipped = clip_gradients(gradients, clip, scale=optimizer.scale_loss(1.0), strategy=strategy)
         optimizer.apply_gradients(zip(clipped, variables, strict=True))
 
     @SAME_GRAPH
-    def train_step(batch: Batch, step: tf.Tensor, size: int, stop: tf.Tensor) -> Taken:
+    def train_step(batch: Batch, step: tf.Tensor, size: int, stop: tf.Tensor) -> StepResult:
         old, old_integers = ([tf.identity(variable) for variable in each] for each in (statistics, integers))
         with network.seeds.at(step):
             gradients, of_replicas = strategy.run(replica_gradients, args=(batch, stop, old))
-        taken, moments, changes, causes = of_one_replica(strategy, of_replicas)
+        sums, summed, moments, changes, causes = of_one_replica(strategy, of_replicas)
+        scalars = dict(zip(SCALARS, tf.unstack(summed), strict=True))
+        scale, before = optimizer.scale_loss(tf.constant(1.0)), observers.before_update(step, variables)
 
         def update() -> None:
             strategy.run(replica_update, args=(gradients,))
@@ -111,11 +120,15 @@ def make_train_step(
             for variable, value in zip(statistics + integers, old + old_integers, strict=True):
                 variable.assign(value)
 
-        is_finite, overflows, is_broken = taken.signs[2] == 0, causes[0] > 0, causes[1] > 0
+        def whole_gradients() -> list[tf.Tensor]:
+            return of_one_replica(strategy, strategy.run(sum_over_replicas, args=(gradients,)))
+
+        is_finite, overflows, is_broken = scalars["num_broken"] == 0, causes[0] > 0, causes[1] > 0
         tf.cond(is_finite & ~overflows, update, undo)
         if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
             lower_scale(optimizer, overflows & ~is_broken)
-        return taken._replace(sums={name: tf.where(is_finite, of, 0.0) for name, of in taken.sums.items()})
+        observed = observers.after_update(step, scalars, variables, before, whole_gradients, scale)
+        return StepResult({name: tf.where(is_finite, of, 0.0) for name, of in sums.items()}, scalars, observed)
 
     return train_step
 

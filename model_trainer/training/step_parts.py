@@ -16,11 +16,12 @@ from model_trainer.tasks.task import Factors, Predictions, Task
 
 __all__ = [
     "LOSS",
+    "SCALARS",
     "StatisticsResult",
     "StatisticsStep",
     "StepParts",
+    "StepResult",
     "Sums",
-    "Taken",
     "TrainStep",
     "Validated",
     "ValidationStep",
@@ -29,20 +30,22 @@ __all__ = [
 Sums = dict[str, tf.Tensor]
 
 LOSS = "loss"
+SCALARS = ("loss_sum", "num_examples", "num_broken", "num_stopping")  # see `ObservedStep.scalars`
 
 
-class Taken(NamedTuple):
+class StepResult(NamedTuple):
     """What a training step leaves.
 
     Attributes:
         sums: over the whole batch, on all devices: for "loss" `[sum of loss * weight, what it is divided by]`, for each
             metric what `Metric.sums` says; zeros of a step whose loss or gradients were not finite.
-        signs: float32 `(4,)`: sum of loss * weight, what it is divided by, on how many devices loss or gradients were
-            not finite, and how many were asked to stop.
+        scalars: see `ObservedStep.scalars`.
+        observed: what the observers computed, see `Observers.compute`.
     """
 
     sums: Sums
-    signs: tf.Tensor
+    scalars: dict[str, tf.Tensor]
+    observed: dict[str, tf.Tensor]
 
 
 class Validated(NamedTuple):
@@ -73,7 +76,7 @@ class StatisticsResult(NamedTuple):
     stop: tf.Tensor
 
 
-TrainStep = Callable[[Batch, tf.Tensor, int, tf.Tensor], Taken]
+TrainStep = Callable[[Batch, tf.Tensor, int, tf.Tensor], StepResult]
 ValidationStep = Callable[[Batch, int, tf.Tensor], Validated]
 StatisticsStep = Callable[[Batch, tf.Tensor, int, tf.Tensor], StatisticsResult]
 

@@ -1,21 +1,20 @@
-"""Looks at what each step tells of itself, a few steps later, so that nobody waits for the device."""
+"""Whether training goes wrong: an observer of the loss and of what is not finite in each step."""
 
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import tensorflow as tf
-
+from model_trainer.run.observers import ObservedStep
 from model_trainer.run.training import Divergence
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 __all__ = ["Diverging", "Health", "Watch"]
 
-LAG = 4  # steps; each process looks at the same step at the same time, so that all decide alike
 FIRST_STEPS = 10  # their average loss is where training began
 FIRST_PATIENCE = 100.0  # they may swing; a spike among them is this many times higher
 MEMORY = 0.9  # what the running average of the loss keeps in each step
@@ -104,68 +103,52 @@ class Health:
 
 
 class Watch:
-    """Follows the steps of a run.
+    """Follows all steps of a run; see `observers.StepObserver`.
 
     Args:
         limits: of what is borne.
         tell: is called with a step that changed nothing.
     """
 
+    every = 1
+    uses = ()
+
     def __init__(self, limits: Divergence, tell: Callable[[int], None]) -> None:
         self.health = Health()
         self.asked_to_stop = False
         self._limits = limits
         self._tell = tell
-        self._waiting: deque[tuple[int, tf.Tensor]] = deque()
 
-    def add(self, step: int, signs: tf.Tensor) -> None:
-        """Takes a step's signs, see `step.Taken`, and looks at those of some steps ago.
+    def compute(self, step: ObservedStep) -> dict[str, tf.Tensor]:
+        """What every step says of itself."""
+        return dict(step.scalars)
+
+    def receive(self, step: int, values: dict[str, float]) -> None:
+        """Looks at a step.
 
         Raises:
             Diverging: training has to go back.
         """
-        self._waiting.append((step, signs))
-        while len(self._waiting) > LAG:
-            self._look()
+        self.asked_to_stop |= values["num_stopping"] > 0
+        if values["num_broken"]:
+            self._tell(step)
+        _note(self.health, step, values, self._limits)
 
-    def ahead(self) -> Health | None:
-        """What will be remembered once all that is waiting was looked at; None where training will have to go back.
+    def ahead(self, waiting: Iterable[tuple[int, dict[str, float]]]) -> Health | None:
+        """What will be remembered after the steps that are `waiting`; None where training will have to go back.
 
-        Waits for the device, and changes nothing: one process may ask at a time of its own.
+        Changes nothing: one process may ask at a time of its own.
         """
         health = Health.restored(self.health.state())
         try:
-            for step, signs in self._waiting:
-                _note(health, step, signs, self._limits)
+            for step, values in waiting:
+                _note(health, step, values, self._limits)
         except Diverging:
             return None
         return health
 
-    def catch_up(self) -> None:
-        """Looks at all that is still waiting; waits for the device."""
-        while self._waiting:
-            self._look()
 
-    def get_state(self) -> dict[str, Any]:
-        """What will be remembered, see `ahead`, which must not be None; for a checkpoint."""
-        health = self.ahead()
-        assert health is not None
-        return health.state()
-
-    def set_state(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what was remembered; forgets what is waiting."""
-        self.health = Health.restored(state)
-        self._waiting.clear()
-
-    def _look(self) -> None:
-        step, signs = self._waiting.popleft()
-        _, _, num_bad, num_stopping = np.asarray(signs)
-        self.asked_to_stop |= bool(num_stopping > 0)
-        if num_bad:
-            self._tell(step)
-        _note(self.health, step, signs, self._limits)
-
-
-def _note(health: Health, step: int, signs: tf.Tensor, limits: Divergence) -> None:
-    loss, weight, num_bad, _ = (float(value) for value in np.asarray(signs))
-    health.note(step, loss / weight if weight > 0 else math.nan, num_bad > 0, limits)
+def _note(health: Health, step: int, values: Mapping[str, float], limits: Divergence) -> None:
+    count = values["num_examples"]
+    loss = values["loss_sum"] / count if count > 0 else math.nan
+    health.note(step, loss, values["num_broken"] > 0, limits)

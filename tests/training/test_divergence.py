@@ -29,7 +29,7 @@ from model_trainer.training.gradients import Clip
 from model_trainer.training.prepare import prepare
 from model_trainer.training.step import make_train_step
 from model_trainer.training.train import train_model
-from model_trainer.training.watch import LAG, Diverging, Health, Watch
+from model_trainer.training.watch import Diverging, Health, Watch
 
 pytestmark = pytest.mark.usefixtures("short_pipeline")
 
@@ -73,17 +73,17 @@ def test_a_step_that_is_not_finite_changes_nothing(make_run: MakeRun, devices: i
 
         batch = Batch(placed(images), placed(np.array([0, 1], np.int32)), placed(np.ones(2, np.float32)))
         taken = step(batch, tf.constant(0, tf.int64), 2, tf.constant(False))
-        return [taken.signs.numpy(), *(each.numpy() for each in taken.sums.values())]
+        return [taken.scalars["num_broken"].numpy(), *(each.numpy() for each in taken.sums.values())]
 
     grey, black = np.full((2, 16, 16, 3), 90, np.uint8), np.full((2, 16, 16, 3), 90, np.uint8)
     black[1] = 0  # on the second device, where there are two
-    signs, *sums = take(black)
-    assert signs[2] > 0
+    num_broken, *sums = take(black)
+    assert num_broken > 0
     assert all((each == 0).all() for each in sums)
     for old, new, variable in zip(before, values_of(variables), variables, strict=True):
         np.testing.assert_array_equal(old, new, err_msg=variable.path)
-    signs, *sums = take(grey)
-    assert signs[2] == 0
+    num_broken, *sums = take(grey)
+    assert num_broken == 0
     changed = [not np.array_equal(old, new) for old, new in zip(before, values_of(variables), strict=True)]
     assert sum(changed) > 10  # weights, averages, statistics of batch normalisation, momentum
 
@@ -309,8 +309,8 @@ def test_loss_scaling_lowers_itself_and_trains_on(make_run: MakeRun) -> None:
     assert result.history[-1]["loss"] < result.history[0]["loss"]
 
 
-def signs(loss: float, *, bad: int = 0, stop: int = 0) -> tf.Tensor:
-    return tf.constant([loss * 4, 4.0, bad, stop], tf.float32)
+def observed(loss: float, *, bad: int = 0, stop: int = 0) -> dict[str, float]:
+    return {"loss_sum": loss * 4, "num_examples": 4.0, "num_broken": bad, "num_stopping": stop}
 
 
 def follow(losses: list[float], **limits: object) -> list[int]:
@@ -349,20 +349,20 @@ def test_when_training_has_to_go_back(losses: list[float], limits: dict[str, obj
     assert bool(found) if expected is True else found == expected
 
 
-def test_the_watch_looks_some_steps_later_and_tells_each_bad_step_once() -> None:
+def test_the_watch_tells_each_bad_step_and_knows_ahead_that_training_has_to_go_back() -> None:
     told: list[int] = []
     watch = Watch(Divergence(bad_steps=2), told.append)
-    for step in range(LAG):
-        watch.add(step, signs(1.0, bad=step == 0))
-    assert told == []
-    watch.add(LAG, signs(1.0))
+    watch.receive(0, observed(1.0, bad=1))
+    watch.receive(1, observed(1.0))
     assert told == [0]
-    watch.add(LAG + 1, signs(1.0, bad=1, stop=1))
+    waiting = [(2, observed(1.0, bad=1, stop=1))]
+    assert watch.ahead(waiting) is not None
+    waiting.append((3, observed(1.0, bad=1)))
+    assert watch.ahead(waiting) is None  # so that no checkpoint is taken now
     assert not watch.asked_to_stop
-    assert watch.ahead() is not None
-    watch.add(LAG + 2, signs(1.0, bad=1))
-    assert watch.ahead() is None  # so that no checkpoint is taken now
-    with pytest.raises(Diverging):
-        watch.catch_up()
+    assert told == [0]
+    watch.receive(*waiting[0])
     assert watch.asked_to_stop
-    assert told == [0, LAG + 1, LAG + 2]
+    with pytest.raises(Diverging):
+        watch.receive(*waiting[1])
+    assert told == [0, 2, 3]

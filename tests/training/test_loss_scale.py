@@ -15,7 +15,7 @@ from model_trainer.pipeline.batch import Batch
 from model_trainer.training.gradients import Clip
 from model_trainer.training.prepare import Prepared, prepare
 from model_trainer.training.step import make_train_step
-from model_trainer.training.step_parts import Taken
+from model_trainer.training.step_parts import StepResult
 
 pytestmark = pytest.mark.usefixtures("short_pipeline")
 
@@ -34,7 +34,7 @@ def prepared(request: pytest.FixtureRequest, make_run: MakeRun) -> Prepared:
     return prepare(make_run(network=network, hardware=hardware, **changes))
 
 
-def make_step(prepared: Prepared, clip: Clip, scale: float) -> tuple[Any, Callable[[np.ndarray], Taken]]:
+def make_step(prepared: Prepared, clip: Clip, scale: float) -> tuple[Any, Callable[[np.ndarray], StepResult]]:
     """The optimizer, and a step on two images of the class 0."""
     strategy = prepared.parts.strategy
     with strategy.scope():
@@ -43,7 +43,7 @@ def make_step(prepared: Prepared, clip: Clip, scale: float) -> tuple[Any, Callab
     step = make_train_step(prepared.parts, optimizer, clip, None)
     devices = strategy.num_replicas_in_sync
 
-    def take(images: np.ndarray) -> Taken:
+    def take(images: np.ndarray) -> StepResult:
         def placed(column: np.ndarray) -> Any:
             if devices == 1:
                 return tf.constant(column)
@@ -71,7 +71,7 @@ DARK = np.ones((2, 16, 16, 3), np.uint8)
 def test_an_overflow_on_the_last_device_changes_no_weight_and_halves_the_scale(prepared: Prepared, clip: Clip) -> None:
     optimizer, take = make_step(prepared, clip, 2.0**15)  # times a pixel of 1,000 it is infinite in float16
     taken = take(LAST_IS_BRIGHT)
-    assert taken.signs[2] == 0  # the scale's affair, and no step that went wrong
+    assert taken.scalars["num_broken"] == 0  # the scale's affair, and no step that went wrong
     for kernel in kernels(prepared):
         np.testing.assert_array_equal(kernel, 0.0)
     scales = prepared.parts.strategy.experimental_local_results(optimizer.dynamic_scale.value)
@@ -80,7 +80,7 @@ def test_an_overflow_on_the_last_device_changes_no_weight_and_halves_the_scale(p
 
 def test_a_scale_below_1_trains_on(prepared: Prepared) -> None:
     optimizer, take = make_step(prepared, Clip(), 0.25)
-    assert take(DARK).signs[2] == 0
+    assert take(DARK).scalars["num_broken"] == 0
     of_first, *of_others = kernels(prepared)
     assert (of_first != 0).all()
     for kernel in of_others:
@@ -93,13 +93,13 @@ def test_an_overflow_below_1_counts_as_a_step_that_went_wrong(prepared: Prepared
     optimizer, take = make_step(prepared, Clip(), 0.25)
     prepared.parts.network.model.get_layer("last").kernel.assign(np.eye(3) * 1e4)  # the loss stays what it was
     taken = take(LAST_IS_BRIGHT)
-    assert np.isfinite(taken.signs[0])
-    assert taken.signs[2] > 0
+    assert np.isfinite(taken.scalars["loss_sum"])
+    assert taken.scalars["num_broken"] > 0
     assert float(optimizer.dynamic_scale.numpy()) == 0.125
 
 
 def test_a_loss_that_is_no_number_leaves_the_scale_alone(prepared: Prepared) -> None:
     optimizer, take = make_step(prepared, Clip(), 2.0**15)
     prepared.parts.network.model.get_layer("dense").kernel.assign(np.full((3, 3), np.nan))
-    assert take(DARK).signs[2] > 0
+    assert take(DARK).scalars["num_broken"] > 0
     assert float(optimizer.dynamic_scale.numpy()) == 2.0**15

@@ -19,6 +19,7 @@ from model_trainer.training.checkpoints.values import pack, unpack
 from model_trainer.training.keras_callbacks import load_state, state_of
 from model_trainer.training.loop import Place
 from model_trainer.training.totals import Totals
+from model_trainer.training.watch import Health
 
 if TYPE_CHECKING:
     from model_trainer.training.loop import Loop
@@ -62,7 +63,7 @@ def parts_of(loop: Loop) -> dict[str, Stateful]:
         ),
         "epoch_seconds": _EpochSeconds(loop),
         "bad_images": loop.prepared.bad_images,
-        "health": loop.watch,
+        "health": _Health(loop),
         "skipped": Attribute(loop, "skipped", sorted, set),
         "rollbacks": Attribute(loop, "rollbacks"),
         "rate_cut": Attribute(loop, "rate_cut"),
@@ -78,7 +79,7 @@ def capture(loop: Loop, place: Place, *, finished: bool = False) -> Checkpoint |
     Args:
         finished: whether nothing is left to do.
     """
-    if loop.watch.ahead() is None:
+    if loop.health_ahead() is None:
         return None
     arrays: dict[str, np.ndarray] = {}
     state: dict[str, Any] = {
@@ -154,6 +155,22 @@ class _Unfrozen:
             self._loop.unfreeze()
         elif self._loop.unfrozen and not state:
             self._loop.freeze_again()
+
+
+class _Health:
+    """What the watch remembers; also of steps at which it will look later."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+
+    def get_state(self) -> dict[str, Any]:
+        health = self._loop.health_ahead()
+        assert health is not None  # or `capture` would have given up
+        return health.state()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._loop.watch.health = Health.restored(state)
+        self._loop.observers.forget()
 
 
 class _EpochSeconds:

@@ -1,0 +1,47 @@
+"""The part of a run in which the same layers train: when frozen ones join in, another begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import keras
+
+from model_trainer.network.layers import spared_by_decay
+from model_trainer.run.optimizers import exclude_from_decay
+from model_trainer.training.average import WeightAverage
+from model_trainer.training.gradients import Clip
+from model_trainer.training.observers import Observers
+from model_trainer.training.prepare import Prepared
+from model_trainer.training.step import make_statistics_step, make_train_step
+from model_trainer.training.step_parts import StatisticsStep, TrainStep
+
+__all__ = ["Phase", "make_phase"]
+
+
+@dataclass
+class Phase:
+    """An optimizer, its rate, and what is compiled with layers frozen as they are."""
+
+    learning_rate: float
+    optimizer: keras.optimizers.Optimizer
+    step: TrainStep
+    statistics_step: StatisticsStep
+    is_compiled: bool = False
+
+
+def make_phase(
+    prepared: Prepared,
+    optimizer: keras.optimizers.Optimizer,
+    learning_rate: float,
+    average: WeightAverage | None,
+    observers: Observers,
+) -> Phase:
+    """A phase before its first step. Builds the optimizer, with a loss scale around it in mixed_float16."""
+    declared, model = prepared.run.training.optimizer, prepared.parts.network.model
+    exclude_from_decay(optimizer, declared, spared_by_decay(model))
+    with prepared.parts.strategy.scope():
+        if prepared.precision == "mixed_float16" and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        optimizer.build(model.trainable_variables)
+    step = make_train_step(prepared.parts, optimizer, Clip.of(declared), average, observers)
+    return Phase(learning_rate, optimizer, step, make_statistics_step(prepared.parts))

@@ -1,0 +1,199 @@
+"""Observers: what they compute in a step, when, and how the values come back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from model_trainer import Adam, ConfigError, Hardware, LayerNorms, Run
+from model_trainer.pipeline.batch import Batch
+from model_trainer.run.observers import ObservedStep, Observer, layer_groups
+from model_trainer.training.gradients import Clip
+from model_trainer.training.observers import LAG, Observers
+from model_trainer.training.prepare import prepare
+from model_trainer.training.step import make_train_step
+from model_trainer.training.train import train_model
+
+pytestmark = pytest.mark.usefixtures("short_pipeline")
+
+MakeRun = Callable[..., Run]
+
+RATE = 0.5
+IMAGES = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
+
+
+class Received:
+    """An observer of every second step that keeps what comes back."""
+
+    every = 2
+    uses = LayerNorms.uses
+    compute = LayerNorms().compute
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.values: list[dict[str, float]] = []
+
+    def receive(self, step: int, values: dict[str, float]) -> None:
+        self.steps.append(step)
+        self.values.append(values)
+
+
+def step_of(run: Run, clip: Clip, observers: Observers) -> tuple[Any, Callable[[np.ndarray, int], Any]]:
+    prepared = prepare(run)
+    strategy, model = prepared.parts.strategy, prepared.parts.network.model
+    with strategy.scope():
+        prepared.optimizer.build(model.trainable_variables)
+    step = make_train_step(prepared.parts, prepared.optimizer, clip, None, observers)
+    devices = strategy.num_replicas_in_sync
+
+    def take(images: np.ndarray, number: int) -> Any:
+        def placed(column: np.ndarray) -> Any:
+            shards = np.array_split(column, devices)
+            return strategy.experimental_distribute_values_from_function(
+                lambda context: tf.constant(shards[context.replica_id_in_sync_group])
+            )
+
+        columns = (images, np.array([0, 1, 2, 0], np.int32), np.ones(4, np.float32))
+        batch = Batch(*(placed(column) if devices > 1 else tf.constant(column) for column in columns))
+        return step(batch, tf.constant(number, tf.int64), 4, tf.constant(False))
+
+    return model, take
+
+
+@pytest.mark.parametrize(
+    ("devices", "changes"),
+    [(1, {}), (1, {"training__accumulation_steps": 2}), (2, {}), (1, {"training__precision": "mixed_float16"})],
+    ids=["one device", "accumulation", "two devices", "loss scale"],
+)
+def test_layer_norms_are_those_of_the_weights_before_and_after(
+    make_run: MakeRun, devices: int, changes: dict[str, Any]
+) -> None:
+    run = make_run(training__learning_rate=RATE, hardware=Hardware(platform="cpu", devices=devices), **changes).changed(
+        "training.optimizer", {"type": "SGD"}
+    )  # without momentum the gradient is the update by the rate
+    received = Received()
+    observers = Observers({"norms": received})
+    model, take = step_of(run, Clip(), observers)
+    before = [np.array(variable) for variable in model.trainable_variables]
+    observers.add(0, take(IMAGES, 0).observed)
+    after = [np.array(variable) for variable in model.trainable_variables]
+    observers.catch_up()
+    (values,) = received.values
+    paths = [variable.path for variable in model.trainable_variables]
+    groups = layer_groups(paths)
+    assert sorted(number for numbers in groups.values() for number in numbers) == list(range(len(paths)))
+    assert len(values) == 3 * len(groups) > 6
+    for group, numbers in groups.items():
+        weights = norm([before[number] for number in numbers])
+        update = norm([after[number] - before[number] for number in numbers])
+        assert values[f"weights/{group}"] == pytest.approx(weights, rel=1e-5)
+        assert values[f"update/{group}"] == pytest.approx(update, rel=1e-3, abs=1e-7)
+        assert values[f"gradient/{group}"] == pytest.approx(update / RATE, rel=1e-3, abs=1e-7)
+
+
+def norm(arrays: list[np.ndarray]) -> float:
+    return float(np.sqrt(sum(np.square(array, dtype=np.float64).sum() for array in arrays)))
+
+
+def test_gradients_are_seen_before_clipping_and_a_broken_step_updates_nothing(make_run: MakeRun) -> None:
+    received = Received()
+    observers = Observers({"norms": received})
+    _, take = step_of(make_run(training__learning_rate=RATE), Clip(norm=1e-3), observers)
+    observers.add(0, take(IMAGES, 0).observed)
+    observers.add(2, take(np.zeros_like(IMAGES), 2).observed)
+    observers.catch_up()
+    whole = [sum(value**2 for key, value in each.items() if key.startswith("gradient")) for each in received.values]
+    moved = [sum(value**2 for key, value in each.items() if key.startswith("update")) for each in received.values]
+    assert whole[0] ** 0.5 > 1e-2
+    assert moved[0] ** 0.5 == pytest.approx(1e-3 * RATE, rel=1e-2)
+
+
+def test_values_come_some_steps_later_in_order_and_only_of_steps_that_are_due() -> None:
+    received = Received()
+    observers = Observers({"norms": received})
+    observers._keys["norms"] = ("a",)
+    for step in range(LAG):
+        observers.add(step, {"norms": tf.constant([float(step)] if step % 2 == 0 else [])})
+    assert received.steps == []
+    assert [step for step, _ in observers.waiting("norms")] == [0, 2]
+    observers.add(LAG, {"norms": tf.constant([4.0])})
+    assert received.steps == [0]
+    observers.catch_up()
+    assert received.steps == [0, 2, 4]
+    assert received.values == [{"a": 0.0}, {"a": 2.0}, {"a": 4.0}]
+    observers.add(6, {"norms": tf.constant([6.0])})
+    observers.forget()
+    observers.catch_up()
+    assert received.steps == [0, 2, 4]
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    lines = map(json.loads, (folder / "logs" / "metrics.jsonl").read_text().splitlines())
+    return [line for line in lines if line["kind"] == "observer"]
+
+
+def test_a_run_logs_norms_every_so_many_steps_and_trains_to_the_same_bits_without(make_run: MakeRun) -> None:
+    changes = {"training__epochs": 2, "training__deterministic": True, "training__optimizer": Adam()}
+    observed = train_model(make_run(**changes, observers=(LayerNorms(every=3), LayerNorms(every=5))))
+    lines = lines_of(observed.path)
+    assert [(line["step"], line["epoch"]) for line in lines] == [(1, 1), (1, 1), (4, 1), (6, 2), (7, 2)]
+    assert all(np.isfinite(list(line.values())[2:-1]).all() for line in lines)
+    assert all(key.startswith("layer_norms_2/") for key in list(lines[1])[2:-1])
+    (events,) = (observed.path / "logs").glob("events.out.*")
+    tags = {
+        value.tag
+        for record in tf.data.TFRecordDataset(str(events)).as_numpy_iterator()
+        for value in tf.compat.v1.Event.FromString(record).summary.value
+    }
+    assert {"observer/layer_norms/gradient/conv1", "observer/layer_norms_2/update/conv1"} <= tags
+    plain = train_model(make_run(**changes, name="plain", observers="none"))
+    assert lines_of(plain.path) == []
+    assert {**observed.history[-1], "seconds": 0} == {**plain.history[-1], "seconds": 0}
+
+
+def test_an_observer_of_the_users_own_sees_what_each_step_says_of_itself(make_run: MakeRun) -> None:
+    @final
+    class Examples(Observer):
+        uses: ClassVar[tuple[str, ...]] = ()
+
+        def compute(self, step: ObservedStep) -> dict[str, tf.Tensor]:
+            return {"seen": step.scalars["num_examples"], "weights": tf.constant(len(step.variables))}
+
+    result = train_model(make_run(observers=({"type": "Examples", "every": 2},)))
+    assert [line["examples/seen"] for line in lines_of(result.path)] == [4.0, 4.0]
+    assert {"type": "Examples", "every": 2} in json.loads((result.path / "training_options.json").read_text())["run"][
+        "observers"
+    ]
+
+
+def test_norms_of_abandoned_steps_are_forgotten_and_a_resumed_run_may_observe_otherwise(make_run: MakeRun) -> None:
+    run = make_run(training__epochs=1, observers=(LayerNorms(every=2),))
+    first = train_model(run)
+    more = run.changed("training.epochs", 2).changed("observers", (LayerNorms(every=3),))
+    result = train_model(more, resume=True)
+    assert result.path == first.path
+    assert [line["step"] for line in lines_of(result.path)] == [1, 3, 7]
+
+
+@pytest.mark.parametrize("value", ["norms", 3, [{"type": "LayerNorms", "every": 0}]])
+def test_what_is_no_observer_is_refused(make_run: MakeRun, value: object) -> None:
+    with pytest.raises(ConfigError, match="observers"):
+        make_run().changed("observers", value)
+
+
+def test_layers_of_a_block_are_one_group() -> None:
+    paths = ["conv1_conv/kernel", "conv2_block1_1_conv/kernel", "conv2_block2_1_bn/gamma", "predictions/bias"]
+    assert layer_groups(paths) == {"conv1": [0], "conv2": [1, 2], "predictions": [3]}
+    paths = ["stem_conv/kernel", "block2a_expand/kernel", "block2b_dwconv/kernel", "next_stage_1_block_0/nested/kernel"]
+    assert layer_groups(paths) == {"stem_conv": [0], "block2": [1, 2], "next_stage_1": [3]}
+    many = [f"conv2d_{number}/kernel" for number in range(40)]
+    groups = layer_groups(many)
+    assert list(groups)[:2] == ["conv2d_0..conv2d_1", "conv2d_2..conv2d_4"]
+    assert [number for numbers in groups.values() for number in numbers] == list(range(40))
+    assert len(groups) == 16
