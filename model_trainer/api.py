@@ -23,6 +23,7 @@ from model_trainer.sources.from_path import source_of_path
 from model_trainer.sources.image_folder import ImageFolder
 from model_trainer.sources.source import Source, each_read_once
 from model_trainer.specs import ModelSpec
+from model_trainer.storage import files
 from model_trainer.tasks.evaluation import Evaluation
 from model_trainer.training.log import plain_messages
 from model_trainer.training.summary import print_summary
@@ -165,6 +166,6 @@ def _source_of(path: str, root: str | None, classes: Sequence[str] | None, *, is
 
 def _data_of_run(model_file: Path, trust: bool) -> Source:
     options = model_file.with_name("training_options.json")
-    if not options.is_file():
+    if not files.is_file(options):
         raise DataError(f"{model_file} has no training_options.json beside it; say which data: --data PATH")
     return load_validation_data(options, trust)

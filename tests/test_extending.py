@@ -20,6 +20,7 @@ from rich.console import Console
 from model_trainer import Hardware, Run, evaluate, load_model, predict
 from model_trainer.cli.tables import print_predictions
 from model_trainer.errors import ConfigError
+from model_trainer.storage import files
 from model_trainer.tasks.head import make_head
 from model_trainer.training.train import train_model
 
@@ -109,6 +110,16 @@ def test_an_observer(names: dict[str, Any], make_run: MakeRun) -> None:
     changes = [line["largest_update/change"] for line in lines if line["kind"] == "observer"]
     assert len(changes) == 2
     assert 0 < min(changes) <= max(changes) < 1
+
+
+def test_a_storage(names: dict[str, Any], make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(files._MOUNTED, "team", names["Team"](str(tmp_path)))
+    run = make_run(output_dir="team://output")
+    assert str(train_model(run).path).startswith("team://output/test-")
+    train_model(run.changed("training.epochs", 2), resume=True)
+    (folder,) = (tmp_path / "output").iterdir()
+    assert (folder / "history.csv").read_text().count("\n") == 3
+    assert (folder / "final_model.hdf5").is_file()
 
 
 @pytest.mark.usefixtures("whole_pipeline")

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from model_trainer.errors import ConfigError
+from model_trainer.storage import files
 
 __all__ = ["Classes", "ClassesOfData", "Root", "Spec", "read_classes"]
 
@@ -55,7 +56,7 @@ def read_classes(names: str | None) -> list[str] | None:
         return None
     path = Path(names)
     looks_like_file = "," not in names and (path.suffix == ".txt" or "/" in names)
-    is_file = looks_like_file or (0 < len(names) < LONGEST_PATH and path.exists())
+    is_file = looks_like_file or (0 < len(names) < LONGEST_PATH and files.exists(path))
     try:
         found = _read_lines(path) if is_file else names.split(",")
     except (OSError, UnicodeDecodeError) as error:
@@ -79,7 +80,7 @@ def _read_lines(path: Path) -> list[str]:
     Raises:
         OSError, UnicodeDecodeError: it is no file, no text, or too long for a list of names.
     """
-    with open(path, encoding="utf-8-sig") as file:
+    with files.open_text(path, "utf-8-sig") as file:
         text = file.read(MOST_CHARACTERS + 1)
     if len(text) > MOST_CHARACTERS:
         raise OSError(0, f"it is longer than {MOST_CHARACTERS:,} characters")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model_trainer.errors import ConfigError, DataError
+from model_trainer.storage import files
 
 if TYPE_CHECKING:
     from model_trainer.run.run import Run
@@ -26,9 +27,9 @@ def load_run(path: str, trust: bool) -> Run:
         return Run.load(file, trust)
     if file.suffix != ".py":
         raise DataError(f"RUN should be a .py file that defines `run`, or a training_options.json; got {path}.")
-    if not file.is_file():
+    if not files.is_file(file):
         raise DataError(f"There is no file {path}.")
-    sys.path.insert(0, str(file.resolve().parent))  # so that the file can import what lies beside it
+    sys.path.insert(0, str(Path(files.real_path(file)).parent))  # so that the file can import what lies beside it
     run = runpy.run_path(str(file), run_name="model_trainer_run").get("run")
     if not isinstance(run, Run):
         raise ConfigError(f"{path} defines no `run = Run(...)`.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -20,6 +19,7 @@ from model_trainer.cli.train_options import (
 )
 from model_trainer.errors import ConfigError, DataError
 from model_trainer.stderr_filter import filter_stderr_until_exit
+from model_trainer.storage import files
 
 if TYPE_CHECKING:
     from model_trainer.run.run import Run
@@ -74,5 +74,5 @@ def main(run: Run, sample: Run | None = None) -> None:
 
 
 def _has_folders(source: Source) -> bool:
-    folder = Path(getattr(source, "path", "."))
-    return folder.is_dir() and any(entry.is_dir() for entry in folder.iterdir())
+    folder = getattr(source, "path", ".")
+    return files.is_folder(folder) and any(entry.is_dir() for entry in files.scan(folder))

@@ -9,6 +9,7 @@ from typing import Any
 
 from model_trainer.cluster.addresses import Hosts, make_hosts
 from model_trainer.errors import ConfigError
+from model_trainer.storage import files
 
 __all__ = ["RESOURCE_CONFIG", "from_sagemaker"]
 
@@ -22,10 +23,10 @@ def from_sagemaker(environ: Mapping[str, str], resource_config: Path = RESOURCE_
     Raises:
         ConfigError: the file or the variables cannot be read, or do not name this container.
     """
-    if resource_config.is_file():
+    if files.is_file(resource_config):
         field = str(resource_config)
         try:
-            content = _parsed(resource_config.read_text(encoding="utf-8"), field)
+            content = _parsed(files.read_text(resource_config), field)
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"cannot be read: {error}.", field) from None
         if not isinstance(content, dict):

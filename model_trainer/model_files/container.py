@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import mmap
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from model_trainer.errors import ModelFileError
 from model_trainer.model_files.attributes import LONGEST_TEXT_BYTES
 from model_trainer.model_files.scan import EXPANSION, Scanned, scan_hdf5
 from model_trainer.model_files.structure import Content, check_skeleton, root_address
+from model_trainer.storage import files
+from model_trainer.storage.mapped import mapped
 
 __all__ = ["ModelFile", "open_model_file", "reading"]
 
@@ -65,19 +66,19 @@ class ModelFile:
 
 
 @contextlib.contextmanager
-def open_model_file(path: str | Path) -> Iterator[ModelFile]:
+def open_model_file(path: files.StrPath) -> Iterator[ModelFile]:
     """Opens a `.h5`, `.hdf5`, `.weights.h5` or `.keras` file; no code in it is run, and no other file is read.
 
     Raises:
         ModelFileError: there is no such file, it is damaged, or it holds what no model file needs; names it.
     """
-    path = Path(path)
-    if not path.is_file():
+    path = files.as_path(path)
+    if not files.is_file(path):
         raise ModelFileError(f"There is no model file {path}.")
     with contextlib.ExitStack() as stack:
         try:
             with reading(path):
-                root, content, config = _opened(path, stack)
+                root, content, config = _opened(path, stack.enter_context(files.local_copy(path)), stack)
                 scanned = scan_hdf5(root, content)
         except _Foreign:
             raise
@@ -107,23 +108,27 @@ class _Foreign(ModelFileError):
     """A file of another kind."""
 
 
-def _opened(path: Path, stack: contextlib.ExitStack) -> tuple[h5py.File, Content, str | None]:
-    """The HDF5 file, its bytes, and the text of a `config.json`."""
-    with open(path, "rb") as opened:
+def _opened(path: Path, local: Path, stack: contextlib.ExitStack) -> tuple[h5py.File, Content, str | None]:
+    """The HDF5 file, its bytes, and the text of a `config.json`.
+
+    Args:
+        path: for messages.
+        local: where it can be read.
+    """
+    with files.open_file(local) as opened:
         beginning = opened.read(4)
     if beginning.startswith(_PICKLES):
         raise _Foreign(
             f"{path} is a pickle, and reading one runs the code in it. Save the network with Keras, as .h5 or .keras."
         )
     content: Content
-    source: Path | io.BytesIO = path
+    source: Path | io.BytesIO = local
     config = None
     if beginning == _ZIP:
-        content, config = _members(path)
+        content, config = _members(local)
         source = io.BytesIO(content)
-    elif h5py.is_hdf5(path):
-        with open(path, "rb") as opened:
-            content = stack.enter_context(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
+    elif h5py.is_hdf5(local):
+        content = stack.enter_context(mapped(local))
     else:
         raise _Foreign(f"{path} is damaged or no Keras file: its beginning is neither HDF5's nor that of .keras.")
     check_skeleton(content, root_address(content), "/", set())  # before HDF5 itself looks at it
@@ -132,7 +137,8 @@ def _opened(path: Path, stack: contextlib.ExitStack) -> tuple[h5py.File, Content
 
 def _members(path: Path) -> tuple[bytes, str | None]:
     """Weights and `config.json` of a `.keras` archive; nothing is unpacked to the disk."""
-    with zipfile.ZipFile(path) as archive:
+    with files.open_file(path) as file, zipfile.ZipFile(file) as archive:
+        size = file.seek(0, io.SEEK_END)
         names = archive.namelist()
         for name in names:
             if name not in _MEMBERS:
@@ -146,7 +152,7 @@ def _members(path: Path) -> tuple[bytes, str | None]:
                 raise ModelFileError(f"it holds {member.filename} encrypted")
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise ModelFileError(f"it holds {member.filename} compressed in another way than zip's own")
-            most = EXPANSION * path.stat().st_size if member.filename == _WEIGHTS else LONGEST_TEXT_BYTES
+            most = EXPANSION * size if member.filename == _WEIGHTS else LONGEST_TEXT_BYTES
             if member.file_size > most:
                 raise ModelFileError(
                     f"it declares {member.file_size:,} bytes of {member.filename}; {most:,} are the most"

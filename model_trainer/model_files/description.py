@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 from model_trainer.errors import ModelFileError
+from model_trainer.storage import files
 
 __all__ = ["parse_description", "read_description_file"]
 
@@ -16,14 +17,14 @@ DEEPEST = 32
 LARGEST_INTEGER = 2**53  # beyond it JSON's readers disagree
 
 
-def read_description_file(path: Path) -> dict[str, Any]:
+def read_description_file(path: PurePath) -> dict[str, Any]:
     """The content of a `model_spec.json`.
 
     Raises:
         ModelFileError: it cannot be read, or is no description.
     """
     try:
-        with open(path, "rb") as file:
+        with files.open_file(path) as file:
             content = file.read(LONGEST_BYTES + 1)
         return parse_description(content.decode(), str(path))
     except (OSError, UnicodeDecodeError) as error:

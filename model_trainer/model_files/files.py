@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import h5py
@@ -12,14 +11,14 @@ from absl import logging
 
 from model_trainer.model_files.container import ModelFile
 from model_trainer.model_files.description import parse_description
-from model_trainer.storage.local import written_whole
+from model_trainer.storage import files
 
 __all__ = ["ATTRIBUTE", "read_description", "save_model"]
 
 ATTRIBUTE = "model_spec"  # HDF5 attribute at the root of the file, JSON
 
 
-def save_model(model: keras.Model, path: str | Path, description: dict[str, Any]) -> None:
+def save_model(model: keras.Model, path: files.StrPath, description: dict[str, Any]) -> None:
     """Writes `model` to `path`, whole or not at all.
 
     Args:
@@ -30,7 +29,7 @@ def save_model(model: keras.Model, path: str | Path, description: dict[str, Any]
     Raises:
         StorageError: the file cannot be written.
     """
-    with written_whole(path) as partial:
+    with files.written_whole(path) as partial:
         # Keras advises its own format on every save; .hdf5 is what our users' services load.
         verbosity = logging.get_verbosity()
         logging.set_verbosity(logging.ERROR)

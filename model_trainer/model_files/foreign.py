@@ -23,6 +23,7 @@ from model_trainer.network.stages import TwoStageNetwork
 from model_trainer.run.network import Network
 from model_trainer.specs import ModelSpec
 from model_trainer.specs.table import entry_of_class, table_name, without_own_rescaling
+from model_trainer.storage import files
 from model_trainer.tasks.classification import Classification
 from model_trainer.tasks.multi_label import MultiLabel
 from model_trainer.tasks.task import Task
@@ -105,7 +106,8 @@ def load_with_keras(path: Path) -> keras.Model:
         ModelFileError: Keras cannot load it.
     """
     try:
-        return keras.saving.load_model(path, compile=False, safe_mode=False)
+        with files.local_copy(path) as local:
+            return keras.saving.load_model(local, compile=False, safe_mode=False)
     except (ValueError, TypeError, OSError, ImportError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelFileError(f"{path}: Keras cannot load its model: {reason}.") from error

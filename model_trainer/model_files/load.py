@@ -27,6 +27,7 @@ from model_trainer.network.own_model import stage_own_model
 from model_trainer.network.stages import TwoStageNetwork
 from model_trainer.run.network import AnyNetwork, NetworkField, OwnModel
 from model_trainer.specs import ModelSpec
+from model_trainer.storage import files
 from model_trainer.tasks.classification import Classification
 from model_trainer.tasks.task import Task
 
@@ -189,13 +190,13 @@ def _staged(model: keras.Model, spec: ModelSpec, task: Task, num_classes: int, p
 
 def find_model_file(path: str | os.PathLike[str]) -> Path:
     """The model file that `path` means: itself, or in a folder `model_max_acc.hdf5`, otherwise `final_model.hdf5`."""
-    path = Path(path)
-    if not path.is_dir():
-        if not path.exists():
+    path = files.as_path(path)
+    if not files.is_folder(path):
+        if not files.exists(path):
             raise ModelFileError(f"There is no model file or output folder {path}.")
         return path
     for name in ("model_max_acc.hdf5", "final_model.hdf5"):
-        if (path / name).is_file():
+        if files.is_file(path / name):
             return path / name
     raise ModelFileError(
         f"{path} holds neither model_max_acc.hdf5 nor final_model.hdf5; is it the output of a run? One that "
@@ -206,7 +207,7 @@ def find_model_file(path: str | os.PathLike[str]) -> Path:
 def _description(file: ModelFile) -> dict[str, Any] | None:
     description = read_description(file)
     beside = file.path.with_name("model_spec.json")
-    if description is None and beside.is_file():
+    if description is None and files.is_file(beside):
         return read_description_file(beside)
     return description
 

@@ -10,12 +10,12 @@ Source: https://support.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html, "Di
 
 from __future__ import annotations
 
-import mmap
 import struct
 from collections.abc import Iterator
 from typing import Any
 
 from model_trainer.errors import ModelFileError
+from model_trainer.storage.mapped import Mapped
 
 __all__ = [
     "ATTRIBUTE",
@@ -29,7 +29,7 @@ __all__ = [
     "take",
 ]
 
-Content = bytes | mmap.mmap
+Content = Mapped
 
 LONGEST_NAME = 1024  # bytes
 MOST_OBJECTS = 100_000  # groups and arrays; NASNetLarge with its optimizer has 12,000

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import io
 import threading
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import PurePath
 
 from absl import logging
 
 from model_trainer.errors import DataError
 from model_trainer.images.pillow import why_unreadable
+from model_trainer.storage import files
 from model_trainer.storage.read import why_not_read
 
 __all__ = ["BadImages"]
@@ -29,7 +31,7 @@ class BadImages:
         self.max_share = max_share
         self.num_examples = num_examples
         self._reasons: dict[str, str] = {}
-        self._table: Path | None = None
+        self._table: PurePath | None = None
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -50,7 +52,7 @@ class BadImages:
         with self._lock:
             self._reasons |= state
             if self._table is not None:
-                self._table.unlink(missing_ok=True)  # it may name more, which will be found again
+                files.delete(self._table)  # it may name more, which will be found again
                 self._append(*((name, reason) for name, reason in self._reasons.items() if reason))
 
     def take_over(self, reasons: Mapping[str, str]) -> None:
@@ -60,7 +62,7 @@ class BadImages:
             self._reasons |= new
             self._append(*new.items())
 
-    def write_to(self, path: Path) -> None:
+    def write_to(self, path: PurePath) -> None:
         """From the first bad image on `path` is a table of them, `image,reason`; without any there is no file."""
         with self._lock:
             self._table = path
@@ -101,13 +103,13 @@ class BadImages:
     def _append(self, *rows: tuple[str, str]) -> None:
         if self._table is None or not rows:
             return
-        is_new = not self._table.exists()
+        lines = io.StringIO()
+        writer = csv.writer(lines, lineterminator="\n")
+        if not files.exists(self._table):
+            writer.writerow(["image", "reason"])
+        writer.writerows(rows)
         try:
-            with open(self._table, "a", encoding="utf-8", errors="surrogateescape", newline="") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                if is_new:
-                    writer.writerow(["image", "reason"])
-                writer.writerows(rows)
+            files.append_text(self._table, lines.getvalue())
         except OSError as error:  # no reason to end a training; the log names them too
             logging.warning("%s could not be written: %s.", self._table, error.strerror)
 

@@ -14,7 +14,7 @@ from model_trainer.pipeline.bad_images import BadImages
 from model_trainer.pipeline.dataset import Pipeline
 from model_trainer.run.run import Run
 from model_trainer.sources.examples import Examples
-from model_trainer.storage.local import written_whole
+from model_trainer.storage import files
 
 __all__ = ["Seen", "draw_preview", "images_to_see"]
 
@@ -113,7 +113,7 @@ def draw_preview(run: Run, path: str | Path, count: int = 8, draws: int = 4) -> 
             place.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
             if label != one.label:
                 place.set_title(_short(label), fontsize=7, loc="left")
-    with written_whole(path) as partial:
+    with files.written_whole(path) as partial:
         figure.savefig(partial, dpi=100)
 
 

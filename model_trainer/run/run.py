@@ -27,6 +27,7 @@ from model_trainer.run.observers import LayerNorms, Observer
 from model_trainer.run.training import Training
 from model_trainer.sources.source import Source
 from model_trainer.specs import ModelSpec
+from model_trainer.storage import files
 from model_trainer.tasks.classification import Classification
 from model_trainer.tasks.task import Task
 
@@ -130,7 +131,7 @@ def load_validation_data(path: str | Path, trust: bool = False) -> Source:
 
 def _read_run(path: str | Path) -> dict[str, Any]:
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        data = json.loads(files.read_text(path))
     except FileNotFoundError:
         raise DataError(f"There is no file {path}.") from None
     except (OSError, ValueError) as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from model_trainer.errors import DataError
 from model_trainer.model_files.load import TrainedModel
 from model_trainer.pipeline.image import read_image
 from model_trainer.sources.image_folder import list_images
+from model_trainer.storage import files
 
 __all__ = ["find_images", "predict_images"]
 
@@ -28,7 +28,7 @@ def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
     """
     found: list[str] = []
     for path in [os.fspath(path) for path in paths]:
-        if not Path(path).is_dir():
+        if not files.is_folder(path):
             found.append(path)
             continue
         images = list_images(path).images

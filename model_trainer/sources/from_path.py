@@ -11,6 +11,7 @@ from model_trainer.sources.manifest import Manifest
 from model_trainer.sources.recordio import MxnetList, RecordIO
 from model_trainer.sources.source import Source
 from model_trainer.sources.tfrecords import TFRecords
+from model_trainer.storage import files
 
 __all__ = ["source_of_path"]
 
@@ -38,7 +39,7 @@ def source_of_path(path: str, *, root: str | None = None, classes: Sequence[str]
 
 
 def _kind_of(path: str) -> type[Source]:
-    if Path(path).is_dir():
+    if files.is_folder(path):
         return ImageFolder
     if ".tfrecord" in Path(path).name:
         return TFRecords
@@ -49,7 +50,7 @@ def _kind_of(path: str) -> type[Source]:
         return RecordIO
     if suffix == ".lst":
         return MxnetList
-    if Path(path).is_file():
+    if files.is_file(path):
         raise DataError(
             f"{path} is no data set: expected a folder with one folder for each class, a manifest "
             f"({', '.join(MANIFESTS)}), a .rec, .lst or .tfrecord file."

@@ -16,6 +16,7 @@ from model_trainer.messages import counted, nearest, shown
 from model_trainer.sources.examples import Examples
 from model_trainer.sources.path_text import PathText
 from model_trainer.sources.source import Source
+from model_trainer.storage import files
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -87,9 +88,9 @@ class ImageFolder(Source):
             raise DataError(
                 f"{self.path} is an object store; folders are read from disks only, so far. Copy it to one."
             )
-        if not root.exists():
+        if not files.exists(root):
             raise DataError(f"There is no folder {self.path}. {how}")
-        if not root.is_dir():
+        if not files.is_folder(root):
             raise DataError(f"{self.path} is a file; ImageFolder needs a folder. {how}")
         folders = folders_in(root)
         if not folders:
@@ -119,11 +120,11 @@ def list_images(folder: str) -> Listing:
     images: list[str] = []
     others: list[str] = []
     hidden: list[str] = []
-    waiting: list[tuple[str, tuple[str, ...]]] = [(folder, (os.path.realpath(folder),))]
+    waiting: list[tuple[str, tuple[str, ...]]] = [(folder, (files.real_path(folder),))]
     while waiting:
         inner, links = waiting.pop()
         try:
-            entries = sorted(os.scandir(inner), key=lambda entry: entry.name)
+            entries = sorted(files.scan(inner), key=lambda entry: entry.name)
         except OSError as error:
             raise DataError(f"{error.filename} cannot be read: {error.strerror}.") from error
         for entry in entries:
@@ -131,9 +132,9 @@ def list_images(folder: str) -> Listing:
                 hidden.append(entry.path)
             elif entry.name.lower().endswith(IMAGE_SUFFIXES):  # first: no look at the disk for the usual file
                 images.append(entry.path)
-            elif entry.is_symlink() and os.path.isdir(entry.path):
-                if not leads_back(entry.path, (*links, os.path.realpath(inner))):
-                    waiting.append((entry.path, (*links, os.path.realpath(entry.path))))
+            elif entry.is_symlink() and files.is_folder(entry.path):
+                if not leads_back(entry.path, (*links, files.real_path(inner))):
+                    waiting.append((entry.path, (*links, files.real_path(entry.path))))
             elif entry.is_dir(follow_symlinks=False):
                 waiting.append((entry.path, links))
             elif _begins_like_an_image(entry.path):
@@ -145,8 +146,7 @@ def list_images(folder: str) -> Listing:
 
 def images_beside(root: str | Path) -> list[str]:
     """The images in `root` itself, beside the folders of the classes."""
-    with os.scandir(root) as entries:
-        named = [each for each in entries if each.name.lower().endswith(IMAGE_SUFFIXES) and each.name[0] != "."]
+    named = [each for each in files.scan(root) if each.name.lower().endswith(IMAGE_SUFFIXES) and each.name[0] != "."]
     return sorted(entry.path for entry in named if not entry.is_dir())
 
 
@@ -158,8 +158,7 @@ def suffixes_of(paths: Sequence[str]) -> str:
 
 def hidden_in(root: str | Path) -> list[str]:
     """The hidden files and folders in `root` itself."""
-    with os.scandir(root) as entries:
-        return sorted(entry.path for entry in entries if entry.name.startswith("."))
+    return sorted(entry.path for entry in files.scan(root) if entry.name.startswith("."))
 
 
 def _say_what_is_skipped(root: str, others: Sequence[str], hidden: Sequence[str]) -> None:
@@ -179,7 +178,7 @@ def leads_back(link: str, folders: Iterable[str]) -> bool:
     Args:
         folders: real paths, of where the link is and of what was followed to get there.
     """
-    target = os.path.realpath(link)
+    target = files.real_path(link)
     if not any(os.path.join(folder, "").startswith(os.path.join(target, "")) for folder in folders):
         return False
     logging.warning("%s is a link to a folder that it is in; it is not followed.", link)
@@ -193,19 +192,18 @@ def folders_in(root: str | Path) -> dict[str, str]:
         OSError: it cannot be read.
     """
     found = {}
-    with os.scandir(root) as entries:
-        for entry in entries:
-            # Not entry.is_dir, which fails for a link to itself.
-            if entry.name.startswith(".") or not os.path.isdir(entry.path):
-                continue
-            if not (entry.is_symlink() and leads_back(entry.path, (os.path.realpath(root),))):
-                found[entry.name] = entry.path
+    for entry in files.scan(root):
+        # Not entry.is_dir, which fails for a link to itself.
+        if entry.name.startswith(".") or not files.is_folder(entry.path):
+            continue
+        if not (entry.is_symlink() and leads_back(entry.path, (files.real_path(root),))):
+            found[entry.name] = entry.path
     return found
 
 
 def _begins_like_an_image(path: str) -> bool:
     try:
-        with open(path, "rb") as file:
+        with files.open_file(path) as file:
             head = file.read(12)
     except OSError:
         return False

@@ -10,8 +10,8 @@ from typing import final
 
 import numpy as np
 
-from model_trainer.sources.mapped import read_range
 from model_trainer.sources.texts import Texts
+from model_trainer.storage import files
 from model_trainer.storage.read import read_image_file, size_of
 
 __all__ = ["ByteRanges", "Files", "Images", "SeveralImages"]
@@ -94,7 +94,7 @@ class ByteRanges(Images):
         return f"{self.files[self.file[row]]}#{row - first}"
 
     def read(self, row: int) -> bytes:
-        return read_range(self.files[self.file[row]], int(self.starts[row]), int(self.sizes[row]))
+        return files.read_range(self.files[self.file[row]], int(self.starts[row]), int(self.sizes[row]))
 
     def num_bytes(self, rows: np.ndarray) -> np.ndarray:
         return self.sizes[rows]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from model_trainer.config import Call, Choice, Live
 from model_trainer.messages import nearest
 from model_trainer.sources.examples import Examples
+from model_trainer.storage import files
 
 if TYPE_CHECKING:
     from model_trainer.sources.combined import Concatenated, Filtered, Reclassed, Taken
@@ -40,7 +40,7 @@ class Source(Choice):
         """The source at a path, such as `data/train` or `train.csv`."""
         from model_trainer.sources.from_path import source_of_path
 
-        if not text or text[0] in "{[" or (nearest(text, cls.kinds()) and not os.path.exists(text)):
+        if not text or text[0] in "{[" or (nearest(text, cls.kinds()) and not files.exists(text)):
             return super()._of_text(text)  # broken JSON, or a kind that is misspelt
         return source_of_path(text)
 

@@ -15,6 +15,7 @@ from model_trainer.dotted import is_safe
 from model_trainer.errors import ConfigError, DataError, ModelFileError, StorageError
 from model_trainer.specs.preprocess import check_preprocessing, is_dotted, preprocess, takes_arguments
 from model_trainer.specs.table import TABLE, canonical_class, table_name
+from model_trainer.storage import files
 
 __all__ = ["ModelSpec"]
 
@@ -87,8 +88,7 @@ class ModelSpec(Config):
             ModelFileError: it holds no spec, or names code that is not trusted.
         """
         try:
-            with open(path, encoding="utf-8") as file:
-                data = json.load(file)
+            data = json.loads(files.read_text(path))
         except OSError as error:
             raise StorageError(f"{os.fspath(path)} could not be read: {error.strerror or error}.") from error
         except (ValueError, RecursionError) as error:  # no JSON, or no text at all

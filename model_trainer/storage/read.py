@@ -1,14 +1,13 @@
-"""Reading an image's file, and only a file that can be one: a device or a pipe would never end.
-
-What has a scheme, such as "gs://bucket/1.jpg", is read by TensorFlow's file systems.
-"""
+"""Reading an image's file, and only a file that can be one: a device or a pipe would never end."""
 
 from __future__ import annotations
 
 import os
 import stat
 
-__all__ = ["MAX_FILE_BYTES", "TENSORFLOW_SCHEMES", "read_image_file", "read_remote", "size_of", "why_not_read"]
+from model_trainer.storage import files
+
+__all__ = ["MAX_FILE_BYTES", "TENSORFLOW_SCHEMES", "read_image_file", "size_of", "why_not_read"]
 
 TENSORFLOW_SCHEMES = ("file", "gs", "ram")  # tf.io.gfile.get_registered_schemes()
 
@@ -23,7 +22,7 @@ def read_image_file(path: str) -> bytes:
         OSError: it is missing, no regular file, larger than `MAX_FILE_BYTES`, or cannot be read.
     """
     if "://" in path:
-        return read_remote(path)
+        return files.read(path)
     # Not blocking, because opening a pipe would wait for its writer.
     with open(path, "rb", opener=_open_without_waiting) as file:
         found = os.fstat(file.fileno())
@@ -46,27 +45,6 @@ def size_of(path: str) -> int:
         return os.stat(path).st_size
     except OSError:
         return -1
-
-
-def read_remote(path: str, start: int = 0, size: int | None = None) -> bytes:
-    """`size` bytes of a remote file from `start` on, or all that follow.
-
-    Raises:
-        OSError: it is gone, cannot be read, or ends before.
-    """
-    import tensorflow as tf
-
-    try:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            file.seek(start)
-            data: bytes = file.read(-1 if size is None else size)
-    except tf.errors.NotFoundError as error:
-        raise FileNotFoundError(error.message) from error
-    except tf.errors.OpError as error:
-        raise OSError(error.message) from error
-    if size is not None and len(data) != size:
-        raise OSError(f"ends before byte {start + size}")
-    return data
 
 
 def why_not_read(error: OSError, *, if_missing: str) -> str:

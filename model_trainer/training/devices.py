@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import shutil
 
 import tensorflow as tf
@@ -13,6 +12,7 @@ from model_trainer.cluster.assemble import assemble
 from model_trainer.cluster.hosts import Hosts
 from model_trainer.errors import ConfigError, DeviceError, HostError
 from model_trainer.run.hardware import Hardware
+from model_trainer.storage import files
 
 __all__ = ["describe_devices", "make_strategy"]
 
@@ -164,7 +164,7 @@ def _leave_gpus_alone(hardware: Hardware) -> None:
 
 
 def _tell_of_idle_gpu(hardware: Hardware) -> None:
-    has_driver = os.path.exists("/proc/driver/nvidia/version") or shutil.which("nvidia-smi") is not None
+    has_driver = files.exists("/proc/driver/nvidia/version") or shutil.which("nvidia-smi") is not None
     if has_driver and hardware.platform == "auto":
         logging.warning(
             "TRAINING ON THE CPU: this machine has an NVIDIA driver, but TensorFlow sees no GPU. "

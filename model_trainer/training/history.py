@@ -5,26 +5,26 @@ from __future__ import annotations
 import csv
 import io
 import math
-from pathlib import Path
+from pathlib import PurePath
 
-from model_trainer.storage.local import write_text, written_whole
+from model_trainer.storage import files
 
 __all__ = ["Row", "draw_curves", "write_history"]
 
 Row = dict[str, float]  # epoch, loss, accuracy, val_loss, ..., learning_rate, seconds
 
 
-def write_history(path: Path, rows: list[Row]) -> None:
+def write_history(path: PurePath, rows: list[Row]) -> None:
     """Writes one row for each epoch; the columns are those of the first row."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["epoch"], lineterminator="\n")
     writer.writeheader()
     for row in rows:
         writer.writerow({name: f"{value:.8g}" for name, value in row.items()})
-    write_text(path, text.getvalue())
+    files.write_text(path, text.getvalue())
 
 
-def draw_curves(path: Path, rows: list[Row], title: str) -> None:
+def draw_curves(path: PurePath, rows: list[Row], title: str) -> None:
     """Draws loss and each metric by epoch, training and validation in one plot."""
     from matplotlib.figure import Figure  # no pyplot: it would look for a screen
     from matplotlib.ticker import MaxNLocator
@@ -48,5 +48,5 @@ def draw_curves(path: Path, rows: list[Row], title: str) -> None:
             axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         axes.legend()
-    with written_whole(path) as partial:
+    with files.written_whole(path) as partial:
         figure.savefig(partial, dpi=110)

@@ -7,13 +7,13 @@ import logging as python_logging
 import sys
 from collections.abc import Iterator
 from logging.handlers import MemoryHandler
-from pathlib import Path
+from pathlib import PurePath
 from types import TracebackType
 from typing import Self
 
 from absl import logging
 
-from model_trainer.storage.local import LineFile
+from model_trainer.storage.lines import LineFile
 
 __all__ = ["LogFile", "plain_messages"]
 
@@ -54,7 +54,7 @@ def plain_messages(label: str = "") -> Iterator[None]:
 class _ToLines(python_logging.Handler):
     """Quiet when the disk is full, where logging's own handler prints a traceback for each message."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: PurePath) -> None:
         super().__init__()
         self._lines = LineFile(path)
 
@@ -86,7 +86,7 @@ class LogFile:
             logger.removeHandler(self._file)
             self._file.close()
 
-    def write_to(self, path: Path) -> None:
+    def write_to(self, path: PurePath) -> None:
         """From now on messages go to `path`; what came before goes there first."""
         self._file = _ToLines(path)
         self._file.setFormatter(python_logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

@@ -8,13 +8,14 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import tensorflow as tf
 from absl import logging
 
-from model_trainer.storage.local import LineFile, write_text
+from model_trainer.storage import files
+from model_trainer.storage.lines import LineFile
 
 __all__ = ["Logs"]
 
@@ -26,7 +27,7 @@ class Logs:
         folder: gets events.out.tfevents... and metrics.jsonl.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: PurePath) -> None:
         self._folder = folder
         self._lines = LineFile(folder / "metrics.jsonl")
         self._events: tf.io.TFRecordWriter | None = None
@@ -50,7 +51,7 @@ class Logs:
         path = self._folder / "metrics.jsonl"
         self._lines.close()
         with contextlib.suppress(OSError):  # such as on a full disk: then both are there
-            write_text(path, "".join(_lines_until(path, step, epochs)))
+            files.write_text(path, "".join(_lines_until(path, step, epochs)))
         # TensorBoard drops what it has read from this step on.
         start = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
         self._write_event(step=step + 1, session_log=start)
@@ -87,8 +88,8 @@ def _name() -> str:
     return f"events.out.tfevents.{seconds:010d}.{nanoseconds:09d}.{socket.gethostname()}.{os.getpid()}"
 
 
-def _lines_until(path: Path, step: int, epochs: int) -> Iterator[str]:
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+def _lines_until(path: PurePath, step: int, epochs: int) -> Iterator[str]:
+    for line in files.read_text(path).splitlines(keepends=True):
         with contextlib.suppress(ValueError, KeyError):  # the last line may be half a line
             figures = json.loads(line)
             # Of a run that went on with another batch size, steps of earlier epochs were counted otherwise.

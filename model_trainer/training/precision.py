@@ -14,6 +14,7 @@ from model_trainer.run.network import AnyNetwork, Network
 from model_trainer.run.training import Precision
 from model_trainer.specs import ModelSpec
 from model_trainer.specs.table import entry_of_class
+from model_trainer.storage import files
 
 __all__ = ["choose_precision"]
 
@@ -48,7 +49,7 @@ def _for_gpus() -> str:
 
 def _cpu_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     try:
-        text = cpuinfo.read_text()
+        text = files.read_text(cpuinfo)
     except OSError:  # not Linux
         return False
     flags = next((line for line in text.splitlines() if line.startswith("flags")), "").split()

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 from absl import logging
@@ -21,6 +21,7 @@ from model_trainer.network.variants import IMAGENET, has_variants
 from model_trainer.run.optimizers import LAMB
 from model_trainer.run.run import Run
 from model_trainer.specs import ModelSpec
+from model_trainer.storage import files
 from model_trainer.training.checkpoints.store import Checkpoint
 
 __all__ = [
@@ -43,29 +44,30 @@ SAFE = re.compile(
 )
 
 
-def find_folder(run: Run, resume_from: str | Path | None = None) -> Path | None:
+def find_folder(run: Run, resume_from: str | PurePath | None = None) -> PurePath | None:
     """The folder to go on in: the one that is named, otherwise the newest of the run's name; None where there is none.
 
     Raises:
         DataError: the folder that is named is no output folder of a run.
     """
     if resume_from is not None:
-        folder = Path(resume_from)
-        if not (folder / "training_options.json").is_file():
+        folder = files.as_path(resume_from)
+        if not files.is_file(folder / "training_options.json"):
             raise DataError(f"{folder} has no training_options.json; is it the output folder of a run?")
         return folder
     # Exactly this name: "cats" does not go on with "cats-large-20261121-120000".
     wanted = re.compile(re.escape(run.name) + r"-(\d{8}-\d{6})(?:-(\d+))?")
     found = []
-    for path in Path(run.output_dir).glob(f"{run.name}-*"):
-        match = wanted.fullmatch(path.name)
+    parent = files.as_path(run.output_dir)
+    for name in files.names_in(parent):
+        match, path = wanted.fullmatch(name), parent / name
         # A restart goes on with what began under its supervisor, not with an older run.
-        if match and match[1] >= os.environ.get(STARTED, "") and (path / "training_options.json").is_file():
+        if match and match[1] >= os.environ.get(STARTED, "") and files.is_file(path / "training_options.json"):
             found.append(((match[1], int(match[2] or 1)), path))
     return max(found)[1] if found else None
 
 
-def check_changes(run: Run, folder: Path) -> None:
+def check_changes(run: Run, folder: PurePath) -> None:
     """Raises ConfigError where `run` differs from the one in `folder` in more than what is safe to change."""
     older, noted = older_choices(run, folder), dict(_flat(_read_options(folder)["run"]))
     now = {**dict(_flat(run.to_dict())), **older}
@@ -106,7 +108,7 @@ def first_difference(run: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[
     return "", None, None
 
 
-def check_data(found: Mapping[str, Any], folder: Path) -> None:
+def check_data(found: Mapping[str, Any], folder: PurePath) -> None:
     """Raises DataError where the data is not what the run in `folder` began with.
 
     Args:
@@ -121,7 +123,7 @@ def check_data(found: Mapping[str, Any], folder: Path) -> None:
             )
 
 
-def read_origin(folder: Path, spec: ModelSpec) -> Origin:
+def read_origin(folder: PurePath, spec: ModelSpec) -> Origin:
     """What the run in `folder` noted about its network when it began."""
     weights = str(_read_options(folder).get("weights_used", "random"))
     description = read_description_file(folder / "model_spec.json")
@@ -131,7 +133,7 @@ def read_origin(folder: Path, spec: ModelSpec) -> Origin:
     return Origin(weights, description.get("variant", variant), precision if precision in PRECISIONS else None)
 
 
-def older_choices(run: Run, folder: Path) -> dict[str, Any]:
+def older_choices(run: Run, folder: PurePath) -> dict[str, Any]:
     """What an older version did in fields that it did not know, where the run in `folder` began with one.
 
     A run goes on as it began. A field that is declared otherwise than by its default is a change, and not among them.
@@ -192,10 +194,10 @@ def for_batch_size(checkpoint: Checkpoint, run: Run, num_train_images: int) -> C
     return replace(checkpoint, position=0, arrays=kept)
 
 
-def _read_options(folder: Path) -> dict[str, Any]:
+def _read_options(folder: PurePath) -> dict[str, Any]:
     path = folder / "training_options.json"
     try:
-        options = json.loads(path.read_text(encoding="utf-8"))
+        options = json.loads(files.read_text(path))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}. Start anew without --resume.") from error
     if not isinstance(options, dict) or not isinstance(options.get("run"), dict):

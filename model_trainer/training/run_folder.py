@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import fnmatch
 import io
 import json
-import os
 import platform
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any, Self
 
 import keras
@@ -25,15 +24,10 @@ from model_trainer.model_files.container import open_model_file
 from model_trainer.model_files.files import read_description, save_model
 from model_trainer.model_files.load import find_model_file
 from model_trainer.run.run import Run
-from model_trainer.storage.local import (
-    LineFile,
-    check_room,
-    is_full,
-    make_run_dir,
-    not_written,
-    write_text,
-    written_whole,
-)
+from model_trainer.storage import files
+from model_trainer.storage.folders import make_run_dir
+from model_trainer.storage.lines import LineFile
+from model_trainer.storage.trouble import is_full, not_written
 from model_trainer.training.history import Row, draw_curves, write_history
 from model_trainer.training.metrics_log import Logs
 
@@ -44,7 +38,7 @@ __all__ = ["RunFolder"]
 class RunFolder:
     """The folder of one run."""
 
-    path: Path
+    path: PurePath
     description: dict[str, Any]  # what model_spec.json says
 
     @classmethod
@@ -57,14 +51,15 @@ class RunFolder:
         folder = cls(make_run_dir(run.output_dir, f"{run.name}-{time.strftime('%Y%m%d-%H%M%S')}"), description)
         try:
             _make_folder(folder.path / "logs")
-            write_text(folder.path / "model_spec.json", _json(description))
+            files.write_text(folder.path / "model_spec.json", _json(description))
         except StorageError:
-            shutil.rmtree(folder.path, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                files.delete(folder.path)
             raise
         return folder
 
     @classmethod
-    def reopen(cls, path: Path, description: dict[str, Any]) -> Self:
+    def reopen(cls, path: PurePath, description: dict[str, Any]) -> Self:
         """The folder of a run that goes on."""
         _make_folder(path / "logs")
         return cls(path, description)
@@ -78,7 +73,7 @@ class RunFolder:
             "keras": keras.__version__,
         }
         content = {"versions": versions, **found, "run": run.to_dict()}
-        write_text(self.path / "training_options.json", _json(content))
+        files.write_text(self.path / "training_options.json", _json(content))
 
     def save_model(self, model: keras.Model, name: str, thresholds: tuple[float, ...] | None = None) -> None:
         """Writes `name`.hdf5, whole or not at all; model_spec.json follows the model that `predict` takes.
@@ -92,22 +87,22 @@ class RunFolder:
         path = self.path / f"{name}.hdf5"
         description = self.description | {"thresholds": None if thresholds is None else list(thresholds)}
         with _told_to_resume():
-            check_room(path, _num_bytes(model))  # a write that fails inside HDF5 ends the process with a crash
+            files.check_room(path, _num_bytes(model))  # a write that fails inside HDF5 ends the process with a crash
             try:
                 save_model(model, path, description)
             except RuntimeError as error:  # what HDF5 makes of a file that cannot be closed
                 raise not_written(path, error) from error
             if find_model_file(self.path).stem == name:
-                write_text(self.path / "model_spec.json", _json(description))
+                files.write_text(self.path / "model_spec.json", _json(description))
 
     def save_best(self, model: keras.Model, name: str, thresholds: tuple[float, ...] | None, epoch_before: int) -> None:
         """As `save_model`; the file so far, of `epoch_before`, is kept for `put_back`."""
         path, kept = self.path / f"{name}.hdf5", self._kept_model(name, epoch_before)
         # One that is there already was kept before the process was killed, when the file was still that epoch's.
-        if epoch_before and path.is_file() and not kept.exists():
+        if epoch_before and files.is_file(path) and not files.exists(kept):
             self._forget_kept(name)
             with contextlib.suppress(OSError):  # such as where the folder of checkpoints could not be made
-                _link(path, kept)
+                files.copy(path, kept)
         self.save_model(model, name, thresholds)
 
     def put_back(self, name: str, epoch: int) -> bool:
@@ -120,26 +115,27 @@ class RunFolder:
         """
         path, kept = self.path / f"{name}.hdf5", self._kept_model(name, epoch)
         if not epoch:
-            path.unlink(missing_ok=True)
-        if not kept.is_file():
+            files.delete(path)
+        if not files.is_file(kept):
             return False
         with _told_to_resume():
-            _link(kept, path)
+            files.copy(kept, path)
             if find_model_file(self.path).stem == name:
                 with open_model_file(path) as file:
-                    write_text(self.path / "model_spec.json", _json(read_description(file) or self.description))
+                    files.write_text(self.path / "model_spec.json", _json(read_description(file) or self.description))
         return True
 
     def forget_kept_models(self) -> None:
         """Removes what `save_best` keeps, at the end of a run."""
         self._forget_kept("*")
 
-    def _kept_model(self, name: str, epoch: int) -> Path:
+    def _kept_model(self, name: str, epoch: int) -> PurePath:
         return self.path / "checkpoints" / f"{name}-epoch-{epoch:05d}.hdf5"
 
     def _forget_kept(self, name: str) -> None:
-        for path in (self.path / "checkpoints").glob(f"{name}-epoch-*.hdf5"):
-            path.unlink(missing_ok=True)
+        folder = self.path / "checkpoints"
+        for each in fnmatch.filter(files.names_in(folder), f"{name}-epoch-*.hdf5"):
+            files.delete(folder / each)
 
     def write_history(self, rows: list[Row], title: str, *, with_curves: bool = True) -> None:
         """Writes history.csv anew, and curves.png where it is asked for; without rows there are none.
@@ -149,7 +145,7 @@ class RunFolder:
         """
         if not rows:
             for name in ("history.csv", "curves.png"):
-                (self.path / name).unlink(missing_ok=True)
+                files.delete(self.path / name)
             return
         with _told_to_resume():
             write_history(self.path / "history.csv", rows)
@@ -161,7 +157,7 @@ class RunFolder:
         path = self.path / "bad_steps.csv"
         rows = io.StringIO()
         writer = csv.writer(rows, lineterminator="\n")
-        if not path.exists():
+        if not files.exists(path):
             writer.writerow(["step", "image", "why"])
         writer.writerows((step, name, why) for step, names in steps for name in names)
         lines = LineFile(path)
@@ -187,18 +183,9 @@ def _told_to_resume() -> Iterator[None]:
         raise StorageError(f"{error} {cure}, then go on with --resume.") from error
 
 
-def _link(source: Path, target: Path) -> None:
-    """A second name for a file, or a copy where there are no links; replaces `target`, whole or not at all."""
-    with written_whole(target) as partial:
-        try:
-            os.link(source, partial)
-        except OSError:
-            shutil.copyfile(source, partial)
-
-
-def _make_folder(path: Path) -> None:
+def _make_folder(path: PurePath) -> None:
     try:
-        path.mkdir(exist_ok=True)
+        files.make_folder(path)
     except OSError as error:
         raise not_written(path, error) from error
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import Any, cast
 
 import tensorflow as tf
 from absl import logging
@@ -17,7 +17,8 @@ from model_trainer.errors import ConfigError, DataError, DeviceError, HostError
 from model_trainer.model_files.weights import Origin
 from model_trainer.network.training_copy import copy_weights
 from model_trainer.run.run import Run
-from model_trainer.storage.local import only_process
+from model_trainer.storage import files
+from model_trainer.storage.folders import only_process
 from model_trainer.training.checkpoints.saver import Saver
 from model_trainer.training.checkpoints.share import share_checkpoint
 from model_trainer.training.checkpoints.store import Checkpoint, read_newest
@@ -68,7 +69,7 @@ class Result:
 
 
 def train_model(
-    run: Run, resume: bool = False, resume_from: str | Path | None = None, hosts: Hosts | None = None
+    run: Run, resume: bool = False, resume_from: str | PurePath | None = None, hosts: Hosts | None = None
 ) -> Result:
     """Trains `run` and writes its output folder.
 
@@ -104,7 +105,7 @@ class _Beginning:
     version that began the run, see `older_choices`.
     """
 
-    path: Path | None = None
+    path: PurePath | None = None
     checkpoint: Checkpoint | None = None
     origin: Origin | None = None
     choices: dict[str, Any] = field(default_factory=dict)
@@ -113,7 +114,7 @@ class _Beginning:
         return self.checkpoint is not None and is_finished(self.checkpoint, run)
 
 
-def _find_beginning(run: Run, resume: bool, resume_from: str | Path | None) -> _Beginning:
+def _find_beginning(run: Run, resume: bool, resume_from: str | PurePath | None) -> _Beginning:
     path = find_folder(run, resume_from) if resume or resume_from is not None else None
     if path is None:
         if resume:
@@ -127,7 +128,7 @@ def _find_beginning(run: Run, resume: bool, resume_from: str | Path | None) -> _
 
 
 def _train_with_others(
-    run: Run, resume: bool, resume_from: str | Path | None, hosts: Hosts, console: Console, log_file: LogFile
+    run: Run, resume: bool, resume_from: str | PurePath | None, hosts: Hosts, console: Console, log_file: LogFile
 ) -> Result:
     """One process of several: the first one says where to begin, and alone writes."""
     try:
@@ -145,7 +146,7 @@ def _train_with_others(
 
         path, origin, choices = team.from_first(find)
         begin = _Beginning(
-            None if path is None else Path(path),
+            None if path is None else files.as_path(path),
             share_checkpoint(team, found.checkpoint),
             None if origin is None else Origin(*origin),
             choices,
@@ -196,10 +197,10 @@ def _train_in(folder: RunFolder, prepared: Prepared, begin: _Beginning, console:
         logging.info("Stopped early by %s; the first host has saved.", stopped)
     not_saved = str(saver.failed) if saver.failed is not None else ""
     hints = () if stopped else _hints(prepared, loop.history)
-    return Result(folder.path, loop.history, prepared.bad_images.reasons, stopped, not_saved, hints=hints)
+    return Result(cast(Path, folder.path), loop.history, prepared.bad_images.reasons, stopped, not_saved, hints=hints)
 
 
-def _open_folder(prepared: Prepared, path: Path | None, held: contextlib.ExitStack) -> RunFolder:
+def _open_folder(prepared: Prepared, path: PurePath | None, held: contextlib.ExitStack) -> RunFolder:
     """A new folder, or the one at `path` again; the first process makes it, and holds it until `held` is closed."""
 
     def open_or_make() -> str:
@@ -212,7 +213,7 @@ def _open_folder(prepared: Prepared, path: Path | None, held: contextlib.ExitSta
         return str(folder.path)
 
     kind = RunFolder if prepared.team.is_first else FollowersFolder
-    return kind(Path(prepared.team.from_first(open_or_make)), prepared.description)
+    return kind(files.as_path(prepared.team.from_first(open_or_make)), prepared.description)
 
 
 def _check_same_data(prepared: Prepared) -> None:
@@ -236,7 +237,7 @@ def _finished(begin: _Beginning) -> Result:
     assert begin.checkpoint is not None
     logging.info("%s is finished; there is nothing left to do.", begin.path)
     history = [dict(row) for row in begin.checkpoint.state["history"]]
-    return Result(begin.path, history, dict(begin.checkpoint.state["bad_images"]), was_finished=True)
+    return Result(cast(Path, begin.path), history, dict(begin.checkpoint.state["bad_images"]), was_finished=True)
 
 
 def _hints(prepared: Prepared, history: list[Row]) -> tuple[str, ...]:

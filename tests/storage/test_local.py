@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from model_trainer.errors import StorageError
-from model_trainer.storage.local import make_run_dir, write_text, written_whole
+from model_trainer.storage.files import write_text, written_whole
+from model_trainer.storage.folders import make_run_dir
 
 
 def test_a_file_that_breaks_off_leaves_the_old_one_and_nothing_beside_it(tmp_path: Path) -> None:

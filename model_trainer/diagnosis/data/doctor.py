@@ -21,7 +21,7 @@ from model_trainer.errors import StorageError
 from model_trainer.findings.finding import Finding
 from model_trainer.messages import counted
 from model_trainer.run.run import Run
-from model_trainer.storage.local import write_text
+from model_trainer.storage import files
 
 __all__ = ["run_doctor"]
 
@@ -85,8 +85,8 @@ def run_doctor(
 
 def _write(diagnosis: Diagnosis, folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        files.make_folder(folder)
     except OSError as error:
         raise StorageError(f"The folder {folder} could not be made: {error.strerror}.") from error
-    write_text(folder / "doctor.json", json.dumps(diagnosis.to_dict(), indent=1) + "\n")
-    write_text(folder / "doctor.html", page_of(diagnosis))
+    files.write_text(folder / "doctor.json", json.dumps(diagnosis.to_dict(), indent=1) + "\n")
+    files.write_text(folder / "doctor.html", page_of(diagnosis))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import os
-import shutil
-import tempfile
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +14,9 @@ from model_trainer.diagnosis.data.file_findings import FORMAT_OF_SUFFIX, wrong_s
 from model_trainer.diagnosis.data.survey import State, Survey
 from model_trainer.errors import DataError, StorageError
 from model_trainer.images.pillow import FORMATS, Unreadable, pixels_of, with_image
+from model_trainer.storage import files
+from model_trainer.storage.folders import filled_folder
+from model_trainer.storage.moves import free_name, link_or_copy
 
 __all__ = ["write_mended"]
 
@@ -51,21 +52,12 @@ def write_mended(
         DataError: `folder` is there and not empty.
         StorageError: it cannot be written.
     """
-    if folder.exists() and any(folder.iterdir()):
+    if files.names_in(folder):
         raise DataError(f"--fix {folder} is not empty. Give a new folder: the mended copy is written there.")
     changes = _changes(survey)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        # Aside and renamed, so that an interrupted call leaves no half of it.
-        aside = Path(tempfile.mkdtemp(prefix=".mended-", dir=folder.parent))
-        try:
+        with filled_folder(folder) as aside:
             num_changed = _write(survey, changes, aside, folder, on_progress)
-            aside.chmod(0o755)
-            if folder.exists():
-                folder.rmdir()
-            aside.rename(folder)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
         if isinstance(error, StorageError):
             raise
@@ -95,14 +87,14 @@ def _write(
     rows: list[tuple[str, str, str]] = []
     for part in survey.parts:
         for path in (*part.others, *part.loose):
-            _same(Path(path), aside / part.relative(path))
+            link_or_copy(Path(path), aside / part.relative(path))
     for image in range(len(survey)):
         source = survey.name(image)
         relative = survey.find(image)[0].relative(source)
         if survey["state"][image]:
             rows.append((source, "", f"left out: {survey.reasons[image]}"))
         elif image not in changes:
-            _same(Path(source), aside / relative)
+            link_or_copy(Path(source), aside / relative)
         on_progress(image + 1, len(survey) + len(changes))
     # After the others, so that a new name never takes the place of a file that keeps its own.
     for done, (image, change) in enumerate(sorted(changes.items()), len(survey) + 1):
@@ -110,8 +102,9 @@ def _write(
         target = _changed(survey, image, change, aside / survey.find(image)[0].relative(source))
         rows.append((source, str(folder / target.relative_to(aside)), change))
         on_progress(done, len(survey) + len(changes))
-    with open(aside / LOG_NAME, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([("from", "to", "change"), *rows])
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([("from", "to", "change"), *rows])
+    files.append_text(aside / LOG_NAME, table.getvalue())
     return len(changes)
 
 
@@ -122,13 +115,10 @@ def _changed(survey: Survey, image: int, change: str, wanted: Path) -> Path:
     if FORMAT_OF_SUFFIX.get(wanted.suffix.lower()) != format:
         is_suffix = wanted.suffix.lower() in FORMAT_OF_SUFFIX
         wanted = wanted.with_name((wanted.stem if is_suffix else wanted.name) + _SUFFIX[format])
-    wanted.parent.mkdir(parents=True, exist_ok=True)
-    target, number = wanted, 1
-    while os.path.lexists(target):
-        number += 1
-        target = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
+    files.make_folder(wanted.parent)
+    target = free_name(wanted)
     if change == "renamed":
-        _same(Path(survey.name(image)), target)
+        link_or_copy(Path(survey.name(image)), target)
         return target
     pixels, profile = _pixels_and_profile(survey, image)
     if format == "JPEG":
@@ -150,13 +140,3 @@ def _pixels_and_profile(survey: Survey, image: int) -> tuple[np.ndarray, bytes |
         return with_image(survey.read(image), use)
     except Unreadable as reason:
         raise StorageError(f"{survey.name(image)} could be read before and is now: {reason}.") from None
-
-
-def _same(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source.resolve(), target)
-    except FileExistsError:
-        raise
-    except OSError:  # another disk, or a file system without links
-        shutil.copy2(source, target)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import csv
-import os
-import shutil
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from model_trainer.diagnosis.data.survey import State, Survey
 from model_trainer.errors import DataError, StorageError
 from model_trainer.findings.finding import MAX_EXAMPLES, Example, Finding
 from model_trainer.messages import counted
+from model_trainer.storage import files, moves
 
 __all__ = ["check_folder_beside", "move_aside"]
 
@@ -33,11 +33,11 @@ def check_folder_beside(path: str | None, parts: Sequence[Part], folder: Path, o
                 "change. doctor.json names the images to take out."
             )
         for root in (part.root, part.root if path is None else Path(path)):
-            if folder.resolve().is_relative_to(root.resolve()):
+            if Path(files.real_path(folder)).is_relative_to(files.real_path(root)):
                 raise DataError(
                     f"{option} {folder} lies inside {root}, and would become part of the data set. Choose another."
                 )
-    if folder.exists() and not folder.is_dir():
+    if files.exists(folder) and not files.is_folder(folder):
         raise DataError(f"{option} {folder} is a file; it should be a folder.")
 
 
@@ -58,17 +58,13 @@ def move_aside(survey: Survey, folder: Path) -> tuple[Survey, list[Finding]]:
         return survey, []
     log = folder / LOG_NAME
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        is_new = not log.exists()
-        with open(log, "a", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            if is_new:
-                writer.writerow(["from", "to", "reason"])
-            for image in map(int, images):
-                source = survey.name(image)
-                target = _move(Path(source), folder / survey.find(image)[0].relative(source))
-                writer.writerow([source, target, survey.reasons[image]])
-                file.flush()
+        files.make_folder(folder)
+        if not files.exists(log):
+            files.append_text(log, _line("from", "to", "reason"))
+        for image in map(int, images):
+            source = survey.name(image)
+            target = moves.move_aside(Path(source), folder / survey.find(image)[0].relative(source))
+            files.append_text(log, _line(source, str(target), survey.reasons[image]))
     except OSError as error:
         raise StorageError(f"Could not move files to {folder}: {error}.") from error
     finding = Finding(
@@ -89,34 +85,7 @@ def move_aside(survey: Survey, folder: Path) -> tuple[Survey, list[Finding]]:
     return survey.kept(keep), [finding]
 
 
-def _move(source: Path, wanted: Path) -> Path:
-    """Moves the file without ever overwriting one, also to another disk; where it came to lie."""
-    wanted.parent.mkdir(parents=True, exist_ok=True)
-    number = 1
-    while True:
-        target = wanted if number == 1 else wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
-        try:
-            if source.is_symlink():
-                os.symlink(source.resolve(), target)
-            else:
-                _link_or_copy(source, target)
-        except FileExistsError:
-            number += 1
-            continue
-        source.unlink()
-        return target
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except FileExistsError:
-        raise
-    except OSError:  # another disk, or a file system without links
-        with open(source, "rb") as old, open(target, "xb") as new:
-            try:
-                shutil.copyfileobj(old, new)
-            except BaseException:
-                target.unlink()  # not half a file; the whole one is where it was
-                raise
-        shutil.copystat(source, target)
+def _line(*values: str) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(values)
+    return line.getvalue()

@@ -13,6 +13,7 @@ from typing import Any, Literal, TextIO
 
 from model_trainer.errors import DataError
 from model_trainer.sources.manifest.json_rows import rows_of_json
+from model_trainer.storage import files
 
 __all__ = ["Format", "Row", "Rows", "read_rows"]
 
@@ -81,7 +82,7 @@ def _kind_of(path: str, first: str) -> Format:
 @contextlib.contextmanager
 def _opened(path: str, newline: str | None = None) -> Iterator[TextIO]:
     try:
-        with open(path, encoding="utf-8-sig", newline=newline) as file:
+        with files.open_text(path, "utf-8-sig", newline=newline) as file:
             yield file
     except FileNotFoundError:
         raise DataError(f"There is no file {path}.") from None
@@ -94,7 +95,7 @@ def _opened(path: str, newline: str | None = None) -> Iterator[TextIO]:
 
 
 def _why_not_utf8(path: str) -> str:
-    with open(path, "rb") as file:
+    with files.open_file(path) as file:
         for number, line in enumerate(file, 1):
             try:
                 line.decode()

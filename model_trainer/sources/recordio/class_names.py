@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from model_trainer.errors import DataError
+from model_trainer.storage import files
 
 __all__ = ["class_names_path", "class_names_text", "load_class_names"]
 
@@ -34,10 +35,10 @@ def load_class_names(path: str) -> tuple[str, ...] | None:
         DataError: the names cannot be read.
     """
     names = class_names_path(path)
-    if not names.is_file():
+    if not files.is_file(names):
         return None
     try:
-        classes = tuple(names.read_text(encoding="utf-8").removesuffix("\n").split("\n"))
+        classes = tuple(files.read_text(names).removesuffix("\n").split("\n"))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{names} could not be read: {error}. It should be UTF-8, one class in each line.") from error
     if len(set(classes)) < len(classes) or "" in classes:

@@ -8,10 +8,11 @@ Source: https://github.com/dmlc/dmlc-core/blob/main/src/recordio.cc
 
 from __future__ import annotations
 
-import mmap
 import struct
 from array import array
 from collections.abc import Iterator
+
+from model_trainer.storage.mapped import Mapped
 
 __all__ = ["MAGIC", "MAX_RECORD_BYTES", "BrokenRecord", "end_of_record", "frame_record", "read_record", "scan_records"]
 
@@ -22,7 +23,7 @@ _FRAME = struct.Struct("<II")
 _MAGIC_BYTES = struct.pack("<I", MAGIC)
 _WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
 
-Data = mmap.mmap | bytes
+Data = Mapped
 
 
 class BrokenRecord(OSError):

@@ -11,6 +11,7 @@ import numpy as np
 from model_trainer.errors import DataError
 from model_trainer.sources.recordio.label_floats import LabelFloats
 from model_trainer.sources.texts import Texts
+from model_trainer.storage import files
 
 __all__ = ["ImageList", "num_labels_of_first_line", "read_image_list"]
 
@@ -67,7 +68,7 @@ def read_image_list(path: str) -> ImageList:
     names, lengths = bytearray(), array("q")
     parts: list[LabelFloats] = []
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        with files.open_text(path, errors="surrogateescape") as file:
             for number, line in enumerate(file, start=1):
                 cells = [cell.strip() for cell in line.split("\t")]
                 if cells == [""]:
@@ -104,7 +105,7 @@ def read_image_list(path: str) -> ImageList:
 def num_labels_of_first_line(path: str) -> int:
     """How many labels the list's first line has; 0 where there is no list."""
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        with files.open_text(path, errors="surrogateescape") as file:
             return max(file.readline().count("\t") - 1, 0)
     except OSError:
         return 0

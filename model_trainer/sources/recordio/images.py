@@ -9,10 +9,10 @@ from typing import final
 import numpy as np
 
 from model_trainer.sources.images import Images
-from model_trainer.sources.mapped import map_file
 from model_trainer.sources.recordio.framing import MAGIC, MAX_RECORD_BYTES, BrokenRecord, read_record
 from model_trainer.sources.recordio.headers import HEADER, image_start
 from model_trainer.sources.recordio.index import words_of
+from model_trainer.storage.mapped import map_file
 
 __all__ = ["RecordImages"]
 

@@ -10,7 +10,6 @@ import numpy as np
 from absl import logging
 
 from model_trainer.errors import DataError
-from model_trainer.sources.mapped import map_file
 from model_trainer.sources.recordio.framing import (
     MAGIC,
     MAX_RECORD_BYTES,
@@ -19,6 +18,8 @@ from model_trainer.sources.recordio.framing import (
     end_of_record,
     scan_records,
 )
+from model_trainer.storage import files
+from model_trainer.storage.mapped import map_file
 
 __all__ = ["find_records", "words_of"]
 
@@ -42,9 +43,9 @@ def find_records(path: str, index: str | None) -> np.ndarray:
     if not len(data):
         raise DataError(f"{path} is empty. Copy or pack it again.")
     beside = str(Path(path).with_suffix(".idx"))
-    if index is not None and not Path(index).is_file():
+    if index is not None and not files.is_file(index):
         raise DataError(f"There is no index {index}. Without `index` {path} is read all the same.")
-    if index is not None or Path(beside).is_file():
+    if index is not None or files.is_file(beside):
         offsets = _read_index(index or beside)
         if offsets is not None and _leads_through(offsets, data):
             return offsets
@@ -84,7 +85,7 @@ def _read_index(path: str) -> np.ndarray | None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # NumPy only warns of text that is no number
         try:
-            numbers = np.fromfile(path, np.int64, sep=" ")
+            numbers = np.fromstring(files.read(path), np.int64, sep=" ")
         except (DeprecationWarning, ValueError, OSError):
             return None
     return np.sort(numbers[1::2]) if len(numbers) and len(numbers) % 2 == 0 else None

@@ -11,7 +11,6 @@ from absl import logging
 
 from model_trainer.errors import DataError
 from model_trainer.sources.examples import Examples
-from model_trainer.sources.mapped import map_file
 from model_trainer.sources.path_text import PathText
 from model_trainer.sources.recordio.class_names import load_class_names
 from model_trainer.sources.recordio.headers import read_headers
@@ -21,6 +20,8 @@ from model_trainer.sources.recordio.index import find_records
 from model_trainer.sources.recordio.label_floats import LabelFloats
 from model_trainer.sources.recordio.labels import LabelsAs, make_labels
 from model_trainer.sources.source import Source
+from model_trainer.storage import files
+from model_trainer.storage.mapped import map_file
 
 __all__ = ["MxnetList", "RecordIO"]
 
@@ -119,7 +120,7 @@ class MxnetList(Source):
     def read(self) -> Examples:
         listed = read_image_list(self.path)
         root = os.path.dirname(self.path) if self.root is None else self.root
-        if self.root is not None and not Path(self.root).is_dir():
+        if self.root is not None and not files.is_folder(self.root):
             raise DataError(f"There is no folder {self.root}. `root` is the folder below which the listed paths are.")
         labels, classes = make_labels(
             listed.labels,

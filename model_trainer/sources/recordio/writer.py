@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from absl import logging
@@ -15,7 +14,7 @@ from model_trainer.sources.label_rows import LabelRows
 from model_trainer.sources.recordio.class_names import class_names_path, class_names_text
 from model_trainer.sources.recordio.framing import MAX_RECORD_BYTES, frame_record
 from model_trainer.sources.recordio.headers import HEADER
-from model_trainer.storage.local import write_text, written_whole
+from model_trainer.storage import files
 from model_trainer.storage.read import why_not_read
 
 __all__ = ["write_recordio"]
@@ -42,7 +41,7 @@ def write_recordio(
             lines; then nothing is written.
         StorageError: a file cannot be written.
     """
-    path = Path(path)
+    path = files.as_path(path)
     if path.suffix != ".rec":
         raise DataError(f"{path} should end in .rec, so that the index beside it can be found.")
     if examples.crops is not None and np.any(examples.crops[:, 2] > 0):
@@ -52,20 +51,27 @@ def write_recordio(
     names = class_names_text(examples.classes)
     _warn_of_columns(examples)
     skipped: dict[str, str] = {}
-    with written_whole(path) as records, written_whole(path.with_suffix(".idx")) as index:
-        with open(records, "wb") as record_file, open(index, "w", encoding="ascii", newline="\n") as index_file:
-            for number in range(len(examples)):
-                image, problem = _read(examples, number)
-                if problem:
-                    skipped[examples.name(number)] = problem
-                else:
-                    index_file.write(f"{number}\t{record_file.tell()}\n")
-                    record_file.writelines(frame_record(_header(examples, number) + image))
-                if on_progress is not None:
-                    on_progress(number + 1)
+    index: list[str] = []
+
+    def frames() -> Iterator[bytes]:
+        start = 0
+        for number in range(len(examples)):
+            image, problem = _read(examples, number)
+            if problem:
+                skipped[examples.name(number)] = problem
+            else:
+                index.append(f"{number}\t{start}\n")
+                for part in frame_record(_header(examples, number) + image):
+                    start += len(part)
+                    yield part
+            if on_progress is not None:
+                on_progress(number + 1)
         if len(skipped) == len(examples):
             raise DataError(f"{examples.origin}: no image could be read, such as {_shown(skipped)}.")
-        write_text(class_names_path(str(path)), names)
+
+    files.write(path, frames())
+    files.write_text(path.with_suffix(".idx"), "".join(index))
+    files.write_text(class_names_path(str(path)), names)
     if skipped:
         logging.warning("%s: left out %d images, such as %s.", path, len(skipped), _shown(skipped))
     return skipped

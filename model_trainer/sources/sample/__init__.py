@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import zipfile
 from pathlib import Path
 
 from model_trainer.errors import StorageError
+from model_trainer.storage import files
+from model_trainer.storage.folders import filled_folder
 
 __all__ = ["unpack_sample"]
 
@@ -21,19 +21,11 @@ def unpack_sample(folder: str | Path = "data/sample") -> Path:
         StorageError: the folder cannot be written.
     """
     folder = Path(folder)
-    if folder.is_dir():
+    if files.is_folder(folder):
         return folder
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        # Aside and renamed, so that an interrupted call leaves no half of it.
-        aside = Path(tempfile.mkdtemp(prefix=".sample-", dir=folder.parent))
-        try:
-            with zipfile.ZipFile(ARCHIVE) as archive:
-                archive.extractall(aside)
-            aside.chmod(0o755)
-            aside.rename(folder)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+        with filled_folder(folder) as aside, zipfile.ZipFile(ARCHIVE) as archive:
+            archive.extractall(aside)
     except OSError as error:
         raise StorageError(f"The sample could not be unpacked into {folder}: {error.strerror}.") from error
     return folder

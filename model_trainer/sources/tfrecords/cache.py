@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from model_trainer.storage.local import written_whole
+from model_trainer.storage import files
 
 __all__ = ["load_kept", "save_kept"]
 
@@ -27,7 +27,7 @@ def load_kept(path: str, what: str, stamp: tuple[int, int]) -> dict[str, np.ndar
     """
     kept = _place(path, what)
     try:
-        with open(kept, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with files.open_file(kept) as file, np.load(file, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in arrays.files}
     except FileNotFoundError:
         return None
@@ -41,8 +41,8 @@ def save_kept(path: str, what: str, stamp: tuple[int, int], arrays: Mapping[str,
     """Keeps `arrays` for `load_kept`, in place of older ones; where that cannot be done, only a debug line tells."""
     kept = _place(path, what)
     try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(kept) as partial:
+        files.make_folder(kept.parent)
+        with files.written_whole(kept) as partial:
             np.savez(partial, allow_pickle=False, **{_STAMP: np.asarray(stamp, np.int64), **arrays})
     except OSError as error:
         logging.debug("The index of %s could not be kept: %s", path, error)

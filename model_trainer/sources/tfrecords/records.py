@@ -8,10 +8,10 @@ Source: https://www.tensorflow.org/tutorials/load_data/tfrecord
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Iterator
 
 from model_trainer.errors import DataError
+from model_trainer.storage import files
 
 __all__ = ["read_records", "size_and_time"]
 
@@ -54,21 +54,12 @@ def size_and_time(path: str) -> tuple[int, int]:
         DataError: the file is missing or cannot be looked at.
     """
     try:
-        if "://" not in path:
-            found = os.stat(path)
-            return found.st_size, found.st_mtime_ns
-        import tensorflow as tf
-
-        remote = tf.io.gfile.stat(path)
-        return remote.length, remote.mtime_nsec
-    except FileNotFoundError:
-        raise DataError(f"There is no file {path}.") from None
+        found = files.info(path)
     except OSError as error:
         raise DataError(f"{path} could not be opened: {error.strerror or error}.") from error
-    except tf.errors.NotFoundError:
-        raise DataError(f"There is no file {path}.") from None
-    except tf.errors.OpError as error:
-        raise DataError(f"{path} could not be opened: {error.message}.") from error
+    if found is None:
+        raise DataError(f"There is no file {path}.")
+    return found.size, found.changed_ns
 
 
 def _damaged(path: str, number: int, start: int, size: int) -> str:
@@ -87,10 +78,8 @@ def _damaged(path: str, number: int, start: int, size: int) -> str:
 
 
 def _compression(path: str) -> str | None:
-    import tensorflow as tf
-
-    with tf.io.gfile.GFile(path, "rb") as file:
-        head: bytes = file.read(3)
+    with files.open_file(path) as file:
+        head = file.read(3)
     if head == b"\x1f\x8b\x08":
         return "GZIP"
     # A zlib stream begins with "deflate, window of 32 KiB" and two bytes that 31 divides.

@@ -16,6 +16,7 @@ from model_trainer.sources.source import Source
 from model_trainer.sources.tfrecords.features import Features
 from model_trainer.sources.tfrecords.index import FileIndex, index_files
 from model_trainer.sources.tfrecords.labels import make_labels
+from model_trainer.storage import files
 
 __all__ = ["TFRecords", "byte_ranges"]
 
@@ -77,16 +78,15 @@ def byte_ranges(paths: Sequence[str], indexes: Sequence[FileIndex]) -> ByteRange
 
 
 def _matching(pattern: str) -> list[str]:
-    import tensorflow as tf
-
     try:
-        if tf.io.gfile.isdir(pattern):
+        found = files.info(pattern)
+        if found is not None and found.is_folder:
             raise DataError(f"{pattern} is a folder; TFRecords needs files, such as {pattern.rstrip('/')}/*.tfrecord*.")
-        if tf.io.gfile.exists(pattern):  # also a file whose name has a star in it
+        if found is not None:  # also a file whose name has a star in it
             return [pattern]
-        found: list[str] = tf.io.gfile.glob(pattern)
-    except tf.errors.OpError as error:
-        raise DataError(f"{pattern} could not be looked for: {error.message}.") from error
-    if not found:
+        paths = files.matching(pattern)
+    except OSError as error:
+        raise DataError(f"{pattern} could not be looked for: {error.strerror or error}.") from error
+    if not paths:
         raise DataError(f"There is no file {pattern}.")
-    return found
+    return paths

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+from pathlib import PurePath
 from types import TracebackType
 from typing import Self
 
@@ -31,7 +31,7 @@ class Saver:
         failed: why the newest save that has ended could not be written; None where it was, and before the first.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: PurePath) -> None:
         self.folder = folder
         self.failed: StorageError | None = None
         self._num_failures = 0  # in a row

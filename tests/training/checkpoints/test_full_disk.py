@@ -23,10 +23,11 @@ import tensorflow as tf
 from model_trainer import Run
 from model_trainer.errors import StorageError
 from model_trainer.storage import local
-from model_trainer.storage.local import LineFile, check_room, is_full, not_written, written_whole
+from model_trainer.storage.files import check_room, written_whole
+from model_trainer.storage.lines import LineFile
+from model_trainer.storage.trouble import is_full, not_written
 from model_trainer.training import run_folder
 from model_trainer.training.checkpoints import saver as saver_module
-from model_trainer.training.checkpoints import store
 from model_trainer.training.checkpoints.saver import Saver
 from model_trainer.training.checkpoints.store import Checkpoint, write_checkpoint
 from model_trainer.training.history import draw_curves
@@ -68,16 +69,16 @@ def names_in(folder: Path) -> list[str]:
 def full_while(monkeypatch: pytest.MonkeyPatch, folder: Path, num_folders: int) -> list[str]:
     """`folder` has room for fewer than `num_folders` checkpoints; returns the list of the files that did not fit."""
     refused: list[str] = []
-    write = store._write_file
+    write = local.write_synced
 
-    def write_or_fail(path: Path, parts: Any) -> str:
+    def write_or_fail(path: Path, parts: Any) -> None:
         if len(list(folder.iterdir())) >= num_folders:
             path.write_bytes(b"half of it")
             refused.append(path.parent.name)
             fail()
-        return write(path, parts)
+        write(path, parts)
 
-    monkeypatch.setattr(store, "_write_file", write_or_fail)
+    monkeypatch.setattr(local, "write_synced", write_or_fail)
     return refused
 
 
@@ -115,14 +116,14 @@ def test_a_resumed_run_replaces_what_an_earlier_process_saved_behind_its_start(t
 def test_the_saver_knows_why_its_newest_save_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    write = store._write_file
+    write = local.write_synced
     with Saver(tmp_path / "checkpoints") as saver, caplog.at_level(python_logging.WARNING):
-        monkeypatch.setattr(store, "_write_file", fail)
+        monkeypatch.setattr(local, "write_synced", fail)
         saver.save(partial(checkpoint, 1))
         saver.wait()
         assert "1.2 kB are needed" in str(saver.failed)
         assert "Until one can be, --resume would begin at the first step." in caplog.text
-        monkeypatch.setattr(store, "_write_file", write)
+        monkeypatch.setattr(local, "write_synced", write)
         saver.save(partial(checkpoint, 2))
         saver.wait()
         assert saver.failed is None
@@ -133,7 +134,7 @@ def test_a_full_disk_is_not_tried_at_every_step(
 ) -> None:
     now = 0.0
     monkeypatch.setattr(saver_module, "time", SimpleNamespace(monotonic=lambda: now))
-    monkeypatch.setattr(store, "_write_file", fail)
+    monkeypatch.setattr(local, "write_synced", fail)
     with Saver(tmp_path) as saver, caplog.at_level(python_logging.WARNING):
         for second in range(10 * 3600):
             now = float(second)
@@ -219,9 +220,11 @@ def test_events_end_where_they_do_not_fit_and_lines_go_on(
 def test_training_goes_on_when_neither_checkpoints_nor_logs_can_be_written(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "open", lambda path, mode, **rest: opened_full(path, mode), raising=False)
-    monkeypatch.setattr(local.os, "fsync", lambda descriptor: None)
-    monkeypatch.setattr(store, "_write_file", fail)
+    def full_at_its_end(path: str, mode: str, **rest: Any) -> Any:
+        return opened_full(path, mode) if mode == "ab" else open(path, mode, **rest)
+
+    monkeypatch.setattr(local, "open", full_at_its_end, raising=False)
+    monkeypatch.setattr(local, "write_synced", fail)
     result = train_model(make_run())
     assert len(result.history) == 1
     assert {"final_model.hdf5", "model_max_acc.hdf5", "history.csv"} < set(names_in(result.path))
@@ -242,7 +245,7 @@ def test_a_model_that_cannot_be_written_stops_the_run_which_then_goes_on_to_the_
 
     run = make_run(training__epochs=2, val_data=None)
     with monkeypatch.context() as patch:
-        patch.setattr(run_folder, "check_room", no_room_in_the_second_epoch)
+        patch.setattr(run_folder.files, "check_room", no_room_in_the_second_epoch)
         with pytest.raises(StorageError, match=r"min_loss.hdf5 could .* Make room, then go on with --resume."):
             train_model(run)
     (folder,) = Path(run.output_dir).glob("test-*")

@@ -27,7 +27,8 @@ import tensorflow as tf
 from model_trainer import *
 from model_trainer.pipeline.bad_images import BadImages
 from model_trainer.training import run_folder, train
-from model_trainer.training.checkpoints import saver, store
+from model_trainer.storage import local
+from model_trainer.training.checkpoints import saver
 from model_trainer.training.totals import Totals
 
 folder, kills = Path(sys.argv[1]), json.loads(sys.argv[2])
@@ -84,8 +85,8 @@ def kill_at(place, number):
 
 PLACES = {
     "step": (Totals, "add"),  # training and validation steps
-    "file": (store, "_write_file"),  # inside a save
-    "rename": (store.os, "replace"),
+    "file": (local, "write_synced"),  # inside a save
+    "rename": (local.os, "replace"),
     "model": (run_folder, "save_model"),
     "history": (run_folder.RunFolder, "write_history"),
 }

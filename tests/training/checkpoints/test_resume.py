@@ -14,7 +14,7 @@ import pytest
 
 from model_trainer import LAMB, OwnModel, Run
 from model_trainer.errors import ConfigError, DataError, StoppedError, StorageError
-from model_trainer.storage.local import only_process
+from model_trainer.storage.folders import only_process
 from model_trainer.training import prepare as prepare_module
 from model_trainer.training.checkpoints.store import read_newest, write_checkpoint
 from model_trainer.training.resume import find_folder

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_trainer.errors import ConfigError, StorageError
-from model_trainer.training.checkpoints import store
+from model_trainer.storage import local
 from model_trainer.training.checkpoints.saver import Saver
 from model_trainer.training.checkpoints.store import Checkpoint, checkpoints_in, read_newest, write_checkpoint
 from model_trainer.training.checkpoints.values import pack, unpack
@@ -80,7 +80,7 @@ def test_without_a_whole_one_there_is_none(tmp_path: Path) -> None:
     assert read_newest(tmp_path / "none") is None
 
 
-def full(path: Path, parts: object) -> str:
+def full(path: Path, parts: object) -> None:
     path.write_bytes(b"half of it")
     raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -91,13 +91,13 @@ def test_a_disk_that_fills_up_leaves_the_last_good_one(
 ) -> None:
     write_checkpoint(tmp_path, checkpoint(1))
     calls: list[Path] = []
-    whole = store._write_file
+    whole = local.write_synced
 
-    def write(path: Path, parts: object) -> str:
+    def write(path: Path, parts: object) -> None:
         calls.append(path)
-        return full(path, parts) if len(calls) == at else whole(path, parts)
+        (full if len(calls) == at else whole)(path, parts)
 
-    monkeypatch.setattr(store, "_write_file", write)
+    monkeypatch.setattr(local, "write_synced", write)
     with pytest.raises(StorageError, match="epoch-00002-step-0000000 could not be written: No space left on device"):
         write_checkpoint(tmp_path, checkpoint(2))
     assert [path.name for path in tmp_path.iterdir()] == ["epoch-00001-step-0000000"]
@@ -107,7 +107,7 @@ def test_training_goes_on_when_the_disk_is_full_and_says_what_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_checkpoint(tmp_path, checkpoint(1))
-    monkeypatch.setattr(store, "_write_file", full)
+    monkeypatch.setattr(local, "write_synced", full)
     with Saver(tmp_path) as saver, caplog.at_level(python_logging.WARNING):
         saver.save(partial(checkpoint, 2))
     assert "No space left on device; 152 bytes are needed, " in caplog.text

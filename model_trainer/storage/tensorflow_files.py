@@ -1,0 +1,133 @@
+"""Files of the stores that TensorFlow reads by itself, such as gs://; only for reading."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from model_trainer.storage.storage import Entry, Info, Storage
+
+__all__ = ["TensorFlowFiles"]
+
+
+@dataclass(frozen=True)
+class _Item:
+    name: str
+    path: str
+
+    def is_dir(self, *, follow_symlinks: bool = True) -> bool:
+        import tensorflow as tf
+
+        return bool(tf.io.gfile.isdir(self.path))
+
+    def is_symlink(self) -> bool:
+        return False
+
+
+class TensorFlowFiles(Storage):
+    """What `tf.io.gfile` reads."""
+
+    def info(self, path: str) -> Info | None:
+        import tensorflow as tf
+
+        with _as_os_errors():
+            try:
+                found = tf.io.gfile.stat(path)
+            except tf.errors.NotFoundError:
+                return None
+            return Info(found.is_directory, found.length, found.mtime_nsec)
+
+    def scan(self, folder: str) -> list[Entry]:
+        import tensorflow as tf
+
+        with _as_os_errors():
+            names = [name.rstrip("/") for name in tf.io.gfile.listdir(folder)]
+        return [_Item(name, f"{folder.rstrip('/')}/{name}") for name in names]
+
+    def open(self, path: str) -> BinaryIO:
+        import tensorflow as tf
+
+        return io.BufferedReader(_Raw(tf.io.gfile.GFile(path, "rb")))
+
+    def read(self, path: str) -> bytes:
+        import tensorflow as tf
+
+        with _as_os_errors(), tf.io.gfile.GFile(path, "rb") as file:
+            data: bytes = file.read()
+        return data
+
+    def read_range(self, path: str, start: int, size: int) -> bytes:
+        import tensorflow as tf
+
+        with _as_os_errors(), tf.io.gfile.GFile(path, "rb") as file:
+            file.seek(start)
+            data: bytes = file.read(size)
+        if len(data) != size:
+            raise OSError(f"ends before byte {start + size}")
+        return data
+
+    def matching(self, pattern: str) -> list[str]:
+        import tensorflow as tf
+
+        with _as_os_errors():
+            return sorted(tf.io.gfile.glob(pattern))
+
+    def write(self, path: str, parts: Iterable[bytes | memoryview]) -> None:
+        raise _only_read(path)
+
+    def delete(self, path: str) -> None:
+        raise _only_read(path)
+
+    def make_folder(self, path: str) -> None:
+        raise _only_read(path)
+
+
+class _Raw(io.RawIOBase):
+    """A file of TensorFlow as one of Python."""
+
+    def __init__(self, file: object) -> None:
+        self._file: object = file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        with _as_os_errors():
+            self._file.seek(offset, whence)  # type: ignore[attr-defined]
+            return int(self._file.tell())  # type: ignore[attr-defined]
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
+        with _as_os_errors():
+            data: bytes = self._file.read(len(view))  # type: ignore[attr-defined]
+        view[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()  # type: ignore[attr-defined]
+        super().close()
+
+
+@contextlib.contextmanager
+def _as_os_errors() -> Iterator[None]:
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.NotFoundError as error:
+        raise FileNotFoundError(errno.ENOENT, error.message) from error
+    except tf.errors.OpError as error:
+        raise OSError(error.message) from error
+
+
+def _only_read(path: str) -> OSError:
+    return OSError(errno.EROFS, os.strerror(errno.EROFS), path)

@@ -1,0 +1,88 @@
+"""Files are read and written by `storage/` alone, so that another storage reaches everything."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import model_trainer
+
+PACKAGE = Path(model_trainer.__file__).parent
+
+# They ask the machine itself: device files, /proc, descriptors, pipes of a child process.
+OF_THE_MACHINE = {
+    "cuda_libraries.py",
+    "stderr_filter.py",
+    "cli/errors.py",
+    "diagnosis/gpu/loader.py",
+    "diagnosis/gpu/machine.py",
+    "diagnosis/gpu/process.py",
+    "diagnosis/gpu/worker.py",
+}
+# What of `os` is about text, the process or its environment.
+OF_NAMES = {
+    "PathLike", "cpu_count", "environ", "fsdecode", "fsencode", "fspath", "getpid", "kill", "killpg", "name", "path",
+    "sched_getaffinity", "getpgid", "setsid", "strerror", "waitpid", "WNOHANG", "sep", "getppid",
+}  # fmt: skip
+OF_PATHS = {"abspath", "basename", "dirname", "expanduser", "isabs", "join", "relpath", "split", "splitext"}
+METHODS = {
+    "chmod", "exists", "glob", "hardlink_to", "is_dir", "is_file", "is_symlink", "iterdir", "lstat", "mkdir", "open",
+    "read_bytes", "read_text", "readlink", "rename", "resolve", "rglob", "rmdir", "stat", "symlink_to", "touch",
+    "unlink", "walk", "write_bytes", "write_text",
+}  # fmt: skip
+FILES = sorted(
+    path
+    for path in PACKAGE.rglob("*.py")
+    if "storage" not in path.relative_to(PACKAGE).parts and str(path.relative_to(PACKAGE)) not in OF_THE_MACHINE
+)
+
+
+def reaches_for_files(tree: ast.AST) -> list[str]:
+    """Where code opens, writes or looks for files by itself, as `line: what`."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "open":
+            found.append(f"{node.lineno}: open")
+        if not isinstance(node, ast.Attribute):
+            continue
+        text = ast.unparse(node)
+        owner, _, name = text.rpartition(".")
+        if (
+            (owner == "os" and name not in OF_NAMES)
+            or (owner == "os.path" and name not in OF_PATHS)
+            or (owner == "shutil" and name not in {"which", "get_terminal_size"})
+            or (
+                owner in {"tempfile", "mmap", "io"}
+                and name in {"open", "mmap", "mkdtemp", "TemporaryDirectory", "TemporaryFile"}
+            )
+            or "gfile" in owner
+            or (name in METHODS and owner not in NO_PATHS and "files" not in owner.split("."))
+        ):
+            found.append(f"{node.lineno}: {text}")
+    return found
+
+
+# What has a method of such a name and is no path.
+NO_PATHS = {"Image", "entry", "each", "h5g", "h5o", "os", "os.path", "io", "self._stack"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_storage_reaches_for_files(path: Path) -> None:
+    assert reaches_for_files(ast.parse(path.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "open('a')", "os.listdir('a')", "os.path.exists('a')", "shutil.rmtree('a')", "Path('a').read_text()",
+        "(folder / 'a').unlink()", "tempfile.mkdtemp()", "tf.io.gfile.exists('a')", "mmap.mmap(3, 0)",
+    ],
+)  # fmt: skip
+def test_the_test_sees_files(code: str) -> None:
+    assert reaches_for_files(ast.parse(code))
+
+
+def test_those_that_ask_the_machine_are_there() -> None:
+    assert all((PACKAGE / name).is_file() for name in OF_THE_MACHINE)

@@ -1,0 +1,236 @@
+"""What every storage does alike, and a training whose output folder is none of the local disk's."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model_trainer import ImageFolder, Run, evaluate, load_model
+from model_trainer.errors import StorageError
+from model_trainer.sources.manifest import Manifest
+from model_trainer.storage import files
+from model_trainer.storage.files import RemotePath, as_path
+from model_trainer.storage.folders import make_run_dir, only_process
+from model_trainer.storage.lines import LineFile
+from model_trainer.storage.memory import Memory
+from model_trainer.training.checkpoints.store import Checkpoint, checkpoints_in, read_newest, write_checkpoint
+from model_trainer.training.train import train_model
+
+pytestmark = pytest.mark.usefixtures("short_pipeline")
+
+MakeRun = Callable[..., Run]
+
+SCHEMES = map("memory{}".format, itertools.count())
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in a memory of its own."""
+    scheme = next(SCHEMES)
+    monkeypatch.setitem(files._MOUNTED, scheme, Memory())
+    folder = as_path(f"{scheme}://box")
+    files.make_folder(folder)
+    return folder
+
+
+@pytest.fixture(params=["local", "memory"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    return tmp_path if request.param == "local" else request.getfixturevalue("memory")
+
+
+def test_a_file_comes_back_whole_and_in_parts(folder: Path) -> None:
+    path = folder / "a.bin"
+    assert not files.exists(path)
+    files.write(path, [b"abc", memoryview(b"defg")])
+    assert files.read(path) == b"abcdefg"
+    assert files.read_range(path, 2, 3) == b"cde"
+    with pytest.raises(OSError, match="ends before byte 10"):
+        files.read_range(path, 2, 8)
+    with files.open_file(path) as file:
+        file.seek(5)
+        assert file.read() == b"fg"
+    found = files.info(path)
+    assert found is not None
+    assert (found.is_folder, found.size) == (False, 7)
+    assert files.is_file(path)
+    assert not files.is_folder(path)
+    with files.local_copy(path) as local:
+        assert local.name == "a.bin"
+        assert local.read_bytes() == b"abcdefg"
+    files.write(path, b"other")
+    assert files.read(path) == b"other"
+
+
+def test_a_write_that_breaks_off_leaves_the_old_file_and_nothing_beside_it(folder: Path) -> None:
+    files.write_text(folder / "a.txt", "old")
+
+    def broken() -> Iterator[bytes]:
+        yield b"half"
+        raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        files.write(folder / "a.txt", broken())
+
+    def write_half(partial: Path) -> None:
+        partial.write_text("half")
+        raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"), files.written_whole(folder / "a.txt") as partial:
+        write_half(partial)
+    assert files.names_in(folder) == ["a.txt"]
+    assert files.read_text(folder / "a.txt") == "old"
+
+
+def test_text_keeps_its_characters_and_its_line_breaks_are_pythons(folder: Path) -> None:
+    files.write_text(folder / "a.txt", "größe\r\n2\n")
+    assert files.read_text(folder / "a.txt") == "größe\n2\n"
+    with files.open_text(folder / "a.txt", newline="") as file:
+        assert file.readlines() == ["größe\r\n", "2\n"]
+    files.write(folder / "a.txt", b"\xff")
+    with pytest.raises(UnicodeDecodeError):
+        files.read_text(folder / "a.txt")
+
+
+def test_what_is_missing_or_of_another_kind_is_said(folder: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        files.read(folder / "none")
+    with pytest.raises(IsADirectoryError):
+        files.read(folder)
+    with pytest.raises(StorageError, match=r"nowhere/a.txt could not be written: No such file or directory"):
+        files.write(folder / "nowhere" / "a.txt", b"")
+    assert files.names_in(folder / "none") == []
+    files.delete(folder / "none")
+    files.write(folder / "file", b"")
+    with pytest.raises(FileExistsError):
+        files.make_folder(folder / "file")
+
+
+def test_folders_are_made_listed_and_removed_with_all_in_them(folder: Path) -> None:
+    files.make_folder(folder / "a" / "b")
+    files.make_folder(folder / "a" / "b")
+    with pytest.raises(FileExistsError):
+        files.make_folder(folder / "a" / "b", new=True)
+    files.write(folder / "a" / "1.txt", b"")
+    files.write(folder / "a" / "b" / "2.txt", b"")
+    entries = sorted((entry.name, entry.is_dir(), entry.path) for entry in files.scan(folder / "a"))
+    assert entries == [("1.txt", False, str(folder / "a" / "1.txt")), ("b", True, str(folder / "a" / "b"))]
+    assert files.is_folder(folder / "a")
+    files.delete(folder / "a" / "1.txt")
+    assert files.names_in(folder / "a") == ["b"]
+    files.delete(folder / "a")
+    assert files.names_in(folder) == []
+
+
+def test_patterns_stand_for_parts_of_names(folder: Path) -> None:
+    for name in ("a/1.rec", "a/2.rec", "b/1.rec", "b/1.txt", "b/c/1.rec", "b/[1].rec"):
+        files.make_folder((folder / name).parent)
+        files.write(folder / name, b"")
+
+    def matching(pattern: str) -> list[str]:
+        return [path.removeprefix(f"{folder}/") for path in files.matching(folder / pattern)]
+
+    assert matching("*/1.rec") == ["a/1.rec", "b/1.rec"]
+    assert matching("a/*.rec") == ["a/1.rec", "a/2.rec"]
+    assert matching("?/[^1].rec") == ["a/2.rec"]
+    assert matching("b/*") == ["b/1.rec", "b/1.txt", "b/[1].rec", "b/c"]
+    assert matching("a/2.rec") == ["a/2.rec"]
+    assert matching("none/*") == matching("a/none") == []
+
+
+def test_a_file_grows_by_lines_and_a_second_name_keeps_what_it_was(folder: Path) -> None:
+    lines = LineFile(folder / "log.txt")
+    assert files.read(folder / "log.txt") == b""
+    lines.write("one\n")
+    lines.write("two\n")
+    lines.close()
+    files.append_text(folder / "log.txt", "three\n")
+    files.copy(folder / "log.txt", folder / "kept.txt")
+    files.write_text(folder / "log.txt", "new\n")
+    assert files.read_text(folder / "kept.txt") == "one\ntwo\nthree\n"
+    files.copy(folder / "log.txt", folder / "kept.txt")
+    assert files.read_text(folder / "kept.txt") == "new\n"
+
+
+def test_a_folder_is_seen_whole_or_not_at_all(folder: Path) -> None:
+    files.write_folder(folder / "epoch-1", [("a", [b"1"]), ("last", [b"2"])])
+    assert files.names_in(folder / "epoch-1") == ["a", "last"]
+
+    def broken() -> Iterator[tuple[str, list[bytes]]]:
+        yield "a", [b"half"]
+        raise OSError("no room")
+
+    with pytest.raises(OSError, match="no room"):
+        files.write_folder(folder / "epoch-2", broken())
+    files.clear_leftovers(folder)
+    assert "last" not in files.names_in(folder / "epoch-2")
+    files.write_folder(folder / "epoch-1", [("last", [b"3"])])
+    assert files.names_in(folder / "epoch-1") == ["last"]
+    assert {name: os.fspath(path) for name, path in files.whole_folders(folder, "epoch-1").items()} == {
+        "epoch-1": f"{folder}/epoch-1"
+    }
+
+
+def test_of_two_runs_of_a_name_each_gets_a_folder(folder: Path) -> None:
+    assert [make_run_dir(folder / "output", "run").name for _ in range(3)] == ["run", "run-2", "run-3"]
+    with only_process(folder):
+        assert files.is_folder(folder / "output" / "run-3")
+
+
+def test_checkpoints_are_kept_read_and_checked(folder: Path) -> None:
+    arrays = {"a": np.arange(6.0).reshape(2, 3), "b": np.array(7)}
+    for epoch in (1, 2, 3):
+        write_checkpoint(folder / "checkpoints", Checkpoint(epoch, 0, {"history": [epoch]}, arrays))
+    assert [path.name for path in checkpoints_in(folder / "checkpoints")] == [
+        "epoch-00002-step-0000000", "epoch-00003-step-0000000",
+    ]  # fmt: skip
+    newest = read_newest(folder / "checkpoints")
+    assert newest is not None
+    np.testing.assert_array_equal(newest.arrays["a"], arrays["a"])
+    files.write(folder / "checkpoints" / "epoch-00003-step-0000000" / "arrays.bin", b"")
+    before = read_newest(folder / "checkpoints")
+    assert before is not None
+    assert before.epoch == 2
+
+
+def test_a_path_with_a_scheme_is_joined_and_taken_apart() -> None:
+    path = as_path("memory://box") / "a" / "note.tar.gz"
+    assert isinstance(path, RemotePath)
+    assert str(path) == os.fspath(path) == "memory://box/a/note.tar.gz"
+    assert (path.name, path.suffix, str(path.parent)) == ("note.tar.gz", ".gz", "memory://box/a")
+    assert str(path.with_name("b")) == "memory://box/a/b"
+    assert path == as_path("memory://box/a/note.tar.gz")
+    assert isinstance(as_path("box/a"), Path)
+
+
+def test_a_manifest_is_read_from_another_storage(memory: Path, colours: Path) -> None:
+    rows = [f"{path},{path.parent.name}" for path in sorted((colours / "train").glob("*/*.png"))]
+    files.write_text(memory / "train.csv", "\n".join(["image,label", *rows]))
+    examples = Manifest(str(memory / "train.csv")).read()
+    assert examples.classes == ("blue", "green", "red")
+    assert len(examples) == 15
+    assert list(examples.labels) == list(ImageFolder(colours / "train").read().labels)
+
+
+def test_a_run_trains_and_goes_on_in_another_storage_as_on_the_disk(
+    make_run: MakeRun, memory: Path, colours: Path
+) -> None:
+    expected = train_model(make_run(training__epochs=2))
+    run = make_run(training__epochs=1, output_dir=f"{memory}/output")
+    first = train_model(run)
+    assert str(first.path).startswith(f"{memory}/output/test-")
+    result = train_model(run.changed("training.epochs", 2), resume=True)
+    assert result.path == first.path
+    assert [row["loss"] for row in result.history] == [row["loss"] for row in expected.history]
+    there = set(files.names_in(expected.path))
+    assert set(files.names_in(result.path)) == there
+    assert files.names_in(result.path / "checkpoints") == files.names_in(expected.path / "checkpoints")
+    assert files.read_text(result.path / "history.csv").count("\n") == 3
+    trained, same = load_model(result.path), load_model(expected.path)
+    for ours, theirs in zip(trained.model.get_weights(), same.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert evaluate(result.path, colours / "val").figures() == evaluate(expected.path, colours / "val").figures()
