@@ -17,7 +17,11 @@ setup(
     license="MIT",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["model_trainer", "model_trainer.*"]),
-    package_data={"model_trainer": ["py.typed"], "model_trainer.sources": ["sample/*"]},
+    package_data={
+        "model_trainer": ["py.typed"],
+        "model_trainer.report": ["templates/*"],
+        "model_trainer.sources": ["sample/*"],
+    },
     entry_points={"console_scripts": ["model-trainer = model_trainer.cli.main:main"]},
     install_requires=[
         "tensorflow>=2.21,<2.22",
@@ -31,6 +35,7 @@ setup(
         "absl-py",
         "scikit-learn",
         "matplotlib",
+        "jinja2",
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22; sys_platform == 'linux'"],  # CUDA is not to be had elsewhere

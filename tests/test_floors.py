@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +71,32 @@ def test_a_file_has_at_most_300_lines(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 300
 
 
+HTML = re.compile(
+    r"</\w|<!DOCTYPE|<!--|<(a|b|body|br|code|div|em|fig\w+|g|h[1-6]|head|hr|html|i|img|input|li|link|main|meta|ol|p|path|pre"
+    r"|rect|script|section|small|span|strong|style|sub|svg|table|td|text|th|title|tr|ul)(?=[\s/>]|$)"
+)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_html_is_written_in_templates_only(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    texts = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    assert not [f"line {node.lineno}: {node.value}" for node in texts if HTML.search(node.value)]
+
+
+def test_the_html_test_sees_tags() -> None:
+    for text in ("<p>", '<a href="', "</td>", "<br/>", "x <svg"):
+        assert HTML.search(text)
+    for text in ("<I", "output/<name>-<date>", "a < b", "<lambda>"):
+        assert not HTML.search(text)
+
+
+def test_pages_are_made_in_one_place_and_nothing_is_exempt_from_escaping() -> None:
+    texts = {str(path.relative_to(PACKAGE)): path.read_text() for path in FILES}
+    assert [name for name, text in texts.items() if re.search(r"\bjinja2\b", text)] == ["report/pages.py"]
+    assert not [name for name, text in texts.items() if re.search(r"\bmarkupsafe\b|\bMarkup\b", text)]
+
+
 def loaded_after(code: str) -> set[str]:
     program = f"{code}\nimport sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -79,13 +106,13 @@ def loaded_after(code: str) -> set[str]:
 def test_declaring_a_run_loads_no_tensorflow() -> None:
     loaded = loaded_after("import runpy; runpy.run_path('script/TrainModel.py', run_name='declared')")
     assert "model_trainer.run.run" in loaded
-    assert not loaded & {"tensorflow", "keras", "sklearn", "matplotlib", "h5py"}
+    assert not loaded & {"tensorflow", "keras", "sklearn", "matplotlib", "h5py", "jinja2"}
 
 
 def test_the_command_line_loads_no_tensorflow() -> None:
     loaded = loaded_after("import model_trainer.cli.main")
     assert "model_trainer.cli.train" in loaded
-    assert not loaded & {"tensorflow", "keras", "sklearn", "matplotlib", "h5py"}
+    assert not loaded & {"tensorflow", "keras", "sklearn", "matplotlib", "h5py", "jinja2"}
 
 
 def test_every_public_name_can_be_imported() -> None:

@@ -32,12 +32,14 @@ def doctor(
     """What is wrong with a data set: every file is read once. Exit 1 when there are faults."""
     from model_trainer.cli.overrides import load_run
     from model_trainer.diagnosis.data import run_doctor, run_file_of
+    from model_trainer.report.doctor import doctor_page
 
     run_file = run_file_of(path_or_run)
     raise typer.Exit(
         run_doctor(
             path_or_run,
             load_run(run_file, trust) if run_file else None,
+            page_of=doctor_page,
             root=root,
             classes=read_classes(classes),
             output=output,

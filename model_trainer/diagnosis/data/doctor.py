@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -12,7 +12,6 @@ from rich.console import Console
 from model_trainer.diagnosis.data.diagnosis import Diagnosis
 from model_trainer.diagnosis.data.examine import MIN_SIZE, diagnose, look_at_all
 from model_trainer.diagnosis.data.mend import write_mended
-from model_trainer.diagnosis.data.page import page_of
 from model_trainer.diagnosis.data.parts import find_parts
 from model_trainer.diagnosis.data.progress import ReadingProgress
 from model_trainer.diagnosis.data.quarantine import check_folder_beside, move_aside
@@ -32,6 +31,7 @@ def run_doctor(
     path: str,
     run: Run | None = None,
     *,
+    page_of: Callable[[Diagnosis], str],
     root: str | None = None,
     classes: Sequence[str] | None = None,
     output: str = ".",
@@ -45,6 +45,7 @@ def run_doctor(
     Args:
         path: what to examine, see `examine`; of a run the name it has in the report.
         run: whose data are examined in place of `path`.
+        page_of: makes the page; `doctor_page` of `report/`, a floor above this one.
         root, classes: see `examine`.
         output: folder for the two files.
         quarantine: folder to which unreadable files are moved; what remains is then judged.
@@ -74,7 +75,7 @@ def run_doctor(
                 num_changed = write_mended(survey, Path(fix), progress.update)
             console.print(f"Mended copy: {fix}, {counted(num_changed, 'image{s}')} changed", markup=False)
         diagnosis = diagnose(path, survey, max_pixels=max_pixels, min_size=min_size, further=further)
-        _write(diagnosis, Path(output))  # first: the reader of what is printed may be `head`
+        _write(diagnosis, page_of(diagnosis), Path(output))  # first: the reader of what is printed may be `head`
         print_diagnosis(diagnosis)
         print(f"Report: {Path(output) / 'doctor.html'}")
     except KeyboardInterrupt:
@@ -83,10 +84,10 @@ def run_doctor(
     return diagnosis.exit_code
 
 
-def _write(diagnosis: Diagnosis, folder: Path) -> None:
+def _write(diagnosis: Diagnosis, page: str, folder: Path) -> None:
     try:
         files.make_folder(folder)
     except OSError as error:
         raise StorageError(f"The folder {folder} could not be made: {error.strerror}.") from error
     files.write_text(folder / "doctor.json", json.dumps(diagnosis.to_dict(), indent=1) + "\n")
-    files.write_text(folder / "doctor.html", page_of(diagnosis))
+    files.write_text(folder / "doctor.html", page)

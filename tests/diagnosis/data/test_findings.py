@@ -307,13 +307,13 @@ def test_a_pipe_in_a_class_folder_does_not_hang(tmp_path: Path) -> None:
 def test_names_that_are_no_text_survive_json_and_page(tmp_path: Path) -> None:
     import os
 
-    from model_trainer.diagnosis.data.page import page_of
+    from model_trainer.report.doctor import doctor_page
 
     clean(tmp_path, {"<b>cat": 10, "dog": 10})
     with open(os.fsencode(tmp_path / "dog") + b"/\xff\x1b[31m<script>.jpg", "wb"):
         pass
     diagnosis = examine(tmp_path)
-    page = page_of(diagnosis)
+    page = doctor_page(diagnosis)
     page.encode()
     assert "<script>" not in page
     assert "\x1b" not in page

@@ -32,7 +32,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def doctor(path: Path, **options: str) -> int:
-    return run_doctor(str(path), output=str(path.parent / "out"), **options)  # type: ignore[arg-type]
+    output = str(path.parent / "out")
+    return run_doctor(str(path), page_of=lambda _: "", output=output, **options)  # type: ignore[arg-type]
 
 
 def surveyed(path: Path) -> Survey:
