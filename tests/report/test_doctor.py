@@ -117,3 +117,13 @@ def test_a_finding_says_where_the_rest_of_its_images_are_named(tmp_path: Path, c
     page = doctor_page(examine(tmp_path, min_size=64))
     assert ('class="more"' in page) == bool(left)
     assert left is None or left in page
+
+
+def test_a_class_may_be_called_all_and_the_only_part_has_no_name(tmp_path: Path) -> None:
+    for label, name in enumerate(("all", "none")):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        draw(tmp_path / "data" / name / "1.png", label)
+    page = doctor_page(examine(tmp_path / "data", min_size=64))
+    assert "<span>all</span>" in page
+    assert "<span>none</span>" in page
+    assert "all / " not in page
