@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
@@ -20,6 +21,7 @@ from rich.console import Console
 from model_trainer import Hardware, Run, evaluate, load_model, predict
 from model_trainer.cli.tables import print_predictions
 from model_trainer.errors import ConfigError
+from model_trainer.pipeline.augment import move_points
 from model_trainer.storage import files
 from model_trainer.tasks.head import make_head
 from model_trainer.training.train import train_model
@@ -102,6 +104,18 @@ def test_an_augmentation(names: dict[str, Any], make_run: MakeRun) -> None:
     ]
     assert losses[0] == pytest.approx(train_model(make_run(name="same")).history[0]["loss"], abs=1e-5)
     assert losses[0] != losses[1]
+
+
+def test_an_augmentation_that_moves_pixels(names: dict[str, Any]) -> None:
+    stretch, line = names["RandomStretch"](factor=0.5), np.zeros((4, 41, 1), np.uint8)
+    line[:, 27] = 255
+    for number in range(5):
+        seed = tf.constant([0, number])
+        light = stretch.apply(tf.constant(line), seed).numpy()[0, :, 0].astype(float)
+        x, y = move_points(tf.constant([[27.5, 1.0]]), stretch.transform(4.0, 41.0, seed)).numpy()[0]
+        assert x == pytest.approx((light * (np.arange(41) + 0.5)).sum() / light.sum(), abs=0.5)
+        assert abs(x - 27.5) > 0.5
+        assert y == 1
 
 
 def test_an_observer(names: dict[str, Any], make_run: MakeRun) -> None:

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from model_trainer.specs import ModelSpec
 
-__all__ = ["fit_box", "resize_image"]
+__all__ = ["fit_box", "placed_box", "resize_image"]
 
 
 def fit_box(height: tf.Tensor, width: tf.Tensor, spec: ModelSpec) -> tf.Tensor:
@@ -35,15 +35,30 @@ def resize_image(image: tf.Tensor, spec: ModelSpec, *, keep_proportions: bool) -
     if not keep_proportions:
         return _interpolated(image, target_height, target_width, spec)
     height, width = tf.shape(image)[0], tf.shape(image)[1]
-    scale = tf.minimum(target_height / height, target_width / width)
-    new_height = tf.clip_by_value(tf.cast(tf.round(tf.cast(height, tf.float64) * scale), tf.int32), 1, target_height)
-    new_width = tf.clip_by_value(tf.cast(tf.round(tf.cast(width, tf.float64) * scale), tf.int32), 1, target_width)
+    top, left, new_height, new_width = placed_box(height, width, spec, keep_proportions=True)
     scaled = _interpolated(image, new_height, new_width, spec)
     # The colour is taken off and put on again, because tf.pad fills with one number for all channels.
     colour = tf.constant([*spec.background, 255][: image.shape[-1]], tf.int32)
-    top, left = (target_height - new_height) // 2, (target_width - new_width) // 2
     edges = [[top, target_height - new_height - top], [left, target_width - new_width - left], [0, 0]]
     return tf.cast(tf.pad(tf.cast(scaled, tf.int32) - colour, edges) + colour, tf.uint8)
+
+
+def placed_box(
+    height: tf.Tensor, width: tf.Tensor, spec: ModelSpec, *, keep_proportions: bool
+) -> tuple[tf.Tensor | int, tf.Tensor | int, tf.Tensor | int, tf.Tensor | int]:
+    """int32 top, left, height, width: the part of the target that `resize_image` stretches the image onto.
+
+    Args:
+        height, width: int32 `()`, of the image.
+        keep_proportions: as of `resize_image`; otherwise it is the whole target.
+    """
+    target_height, target_width, _ = spec.target_size
+    if not keep_proportions:
+        return 0, 0, target_height, target_width
+    scale = tf.minimum(target_height / height, target_width / width)
+    new_height = tf.clip_by_value(tf.cast(tf.round(tf.cast(height, tf.float64) * scale), tf.int32), 1, target_height)
+    new_width = tf.clip_by_value(tf.cast(tf.round(tf.cast(width, tf.float64) * scale), tf.int32), 1, target_width)
+    return (target_height - new_height) // 2, (target_width - new_width) // 2, new_height, new_width
 
 
 def _interpolated(image: tf.Tensor, height: tf.Tensor | int, width: tf.Tensor | int, spec: ModelSpec) -> tf.Tensor:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from model_trainer.images.decode import Pixels
-from model_trainer.images.resize import fit_box, resize_image
+from model_trainer.images.resize import fit_box, placed_box, resize_image
 from model_trainer.pipeline.augment import Crop
+from model_trainer.pipeline.augment.transform import stretch
 from model_trainer.specs import ModelSpec
 
 __all__ = ["View", "part_inside"]
@@ -50,9 +51,25 @@ class View:
 
     def resized(self, pixels: tf.Tensor) -> tf.Tensor:
         """The view, from the pixels of its box alone."""
-        keep_proportions = self.spec.resize == "pad" and self.crop is None
-        image = resize_image(pixels, self.spec, keep_proportions=keep_proportions)
+        image = resize_image(pixels, self.spec, keep_proportions=self._keeps_proportions)
         return tf.ensure_shape(_luminance(image) if self.spec.target_size[2] == 1 else image, self.spec.target_size)
+
+    def transform(self, part: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
+        """float32 `(3, 3)`: from points of the whole upright image to points of the view; see `augment.transform`.
+
+        Args:
+            part, seed: those with which the view is called.
+
+        Example:
+            >>> View(ModelSpec(target_size=(10, 20, 3))).transform(tf.constant([0, 0, 20, 40]))
+            [[0.5, 0.0, 0.0], [0.0, 0.5, 0.0], [0.0, 0.0, 1.0]]
+        """
+        box = tf.unstack(self.box(part, seed))
+        return stretch(box, placed_box(box[2], box[3], self.spec, keep_proportions=self._keeps_proportions))
+
+    @property
+    def _keeps_proportions(self) -> bool:
+        return self.spec.resize == "pad" and self.crop is None
 
 
 def part_inside(part: tf.Tensor | None, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:

@@ -5,7 +5,7 @@ Declare any of these in `Run(augment=...)`: one crop first, then what changes si
 
 from __future__ import annotations
 
-from model_trainer.pipeline.augment.apply import Stages, augment_image, split_augment
+from model_trainer.pipeline.augment.apply import Stages, augment_image, augment_transform, split_augment
 from model_trainer.pipeline.augment.augmentation import Augmentation, BatchAugmentation, Crop
 from model_trainer.pipeline.augment.colour import (
     RandomBrightness,
@@ -21,6 +21,7 @@ from model_trainer.pipeline.augment.mixing import CutMix, MixUp
 from model_trainer.pipeline.augment.policies import RandAugment, TrivialAugment
 from model_trainer.pipeline.augment.presets import KERAS_TRAINER
 from model_trainer.pipeline.augment.quality import RandomBlur, RandomJpegQuality
+from model_trainer.pipeline.augment.transform import compose, move_boxes, move_points
 
 __all__ = [
     "KERAS_TRAINER",
@@ -48,5 +49,9 @@ __all__ = [
     "Stages",
     "TrivialAugment",
     "augment_image",
+    "augment_transform",
+    "compose",
+    "move_boxes",
+    "move_points",
     "split_augment",
 ]

@@ -1,8 +1,9 @@
-"""Affine movements of pixels: matrices, what makes one of several, and the image that comes of it.
+"""Affine movements of pixels: matrices, what makes one of several, and the image and points that come of it.
 
-A matrix is float32 `(3, 3)`, from places in the result back to places in the image. Places are (x, y, 1) in pixels,
-counted to the right and down. All matrices but a shift leave the image's centre in place. Several augmentations in a
-row become one matrix, so that pixels are interpolated once; what lies outside of the image is filled.
+A matrix here is what resampling needs: float32 `(3, 3)`, from places in the result back to places in the image. Places
+are (x, y, 1) in pixels, counted to the right and down from the centre of the first pixel. `transform_of` makes the
+transform for points of it. All matrices but a shift leave the image's centre in place. Several augmentations in a row
+become one matrix, so that pixels are interpolated once; what lies outside of the image is filled.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pydantic import Field
 from model_trainer.pipeline.augment.augmentation import Augmentation
 from model_trainer.pipeline.augment.chance import Number
 from model_trainer.pipeline.augment.pixels import rounded, size_of
+from model_trainer.pipeline.augment.transform import compose, make_matrix
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -33,6 +35,7 @@ __all__ = [
     "shear",
     "shift",
     "sides",
+    "transform_of",
     "zoom",
 ]
 
@@ -56,13 +59,10 @@ class Resampling(NamedTuple):
 
 
 class Affine(Augmentation):
-    """Moves pixels by a matrix.
+    """Moves pixels by a matrix, from which image and points come.
 
     Fields:
-        fill_mode: outside the image, in Keras' words: "constant" is `fill_value`, "nearest" the closest pixel
-            (aaa|abcd|ddd), "reflect" the mirrored image (cba|abcd|dcb), "wrap" the image again (bcd|abcd|abc).
-        fill_value: 0 to 255, for all channels, alpha too.
-        interpolation: "bilinear" weighs the four pixels around a place, "nearest" takes the closest.
+        fill_mode, fill_value, interpolation: see `Resampling`.
     """
 
     fill_mode: FillMode = "nearest"
@@ -85,6 +85,9 @@ class Affine(Augmentation):
     def apply(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         return apply_affine(image, [(self, seed)])
 
+    def transform(self, height: Number, width: Number, seed: tf.Tensor) -> tf.Tensor:
+        return transform_of(self.matrix(height, width, seed))
+
 
 def apply_affine(image: tf.Tensor, steps: Sequence[tuple[Affine, tf.Tensor]]) -> tf.Tensor:
     """`image` after all `steps`, each with its seed, in order; all of them fill as the first does."""
@@ -97,6 +100,24 @@ def apply_affine(image: tf.Tensor, steps: Sequence[tuple[Affine, tf.Tensor]]) ->
         own = affine.matrix(height, width, seed)
         matrix = own if matrix is None else tf.matmul(matrix, own)
     return resample(image, matrix, steps[0][0].resampling)
+
+
+def transform_of(matrix: tf.Tensor) -> tf.Tensor:
+    """float32 `(3, 3)`: where points are in an image that was resampled by `matrix`; see `augment.transform`.
+
+    A matrix that presses the image into a line, as a shear of 45 degrees both ways does, has no way back: all points
+    become (0, 0), and boxes empty.
+    """
+    import tensorflow as tf
+
+    first, second, third = tf.unstack(matrix)
+    # tf.linalg.inv would stop the pipeline where there is no inverse.
+    cross = tf.linalg.cross
+    adjugate = tf.stack([cross(second, third), cross(third, first), cross(first, second)], axis=1)
+    inverse = tf.math.divide_no_nan(adjugate, tf.reduce_sum(first * cross(second, third)))
+    # A matrix counts from the first pixel's centre, a transform from its corner.
+    to_centre, to_corner = make_matrix(1.0, 0.0, -0.5, 0.0, 1.0, -0.5), make_matrix(1.0, 0.0, 0.5, 0.0, 1.0, 0.5)
+    return compose(to_centre, inverse, to_corner)
 
 
 def sides(image: tf.Tensor) -> tuple[Number, Number]:
@@ -128,18 +149,12 @@ def shear(down: Number, right: Number, height: Number, width: Number) -> tf.Tens
 
 def shift(down: Number, right: Number) -> tf.Tensor:
     """Moves the image by so many pixels."""
-    return _matrix(1.0, 0.0, -right, 0.0, 1.0, -down)
+    return make_matrix(1.0, 0.0, -right, 0.0, 1.0, -down)
 
 
 def _about_centre(a: Number, b: Number, c: Number, d: Number, height: Number, width: Number) -> tf.Tensor:
     x, y = (width - 1) / 2, (height - 1) / 2
-    return _matrix(a, b, x - a * x - b * y, c, d, y - c * x - d * y)
-
-
-def _matrix(*upper_rows: Number) -> tf.Tensor:
-    import tensorflow as tf
-
-    return tf.reshape(tf.stack([*upper_rows, 0.0, 0.0, 1.0]), (3, 3))
+    return make_matrix(a, b, x - a * x - b * y, c, d, y - c * x - d * y)
 
 
 def resample(image: tf.Tensor, matrix: tf.Tensor, how: Resampling) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""From the declared augmentations to the stages of the pipeline, and the stage that changes one image."""
+"""From the declared augmentations to the stages of the pipeline, and the stage for one image and its points."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from model_trainer.errors import ConfigError
 from model_trainer.pipeline.augment.affine import Affine, Resampling, apply_affine
 from model_trainer.pipeline.augment.augmentation import Augmentation, BatchAugmentation, Crop
+from model_trainer.pipeline.augment.chance import Number
+from model_trainer.pipeline.augment.transform import compose
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-__all__ = ["Stages", "augment_image", "split_augment"]
+__all__ = ["Stages", "augment_image", "augment_transform", "split_augment"]
 
 
 class Stages(NamedTuple):
@@ -36,17 +38,32 @@ def augment_image(image: tf.Tensor, augment: Sequence[Augmentation], seed: tf.Te
     Rotation, zoom, shift and shear that follow each other and fill alike become one movement of the pixels, which is
     faster and sharper than one after the other.
     """
-    import tensorflow as tf
-
-    fold_in = tf.random.experimental.stateless_fold_in
-    seeded = [(one, fold_in(seed, position)) for position, one in enumerate(augment, start=1)]  # 0 is the crop's
-    for how, group in itertools.groupby(seeded, key=lambda pair: _resampling_of(pair[0])):
+    for how, group in itertools.groupby(_seeded(augment, seed), key=lambda pair: _resampling_of(pair[0])):
         if how is not None:
             image = apply_affine(image, [(one, own) for one, own in group if isinstance(one, Affine)])
             continue
         for one, own in group:
             image = one.apply(image, own)
     return image
+
+
+def augment_transform(height: Number, width: Number, augment: Sequence[Augmentation], seed: tf.Tensor) -> tf.Tensor:
+    """float32 `(3, 3)`: where `augment_image` with the same seed moves points; see `augment.transform`.
+
+    Args:
+        height, width: numbers or scalars of any type, of the image, which keeps its size.
+        augment: what changes single images, without a crop.
+        seed: int32 `(2,)`.
+
+    Example:
+        >>> image = augment_image(view(pixels, part, seed), augment, seed)
+        >>> moved = compose(view.transform(part, seed), augment_transform(height, width, augment, seed))
+        >>> boxes = move_boxes(boxes, moved, height, width)
+    """
+    import tensorflow as tf
+
+    height, width = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
+    return compose(*(one.transform(height, width, own) for one, own in _seeded(augment, seed)))
 
 
 def split_augment(augment: Sequence[Augmentation]) -> Stages:
@@ -80,6 +97,13 @@ def _split_crop(augment: Sequence[Augmentation]) -> tuple[Crop | None, tuple[Aug
         )
     first = augment[0] if augment else None
     return (first, tuple(augment[1:])) if isinstance(first, Crop) else (None, tuple(augment))
+
+
+def _seeded(augment: Sequence[Augmentation], seed: tf.Tensor) -> list[tuple[Augmentation, tf.Tensor]]:
+    import tensorflow as tf
+
+    fold_in = tf.random.experimental.stateless_fold_in
+    return [(one, fold_in(seed, position)) for position, one in enumerate(augment, start=1)]  # 0 is the crop's
 
 
 def _resampling_of(augmentation: Augmentation) -> Resampling | None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from model_trainer.config import Choice
 from model_trainer.errors import ConfigError
+from model_trainer.pipeline.augment.chance import Number
+from model_trainer.pipeline.augment.transform import stretch
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -23,7 +25,7 @@ LEAST_WEIGHT = 1e-30
 
 
 class Augmentation(Choice):
-    """One thing that happens to an image."""
+    """One thing that happens to an image. What moves pixels extends `Affine`, or overrides `transform`."""
 
     @abstractmethod
     def apply(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -34,6 +36,23 @@ class Augmentation(Choice):
                 colour leave alone. How many channels there are must be known when the graph is built.
             seed: int32 `(2,)`; the same seed does the same.
         """
+
+    def transform(self, height: Number, width: Number, seed: tf.Tensor) -> tf.Tensor:
+        """float32 `(3, 3)`: where `apply` with the same seed moves points, see `augment.transform`; here the identity.
+
+        It is not part of `apply`, so that images without boxes do not pay for it.
+
+        Args:
+            height, width: float32 `()`, of the image before.
+            seed: int32 `(2,)`.
+
+        Example:
+            >>> image = augmentation.apply(image, seed)
+            >>> boxes = move_boxes(boxes, augmentation.transform(height, width, seed), height, width)
+        """
+        import tensorflow as tf
+
+        return tf.eye(3)
 
 
 class Crop(Augmentation):
@@ -48,6 +67,12 @@ class Crop(Augmentation):
 
         top, left, height, width = tf.unstack(self.box(tf.shape(image)[0], tf.shape(image)[1], seed))
         return image[top : top + height, left : left + width]
+
+    def transform(self, height: Number, width: Number, seed: tf.Tensor) -> tf.Tensor:
+        import tensorflow as tf
+
+        box = self.box(tf.cast(height, tf.int32), tf.cast(width, tf.int32), seed)
+        return stretch(tf.unstack(box), (0, 0, box[2], box[3]))
 
 
 class BatchAugmentation(Augmentation):

@@ -14,6 +14,7 @@ from model_trainer.pipeline.augment import affine
 from model_trainer.pipeline.augment.affine import Affine
 from model_trainer.pipeline.augment.augmentation import Augmentation
 from model_trainer.pipeline.augment.chance import Number, between, draw
+from model_trainer.pipeline.augment.transform import make_matrix
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -36,12 +37,23 @@ class RandomFlip(Augmentation):
     def apply(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf
 
-        chance = draw(seed, 2)
+        across, down = self._drawn(seed)
         if self.horizontal:
-            image = tf.cond(chance[0] < 0.5, lambda: tf.reverse(image, [1]), lambda: image)
+            image = tf.cond(across, lambda: tf.reverse(image, [1]), lambda: image)
         if self.vertical:
-            image = tf.cond(chance[1] < 0.5, lambda: tf.reverse(image, [0]), lambda: image)
+            image = tf.cond(down, lambda: tf.reverse(image, [0]), lambda: image)
         return image
+
+    def transform(self, height: Number, width: Number, seed: tf.Tensor) -> tf.Tensor:
+        import tensorflow as tf
+
+        across, down = (tf.cast(mirrored, tf.float32) for mirrored in self._drawn(seed))
+        return make_matrix(1 - 2 * across, 0.0, across * width, 0.0, 1 - 2 * down, down * height)
+
+    def _drawn(self, seed: tf.Tensor) -> tuple[tf.Tensor | bool, tf.Tensor | bool]:
+        """Whether left and right change places, and whether top and bottom do."""
+        chance = draw(seed, 2)
+        return self.horizontal and chance[0] < 0.5, self.vertical and chance[1] < 0.5
 
 
 @final

@@ -7,7 +7,7 @@ leaves the image's centre in place, and at strength 0 solarizing inverts nothing
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, final
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, final
 
 from pydantic import Field
 
@@ -18,13 +18,17 @@ from model_trainer.pipeline.augment.chance import Number, draw, draw_whole
 from model_trainer.pipeline.augment.colour import adjust_brightness, adjust_contrast, adjust_saturation
 from model_trainer.pipeline.augment.quality import adjust_sharpness
 from model_trainer.pipeline.augment.tone import auto_contrast, equalize, posterize, solarize
+from model_trainer.pipeline.augment.transform import compose
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 __all__ = ["Limits", "RandAugment", "TrivialAugment", "operations"]
 
+NUM_OPERATIONS = 14
 LARGEST_MAGNITUDE = 30  # torchvision's 31 steps, the first of which does next to nothing
+
+Matrix: TypeAlias = "Callable[[Number, Number], tf.Tensor]"  # from an image's height and width
 
 
 @final
@@ -34,7 +38,7 @@ class RandAugment(Augmentation):
     Fields:
         num_ops: operations for each image.
         magnitude: strength from 0 to 30, torchvision's scale; the paper's 0 to 10 is a third of it.
-        fill_mode, fill_value, interpolation: of rotation, shift and slant; see `RandomRotation`.
+        fill_mode, fill_value, interpolation: of rotation, shift and slant; see `Resampling`.
 
     Source: https://arxiv.org/abs/1909.13719
     """
@@ -46,17 +50,22 @@ class RandAugment(Augmentation):
     interpolation: Interpolation = "nearest"
 
     def apply(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        how = Resampling(self.fill_mode, self.fill_value, self.interpolation)
+        for drawn in self._drawn(*affine.sides(image), seed):
+            image = _apply_one(image, drawn, how)
+        return image
+
+    def transform(self, height: Number, width: Number, seed: tf.Tensor) -> tf.Tensor:
+        return compose(*(_transform_of_one(height, width, drawn) for drawn in self._drawn(height, width, seed)))
+
+    def _drawn(self, height: Number, width: Number, seed: tf.Tensor) -> list[_Drawn]:
         import tensorflow as tf
 
-        height, width = affine.sides(image)
         # The paper shifts images of 331 pixels by up to 150.
         limits = Limits(shear=0.3, shift=(150 / 331 * height, 150 / 331 * width), degrees=30.0, factor=0.9, lost_bits=4)
         strength = tf.constant(self.magnitude / LARGEST_MAGNITUDE)
-        how = Resampling(self.fill_mode, self.fill_value, self.interpolation)
         chance = draw(seed, self.num_ops, 2)
-        for number in range(self.num_ops):
-            image = _apply_one(image, strength, chance[number], limits, how)
-        return image
+        return [_Drawn(strength, chance[number], limits) for number in range(self.num_ops)]
 
 
 @final
@@ -64,7 +73,7 @@ class TrivialAugment(Augmentation):
     """One operation, drawn from 14, of a strength drawn evenly from 31 steps, up to very strong ("wide").
 
     Fields:
-        fill_mode, fill_value, interpolation: of rotation, shift and slant; see `RandomRotation`.
+        fill_mode, fill_value, interpolation: of rotation, shift and slant; see `Resampling`.
 
     Source: https://arxiv.org/abs/2103.10158
     """
@@ -74,13 +83,18 @@ class TrivialAugment(Augmentation):
     interpolation: Interpolation = "nearest"
 
     def apply(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        return _apply_one(image, self._drawn(seed), Resampling(self.fill_mode, self.fill_value, self.interpolation))
+
+    def transform(self, height: Number, width: Number, seed: tf.Tensor) -> tf.Tensor:
+        return _transform_of_one(height, width, self._drawn(seed))
+
+    def _drawn(self, seed: tf.Tensor) -> _Drawn:
         import tensorflow as tf
 
         limits = Limits(shear=0.99, shift=(32.0, 32.0), degrees=135.0, factor=0.99, lost_bits=6)
         chance = draw(seed, 3)
         strength = tf.cast(draw_whole(chance[2], LARGEST_MAGNITUDE), tf.float32) / LARGEST_MAGNITUDE
-        how = Resampling(self.fill_mode, self.fill_value, self.interpolation)
-        return _apply_one(image, strength, chance[:2], limits, how)
+        return _Drawn(strength, chance[:2], limits)
 
 
 class Limits(NamedTuple):
@@ -101,6 +115,32 @@ class Limits(NamedTuple):
     lost_bits: int
 
 
+class _Drawn(NamedTuple):
+    """What chance chose.
+
+    Attributes:
+        strength: float32 `()`, 0 to 1.
+        chance: float32 `(2,)`: which operation, and which way.
+        limits: what the strength means.
+    """
+
+    strength: tf.Tensor
+    chance: tf.Tensor
+    limits: Limits
+
+    @property
+    def number(self) -> tf.Tensor:
+        """int32 `()`: of the operation."""
+        return draw_whole(self.chance[0], NUM_OPERATIONS - 1)
+
+    @property
+    def sign(self) -> tf.Tensor:
+        """float32 `()`: 1 or -1."""
+        import tensorflow as tf
+
+        return tf.where(self.chance[1] < 0.5, 1.0, -1.0)
+
+
 def operations(
     image: tf.Tensor, strength: tf.Tensor, sign: tf.Tensor, limits: Limits, how: Resampling
 ) -> list[Callable[[], tf.Tensor]]:
@@ -114,16 +154,12 @@ def operations(
 
     signed = sign * strength
 
-    def move(matrix: Callable[[Number, Number], tf.Tensor]) -> Callable[[], tf.Tensor]:
+    def move(matrix: Matrix) -> Callable[[], tf.Tensor]:
         return lambda: resample(image, matrix(*affine.sides(image)), how)
 
     return [
         lambda: image,
-        move(lambda height, width: affine.shear(signed * limits.shear, 0.0, height, width)),
-        move(lambda height, width: affine.shear(0.0, signed * limits.shear, height, width)),
-        move(lambda height, width: affine.shift(signed * limits.shift[0], 0.0)),
-        move(lambda height, width: affine.shift(0.0, signed * limits.shift[1])),
-        move(lambda height, width: affine.rotation(signed * limits.degrees, height, width)),
+        *map(move, _matrices(signed, limits)),  # the only ones that move points
         lambda: adjust_brightness(image, 1 + signed * limits.factor),
         lambda: adjust_contrast(image, 1 + signed * limits.factor),
         lambda: adjust_saturation(image, 1 + signed * limits.factor),
@@ -135,10 +171,32 @@ def operations(
     ]
 
 
-def _apply_one(image: tf.Tensor, strength: tf.Tensor, chance: tf.Tensor, limits: Limits, how: Resampling) -> tf.Tensor:
-    """One of the operations, by `chance`, float32 `(2,)`: which, and which way."""
+def _matrices(signed: tf.Tensor, limits: Limits) -> list[Matrix]:
+    """Of the operations that move pixels: from height and width to the matrix, see `affine`; `signed` is -1 to 1."""
+    return [
+        lambda height, width: affine.shear(signed * limits.shear, 0.0, height, width),
+        lambda height, width: affine.shear(0.0, signed * limits.shear, height, width),
+        lambda height, width: affine.shift(signed * limits.shift[0], 0.0),
+        lambda height, width: affine.shift(0.0, signed * limits.shift[1]),
+        lambda height, width: affine.rotation(signed * limits.degrees, height, width),
+    ]
+
+
+def _apply_one(image: tf.Tensor, drawn: _Drawn, how: Resampling) -> tf.Tensor:
     import tensorflow as tf
 
-    choices = operations(image, strength, tf.where(chance[1] < 0.5, 1.0, -1.0), limits, how)
-    changed = tf.switch_case(draw_whole(chance[0], len(choices) - 1), choices)
-    return tf.ensure_shape(changed, image.shape)
+    choices = operations(image, drawn.strength, drawn.sign, drawn.limits, how)
+    return tf.ensure_shape(tf.switch_case(drawn.number, choices), image.shape)
+
+
+def _transform_of_one(height: Number, width: Number, drawn: _Drawn) -> tf.Tensor:
+    import tensorflow as tf
+
+    def move(matrix: Matrix) -> Callable[[], tf.Tensor]:
+        return lambda: affine.transform_of(matrix(height, width))
+
+    def stay() -> tf.Tensor:
+        return tf.eye(3)
+
+    moves = map(move, _matrices(drawn.sign * drawn.strength, drawn.limits))
+    return tf.switch_case(drawn.number, [stay, *moves], default=stay)
