@@ -17,11 +17,11 @@ __all__ = ["MOST_CLASSES", "index_names", "index_numbers", "no_class_number", "n
 MOST_CLASSES = 2**24
 
 Place = Callable[[int], str]
-Indexed = tuple[tuple[str, ...], np.ndarray]  # classes, and class indices
+Indexed = tuple[np.ndarray, tuple[str, ...]]  # class indices, and the class list
 
 
 def index_names(names: Sequence[str], given: tuple[str, ...] | None, place: Place) -> Indexed:
-    """`(classes, indices)`: the class list, and int32 `(len(names),)` the class index of each name.
+    """`(indices, classes)`: int32 `(len(names),)` the class index of each name, and the class list.
 
     Args:
         names: of each image, or each different one once.
@@ -33,14 +33,14 @@ def index_names(names: Sequence[str], given: tuple[str, ...] | None, place: Plac
 
     Example:
         >>> index_names(["dog", "cat", "dog"], None, "photo {}".format)
-        (('cat', 'dog'), array([1, 0, 1], dtype=int32))
+        (array([1, 0, 1], dtype=int32), ('cat', 'dog'))
     """
     classes = tuple(sorted(set(names))) if given is None else given
     index_of = {name: index for index, name in enumerate(classes)}
     for position, name in enumerate(names):
         if name not in index_of:
             raise DataError(f"{place(position)}: label {name!r} is not a class.{nearest(name, classes)}")
-    return classes, np.array([index_of[name] for name in names], np.int32)
+    return np.array([index_of[name] for name in names], np.int32), classes
 
 
 def index_numbers(
@@ -51,7 +51,7 @@ def index_numbers(
     first: int = 0,
     names: Mapping[int, str] = MappingProxyType({}),
 ) -> Indexed:
-    """`(classes, indices)`: the class list, and int32 `(k,)` the class index of each number.
+    """`(indices, classes)`: int32 `(k,)` the class index of each number, and the class list.
 
     Args:
         numbers: `(k,)` whole or floating, of all labels, or each different one once.
@@ -65,7 +65,7 @@ def index_numbers(
 
     Example:
         >>> index_numbers(np.array([2, 1]), None, Where("train.rec", "train.rec#{}".format), first=1)
-        (('0', '1'), array([1, 0], dtype=int32))
+        (array([1, 0], dtype=int32), ('0', '1'))
     """
     good = (numbers >= first) & (numbers < first + (MOST_CLASSES if given is None else len(given)))
     if numbers.dtype.kind == "f":
@@ -75,8 +75,8 @@ def index_numbers(
         raise DataError(f"{where.row(position)}: {_what_is_wrong(numbers[position].item(), given, first, where)}")
     indices = (numbers - first).astype(np.int32)
     if given is not None:
-        return given, indices
-    return numbered_classes(max([int(indices.max(initial=-1)), *names]) + 1, names), indices
+        return indices, given
+    return indices, numbered_classes(max([int(indices.max(initial=-1)), *names]) + 1, names)
 
 
 def _what_is_wrong(number: float, given: tuple[str, ...] | None, first: int, where: Where) -> str:

@@ -74,8 +74,7 @@ def _single(rows: NumberRows, given: tuple[str, ...] | None, where: Where) -> In
         )
     numbers = np.zeros(len(rows), np.float32)
     numbers[rows.entries.row_of_entry()] = rows.entries.values
-    classes, labels = index_numbers(numbers, given, where)
-    return labels, classes
+    return index_numbers(numbers, given, where)
 
 
 def _indices(rows: NumberRows, given: tuple[str, ...] | None, where: Where) -> Interpreted:
@@ -85,5 +84,5 @@ def _indices(rows: NumberRows, given: tuple[str, ...] | None, where: Where) -> I
     of_zero = np.flatnonzero(rows.widths > np.diff(entries.starts))
     of_row = np.concatenate([of_zero, entries.row_of_entry()[named]])
     numbers = np.concatenate([np.zeros(len(of_zero), np.float32), entries.values[named]])
-    classes, indices = index_numbers(numbers, given, where.at(of_row))
+    indices, classes = index_numbers(numbers, given, where.at(of_row))
     return tag_rows(of_row, indices, len(rows), len(classes)), classes

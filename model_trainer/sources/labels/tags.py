@@ -109,7 +109,7 @@ class TagTexts:
         # In the class list labels that are only ever unknown have their place too.
         ids = [vocabulary.id_of(label, row) for label, row in zip(unknown.ids, unknown.rows, strict=True)]
         means: TextsAs = "indices" if names and texts_as == "auto" else texts_as
-        classes, indices = index_texts(vocabulary, means, given, names, where)
+        indices, classes = index_texts(vocabulary, means, given, names, where)
         all_digits = all(map(_is_digit, vocabulary.ids))
         if texts_as == "auto" and vocabulary.ids and all_digits:
             logging.info("%s holds class numbers, labels='indices'.", where.all_labels)
@@ -137,7 +137,7 @@ class TagTexts:
                 raise DataError(f"{where.labels_of(row)} has {label!r}; {holds}")
         if texts_as == "auto":
             log_multi_hot(rows, where)
-        _, unknown = index_texts(self.unknown.vocabulary, "auto", classes, {}, where)
+        unknown, _ = index_texts(self.unknown.vocabulary, "auto", classes, {}, where)
         return self._with_unknown(labels, unknown, len(classes), where), classes
 
     def _with_unknown(self, rows: LabelRows, indices: np.ndarray, num_classes: int, where: Where) -> LabelRows:

@@ -81,7 +81,7 @@ class SingleTexts:
         self, texts_as: TextsAs, given: tuple[str, ...] | None, names: Mapping[int, str], where: Where
     ) -> Interpreted:
         """Class indices, and the class list; see `index_texts`."""
-        classes, indices = index_texts(self.vocabulary, texts_as, given, names, where)
+        indices, classes = index_texts(self.vocabulary, texts_as, given, names, where)
         return indices[np.frombuffer(self.ids, np.int32)], classes
 
 
@@ -125,7 +125,7 @@ def index_texts(
     names: Mapping[int, str],
     where: Where,
 ) -> Indexed:
-    """`(classes, indices)`: the class list, and int32 the class index of each label of `vocabulary`.
+    """`(indices, classes)`: int32 the class index of each label of `vocabulary`, and the class list.
 
     Args:
         texts_as: "names", "indices" for class numbers, or "auto": numbers if all are, unless `given` has them as
@@ -148,9 +148,9 @@ def index_texts(
         return index_names(labels, given, where.row)
     numbers = list(map(int, labels))
     if given is None:
-        classes, indices = index_numbers(np.array(numbers, np.int64), None, where, names=names)
+        indices, classes = index_numbers(np.array(numbers, np.int64), None, where, names=names)
         _check_each_once(classes, where.origin)
-        return classes, indices
+        return indices, classes
     index_of = {name: index for index, name in enumerate(given)}
     for position, number in enumerate(numbers):
         if number in names and names[number] not in index_of:

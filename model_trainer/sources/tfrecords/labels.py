@@ -48,9 +48,9 @@ def make_labels(
         raise IndexError(entry)
 
     if any(index.by_name for index in indexes):
-        classes, labels = _index_names(indexes, classes, place)
+        labels, classes = _index_names(indexes, classes, place)
     else:
-        classes, labels = _index_numbers(indexes, classes, label_offset, paths[0], place)
+        labels, classes = _index_numbers(indexes, classes, label_offset, paths[0], place)
     if not classes:
         raise no_labels(paths[0])
     if tags is None:
@@ -76,8 +76,8 @@ def _index_names(indexes: Sequence[FileIndex], classes: tuple[str, ...] | None, 
         ids.append(index.labels + len(names))
         names += [index.names[number] for number in range(len(index.names))] if index.by_name else []
     of_entry = np.concatenate(ids)
-    classes, indices = index_names(names, classes, lambda number: place(int(np.argmax(of_entry == number))))
-    return classes, indices[of_entry]
+    indices, classes = index_names(names, classes, lambda number: place(int(np.argmax(of_entry == number))))
+    return indices[of_entry], classes
 
 
 def _index_numbers(
@@ -92,14 +92,14 @@ def _index_numbers(
         cure="-1 often means that the label is not known." if np.any(numbers == -1) else "",
         range_cure="If labels count from 1, give label_offset=1." if counts_from_one else "",
     )
-    classes, labels = index_numbers(numbers, given, where, first=label_offset, names=names)
+    labels, classes = index_numbers(numbers, given, where, first=label_offset, names=names)
     if given is None:
         classes = _told_apart(classes)
     else:
         _check_agreement(names, given, label_offset)
     if label_offset == 0 and numbers.min(initial=1) == 1:
         logging.info("No record has the label 0. If labels count from 1, give label_offset=1.")
-    return classes, labels
+    return labels, classes
 
 
 def _names_of_numbers(indexes: Sequence[FileIndex], label_offset: int) -> dict[int, str]:
