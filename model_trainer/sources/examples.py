@@ -6,7 +6,7 @@ import functools
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 from absl import logging
@@ -15,6 +15,15 @@ from model_trainer.errors import DataError
 from model_trainer.messages import nearest
 from model_trainer.sources.images import Files, Images
 from model_trainer.sources.label_rows import LabelRows
+from model_trainer.sources.labels.kinds import (
+    LabelKind,
+    Labels,
+    count_classes,
+    kind_of,
+    move_labels,
+    rows_of,
+    take_labels,
+)
 from model_trainer.sources.texts import Texts
 from model_trainer.storage.read import TENSORFLOW_SCHEMES
 
@@ -39,7 +48,7 @@ class Examples:
 
     images: Images
     rows: np.ndarray
-    labels: np.ndarray | LabelRows
+    labels: Labels
     weights: np.ndarray
     classes: tuple[str, ...]
     origin: str
@@ -50,7 +59,7 @@ class Examples:
     def of_files(
         cls,
         paths: Iterable[str],
-        labels: np.ndarray | LabelRows,
+        labels: Labels,
         classes: tuple[str, ...],
         origin: str,
         *,
@@ -65,7 +74,7 @@ class Examples:
     def of_images(
         cls,
         images: Images,
-        labels: np.ndarray | LabelRows,
+        labels: Labels,
         classes: tuple[str, ...],
         origin: str,
         weights: np.ndarray | None = None,
@@ -88,11 +97,9 @@ class Examples:
         return len(self.rows)
 
     @property
-    def label_kind(self) -> Literal["single", "probabilities", "tags"]:
+    def label_kind(self) -> LabelKind:
         """One class each, a probability for each class, or any number of tags."""
-        if not isinstance(self.labels, LabelRows):
-            return "single"
-        return "probabilities" if self.labels.exclusive else "tags"
+        return kind_of(self.labels)
 
     def name(self, index: int) -> str:
         """What messages call the image of an example: a path, or "train.rec#7"."""
@@ -123,7 +130,7 @@ class Examples:
         return replace(
             self,
             rows=self.rows[indices],
-            labels=self.labels.take(indices) if isinstance(self.labels, LabelRows) else self.labels[indices],
+            labels=take_labels(self.labels, indices),
             weights=self.weights[indices],
             crops=None if self.crops is None else self.crops[indices],
             groups=None if self.groups is None else self.groups[indices],
@@ -131,15 +138,11 @@ class Examples:
 
     def counts(self) -> np.ndarray:
         """int64 `(num_classes,)`: how many examples have each class; of probabilities the most likely one counts."""
-        if isinstance(self.labels, LabelRows):
-            return self.labels.counts(len(self.classes))
-        return np.bincount(self.labels, minlength=len(self.classes))
+        return count_classes(self.labels, len(self.classes))
 
     def label_rows(self) -> LabelRows:
         """The labels as rows, whatever their kind."""
-        if isinstance(self.labels, LabelRows):
-            return self.labels
-        return LabelRows.of_single(self.labels, exclusive=True)
+        return rows_of(self.labels)
 
     def with_equal_weights(self) -> Examples:
         """The same examples, each counting 1."""
@@ -187,8 +190,7 @@ class Examples:
         """
         known = {name: position for position, name in enumerate(classes)}
         position = np.array([known.get(name, -1) for name in self.classes], dtype=np.int32)
-        labels = self.labels.moved(position) if isinstance(self.labels, LabelRows) else position[self.labels]
-        return replace(self, labels=labels, classes=classes)
+        return replace(self, labels=move_labels(self.labels, position), classes=classes)
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -11,10 +11,10 @@ from model_trainer.errors import DataError
 from model_trainer.messages import nearest
 from model_trainer.sources.image_folder import IMAGE_SUFFIXES
 
-__all__ = ["ROLES", "Columns", "LabelKind", "find_columns"]
+__all__ = ["ROLES", "Columns", "LabelRole", "find_columns"]
 
-LabelKind = Literal["probabilities", "labels", "label", "ids"]
-_LABEL_KINDS: tuple[LabelKind, ...] = ("probabilities", "labels", "label", "ids")  # where several are there: the first
+LabelRole = Literal["probabilities", "labels", "label", "ids"]
+_LABEL_ROLES: tuple[LabelRole, ...] = ("probabilities", "labels", "label", "ids")  # where several are there: the first
 
 # The usual names, the first of several wins; case, "_", "-", "." and spaces do not count.
 _USUAL = {
@@ -49,7 +49,7 @@ class Columns:
 
     file: str
     label: str
-    kind: LabelKind
+    kind: LabelRole
     class_name: str | None
     metadata: str | None
     unknown: str | None
@@ -101,7 +101,7 @@ def _find(role: str, names: Collection[str], asked: str | None, all_known: bool,
         if asked in names:
             return asked
         alike = next((name for name in names if _plain(name) == _plain(asked)), None)
-        if alike is None and (all_known or role in {"file", *_LABEL_KINDS}):
+        if alike is None and (all_known or role in {"file", *_LABEL_ROLES}):
             raise DataError(f"there is no column {asked!r} ({role}_column).{nearest(asked, names)} {_listed(names)}")
         return alike
     fitting = [name for usual in _USUAL[role] for name in names if _plain(name) == usual]
@@ -112,11 +112,11 @@ def _find(role: str, names: Collection[str], asked: str | None, all_known: bool,
     return fitting[0] if fitting else None
 
 
-def _kind(found: Mapping[str, str | None], asked: Mapping[str, str | None], notes: list[str]) -> LabelKind | None:
-    given = [kind for kind in _LABEL_KINDS if asked.get(kind) is not None]
+def _kind(found: Mapping[str, str | None], asked: Mapping[str, str | None], notes: list[str]) -> LabelRole | None:
+    given = [kind for kind in _LABEL_ROLES if asked.get(kind) is not None]
     if given:
         return given[0]
-    there = [kind for kind in _LABEL_KINDS if found[kind] is not None]
+    there = [kind for kind in _LABEL_ROLES if found[kind] is not None]
     unread = [found[kind] for kind in there[1:] if (there[0], kind) != ("probabilities", "label")]
     if unread:
         notes.append(

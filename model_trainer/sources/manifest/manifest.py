@@ -15,15 +15,14 @@ from model_trainer.errors import ConfigError, DataError
 from model_trainer.messages import counted, nearest
 from model_trainer.sources.examples import Examples
 from model_trainer.sources.images import Files
+from model_trainer.sources.labels.texts import TextsAs
+from model_trainer.sources.labels.where import Where
 from model_trainer.sources.manifest.columns import ROLES, Columns, find_columns
-from model_trainer.sources.manifest.labels import Gatherer, SingleLabels
+from model_trainer.sources.manifest.labels import LabelReader, TagReader, make_label_reader
 from model_trainer.sources.manifest.number_names import note_names
-from model_trainer.sources.manifest.probabilities import ProbabilityRows
 from model_trainer.sources.manifest.rows import Format, Row, Rows, read_rows
 from model_trainer.sources.manifest.table import Table
-from model_trainer.sources.manifest.tags import TagRows
-from model_trainer.sources.manifest.values import is_missing, looks_like_list
-from model_trainer.sources.manifest.vocabulary import LabelsAs
+from model_trainer.sources.manifest.values import is_missing
 from model_trainer.sources.path_text import PathText
 from model_trainer.sources.source import Source
 
@@ -69,7 +68,7 @@ class Manifest(Source):
     path: PathText
     root: PathText | None = None
     classes: tuple[str, ...] | None = Field(None, min_length=1)
-    labels: LabelsAs = "auto"
+    labels: TextsAs = "auto"
     part: str | None = Field(None, alias="split")  # `split` is what every source does
     skip_unlabelled: bool = False
     file_column: str | None = None
@@ -99,7 +98,7 @@ class Manifest(Source):
         table = Table(os.path.dirname(self.path) if self.root is None else self.root)
         names: dict[int, str] = {}  # of class numbers, from metadata
         columns: Columns | None = None
-        gatherer: Gatherer | None = None
+        labels: LabelReader | None = None
         seen: dict[str, None] = {}  # names of columns, in the order of appearance
         unlabelled: list[int] = []  # places of rows
         for place, row in rows.rows:
@@ -110,13 +109,13 @@ class Manifest(Source):
                     # Of JSON Lines the first rows may not even have the key; if none has, that is said at the end.
                     with contextlib.suppress(DataError) if is_first else contextlib.nullcontext():
                         columns = self._columns(seen, columns, all_known=rows.uniform)
-                if columns is None or (self.skip_unlabelled and _lacks_label(row, columns, gatherer)):
+                if columns is None or (self.skip_unlabelled and _lacks_label(row, columns, labels)):
                     unlabelled.append(place)
                     continue
-                if gatherer is None:
-                    gatherer = self._gatherer(columns, row, names)
+                if labels is None:
+                    labels = make_label_reader(columns, row, self.labels, self.classes)
                 table.add(row, columns)
-                gatherer.add(row, columns, place)
+                labels.add(row, columns)
                 if columns.metadata is not None:
                     note_names(row.get(columns.metadata), row.get(columns.label), names)
             except DataError as error:
@@ -124,7 +123,7 @@ class Manifest(Source):
                 raise DataError(f"{self.path if of_all else self._where(rows, place)}: {error}") from None
         if columns is None and unlabelled:
             self._check_all_columns(seen, table)
-        if columns is None or gatherer is None:
+        if columns is None or labels is None:
             without = "no row with a label" if unlabelled else "column names but no row"
             raise DataError(f"{self.path} has {without}; expected one for each image.")
         if unlabelled:
@@ -134,13 +133,10 @@ class Manifest(Source):
             )
         self._check_all_columns(seen, table)
         is_skipped = frozenset(unlabelled)
-        labels, classes = gatherer.finish(
-            lambda place: self._where(rows, place), lambda number: self._where_is_row(number, is_skipped)
-        )
+        where = Where(self.path, lambda number: self._where_is_row(number, is_skipped), columns.label)
         examples = Examples.of_images(
             Files(table.texts()),
-            labels,
-            classes,
+            *labels.interpret(names, where),
             self.path,
             table.weight_column(),
             table.crop_column(),
@@ -162,15 +158,6 @@ class Manifest(Source):
                 f"same columns, or name the one to read: file_column={before.file!r}."
             )
         return columns
-
-    def _gatherer(self, columns: Columns, first: Row, names: dict[int, str]) -> Gatherer:
-        """What fits the kind of labels, told from the column and the value in the first row."""
-        if columns.kind == "probabilities":
-            return ProbabilityRows(columns.label, self.classes, self.path)
-        labels_as: LabelsAs = "indices" if columns.kind == "ids" and self.labels == "auto" else self.labels
-        if columns.kind == "labels" or labels_as == "multi_hot" or looks_like_list(first.get(columns.label)):
-            return TagRows(columns.label, labels_as, self.classes, names, self.path)
-        return SingleLabels(columns.label, labels_as, self.classes, names, self.path)
 
     def _check_all_columns(self, names: dict[str, None], table: Table) -> None:
         """Says what was chosen among all columns, and whether parts were mixed.
@@ -213,10 +200,10 @@ class Manifest(Source):
         return self._where(rows, next(itertools.islice(places, number, None)))
 
 
-def _lacks_label(row: Row, columns: Columns, gatherer: Gatherer | None) -> bool:
+def _lacks_label(row: Row, columns: Columns, labels: LabelReader | None) -> bool:
     value = row.get(columns.label)
     # Of tags, empty text says that the image has none.
-    are_tags = columns.kind == "labels" or isinstance(gatherer, TagRows)
+    are_tags = columns.kind == "labels" or isinstance(labels, TagReader)
     return value is None or value != value if are_tags else is_missing(value)
 
 

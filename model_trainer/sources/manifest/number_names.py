@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from model_trainer.errors import DataError
-from model_trainer.sources.manifest.vocabulary import as_text, is_number
+from model_trainer.sources.labels.texts import as_text, is_number
 
 __all__ = ["note_names"]
 

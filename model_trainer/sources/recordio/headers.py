@@ -16,9 +16,9 @@ import numpy as np
 from absl import logging
 
 from model_trainer.errors import DataError
+from model_trainer.sources.labels.number_rows import NumberRows
 from model_trainer.sources.recordio.framing import MAX_RECORD_BYTES, Data, read_record
 from model_trainer.sources.recordio.index import words_of
-from model_trainer.sources.recordio.label_floats import LabelFloats
 
 __all__ = ["HEADER", "Headers", "image_start", "read_headers"]
 
@@ -40,7 +40,7 @@ class Headers:
 
     rows: np.ndarray
     ids: np.ndarray
-    labels: LabelFloats
+    labels: NumberRows
 
 
 def image_start(flag: int) -> int:
@@ -74,7 +74,7 @@ def read_headers(path: str, data: Data, offsets: np.ndarray) -> Headers:
     return Headers(
         rows=rows,
         ids=np.concatenate([part.ids for part in parts]),
-        labels=LabelFloats.joined([part.labels for part in parts]),
+        labels=NumberRows.joined([part.labels for part in parts]),
     )
 
 
@@ -99,8 +99,8 @@ def _block(words: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> Headers 
     for part in _of_few_labels(widths):
         begins = np.cumsum(widths[part]) - widths[part]
         places = np.repeat(first_label[part] - begins, widths[part]) + np.arange(widths[part].sum())
-        parts.append(LabelFloats.of_flat(widths[part], floats[places]))
-    return Headers(rows, ids, LabelFloats.joined(parts))
+        parts.append(NumberRows.of_flat(widths[part], floats[places]))
+    return Headers(rows, ids, NumberRows.joined(parts))
 
 
 def _of_few_labels(widths: np.ndarray) -> Iterator[slice]:
@@ -133,4 +133,4 @@ def _block_by_record(path: str, data: Data, offsets: np.ndarray, rows: np.ndarra
         labels.append(np.frombuffer(record, "<f4", flag, HEADER.size) if flag else np.array([label], "<f4"))
     widths = np.array([len(each) for each in labels], np.int64)
     flat = np.concatenate([*labels, np.empty(0, "<f4")])
-    return Headers(np.array(shown, np.int64), np.array(ids, np.uint64), LabelFloats.of_flat(widths, flat))
+    return Headers(np.array(shown, np.int64), np.array(ids, np.uint64), NumberRows.of_flat(widths, flat))

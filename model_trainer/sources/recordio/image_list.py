@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from model_trainer.errors import DataError
-from model_trainer.sources.recordio.label_floats import LabelFloats
+from model_trainer.sources.labels.number_rows import NumberRows
 from model_trainer.sources.texts import Texts
 from model_trainer.storage import files
 
@@ -29,10 +29,10 @@ class ImageList:
     """
 
     indices: np.ndarray
-    labels: LabelFloats
+    labels: NumberRows
     paths: Texts
 
-    def labels_of(self, ids: np.ndarray, path: str, records: str, rows: np.ndarray) -> LabelFloats:
+    def labels_of(self, ids: np.ndarray, path: str, records: str, rows: np.ndarray) -> NumberRows:
         """The labels of the records with these ids.
 
         Args:
@@ -66,7 +66,7 @@ def read_image_list(path: str) -> ImageList:
     """
     indices, widths, flat = array("q"), array("q"), array("f")
     names, lengths = bytearray(), array("q")
-    parts: list[LabelFloats] = []
+    parts: list[NumberRows] = []
     try:
         with files.open_text(path, errors="surrogateescape") as file:
             for number, line in enumerate(file, start=1):
@@ -90,16 +90,16 @@ def read_image_list(path: str) -> ImageList:
                 names += name
                 lengths.append(len(name))
                 if len(flat) >= _BLOCK:
-                    parts.append(LabelFloats.of_flat(np.array(widths), np.array(flat)))
+                    parts.append(NumberRows.of_flat(np.array(widths), np.array(flat)))
                     widths, flat = array("q"), array("f")
     except OSError as error:
         raise DataError(f"{path} could not be opened: {error.strerror or error}.") from error
     if not len(indices):
         raise DataError(f"{path} is empty. A list has a line for each image: index, labels and path, with tabs.")
-    parts.append(LabelFloats.of_flat(np.array(widths, np.int64), np.array(flat, np.float32)))
+    parts.append(NumberRows.of_flat(np.array(widths, np.int64), np.array(flat, np.float32)))
     starts = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=starts[1:])
-    return ImageList(np.array(indices), LabelFloats.joined(parts), Texts(bytes(names), starts))
+    return ImageList(np.array(indices), NumberRows.joined(parts), Texts(bytes(names), starts))
 
 
 def num_labels_of_first_line(path: str) -> int:

@@ -11,14 +11,16 @@ from absl import logging
 
 from model_trainer.errors import DataError
 from model_trainer.sources.examples import Examples
+from model_trainer.sources.labels.number_rows import NumberRows
+from model_trainer.sources.labels.numbers import NumbersAs
+from model_trainer.sources.labels.where import Where
 from model_trainer.sources.path_text import PathText
 from model_trainer.sources.recordio.class_names import load_class_names
 from model_trainer.sources.recordio.headers import read_headers
 from model_trainer.sources.recordio.image_list import num_labels_of_first_line, read_image_list
 from model_trainer.sources.recordio.images import RecordImages
 from model_trainer.sources.recordio.index import find_records
-from model_trainer.sources.recordio.label_floats import LabelFloats
-from model_trainer.sources.recordio.labels import LabelsAs, make_labels
+from model_trainer.sources.recordio.labels import make_labels
 from model_trainer.sources.source import Source
 from model_trainer.storage import files
 from model_trainer.storage.mapped import map_file
@@ -52,7 +54,7 @@ class RecordIO(Source):
     """
 
     path: PathText
-    labels: LabelsAs = "auto"
+    labels: NumbersAs = "auto"
     classes: tuple[str, ...] | None = None
     index: PathText | None = None
     list: PathText | None = None
@@ -62,18 +64,17 @@ class RecordIO(Source):
             raise DataError(f"{self.path} is a list, not the records. Declare MxnetList({self.path!r}) to read it.")
         offsets = find_records(self.path, self.index)
         headers = read_headers(self.path, map_file(self.path), offsets)
-        rows, floats = headers.rows, headers.labels
+        rows, numbers = headers.rows, headers.labels
         if self.list is not None:
-            floats = read_image_list(self.list).labels_of(headers.ids, self.list, self.path, rows)
+            numbers = read_image_list(self.list).labels_of(headers.ids, self.list, self.path, rows)
         elif self.labels in ("auto", "single"):
-            _warn_of_lost_labels(self.path, floats)
+            _warn_of_lost_labels(self.path, numbers)
         images = RecordImages(self.path, offsets)
         labels, classes = make_labels(
-            floats,
+            numbers,
             self.labels,
             self.classes or load_class_names(self.path),
-            self.path,
-            lambda row: images.name(int(rows[row])),
+            Where(self.path, lambda row: images.name(int(rows[row]))),
         )
         return Examples(
             images=images,
@@ -85,10 +86,10 @@ class RecordIO(Source):
         )
 
 
-def _warn_of_lost_labels(path: str, floats: LabelFloats) -> None:
+def _warn_of_lost_labels(path: str, numbers: NumberRows) -> None:
     """Says so where the list beside a file has more labels than its records."""
     beside = str(Path(path).with_suffix(".lst"))
-    if np.all(floats.widths == 1) and num_labels_of_first_line(beside) > 1:
+    if np.all(numbers.widths == 1) and num_labels_of_first_line(beside) > 1:
         logging.warning(
             "%s: each record carries one label, but %s has several in a line: im2rec keeps only the first unless it "
             "is run with --pack-label. Pack the file again with it, or say list=%r.",
@@ -114,7 +115,7 @@ class MxnetList(Source):
 
     path: PathText
     root: PathText | None = None
-    labels: LabelsAs = "auto"
+    labels: NumbersAs = "auto"
     classes: tuple[str, ...] | None = None
 
     def read(self) -> Examples:
@@ -126,8 +127,7 @@ class MxnetList(Source):
             listed.labels,
             self.labels,
             self.classes or load_class_names(self.path),
-            self.path,
-            lambda row: f"{self.path} ({listed.paths[row]})",
+            Where(self.path, lambda row: f"{self.path} ({listed.paths[row]})"),
         )
         paths = (os.path.join(root, path) for path in listed.paths)
         return Examples.of_files(paths, labels, classes, origin=self.path)

@@ -9,13 +9,13 @@ import numpy as np
 from absl import logging
 
 from model_trainer.errors import DataError
-from model_trainer.messages import nearest
 from model_trainer.sources.label_rows import LabelRows
+from model_trainer.sources.labels.classes import Indexed, Place, index_names, index_numbers, no_labels
+from model_trainer.sources.labels.kinds import Interpreted
+from model_trainer.sources.labels.where import Where
 from model_trainer.sources.tfrecords.index import FileIndex
 
 __all__ = ["make_labels"]
-
-_MOST_CLASSES = 10_000_000  # a number above is an id or a hash
 
 
 def make_labels(
@@ -25,7 +25,7 @@ def make_labels(
     classes: tuple[str, ...] | None,
     label_offset: int = 0,
     tags: bool | None = None,
-) -> tuple[np.ndarray | LabelRows, tuple[str, ...]]:
+) -> Interpreted:
     """`(labels, classes)` of all records, file after file; int32 `(num_records,)`, or rows where they are tags.
 
     Args:
@@ -38,26 +38,28 @@ def make_labels(
         DataError: a label is no position in `classes`, or some files number their classes and others name them.
     """
     _check_one_kind(paths, indexes)
+
+    def place(entry: int) -> str:
+        """The record to which a label belongs, of those of all files."""
+        for path, index in zip(paths, indexes, strict=True):
+            if entry < len(index.labels):
+                return f"{path}#{np.searchsorted(np.cumsum(index.counts), entry, side='right')}"
+            entry -= len(index.labels)
+        raise IndexError(entry)
+
     if any(index.by_name for index in indexes):
-        numbers, classes = _numbers_of_names(paths, indexes, classes)
+        labels, classes = _index_names(indexes, classes, place)
     else:
-        numbers = [index.labels - label_offset for index in indexes]
-        _check_range(paths, indexes, numbers, classes, label_offset)
-        names = _names_of_numbers(indexes, label_offset)
-        if classes is None:
-            classes = _named(max((int(each.max(initial=-1)) for each in numbers), default=-1) + 1, names)
-        _check_agreement(names, classes, label_offset)
-        if label_offset == 0 and min((int(each.min(initial=1)) for each in numbers), default=0) == 1:
-            logging.info("No record has the label 0. If labels count from 1, give label_offset=1.")
+        labels, classes = _index_numbers(indexes, classes, label_offset, paths[0], place)
     if not classes:
-        raise DataError(f"{paths[0]}: no record has a label, so there are no classes. Name them: classes=(...).")
-    labels = np.concatenate([each.astype(np.int32) for each in numbers])
+        raise no_labels(paths[0])
     if tags is None:
         tags = _has_tags(paths, indexes)
     if not tags:
         return labels, classes
     starts = np.zeros(sum(len(index) for index in indexes) + 1, np.int64)
     np.cumsum(np.concatenate([index.counts for index in indexes]), out=starts[1:])
+    # In the order in which they are written, which the fingerprints of earlier runs have.
     return LabelRows(starts, labels, np.ones(len(labels), np.float32)), classes
 
 
@@ -67,53 +69,37 @@ def _check_one_kind(paths: Sequence[str], indexes: Sequence[FileIndex]) -> None:
         raise DataError(f"{kinds[True]} gives classes as text, {kinds[False]} as numbers. Read one kind at a time.")
 
 
-def _numbers_of_names(
-    paths: Sequence[str], indexes: Sequence[FileIndex], classes: tuple[str, ...] | None
-) -> tuple[list[np.ndarray], tuple[str, ...]]:
-    if classes is None:
-        classes = tuple(sorted({name for index in indexes for name in index.names.values()}))
-    places = {name: place for place, name in enumerate(classes)}
-    numbers = []
-    for path, index in zip(paths, indexes, strict=True):
-        own = [index.names[number] for number in range(len(index.names))] if index.by_name else []
-        for number, name in enumerate(own):
-            if name not in places:
-                first = _record_of_entry(index, int(np.argmax(index.labels == number)))
-                raise DataError(
-                    f"{path}#{first} has the class {name!r}, which is not one of the given classes."
-                    f"{nearest(name, classes)}"
-                )
-        numbers.append(np.array([places[name] for name in own], np.int64)[index.labels])
-    return numbers, classes
+def _index_names(indexes: Sequence[FileIndex], classes: tuple[str, ...] | None, place: Place) -> Indexed:
+    names: list[str] = []  # of one file after the other
+    ids = []
+    for index in indexes:
+        ids.append(index.labels + len(names))
+        names += [index.names[number] for number in range(len(index.names))] if index.by_name else []
+    of_entry = np.concatenate(ids)
+    indices, classes = index_names(names, classes, lambda number: place(int(np.argmax(of_entry == number))))
+    return indices[of_entry], classes
 
 
-def _check_range(
-    paths: Sequence[str],
-    indexes: Sequence[FileIndex],
-    numbers: list[np.ndarray],
-    classes: tuple[str, ...] | None,
-    label_offset: int,
-) -> None:
-    num_classes = _MOST_CLASSES if classes is None else len(classes)
-    for path, index, each in zip(paths, indexes, numbers, strict=True):
-        wrong = np.flatnonzero((each < 0) | (each >= num_classes))
-        if not len(wrong):
-            continue
-        name, label = f"{path}#{_record_of_entry(index, int(wrong[0]))}", int(index.labels[wrong[0]])
-        if label < label_offset:
-            cure = "It counts from the first class; -1 often means that the label is not known."
-            raise DataError(f"{name} has the label {label}; the first class is {label_offset}. {cure}")
-        if classes is None:
-            raise DataError(f"{name} has the label {label}, which cannot be the number of a class.")
-        cure = " If labels count from 1, give label_offset=1." if label == num_classes and label_offset == 0 else ""
-        raise DataError(
-            f"{name} has the label {label}, but {num_classes} classes are given: "
-            f"{label_offset} to {label_offset + num_classes - 1}.{cure}"
-        )
-
-
-def _record_of_entry(index: FileIndex, entry: int) -> int:
-    return int(np.searchsorted(np.cumsum(index.counts), entry, side="right"))
+def _index_numbers(
+    indexes: Sequence[FileIndex], given: tuple[str, ...] | None, label_offset: int, origin: str, place: Place
+) -> Indexed:
+    numbers = np.concatenate([index.labels for index in indexes])
+    names = _names_of_numbers(indexes, label_offset)
+    counts_from_one = given is not None and label_offset == 0 and numbers.max(initial=0) == len(given)
+    where = Where(
+        origin,
+        place,
+        cure="-1 often means that the label is not known." if np.any(numbers == -1) else "",
+        range_cure="If labels count from 1, give label_offset=1." if counts_from_one else "",
+    )
+    labels, classes = index_numbers(numbers, given, where, first=label_offset, names=names)
+    if given is None:
+        classes = _told_apart(classes)
+    else:
+        _check_agreement(names, given, label_offset)
+    if label_offset == 0 and numbers.min(initial=1) == 1:
+        logging.info("No record has the label 0. If labels count from 1, give label_offset=1.")
+    return labels, classes
 
 
 def _names_of_numbers(indexes: Sequence[FileIndex], label_offset: int) -> dict[int, str]:
@@ -131,10 +117,9 @@ def _names_of_numbers(indexes: Sequence[FileIndex], label_offset: int) -> dict[i
     return names
 
 
-def _named(num_classes: int, names: dict[int, str]) -> tuple[str, ...]:
-    named = [names.get(place, str(place)) for place in range(num_classes)]
-    often = {name for name, count in Counter(named).items() if count > 1}  # ImageNet has two kinds of crane
-    return tuple(f"{name} ({place})" if name in often else name for place, name in enumerate(named))
+def _told_apart(classes: tuple[str, ...]) -> tuple[str, ...]:
+    often = {name for name, count in Counter(classes).items() if count > 1}  # ImageNet has two kinds of crane
+    return tuple(f"{name} ({place})" if name in often else name for place, name in enumerate(classes))
 
 
 def _check_agreement(names: dict[int, str], classes: tuple[str, ...], label_offset: int) -> None:

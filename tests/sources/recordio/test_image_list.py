@@ -71,7 +71,7 @@ def test_a_list_of_other_records_is_an_error(
         ("0.5\t1\ta.jpg\n", "line 1: index should be a whole number"),
         ("99999999999999999999\t1\ta.jpg\n", "line 1: index should be"),
         ("", "some.lst is empty. A list has a line for each image"),
-        ("0\t0.5\ta.jpg\n", r"some.lst \(a.jpg\) carries the label 0.5"),
+        ("0\t0.5\ta.jpg\n", r"some.lst \(a.jpg\): label 0.5 should be"),
     ],
 )
 def test_a_wrong_line_is_named(make_list: Callable[[str], Path], text: str, message: str) -> None:

@@ -59,7 +59,7 @@ def test_one_number_for_one_given_class_says_whether_it_is_there(make_rec: MakeR
     ("records", "line"),
     [
         ([0.0, 1.0], "each record carries one number; read as its class, labels='single'"),
-        ([(1, 1, 0)], "each record carries 3 numbers from 0 to 1, or -1; read as multi-hot rows"),
+        ([(1, 1, 0)], "holds 3 numbers in each row; read as multi-hot rows"),
         ([(5, 2), (1,)], "the records carry 1 to 2 numbers; read as class numbers, labels='indices'"),
     ],
 )
@@ -103,21 +103,21 @@ BOXES = (2, 5, 0, 0.1, 0.2, 0.5, 0.7)
 @pytest.mark.parametrize(
     ("labels", "classes", "records", "message"),
     [
-        ("auto", None, [0.0, 1.5], "train.rec#1 carries the label 1.5; a class is a whole number"),
-        ("auto", None, [0.0, -1.0], "train.rec#1 carries the label -1; a class is"),
-        ("auto", None, [0.0, NAN], "train.rec#1 carries the label nan"),
-        ("auto", None, [float("inf")], "train.rec#0 carries the label inf"),
+        ("auto", None, [0.0, 1.5], "train.rec#1: label 1.5 should be a class number, a whole number"),
+        ("auto", None, [0.0, -1.0], "train.rec#1: label -1 should be"),
+        ("auto", None, [0.0, NAN], "train.rec#1: label nan"),
+        ("auto", None, [float("inf")], "train.rec#0: label inf"),
         ("single", None, [2.0**24], "a whole number from 0 to 16777215"),
-        ("auto", ("a", "b"), [1.0, 0.0, 7.0], r"#2 carries the label 7, but there are only 2 classes, 0 to 1. Name"),
-        ("indices", ("a", "b"), [(0, 1), (1, 2)], "#1 carries the label 2, but there are only 2 classes"),
+        ("auto", ("a", "b"), [1.0, 0.0, 7.0], r"#2: label 7 is not a class: the 2 given ones .* 0 to 1. Name"),
+        ("indices", ("a", "b"), [(0, 1), (1, 2)], "#1: label 2 is not a class: the 2 given ones"),
         ("single", None, [0.0, (1, 0)], r"#1 carries 2 labels, one was expected. Say labels='multi_hot'"),
-        ("multi_hot", None, [(0, 1), (1, 0, 0)], r"#1 carries 3 labels, but .*#0 carries 2"),
-        ("multi_hot", ("a", "b", "c"), [(0, 1)], r"#0 carries 2 labels, but there are 3 classes"),
-        ("multi_hot", None, [(0, 1), (0, 7)], r"#1 carries 7 at place 1; a multi-hot row holds 0 and 1"),
-        ("multi_hot", None, [(0, 1), (0, NAN)], r"#1 carries nan at place 1"),
-        ("auto", None, [(0, 2), (0, 2.5)], "#1 carries the label 2.5; a class is a whole number"),
+        ("multi_hot", None, [(0, 1), (1, 0, 0)], r"#1 has 3 numbers, the first row has 2"),
+        ("multi_hot", ("a", "b", "c"), [(0, 1)], r"#0 has 2 numbers, the given classes are 3"),
+        ("multi_hot", None, [(0, 1), (0, 7)], r"#1 has 7 at place 1; a multi-hot row holds 0 and 1"),
+        ("multi_hot", None, [(0, 1), (0, NAN)], r"#1 has nan at place 1"),
+        ("auto", None, [(0, 2), (0, 2.5)], "#1: label 2.5 should be a class number"),
         ("auto", None, [BOXES, BOXES], "all labels look like MXNet's boxes for detection"),
-        ("indices", None, [BOXES, BOXES], r"#0 carries the label 0.1; .* look like MXNet's boxes for detection"),
+        ("indices", None, [BOXES, BOXES], r"#0: label 0.1 should be .* look like MXNet's boxes for detection"),
     ],
 )
 def test_a_wrong_label_is_named_with_its_record_and_the_cure(
@@ -129,5 +129,5 @@ def test_a_wrong_label_is_named_with_its_record_and_the_cure(
 
 def test_the_error_of_a_label_names_the_file(make_rec: MakeRec) -> None:
     rec = make_rec(0.5)
-    with pytest.raises(DataError, match=re.escape(f"{rec}#0 ")):
+    with pytest.raises(DataError, match=re.escape(f"{rec}#0: ")):
         RecordIO(rec).read()

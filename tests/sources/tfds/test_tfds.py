@@ -191,7 +191,10 @@ def test_the_only_image_and_the_only_class_are_meant_whatever_they_are_called(pr
         ({"name": "zoo:9.9.9"}, r"has no data set 'zoo:9.9.9', and there is none in /"),
         ({"name": "mnits"}, r"has no data set 'mnits'.*Did you mean 'mnist'\?"),
         ({"name": "mnist:3.0.1"}, r"'mnist:3.0.1'\) is not prepared in .*download=True"),
-        ({"name": "nameless", "split": "test"}, "#0 has the label -1; .*often means that the label is not known"),
+        (
+            {"name": "nameless", "split": "test"},
+            "#0: label -1 should be .* often means that the label is not known",
+        ),
     ],
 )
 def test_a_wrong_declaration_is_named_with_the_cure(prepare: Callable[..., Path], options: dict, message: str) -> None:

@@ -1,4 +1,4 @@
-"""The numbers that each record carries, before anyone knows what they mean."""
+"""Rows of numbers, before it is known what they mean."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 
 from model_trainer.sources.label_rows import LabelRows
 
-__all__ = ["LabelFloats"]
+__all__ = ["NumberRows"]
 
 
 @dataclass(frozen=True, eq=False)
-class LabelFloats:
-    """A row of numbers for each record; zeros are not kept, so wide rows of few labels stay small.
+class NumberRows:
+    """A row of numbers for each image; zeros are not kept, so wide rows of few labels stay small.
 
     Attributes:
-        widths: int32 `(num_records,)`, how many numbers each record carries, zeros too.
+        widths: int32 `(num_rows,)`, how many numbers each row has, zeros too.
         entries: those that are not 0, with the column in which each stands as its class.
     """
 
@@ -30,18 +30,19 @@ class LabelFloats:
         """From all numbers, one row after the other.
 
         Args:
-            widths: int `(num_records,)`.
+            widths: int `(num_rows,)`.
             flat: float32 `(sum of widths,)`.
         """
         starts = np.zeros(len(widths) + 1, np.int64)
         np.cumsum(widths, out=starts[1:])
         kept = np.flatnonzero(flat)  # NaN counts as not 0
-        columns = kept - np.repeat(starts[:-1], widths)[kept]
-        entries = LabelRows(np.searchsorted(kept, starts), columns.astype(np.int32), flat[kept])
+        kept_starts = np.searchsorted(kept, starts)
+        columns = kept - np.repeat(starts[:-1], np.diff(kept_starts))
+        entries = LabelRows(kept_starts, columns.astype(np.int32), flat[kept])
         return cls(np.asarray(widths, np.int32), entries)
 
     @classmethod
-    def joined(cls, parts: Sequence[LabelFloats]) -> Self:
+    def joined(cls, parts: Sequence[NumberRows]) -> Self:
         """One after the other."""
         ends = np.cumsum([0, *(len(part.entries.classes) for part in parts)])
         starts = [part.entries.starts[:-1] + end for part, end in zip(parts, ends[:-1], strict=True)]
@@ -55,17 +56,10 @@ class LabelFloats:
     def __len__(self) -> int:
         return len(self.widths)
 
-    def take(self, indices: np.ndarray) -> LabelFloats:
+    def take(self, indices: np.ndarray) -> NumberRows:
         """The rows at `indices`, in that order."""
-        return LabelFloats(self.widths[indices], self.entries.take(indices))
-
-    def row(self, index: int) -> np.ndarray:
-        """float32 `(width,)`: all numbers of a record."""
-        row = np.zeros(self.widths[index], np.float32)
-        part = slice(*self.entries.starts[index : index + 2])
-        row[self.entries.classes[part]] = self.entries.values[part]
-        return row
+        return NumberRows(self.widths[indices], self.entries.take(indices))
 
     def row_of(self, entry: int) -> int:
-        """The record to which an entry belongs."""
+        """The row to which an entry belongs."""
         return int(np.searchsorted(self.entries.starts, entry, side="right")) - 1

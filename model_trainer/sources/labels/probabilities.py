@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any, final
 
 import numpy as np
@@ -11,10 +11,9 @@ from absl import logging
 
 from model_trainer.errors import DataError
 from model_trainer.sources.label_rows import LabelRows
-from model_trainer.sources.manifest.columns import Columns
-from model_trainer.sources.manifest.labels import HOW_TO_SKIP, Gathered, Where
-from model_trainer.sources.manifest.values import is_missing, numbers_of
-from model_trainer.sources.manifest.vocabulary import Vocabulary
+from model_trainer.sources.labels.kinds import Interpreted
+from model_trainer.sources.labels.texts import Vocabulary
+from model_trainer.sources.labels.where import Where
 
 __all__ = ["SUM_TOLERANCE", "ProbabilityRows"]
 
@@ -29,41 +28,49 @@ class ProbabilityRows:
     writes them. That it fits is checked against the class that each row names.
 
     Args:
-        column: holds the probabilities.
-        classes: the class list, if given.
-        origin: the manifest, for messages.
+        given: the class list, if given.
+        column: where they stand, for messages.
     """
 
-    def __init__(self, column: str, classes: tuple[str, ...] | None, origin: str) -> None:
-        self.column, self.classes, self.origin = column, classes, origin
-        self.width = None if classes is None else len(classes)
+    def __init__(self, given: tuple[str, ...] | None, column: str) -> None:
+        self.given, self.column = given, column
+        self.width = None if given is None else len(given)
         self.starts, self.positions, self.values = array("q", [0]), array("i"), array("f")
         self.vocabulary, self.named = Vocabulary(), array("i")
 
-    def add(self, row: Mapping[str, Any], columns: Columns, place: int) -> None:
-        value = row.get(self.column)
-        if is_missing(value):
-            raise DataError(f"{self.column!r} is empty; each row needs a probability for each class. {HOW_TO_SKIP}")
-        numbers = numbers_of(value, self.column)
+    def add(self, numbers: Sequence[float], name: Any, written: object) -> None:
+        """Takes the probabilities of the next row.
+
+        Args:
+            name: the row's class; None where it names none.
+            written: the numbers as they stand there, for messages.
+
+        Raises:
+            DataError: they are no probabilities, or not as many as before; says so without the place.
+        """
         if self.width is None:
             self.width = len(numbers)
         if len(numbers) != self.width:
-            expected = f"the first row has {self.width}" if self.classes is None else f"there are {self.width} classes"
+            expected = f"the first row has {self.width}" if self.given is None else f"there are {self.width} classes"
             raise DataError(f"{self.column!r} has {len(numbers)} numbers, but {expected}.")
         total = sum(numbers)
         if not (abs(total - 1) <= SUM_TOLERANCE and min(numbers) >= 0):
             raise DataError(
-                f"{self.column!r} should be numbers of at least 0 with the sum 1, got {str(value)[:60]} with the sum "
+                f"{self.column!r} should be numbers of at least 0 with the sum 1, got {str(written)[:60]} with the sum "
                 f"{total:g}."
             )
         present = [position for position, number in enumerate(numbers) if number]
         self.positions.extend(present)
         self.values.extend([numbers[position] for position in present])
         self.starts.append(len(self.positions))
-        name = None if columns.class_name is None else row.get(columns.class_name)
-        self.named.append(-1 if is_missing(name) else self.vocabulary.id_of(name, place))
+        self.named.append(-1 if name is None else self.vocabulary.id_of(name, len(self.named)))
 
-    def finish(self, where: Where, where_is_row: Where) -> Gathered:
+    def interpret(self, where: Where) -> Interpreted:
+        """Rows of probabilities, and the class list.
+
+        Raises:
+            DataError: the class list is not known, or not in the order of the numbers.
+        """
         rows = LabelRows(
             np.frombuffer(self.starts, np.int64),
             np.frombuffer(self.positions, np.int32),
@@ -71,33 +78,31 @@ class ProbabilityRows:
             exclusive=True,
         )
         names = [name for name in self.vocabulary.ids if name is not None]
-        if self.classes is not None:
-            if names and set(names) <= set(self.classes):
-                problem = self._disagreement(rows, self.classes, names, where_is_row)
+        if self.given is not None:
+            if names and set(names) <= set(self.given):
+                problem = self._disagreement(rows, self.given, names, where)
                 if problem:
                     logging.warning("%s Check the order of the given classes.", problem)
-            return rows, self.classes
+            return rows, self.given
         classes = tuple(sorted(names))
         if len(classes) != self.width:
             named = f"the rows are of {len(classes)} classes" if names else "no column names the class"
             raise DataError(
-                f"{self.origin}: {self.column!r} has {self.width} numbers in each row, but {named}. "
+                f"{where.all_labels} has {self.width} numbers in each row, but {named}. "
                 "Give the classes in the order of the numbers: classes=('...', ...)."
             )
-        problem = self._disagreement(rows, classes, names, where_is_row)
+        problem = self._disagreement(rows, classes, names, where)
         if problem:
             raise DataError(
                 f"{problem} The order of the numbers is not that of the sorted names; give it: classes=('...', ...)."
             )
         logging.info(
             "%s: the order of %r is that of the sorted names: %s. Say classes=(...) if it is another.",
-            *(self.origin, self.column, ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")),
+            *(where.origin, where.column, ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")),
         )
         return rows, classes
 
-    def _disagreement(
-        self, rows: LabelRows, classes: tuple[str, ...], names: list[str], where_is_row: Where
-    ) -> str | None:
+    def _disagreement(self, rows: LabelRows, classes: tuple[str, ...], names: list[str], where: Where) -> str | None:
         """What is wrong with the order: most rows, or most of one class, have another class as the most likely one."""
         ids = np.frombuffer(self.named, np.int32)
         place_of = {name: place for place, name in enumerate(classes)}
@@ -122,6 +127,6 @@ class ProbabilityRows:
         first = int(differs.argmax())
         best = classes[int(rows.take(np.array([first])).most_likely()[0])]
         return (
-            f"{self.origin}: in {differs.sum()} {of} another class than the row's own is the most "
-            f"likely one, first in {where_is_row(first)}: {best!r} instead of {classes[own[first]]!r}."
+            f"{where.origin}: in {differs.sum()} {of} another class than the row's own is the most "
+            f"likely one, first in {where.row(first)}: {best!r} instead of {classes[own[first]]!r}."
         )

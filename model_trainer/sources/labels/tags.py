@@ -1,0 +1,184 @@
+"""Tags, any number of labels for each image: class indices as sparse rows, and their texts."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+import numpy as np
+from absl import logging
+
+from model_trainer.errors import DataError
+from model_trainer.sources.label_rows import LabelRows
+from model_trainer.sources.labels.kinds import Interpreted
+from model_trainer.sources.labels.multi_hot import (
+    MULTI_HOT_HOLDS,
+    fits_multi_hot,
+    interpret_multi_hot,
+    log_multi_hot,
+)
+from model_trainer.sources.labels.number_rows import NumberRows
+from model_trainer.sources.labels.texts import TextsAs, Vocabulary, index_texts
+from model_trainer.sources.labels.where import Where
+
+__all__ = ["TagTexts", "tag_rows"]
+
+
+def tag_rows(rows: np.ndarray, indices: np.ndarray, num_rows: int, num_classes: int) -> LabelRows:
+    """Rows of tags, each once and in the order of the classes.
+
+    Args:
+        rows: int64 `(k,)`, in any order, the row of each tag.
+        indices: int `(k,)`, its class index.
+    """
+    keys = np.unique(rows * num_classes + indices)
+    return _rows_of_keys(keys, np.ones(len(keys), np.float32), num_rows, num_classes)
+
+
+class _TextRows:
+    """Any number of labels in each row: 8 bytes a row and 4 a label."""
+
+    def __init__(self) -> None:
+        self.vocabulary = Vocabulary()
+        self.flat = array("i")
+        self.starts = array("q", [0])
+        self.first_repeat: int | None = None  # the first row that has a label twice
+
+    def add(self, labels: Sequence[Any]) -> None:
+        row = len(self.starts) - 1
+        ids = [self.vocabulary.id_of(label, row) for label in labels]
+        self.flat.extend(ids)
+        self.starts.append(len(self.flat))
+        if self.first_repeat is None and len(set(ids)) < len(ids):
+            self.first_repeat = row
+
+    def ids(self) -> np.ndarray:
+        return np.frombuffer(self.flat, np.int32)
+
+    def widths(self) -> np.ndarray:
+        return np.diff(np.frombuffer(self.starts, np.int64))
+
+    def tag_rows(self, indices: np.ndarray, num_classes: int) -> LabelRows:
+        """As tags; `indices` has the class index of each label of the vocabulary."""
+        rows = np.repeat(np.arange(len(self.starts) - 1), self.widths())
+        return tag_rows(rows, indices[self.ids()], len(self.starts) - 1, num_classes)
+
+
+@final
+class TagTexts:
+    """Labels as they are written, as names, class numbers or multi-hot rows; what is unknown may stand beside them.
+
+    As sparse rows they take 8 bytes a row and 8 a label. While they are gathered each number of a multi-hot row takes
+    4 bytes, and for a moment 13.
+    """
+
+    def __init__(self) -> None:
+        self.present, self.unknown = _TextRows(), _TextRows()
+
+    def add(self, labels: Sequence[Any], unknown: Sequence[Any] = ()) -> None:
+        """Takes the labels of the next row.
+
+        Raises:
+            DataError: one is no label; says so without the place.
+        """
+        self.present.add(labels)
+        self.unknown.add(unknown)  # also where there is none: a later row may be the first to have some
+
+    def one_each(self) -> bool:
+        """Whether each row has one label."""
+        return bool(np.all(self.present.widths() == 1))
+
+    def interpret(
+        self, texts_as: TextsAs, given: tuple[str, ...] | None, names: Mapping[int, str], where: Where
+    ) -> Interpreted:
+        """Rows of tags, and the class list.
+
+        Args:
+            texts_as: how labels are written; "auto" takes lists of one length with numbers from 0 to 1, or -1 or null
+                for unknown, as multi-hot rows, other whole numbers as class numbers, and anything else as names.
+            given: the class list, if given.
+            names: of class numbers; where there are some, every number is a class number.
+
+        Raises:
+            DataError: labels do not fit each other or the class list; names the row.
+        """
+        if texts_as == "multi_hot" or (texts_as == "auto" and not names and self._fits_multi_hot(given)):
+            return self._multi_hot(texts_as, given, where)
+        vocabulary, unknown = self.present.vocabulary, self.unknown.vocabulary
+        # In the class list labels that are only ever unknown have their place too.
+        ids = [vocabulary.id_of(label, row) for label, row in zip(unknown.ids, unknown.rows, strict=True)]
+        means: TextsAs = "indices" if names and texts_as == "auto" else texts_as
+        indices, classes = index_texts(vocabulary, means, given, names, where)
+        all_digits = all(map(_is_digit, vocabulary.ids))
+        if texts_as == "auto" and vocabulary.ids and all_digits:
+            logging.info("%s holds class numbers, labels='indices'.", where.all_labels)
+        if self.present.first_repeat is not None and all_digits:
+            raise DataError(
+                f"{where.labels_of(self.present.first_repeat)} has a class number twice. If these are multi-hot rows, "
+                "all of them need the same length."
+            )
+        rows = self.present.tag_rows(indices, len(classes))
+        return self._with_unknown(rows, indices[ids], len(classes), where), classes
+
+    def _fits_multi_hot(self, given: tuple[str, ...] | None) -> bool:
+        values = [_multi_hot_value(label) for label in self.present.vocabulary.ids]
+        return None not in values and fits_multi_hot(self.present.widths(), np.array(values, np.float32), given)
+
+    def _multi_hot(self, texts_as: TextsAs, given: tuple[str, ...] | None, where: Where) -> Interpreted:
+        vocabulary = self.present.vocabulary
+        values = {label: _multi_hot_value(label) for label in vocabulary.ids}
+        of_id = np.array([value or 0.0 for value in values.values()], np.float32)
+        rows = NumberRows.of_flat(self.present.widths(), of_id[self.present.ids()])
+        labels, classes = interpret_multi_hot(rows, given, where)
+        holds = MULTI_HOT_HOLDS.format(unknown="-1 or null")
+        for label, row in zip(values, vocabulary.rows, strict=True):
+            if values[label] is None:
+                raise DataError(f"{where.labels_of(row)} has {label!r}; {holds}")
+        if texts_as == "auto":
+            log_multi_hot(rows, where)
+        unknown, _ = index_texts(self.unknown.vocabulary, "auto", classes, {}, where)
+        return self._with_unknown(labels, unknown, len(classes), where), classes
+
+    def _with_unknown(self, rows: LabelRows, indices: np.ndarray, num_classes: int, where: Where) -> LabelRows:
+        if not len(self.unknown.flat):
+            return rows
+        unknown_rows = self.unknown.tag_rows(indices, num_classes)
+        known, unknown = _keys_of_rows(rows, num_classes), _keys_of_rows(unknown_rows, num_classes)
+        both = np.intersect1d(known[~np.isnan(rows.values)], unknown)
+        if len(both):
+            raise DataError(
+                f"{where.row(int(both[0]) // num_classes)}: a label of {where.column!r} is unknown as well; "
+                "it cannot be both."
+            )
+        new = np.setdiff1d(unknown, known)
+        keys = np.concatenate([known, new])
+        values = np.concatenate([rows.values, np.full(len(new), np.nan, np.float32)])
+        order = np.argsort(keys, kind="stable")
+        return _rows_of_keys(keys[order], values[order], len(rows), num_classes)
+
+
+def _keys_of_rows(rows: LabelRows, num_classes: int) -> np.ndarray:
+    """int64: `row * num_classes + class` of each entry."""
+    return rows.row_of_entry() * num_classes + rows.classes
+
+
+def _rows_of_keys(keys: np.ndarray, values: np.ndarray, num_rows: int, num_classes: int) -> LabelRows:
+    """The rows from such keys, sorted."""
+    starts = np.searchsorted(keys, np.arange(num_rows + 1, dtype=np.int64) * num_classes)
+    return LabelRows(starts.astype(np.int64), (keys % num_classes).astype(np.int32), values)
+
+
+def _multi_hot_value(label: str | None) -> float | None:
+    """The number at a place of a multi-hot row, -1 for unknown; None if the label cannot be in one."""
+    if label is None or label == "-1":
+        return -1.0
+    try:
+        value = float(label)
+    except ValueError:
+        return None
+    return value if 0 <= value <= 1 else None
+
+
+def _is_digit(label: str | None) -> bool:
+    return label is not None and label.isascii() and label.isdigit()

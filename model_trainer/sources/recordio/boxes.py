@@ -1,0 +1,23 @@
+"""MXNet's labels for detection, which RecordIO does not read."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from model_trainer.sources.labels.number_rows import NumberRows
+
+__all__ = ["looks_like_boxes"]
+
+
+def looks_like_boxes(rows: NumberRows) -> bool:
+    """Whether each record begins with the length of its header, 2 or more, and that of its boxes, 5 or more, and
+    holds as many numbers as a header and some boxes need."""
+    starts, columns, values = rows.entries.starts, rows.entries.classes, rows.entries.values
+    if np.any(rows.widths < 7) or np.any(np.diff(starts) < 2):
+        return False
+    first, second = starts[:-1], starts[:-1] + 1
+    if np.any(columns[first] != 0) or np.any(columns[second] != 1):
+        return False
+    header, box = values[first], values[second]
+    sound = (header >= 2) & (header == np.floor(header)) & (box >= 5) & (box == np.floor(box))
+    return bool(np.all(sound) and np.all((rows.widths > header) & ((rows.widths - header) % box == 0)))
