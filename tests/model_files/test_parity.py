@@ -63,7 +63,7 @@ KERNEL_ROUNDING = 2e-2
 
 # The other rows are tested with -m slow.
 FAMILIES = [
-    "convnext_tiny", "efficientnetb0", "mobilenet_v3_small", "resnet50", "vgg16",
+    "efficientnetb0", "mobilenet_v3_small", "vgg16",
 ]  # fmt: skip
 ROWS = [pytest.param(name, marks=[] if name in FAMILIES else [pytest.mark.slow]) for name in TABLE]
 

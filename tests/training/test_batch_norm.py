@@ -47,7 +47,7 @@ MakeRun = Callable[..., Run]
 
 NORMALIZED = {"spec__kwargs": {"batch_normalization": True}, "network__dropout_rate": 0.0}
 MOBILENET = {
-    "spec": ModelSpec.named("mobilenet_v1", target_size=[32, 32, 3], kwargs={"alpha": 0.25, "dropout": 0.0}),
+    "spec": ModelSpec.named("mobilenet_v1", target_size=[64, 64, 3], kwargs={"alpha": 0.25, "dropout": 0.0}),
     "network__dropout_rate": 0.0,
 }
 
