@@ -97,6 +97,17 @@ def short_pipeline() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def plain_graphs() -> Iterator[None]:
+    """Graphs run as they are traced: TensorFlow's optimizer of graphs takes a tenth of a small run.
+
+    For modules about what a run does around its steps.
+    """
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    yield
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+
+
 @pytest.fixture
 def whole_pipeline(short_pipeline: None) -> Iterator[None]:
     """In a module with `short_pipeline`: images are read as in a user's run."""

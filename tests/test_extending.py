@@ -22,7 +22,7 @@ from model_trainer.errors import ConfigError
 from model_trainer.tasks.head import make_head
 from model_trainer.training.train import train_model
 
-pytestmark = pytest.mark.usefixtures("short_pipeline")
+pytestmark = pytest.mark.usefixtures("short_pipeline", "plain_graphs")
 
 MakeRun = Callable[..., Run]
 

@@ -20,7 +20,7 @@ from model_trainer.cli.main import app
 from model_trainer.errors import ConfigError, DivergedError, ModelTrainerError
 from model_trainer.training.train import train_model
 
-pytestmark = pytest.mark.usefixtures("short_pipeline")  # the processes have the whole of it
+pytestmark = pytest.mark.usefixtures("short_pipeline", "plain_graphs")  # the processes have the whole of it
 
 MakeRun = Callable[..., Run]
 

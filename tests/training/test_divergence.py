@@ -31,7 +31,7 @@ from model_trainer.training.step import make_train_step
 from model_trainer.training.train import train_model
 from model_trainer.training.watch import LAG, Diverging, Health, Watch
 
-pytestmark = pytest.mark.usefixtures("short_pipeline")
+pytestmark = pytest.mark.usefixtures("short_pipeline", "plain_graphs")
 
 MakeRun = Callable[..., Run]
 

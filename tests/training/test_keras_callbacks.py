@@ -25,7 +25,7 @@ from model_trainer.training import keras_callbacks
 from model_trainer.training.prepare import prepare
 from model_trainer.training.train import Result, train_model
 
-pytestmark = pytest.mark.usefixtures("short_pipeline")
+pytestmark = pytest.mark.usefixtures("short_pipeline", "plain_graphs")
 
 MakeRun = Callable[..., Run]
 

@@ -46,7 +46,9 @@ from model_trainer.training.history import draw_curves
 from model_trainer.training.prepare import prepare
 from model_trainer.training.train import Result, train_model
 
-pytestmark = pytest.mark.usefixtures("short_pipeline")  # but for `trained`, and what is about unreadable images
+pytestmark = pytest.mark.usefixtures(
+    "short_pipeline", "plain_graphs"
+)  # but for `trained`, and what is about unreadable images
 
 MakeRun = Callable[..., Run]
 
@@ -57,7 +59,7 @@ FILES = {
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> Result:
+def trained(plain_graphs: None, tmp_path_factory: pytest.TempPathFactory, colours: Path) -> Result:
     spec = {
         "class": "model_trainer.testing.small_backbone",
         "preprocess_func": "between_plus_minus_1",
