@@ -138,15 +138,17 @@ def test_what_is_not_finite_stays_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "forms"),
+    ("name", "size", "forms"),
     [
-        ("efficientnetb0", {"FastActivation", "FastDepthwiseConv2D"}),
-        ("mobilenet_v2", {"FastReLU", "FastDepthwiseConv2D"}),
-        ("nasnet_mobile", {"FastActivation", "FastSeparableConv2D"}),
+        ("efficientnetb0", 32, {"FastActivation", "FastDepthwiseConv2D"}),
+        ("mobilenet_v2", 32, {"FastReLU", "FastDepthwiseConv2D"}),
+        ("xception", 71, {"FastActivation", "FastSeparableConv2D"}),
     ],
 )
-def test_networks_get_the_cpu_forms_with_the_names_and_weights_of_the_plain_ones(name: str, forms: set[str]) -> None:
-    spec = ModelSpec.named(name, target_size=[32, 32, 3])
+def test_networks_get_the_cpu_forms_with_the_names_and_weights_of_the_plain_ones(
+    name: str, size: int, forms: set[str]
+) -> None:
+    spec = ModelSpec.named(name, target_size=[size, size, 3])
     plain = build_network(spec, Network(), Classification(), 3)
     copy = make_training_copy(plain, "mixed_bfloat16", seed=0)
     assert {type(layer).__name__ for layer in copy.model.layers} >= {"FusedBatchNormalization", *forms}
