@@ -10,9 +10,8 @@ import warnings
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same devices on every machine; tests marked gpu start processes
 os.environ["KERAS_BACKEND"] = "tensorflow"
-os.environ["TF_NUM_INTRAOP_THREADS"] = (
-    "1"  # networks are small, and threads that wait for work take a tenth of all time
-)
+# Networks are small, and threads that wait for work take a tenth of all time.
+os.environ["TF_NUM_INTRAOP_THREADS"] = "1"
 
 import model_trainer.quiet_tensorflow  # noqa: F401  # isort: skip
 
