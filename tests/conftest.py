@@ -10,6 +10,8 @@ import warnings
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same devices on every machine; tests marked gpu start processes
 os.environ["KERAS_BACKEND"] = "tensorflow"
+# Networks are small, and threads that wait for work take a tenth of all time.
+os.environ["TF_NUM_INTRAOP_THREADS"] = "1"
 
 import model_trainer.quiet_tensorflow  # noqa: F401  # isort: skip
 
@@ -95,6 +97,17 @@ def short_pipeline() -> Iterator[None]:
 
     with mock.patch.object(dataset, "map_with_fallback", by_the_exact_path):
         yield
+
+
+@pytest.fixture(scope="module")
+def plain_graphs() -> Iterator[None]:
+    """Graphs run as they are traced: TensorFlow's optimizer of graphs takes a tenth of a small run.
+
+    For modules about what a run does around its steps.
+    """
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    yield
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
 
 
 @pytest.fixture

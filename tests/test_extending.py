@@ -26,7 +26,7 @@ from model_trainer.storage import files
 from model_trainer.tasks.head import make_head
 from model_trainer.training.train import train_model
 
-pytestmark = pytest.mark.usefixtures("short_pipeline")
+pytestmark = pytest.mark.usefixtures("short_pipeline", "plain_graphs")
 
 MakeRun = Callable[..., Run]
 
@@ -80,29 +80,37 @@ def _two_outputs(rating: Any) -> Any:
     return TwoOutputs
 
 
-def test_a_loss(names: dict[str, Any], make_run: MakeRun) -> None:
+@pytest.fixture(scope="module")
+def usual(
+    short_pipeline: None, plain_graphs: None, declare_run: MakeRun, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, float]:
+    """The figures of a run without any of it."""
+    return train_model(declare_run(output_dir=str(tmp_path_factory.mktemp("usual")))).history[0]
+
+
+def test_a_loss(names: dict[str, Any], make_run: MakeRun, usual: dict[str, float]) -> None:
     run = make_run(task__loss=names["Poly"](epsilon=0.0))
-    same = train_model(make_run(name="same")).history[0]["loss"]
-    assert train_model(run).history[0]["loss"] == pytest.approx(same, abs=1e-5)
+    assert train_model(run).history[0]["loss"] == pytest.approx(usual["loss"], abs=1e-5)
     other = train_model(run.changed("task.loss.epsilon", 2.0)).history[0]["loss"]
-    assert other > same
+    assert other > usual["loss"]
     assert run.changed("task.loss", "poly") == run.changed("task.loss.epsilon", 1.0)
 
 
-def test_a_source(names: dict[str, Any], make_run: MakeRun, colours: Path, tmp_path: Path) -> None:
+def test_a_source(
+    names: dict[str, Any], make_run: MakeRun, usual: dict[str, float], colours: Path, tmp_path: Path
+) -> None:
     for file in (colours / "train").glob("*/*.png"):
         Image.open(file).save(tmp_path / f"{file.parent.name}_{file.name}")
     run = make_run(train_data=names["FilesByName"](path=str(tmp_path)))
-    expected = train_model(make_run(name="same")).history
-    assert train_model(run).history[0]["val_loss"] == pytest.approx(expected[0]["val_loss"], abs=1e-5)
+    assert train_model(run).history[0]["val_loss"] == pytest.approx(usual["val_loss"], abs=1e-5)
 
 
-def test_an_augmentation(names: dict[str, Any], make_run: MakeRun) -> None:
+def test_an_augmentation(names: dict[str, Any], make_run: MakeRun, usual: dict[str, float]) -> None:
     losses = [
         train_model(make_run(augment=(names["RandomNegative"](probability=probability),))).history[0]["loss"]
         for probability in (0.0, 1.0)
     ]
-    assert losses[0] == pytest.approx(train_model(make_run(name="same")).history[0]["loss"], abs=1e-5)
+    assert losses[0] == pytest.approx(usual["loss"], abs=1e-5)
     assert losses[0] != losses[1]
 
 

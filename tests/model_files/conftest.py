@@ -89,7 +89,7 @@ def randomize() -> Callable[[keras.Model, np.ndarray], None]:
     return _randomize
 
 
-@pytest.fixture(name="save")
+@pytest.fixture(name="save", scope="session")
 def _save() -> Callable[[keras.Model, Path], str]:
     """Writes a model with Keras, in the format of the suffix; `.weights.h5` has the weights only."""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import keras
 import numpy as np
@@ -16,7 +17,7 @@ from model_trainer.model_files.files import save_model
 from model_trainer.model_files.weights import initialize_network
 from model_trainer.network.build import build_network
 
-pytestmark = pytest.mark.usefixtures("short_pipeline")
+pytestmark = pytest.mark.usefixtures("short_pipeline", "two_blocks")
 
 MakeRun = Callable[..., Run]
 SPEC = ModelSpec.named("efficientnetb0", target_size=[32, 32, 3])
@@ -24,8 +25,16 @@ STDS = [0.229, 0.224, 0.225]
 
 
 @pytest.fixture(scope="module")
+def two_blocks() -> Iterator[None]:
+    """The first two of its seven kinds of blocks: the variants differ in what comes before them."""
+    blocks = keras.src.applications.efficientnet.DEFAULT_BLOCKS_ARGS
+    with mock.patch.object(keras.src.applications.efficientnet, "DEFAULT_BLOCKS_ARGS", blocks[:2]):
+        yield
+
+
+@pytest.fixture(scope="module")
 def imagenet_file(
-    tmp_path_factory: pytest.TempPathFactory, randomize: Callable[[keras.Model, np.ndarray], None]
+    two_blocks: None, tmp_path_factory: pytest.TempPathFactory, randomize: Callable[[keras.Model, np.ndarray], None]
 ) -> Path:
     """A weights file like the one that Keras downloads: its statistics are ImageNet's means and deviations."""
     model = keras.applications.EfficientNetB0(weights=None, include_top=False, input_shape=(32, 32, 3))

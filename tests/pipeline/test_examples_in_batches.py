@@ -17,6 +17,10 @@ from model_trainer.sources.examples import Examples
 from model_trainer.sources.images import ByteRanges
 from model_trainer.sources.label_rows import LabelRows
 
+# Batches are mixed and repeated after images are read; `whole_pipeline` is where it counts how they are.
+pytestmark = pytest.mark.usefixtures("short_pipeline")
+whole_pipeline = pytest.mark.usefixtures("whole_pipeline")
+
 SPEC = ModelSpec(target_size=[8, 8, 3], resize="squash")
 CLASSES = ("cat", "dog", "eel")
 RANDOM = np.random.default_rng(0)
@@ -35,6 +39,7 @@ def batches(of: Pipeline, epochs: int = 0) -> list[tuple[np.ndarray, ...]]:
     return list((of.training(epochs) if epochs else of.validation()).as_numpy_iterator())
 
 
+@whole_pipeline
 @pytest.mark.parametrize("suffix", ["png", "bmp"])  # the fast path and Pillow's
 def test_the_crop_of_an_example_is_what_the_model_sees(tmp_path: Path, suffix: str) -> None:
     pixels = picture()
@@ -51,6 +56,7 @@ def test_the_crop_of_an_example_is_what_the_model_sees(tmp_path: Path, suffix: s
     assert of.bad_images.reasons == {str(path): "does not reach its crop [0, 30, 5, 5]"}
 
 
+@whole_pipeline
 def test_a_random_crop_stays_inside_the_crop_of_the_example(tmp_path: Path) -> None:
     pixels = np.zeros((40, 40, 3), np.uint8)
     pixels[10:20, 20:36] = 200
@@ -61,6 +67,7 @@ def test_a_random_crop_stays_inside_the_crop_of_the_example(tmp_path: Path) -> N
         assert (images == 200).all()
 
 
+@whole_pipeline
 def test_tags_come_as_rows_with_nan_for_unknown(tmp_path: Path) -> None:
     Image.fromarray(picture()).save(tmp_path / "a.png")
     table = np.array([[1, 0, 0], [0, 0, 0], [1, np.nan, 1], [0, 0.25, 0], [0, 0, 1]], np.float32)
@@ -69,6 +76,7 @@ def test_tags_come_as_rows_with_nan_for_unknown(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found, table)
 
 
+@whole_pipeline
 def test_images_of_a_larger_file_are_those_of_single_files(tmp_path: Path) -> None:
     encoded, paths = [], []
     for number, suffix in enumerate(["png", "jpeg", "gif", "png"]):
@@ -151,6 +159,7 @@ def seven(tmp_path: Path) -> Examples:
     return Examples.of_files(paths, np.arange(7) % 3, CLASSES, "seven")
 
 
+@whole_pipeline
 @pytest.mark.parametrize("devices", [1, 2])
 def test_several_passes_of_validation_are_one_pass_again_and_again(seven: Examples, devices: int) -> None:
     of = pipeline(seven, share=Share(devices))

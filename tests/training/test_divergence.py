@@ -31,7 +31,7 @@ from model_trainer.training.step import make_train_step
 from model_trainer.training.train import train_model
 from model_trainer.training.watch import Diverging, Health, Watch
 
-pytestmark = pytest.mark.usefixtures("short_pipeline")
+pytestmark = pytest.mark.usefixtures("short_pipeline", "plain_graphs")
 
 MakeRun = Callable[..., Run]
 
@@ -88,7 +88,7 @@ def test_a_step_that_is_not_finite_changes_nothing(make_run: MakeRun, devices: i
     assert sum(changed) > 10  # weights, averages, statistics of batch normalisation, momentum
 
 
-def test_a_poisoned_image_costs_a_step_and_is_named(
+def test_a_poisoned_image_costs_a_step_and_is_named_also_in_a_table(
     make_run: MakeRun, poisoned: ImageFolder, capfd: pytest.CaptureFixture[str]
 ) -> None:
     result = train_model(make_run(**POISONABLE, train_data=poisoned, training__epochs=3))
@@ -97,6 +97,9 @@ def test_a_poisoned_image_costs_a_step_and_is_named(
     told = [line for line in capfd.readouterr().err.splitlines() if "changed nothing" in line]
     assert len(told) == 3  # once an epoch
     assert all(f"{poisoned.path}/red/0.png" in line for line in told)
+    rows = (result.path / "bad_steps.csv").read_text().splitlines()
+    assert rows[0] == "step,image,why"
+    assert sum(f"{poisoned.path}/red/0.png,not finite" in row for row in rows) == 3
 
 
 def test_training_goes_back_and_leaves_out_the_guilty_batches(
@@ -159,14 +162,6 @@ def test_a_spike_of_the_loss_goes_back(make_run: MakeRun, capfd: pytest.CaptureF
     assert result.history[-1]["loss"] < result.history[0]["loss"]  # the checkpoint also has the rate of before
 
 
-def test_a_run_that_may_not_go_back_ends_at_once(make_run: MakeRun) -> None:
-    run = make_run(training__epochs=6, callbacks=(Absurd(),), training__divergence=Divergence(rollbacks=0))
-    with pytest.raises(
-        DivergedError, match=r"^Training diverged: the loss rose from .*\nSteps 1, 2, 3, 4 of epoch 4: "
-    ):
-        train_model(run)
-
-
 def test_a_run_that_went_back_remembers_it_when_it_is_resumed(make_run: MakeRun, poisoned: ImageFolder) -> None:
     run = make_run(**POISONABLE, train_data=poisoned, training__divergence=Divergence(bad_steps=1))
     first = train_model(run)
@@ -192,9 +187,11 @@ def test_training_goes_back_to_where_layers_were_frozen_still(make_run: MakeRun)
     assert result.history[-1]["learning_rate"] == pytest.approx(0.01)
 
 
-def test_a_run_that_may_not_go_back_any_more_goes_on_with_other_limits(make_run: MakeRun) -> None:
+def test_a_run_that_may_not_go_back_ends_at_once_and_goes_on_with_other_limits(make_run: MakeRun) -> None:
     run = make_run(training__epochs=6, callbacks=(Absurd(),), training__divergence=Divergence(rollbacks=0))
-    with pytest.raises(DivergedError):
+    with pytest.raises(
+        DivergedError, match=r"^Training diverged: the loss rose from .*\nSteps 1, 2, 3, 4 of epoch 4: "
+    ):
         train_model(run)
     patient = run.changed("training.divergence", Divergence(learning_rate_factor=0.5)).changed("callbacks", (Absurd(),))
     result = train_model(patient, resume=True)
@@ -241,23 +238,28 @@ def test_after_a_resume_with_another_batch_size_the_way_back_is_counted_in_its_s
     assert len(result.history) == 3
 
 
-def test_what_was_logged_of_abandoned_steps_is_gone(make_run: MakeRun) -> None:
-    run = make_run(training__epochs=3, training__divergence=Divergence(bad_steps=1), callbacks=(Poison(2, 0),))
-    result = train_model(run)
-    assert "training goes back to step 0 of epoch 2" in (result.path / "logs" / "train.log").read_text()
-    lines = [json.loads(line) for line in (result.path / "logs" / "metrics.jsonl").read_text().splitlines()]
+@pytest.fixture(scope="module")
+def went_back(
+    short_pipeline: None, plain_graphs: None, declare_run: MakeRun, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The folder of a run of three epochs that went back in the third."""
+    changes = {"training__epochs": 3, "training__divergence": Divergence(bad_steps=1), "callbacks": (Poison(2, 0),)}
+    return train_model(declare_run(**changes, output_dir=str(tmp_path_factory.mktemp("went_back")))).path
+
+
+def test_what_was_logged_of_abandoned_steps_is_gone(went_back: Path) -> None:
+    assert "training goes back to step 0 of epoch 2" in (went_back / "logs" / "train.log").read_text()
+    lines = [json.loads(line) for line in (went_back / "logs" / "metrics.jsonl").read_text().splitlines()]
     places = [(line["kind"], line["step"]) for line in lines]
     assert len(places) == len(set(places))
     assert [line["step"] for line in lines if line["kind"] == "epoch"] == [4, 8, 12]
 
 
 @pytest.mark.skipif(find_spec("tensorboard") is None, reason="tensorboard is not installed")
-def test_tensorboard_shows_no_abandoned_steps(make_run: MakeRun) -> None:
+def test_tensorboard_shows_no_abandoned_steps(went_back: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run = make_run(training__epochs=3, training__divergence=Divergence(bad_steps=1), callbacks=(Poison(2, 0),))
-    result = train_model(run)
-    events = EventAccumulator(str(result.path / "logs")).Reload()
+    events = EventAccumulator(str(went_back / "logs")).Reload()
     assert [event.step for event in events.Scalars("epoch/val_loss")] == [4, 8, 12]
 
 
@@ -292,13 +294,6 @@ def test_the_best_model_is_none_of_an_epoch_that_training_went_back_from(make_ru
         for mine, kept in zip(saved.get_weights(), forgets.kept, strict=True):
             np.testing.assert_array_equal(mine, kept, err_msg=name)
     assert not list((result.path / "checkpoints").glob("model_*"))
-
-
-def test_bad_steps_are_in_a_table(make_run: MakeRun, poisoned: ImageFolder) -> None:
-    result = train_model(make_run(**POISONABLE, train_data=poisoned))
-    rows = (result.path / "bad_steps.csv").read_text().splitlines()
-    assert rows[0] == "step,image,why"
-    assert sum(f"{poisoned.path}/red/0.png,not finite" in row for row in rows) == 1
 
 
 def test_loss_scaling_lowers_itself_and_trains_on(make_run: MakeRun) -> None:

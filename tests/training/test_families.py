@@ -26,7 +26,6 @@ FAMILIES = {
     "inception_v3": {}, "mobilenet_v1": {}, "mobilenet_v2": {"alpha": 0.35}, "mobilenet_v3_small": {},
     "nasnet_mobile": {}, "resnet50": {}, "resnet50_v2": {}, "vgg16": {}, "xception": {},
 }  # fmt: skip
-TWICE = ("efficientnetb0",)  # always in two combinations
 # With -m slow only: they have many layers, or those of others.
 SLOW = (
     "densenet_121",
@@ -78,9 +77,9 @@ def check_three_steps(make_run: MakeRun, colours: Path, name: str, devices: int,
 
 
 def cases() -> list[Any]:
-    """The first combination always, of some also the second; the others with -m slow."""
+    """Of half of the families the first combination always; all others with -m slow."""
     return [
-        pytest.param(name, *each, marks=[] if number < (name not in SLOW) + (name in TWICE) else [pytest.mark.slow])
+        pytest.param(name, *each, marks=[] if number < (name not in SLOW) else [pytest.mark.slow])
         for name in FAMILIES
         for number, each in enumerate(COMBINATIONS)
     ]

@@ -33,7 +33,7 @@ from model_trainer.errors import ConfigError, DataError
 from model_trainer.evaluation.predictions import predict_examples
 from model_trainer.training.train import Result, train_model
 
-pytestmark = pytest.mark.usefixtures("short_pipeline")
+pytestmark = pytest.mark.usefixtures("short_pipeline", "plain_graphs")
 
 COLOURS = {"blue": (30, 40, 220), "green": (40, 200, 50), "red": (220, 30, 40), "yellow": (220, 210, 30)}
 

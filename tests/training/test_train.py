@@ -46,7 +46,9 @@ from model_trainer.training.history import draw_curves
 from model_trainer.training.prepare import prepare
 from model_trainer.training.train import Result, train_model
 
-pytestmark = pytest.mark.usefixtures("short_pipeline")  # but for `trained`, and what is about unreadable images
+pytestmark = pytest.mark.usefixtures(
+    "short_pipeline", "plain_graphs"
+)  # but for `trained`, and what is about unreadable images
 
 MakeRun = Callable[..., Run]
 
@@ -57,7 +59,7 @@ FILES = {
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> Result:
+def trained(plain_graphs: None, tmp_path_factory: pytest.TempPathFactory, colours: Path) -> Result:
     spec = {
         "class": "model_trainer.testing.small_backbone",
         "preprocess_func": "between_plus_minus_1",
@@ -193,7 +195,7 @@ def test_the_options_repeat_the_run(trained: Result, tmp_path: Path) -> None:
 
 
 def test_the_same_run_gives_the_same_weights(make_run: MakeRun) -> None:
-    run = make_run(network__dropout_rate=0.3, training__batch_size=6)
+    run = make_run(network__dropout_rate=0.3, training__batch_size=6, val_data=None)
     first, second = train_model(run), train_model(run)
     for ours, theirs in zip(load_model(first.path).model.weights, load_model(second.path).model.weights, strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
@@ -202,9 +204,9 @@ def test_the_same_run_gives_the_same_weights(make_run: MakeRun) -> None:
 def test_deterministic_asks_tensorflow_for_it(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []  # replaced, because TensorFlow has no way back from it
     monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: asked.append(True))
-    train_model(make_run(training__epochs=1))
+    train_model(make_run(val_data=None))
     assert not asked
-    train_model(make_run(training__epochs=1, training__deterministic=True))
+    train_model(make_run(val_data=None, training__deterministic=True))
     assert asked
 
 
@@ -258,7 +260,9 @@ def test_keras_fit_gives_the_same_losses(make_run: MakeRun, colours: Path) -> No
 
 def test_unfreezing_lets_the_backbone_train_with_another_rate(make_run: MakeRun) -> None:
     run = make_run(
-        network=Network(freeze="backbone", unfreeze=Unfreeze(after_epochs=1, learning_rate=0.01)), training__epochs=2
+        network=Network(freeze="backbone", unfreeze=Unfreeze(after_epochs=1, learning_rate=0.01)),
+        training__epochs=2,
+        val_data=None,
     )
     frozen = train_model(run.changed("training.epochs", 1))
     thawed = train_model(run)

@@ -1,9 +1,10 @@
 """Trains runs on several processes of this machine, one run after another: a script for the tests.
 
-    python train_on_hosts.py NUM_HOSTS RUNS.json [PLAN]
+    python train_on_hosts.py NUM_HOSTS RUNS.json [PLAN ...]
 
 RUNS.json is a list of runs as JSON. Each process is a fork of one that has imported everything and started nothing.
-Prints a JSON list of exit codes. PLAN says what happens to the processes, see `PLANS`; with one they also resume.
+Prints a JSON list of lists of exit codes, one list for each PLAN. PLAN says what happens to the processes, see `PLANS`;
+with one they also resume. As in the test's own process, images are read by the exact path alone.
 """
 
 from __future__ import annotations
@@ -22,16 +23,28 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 import model_trainer.quiet_tensorflow  # noqa: F401  # isort: skip
 
 import keras
+import tensorflow as tf
 
 from model_trainer.cluster.hosts import Hosts
 from model_trainer.config import Live
 from model_trainer.errors import ModelTrainerError
+from model_trainer.pipeline import dataset
+from model_trainer.pipeline.fallback import MapFunction
 from model_trainer.run.run import Run
 from model_trainer.testing import free_addresses
 from model_trainer.training import run_folder, train
 from model_trainer.training.totals import Totals
 
 run_folder.draw_curves = lambda *arguments: None  # loads matplotlib, in every process
+
+
+def by_the_exact_path(start: int, stop: int, fast: MapFunction, exact: MapFunction) -> tf.data.Dataset:
+    """As `short_pipeline` of conftest.py."""
+    plain = tf.autograph.experimental.do_not_convert
+    return tf.data.Dataset.range(start, stop).map(plain(exact), num_parallel_calls=2, deterministic=True)
+
+
+dataset.map_with_fallback = by_the_exact_path
 
 
 def at_call(owner: object, name: str, number: int, act: Callable[[], None]) -> None:
@@ -77,7 +90,11 @@ def train_as(hosts: Hosts, runs: list[dict[str, object]], plan: str) -> int:
 
 
 def main() -> None:
-    num_hosts, runs, plan = int(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text()), "".join(sys.argv[3:])
+    num_hosts, runs = int(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text())
+    print(json.dumps([codes_of(num_hosts, runs, plan) for plan in sys.argv[3:] or [""]]))
+
+
+def codes_of(num_hosts: int, runs: list[dict[str, object]], plan: str) -> list[int]:
     addresses = free_addresses(num_hosts)
     children = []
     for index in range(num_hosts):
@@ -92,7 +109,7 @@ def main() -> None:
             sys.stderr.flush()
             os._exit(code)
         children.append(child)
-    print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]))
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from model_trainer.training.log import LogFile, plain_messages
 from model_trainer.training.metrics_log import Logs
 from model_trainer.training.train import train_model
 
-pytestmark = pytest.mark.usefixtures("short_pipeline")
+pytestmark = pytest.mark.usefixtures("short_pipeline", "plain_graphs")
 
 MakeRun = Callable[..., Run]
 
@@ -336,9 +336,10 @@ import json, os, sys
 from pathlib import Path
 os.environ["CUDA_VISIBLE_DEVICES"], os.environ["TF_CPP_MIN_LOG_LEVEL"] = "", "2"
 import model_trainer.quiet_tensorflow
-import keras
+import keras, tensorflow as tf
 from model_trainer import *
 from model_trainer.errors import StorageError
+from model_trainer.pipeline import dataset
 from model_trainer.training import progress, run_folder
 from model_trainer.training.checkpoints import saver
 from model_trainer.training.train import train_model
@@ -347,6 +348,9 @@ disk, images = Path(sys.argv[1]), Path(sys.argv[2])
 saver.FIRST_AFTER_SECONDS, saver.SHARE_OF_TIME, saver.AFTER_FAILURE_SECONDS = 0.0, 1e9, 0.0
 progress.SECONDS_BETWEEN_LINES = 0.0  # figures of every step
 run_folder.draw_curves = lambda *arguments: None  # loads matplotlib
+# As `short_pipeline` of conftest.py.
+plain = tf.autograph.experimental.do_not_convert
+dataset.map_with_fallback = lambda start, stop, fast, exact: tf.data.Dataset.range(start, stop).map(plain(exact))
 
 
 class Filler(keras.callbacks.Callback):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -22,9 +23,9 @@ from model_trainer.training.run_folder import RunFolder
 from model_trainer.training.signals import end_on_signals
 from model_trainer.training.train import Result, train_model
 
-pytestmark = pytest.mark.usefixtures("short_pipeline")  # test_killed.py resumes with the whole of it
+pytestmark = pytest.mark.usefixtures("short_pipeline", "plain_graphs")  # test_killed.py resumes with the whole of it
 
-MakeRun = Callable[..., Run]
+DeclareRun = MakeRun = Callable[..., Run]
 
 
 class StopAt(keras.callbacks.Callback):
@@ -46,18 +47,63 @@ class StopAt(keras.callbacks.Callback):
         self.step = -1
 
 
+@pytest.fixture(scope="module")
+def stopped_once(
+    short_pipeline: None, plain_graphs: None, declare_run: DeclareRun, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Result]:
+    """What a run of 2 epochs of 4 steps left that was stopped after the sixth; it is only to be copied."""
+
+    @functools.cache
+    def train_once(**changes: object) -> Result:
+        output_dir = str(tmp_path_factory.mktemp("stopped"))
+        callbacks = (StopAt(6, signal.SIGUSR1),)
+        return train_model(declare_run(training__epochs=2, callbacks=callbacks, output_dir=output_dir, **changes))
+
+    return train_once
+
+
+Stop = Callable[..., tuple[Run, Result]]
+
+
 @pytest.fixture
-def stopped(make_run: MakeRun) -> tuple[Run, Result]:
-    """A run of 2 epochs of 4 steps that was stopped after the sixth."""
-    run = make_run(training__epochs=2, callbacks=(StopAt(6, signal.SIGUSR1),))
-    return run, train_model(run)
+def stop(stopped_once: Callable[..., Result], make_run: MakeRun, tmp_path: Path) -> Stop:
+    """Gives a test a copy of that folder, and the run that would have left it."""
+
+    def copy(**changes: object) -> tuple[Run, Result]:
+        result = stopped_once(**changes)
+        shutil.copytree(result.path, tmp_path / "output" / result.path.name)
+        run = make_run(training__epochs=2, callbacks=(StopAt(0, signal.SIGUSR1),), **changes)
+        return run, replace(result, path=tmp_path / "output" / result.path.name)
+
+    return copy
+
+
+@pytest.fixture
+def stopped(stop: Stop) -> tuple[Run, Result]:
+    return stop()
+
+
+@pytest.fixture(scope="module")
+def whole_losses(
+    short_pipeline: None, plain_graphs: None, declare_run: DeclareRun, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., list[float]]:
+    """The losses of such a run that nothing stopped."""
+
+    @functools.cache
+    def train_once(**changes: object) -> list[float]:
+        output_dir = str(tmp_path_factory.mktemp("whole"))
+        return losses(train_model(declare_run(training__epochs=2, output_dir=output_dir, **changes)))
+
+    return train_once
 
 
 def losses(result: Result) -> list[float]:
     return [row["loss"] for row in result.history]
 
 
-def test_a_signal_saves_and_the_run_goes_on_from_there(stopped: tuple[Run, Result], make_run: MakeRun) -> None:
+def test_a_signal_saves_and_the_run_goes_on_from_there(
+    stopped: tuple[Run, Result], whole_losses: Callable[..., list[float]]
+) -> None:
     run, result = stopped
     assert result.stopped == "SIGUSR1"
     saved = read_newest(result.path / "checkpoints")
@@ -67,8 +113,7 @@ def test_a_signal_saves_and_the_run_goes_on_from_there(stopped: tuple[Run, Resul
     resumed = train_model(run, resume=True)
     assert resumed.path == result.path
     assert "resumed at step 2 of epoch 2" in (result.path / "logs" / "train.log").read_text()
-    whole = train_model(make_run(training__epochs=2, output_dir=str(result.path / "whole")))
-    np.testing.assert_allclose(losses(resumed), losses(whole), rtol=1e-6)
+    np.testing.assert_allclose(losses(resumed), whole_losses(), rtol=1e-6)
 
     again = train_model(run, resume=True)
     assert again.was_finished
@@ -78,16 +123,14 @@ def test_a_signal_saves_and_the_run_goes_on_from_there(stopped: tuple[Run, Resul
     assert [row["epoch"] for row in longer.history] == [1, 2, 3]
 
 
-@pytest.mark.usefixtures("whole_pipeline")
 @pytest.mark.parametrize("devices", [2, 4])
-def test_another_number_of_devices_goes_on_alike(make_run: MakeRun, tmp_path: Path, devices: int) -> None:
-    changes = {"training__epochs": 2, "network__dropout_rate": 0.0}
-    run = make_run(callbacks=(StopAt(6, signal.SIGUSR1),), **changes)
-    train_model(run)
+def test_another_number_of_devices_goes_on_alike(
+    stop: Stop, whole_losses: Callable[..., list[float]], devices: int
+) -> None:
+    run, _ = stop(network__dropout_rate=0.0)
     resumed = train_model(run.changed("hardware.devices", devices), resume=True)
     assert "resumed at step 2 of epoch 2" in (resumed.path / "logs" / "train.log").read_text()
-    whole = train_model(make_run(output_dir=str(tmp_path / "whole"), **changes))
-    assert losses(resumed) == pytest.approx(losses(whole), abs=1e-5)
+    assert losses(resumed) == pytest.approx(whole_losses(network__dropout_rate=0.0), abs=1e-5)
 
 
 def test_another_batch_size_goes_on_where_it_divides_evenly(stopped: tuple[Run, Result]) -> None:
@@ -138,7 +181,7 @@ def test_a_run_of_an_older_version_goes_on_as_it_began(stopped: tuple[Run, Resul
     assert len(longer.history) == 3
 
 
-def test_the_checkpoint_of_an_older_version_knows_no_averages_of_statistics(make_run: MakeRun) -> None:
+def test_the_checkpoint_of_an_older_version_knows_no_averages_of_statistics(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run(
         training__epochs=2,
         callbacks=(StopAt(6, signal.SIGUSR1),),
@@ -147,9 +190,10 @@ def test_the_checkpoint_of_an_older_version_knows_no_averages_of_statistics(make
         network__batch_norm_momentum="keras",
     )
     result = train_model(run)
+    shutil.copytree(result.path, tmp_path / "copy")
     expected = train_model(run, resume=True).history[-1]
     shutil.rmtree(result.path)
-    result = train_model(run)
+    shutil.copytree(tmp_path / "copy", result.path)
     begun_by_an_older_version(result)
     resumed = train_model(run.changed("network.batch_norm_momentum", "auto"), resume=True)
     assert resumed.history[-1]["loss"] == pytest.approx(expected["loss"], rel=1e-5)
@@ -231,10 +275,10 @@ def test_names_of_keras_making_may_be_others_when_a_run_goes_on(make_run: MakeRu
     np.testing.assert_allclose(losses(resumed), losses(whole), rtol=1e-6)
 
 
-def test_first_weights_are_not_needed_again(make_run: MakeRun, tmp_path: Path) -> None:
-    trained = train_model(make_run(name="first"))
+def test_first_weights_are_not_needed_again(stopped: tuple[Run, Result], make_run: MakeRun, tmp_path: Path) -> None:
     path = tmp_path / "first.hdf5"
-    shutil.copyfile(trained.path / "final_model.hdf5", path)
+    shutil.move(stopped[1].path / "model_max_acc.hdf5", path)
+    shutil.rmtree(stopped[1].path)
     run = make_run(weights=str(path), training__epochs=2, callbacks=(StopAt(6, signal.SIGUSR1),))
     train_model(run)
     path.unlink()
@@ -257,7 +301,7 @@ def test_reading_a_folder_in_which_another_process_trains_changes_nothing(stoppe
     with only_process(result.path / "logs"), pytest.raises(StorageError, match="Another process is training in"):
         train_model(run, resume=True)
     assert sorted(path.name for path in (result.path / "checkpoints").iterdir()) == before
-    train_model(run, resume=True)
+    assert len(train_model(run, resume=True).history) == 2
     assert "resumed at step 2 of epoch 2" in (result.path / "logs" / "train.log").read_text()
 
 
@@ -300,13 +344,6 @@ def test_a_signal_after_the_last_step_finds_a_run_that_is_done(make_run: MakeRun
     run = make_run(callbacks=(StopAtEpochEnd(0, signal.SIGTERM),))
     assert train_model(run).stopped == ""
     assert train_model(run, resume=True).was_finished
-
-
-def test_a_folder_in_which_another_process_trains_is_left_alone(stopped: tuple[Run, Result]) -> None:
-    run, result = stopped
-    with only_process(result.path / "logs"), pytest.raises(StorageError, match="Another process is training in"):
-        train_model(run, resume=True)
-    assert len(train_model(run, resume=True).history) == 2
 
 
 def test_a_signal_before_the_first_step_ends_with_75() -> None:
