@@ -5,8 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 
-from model_trainer.cluster.addresses import split_address
-from model_trainer.cluster.hosts import Hosts
+from model_trainer.cluster.hosts import Hosts, split_address
 from model_trainer.cluster.rendezvous import meet
 from model_trainer.errors import ConfigError, HostError
 

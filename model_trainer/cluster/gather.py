@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from model_trainer.cluster.addresses import joined_address
+from model_trainer.cluster.hosts import joined_address
 from model_trainer.cluster.lines import own_host, parse_line, plain_host, to_line
 from model_trainer.errors import ConfigError, HostError
 

@@ -15,8 +15,8 @@ import time
 
 from absl import logging
 
-from model_trainer.cluster.addresses import joined_address
 from model_trainer.cluster.gather import gather, listen
+from model_trainer.cluster.hosts import joined_address
 from model_trainer.cluster.lines import own_host, parse_line, to_line
 from model_trainer.errors import ConfigError, HostError
 

@@ -1,4 +1,4 @@
-"""The processes that train one run: what one of them tells the others, over TensorFlow's own reduction."""
+"""The processes that train one run: what one tells the others, by TensorFlow's own reduction, and when one is gone."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ import tensorflow as tf
 from model_trainer.cluster.hosts import Hosts
 from model_trainer.errors import ConfigError, ModelTrainerError
 
-__all__ = ["Team"]
+__all__ = ["LOST", "Team", "lost_message"]
 
 CHUNK_BYTES = 2**26  # of a message, in one reduction
+
+# A closed connection, a heartbeat that stays out, an operation that was given up because another one failed so.
+LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
 
 
 class Team:
@@ -95,3 +98,17 @@ class Team:
 
         values = self.strategy.experimental_distribute_values_from_function(of_device)
         return np.asarray(self.strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None))
+
+
+def lost_message(hosts: Hosts, error: tf.errors.OpError) -> str:
+    """Which machine seems to be gone, as far as the error tells, and what to do."""
+    gone = [
+        f"host {number} ({address})"
+        for number, address in enumerate(hosts.addresses)
+        if number != hosts.index and (f"task:{number}" in error.message or address in error.message)
+    ]
+    who = " or ".join(gone) if gone else "another host"
+    return (
+        f"The connection to {who} is lost; its own messages tell why. Training stops here and goes on from the last "
+        "checkpoint when all run again with --resume."
+    )

@@ -14,7 +14,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from model_trainer.cluster.gather import Reported, addresses_by_rank, gather, listen
-from model_trainer.cluster.hosts import Hosts, find_hosts
+from model_trainer.cluster.hosts import Hosts
+from model_trainer.cluster.launchers import find_hosts
 from model_trainer.cluster.lines import to_line
 from model_trainer.cluster.rendezvous import meet
 from model_trainer.errors import ConfigError, HostError
@@ -58,7 +59,7 @@ def test_all_processes_get_the_same_list_in_the_order_of_their_ranks() -> None:
 
 def test_real_processes_meet_by_the_variables_of_a_launcher() -> None:
     program = (
-        "import os; from model_trainer.cluster.hosts import find_hosts; "
+        "import os; from model_trainer.cluster.launchers import find_hosts; "
         "found = find_hosts(None, None, os.environ, timeout_seconds=60); print(found.index, *found.addresses)"
     )
     port = str(free_port())
