@@ -12,7 +12,7 @@ from typing import Any
 from absl import logging
 from rich.console import Console
 
-from model_trainer.cluster.hosts import find_hosts
+from model_trainer.cluster.launchers import find_hosts
 from model_trainer.errors import ConfigError, DataError
 from model_trainer.evaluation.evaluate import evaluate_model
 from model_trainer.model_files.load import TrainedModel, load_model

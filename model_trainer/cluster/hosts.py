@@ -1,63 +1,124 @@
-"""Whether this process is one of several that train one run together, and which: asks each way in turn.
-
-What a person wrote comes first. Of two launchers inside one another the inner one started this process, so Open MPI and
-torchrun, which can be known by marks of their own, come before Slurm. Bare variables such as RANK may be left over from
-a script, so they come after it.
-"""
+"""The machines of one run as a value, and addresses such as "gpu02:2222"."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
 
-from model_trainer.cluster.addresses import Hosts
-from model_trainer.cluster.flags import from_flags
-from model_trainer.cluster.ranks import check_complete, from_open_mpi, from_torchrun, from_variables
-from model_trainer.cluster.sagemaker import RESOURCE_CONFIG, from_sagemaker
-from model_trainer.cluster.slurm import from_slurm
-from model_trainer.cluster.tf_config import from_tf_config
+from model_trainer.errors import ConfigError
 
-__all__ = ["Hosts", "find_hosts"]
+__all__ = ["Hosts", "joined_address", "make_hosts", "port_number", "split_address", "whole_number"]
 
 
-def find_hosts(
-    hosts: str | None,
-    index: int | None,
-    environ: Mapping[str, str],
-    *,
-    resource_config: Path = RESOURCE_CONFIG,
-    timeout_seconds: float = 600.0,
-) -> Hosts | None:
-    """The processes that train together, as the flags, the environment or SageMaker's file say.
+@final
+@dataclass(frozen=True)
+class Hosts:
+    """The processes that train one run together, usually one on each machine."""
 
-    A way that names a single process says nothing, and the next one is asked; only `hosts` with one address decides.
-    Where only the first process's address is known, this waits until all processes have reported to it.
+    addresses: tuple[str, ...]  # "gpu01:2222", "10.0.0.3:2222" or "[fd00::3]:2222", in the same order for every process
+    index: int  # this process's own place in `addresses`, from 0
+    found_in: str  # what said so, such as "--hosts" or "Slurm"
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes models, checkpoints and logs."""
+        return self.index == 0
+
+    def __len__(self) -> int:
+        return len(self.addresses)
+
+    def describe(self) -> str:
+        """Such as "host 1 of 3 (gpu02:2222), found in Slurm"; counts from 0, as --host-index does."""
+        return f"host {self.index} of {len(self)} ({self.addresses[self.index]}), found in {self.found_in}"
+
+
+def make_hosts(addresses: Sequence[str], index: int, found_in: str, *, field: str, index_field: str) -> Hosts:
+    """The value, checked.
 
     Args:
-        hosts: value of `--hosts`, such as "gpu01:2222,gpu02:2222".
-        index: value of `--host-index`, from 0.
-        environ: environment variables.
-        resource_config: SageMaker's list of machines.
-        timeout_seconds: how long to wait for the other processes, where they must meet first.
-
-    Returns:
-        None when this process trains alone.
+        addresses: as the user or a launcher wrote them.
+        index: the own place, from 0.
+        found_in: for people, such as "Slurm".
+        field: the flag or variable that gave the addresses.
+        index_field: the flag or variable that gave the index.
 
     Raises:
-        ConfigError: something is missing, contradicts itself, or is written wrongly; names the flag, variable or file.
-        HostError: the others did not come in time; exit code 75.
+        ConfigError: an address is wrong or comes twice, or the index is outside the list.
     """
-    if hosts is not None or index is not None:
-        found = from_flags(hosts, index, environ)
-        return found if len(found) > 1 else None
-    found_or_none = (
-        from_tf_config(environ)
-        or from_open_mpi(environ, timeout_seconds)
-        or from_torchrun(environ, timeout_seconds)
-        or from_slurm(environ)
-        or from_variables(environ, timeout_seconds)
-        or from_sagemaker(environ, resource_config)
-    )
-    if found_or_none is None:
-        check_complete(environ)
-    return found_or_none
+    parts = [split_address(address, field) for address in addresses]
+    checked = tuple(joined_address(host, port) for host, port in parts)
+    twice = _first_repeated(address.lower() for address in checked)
+    if twice:
+        raise ConfigError(f"names {twice} twice. Give each process an address and port of its own.", field)
+    if not 0 <= index < len(checked):
+        raise ConfigError(
+            f"should be 0 to {len(checked) - 1}, as `{field}` names {len(checked)} "
+            f"process{'es' * (len(checked) > 1)}, got {index}. It counts from 0.",
+            index_field,
+        )
+    return Hosts(checked, index, found_in)
+
+
+def split_address(address: str, field: str) -> tuple[str, int]:
+    """Host, without the brackets of IPv6, and port.
+
+    Raises:
+        ConfigError: there is no host or no port, or the port is no number from 1 to 65535; names `field`.
+    """
+    text = address.strip()
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^\s:/@\[\],]+)):([^:]*)", text)
+    if match:
+        return match[1] or match[2], port_number(match[3], field, of=text)
+    if text.count(":") > 1 and "[" not in text and "/" not in text:
+        raise ConfigError(f"should have IPv6 addresses in brackets, such as [fd00::3]:2222, got {text!r}.", field)
+    if text and re.fullmatch(r"\[[^\]]*\]|[^\s:/@\[\],]+", text):
+        raise ConfigError(f"has no port for {text!r}. Write it as {text}:2222.", field)
+    raise ConfigError(f"should have addresses such as gpu01:2222, got {text!r}.", field)
+
+
+def joined_address(host: str, port: int) -> str:
+    """Such as "gpu01:2222", or "[fd00::3]:2222" for IPv6."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def port_number(text: str, field: str, *, of: str = "") -> int:
+    """The port that `text` says.
+
+    Raises:
+        ConfigError: it is no number from 1 to 65535; names `field`, and the address `of` that it stands in.
+    """
+    number = _number(text)
+    if number is None or not 1 <= number <= 65535:
+        where = f" in {of!r}" if of else ""
+        raise ConfigError(f"should have a port from 1 to 65535, got {text!r}{where}.", field)
+    return number
+
+
+def whole_number(environ: Mapping[str, str], name: str) -> int | None:
+    """The whole number, 0 or more, in the variable `name`; None when the variable is missing or empty.
+
+    Raises:
+        ConfigError: it is something else; names the variable.
+    """
+    text = environ.get(name, "").strip()
+    if not text:
+        return None
+    number = _number(text)
+    if number is None:
+        raise ConfigError(f"should be a whole number, 0 or more, got {text!r}.", name)
+    return number
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+
+
+def _first_repeated(texts: Iterable[str]) -> str:
+    seen: set[str] = set()
+    for text in texts:
+        if text in seen:
+            return text
+        seen.add(text)
+    return ""

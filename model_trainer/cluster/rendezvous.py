@@ -1,31 +1,38 @@
 """Processes that know only the first one's address meet there, and each learns the addresses of all.
 
-The first process listens at a known address; each of the others sends one line of JSON with its number and its own
-address, and waits. When all have come, each gets one line with the list. A line that is no such report, from a port
-scanner or another program, is dropped and hinders nobody. Like TensorFlow's own connections this has neither password
-nor encryption, so it is meant for a network in which the machines trust each other.
+The first process listens at a known address (`gather.py`); each of the others sends one line of JSON with its number
+and its own address, and waits. When all have come, each gets one line with the list. Like TensorFlow's own connections
+this has neither password nor encryption, so it is meant for a network in which the machines trust each other.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
+import functools
+import os
+import queue
 import random
 import socket
-import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any, TypeVar
 
 from absl import logging
 
-from model_trainer.cluster.addresses import joined_address
-from model_trainer.cluster.gather import gather, listen
-from model_trainer.cluster.lines import own_host, parse_line, to_line
+from model_trainer.cluster.gather import gather, listen, parse_line, plain_host, to_line
+from model_trainer.cluster.hosts import Hosts, joined_address, split_address
 from model_trainer.errors import ConfigError, HostError
 
-__all__ = ["meet"]
+__all__ = ["assemble", "meet"]
 
 OWN_PORTS = range(20_000, 30_000)  # below those that Linux hands out by itself, which might go to another program
 LIST_BYTES = 1 << 20  # a list has about 30 for each process
 CONNECT_SECONDS = 10.0  # after so long without an answer the first process is called again
 LONGEST_PAUSE_SECONDS = 1.0
+
+T = TypeVar("T")
 
 
 def meet(master: str, master_port: int, rank: int, size: int, *, timeout_seconds: float) -> tuple[str, ...]:
@@ -46,37 +53,60 @@ def meet(master: str, master_port: int, rank: int, size: int, *, timeout_seconds
         HostError: the others did not come in time; exit code 75.
         ConfigError: two have the same rank, they do not agree on `size`, or another program has the port.
     """
-    deadline = time.monotonic() + timeout_seconds
     with _free_port() as own:  # held until all have chosen, so that no two on one machine choose the same
         own_port = int(own.getsockname()[1])
         if rank != 0:
-            return _report(master, master_port, rank, size, own_port, deadline)
+            return _run(_report(master, master_port, rank, size, own_port, timeout_seconds))
         with listen(master_port) as listener:
             logging.info("Waiting for %d other process%s at port %d.", size - 1, "es" * (size > 2), master_port)
-            return gather(listener, master, master_port, size, own_port, deadline)
+            return _run(gather(listener, master, master_port, size, own_port, timeout_seconds))
 
 
-def _report(master: str, master_port: int, rank: int, size: int, own_port: int, deadline: float) -> tuple[str, ...]:
+def assemble(hosts: Hosts, timeout_seconds: float) -> None:
+    """Processes whose addresses are all known wait for one another, at the first one's; returns when all have come.
+
+    Raises:
+        HostError: they did not come in time; says who is missing.
+        ConfigError: a port is taken, or two processes have the same index.
+    """
+    _, own_port = split_address(hosts.addresses[hosts.index], hosts.found_in)
+    _check_free(own_port, hosts)
+    master, port = split_address(hosts.addresses[0], hosts.found_in)
+    try:
+        meet(master, port, hosts.index, len(hosts), timeout_seconds=timeout_seconds)
+    except ConfigError as error:
+        raise ConfigError(f"{hosts.describe()}: the hosts cannot meet at {hosts.addresses[0]}: {error}") from error
+    except HostError as error:
+        raise HostError(f"{hosts.describe()}: {error}") from error
+
+
+async def _report(
+    master: str, master_port: int, rank: int, size: int, own_port: int, timeout_seconds: float
+) -> tuple[str, ...]:
+    """Tells the first process where this one is, and waits for its list; calls until it answers."""
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + timeout_seconds
     where = joined_address(master, master_port)
     pause, reason = 0.05, ""
-    while (remaining := deadline - time.monotonic()) > 0:
-        before, answer = reason, b""
+    while clock() < deadline:
+        before = reason
         try:
-            with socket.create_connection((master, master_port), timeout=min(remaining, CONNECT_SECONDS)) as connection:
-                if connection.getsockname() == connection.getpeername():  # Linux: nobody listens, so it met itself
-                    raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
-                report = {"rank": rank, "size": size, "host": own_host(connection), "port": own_port}
-                connection.sendall(to_line(report))
-                answer = _read_line(connection, deadline)
+            reader, writer = await _connect(master, master_port, deadline)
+            with contextlib.closing(writer):
+                host = plain_host(writer.get_extra_info("sockname")[0])
+                writer.write(to_line({"rank": rank, "size": size, "host": host, "port": own_port}))
+                async with asyncio.timeout_at(deadline):
+                    return _list_in(await reader.readuntil(), where, size)
+        except asyncio.LimitOverrunError:
+            return _list_in(b"", where, size)
+        except EOFError:
             reason = "it closed the connection"
         except OSError as error:
-            reason = error.strerror or str(error)
-        if answer:
-            return _list_in(answer, where, size)
+            reason = _reason(error)
         # It may not have been started yet, or its name may not be known yet; then it is called again.
         if reason != before:
             logging.info("Waiting for the process with rank 0 at %s (%s).", where, reason)
-        time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
+        await asyncio.sleep(max(0.0, min(pause, deadline - clock())))
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
     raise HostError(
         f"Rank {rank} has got no list of the processes from the first one, {where} ({reason or 'no time was left'}). "
@@ -85,18 +115,35 @@ def _report(master: str, master_port: int, rank: int, size: int, own_port: int, 
     )
 
 
-def _read_line(connection: socket.socket, deadline: float) -> bytes:
-    """One line; empty when the other side closed before its end."""
-    received = bytearray()
-    while not received.endswith(b"\n"):
-        connection.settimeout(max(0.001, deadline - time.monotonic()))
-        part = connection.recv(65536)
-        if not part:
-            return b""
-        received += part
-        if len(received) > LIST_BYTES:
-            break
-    return bytes(received)
+async def _connect(host: str, port: int, deadline: float) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Tries each address of `host` for some seconds, as `socket.create_connection` does.
+
+    Raises:
+        OSError: the last one's error; asyncio would make one text of all.
+    """
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout_at(deadline):
+        resolved = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    problem = OSError(f"{host} has no address")
+    for *_, address in resolved:
+        try:
+            async with asyncio.timeout_at(min(deadline, loop.time() + CONNECT_SECONDS)):
+                reader, writer = await asyncio.open_connection(str(address[0]), port, limit=LIST_BYTES)
+        except OSError as error:
+            problem = error
+            continue
+        if writer.get_extra_info("sockname") != writer.get_extra_info("peername"):
+            return reader, writer
+        writer.close()  # Linux: nobody listens, so it met itself
+        problem = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+    raise problem
+
+
+def _reason(error: OSError) -> str:
+    """The system's own words, without the address that asyncio adds."""
+    if error.errno and not isinstance(error, socket.gaierror):
+        return os.strerror(error.errno)
+    return error.strerror or str(error) or "timed out"
 
 
 def _list_in(answer: bytes, where: str, size: int) -> tuple[str, ...]:
@@ -114,6 +161,30 @@ def _list_in(answer: bytes, where: str, size: int) -> tuple[str, ...]:
     )
 
 
+def _run(main: Coroutine[Any, Any, T]) -> T:
+    """Runs `main` in a thread of its own, and cancels it when a signal raises in this one.
+
+    In the main thread a signal's handler that raises, as that of training does, could do so within a callback of
+    asyncio, which logs the error and goes on. In a notebook the main thread has a running loop already.
+    """
+    begun: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+
+    async def cancellable() -> T:
+        task = asyncio.ensure_future(main)
+        begun.put(functools.partial(task.get_loop().call_soon_threadsafe, task.cancel))
+        return await task
+
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(asyncio.run, cancellable())
+        try:
+            wait([running])
+        except BaseException:
+            with contextlib.suppress(RuntimeError):  # it has just ended by itself
+                begun.get()()
+            raise
+        return running.result()
+
+
 def _free_port() -> socket.socket:
     """A socket that holds a port which was free on every network of this machine."""
     for port in random.sample(OWN_PORTS, 100):
@@ -125,3 +196,16 @@ def _free_port() -> socket.socket:
             continue
         return held
     raise ConfigError(f"Training needs a free port from {OWN_PORTS[0]} to {OWN_PORTS[-1]}; 100 tries found none.")
+
+
+def _check_free(port: int, hosts: Hosts) -> None:
+    try:
+        with socket.create_server(("", port)):
+            pass
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            return  # TensorFlow may listen elsewhere
+        raise ConfigError(
+            f"{hosts.describe()}: port {port} of this machine is taken, by another program or by a process with the "
+            "same index. Give each process a free port and an index of its own."
+        ) from None

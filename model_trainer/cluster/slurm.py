@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from model_trainer.cluster.addresses import Hosts, make_hosts, whole_number
+from model_trainer.cluster.hosts import Hosts, make_hosts, whole_number
 from model_trainer.errors import ConfigError
 
 __all__ = ["expand_counts", "expand_nodes", "first_port", "from_slurm", "is_step"]

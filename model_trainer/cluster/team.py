@@ -1,8 +1,9 @@
-"""The processes that train one run: what one of them tells the others, over TensorFlow's own reduction."""
+"""The processes that train one run: what one tells the others, by TensorFlow's own reduction, and when one is gone."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +13,12 @@ import tensorflow as tf
 from model_trainer.cluster.hosts import Hosts
 from model_trainer.errors import ConfigError, ModelTrainerError
 
-__all__ = ["Team"]
+__all__ = ["LOST", "Team", "lost_message"]
 
 CHUNK_BYTES = 2**26  # of a message, in one reduction
+
+# A closed connection, a heartbeat that stays out, an operation that was given up because another one failed so.
+LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
 
 
 class Team:
@@ -95,3 +99,22 @@ class Team:
 
         values = self.strategy.experimental_distribute_values_from_function(of_device)
         return np.asarray(self.strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None))
+
+
+def lost_message(hosts: Hosts, error: tf.errors.OpError) -> str:
+    """Which machine seems to be gone, as far as the error tells, and what to do."""
+    gone = [
+        f"host {number} ({address})"
+        for number, address in enumerate(hosts.addresses)
+        if number != hosts.index and _names(error.message, f"task:{number}", address)
+    ]
+    who = " or ".join(gone) if gone else "another host"
+    return (
+        f"The connection to {who} is lost; its own messages tell why. Training stops here and goes on from the last "
+        "checkpoint when all run again with --resume."
+    )
+
+
+def _names(message: str, *names: str) -> bool:
+    """Whether a message says one of the names, and not a longer one with it inside, such as task:12 for task:1."""
+    return any(re.search(rf"(?<![\w.-]){re.escape(name)}(?!\d)", message) for name in names)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from model_trainer.cluster.addresses import Hosts, make_hosts
+from model_trainer.cluster.hosts import Hosts, make_hosts
 from model_trainer.errors import ConfigError
 from model_trainer.messages import nearest
 

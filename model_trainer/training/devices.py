@@ -8,8 +8,8 @@ import shutil
 import tensorflow as tf
 from absl import logging
 
-from model_trainer.cluster.assemble import assemble
 from model_trainer.cluster.hosts import Hosts
+from model_trainer.cluster.rendezvous import assemble
 from model_trainer.errors import ConfigError, DeviceError, HostError
 from model_trainer.run.hardware import Hardware
 from model_trainer.storage import files

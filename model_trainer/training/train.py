@@ -12,7 +12,7 @@ from absl import logging
 from rich.console import Console
 
 from model_trainer.cluster.hosts import Hosts
-from model_trainer.cluster.lost import LOST, lost_message
+from model_trainer.cluster.team import LOST, lost_message
 from model_trainer.errors import ConfigError, DataError, DeviceError, HostError
 from model_trainer.model_files.weights import Origin
 from model_trainer.network.training_copy import copy_weights

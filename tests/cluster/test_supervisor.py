@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from model_trainer.cluster.supervisor import supervise
+from model_trainer.cli.errors import exit_code_of
+from model_trainer.cluster.supervisor import LOST, STARTED, supervise
+from model_trainer.errors import HostError
 
 
 @pytest.fixture
@@ -159,3 +161,12 @@ def test_a_signal_during_the_pause_ends_it_at_once(supervisor: Callable[..., sub
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 75
     assert process.stderr.readline() == "Told to stop; no restart.\n"
+
+
+def test_a_lost_host_is_told_to_the_supervisor_by_a_code_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lose() -> None:
+        raise HostError("gone")
+
+    assert exit_code_of(lose) == 75
+    monkeypatch.setenv(STARTED, "20261121-120000")
+    assert exit_code_of(lose) == LOST
