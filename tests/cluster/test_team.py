@@ -8,7 +8,7 @@ import tensorflow as tf
 from model_trainer.cluster.hosts import Hosts
 from model_trainer.cluster.team import lost_message
 
-HOSTS = Hosts(tuple(f"10.0.0.{number}:2222" for number in range(14)), 0)
+HOSTS = Hosts(tuple(f"10.0.0.{number}:2222" for number in range(14)), 0, "--hosts")
 
 
 @pytest.mark.parametrize(
