@@ -114,7 +114,7 @@ def test_several_numbers_are_tags(reader: Reader, tmp_path: Path) -> None:
     ("second", "classes", "message"),
     [
         (2, ("a", "b"), "label 2 is not a class: the 2 given ones have the numbers 0 to 1."),
-        (-1, None, "label '?-1'? should be a class number, a whole number from 0 to 16777215."),
+        (-1, None, "label -1 should be a class number, a whole number from 0 to 16777215."),
     ],
 )
 def test_a_number_without_a_class_is_named_with_its_place(

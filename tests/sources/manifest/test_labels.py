@@ -166,7 +166,7 @@ def test_a_wrong_order_of_given_classes_is_warned_of(make: Make, caplog: pytest.
             "label",
             [0, -1],
             {},
-            "line 2: label '-1' should be a class number, .* from 0 to 16777215. Say labels='names'",
+            "line 2: label -1 should be a class number, .* from 0 to 16777215. Say labels='names'",
         ),
         ("label", ["0", "x"], {"labels": "indices"}, "a.csv line 3: label 'x' should be a class number"),
         (
