@@ -70,7 +70,7 @@ class TagTexts:
     """Labels as they are written, as names, class numbers or multi-hot rows; what is unknown may stand beside them.
 
     As sparse rows they take 8 bytes a row and 8 a label. While they are gathered each number of a multi-hot row takes
-    4 bytes, and for a moment 13.
+    4 bytes, and for a moment 9.
     """
 
     def __init__(self) -> None:

@@ -26,8 +26,6 @@ __all__ = ["SingleTexts", "TextsAs", "Vocabulary", "as_text", "index_texts", "is
 
 TextsAs = Literal["auto", "names", "indices", "multi_hot"]
 
-_CURE = "Say labels='names' if it is the class's name."
-
 
 class Vocabulary:
     """Each different label once, numbered in the order of appearance.
@@ -142,7 +140,6 @@ def index_texts(
     labels = [label for label in vocabulary.ids if label is not None]
     if not labels and given is None:
         raise no_labels(where.origin)
-
     where = where.at(vocabulary.rows)
     if not _are_numbers(labels, texts_as, given, where):
         return index_names(labels, given, where.row)
@@ -168,14 +165,14 @@ def _are_numbers(labels: list[str], texts_as: TextsAs, given: tuple[str, ...] | 
     if texts_as == "auto" and given is not None and any(map(is_number, given)):
         return False
     for position, label in enumerate(labels):
-        if not is_number(label) or label.startswith("-"):
-            raise DataError(f"{where.row(position)}: {no_class_number(repr(label), _CURE)}")
+        if not is_number(label):
+            raise DataError(f"{where.row(position)}: {no_class_number(repr(label), where.cure)}")
+    if texts_as == "indices" or any(label.startswith("-") for label in labels):
+        return True  # what cannot be one is named when it gets its index
     largest = max(map(int, labels), default=0)
     if largest >= MOST_CLASSES:
-        if texts_as == "auto":
-            return False
-        raise DataError(f"{where.row(labels.index(str(largest)))}: {no_class_number(repr(str(largest)), _CURE)}")
-    if texts_as == "auto" and given is None and largest >= max(1000, 10 * len(labels)):
+        return False
+    if given is None and largest >= max(1000, 10 * len(labels)):
         logging.warning(
             "%s: %d different numbers up to %d are read as names of classes. Say labels='indices' if they are "
             "class numbers.",

@@ -133,7 +133,12 @@ class Manifest(Source):
             )
         self._check_all_columns(seen, table)
         is_skipped = frozenset(unlabelled)
-        where = Where(self.path, lambda number: self._where_is_row(number, is_skipped), columns.label)
+        where = Where(
+            self.path,
+            lambda number: self._where_is_row(number, is_skipped),
+            columns.label,
+            cure="Say labels='names' if it is the class's name.",
+        )
         examples = Examples.of_images(
             Files(table.texts()),
             *labels.interpret(names, where),

@@ -101,10 +101,6 @@ def test_a_record_without_an_image_stays_as_an_empty_one(tmp_path: Path) -> None
     assert TFRecords(path).read().num_bytes.tolist() == [0]
 
 
-def test_classes_are_numbers_where_nobody_names_them(tmp_path: Path) -> None:
-    assert TFRecords(write(tmp_path / "a", [labelled(0, 2)])).read().classes == ("0", "1", "2")
-
-
 def test_texts_of_the_records_name_the_classes(tmp_path: Path) -> None:
     records = [labelled(0, 3, text=[b"crane"]), labelled(1, 1, text=[b"crane"]), labelled(2, 2, text=[b"dog"])]
     classes = TFRecords(write(tmp_path / "a", records)).read().classes
@@ -170,11 +166,6 @@ def test_the_classes_of_objects_are_tags_of_their_image(tmp_path: Path) -> None:
             "label 2 is not a class: the 2 .* 0 to 1. .*label_offset=1",
         ),
         (labelled(0, 0, text=[b"dog"]), {"classes": ("cat", "dog")}, "call label 0 'dog', but .* has 'cat' there"),
-        (
-            {"image/encoded": [b"x"], "image/class/label": [b"dgo"]},
-            {"classes": ("cat", "dog")},
-            r"a#0: label 'dgo' is not a class. Did you mean 'dog'\?",
-        ),
     ],
 )
 def test_a_wrong_record_is_named_with_the_cure(tmp_path: Path, values: Values, options: dict, message: str) -> None:
