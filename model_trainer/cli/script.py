@@ -75,4 +75,4 @@ def main(run: Run, sample: Run | None = None) -> None:
 
 def _has_folders(source: Source) -> bool:
     folder = getattr(source, "path", ".")
-    return files.is_folder(folder) and any(entry.is_dir() for entry in files.scan(folder))
+    return files.is_local_folder(folder) and any(files.is_folder(entry.path) for entry in files.scan(folder))

@@ -28,7 +28,7 @@ def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
     """
     found: list[str] = []
     for path in [os.fspath(path) for path in paths]:
-        if not files.is_folder(path):
+        if not files.is_local_folder(path):
             found.append(path)
             continue
         images = list_images(path).images

@@ -39,7 +39,7 @@ def source_of_path(path: str, *, root: str | None = None, classes: Sequence[str]
 
 
 def _kind_of(path: str) -> type[Source]:
-    if files.is_folder(path):
+    if files.is_local_folder(path):
         return ImageFolder
     if ".tfrecord" in Path(path).name:
         return TFRecords
@@ -50,7 +50,7 @@ def _kind_of(path: str) -> type[Source]:
         return RecordIO
     if suffix == ".lst":
         return MxnetList
-    if files.is_file(path):
+    if "://" not in path and files.is_file(path):
         raise DataError(
             f"{path} is no data set: expected a folder with one folder for each class, a manifest "
             f"({', '.join(MANIFESTS)}), a .rec, .lst or .tfrecord file."

@@ -40,7 +40,8 @@ class Source(Choice):
         """The source at a path, such as `data/train` or `train.csv`."""
         from model_trainer.sources.from_path import source_of_path
 
-        if not text or text[0] in "{[" or (nearest(text, cls.kinds()) and not files.exists(text)):
+        is_misspelt = nearest(text, cls.kinds()) and "://" not in text and not files.exists(text)
+        if not text or text[0] in "{[" or is_misspelt:
             return super()._of_text(text)  # broken JSON, or a kind that is misspelt
         return source_of_path(text)
 

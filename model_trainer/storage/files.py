@@ -13,50 +13,66 @@ Example:
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePath, PurePosixPath
-from typing import BinaryIO, TextIO, cast
+from pathlib import Path, PurePath
+from typing import BinaryIO, TextIO
 
 from model_trainer.errors import StorageError
 from model_trainer.storage.local import LocalDisk
+from model_trainer.storage.paths import RemotePath, StrPath, as_path
 from model_trainer.storage.storage import Appender, Entry, Info, Storage
 from model_trainer.storage.tensorflow_files import TensorFlowFiles
 from model_trainer.storage.trouble import is_full, not_written
 
 __all__ = [
-    "RemotePath", "StrPath", "append", "append_text", "as_path", "check_room", "clear_leftovers", "copy", "delete",
-    "exists", "info", "is_file", "is_folder", "local_copy", "lock", "make_folder", "matching", "mount", "names_in",
-    "open_file", "open_text", "read", "read_range", "read_text", "real_path", "scan", "storage_of", "whole_folders",
-    "write", "write_folder", "write_text", "written_whole",
+    "RemotePath",
+    "StrPath",
+    "append",
+    "append_text",
+    "as_path",
+    "check_room",
+    "clear_leftovers",
+    "copy",
+    "delete",
+    "delete_folder",
+    "exists",
+    "info",
+    "is_file",
+    "is_folder",
+    "is_local_folder",
+    "local_copy",
+    "lock",
+    "make_folder",
+    "matching",
+    "mount",
+    "names_in",
+    "open_file",
+    "open_text",
+    "read",
+    "read_range",
+    "read_text",
+    "real_path",
+    "scan",
+    "storage_of",
+    "whole_folders",
+    "write",
+    "write_folder",
+    "write_text",
+    "written_whole",
 ]  # fmt: skip
-
-StrPath = str | os.PathLike[str]
 
 _LOCAL, _TENSORFLOW = LocalDisk(), TensorFlowFiles()
 _MOUNTED: dict[str, Storage] = {}
 
 
-class RemotePath(PurePosixPath):
-    """A path with a scheme, such as memory://box/note.txt, to be joined and taken apart as a `Path` is."""
-
-    def __str__(self) -> str:
-        return re.sub(r"^([a-z0-9]+):/+", r"\1://", super().__str__())
-
-    def __fspath__(self) -> str:
-        return str(self)
-
-
-def as_path(path: StrPath) -> Path:
-    """The path as an object: on the local disk a `Path`, otherwise a `RemotePath`, which joins and divides as one."""
-    text = os.fspath(path)
-    return cast(Path, RemotePath(text)) if "://" in text else Path(text)
-
-
 def mount(scheme: str, storage: Storage) -> None:
-    """From now on paths that begin with `scheme://` are of `storage`."""
+    """From now on paths that begin with `scheme://` are of `storage`; a scheme is letters, digits, ".", "+" and "-"."""
+    if not re.fullmatch(r"[A-Za-z][\w.+-]*", scheme):
+        raise ValueError(f"{scheme!r} cannot be the scheme of a path.")
     _MOUNTED[scheme] = storage
 
 
@@ -94,14 +110,19 @@ def is_folder(path: StrPath) -> bool:
     return False
 
 
+def is_local_folder(path: StrPath) -> bool:
+    """Whether a folder is there on the local disk; asks no other storage, which may take long to answer."""
+    return "://" not in os.fspath(path) and is_folder(path)
+
+
 def scan(folder: StrPath) -> list[Entry]:
     """What stands in a folder itself, in no order."""
     return storage_of(folder).scan(os.fspath(folder))
 
 
 def names_in(folder: StrPath) -> list[str]:
-    """The names in a folder, sorted; none where there is no folder."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+    """The names in a folder, sorted; none where there is no folder, or one that may not be read."""
+    with contextlib.suppress(OSError):
         return sorted(entry.name for entry in scan(folder))
     return []
 
@@ -187,16 +208,25 @@ def local_copy(path: StrPath) -> Iterator[Path]:
 
 
 def delete(path: StrPath) -> None:
-    """Removes a file, or a folder with all that is in it; what is not there is no error."""
+    """Removes a file; one that is not there is no error."""
     storage_of(path).delete(os.fspath(path))
 
 
-def make_folder(path: StrPath, *, new: bool = False) -> None:
+def delete_folder(path: StrPath) -> None:
+    """Removes a folder with all that is in it; one that is not there is no error."""
+    storage_of(path).delete_folder(os.fspath(path))
+
+
+def make_folder(path: StrPath, *, new: bool = False, parents: bool = True) -> None:
     """Makes a folder and those above it.
 
     Args:
         new: raises FileExistsError where it is there already.
+        parents: False raises FileNotFoundError where the folder above is not there, such as on a disk that has gone.
     """
+    above = as_path(path).parent
+    if not parents and not is_folder(above):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(above))
     try:
         storage_of(path).make_folder(os.fspath(path))
     except FileExistsError:
@@ -211,7 +241,10 @@ def copy(source: StrPath, target: StrPath) -> None:
         StorageError: it cannot be written.
     """
     with _told(target):
-        storage_of(target).copy(os.fspath(source), os.fspath(target))
+        if storage_of(source) is storage_of(target):
+            storage_of(target).copy(os.fspath(source), os.fspath(target))
+        else:
+            storage_of(target).write(os.fspath(target), [read(source)])
 
 
 def write_folder(folder: StrPath, contents: Iterable[tuple[str, Iterable[bytes | memoryview]]]) -> None:

@@ -66,7 +66,7 @@ def filled_folder(folder: Path) -> Iterator[Path]:
         OSError: it cannot be made.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    aside = Path(tempfile.mkdtemp(prefix=".filling-", dir=folder.parent))
     try:
         yield aside
         aside.chmod(0o755)

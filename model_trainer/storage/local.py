@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import shutil
 import stat
@@ -25,7 +26,7 @@ class LocalDisk(Storage):
 
     def info(self, path: str) -> Info | None:
         try:
-            found = os.stat(path)
+            found = os.stat(path or ".")
         except (FileNotFoundError, NotADirectoryError):
             return None
         except ValueError:  # such as a name with a NUL in it, or one that no file system can have
@@ -33,8 +34,13 @@ class LocalDisk(Storage):
         return Info(stat.S_ISDIR(found.st_mode), found.st_size, found.st_mtime_ns, stat.S_ISREG(found.st_mode))
 
     def scan(self, folder: str) -> list[Entry]:
-        with os.scandir(folder) as entries:
+        with os.scandir(folder or ".") as entries:
             return list(entries)
+
+    def matching(self, pattern: str) -> list[str]:
+        found = sorted(glob.glob(pattern.replace("[^", "[!"), include_hidden=True))
+        # As TensorFlow, which older versions asked, names them: runs know their data by its names.
+        return [f"./{path}" for path in found] if glob.has_magic(pattern.partition("/")[0]) else found
 
     def open(self, path: str) -> BinaryIO:
         return open(path, "rb")
@@ -50,11 +56,12 @@ class LocalDisk(Storage):
             file.writelines(parts)
 
     def delete(self, path: str) -> None:
-        if os.path.isdir(path) and not os.path.islink(path):
-            shutil.rmtree(path)
-            return
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
+
+    def delete_folder(self, path: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(path)
 
     def make_folder(self, path: str) -> None:
         Path(path).mkdir(parents=True)
@@ -91,10 +98,10 @@ class LocalDisk(Storage):
         # Also one that still has another name because a process was killed before the one that replaces it had its
         # own. It is only renamed when the next one is written: whoever reads may not hold the folder.
         found: dict[str, str] = {}
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             for beginning in (f"{_REPLACED}{prefix}", prefix):
                 for each in self.scan(parent):
-                    if each.name.startswith(beginning):
+                    if each.name.startswith(beginning) and each.is_dir():
                         found[each.name.removeprefix(_REPLACED)] = each.path
         return found
 

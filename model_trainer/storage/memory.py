@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -27,53 +28,86 @@ class Memory(Storage):
     files: dict[str, bytes] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
     changed: dict[str, int] = field(default_factory=dict)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def info(self, path: str) -> Info | None:
-        path = path.rstrip("/")
+        path = _clean(path)
         if path in self.files:
             return Info(False, len(self.files[path]), self.changed[path])
         return Info(True, 0, 0) if self._is_folder(path) else None
 
     def scan(self, folder: str) -> list[Entry]:
-        folder = folder.rstrip("/")
-        if not self._is_folder(folder):
-            raise _error(errno.ENOTDIR if folder in self.files else errno.ENOENT, folder)
-        inside = {path[len(folder) + 1 :].partition("/")[0] for path in self._below(folder)}
-        return [Item(name, f"{folder}/{name}", self._is_folder(f"{folder}/{name}")) for name in inside]
+        folder = _clean(folder)
+        with self._lock:
+            if not self._is_folder(folder):
+                raise _error(errno.ENOTDIR if folder in self.files else errno.ENOENT, folder)
+            beginning = _inside(folder)
+            names = {path[len(beginning) :].partition("/")[0] for path in self._below(folder)}
+            return [Item(name, f"{beginning}{name}", self._is_folder(f"{beginning}{name}")) for name in names]
 
     def open(self, path: str) -> BinaryIO:
+        path = _clean(path)
         if path not in self.files:
             raise _error(errno.EISDIR if self._is_folder(path) else errno.ENOENT, path)
         return io.BytesIO(self.files[path])
 
     def write(self, path: str, parts: Iterable[bytes | memoryview]) -> None:
-        if not self._is_folder(path.rpartition("/")[0]):
-            raise _error(errno.ENOENT, path)
-        if self._is_folder(path):
-            raise _error(errno.EISDIR, path)
-        self.files[path] = b"".join(parts)
-        self.changed[path] = time.time_ns()
+        path, content = _clean(path), b"".join(parts)
+        with self._lock:
+            if not self._is_folder(_above(path)):
+                raise _error(errno.ENOENT, path)
+            if self._is_folder(path):
+                raise _error(errno.EISDIR, path)
+            self.files[path] = content
+            self.changed[path] = time.time_ns()
 
     def delete(self, path: str) -> None:
-        for each in [path, *self._below(path)]:
-            self.files.pop(each, None)
-            self.folders.discard(each)
+        path = _clean(path)
+        if self._is_folder(path):
+            raise _error(errno.EISDIR, path)
+        self.files.pop(path, None)
+
+    def delete_folder(self, path: str) -> None:
+        path = _clean(path)
+        if path in self.files:
+            raise _error(errno.ENOTDIR, path)
+        with self._lock:
+            for each in [path, *self._below(path)]:
+                self.files.pop(each, None)
+                self.folders.discard(each)
 
     def make_folder(self, path: str) -> None:
-        path = path.rstrip("/")
-        if self.info(path) is not None:
-            raise _error(errno.EEXIST, path)
-        while path.partition("://")[2]:
-            if path in self.files:
-                raise _error(errno.ENOTDIR, path)
-            self.folders.add(path)
-            path = path.rpartition("/")[0]
+        path = _clean(path)
+        with self._lock:
+            if self.info(path) is not None:
+                raise _error(errno.EEXIST, path)
+            missing = []
+            while not self._is_folder(path):
+                if path in self.files:
+                    raise _error(errno.ENOTDIR, path)
+                missing.append(path)
+                path = _above(path)
+            self.folders |= set(missing)
 
     def _is_folder(self, path: str) -> bool:
-        return path in self.folders or path.endswith(":/")  # the root is always there
+        return path in self.folders or path.endswith("://")  # the root is always there
 
     def _below(self, folder: str) -> list[str]:
-        return [path for path in (*self.files, *self.folders) if path.startswith(f"{folder}/")]
+        return [path for path in (*self.files, *self.folders) if path.startswith(_inside(folder))]
+
+
+def _clean(path: str) -> str:
+    scheme, _, rest = path.partition("://")
+    return f"{scheme}://{'/'.join(filter(None, rest.split('/')))}"
+
+
+def _inside(folder: str) -> str:
+    return folder if folder.endswith("/") else f"{folder}/"
+
+
+def _above(path: str) -> str:
+    scheme, _, rest = path.partition("://")
+    return f"{scheme}://{rest.rpartition('/')[0]}"
 
 
 def _error(number: int, path: str) -> OSError:

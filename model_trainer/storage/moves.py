@@ -59,7 +59,9 @@ def _link_or_copy(source: Path, target: Path) -> None:
         with open(source, "rb") as old, open(target, "xb") as new:
             try:
                 shutil.copyfileobj(old, new)
-            except BaseException:
+            except BaseException as error:
                 target.unlink()  # not half a file; the whole one is where it was
+                if isinstance(error, OSError) and error.filename is None:
+                    error.filename = str(target)
                 raise
         shutil.copystat(source, target)

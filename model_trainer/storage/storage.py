@@ -103,7 +103,11 @@ class Storage(ABC):
 
     @abstractmethod
     def delete(self, path: str) -> None:
-        """Removes a file, or a folder with all that is in it; what is not there is no error."""
+        """Removes a file; one that is not there is no error."""
+
+    @abstractmethod
+    def delete_folder(self, path: str) -> None:
+        """Removes a folder with all that is in it; one that is not there is no error."""
 
     @abstractmethod
     def make_folder(self, path: str) -> None:
@@ -129,26 +133,31 @@ class Storage(ABC):
 
     def matching(self, pattern: str) -> list[str]:
         """The paths that match a pattern, sorted; `*`, `?` and `[abc]` stand for parts of a name, never for a "/"."""
-        root, *names = re.split(r"(?<!/)/(?!/)", pattern)
-        found = [root]
-        for name in names:
+        scheme, separator, rest = pattern.partition("://")
+        found = [f"{scheme}{separator}"]
+        for name in filter(None, rest.split("/")):
+            folders = [folder if folder.endswith("/") else f"{folder}/" for folder in found]
             if not re.search(r"[*?[]", name):
-                found = [f"{folder}/{name}" for folder in found]
+                found = [path for path in (f"{folder}{name}" for folder in folders) if self.info(path) is not None]
                 continue
             wanted = re.compile(fnmatch.translate(name.replace("[^", "[!")))
-            inner = [folder for folder in found if (there := self.info(folder or "/")) and there.is_folder]
-            entries = [(folder, each.name) for folder in inner for each in self.scan(folder or "/")]
-            found = [f"{folder}/{each}" for folder, each in entries if wanted.match(each)]
-        return sorted(path for path in found if self.info(path) is not None)
+            inside = [folder for folder in folders if (there := self.info(folder)) is not None and there.is_folder]
+            found = [
+                f"{folder}{each.name}" for folder in inside for each in self.scan(folder) if wanted.match(each.name)
+            ]
+        return sorted(found)
 
     # What a disk does by renaming, appending, locking or linking.
 
     def append(self, path: str) -> Appender:
-        """The end of a file, which is made where there is none. By default each write writes the file anew."""
+        """The end of a file, which is made where there is none; for one writer at a time.
+
+        By default each write writes the file anew.
+        """
         return _Rewriter(self, path)
 
     def copy(self, source: str, target: str) -> None:
-        """Gives a file a second name in the place of `target`, whole or not at all; by default a copy."""
+        """Gives a file of this store a second name in the place of `target`, whole or not at all; by default a copy."""
         self.write(target, [self.read(source)])
 
     def write_folder(self, folder: str, files: Iterable[tuple[str, Iterable[bytes | memoryview]]]) -> None:
@@ -159,7 +168,7 @@ class Storage(ABC):
         Args:
             files: names with their parts; each is asked for when the one before is written.
         """
-        self.delete(folder)
+        self.delete_folder(folder)
         self.make_folder(folder)
         for name, parts in files:
             self.write(f"{folder}/{name}", parts)

@@ -52,6 +52,8 @@ class TensorFlowFiles(Storage):
     def open(self, path: str) -> BinaryIO:
         import tensorflow as tf
 
+        if self.info(path) is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         return io.BufferedReader(_Raw(tf.io.gfile.GFile(path, "rb")))
 
     def read(self, path: str) -> bytes:
@@ -81,6 +83,9 @@ class TensorFlowFiles(Storage):
         raise _only_read(path)
 
     def delete(self, path: str) -> None:
+        raise _only_read(path)
+
+    def delete_folder(self, path: str) -> None:
         raise _only_read(path)
 
     def make_folder(self, path: str) -> None:
@@ -126,7 +131,7 @@ def _as_os_errors() -> Iterator[None]:
     except tf.errors.NotFoundError as error:
         raise FileNotFoundError(errno.ENOENT, error.message) from error
     except tf.errors.OpError as error:
-        raise OSError(error.message) from error
+        raise OSError(errno.EIO, error.message) from error
 
 
 def _only_read(path: str) -> OSError:

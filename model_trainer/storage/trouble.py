@@ -32,7 +32,8 @@ def not_written(path: str | os.PathLike[str], error: BaseException, num_bytes: i
     text = f"{os.fspath(path)} could not be written: {reason}"
     if number == errno.ENOSPC:  # under a quota more may be free than may be used
         needed = "" if num_bytes is None else f"{_size(num_bytes)} are needed, "
-        text += f"; {needed}{_free(Path(path))} are free"
+        free = "" if "://" in os.fspath(path) else f"{_free(Path(path))} are free"
+        text += f"; {needed}{free}".rstrip(", ;")
     told = StorageError(f"{text}.")
     told.errno = number
     return told

@@ -54,7 +54,7 @@ class RunFolder:
             files.write_text(folder.path / "model_spec.json", _json(description))
         except StorageError:
             with contextlib.suppress(OSError):
-                files.delete(folder.path)
+                files.delete_folder(folder.path)
             raise
         return folder
 
@@ -185,7 +185,7 @@ def _told_to_resume() -> Iterator[None]:
 
 def _make_folder(path: PurePath) -> None:
     try:
-        files.make_folder(path)
+        files.make_folder(path, parents=False)
     except OSError as error:
         raise not_written(path, error) from error
 

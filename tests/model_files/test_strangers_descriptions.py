@@ -75,8 +75,8 @@ FOREIGN_CODE: dict[str, tuple[dict[str, Any], str]] = {
         r"a model of the author's own \(keras.applications",
     ),
     "our_code_that_writes": (
-        {"class": "model_trainer.storage.local.write_text", "kwargs": {"path": "marker", "text": "text"}},
-        "`class` names model_trainer.storage.local.write_text, ",
+        {"class": "model_trainer.storage.files.write_text", "kwargs": {"path": "marker", "text": "text"}},
+        "`class` names model_trainer.storage.files.write_text, ",
     ),
     "our_code_that_trusts": (
         {"class": "model_trainer.model_files.load.load_model", "kwargs": {"path": "other.hdf5", "trust": True}},

@@ -46,7 +46,7 @@ def test_a_filter_that_is_code_is_refused_and_not_run(written: tuple[Path, dict[
         ("spec", {"klass": "os.system", "target_size": [8, 8, 3]}),
         ("spec", {"class_": "os.system", "target_size": [8, 8, 3]}),
         ("spec", {"class": "VGG19", "preprocess_func": "os.system"}),
-        ("spec", {"class": "model_trainer.storage.local.write_text", "target_size": [8, 8, 3]}),
+        ("spec", {"class": "model_trainer.storage.files.write_text", "target_size": [8, 8, 3]}),
         ("spec", {"class": "model_trainer.storage.local.os.system", "target_size": [8, 8, 3]}),
         ("network", {"type": "OwnModel", "model": "os.system"}),
     ],

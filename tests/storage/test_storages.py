@@ -1,25 +1,24 @@
-"""What every storage does alike, and a training whose output folder is none of the local disk's."""
+"""What every storage does alike."""
 
 from __future__ import annotations
 
 import itertools
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from model_trainer import ImageFolder, Run, evaluate, load_model
+from model_trainer import Run
 from model_trainer.errors import StorageError
-from model_trainer.sources.manifest import Manifest
 from model_trainer.storage import files
 from model_trainer.storage.files import RemotePath, as_path
 from model_trainer.storage.folders import make_run_dir, only_process
 from model_trainer.storage.lines import LineFile
 from model_trainer.storage.memory import Memory
 from model_trainer.training.checkpoints.store import Checkpoint, checkpoints_in, read_newest, write_checkpoint
-from model_trainer.training.train import train_model
 
 pytestmark = pytest.mark.usefixtures("short_pipeline")
 
@@ -108,6 +107,12 @@ def test_what_is_missing_or_of_another_kind_is_said(folder: Path) -> None:
     files.write(folder / "file", b"")
     with pytest.raises(FileExistsError):
         files.make_folder(folder / "file")
+    with pytest.raises(OSError):  # noqa: PT011
+        files.make_folder(folder / "file" / "b" / "c")
+    assert files.names_in(folder) == ["file"]
+    with pytest.raises(FileNotFoundError):
+        files.make_folder(folder / "gone" / "a", parents=False)
+    assert files.names_in(folder) == ["file"]
 
 
 def test_folders_are_made_listed_and_removed_with_all_in_them(folder: Path) -> None:
@@ -122,7 +127,10 @@ def test_folders_are_made_listed_and_removed_with_all_in_them(folder: Path) -> N
     assert files.is_folder(folder / "a")
     files.delete(folder / "a" / "1.txt")
     assert files.names_in(folder / "a") == ["b"]
-    files.delete(folder / "a")
+    with pytest.raises(OSError):  # noqa: PT011
+        files.delete(folder / "a")
+    files.delete_folder(f"{folder}/a/")
+    files.delete_folder(folder / "a")
     assert files.names_in(folder) == []
 
 
@@ -204,33 +212,69 @@ def test_a_path_with_a_scheme_is_joined_and_taken_apart() -> None:
     assert (path.name, path.suffix, str(path.parent)) == ("note.tar.gz", ".gz", "memory://box/a")
     assert str(path.with_name("b")) == "memory://box/a/b"
     assert path == as_path("memory://box/a/note.tar.gz")
+    assert str(as_path("memory://")) == str(as_path("memory://a.txt").parent) == "memory://"
+    assert str(as_path("my-store+2://box/a").parent) == "my-store+2://box"
+    assert str(as_path("file:///tmp/x") / "y") == "file:///tmp/x/y"
+    with pytest.raises(ValueError, match="cannot be the scheme"):
+        files.mount("a/b", Memory())
     assert isinstance(as_path("box/a"), Path)
 
 
-def test_a_manifest_is_read_from_another_storage(memory: Path, colours: Path) -> None:
-    rows = [f"{path},{path.parent.name}" for path in sorted((colours / "train").glob("*/*.png"))]
-    files.write_text(memory / "train.csv", "\n".join(["image,label", *rows]))
-    examples = Manifest(str(memory / "train.csv")).read()
-    assert examples.classes == ("blue", "green", "red")
-    assert len(examples) == 15
-    assert list(examples.labels) == list(ImageFolder(colours / "train").read().labels)
+def test_the_root_of_a_storage_is_a_folder(memory: Path) -> None:
+    root = f"{str(memory).partition('://')[0]}://"
+    files.write(f"{root}1.txt", b"")
+    assert files.is_folder(root)
+    assert files.names_in(root) == ["1.txt", "box"]
+    assert files.matching(f"{root}*.txt") == [f"{root}1.txt"]
+    assert files.matching(f"{root}b*") == [f"{root}box"]
 
 
-def test_a_run_trains_and_goes_on_in_another_storage_as_on_the_disk(
-    make_run: MakeRun, memory: Path, colours: Path
-) -> None:
-    expected = train_model(make_run(training__epochs=2))
-    run = make_run(training__epochs=1, output_dir=f"{memory}/output")
-    first = train_model(run)
-    assert str(first.path).startswith(f"{memory}/output/test-")
-    result = train_model(run.changed("training.epochs", 2), resume=True)
-    assert result.path == first.path
-    assert [row["loss"] for row in result.history] == [row["loss"] for row in expected.history]
-    there = set(files.names_in(expected.path))
-    assert set(files.names_in(result.path)) == there
-    assert files.names_in(result.path / "checkpoints") == files.names_in(expected.path / "checkpoints")
-    assert files.read_text(result.path / "history.csv").count("\n") == 3
-    trained, same = load_model(result.path), load_model(expected.path)
-    for ours, theirs in zip(trained.model.get_weights(), same.model.get_weights(), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-    assert evaluate(result.path, colours / "val").figures() == evaluate(expected.path, colours / "val").figures()
+def test_one_of_several_that_make_a_folder_gets_it(folder: Path) -> None:
+    def make(number: int) -> str:
+        return make_run_dir(folder, f"run{number // 4}").name
+
+    with ThreadPoolExecutor(8) as pool:
+        names = list(pool.map(make, range(200)))
+    assert len(set(names)) == 200
+
+
+def test_a_file_is_copied_from_one_storage_to_another(memory: Path, tmp_path: Path) -> None:
+    files.write(tmp_path / "a", b"1")
+    files.copy(tmp_path / "a", memory / "b")
+    files.copy(memory / "b", tmp_path / "c")
+    assert (tmp_path / "c").read_bytes() == b"1"
+
+
+def test_a_relative_pattern_names_files_as_older_versions_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("train-0.rec", "train-1.rec", ".train-2.rec", "sub/train-3.rec"):
+        files.make_folder((tmp_path / name).parent)
+        files.write(tmp_path / name, b"")
+    (tmp_path / "train-gone.rec").symlink_to(tmp_path / "nowhere")  # is found, and said to be gone when it is read
+    monkeypatch.chdir(tmp_path)
+    assert files.matching("train-*.rec") == ["./train-0.rec", "./train-1.rec", "./train-gone.rec"]
+    assert files.matching("train-[01].rec") == ["./train-0.rec", "./train-1.rec"]
+    assert files.matching("train-[^0].rec") == ["./train-1.rec"]
+    assert files.matching("s*/train-3.rec") == ["./sub/train-3.rec"]
+    assert files.matching("./*train-[12].rec") == ["./.train-2.rec", "./train-1.rec"]
+    assert files.matching("sub/*") == ["sub/train-3.rec"]
+    assert files.matching("train-0.rec") == ["train-0.rec"]
+
+
+def test_what_only_looks_like_a_checkpoint_is_left_alone(folder: Path) -> None:
+    for name in ("epoch-00001-backup", "epoch-notes"):
+        files.make_folder(folder / "checkpoints" / name)
+    files.write(folder / "checkpoints" / "epoch-00001-step-0000009", b"a file")
+    for epoch in (1, 2, 3):
+        write_checkpoint(folder / "checkpoints", Checkpoint(epoch, 0, {}, {}))
+    assert set(files.names_in(folder / "checkpoints")) > {
+        "epoch-00001-backup",
+        "epoch-notes",
+        "epoch-00001-step-0000009",
+    }
+    assert [path.name[:11] for path in checkpoints_in(folder / "checkpoints")] == ["epoch-00002", "epoch-00003"]
+
+
+def test_a_checkpoint_is_not_written_beside_a_disk_that_has_gone(folder: Path) -> None:
+    with pytest.raises(StorageError, match="could not be written: No such file or directory"):
+        write_checkpoint(folder / "run" / "checkpoints", Checkpoint(1, 0, {}, {}))
+    assert files.names_in(folder) == []

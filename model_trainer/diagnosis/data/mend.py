@@ -104,7 +104,8 @@ def _write(
         on_progress(done, len(survey) + len(changes))
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows([("from", "to", "change"), *rows])
-    files.append_text(aside / LOG_NAME, table.getvalue())
+    # Not appended: the data may hold such a file, which is here by a second name.
+    files.write(aside / LOG_NAME, table.getvalue().encode("utf-8", "surrogateescape"))
     return len(changes)
 
 

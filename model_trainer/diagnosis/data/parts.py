@@ -76,7 +76,7 @@ def run_file_of(path: str) -> str | None:
     if path.endswith(".py") or os.path.basename(path) == "training_options.json":
         return path
     inside = os.path.join(path, "training_options.json")
-    return inside if files.is_file(inside) else None
+    return inside if "://" not in inside and files.is_file(inside) else None
 
 
 def find_parts(
@@ -105,7 +105,7 @@ def find_parts(
             raise DataError(f"{run_file} is Python; give the run itself, or on the command line: model-trainer doctor")
         return find_parts(Run.load(run_file))
     source = source_of_path(path_or_run, root=root, classes=classes)
-    if isinstance(source, ImageFolder) and files.is_folder(path_or_run):
+    if isinstance(source, ImageFolder) and files.is_local_folder(path_or_run):
         return _not_empty(_of_folder(Path(path_or_run), source.classes))
     return _not_empty(_of_file(path_or_run, source))
 
@@ -117,7 +117,7 @@ def _not_empty(parts: list[Part]) -> tuple[Part, ...]:
 
 
 def _of_source(name: str, source: Source) -> Part:
-    if isinstance(source, ImageFolder) and files.is_folder(source.path):
+    if isinstance(source, ImageFolder) and files.is_local_folder(source.path):
         return _class_folders(name, Path(source.path), source.classes)
     return Part(name, _read(source))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 from collections.abc import Sequence
@@ -59,12 +60,14 @@ def move_aside(survey: Survey, folder: Path) -> tuple[Survey, list[Finding]]:
     log = folder / LOG_NAME
     try:
         files.make_folder(folder)
-        if not files.exists(log):
-            files.append_text(log, _line("from", "to", "reason"))
-        for image in map(int, images):
-            source = survey.name(image)
-            target = moves.move_aside(Path(source), folder / survey.find(image)[0].relative(source))
-            files.append_text(log, _line(source, str(target), survey.reasons[image]))
+        is_new = not files.exists(log)
+        with contextlib.closing(files.append(log)) as table:  # first: each move is to be written down
+            if is_new:
+                table.write(_line("from", "to", "reason"))
+            for image in map(int, images):
+                source = survey.name(image)
+                target = moves.move_aside(Path(source), folder / survey.find(image)[0].relative(source))
+                table.write(_line(source, str(target), survey.reasons[image]))
     except OSError as error:
         raise StorageError(f"Could not move files to {folder}: {error}.") from error
     finding = Finding(
@@ -85,7 +88,7 @@ def move_aside(survey: Survey, folder: Path) -> tuple[Survey, list[Finding]]:
     return survey.kept(keep), [finding]
 
 
-def _line(*values: str) -> str:
+def _line(*values: str) -> bytes:
     line = io.StringIO()
     csv.writer(line, lineterminator="\n").writerow(values)
-    return line.getvalue()
+    return line.getvalue().encode("utf-8", "surrogateescape")

@@ -68,10 +68,11 @@ def write_recordio(
                 on_progress(number + 1)
         if len(skipped) == len(examples):
             raise DataError(f"{examples.origin}: no image could be read, such as {_shown(skipped)}.")
+        # Before the records take the place of older ones, which would get names that are not theirs.
+        files.write_text(class_names_path(str(path)), names)
+        files.write_text(path.with_suffix(".idx"), "".join(index))
 
     files.write(path, frames())
-    files.write_text(path.with_suffix(".idx"), "".join(index))
-    files.write_text(class_names_path(str(path)), names)
     if skipped:
         logging.warning("%s: left out %d images, such as %s.", path, len(skipped), _shown(skipped))
     return skipped

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -61,7 +62,7 @@ def write_checkpoint(folder: PurePath, checkpoint: Checkpoint) -> PurePath:
     """
     target = folder / checkpoint.name
     try:
-        files.make_folder(folder)
+        files.make_folder(folder, parents=False)
         files.clear_leftovers(folder)
         try:
             files.write_folder(target, _files(checkpoint))
@@ -107,7 +108,8 @@ def newest_whole(folder: PurePath) -> PurePath | None:
 
 def checkpoints_in(folder: PurePath) -> list[PurePath]:
     """The checkpoints of a folder, the oldest first."""
-    return [path for _, path in sorted(files.whole_folders(folder, "epoch-").items())]
+    found = sorted(files.whole_folders(folder, "epoch-").items())
+    return [path for name, path in found if re.fullmatch(r"epoch-\d+-step-\d+", name)]
 
 
 def _files(checkpoint: Checkpoint) -> Iterator[tuple[str, Iterable[bytes | memoryview]]]:
@@ -140,7 +142,7 @@ def _make_room(folder: PurePath) -> bool:
 def _remove(paths: Iterable[PurePath]) -> None:
     for path in paths:
         with contextlib.suppress(OSError):
-            files.delete(path)
+            files.delete_folder(path)
 
 
 def _read(path: PurePath) -> Checkpoint:

@@ -13,7 +13,7 @@ from model_trainer.diagnosis.data import run_doctor
 from model_trainer.diagnosis.data.mend import write_mended
 from model_trainer.diagnosis.data.parts import find_parts
 from model_trainer.diagnosis.data.survey import Survey, survey_images
-from model_trainer.errors import DataError
+from model_trainer.errors import DataError, StorageError
 
 
 def photo(seed: int, size: tuple[int, int] = (48, 40)) -> Image.Image:
@@ -188,3 +188,18 @@ def test_an_interrupted_copy_leaves_nothing(folder: Path, tmp_path: Path) -> Non
     with pytest.raises(KeyboardInterrupt):
         write_mended(surveyed(folder), tmp_path / "mended", interrupt)
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_quarantine_moves_nothing_that_it_cannot_write_down(folder: Path, tmp_path: Path) -> None:
+    (folder / "cat" / "empty.jpg").write_bytes(b"")
+    (tmp_path / "bad" / "quarantine.csv").mkdir(parents=True)
+    with pytest.raises(StorageError, match="Could not move files"):
+        doctor(folder, quarantine=str(tmp_path / "bad"))
+    assert (folder / "cat" / "empty.jpg").exists()
+
+
+def test_a_list_of_changes_in_the_data_is_not_changed(folder: Path, tmp_path: Path) -> None:
+    old = folder / "mended.csv"
+    old.write_text("from,to,change\n")
+    write_mended(surveyed(folder), tmp_path / "mended")
+    assert old.read_text() == "from,to,change\n"

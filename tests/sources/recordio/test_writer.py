@@ -155,3 +155,12 @@ def test_a_wrong_file_of_class_names_is_an_error(examples: Examples, tmp_path: P
     (tmp_path / "out.classes.txt").write_text(text)
     with pytest.raises(DataError, match=r"out.classes.txt has an empty line, or a class twice"):
         RecordIO(tmp_path / "out.rec").read()
+
+
+def test_records_never_get_the_class_names_of_others(examples: Examples, tmp_path: Path) -> None:
+    path = tmp_path / "t.rec"
+    path.write_bytes(b"older records")
+    (tmp_path / "t.classes.txt").mkdir()  # cannot be replaced
+    with pytest.raises(StorageError, match=r"t\.classes\.txt could not be written"):
+        write_recordio(examples, path)
+    assert path.read_bytes() == b"older records"
