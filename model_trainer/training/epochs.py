@@ -85,6 +85,8 @@ def train_epochs(
     except Exception:
         with contextlib.suppress(StorageError):  # the first error is the one to be told
             loop.write_history(with_curves=True)
+        with contextlib.suppress(tf.errors.OpError):
+            loop.observers.log_all()
         raise
     loop.write_history(with_curves=True)
     if loop.average is not None:

@@ -132,7 +132,7 @@ class Loop:
 
     def health_ahead(self) -> Health | None:
         """What the watch will remember after the steps so far; None where training will have to go back."""
-        return self.watch.ahead(self.observers.waiting("watch"))
+        return self.watch.ahead(self.observers.waiting_for_watch())
 
     def begin_epoch(self) -> None:
         """Starts the epoch's clock."""
@@ -246,7 +246,7 @@ def make_loop(
 
     watch = Watch(training.divergence, tell)
     logged = named(prepared.run.observers, lambda each, name: LoggedObserver(each, name, logs, steps))
-    observers = Observers({"watch": watch, **logged})
+    observers = Observers(watch, logged)
     phase = make_phase(prepared, prepared.optimizer, training.learning_rate, average, observers)
     model.optimizer = phase.optimizer  # where Keras' callbacks look for it
     return Loop(

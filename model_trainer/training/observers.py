@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -11,11 +11,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from model_trainer.errors import ConfigError
 from model_trainer.run.observers import ObservedStep, Observer
 from model_trainer.training.metrics_log import Logs
 
 __all__ = ["LAG", "LoggedObserver", "Observers", "StepObserver"]
 
+WATCH = "watch"
 LAG = 4  # steps; each process looks at the same step at the same time, so that all decide alike
 
 
@@ -55,15 +57,17 @@ class LoggedObserver:
 
 
 class Observers:
-    """All observers of a run, by name.
+    """All observers of a run: the one that decides whether training goes on, and those whose values are logged.
 
     A step calls `before_update` and `after_update` while its graph is built; the loop calls `add` with what it gave.
     """
 
-    def __init__(self, observers: Mapping[str, StepObserver]) -> None:
-        self._observers = dict(observers)
+    def __init__(self, watch: StepObserver | None = None, logged: Mapping[str, StepObserver] | None = None) -> None:
+        watching = {} if watch is None else {WATCH: watch}
+        self._observers = {**{f"logged/{name}": each for name, each in (logged or {}).items()}, **watching}
         self._keys: dict[str, tuple[str, ...]] = {}  # of the values of each, known when a graph was built
         self._waiting: deque[tuple[int, dict[str, tf.Tensor]]] = deque()
+        self._logged_until = -1  # the last step whose values are logged
 
     def before_update(self, step: tf.Tensor, variables: Sequence[keras.Variable]) -> tf.Tensor:
         """In the graph: the weights in a row, in steps in which an observer uses updates; empty in the others."""
@@ -97,11 +101,12 @@ class Observers:
         for name, observer in self._observers.items():
 
             def row(name: str = name, observer: StepObserver = observer) -> tf.Tensor:
-                old = _parts(before, variables) if "updates" in observer.uses else ()
-                slopes = _parts(gradient_row, variables) if "gradients" in observer.uses else ()
-                values = observer.compute(ObservedStep(step, scalars, variables, slopes, old))
+                old = _parts(before, variables) if "updates" in observer.uses else None
+                own_gradients = _parts(gradient_row, variables) if "gradients" in observer.uses else None
+                values = observer.compute(ObservedStep(step, scalars, variables, own_gradients, old))
+                _check_scalars(name, values)
                 self._keys[name] = tuple(values)
-                return _joined(list(values.values()))  # of scalars
+                return _joined(list(values.values()))
 
             rows[name] = row() if observer.every == 1 else tf.cond(_is_due(observer, step), _as_one_node(row), _nothing)
         with tf.device("CPU:0"):
@@ -122,24 +127,48 @@ class Observers:
         while self._waiting:
             self._hand_on()
 
-    def waiting(self, name: str) -> Iterator[tuple[int, dict[str, float]]]:
-        """What an observer will get next; waits for the device."""
+    def waiting_for_watch(self) -> Iterator[tuple[int, dict[str, float]]]:
+        """What the watch will get next; waits for the device."""
         for step, observed in self._waiting:
-            if step % self._observers[name].every == 0:
-                yield step, self._values(name, observed)
+            yield step, self._values(WATCH, observed)
+
+    def log_all(self) -> None:
+        """Logs what is waiting, of which a checkpoint or the end of a run knows nothing; waits for the device.
+
+        What decides is not asked: all processes do that in the same step.
+        """
+        for step, observed in self._waiting:
+            self._log(step, observed)
 
     def forget(self) -> None:
-        """Drops what is waiting."""
+        """Drops what is waiting; the run goes back."""
         self._waiting.clear()
+        self._logged_until = -1
 
     def _hand_on(self) -> None:
         step, observed = self._waiting.popleft()
+        self._log(step, observed)
+        if WATCH in self._observers:
+            self._observers[WATCH].receive(step, self._values(WATCH, observed))
+
+    def _log(self, step: int, observed: dict[str, tf.Tensor]) -> None:
+        if step <= self._logged_until:
+            return
+        self._logged_until = step
         for name, observer in self._observers.items():
-            if step % observer.every == 0:
+            if name != WATCH and step % observer.every == 0:
                 observer.receive(step, self._values(name, observed))
 
     def _values(self, name: str, observed: dict[str, tf.Tensor]) -> dict[str, float]:
         return dict(zip(self._keys[name], np.asarray(observed[name]).tolist(), strict=True))
+
+
+def _check_scalars(name: str, values: Mapping[str, tf.Tensor]) -> None:
+    for key, value in values.items():
+        shape = tf.convert_to_tensor(value).shape
+        if shape.rank != 0:
+            problem = f"({name.removeprefix('logged/')}) gives {key!r} of shape {shape}, not a scalar."
+            raise ConfigError(problem, "observers")
 
 
 def _is_due(observer: StepObserver, step: tf.Tensor) -> tf.Tensor:
@@ -167,10 +196,14 @@ def _nothing() -> tf.Tensor:
 
 
 def named(observers: Sequence[Observer], make: Callable[[Observer, str], Any]) -> dict[str, Any]:
-    """`make(observer, name)` of each by its name; a second one of a kind has a number."""
+    """`make(observer, name)` of each by its name; the second one of a name has the number 2."""
+    counts: Counter[str] = Counter()
     made: dict[str, Any] = {}
     for observer in observers:
-        same = sum(other.rpartition("_")[0] == observer.name or other == observer.name for other in made)
-        name = f"{observer.name}_{same + 1}" if same else observer.name
+        counts[observer.name] += 1
+        number = counts[observer.name]
+        name = f"{observer.name}_{number}" if number > 1 else observer.name
+        if name in made:
+            raise ConfigError(f"has two observers that are called {name!r} in logs.", "observers")
         made[name] = make(observer, name)
     return made

@@ -49,7 +49,7 @@ def make_train_step(
     `size` is the number of rows over all processes, `stop` bool `()`. The loss includes the penalties on weights. A
     step whose loss or gradients are not finite changes nothing; where a loss scale was too large, it is lowered.
     """
-    observers = observers or Observers({})
+    observers = observers or Observers()
     network, task, strategy = parts.network, parts.task, parts.strategy
     variables, num_replicas = network.model.trainable_variables, strategy.num_replicas_in_sync
     # Numbers that count something are the same on all replicas, or each replica's own.
@@ -74,7 +74,7 @@ def make_train_step(
                 penalty = _penalty(network.model)
                 loss = tf.math.divide_no_nan(weighted, total) + penalty * penalty_share
                 scaled = optimizer.scale_loss(loss)
-            gradients = tape.gradient(scaled, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            gradients = _dense(tape.gradient(scaled, variables), variables)
             return gradients, _sums(task, outputs, encoded, weighted, penalty), moments
 
         gradients, sums, moments = add_up_parts(of_part, (batch.inputs, encoded), parts.accumulation_steps)
@@ -121,7 +121,10 @@ def make_train_step(
                 variable.assign(value)
 
         def whole_gradients() -> list[tf.Tensor]:
-            return of_one_replica(strategy, strategy.run(sum_over_replicas, args=(gradients,)))
+            def whole(of_replica: list[tf.Tensor]) -> list[tf.Tensor]:
+                return sum_over_replicas([tf.cast(gradient, tf.float32) for gradient in of_replica])
+
+            return of_one_replica(strategy, strategy.run(whole, args=(gradients,)))
 
         is_finite, overflows, is_broken = scalars["num_broken"] == 0, causes[0] > 0, causes[1] > 0
         tf.cond(is_finite & ~overflows, update, undo)
@@ -189,6 +192,14 @@ def make_validation_step(parts: StepParts, gather: bool = False) -> ValidationSt
         return Validated(sums, predictions, stops)
 
     return validation_step
+
+
+def _dense(gradients: list[Any], variables: list[keras.Variable]) -> list[tf.Tensor]:
+    """Zeros where the loss does not depend on a variable, and whole tensors where only some rows have a gradient."""
+    return [
+        tf.zeros(variable.shape, variable.dtype) if gradient is None else tf.convert_to_tensor(gradient)
+        for gradient, variable in zip(gradients, variables, strict=True)
+    ]
 
 
 def _sums(task: Task, outputs: list[tf.Tensor], encoded: Encoded, weighted_loss: tf.Tensor, penalty: tf.Tensor) -> Sums:

@@ -40,7 +40,7 @@ class StepResult(NamedTuple):
         sums: over the whole batch, on all devices: for "loss" `[sum of loss * weight, what it is divided by]`, for each
             metric what `Metric.sums` says; zeros of a step whose loss or gradients were not finite.
         scalars: see `ObservedStep.scalars`.
-        observed: what the observers computed, see `Observers.compute`.
+        observed: what the observers computed, see `Observers.after_update`.
     """
 
     sums: Sums

@@ -7,17 +7,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, final
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from model_trainer import Adam, ConfigError, Hardware, LayerNorms, Run
+from model_trainer import (
+    Adam,
+    ConfigError,
+    DivergedError,
+    Hardware,
+    LayerNorms,
+    Live,
+    OwnModel,
+    Run,
+)
 from model_trainer.pipeline.batch import Batch
 from model_trainer.run.observers import ObservedStep, Observer, layer_groups
 from model_trainer.training.gradients import Clip
 from model_trainer.training.observers import LAG, Observers
 from model_trainer.training.prepare import prepare
-from model_trainer.training.step import make_train_step
+from model_trainer.training.step import _dense, make_train_step
+from model_trainer.training.totals import Totals
 from model_trainer.training.train import train_model
 
 pytestmark = pytest.mark.usefixtures("short_pipeline")
@@ -78,7 +89,7 @@ def test_layer_norms_are_those_of_the_weights_before_and_after(
         "training.optimizer", {"type": "SGD"}
     )  # without momentum the gradient is the update by the rate
     received = Received()
-    observers = Observers({"norms": received})
+    observers = Observers(logged={"norms": received})
     model, take = step_of(run, Clip(), observers)
     before = [np.array(variable) for variable in model.trainable_variables]
     observers.add(0, take(IMAGES, 0).observed)
@@ -103,7 +114,7 @@ def norm(arrays: list[np.ndarray]) -> float:
 
 def test_gradients_are_seen_before_clipping_and_a_broken_step_updates_nothing(make_run: MakeRun) -> None:
     received = Received()
-    observers = Observers({"norms": received})
+    observers = Observers(logged={"norms": received})
     _, take = step_of(make_run(training__learning_rate=RATE), Clip(norm=1e-3), observers)
     observers.add(0, take(IMAGES, 0).observed)
     observers.add(2, take(np.zeros_like(IMAGES), 2).observed)
@@ -116,18 +127,17 @@ def test_gradients_are_seen_before_clipping_and_a_broken_step_updates_nothing(ma
 
 def test_values_come_some_steps_later_in_order_and_only_of_steps_that_are_due() -> None:
     received = Received()
-    observers = Observers({"norms": received})
-    observers._keys["norms"] = ("a",)
+    observers = Observers(logged={"norms": received})
+    observers._keys["logged/norms"] = ("a",)
     for step in range(LAG):
-        observers.add(step, {"norms": tf.constant([float(step)] if step % 2 == 0 else [])})
+        observers.add(step, {"logged/norms": tf.constant([float(step)] if step % 2 == 0 else [])})
     assert received.steps == []
-    assert [step for step, _ in observers.waiting("norms")] == [0, 2]
-    observers.add(LAG, {"norms": tf.constant([4.0])})
+    observers.add(LAG, {"logged/norms": tf.constant([4.0])})
     assert received.steps == [0]
     observers.catch_up()
     assert received.steps == [0, 2, 4]
     assert received.values == [{"a": 0.0}, {"a": 2.0}, {"a": 4.0}]
-    observers.add(6, {"norms": tf.constant([6.0])})
+    observers.add(6, {"logged/norms": tf.constant([6.0])})
     observers.forget()
     observers.catch_up()
     assert received.steps == [0, 2, 4]
@@ -160,8 +170,6 @@ def test_a_run_logs_norms_every_so_many_steps_and_trains_to_the_same_bits_withou
 def test_an_observer_of_the_users_own_sees_what_each_step_says_of_itself(make_run: MakeRun) -> None:
     @final
     class Examples(Observer):
-        uses: ClassVar[tuple[str, ...]] = ()
-
         def compute(self, step: ObservedStep) -> dict[str, tf.Tensor]:
             return {"seen": step.scalars["num_examples"], "weights": tf.constant(len(step.variables))}
 
@@ -181,19 +189,88 @@ def test_norms_of_abandoned_steps_are_forgotten_and_a_resumed_run_may_observe_ot
     assert [line["step"] for line in lines_of(result.path)] == [1, 3, 7]
 
 
-@pytest.mark.parametrize("value", ["norms", 3, [{"type": "LayerNorms", "every": 0}]])
-def test_what_is_no_observer_is_refused(make_run: MakeRun, value: object) -> None:
-    with pytest.raises(ConfigError, match="observers"):
-        make_run().changed("observers", value)
+def test_a_name_that_is_taken_by_the_watch_takes_nothing_from_it(make_run: MakeRun) -> None:
+    @final
+    class Watch(Observer):
+        def compute(self, step: ObservedStep) -> dict[str, tf.Tensor]:
+            return {"one": tf.constant(1.0)}
+
+    run = make_run(observers=({"type": "Watch", "every": 1},), training__learning_rate=1e30, training__epochs=9)
+    with pytest.raises(DivergedError):
+        train_model(run.changed("training.divergence.rollbacks", 0))
+    (folder,) = Path(run.output_dir).iterdir()
+    lines = lines_of(folder)
+    assert lines[0]["watch/one"] == 1.0
+    assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
+    assert len(lines) >= 4  # also of the step that ended the run
 
 
-def test_layers_of_a_block_are_one_group() -> None:
-    paths = ["conv1_conv/kernel", "conv2_block1_1_conv/kernel", "conv2_block2_1_bn/gamma", "predictions/bias"]
-    assert layer_groups(paths) == {"conv1": [0], "conv2": [1, 2], "predictions": [3]}
-    paths = ["stem_conv/kernel", "block2a_expand/kernel", "block2b_dwconv/kernel", "next_stage_1_block_0/nested/kernel"]
-    assert layer_groups(paths) == {"stem_conv": [0], "block2": [1, 2], "next_stage_1": [3]}
-    many = [f"conv2d_{number}/kernel" for number in range(40)]
-    groups = layer_groups(many)
-    assert list(groups)[:2] == ["conv2d_0..conv2d_1", "conv2d_2..conv2d_4"]
-    assert [number for numbers in groups.values() for number in numbers] == list(range(40))
-    assert len(groups) == 16
+def test_values_before_a_crash_are_logged(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, calls = Totals.add, []
+
+    def add(self: Totals, sums: object) -> None:
+        calls.append(1)
+        if len(calls) == 4:
+            raise RuntimeError("crash")
+        original(self, sums)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Totals, "add", add)
+    run = make_run(observers=(LayerNorms(every=1),))
+    with pytest.raises(RuntimeError, match="crash"):
+        train_model(run)
+    (folder,) = Path(run.output_dir).iterdir()
+    assert [line["step"] for line in lines_of(folder)] == [1, 2, 3]
+
+
+def test_mistakes_of_an_observer_are_named(make_run: MakeRun) -> None:
+    with pytest.raises(TypeError, match="Wrong.uses has 'gradient'; it may have gradients and updates"):
+
+        class Wrong(Observer):
+            uses: ClassVar[tuple[Any, ...]] = ("gradient",)
+
+            def compute(self, step: ObservedStep) -> dict[str, tf.Tensor]:
+                return {}
+
+    @final
+    class Silent(Observer):
+        def compute(self, step: ObservedStep) -> dict[str, tf.Tensor]:
+            return {"n": tf.add_n([tf.norm(each) for each in step.updates])}
+
+    @final
+    class Vector(Observer):
+        def compute(self, step: ObservedStep) -> dict[str, tf.Tensor]:
+            return {"row": tf.constant([1.0, 2.0])}
+
+    with pytest.raises(ConfigError, match=r'asks for updates and has to say so: .* = \("updates",\)'):
+        train_model(make_run(observers=(Silent(),)))
+    with pytest.raises(ConfigError, match=r"\(vector\) gives 'row' of shape \(2,\), not a scalar"):
+        train_model(make_run(observers=(Vector(),)))
+
+
+def test_weights_of_any_type_are_observed_on_several_devices(make_run: MakeRun) -> None:
+    def make() -> keras.Model:
+        inputs = keras.Input((16, 16, 3))
+        features = keras.layers.Flatten()(keras.layers.AveragePooling2D(8)(inputs))
+        wide = keras.layers.Dense(4, dtype="float64", name="wide")(features)
+        outputs = keras.layers.Dense(3, name="last")(keras.layers.Dense(4, name="middle")(wide))
+        nothing = keras.layers.Rescaling(0.0)(keras.layers.Dense(3, name="unused")(wide))
+        return keras.Model(inputs, keras.layers.Add()([outputs, nothing]))
+
+    for devices in (1, 2):
+        run = make_run(
+            network=OwnModel(model=Live(make())),
+            hardware=Hardware(platform="cpu", devices=devices),
+            observers=(LayerNorms(every=1),),
+        )
+        line = lines_of(train_model(run).path)[0]
+        assert line["layer_norms/gradient/wide"] > 0
+        assert line["layer_norms/gradient/unused"] == 0
+
+
+def test_gradients_are_whole_tensors_also_of_what_the_loss_does_not_reach() -> None:
+    table, other = keras.Variable(np.ones((4, 2), np.float32)), keras.Variable(np.ones(3, np.float32))
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(tf.gather(table.value, [1, 1]))
+    gradients = _dense(tape.gradient(loss, [table.value, other.value]), [table, other])
+    np.testing.assert_array_equal(gradients[0], [[0, 0], [2, 2], [0, 0], [0, 0]])
+    np.testing.assert_array_equal(gradients[1], [0, 0, 0])

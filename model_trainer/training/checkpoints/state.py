@@ -81,6 +81,7 @@ def capture(loop: Loop, place: Place, *, finished: bool = False) -> Checkpoint |
     """
     if loop.health_ahead() is None:
         return None
+    loop.observers.log_all()
     arrays: dict[str, np.ndarray] = {}
     state: dict[str, Any] = {
         "format": 1,
