@@ -10,7 +10,14 @@ from absl import logging
 
 from model_trainer.errors import DataError
 from model_trainer.sources.label_rows import LabelRows
-from model_trainer.sources.labels.classes import Indexed, Place, index_names, index_numbers, no_labels
+from model_trainer.sources.labels.classes import (
+    MOST_CLASSES,
+    Indexed,
+    Place,
+    index_names,
+    index_numbers,
+    no_labels,
+)
 from model_trainer.sources.labels.kinds import Interpreted
 from model_trainer.sources.labels.where import Where
 from model_trainer.sources.tfrecords.index import FileIndex
@@ -86,10 +93,12 @@ def _index_numbers(
     numbers = np.concatenate([index.labels for index in indexes])
     names = _names_of_numbers(indexes, label_offset)
     counts_from_one = given is not None and label_offset == 0 and numbers.max(initial=0) == len(given)
+    limit = label_offset + (MOST_CLASSES if given is None else len(given))
+    bad = numbers[(numbers < label_offset) | (numbers >= limit)]  # of which the first is named
     where = Where(
         origin,
         place,
-        cure="-1 often means that the label is not known." if np.any(numbers == -1) else "",
+        cure="-1 often means that the label is not known." if len(bad) and bad[0] == -1 else "",
         range_cure="If labels count from 1, give label_offset=1." if counts_from_one else "",
     )
     labels, classes = index_numbers(numbers, given, where, first=label_offset, names=names)

@@ -66,3 +66,10 @@ def test_a_class_number_cannot_have_two_names(tmp_path: Path) -> None:
     path.write_text(line.format("cat") + line.format("dog"))
     with pytest.raises(DataError, match="line 2: the class number 0 has the name 'dog' here and 'cat' before"):
         Manifest(path).read()
+
+
+def test_a_class_number_beyond_all_reason_is_refused(tmp_path: Path) -> None:
+    line = '{"source-ref": "1.png", "job": 0, "job-metadata": {"class-map": {"900000000": "red"}}}'
+    (tmp_path / "m.manifest").write_text(line + "\n")
+    with pytest.raises(DataError, match="class number 900000000 should be at most 16777215"):
+        Manifest(str(tmp_path / "m.manifest")).read()
