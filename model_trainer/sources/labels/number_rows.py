@@ -37,8 +37,9 @@ class NumberRows:
         np.cumsum(widths, out=starts[1:])
         kept = np.flatnonzero(flat)  # NaN counts as not 0
         kept_starts = np.searchsorted(kept, starts)
-        columns = kept - np.repeat(starts[:-1], np.diff(kept_starts))
-        entries = LabelRows(kept_starts, columns.astype(np.int32), flat[kept])
+        values = flat[kept]
+        kept -= np.repeat(starts[:-1], np.diff(kept_starts))  # now the column of each
+        entries = LabelRows(kept_starts, kept.astype(np.int32), values)
         return cls(np.asarray(widths, np.int32), entries)
 
     @classmethod

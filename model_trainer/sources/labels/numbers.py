@@ -83,6 +83,9 @@ def _indices(rows: NumberRows, given: tuple[str, ...] | None, where: Where) -> I
     # Zeros are not among the entries: a row that is wider than its entries names class 0.
     of_zero = np.flatnonzero(rows.widths > np.diff(entries.starts))
     of_row = np.concatenate([of_zero, entries.row_of_entry()[named]])
-    numbers = np.concatenate([np.zeros(len(of_zero), np.float32), entries.values[named]])
-    indices, classes = index_numbers(numbers, given, where.at(of_row))
-    return tag_rows(of_row, indices, len(rows), len(classes)), classes
+    indices, classes = index_numbers(
+        np.concatenate([np.zeros(len(of_zero), np.float32), entries.values[named]]), given, where.at(of_row)
+    )
+    of_row *= len(classes)  # now a key for each tag
+    of_row += indices
+    return tag_rows(of_row, len(rows), len(classes)), classes

@@ -13,6 +13,8 @@ def looks_like_boxes(rows: NumberRows) -> bool:
     """Whether each record begins with the length of its header, 2 or more, and that of its boxes, 5 or more, and
     holds as many numbers as a header and some boxes need."""
     starts, columns, values = rows.entries.starts, rows.entries.classes, rows.entries.values
+    if not len(values) or values[0] < 2:  # tells most files, and costs nothing
+        return False
     if np.any(rows.widths < 7) or np.any(np.diff(starts) < 2):
         return False
     first, second = starts[:-1], starts[:-1] + 1
