@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import PurePath
@@ -13,6 +11,7 @@ from absl import logging
 from model_trainer.errors import DataError
 from model_trainer.images.pillow import why_unreadable
 from model_trainer.storage import files
+from model_trainer.storage.lines import csv_lines
 from model_trainer.storage.read import why_not_read
 
 __all__ = ["BadImages"]
@@ -103,13 +102,9 @@ class BadImages:
     def _append(self, *rows: tuple[str, str]) -> None:
         if self._table is None or not rows:
             return
-        lines = io.StringIO()
-        writer = csv.writer(lines, lineterminator="\n")
-        if not files.exists(self._table):
-            writer.writerow(["image", "reason"])
-        writer.writerows(rows)
+        header = [] if files.exists(self._table) else [("image", "reason")]
         try:
-            files.append_text(self._table, lines.getvalue())
+            files.append_text(self._table, csv_lines([*header, *rows]))
         except OSError as error:  # no reason to end a training; the log names them too
             logging.warning("%s could not be written: %s.", self._table, error.strerror)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
+from collections.abc import Iterable, Sequence
 
 from absl import logging
 
@@ -10,7 +13,14 @@ from model_trainer.storage import files
 from model_trainer.storage.storage import Appender
 from model_trainer.storage.trouble import not_written
 
-__all__ = ["LineFile"]
+__all__ = ["LineFile", "csv_lines"]
+
+
+def csv_lines(rows: Iterable[Sequence[object]]) -> str:
+    """Rows of a table as lines of CSV, each ended by "\\n"."""
+    lines = io.StringIO()
+    csv.writer(lines, lineterminator="\n").writerows(rows)
+    return lines.getvalue()
 
 
 class LineFile:

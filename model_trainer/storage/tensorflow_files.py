@@ -8,7 +8,7 @@ import io
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from model_trainer.storage.storage import Entry, Info, Storage
 
@@ -95,8 +95,8 @@ class TensorFlowFiles(Storage):
 class _Raw(io.RawIOBase):
     """A file of TensorFlow as one of Python."""
 
-    def __init__(self, file: object) -> None:
-        self._file: object = file
+    def __init__(self, file: Any) -> None:
+        self._file = file
 
     def readable(self) -> bool:
         return True
@@ -106,19 +106,19 @@ class _Raw(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = 0) -> int:
         with _as_os_errors():
-            self._file.seek(offset, whence)  # type: ignore[attr-defined]
-            return int(self._file.tell())  # type: ignore[attr-defined]
+            self._file.seek(offset, whence)
+            return int(self._file.tell())
 
-    def readinto(self, buffer: object) -> int:
-        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
         with _as_os_errors():
-            data: bytes = self._file.read(len(view))  # type: ignore[attr-defined]
+            data: bytes = self._file.read(len(view))
         view[: len(data)] = data
         return len(data)
 
     def close(self) -> None:
         if not self.closed:
-            self._file.close()  # type: ignore[attr-defined]
+            self._file.close()
         super().close()
 
 

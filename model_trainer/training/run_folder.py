@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import fnmatch
-import io
 import json
 import platform
 import time
@@ -26,7 +24,7 @@ from model_trainer.model_files.load import find_model_file
 from model_trainer.run.run import Run
 from model_trainer.storage import files
 from model_trainer.storage.folders import make_run_dir
-from model_trainer.storage.lines import LineFile
+from model_trainer.storage.lines import LineFile, csv_lines
 from model_trainer.storage.trouble import is_full, not_written
 from model_trainer.training.history import Row, draw_curves, write_history
 from model_trainer.training.metrics_log import Logs
@@ -155,13 +153,10 @@ class RunFolder:
     def note_bad_steps(self, steps: list[tuple[int, list[str]]], why: str) -> None:
         """Appends to bad_steps.csv, `step,image,why`: which images steps of the run showed that went wrong."""
         path = self.path / "bad_steps.csv"
-        rows = io.StringIO()
-        writer = csv.writer(rows, lineterminator="\n")
-        if not files.exists(path):
-            writer.writerow(["step", "image", "why"])
-        writer.writerows((step, name, why) for step, names in steps for name in names)
+        header = [] if files.exists(path) else [("step", "image", "why")]
+        rows = [(step, name, why) for step, names in steps for name in names]
         lines = LineFile(path)
-        lines.write(rows.getvalue())
+        lines.write(csv_lines([*header, *rows]))
         lines.close()
 
     @contextlib.contextmanager

@@ -51,7 +51,7 @@ def reaches_for_files(tree: ast.AST) -> list[str]:
     `files.local_copy`, `files.written_whole` and `filled_folder`; TFDS, ArrayRecord and TFRecord have readers of their
     own.
     """
-    return [f"{node.lineno}: {ast.unparse(node)}" for node in ast.walk(tree) if _reaches(node)]  # type: ignore[attr-defined]
+    return [f"{node.lineno}: {ast.unparse(node)}" for node in ast.walk(tree) if _reaches(node)]
 
 
 def _reaches(node: ast.AST) -> bool:

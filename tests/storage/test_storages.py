@@ -107,7 +107,7 @@ def test_what_is_missing_or_of_another_kind_is_said(folder: Path) -> None:
     files.write(folder / "file", b"")
     with pytest.raises(FileExistsError):
         files.make_folder(folder / "file")
-    with pytest.raises(OSError):  # noqa: PT011
+    with pytest.raises(NotADirectoryError):
         files.make_folder(folder / "file" / "b" / "c")
     assert files.names_in(folder) == ["file"]
     with pytest.raises(FileNotFoundError):
@@ -127,7 +127,7 @@ def test_folders_are_made_listed_and_removed_with_all_in_them(folder: Path) -> N
     assert files.is_folder(folder / "a")
     files.delete(folder / "a" / "1.txt")
     assert files.names_in(folder / "a") == ["b"]
-    with pytest.raises(OSError):  # noqa: PT011
+    with pytest.raises(IsADirectoryError):
         files.delete(folder / "a")
     files.delete_folder(f"{folder}/a/")
     files.delete_folder(folder / "a")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from model_trainer.errors import DataError, StorageError
 from model_trainer.images.pillow import FORMATS, Unreadable, pixels_of, with_image
 from model_trainer.storage import files
 from model_trainer.storage.folders import filled_folder
+from model_trainer.storage.lines import csv_lines
 from model_trainer.storage.moves import free_name, link_or_copy
 
 __all__ = ["write_mended"]
@@ -102,10 +101,9 @@ def _write(
         target = _changed(survey, image, change, aside / survey.find(image)[0].relative(source))
         rows.append((source, str(folder / target.relative_to(aside)), change))
         on_progress(done, len(survey) + len(changes))
-    table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows([("from", "to", "change"), *rows])
+    table = csv_lines([("from", "to", "change"), *rows])
     # Not appended: the data may hold such a file, which is here by a second name.
-    files.write(aside / LOG_NAME, table.getvalue().encode("utf-8", "surrogateescape"))
+    files.write(aside / LOG_NAME, table.encode("utf-8", "surrogateescape"))
     return len(changes)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from model_trainer.errors import DataError, StorageError
 from model_trainer.findings.finding import MAX_EXAMPLES, Example, Finding
 from model_trainer.messages import counted
 from model_trainer.storage import files, moves
+from model_trainer.storage.lines import csv_lines
 
 __all__ = ["check_folder_beside", "move_aside"]
 
@@ -89,6 +88,4 @@ def move_aside(survey: Survey, folder: Path) -> tuple[Survey, list[Finding]]:
 
 
 def _line(*values: str) -> bytes:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(values)
-    return line.getvalue().encode("utf-8", "surrogateescape")
+    return csv_lines([values]).encode("utf-8", "surrogateescape")
