@@ -117,9 +117,9 @@ dev_stamp() { cksum <requirements/dev.txt; }
 base_stamp() {
     here
     if has_nvidia_driver; then
-        printf 'gpu %s\n' "$(cat requirements/base.txt requirements/gpu.txt setup.py | cksum)"
+        printf 'gpu %s\n' "$(cat requirements/base.txt requirements/gpu.txt pyproject.toml | cksum)"
     else
-        printf 'cpu %s\n' "$(cat requirements/base.txt setup.py | cksum)"
+        printf 'cpu %s\n' "$(cat requirements/base.txt pyproject.toml | cksum)"
     fi
 }
 # A virtual environment works only where it was made, and with the Python that made it.

@@ -63,7 +63,7 @@ def checkout(tmp_path: Path) -> Checkout:
     folder = tmp_path / "a checkout"
     for name in ["script", "requirements"]:
         shutil.copytree(ROOT / name, folder / name)
-    shutil.copy(ROOT / "setup.py", folder)
+    shutil.copy(ROOT / "pyproject.toml", folder)
     path = tmp_path / "bin"
     path.mkdir()
     for tool in [*TOOLS, "chmod"]:
@@ -103,7 +103,7 @@ def test_second_start_installs_nothing_and_says_nothing(checkout: Checkout) -> N
     assert checkout.new_calls == ["script/TrainModel.py"]
 
 
-@pytest.mark.parametrize("file", ["requirements/base.txt", "setup.py"])
+@pytest.mark.parametrize("file", ["requirements/base.txt", "pyproject.toml"])
 def test_changed_pins_are_installed_over_the_old_ones(checkout: Checkout, file: str) -> None:
     checkout.run("script/train")
     with open(checkout.folder / file, "a") as pins:
@@ -135,7 +135,7 @@ def test_environment_whose_python_is_gone_is_made_anew(checkout: Checkout) -> No
 
 def test_setup_that_broke_off_starts_anew(checkout: Checkout) -> None:
     checkout.run("script/train")
-    (checkout.folder / "setup.py").write_text("# changed")
+    (checkout.folder / "pyproject.toml").write_text("# changed")
     checkout.run("script/train", FAIL="--editable")
 
     done = checkout.run("script/train")
