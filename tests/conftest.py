@@ -170,12 +170,21 @@ def declare_run(colours: Path) -> Callable[..., Run]:
 
 @pytest.fixture
 def eager_steps() -> Iterator[None]:
-    """Steps run operation by operation: a large network's three steps take less than compiling one."""
+    """Steps run operation by operation: to compile them takes half the time of a small run, and more of a large one.
+
+    For modules about what a run does around its steps. `compiled_steps` takes it back for one test.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Even though the `tf.config.experimental_run_functions_eagerly`")
         tf.config.run_functions_eagerly(True)
         yield
         tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
+def compiled_steps(eager_steps: None) -> None:
+    """In a module with `eager_steps`: steps are compiled as in a user's run."""
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(name="draw_folder")

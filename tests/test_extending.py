@@ -26,7 +26,8 @@ from model_trainer.storage import files
 from model_trainer.tasks.head import make_head
 from model_trainer.training.train import train_model
 
-pytestmark = pytest.mark.usefixtures("short_pipeline", "plain_graphs")
+pytestmark = pytest.mark.usefixtures("short_pipeline", "plain_graphs", "eager_steps")
+compiled = pytest.mark.usefixtures("compiled_steps")
 
 MakeRun = Callable[..., Run]
 
@@ -88,6 +89,7 @@ def usual(
     return train_model(declare_run(output_dir=str(tmp_path_factory.mktemp("usual")))).history[0]
 
 
+@compiled
 def test_a_loss(names: dict[str, Any], make_run: MakeRun, usual: dict[str, float]) -> None:
     run = make_run(task__loss=names["Poly"](epsilon=0.0))
     assert train_model(run).history[0]["loss"] == pytest.approx(usual["loss"], abs=1e-5)
@@ -126,6 +128,7 @@ def test_an_augmentation_that_moves_pixels(names: dict[str, Any]) -> None:
         assert y == 1
 
 
+@compiled
 def test_an_observer(names: dict[str, Any], make_run: MakeRun) -> None:
     result = train_model(make_run(observers=(names["LargestUpdate"](every=2),)))
     lines = map(json.loads, (result.path / "logs" / "metrics.jsonl").read_text().splitlines())
@@ -144,7 +147,7 @@ def test_a_storage(names: dict[str, Any], make_run: MakeRun, tmp_path: Path, mon
     assert (folder / "final_model.hdf5").is_file()
 
 
-@pytest.mark.usefixtures("whole_pipeline")
+@pytest.mark.usefixtures("whole_pipeline", "compiled_steps")
 def test_a_task(names: dict[str, Any], make_run: MakeRun, colours: Path) -> None:
     run = make_run(task=names["Rating"](), training__epochs=8, training__learning_rate=0.02)
     result = train_model(run)

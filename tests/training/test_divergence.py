@@ -31,7 +31,8 @@ from model_trainer.training.step import make_train_step
 from model_trainer.training.train import train_model
 from model_trainer.training.watch import Diverging, Health, Watch
 
-pytestmark = pytest.mark.usefixtures("short_pipeline", "plain_graphs")
+pytestmark = pytest.mark.usefixtures("short_pipeline", "plain_graphs", "eager_steps")
+compiled = pytest.mark.usefixtures("compiled_steps")
 
 MakeRun = Callable[..., Run]
 
@@ -51,6 +52,7 @@ def values_of(variables: list[keras.Variable]) -> list[np.ndarray]:
     return [np.array(variable) for variable in variables]
 
 
+@compiled
 @pytest.mark.parametrize("devices", [1, 2])
 def test_a_step_that_is_not_finite_changes_nothing(make_run: MakeRun, devices: int) -> None:
     run = make_run(**POISONABLE, hardware=Hardware(devices=devices, platform="cpu"))
@@ -102,6 +104,7 @@ def test_a_poisoned_image_costs_a_step_and_is_named_also_in_a_table(
     assert sum(f"{poisoned.path}/red/0.png,not finite" in row for row in rows) == 3
 
 
+@compiled
 def test_training_goes_back_and_leaves_out_the_guilty_batches(
     make_run: MakeRun, poisoned: ImageFolder, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -296,6 +299,7 @@ def test_the_best_model_is_none_of_an_epoch_that_training_went_back_from(make_ru
     assert not list((result.path / "checkpoints").glob("model_*"))
 
 
+@compiled
 def test_loss_scaling_lowers_itself_and_trains_on(make_run: MakeRun) -> None:
     # The squares of gradients have no sum in float32 there: each step that overflows halves the scale.
     inner = keras.optimizers.SGD(0.05)

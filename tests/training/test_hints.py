@@ -12,7 +12,7 @@ from model_trainer.training import epochs, hints
 from model_trainer.training.hints import learnt_nothing, takes_long
 from model_trainer.training.train import train_model
 
-pytestmark = pytest.mark.usefixtures("short_pipeline", "plain_graphs")
+pytestmark = pytest.mark.usefixtures("short_pipeline", "eager_steps")
 
 RUN = Run(spec=ModelSpec.named("vgg19"), train_data=ImageFolder("data/train"))
 

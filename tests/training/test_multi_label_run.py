@@ -33,7 +33,7 @@ from model_trainer.errors import ConfigError, DataError
 from model_trainer.evaluation.predictions import predict_examples
 from model_trainer.training.train import Result, train_model
 
-pytestmark = pytest.mark.usefixtures("short_pipeline", "plain_graphs")
+pytestmark = pytest.mark.usefixtures("short_pipeline", "plain_graphs", "eager_steps")
 
 COLOURS = {"blue": (30, 40, 220), "green": (40, 200, 50), "red": (220, 30, 40), "yellow": (220, 210, 30)}
 
@@ -64,10 +64,10 @@ def mosaics(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def run(mosaics: Path, make_run: Callable[..., Run]) -> Run:
+@pytest.fixture(scope="module")
+def declared(mosaics: Path, declare_run: Callable[..., Run]) -> Run:
     classes = tuple(COLOURS)
-    return make_run(
+    return declare_run(
         train_data=Manifest(str(mosaics / "train" / "tags.csv"), classes=classes),
         val_data=Manifest(str(mosaics / "val" / "tags.csv"), classes=classes),
         task=MultiLabel(metrics=(MeanAveragePrecision(), MicroF1())),
@@ -81,8 +81,14 @@ def run(mosaics: Path, make_run: Callable[..., Run]) -> Run:
 
 
 @pytest.fixture
-def result(run: Run) -> Result:
-    return train_model(run)
+def run(declared: Run, tmp_path: Path) -> Run:
+    return declared.changed("output_dir", str(tmp_path / "output"))
+
+
+@pytest.fixture(scope="module")
+def result(short_pipeline: None, plain_graphs: None, declared: Run, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """Of compiled steps; it is only to be read."""
+    return train_model(declared.changed("output_dir", str(tmp_path_factory.mktemp("output"))))
 
 
 def test_a_tagger_learns_says_what_it_sees_and_remembers_its_thresholds(result: Result, mosaics: Path) -> None:

@@ -46,9 +46,9 @@ from model_trainer.training.history import draw_curves
 from model_trainer.training.prepare import prepare
 from model_trainer.training.train import Result, train_model
 
-pytestmark = pytest.mark.usefixtures(
-    "short_pipeline", "plain_graphs"
-)  # but for `trained`, and what is about unreadable images
+# But for `trained`, and what is about unreadable images.
+pytestmark = pytest.mark.usefixtures("short_pipeline", "plain_graphs", "eager_steps")
+compiled = pytest.mark.usefixtures("compiled_steps")
 
 MakeRun = Callable[..., Run]
 
@@ -185,6 +185,7 @@ def test_the_file_carries_the_content_of_model_spec(trained: Result) -> None:
     assert inside["classes"] == ["blue", "green", "red"]
 
 
+@compiled
 def test_the_options_repeat_the_run(trained: Result, tmp_path: Path) -> None:
     options = json.loads((trained.path / "training_options.json").read_text())
     assert options["weights_used"] == "random"
@@ -194,6 +195,7 @@ def test_the_options_repeat_the_run(trained: Result, tmp_path: Path) -> None:
     assert [row["loss"] for row in result.history] == pytest.approx([row["loss"] for row in trained.history], abs=1e-5)
 
 
+@compiled
 def test_the_same_run_gives_the_same_weights(make_run: MakeRun) -> None:
     run = make_run(network__dropout_rate=0.3, training__batch_size=6, val_data=None)
     first, second = train_model(run), train_model(run)
@@ -219,6 +221,7 @@ def test_memory_that_runs_out_names_what_to_lower(make_run: MakeRun) -> None:
         train_model(make_run(callbacks=(RunsOut(),)))
 
 
+@compiled
 def test_heads_with_a_loss_and_a_weight_each_train(make_run: MakeRun) -> None:
     outputs = (Output("main"), Output("side", loss=Call("keras.losses.Huber"), weight=0.5))
     result = train_model(make_run(task=Classification(outputs=outputs), training__epochs=6))
@@ -234,6 +237,7 @@ def test_another_seed_gives_other_weights(make_run: MakeRun) -> None:
     assert not np.array_equal(first, other)
 
 
+@compiled
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_a_file_is_float32_whatever_it_was_trained_in(make_run: MakeRun, precision: str) -> None:
     result = train_model(make_run(training__precision=precision))
@@ -243,6 +247,7 @@ def test_a_file_is_float32_whatever_it_was_trained_in(make_run: MakeRun, precisi
     assert np.isfinite(result.history[-1]["loss"])
 
 
+@compiled
 def test_keras_fit_gives_the_same_losses(make_run: MakeRun, colours: Path) -> None:
     """The loop against Keras' own, on the same batches, from the same weights."""
     run = make_run(network__dropout_rate=0.0, training__epochs=3, training__batch_size=5)
@@ -258,6 +263,7 @@ def test_keras_fit_gives_the_same_losses(make_run: MakeRun, colours: Path) -> No
     assert ours == pytest.approx(theirs, abs=1e-5)
 
 
+@compiled
 def test_unfreezing_lets_the_backbone_train_with_another_rate(make_run: MakeRun) -> None:
     run = make_run(
         network=Network(freeze="backbone", unfreeze=Unfreeze(after_epochs=1, learning_rate=0.01)),
@@ -350,6 +356,7 @@ def test_both_halves_of_a_split_read_the_files_once(
     assert len(reads) == 1
 
 
+@compiled
 def test_predictions_are_compiled_once_for_all_sizes(trained: Result, monkeypatch: pytest.MonkeyPatch) -> None:
     model, calls = load_model(trained.path), []
     call = model.model.call
@@ -365,6 +372,7 @@ def test_without_validation_the_training_figures_decide(make_run: MakeRun) -> No
     assert list(result.history[0]) == ["epoch", "loss", "accuracy", "learning_rate", "seconds"]
 
 
+@compiled
 def test_an_own_model_trains_and_its_file_needs_trust(make_run: MakeRun) -> None:
     images = keras.Input((16, 16, 3))
     hidden = keras.layers.Flatten()(images)

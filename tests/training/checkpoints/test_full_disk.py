@@ -35,7 +35,7 @@ from model_trainer.training.log import LogFile, plain_messages
 from model_trainer.training.metrics_log import Logs
 from model_trainer.training.train import train_model
 
-pytestmark = pytest.mark.usefixtures("short_pipeline", "plain_graphs")
+pytestmark = pytest.mark.usefixtures("short_pipeline", "eager_steps")
 
 MakeRun = Callable[..., Run]
 

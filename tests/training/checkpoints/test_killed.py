@@ -102,7 +102,7 @@ def train_in_fork(output, resume, kill=None):
     child = os.fork()
     if child == 0:
         try:
-            # Operation by operation, as compiling takes most of the time; test_resume.py resumes what is compiled.
+            # Operation by operation, as compiling takes most of the time; test_agreement.py resumes what is compiled.
             tf.config.run_functions_eagerly(True)
             if kill:
                 # Both paths give the same bits; the run that is not killed and the end of the chain have both.

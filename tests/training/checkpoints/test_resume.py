@@ -23,7 +23,7 @@ from model_trainer.training.run_folder import RunFolder
 from model_trainer.training.signals import end_on_signals
 from model_trainer.training.train import Result, train_model
 
-pytestmark = pytest.mark.usefixtures("short_pipeline", "plain_graphs")  # test_killed.py resumes with the whole of it
+pytestmark = pytest.mark.usefixtures("short_pipeline", "eager_steps")  # test_killed.py resumes with the whole of it
 
 DeclareRun = MakeRun = Callable[..., Run]
 
@@ -49,7 +49,7 @@ class StopAt(keras.callbacks.Callback):
 
 @pytest.fixture(scope="module")
 def stopped_once(
-    short_pipeline: None, plain_graphs: None, declare_run: DeclareRun, tmp_path_factory: pytest.TempPathFactory
+    short_pipeline: None, declare_run: DeclareRun, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Result]:
     """What a run of 2 epochs of 4 steps left that was stopped after the sixth; it is only to be copied."""
 
@@ -85,7 +85,7 @@ def stopped(stop: Stop) -> tuple[Run, Result]:
 
 @pytest.fixture(scope="module")
 def whole_losses(
-    short_pipeline: None, plain_graphs: None, declare_run: DeclareRun, tmp_path_factory: pytest.TempPathFactory
+    short_pipeline: None, declare_run: DeclareRun, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., list[float]]:
     """The losses of such a run that nothing stopped."""
 
