@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import importlib.util
 import json
 import os
@@ -34,10 +35,15 @@ eagerly = pytest.mark.usefixtures("eager_steps")  # what is compiled makes no di
 Logs = dict[str, Any] | None
 
 
+HAS_TENSORBOARD = importlib.util.find_spec("tensorboard") is not None
+
+# Of 3 whole batches each, validated in 2.
+FOUR_EPOCHS = {"network__dropout_rate": 0.0, "training__epochs": 4, "training__batch_size": 5}
+
+
 @pytest.fixture
 def run(make_run: MakeRun) -> Run:
-    """4 epochs of 3 whole batches, validated in 2."""
-    return make_run(network__dropout_rate=0.0, training__epochs=4, training__batch_size=5)
+    return make_run(**FOUR_EPOCHS)
 
 
 def fit(run: Run, *callbacks: keras.callbacks.Callback, optimizer: Any = None) -> keras.Model:
@@ -94,11 +100,48 @@ def check_calls(ours: Recorder, theirs: Recorder) -> None:
         assert mine == pytest.approx(other, abs=1e-4), name
 
 
-@eagerly
-def test_all_hooks_come_in_the_order_of_fit_with_its_figures(run: Run) -> None:
-    ours, theirs = Recorder(), Recorder()
-    train(run, ours)
-    fit(run, theirs)
+class Watchers:
+    """Callbacks that change nothing, and what they have left in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.recorder, self.history = Recorder(), keras.callbacks.History()
+        self.csv, self.models, self.tensorboard = folder / "log.csv", folder / "models", folder / "tensorboard"
+        self.best = keras.callbacks.ModelCheckpoint(
+            str(self.models / "{epoch}.keras"), monitor="val_accuracy", save_best_only=True
+        )
+
+    def callbacks(self) -> tuple[keras.callbacks.Callback, ...]:
+        watching = [self.recorder, self.history, keras.callbacks.CSVLogger(str(self.csv)), self.best]
+        if HAS_TENSORBOARD:
+            watching.append(keras.callbacks.TensorBoard(str(self.tensorboard), histogram_freq=1, update_freq=2))
+        return tuple(watching)
+
+
+@pytest.fixture(scope="module")
+def watched_once(
+    short_pipeline: None, plain_graphs: None, declare_run: MakeRun, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[], tuple[Watchers, Watchers]]:
+    """What callbacks that change nothing saw of our run and of `fit`, all in the same two trainings."""
+
+    @functools.cache
+    def watch() -> tuple[Watchers, Watchers]:
+        run = declare_run(**FOUR_EPOCHS, output_dir=str(tmp_path_factory.mktemp("output")))
+        ours, theirs = (Watchers(tmp_path_factory.mktemp(name)) for name in ("ours", "theirs"))
+        train(run, *ours.callbacks())
+        _with_direction(theirs.best)
+        fit(run, *theirs.callbacks())
+        return ours, theirs
+
+    return watch
+
+
+@pytest.fixture
+def watched(eager_steps: None, watched_once: Callable[[], tuple[Watchers, Watchers]]) -> tuple[Watchers, Watchers]:
+    return watched_once()
+
+
+def test_all_hooks_come_in_the_order_of_fit_with_its_figures(watched: tuple[Watchers, Watchers]) -> None:
+    ours, theirs = (each.recorder for each in watched)
     assert len(ours.calls) == 2 + 4 * (2 + 3 * 2 + 2 + 2 * 2)
     check_calls(ours, theirs)
 
@@ -145,17 +188,11 @@ def test_reduce_lr_on_plateau_lowers_the_rate_as_in_fit(run: Run) -> None:
     assert rates == pytest.approx(history.history["learning_rate"])
 
 
-@eagerly
-def test_the_best_model_is_that_of_fit(run: Run, tmp_path: Path) -> None:
-    for part, call in (("ours", train), ("theirs", fit)):
-        callback = keras.callbacks.ModelCheckpoint(
-            str(tmp_path / part / "{epoch}.keras"), monitor="val_accuracy", save_best_only=True
-        )
-        call(run, callback if call is train else _with_direction(callback))
-    ours, theirs = ({path.name for path in (tmp_path / part).iterdir()} for part in ("ours", "theirs"))
+def test_the_best_model_is_that_of_fit(watched: tuple[Watchers, Watchers]) -> None:
+    ours, theirs = ({path.name for path in each.models.iterdir()} for each in watched)
     assert ours == theirs
     name = sorted(ours)[-1]
-    models = [keras.models.load_model(tmp_path / part / name) for part in ("ours", "theirs")]
+    models = [keras.models.load_model(each.models / name) for each in watched]
     for mine, other in zip(*(model.get_weights() for model in models), strict=True):
         np.testing.assert_allclose(mine, other, atol=1e-4)
 
@@ -166,14 +203,11 @@ def test_a_learning_rate_scheduler_sets_the_rate(run: Run) -> None:
     assert [row["learning_rate"] for row in result.history] == pytest.approx([0.025, 0.0125, 0.00625, 0.003125])
 
 
-@eagerly
-def test_history_and_csv_logger_have_the_figures_of_fit(run: Run, tmp_path: Path) -> None:
-    history, their_history = keras.callbacks.History(), keras.callbacks.History()
-    train(run, history, keras.callbacks.CSVLogger(str(tmp_path / "ours.csv")))
-    fit(run, their_history, keras.callbacks.CSVLogger(str(tmp_path / "theirs.csv")))
-    for name, values in their_history.history.items():
-        assert history.history[name] == pytest.approx(values, abs=1e-4)
-    texts = [(tmp_path / f"{part}.csv").read_text().splitlines() for part in ("ours", "theirs")]
+def test_history_and_csv_logger_have_the_figures_of_fit(watched: tuple[Watchers, Watchers]) -> None:
+    ours, theirs = (each.history.history for each in watched)
+    for name, values in theirs.items():
+        assert ours[name] == pytest.approx(values, abs=1e-4)
+    texts = [each.csv.read_text().splitlines() for each in watched]
     tables = [list(csv.DictReader(text)) for text in texts]
     for mine, other in zip(*tables, strict=True):
         assert {name: float(mine[name]) for name in other} == pytest.approx(
@@ -194,6 +228,7 @@ class Poison(keras.callbacks.Callback):
             self.model.set_weights([np.full_like(weight, np.inf) for weight in self.model.get_weights()])
 
 
+@eagerly
 def test_terminate_on_nan_ends_in_the_step_of_fit(run: Run) -> None:
     ours, theirs = Recorder(), Recorder()
     result = train(run, Poison(), keras.callbacks.TerminateOnNaN(), ours)
@@ -229,9 +264,12 @@ class Looker(keras.callbacks.Callback):
 @pytest.mark.parametrize("devices", [1, 2])
 def test_a_callback_may_call_the_model(make_run: MakeRun, devices: int) -> None:
     looker = Looker()
-    changes = {"network__dropout_rate": 0.3, "spec__kwargs": {"batch_normalization": True}, "val_data": None}
+    changes = {
+        **{"network__dropout_rate": 0.3, "spec__kwargs": {"batch_normalization": True}},
+        **{"val_data": None, "training__batch_size": 5},
+    }
     whole = train_model(make_run(callbacks=(looker,), hardware__devices=devices, **changes))
-    assert len(looker.seen) == 5
+    assert len(looker.seen) == 4
     assert all(probabilities.sum(axis=1) == pytest.approx(1.0) for probabilities in looker.seen)
     alone = train_model(make_run(hardware__devices=devices, **changes))
     assert whole.history[-1]["loss"] == alone.history[-1]["loss"]
@@ -263,8 +301,8 @@ def listener() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 @eagerly
 def test_a_remote_monitor_posts_each_epoch(run: Run, listener: tuple[str, list[dict[str, Any]]]) -> None:
     root, posted = listener
-    result = train(run, keras.callbacks.RemoteMonitor(root=root, send_as_json=True))
-    assert [row["epoch"] for row in posted] == [0, 1, 2, 3]
+    result = train(run.changed("training.epochs", 2), keras.callbacks.RemoteMonitor(root=root, send_as_json=True))
+    assert [row["epoch"] for row in posted] == [0, 1]
     assert [row["val_loss"] for row in posted] == [row["val_loss"] for row in result.history]
 
 
@@ -273,19 +311,16 @@ def test_a_progbar_logger_has_nothing_to_say(run: Run) -> None:
     assert len(train(run.changed("training.epochs", 1), keras.callbacks.ProgbarLogger()).history) == 1
 
 
-@eagerly
-@pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="tensorboard is not installed")
-def test_tensorboard_writes_what_it_writes_in_fit(run: Run, tmp_path: Path) -> None:
+@pytest.mark.skipif(not HAS_TENSORBOARD, reason="tensorboard is not installed")
+def test_tensorboard_writes_what_it_writes_in_fit(watched: tuple[Watchers, Watchers]) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     values = []
-    for part, call in (("ours", train), ("theirs", fit)):
-        call(run, keras.callbacks.TensorBoard(str(tmp_path / part), histogram_freq=1, update_freq=2))
-        events = EventAccumulator(str(tmp_path / part / "validation")).Reload()
+    for each in watched:
+        events = EventAccumulator(str(each.tensorboard / "validation")).Reload()
         values.append([float(tf.make_ndarray(event.tensor_proto)) for event in events.Tensors("epoch_accuracy")])
-        assert any(
-            "histogram" in tag for tag in EventAccumulator(str(tmp_path / part / "train")).Reload().Tags()["tensors"]
-        )
+        tags = EventAccumulator(str(each.tensorboard / "train")).Reload().Tags()["tensors"]
+        assert any("histogram" in tag for tag in tags)
     assert values[0] == pytest.approx(values[1], abs=1e-4)
 
 
@@ -295,6 +330,7 @@ def test_swap_ema_weights_validates_and_saves_the_averages_of_fit(run: Run) -> N
         return keras.optimizers.SGD(0.05, momentum=0.9, use_ema=True, ema_momentum=0.9)
 
     ours, theirs = Recorder(), Recorder()
+    run = run.changed("training.epochs", 2)
     declared = run.changed("training.optimizer", Live(value=optimizer()))
     result = train(declared, keras.callbacks.SwapEMAWeights(), ours)
     model = fit(run, keras.callbacks.SwapEMAWeights(), theirs, optimizer=optimizer())

@@ -104,9 +104,9 @@ def train_in_fork(output, resume, kill=None):
         try:
             # Operation by operation, as compiling takes most of the time; test_agreement.py resumes what is compiled.
             tf.config.run_functions_eagerly(True)
-            if kill:
-                # Both paths give the same bits; the run that is not killed and the end of the chain have both.
+            if kill or not resume:  # both paths give the same bits; the end of the chain has both
                 dataset.map_with_fallback = by_the_exact_path
+            if kill:
                 kill_at(PLACES[kill[0]], kill[1])
             train.train_model(run_in(output), resume=resume)
             os._exit(0)
