@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -52,9 +53,9 @@ RUNS = {
         "spec__kwargs": {"batch_normalization": True},
         "augment": (CutMix(),),
     },
-    "loss_scaling": {**SMALL, "training__batch_size": 7},
-    "adam": {**SMALL, "training__batch_size": 7, "training__optimizer": Adam(), "training__learning_rate": 0.01},
-    "lamb": {**SMALL, "training__batch_size": 7, "training__optimizer": LAMB(), "training__learning_rate": 0.01},
+    "loss_scaling": {**SMALL, "training__batch_size": 5},
+    "adam": {**SMALL, "training__batch_size": 5, "training__optimizer": Adam(), "training__learning_rate": 0.01},
+    "lamb": {**SMALL, "training__batch_size": 5, "training__optimizer": LAMB(), "training__learning_rate": 0.01},
 }
 OF_SGD = ("uneven", "mixed", "averaged", "loss_scaling")
 
@@ -88,27 +89,40 @@ def train_on(run: Run) -> Path:
     return train_model(run).path
 
 
+@dataclass(frozen=True)
+class OnHosts:
+    """What several processes left: the output of each run, and that of one which was interrupted again and again."""
+
+    whole: dict[str, Path]
+    interrupted: Path
+
+
+# What happens to the interrupted run: to as many processes. `train_on_hosts.py` says when.
+PLANS = {2: ("kill", "end"), 3: ("kill", "stop", "end")}
+
+
 @pytest.fixture(scope="module")
-def on_hosts(
-    declared: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[int], dict[str, Path]]:
-    """The output of each run that two processes trained, or three, which divide less evenly."""
+def on_hosts(declared: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], OnHosts]:
+    """Trains on two processes, or three, which divide less evenly."""
 
     @functools.cache
-    def outputs(num_hosts: int) -> dict[str, Path]:
+    def outputs(num_hosts: int) -> OnHosts:
         runs = [declared(name, f"hosts-{num_hosts}", "auto") for name in OF_SGD]
-        codes = run_hosts(num_hosts, runs, tmp_path_factory.mktemp("hosts"))
-        assert codes == [[0] * num_hosts]
-        return {run.name: output_of(run) for run in runs}
+        interrupted = declared("uneven", f"interrupted-{num_hosts}", "auto")
+        jobs = [(runs, ""), *(([interrupted], plan) for plan in PLANS[num_hosts])]
+        codes = {"": [0] * num_hosts, "kill": [75] * (num_hosts - 1) + [-9], "stop": [75] * num_hosts}
+        expected = [codes[""], *(codes.get(plan, codes[""]) for plan in PLANS[num_hosts])]
+        assert codes_of(num_hosts, jobs, tmp_path_factory.mktemp("hosts")) == expected
+        return OnHosts({run.name: output_of(run) for run in runs}, output_of(interrupted))
 
     return outputs
 
 
-def run_hosts(num_hosts: int, runs: list[Run], folder: Path, *plans: str) -> list[list[int]]:
-    """The exit codes of the processes, once without a plan or for each plan, one after another."""
-    file = folder / "runs.json"
-    file.write_text(json.dumps([run.to_dict() for run in runs]))
-    arguments = [sys.executable, str(SCRIPT), str(num_hosts), str(file), *plans]
+def codes_of(num_hosts: int, jobs: list[tuple[list[Run], str]], folder: Path) -> list[list[int]]:
+    """The exit codes of the processes, for each job: runs, one after another, and the plan of what happens."""
+    file = folder / "jobs.json"
+    file.write_text(json.dumps([[[run.to_dict() for run in runs], plan] for runs, plan in jobs]))
+    arguments = [sys.executable, str(SCRIPT), str(num_hosts), str(file)]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert done.stdout, done.stderr
     print(done.stderr)
@@ -145,42 +159,34 @@ def test_several_devices_train_like_one(
 @pytest.mark.parametrize("num_hosts", [2, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", OF_SGD)
 def test_several_processes_train_like_one(
-    alone: dict[str, Path], on_hosts: Callable[[int], dict[str, Path]], name: str, num_hosts: int
+    alone: dict[str, Path], on_hosts: Callable[[int], OnHosts], name: str, num_hosts: int
 ) -> None:
-    assert_same_training(alone[name], on_hosts(num_hosts)[name])
+    assert_same_training(alone[name], on_hosts(num_hosts).whole[name])
 
 
-def test_only_the_first_process_writes(on_hosts: Callable[[int], dict[str, Path]]) -> None:
+def test_only_the_first_process_writes(on_hosts: Callable[[int], OnHosts]) -> None:
     # A second folder would have been found by `output_of`, a second writer would have doubled the lines.
-    lines = (on_hosts(2)["uneven"] / "logs" / "metrics.jsonl").read_text().splitlines()
+    lines = (on_hosts(2).whole["uneven"] / "logs" / "metrics.jsonl").read_text().splitlines()
     epochs = [json.loads(line)["epoch"] for line in lines if json.loads(line)["kind"] == "epoch"]
     assert epochs == [1, 2, 3, 4, 5, 6, 7]
 
 
-@pytest.mark.parametrize(
-    ("num_hosts", "plans"), [(2, ("kill", "end")), pytest.param(3, ("kill", "stop", "end"), marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("num_hosts", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_hosts_that_lose_one_or_are_stopped_go_on_to_the_same_bits(
-    on_hosts: Callable[[int], dict[str, Path]],
-    declared: Callable[..., Run],
-    tmp_path: Path,
-    num_hosts: int,
-    plans: tuple[str, ...],
+    on_hosts: Callable[[int], OnHosts], num_hosts: int
 ) -> None:
-    run = declared("uneven", f"interrupted-{num_hosts}", "auto")
-    codes = {"kill": [75] * (num_hosts - 1) + [-9], "stop": [75] * num_hosts, "end": [0] * num_hosts}
-    assert run_hosts(num_hosts, [run], tmp_path, *plans) == [codes[plan] for plan in plans]
-    whole, interrupted = (read_newest(path / "checkpoints") for path in (on_hosts(num_hosts)["uneven"], output_of(run)))
+    outputs = on_hosts(num_hosts)
+    whole, interrupted = (read_newest(path / "checkpoints") for path in (outputs.whole["uneven"], outputs.interrupted))
     assert whole is not None
     assert interrupted is not None
     assert whole.arrays.keys() == interrupted.arrays.keys()
     for name, array in whole.arrays.items():
         np.testing.assert_array_equal(array, interrupted.arrays[name], err_msg=name)
-    assert len(history_of(output_of(run))) == 7
+    assert len(history_of(outputs.interrupted)) == 7
 
 
 def test_parts_of_a_batch_add_up_to_the_whole_batch(make_run: Callable[..., Run]) -> None:
-    run = make_run(network__dropout_rate=0.0, training__batch_size=8, training__epochs=3)
+    run = make_run(network__dropout_rate=0.0, val_data=None, training__batch_size=8, training__epochs=3)
     for output_dir, parts in (("whole", 1), ("parts", 4)):
         train_model(
             run.changed("output_dir", str(Path(run.output_dir) / output_dir)).changed(

@@ -41,7 +41,8 @@ from model_trainer.training.prepare import Prepared, prepare
 from model_trainer.training.step import make_statistics_step, make_train_step
 from model_trainer.training.train import train_model
 
-pytestmark = pytest.mark.usefixtures("short_pipeline")
+pytestmark = pytest.mark.usefixtures("short_pipeline", "eager_steps")
+compiled = pytest.mark.usefixtures("compiled_steps")
 
 MakeRun = Callable[..., Run]
 
@@ -63,6 +64,7 @@ def first_batches(prepared: Prepared, count: int) -> list[Any]:
     return list(itertools.islice(prepared.divided(prepared.train_pipeline.training(count)), count))
 
 
+@compiled
 @pytest.mark.parametrize(
     ("network", "rate", "tolerance"),
     # Fifty layers magnify rounding, ours and Keras' own: MobileNet is compared at a rate that hardly moves its weights.
@@ -100,6 +102,7 @@ def test_20_steps_are_those_of_keras(make_run: MakeRun, network: dict[str, Any],
     assert np.linalg.norm(np.concatenate(ours) - wanted) < tolerance * np.linalg.norm(wanted)
 
 
+@compiled
 @pytest.mark.parametrize("devices", [2, 4])
 def test_all_replicas_hold_the_mean_of_what_each_has_seen(make_run: MakeRun, devices: int) -> None:
     run = make_run(**NORMALIZED, training__batch_size=8, hardware=Hardware(platform="cpu", devices=devices))
@@ -195,6 +198,7 @@ def test_what_a_callback_saves_has_only_layers_of_keras(make_run: MakeRun, tmp_p
             np.testing.assert_array_equal(mine.numpy(), reference.numpy(), err_msg=path.name)
 
 
+@compiled
 def test_a_step_that_the_loss_scale_leaves_out_moves_no_statistics(make_run: MakeRun) -> None:
     prepared = prepare(make_run(**NORMALIZED))
     optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=3e38)
@@ -220,6 +224,7 @@ class Counter(keras.layers.Layer):
         return inputs
 
 
+@compiled
 @pytest.mark.parametrize("ema_decay", [None, 0.9])
 def test_statistics_of_the_users_own_layers_are_the_mean_of_all_devices(
     make_run: MakeRun, ema_decay: float | None
@@ -251,6 +256,7 @@ def test_weight_decay_spares_all_parameters_of_normalisation() -> None:
     assert decayed == {id(model.get_layer("conv").kernel)}
 
 
+@compiled
 def test_a_step_with_an_infinite_variance_leaves_the_averages_alone(make_run: MakeRun) -> None:
     prepared = prepare(make_run(network=OwnModel(two_norms())))
     layer, step = prepared.parts.network.model.get_layer("norm1"), make_step(prepared)
@@ -264,6 +270,7 @@ def test_a_step_with_an_infinite_variance_leaves_the_averages_alone(make_run: Ma
         np.testing.assert_array_equal(mine, old)
 
 
+@compiled
 def test_a_pass_that_is_not_finite_adds_nothing_to_a_refresh(make_run: MakeRun) -> None:
     prepared = prepare(make_run(network=OwnModel(two_norms())))
     step = make_statistics_step(prepared.parts)
@@ -318,8 +325,9 @@ class StopInValidation(keras.callbacks.Callback):
         self.left = -1
 
 
+@compiled
 def test_a_run_that_is_stopped_in_validation_goes_on_to_the_same_bits(make_run: MakeRun, tmp_path: Path) -> None:
-    changes = {**NORMALIZED, "training__epochs": 3, "training__deterministic": True}
+    changes = {**NORMALIZED, "training__epochs": 3, "training__batch_size": 5, "training__deterministic": True}
     run = make_run(callbacks=(StopInValidation(2),), **changes)
     assert train_model(run).stopped == "SIGUSR1"
     resumed = train_model(run, resume=True)
@@ -386,6 +394,7 @@ def check_200_steps(name: str, folder: Path, size: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
+@compiled
 @pytest.mark.parametrize(
     ("name", "size"),
     [

@@ -264,10 +264,8 @@ class Looker(keras.callbacks.Callback):
 @pytest.mark.parametrize("devices", [1, 2])
 def test_a_callback_may_call_the_model(make_run: MakeRun, devices: int) -> None:
     looker = Looker()
-    changes = {
-        **{"network__dropout_rate": 0.3, "spec__kwargs": {"batch_normalization": True}},
-        **{"val_data": None, "training__batch_size": 5},
-    }
+    changes = {"network__dropout_rate": 0.3, "spec__kwargs": {"batch_normalization": True}}
+    changes |= {"val_data": None, "training__batch_size": 5}
     whole = train_model(make_run(callbacks=(looker,), hardware__devices=devices, **changes))
     assert len(looker.seen) == 4
     assert all(probabilities.sum(axis=1) == pytest.approx(1.0) for probabilities in looker.seen)

@@ -1,10 +1,11 @@
 """Trains runs on several processes of this machine, one run after another: a script for the tests.
 
-    python train_on_hosts.py NUM_HOSTS RUNS.json [PLAN ...]
+    python train_on_hosts.py NUM_HOSTS JOBS.json
 
-RUNS.json is a list of runs as JSON. Each process is a fork of one that has imported everything and started nothing.
-Prints a JSON list of lists of exit codes, one list for each PLAN. PLAN says what happens to the processes, see `PLANS`;
-with one they also resume. As in the test's own process, images are read by the exact path alone.
+JOBS.json is a list of jobs, each a list of runs as JSON and a plan, which may be empty. Each process is a fork of one
+that has imported everything and started nothing. Prints a JSON list of lists of exit codes, one list for each job. The
+plan says what happens to the processes, see `PLANS`; with one they also resume. As in the test's own process, images
+are read by the exact path alone.
 """
 
 from __future__ import annotations
@@ -90,8 +91,8 @@ def train_as(hosts: Hosts, runs: list[dict[str, object]], plan: str) -> int:
 
 
 def main() -> None:
-    num_hosts, runs = int(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text())
-    print(json.dumps([codes_of(num_hosts, runs, plan) for plan in sys.argv[3:] or [""]]))
+    num_hosts, jobs = int(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text())
+    print(json.dumps([codes_of(num_hosts, runs, plan) for runs, plan in jobs]))
 
 
 def codes_of(num_hosts: int, runs: list[dict[str, object]], plan: str) -> list[int]:
