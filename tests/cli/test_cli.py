@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -41,16 +42,23 @@ def called(*arguments: str) -> tuple[int, str]:
 
 
 @pytest.fixture(scope="module")
-def output_dir(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> Path:
+def output_dir(
+    short_pipeline: None, plain_graphs: None, tmp_path_factory: pytest.TempPathFactory, colours: Path
+) -> Path:
     folder = tmp_path_factory.mktemp("cli")
     write_run_file(folder / "small.py", colours)
-    done = command("train", "small.py", "--set", "training.epochs=3", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[0].split()[:3] == ["epoch", "loss", "accuracy"]
-    results = done.stdout.splitlines()[-1]
-    assert results.startswith("Results: output/small-")
-    assert "InitializeLog" not in done.stderr
-    return folder / results.removeprefix("Results: ")
+    with contextlib.chdir(folder):
+        done = CliRunner().invoke(app, ["train", "small.py", "--set", "training.epochs=3"])
+    assert done.exit_code == 0, done.output
+    return folder / results_of(done.stdout)
+
+
+def results_of(output: str) -> str:
+    """The folder that is named at the end of what a training printed."""
+    lines = output.splitlines()
+    assert lines[0].split()[:3] == ["epoch", "loss", "accuracy"]
+    assert lines[-1].startswith("Results: output/")
+    return lines[-1].removeprefix("Results: ")
 
 
 def write_run_file(path: Path, colours: Path, epochs: int = 1) -> None:
@@ -240,10 +248,14 @@ def test_divergence_exits_with_3(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "Error: The loss is no number.\n"
 
 
+# Each training is a fork of a process that has imported everything and started nothing.
 SIGNALLED = """
-import os, signal, sys
+import json, os, signal, sys
+from pathlib import Path
 import model_trainer.quiet_tensorflow
 import keras
+import model_trainer.training.train
+from model_trainer.cli.main import main
 
 class Press(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
@@ -251,44 +263,55 @@ class Press(keras.callbacks.Callback):
             for _ in range(int(os.environ["PRESSES"])):
                 os.kill(os.getpid(), getattr(signal, os.environ["SIGNAL"]))
 
-from pathlib import Path
-exec(Path("small.py").read_text())
-run = run.changed("callbacks", (Press(),)).changed("training.epochs", 50).changed("val_data", None)
+if __name__ != "__main__":  # it is the run
+    exec(Path("small.py").read_text())
+    run = run.changed("callbacks", (Press(),)).changed("training.epochs", 50).changed("val_data", None)
+else:
+    codes = []
+    for name, presses in (("SIGTERM", 1), ("SIGINT", 2)):
+        child = os.fork()
+        if child == 0:
+            os.environ.update(SIGNAL=name, PRESSES=str(presses))
+            with open(name, "w") as errors:
+                os.dup2(errors.fileno(), 2)
+            sys.argv = ["model-trainer", "train", "signalled.py", "--set", f"output_dir=output-{name}"]
+            main()
+            os._exit(99)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    print(json.dumps(codes))
 """
 
 
-@pytest.mark.parametrize(
-    ("name", "presses", "code", "in_process"),
-    [("SIGINT", 1, 75, True), ("SIGTERM", 1, 75, False), ("SIGINT", 2, 130, False)],
-)
-def test_a_signal_stops_after_the_step_and_a_second_ctrl_c_at_once(
-    tmp_path: Path,
-    colours: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-    name: str,
-    presses: int,
-    code: int,
-    in_process: bool,
+def check_stopped(code: int, error: str, output: Path, name: str, expected: int) -> None:
+    assert code == expected, error
+    assert "Traceback" not in error
+    assert not list(output.glob("*/final_model.hdf5"))
+    assert len(list(output.glob("*/checkpoints/epoch-*"))) == (1 if expected == 75 else 0)
+    if expected == 75:
+        assert f"{name}: stopping after this step and saving" in error
+
+
+def test_ctrl_c_stops_after_the_step_and_saves(
+    tmp_path: Path, colours: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     write_run_file(tmp_path / "small.py", colours)
     (tmp_path / "signalled.py").write_text(SIGNALLED)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SIGNAL", name)
-    monkeypatch.setenv("PRESSES", str(presses))
-    if in_process:
-        found = exit_code_of(lambda: app(["train", "signalled.py"]))
-        error = capfd.readouterr().err
-    else:
-        done = command("train", "signalled.py", cwd=tmp_path)
-        found, error = done.returncode, done.stderr
-    assert found == code, error
-    assert "Traceback" not in error
-    assert not list((tmp_path / "output").glob("*/final_model.hdf5"))
-    saved = list((tmp_path / "output").glob("*/checkpoints/epoch-*"))
-    assert len(saved) == (1 if code == 75 else 0)
-    if code == 75:
-        assert f"{name}: stopping after this step and saving" in error
+    monkeypatch.setenv("SIGNAL", "SIGINT")
+    monkeypatch.setenv("PRESSES", "1")
+    code = exit_code_of(lambda: app(["train", "signalled.py"]))
+    check_stopped(code, capfd.readouterr().err, tmp_path / "output", "SIGINT", 75)
+
+
+def test_real_processes_stop_after_the_step_and_at_a_second_ctrl_c_at_once(tmp_path: Path, colours: Path) -> None:
+    write_run_file(tmp_path / "small.py", colours)
+    (tmp_path / "signalled.py").write_text(SIGNALLED)
+    command = [sys.executable, "signalled.py"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.returncode == 0, done.stderr
+    codes = json.loads(done.stdout.splitlines()[-1])
+    for code, name, expected in zip(codes, ("SIGTERM", "SIGINT"), (75, 130), strict=True):
+        check_stopped(code, (tmp_path / name).read_text(), tmp_path / f"output-{name}", name, expected)
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
@@ -317,6 +340,8 @@ def test_train_model_py_trains_the_sample_when_asked(tmp_path: Path) -> None:
     assert len(list((tmp_path / "data" / "sample" / "train").glob("*/*.png"))) == 2000
     assert len(list((tmp_path / "data" / "sample" / "val").glob("*/*.png"))) == 500
     assert "Data: 2,000 images of 10 classes to train, 500 to validate." in done.stderr
+    assert "InitializeLog" not in done.stderr
+    assert (tmp_path / results_of(done.stdout) / "final_model.hdf5").is_file()
 
 
 def test_train_model_py_without_images_says_what_to_put_there_and_that_a_sample_exists(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from model_trainer.network.training_copy import StepSeeds
 from model_trainer.training.devices import make_strategy
 from model_trainer.training.train import Result, train_model
 
-pytestmark = pytest.mark.usefixtures("short_pipeline", "plain_graphs")
+pytestmark = pytest.mark.usefixtures("short_pipeline", "plain_graphs", "eager_steps")
 
 MakeRun = Callable[..., Run]
 
@@ -38,6 +38,7 @@ def test_clipping_changes_the_training(make_run: MakeRun) -> None:
         assert abs(losses(clipped)[-1] - losses(free)[-1]) > 1e-3
 
 
+@pytest.mark.usefixtures("compiled_steps")
 def test_mixed_float16_trains_on_two_devices(make_run: MakeRun) -> None:
     run = make_run(training__precision="mixed_float16", training__optimizer=Adam(), training__learning_rate=0.01)
     assert np.isfinite(losses(train_on(run, 2))).all()

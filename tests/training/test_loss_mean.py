@@ -27,7 +27,7 @@ WEIGHTS = [0.0, 0.5, 1.0, 2.0, 5.0]
 
 @pytest.fixture
 def run(make_run: MakeRun) -> Run:
-    return make_run(network__dropout_rate=0.0, training__epochs=3, training__batch_size=5)
+    return make_run(network__dropout_rate=0.0, val_data=None, training__epochs=3, training__batch_size=5)
 
 
 @pytest.fixture
@@ -79,12 +79,13 @@ def test_tags_are_weighted_alike(run: Run, colours: Path, tmp_path: Path) -> Non
             tags = "blue|red" if path.stem == "0" else path.parent.name
             writer.writerow([str(path), tags, WEIGHTS[int(path.stem)]])
     source = Manifest(str(tmp_path / "tags.csv"), classes=("blue", "green", "red"))
-    run = run.changed_all({"train_data": source, "val_data": None, "task": MultiLabel()})
+    run = run.changed_all({"train_data": source, "task": MultiLabel()})
     assert losses(run) == pytest.approx(losses_of_fit(run, "binary_crossentropy"), abs=1e-5)
 
 
 def test_devices_and_parts_give_the_same_loss(run: Run, weighted: Manifest) -> None:
-    run = run.changed_all({"train_data": weighted, "task": Classification(class_weights=CLASS_WEIGHTS)})
+    task = Classification(class_weights=CLASS_WEIGHTS)
+    run = run.changed_all({"train_data": weighted, "task": task, "training.epochs": 1})
     expected = losses(run)
     for name, value in (("hardware.devices", 2), ("hardware.devices", 4), ("training.accumulation_steps", 2)):
         assert losses(run.changed(name, value)) == pytest.approx(expected, abs=1e-5), (name, value)

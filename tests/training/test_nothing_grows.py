@@ -115,7 +115,7 @@ class InUse(keras.callbacks.Callback):
 def test_a_step_leaves_nothing_in_memory(make_run: MakeRun, colours: Path, tmp_path: Path) -> None:
     # TensorFlow keeps a tensor of every plain Python number that it is given: 770 bytes for a step's number or rate.
     images = sorted((colours / "train").glob("*/*.png"))
-    rows = [f"{path},{path.parent.name}" for path in images] * 20
+    rows = [f"{path},{path.parent.name}" for path in images] * 12
     (tmp_path / "train.csv").write_text("\n".join(["filename,label", *rows]))
     in_use = InUse()
     run = make_run(

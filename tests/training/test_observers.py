@@ -31,7 +31,8 @@ from model_trainer.training.step import _dense, make_train_step
 from model_trainer.training.totals import Totals
 from model_trainer.training.train import train_model
 
-pytestmark = pytest.mark.usefixtures("short_pipeline")
+pytestmark = pytest.mark.usefixtures("short_pipeline", "eager_steps")
+compiled = pytest.mark.usefixtures("compiled_steps")
 
 MakeRun = Callable[..., Run]
 
@@ -77,6 +78,7 @@ def step_of(run: Run, clip: Clip, observers: Observers) -> tuple[Any, Callable[[
     return model, take
 
 
+@compiled
 @pytest.mark.parametrize(
     ("devices", "changes"),
     [(1, {}), (1, {"training__accumulation_steps": 2}), (2, {}), (1, {"training__precision": "mixed_float16"})],
@@ -112,6 +114,7 @@ def norm(arrays: list[np.ndarray]) -> float:
     return float(np.sqrt(sum(np.square(array, dtype=np.float64).sum() for array in arrays)))
 
 
+@compiled
 def test_gradients_are_seen_before_clipping_and_a_broken_step_updates_nothing(make_run: MakeRun) -> None:
     received = Received()
     observers = Observers(logged={"norms": received})
@@ -148,6 +151,7 @@ def lines_of(folder: Path) -> list[dict[str, Any]]:
     return [line for line in lines if line["kind"] == "observer"]
 
 
+@compiled
 def test_a_run_logs_norms_every_so_many_steps_and_trains_to_the_same_bits_without(make_run: MakeRun) -> None:
     changes = {"training__epochs": 2, "training__deterministic": True, "training__optimizer": Adam()}
     observed = train_model(make_run(**changes, observers=(LayerNorms(every=3), LayerNorms(every=5))))

@@ -20,6 +20,7 @@ def declare(make_run: MakeRun, *, deterministic: bool) -> Run:
         spec__kwargs={"batch_normalization": True},
         training__optimizer=Adam(),
         training__epochs=2,
+        training__batch_size=5,  # batches of one size, so that a run compiles one step
         training__deterministic=deterministic,
     )
 
