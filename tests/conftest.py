@@ -36,6 +36,8 @@ from model_trainer import (
 )
 from model_trainer.pipeline import dataset
 from model_trainer.pipeline.fallback import MapFunction, map_with_fallback
+from model_trainer.pipeline.image import exact_image
+from model_trainer.pipeline.view import View
 from model_trainer.training import run_folder
 
 # Before TensorFlow starts, so that the multi-device path is tested on every machine.
@@ -86,7 +88,8 @@ def _no_curves() -> None:
 def short_pipeline() -> Iterator[None]:
     """Images are read by the exact path alone: to build the pipelines takes most of the time of a small run.
 
-    Order, sampling, augmentation and the shares of devices and hosts are as in a user's run.
+    Order, sampling, augmentation and the shares of devices and hosts are as in a user's run. The graph that reads an
+    image is the same one in all pipelines of a spec.
 
     For modules about what comes after the pipeline. `whole_pipeline` takes it back for one test.
     """
@@ -95,8 +98,28 @@ def short_pipeline() -> Iterator[None]:
     def by_the_exact_path(start: int, stop: int, fast: MapFunction, exact: MapFunction) -> tf.data.Dataset:
         return tf.data.Dataset.range(start, stop).map(plain(exact), num_parallel_calls=2, deterministic=True)
 
-    with mock.patch.object(dataset, "map_with_fallback", by_the_exact_path):
+    with (
+        mock.patch.object(dataset, "map_with_fallback", by_the_exact_path),
+        mock.patch.object(dataset, "exact_image", _exact_image),
+    ):
         yield
+
+
+def _exact_image(
+    data: tf.Tensor, view: View, *, part: tf.Tensor | None = None, seed: tf.Tensor | None = None
+) -> tuple[tf.Tensor, tf.Tensor]:
+    if view.crop is not None or part is not None:
+        return exact_image(data, view, part=part, seed=seed)
+    image, readable = _graph_of(view.spec.model_dump_json(by_alias=True))(data)
+    return image, readable
+
+
+@functools.cache
+def _graph_of(spec: str) -> Callable[[tf.Tensor], list[tf.Tensor]]:
+    view = View(ModelSpec.model_validate_json(spec))
+    with tf.init_scope():
+        read = tf.function(lambda data: exact_image(data, view), autograph=False)
+        return read.get_concrete_function(tf.TensorSpec((), tf.string))
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +136,10 @@ def plain_graphs() -> Iterator[None]:
 @pytest.fixture
 def whole_pipeline(short_pipeline: None) -> Iterator[None]:
     """In a module with `short_pipeline`: images are read as in a user's run."""
-    with mock.patch.object(dataset, "map_with_fallback", map_with_fallback):
+    with (
+        mock.patch.object(dataset, "map_with_fallback", map_with_fallback),
+        mock.patch.object(dataset, "exact_image", exact_image),
+    ):
         yield
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import runpy
 import signal
 import subprocess
 import sys
@@ -344,13 +345,19 @@ def test_train_model_py_trains_the_sample_when_asked(tmp_path: Path) -> None:
     assert (tmp_path / results_of(done.stdout) / "final_model.hdf5").is_file()
 
 
-def test_train_model_py_without_images_says_what_to_put_there_and_that_a_sample_exists(tmp_path: Path) -> None:
+def test_train_model_py_without_images_says_what_to_put_there_and_that_a_sample_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     script = Path(__file__).parents[2] / "script" / "TrainModel.py"
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=tmp_path, timeout=60)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "\nError: There is no folder data/train. Put images into one folder for each class" in done.stderr
-    assert "--sample" in done.stderr
-    assert done.stderr.count("\n") <= 5
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(script)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(script), run_name="__main__")
+    output, error = capfd.readouterr()
+    assert (ended.value.code, output) == (2, "")
+    assert "\nError: There is no folder data/train. Put images into one folder for each class" in error
+    assert "--sample" in error
+    assert error.count("\n") <= 5
 
 
 @pytest.mark.usefixtures("whole_pipeline")

@@ -79,7 +79,8 @@ def test_restarts_go_on_with_the_run_that_was_killed_and_not_with_an_older_one(f
 
 def test_two_machines_train_together_and_what_each_prints_is_labelled(folder: Path) -> None:
     hosts = ",".join(free_addresses(2))
-    processes = [start(folder, "--hosts", hosts, "--host-index", str(index)) for index in range(2)]
+    arguments = ["--set", "training.epochs=1", "--hosts", hosts, "--host-index"]
+    processes = [start(folder, *arguments, str(index)) for index in range(2)]
     outputs = [process.communicate(timeout=280) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     for number, (_, error) in enumerate(outputs):

@@ -17,7 +17,7 @@ from model_trainer.training.prepare import Prepared, prepare
 from model_trainer.training.step import make_train_step
 from model_trainer.training.step_parts import StepResult
 
-pytestmark = pytest.mark.usefixtures("short_pipeline")
+pytestmark = pytest.mark.usefixtures("short_pipeline", "plain_graphs")
 
 MakeRun = Callable[..., Run]
 
