@@ -1,11 +1,11 @@
-"""What SageMaker Ground Truth tells beside a label: the names of class numbers."""
+"""What SageMaker Ground Truth writes beside a label: the names of class numbers."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from model_trainer.errors import DataError
-from model_trainer.sources.labels.classes import MOST_CLASSES
+from model_trainer.sources.labels.classes import MAX_CLASSES
 from model_trainer.sources.labels.texts import as_text, is_number
 
 __all__ = ["note_names"]
@@ -19,17 +19,17 @@ def note_names(metadata: Any, label: Any, names: dict[int, str]) -> None:
     """
     if not isinstance(metadata, dict):
         return
-    told = metadata.get("class-map")
-    if not isinstance(told, dict):
+    class_map = metadata.get("class-map")
+    if not isinstance(class_map, dict):
         name = metadata.get("class-name")
         if isinstance(label, (list, dict)) or name is None:
             return
-        told = {as_text(label): name}
-    for label_text, name in told.items():
+        class_map = {as_text(label): name}
+    for label_text, name in class_map.items():
         if not is_number(label_text) or label_text.startswith("-") or not isinstance(name, str):
             continue
         number = int(label_text)
-        if number >= MOST_CLASSES:
-            raise DataError(f"the class number {number} should be at most {MOST_CLASSES - 1}.")
+        if number >= MAX_CLASSES:
+            raise DataError(f"the class number {number} should be at most {MAX_CLASSES - 1}.")
         if names.setdefault(number, name) != name:
             raise DataError(f"the class number {number} has the name {name!r} here and {names[number]!r} before.")
