@@ -15,7 +15,7 @@ from model_trainer.storage import files
 
 __all__ = ["source_of_path"]
 
-MANIFESTS = (".csv", ".tsv", ".json", ".jsonl", ".manifest")
+MANIFESTS = (".csv", ".tsv", ".json", ".jsonl", ".manifest", ".parquet")
 
 
 def source_of_path(path: str, *, root: str | None = None, classes: Sequence[str] | None = None) -> Source:

@@ -16,9 +16,6 @@ from model_trainer.sources.from_path import source_of_path
 from model_trainer.sources.image_folder import ImageFolder, folders_in, hidden_in, images_beside, list_images
 from model_trainer.sources.label_rows import LabelRows
 from model_trainer.sources.manifest import Manifest
-from model_trainer.sources.manifest.columns import ROLES, find_columns
-from model_trainer.sources.manifest.rows import read_rows
-from model_trainer.sources.manifest.values import is_missing
 from model_trainer.sources.recordio import RecordIO
 from model_trainer.sources.source import Source
 from model_trainer.storage import files
@@ -107,7 +104,7 @@ def find_parts(
     source = source_of_path(path_or_run, root=root, classes=classes)
     if isinstance(source, ImageFolder) and files.is_local_folder(path_or_run):
         return _not_empty(_of_folder(Path(path_or_run), source.classes))
-    return _not_empty(_of_file(path_or_run, source))
+    return _not_empty(_of_file(source))
 
 
 def _not_empty(parts: list[Part]) -> tuple[Part, ...]:
@@ -177,27 +174,19 @@ def _unarranged(root: Path, name: str = "all") -> Part:
     return Part(name, examples, root, tuple(others), tuple(hidden))
 
 
-def _of_file(path: str, source: Source) -> list[Part]:
-    names = _split_names(path) if isinstance(source, Manifest) else []
+def _of_file(source: Source) -> list[Part]:
+    names = _split_names(source) if isinstance(source, Manifest) else []
     if not names:
         return [Part("all", _read(source))]
-    return [Part(name, _read(source.model_copy(update={"part": name}))) for name in names]
+    return [Part(name, _read(source.model_copy(update={"split_name": name}))) for name in names]
 
 
-def _split_names(path: str) -> list[str]:
+def _split_names(source: Manifest) -> list[str]:
     """What the split column of a manifest holds, training first; nothing where it has none, or one value only."""
-    names: dict[str, None] = {}
-    column: str | None = None
-    seen: dict[str, None] = {}  # names of columns, in the order of appearance
-    for _, row in read_rows(path, "auto").rows:
-        if not row.keys() <= seen.keys():
-            seen |= dict.fromkeys(row)
-            try:
-                column = find_columns(seen, dict.fromkeys(ROLES), all_known=False).split
-            except DataError:
-                return []  # reading it says what is wrong, with the line
-        if column is not None and not is_missing(value := row.get(column)):
-            names[str(value)] = None
+    try:
+        names = source.split_names()
+    except DataError:
+        return []  # reading it says what is wrong, with the line
     return (
         sorted(names, key=lambda name: (name.lower() not in _TRAINING, name)) if 1 < len(names) <= _MOST_PARTS else []
     )

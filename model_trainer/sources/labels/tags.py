@@ -19,10 +19,14 @@ from model_trainer.sources.labels.multi_hot import (
     log_multi_hot,
 )
 from model_trainer.sources.labels.number_rows import NumberRows
-from model_trainer.sources.labels.texts import TextsAs, Vocabulary, index_texts
+from model_trainer.sources.labels.texts import TextsAs, Vocabulary, first_positions, index_texts
 from model_trainer.sources.labels.where import Where
 
-__all__ = ["TagTexts", "tag_rows"]
+__all__ = ["ManyLabels", "TagTexts", "tag_rows"]
+
+# The labels of many rows: the different ones in the order in which they come first (one may stand there twice); which
+# of them stand in the rows, one row after the other; and how many of those each row has.
+ManyLabels = tuple[Sequence[Any], np.ndarray, np.ndarray]
 
 
 def tag_rows(keys: np.ndarray, num_rows: int, num_classes: int) -> LabelRows:
@@ -55,6 +59,19 @@ class _TextRows:
         self.starts.append(len(self.flat))
         if self.first_repeat is None and len(set(ids)) < len(ids):
             self.first_repeat = row
+
+    def extend(self, labels: Sequence[Any], codes: np.ndarray, widths: np.ndarray) -> None:
+        first_row, num_rows = len(self.starts) - 1, len(widths)
+        rows = np.repeat(np.arange(num_rows), widths)
+        first = rows[first_positions(codes, len(labels))] if len(labels) else rows
+        ids = [self.vocabulary.id_of(label, first_row + row) for label, row in zip(labels, first.tolist(), strict=True)]
+        flat = np.array(ids, np.int32)[codes]
+        if self.first_repeat is None and widths.max(initial=0) > 1:
+            keys = np.sort(rows * len(self.vocabulary.rows) + flat)
+            repeats = keys[1:][keys[1:] == keys[:-1]]
+            self.first_repeat = first_row + int(repeats[0]) // len(self.vocabulary.rows) if len(repeats) else None
+        self.starts.frombytes((np.cumsum(widths, dtype=np.int64) + len(self.flat)).tobytes())
+        self.flat.frombytes(flat.tobytes())
 
     def ids(self) -> np.ndarray:
         return np.frombuffer(self.flat, np.int32)
@@ -90,6 +107,16 @@ class TagTexts:
         """
         self.present.add(labels)
         self.unknown.add(unknown)  # also where there is none: a later row may be the first to have some
+
+    def extend(self, present: ManyLabels, unknown: ManyLabels | None) -> None:
+        """Takes the labels of the next rows; without `unknown` no row has such.
+
+        Raises:
+            DataError: one is no label; says so without the row.
+        """
+        self.present.extend(*present)
+        num_rows = len(present[2])
+        self.unknown.extend(*(unknown or ((), np.zeros(0, np.int64), np.zeros(num_rows, np.int64))))
 
     def one_each(self) -> bool:
         """Whether each row has one label."""

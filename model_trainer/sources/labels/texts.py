@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, final
 
 import numpy as np
@@ -22,7 +22,7 @@ from model_trainer.sources.labels.classes import (
 from model_trainer.sources.labels.kinds import Interpreted
 from model_trainer.sources.labels.where import Where
 
-__all__ = ["SingleTexts", "TextsAs", "Vocabulary", "as_text", "index_texts", "is_number"]
+__all__ = ["SingleTexts", "TextsAs", "Vocabulary", "as_text", "first_positions", "index_texts", "is_number"]
 
 TextsAs = Literal["auto", "names", "indices", "multi_hot"]
 
@@ -75,12 +75,33 @@ class SingleTexts:
         """
         self.ids.append(self.vocabulary.id_of(label, len(self.ids)))
 
+    def extend(self, labels: Sequence[Any], codes: np.ndarray) -> None:
+        """Takes the labels of the next rows.
+
+        Args:
+            labels: the different ones, in the order in which they come first.
+            codes: int `(num_rows,)`, which of them each row has.
+
+        Raises:
+            DataError: one is no label; says so without the row.
+        """
+        rows = first_positions(codes, len(labels)) + len(self.ids)
+        ids = [self.vocabulary.id_of(label, row) for label, row in zip(labels, rows.tolist(), strict=True)]
+        self.ids.frombytes(np.array(ids, np.int32)[codes].tobytes())
+
     def interpret(
         self, texts_as: TextsAs, given: tuple[str, ...] | None, names: Mapping[int, str], where: Where
     ) -> Interpreted:
         """Class indices, and the class list; see `index_texts`."""
         indices, classes = index_texts(self.vocabulary, texts_as, given, names, where)
         return indices[np.frombuffer(self.ids, np.int32)], classes
+
+
+def first_positions(codes: np.ndarray, count: int) -> np.ndarray:
+    """int64 `(count,)`: where each number below `count` first stands in `codes`."""
+    first = np.zeros(count, np.int64)
+    first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)  # of several the last that is written stays
+    return first
 
 
 def as_text(label: Any) -> str | None:

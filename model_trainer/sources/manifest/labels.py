@@ -1,20 +1,23 @@
-"""The labels of a manifest, read row by row; what they mean is told by `sources/labels/`."""
+"""The labels of a manifest, a row or a batch of rows at a time; `sources/labels/` interprets them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, final
+from typing import TYPE_CHECKING, Any, Protocol, final
 
 from absl import logging
 
 from model_trainer.errors import DataError
 from model_trainer.sources.labels.kinds import Interpreted
 from model_trainer.sources.labels.probabilities import ProbabilityRows
-from model_trainer.sources.labels.tags import TagTexts
+from model_trainer.sources.labels.tags import ManyLabels, TagTexts
 from model_trainer.sources.labels.texts import SingleTexts, TextsAs
 from model_trainer.sources.labels.where import Where
 from model_trainer.sources.manifest.columns import Columns
 from model_trainer.sources.manifest.values import is_missing, items_of, looks_like_list, numbers_of
+
+if TYPE_CHECKING:
+    from pyarrow import RecordBatch
 
 __all__ = ["LabelReader", "TagReader", "make_label_reader"]
 
@@ -30,7 +33,15 @@ class LabelReader(Protocol):
         """Takes the label of the next row.
 
         Raises:
-            DataError: it makes no sense; says so without the place.
+            DataError: it makes no sense; says so without the row.
+        """
+
+    def add_batch(self, batch: RecordBatch, columns: Columns) -> None:
+        """Takes the labels of the next rows, a column of Arrow for each one that is read.
+
+        Raises:
+            Declined: they are to be added one by one; some may have been taken.
+            DataError: one makes no sense.
         """
 
     def interpret(self, names: Mapping[int, str], where: Where) -> Interpreted:
@@ -71,7 +82,15 @@ class SingleReader:
         self.texts = SingleTexts()
 
     def add(self, row: Mapping[str, Any], columns: Columns) -> None:
-        label = row.get(self.column)
+        self.texts.add(self._checked(row.get(self.column)))
+
+    def add_batch(self, batch: RecordBatch, columns: Columns) -> None:
+        from model_trainer.sources.manifest import arrow_values
+
+        labels, codes = arrow_values.distinct(batch.column(self.column), zeros_alike=True)
+        self.texts.extend([self._checked(label) for label in labels], codes)
+
+    def _checked(self, label: Any) -> Any:
         if is_missing(label):
             raise DataError(f"{self.column!r} is empty; each row needs a label. {HOW_TO_SKIP}")
         if isinstance(label, (list, dict)):
@@ -79,7 +98,7 @@ class SingleReader:
                 f"{self.column!r} should be one label as in the first row, got {str(label)[:60]}. "
                 f"Say labels_column={self.column!r} if an image can have several."
             )
-        self.texts.add(label)
+        return label
 
     def interpret(self, names: Mapping[int, str], where: Where) -> Interpreted:
         return self.texts.interpret(self.labels_as, self.given, names, where)
@@ -100,6 +119,15 @@ class TagReader:
             [] if is_missing(unknown) else items_of(unknown, str(columns.unknown)),
         )
 
+    def add_batch(self, batch: RecordBatch, columns: Columns) -> None:
+        from model_trainer.sources.manifest.arrow_values import lists_of
+
+        present = lists_of(batch.column(self.column), self.column, missing_is_empty=False)
+        unknown: ManyLabels | None = None
+        if columns.unknown is not None:
+            unknown = lists_of(batch.column(columns.unknown), columns.unknown, missing_is_empty=True)
+        self.texts.extend(present, unknown)
+
     def interpret(self, names: Mapping[int, str], where: Where) -> Interpreted:
         interpreted = self.texts.interpret(self.labels_as, self.given, names, where)
         if self.labels_as != "multi_hot" and self.texts.one_each():
@@ -119,10 +147,18 @@ class ProbabilityReader:
         self.rows = ProbabilityRows(given, column)
 
     def add(self, row: Mapping[str, Any], columns: Columns) -> None:
-        value = row.get(self.column)
+        self._add(row.get(self.column), None if columns.class_name is None else row.get(columns.class_name))
+
+    def add_batch(self, batch: RecordBatch, columns: Columns) -> None:
+        names = [None] * len(batch)
+        if columns.class_name is not None:
+            names = batch.column(columns.class_name).to_pylist()
+        for value, name in zip(batch.column(self.column).to_pylist(), names, strict=True):
+            self._add(value, name)
+
+    def _add(self, value: Any, name: Any) -> None:
         if is_missing(value):
             raise DataError(f"{self.column!r} is empty; each row needs a probability for each class. {HOW_TO_SKIP}")
-        name = None if columns.class_name is None else row.get(columns.class_name)
         self.rows.add(numbers_of(value, self.column), None if is_missing(name) else name, value)
 
     def interpret(self, names: Mapping[int, str], where: Where) -> Interpreted:

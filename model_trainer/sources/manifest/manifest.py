@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 from typing import final
@@ -17,12 +16,11 @@ from model_trainer.sources.examples import Examples
 from model_trainer.sources.images import Files
 from model_trainer.sources.labels.texts import TextsAs
 from model_trainer.sources.labels.where import Where
-from model_trainer.sources.manifest.columns import ROLES, Columns, find_columns
-from model_trainer.sources.manifest.labels import LabelReader, TagReader, make_label_reader
-from model_trainer.sources.manifest.number_names import note_names
-from model_trainer.sources.manifest.rows import Format, Row, Rows, read_rows
+from model_trainer.sources.manifest.columns import ROLES, find_columns
+from model_trainer.sources.manifest.gathered import Gathered
+from model_trainer.sources.manifest.layout import Format, Layout, layout_of
+from model_trainer.sources.manifest.rows import read_rows
 from model_trainer.sources.manifest.table import Table
-from model_trainer.sources.manifest.values import is_missing
 from model_trainer.sources.path_text import PathText
 from model_trainer.sources.source import Source
 
@@ -35,9 +33,9 @@ OTHERS = {".rec": "RecordIO", ".lst": "MxnetList", ".tfrecord": "TFRecords", ".t
 class Manifest(Source):
     """The images that a table names, a row for each: `Manifest("data/train.csv", root="data/images")`.
 
-    The file is UTF-8: CSV (also with ";" or tabs), TSV, JSON Lines (also SageMaker's augmented manifests), or JSON: a
-    list of records, such as keras-trainer's `train_data.json`, or a table by columns as pandas writes it. CSV, TSV and
-    JSON Lines are read row by row; JSON is held in memory while it is read.
+    The file is Parquet, or UTF-8: CSV (also with ";" or tabs), TSV, JSON Lines (also SageMaker's augmented manifests),
+    or JSON: a list of records, such as keras-trainer's `train_data.json`, or a table by columns as pandas writes it.
+    JSON is held in memory while it is read, the others are read in blocks.
 
     Columns are found by their usual names, in any case, or given:
         file: `filename`, `path`, `file`, `source-ref`, `image`, ...
@@ -62,14 +60,14 @@ class Manifest(Source):
         skip_unlabelled: leave out the rows without a label, and say how many they are; otherwise the first ends the
             reading.
         file_column, label_column, ...: the column with that meaning.
-        format: "csv", "tsv", "json" or "jsonl"; "auto" tells it from the file's name and first line.
+        format: "csv", "tsv", "json", "jsonl" or "parquet"; "auto" infers it from the file's name and first line.
     """
 
     path: PathText
     root: PathText | None = None
     classes: tuple[str, ...] | None = Field(None, min_length=1)
     labels: TextsAs = "auto"
-    part: str | None = Field(None, alias="split")  # `split` is what every source does
+    split_name: str | None = Field(None, alias="split")  # `split` is what every source does
     skip_unlabelled: bool = False
     file_column: str | None = None
     label_column: str | None = None
@@ -94,122 +92,123 @@ class Manifest(Source):
         other = OTHERS.get(os.path.splitext(self.path)[1].lower())
         if other is not None:
             raise DataError(f"{self.path} is no table. Take {other}({self.path!r}).")
-        rows = read_rows(self.path, self.format)
-        table = Table(os.path.dirname(self.path) if self.root is None else self.root)
-        names: dict[int, str] = {}  # of class numbers, from metadata
-        columns: Columns | None = None
-        labels: LabelReader | None = None
-        seen: dict[str, None] = {}  # names of columns, in the order of appearance
-        unlabelled: list[int] = []  # places of rows
-        for place, row in rows.rows:
-            try:
-                if columns is None or not row.keys() <= seen.keys():
-                    seen.update(dict.fromkeys(row))
-                    is_first = columns is None and self.skip_unlabelled and not rows.uniform
-                    # Of JSON Lines the first rows may not even have the key; if none has, that is said at the end.
-                    with contextlib.suppress(DataError) if is_first else contextlib.nullcontext():
-                        columns = self._columns(seen, columns, all_known=rows.uniform)
-                if columns is None or (self.skip_unlabelled and _lacks_label(row, columns, labels)):
-                    unlabelled.append(place)
-                    continue
-                if labels is None:
-                    labels = make_label_reader(columns, row, self.labels, self.classes)
-                table.add(row, columns)
-                labels.add(row, columns)
-                if columns.metadata is not None:
-                    note_names(row.get(columns.metadata), row.get(columns.label), names)
-            except DataError as error:
-                of_all = rows.uniform and columns is None
-                raise DataError(f"{self.path if of_all else self._where(rows, place)}: {error}") from None
-        if columns is None and unlabelled:
-            self._check_all_columns(seen, table)
+        layout = layout_of(self.path, self.format)
+        gathered = self._gather(layout)
+        columns, labels, table = gathered.columns, gathered.labels, gathered.table
+        if columns is None and gathered.skipped:
+            self._check_all_columns(gathered)
         if columns is None or labels is None:
-            without = "no row with a label" if unlabelled else "column names but no row"
-            raise DataError(f"{self.path} has {without}; expected one for each image.")
-        if unlabelled:
+            problem = "no row with a label" if gathered.skipped else "column names but no row"
+            raise DataError(f"{self.path} has {problem}; expected one for each image.")
+        skipped = np.frombuffer(gathered.skipped, np.int64)
+        if len(skipped):
             logging.warning(
-                "Skipped %s: %s, the first in %s %s.",
-                *(counted(len(unlabelled), "row{s} without a label"), self.path, rows.unit, f"{unlabelled[0]:,}"),
+                "Skipped %s: %s, the first in %s.",
+                *(counted(len(skipped), "row{s} without a label"), self.path, self._position(layout, int(skipped[0]))),
             )
-        self._check_all_columns(seen, table)
-        is_skipped = frozenset(unlabelled)
+        self._check_all_columns(gathered)
+        kept = np.setdiff1d(np.arange(gathered.num_rows), skipped, assume_unique=True) if len(skipped) else None
         where = Where(
             self.path,
-            lambda number: self._where_is_row(number, is_skipped),
+            lambda row: f"{self.path} {self._position(layout, row if kept is None else int(kept[row]))}",
             columns.label,
             cure="Say labels='names' if it is the class's name.",
         )
         examples = Examples.of_images(
             Files(table.texts()),
-            *labels.interpret(names, where),
+            *labels.interpret(gathered.class_numbers, where),
             self.path,
             table.weight_column(),
             table.crop_column(),
             table.group_column(),
         )
-        return examples if self.part is None else examples.take(self._rows_of_part(table))
+        return examples if self.split_name is None else examples.take(self._rows_of_split(table))
 
-    def _columns(self, names: dict[str, None], before: Columns | None, *, all_known: bool) -> Columns:
-        asked = {role: getattr(self, f"{role}_column") for role in ROLES}
-        columns = find_columns(names, asked, all_known=all_known)
-        if before is not None and (before.label, before.kind) != (columns.label, columns.kind):
-            raise DataError(
-                f"labels stand in {columns.label!r}, but in {before.label!r} in the rows before. Give all rows the "
-                f"same columns, or name the one to read, such as label_column={before.label!r}."
-            )
-        if before is not None and before.file != columns.file:
-            raise DataError(
-                f"the file stands in {columns.file!r}, but in {before.file!r} in the rows before. Give all rows the "
-                f"same columns, or name the one to read: file_column={before.file!r}."
-            )
-        return columns
+    def split_names(self) -> list[str]:
+        """What the split column holds, in the order of appearance; none where no column says it.
 
-    def _check_all_columns(self, names: dict[str, None], table: Table) -> None:
-        """Says what was chosen among all columns, and whether parts were mixed.
+        Raises:
+            DataError: the file or a row makes no sense; names the line.
+        """
+        return [name for name in self._gather(layout_of(self.path, self.format)).table.split_counts() if name]
+
+    def _gather(self, layout: Layout) -> Gathered:
+        return self._gather_batches(layout) or self._gather_rows(layout)
+
+    def _gather_batches(self, layout: Layout) -> Gathered | None:
+        """All rows, in batches with pyarrow; None where something needs the exact reader."""
+        if layout.kind == "json":
+            return None
+        from model_trainer.sources.manifest.batches import gather_batches  # loads pyarrow
+
+        gathered = self._gathered(uniform=layout.kind != "jsonl")
+        return gathered if gather_batches(self.path, layout, gathered) else None
+
+    def _gather_rows(self, layout: Layout) -> Gathered:
+        """All rows, one by one.
+
+        Raises:
+            DataError: the file or a row makes no sense; names the line.
+        """
+        rows = read_rows(self.path, layout)
+        gathered = self._gathered(uniform=rows.uniform)
+        for position, row in rows.rows:
+            try:
+                gathered.add_row(row)
+            except DataError as error:
+                of_all = rows.uniform and gathered.columns is None
+                raise DataError(f"{self.path}{'' if of_all else f' {rows.unit} {position}'}: {error}") from None
+        return gathered
+
+    def _gathered(self, *, uniform: bool) -> Gathered:
+        return Gathered(
+            os.path.dirname(self.path) if self.root is None else self.root,
+            {role: getattr(self, f"{role}_column") for role in ROLES},
+            self.labels,
+            self.classes,
+            skip_unlabelled=self.skip_unlabelled,
+            uniform=uniform,
+        )
+
+    def _check_all_columns(self, gathered: Gathered) -> None:
+        """Says what was chosen among all columns, and whether splits were mixed.
 
         Raises:
             DataError: a column that was given is in no row.
         """
         try:
-            columns = self._columns(names, None, all_known=True)
+            columns = find_columns(gathered.names, gathered.asked, all_known=True)
         except DataError as error:
             raise DataError(f"{self.path}: {error}") from None
         for note in columns.notes:
             logging.info("%s: %s.", self.path, note)
-        if table.first_windows_path:
-            logging.info(r"%s: paths such as %s are read with / for \.", self.path, table.first_windows_path)
-        counts = table.part_counts()
-        if self.part is None and len(counts) > 1:
+        if gathered.table.first_windows_path:
+            logging.info(r"%s: paths such as %s are read with / for \.", self.path, gathered.table.first_windows_path)
+        counts = gathered.table.split_counts()
+        if self.split_name is None and len(counts) > 1:
             logging.warning(
                 "%s: rows of all splits are read: %s. Say split=%r for one of them.",
                 *(self.path, _listed(counts), next(iter(counts))),
             )
 
-    def _rows_of_part(self, table: Table) -> np.ndarray:
-        counts = table.part_counts()
+    def _rows_of_split(self, table: Table) -> np.ndarray:
+        counts = table.split_counts()
         if not counts:
-            raise DataError(f"{self.path} has no column that says which rows are {self.part!r}; give split_column.")
-        if self.part not in counts:
             raise DataError(
-                f"{self.path}: no row has the split {self.part!r}; there are {_listed(counts)}."
-                f"{nearest(str(self.part), counts)}"
+                f"{self.path} has no column that says which rows are {self.split_name!r}; give split_column."
             )
-        return table.rows_of_part(self.part)
+        if self.split_name not in counts:
+            raise DataError(
+                f"{self.path}: no row has the split {self.split_name!r}; there are {_listed(counts)}."
+                f"{nearest(str(self.split_name), counts)}"
+            )
+        return table.rows_of_split(self.split_name)
 
-    def _where(self, rows: Rows, place: int) -> str:
-        return f"{self.path} {rows.unit} {place}"
-
-    def _where_is_row(self, number: int, is_skipped: frozenset[int]) -> str:
-        rows = read_rows(self.path, self.format)  # once more, and only for a message: places take 8 bytes each
-        places = (place for place, _ in rows.rows if place not in is_skipped)
-        return self._where(rows, next(itertools.islice(places, number, None)))
-
-
-def _lacks_label(row: Row, columns: Columns, labels: LabelReader | None) -> bool:
-    value = row.get(columns.label)
-    # Of tags, empty text says that the image has none.
-    are_tags = columns.kind == "labels" or isinstance(labels, TagReader)
-    return value is None or value != value if are_tags else is_missing(value)
+    def _position(self, layout: Layout, row: int) -> str:
+        """Where a row stands: "line 17". Reads the file once more, and only for a message."""
+        rows = read_rows(self.path, layout)
+        position, _ = next(itertools.islice(rows.rows, row, None))
+        return f"{rows.unit} {position}"
 
 
 def _listed(counts: dict[str, int]) -> str:

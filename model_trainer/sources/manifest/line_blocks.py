@@ -1,0 +1,46 @@
+"""A text file in blocks of whole lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from model_trainer.sources.manifest.arrow_values import Declined
+
+__all__ = ["line_blocks"]
+
+_BLOCK_BYTES = 8 * 2**20
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def line_blocks(file: BinaryIO) -> Iterator[bytes]:
+    """Blocks of some MiB, each of whole lines that end in "\\n" or "\\r\\n", in UTF-8 and without a byte order mark.
+
+    Raises:
+        Declined: there are other line breaks, zero bytes or very long lines in it.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    rest = b""
+    is_first = True
+    while data := file.read(_BLOCK_BYTES):
+        if is_first:
+            data = data.removeprefix(_BYTE_ORDER_MARK)
+            is_first = False
+        end = data.rfind(b"\n") + 1
+        if not end and len(rest) > _BLOCK_BYTES:
+            raise Declined("a line is very long")
+        if end:
+            yield _checked(rest + data[:end])
+            rest = data[end:]
+        else:
+            rest += data
+    if rest:
+        yield _checked(rest)
+
+
+def _checked(block: bytes) -> bytes:
+    if not block.isascii():
+        block.decode()
+    if b"\0" in block or block.count(b"\r") != block.count(b"\r\n") or block.startswith(_BYTE_ORDER_MARK):
+        raise Declined("there are zero bytes, or line breaks of another kind, or byte order marks")
+    return block

@@ -1,0 +1,72 @@
+"""Parquet, as batches of columns and as rows."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from model_trainer.errors import DataError
+from model_trainer.sources.manifest.arrow_values import Declined
+from model_trainer.sources.manifest.gathered import Gathered
+from model_trainer.sources.manifest.layout import open_bytes
+
+__all__ = ["parquet_batches", "parquet_rows"]
+
+_BATCH_ROWS = 65_536
+_BATCH_ROWS_WHOLE = 256  # where columns that are not read come too: they may be large, such as images
+
+
+def parquet_batches(path: str, gathered: Gathered) -> Iterator[pa.RecordBatch]:
+    """The rows of a Parquet file, see `batches`.
+
+    Raises:
+        Declined, DataError: the file needs the exact reader.
+    """
+    with _opened(path) as file:
+        names = file.schema_arrow.names
+        read = gathered.note_columns(names).read()
+        for batch in file.iter_batches(_BATCH_ROWS, columns=read):
+            batch.validate(full=True)  # also that text is UTF-8
+            yield pa.RecordBatch.from_arrays([_plain(batch.column(name)) for name in read], names=read)
+
+
+def parquet_rows(path: str) -> Iterator[dict[str, Any]]:
+    """The rows of a Parquet file.
+
+    Raises:
+        DataError: it is missing, damaged, or no Parquet.
+    """
+    with _opened(path) as file:
+        for batch in file.iter_batches(_BATCH_ROWS_WHOLE):
+            yield from batch.to_pylist()
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[pq.ParquetFile]:
+    with open_bytes(path) as content:
+        try:
+            with pq.ParquetFile(content) as file:
+                names = file.schema_arrow.names
+                twice = next((name for name in names if names.count(name) > 1), None)
+                if twice is not None:
+                    raise DataError(f"{path}: the column {twice!r} stands twice. Rename or remove one.")
+                yield file
+        except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise DataError(
+                f"{path} could not be read as Parquet ({reason}). Write it again; if it is another kind of table, give "
+                "it the suffix of that kind, or say format='...'."
+            ) from error
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    """The column without a dictionary."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_list(column.type) and pa.types.is_dictionary(column.type.value_type):
+        raise Declined("labels in lists have a dictionary")
+    return column
