@@ -90,13 +90,16 @@ def distinct(column: pa.Array, *, zeros_alike: bool = False) -> Distinct:
 
 def weights_of(column: pa.Array, name: str) -> np.ndarray:
     """float32 `(num_rows,)`, see `weight_of`."""
-    if pa.types.is_floating(column.type) or pa.types.is_integer(column.type):
+    if is_text(column):
+        column = pc.if_else(pc.equal(column, ""), None, column)
+    try:
         weights = np.asarray(column.cast(pa.float64()).fill_null(1.0))
-        if not np.all((weights >= 0) & (weights <= 3e38)):
-            raise Declined(f"a value of {name!r} is no weight")
-        return weights.astype(np.float32)
-    values, codes = distinct(column)
-    return np.array([weight_of(value, name) for value in values], np.float32)[codes]
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # such as "1_000", which Python takes for a number
+        values, codes = distinct(column)
+        return np.array([weight_of(value, name) for value in values], np.float32)[codes]
+    if not np.all((weights >= 0) & (weights <= 3e38)):
+        raise Declined(f"a value of {name!r} is no weight")
+    return weights.astype(np.float32)
 
 
 def crops_of(column: pa.Array, name: str) -> np.ndarray:

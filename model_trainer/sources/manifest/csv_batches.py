@@ -96,6 +96,8 @@ def _batch_of(block: bytes, layout: Layout, names: list[str], gathered: Gathered
         ),
     ).combine_chunks()
     columns = {name: _stripped(table.column(number).chunk(0)) for name, number in read.items()}
+    if pc.any(pc.equal(columns[gathered.columns.file], "")).as_py():
+        raise Declined("a row may be nothing but separators, as Excel writes them below a table")
     return pa.RecordBatch.from_pydict(columns)
 
 

@@ -63,7 +63,7 @@ def _one_object_a_line(block: bytes) -> bytes:
     Where each begins with "{" and ends with "}" no object goes on in the next line, because after a "}" inside of an
     object no "{" may follow. So there is one object in each if there are as many as lines.
     """
-    lines = block.replace(b"\r\n", b"\n").strip(b"\n")
+    lines = (block.replace(b"\r\n", b"\n") if b"\r" in block else block).strip(b"\n")
     if lines and not (lines.startswith(b"{") and lines.endswith(b"}") and lines.count(b"}\n{") == lines.count(b"\n")):
         raise Declined("a line does not begin with { and end with }")
     return lines

@@ -41,6 +41,8 @@ def line_blocks(file: BinaryIO) -> Iterator[bytes]:
 def _checked(block: bytes) -> bytes:
     if not block.isascii():
         block.decode()
-    if b"\0" in block or block.count(b"\r") != block.count(b"\r\n") or block.startswith(_BYTE_ORDER_MARK):
-        raise Declined("there are zero bytes, or line breaks of another kind, or byte order marks")
+    if b"\r" in block and block.count(b"\r") != block.count(b"\r\n"):
+        raise Declined("there are line breaks of several kinds")
+    if b"\0" in block or block.startswith(_BYTE_ORDER_MARK):
+        raise Declined("there are zero bytes or several byte order marks")
     return block

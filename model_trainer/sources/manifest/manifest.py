@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import final
 
 import numpy as np
@@ -19,7 +21,7 @@ from model_trainer.sources.labels.where import Where
 from model_trainer.sources.manifest.columns import ROLES, find_columns
 from model_trainer.sources.manifest.gathered import Gathered
 from model_trainer.sources.manifest.layout import Format, Layout, layout_of
-from model_trainer.sources.manifest.rows import read_rows
+from model_trainer.sources.manifest.rows import Rows, read_rows
 from model_trainer.sources.manifest.table import Table
 from model_trainer.sources.path_text import PathText
 from model_trainer.sources.source import Source
@@ -133,25 +135,25 @@ class Manifest(Source):
         return [name for name in self._gather(layout_of(self.path, self.format)).table.split_counts() if name]
 
     def _gather(self, layout: Layout) -> Gathered:
-        return self._gather_batches(layout) or self._gather_rows(layout)
-
-    def _gather_batches(self, layout: Layout) -> Gathered | None:
-        """All rows, in batches with pyarrow; None where something needs the exact reader."""
-        if layout.kind == "json":
-            return None
-        from model_trainer.sources.manifest.batches import gather_batches  # loads pyarrow
-
-        gathered = self._gathered(uniform=layout.kind != "jsonl")
-        return gathered if gather_batches(self.path, layout, gathered) else None
-
-    def _gather_rows(self, layout: Layout) -> Gathered:
-        """All rows, one by one.
+        """All rows: in batches with pyarrow, or where something needs the exact reader, one by one.
 
         Raises:
             DataError: the file or a row makes no sense; names the line.
         """
-        rows = read_rows(self.path, layout)
+        if layout.kind == "json":
+            return self._gather_rows(read_rows(self.path, layout))
+        from model_trainer.sources.manifest.batches import gather_batches  # loads pyarrow
+
+        gathered = self._gathered(uniform=layout.kind != "jsonl")
+        if gather_batches(self.path, layout, gathered):
+            return gathered
+        only = None if gathered.columns is None else gathered.columns.read()
+        return self._gather_rows(read_rows(self.path, layout, only), gathered.names if layout.kind == "parquet" else {})
+
+    def _gather_rows(self, rows: Rows, names: Mapping[str, None] = MappingProxyType({})) -> Gathered:
+        """All rows, one by one; `names` are those of columns that the rows may leave out."""
         gathered = self._gathered(uniform=rows.uniform)
+        gathered.names.update(names)
         for position, row in rows.rows:
             try:
                 gathered.add_row(row)
@@ -206,6 +208,8 @@ class Manifest(Source):
 
     def _position(self, layout: Layout, row: int) -> str:
         """Where a row stands: "line 17". Reads the file once more, and only for a message."""
+        if layout.kind == "parquet":
+            return f"row {row + 1}"
         rows = read_rows(self.path, layout)
         position, _ = next(itertools.islice(rows.rows, row, None))
         return f"{rows.unit} {position}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import io
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -16,8 +17,9 @@ from model_trainer.sources.manifest.layout import open_bytes
 
 __all__ = ["parquet_batches", "parquet_rows"]
 
-_BATCH_ROWS = 65_536
-_BATCH_ROWS_WHOLE = 256  # where columns that are not read come too: they may be large, such as images
+_BATCH_ROWS = 16_384  # a few bytes can stand for a text that repeats in every row: this bounds what they become
+_BATCH_ROWS_OF_ALL = 256  # all columns: there may be large ones, such as images
+_MAX_ROWS_PER_BYTE = 100  # a path takes a byte or more of a file, however well it is packed
 
 
 def parquet_batches(path: str, gathered: Gathered) -> Iterator[pa.RecordBatch]:
@@ -34,14 +36,14 @@ def parquet_batches(path: str, gathered: Gathered) -> Iterator[pa.RecordBatch]:
             yield pa.RecordBatch.from_arrays([_plain(batch.column(name)) for name in read], names=read)
 
 
-def parquet_rows(path: str) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet file.
+def parquet_rows(path: str, only: Sequence[str] | None) -> Iterator[dict[str, Any]]:
+    """The rows of a Parquet file; `only` are the columns to read, None reads all.
 
     Raises:
         DataError: it is missing, damaged, or no Parquet.
     """
     with _opened(path) as file:
-        for batch in file.iter_batches(_BATCH_ROWS_WHOLE):
+        for batch in file.iter_batches(_BATCH_ROWS if only else _BATCH_ROWS_OF_ALL, columns=only):
             yield from batch.to_pylist()
 
 
@@ -54,7 +56,15 @@ def _opened(path: str) -> Iterator[pq.ParquetFile]:
                 twice = next((name for name in names if names.count(name) > 1), None)
                 if twice is not None:
                     raise DataError(f"{path}: the column {twice!r} stands twice. Rename or remove one.")
+                num_rows, num_bytes = file.metadata.num_rows, content.seek(0, io.SEEK_END)
+                if num_rows > 1_000_000 + _MAX_ROWS_PER_BYTE * num_bytes:
+                    raise DataError(
+                        f"{path} claims {num_rows:,} rows in {num_bytes:,} bytes, which no table of images has. "
+                        "Check where the file comes from."
+                    )
                 yield file
+        except DataError:
+            raise
         except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise DataError(

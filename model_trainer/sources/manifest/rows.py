@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -37,8 +37,11 @@ class Rows:
     rows: Iterator[tuple[int, Row]]
 
 
-def read_rows(path: str, layout: Layout) -> Rows:
+def read_rows(path: str, layout: Layout, only: Sequence[str] | None = None) -> Rows:
     """The rows of the file. What a manifest holds is defined here; `batches` reads the same faster, or declines.
+
+    Args:
+        only: of Parquet, the columns to read; others may be large, such as images. None reads all.
 
     Raises:
         DataError: the file is missing, not UTF-8, or not of its form; names the line. It may come while the rows are
@@ -51,7 +54,7 @@ def read_rows(path: str, layout: Layout) -> Rows:
     if layout.kind == "parquet":
         from model_trainer.sources.manifest.parquet import parquet_rows  # loads pyarrow
 
-        return Rows("row", True, enumerate(parquet_rows(path), 1))
+        return Rows("row", True, enumerate(parquet_rows(path, only), 1))
     return Rows("line", True, _csv_rows(path, layout))
 
 
