@@ -21,12 +21,10 @@ def line_blocks(file: BinaryIO) -> Iterator[bytes]:
         UnicodeDecodeError: it is not UTF-8.
     """
     rest = b""
-    is_first = True
-    while data := file.read(_BLOCK_BYTES):
-        if is_first:
-            data = data.removeprefix(_BYTE_ORDER_MARK)
-            is_first = False
-        end = data.rfind(b"\n") + 1
+    data = file.read(_BLOCK_BYTES).removeprefix(_BYTE_ORDER_MARK)
+    while data:
+        following = file.read(_BLOCK_BYTES)
+        end = data.rfind(b"\n") + 1 if following else len(data)
         if not end and len(rest) > _BLOCK_BYTES:
             raise Declined("a line is very long")
         if end:
@@ -34,8 +32,7 @@ def line_blocks(file: BinaryIO) -> Iterator[bytes]:
             rest = data[end:]
         else:
             rest += data
-    if rest:
-        yield _checked(rest)
+        data = following
 
 
 def _checked(block: bytes) -> bytes:

@@ -19,7 +19,9 @@ __all__ = ["parquet_batches", "parquet_rows"]
 
 _BATCH_ROWS = 16_384  # a few bytes can stand for a text that repeats in every row: this bounds what they become
 _BATCH_ROWS_OF_ALL = 256  # all columns: there may be large ones, such as images
-_MAX_ROWS_PER_BYTE = 100  # a path takes a byte or more of a file, however well it is packed
+# A path takes a good part of a byte of the file, however well it is packed; equal ones take next to nothing.
+_MAX_ROWS_PER_BYTE = 10
+_PLAUSIBLE_ROWS = 1_000_000  # in a file of any size
 
 
 def parquet_batches(path: str, gathered: Gathered) -> Iterator[pa.RecordBatch]:
@@ -57,7 +59,7 @@ def _opened(path: str) -> Iterator[pq.ParquetFile]:
                 if twice is not None:
                     raise DataError(f"{path}: the column {twice!r} stands twice. Rename or remove one.")
                 num_rows, num_bytes = file.metadata.num_rows, content.seek(0, io.SEEK_END)
-                if num_rows > 1_000_000 + _MAX_ROWS_PER_BYTE * num_bytes:
+                if num_rows > _PLAUSIBLE_ROWS + _MAX_ROWS_PER_BYTE * num_bytes:
                     raise DataError(
                         f"{path} claims {num_rows:,} rows in {num_bytes:,} bytes, which no table of images has. "
                         "Check where the file comes from."
