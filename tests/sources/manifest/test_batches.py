@@ -23,7 +23,7 @@ from model_trainer.sources.manifest.layout import layout_of
 from model_trainer.sources.manifest.rows import read_rows
 
 Rows = list[dict[str, Any]]
-often = settings(max_examples=60, deadline=None, derandomize=True, phases=[Phase.generate, Phase.shrink])
+often = settings(max_examples=40, deadline=None, derandomize=True, phases=[Phase.generate, Phase.shrink])
 
 text = st.text("ab ,;|'\"\t\\é木\u3000", min_size=1, max_size=6)
 path = text.map(lambda value: f"{value}.jpg")
@@ -141,7 +141,7 @@ def outcome(manifest: Manifest) -> list[Any] | str:
         return str(error)
 
 
-@settings(often, max_examples=150)
+@settings(often, max_examples=120)
 @given(
     name=st.sampled_from(sorted(SEEDS)),
     changes=st.lists(
@@ -163,6 +163,29 @@ def test_a_file_with_random_faults_is_read_or_explained_as_by_the_exact_reader(
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(batches, "gather_batches", lambda *_: False)
             assert received == outcome(manifest)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options"),
+    [
+        ("a.csv", "filename,label\na.jpg,cat\n,\n", {"skip_unlabelled": True}),
+        ("a.csv", "filename,label,note\na.jpg,cat,\xff\n", {}),
+        ("a.csv", "filename,label\na.jpg,x\nb.jpg,dgo\nc.jpg,dgo\n", {"classes": ("x",)}),
+        ("a.csv", "filename,label\nc:\\\\1.jpg,x\n\\2.jpg,x\n3\\4/5.jpg,x\n", {"root": "images"}),
+        ("a.csv", "filename,tags\n1.jpg,\n2.jpg,[a]\n", {"label_column": "tags", "skip_unlabelled": True}),
+        ("a.jsonl", '{"path": "1", "label": "x", "sample_weight": 2}\n{"path": "2", "label": "x", "weight": 3}\n', {}),
+        ("a.jsonl", '{"path": "1", "label": 9007199254740993}\n{"path": "2", "label": 0.5}\n', {}),
+        ("a.jsonl", '{"path": "1", "label": "x", "weight": -0}\n{"path": "2", "label": "x", "weight": 1.5}\n', {}),
+    ],
+)
+def test_a_tricky_file_is_read_or_explained_as_by_the_exact_reader(
+    save: Any, name: str, content: str, options: dict[str, Any]
+) -> None:
+    manifest = Manifest(save(name, content.encode("latin1")), **options)
+    received = outcome(manifest)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "gather_batches", lambda *_: False)
+        assert received == outcome(manifest)
 
 
 @pytest.mark.parametrize("name", sorted(SEEDS))
