@@ -169,11 +169,10 @@ def test_a_file_with_random_faults_is_read_or_explained_as_by_the_exact_reader(
     ("name", "content", "options"),
     [
         ("a.csv", "filename,label\na.jpg,cat\n,\n", {"skip_unlabelled": True}),
-        ("a.csv", "filename,label,note\na.jpg,cat,\xff\n", {}),
+        ("a.csv", "filename,label,note\n" + "a.jpg,cat,\n" * 9 + "a.jpg,cat,\xff\n", {}),
         ("a.csv", "filename,label\na.jpg,x\nb.jpg,dgo\nc.jpg,dgo\n", {"classes": ("x",)}),
         ("a.csv", "filename,label\nc:\\\\1.jpg,x\n\\2.jpg,x\n3\\4/5.jpg,x\n", {"root": "images"}),
         ("a.csv", "filename,tags\n1.jpg,\n2.jpg,[a]\n", {"label_column": "tags", "skip_unlabelled": True}),
-        ("a.jsonl", '{"path": "1", "label": "x", "sample_weight": 2}\n{"path": "2", "label": "x", "weight": 3}\n', {}),
         ("a.jsonl", '{"path": "1", "label": 9007199254740993}\n{"path": "2", "label": 0.5}\n', {}),
         ("a.jsonl", '{"path": "1", "label": "x", "weight": -0}\n{"path": "2", "label": "x", "weight": 1.5}\n', {}),
     ],
@@ -227,6 +226,12 @@ def test_what_arrow_takes_for_json_but_python_does_not_is_an_error_with_its_line
     file = save("a.jsonl", f'{{"filename": "a.jpg", "label": "x", "width": 0.5}}\n{line}\n')
     with pytest.raises(DataError, match="a.jsonl line 2: expected JSON"):
         Manifest(file).read()
+
+
+def test_a_column_that_a_better_one_replaces_counts_until_then(save: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line_blocks, "_BLOCK_BYTES", 1000)
+    lines = ['{"path": "1", "label": "x", "sample_weight": 2}', '{"path": "2", "label": "x", "weight": 3}']
+    assert Manifest(save("a.jsonl", "\n".join(lines))).read().weights.tolist() == [2, 3]
 
 
 def test_columns_are_chosen_once_and_not_for_each_row(save: Any, monkeypatch: pytest.MonkeyPatch) -> None:

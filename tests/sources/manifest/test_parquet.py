@@ -179,9 +179,9 @@ def test_a_parquet_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 
 
 def test_text_that_is_not_utf8_is_an_error(make: Make) -> None:
-    bad = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"]).buffers())
+    bad = pa.Array.from_buffers(pa.string(), 2, pa.array([b"1.jpg", b"\xff"]).buffers())
     with pytest.raises(DataError, match="could not be read as Parquet .*utf-8"):
-        make("label", pa.array(["a"]), {"photo": bad}, file_column="photo").read()
+        make("label", pa.array(["a", "a"]), {"photo": bad}, file_column="photo").read()
 
 
 def test_a_file_that_claims_more_rows_than_it_can_hold_is_refused(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
