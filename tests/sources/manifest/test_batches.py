@@ -169,7 +169,7 @@ def test_a_file_with_random_faults_is_read_or_explained_as_by_the_exact_reader(
     ("name", "content", "options"),
     [
         ("a.csv", "filename,label\na.jpg,cat\n,\n", {"skip_unlabelled": True}),
-        ("a.csv", "filename,label,note\n" + "a.jpg,cat,\n" * 9 + "a.jpg,cat,\xff\n", {}),
+        ("a.csv", "filename,label,note\n" + "a.jpg,cat,\n" * 1000 + "a.jpg,cat,\xff\n", {}),
         ("a.csv", "filename,label\na.jpg,x\nb.jpg,dgo\nc.jpg,dgo\n", {"classes": ("x",)}),
         ("a.csv", "filename,label\nc:\\\\1.jpg,x\n\\2.jpg,x\n3\\4/5.jpg,x\n", {"root": "images"}),
         ("a.csv", "filename,tags\n1.jpg,\n2.jpg,[a]\n", {"label_column": "tags", "skip_unlabelled": True}),
