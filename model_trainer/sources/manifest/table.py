@@ -95,8 +95,8 @@ class Table:
             self.crops.frombytes(arrow_values.crops_of(column(columns.crop), columns.crop).tobytes())
         if columns.group is not None and self.groups is not None:
             values, codes = arrow_values.distinct(column(columns.group))
-            hashes = np.array([_hash_of_group(value, 0) for value in values], np.int64)[codes]
-            alone = np.flatnonzero(np.array([is_missing(value) for value in values])[codes])
+            hashes = np.fromiter(map(hash, map(str, values)), np.int64, len(values))[codes]
+            alone = np.flatnonzero(np.fromiter(map(is_missing, values), bool, len(values))[codes])
             hashes[alone] = [_hash_of_group(None, self.num_rows + row) for row in alone.tolist()]
             self.groups.frombytes(hashes.tobytes())
         if columns.split is not None and self.splits is not None:
