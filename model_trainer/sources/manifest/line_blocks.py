@@ -9,7 +9,7 @@ from model_trainer.sources.manifest.arrow_values import Declined
 
 __all__ = ["line_blocks"]
 
-_BLOCK_BYTES = 8 * 2**20
+_BLOCK_BYTES = 4 * 2**20
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 

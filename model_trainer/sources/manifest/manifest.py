@@ -147,7 +147,8 @@ class Manifest(Source):
         gathered = self._gathered(uniform=layout.kind != "jsonl")
         if gather_batches(self.path, layout, gathered):
             return gathered
-        only = None if gathered.columns is None else gathered.columns.read()
+        # Without columns of files and labels any one shows that there are rows, for which that is an error.
+        only = list(gathered.names)[:1] if gathered.columns is None else gathered.columns.read()
         return self._gather_rows(read_rows(self.path, layout, only), gathered.names if layout.kind == "parquet" else {})
 
     def _gather_rows(self, rows: Rows, names: Mapping[str, None] = MappingProxyType({})) -> Gathered:

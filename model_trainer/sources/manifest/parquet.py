@@ -18,7 +18,6 @@ from model_trainer.sources.manifest.layout import open_bytes
 __all__ = ["parquet_batches", "parquet_rows"]
 
 _BATCH_ROWS = 16_384  # a few bytes can stand for a text that repeats in every row: this bounds what they become
-_BATCH_ROWS_OF_ALL = 256  # all columns: there may be large ones, such as images
 # A path takes a good part of a byte of the file, however well it is packed; equal ones take next to nothing.
 _MAX_ROWS_PER_BYTE = 10
 _PLAUSIBLE_ROWS = 1_000_000  # in a file of any size
@@ -38,14 +37,14 @@ def parquet_batches(path: str, gathered: Gathered) -> Iterator[pa.RecordBatch]:
             yield pa.RecordBatch.from_arrays([_plain(batch.column(name)) for name in read], names=read)
 
 
-def parquet_rows(path: str, only: Sequence[str] | None) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet file; `only` are the columns to read, None reads all.
+def parquet_rows(path: str, only: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a Parquet file; `only` are the columns to read, empty reads all.
 
     Raises:
         DataError: it is missing, damaged, or no Parquet.
     """
     with _opened(path) as file:
-        for batch in file.iter_batches(_BATCH_ROWS if only else _BATCH_ROWS_OF_ALL, columns=only):
+        for batch in file.iter_batches(_BATCH_ROWS, columns=list(only) or None):
             yield from batch.to_pylist()
 
 

@@ -37,11 +37,11 @@ class Rows:
     rows: Iterator[tuple[int, Row]]
 
 
-def read_rows(path: str, layout: Layout, only: Sequence[str] | None = None) -> Rows:
+def read_rows(path: str, layout: Layout, only: Sequence[str] = ()) -> Rows:
     """The rows of the file. What a manifest holds is defined here; `batches` reads the same faster, or declines.
 
     Args:
-        only: of Parquet, the columns to read; others may be large, such as images. None reads all.
+        only: of Parquet, the columns to read; others may be large, such as images. Empty reads all.
 
     Raises:
         DataError: the file is missing, not UTF-8, or not of its form; names the line. It may come while the rows are
