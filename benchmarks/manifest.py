@@ -1,6 +1,6 @@
 """How long does it take to read a manifest of a million rows, and how much memory does it need?
 
-    .venv/bin/python benchmarks/manifest.py    about five minutes of one core
+    .venv/bin/python benchmarks/manifest.py    about eight minutes of one core
 
 Prints for each file, in a process of its own, the seconds of `Manifest.read`: with pyarrow, and with the exact reader
 that goes through the rows one by one, in turns; how many times faster the first is; and the seconds of going through

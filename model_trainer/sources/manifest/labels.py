@@ -58,7 +58,7 @@ class LabelReader(Protocol):
 def make_label_reader(
     columns: Columns, first: Mapping[str, Any], labels_as: TextsAs, given: tuple[str, ...] | None
 ) -> LabelReader:
-    """What fits the kind of labels, told from the column and the value in the first row.
+    """What fits the kind of labels, inferred from the column and the value in the first row.
 
     Args:
         given: the class list, if given.

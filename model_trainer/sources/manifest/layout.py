@@ -1,4 +1,4 @@
-"""How a manifest is written: CSV, JSON, JSON Lines or Parquet, told from its name and its first line."""
+"""How a manifest is written: CSV, JSON, JSON Lines or Parquet, inferred from its name and its first line."""
 
 from __future__ import annotations
 

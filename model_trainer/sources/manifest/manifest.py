@@ -57,7 +57,7 @@ class Manifest(Source):
         classes: names of the classes in the order of the model's outputs; None means the labels of all rows, sorted,
             and of class numbers "0" up to the largest, or the names that SageMaker's metadata give.
         labels: how labels are written: "names", "indices" (class numbers) or "multi_hot" (lists of 0 and 1, and -1 or
-            null for unknown); "auto" tells it from all rows, and a line in the log says what was found.
+            null for unknown); "auto" infers it from all rows, and a line in the log says what it is.
         split: only the rows that have this in their split column; the classes are those of all rows.
         skip_unlabelled: leave out the rows without a label, and say how many they are; otherwise the first ends the
             reading.

@@ -1,4 +1,4 @@
-"""What SageMaker Ground Truth tells beside a label: the names of class numbers."""
+"""What SageMaker Ground Truth writes beside a label: the names of class numbers."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def note_names(metadata: Any, label: Any, names: dict[int, str]) -> None:
     """
     if not isinstance(metadata, dict):
         return
-    told = metadata.get("class-map")
-    if not isinstance(told, dict):
+    class_map = metadata.get("class-map")
+    if not isinstance(class_map, dict):
         name = metadata.get("class-name")
         if isinstance(label, (list, dict)) or name is None:
             return
-        told = {as_text(label): name}
-    for label_text, name in told.items():
+        class_map = {as_text(label): name}
+    for label_text, name in class_map.items():
         if not is_number(label_text) or label_text.startswith("-") or not isinstance(name, str):
             continue
         number = int(label_text)

@@ -96,7 +96,7 @@ class Table:
         if columns.group is not None and self.groups is not None:
             values, codes = arrow_values.distinct(column(columns.group))
             hashes = np.fromiter(map(hash, map(str, values)), np.int64, len(values))[codes]
-            alone = np.flatnonzero(np.fromiter(map(is_missing, values), bool, len(values))[codes])
+            alone = np.flatnonzero(arrow_values.is_empty(column(columns.group), text_too=True))
             hashes[alone] = [_hash_of_group(None, self.num_rows + row) for row in alone.tolist()]
             self.groups.frombytes(hashes.tobytes())
         if columns.split is not None and self.splits is not None:

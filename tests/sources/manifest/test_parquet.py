@@ -14,7 +14,7 @@ import pytest
 from model_trainer.errors import DataError
 from model_trainer.sources.from_path import source_of_path
 from model_trainer.sources.label_rows import LabelRows
-from model_trainer.sources.manifest import Manifest, batches, parquet
+from model_trainer.sources.manifest import Manifest, parquet
 
 Make = Callable[..., Manifest]
 
@@ -216,4 +216,3 @@ def test_parquet_is_read_from_an_open_file_of_the_storage(make: Make, monkeypatc
     Path(manifest.path).unlink()
     monkeypatch.setattr("model_trainer.storage.files.open_file", lambda _: io.BytesIO(content))
     assert manifest.read().classes == ("a", "b")
-    assert batches.gather_batches  # the name that other tests replace
