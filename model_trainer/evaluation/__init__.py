@@ -1,1 +1,1 @@
-"""Predictions to figures."""
+"""Evaluation: metrics of a trained model on labelled images."""

@@ -118,9 +118,9 @@ def test_evaluate_gives_the_figures_of_the_best_epoch(output_dir: Path) -> None:
     rows = (output_dir / "history.csv").read_text().splitlines()
     column = rows[0].split(",").index("val_accuracy")
     best = max(float(row.split(",")[column]) for row in rows[1:])
-    figures = dict(line.split()[:2] for line in output.splitlines() if line)
-    assert float(figures["accuracy"]) == pytest.approx(best, abs=1e-4)
-    assert figures["images"] == "9"
+    metrics = dict(line.split()[:2] for line in output.splitlines() if line)
+    assert float(metrics["accuracy"]) == pytest.approx(best, abs=1e-4)
+    assert metrics["images"] == "9"
 
 
 def test_evaluate_takes_other_data(output_dir: Path, colours: Path) -> None:
@@ -137,7 +137,7 @@ def test_evaluate_takes_the_options_of_a_source(output_dir: Path, colours: Path,
     code, output = called("evaluate", str(output_dir), *data, "--classes", "blue,green,red")
     assert code == 0
     assert output == called("evaluate", str(output_dir))[1]
-    with pytest.raises(ConfigError, match=r"`classes` needs `data` that are given as a path \(--data PATH\)"):
+    with pytest.raises(ConfigError, match=r"`classes` needs `data` to be a path \(--data PATH\)"):
         evaluate(output_dir, classes=("blue", "green", "red"))
     with pytest.raises(ConfigError, match=r"`--root` is for the paths in a manifest"):
         evaluate(output_dir, str(colours / "val"), root="images")

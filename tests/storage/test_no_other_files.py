@@ -48,7 +48,7 @@ def reaches_for_files(tree: ast.AST) -> list[str]:
     """Where code opens, writes or looks for files by itself, as `line: what`.
 
     Not what a library does with a path: HDF5, Keras, Pillow, NumPy and matplotlib get local ones from
-    `files.local_copy`, `files.written_whole` and `filled_folder`; TFDS, ArrayRecord and TFRecord have readers of their
+    `files.local_copy`, `files.atomic_write` and `filled_folder`; TFDS, ArrayRecord and TFRecord have readers of their
     own.
     """
     return [f"{node.lineno}: {ast.unparse(node)}" for node in ast.walk(tree) if _reaches(node)]
@@ -92,5 +92,5 @@ def test_the_test_sees_files(code: str) -> None:
     assert reaches_for_files(ast.parse(code))
 
 
-def test_those_that_ask_the_machine_are_there() -> None:
+def test_the_files_that_query_the_machine_exist() -> None:
     assert all((PACKAGE / name).is_file() for name in OF_THE_MACHINE)

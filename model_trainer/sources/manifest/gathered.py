@@ -99,7 +99,7 @@ class Gathered:
             # Of JSON Lines the first rows may not even have the key; if none has, that is said at the end.
             with contextlib.suppress(DataError) if is_first else contextlib.nullcontext():
                 self.note_columns(row)
-        if self.columns is None or (self.skip_unlabelled and self._lacks_label(row, self.columns)):
+        if self.columns is None or (self.skip_unlabelled and self._is_unlabelled(row, self.columns)):
             self.skipped.append(self.num_rows)
             return
         if self.labels is None:
@@ -132,7 +132,7 @@ class Gathered:
         self.table.add_batch(batch, columns)
         self.labels.add_batch(batch, columns)
 
-    def _lacks_label(self, row: Mapping[str, Any], columns: Columns) -> bool:
+    def _is_unlabelled(self, row: Mapping[str, Any], columns: Columns) -> bool:
         value = row.get(columns.label)
         return value is None or value != value if self._are_tags(columns) else is_missing(value)
 

@@ -9,10 +9,10 @@ from absl import logging
 
 from model_trainer.errors import DataError
 from model_trainer.sources.labels.kinds import Interpreted
+from model_trainer.sources.labels.location import LabelLocation
 from model_trainer.sources.labels.probabilities import ProbabilityRows
 from model_trainer.sources.labels.tags import ManyLabels, TagTexts
 from model_trainer.sources.labels.texts import SingleTexts, TextsAs
-from model_trainer.sources.labels.where import Where
 from model_trainer.sources.manifest.columns import Columns
 from model_trainer.sources.manifest.values import is_missing, items_of, looks_like_list, numbers_of
 
@@ -44,7 +44,7 @@ class LabelReader(Protocol):
             DataError: one makes no sense.
         """
 
-    def interpret(self, names: Mapping[int, str], where: Where) -> Interpreted:
+    def interpret(self, names: Mapping[int, str], where: LabelLocation) -> Interpreted:
         """The labels of all rows, and the class list.
 
         Args:
@@ -100,7 +100,7 @@ class SingleReader:
             )
         return label
 
-    def interpret(self, names: Mapping[int, str], where: Where) -> Interpreted:
+    def interpret(self, names: Mapping[int, str], where: LabelLocation) -> Interpreted:
         return self.texts.interpret(self.labels_as, self.given, names, where)
 
 
@@ -128,7 +128,7 @@ class TagReader:
             unknown = lists_of(batch.column(columns.unknown), columns.unknown, missing_is_empty=True)
         self.texts.extend(present, unknown)
 
-    def interpret(self, names: Mapping[int, str], where: Where) -> Interpreted:
+    def interpret(self, names: Mapping[int, str], where: LabelLocation) -> Interpreted:
         interpreted = self.texts.interpret(self.labels_as, self.given, names, where)
         if self.labels_as != "multi_hot" and self.texts.one_each():
             logging.info(
@@ -161,5 +161,5 @@ class ProbabilityReader:
             raise DataError(f"{self.column!r} is empty; each row needs a probability for each class. {HOW_TO_SKIP}")
         self.rows.add(numbers_of(value, self.column), None if is_missing(name) else name, value)
 
-    def interpret(self, names: Mapping[int, str], where: Where) -> Interpreted:
+    def interpret(self, names: Mapping[int, str], where: LabelLocation) -> Interpreted:
         return self.rows.interpret(where)

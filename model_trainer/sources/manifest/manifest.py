@@ -16,8 +16,8 @@ from model_trainer.errors import ConfigError, DataError
 from model_trainer.messages import counted, nearest
 from model_trainer.sources.examples import Examples
 from model_trainer.sources.images import Files
+from model_trainer.sources.labels.location import LabelLocation
 from model_trainer.sources.labels.texts import TextsAs
-from model_trainer.sources.labels.where import Where
 from model_trainer.sources.manifest.columns import ROLES, find_columns
 from model_trainer.sources.manifest.gathered import Gathered
 from model_trainer.sources.manifest.layout import Format, Layout, layout_of
@@ -110,7 +110,7 @@ class Manifest(Source):
             )
         self._check_all_columns(gathered)
         kept = np.setdiff1d(np.arange(gathered.num_rows), skipped, assume_unique=True) if len(skipped) else None
-        where = Where(
+        where = LabelLocation(
             self.path,
             lambda row: f"{self.path} {self._position(layout, row if kept is None else int(kept[row]))}",
             columns.label,

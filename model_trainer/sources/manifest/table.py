@@ -12,7 +12,7 @@ import numpy as np
 from model_trainer.errors import DataError
 from model_trainer.sources.manifest.columns import Columns
 from model_trainer.sources.manifest.values import crop_of, file_of, is_missing, weight_of
-from model_trainer.sources.texts import Texts
+from model_trainer.sources.packed_strings import PackedStrings
 
 if TYPE_CHECKING:
     from pyarrow import RecordBatch
@@ -116,9 +116,9 @@ class Table:
         if columns.split is not None and self.splits is None:
             self.splits = array("i", [self._split_id(None)]) * self.num_rows
 
-    def texts(self) -> Texts:
+    def texts(self) -> PackedStrings:
         """The paths."""
-        return Texts(bytes(self.paths), np.frombuffer(self.starts, np.int64))
+        return PackedStrings(bytes(self.paths), np.frombuffer(self.starts, np.int64))
 
     def weight_column(self) -> np.ndarray | None:
         """float32 `(num_rows,)`."""

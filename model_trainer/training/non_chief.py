@@ -1,4 +1,4 @@
-"""What the processes have in place of an output folder where only the first one writes: the same calls, no files."""
+"""The output folder and saver of processes that are not the chief worker: the same methods, which write nothing."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from model_trainer.training.history import Row
 from model_trainer.training.metrics_log import Logs
 from model_trainer.training.run_folder import RunFolder
 
-__all__ = ["FollowersFolder", "FollowersSaver"]
+__all__ = ["NonChiefRunFolder", "NonChiefSaver"]
 
 
 @final
-class FollowersFolder(RunFolder):
-    """The first process's folder, as the others see it."""
+class NonChiefRunFolder(RunFolder):
+    """The output folder, which only the chief writes to."""
 
-    def write_options(self, run: Run, found: dict[str, Any]) -> None:
+    def write_options(self, run: Run, resolved_settings: dict[str, Any]) -> None:
         pass
 
     def save_model(self, model: keras.Model, name: str, thresholds: tuple[float, ...] | None = None) -> None:
@@ -54,7 +54,7 @@ class _NoLogs(Logs):
     def __init__(self) -> None:
         pass
 
-    def write(self, kind: str, step: int, figures: dict[str, float]) -> None:
+    def write(self, kind: str, step: int, metrics: dict[str, float]) -> None:
         pass
 
     def forget_after(self, step: int, epochs: int) -> None:
@@ -65,7 +65,7 @@ class _NoLogs(Logs):
 
 
 @final
-class FollowersSaver(Saver):
+class NonChiefSaver(Saver):
     """Saves nothing."""
 
     def __init__(self) -> None:
