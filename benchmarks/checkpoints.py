@@ -221,7 +221,7 @@ def main() -> None:
             )
             clock, whole, blocked, num_bytes = ours(folder / title, run, arguments.rounds)
             wall, cpu, processors = clock.costs()
-            interval = statistics.median(whole) * (1 + 1 / saving.SHARE_OF_TIME)
+            interval = statistics.median(whole) * (1 + 1 / saving.MAX_TIME_FRACTION)
             print(f"\n{title}: {num_bytes / 1e6:.0f} MB; rounds of {clock.steps} steps, {sum(clock.saves)} saves")
             print(f"  a save takes {spread(whole, seconds)}, so the next begins {interval:.0f} s later")
             print(f"  training stands still for it  {spread(blocked, seconds)}")

@@ -72,12 +72,12 @@ def train_ours(folder: str, name: str) -> None:
 
     from model_trainer import ImageFolder, ModelSpec, RandomFlip, RandomResizedCrop, Run, Training
     from model_trainer.training.epochs import train_steps
-    from model_trainer.training.follower import FollowersSaver
     from model_trainer.training.loop import make_loop
+    from model_trainer.training.metric_accumulator import MetricAccumulator
+    from model_trainer.training.non_chief import NonChiefSaver
     from model_trainer.training.prepare import prepare
     from model_trainer.training.run_folder import RunFolder
     from model_trainer.training.signals import StopRequest
-    from model_trainer.training.totals import Totals
 
     logging.set_verbosity(logging.ERROR)
     run = Run(
@@ -92,7 +92,7 @@ def train_ours(folder: str, name: str) -> None:
     print(prepared.precision, file=sys.stderr)
     run_folder = RunFolder.make(run, prepared.description)
     with run_folder.logs() as logs, open("/dev/null", "w") as nowhere:
-        loop = make_loop(prepared, run_folder, logs, Console(file=nowhere), StopRequest(), FollowersSaver())
+        loop = make_loop(prepared, run_folder, logs, Console(file=nowhere), StopRequest(), NonChiefSaver())
         batches = iter(prepared.divided(prepared.train_pipeline.training(epochs=10_000)))
         position = 0
 
@@ -101,7 +101,9 @@ def train_ours(folder: str, name: str) -> None:
             while count:
                 within = position % loop.steps_per_epoch
                 part = min(count, loop.steps_per_epoch - within)
-                train_steps(loop, 0, batches, range(within, within + part), Totals(run.task.counted_metrics))
+                train_steps(
+                    loop, 0, batches, range(within, within + part), MetricAccumulator(run.task.additive_metrics)
+                )
                 position, count = position + part, count - part
 
         def train(num_steps: int) -> float:
