@@ -115,13 +115,10 @@ class Config(BaseModel):
 
 
 class Choice(Config):
-    """A value of several kinds, such as an optimizer. The direct subclass is the abstract family.
-
-    A kind that was renamed names its `former_names`, so that options of earlier versions still load.
-    """
+    """A value of several kinds, such as an optimizer. The direct subclass is the abstract family."""
 
     _kinds: ClassVar[dict[str, type[Choice]]]
-    former_names: ClassVar[tuple[str, ...]] = ()
+    former_names: ClassVar[tuple[str, ...]] = ()  # of a kind that was renamed: options of earlier versions still load
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -144,9 +141,8 @@ class Choice(Config):
     def _kind_named(cls, name: Any) -> type[Choice] | None:
         """The kind of that name, now or formerly, or but for case and underscores: "power_of_count"."""
         small = str(name).replace("_", "").lower()
-        return next(
-            (kind for own, kind in cls._kinds.items() if own.lower() == small or name in kind.former_names), None
-        )
+        named = (kind for own, kind in cls._kinds.items() if own.lower() == small or name in kind.former_names)
+        return next(named, None)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
