@@ -1,8 +1,8 @@
-"""Schedules: a factor on the learning rate as a function of how far the run is.
+"""Learning-rate schedules: a factor on the learning rate as a function of the step.
 
-A schedule holds no state but `ReduceOnPlateau`, whose factor follows from the epochs behind it. All begin with
-`warmup_epochs` (fractions are fine) in which the factor rises evenly from near 0 to 1; the curve itself then
-runs over the epochs that are left.
+A schedule has no state: the factor of `ReduceOnPlateau` is computed from the metrics of the epochs so far. All start
+with `warmup_epochs` (fractions are allowed), in which the factor rises linearly from near 0 to 1; the curve itself
+spans the remaining epochs.
 """
 
 from __future__ import annotations
@@ -29,15 +29,21 @@ __all__ = [
 
 
 class Schedule(Choice):
-    """A factor on the learning rate."""
+    """A factor on the learning rate, after a linear warm-up.
+
+    Fields:
+        warmup_epochs: length of the warm-up, in epochs.
+    """
 
     warmup_epochs: float = Field(0.0, ge=0)
 
     def factor(self, step: int, steps_per_epoch: int, epochs: int, history: Sequence[dict[str, float]] = ()) -> float:
-        """The factor for `step`, counted from 0 over the whole run.
+        """Returns the factor for a step.
 
         Args:
-            history: one table of metrics (loss, val_loss, ...) for each epoch done.
+            step: counted from 0 over the whole run.
+            epochs: length of the run.
+            history: metrics (loss, val_loss, ...) of each finished epoch.
         """
         warmup_steps = round(self.warmup_epochs * steps_per_epoch)
         if step < warmup_steps:
@@ -47,17 +53,23 @@ class Schedule(Choice):
 
     @abstractmethod
     def curve(self, step: int, num_steps: int, steps_per_epoch: int, history: Sequence[dict[str, float]]) -> float:
-        """The factor after the warm-up: `step` counts from its end, 0 to num_steps - 1."""
+        """Returns the factor after the warm-up; `step` runs from 0 to `num_steps` - 1, counted from its end."""
 
     @property
     def moves(self) -> bool:
-        """Whether the factor changes by itself; where it does not, a callback's rate is left alone."""
+        """Whether the factor changes over steps; if not, a learning rate that a callback sets is kept."""
         return True
 
 
 @final
 class Constant(Schedule):
-    """Always 1."""
+    """No change of the learning rate, except for the warm-up.
+
+    Example:
+        >>> schedule = Constant(warmup_epochs=2)
+        >>> [schedule.factor(step, steps_per_epoch=1, epochs=4) for step in range(4)]
+        [0.5, 1.0, 1.0, 1.0]
+    """
 
     def curve(self, step: int, num_steps: int, steps_per_epoch: int, history: Sequence[dict[str, float]]) -> float:
         return 1.0
@@ -69,7 +81,15 @@ class Constant(Schedule):
 
 @final
 class Cosine(Schedule):
-    """Half a cosine from 1 to `final` at the run's end. Source: https://arxiv.org/abs/1608.03983"""
+    """Cosine decay from 1 to `final` at the end of the run.
+
+    Example:
+        >>> schedule = Cosine()
+        >>> [round(schedule.factor(step, steps_per_epoch=1, epochs=4), 2) for step in range(4)]
+        [1.0, 0.85, 0.5, 0.15]
+
+    Source: https://arxiv.org/abs/1608.03983
+    """
 
     final: float = Field(0.0, ge=0, le=1)
 
@@ -79,7 +99,13 @@ class Cosine(Schedule):
 
 @final
 class StepDecay(Schedule):
-    """Multiplied by `rate` every `every_epochs`."""
+    """Multiplies the learning rate by `rate` every `every_epochs` epochs.
+
+    Example:
+        >>> schedule = StepDecay(every_epochs=2, rate=0.5)
+        >>> [schedule.factor(step, steps_per_epoch=1, epochs=6) for step in range(6)]
+        [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
+    """
 
     every_epochs: float = Field(10.0, gt=0)
     rate: float = Field(0.1, gt=0)
@@ -90,7 +116,13 @@ class StepDecay(Schedule):
 
 @final
 class Exponential(Schedule):
-    """`rate` to the power of the epochs done, smoothly within an epoch."""
+    """Exponential decay: `rate` to the power of the epochs so far, changing in every step.
+
+    Example:
+        >>> schedule = Exponential(rate=0.5)
+        >>> [round(schedule.factor(step, steps_per_epoch=2, epochs=2), 2) for step in range(4)]
+        [1.0, 0.71, 0.5, 0.35]
+    """
 
     rate: float = Field(0.95, gt=0)
 
@@ -100,7 +132,13 @@ class Exponential(Schedule):
 
 @final
 class Polynomial(Schedule):
-    """(1 - share of the run)^power, down to `final`; power 1 is a straight line."""
+    """Polynomial decay: (1 - fraction of the run)^power, down to `final`; power 1 is linear.
+
+    Example:
+        >>> schedule = Polynomial(final=0.2)
+        >>> [round(schedule.factor(step, steps_per_epoch=1, epochs=4), 2) for step in range(4)]
+        [1.0, 0.8, 0.6, 0.4]
+    """
 
     power: float = Field(1.0, gt=0)
     final: float = Field(0.0, ge=0, le=1)
@@ -111,7 +149,13 @@ class Polynomial(Schedule):
 
 @final
 class InverseTime(Schedule):
-    """1 / (1 + decay * step): what `decay` meant in the optimizers of Keras 1 and 2, and so in keras-trainer."""
+    """1 / (1 + decay * step): the `decay` argument of the optimizers of Keras 1 and 2, and of keras-trainer.
+
+    Example:
+        >>> schedule = InverseTime(decay=0.5)
+        >>> [round(schedule.factor(step, steps_per_epoch=1, epochs=4), 2) for step in range(4)]
+        [1.0, 0.67, 0.5, 0.4]
+    """
 
     decay: float = Field(1e-6, ge=0)
 
@@ -121,11 +165,20 @@ class InverseTime(Schedule):
 
 @final
 class ReduceOnPlateau(Schedule):
-    """Multiplied by `rate` each time `monitor` has not improved by `min_delta` for `patience` epochs.
+    """Multiplies the learning rate by `rate` when `monitor` has not improved by more than `min_delta` for some epochs.
 
     Fields:
-        mode: whether `monitor` should fall ("min") or rise ("max"); "auto" rises only for what is no loss.
-        least: the factor goes no lower.
+        monitor: a column of `history.csv`, such as "val_loss" or "val_accuracy".
+        patience: how many epochs without improvement.
+        mode: whether `monitor` should fall ("min") or rise ("max"); "auto" decides by its name: losses should fall,
+            metrics rise.
+        least: lower bound of the factor.
+
+    Example:
+        >>> schedule = ReduceOnPlateau(rate=0.5, patience=2)
+        >>> history = [{"val_loss": loss} for loss in (0.9, 0.8, 0.8, 0.81)]
+        >>> schedule.factor(step=4, steps_per_epoch=1, epochs=10, history=history)
+        0.5
     """
 
     monitor: str = "val_loss"
