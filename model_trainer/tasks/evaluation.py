@@ -1,4 +1,4 @@
-"""What every evaluation of a task has: metrics over all images, and a table of each class."""
+"""The base of evaluations: metrics over all images, and a table of metrics by class."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ __all__ = ["Evaluation"]
 
 
 class Evaluation(ABC):
-    """How good a model is on some data; each task has its own."""
+    """The metrics of a model on some data; each task has its own final class."""
 
     @abstractmethod
     def metrics(self) -> dict[str, str]:
-        """Of all images, by name, as they are printed."""
+        """Returns the metrics over all images, by name, formatted for printing."""
 
     def table(self) -> tuple[list[str], list[list[str]]] | None:
-        """Of each class: the names of the columns, and the rows as they are printed. None where there is no such."""
+        """Returns column names and formatted rows, one for each class; None for a task without classes."""
         return None

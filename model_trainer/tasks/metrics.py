@@ -1,8 +1,9 @@
-"""Metrics as sums: what a batch adds is a short vector, what a data set says is a function of their total.
+"""Metrics: additive ones, computed from sums over batches, and those that need all predictions at once.
 
-Sums add up over batches, devices and machines in any order, so one device and eight agree, and a validation
-that comes in parts counts every image once. What cannot be had from sums, such as average precision, is computed over
-the collected predictions of a whole validation.
+An additive metric reduces each batch to a short vector, and its value is a function of the total. Sums add up over
+batches, devices and machines in any order, so that one device and eight give the same value, and each image counts
+once. A metric that is not a function of sums, such as average precision, is computed from the collected predictions of
+a whole validation.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ __all__ = ["Accuracy", "AdditiveMetric", "FullPassMetric", "MacroRecall", "Metri
 
 
 class Metric(Choice):
-    """A figure over labelled predictions, larger is better.
+    """A metric of labelled predictions; higher is better.
 
     Attributes:
-        label_kind: "single" where each image has one class, "tags" where it has any number.
+        label_kind: "single" if each image has one class, "tags" if it has any number of them.
     """
 
     label_kind: ClassVar[Literal["single", "tags"]] = "single"
@@ -33,39 +34,49 @@ class Metric(Choice):
     @property
     @abstractmethod
     def name(self) -> str:
-        """Its column in history.csv."""
+        """Column of the metric in `history.csv`."""
 
 
 class AdditiveMetric(Metric):
-    """A metric that is a function of sums; it is had of training and of validation."""
+    """A metric that is a function of sums over examples; available in training and in validation."""
 
     @abstractmethod
     def sums(self, targets: tf.Tensor, probabilities: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-        """float32 `(k,)`: what a batch adds.
+        """Returns float32 `(k,)`: the sums over a batch.
 
         Args:
-            targets: float32 `(batch, num_classes)`; of single labels the class is the largest; of tags 1 and 0, NaN
-                where nobody knows.
+            targets: float32 `(batch, num_classes)`; for single labels the true class has the largest value; for tags 1
+                is present, 0 absent, NaN unknown.
             probabilities: float32 `(batch, num_classes)`.
-            weights: float32 `(batch,)`; 0 leaves an example out.
+            weights: float32 `(batch,)`; examples with 0 do not count.
         """
 
     @abstractmethod
     def value(self, total: np.ndarray) -> float:
-        """The figure, 0 to 1, from float64 `(k,)` summed over all batches; NaN when nothing was counted."""
+        """Returns the metric, 0 to 1, from the float64 `(k,)` total over all batches; NaN without any example."""
 
 
 class FullPassMetric(Metric):
-    """A metric over all predictions at once; it is had of validation only, whose predictions are kept for it."""
+    """A metric over all predictions at once; available in validation only, which collects its predictions for it."""
 
     @abstractmethod
     def compute(self, targets: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> float:
-        """The figure, 0 to 1; NaN when nothing can be said. Arguments as `AdditiveMetric.sums`, of all images."""
+        """Returns the metric, 0 to 1; NaN if it is undefined.
+
+        The arguments are those of `AdditiveMetric.sums`, over all images.
+        """
 
 
 @final
 class Accuracy(AdditiveMetric):
-    """Share of the images whose most probable class is the right one."""
+    """Fraction of the images whose most probable class is the true one.
+
+    Example:
+        >>> targets, probabilities = np.float32([[1, 0], [0, 1]]), np.float32([[0.9, 0.1], [0.8, 0.2]])
+        >>> accuracy = Accuracy()
+        >>> accuracy.value(accuracy.sums(targets, probabilities, weights=np.ones(2, np.float32)).numpy())
+        0.5
+    """
 
     @property
     def name(self) -> str:
@@ -74,8 +85,8 @@ class Accuracy(AdditiveMetric):
     def sums(self, targets: tf.Tensor, probabilities: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf
 
-        right = tf.cast(tf.argmax(probabilities, -1) == tf.argmax(targets, -1), tf.float32)
-        return tf.stack([tf.reduce_sum(right * weights), tf.reduce_sum(weights)])
+        correct = tf.cast(tf.argmax(probabilities, -1) == tf.argmax(targets, -1), tf.float32)
+        return tf.stack([tf.reduce_sum(correct * weights), tf.reduce_sum(weights)])
 
     def value(self, total: np.ndarray) -> float:
         return ratio(total[0], total[1])
@@ -83,7 +94,13 @@ class Accuracy(AdditiveMetric):
 
 @final
 class TopK(AdditiveMetric):
-    """Share of the images whose right class is among the `k` most probable."""
+    """Top-k accuracy: fraction of the images whose true class is among the `k` most probable.
+
+    Example:
+        >>> task = Classification(metrics=(Accuracy(), TopK(k=3)))
+        >>> [metric.name for metric in task.metrics]
+        ['accuracy', 'top_3_accuracy']
+    """
 
     k: int = Field(5, ge=1)
 
@@ -95,10 +112,10 @@ class TopK(AdditiveMetric):
         import tensorflow as tf
 
         k = min(self.k, int(targets.shape[-1]))
-        best = tf.math.top_k(probabilities, k).indices
+        top_k = tf.math.top_k(probabilities, k).indices
         labels = tf.argmax(targets, -1, output_type=tf.int32)
-        right = tf.cast(tf.reduce_any(best == labels[:, None], axis=-1), tf.float32)
-        return tf.stack([tf.reduce_sum(right * weights), tf.reduce_sum(weights)])
+        correct = tf.cast(tf.reduce_any(top_k == labels[:, None], axis=-1), tf.float32)
+        return tf.stack([tf.reduce_sum(correct * weights), tf.reduce_sum(weights)])
 
     def value(self, total: np.ndarray) -> float:
         return ratio(total[0], total[1])
@@ -106,9 +123,16 @@ class TopK(AdditiveMetric):
 
 @final
 class MacroRecall(AdditiveMetric):
-    """Recall of each class, then their mean: small classes count as much as large ones. Also called sensitivity.
+    """Macro-averaged recall (sensitivity): the mean of the recall of each class, whatever its number of images.
 
     Classes without an image are left out of the mean.
+
+    Example:
+        >>> targets = np.float32([[1, 0], [1, 0], [1, 0], [0, 1]])
+        >>> always_first = np.float32([[0.9, 0.1]] * 4)
+        >>> recall = MacroRecall()
+        >>> recall.value(recall.sums(targets, always_first, weights=np.ones(4, np.float32)).numpy())
+        0.5
     """
 
     @property
@@ -120,16 +144,16 @@ class MacroRecall(AdditiveMetric):
 
         num_classes = int(targets.shape[-1])
         labels = tf.argmax(targets, -1)
-        of_class = tf.one_hot(labels, num_classes) * weights[:, None]
-        right = tf.cast(tf.argmax(probabilities, -1) == labels, tf.float32)
-        return tf.concat([tf.reduce_sum(of_class * right[:, None], 0), tf.reduce_sum(of_class, 0)], axis=0)
+        counts = tf.one_hot(labels, num_classes) * weights[:, None]
+        correct = tf.cast(tf.argmax(probabilities, -1) == labels, tf.float32)
+        return tf.concat([tf.reduce_sum(counts * correct[:, None], 0), tf.reduce_sum(counts, 0)], axis=0)
 
     def value(self, total: np.ndarray) -> float:
-        right, count = np.split(total, 2)
-        seen = count > 0
-        return float(np.mean(right[seen] / count[seen])) if seen.any() else float("nan")
+        correct, count = np.split(total, 2)
+        occurs = count > 0
+        return float(np.mean(correct[occurs] / count[occurs])) if occurs.any() else float("nan")
 
 
-def ratio(part: float, whole: float) -> float:
-    """part / whole, NaN where there is no whole."""
-    return float(part / whole) if whole > 0 else float("nan")
+def ratio(numerator: float, denominator: float) -> float:
+    """Returns numerator / denominator, or NaN if the denominator is 0."""
+    return float(numerator / denominator) if denominator > 0 else float("nan")

@@ -1,4 +1,4 @@
-"""Tags: any number of labels for an image, each a question of its own."""
+"""Multi-label classification: any number of tags for each image."""
 
 from __future__ import annotations
 
@@ -29,19 +29,26 @@ Weights = Literal["balanced"] | dict[str, float] | None
 
 @final
 class MultiLabel(Task):
-    """Any number of tags for each image. An image's loss is the mean over its known tags; unknown ones count nowhere.
+    """Multi-label classification: any number of tags for each image.
+
+    The loss of an image is the mean over its known tags; unknown tags are masked in loss and metrics.
 
     Fields:
-        loss: `CrossEntropy()`, which is the binary one here, `Focal()`, `Asymmetric()`, `Call("my_code.loss")`, or any
-            Keras loss object, which is compared with probabilities and takes neither weights nor unknown tags.
-        metrics: the first is the main one; those over all predictions, such as mean average precision, are had of
-            validation only.
-        class_weights: factor of each tag's loss: None; "balanced", so that each tag's images count the same in total;
-            or by name.
-        positive_weights: besides, factor of the loss where the tag is present: None; "balanced", as many times as it
-            is more often absent than present; or by name.
-        thresholds: from which probability on `predict` gives a tag: "fit", for each tag the one with the best F1 on
-            validation (0.5 without validation); or one for all.
+        loss: `CrossEntropy()`, which is binary here, `Focal()`, `Asymmetric()`, `Call("my_code.loss")`, or any Keras
+            loss, which gets probabilities and supports neither weights nor unknown tags.
+        metrics: the first is the main one; those over all predictions, such as mean average precision, are available
+            in validation only.
+        class_weights: factor of each tag's loss: None; "balanced", so that the images of each tag have the same total
+            weight; or by name.
+        positive_weights: an additional factor where the tag is present: None; "balanced", the ratio of images without
+            the tag to images with it; or by name.
+        thresholds: minimum probability of the tags that `predict` returns: "fit" chooses for each tag the threshold
+            with the highest F1 on the validation data (0.5 without validation); a number holds for all tags.
+
+    Example:
+        >>> task = MultiLabel(loss=Asymmetric(), metrics=(MeanAveragePrecision(), MicroF1()), thresholds=0.4)
+        >>> task.decode(np.array([0.9, 0.1, 0.5]), classes=("blue", "bold", "photo"))
+        [{'label': 'blue', 'probability': 0.9}, {'label': 'photo', 'probability': 0.5}]
     """
 
     label_kind: ClassVar[Literal["single", "tags"]] = "tags"
@@ -75,9 +82,15 @@ class MultiLabel(Task):
         if isinstance(self.loss, Loss):
             return
         if np.isnan(examples.label_rows().values).any():
-            raise ConfigError("has no way to leave out the unknown tags that the data has; take ours.", "task.loss")
+            raise ConfigError(
+                "cannot mask the unknown tags in the data; use a built-in loss such as CrossEntropy().", "task.loss"
+            )
         if self.class_weights is not None or self.positive_weights is not None:
-            raise ConfigError("gives no term for each tag, which weights need; take ours.", "task.loss")
+            raise ConfigError(
+                "should be a built-in loss such as CrossEntropy() with class_weights or positive_weights: "
+                "they need a value for each tag, not one for each image.",
+                "task.loss",
+            )
 
     def factors(self, examples: Examples) -> Factors:
         rows = examples.label_rows()
@@ -87,17 +100,18 @@ class MultiLabel(Task):
         present = np.bincount(rows.classes[known], (rows.values * weights)[known], num_classes)
         unknown = np.bincount(rows.classes[~known], weights[~known], num_classes)
         absent = examples.weights.sum() - unknown - present
-        of_class = self._declared(self.class_weights, present.sum() / num_classes, present, examples.classes)
-        of_present = self._declared(self.positive_weights, absent, present, examples.classes)
-        return Factors(of_class, of_present)
+        return Factors(
+            self._resolve(self.class_weights, present.sum() / num_classes, present, examples.classes),
+            self._resolve(self.positive_weights, absent, present, examples.classes),
+        )
 
     @staticmethod
-    def _declared(weights: Weights, part: Any, present: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
+    def _resolve(weights: Weights, numerator: Any, present: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
         if weights is None:
             return np.ones(len(classes), np.float32)
         if weights == "balanced":
-            # A tag without any image keeps its 1.
-            return np.divide(part, present, out=np.ones(len(classes)), where=present > 0).astype(np.float32)
+            # A tag without images keeps a weight of 1.
+            return np.divide(numerator, present, out=np.ones(len(classes)), where=present > 0).astype(np.float32)
         return by_name(weights, classes)
 
     def targets(self, labels: Any, num_classes: int) -> Any:
@@ -117,8 +131,8 @@ class MultiLabel(Task):
             return self._loss(self.loss, targets, outputs[0], factors)
         return tf.add_n(
             [
-                output.weight * self._loss(output.loss or self.loss, targets, of_output, factors)
-                for output, of_output in zip(self.outputs, outputs, strict=True)
+                output.weight * self._loss(output.loss or self.loss, targets, logits, factors)
+                for output, logits in zip(self.outputs, outputs, strict=True)
             ]
         )
 
@@ -129,17 +143,17 @@ class MultiLabel(Task):
             return make_loss(loss)(targets, logits, "sigmoid")
         is_known = ~tf.math.is_nan(targets)
         known = tf.cast(is_known, tf.float32)
-        # Before the loss, because a NaN that is masked afterwards comes back in the gradient.
+        # Before the loss: masking a NaN afterwards still leaves NaN in the gradient.
         targets = tf.where(is_known, targets, 0.0)
-        factor = factors.of_class * (targets * factors.of_present + 1.0 - targets)
-        terms = loss.of_sigmoid(targets, logits) * factor * known
+        weights = factors.class_weights * (targets * factors.positive_weights + 1.0 - targets)
+        terms = loss.of_sigmoid(targets, logits) * weights * known
         return tf.math.divide_no_nan(tf.reduce_sum(terms, -1), tf.reduce_sum(known, -1))
 
     def fit_thresholds(self, predictions: BatchPredictions) -> tuple[float, ...] | None:
         return best_thresholds(*predictions) if self.thresholds == "fit" else None
 
     def declared_thresholds(self, num_classes: int) -> tuple[float, ...]:
-        """What holds where none were fitted."""
+        """Returns the threshold of each tag that holds if none were fitted."""
         return (0.5 if self.thresholds == "fit" else self.thresholds,) * num_classes
 
     def decode(
@@ -149,12 +163,12 @@ class MultiLabel(Task):
         top: int | None = None,
         thresholds: tuple[float, ...] | None = None,
     ) -> list[dict[str, Any]]:
-        """The tags from their thresholds on, none perhaps; with `top` so many, whatever the thresholds say."""
-        best = np.argsort(-probabilities, kind="stable")
+        """Returns the tags that reach their thresholds, possibly none; with `top` the most probable ones instead."""
+        order = np.argsort(-probabilities, kind="stable")
         if top is None:
-            least = np.asarray(thresholds or self.declared_thresholds(len(classes)))
-            best = best[probabilities[best] >= least[best]]
-        return [{"label": classes[index], "probability": float(probabilities[index])} for index in best[:top]]
+            min_probabilities = np.asarray(thresholds or self.declared_thresholds(len(classes)))
+            order = order[probabilities[order] >= min_probabilities[order]]
+        return [{"label": classes[index], "probability": float(probabilities[index])} for index in order[:top]]
 
     def evaluate(
         self,
@@ -166,5 +180,5 @@ class MultiLabel(Task):
     ) -> MultiLabelEvaluation:
         from model_trainer.tasks.multi_label_evaluation import evaluate_tags  # loads scikit-learn
 
-        least = thresholds or self.declared_thresholds(len(classes))
-        return evaluate_tags(targets, probabilities, classes, least, num_bad)
+        thresholds = thresholds or self.declared_thresholds(len(classes))
+        return evaluate_tags(targets, probabilities, classes, thresholds, num_bad)

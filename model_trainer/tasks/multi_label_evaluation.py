@@ -1,4 +1,4 @@
-"""Figures of a tagger on labelled images, by scikit-learn; labels that nobody knows count nowhere."""
+"""Metrics of a multi-label classifier on labelled images, computed with scikit-learn; unknown labels are masked."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ __all__ = ["MultiLabelEvaluation", "evaluate_tags"]
 
 @dataclass(frozen=True)
 class MultiLabelEvaluation(Evaluation):
-    """How good a tagger is on some data.
+    """The metrics of a multi-label classifier on some data.
 
     Attributes:
-        num_images, num_bad: that could be read, and that could not.
+        num_images, num_bad: number of images that could be read, and that could not.
         loss: binary cross-entropy in nats, the mean over known labels.
         mean_average_precision: over the classes that occur; NaN if none does.
-        micro_f1, macro_f1, exact_match: of the tags from a probability of 0.5 on, as `MicroF1()` and its kin count them
-            in `history.csv`; macro over the classes that occur or were said.
-        micro_f1_at_thresholds, macro_f1_at_thresholds, exact_match_at_thresholds: of the tags from their thresholds on,
-            which is what `predict` gives.
-        classes: names.
-        thresholds: from which probability on each tag is given.
+        micro_f1, macro_f1, exact_match: with a threshold of 0.5, as `MicroF1()` and the other metrics compute them for
+            `history.csv`; macro is over the classes that occur or were predicted.
+        micro_f1_at_thresholds, macro_f1_at_thresholds, exact_match_at_thresholds: with the threshold of each tag, of
+            what `predict` returns.
+        classes: names of the tags.
+        thresholds: minimum probability of each tag.
         average_precision: float `(num_classes,)`, NaN for a class that does not occur.
         precision, recall, f1: float `(num_classes,)`, at the thresholds.
-        support: int `(num_classes,)`, images that have the tag.
-        unknown: int `(num_classes,)`, images of which nobody knows.
+        support: int `(num_classes,)`, number of images with the tag.
+        unknown: int `(num_classes,)`, number of images for which the tag is unknown.
     """
 
     num_images: int
@@ -53,7 +53,7 @@ class MultiLabelEvaluation(Evaluation):
     unknown: np.ndarray
 
     def metrics(self) -> dict[str, str]:
-        of_all = {
+        metrics = {
             "map": self.mean_average_precision,
             "cross_entropy": self.loss,
             "micro_f1": self.micro_f1,
@@ -64,7 +64,8 @@ class MultiLabelEvaluation(Evaluation):
             "exact_match_at_thresholds": self.exact_match_at_thresholds,
         }
         unreadable = {"unreadable": f"{self.num_bad:,}"} if self.num_bad else {}
-        return {"images": f"{self.num_images:,}", **unreadable} | {name: f"{of_all[name]:.4f}" for name in of_all}
+        formatted = {name: f"{value:.4f}" for name, value in metrics.items()}
+        return {"images": f"{self.num_images:,}", **unreadable, **formatted}
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         columns = (self.average_precision, self.thresholds, self.precision, self.recall, self.f1)
@@ -81,27 +82,29 @@ def evaluate_tags(
     thresholds: tuple[float, ...],
     num_bad: int = 0,
 ) -> MultiLabelEvaluation:
-    """The metrics.
+    """Computes the metrics of a multi-label classifier.
 
     Args:
         targets: float `(num_images, num_classes)`; NaN is unknown.
         probabilities: float `(num_images, num_classes)`.
-        thresholds: of each class.
+        classes: names of the tags.
+        thresholds: minimum probability of each tag.
+        num_bad: number of images that could not be read.
     """
     known = ~np.isnan(targets)
     present = known & (targets >= 0.5)
-    said = probabilities >= np.asarray(thresholds, np.float32)
-    micro, macro, exact = _of_all(present, probabilities >= 0.5, known)
-    micro_at, macro_at, exact_at = _of_all(present, said, known)
-    each = [
+    predicted = probabilities >= np.asarray(thresholds, np.float32)
+    micro, macro, exact = _f1_and_exact_match(present, probabilities >= 0.5, known)
+    micro_at, macro_at, exact_at = _f1_and_exact_match(present, predicted, known)
+    by_class = [
         metrics.precision_recall_fscore_support(
-            present[known[:, index], index], said[known[:, index], index], average="binary", zero_division=0.0
+            present[known[:, index], index], predicted[known[:, index], index], average="binary", zero_division=0.0
         )
         if known[:, index].any()
         else (0.0, 0.0, 0.0, None)
         for index in range(len(classes))
     ]
-    precision, recall, f1 = (np.array(column, np.float64) for column in list(zip(*each, strict=True))[:3])
+    precision, recall, f1 = (np.array(column, np.float64) for column in list(zip(*by_class, strict=True))[:3])
     precisions = average_precisions(targets, probabilities, np.ones(len(targets), np.float32))
     p = np.clip(probabilities, 1e-7, 1.0 - 1e-7)
     with np.errstate(invalid="ignore"):
@@ -128,9 +131,9 @@ def evaluate_tags(
     )
 
 
-def _of_all(present: np.ndarray, said: np.ndarray, known: np.ndarray) -> tuple[float, float, float]:
-    """Micro F1, macro F1 over the classes that occur or were said, and the share of images without a mistake."""
-    parts = (present & said, said & ~present, present & ~said)
-    counts = np.concatenate([(part & known).sum(axis=0) for part in parts])
-    micro = float(np.nan_to_num(MicroF1().value(counts)))  # 0 where no tag occurs or was said
-    return micro, MacroF1().value(counts), float(((present == said) | ~known).all(axis=1).mean())
+def _f1_and_exact_match(present: np.ndarray, predicted: np.ndarray, known: np.ndarray) -> tuple[float, float, float]:
+    """Micro F1, macro F1 over the classes that occur or were predicted, and the fraction of images without an error."""
+    outcomes = (present & predicted, predicted & ~present, present & ~predicted)
+    counts = np.concatenate([(outcome & known).sum(axis=0) for outcome in outcomes])
+    micro = float(np.nan_to_num(MicroF1().value(counts)))  # 0 if no tag occurs or was predicted
+    return micro, MacroF1().value(counts), float(((present == predicted) | ~known).all(axis=1).mean())

@@ -1,4 +1,4 @@
-"""Metrics of tags. Labels that nobody knows (NaN) count nowhere; each equals scikit-learn's of the same name."""
+"""Multi-label metrics. Unknown labels (NaN) are masked; each equals scikit-learn's metric of the same name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,15 @@ __all__ = [
 
 @final
 class MeanAveragePrecision(FullPassMetric):
-    """Average precision of each class, then their mean. Classes without a positive image are left out of it."""
+    """Mean average precision (mAP): the mean over classes of their average precision.
+
+    Classes without a positive image are left out of the mean.
+
+    Example:
+        >>> targets, probabilities = np.float32([[1, 0], [0, 1]]), np.float32([[0.9, 0.6], [0.2, 0.4]])
+        >>> MeanAveragePrecision().compute(targets, probabilities, weights=np.ones(2, np.float32))
+        0.75
+    """
 
     label_kind = "tags"
 
@@ -36,13 +44,22 @@ class MeanAveragePrecision(FullPassMetric):
         return "map"
 
     def compute(self, targets: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> float:
-        each = average_precisions(targets, probabilities, weights)
-        return float(np.nanmean(each)) if np.isfinite(each).any() else float("nan")
+        by_class = average_precisions(targets, probabilities, weights)
+        return float(np.nanmean(by_class)) if np.isfinite(by_class).any() else float("nan")
 
 
 @final
 class AveragePrecision(FullPassMetric):
-    """Average precision of one class, by its position in the class list."""
+    """Average precision of one class.
+
+    Fields:
+        index: of the class in the list of classes, counted from 0.
+
+    Example:
+        >>> targets, probabilities = np.float32([[1, 0], [0, 1]]), np.float32([[0.9, 0.6], [0.2, 0.4]])
+        >>> AveragePrecision(1).compute(targets, probabilities, weights=np.ones(2, np.float32))
+        0.5
+    """
 
     label_kind = "tags"
     index: int = Field(ge=0)
@@ -54,12 +71,16 @@ class AveragePrecision(FullPassMetric):
     def compute(self, targets: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> float:
         if self.index >= targets.shape[1]:
             raise ConfigError(f"is {self.index}, but there are {targets.shape[1]} classes, counted from 0.", "index")
-        one = slice(self.index, self.index + 1)
-        return float(average_precisions(targets[:, one], probabilities[:, one], weights)[0])
+        column = slice(self.index, self.index + 1)
+        return float(average_precisions(targets[:, column], probabilities[:, column], weights)[0])
 
 
 class _F1(AdditiveMetric):
-    """Counts of each class: true positives, false positives, false negatives."""
+    """Sums true positives, false positives and false negatives of each class.
+
+    Fields:
+        threshold: minimum probability of a predicted label.
+    """
 
     label_kind = "tags"
     threshold: float = Field(0.5, gt=0, lt=1)
@@ -68,30 +89,43 @@ class _F1(AdditiveMetric):
         import tensorflow as tf
 
         positive, known = _positive_and_known(targets)
-        said = tf.cast(probabilities >= self.threshold, tf.float32)
-        counted = known * weights[:, None]
-        counts = [positive * said, (1.0 - positive) * said, positive * (1.0 - said)]
-        return tf.concat([tf.reduce_sum(each * counted, 0) for each in counts], 0)
+        predicted = tf.cast(probabilities >= self.threshold, tf.float32)
+        label_weights = known * weights[:, None]
+        outcomes = [positive * predicted, (1.0 - positive) * predicted, positive * (1.0 - predicted)]
+        return tf.concat([tf.reduce_sum(outcome * label_weights, 0) for outcome in outcomes], 0)
 
 
 @final
 class MicroF1(_F1):
-    """F1 over all labels of all classes together."""
+    """Micro-averaged F1: over all labels of all classes together.
+
+    Example:
+        >>> targets, probabilities = np.float32([[1, 0, 1]]), np.float32([[0.9, 0.7, 0.6]])
+        >>> f1 = MicroF1(threshold=0.5)
+        >>> round(f1.value(f1.sums(targets, probabilities, weights=np.ones(1, np.float32)).numpy()), 3)
+        0.8
+    """
 
     @property
     def name(self) -> str:
         return "micro_f1"
 
     def value(self, total: np.ndarray) -> float:
-        right, false, missed = (counts.sum() for counts in np.split(total, 3))
-        return ratio(2 * right, 2 * right + false + missed)
+        true_positives, false_positives, false_negatives = (counts.sum() for counts in np.split(total, 3))
+        return ratio(2 * true_positives, 2 * true_positives + false_positives + false_negatives)
 
 
 @final
 class MacroF1(_F1):
-    """F1 of each class, then their mean; 0 for a class of which nothing was found, as scikit-learn has it.
+    """Macro-averaged F1: the mean over classes of their F1, which is 0 for a class without a true positive.
 
-    Classes that neither occur nor were said are left out of the mean.
+    Classes that neither occur nor were predicted are left out of the mean.
+
+    Example:
+        >>> targets, probabilities = np.float32([[1, 0, 1]]), np.float32([[0.9, 0.7, 0.6]])
+        >>> f1 = MacroF1()
+        >>> round(f1.value(f1.sums(targets, probabilities, weights=np.ones(1, np.float32)).numpy()), 3)
+        0.667
     """
 
     @property
@@ -99,24 +133,26 @@ class MacroF1(_F1):
         return "macro_f1"
 
     def value(self, total: np.ndarray) -> float:
-        right, false, missed = np.split(total, 3)
-        whole = 2 * right + false + missed
-        seen = whole > 0
-        return float(np.mean(2 * right[seen] / whole[seen])) if seen.any() else float("nan")
+        true_positives, false_positives, false_negatives = np.split(total, 3)
+        denominator = 2 * true_positives + false_positives + false_negatives
+        counts = denominator > 0
+        return float(np.mean(2 * true_positives[counts] / denominator[counts])) if counts.any() else float("nan")
 
 
 class _AtK(AdditiveMetric):
+    """A metric of the `k` most probable labels of each image."""
+
     label_kind = "tags"
     k: int = Field(5, ge=1)
 
     def _hits(self, targets: tf.Tensor, probabilities: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """float32 `(batch,)` twice: true labels among the k most probable known ones, and true labels."""
+        """float32 `(batch,)` twice: number of true labels among the k most probable known ones, and of true labels."""
         import tensorflow as tf
 
         positive, known = _positive_and_known(targets)
         k = min(self.k, int(targets.shape[-1]))
-        best = tf.math.top_k(tf.where(known > 0, probabilities, -1.0), k).indices
-        return tf.reduce_sum(tf.gather(positive, best, batch_dims=1), -1), tf.reduce_sum(positive, -1)
+        top_k = tf.math.top_k(tf.where(known > 0, probabilities, -1.0), k).indices
+        return tf.reduce_sum(tf.gather(positive, top_k, batch_dims=1), -1), tf.reduce_sum(positive, -1)
 
     def value(self, total: np.ndarray) -> float:
         return ratio(total[0], total[1])
@@ -124,7 +160,14 @@ class _AtK(AdditiveMetric):
 
 @final
 class PrecisionAtK(_AtK):
-    """Of the k most probable labels of an image, the share that is true; the mean over images."""
+    """Precision at k: the fraction of an image's k most probable labels that are true; the mean over images.
+
+    Example:
+        >>> targets, probabilities = np.float32([[1, 0, 1]]), np.float32([[0.9, 0.7, 0.6]])
+        >>> precision = PrecisionAtK(k=2)
+        >>> precision.value(precision.sums(targets, probabilities, weights=np.ones(1, np.float32)).numpy())
+        0.5
+    """
 
     @property
     def name(self) -> str:
@@ -140,7 +183,14 @@ class PrecisionAtK(_AtK):
 
 @final
 class RecallAtK(_AtK):
-    """Of the true labels of an image, the share among its k most probable; the mean over images that have any."""
+    """Recall at k: the fraction of an image's true labels among its k most probable; the mean over images with any.
+
+    Example:
+        >>> targets, probabilities = np.float32([[1, 0, 1]]), np.float32([[0.9, 0.7, 0.6]])
+        >>> recall = RecallAtK(k=3)
+        >>> recall.value(recall.sums(targets, probabilities, weights=np.ones(1, np.float32)).numpy())
+        1.0
+    """
 
     @property
     def name(self) -> str:
@@ -149,14 +199,24 @@ class RecallAtK(_AtK):
     def sums(self, targets: tf.Tensor, probabilities: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf
 
-        hits, true = self._hits(targets, probabilities)
-        has_any = tf.cast(true > 0, tf.float32) * weights
-        return tf.stack([tf.reduce_sum(tf.math.divide_no_nan(hits, true) * has_any), tf.reduce_sum(has_any)])
+        hits, num_true = self._hits(targets, probabilities)
+        weights = tf.cast(num_true > 0, tf.float32) * weights
+        return tf.stack([tf.reduce_sum(tf.math.divide_no_nan(hits, num_true) * weights), tf.reduce_sum(weights)])
 
 
 @final
 class ExactMatch(AdditiveMetric):
-    """Share of the images of which every known label is right."""
+    """Exact match ratio (subset accuracy): the fraction of the images of which every known label is right.
+
+    Fields:
+        threshold: minimum probability of a predicted label.
+
+    Example:
+        >>> targets, probabilities = np.float32([[1, 0], [0, 1]]), np.float32([[0.9, 0.1], [0.6, 0.8]])
+        >>> match = ExactMatch()
+        >>> match.value(match.sums(targets, probabilities, weights=np.ones(2, np.float32)).numpy())
+        0.5
+    """
 
     label_kind = "tags"
     threshold: float = Field(0.5, gt=0, lt=1)
@@ -169,34 +229,34 @@ class ExactMatch(AdditiveMetric):
         import tensorflow as tf
 
         positive, known = _positive_and_known(targets)
-        said = tf.cast(probabilities >= self.threshold, tf.float32)
-        right = tf.cast(tf.reduce_all((said == positive) | (known == 0), axis=-1), tf.float32)
-        return tf.stack([tf.reduce_sum(right * weights), tf.reduce_sum(weights)])
+        predicted = tf.cast(probabilities >= self.threshold, tf.float32)
+        is_match = tf.cast(tf.reduce_all((predicted == positive) | (known == 0), axis=-1), tf.float32)
+        return tf.stack([tf.reduce_sum(is_match * weights), tf.reduce_sum(weights)])
 
     def value(self, total: np.ndarray) -> float:
         return ratio(total[0], total[1])
 
 
 def average_precisions(targets: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """float64 `(num_classes,)`: scikit-learn's average precision of each class over its known images.
+    """Returns float64 `(num_classes,)`: scikit-learn's average precision of each class over its known images.
 
-    NaN for a class without a positive image.
+    It is NaN for a class without a positive image.
     """
     from sklearn.metrics import average_precision_score
 
-    metrics = np.full(targets.shape[1], np.nan)
+    by_class = np.full(targets.shape[1], np.nan)
     for index in range(targets.shape[1]):
         known = ~np.isnan(targets[:, index]) & (weights > 0)
         positive = targets[known, index] >= 0.5
         if positive.any():
-            metrics[index] = average_precision_score(
+            by_class[index] = average_precision_score(
                 positive, probabilities[known, index], sample_weight=weights[known]
             )
-    return metrics
+    return by_class
 
 
 def _positive_and_known(targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """float32 masks; a soft target counts as positive from a half on."""
+    """float32 masks of the positive and of the known labels; a soft target of 0.5 or more is positive."""
     import tensorflow as tf
 
     known = ~tf.math.is_nan(targets)

@@ -1,4 +1,4 @@
-"""The family of tasks: a task builds the head of a network, and says what its outputs mean."""
+"""The base of tasks: a task builds the head of a network, computes loss and metrics, and decodes predictions."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ __all__ = ["BatchPredictions", "Encoded", "Factors", "Output", "Task"]
 
 
 class Factors(NamedTuple):
-    """What the training loss is multiplied with; float32 `(num_classes,)` each. Validation counts all the same.
+    """Factors of the training loss, float32 `(num_classes,)` each. They do not apply in validation.
 
     Attributes:
-        of_class: the loss of each class's images, or of each tag.
-        of_present: besides, the loss of a tag where it is present.
+        class_weights: factor of the loss of each class's images, or of each tag.
+        positive_weights: additional factor of a tag's loss in the images that have the tag.
     """
 
-    of_class: np.ndarray
-    of_present: np.ndarray
+    class_weights: np.ndarray
+    positive_weights: np.ndarray
 
     @classmethod
     def ones(cls, num_classes: int) -> Factors:
-        """Factors that change nothing."""
+        """Returns factors of 1, which have no effect."""
         return cls(np.ones(num_classes, np.float32), np.ones(num_classes, np.float32))
 
 
 class Encoded(NamedTuple):
-    """The targets of a batch as its task learns them. Each leaf has the batch's rows, which a step may divide.
+    """The encoded targets of a batch. The first axis of each tensor is the batch, which a step may split.
 
     Attributes:
-        targets: a structure of the task's own.
-        weights: float32 `(batch,)`, as declared, which metrics count by; 0 of images that could not be read.
+        targets: a tensor or a structure of tensors, as the task defines it.
+        weights: float32 `(batch,)`, the declared weights, used by metrics; 0 for images that could not be read.
         loss_weights: float32 `(batch,)`, factor of each example's loss.
-        counts: float32 `(batch,)`, what each example adds to the number by which the batch's loss is divided.
+        counts: float32 `(batch,)`, contribution of each example to the divisor of the batch's loss.
     """
 
     targets: Any
@@ -58,12 +58,12 @@ class Encoded(NamedTuple):
 
 
 class BatchPredictions(NamedTuple):
-    """What is kept of a validation for metrics over all of it; arrays or tensors.
+    """Predictions that a validation collects for metrics over all of them; arrays or tensors.
 
     Attributes:
-        targets: as the task encodes them; of classes and tags float32 `(num_images, num_classes)`, NaN where unknown.
-        probabilities: as the task gives them; of classes and tags float32 `(num_images, num_classes)`.
-        weights: float32 `(num_images,)`; those with 0 are dropped.
+        targets: as the task encodes them; for classes and tags float32 `(num_images, num_classes)`, NaN if unknown.
+        probabilities: as the task computes them; for classes and tags float32 `(num_images, num_classes)`.
+        weights: float32 `(num_images,)`; images with 0 are dropped.
     """
 
     targets: Any
@@ -72,12 +72,15 @@ class BatchPredictions(NamedTuple):
 
 
 class Output(Config):
-    """One of several outputs of a network.
+    """One of several outputs of a network, with a loss and a loss weight.
 
     Fields:
-        name: of the output; with the user's own model the name Keras gives it (`model.output_names`).
-        loss: None takes the task's.
+        name: of the output; with the user's own model the name that Keras gives it (`model.output_names`).
+        loss: None takes the task's loss.
         weight: factor of its loss in the sum.
+
+    Example:
+        >>> task = Classification(outputs=(Output("main"), Output("auxiliary", loss=Focal(), weight=0.3)))
     """
 
     name: str
@@ -86,42 +89,43 @@ class Output(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _of_name(cls, value: Any) -> Any:
+    def _from_name(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
 
 
 class Task(Choice):
-    """What a network learns. The first metric is the main one: `model_max_...` follows it.
+    """What a network learns: its head, loss, metrics and the decoding of predictions.
 
-    Nothing outside of `tasks/` asks which task it is: a task builds the head, turns the network's outputs into a loss,
-    metrics and predictions, and evaluates these.
+    The first metric is the main one, which selects `model_max_<metric>.hdf5`. Code outside of `tasks/` never checks
+    which task it has: a task builds the head, computes loss, metrics and predictions from the network's outputs, and
+    evaluates the predictions.
 
     Attributes:
-        label_kind: whether each image has one class, or any number of tags; a metric fits if it has the same.
+        label_kind: "single" if each image has one class, "tags" if it has any number; metrics must have the same.
         needs_whole_batch: whether the loss compares the examples of a batch with each other, so that it cannot be
-            computed on parts of it. Such a task trains on one device without accumulation.
+            computed on slices of the batch. Such a task trains on one device, without gradient accumulation.
     """
 
     label_kind: ClassVar[Literal["single", "tags"]] = "single"
     needs_whole_batch: ClassVar[bool] = False
 
     metrics: tuple[Metric, ...]
-    outputs: tuple[Output, ...] = ()  # empty: one output; otherwise the first is the one that predicts
+    outputs: tuple[Output, ...] = ()  # empty for a single output; of several the first one predicts
 
     # --- The data
 
     @abstractmethod
     def check(self, examples: Examples) -> None:
-        """Raises DataError or ConfigError when this task cannot learn from these examples."""
+        """Raises DataError or ConfigError if this task cannot learn from these examples."""
 
     @abstractmethod
     def factors(self, examples: Examples) -> Factors:
-        """Factors of the training loss, from what is declared and from the counts."""
+        """Returns the factors of the training loss, from the declared weights and the class counts."""
 
     # --- The network
 
     def head(self, features: keras.KerasTensor, options: HeadOptions, num_classes: int) -> list[keras.KerasTensor]:
-        """The outputs computed from a backbone's features, before `head_activation`: logits, for instance.
+        """Builds the head and returns its outputs before `head_activation`, such as logits.
 
         Args:
             features: `(batch, height, width, channels)`, or `(batch, channels)`.
@@ -135,57 +139,57 @@ class Task(Choice):
 
     @property
     def loss_activation(self) -> Activation | None:
-        """By which the outputs become probabilities, as the loss takes them; None where they are no logits."""
+        """The activation that turns outputs into the probabilities of the loss; None if outputs are not logits."""
         return None
 
     @abstractmethod
     def probabilities(self, outputs: list[tf.Tensor]) -> tf.Tensor:
-        """What metrics and predictions are made of, from the network's outputs before `head_activation`.
+        """Returns the probabilities for metrics and predictions, from the network's outputs before `head_activation`.
 
-        Of classes and tags float32 `(batch, num_classes)`.
+        For classes and tags they are float32 `(batch, num_classes)`.
         """
 
     # --- The step
 
     @abstractmethod
     def targets(self, labels: Any, num_classes: int) -> Any:
-        """What is learnt, such as float32 `(batch, num_classes)`, from a batch's targets."""
+        """Returns the targets of the loss, such as float32 `(batch, num_classes)`, from a batch's labels."""
 
     @abstractmethod
     def example_weights(self, targets: Any, weights: tf.Tensor, factors: Factors) -> tf.Tensor:
-        """float32 `(batch,)`: how much each example's loss counts."""
+        """Returns float32 `(batch,)`: the factor of each example's loss."""
 
     def losses(self, targets: Any, outputs: list[tf.Tensor], factors: Factors) -> tf.Tensor:
-        """float32 `(batch,)`: the loss of each example, summed over outputs with their weights.
+        """Returns float32 `(batch,)`: the loss of each example, summed over outputs with their weights.
 
         A task that needs the whole batch overrides `loss_sum` instead.
         """
-        raise NotImplementedError(f"{type(self).__name__} has neither losses nor a loss_sum of its own.")
+        raise NotImplementedError(f"{type(self).__name__} overrides neither losses nor loss_sum.")
 
     def encode(self, batch: Batch, factors: Factors, loss_mean: str = "examples") -> Encoded:
-        """The targets and weights of a batch.
+        """Returns the targets and weights of a batch.
 
         Args:
-            loss_mean: what the sum of losses is divided by, see `Training.loss_mean`.
+            loss_mean: divisor of the summed losses, see `Training.loss_mean`.
         """
         import tensorflow as tf
 
-        num_classes = len(factors.of_class)
+        num_classes = len(factors.class_weights)
         targets, declared = self.targets(batch.targets, num_classes), batch.declared_weights
         loss_weights = self.example_weights(targets, declared, factors)
         if loss_mean == "weights":
             return Encoded(targets, declared, loss_weights, loss_weights)
-        is_there = self.example_weights(targets, batch.weights, Factors.ones(num_classes)) > 0
-        return Encoded(targets, declared, loss_weights, tf.cast(is_there, tf.float32))
+        counts = self.example_weights(targets, batch.weights, Factors.ones(num_classes)) > 0
+        return Encoded(targets, declared, loss_weights, tf.cast(counts, tf.float32))
 
     def loss_sum(self, outputs: list[tf.Tensor], encoded: Encoded, factors: Factors) -> tf.Tensor:
-        """float32 `()`: the sum of the losses of the examples in `encoded`, each with its weight."""
+        """Returns float32 `()`: the weighted sum of the losses of the examples in `encoded`."""
         import tensorflow as tf
 
         return tf.reduce_sum(self.losses(encoded.targets, outputs, factors) * encoded.loss_weights)
 
     def metric_sums(self, outputs: list[tf.Tensor], encoded: Encoded) -> dict[str, tf.Tensor]:
-        """What the examples add to the counted metrics, by name; see `AdditiveMetric.sums`."""
+        """Returns the sums of the additive metrics over the examples, by name; see `AdditiveMetric.sums`."""
         probabilities = self.probabilities(outputs)
         return {
             metric.name: metric.sums(encoded.targets, probabilities, encoded.weights)
@@ -193,39 +197,39 @@ class Task(Choice):
         }
 
     def predictions(self, outputs: list[tf.Tensor], encoded: Encoded) -> BatchPredictions:
-        """What is kept of a validation's batch."""
+        """Returns the predictions of a validation batch, for metrics over all of them."""
         return BatchPredictions(encoded.targets, self.probabilities(outputs), encoded.weights)
 
     # --- The metrics
 
     @property
     def additive_metrics(self) -> tuple[AdditiveMetric, ...]:
-        """The metrics that are had of training too."""
+        """The metrics that are computed in training and in validation."""
         return tuple(metric for metric in self.metrics if isinstance(metric, AdditiveMetric))
 
     @property
     def full_pass_metrics(self) -> tuple[FullPassMetric, ...]:
-        """The metrics over all predictions of a validation."""
+        """The metrics that are computed in validation only, over all predictions."""
         return tuple(metric for metric in self.metrics if isinstance(metric, FullPassMetric))
 
     @property
     def wants_predictions(self) -> bool:
-        """Whether the predictions of a validation are to be collected."""
+        """Whether validation must collect its predictions."""
         return bool(self.full_pass_metrics)
 
     def full_pass_results(self, predictions: BatchPredictions) -> dict[str, float]:
-        """The collected metrics of a whole validation, by name."""
+        """Returns the full-pass metrics of a validation, by name."""
         return {metric.name: metric.compute(*predictions) for metric in self.full_pass_metrics}
 
     def fit_thresholds(self, predictions: BatchPredictions) -> tuple[float, ...] | None:
-        """From which probability on each class counts as present, by a validation; None where that is no question."""
+        """Fits the threshold of each class to the predictions of a validation; None for a task without thresholds."""
         return None
 
     def majority_baseline(self, examples: Examples) -> tuple[float, str] | None:
-        """The main metric if the largest class is always predicted, and that class; None where that says little."""
+        """Returns the main metric of always predicting the most frequent class, and that class; None if not telling."""
         return None
 
-    # --- The answers
+    # --- Predictions
 
     @abstractmethod
     def decode(
@@ -235,13 +239,15 @@ class Task(Choice):
         top: int | None = None,
         thresholds: tuple[float, ...] | None = None,
     ) -> list[dict[str, Any]]:
-        """What `predict` says of one image: `[{"label": name, "probability": p}, ...]`, the most probable first.
+        """Returns the predictions for one image: `[{"label": name, "probability": p}, ...]`, the most probable first.
 
-        Each prediction has a label, and one number or several by name.
+        Each prediction has a label and one or several named numbers.
 
         Args:
-            top: how many labels; None leaves it to the task.
-            thresholds: of each class, as fitted.
+            probabilities: float `(num_classes,)` for classes and tags.
+            classes: names of the classes.
+            top: number of predictions; None leaves it to the task.
+            thresholds: fitted threshold of each class.
         """
 
     @abstractmethod
@@ -253,10 +259,11 @@ class Task(Choice):
         thresholds: tuple[float, ...] | None = None,
         num_bad: int = 0,
     ) -> Evaluation:
-        """How good the answers are.
+        """Returns the metrics of predictions on labelled data.
 
         Args:
             targets, probabilities: as in `BatchPredictions`.
-            thresholds: of each class, as fitted.
-            num_bad: images that could not be read.
+            classes: names of the classes.
+            thresholds: fitted threshold of each class.
+            num_bad: number of images that could not be read.
         """

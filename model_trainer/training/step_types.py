@@ -107,4 +107,4 @@ class StepSetup:
 
     @property
     def num_classes(self) -> int:
-        return len(self.factors.of_class)
+        return len(self.factors.class_weights)

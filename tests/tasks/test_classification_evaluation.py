@@ -6,12 +6,12 @@ import pytest
 from model_trainer.tasks.classification_evaluation import evaluate_classes
 
 CLASSES = ("cat", "dog", "eel")
-# Two cats, one taken for a dog; one dog; no eel.
+# Two cats, one of them predicted as a dog; one dog; no eel.
 LABELS = np.array([0, 0, 1])
 PROBABILITIES = np.array([[0.7, 0.2, 0.1], [0.3, 0.6, 0.1], [0.1, 0.8, 0.1]])
 
 
-def test_the_figures_are_those_counted_by_hand() -> None:
+def test_the_metrics_equal_those_computed_by_hand() -> None:
     metrics = evaluate_classes(LABELS, PROBABILITIES, CLASSES, num_bad=1)
     assert metrics.accuracy == pytest.approx(2 / 3)
     assert metrics.sensitivity == pytest.approx((1 / 2 + 1) / 2)  # the class without images is left out
