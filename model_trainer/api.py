@@ -1,4 +1,4 @@
-"""The verbs: train, evaluate, predict, preview. Each is a plain function over the floors below."""
+"""The functions for users: `train`, `evaluate`, `predict` and `preview`."""
 
 from __future__ import annotations
 
@@ -40,24 +40,43 @@ def train(
     hosts: str | None = None,
     host_index: int | None = None,
 ) -> Result:
-    """Trains `run`, prints a table of its epochs, and says where its files lie.
+    """Trains a run, and prints a table of its epochs and the path of its output folder.
 
-    On several machines each calls this alike. They find each other by `hosts`, or by what Slurm, Open MPI, torchrun,
-    Kubernetes, SageMaker or `TF_CONFIG` say; see docs/machines.md.
+    To train on several machines, call it in the same way on each of them. They find each other by `hosts`, or by the
+    environment of Slurm, Open MPI, torchrun, Kubernetes, SageMaker or `TF_CONFIG`; see docs/machines.md.
 
     Args:
-        resume: go on where the newest run of this name stopped.
-        resume_from: go on in this output folder.
+        run: what to train.
+        resume: continue the newest run of this name from its last checkpoint; without one start a new run.
+        resume_from: continue the run in this output folder.
         hosts: addresses of all machines, such as "gpu01:2222,gpu02:2222".
-        host_index: which of them this one is, from 0.
+        host_index: index of this machine in `hosts`, from 0.
+
+    Returns:
+        The output folder as `path`, the metrics of each epoch as `history`, and the unreadable images.
 
     Raises:
-        ModelTrainerError: the run, its data or its devices are wrong, or training diverged; says why, and the cure.
+        ModelTrainerError: the run, its data or its devices are wrong, or training diverged; the message has the cure.
+
+    Example:
+        >>> small = {"class": "model_trainer.testing.small_backbone", "preprocess_func": "between_plus_minus_1"}
+        >>> run = Run(
+        ...     name="pets",
+        ...     spec=ModelSpec(**small, target_size=[16, 16, 3]),
+        ...     weights=None,
+        ...     train_data=ImageFolder("data/train"),
+        ...     val_data=ImageFolder("data/val"),
+        ...     training=Training(epochs=1, batch_size=8),
+        ... )
+        >>> result = train(run)
+        epoch    loss  accuracy  val_loss  val_accuracy  learning_rate   seconds
+        ...
+        Results: output/pets-...
     """
     with plain_messages():
-        found = find_hosts(hosts, host_index, os.environ)  # may wait for the others
-    result = train_model(run, resume, None if resume_from is None else os.fspath(resume_from), found)
-    if found is None or found.is_chief:
+        resolved_hosts = find_hosts(hosts, host_index, os.environ)  # may wait for the other machines
+    result = train_model(run, resume, None if resume_from is None else os.fspath(resume_from), resolved_hosts)
+    if resolved_hosts is None or resolved_hosts.is_chief:
         print_summary(result, Console())
     return result
 
@@ -71,27 +90,35 @@ def evaluate(
     classes: Sequence[str] | None = None,
     root: str | None = None,
 ) -> Evaluation:
-    """Figures of a trained model on labelled images.
+    """Computes the metrics of a trained model on labelled images.
 
     Args:
-        model: an output folder, an `.hdf5` of one, or a loaded model.
-        data: a source, or a path: a folder with one folder for each class, a manifest, a `.rec`, TFRecord files; None
-            takes the validation data of the run, otherwise its training data.
-        trust: whether code that the files name may be run.
-        spec: of a model file that Model Trainer did not write; see `load_model`.
-        classes: with `spec` the names of the model's outputs, otherwise those of the classes of `data`, where it is a
-            path; in either case what class numbers without names mean.
-        root: the folder below which the paths of a manifest are, where `data` is one.
+        model: an output folder, an `.hdf5` in one, or a loaded model.
+        data: a source, or a path: a folder with one folder for each class, a manifest, a `.rec`, TFRecord files. None
+            is the validation data of the run, or its training data if it has none.
+        trust: whether code that the files name may be executed.
+        spec: the spec of a model file that Model Trainer did not write; see `load_model`.
+        classes: with `spec` the names of the model's outputs, otherwise the names of the classes of `data`, which must
+            be a path then. They name class numbers that have no names.
+        root: base folder of the paths in a manifest.
+
+    Returns:
+        The evaluation of the model's task, with its metrics as attributes, such as `accuracy`.
 
     Raises:
         ModelFileError, DataError, ConfigError: the model or the data cannot be read.
+
+    Example:
+        >>> evaluation = evaluate(result.path, "data/val")  # `result` is that of `train`
+        >>> evaluation.num_images
+        8
     """
     data = os.fspath(data) if isinstance(data, os.PathLike) else data
     if not isinstance(data, str) and (root is not None or (classes is not None and spec is None)):
-        raise ConfigError("needs `data` that are given as a path (--data PATH).", "classes" if root is None else "root")
-    trained = _loaded(model, trust, spec, None if spec is None else classes)
+        raise ConfigError("needs `data` to be a path (--data PATH).", "classes" if root is None else "root")
+    trained = _load(model, trust, spec, None if spec is None else classes)
     with plain_messages():
-        logging.info("Model: %s", trained.path)  # of the three in an output folder
+        logging.info("Model: %s", trained.path)  # one of those in an output folder
     with each_read_once():
         if isinstance(data, str):
             data = _source_of(data, root, classes, is_foreign=spec is not None)
@@ -110,39 +137,52 @@ def predict(
     spec: ModelSpec | str | None = None,
     classes: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """What a trained model sees in images.
+    """Predicts the labels of images.
 
     Args:
-        model: an output folder, an `.hdf5` of one, or a loaded model.
-        images: files, and folders that are searched all the way down.
-        top: how many of the most probable labels are named; None: 5, or of tags those from their thresholds on.
-        trust: whether code that the file names may be run.
+        model: an output folder, an `.hdf5` in one, or a loaded model.
+        images: paths of files and folders; folders are searched recursively.
+        top: number of labels for each image; None returns the 5 most probable classes, or the tags that reach their
+            thresholds.
+        trust: whether code that the file names may be executed.
         spec, classes: of a model file that Model Trainer did not write; see `load_model`.
 
     Returns:
-        `{"image": path, "predictions": [{"label": name, "probability": p}, ...]}` for each image, or
-        `{"image": path, "error": reason}`.
+        For each image `{"image": path, "predictions": [{"label": name, "probability": p}, ...]}`, or
+        `{"image": path, "error": reason}` if it cannot be read.
+
+    Raises:
+        ModelFileError, DataError, ConfigError: the model cannot be read, or a folder has no images.
+
+    Example:
+        >>> predict(result.path, "photo.jpg", top=1)  # `result` is that of `train`
+        [{'image': 'photo.jpg', 'predictions': [{'label': ..., 'probability': ...}]}]
     """
-    trained = _loaded(model, trust, spec, classes)
+    trained = _load(model, trust, spec, classes)
     paths = [images] if isinstance(images, (str, os.PathLike)) else images
     return list(predict_images(trained, find_images(paths), top=top))
 
 
 def preview(run: Run, path: str | os.PathLike[str] = "preview.png", count: int = 8, draws: int = 4) -> None:
-    """Draws a contact sheet: training images of `run` beside what its model will see of them, with labels.
+    """Draws a contact sheet: training images next to augmented versions, as the model sees them, with labels.
 
     Args:
-        path: the picture to write.
-        count: how many images.
-        draws: how often each is augmented.
+        run: whose training data and augmentation are drawn.
+        path: the image file to write.
+        count: number of images.
+        draws: number of augmented versions of each image.
 
     Raises:
-        ModelTrainerError: the data cannot be read, or the picture not be written.
+        ModelTrainerError: the data cannot be read, or the file cannot be written.
+
+    Example:
+        >>> run = Run(spec=ModelSpec.named("vgg19"), train_data=ImageFolder("data/train"), augment=(RandomFlip(),))
+        >>> preview(run, "preview.png", count=2, draws=3)
     """
     draw_preview(run, os.fspath(path), count, draws)
 
 
-def _loaded(
+def _load(
     model: str | os.PathLike[str] | TrainedModel,
     trust: bool,
     spec: ModelSpec | str | None,
@@ -158,14 +198,14 @@ def _source_of(path: str, root: str | None, classes: Sequence[str] | None, *, is
     if not is_foreign or classes is None:
         return source_of_path(path, root=root, classes=classes)
     source = source_of_path(path, root=root)
-    # They are in the order of the model's outputs: data that have names of their own are not read in that order.
+    # `classes` is in the order of the model's outputs, so it must not rename the classes of data that has names.
     names = () if isinstance(source, ImageFolder) else source.read_shared().classes
-    has_only_numbers = names and names == tuple(map(str, range(len(names))))
-    return source_of_path(path, root=root, classes=classes) if has_only_numbers else source
+    are_numbers = names and names == tuple(map(str, range(len(names))))
+    return source_of_path(path, root=root, classes=classes) if are_numbers else source
 
 
 def _data_of_run(model_file: Path, trust: bool) -> Source:
     options = model_file.with_name("training_options.json")
     if not files.is_file(options):
-        raise DataError(f"{model_file} has no training_options.json beside it; say which data: --data PATH")
+        raise DataError(f"There is no training_options.json next to {model_file}; choose the data with --data PATH.")
     return load_validation_data(options, trust)

@@ -1,14 +1,13 @@
-"""The base of every declared value: frozen, validated, JSON both ways, one dotted override.
+"""The base of declared values: frozen, validated, written to JSON and read back, changed by dotted names.
 
-A `Config` is a value such as `Training(epochs=2)`. A `Choice` is a `Config` of several kinds, such as
-an optimizer; its JSON carries the kind in `"type"`. A `Call` is the user's own code by its dotted path,
-a `Live` a Python object that was handed over as it is.
+A `Config` is a value such as `Training(epochs=2)`. A `Choice` is a `Config` of several kinds, such as an optimizer; its
+JSON names the kind in `"type"`. A `Call` is the user's own code by its dotted path, a `Live` any Python object.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any, ClassVar, Self
 
@@ -25,7 +24,7 @@ __all__ = ["Call", "Choice", "Config", "Live", "to_plain"]
 class Config(BaseModel):
     """A frozen, validated value.
 
-    Positional arguments fill the fields in the order of their declaration, those of the class itself before inherited
+    Positional arguments set the fields in the order of their declaration, those of the class itself before inherited
     ones: `ImageFolder("data/train")`.
 
     Raises:
@@ -53,10 +52,10 @@ class Config(BaseModel):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Builds the value from what `to_dict` gave.
+        """Returns the value that `to_dict` was called on.
 
         Raises:
-            ConfigError: names the field by its full dotted name.
+            ConfigError: a field is wrong; the message has its full dotted name.
         """
         try:
             return cls.model_validate(dict(data))
@@ -64,7 +63,7 @@ class Config(BaseModel):
             raise to_config_error(error, cls) from None
 
     def to_dict(self) -> dict[str, Any]:
-        """The value as plain JSON types: dicts, lists, strings, numbers, booleans, None."""
+        """Returns the value as JSON types: dicts, lists, strings, numbers, booleans, None."""
         return {
             field.alias or name: to_plain(getattr(self, name))
             for name, field in type(self).model_fields.items()
@@ -72,39 +71,35 @@ class Config(BaseModel):
         }
 
     def changed(self, name: str, value: Any) -> Self:
-        """A new value in which the field `name` (dotted, such as `training.epochs`) is `value`.
+        """Returns a copy in which the field `name` (dotted, such as `training.epochs`) is `value`.
 
         Raises:
-            ConfigError: there is no such field, or the value does not fit it.
+            ConfigError: there is no such field, or the value is not valid for it.
         """
         return self.changed_all({name: value})
 
     def changed_all(self, changes: Mapping[str, Any]) -> Self:
-        """A new value with several changes made at once, for fields that must fit each other.
-
-        Raises:
-            ConfigError: as `changed`.
-        """
+        """Like `changed` for several fields, which are validated together."""
         fields = type(self).model_fields
         by_alias = {field.alias or key: key for key, field in fields.items()}
-        data = {other: getattr(self, other) for other in self.model_fields_set}
-        inside: dict[str, dict[str, Any]] = {}
-        wholes = {name for name in changes if "." not in name}
-        if any(name.partition(".")[0] in wholes for name in changes.keys() - wholes):
-            # A new value and what is to be different in it: one after the other.
-            whole = self.changed_all({name: value for name, value in changes.items() if name in wholes})
-            return whole.changed_all({name: value for name, value in changes.items() if name not in wholes})
+        data = {key: getattr(self, key) for key in self.model_fields_set}
+        nested: dict[str, dict[str, Any]] = {}
+        replaced = {name: value for name, value in changes.items() if "." not in name}
+        if any(name.partition(".")[0] in replaced for name in changes.keys() - replaced.keys()):
+            # A field is replaced and its new value changed: one after the other.
+            rest = {name: value for name, value in changes.items() if name not in replaced}
+            return self.changed_all(replaced).changed_all(rest)
         for name, value in changes.items():
-            head, _, rest = name.partition(".")
+            head, _, tail = name.partition(".")
             if by_alias.get(head, head) not in fields:
                 raise ConfigError(f"is not an option of {type(self).__name__}.{nearest(head, by_alias)}", head)
-            if rest:
-                inside.setdefault(head, {})[rest] = value
+            if tail:
+                nested.setdefault(head, {})[tail] = value
             else:
                 data[by_alias.get(head, head)] = value
-        for head, deeper in inside.items():
+        for head, inner_changes in nested.items():
             key = by_alias.get(head, head)
-            data[key] = _changed_inside(data.get(key, getattr(self, key)), head, deeper)
+            data[key] = _changed_inside(data.get(key, getattr(self, key)), head, inner_changes)
         try:
             return type(self).model_validate(data)
         except ValidationError as error:
@@ -115,62 +110,61 @@ class Config(BaseModel):
 
 
 class Choice(Config):
-    """A value of several kinds, such as an optimizer. The direct subclass is the abstract family."""
+    """A value of several kinds, such as an optimizer. A direct subclass is an abstract family of kinds."""
 
     _kinds: ClassVar[dict[str, type[Choice]]]
-    former_names: ClassVar[tuple[str, ...]] = ()  # of a kind that was renamed: options of earlier versions still load
+    former_names: ClassVar[tuple[str, ...]] = ()  # of a renamed kind, so that JSON of earlier versions still loads
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
         if cls._is_family():
             cls._kinds = {}
-        elif not inspect.isabstract(cls):  # an abstract one groups kinds of the family
+        elif not inspect.isabstract(cls):  # an abstract subclass groups kinds of the family
             cls._kinds[cls.__name__] = cls
 
     @classmethod
     def _is_family(cls) -> bool:
-        return cls.__base__ is not None and cls.__base__.__name__ == "Choice"  # by name: Choice is still being made
+        return cls.__base__ is not None and cls.__base__.__name__ == "Choice"  # by name: Choice is not defined yet
 
     @classmethod
     def kinds(cls) -> dict[str, type[Choice]]:
-        """The kinds of this family by name."""
+        """Returns the kinds of this family by name."""
         return dict(cls._kinds)
 
     @classmethod
     def _kind_named(cls, name: Any) -> type[Choice] | None:
-        """The kind of that name, now or formerly, or but for case and underscores: "power_of_count"."""
-        small = str(name).replace("_", "").lower()
-        named = (kind for own, kind in cls._kinds.items() if own.lower() == small or name in kind.former_names)
-        return next(named, None)
+        """The kind with this present or former name; case and underscores do not matter: "power_of_count"."""
+        plain = str(name).replace("_", "").lower()
+        matches = (kind for key, kind in cls._kinds.items() if key.lower() == plain or name in kind.former_names)
+        return next(matches, None)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         if cls._is_family():
             return core_schema.no_info_plain_validator_function(cls._choose)
-        # A kind of its own also reads the "type" that its JSON carries.
+        # As the type of a field, a single kind also accepts the "type" in its JSON.
         return core_schema.no_info_before_validator_function(cls._without_type, handler(source))
 
     @classmethod
     def _choose(cls, value: Any) -> Choice:
         if isinstance(value, cls):
             return value
-        if isinstance(value, str):  # as --set gives it
+        if isinstance(value, str):  # from --set
             value = {"type": value} if cls._kind_named(value) else cls._of_text(value)
             if isinstance(value, cls):
                 return value
+        names = ", ".join(sorted(cls._kinds))
         if not isinstance(value, Mapping) or "type" not in value:
-            raise ConfigError(f"should be one of {_listed(cls._kinds)}, got {value!r}.")
+            raise ConfigError(f"should be one of {names}, got {value!r}.")
         kind = cls._kind_named(value["type"])
         if kind is None:
-            raise ConfigError(
-                f"should be one of {_listed(cls._kinds)}, got {value['type']!r}.{nearest(value['type'], cls._kinds)}"
-            )
+            raise ConfigError(f"should be one of {names}, got {value['type']!r}.{nearest(value['type'], cls._kinds)}")
         return kind.from_dict(value)
 
     @classmethod
     def _of_text(cls, text: str) -> Any:
-        """What a text means that names no kind, for a family in which it may mean something."""
+        """Interprets a string that is not the name of a kind; a family may override it."""
         return {"type": text}
 
     @staticmethod
@@ -184,9 +178,11 @@ class Choice(Config):
 
 
 class Call(Config):
-    """The user's own code, by dotted path and keyword arguments: `Call("my_code.make_loss", alpha=0.5)`.
+    """The user's own code, as a dotted path and keyword arguments; `make` imports the path and calls it.
 
-    It survives JSON as `{"type": "my_code.make_loss", "alpha": 0.5}`; `make()` imports and calls it.
+    Example:
+        >>> Call("my_code.make_loss", alpha=0.5).to_dict()
+        {'type': 'my_code.make_loss', 'alpha': 0.5}
     """
 
     path: str
@@ -214,19 +210,19 @@ class Call(Config):
         raise ConfigError(f"should be Call('package.function', ...), got {value!r}.")
 
     def accepts(self, name: str) -> bool:
-        """Whether what it calls has an argument `name`; raises as `make` where it cannot be imported."""
+        """Whether the callable has an argument `name`; raises ConfigError if it cannot be imported."""
         try:
             parameters = inspect.signature(import_dotted(self.path)).parameters
-        except (TypeError, ValueError):  # it tells nobody
+        except (TypeError, ValueError):  # no signature
             return False
         kinds = {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
         return name in parameters and parameters[name].kind in kinds
 
     def make(self, **more: Any) -> Any:
-        """Imports the path and calls it with the arguments.
+        """Imports the path and calls it with the declared arguments and `more`.
 
         Raises:
-            ConfigError: it cannot be imported, or refuses the arguments.
+            ConfigError: it cannot be imported, or does not accept the arguments.
         """
         function = import_dotted(self.path)
         try:
@@ -239,7 +235,12 @@ class Call(Config):
 
 
 class Live(Config):
-    """A Python object handed over as it is, such as `keras.optimizers.Adagrad()`; a run's JSON only names it."""
+    """Any Python object, such as a Keras optimizer; a run's JSON has its class name only, and cannot rebuild it.
+
+    Example:
+        >>> Training(optimizer=keras.optimizers.Adagrad()).optimizer.to_dict()
+        {'type': 'Live', 'object': 'keras.src.optimizers.adagrad.Adagrad'}
+    """
 
     value: Any
 
@@ -265,7 +266,7 @@ class Live(Config):
 
 
 def to_plain(value: Any) -> Any:
-    """`value` as JSON types; a live object becomes its name."""
+    """Returns `value` as JSON types; of a Python object only the class name."""
     if isinstance(value, Config):
         return value.to_dict()
     if isinstance(value, Mapping):
@@ -279,10 +280,6 @@ def to_plain(value: Any) -> Any:
     return Live(value=value).to_dict()
 
 
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names))
-
-
 def _changed_inside(child: Any, head: str, changes: Mapping[str, Any]) -> Any:
     try:
         if isinstance(child, Config):
@@ -290,11 +287,11 @@ def _changed_inside(child: Any, head: str, changes: Mapping[str, Any]) -> Any:
         for rest, value in changes.items() if isinstance(child, tuple) else ():
             index, _, deeper = rest.partition(".")
             if not index.isdigit() or int(index) >= len(child):
-                raise ConfigError(f"should be a position from 0 to {len(child) - 1}.", index)
+                raise ConfigError(f"should be an index from 0 to {len(child) - 1}.", index)
             new = child[int(index)].changed(deeper, value) if deeper else value
             child = (*child[: int(index)], new, *child[int(index) + 1 :])
         if isinstance(child, tuple):
             return child
     except ConfigError as error:
         raise error.under(head) from None
-    raise ConfigError(f"has no part named {next(iter(changes))!r}; its value is {child!r}.", head)
+    raise ConfigError(f"has no option {next(iter(changes))!r}; its value is {child!r}.", head)

@@ -1,10 +1,10 @@
-"""Standard error without the lines that C++ libraries write there and nobody can act on.
+"""Removes lines from standard error that C++ libraries write there and that need no action.
 
-TensorFlow and libjpeg write to the file descriptor, past Python, and no setting stops these lines. What they say of an
-image names no file; the pipeline does, with the reason.
+TensorFlow and libjpeg write to the file descriptor, not through Python, and no setting stops these lines. Those about
+an image do not name its file; the pipeline names it, with the reason.
 
-While the filter is on, the descriptor is a pipe to a small process that passes on all other lines. It is a process of
-its own, so that the last words of one that crashes are passed on too.
+While the filter is on, the file descriptor is a pipe to a small process that forwards all other lines. It is a separate
+process, so that the last lines of a process that crashes are forwarded too.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from collections.abc import Iterator
 
 __all__ = ["filter_stderr_until_exit", "filtered_stderr"]
 
-# Lines with any of these words, but for those that say why TensorFlow ends the process.
+# Lines that contain any of these strings are removed, unless they are fatal errors of TensorFlow.
 HARMLESS = (
-    # As TensorFlow is imported.
+    # When TensorFlow is imported.
     "absl::InitializeLog()",
     "oneDNN custom operations are on",
     "Could not find cuda drivers on your machine",
-    "failed call to cuInit",  # said on every machine without a driver; script/GPUtest.py says what it means
+    "failed call to cuInit",  # on every machine without a driver; script/GPUtest.py explains it
     "This TensorFlow binary is optimized",
     "To enable the following instructions",
     "factory for plugin",  # cuFFT, cuDNN and cuBLAS register twice
-    # As pipelines are built and run.
-    "use_unbounded_threadpool",  # a node that its own optimizer has changed
+    # When pipelines are built and run.
+    "use_unbounded_threadpool",  # a node that TensorFlow's own optimizer has changed
     "Premature end of JPEG data. Stopped at line",
 )
-# Lines that begin so: libjpeg, of damaged images.
+# Lines that start with any of these are removed: from libjpeg, about damaged images.
 LIBJPEG_WARNINGS = (
     "Bogus DHT index",
     "Bogus DQT index",
@@ -57,18 +57,18 @@ LIBJPEG_WARNINGS = (
     "Warning: unknown JFIF revision number",
 )
 
-# Reads until nobody is left who could write. A line is passed on in one piece, because several processes may write; one
-# that does not end, such as a bar or a question, after half a second.
+# Reads until the last writer has closed the pipe. Lines are forwarded as a whole, because several processes may write;
+# unfinished lines, such as progress bars or questions, are forwarded after half a second.
 _PROGRAM = """
 import os, select, signal, sys
 
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
     signal.signal(number, signal.SIG_IGN)
-words, starts = (tuple(each.encode() for each in text.split("|")) for text in sys.argv[1:])
+harmless, prefixes = (tuple(string.encode() for string in joined.split("|")) for joined in sys.argv[1:])
 
 
-def is_said(line):
-    return line.startswith(b"F") or not (line.startswith(starts) or any(each in line for each in words))
+def is_forwarded(line):
+    return line.startswith(b"F") or not (line.startswith(prefixes) or any(string in line for string in harmless))
 
 
 def write(data):
@@ -77,21 +77,21 @@ def write(data):
             data = data[os.write(2, data) :]
         except BlockingIOError:
             select.select([], [2], [])
-        except OSError:  # a full disk, or nobody reads; both may be over at the next line
+        except OSError:  # a full disk, or no reader; the next line may succeed
             return
 
 
 rest = b""
 while True:
-    if rest and is_said(rest) and (len(rest) > 65536 or not select.select([0], [], [], 0.5)[0]):
+    if rest and is_forwarded(rest) and (len(rest) > 65536 or not select.select([0], [], [], 0.5)[0]):
         write(rest)
         rest = b""
     data = os.read(0, 65536)
     if not data:
         break
     *lines, rest = (rest + data).split(b"\\n")
-    write(b"".join(line + b"\\n" for line in lines if is_said(line)))
-if is_said(rest):
+    write(b"".join(line + b"\\n" for line in lines if is_forwarded(line)))
+if is_forwarded(rest):
     write(rest)
 """
 
@@ -100,22 +100,22 @@ _is_on = False
 
 @contextlib.contextmanager
 def filtered_stderr() -> Iterator[int]:
-    """Inside the block, lines of the descriptor 2 with any of `HARMLESS` are left out.
+    """Removes harmless lines from file descriptor 2 inside the `with` block.
 
-    Inside of another such block it does nothing more.
+    A nested block has no further effect.
 
     Yields:
-        A descriptor of the real standard error.
+        File descriptor of the real standard error.
     """
     global _is_on
     if _is_on:
         yield 2
         return
-    started = _start_filter()
-    if started is None:
+    filter_process = _start_filter()
+    if filter_process is None:
         yield 2
         return
-    real, process = started
+    real, process = filter_process
     assert process.stdin is not None
     _flush()
     os.dup2(process.stdin.fileno(), 2)
@@ -127,24 +127,24 @@ def filtered_stderr() -> Iterator[int]:
         _flush()
         os.dup2(real, 2)
         os.close(real)
-        # Not for ever: a process that was started meanwhile may hold the pipe open.
+        # With a timeout: a child process that was started inside the block may keep the pipe open.
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=1.0)
         _is_on = False
 
 
 def filter_stderr_until_exit() -> None:
-    """For a command: the filter stays on as long as the process lives.
+    """Filters standard error until the process exits; for commands.
 
-    `sys.stderr` goes past it, so that a progress bar sees that it draws on a terminal. Where somebody else has taken
-    its place, such as a notebook, nothing is done.
+    `sys.stderr` bypasses the filter, so that a progress bar still detects the terminal. If `sys.stderr` has been
+    replaced, as in a notebook, nothing is done.
     """
     stream = sys.stderr
     try:
-        is_ours = stream.fileno() == 2
+        is_original = stream.fileno() == 2
     except (AttributeError, OSError, ValueError):
-        is_ours = False
-    if not is_ours:
+        is_original = False
+    if not is_original:
         return
     block = contextlib.ExitStack()
     real = block.enter_context(filtered_stderr())
@@ -153,7 +153,7 @@ def filter_stderr_until_exit() -> None:
 
 
 def _start_filter() -> tuple[int, subprocess.Popen[bytes]] | None:
-    """The real standard error and the process; None where there is no standard error, or no process to be had."""
+    """Starts the process; returns the real standard error and the process, or None if either is not available."""
     if sys.__stderr__ is None or not sys.executable:
         return None
     try:
@@ -161,7 +161,7 @@ def _start_filter() -> tuple[int, subprocess.Popen[bytes]] | None:
     except OSError:
         return None
     try:
-        # In a session of its own, so that a Ctrl-C does not end it before the one that it listens to.
+        # In its own session, so that Ctrl-C does not end it before the process whose lines it forwards.
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _PROGRAM, "|".join(HARMLESS), "|".join(LIBJPEG_WARNINGS)],
             stdin=subprocess.PIPE,
@@ -176,5 +176,5 @@ def _start_filter() -> tuple[int, subprocess.Popen[bytes]] | None:
 
 
 def _flush() -> None:
-    with contextlib.suppress(AttributeError, OSError, ValueError):  # none, full, or closed
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # no stream, a full disk, or a closed stream
         sys.stderr.flush()

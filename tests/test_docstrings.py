@@ -6,6 +6,7 @@ import doctest
 import importlib
 import inspect
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -67,9 +68,12 @@ def test_a_public_name_has_an_example(name: str) -> None:
 
 @pytest.mark.parametrize("module", modules_with_examples())
 def test_the_examples_of_a_module_run(module: str, folder: Path) -> None:
-    namespace = {name: getattr(model_trainer, name) for name in model_trainer.__all__}
-    for example in examples_of(module):
-        example.globs = {**namespace, **example.globs, "np": np, "keras": keras}
+    public = {name: getattr(model_trainer, name) for name in model_trainer.__all__}
+    results: dict[str, Any] = {}  # of examples further up in the module, such as the `result` of `train`
+    for example in sorted(examples_of(module), key=lambda example: example.lineno or 0):
+        example.globs = {**public, **example.globs, **results, "np": np, "keras": keras}
         report: list[str] = []
-        result = doctest.DocTestRunner(optionflags=FLAGS).run(example, out=report.append)
-        assert not result.failed, "".join(report)
+        runner = doctest.DocTestRunner(optionflags=FLAGS)
+        outcome = runner.run(example, out=report.append, clear_globs=False)
+        assert not outcome.failed, "".join(report)
+        results |= {name: example.globs[name] for name in ("result",) if name in example.globs}

@@ -1,4 +1,4 @@
-"""Lines of C++ libraries on standard error."""
+"""The filter of the lines that C++ libraries write to standard error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
 
 
-def test_harmless_lines_are_left_out_and_all_others_pass_as_they_come() -> None:
+def test_harmless_lines_are_removed_and_all_others_are_forwarded_unchanged() -> None:
     lines = "".join([*(f"E0000 {words} x\\n" for words in HARMLESS), *(f"{words} x\\n" for words in LIBJPEG_WARNINGS)])
     done = run(f"""
 os.write(2, b"first\\n")
@@ -30,7 +30,7 @@ os.write(2, b" and last\\n")
 @pytest.mark.parametrize(
     "end", ["os.abort()", "os.kill(os.getpid(), signal.SIGKILL)", "os._exit(3)", "os.killpg(0, 2)"]
 )
-def test_the_last_words_of_a_process_that_dies_are_passed_on(end: str) -> None:
+def test_the_last_line_of_a_process_that_crashes_is_forwarded(end: str) -> None:
     done = run(f"""
 os.setsid()
 signal.signal(2, signal.SIG_DFL)
@@ -43,7 +43,7 @@ os.write(2, b"oneDNN custom operations are on\\nthe reason")
     assert done.stderr == "the reason"
 
 
-def test_pythons_own_lines_go_past_the_filter_of_a_command() -> None:
+def test_lines_from_python_bypass_the_filter_of_a_command() -> None:
     done = run("""
 filter_stderr_until_exit()
 filter_stderr_until_exit()
@@ -54,7 +54,7 @@ os.write(2, b"a real one\\n")
     assert sorted(done.stderr.splitlines()) == ["Corrupt JPEG data is what I say", "a real one"]
 
 
-def test_a_command_inside_another_program_leaves_standard_error_alone() -> None:
+def test_a_command_does_not_filter_a_replaced_standard_error() -> None:
     done = run("""
 import io
 sys.stderr = mine = io.StringIO()
@@ -65,7 +65,7 @@ os.write(2, b"Corrupt JPEG data\\n")
     assert (done.returncode, done.stderr) == (0, "Corrupt JPEG data\n")
 
 
-def test_lines_that_only_mention_the_words_pass() -> None:
+def test_lines_that_only_quote_a_warning_and_fatal_errors_are_forwarded() -> None:
     lines = "".join(f"ValueError: {words}\\n" for words in LIBJPEG_WARNINGS) + f"F0000 {HARMLESS[0]}\\n"
     done = run(f"""
 with filtered_stderr():
@@ -81,7 +81,7 @@ def test_a_signal_to_all_processes_of_a_job_does_not_end_the_filter(name: str) -
         assert process.stdin is not None
         assert process.stderr is not None
         process.stdin.write(b"one\n")
-        assert process.stderr.read(4) == b"one\n"  # it is up
+        assert process.stderr.read(4) == b"one\n"  # it has started
         process.send_signal(getattr(signal, name))
         process.stdin.write(b"two\n")
         process.stdin.close()
@@ -95,7 +95,7 @@ def test_without_standard_error_nothing_is_filtered() -> None:
     assert (done.returncode, done.stdout) == (0, "here\n")
 
 
-def test_what_tensorflow_says_of_a_damaged_jpeg_is_left_out() -> None:
+def test_warnings_of_tensorflow_about_a_damaged_jpeg_are_removed() -> None:
     done = run("""
 import io, sys
 import model_trainer.quiet_tensorflow
@@ -104,10 +104,10 @@ from PIL import Image
 
 stream = io.BytesIO()
 Image.radial_gradient("L").save(stream, "JPEG")
-whole = stream.getvalue()
+jpeg = stream.getvalue()
 
 def decode():
-    for data in (whole[:-300], whole[:-2] + b"more" + whole[-2:], whole[:2] + bytes([255, 192, 0, 3]) + whole[2:]):
+    for data in (jpeg[:-300], jpeg[:-2] + b"more" + jpeg[-2:], jpeg[:2] + bytes([255, 192, 0, 3]) + jpeg[2:]):
         try:
             tf.io.decode_jpeg(data)
         except tf.errors.InvalidArgumentError:

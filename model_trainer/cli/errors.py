@@ -1,4 +1,4 @@
-"""Our errors as one message on standard error and an exit code; everything else keeps its traceback."""
+"""Errors of the command line: one message on standard error and an exit code; a bug keeps its traceback."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from model_trainer.errors import HostError, ModelTrainerError
 
 __all__ = ["STOPPED_EARLY", "exit_code_of"]
 
-STOPPED_EARLY = 75  # EX_TEMPFAIL: run it again, it will go on
+STOPPED_EARLY = 75  # EX_TEMPFAIL: the same command with --resume continues
 INTERRUPTED = 130
 
 
 def exit_code_of(command: Callable[[], object]) -> int:
-    """Runs `command`; 0, or the exit code of the error it ended with."""
+    """Runs `command` and returns 0, or the exit code of the error that it raised."""
     try:
         command()
     except ModelTrainerError as error:
         print(f"Error: {error}", file=sys.stderr)
-        # Its supervisor starts it again, other than after an orderly stop, which ends with the same code.
+        # A different code tells its supervisor to restart it, which does not happen after a regular early stop.
         return EXIT_LOST_HOST if isinstance(error, HostError) and STARTED in os.environ else error.exit_code
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader, such as `head`, has seen enough. Python would complain again when it flushes at exit.
+        # The reader, such as `head`, has closed the pipe. Python would raise again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except SystemExit as exit_:

@@ -1,4 +1,4 @@
-"""The options that say what a model file of another origin does not, shared by the commands that read one."""
+"""The options `--spec` and `--classes` for model files from elsewhere, shared by the commands that read models."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import typer
 from model_trainer.errors import ConfigError
 from model_trainer.storage import files
 
-__all__ = ["Classes", "ClassesOfData", "Root", "Spec", "read_classes"]
+__all__ = ["Classes", "ClassesOfData", "ClassesOfDataOrModel", "Root", "Spec", "read_classes"]
 
-MAX_CHARACTERS = 8_000_000  # of a file of names
+MAX_CHARACTERS = 8_000_000  # in a file of names
 MAX_PATH_LENGTH = 256
 
 Spec = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="The network in a file that Model Trainer did not write: a name that `model-trainer specs` lists, or a "
+        help="Spec of a model file that Model Trainer did not write: a name from `model-trainer specs`, or a "
         "model_spec.json.",
     ),
 ]
@@ -28,7 +28,7 @@ Classes = Annotated[
     str | None,
     typer.Option(
         metavar="NAMES",
-        help="The names of its outputs in their order: a,b,c, or a text file with one on each line. Goes with --spec.",
+        help="With --spec: names of the model's outputs, in order: a,b,c, or a text file with one name per line.",
     ),
 ]
 
@@ -37,48 +37,56 @@ ClassesOfData = Annotated[
     typer.Option(
         "--classes",
         metavar="NAMES",
-        help="The names of the classes in the order of their numbers: a,b,c, or a text file with one on each line. "
-        "With --spec those of the model's outputs.",
+        help="Names of the classes, in the order of their numbers: a,b,c, or a text file with one name per line.",
+    ),
+]
+ClassesOfDataOrModel = Annotated[
+    str | None,
+    typer.Option(
+        "--classes",
+        metavar="NAMES",
+        help="Names of the classes of --data, in the order of their numbers, or with --spec of the model's outputs: "
+        "a,b,c, or a text file with one name per line.",
     ),
 ]
 Root = Annotated[
-    str | None, typer.Option("--root", metavar="DIR", help="The folder below which the paths of a manifest are.")
+    str | None, typer.Option("--root", metavar="DIR", help="Base folder of the image paths in a manifest.")
 ]
 
 
 def read_classes(names: str | None) -> list[str] | None:
-    """The names behind `--classes`.
+    """Returns the names in `--classes`, or in the file that it names.
 
     Raises:
-        ConfigError: the text file cannot be read, a name is empty, or comes twice.
+        ConfigError: the text file cannot be read, a name is empty, or occurs twice.
     """
     if names is None:
         return None
     path = Path(names)
-    looks_like_file = "," not in names and (path.suffix == ".txt" or "/" in names)
-    is_file = looks_like_file or (0 < len(names) < MAX_PATH_LENGTH and files.exists(path))
+    has_file_name = "," not in names and (path.suffix == ".txt" or "/" in names)
+    is_file = has_file_name or (0 < len(names) < MAX_PATH_LENGTH and files.exists(path))
     try:
-        found = _read_lines(path) if is_file else names.split(",")
+        classes = _read_lines(path) if is_file else names.split(",")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
         raise ConfigError(f"names the file {names}, which cannot be read: {reason}.", "--classes") from error
-    found = [name.strip() for name in found]
-    while is_file and found and not found[-1]:
-        found.pop()
-    where = f"line {found.index('') + 1} of {names}" if is_file and "" in found else "a name"
-    if not found or "" in found:
+    classes = [name.strip() for name in classes]
+    while is_file and classes and not classes[-1]:
+        classes.pop()
+    where = f"line {classes.index('') + 1} of {names}" if is_file and "" in classes else "a name"
+    if not classes or "" in classes:
         raise ConfigError(f"is {names!r}, but {where} is empty.", "--classes")
-    twice = next((name for name, count in Counter(found).items() if count > 1), None)
-    if twice is not None:
-        raise ConfigError(f"has the name {twice!r} twice; each output needs one of its own.", "--classes")
-    return found
+    duplicate = next((name for name, count in Counter(classes).items() if count > 1), None)
+    if duplicate is not None:
+        raise ConfigError(f"has the name {duplicate!r} twice; each output needs a different name.", "--classes")
+    return classes
 
 
 def _read_lines(path: Path) -> list[str]:
-    """The lines of a text file, also of one from Windows.
+    """Returns the lines of a text file, with or without a byte order mark.
 
     Raises:
-        OSError, UnicodeDecodeError: it is no file, no text, or too long for a list of names.
+        OSError, UnicodeDecodeError: it is not a file, not UTF-8, or too long for a list of names.
     """
     with files.open_text(path, "utf-8-sig") as file:
         text = file.read(MAX_CHARACTERS + 1)

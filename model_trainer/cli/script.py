@@ -29,12 +29,10 @@ __all__ = ["main"]
 
 
 def main(run: Run, sample: Run | None = None) -> None:
-    """Trains `run`, or with `--sample` the `sample`, and exits with the codes of the command line."""
+    """Trains `run`, or `sample` with `--sample`, and exits with the exit code of the command line."""
 
     def command(
-        use_sample: bool = typer.Option(
-            False, "--sample", help="Unpack the built-in photos of clothes and train on them."
-        ),
+        use_sample: bool = typer.Option(False, "--sample", help="Train on the built-in sample, photos of clothes."),
         overrides: Overrides = None,
         resume: Resume = False,
         resume_from: ResumeFrom = None,
@@ -42,12 +40,12 @@ def main(run: Run, sample: Run | None = None) -> None:
         host_index: HostIndex = None,
         restarts: Restarts = 0,
     ) -> None:
-        """Train the run that this file declares; leaves models, logs and metrics in output/."""
+        """Train the run that this file declares, and write models, logs and metrics to output/."""
         supervised(restarts)
         chosen = run
         if use_sample:
             if sample is None:
-                raise ConfigError("This file declares no sample run.")
+                raise ConfigError("--sample needs a sample run, which this file does not declare.")
             from model_trainer.sources.sample import unpack_sample
 
             unpack_sample()
@@ -64,7 +62,7 @@ def main(run: Run, sample: Run | None = None) -> None:
         except DataError as error:
             if use_sample or sample is None or _has_folders(chosen.train_data):
                 raise
-            raise DataError(f"{error}\nTo see it work without images of your own: script/train --sample") from error
+            raise DataError(f"{error}\nTo try it without images of your own: script/train --sample") from error
         if result.stopped:
             raise typer.Exit(STOPPED_EARLY)
 

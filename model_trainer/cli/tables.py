@@ -1,4 +1,4 @@
-"""Answers as tables on a terminal, and as plain columns in a pipe."""
+"""Results as tables on a terminal, and as plain columns in a pipe."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["print_evaluation", "print_predictions", "print_specs"]
 
 
 def print_specs(console: Console) -> None:
-    """One line for each named spec."""
+    """Prints one row for each named spec."""
     from model_trainer.specs import TABLE, ModelSpec
 
     table = _table("name", "size", "preprocess_func", "class")
@@ -25,14 +25,14 @@ def print_specs(console: Console) -> None:
     _print_table(table, console)
 
 
-def print_predictions(answers: list[dict[str, Any]], console: Console, errors: Console) -> None:
-    """One row for each image: its labels with their probabilities; reasons go to `errors`."""
+def print_predictions(results: list[dict[str, Any]], console: Console, errors: Console) -> None:
+    """Prints one row for each image, with labels and probabilities; unreadable images are printed to `errors`."""
     table = _table("image", "predictions")
-    for answer in answers:
-        if "error" in answer:
-            errors.print(f"{answer['image']}: {answer['error']}", highlight=False, soft_wrap=True, markup=False)
+    for result in results:
+        if "error" in result:
+            errors.print(f"{result['image']}: {result['error']}", highlight=False, soft_wrap=True, markup=False)
         else:
-            table.add_row(answer["image"], "  ".join(map(_prediction_text, answer["predictions"])))
+            table.add_row(result["image"], "  ".join(map(_prediction_text, result["predictions"])))
     if table.row_count:
         _print_table(table, console)
 
@@ -43,14 +43,14 @@ def _prediction_text(prediction: dict[str, Any]) -> str:
 
 
 def print_evaluation(evaluation: Evaluation, console: Console) -> None:
-    """The metrics of all images, then of each class."""
+    """Prints the metrics over all images, then those of each class."""
     metrics = evaluation.metrics()
     width = max([15, *map(len, metrics)])
     for name, value in metrics.items():
         console.print(f"{name:{width}} {value}", highlight=False)
-    of_classes = evaluation.table()
-    if of_classes is not None:
-        columns, rows = of_classes
+    by_class = evaluation.table()
+    if by_class is not None:
+        columns, rows = by_class
         table = _table(*columns)
         for row in rows:
             table.add_row(*row)
@@ -58,7 +58,7 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
 
 
 def _print_table(table: Table, console: Console) -> None:
-    """Prints it; in a pipe as wide as it is, because a path that is cut says nothing."""
+    """Prints a table; in a pipe at full width, so that no path is cut."""
     if not console.is_terminal:
         console = Console(file=console.file, width=100_000)
     console.print(table)

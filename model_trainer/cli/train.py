@@ -28,9 +28,9 @@ def train(
     hosts: HostList = None,
     host_index: HostIndex = None,
     restarts: Restarts = 0,
-    trust: bool = typer.Option(False, "--trust", help="Let a .json name code outside keras.applications."),
+    trust: bool = typer.Option(False, "--trust", help="Allow a .json to run code outside keras.applications."),
 ) -> None:
-    """Train a run; leaves models, logs and metrics in output/."""
+    """Train a run, and write models, logs and metrics to its output folder."""
     supervised(restarts)
     declared = with_overrides(load_run(run, trust), overrides or [])
 

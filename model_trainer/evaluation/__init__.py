@@ -1,1 +1,1 @@
-"""Predictions to metrics."""
+"""Evaluation: metrics of a trained model on labelled images."""

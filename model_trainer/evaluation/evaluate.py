@@ -1,4 +1,4 @@
-"""A trained model and examples to the metrics of its task."""
+"""Computes the metrics of a trained model on examples."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ __all__ = ["evaluate_model"]
 
 
 def evaluate_model(trained: TrainedModel, examples: Examples, batch_size: int = 32) -> Evaluation:
-    """Runs the model over the examples and computes its task's metrics.
+    """Runs the model on the examples and computes the metrics of its task.
+
+    Args:
+        batch_size: number of images that are computed together.
 
     Raises:
-        DataError: no image could be read, or the examples have other classes or labels than the model.
+        DataError: no image could be read, or classes or labels of the examples differ from the model's.
     """
-    found = predict_examples(trained, examples, batch_size)
-    return trained.task.evaluate(found.targets, found.probabilities, trained.classes, trained.thresholds, found.num_bad)
+    result = predict_examples(trained, examples, batch_size)
+    return trained.task.evaluate(
+        result.targets, result.probabilities, trained.classes, trained.thresholds, result.num_bad
+    )

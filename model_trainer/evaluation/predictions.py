@@ -1,4 +1,4 @@
-"""What a model says of labelled images, by the pipeline that validation uses."""
+"""Predictions for labelled images, computed with the validation pipeline."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["Predictions", "predict_examples"]
 
 @dataclass(frozen=True)
 class Predictions:
-    """Answers beside what is right.
+    """Predicted probabilities and their targets.
 
     Attributes:
         targets: float32 `(num_images, num_classes)`; NaN is unknown.
         probabilities: float32 `(num_images, num_classes)`.
-        num_bad: images that could not be read; they are left out above.
+        num_bad: number of images that could not be read; they are not in `targets` and `probabilities`.
     """
 
     targets: np.ndarray
@@ -31,10 +31,13 @@ class Predictions:
 
 
 def predict_examples(trained: TrainedModel, examples: Examples, batch_size: int = 32) -> Predictions:
-    """Runs the model over the examples; each image counts once, whatever its weight.
+    """Runs the model on the examples; each image counts once, whatever its weight.
+
+    Args:
+        batch_size: number of images that are computed together.
 
     Raises:
-        DataError: no image could be read, or the examples have other classes than the model.
+        DataError: no image could be read, or the classes of the examples differ from the model's.
     """
     examples = examples.without_unknown_classes(trained.classes).with_classes(trained.classes).with_equal_weights()
     trained.task.check(examples)
@@ -42,8 +45,8 @@ def predict_examples(trained: TrainedModel, examples: Examples, batch_size: int 
     missing = np.flatnonzero(examples.num_bytes < 0)
     if len(missing) == len(examples):
         raise DataError(
-            f"{examples.origin}: none of its {len(examples):,} images is there, the first is "
-            f"{examples.name(0)}. Is the path before it right, such as root= of a Manifest?"
+            f"{examples.origin}: none of its {len(examples):,} images exists; the first is {examples.name(0)}. "
+            "Is its folder right, such as root= of a Manifest?"
         )
     bad_images = BadImages(max_count=len(examples) - 1, max_share=0.0, num_examples=len(examples))
     targets, probabilities = [], []

@@ -1,4 +1,4 @@
-"""Answers of a trained model about image files."""
+"""Predictions of a trained model for image files."""
 
 from __future__ import annotations
 
@@ -21,31 +21,32 @@ Prediction = dict[str, Any]  # {"image": path, "predictions": [{"label", "probab
 
 
 def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
-    """The image files that `paths` name: files as they are, folders searched all the way down.
+    """Returns the image files at `paths`; folders are searched recursively.
 
     Raises:
-        DataError: a folder holds no image.
+        DataError: a folder contains no images.
     """
-    found: list[str] = []
+    image_files: list[str] = []
     for path in [os.fspath(path) for path in paths]:
         if not files.is_local_folder(path):
-            found.append(path)
+            image_files.append(path)
             continue
         images = list_images(path).images
         if not images:
-            raise DataError(f"{path} holds no image.")
-        found += images
-    return found
+            raise DataError(f"The folder {path} contains no images.")
+        image_files += images
+    return image_files
 
 
 def predict_images(
     trained: TrainedModel, paths: Iterable[str], *, top: int | None = None, batch_size: int = 32
 ) -> Iterator[Prediction]:
-    """One answer for each path, in their order; an unreadable image gives its reason instead.
+    """Yields the predictions for each image in order, or the reason why an image cannot be read.
 
     Args:
-        top: how many of the most probable labels are named; None: 5, or of tags those from their thresholds on.
-        batch_size: images that go through the network together.
+        top: number of labels for each image; None returns the 5 most probable classes, or the tags that reach their
+            thresholds.
+        batch_size: number of images that are computed together.
     """
     remaining = iter(paths)
     while batch := list(itertools.islice(remaining, batch_size)):
@@ -55,8 +56,8 @@ def predict_images(
             if path in errors:
                 yield {"image": path, "error": errors[path]}
             else:
-                answers = trained.task.decode(next(probabilities), trained.classes, top, trained.thresholds)
-                yield {"image": path, "predictions": answers}
+                predictions = trained.task.decode(next(probabilities), trained.classes, top, trained.thresholds)
+                yield {"image": path, "predictions": predictions}
 
 
 def _read(paths: list[str], trained: TrainedModel) -> tuple[list[np.ndarray], dict[str, str]]:

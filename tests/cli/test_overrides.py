@@ -68,7 +68,7 @@ def test_a_new_value_may_be_changed_in_the_same_command() -> None:
     ("text", "message"),
     [
         ("spec=mobilenet_v9", r"`spec` .*Did you mean 'mobilenet_v"),
-        ("spec.name=mobilenet", r"`spec.name` is only what people call the spec.* Say --set spec=mobilenet"),
+        ("spec.name=mobilenet", r"`spec.name` is only a display name.* Use --set spec=mobilenet"),
         ("train_data=ImageFoldr", r"`train_data` should be one of .*Did you mean 'ImageFolder'"),
         ("training.optimizer=adamq", r"`training.optimizer` should be .*Did you mean 'Adam"),
         ("train_data=", r"`train_data` should be one of"),
