@@ -1,4 +1,4 @@
-"""Which epochs gave the best models so far."""
+"""The epochs with the best models so far."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["BestModels"]
 
 
 class _Best(NamedTuple):
-    """The best epoch for a file; less is better.
+    """The best epoch for a model file; lower values are better.
 
     Attributes:
-        value: of the figure that decides, or its negative where that should rise.
-        loss: decides between equals.
-        epoch: counted from 1; 0 of none.
+        value: of the loss or metric that selects the model, negated if it should rise.
+        loss: breaks ties.
+        epoch: counted from 1; 0 if there is none.
     """
 
     value: float = math.inf
@@ -27,13 +27,13 @@ class _Best(NamedTuple):
 
 
 class BestModels:
-    """Keeps the best value of the loss and of the metrics that get a file of their own.
+    """Tracks the best value of the loss and of the metrics that have a model file.
 
-    Validation decides; a run without validation is judged by its training metrics.
+    Validation metrics select the best epoch; a run without validation uses its training metrics.
 
     Args:
-        metrics: of the task; the first is the main one, which `model_max_acc` follows whatever its name. With
-            macro recall among them there is `model_max_sensitivity` too.
+        metrics: of the task; the first is the main one, which selects `model_max_acc` whatever its name is. With
+            macro recall among them there is a `model_max_sensitivity` too.
     """
 
     def __init__(self, metrics: tuple[Metric, ...]) -> None:
@@ -47,33 +47,34 @@ class BestModels:
 
     @property
     def epochs(self) -> dict[str, int]:
-        """By file name without suffix, the epoch whose model it holds, counted from 1; 0 of none."""
+        """The epoch of the model in each file, by file name without suffix; counted from 1, 0 if there is none."""
         return {name: best.epoch for name, best in self._best.items()}
 
     def improved(self, row: Row) -> list[str]:
-        """File names, without suffix, for which `row` is better than all before.
+        """Returns the file names, without suffix, for which `row` is better than all rows before.
 
-        Of equals the one with the lower loss is better, and of those the first.
+        Of equal values the one with the lower loss is better, and of equal losses the earlier one.
         """
         names = []
         for file_name, (column, sign) in self._columns.items():
-            now = _Best(sign * self._value(row, column), self._value(row, "loss"), int(row["epoch"]))
-            before = self._best[file_name]
-            if now.value < before.value or (now.value == before.value and now.loss < before.loss):  # never for NaN
-                self._best[file_name] = now
+            candidate = _Best(sign * self._value(row, column), self._value(row, "loss"), int(row["epoch"]))
+            best = self._best[file_name]
+            # Comparisons with NaN are false, so NaN is never the best.
+            if candidate.value < best.value or (candidate.value == best.value and candidate.loss < best.loss):
+                self._best[file_name] = candidate
                 names.append(file_name)
         return names
 
     def forget(self, name: str) -> None:
-        """Lets the next epoch be the best for a file."""
+        """Resets the best value for a file, so that the next epoch becomes the best."""
         self._best[name] = _Best()
 
     def get_state(self) -> dict[str, Any]:
-        """The best so far, for a checkpoint."""
+        """Returns the best epochs so far, for a checkpoint."""
         return {name: list(best) for name, best in self._best.items()}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what `get_state` gave; older versions kept a value alone, which equals do not beat."""
+        """Restores the result of `get_state`; older versions stored the value only, which equal values do not beat."""
         for name in self._columns:
             saved = state.get(name, [])
             self._best[name] = _Best(*saved) if isinstance(saved, list) else _Best(float(saved), -math.inf)
@@ -81,5 +82,5 @@ class BestModels:
     def _value(self, row: Row, column: str) -> float:
         if f"val_{column}" in row or column in row:
             return row.get(f"val_{column}", row.get(column, math.nan))
-        # Of a metric over all predictions there is no training figure: the first that has one decides.
+        # A full-pass metric has no training value: the first metric that has one is used.
         return next((row[metric.name] for metric in self._metrics if metric.name in row), math.nan)

@@ -1,4 +1,4 @@
-"""Which devices train, as a `tf.distribute.Strategy`."""
+"""The devices that train, as a `tf.distribute.Strategy`."""
 
 from __future__ import annotations
 
@@ -16,74 +16,74 @@ from model_trainer.storage import files
 
 __all__ = ["describe_devices", "make_strategy"]
 
-HEARTBEAT_SECONDS = 20  # after which a machine that says nothing counts as lost; a closed connection counts at once
-ARRIVAL_SECONDS = 600  # that machines have to find each other
+HEARTBEAT_SECONDS = 20  # without a heartbeat a machine counts as lost; with a closed connection immediately
+ARRIVAL_SECONDS = 600  # time limit for machines to find each other
 
 
 def make_strategy(hardware: Hardware, hosts: Hosts | None = None) -> tf.distribute.Strategy:
-    """The strategy for the declared devices; TensorFlow's default one for a single device.
+    """Returns the strategy for the declared devices; TensorFlow's default strategy for a single device.
 
     Args:
-        hosts: all processes of the run, which have to call this together; None for one.
+        hosts: all processes of the run, which must call this together; None for a single process.
 
     Raises:
-        ConfigError: more devices were asked for than there are.
-        DeviceError: TensorFlow already runs with another division of its devices.
-        HostError: the other machines did not come.
+        ConfigError: more devices were declared than there are.
+        DeviceError: TensorFlow has already been started with other logical devices.
+        HostError: the other machines did not join.
     """
     if hosts is not None:
-        return _several_machines(hardware, hosts)
+        return _multi_worker_strategy(hardware, hosts)
     gpus = [] if hardware.platform == "cpu" else tf.config.list_physical_devices("GPU")
     if hardware.platform == "gpu" and not gpus:
         raise ConfigError(
-            'is "gpu", but TensorFlow sees no GPU. script/GPUtest.py tells why, and the cure.', "hardware.platform"
+            'is "gpu", but TensorFlow finds no GPU. script/GPUtest.py shows why, and the cure.', "hardware.platform"
         )
-    wanted = hardware.devices
-    if wanted != "auto" and wanted < 1:
-        raise ConfigError(f'should be "auto" or at least 1, got {wanted}.', "hardware.devices")
+    num_devices = hardware.devices
+    if num_devices != "auto" and num_devices < 1:
+        raise ConfigError(f'should be "auto" or at least 1, got {num_devices}.', "hardware.devices")
     if gpus:
-        return _gpus(gpus, wanted)
-    _warn_of_idle_gpu(hardware)
-    if wanted == "auto" or wanted == 1:
-        _leave_gpus_alone(hardware)
+        return _gpu_strategy(gpus, num_devices)
+    _warn_of_unused_gpu(hardware)
+    if num_devices == "auto" or num_devices == 1:
+        _hide_gpus(hardware)
         return tf.distribute.get_strategy()
     if hardware.platform != "cpu":
         raise ConfigError(
-            f"is {wanted}, but there is one device, the CPU. To divide the CPU into logical devices, "
+            f"is {num_devices}, but there is one device, the CPU. To split the CPU into logical devices, "
             "add --set hardware.platform=cpu.",
             "hardware.devices",
         )
-    _leave_gpus_alone(hardware)
-    _divide_cpu(wanted)
-    # The default, collective ops, is for real devices: between logical ones it fails with more than one strategy.
+    _hide_gpus(hardware)
+    _split_cpu(num_devices)
+    # The default, collective ops, is for physical devices: between logical ones it fails with a second strategy.
     return tf.distribute.MirroredStrategy(
-        [f"CPU:{number}" for number in range(wanted)], cross_device_ops=tf.distribute.ReductionToOneDevice()
+        [f"CPU:{number}" for number in range(num_devices)], cross_device_ops=tf.distribute.ReductionToOneDevice()
     )
 
 
-def _several_machines(hardware: Hardware, hosts: Hosts) -> tf.distribute.Strategy:
+def _multi_worker_strategy(hardware: Hardware, hosts: Hosts) -> tf.distribute.Strategy:
     if hardware.platform == "cpu":
-        _leave_gpus_alone(hardware)
+        _hide_gpus(hardware)
     gpus = tf.config.list_physical_devices("GPU") if hardware.platform != "cpu" else []
     if hardware.devices != "auto" and hardware.devices != max(1, len(gpus)):
         raise ConfigError(
-            f"is {hardware.devices}, but on several machines all {max(1, len(gpus))} devices of each train. To hide "
+            f"is {hardware.devices}, but on several machines all {max(1, len(gpus))} devices of each are used. To hide "
             "some, set CUDA_VISIBLE_DEVICES.",
             "hardware.devices",
         )
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)
     logging.info("%s", hosts.describe())
-    return _connected(hosts)
+    return _join_cluster(hosts)
 
 
 @functools.cache
-def _connected(hosts: Hosts) -> tf.distribute.Strategy:
-    """TensorFlow joins a cluster once in the life of a process, before it does anything else."""
-    # TensorFlow waits in silence, deaf to signals, and each process for another time: all meet before it begins.
+def _join_cluster(hosts: Hosts) -> tf.distribute.Strategy:
+    """Joins the cluster; a process can do that once, before it uses TensorFlow in any other way."""
+    # TensorFlow waits without messages, ignores signals, and its time limit differs by process: meet before it starts.
     assemble(hosts, ARRIVAL_SECONDS)
     from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
-    from tensorflow.python.eager import context  # no public way leads to the time limits
+    from tensorflow.python.eager import context  # the time limits have no public API
 
     try:
         context.context().configure_coordination_service(
@@ -103,15 +103,16 @@ def _connected(hosts: Hosts) -> tf.distribute.Strategy:
         return tf.distribute.MultiWorkerMirroredStrategy(resolver)
     except tf.errors.OpError as error:
         raise HostError(
-            f"{hosts.describe()}: the machines did not find each other within {ARRIVAL_SECONDS // 60} minutes. Does "
-            f"the same command run on each, and can they reach {', '.join(hosts.addresses)}? ({error.message[:200]})"
+            f"{hosts.describe()}: the machines did not find each other within {ARRIVAL_SECONDS // 60} minutes. Is "
+            f"the same command running on each, and can they reach {', '.join(hosts.addresses)}? "
+            f"({error.message[:200]})"
         ) from error
     except RuntimeError as error:
-        raise DeviceError(f"This process cannot join other machines any more: {error}. Start a new one.") from error
+        raise DeviceError(f"This process can no longer join other machines: {error}. Start a new process.") from error
 
 
 def describe_devices(strategy: tf.distribute.Strategy) -> str:
-    """Such as "2 GPUs (NVIDIA H200)" or "the CPU"."""
+    """Returns a description such as "2 GPUs (NVIDIA H200)" or "the CPU"."""
     kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
     count = strategy.num_replicas_in_sync
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
@@ -122,14 +123,14 @@ def describe_devices(strategy: tf.distribute.Strategy) -> str:
     return f"{count} GPU{'s' * (count > 1)} ({details.get('device_name', 'unknown')})"
 
 
-def _gpus(gpus: list[tf.config.PhysicalDevice], wanted: int | str) -> tf.distribute.Strategy:
+def _gpu_strategy(gpus: list[tf.config.PhysicalDevice], num_devices: int | str) -> tf.distribute.Strategy:
     for gpu in gpus:
         try:
-            tf.config.experimental.set_memory_growth(gpu, True)  # others may be using the same GPU
+            tf.config.experimental.set_memory_growth(gpu, True)  # other processes may be using the same GPU
         except RuntimeError:
-            logging.debug("TensorFlow was started before; its way of taking GPU memory stays.")
+            logging.debug("TensorFlow was started before; its GPU memory settings cannot be changed.")
     logical = tf.config.list_logical_devices("GPU")
-    count = len(logical) if wanted == "auto" else int(wanted)
+    count = len(logical) if num_devices == "auto" else int(num_devices)
     if count > len(logical):
         raise ConfigError(f"is {count}, but there are {len(logical)} GPUs.", "hardware.devices")
     if count == 1:
@@ -137,20 +138,20 @@ def _gpus(gpus: list[tf.config.PhysicalDevice], wanted: int | str) -> tf.distrib
     return tf.distribute.MirroredStrategy([device.name for device in logical[:count]])
 
 
-def _divide_cpu(count: int) -> None:
+def _split_cpu(count: int) -> None:
     cpu = tf.config.list_physical_devices("CPU")[0]
     try:
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
-    except RuntimeError:  # TensorFlow is running; what it has may be enough
-        there = len(tf.config.list_logical_devices("CPU"))
-        if there < count:
+    except RuntimeError:  # TensorFlow has been started; it may have enough logical devices
+        existing = len(tf.config.list_logical_devices("CPU"))
+        if existing < count:
             raise DeviceError(
-                f"The CPU was divided into {there} devices when TensorFlow started, and cannot be divided into "
+                f"The CPU was split into {existing} devices when TensorFlow started, and cannot be split into "
                 f"{count} now. Start a new process."
             ) from None
 
 
-def _leave_gpus_alone(hardware: Hardware) -> None:
+def _hide_gpus(hardware: Hardware) -> None:
     if hardware.platform != "cpu":
         return
     try:
@@ -158,15 +159,15 @@ def _leave_gpus_alone(hardware: Hardware) -> None:
     except RuntimeError:
         if tf.config.list_logical_devices("GPU"):
             raise DeviceError(
-                '`hardware.platform` is "cpu", but TensorFlow has taken the GPU in this process already. '
+                '`hardware.platform` is "cpu", but TensorFlow already uses the GPU in this process. '
                 "Start a new process."
             ) from None
 
 
-def _warn_of_idle_gpu(hardware: Hardware) -> None:
+def _warn_of_unused_gpu(hardware: Hardware) -> None:
     has_driver = files.exists("/proc/driver/nvidia/version") or shutil.which("nvidia-smi") is not None
     if has_driver and hardware.platform == "auto":
         logging.warning(
-            "TRAINING ON THE CPU: this machine has an NVIDIA driver, but TensorFlow sees no GPU. "
-            "script/GPUtest.py tells why, and the cure."
+            "TRAINING ON THE CPU: this machine has an NVIDIA driver, but TensorFlow finds no GPU. "
+            "script/GPUtest.py shows why, and the cure."
         )

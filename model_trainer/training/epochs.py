@@ -1,4 +1,4 @@
-"""Epochs of steps, then validation, then files. Written to be read from top to bottom."""
+"""The loop over epochs: training steps, validation, model files, checkpoint. Written to be read from top to bottom."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from model_trainer.training.watch import Diverging
 
 __all__ = ["train_epochs", "train_steps"]
 
-SECONDS_TO_JUDGE = 20.0  # after which images per second say how long a run takes
+SECONDS_TO_JUDGE = 20.0  # after which images per second predict how long a run takes
 
 
 def train_epochs(
@@ -47,43 +47,43 @@ def train_epochs(
     saver: Saver,
     checkpoint: Checkpoint | None = None,
 ) -> Loop:
-    """Trains, and writes history, best models and a checkpoint into `folder` after each epoch.
+    """Trains a run, and writes history, best models and a checkpoint to `folder` after each epoch.
 
     Args:
-        saver: open; the caller waits for it.
-        checkpoint: where to go on; None begins at the first step.
+        saver: an entered context manager; the caller exits it, which waits for the last checkpoint.
+        checkpoint: where to resume; None starts at the first step.
 
     Returns:
-        The loop at its end, with one row of history for each epoch that was done; fewer when stopped early. The network
-        has the weights that are to be saved.
+        The loop at its end, with one row of history for each finished epoch; fewer if training was stopped early. The
+        network has the weights to save.
 
     Raises:
-        DivergedError: the loss is no longer a number, or shot up, too often.
+        DivergedError: the loss was not finite, or spiked, more often than is tolerated.
         DataError: too many images could not be read.
     """
     loop = make_loop(prepared, folder, logs, console, stop, saver)
-    place = EpochPosition(0, 0, MetricAccumulator(prepared.run.task.additive_metrics))
+    start = EpochPosition(0, 0, MetricAccumulator(prepared.run.task.additive_metrics))
     if checkpoint is not None:
-        place = restore(loop, checkpoint)
+        start = restore(loop, checkpoint)
     loop.callbacks.on_train_begin()
     if checkpoint is not None:
         restore_callbacks(loop, checkpoint, is_resumed=True)
-        if place.epoch < prepared.run.training.epochs and not loop.model.stop_training:
-            logging.info("resumed at step %d of epoch %d", place.position, place.epoch + 1)
+        if start.epoch < prepared.run.training.epochs and not loop.model.stop_training:
+            logging.info("resumed at step %d of epoch %d", start.position, start.epoch + 1)
         else:
             logging.info("resumed after the last epoch: only the final model is missing")
     else:
-        loop.begin_epoch()
-        loop.beginning = capture(loop, place)
+        loop.start_clock()
+        loop.initial_checkpoint = capture(loop, start)
     try:
         while True:
             try:
-                _train_from(loop, place)
+                _train_from(loop, start)
                 break
-            except Diverging as found:
-                place = go_back(loop, found)
+            except Diverging as diverging:
+                start = go_back(loop, diverging)
     except Exception:
-        with contextlib.suppress(StorageError):  # the first error is the one to be told
+        with contextlib.suppress(StorageError):  # the first error is the one to report
             loop.write_history(with_curves=True)
         with contextlib.suppress(tf.errors.OpError):
             loop.observers.log_all()
@@ -92,58 +92,59 @@ def train_epochs(
     if loop.average is not None:
         loop.average.assign()
     if isinstance(prepared.run.training.optimizer, (Call, Live)):
-        with prepared.parts.strategy.scope():  # one with use_ema=True gives the network its averages, as in `fit`
+        with prepared.parts.strategy.scope():  # with use_ema=True it assigns averages to the network, as in `fit`
             loop.phase.optimizer.finalize_variable_values(loop.model.trainable_variables)
-    last = loop.history[-1] if loop.history else {}
-    for number, callback in enumerate(prepared.callbacks):
-        if restored_epoch(callback) is not None:  # they belong to the weights that it gives back now
-            loop.thresholds = loop.best_thresholds.get(number, loop.thresholds)
-    loop.callbacks.on_train_end({name: value for name, value in last.items() if name not in ("epoch", "seconds")})
+    last_row = loop.history[-1] if loop.history else {}
+    for index, callback in enumerate(prepared.callbacks):
+        if restored_epoch(callback) is not None:  # the thresholds belong to the weights that it restores now
+            loop.thresholds = loop.best_thresholds.get(index, loop.thresholds)
+    loop.callbacks.on_train_end({name: value for name, value in last_row.items() if name not in ("epoch", "seconds")})
     return loop
 
 
-def _train_from(loop: Loop, place: EpochPosition) -> None:
-    """Epochs from `place` to the end, or to where training was asked to stop."""
+def _train_from(loop: Loop, start: EpochPosition) -> None:
+    """Trains the epochs from `start` to the end, or until training is asked to stop."""
     prepared, epochs = loop.prepared, loop.prepared.run.training.epochs
-    first_step = place.epoch * loop.steps_per_epoch + place.position
+    first_step = start.epoch * loop.steps_per_epoch + start.position
     batches = iter(prepared.divided(prepared.train_pipeline.training(epochs, first_step)))
-    val_batches: Iterator[Any] | None = None  # made when they are needed: the first step waits half a second less
-    position, totals = place.position, place.totals
-    # A callback that ended the run leaves the epoch to be validated in which it did.
-    ended = loop.model.stop_training
-    for epoch in range(place.epoch, place.epoch + (position > 0) if ended else epochs):
-        loop.begin_epoch()
+    val_batches: Iterator[Any] | None = None  # made when needed: the first step starts half a second earlier
+    position, totals = start.position, start.totals
+    # If a callback ended the run within an epoch, only the validation of this epoch is left.
+    has_ended = loop.model.stop_training
+    for epoch in range(start.epoch, start.epoch + (position > 0) if has_ended else epochs):
+        loop.start_clock()
         loop.unfreeze_when_due(epoch)
         if position == 0:
             loop.callbacks.on_epoch_begin(epoch)
-            loop.check_rate()
-        positions = range(0) if ended else range(position, loop.steps_per_epoch)
-        done = train_steps(loop, epoch, batches, positions, totals)
+            loop.check_learning_rate()
+        positions = range(0) if has_ended else range(position, loop.steps_per_epoch)
+        steps_done = train_steps(loop, epoch, batches, positions, totals)
         try:
             loop.observers.catch_up()
         except Diverging:
             if not loop.model.stop_training:
                 raise
         if val_batches is None and prepared.val_pipeline is not None:
-            # All passes in one stream: to begin one anew takes a quarter of a second.
+            # One iterator for all epochs: a new one takes a quarter of a second to start.
             val_batches = iter(prepared.divided(prepared.val_pipeline.validation(passes=epochs - epoch)))
         with loop.weights_to_validate():
             statistics = refresh_statistics(loop, epoch)
-            validated = validate(loop, val_batches) if val_batches is not None and not loop.must_stop else {}
-            # Asked once: a signal that comes from here on finds an epoch that is finished.
+            val_metrics = validate(loop, val_batches) if val_batches is not None and not loop.must_stop else {}
+            # Read once: after a later signal the epoch counts as finished.
             is_stopped = loop.must_stop
             if not is_stopped:
                 prepared.check_bad_images()
                 if loop.average is not None:
                     loop.average.adopt_statistics()
-                _finish_epoch(loop, epoch, totals.metrics() | {f"val_{name}": each for name, each in validated.items()})
+                metrics = totals.metrics() | {f"val_{name}": value for name, value in val_metrics.items()}
+                _finish_epoch(loop, epoch, metrics)
             else:
                 prepared.parts.network.averages.assign(statistics)  # the resumed run refreshes them again
         if is_stopped:
-            loop.saver.save(partial(capture, loop, EpochPosition(epoch, done, totals)))
+            loop.saver.save(partial(capture, loop, EpochPosition(epoch, steps_done, totals)))
             return
         if epoch:
-            loop.beginning = None  # two checkpoints are on the disk by now
+            loop.initial_checkpoint = None  # by now two checkpoints are on disk
         position, totals, loop.resumed_seconds = 0, MetricAccumulator(prepared.run.task.additive_metrics), 0.0
         loop.saver.save(partial(capture, loop, EpochPosition(epoch + 1, 0, totals)))
         if loop.model.stop_training:
@@ -152,25 +153,25 @@ def _train_from(loop: Loop, place: EpochPosition) -> None:
             break
         if loop.must_stop and epoch + 1 < epochs:
             return
-    # Now, because what follows may change the network, such as to its best weights.
-    loop.begin_epoch()
-    loop.ending = capture(loop, EpochPosition(len(loop.history), 0, totals), finished=True)
+    # Before callbacks change the weights, for example to those of the best epoch.
+    loop.start_clock()
+    loop.final_checkpoint = capture(loop, EpochPosition(len(loop.history), 0, totals), finished=True)
 
 
 def train_steps(loop: Loop, epoch: int, batches: Iterator[Any], positions: range, totals: MetricAccumulator) -> int:
-    """Takes the steps at `positions` of an epoch and adds their sums to `totals`; ends early when asked to stop.
+    """Runs the steps at `positions` of an epoch and adds their sums to `totals`; returns early if asked to stop.
 
     Returns:
-        How many steps of the epoch are done.
+        The number of finished steps of the epoch.
 
     Raises:
-        Diverging: training has to go back.
+        Diverging: training must roll back.
     """
     training, num_images = loop.prepared.run.training, len(loop.prepared.train)
-    done = loop.steps_per_epoch
+    steps_done = loop.steps_per_epoch
     title = f"epoch {epoch + 1}/{training.epochs}"
-    beginning = "" if loop.phase.is_compiled else "building the graph ..."
-    with EpochProgress(loop.console, title, loop.steps_per_epoch, beginning) as progress:
+    initial_text = "" if loop.phase.is_compiled else "building the graph ..."
+    with EpochProgress(loop.console, title, loop.steps_per_epoch, initial_text) as progress:
         for position in positions:
             step = epoch * loop.steps_per_epoch + position
             size = loop.rows_at(position, num_images)
@@ -179,7 +180,7 @@ def train_steps(loop: Loop, epoch: int, batches: Iterator[Any], positions: range
                 if loop.calls_back_each_step:
                     loop.callbacks.on_train_batch_begin(position)
                 loop.set_learning_rate(step)
-                # NumPy's numbers, because TensorFlow keeps a tensor of every plain number that it is given.
+                # A NumPy number, because TensorFlow caches a tensor for every Python number.
                 result = loop.phase.step(batch, tf.constant(np.int64(step)), size, tf.constant(bool(loop.stop)))
                 loop.phase.is_compiled = True
                 totals.add(result.sums)
@@ -189,57 +190,58 @@ def train_steps(loop: Loop, epoch: int, batches: Iterator[Any], positions: range
             if progress.advance(size) or position == loop.steps_per_epoch - 1:
                 _show(loop, progress, epoch, step, position, totals)
             if loop.must_stop:
-                done = position + 1
+                steps_done = position + 1
                 break
             if loop.model.stop_training:
                 break  # a callback ends the run with this step: the epoch is validated and saved as it is
             loop.saver.save_when_due(partial(capture, loop, EpochPosition(epoch, position + 1, totals)))
-    return done
+    return steps_done
 
 
 def _metrics_after(totals: MetricAccumulator, scalars: dict[str, tf.Tensor]) -> dict[str, float]:
-    """The metrics of the epoch so far, as `fit` gives them to callbacks: without a loss where a step had none."""
+    """Returns the metrics of the epoch so far, for callbacks; the loss is NaN if the last step's was not finite."""
     return totals.metrics() | ({} if np.isfinite(scalars["loss_sum"]) else {LOSS: float("nan")})
 
 
 def _finish_epoch(loop: Loop, epoch: int, metrics: dict[str, float]) -> None:
-    """Notes the metrics, tells the callbacks and writes what an epoch leaves."""
+    """Records and logs the metrics, calls the callbacks, and writes history and best models."""
     run, seconds = loop.prepared.run, loop.epoch_seconds()
-    loop.check_rate()
-    rate = float(loop.phase.optimizer.learning_rate.numpy())
-    loop.callbacks.on_epoch_end(epoch, {**metrics, "learning_rate": rate})
-    for number, callback in enumerate(loop.prepared.callbacks):
+    loop.check_learning_rate()
+    learning_rate = float(loop.phase.optimizer.learning_rate.numpy())
+    loop.callbacks.on_epoch_end(epoch, {**metrics, "learning_rate": learning_rate})
+    for index, callback in enumerate(loop.prepared.callbacks):
         if loop.thresholds is not None and epoch == restored_epoch(callback):
-            loop.best_thresholds[number] = loop.thresholds
-    row = {"epoch": float(epoch + 1), **metrics, "learning_rate": rate, "seconds": seconds}
+            loop.best_thresholds[index] = loop.thresholds
+    row = {"epoch": float(epoch + 1), **metrics, "learning_rate": learning_rate, "seconds": seconds}
     loop.history.append(row)
     loop.logs.write("epoch", (epoch + 1) * loop.steps_per_epoch, row)
     logging.info(
         "epoch %d/%d  %s  %s", epoch + 1, run.training.epochs, format_metrics(metrics), format_seconds(seconds)
     )
     if len(loop.history) == 1:
-        judged = loop.prepared.train if loop.prepared.val is None else loop.prepared.val
-        baseline = run.task.majority_baseline(judged)
+        examples = loop.prepared.train if loop.prepared.val is None else loop.prepared.val
+        baseline = run.task.majority_baseline(examples)
         if baseline is not None:
             metric = run.task.metrics[0].name
-            logging.info("Always saying %r would reach an %s of %.4f.", baseline[1], metric, baseline[0])
-    before = loop.best.epochs
+            logging.info("Always predicting %r would give an %s of %.4f.", baseline[1], metric, baseline[0])
+    previous_best = loop.best.epochs
     for name in loop.best.improved(row):
         plain = loop.prepared.plain.network.model
         copy_weights(loop.model, plain)
-        loop.folder.save_best(plain, name, loop.thresholds, before[name])
+        loop.folder.save_best(plain, name, loop.thresholds, previous_best[name])
     loop.write_history()
 
 
 def _show(loop: Loop, progress: EpochProgress, epoch: int, step: int, position: int, totals: MetricAccumulator) -> None:
     metrics, images_left = totals.metrics(), loop.images_left(epoch, position + 1)
     progress.show(position + 1, metrics, images_left)
-    rate = progress.images_per_second
+    images_per_second = progress.images_per_second
     if not loop.time_is_logged and progress.seconds_since_first > SECONDS_TO_JUDGE:
         loop.time_is_logged = True
-        hint = "" if loop.has_gpu else takes_long(loop.prepared.run, rate, images_left / rate)
+        seconds = images_left / images_per_second
+        hint = "" if loop.has_gpu else takes_long(loop.prepared.run, images_per_second, seconds)
         if hint and loop.process_group.is_chief:
             logging.warning("%s", hint)
-    loop.logs.write("step", step + 1, {**metrics, "epoch": epoch + 1, "images_per_second": rate})
+    loop.logs.write("step", step + 1, {**metrics, "epoch": epoch + 1, "images_per_second": images_per_second})
     if len(loop.process_group) == 1:
         loop.prepared.bad_images.check()

@@ -1,4 +1,4 @@
-"""Batches on their way to the devices."""
+"""Copies batches to the devices, split into one shard per replica."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ __all__ = ["feed"]
 
 
 def feed(dataset: tf.data.Dataset, share: BatchShard, strategy: tf.distribute.Strategy) -> Iterable[Any]:
-    """A pipeline's batches, each divided over the devices of this process; can be gone through again and again.
+    """Returns the batches of a pipeline, distributed over the devices of this process; may be iterated repeatedly.
 
-    Not by `strategy.distribute_datasets_from_function`: for every device it has an iterator with a thread that tunes
-    it, and may take a minute to notice that the run has ended.
+    This does not use `strategy.distribute_datasets_from_function`, which has an iterator with an autotuning thread for
+    every device, and may take a minute to stop when the run ends.
 
     Args:
-        dataset: batches of one device after the other, as `Pipeline` gives them for `share`.
+        dataset: the batch shards of one device after the other, as `Pipeline` yields them for `share`.
+        share: the rows of a batch that belong to this process.
     """
-    return dataset if share.num_own == 1 else _Divided(dataset, share, strategy)
+    return dataset if share.num_own == 1 else _DistributedBatches(dataset, share, strategy)
 
 
-class _Divided:
+class _DistributedBatches:
     def __init__(self, dataset: tf.data.Dataset, share: BatchShard, strategy: tf.distribute.Strategy) -> None:
         self._dataset = dataset
         self._share = share
@@ -33,13 +34,13 @@ class _Divided:
 
     def __iter__(self) -> Iterator[Any]:
         devices = self._strategy.extended.worker_devices
-        parts: list[Batch] = []
-        for part in self._dataset:
-            with tf.device(devices[len(parts)]):  # a GPU gets it while it still computes the step before
-                parts.append(tf.nest.map_structure(tf.identity, part))
-            if len(parts) == len(devices):
-                yield tf.nest.map_structure(self._per_device, *parts)
-                parts = []
+        shards: list[Batch] = []
+        for shard in self._dataset:
+            with tf.device(devices[len(shards)]):  # copied to a GPU while that still computes the previous step
+                shards.append(tf.nest.map_structure(tf.identity, shard))
+            if len(shards) == len(devices):
+                yield tf.nest.map_structure(self._per_device, *shards)
+                shards = []
 
     def _per_device(self, *values: tf.Tensor) -> Any:
         first = self._share.first

@@ -1,4 +1,4 @@
-"""Gradients of the whole batch, whatever the number of devices and parts it is computed on and in."""
+"""Gradient accumulation and clipping, with the same result for any number of devices and accumulation steps."""
 
 from __future__ import annotations
 
@@ -17,51 +17,51 @@ __all__ = ["Clip", "accumulate", "all_finite", "clip_gradients"]
 
 @dataclass(frozen=True)
 class Clip:
-    """Limits to gradients; None is no limit.
+    """Limits for gradient clipping; None is no limit.
 
     Attributes:
-        norm: largest norm of all gradients together.
-        value: largest absolute value.
+        norm: maximum global norm of the gradients.
+        value: maximum absolute value of their elements.
     """
 
     norm: float | None = None
     value: float | None = None
 
     @classmethod
-    def of(cls, optimizer: Optimizer | Call | Live) -> Clip:
-        """What the declared optimizer asks for; the user's own Keras optimizer clips by itself."""
+    def from_optimizer(cls, optimizer: Optimizer | Call | Live) -> Clip:
+        """Returns the limits of a declared optimizer; the user's own Keras optimizer clips by itself."""
         return cls(optimizer.clip_norm, optimizer.clip_value) if isinstance(optimizer, Optimizer) else cls()
 
 
-def accumulate(compute: Callable[[int, Any], Any], rows: Any, num_parts: int) -> Any:
-    """The sum of `compute(number, part)` over parts of `rows`, one part after another.
+def accumulate(compute: Callable[[int, Any], Any], rows: Any, num_slices: int) -> Any:
+    """Returns the sum of `compute(index, slice)` over slices of `rows`, computed one after another.
 
     Args:
-        compute: its results are structures of tensors.
+        compute: returns a structure of tensors.
         rows: a structure of tensors with the same number of rows, known when the graph is built, and at least
-            `num_parts`.
+            `num_slices`.
     """
-    if num_parts == 1:
+    if num_slices == 1:
         return compute(0, rows)
     count = int(tf.nest.flatten(rows)[0].shape[0])
-    edges = [count * number // num_parts for number in range(num_parts + 1)]
+    edges = [count * index // num_slices for index in range(num_slices + 1)]
     total: Any = None
-    for number, (start, stop) in enumerate(pairwise(edges)):
-        # Otherwise TensorFlow would compute parts at the same time, and hold all of them in memory.
+    for index, (start, stop) in enumerate(pairwise(edges)):
+        # Without this dependency TensorFlow would compute slices in parallel, with all of them in memory.
         with tf.control_dependencies([] if total is None else tf.nest.flatten(total)):
-            part = _slice_rows(rows, slice(start, stop))
-        found = compute(number, part)
-        total = found if total is None else tf.nest.map_structure(tf.add, total, found)
+            rows_of_slice = _slice_rows(rows, slice(start, stop))
+        result = compute(index, rows_of_slice)
+        total = result if total is None else tf.nest.map_structure(tf.add, total, result)
     return total
 
 
-def _slice_rows(rows: Any, part: slice) -> Any:
-    return tf.nest.map_structure(lambda column: tf.identity(column[part]), rows)
+def _slice_rows(rows: Any, bounds: slice) -> Any:
+    return tf.nest.map_structure(lambda column: tf.identity(column[bounds]), rows)
 
 
 def all_finite(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-    """bool `()`: whether no tensor holds NaN, infinity, or numbers whose squares have no sum in float32."""
-    # One pass over the numbers in one operation; `is_finite` and `reduce_all` would write a mask in between.
+    """Returns bool `()`: whether no tensor has NaN, infinity, or numbers whose squared sum overflows float32."""
+    # One operation that reads the numbers once; `is_finite` and `reduce_all` would write a mask in between.
     squares = [tf.nn.l2_loss(tf.cast(tensor, tf.float32)) for tensor in tensors]
     return tf.math.is_finite(tf.add_n(squares)) if squares else tf.constant(True)
 
@@ -69,12 +69,12 @@ def all_finite(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
 def clip_gradients(
     gradients: list[tf.Tensor], clip: Clip, *, scale: float | tf.Tensor, strategy: tf.distribute.Strategy
 ) -> list[tf.Tensor]:
-    """Clips the sum over replicas of `gradients`, and gives each replica its equal share of the result.
+    """Clips the sum of `gradients` over replicas, and returns an equal fraction of the result to each replica.
 
-    Keras' optimizers clip before they add up over replicas, which clips each device's part instead.
+    Keras' optimizers clip before the sum over replicas, which clips the gradients of each device instead.
 
     Args:
-        gradients: of this replica, multiplied with `scale`.
+        gradients: of this replica, multiplied by `scale`.
         scale: the loss scale of mixed_float16, otherwise 1.
     """
     if clip.norm is None and clip.value is None:

@@ -1,4 +1,4 @@
-"""What a person should be told of a run that learns nothing, or takes very long: sentences from metrics."""
+"""Hints about a run that learns nothing, or takes very long, with likely causes and cures."""
 
 from __future__ import annotations
 
@@ -18,46 +18,48 @@ MIN_STEPS = 500
 
 
 def learned_nothing(run: Run, history: list[Row], train: Examples, val: Examples | None, weights: str) -> str:
-    """A hint with likely causes where the run ended no better than by chance; otherwise the empty string.
+    """Returns a hint with likely causes if the run ended no better than chance; otherwise the empty string.
 
     Args:
-        weights: which the network began with.
+        weights: the initial weights, "random" or where they came from.
     """
-    judged = train if val is None else val
+    examples = train if val is None else val
     metric = run.task.metrics[0].name
     column = metric if val is None else f"val_{metric}"
-    baseline = run.task.majority_baseline(judged)
+    baseline = run.task.majority_baseline(examples)
     if baseline is None or not history or (val is None and not isinstance(run.training.sampling, EachOnce)):
-        return ""  # sampled images are not as often of a class as the data is
-    accuracy, (share, name) = history[-1][column], baseline
-    # Two standard deviations of as many answers by chance.
-    if not accuracy < min(1.0, share + 2 * math.sqrt(share * (1 - share) / len(judged))):
+        return ""  # sampling changes the class frequencies of training images
+    accuracy, (chance, name) = history[-1][column], baseline
+    # Two standard deviations of as many predictions by chance.
+    if not accuracy < min(1.0, chance + 2 * math.sqrt(chance * (1 - chance) / len(examples))):
         return ""
     steps = len(history) * -(-len(train) // run.training.batch_size)
-    rate = run.training.learning_rate
+    learning_rate = run.training.learning_rate
     causes = []
     if weights == "random":
-        causes.append("random weights need more images and epochs: begin with trained ones: --set weights=FILE")
+        causes.append("random weights need more images and epochs; start from trained weights: --set weights=FILE")
     if steps < MIN_STEPS:
         causes.append(f"{steps:,} steps are few: --set training.epochs={max(10, 10 * run.training.epochs)}")
-    causes.append(f"another learning rate: --set training.learning_rate={rate * 10:g}, or {rate / 10:g}")
+    causes.append(
+        f"another learning rate: --set training.learning_rate={learning_rate * 10:g}, or {learning_rate / 10:g}"
+    )
     data = getattr(run.train_data, "path", "RUN")
     causes.append(f"labels that do not fit the images: model-trainer doctor {data}")
-    finding = (
-        f"{column} ended at {accuracy:.3f}; always saying {name!r} gives {share:.3f}. The network has learnt nothing "
-        "that counts. Likely causes, and what to try:"
+    summary = (
+        f"{column} ended at {accuracy:.3f}; always predicting {name!r} gives {chance:.3f}. The network has learnt "
+        "nothing useful. Likely causes, and what to try:"
     )
-    return "\n  - ".join([finding, *causes])
+    return "\n  - ".join([summary, *causes])
 
 
 def takes_long(run: Run, images_per_second: float, seconds: float) -> str:
-    """What would help on a CPU where a run takes `seconds`; the empty string where that is no matter."""
+    """Returns a hint with ways to shorten a run on a CPU that takes `seconds`; the empty string if it is short."""
     if seconds < LONG_SECONDS:
         return ""
     height, width, channels = run.spec.target_size
     cures = []
     if getattr(run.network, "freeze", ()) in ("none", ()) and run.network.unfreeze is None:
-        cures.append("train the head only, where the weights are trained ones: --set network.freeze=backbone")
+        cures.append("train the head only, if the backbone has trained weights: --set network.freeze=backbone")
     if isinstance(run.network, Network) and "mobilenet" not in (run.spec.class_ or ""):
         size = f"[{height},{width},{channels}]"
         cures.append(f"a smaller network: --set spec=mobilenet_v2 --set 'spec.target_size={size}'")
@@ -65,8 +67,8 @@ def takes_long(run: Run, images_per_second: float, seconds: float) -> str:
         cures.append(f"smaller images: --set 'spec.target_size=[{height // 2},{width // 2},{channels}]'")
     if run.training.epochs > 1:
         cures.append(f"fewer epochs: --set training.epochs={max(1, run.training.epochs // 2)}")
-    finding = (
-        f"At {images_per_second:.1f} images/s this run takes about {format_seconds(seconds)} on the CPU. What would "
-        "help, each by itself:"
+    summary = (
+        f"At {images_per_second:.1f} images/s this run takes about {format_seconds(seconds)} on the CPU. Each of "
+        "these would help:"
     )
-    return "\n  - ".join([finding, *cures])
+    return "\n  - ".join([summary, *cures])

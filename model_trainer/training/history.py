@@ -1,4 +1,4 @@
-"""The metrics of each epoch: as a table in memory, in history.csv, and as curves."""
+"""The metrics of each epoch: in memory, in history.csv, and as curves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Row = dict[str, float]  # epoch, loss, accuracy, val_loss, ..., learning_rate, s
 
 
 def write_history(path: PurePath, rows: list[Row]) -> None:
-    """Writes one row for each epoch; the columns are those of the first row."""
+    """Writes a CSV file with one row per epoch; the columns are those of the first row."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["epoch"], lineterminator="\n")
     writer.writeheader()
@@ -25,8 +25,8 @@ def write_history(path: PurePath, rows: list[Row]) -> None:
 
 
 def draw_curves(path: PurePath, rows: list[Row], title: str) -> None:
-    """Draws loss and each metric by epoch, training and validation in one plot."""
-    from matplotlib.figure import Figure  # no pyplot: it would look for a screen
+    """Draws the loss and each metric by epoch, with training and validation in one plot."""
+    from matplotlib.figure import Figure  # not pyplot, which looks for a display
     from matplotlib.ticker import MaxNLocator
 
     fixed = ("epoch", "learning_rate", "seconds")

@@ -1,4 +1,4 @@
-"""What Keras' own callbacks need beside a loop that is not `fit`: directions, batch hooks, and a state that is kept."""
+"""Support for Keras' own callbacks outside of `fit`: monitor directions, batch hooks, and state for checkpoints."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from model_trainer.run.run import Run
 
 __all__ = ["check_callbacks", "decide_directions", "has_hook", "load_state", "restored_epoch", "state_of"]
 
-# What they count, by class; a callback that is not here and has no get_state() begins anew when a run is resumed.
+# State attributes by class; any other callback without get_state() is reset when a run is resumed.
 _STATES = {
     keras.callbacks.EarlyStopping: ("wait", "stopped_epoch", "best", "best_epoch", "best_weights"),
     keras.callbacks.ReduceLROnPlateau: ("wait", "cooldown_counter", "best"),
@@ -26,7 +26,7 @@ _STATES = {
     ),
     keras.callbacks.SwapEMAWeights: ("_ema_weights_in_model",),
 }
-_WITH_A_MONITOR = (
+_WITH_MONITOR = (
     keras.callbacks.EarlyStopping,
     keras.callbacks.ReduceLROnPlateau,
     keras.callbacks.ModelCheckpoint,
@@ -42,81 +42,82 @@ _STATELESS = (
 def check_callbacks(
     callbacks: Iterable[keras.callbacks.Callback], run: Run, optimizer: keras.optimizers.Optimizer, is_resumed: bool
 ) -> None:
-    """Raises ConfigError where one of them cannot work in this run; says why, and what to do instead.
+    """Raises ConfigError if a callback cannot work in this run; the message has the reason and the cure.
 
     Args:
         callbacks: in the order in which `run` declares them.
         optimizer: of the run.
-        is_resumed: whether the run goes on from a checkpoint; then it is only told of.
+        is_resumed: whether the run continues from a checkpoint; then there is only a warning.
     """
-    for number, callback in enumerate(callbacks):
-        problem = _problem_of(callback, run, optimizer)
+    for index, callback in enumerate(callbacks):
+        problem = _find_problem(callback, run, optimizer)
         if problem and not is_resumed:
-            raise ConfigError(problem, f"callbacks.{number}")
-        if problem:  # an older version took it
-            logging.warning("callbacks.%d %s", number, problem)
+            raise ConfigError(problem, f"callbacks.{index}")
+        if problem:  # an older version accepted it
+            logging.warning("callbacks.%d %s", index, problem)
 
 
-def _problem_of(callback: keras.callbacks.Callback, run: Run, optimizer: keras.optimizers.Optimizer) -> str:
+def _find_problem(callback: keras.callbacks.Callback, run: Run, optimizer: keras.optimizers.Optimizer) -> str:
     name = type(callback).__name__
     schedule = run.training.schedule
     if isinstance(callback, (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)):
         if schedule.moves:
             return (
                 f"({name}) sets the learning rate, and so does training.schedule, {type(schedule).__name__}, before "
-                "each step. Leave the rate to the callback, --set training.schedule=Constant, or leave it out."
+                "each step. Use --set training.schedule=Constant to leave the rate to the callback, or remove the "
+                "callback."
             )
     elif isinstance(callback, keras.callbacks.BackupAndRestore):
         return (
-            f"({name}) can only lead `fit` back to where it was. Leave it out: a run saves checkpoints by itself, and "
-            "--resume goes on from the newest one, to the bit."
+            f"({name}) only works with `fit`. Remove it: a run saves checkpoints by itself, and --resume continues "
+            "exactly from the newest one."
         )
     elif isinstance(callback, keras.callbacks.OrbaxCheckpoint):
         return (
-            f"({name}) would save the copy that trains, which only Model Trainer can load. Leave it out, or take "
-            "keras.callbacks.ModelCheckpoint; what --resume needs a run saves by itself."
+            f"({name}) would save the training copy of the network, which only Model Trainer can load. Remove it, or "
+            "use keras.callbacks.ModelCheckpoint; a run saves by itself what --resume needs."
         )
     elif isinstance(callback, keras.callbacks.SwapEMAWeights):
         inner = getattr(optimizer, "inner_optimizer", optimizer)
         if not getattr(inner, "use_ema", False):
             return (
-                f"({name}) swaps averages that only an optimizer of Keras with use_ema=True keeps. Leave it out and "
-                "say --set training.ema_decay=0.999, which validates and saves averaged weights."
+                f"({name}) needs averages that only a Keras optimizer with use_ema=True has. Remove it and use "
+                "--set training.ema_decay=0.999, which validates and saves averaged weights."
             )
     elif isinstance(callback, keras.callbacks.TensorBoard) and find_spec("tensorboard") is None:
         return (
-            f"({name}) needs a package that is not installed: .venv/bin/pip install tensorboard. Or leave it out: each "
-            "run writes TensorBoard's events into logs/ by itself."
+            f"({name}) needs a package that is not installed: .venv/bin/pip install tensorboard. Or remove it: each "
+            "run writes TensorBoard events to logs/ by itself."
         )
     return ""
 
 
 def decide_directions(callbacks: Iterable[keras.callbacks.Callback]) -> None:
-    """Says to callbacks with mode="auto" whether their monitor should fall or rise; all metrics rise but losses.
+    """Replaces mode="auto" of callbacks by "min" if they monitor a loss, otherwise by "max".
 
-    Keras asks the compiled metrics of the model, which a model that trains here does not have.
+    Keras decides it by the model's compiled metrics, which a model that trains here does not have.
     """
     for callback in callbacks:
-        if isinstance(callback, _WITH_A_MONITOR) and callback.mode == "auto":
+        if isinstance(callback, _WITH_MONITOR) and callback.mode == "auto":
             callback.mode = "min" if callback.monitor.endswith("loss") else "max"
 
 
 def has_hook(callbacks: Iterable[keras.callbacks.Callback], *names: str) -> bool:
-    """Whether any has one of these methods for itself, also as an attribute, as `LambdaCallback` has them."""
-    return any(not getattr(getattr(each, name), "_is_default", False) for each in callbacks for name in names)
+    """Whether any callback overrides one of these methods, also with an attribute, as `LambdaCallback` does."""
+    return any(not getattr(getattr(callback, name), "_is_default", False) for callback in callbacks for name in names)
 
 
 def restored_epoch(callback: keras.callbacks.Callback) -> int | None:
-    """The epoch, counted from 0, whose weights a callback would give back now; None where it would not."""
+    """Returns the epoch, counted from 0, whose weights a callback would restore now; None if it would not."""
     if not isinstance(callback, keras.callbacks.EarlyStopping) or not callback.restore_best_weights:
         return None
     return None if callback.best_weights is None else int(callback.best_epoch)
 
 
 def state_of(callback: keras.callbacks.Callback) -> Any:
-    """What a checkpoint carries of a callback: what its `get_state()` gives, or what is known of Keras' own.
+    """Returns a callback's state for a checkpoint: from its `get_state()`, or the state attributes of Keras' own.
 
-    None where it has neither.
+    None if it has neither.
     """
     get_state = getattr(callback, "get_state", None)
     if get_state is not None:
@@ -126,7 +127,7 @@ def state_of(callback: keras.callbacks.Callback) -> Any:
 
 
 def load_state(callback: keras.callbacks.Callback, state: Any) -> bool:
-    """Gives a callback its state back; whether it could be."""
+    """Restores a callback's state; returns whether that was possible."""
     set_state = getattr(callback, "set_state", None)
     if state is not None and set_state is not None:
         set_state(state)
@@ -140,5 +141,5 @@ def load_state(callback: keras.callbacks.Callback, state: Any) -> bool:
 
 
 def _state_names(callback: keras.callbacks.Callback) -> tuple[str, ...] | None:
-    # Of exactly this class: a subclass of the user's may count more.
+    # By the exact class: a user's subclass may have more state.
     return _STATES.get(type(callback))

@@ -1,4 +1,4 @@
-"""The state of the loop: all that changes while a run trains."""
+"""The state of the training loop: everything that changes while a run trains."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ if TYPE_CHECKING:
 
 __all__ = ["EpochPosition", "Loop", "make_loop"]
 
-MAX_CURVES_FRACTION = 0.03  # of the time, that drawing them after an epoch may take
-FORWARD_FRACTION = 1 / 3  # of the time of a step: what a forward pass takes
+MAX_CURVES_FRACTION = 0.03  # maximum fraction of the time for drawing curves after epochs
+FORWARD_FRACTION = 1 / 3  # time of a forward pass, as a fraction of a training step
 STEP_HOOKS = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
 
 
 @dataclass(frozen=True)
 class EpochPosition:
-    """Where in the run training stands: after a step.
+    """A position in the run, between two steps.
 
     Attributes:
-        epoch: the running one, counted from 0.
-        position: its steps that are done.
-        totals: of that epoch so far.
+        epoch: the current one, counted from 0.
+        position: number of its finished steps.
+        totals: the metrics of that epoch so far.
     """
 
     epoch: int
@@ -62,14 +62,14 @@ class EpochPosition:
 
 @dataclass
 class Loop:
-    """State of the loop.
+    """The state of the training loop.
 
     Attributes:
-        skipped: steps of the run that are left out, because training went back from them.
-        rollbacks: how often it did.
-        rate_cut: what multiplies the learning rate since.
-        beginning: the state before the first step, while there is no checkpoint on the disk to go back to.
-        ending: the state after the last step; it becomes the last checkpoint when all files are written.
+        skipped: steps of the run that are skipped after a rollback.
+        rollbacks: number of rollbacks so far.
+        rate_cut: factor of the learning rate since the last rollback.
+        initial_checkpoint: the state before the first step, while there is no checkpoint on disk to roll back to.
+        final_checkpoint: the state after the last step; it is saved after all other files have been written.
     """
 
     prepared: Prepared
@@ -89,23 +89,23 @@ class Loop:
     observers: Observers
     history: list[Row] = field(default_factory=list)
     thresholds: tuple[float, ...] | None = None  # fitted by the last validation
-    # By position of a callback that gives the network the weights of its best epoch: the thresholds of that epoch.
+    # By index of a callback that restores the weights of its best epoch: the thresholds of that epoch.
     best_thresholds: dict[int, tuple[float, ...]] = field(default_factory=dict)
     unfrozen: bool = False
     epoch_started: float = 0.0
-    resumed_seconds: float = 0.0  # that the running epoch took before it was resumed
+    resumed_seconds: float = 0.0  # duration of the current epoch before it was resumed
     skipped: set[int] = field(default_factory=set)
     rollbacks: int = 0
     rate_cut: float = 1.0
-    beginning: Checkpoint | None = None
-    ending: Checkpoint | None = None
-    scheduled_rate: np.float32 | None = None  # what the schedule set last
+    initial_checkpoint: Checkpoint | None = None
+    final_checkpoint: Checkpoint | None = None
+    scheduled_rate: np.float32 | None = None  # the learning rate that the schedule has set last
     rate_is_logged: bool = False
     time_is_logged: bool = False
-    refresh_batches: Iterator[Any] | None = None  # of the statistics of batch normalisation
-    refreshed_until: int = -1  # the epoch whose batches come next in them
-    curves_due: float = 0.0  # on the monotonic clock
-    num_drawn: int = 0  # rows of the history that the curves have
+    refresh_batches: Iterator[Any] | None = None  # for the statistics of batch normalisation
+    refreshed_until: int = -1  # the epoch whose batches come next in `refresh_batches`
+    curves_due: float = 0.0  # time on the monotonic clock
+    num_drawn: int = 0  # number of epochs in the curves
 
     @property
     def process_group(self) -> ProcessGroup:
@@ -117,36 +117,36 @@ class Loop:
 
     @property
     def model(self) -> keras.Model:
-        """The network that trains."""
+        """The training copy of the network."""
         return self.prepared.parts.network.model
 
     @property
     def has_gpu(self) -> bool:
-        """Whether it trains on one; TensorFlow sees none where the run asks for the CPU."""
+        """Whether it trains on a GPU; TensorFlow lists none if the run asks for the CPU."""
         return bool(tf.config.list_logical_devices("GPU"))
 
     @property
     def must_stop(self) -> bool:
-        """Whether a signal asked this process to stop; with several, one of them, and all know since the same step."""
+        """Whether a signal asked to stop: this process, or any of several, which all see it after the same step."""
         return self.watch.asked_to_stop if len(self.process_group) > 1 else bool(self.stop)
 
     def health_ahead(self) -> Health | None:
-        """What the watch will remember after the steps so far; None where training will have to go back."""
+        """Returns the watch's state after all steps so far; None if training will have to roll back."""
         return self.watch.ahead(self.observers.waiting_for_watch())
 
-    def begin_epoch(self) -> None:
-        """Starts the epoch's clock."""
+    def start_clock(self) -> None:
+        """Starts to measure the duration of an epoch."""
         self.epoch_started = time.monotonic()
 
     def epoch_seconds(self) -> float:
-        """How long the running epoch takes by now."""
+        """Returns the duration of the current epoch so far."""
         return self.resumed_seconds + time.monotonic() - self.epoch_started
 
     def write_history(self, *, with_curves: bool = False) -> None:
-        """Writes the table of epochs, and the curves where these are due: drawing them takes a third of a second.
+        """Writes history.csv, and the curves if these are due: drawing them takes a third of a second.
 
         Args:
-            with_curves: draws them if they lack an epoch, due or not.
+            with_curves: draws the curves if an epoch is missing in them, whether they are due or not.
         """
         started = time.monotonic()
         is_due = self.num_drawn != len(self.history) if with_curves else started >= self.curves_due
@@ -156,46 +156,46 @@ class Loop:
             self.num_drawn, self.curves_due = len(self.history), ended + (ended - started) / MAX_CURVES_FRACTION
 
     def rows_at(self, position: int, num_examples: int) -> int:
-        """Rows of the batch at a position of an epoch."""
+        """Returns the number of rows in the batch at a position of an epoch."""
         batch_size = self.prepared.run.training.batch_size
         return min(batch_size, num_examples - position * batch_size)
 
     def images_left(self, epoch: int, steps_done: int) -> float:
-        """Images until the end of the run, after so many steps of an epoch; of validation a part of each counts."""
+        """Returns the number of images until the end of the run; a validation image counts as a fraction of one."""
         training, num_images = self.prepared.run.training, len(self.prepared.train)
         in_epoch = max(0, num_images - steps_done * training.batch_size)
-        validated = FORWARD_FRACTION * len(self.prepared.val or ())
-        return in_epoch + validated + (training.epochs - epoch - 1) * (num_images + validated)
+        in_validation = FORWARD_FRACTION * len(self.prepared.val or ())
+        return in_epoch + in_validation + (training.epochs - epoch - 1) * (num_images + in_validation)
 
     @contextlib.contextmanager
     def weights_to_validate(self) -> Iterator[None]:
-        """Inside the block the network has the weights that are validated and saved: averages, where they are kept."""
+        """Gives the network the weights to validate and save, which are averages with `ema_decay`, in the block."""
         with self.average.in_place_of_weights() if self.average is not None else contextlib.nullcontext():
             yield
 
     def unfreeze_when_due(self, epoch: int) -> None:
-        """Lets the frozen layers train from the declared epoch on."""
+        """Unfreezes the frozen layers at the declared epoch."""
         declared = self.prepared.run.network.unfreeze
         if declared is None or self.unfrozen or epoch < declared.after_epochs or not self.prepared.frozen:
             return
         self.unfreeze()
-        logging.info("%d frozen layers train from here on.", len(self.prepared.frozen))
+        logging.info("%d frozen layers train from now on.", len(self.prepared.frozen))
 
     def unfreeze(self) -> None:
-        """Lets the frozen layers train, with an optimizer that begins anew."""
+        """Unfreezes the frozen layers, and resets the optimizer."""
         declared = self.prepared.run.network.unfreeze
         assert declared is not None
         set_trainable(self.model, self.prepared.frozen, True)
-        self._begin_phase(declared.learning_rate)
+        self._start_phase(declared.learning_rate)
         self.unfrozen = True
 
     def freeze_again(self) -> None:
-        """Takes `unfreeze` back, for a checkpoint from before it."""
+        """Undoes `unfreeze`, for a checkpoint from before it."""
         set_trainable(self.model, self.prepared.frozen, False)
-        self._begin_phase(self.prepared.run.training.learning_rate)
+        self._start_phase(self.prepared.run.training.learning_rate)
         self.unfrozen = False
 
-    def _begin_phase(self, learning_rate: float) -> None:
+    def _start_phase(self, learning_rate: float) -> None:
         with self.prepared.parts.strategy.scope():
             optimizer = make_optimizer(self.prepared.run.training.optimizer, learning_rate * self.rate_cut)
         self.phase = make_phase(self.prepared, optimizer, learning_rate, self.average, self.observers)
@@ -203,24 +203,24 @@ class Loop:
         self.model.optimizer = self.phase.optimizer
 
     def set_learning_rate(self, step: int) -> None:
-        """Sets the rate that the schedule says for `step` of the run."""
+        """Sets the learning rate of the schedule for a step of the run."""
         training = self.prepared.run.training
         if not training.schedule.moves:
-            return  # a callback of the user may have set it
+            return  # a user's callback may have set it
         factor = training.schedule.factor(step, self.steps_per_epoch, training.epochs, self.history)
-        # NumPy's number, because TensorFlow keeps a tensor of every plain one that it is given.
+        # A NumPy number, because TensorFlow caches a tensor for every Python number.
         self.scheduled_rate = np.float32(self.phase.learning_rate * factor * self.rate_cut)
         self.phase.optimizer.learning_rate = self.scheduled_rate
 
-    def check_rate(self) -> None:
-        """Tells once that a callback sets the learning rate in vain, because the schedule sets it before each step."""
-        rate = self.phase.optimizer.learning_rate.numpy()
-        if self.scheduled_rate in (None, rate) or self.rate_is_logged:
+    def check_learning_rate(self) -> None:
+        """Warns once if a callback sets the learning rate, which the schedule overwrites before each step."""
+        learning_rate = self.phase.optimizer.learning_rate.numpy()
+        if self.scheduled_rate in (None, learning_rate) or self.rate_is_logged:
             return
         logging.warning(
-            "A callback set the learning rate to %g; training.schedule, %s, sets it anew before each step. To leave "
-            "the rate to callbacks, say --set training.schedule=Constant",
-            rate, type(self.prepared.run.training.schedule).__name__,
+            "A callback set the learning rate to %g, but training.schedule, %s, overwrites it before each step. To "
+            "leave the rate to callbacks, use --set training.schedule=Constant",
+            learning_rate, type(self.prepared.run.training.schedule).__name__,
         )  # fmt: skip
         self.rate_is_logged = True
 
@@ -228,7 +228,7 @@ class Loop:
 def make_loop(
     prepared: Prepared, folder: RunFolder, logs: Logs, console: Console, stop: StopRequest, saver: Saver
 ) -> Loop:
-    """The loop before its first step: optimizer, compiled steps and callbacks."""
+    """Returns the loop before its first step, with optimizer, compiled steps and callbacks."""
     training, model, strategy = prepared.run.training, prepared.parts.network.model, prepared.parts.strategy
     average = None
     if training.ema_decay is not None:
@@ -237,18 +237,18 @@ def make_loop(
     steps = num_steps(len(prepared.train), training.batch_size)
     params = {"epochs": training.epochs, "steps": steps, "verbose": 0}
 
-    def tell(step: int) -> None:
+    def report_bad_step(step: int) -> None:
         logging.warning(
-            "Step %d of epoch %d changed nothing: loss, gradients or batch statistics are not finite. Its images: %s",
+            "Step %d of epoch %d was not applied: loss, gradients or batch statistics are not finite. Its images: %s",
             step % steps + 1, step // steps + 1, prepared.names_text([step]),
         )  # fmt: skip
         folder.note_bad_steps([(step, prepared.names_in_step(step))], "not finite")
 
-    watch = Watch(training.divergence, tell)
-    logged = named(prepared.run.observers, lambda each, name: LoggedObserver(each, name, logs, steps))
+    watch = Watch(training.divergence, report_bad_step)
+    logged = named(prepared.run.observers, lambda observer, name: LoggedObserver(observer, name, logs, steps))
     observers = Observers(watch, logged)
     phase = make_phase(prepared, prepared.optimizer, training.learning_rate, average, observers)
-    model.optimizer = phase.optimizer  # where Keras' callbacks look for it
+    model.optimizer = phase.optimizer  # for Keras' callbacks
     return Loop(
         prepared=prepared,
         folder=folder,
@@ -270,8 +270,8 @@ def make_loop(
 
 def _make_average(network: TrainingCopy, decay: float, strategy: tf.distribute.Strategy) -> WeightAverage:
     statistics = [*network.averages.variables, *network.statistics]
-    known = {id(variable) for variable in statistics}
-    # Also of frozen layers, which may join in later.
-    weights = [variable for variable in network.model.weights if id(variable) not in known]
+    statistics_ids = {id(variable) for variable in statistics}
+    # Including those of frozen layers, which may be unfrozen later.
+    weights = [variable for variable in network.model.weights if id(variable) not in statistics_ids]
     floats = [variable for variable in statistics if keras.backend.is_float_dtype(variable.dtype)]
     return WeightAverage(weights, floats, decay, strategy)

@@ -1,7 +1,7 @@
-"""The loss scale of mixed_float16, kept in Keras' `LossScaleOptimizer` and lowered by what all devices saw.
+"""Loss scaling for mixed_float16: stored in Keras' `LossScaleOptimizer`, lowered after an overflow on any device.
 
-Keras looks at each device's gradients before they are added up, and at those of the first device only: an overflow
-elsewhere would write NaN into all weights.
+Keras checks the gradients before they are summed over devices, and only those of the first device: an overflow on
+another device would turn all weights into NaN.
 """
 
 from __future__ import annotations
@@ -11,24 +11,28 @@ import tensorflow as tf
 
 __all__ = ["lower_scale", "scale_of"]
 
-MIN_SCALE = 2.0**-10  # what overflows at this one is no number that another scale could save
+MIN_SCALE = 2.0**-10  # gradients that overflow at this scale are not finite at any scale
 
 
 def scale_of(optimizer: keras.optimizers.Optimizer) -> tf.Tensor | None:
-    """float32 `()`: what the loss is multiplied with now; None where it is not scaled."""
+    """Returns float32 `()`: the current loss scale; None if the loss is not scaled."""
     if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return None
     return tf.convert_to_tensor(optimizer.dynamic_scale)
 
 
 def lower_scale(optimizer: keras.optimizers.LossScaleOptimizer, overflowed: tf.Tensor) -> None:
-    """Inside a step, outside its replicas: halves the scale where `overflowed`, a bool `()`, says so.
+    """Halves the loss scale if `overflowed`; called in the training step, outside its replicas.
 
-    That a loss is no number is not the scale's doing: it would get lower with each such image, and never recover.
+    A loss that is itself not finite must not count as an overflow: the scale would be lowered by each such image, and
+    never recover.
+
+    Args:
+        overflowed: bool `()`.
     """
 
     def halve() -> None:
-        optimizer.step_counter.assign(0)  # until the scale may grow again
+        optimizer.step_counter.assign(0)  # counts the steps until the scale may grow again
         optimizer.dynamic_scale.assign(tf.maximum(tf.convert_to_tensor(optimizer.dynamic_scale) * 0.5, MIN_SCALE))
 
     tf.cond(overflowed, halve, lambda: None)

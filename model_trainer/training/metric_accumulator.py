@@ -1,4 +1,4 @@
-"""Sums of many steps, and the metrics they give."""
+"""Accumulates the sums of many steps, and computes metrics from them."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ __all__ = ["MetricAccumulator"]
 
 
 class MetricAccumulator:
-    """Adds up what steps return; waits for the device only when metrics are asked for.
+    """Adds up the sums that steps return; waits for the device only when metrics are read.
 
     Args:
-        metrics: of the task, those that are counted.
+        metrics: the additive metrics of the task.
     """
 
     def __init__(self, metrics: tuple[AdditiveMetric, ...]) -> None:
         self._metrics = metrics
-        self._waiting: list[dict[str, tf.Tensor]] = []
+        self._pending: list[dict[str, tf.Tensor]] = []
         self._sums: dict[str, np.ndarray] = {}
 
     def add(self, sums: dict[str, tf.Tensor]) -> None:
-        """Takes one step's sums."""
-        self._waiting.append(sums)
+        """Adds the sums of a step."""
+        self._pending.append(sums)
 
     def sums(self) -> dict[str, np.ndarray]:
-        """float64 sums of everything added so far, by name."""
-        for sums in self._waiting:
+        """Returns float64 sums over all steps so far, by name."""
+        for sums in self._pending:
             for name, value in sums.items():
                 # float64, because float32 stops counting at 16.7 million.
                 self._sums[name] = self._sums.get(name, 0.0) + np.asarray(value, np.float64)
-        self._waiting = []
+        self._pending = []
         return dict(self._sums)
 
     def get_state(self) -> dict[str, np.ndarray]:
-        """The sums, for a checkpoint."""
+        """Returns the sums, for a checkpoint."""
         return self.sums()
 
     def set_state(self, state: Mapping[str, np.ndarray]) -> None:
-        """Goes on from what `get_state` gave."""
-        self._waiting, self._sums = [], dict(state)
+        """Restores the result of `get_state`."""
+        self._pending, self._sums = [], dict(state)
 
     def metrics(self) -> dict[str, float]:
-        """Loss and metrics over everything added so far; NaN for what nothing was counted in."""
+        """Returns loss and metrics over all steps so far; NaN if no example counted."""
         if not self.sums():
             return dict.fromkeys([LOSS, *(metric.name for metric in self._metrics)], float("nan"))
         loss, weight = self._sums[LOSS]

@@ -1,4 +1,4 @@
-"""`logs/` of a run: metrics over time, for TensorBoard and as JSON Lines; `train.log` is `log.LogFile`'s."""
+"""The metrics in `logs/` of a run: TensorBoard events and JSON Lines. (`log.LogFile` writes `train.log`.)"""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = ["Logs"]
 
 
 class Logs:
-    """Figures over time; what cannot be written is said once.
+    """Writes metrics over time; if that fails, it warns once.
 
     Args:
-        folder: gets events.out.tfevents... and metrics.jsonl.
+        folder: for events.out.tfevents... and metrics.jsonl.
     """
 
     def __init__(self, folder: PurePath) -> None:
@@ -32,12 +32,17 @@ class Logs:
         self._lines = LineFile(folder / "metrics.jsonl")
         self._events: tf.io.TFRecordWriter | None = None
         with self._without_events_when_full():
-            # Records of its own: tf.summary.scalar needs the tensorboard package, and keeps a tensor of each step.
-            self._events = tf.io.TFRecordWriter(str(folder / _name()))
+            # Not tf.summary.scalar, which needs the tensorboard package, and caches a tensor for each step.
+            self._events = tf.io.TFRecordWriter(str(folder / _event_file_name()))
             self._write_event(file_version="brain.Event:2")
 
     def write(self, kind: str, step: int, metrics: dict[str, float]) -> None:
-        """Notes metrics at `step`, the steps done; `kind` is "step", "epoch" or "observer"."""
+        """Writes metrics.
+
+        Args:
+            kind: "step", "epoch" or "observer".
+            step: number of finished steps of the run.
+        """
         self._lines.write(json.dumps({"kind": kind, "step": step, **metrics}) + "\n")
         values = [
             tf.compat.v1.Summary.Value(tag=f"{kind}/{name}", simple_value=value)
@@ -47,17 +52,17 @@ class Logs:
         self._write_event(step=step, summary=tf.compat.v1.Summary(value=values))
 
     def forget_after(self, step: int, epochs: int) -> None:
-        """Takes out what was noted behind `step` steps and `epochs` whole epochs, from where training goes on now."""
+        """Removes the metrics from after `step` steps and `epochs` epochs, where training continues."""
         path = self._folder / "metrics.jsonl"
         self._lines.close()
-        with contextlib.suppress(OSError):  # such as on a full disk: then both are there
+        with contextlib.suppress(OSError):  # such as a full disk: then the old metrics stay
             files.write_text(path, "".join(_lines_until(path, step, epochs)))
-        # TensorBoard drops what it has read from this step on.
+        # TensorBoard then discards what it has read from this step on.
         start = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
         self._write_event(step=step + 1, session_log=start)
 
     def close(self) -> None:
-        """Writes what waits, and ends both."""
+        """Writes buffered metrics, and closes both files."""
         self._lines.close()
         if self._events is not None:
             with self._without_events_when_full():
@@ -72,27 +77,27 @@ class Logs:
 
     @contextlib.contextmanager
     def _without_events_when_full(self) -> Iterator[None]:
-        # TensorFlow calls a full disk ResourceExhaustedError, which further up would be told as a GPU's memory. A
-        # record that was half written hides all after it, so the file ends there.
+        # TensorFlow raises ResourceExhaustedError for a full disk, which callers would report as a lack of GPU memory.
+        # A partly written record hides all after it, so nothing more is written to the file.
         try:
             yield
         except tf.errors.OpError as error:
             self._events = None
             reason = error.message.splitlines()[0].rpartition("; ")[2]
-            logging.warning("%s: TensorBoard's events end here: %s.", self._folder, reason)
+            logging.warning("%s: TensorBoard events are no longer written: %s.", self._folder, reason)
 
 
-def _name() -> str:
-    """Of a file of events; TensorBoard reads a folder's files in the order of their names."""
+def _event_file_name() -> str:
+    """The name of a new event file; TensorBoard reads the files of a folder in the order of their names."""
     seconds, nanoseconds = divmod(time.time_ns(), 10**9)
     return f"events.out.tfevents.{seconds:010d}.{nanoseconds:09d}.{socket.gethostname()}.{os.getpid()}"
 
 
 def _lines_until(path: PurePath, step: int, epochs: int) -> Iterator[str]:
     for line in files.read_text(path).splitlines(keepends=True):
-        with contextlib.suppress(ValueError, KeyError):  # the last line may be half a line
+        with contextlib.suppress(ValueError, KeyError):  # the last line may be incomplete
             metrics = json.loads(line)
-            # Of a run that went on with another batch size, steps of earlier epochs were counted otherwise.
+            # If the run was resumed with another batch size, the steps of earlier epochs had other numbers.
             if metrics["epoch"] <= epochs or (metrics["kind"] != "epoch" and _is_before(metrics, step, epochs)):
                 yield line
 

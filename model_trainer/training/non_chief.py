@@ -1,4 +1,4 @@
-"""What the processes have in place of an output folder where only the first one writes: the same calls, no files."""
+"""The output folder and saver of processes that are not the chief worker: the same methods, which write nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["NonChiefRunFolder", "NonChiefSaver"]
 
 @final
 class NonChiefRunFolder(RunFolder):
-    """The first process's folder, as the others see it."""
+    """The output folder, which only the chief writes to."""
 
     def write_options(self, run: Run, found: dict[str, Any]) -> None:
         pass

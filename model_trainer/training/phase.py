@@ -1,4 +1,4 @@
-"""The part of a run in which the same layers train: when frozen ones join in, another begins."""
+"""A training phase: the epochs in which the same layers train. Unfreezing layers starts a new phase."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Phase", "make_phase"]
 
 @dataclass
 class Phase:
-    """An optimizer, its rate, and what is compiled with layers frozen as they are."""
+    """An optimizer, its learning rate, and the steps that are compiled for the layers that train."""
 
     learning_rate: float
     optimizer: keras.optimizers.Optimizer
@@ -36,12 +36,12 @@ def make_phase(
     average: WeightAverage | None,
     observers: Observers,
 ) -> Phase:
-    """A phase before its first step. Builds the optimizer, with a loss scale around it in mixed_float16."""
+    """Returns a phase before its first step. Builds the optimizer, with loss scaling in mixed_float16."""
     declared, model = prepared.run.training.optimizer, prepared.parts.network.model
     exclude_from_decay(optimizer, declared, exempt_from_decay(model))
     with prepared.parts.strategy.scope():
         if prepared.precision == "mixed_float16" and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         optimizer.build(model.trainable_variables)
-    step = make_train_step(prepared.parts, optimizer, Clip.of(declared), average, observers)
+    step = make_train_step(prepared.parts, optimizer, Clip.from_optimizer(declared), average, observers)
     return Phase(learning_rate, optimizer, step, make_statistics_step(prepared.parts))

@@ -1,4 +1,4 @@
-"""The predictions of a whole validation, for metrics that cannot be had from sums."""
+"""Collects the predictions of a validation, for metrics over all of them."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ __all__ = ["PredictionCollector"]
 
 
 class PredictionCollector:
-    """Keeps what validation steps predict, if the task wants it: 8 bytes for each image and class."""
+    """Collects the predictions of validation steps if the task needs them: 8 bytes per image and class."""
 
     def __init__(self, task: Task, strategy: tf.distribute.Strategy) -> None:
         self._task = task
         self._strategy = strategy
-        self._parts: list[BatchPredictions] = []
+        self._batches: list[BatchPredictions] = []
 
     def add(self, predictions: BatchPredictions) -> None:
-        """Takes one step's predictions from all replicas; waits for the device."""
+        """Adds the predictions of a step from all replicas; waits for the device."""
         if not self._task.wants_predictions:
             return
-        whole = tf.nest.map_structure(self._of_all_replicas, predictions)
-        counts = whole.weights > 0  # unreadable images, and those that only keep a replica busy, do not
-        self._parts.append(tf.nest.map_structure(lambda column: column[counts], whole))
+        batch = tf.nest.map_structure(self._concatenate_replicas, predictions)
+        counts = batch.weights > 0  # neither unreadable images nor those that only fill up a replica's shard
+        self._batches.append(tf.nest.map_structure(lambda column: column[counts], batch))
 
     def metrics(self) -> dict[str, float]:
-        """The task's collected metrics."""
-        return self._task.full_pass_results(self._whole()) if self._parts else {}
+        """Returns the full-pass metrics of the task, by name."""
+        return self._task.full_pass_results(self._concatenated()) if self._batches else {}
 
     def thresholds(self) -> tuple[float, ...] | None:
-        """The task's thresholds, fitted to these predictions."""
-        return self._task.fit_thresholds(self._whole()) if self._parts else None
+        """Returns the thresholds that the task fits to the predictions."""
+        return self._task.fit_thresholds(self._concatenated()) if self._batches else None
 
-    def _of_all_replicas(self, values: tf.Tensor) -> np.ndarray:
-        return np.concatenate([np.asarray(part) for part in self._strategy.experimental_local_results(values)])
+    def _concatenate_replicas(self, values: tf.Tensor) -> np.ndarray:
+        return np.concatenate([np.asarray(shard) for shard in self._strategy.experimental_local_results(values)])
 
-    def _whole(self) -> BatchPredictions:
-        self._parts = [tf.nest.map_structure(lambda *columns: np.concatenate(columns), *self._parts)]
-        return self._parts[0]
+    def _concatenated(self) -> BatchPredictions:
+        self._batches = [tf.nest.map_structure(lambda *columns: np.concatenate(columns), *self._batches)]
+        return self._batches[0]

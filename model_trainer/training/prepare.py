@@ -1,4 +1,4 @@
-"""From a declared run to all that the loop needs; what is wrong with a run shows here, before a file is written."""
+"""Prepares a declared run for training; errors in a run are raised here, before a file is written."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from model_trainer.training.step_types import StepSetup
 
 __all__ = ["Prepared", "join_hosts", "prepare"]
 
-NAMES_SHOWN = 8  # of images, in a message
+NAMES_SHOWN = 8  # image names in a message
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,15 @@ class Prepared:
 
     Attributes:
         run: as declared.
-        train, val: the examples.
-        train_pipeline, val_pipeline: the same as batches.
-        plain: the network that is saved, and where its weights came from.
-        parts: the network that trains, and what its step is made of.
-        frozen: names of the layers that do not train yet, or ever.
-        precision: in which it computes.
-        bad_images: told of by the pipelines.
+        train, val: the training and validation examples.
+        train_pipeline, val_pipeline: the pipelines of their batches.
+        plain: the network that is saved, and the origin of its weights.
+        parts: the setup of the training step, with the training copy of the network.
+        frozen: names of the frozen layers.
+        precision: the dtype policy.
+        bad_images: collects the images that the pipelines cannot read.
         optimizer: not built yet.
-        callbacks: of the user, as Keras ones.
+        callbacks: the user's callbacks, as Keras callbacks.
         process_group: all processes that train the run.
     """
 
@@ -78,24 +78,24 @@ class Prepared:
     process_group: ProcessGroup
 
     def divided(self, dataset: tf.data.Dataset) -> Iterable[Any]:
-        """The batches of a pipeline, each already on the devices of this process that share it."""
+        """Returns the batches of a pipeline, distributed over the devices of this process."""
         return feed(dataset, self.train_pipeline.share, self.parts.strategy)
 
     def names_in_step(self, step: int) -> list[str]:
-        """Which images a step of the run shows, by name."""
+        """Returns the names of the images in a step of the run."""
         return [self.train.name(int(index)) for index in self.train_pipeline.in_step(step, self.run.training.epochs)]
 
     def names_text(self, steps: list[int]) -> str:
-        """The images of steps for a message: the first ones, and where all stand."""
+        """Returns the first images of steps, for a message, and where all of them are listed."""
         names = [name for step in steps for name in self.names_in_step(step)]
         more = f" and {len(names) - NAMES_SHOWN} more, see bad_steps.csv" if len(names) > NAMES_SHOWN else ""
         return ", ".join(names[:NAMES_SHOWN]) + more
 
     def check_bad_images(self) -> None:
-        """Stops the run when too many images could not be read; tells the first process of what the others found.
+        """Checks the number of unreadable images, after an exchange of their names between all processes.
 
         Raises:
-            DataError: there are too many, in all processes together.
+            DataError: there are too many, over all processes.
         """
         if len(self.process_group) > 1:
             for reasons in self.process_group.all_gather(self.bad_images.reasons):
@@ -104,14 +104,14 @@ class Prepared:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What model_spec.json says: all that rebuilds the network and reads its answers."""
+        """The content of model_spec.json: everything needed to rebuild the network and decode its predictions."""
         run = self.run
-        rest = {"task": run.task.to_dict(), "network": run.network.to_dict(), "classes": list(self.train.classes)}
-        return {"format": 1, **run.spec.to_dict(), **rest, "thresholds": None, "variant": self.plain.network.variant}
+        values = {"task": run.task.to_dict(), "network": run.network.to_dict(), "classes": list(self.train.classes)}
+        return {"format": 1, **run.spec.to_dict(), **values, "thresholds": None, "variant": self.plain.network.variant}
 
     @property
-    def found(self) -> dict[str, Any]:
-        """What training_options.json says besides the run."""
+    def resolved_settings(self) -> dict[str, Any]:
+        """The content of training_options.json besides the declared run."""
         fingerprints = {"train": self.train.fingerprint, "val": self.val.fingerprint if self.val else None}
         return {
             "seed": self.run.training.seed,
@@ -125,10 +125,10 @@ class Prepared:
 
 
 def join_hosts(run: Run, hosts: Hosts) -> ProcessGroup:
-    """Joins the other processes that train the run; first of all, as TensorFlow has to do it before anything else.
+    """Joins the other processes that train the run; TensorFlow must do this before anything else.
 
     Raises:
-        HostError, ConfigError, DeviceError: the others did not come, or the devices cannot be used.
+        HostError, ConfigError, DeviceError: the others did not join, or the devices cannot be used.
     """
     _check_backend()
     return ProcessGroup(hosts, make_strategy(run.hardware, hosts))
@@ -138,11 +138,11 @@ def prepare(run: Run, process_group: ProcessGroup | None = None, origin: Origin 
     """Reads the data, finds the devices and builds the network.
 
     Args:
-        process_group: all processes that train the run; None for one.
-        origin: of the network of a run that continues from a checkpoint, which has the weights.
+        process_group: all processes that train the run; None for a single process.
+        origin: the origin of the network, if the run continues from a checkpoint, which has the weights.
 
     Raises:
-        ConfigError, DataError, ModelFileError, DeviceError: the run cannot be trained; says why, and the cure.
+        ConfigError, DataError, ModelFileError, DeviceError: the run cannot be trained; the message has the cure.
     """
     _check_backend()
     logging.info("Reading the data ...")
@@ -150,7 +150,7 @@ def prepare(run: Run, process_group: ProcessGroup | None = None, origin: Origin 
         train, val = _read_data(run)
     images = f"{len(train):,} images of {len(train.classes)} classes"
     logging.info("Data: %s to train%s.", images, f", {len(val):,} to validate" if val is not None else "")
-    if origin is None:  # older versions took any metric
+    if origin is None:  # older versions accepted any metric
         check_metrics(run)
     check_monitors(run, has_val=val is not None)
     process_group = process_group or ProcessGroup(None, make_strategy(run.hardware))
@@ -161,13 +161,13 @@ def prepare(run: Run, process_group: ProcessGroup | None = None, origin: Origin 
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(run.training.seed)
     callbacks = make_callbacks(run.callbacks)
-    noted = origin.precision if origin is not None else None  # a run goes on as it began, on other devices too
-    # The CPUs of several hosts may differ; all compute as the first one.
-    precision = noted or process_group.broadcast_from_chief(
+    original = origin.precision if origin is not None else None  # a resumed run keeps it, also on other devices
+    # The CPUs of several hosts may differ; all use the precision of the chief.
+    precision = original or process_group.broadcast_from_chief(
         lambda: choose_precision(run.training.precision, run.spec, run.network)
     )
     logging.info("Building the network ...")
-    # The plain network stays on the host: it only receives weights and is saved.
+    # The plain network stays on the host, where it only receives weights and is saved.
     with tf.device("CPU:0"):
         plain = initialize_network(run.spec, run.network, run.task, len(train.classes), run.weights, origin)
     with strategy.scope():
@@ -194,8 +194,8 @@ def prepare(run: Run, process_group: ProcessGroup | None = None, origin: Origin 
         accumulation_steps=accumulation_steps,
         loss_mean=run.training.loss_mean,
     )
-    own = strategy.num_replicas_in_sync // len(process_group)
-    share = BatchShard(strategy.num_replicas_in_sync, process_group.index * own, own, least=accumulation_steps)
+    num_own = strategy.num_replicas_in_sync // len(process_group)
+    share = BatchShard(strategy.num_replicas_in_sync, process_group.index * num_own, num_own, least=accumulation_steps)
     bad_images = BadImages(
         run.training.max_bad_images, run.training.max_bad_share, len(train) + (len(val) if val else 0)
     )
@@ -213,7 +213,7 @@ def prepare(run: Run, process_group: ProcessGroup | None = None, origin: Origin 
         )
 
     check_portable(plain.network, run.network)
-    _tell(run, copy.model, strategy, precision, plain.weights)
+    _log_network(run, copy.model, strategy, precision, plain.weights)
     return Prepared(
         run=run,
         train=train,
@@ -242,10 +242,10 @@ def _batch_norm_momentum(run: Run, num_images: int) -> float | None:
 def _check_backend() -> None:
     if keras.backend.backend() != "tensorflow":
         raise ConfigError(
-            f"Training runs on Keras' TensorFlow backend, but Keras uses {keras.backend.backend()!r}. "
+            f"Training needs Keras' TensorFlow backend, but Keras uses {keras.backend.backend()!r}. "
             "Set the environment variable KERAS_BACKEND=tensorflow."
         )
-    keras.config.set_image_data_format("channels_last")  # a user's keras.json may say otherwise
+    keras.config.set_image_data_format("channels_last")  # a user's keras.json may have another default
 
 
 def _read_data(run: Run) -> tuple[Examples, Examples | None]:
@@ -260,12 +260,12 @@ def _read_data(run: Run) -> tuple[Examples, Examples | None]:
     check_files(run, val)
     for name, count in zip(val.classes, val.counts(), strict=True):
         if not count:
-            logging.warning("%s has no image of the class %r; it is not validated.", val.origin, name)
+            logging.warning("%s has no images of class %r, which is not validated.", val.origin, name)
             break
     return train, val
 
 
-def _tell(run: Run, model: keras.Model, strategy: tf.distribute.Strategy, precision: str, weights: str) -> None:
+def _log_network(run: Run, model: keras.Model, strategy: tf.distribute.Strategy, precision: str, weights: str) -> None:
     count = int(sum(np.prod(variable.shape) for variable in model.trainable_variables))
     height, width, channels = run.spec.target_size
     logging.info(

@@ -1,4 +1,4 @@
-"""Which run `--resume` goes on with, and what may be different when it does."""
+"""The run that `--resume` continues, and the options that may change when it does."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-# What may change: how long, where to, on what, and how much is borne.
+# The options that may change: duration, output, devices, and tolerances.
 SAFE = re.compile(
     r"name|output_dir|training\.(epochs|batch_size|accumulation_steps|max_bad_images|max_bad_share|divergence\..*)"
     r"|hardware\..*|callbacks\.\d+\.patience|observers.*"
@@ -45,153 +45,153 @@ SAFE = re.compile(
 
 
 def find_folder(run: Run, resume_from: str | PurePath | None = None) -> PurePath | None:
-    """The folder to go on in: the one that is named, otherwise the newest of the run's name; None where there is none.
+    """Returns the output folder to resume: `resume_from`, or the newest folder of the run's name; None without one.
 
     Raises:
-        DataError: the folder that is named is no output folder of a run.
+        DataError: `resume_from` is not the output folder of a run.
     """
     if resume_from is not None:
         folder = files.as_path(resume_from)
         if not files.is_file(folder / "training_options.json"):
             raise DataError(f"{folder} has no training_options.json; is it the output folder of a run?")
         return folder
-    # Exactly this name: "cats" does not go on with "cats-large-20261121-120000".
-    wanted = re.compile(re.escape(run.name) + r"-(\d{8}-\d{6})(?:-(\d+))?")
-    found = []
+    # Exactly this name: "cats" does not resume "cats-large-20261121-120000".
+    pattern = re.compile(re.escape(run.name) + r"-(\d{8}-\d{6})(?:-(\d+))?")
+    candidates = []
     parent = files.as_path(run.output_dir)
     for name in files.names_in(parent):
-        match, path = wanted.fullmatch(name), parent / name
-        # A restart goes on with what began under its supervisor, not with an older run.
+        match, path = pattern.fullmatch(name), parent / name
+        # A restarted process resumes a run that was started under its supervisor, not an older one.
         if match and match[1] >= os.environ.get(STARTED, "") and files.is_file(path / "training_options.json"):
-            found.append(((match[1], int(match[2] or 1)), path))
-    return max(found)[1] if found else None
+            candidates.append(((match[1], int(match[2] or 1)), path))
+    return max(candidates)[1] if candidates else None
 
 
 def check_changes(run: Run, folder: PurePath) -> None:
-    """Raises ConfigError where `run` differs from the one in `folder` in more than what is safe to change."""
-    older, noted = older_choices(run, folder), dict(_flat(_read_options(folder)["run"]))
-    now = {**dict(_flat(run.to_dict())), **older}
+    """Raises ConfigError if `run` differs from the run in `folder` in an option that must not change."""
+    older, recorded = older_choices(run, folder), dict(_flatten(_read_options(folder)["run"]))
+    new_options = {**dict(_flatten(run.to_dict())), **older}
     if older:
-        kept = " and ".join(f"{field}={value}" for field, value in older.items())
-        logging.info("The run goes on as it began, with %s, which is not the default by now.", kept)
+        former_defaults = " and ".join(f"{field}={value}" for field, value in older.items())
+        logging.info("The run continues with %s, the default of the version that started it.", former_defaults)
     optimizer = run.training.optimizer
-    if isinstance(optimizer, LAMB) and optimizer.weight_decay and "training.optimizer.weight_decay_on" not in noted:
+    if isinstance(optimizer, LAMB) and optimizer.weight_decay and "training.optimizer.weight_decay_on" not in recorded:
         logging.warning(
-            "An older version began this run, whose LAMB had the weight decay inside the direction. From here on it is "
-            "decoupled, as in keras.optimizers.Lamb, so the run does not go on exactly as it began."
+            "An older version started this run, whose LAMB scaled the weight decay with the update. From now on it is "
+            "decoupled, as in keras.optimizers.Lamb, so the run does not continue exactly as before."
         )
-    # An option that there was not when the run began counts as its default; a kind that is another shows by its type.
-    defaults = {field: default for field, default in _defaults(run) if field in now}
-    before = {**defaults, **_before_choices(run, now), **noted}
+    # An option that did not exist when the run started counts as its default; another kind shows by its "type".
+    defaults = {field: default for field, default in _defaults(run) if field in new_options}
+    old_options = {**defaults, **_former_defaults(run, new_options), **recorded}
     changes = {
-        field: (_shown(before.get(field)), _shown(now.get(field)))
-        for field in sorted(before.keys() | now.keys())
-        if before.get(field) != now.get(field)
+        field: (_formatted(old_options.get(field)), _formatted(new_options.get(field)))
+        for field in sorted(old_options.keys() | new_options.keys())
+        if old_options.get(field) != new_options.get(field)
     }
     for field, (old, new) in changes.items():
         if not SAFE.fullmatch(field):
             raise ConfigError(
-                f"was {old} and is {new} now. A run goes on as it began, but for epochs, batch size, "
-                f"patience, devices and where its output goes. Change it back, or start anew without --resume.",
+                f"was {old} and is {new} now. A resumed run may change only epochs, batch size, patience, devices "
+                "and its output folder. Change it back, or start a new run without --resume.",
                 field,
             )
     for field, values in changes.items():
-        logging.info("%s was %s and is %s from here on.", field, *values)
+        logging.info("%s was %s and is %s from now on.", field, *values)
 
 
 def first_difference(run: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, Any, Any]:
-    """The first field, by name, in which two runs as JSON differ, with both values; an empty name where none does."""
-    ours, theirs = dict(_flat(run)), dict(_flat(other))
-    for field in sorted(ours.keys() | theirs.keys()):
-        if ours.get(field) != theirs.get(field):
-            return field, ours.get(field), theirs.get(field)
+    """Returns the first field, by name, in which two runs as JSON differ, and both values; an empty name if none."""
+    values, other_values = dict(_flatten(run)), dict(_flatten(other))
+    for field in sorted(values.keys() | other_values.keys()):
+        if values.get(field) != other_values.get(field):
+            return field, values.get(field), other_values.get(field)
     return "", None, None
 
 
-def check_data(found: Mapping[str, Any], folder: PurePath) -> None:
-    """Raises DataError where the data is not what the run in `folder` began with.
+def check_data(resolved_settings: Mapping[str, Any], folder: PurePath) -> None:
+    """Raises DataError if the data is not that of the run in `folder`.
 
     Args:
-        found: what the prepared run found; see `Prepared.found`.
+        resolved_settings: of the prepared run; see `Prepared.resolved_settings`.
     """
-    before = _read_options(folder).get("data_fingerprint", {})
-    for part, name in (("train", "training"), ("val", "validation")):
-        if before.get(part) != found["data_fingerprint"][part]:
+    recorded = _read_options(folder).get("data_fingerprint", {})
+    for split, name in (("train", "training"), ("val", "validation")):
+        if recorded.get(split) != resolved_settings["data_fingerprint"][split]:
             raise DataError(
-                f"The {name} data is not what {folder} began with: paths, sizes or labels differ. Put it back, or "
-                "start anew without --resume."
+                f"The {name} data is not that with which {folder} was started: paths, sizes or labels differ. Restore "
+                "it, or start a new run without --resume."
             )
 
 
 def read_origin(folder: PurePath, spec: ModelSpec) -> Origin:
-    """What the run in `folder` noted about its network when it began."""
+    """Returns the origin of the network that the run in `folder` recorded when it started."""
     weights = str(_read_options(folder).get("weights_used", "random"))
     description = read_description_file(folder / "model_spec.json")
-    # Before the variant was noted, Keras built it with ImageNet's weights and nothing else.
+    # Older versions did not record the variant; Keras built it only together with ImageNet's weights.
     variant = IMAGENET if weights == IMAGENET and has_variants(spec) else None
     precision = _read_options(folder).get("precision_used")
     return Origin(weights, description.get("variant", variant), precision if precision in PRECISIONS else None)
 
 
 def older_choices(run: Run, folder: PurePath) -> dict[str, Any]:
-    """What an older version did in fields that it did not know, where the run in `folder` began with one.
+    """Returns the options with which an older version started the run in `folder`, though it did not record them.
 
-    A run goes on as it began. A field that is declared otherwise than by its default is a change, and not among them.
+    A resumed run keeps them. A field that is now declared with another value than its default is a change, and is not
+    among them.
     """
-    before, now = dict(_flat(_read_options(folder)["run"])), dict(_flat(run.to_dict()))
+    recorded, new_options = dict(_flatten(_read_options(folder)["run"])), dict(_flatten(run.to_dict()))
     defaults = dict(_defaults(run))
-    older = _before_choices(run, now)
     return {
-        field: then
-        for field, then in older.items()
-        if now[field] == defaults.get(field) and before.get(field, then) == then
+        field: former
+        for field, former in _former_defaults(run, new_options).items()
+        if new_options[field] == defaults.get(field) and recorded.get(field, former) == former
     }
 
 
-def _before_choices(run: Run, fields: Iterable[str]) -> dict[str, Any]:
-    """By field, of those in `fields`, what was done before there was a choice."""
+def _former_defaults(run: Run, fields: Iterable[str]) -> dict[str, Any]:
+    """By field, of those in `fields`: the behaviour of versions that did not have the option."""
     exempt_vectors = isinstance(run.training.optimizer, LAMB)
-    then = {
+    former = {
         "network.batch_norm_momentum": "keras",
         "training.optimizer.weight_decay_on": "kernels" if exempt_vectors else "all",
         "training.loss_mean": "weights",
     }
-    return {field: value for field, value in then.items() if field in fields}
+    return {field: value for field, value in former.items() if field in fields}
 
 
 def is_finished(checkpoint: Checkpoint, run: Run) -> bool:
-    """Whether nothing is left to do, also with the epochs that `run` declares now."""
+    """Whether training is complete, also for the number of epochs that `run` declares now."""
     stopped_early = bool(checkpoint.state["stop_training"])
     return bool(checkpoint.state["finished"]) and (stopped_early or checkpoint.epoch >= run.training.epochs)
 
 
 def steps_done(checkpoint: Checkpoint) -> int:
-    """Steps of the whole run before the checkpoint, in batches of its own size."""
+    """Returns the number of steps of the run before the checkpoint, in batches of its own size."""
     return int(checkpoint.epoch * checkpoint.state["steps_per_epoch"] + checkpoint.position)
 
 
 def for_batch_size(checkpoint: Checkpoint, run: Run, num_train_images: int) -> Checkpoint:
-    """The same checkpoint counted in steps of the batch size that `run` declares now.
+    """Returns the checkpoint with its position in steps of the batch size that `run` declares now.
 
-    Where the images that the running epoch has seen are no whole number of new steps, the epoch begins anew.
+    If the images of the current epoch so far are not a whole number of new batches, the epoch is restarted.
     """
-    before, now = int(checkpoint.state["batch_size"]), run.training.batch_size
-    if before == now:
+    old_size, new_size = int(checkpoint.state["batch_size"]), run.training.batch_size
+    if old_size == new_size:
         return checkpoint
-    # What was counted in other steps is forgotten.
+    # Step numbers in old batches are no longer valid.
     health = {**checkpoint.state["health"], "last_good": None, "bad_steps": []}
     checkpoint = replace(checkpoint, state={**checkpoint.state, "skipped": [], "health": health})
     if checkpoint.position == 0:
         return checkpoint
-    seen = min(checkpoint.position * before, num_train_images)
-    if seen % now == 0 or seen == num_train_images:
-        return replace(checkpoint, position=-(-seen // now))
+    num_seen = min(checkpoint.position * old_size, num_train_images)
+    if num_seen % new_size == 0 or num_seen == num_train_images:
+        return replace(checkpoint, position=-(-num_seen // new_size))
     logging.warning(
-        "Epoch %d begins anew: the %d images it has seen are no whole number of batches of %d.",
-        checkpoint.epoch + 1, seen, now,
+        "Epoch %d is restarted: the %d images it has seen are not a whole number of batches of %d.",
+        checkpoint.epoch + 1, num_seen, new_size,
     )  # fmt: skip
-    kept = {name: array for name, array in checkpoint.arrays.items() if not name.startswith("totals/")}
-    return replace(checkpoint, position=0, arrays=kept)
+    arrays = {name: array for name, array in checkpoint.arrays.items() if not name.startswith("totals/")}
+    return replace(checkpoint, position=0, arrays=arrays)
 
 
 def _read_options(folder: PurePath) -> dict[str, Any]:
@@ -199,26 +199,26 @@ def _read_options(folder: PurePath) -> dict[str, Any]:
     try:
         options = json.loads(files.read_text(path))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}. Start anew without --resume.") from error
+        raise DataError(f"{path} cannot be read: {error}. Start a new run without --resume.") from error
     if not isinstance(options, dict) or not isinstance(options.get("run"), dict):
-        raise DataError(f"{path} describes no run. Start anew without --resume.")
+        raise DataError(f"{path} does not describe a run. Start a new run without --resume.")
     return options
 
 
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Every plain value with its dotted name; an empty list or table is a value too."""
+def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields every plain value with its dotted name; empty lists and dicts are values too."""
     if isinstance(value, Mapping) and value:
         for key, item in value.items():
-            yield from _flat(item, f"{name}.{key}".lstrip("."))
+            yield from _flatten(item, f"{name}.{key}".lstrip("."))
     elif isinstance(value, list) and value:
         for index, item in enumerate(value):
-            yield from _flat(item, f"{name}.{index}")
+            yield from _flatten(item, f"{name}.{index}")
     else:
         yield name, value
 
 
 def _defaults(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """The default of each option in a declared value that has one, as JSON, by its dotted name."""
+    """Yields the default of each option of a declared value that has one, as JSON, with its dotted name."""
     if isinstance(value, tuple):
         for index, item in enumerate(value):
             yield from _defaults(item, f"{name}.{index}")
@@ -228,8 +228,8 @@ def _defaults(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         inner, item = f"{name}.{info.alias or key}".lstrip("."), getattr(value, key)
         yield from _defaults(item, inner)
         if not info.is_required() and not isinstance(item, Config):
-            yield from _flat(to_plain(info.get_default(call_default_factory=True)), inner)
+            yield from _flatten(to_plain(info.get_default(call_default_factory=True)), inner)
 
 
-def _shown(value: Any) -> str:
+def _formatted(value: Any) -> str:
     return "nothing" if value is None else repr(value)

@@ -1,4 +1,4 @@
-"""Back to the last good checkpoint, without the batches that led away from it."""
+"""Rolls training back to the last good checkpoint, and skips the batches after which it diverged."""
 
 from __future__ import annotations
 
@@ -17,86 +17,90 @@ from model_trainer.training.watch import Diverging
 __all__ = ["go_back"]
 
 
-def go_back(loop: Loop, found: Diverging) -> EpochPosition:
-    """Puts the loop back to its last good checkpoint, and leaves the steps in `found` out from now on.
+def go_back(loop: Loop, diverging: Diverging) -> EpochPosition:
+    """Restores the last good checkpoint, and skips the steps in `diverging` from now on.
+
+    Returns:
+        The position from which training continues.
 
     Raises:
-        DivergedError: it has gone back as often as is borne.
+        DivergedError: training has already been rolled back as often as is allowed.
     """
     limits = loop.prepared.run.training.divergence
     if loop.rollbacks >= limits.rollbacks:
-        raise DivergedError(_explained(loop, found))
+        raise DivergedError(_divergence_message(loop, diverging))
     loop.saver.wait()
-    good = _last_good(loop, min(found.steps)) if loop.process_group.is_chief else None
-    checkpoint = broadcast_checkpoint(loop.process_group, good) or loop.beginning
+    last_good = _last_good(loop, min(diverging.steps)) if loop.process_group.is_chief else None
+    checkpoint = broadcast_checkpoint(loop.process_group, last_good) or loop.initial_checkpoint
     if checkpoint is None:
-        raise DivergedError(_explained(loop, found))
+        raise DivergedError(_divergence_message(loop, diverging))
     rollbacks, rate_cut, skipped = loop.rollbacks + 1, loop.rate_cut * limits.learning_rate_factor, set(loop.skipped)
-    loop.folder.note_bad_steps([(step, loop.prepared.names_in_step(step)) for step in found.steps], "left out")
-    best = loop.best.epochs
-    place = restore(loop, checkpoint)
-    _put_back_models(loop, best)
+    loop.folder.note_bad_steps([(step, loop.prepared.names_in_step(step)) for step in diverging.steps], "left out")
+    best_epochs = loop.best.epochs
+    position = restore(loop, checkpoint)
+    _restore_best_models(loop, best_epochs)
     restore_callbacks(loop, checkpoint)
     if not loop.prepared.run.training.schedule.moves:
         loop.phase.optimizer.learning_rate = (
             float(loop.phase.optimizer.learning_rate.numpy()) * rate_cut / loop.rate_cut
         )
-    loop.rollbacks, loop.rate_cut, loop.skipped = rollbacks, rate_cut, skipped | set(found.steps)
+    loop.rollbacks, loop.rate_cut, loop.skipped = rollbacks, rate_cut, skipped | set(diverging.steps)
     loop.watch.health.bad_steps = []
     loop.refresh_batches = None
-    loop.num_drawn = 0  # they have abandoned epochs
+    loop.num_drawn = 0  # the curves have abandoned epochs
     loop.write_history(with_curves=True)
-    loop.logs.forget_after(place.epoch * loop.steps_per_epoch + place.position, place.epoch)
+    loop.logs.forget_after(position.epoch * loop.steps_per_epoch + position.position, position.epoch)
     logging.warning(
-        "%s: training goes back to step %d of epoch %d, rollback %d of %d.%s %s left out from now on: %s",
-        _capitalized(found.reason), place.position, place.epoch + 1, rollbacks, limits.rollbacks,
-        f" The learning rate is {rate_cut:g} of what was declared." if rate_cut != 1 else "",
-        _steps_text(loop, found) + (" are" if len(found.steps) > 1 else " is"), loop.prepared.names_text(found.steps),
+        "%s: training rolls back to step %d of epoch %d, rollback %d of %d.%s %s skipped from now on: %s",
+        _capitalized(diverging.reason), position.position, position.epoch + 1, rollbacks, limits.rollbacks,
+        f" The learning rate is {rate_cut:g} times the declared one." if rate_cut != 1 else "",
+        _steps_text(loop, diverging) + (" are" if len(diverging.steps) > 1 else " is"),
+        loop.prepared.names_text(diverging.steps),
     )  # fmt: skip
-    loop.saver.save(partial(capture, loop, place))  # so that a killed run remembers it
-    return place
+    loop.saver.save(partial(capture, loop, position))  # so that the rollback outlasts a killed process
+    return position
 
 
-def _put_back_models(loop: Loop, best: dict[str, int]) -> None:
-    """Takes models of epochs that training went back from out of the folder, by those that were the best before.
+def _restore_best_models(loop: Loop, best_epochs: dict[str, int]) -> None:
+    """Replaces the best models of abandoned epochs by those that were the best before.
 
     Args:
-        best: by file, the epoch whose model it holds now.
+        best_epochs: the epoch of the model in each file now.
     """
     for name, epoch in loop.best.epochs.items():
-        if epoch != best[name] and not all(loop.process_group.all_gather(loop.folder.put_back(name, epoch))):
-            loop.best.forget(name)  # the next epoch writes it anew
+        if epoch != best_epochs[name] and not all(loop.process_group.all_gather(loop.folder.put_back(name, epoch))):
+            loop.best.forget(name)  # the next epoch writes a new one
 
 
 def _last_good(loop: Loop, step: int) -> Checkpoint | None:
-    """The newest checkpoint from before `step` of the run, whose update may be what went wrong."""
-    for whole in read_complete(loop.folder.path / "checkpoints"):
-        # One from before the run was resumed may be counted in batches of another size.
-        checkpoint = for_batch_size(whole, loop.prepared.run, len(loop.prepared.train))
+    """The newest checkpoint from before a step of the run, whose update may have caused the divergence."""
+    for stored in read_complete(loop.folder.path / "checkpoints"):
+        # A checkpoint from before the run was resumed may have been counted in batches of another size.
+        checkpoint = for_batch_size(stored, loop.prepared.run, len(loop.prepared.train))
         if (checkpoint.epoch, checkpoint.position) <= divmod(step, loop.steps_per_epoch):
             return checkpoint
     return None
 
 
-def _explained(loop: Loop, found: Diverging) -> str:
-    went_back = f" after it had gone back {loop.rollbacks} times" if loop.rollbacks else ""
-    rate = loop.phase.learning_rate
+def _divergence_message(loop: Loop, diverging: Diverging) -> str:
+    rollbacks = f" after {loop.rollbacks} rollbacks" if loop.rollbacks else ""
+    learning_rate = loop.phase.learning_rate
     return (
-        f"Training diverged{went_back}: {found.reason}.\n"
-        f"{_steps_text(loop, found)}: {loop.prepared.names_text(found.steps)}.\n"
-        "Go on from the last good checkpoint with a rate that is lowered wherever this happens: --resume "
+        f"Training diverged{rollbacks}: {diverging.reason}.\n"
+        f"{_steps_text(loop, diverging)}: {loop.prepared.names_text(diverging.steps)}.\n"
+        "Continue from the last good checkpoint with a learning rate that each rollback lowers: --resume "
         "--set training.divergence.learning_rate_factor=0.1\n"
-        f"Or start anew with a lower rate, such as --set training.learning_rate={rate / 10:g}, or limited gradients, "
-        "such as --set training.optimizer.clip_norm=1"
+        f"Or start a new run with a lower rate, such as --set training.learning_rate={learning_rate / 10:g}, or with "
+        "gradient clipping, such as --set training.optimizer.clip_norm=1"
     )
 
 
-def _steps_text(loop: Loop, found: Diverging) -> str:
+def _steps_text(loop: Loop, diverging: Diverging) -> str:
     """Such as "Steps 3, 4, 5 of epoch 1"."""
     epochs: dict[int, list[str]] = {}
-    for step in found.steps:
+    for step in diverging.steps:
         epochs.setdefault(step // loop.steps_per_epoch + 1, []).append(str(step % loop.steps_per_epoch + 1))
-    texts = [f"step{'s' * (len(of) > 1)} {', '.join(of)} of epoch {epoch}" for epoch, of in epochs.items()]
+    texts = [f"step{'s' * (len(steps) > 1)} {', '.join(steps)} of epoch {epoch}" for epoch, steps in epochs.items()]
     return _capitalized(" and ".join(texts))
 
 

@@ -1,4 +1,4 @@
-"""`output/<name>-<yyyymmdd-hhmmss>/`: everything that a run leaves, written as it goes along."""
+"""The output folder of a run, `output/<name>-<yyyymmdd-hhmmss>/`, and everything that training writes to it."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ __all__ = ["RunFolder"]
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of one run."""
+    """The output folder of a run."""
 
     path: PurePath
-    description: dict[str, Any]  # what model_spec.json says
+    description: dict[str, Any]  # the content of model_spec.json
 
     @classmethod
     def make(cls, run: Run, description: dict[str, Any]) -> Self:
-        """Makes a new folder.
+        """Creates a new folder.
 
         Raises:
-            StorageError: it cannot be made.
+            StorageError: it cannot be created.
         """
         folder = cls(make_run_dir(run.output_dir, f"{run.name}-{time.strftime('%Y%m%d-%H%M%S')}"), description)
         try:
@@ -58,26 +58,26 @@ class RunFolder:
 
     @classmethod
     def reopen(cls, path: PurePath, description: dict[str, Any]) -> Self:
-        """The folder of a run that goes on."""
+        """Returns the folder of a run that is resumed."""
         _make_folder(path / "logs")
         return cls(path, description)
 
-    def write_options(self, run: Run, found: dict[str, Any]) -> None:
-        """Writes training_options.json: the run as declared, and what was found out about it."""
+    def write_options(self, run: Run, resolved_settings: dict[str, Any]) -> None:
+        """Writes training_options.json: the run as declared, and the settings that were resolved for it."""
         versions = {
             "model_trainer": model_trainer.__version__,
             "python": platform.python_version(),
             "tensorflow": tf.__version__,
             "keras": keras.__version__,
         }
-        content = {"versions": versions, **found, "run": run.to_dict()}
+        content = {"versions": versions, **resolved_settings, "run": run.to_dict()}
         files.write_text(self.path / "training_options.json", _json(content))
 
     def save_model(self, model: keras.Model, name: str, thresholds: tuple[float, ...] | None = None) -> None:
-        """Writes `name`.hdf5, whole or not at all; model_spec.json follows the model that `predict` takes.
+        """Writes `name`.hdf5 atomically, and model_spec.json if it is the model that `predict` uses.
 
         Args:
-            thresholds: of each class, that belong to these weights.
+            thresholds: of each class, fitted with these weights.
 
         Raises:
             StorageError: it cannot be written.
@@ -85,58 +85,58 @@ class RunFolder:
         path = self.path / f"{name}.hdf5"
         description = self.description | {"thresholds": None if thresholds is None else list(thresholds)}
         with _with_hint_to_resume():
-            files.check_room(path, _num_bytes(model))  # a write that fails inside HDF5 ends the process with a crash
+            files.check_room(path, _num_bytes(model))  # a write that fails inside HDF5 crashes the process
             try:
                 save_model(model, path, description)
-            except RuntimeError as error:  # what HDF5 makes of a file that cannot be closed
+            except RuntimeError as error:  # raised by HDF5 for a file that cannot be closed
                 raise not_written(path, error) from error
             if find_model_file(self.path).stem == name:
                 files.write_text(self.path / "model_spec.json", _json(description))
 
     def save_best(self, model: keras.Model, name: str, thresholds: tuple[float, ...] | None, epoch_before: int) -> None:
-        """As `save_model`; the file so far, of `epoch_before`, is kept for `put_back`."""
-        path, kept = self.path / f"{name}.hdf5", self._kept_model(name, epoch_before)
-        # One that is there already was kept before the process was killed, when the file was still that epoch's.
-        if epoch_before and files.is_file(path) and not files.exists(kept):
-            self._forget_kept(name)
-            with contextlib.suppress(OSError):  # such as where the folder of checkpoints could not be made
-                files.copy(path, kept)
+        """Like `save_model`; the previous file, of `epoch_before`, is backed up for `put_back`."""
+        path, backup = self.path / f"{name}.hdf5", self._backup_path(name, epoch_before)
+        # An existing backup is from before the process was killed, when the file was still that of `epoch_before`.
+        if epoch_before and files.is_file(path) and not files.exists(backup):
+            self._delete_backups(name)
+            with contextlib.suppress(OSError):  # for example if the folder of checkpoints could not be created
+                files.copy(path, backup)
         self.save_model(model, name, thresholds)
 
     def put_back(self, name: str, epoch: int) -> bool:
-        """Gives the best model of `epoch` its name again, for training that went back to before a better one.
+        """Restores the best model of `epoch` from its backup, after a rollback to before a better one.
 
-        With epoch 0, which is none, the file of the better one is removed.
+        With epoch 0, which stands for none, the file is deleted.
 
         Returns:
-            Whether it was kept.
+            Whether there was a backup.
         """
-        path, kept = self.path / f"{name}.hdf5", self._kept_model(name, epoch)
+        path, backup = self.path / f"{name}.hdf5", self._backup_path(name, epoch)
         if not epoch:
             files.delete(path)
-        if not files.is_file(kept):
+        if not files.is_file(backup):
             return False
         with _with_hint_to_resume():
-            files.copy(kept, path)
+            files.copy(backup, path)
             if find_model_file(self.path).stem == name:
                 with open_model_file(path) as file:
                     files.write_text(self.path / "model_spec.json", _json(read_description(file) or self.description))
         return True
 
     def forget_kept_models(self) -> None:
-        """Removes what `save_best` keeps, at the end of a run."""
-        self._forget_kept("*")
+        """Deletes the backups of `save_best`, at the end of a run."""
+        self._delete_backups("*")
 
-    def _kept_model(self, name: str, epoch: int) -> PurePath:
+    def _backup_path(self, name: str, epoch: int) -> PurePath:
         return self.path / "checkpoints" / f"{name}-epoch-{epoch:05d}.hdf5"
 
-    def _forget_kept(self, name: str) -> None:
+    def _delete_backups(self, name: str) -> None:
         folder = self.path / "checkpoints"
-        for each in fnmatch.filter(files.names_in(folder), f"{name}-epoch-*.hdf5"):
-            files.delete(folder / each)
+        for backup in fnmatch.filter(files.names_in(folder), f"{name}-epoch-*.hdf5"):
+            files.delete(folder / backup)
 
     def write_history(self, rows: list[Row], title: str, *, with_curves: bool = True) -> None:
-        """Writes history.csv anew, and curves.png where it is asked for; without rows there are none.
+        """Writes history.csv and, if asked for, curves.png; without rows both are deleted.
 
         Raises:
             StorageError: one of them cannot be written.
@@ -151,7 +151,7 @@ class RunFolder:
                 draw_curves(self.path / "curves.png", rows, title)
 
     def note_bad_steps(self, steps: list[tuple[int, list[str]]], why: str) -> None:
-        """Appends to bad_steps.csv, `step,image,why`: which images steps of the run showed that went wrong."""
+        """Appends the images of bad steps of the run to bad_steps.csv, `step,image,why`."""
         path = self.path / "bad_steps.csv"
         header = [] if files.exists(path) else [("step", "image", "why")]
         rows = [(step, name, why) for step, names in steps for name in names]
@@ -161,7 +161,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def logs(self) -> Iterator[Logs]:
-        """Opens logs/: TensorBoard events and metrics.jsonl; train.log is `log.LogFile`'s."""
+        """Opens TensorBoard events and metrics.jsonl in logs/. (`log.LogFile` writes train.log.)"""
         logs = Logs(self.path / "logs")
         try:
             yield logs
@@ -174,8 +174,8 @@ def _with_hint_to_resume() -> Iterator[None]:
     try:
         yield
     except StorageError as error:
-        cure = "Make room" if is_full(error) else "Mend that"
-        raise StorageError(f"{error} {cure}, then go on with --resume.") from error
+        cure = "Free some space" if is_full(error) else "Fix that"
+        raise StorageError(f"{error} {cure}, then continue with --resume.") from error
 
 
 def _make_folder(path: PurePath) -> None:
@@ -186,8 +186,8 @@ def _make_folder(path: PurePath) -> None:
 
 
 def _num_bytes(model: keras.Model) -> int:
-    """About the size of its .hdf5; of each array and layer the headers take some kB."""
-    return sum(int(np.prod(each.shape)) * 4 + 4096 for each in model.weights) + 16_384
+    """The approximate size of its .hdf5; the headers of each array take a few kB."""
+    return sum(int(np.prod(weight.shape)) * 4 + 4096 for weight in model.weights) + 16_384
 
 
 def _json(content: dict[str, Any]) -> str:

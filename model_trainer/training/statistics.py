@@ -1,8 +1,8 @@
-"""The statistics of batch normalisation, made exact before they are used.
+"""Recomputes the statistics of batch normalisation before validation.
 
-A moving average is late: it has batches in it that older weights saw. At the end of an epoch, before validation and
-before models are saved, training images go through the network as it is now. This is known as precise batch
-normalisation, and as `torch.optim.swa_utils.update_bn`.
+A moving average lags behind: it contains batches that older weights have computed. At the end of an epoch, before
+validation and before models are saved, the statistics are recomputed from training images with the current weights.
+This is known as precise batch normalisation, and as `torch.optim.swa_utils.update_bn`.
 
 Source: https://arxiv.org/abs/2105.07576, section 3.
 """
@@ -20,31 +20,31 @@ from model_trainer.training.progress import EpochProgress
 
 __all__ = ["refresh_statistics"]
 
-NUM_IMAGES = 1024  # fewer make a loss of validation that is 3 or 4 % off by chance alone
-MAX_FRACTION = 0.25  # of an epoch, before it is the last one: a forward pass takes a third of a step's time
+NUM_IMAGES = 1024  # with fewer the validation loss is off by 3 to 4 % by chance alone
+MAX_FRACTION = 0.25  # of an epoch, except the last: a forward pass takes a third of the time of a training step
 
 
 def refresh_statistics(loop: Loop, epoch: int) -> list[np.ndarray]:
-    """Averages the statistics over training images anew, for the weights that the network has now.
+    """Recomputes the statistics from training images, for the current weights of the network.
 
-    Nothing happens where they are declared otherwise than by "auto", or where no batch normalisation trains.
+    Does nothing if `batch_norm_momentum` is not "auto", or if no batch normalisation layer trains.
 
     Args:
-        epoch: that ended.
+        epoch: the one that has just ended.
 
     Returns:
-        What they were before, for `MovingAverages.assign`.
+        The previous statistics, for `MovingAverages.assign`.
     """
     prepared, averages = loop.prepared, loop.prepared.parts.network.averages
-    before = averages.values()
+    previous = averages.values()
     batch_size = prepared.run.training.batch_size
     if not _is_due(loop):
-        return before
+        return previous
     count = _num_batches(loop, is_last=epoch + 1 == prepared.run.training.epochs)
-    # Batches with which the next epoch begins, also after the last one: each run and each process has the same ones.
+    # The first batches of the next epoch, also after the last one, so that all runs and processes use the same images.
     first = (epoch + 1) * loop.steps_per_epoch
     if loop.refreshed_until != epoch or loop.refresh_batches is None:
-        # Of all epochs in one stream: to begin a new one takes a second.
+        # One iterator for all epochs: a new one takes a second to start.
         loop.refresh_batches = iter(prepared.divided(_beginnings(loop, epoch)))
     batches = itertools.islice(loop.refresh_batches, count)
     loop.refreshed_until = epoch + 1
@@ -53,18 +53,18 @@ def refresh_statistics(loop: Loop, epoch: int) -> list[np.ndarray]:
     with EpochProgress(loop.console, "batch norm statistics", count) as progress:
         for number, batch in enumerate(batches):
             step = tf.constant(np.int64(first + number))
-            seen = loop.phase.statistics_step(batch, step, batch_size, tf.constant(bool(loop.stop)))
-            sums = tf.nest.map_structure(tf.add, sums, seen.moments) if sums else seen.moments
-            num_good.append(seen.is_finite)
-            if len(loop.process_group) > 1 and seen.stop.numpy() > 0:
+            result = loop.phase.statistics_step(batch, step, batch_size, tf.constant(bool(loop.stop)))
+            sums = tf.nest.map_structure(tf.add, sums, result.moments) if sums else result.moments
+            num_good.append(result.is_finite)
+            if len(loop.process_group) > 1 and result.stop.numpy() > 0:
                 loop.watch.asked_to_stop = True  # all processes read it in the same step
             if loop.must_stop:
                 loop.refresh_batches = None
-                return before
+                return previous
             if progress.advance(batch_size):
                 progress.show(number + 1, {})
     averages.refresh(sums, int(np.sum(num_good)))
-    return before
+    return previous
 
 
 def _beginnings(loop: Loop, epoch: int) -> tf.data.Dataset:
@@ -80,5 +80,5 @@ def _is_due(loop: Loop) -> bool:
 
 def _num_batches(loop: Loop, is_last: bool) -> int:
     batch_size = loop.prepared.run.training.batch_size
-    whole = len(loop.prepared.train) // batch_size
-    return max(1, min(-(-NUM_IMAGES // batch_size), whole if is_last else int(MAX_FRACTION * whole)))
+    num_full = len(loop.prepared.train) // batch_size
+    return max(1, min(-(-NUM_IMAGES // batch_size), num_full if is_last else int(MAX_FRACTION * num_full)))

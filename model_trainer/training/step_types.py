@@ -1,4 +1,4 @@
-"""What a step takes and leaves, and what it is made of."""
+"""The types of the training, validation and statistics steps, of their setup and of their results."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ SCALARS = ("loss_sum", "num_examples", "num_broken", "num_stopping")  # see `Obs
 
 
 class StepResult(NamedTuple):
-    """What a training step leaves.
+    """The result of a training step.
 
     Attributes:
-        sums: over the whole batch, on all devices: for "loss" `[sum of loss * weight, what it is divided by]`, for each
-            metric what `Metric.sums` says; zeros of a step whose loss or gradients were not finite.
+        sums: over the whole batch, on all devices: for "loss" `[sum of loss * weight, divisor]`, for each metric the
+            result of `AdditiveMetric.sums`; zeros if the loss or gradients of the step were not finite.
         scalars: see `ObservedStep.scalars`.
-        observed: what the observers computed, see `Observers.after_update`.
+        observed: the values of the observers, see `Observers.after_update`.
     """
 
     sums: Sums
@@ -49,12 +49,12 @@ class StepResult(NamedTuple):
 
 
 class Validated(NamedTuple):
-    """What a validation step leaves.
+    """The result of a validation step.
 
     Attributes:
-        sums: as of a training step.
-        predictions: as each replica has them; with several processes those of all.
-        stop: float32 `()`, how many devices were asked to stop.
+        sums: as in `StepResult`.
+        predictions: one value per replica; with several processes the predictions of all of them.
+        stop: float32 `()`, the number of devices whose process was asked to stop.
     """
 
     sums: Sums
@@ -63,12 +63,12 @@ class Validated(NamedTuple):
 
 
 class StatisticsResult(NamedTuple):
-    """What a step of statistics leaves.
+    """The result of a statistics step.
 
     Attributes:
-        moments: of batch normalisation, by layer, the mean over all replicas; zeros where they are not finite.
+        moments: of batch normalisation, by layer, the mean over all replicas; zeros if they are not finite.
         is_finite: bool `()`.
-        stop: float32 `()`, how many devices were asked to stop.
+        stop: float32 `()`, the number of devices whose process was asked to stop.
     """
 
     moments: dict[str, Moments]
@@ -83,17 +83,17 @@ StatisticsStep = Callable[[Batch, tf.Tensor, int, tf.Tensor], StatisticsResult]
 
 @dataclass(frozen=True)
 class StepSetup:
-    """What a step is made of.
+    """Everything that a step is built from.
 
     Attributes:
-        strategy: where it runs.
-        network: the training copy.
-        spec: its preprocessing is done here, on the device.
+        strategy: distributes the step over the devices.
+        network: the training copy of the network.
+        spec: its preprocessing runs in the step, on the device.
         task: loss and metrics.
         factors: of the training loss.
-        batch_size: images in a whole batch, on all devices together.
-        accumulation_steps: parts in which a batch is computed, one after another.
-        loss_mean: what a batch's loss is divided by; see `Training.loss_mean`.
+        batch_size: images in a full batch, over all devices together.
+        accumulation_steps: number of slices of a batch that are computed one after another.
+        loss_mean: divisor of a batch's loss; see `Training.loss_mean`.
     """
 
     strategy: tf.distribute.Strategy

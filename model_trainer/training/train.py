@@ -1,4 +1,4 @@
-"""`train_model`: a run in, a folder with trained models out."""
+"""`train_model`: trains a run, on one or several machines, and writes its output folder."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ __all__ = ["Result", "train_model"]
 
 @dataclass(frozen=True)
 class Result:
-    """What a training left.
+    """The result of a training.
 
     Attributes:
-        path: the run's folder.
+        path: the output folder.
         history: one row of metrics for each epoch.
-        bad_images: why images could not be read, by path.
-        stopped: the signal that ended it early, or the empty string.
-        not_saved: why the last checkpoint could not be written, or the empty string.
-        was_finished: whether there was nothing left to do.
-        hints: what a person should know before using the models.
+        bad_images: the reasons why images could not be read, by path.
+        stopped: the signal that stopped the training early, or the empty string.
+        not_saved: the reason why the last checkpoint could not be written, or the empty string.
+        was_finished: whether the resumed run was already complete.
+        hints: warnings to read before using the models.
     """
 
     path: Path
@@ -74,13 +74,14 @@ def train_model(
     """Trains `run` and writes its output folder.
 
     Args:
-        resume: go on in the newest folder of the run's name, from its last checkpoint, or its beginning where it has
-            none; without such a folder a new run begins.
-        resume_from: go on in this folder.
-        hosts: all processes that train the run, each of which calls this; None for one. The first one's folder counts.
+        resume: continue the newest run of this name, from its last checkpoint, or from the first step if it has none;
+            without such a run start a new one.
+        resume_from: continue the run in this output folder.
+        hosts: all processes that train the run, each of which calls this; None for a single process. The chief worker
+            chooses the folder.
 
     Raises:
-        ModelTrainerError: the run, its data or its devices are wrong, or training diverged; says why, and the cure.
+        ModelTrainerError: the run, its data or its devices are wrong, or training diverged; the message has the cure.
     """
     console = Console(stderr=True)
     with (
@@ -90,19 +91,19 @@ def train_model(
     ):
         if hosts is not None:
             return _train_on_hosts(run, resume, resume_from, hosts, console, log_file)
-        begin = _find_starting_point(run, resume, resume_from)
-        if begin.is_finished(run):
-            return _finished(begin)
-        prepared = prepare(run.changed_all(begin.choices), origin=begin.origin)
-        return _train(prepared, begin, console, log_file)
+        start = _find_starting_point(run, resume, resume_from)
+        if start.is_finished(run):
+            return _finished_result(start)
+        prepared = prepare(run.changed_all(start.choices), origin=start.origin)
+        return _train(prepared, start, console, log_file)
 
 
 @dataclass(frozen=True)
 class _StartingPoint:
-    """Where a run begins: the folder that it continues in, its newest checkpoint, and the origin of its network.
+    """Where a run starts: the folder that it continues, its newest checkpoint, and the origin of its network.
 
-    None where there is none; without a checkpoint the network begins as declared. `choices` are those of an older
-    version that began the run, see `older_choices`.
+    Each is None for a new run; without a checkpoint the network is initialized as declared. `choices` are options of an
+    older version that started the run, see `older_choices`.
     """
 
     path: PurePath | None = None
@@ -118,7 +119,7 @@ def _find_starting_point(run: Run, resume: bool, resume_from: str | PurePath | N
     path = find_folder(run, resume_from) if resume or resume_from is not None else None
     if path is None:
         if resume:
-            logging.info("There is no run named %s in %s to go on with; a new one begins.", run.name, run.output_dir)
+            logging.info("There is no run named %s in %s to resume; starting a new one.", run.name, run.output_dir)
         return _StartingPoint()
     check_changes(run, path)
     checkpoint = read_newest(path / "checkpoints")
@@ -130,88 +131,88 @@ def _find_starting_point(run: Run, resume: bool, resume_from: str | PurePath | N
 def _train_on_hosts(
     run: Run, resume: bool, resume_from: str | PurePath | None, hosts: Hosts, console: Console, log_file: LogFile
 ) -> Result:
-    """One process of several: the first one says where to begin, and alone writes."""
+    """Trains in one of several processes: the chief broadcasts the starting point, and is the only one that writes."""
     try:
-        process_group, found = join_hosts(run, hosts), _StartingPoint()
+        process_group, chief_start = join_hosts(run, hosts), _StartingPoint()
 
         def find() -> list[Any]:
-            nonlocal found
-            found = _find_starting_point(run, resume, resume_from)
-            path, origin = found.path, found.origin
+            nonlocal chief_start
+            chief_start = _find_starting_point(run, resume, resume_from)
+            path, origin = chief_start.path, chief_start.origin
             return [
                 None if path is None else str(path),
                 None if origin is None else [origin.weights, origin.variant, origin.precision],
-                found.choices,
+                chief_start.choices,
             ]
 
         path, origin, choices = process_group.broadcast_from_chief(find)
-        begin = _StartingPoint(
+        start = _StartingPoint(
             None if path is None else files.as_path(path),
-            broadcast_checkpoint(process_group, found.checkpoint),
+            broadcast_checkpoint(process_group, chief_start.checkpoint),
             None if origin is None else Origin(*origin),
             choices,
         )
-        if begin.is_finished(run):
-            return _finished(begin)
-        prepared = prepare(run.changed_all(begin.choices), process_group, begin.origin)
+        if start.is_finished(run):
+            return _finished_result(start)
+        prepared = prepare(run.changed_all(start.choices), process_group, start.origin)
         _check_same_data(prepared)
-        return _train(prepared, begin, console if process_group.is_chief else Console(quiet=True), log_file)
+        return _train(prepared, start, console if process_group.is_chief else Console(quiet=True), log_file)
     except LOST_CONNECTION as error:
         raise HostError(lost_host_message(hosts, error)) from error
 
 
-def _train(prepared: Prepared, begin: _StartingPoint, console: Console, log_file: LogFile) -> Result:
-    with contextlib.ExitStack() as held:
-        return _train_in(_open_folder(prepared, begin.path, held), prepared, begin, console, log_file)
+def _train(prepared: Prepared, start: _StartingPoint, console: Console, log_file: LogFile) -> Result:
+    with contextlib.ExitStack() as lock:
+        return _train_in_folder(_open_folder(prepared, start.path, lock), prepared, start, console, log_file)
 
 
-def _train_in(
-    folder: RunFolder, prepared: Prepared, begin: _StartingPoint, console: Console, log_file: LogFile
+def _train_in_folder(
+    folder: RunFolder, prepared: Prepared, start: _StartingPoint, console: Console, log_file: LogFile
 ) -> Result:
-    run, checkpoint, process_group = prepared.run, begin.checkpoint, prepared.process_group
+    run, checkpoint, process_group = prepared.run, start.checkpoint, prepared.process_group
     if process_group.is_chief:
         log_file.write_to(folder.path / "logs" / "train.log")
         prepared.bad_images.write_to(folder.path / "bad_images.csv")
-    folder.write_options(run, prepared.found)
+    folder.write_options(run, prepared.resolved_settings)
     logging.info("Output: %s", folder.path)
     done = (steps_done(checkpoint), checkpoint.epoch) if checkpoint is not None else (0, 0)
     if checkpoint is not None:
         position = checkpoint.position
         checkpoint = for_batch_size(checkpoint, run, len(prepared.train))
-        if position and not checkpoint.position:  # the epoch begins anew
+        if position and not checkpoint.position:  # the epoch is restarted
             done = (done[0] - position, done[1])
     saver = Saver(folder.path / "checkpoints") if process_group.is_chief else NonChiefSaver()
     with folder.logs() as logs, saver, stop_on_signals() as stop:
-        if begin.path is not None:
-            logs.forget_after(*done)  # what a killed run noted behind its checkpoint
+        if start.path is not None:
+            logs.forget_after(*done)  # metrics that a killed process logged after its checkpoint
         try:
             loop = train_epochs(prepared, folder, logs, console, stop, saver, checkpoint)
         except tf.errors.ResourceExhaustedError as error:
             raise DeviceError(_out_of_memory(run)) from error
-        if loop.ending is not None:
+        if loop.final_checkpoint is not None:
             copy_weights(loop.model, prepared.plain.network.model)
             folder.save_model(prepared.plain.network.model, "final_model", loop.thresholds)
             folder.forget_kept_models()
-            saver.save(lambda: loop.ending)  # only now: a run that could not write its model is not finished
+            saver.save(lambda: loop.final_checkpoint)  # last: a run whose model could not be written is not finished
     _log_bad_images(prepared)
-    stopped = (stop.reason or "a signal to another host") if loop.ending is None else ""
+    stopped = (stop.reason or "a signal to another host") if loop.final_checkpoint is None else ""
     if stopped and not process_group.is_chief:
-        logging.info("Stopped early by %s; the first host has saved.", stopped)
+        logging.info("Stopped early by %s; the chief host has saved a checkpoint.", stopped)
     not_saved = str(saver.failed) if saver.failed is not None else ""
     hints = () if stopped else _hints(prepared, loop.history)
     return Result(cast(Path, folder.path), loop.history, prepared.bad_images.reasons, stopped, not_saved, hints=hints)
 
 
-def _open_folder(prepared: Prepared, path: PurePath | None, held: contextlib.ExitStack) -> RunFolder:
-    """A new folder, or the one at `path` again; the first process makes it, and holds it until `held` is closed."""
+def _open_folder(prepared: Prepared, path: PurePath | None, lock: contextlib.ExitStack) -> RunFolder:
+    """Returns a new folder, or the one at `path`; the chief creates it, and locks it until `lock` is closed."""
 
     def open_or_make() -> str:
         if path is None:
             folder = RunFolder.make(prepared.run, prepared.description)
         else:
-            check_data(prepared.found, path)
+            check_data(prepared.resolved_settings, path)
             folder = RunFolder.reopen(path, prepared.description)
-        held.enter_context(only_process(folder.path / "logs"))
+        lock.enter_context(only_process(folder.path / "logs"))
         return str(folder.path)
 
     kind = RunFolder if prepared.process_group.is_chief else NonChiefRunFolder
@@ -219,38 +220,41 @@ def _open_folder(prepared: Prepared, path: PurePath | None, held: contextlib.Exi
 
 
 def _check_same_data(prepared: Prepared) -> None:
-    """Raises DataError where another process reads other data."""
+    """Raises ConfigError or DataError if another process has another run or other data."""
     run = prepared.run.changed("output_dir", "").to_dict()
-    own = [run, prepared.found["data_fingerprint"], [len(prepared.train), len(prepared.val or ())]]
+    fingerprint = prepared.resolved_settings["data_fingerprint"]
+    own = [run, fingerprint, [len(prepared.train), len(prepared.val or ())]]
     for number, other in enumerate(prepared.process_group.all_gather(own)):
         here, there = f"Host {prepared.process_group.index}", f"host {number}"
         field, mine, theirs = first_difference(run, other[0])
         if field:
-            raise ConfigError(f"is {mine!r} on {here.lower()} and {theirs!r} on {there}; all need the same.", field)
+            raise ConfigError(
+                f"is {mine!r} on {here.lower()} and {theirs!r} on {there}; all hosts need the same value.", field
+            )
         if own[1:] != other[1:]:
             raise DataError(
                 f"{here} has other images than {there}: {own[2][0]:,} to train and {own[2][1]:,} to validate, there "
-                f"{other[2][0]:,} and {other[2][1]:,}. All need the same, under the same paths."
+                f"{other[2][0]:,} and {other[2][1]:,}. All hosts need the same images, under the same paths."
             )
 
 
-def _finished(begin: _StartingPoint) -> Result:
-    assert begin.path is not None
-    assert begin.checkpoint is not None
-    logging.info("%s is finished; there is nothing left to do.", begin.path)
-    history = [dict(row) for row in begin.checkpoint.state["history"]]
-    return Result(cast(Path, begin.path), history, dict(begin.checkpoint.state["bad_images"]), was_finished=True)
+def _finished_result(start: _StartingPoint) -> Result:
+    assert start.path is not None
+    assert start.checkpoint is not None
+    logging.info("%s is finished; there is nothing left to do.", start.path)
+    history = [dict(row) for row in start.checkpoint.state["history"]]
+    return Result(cast(Path, start.path), history, dict(start.checkpoint.state["bad_images"]), was_finished=True)
 
 
 def _hints(prepared: Prepared, history: list[Row]) -> tuple[str, ...]:
-    nothing = learned_nothing(prepared.run, history, prepared.train, prepared.val, prepared.plain.weights)
-    return tuple(hint for hint in (prepared.plain.warning, nothing) if hint)
+    hint = learned_nothing(prepared.run, history, prepared.train, prepared.val, prepared.plain.weights)
+    return tuple(hint for hint in (prepared.plain.warning, hint) if hint)
 
 
 def _log_bad_images(prepared: Prepared) -> None:
     count = len(prepared.bad_images)
     if count:
-        logging.warning("%d images could not be read and were left out; bad_images.csv names them.", count)
+        logging.warning("%d images could not be read and were skipped; see bad_images.csv.", count)
 
 
 def _out_of_memory(run: Run) -> str:

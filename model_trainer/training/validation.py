@@ -1,4 +1,4 @@
-"""Validation: every image once, no update."""
+"""Validation: runs the network on every validation image once, and computes the metrics."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ __all__ = ["validate"]
 
 
 def validate(loop: Loop, batches: Iterator[Any]) -> dict[str, float]:
-    """The metrics of a validation by name; none when it was asked to stop.
+    """Returns the validation metrics by name; empty if training was asked to stop.
 
     Args:
-        batches: of which as many are taken as it needs.
+        batches: an iterator from which one validation takes the batches that it needs.
     """
     run = loop.prepared.run
     num_images = len(loop.prepared.val or ())
     loop.callbacks.on_test_begin()
     totals = MetricAccumulator(run.task.additive_metrics)
-    collected = PredictionCollector(run.task, loop.prepared.parts.strategy)
+    collector = PredictionCollector(run.task, loop.prepared.parts.strategy)
     count = num_steps(num_images, run.training.batch_size)
     with EpochProgress(loop.console, "validation", count) as progress:
         for position, batch in enumerate(itertools.islice(batches, count)):
             size = loop.rows_at(position, num_images)
             if loop.calls_back_each_batch:
                 loop.callbacks.on_test_batch_begin(position)
-            validated = loop.validation_step(batch, size, tf.constant(bool(loop.stop)))
-            totals.add(validated.sums)
-            collected.add(validated.predictions)
+            result = loop.validation_step(batch, size, tf.constant(bool(loop.stop)))
+            totals.add(result.sums)
+            collector.add(result.predictions)
             if loop.calls_back_each_batch:
                 loop.callbacks.on_test_batch_end(position, totals.metrics())
             if progress.advance(size):
                 progress.show(position + 1, totals.metrics())
-            if len(loop.process_group) > 1 and validated.stop.numpy() > 0:
+            if len(loop.process_group) > 1 and result.stop.numpy() > 0:
                 loop.watch.asked_to_stop = True  # all processes read it in the same step
             if loop.must_stop:
                 return {}
-    loop.thresholds = collected.thresholds()
-    found = totals.metrics() | collected.metrics()
-    metrics = {name: found[name] for name in (LOSS, *(metric.name for metric in run.task.metrics)) if name in found}
+    loop.thresholds = collector.thresholds()
+    values = totals.metrics() | collector.metrics()
+    metrics = {name: values[name] for name in (LOSS, *(metric.name for metric in run.task.metrics)) if name in values}
     loop.callbacks.on_test_end(metrics)
     return metrics

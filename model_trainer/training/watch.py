@@ -1,4 +1,4 @@
-"""Whether training goes wrong: an observer of the loss and of what is not finite in each step."""
+"""Detects divergence: an observer of the loss, and of losses and gradients that are not finite, in each step."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 __all__ = ["Diverging", "Health", "Watch"]
 
-FIRST_STEPS = 10  # their average loss is where training began
-FIRST_PATIENCE = 100.0  # they may swing; a spike among them is this many times higher
-MEMORY = 0.9  # what the running average of the loss keeps in each step
-# The cross-entropy of a coin toss. One wrong label among images that are known by heart makes a loss of 0.01 a hundred
-# times as large, and is no reason to go back.
+FIRST_STEPS = 10  # their average is the initial loss
+FIRST_PATIENCE = 100.0  # the loss of the first steps varies; the limit for spikes is this many times higher for them
+DECAY = 0.9  # of the moving average of the loss
+# The cross-entropy of a coin toss. A single wrong label among images that the network has memorized makes a loss of
+# 0.01 a hundred times larger, and is no reason to roll back.
 MIN_TYPICAL_LOSS = math.log(2)
 
 
-class Diverging(Exception):  # not an error yet: training goes back and tries again
-    """Training has to go back.
+class Diverging(Exception):  # not an error yet: training rolls back and tries again
+    """Training must roll back.
 
     Attributes:
-        steps: of the run, that led there.
-        reason: half a sentence.
+        steps: the steps of the run that led to it.
+        reason: a clause for messages.
     """
 
     def __init__(self, steps: list[int], reason: str) -> None:
@@ -39,14 +39,14 @@ class Diverging(Exception):  # not an error yet: training goes back and tries ag
 
 @dataclass
 class Health:
-    """What is remembered of the steps so far; plain numbers, for a checkpoint.
+    """Statistics of the steps so far, as plain numbers for a checkpoint.
 
     Attributes:
-        bad_steps: those in a row, up to the last one, that were not finite or a spike.
-        last_good: the last step that was fine; its update may be what went wrong, which shows in the next step.
-        num_good: steps that were fine.
-        first_loss: average of the first ones.
-        recent_loss: running average.
+        bad_steps: the latest steps in a row that were not finite or a spike.
+        last_good: the last good step; its update may be the cause of the bad step after it.
+        num_good: number of good steps.
+        first_loss: average loss of the first good steps.
+        recent_loss: moving average of the loss.
     """
 
     bad_steps: list[int] = field(default_factory=list)
@@ -56,23 +56,25 @@ class Health:
     recent_loss: float = 0.0
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """Returns the statistics for a checkpoint."""
         return {**vars(self), "bad_steps": list(self.bad_steps)}
 
     @classmethod
     def restored(cls, state: Mapping[str, Any]) -> Health:
-        """What gave `state`."""
+        """Returns the `Health` whose `state()` was `state`."""
         return cls(**{**state, "bad_steps": list(state["bad_steps"])})
 
     def note(self, step: int, loss: float, is_bad: bool, limits: Divergence) -> None:
-        """Takes one step.
+        """Records a step.
 
         Args:
-            loss: NaN where no image of the step could be read.
+            step: number of the step in the run.
+            loss: NaN if no image of the step could be read.
             is_bad: whether loss or gradients were not finite.
+            limits: which steps are tolerated.
 
         Raises:
-            Diverging: it was one too many.
+            Diverging: there are too many bad steps in a row.
         """
         if is_bad or self._is_spike(loss, limits):
             self.bad_steps.append(step)
@@ -87,61 +89,61 @@ class Health:
             return
         if self.num_good < FIRST_STEPS:
             self.first_loss += (loss - self.first_loss) / (self.num_good + 1)
-        self.recent_loss = MEMORY * self.recent_loss + (1 - MEMORY) * loss if self.num_good else loss
+        self.recent_loss = DECAY * self.recent_loss + (1 - DECAY) * loss if self.num_good else loss
         self.num_good += 1
         self.last_good = step
 
     def _is_spike(self, loss: float, limits: Divergence) -> bool:
-        usual = max(min(self.recent_loss, self.first_loss), MIN_TYPICAL_LOSS)
+        typical_loss = max(min(self.recent_loss, self.first_loss), MIN_TYPICAL_LOSS)
         if limits.spike_factor is None or not self.num_good:
             return False
         patience = FIRST_PATIENCE if self.num_good < FIRST_STEPS else 1.0
-        return loss > limits.spike_factor * patience * usual
+        return loss > limits.spike_factor * patience * typical_loss
 
     def _diverging(self, reason: str) -> Diverging:
         return Diverging([*([] if self.last_good is None else [self.last_good]), *self.bad_steps], reason)
 
 
 class Watch:
-    """Follows all steps of a run; see `observers.StepObserver`.
+    """Observes every step of a run; see `observers.StepObserver`.
 
     Args:
-        limits: of what is borne.
-        tell: is called with a step that changed nothing.
+        limits: which steps are tolerated.
+        report_bad_step: called with the number of each step that was not finite.
     """
 
     every = 1
     uses = ()
 
-    def __init__(self, limits: Divergence, tell: Callable[[int], None]) -> None:
+    def __init__(self, limits: Divergence, report_bad_step: Callable[[int], None]) -> None:
         self.health = Health()
         self.asked_to_stop = False
         self._limits = limits
-        self._tell = tell
+        self._report_bad_step = report_bad_step
 
     def compute(self, step: ObservedStep) -> dict[str, tf.Tensor]:
-        """What every step says of itself."""
+        """Returns the scalars of the step."""
         return dict(step.scalars)
 
     def receive(self, step: int, values: dict[str, float]) -> None:
-        """Looks at a step.
+        """Checks the scalars of a step.
 
         Raises:
-            Diverging: training has to go back.
+            Diverging: training must roll back.
         """
         self.asked_to_stop |= values["num_stopping"] > 0
         if values["num_broken"]:
-            self._tell(step)
+            self._report_bad_step(step)
         _note(self.health, step, values, self._limits)
 
-    def ahead(self, waiting: Iterable[tuple[int, dict[str, float]]]) -> Health | None:
-        """What will be remembered after the steps that are `waiting`; None where training will have to go back.
+    def ahead(self, pending: Iterable[tuple[int, dict[str, float]]]) -> Health | None:
+        """Returns the health after the `pending` steps; None if training will have to roll back.
 
-        Changes nothing: one process may ask at a time of its own.
+        It has no effect on the watch, so that a single process may call it at any time.
         """
         health = Health.restored(self.health.state())
         try:
-            for step, values in waiting:
+            for step, values in pending:
                 _note(health, step, values, self._limits)
         except Diverging:
             return None

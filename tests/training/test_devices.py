@@ -78,9 +78,9 @@ def test_dropout_of_a_run_follows_from_its_seed_and_step(make_run: MakeRun) -> N
 @pytest.mark.parametrize(
     ("hardware", "message"),
     [
-        (Hardware(devices=3), r"`hardware.devices` is 3, but there is one device, the CPU. To divide the CPU"),
+        (Hardware(devices=3), r"`hardware.devices` is 3, but there is one device, the CPU. To split the CPU"),
         (Hardware(devices=0), r"`hardware.devices` should be \"auto\" or at least 1, got 0"),
-        (Hardware(platform="gpu"), r"`hardware.platform` is \"gpu\", but TensorFlow sees no GPU"),
+        (Hardware(platform="gpu"), r"`hardware.platform` is \"gpu\", but TensorFlow finds no GPU"),
     ],
 )
 def test_devices_that_are_not_there_are_refused(hardware: Hardware, message: str) -> None:

@@ -1,4 +1,4 @@
-"""A checkpoint on its way from the process that reads it to the others."""
+"""Broadcasts a checkpoint from the chief worker, which reads it, to the other processes."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ __all__ = ["broadcast_checkpoint"]
 
 
 def broadcast_checkpoint(process_group: ProcessGroup, checkpoint: Checkpoint | None) -> Checkpoint | None:
-    """The checkpoint of the first process, or None where it has none. All processes have to call this together.
+    """Returns the chief's checkpoint, or None if it has none; all processes must call this together.
 
-    So that only the first one needs the disk on which it lies.
+    With it only the chief needs access to the disk with the checkpoints.
     """
     if len(process_group) == 1:
         return checkpoint
-    described = _described(checkpoint) if process_group.is_chief else b""
-    described = process_group.exchange(described)[0]
-    if described == b"null":
+    header = _header(checkpoint) if process_group.is_chief else b""
+    header = process_group.exchange(header)[0]
+    if header == b"null":
         return None
-    content = json.loads(described)
+    content = json.loads(header)
     arrays = {}
     for name, dtype, shape in content["arrays"]:
-        own = checkpoint.arrays[name].tobytes() if process_group.is_chief and checkpoint is not None else b""
-        arrays[name] = np.frombuffer(process_group.exchange(own)[0], np.dtype(dtype)).reshape(shape)
+        data = checkpoint.arrays[name].tobytes() if process_group.is_chief and checkpoint is not None else b""
+        arrays[name] = np.frombuffer(process_group.exchange(data)[0], np.dtype(dtype)).reshape(shape)
     return Checkpoint(content["epoch"], content["position"], content["state"], arrays)
 
 
-def _described(checkpoint: Checkpoint | None) -> bytes:
+def _header(checkpoint: Checkpoint | None) -> bytes:
+    """All of a checkpoint but the contents of its arrays, as JSON."""
     if checkpoint is None:
         return b"null"
     arrays = [[name, str(array.dtype), list(array.shape)] for name, array in checkpoint.arrays.items()]

@@ -1,4 +1,4 @@
-"""When checkpoints are saved, and by whom: copied between two steps, written by a thread while training goes on."""
+"""Saves checkpoints: copies the state between two steps, and writes it in a thread while training continues."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from model_trainer.training.checkpoints.store import Checkpoint, newest_complete
 
 __all__ = ["Saver"]
 
-MAX_TIME_FRACTION = 0.02  # that saving may take, but for the checkpoint at the end of each epoch
+MAX_TIME_FRACTION = 0.02  # maximum fraction of the time for saving, besides the checkpoint at the end of each epoch
 FIRST_AFTER_SECONDS = 30.0
-# A full disk is noticed within milliseconds, so its share of time would let a warning come every second.
+# A write to a full disk fails within milliseconds; by its fraction of the time there would be a warning every second.
 AFTER_FAILURE_SECONDS, MAX_PAUSE_SECONDS = 30.0, 600.0
 
 
 class Saver:
-    """Saves checkpoints into a folder.
+    """Saves checkpoints to a folder.
 
-    What cannot be written is said in the log, and the last good one stays.
+    If one cannot be written, it logs a warning, and the last good checkpoint stays.
 
     Attributes:
-        failed: why the newest save that has ended could not be written; None where it was, and before the first.
+        failed: the error of the latest finished save; None if it succeeded, and before the first one.
     """
 
     def __init__(self, folder: PurePath) -> None:
@@ -51,12 +51,12 @@ class Saver:
             self._writer.shutdown()
 
     def save_when_due(self, capture: Callable[[], Checkpoint | None]) -> None:
-        """Saves if the last one is so long ago that the share of time allows it."""
+        """Saves if enough time has passed for saving to stay within its fraction of the time."""
         if time.monotonic() >= self._next and (self._writing is None or self._writing.done()):
             self.save(capture)
 
     def save(self, capture: Callable[[], Checkpoint | None]) -> None:
-        """Saves in any case; waits for the one before, not for this one."""
+        """Starts to save, after waiting for the previous save to finish."""
         self.wait()
         started = time.monotonic()
         checkpoint = capture()
@@ -64,7 +64,7 @@ class Saver:
             self._writing = self._writer.submit(self._write, checkpoint, started)
 
     def wait(self) -> None:
-        """Returns when what was to be saved lies on the disk, or could not be written."""
+        """Waits until the current save has finished or failed."""
         if self._writing is not None:
             writing, self._writing = self._writing, None
             writing.result()
@@ -75,9 +75,11 @@ class Saver:
         except StorageError as error:
             self.failed = StorageError(str(error))  # without the traceback, which holds the whole checkpoint
             self._num_failures += 1
-            last = newest_complete(self.folder)
-            start = "begin at the first step" if last is None else f"go on from the last good one, {last.name}"
-            logging.warning("%s Until one can be, --resume would %s.", error, start)
+            last_good = newest_complete(self.folder)
+            start = (
+                "start at the first step" if last_good is None else f"continue from the last good one, {last_good.name}"
+            )
+            logging.warning("%s Until a checkpoint can be written, --resume would %s.", error, start)
         else:
             self.failed = None
             self._num_failures = 0
@@ -85,7 +87,7 @@ class Saver:
         self._next = now + max((now - started) / MAX_TIME_FRACTION, self._pause())
 
     def _pause(self) -> float:
-        """Seconds until another attempt makes sense: twice as long after each failure in a row."""
+        """Seconds until the next attempt: twice as long after each failure in a row."""
         if not self._num_failures:
             return 0.0
         return min(AFTER_FAILURE_SECONDS * 2.0 ** min(self._num_failures - 1, 10), MAX_PAUSE_SECONDS)

@@ -1,7 +1,7 @@
-"""From the running loop to a checkpoint, and back: every number on which the rest of a training depends.
+"""Captures the state of the training loop as a checkpoint, and restores it.
 
-Order, augmentation and dropout are functions of the step, and a schedule of the step and the history, so of them
-nothing is kept.
+A checkpoint has every number on which the rest of the training depends. Order, augmentation and dropout are functions
+of the step, and a schedule of the step and the history, so they have no state.
 """
 
 from __future__ import annotations
@@ -26,40 +26,40 @@ if TYPE_CHECKING:
 
 __all__ = ["capture", "restore", "restore_callbacks"]
 
-ARRAYS_ONLY = ("network", "optimizer", "average", "batch_norm", "totals")  # arrays alone, under their names
+ARRAYS_ONLY = ("network", "optimizer", "average", "batch_norm", "totals")  # their states are dicts of arrays
 
 
 def stateful_parts(loop: Loop) -> dict[str, Stateful]:
-    """All parts by their names in a checkpoint, in the order in which they are restored. Callbacks come later."""
+    """Returns all stateful parts by their names in a checkpoint, in the order of restoring. Callbacks come later."""
     network, average = loop.prepared.parts.network, loop.average
     fractions = network.averages.fractions
 
-    def average_of_older_version(number: int) -> np.ndarray | None:
-        if average is None or not average.is_of_statistics(number):
+    def missing_average(index: int) -> np.ndarray | None:
+        if average is None or not average.is_of_statistics(index):
             return None
-        return np.array(average.averaged[number])  # of the network, which is restored before
+        return np.array(average.averaged[index])  # from the network, which is restored before
 
     return {
-        "unfrozen": _Unfrozen(loop),  # another optimizer begins with it
-        "network": Variables("network", lambda: [(each.path, each) for each in loop.model.weights]),
-        "optimizer": Variables("optimizer", lambda: [(each.name, each) for each in loop.phase.optimizer.variables]),
+        "unfrozen": _Unfrozen(loop),  # first, because it creates a new optimizer
+        "network": Variables("network", lambda: [(var.path, var) for var in loop.model.weights]),
+        "optimizer": Variables("optimizer", lambda: [(var.name, var) for var in loop.phase.optimizer.variables]),
         "average": Variables(
             "average",
-            lambda: [] if average is None else [(each.name, each) for each in average.variables],
-            average_of_older_version,
+            lambda: [] if average is None else [(var.name, var) for var in average.variables],
+            missing_average,
         ),
         "batch_norm": Variables(
             "batch_norm", lambda: [(fractions.name, fractions)], lambda _: np.ones(fractions.shape, np.float32)
         ),
         "stop_training": Attribute(loop.model, "stop_training", bool, bool),
-        "history": Attribute(loop, "history", _copied_rows, _copied_rows),
+        "history": Attribute(loop, "history", _copy_rows, _copy_rows),
         "best": loop.best,
-        "thresholds": Attribute(loop, "thresholds", restored=lambda state: None if state is None else tuple(state)),
+        "thresholds": Attribute(loop, "thresholds", decode=lambda state: None if state is None else tuple(state)),
         "best_thresholds": Attribute(
             loop,
             "best_thresholds",
-            lambda value: {str(number): each for number, each in value.items()},
-            lambda state: {int(number): tuple(each) for number, each in state.items()},
+            lambda value: {str(index): thresholds for index, thresholds in value.items()},
+            lambda state: {int(index): tuple(thresholds) for index, thresholds in state.items()},
         ),
         "epoch_seconds": _EpochSeconds(loop),
         "bad_images": loop.prepared.bad_images,
@@ -71,13 +71,13 @@ def stateful_parts(loop: Loop) -> dict[str, Stateful]:
     }
 
 
-def capture(loop: Loop, place: EpochPosition, *, finished: bool = False) -> Checkpoint | None:
-    """The training at `place`; nothing in it changes when training goes on.
+def capture(loop: Loop, position: EpochPosition, *, finished: bool = False) -> Checkpoint | None:
+    """Returns a copy of the training state at `position`, which later steps do not change.
 
-    None where the last steps went wrong, so that there is nothing to be kept.
+    None if the last steps were so bad that training will roll back.
 
     Args:
-        finished: whether nothing is left to do.
+        finished: whether training is complete.
     """
     if loop.health_ahead() is None:
         return None
@@ -89,31 +89,34 @@ def capture(loop: Loop, place: EpochPosition, *, finished: bool = False) -> Chec
         "steps_per_epoch": loop.steps_per_epoch,
         "batch_size": loop.prepared.run.training.batch_size,
     }
-    for name, part in (stateful_parts(loop) | {"totals": place.totals}).items():
+    for name, part in (stateful_parts(loop) | {"totals": position.totals}).items():
         if name in ARRAYS_ONLY:
             arrays |= {f"{name}/{key}": array for key, array in part.get_state().items()}
         else:
             state[name] = pack(part.get_state(), name, arrays)
     state["callbacks"] = [
-        None if (of := state_of(callback)) is None else pack(of, f"callbacks/{number}", arrays)
-        for number, callback in enumerate(loop.prepared.callbacks)
+        None if (callback_state := state_of(callback)) is None else pack(callback_state, f"callbacks/{index}", arrays)
+        for index, callback in enumerate(loop.prepared.callbacks)
     ]
-    return Checkpoint(place.epoch, place.position, state, arrays)
+    return Checkpoint(position.epoch, position.position, state, arrays)
 
 
 def restore(loop: Loop, checkpoint: Checkpoint) -> EpochPosition:
-    """Puts the loop where the checkpoint was taken, all but the callbacks.
+    """Restores the loop from a checkpoint, except the callbacks.
+
+    Returns:
+        The position from which training continues.
 
     Raises:
-        ModelFileError: it is of another network or optimizer.
+        ModelFileError: the checkpoint is of another network or optimizer.
     """
-    state = {"best_thresholds": {}, **checkpoint.state}  # older versions kept none
+    state = {"best_thresholds": {}, **checkpoint.state}  # older versions did not store them
     totals = MetricAccumulator(loop.prepared.run.task.additive_metrics)
     for name, part in (stateful_parts(loop) | {"totals": totals}).items():
         if name in ARRAYS_ONLY:
             prefix = f"{name}/"
             arrays = checkpoint.arrays.items()
-            part.set_state({each.removeprefix(prefix): array for each, array in arrays if each.startswith(prefix)})
+            part.set_state({key.removeprefix(prefix): array for key, array in arrays if key.startswith(prefix)})
         elif name in state:
             part.set_state(unpack(state[name], checkpoint.arrays))
     finalize(loop.model.layers)
@@ -122,10 +125,10 @@ def restore(loop: Loop, checkpoint: Checkpoint) -> EpochPosition:
 
 
 def restore_callbacks(loop: Loop, checkpoint: Checkpoint, is_resumed: bool = False) -> None:
-    """Gives callbacks their state back, after `on_train_begin`, where many reset themselves.
+    """Restores the state of callbacks, after `on_train_begin`, in which many are reset.
 
     Args:
-        is_resumed: whether they are new; those without a state then begin with the running epoch.
+        is_resumed: whether the callbacks are new objects; those without a state then start at the current epoch.
     """
     for callback, state in zip(loop.prepared.callbacks, checkpoint.state["callbacks"], strict=True):
         if load_state(callback, None if state is None else unpack(state, checkpoint.arrays)) or not is_resumed:
@@ -133,17 +136,17 @@ def restore_callbacks(loop: Loop, checkpoint: Checkpoint, is_resumed: bool = Fal
         if checkpoint.position:
             callback.on_epoch_begin(checkpoint.epoch)
         logging.warning(
-            "%s starts again: it has no get_state() and set_state(state), by which a callback goes on exactly.",
+            "%s is reset: without get_state() and set_state(state) a callback cannot be resumed exactly.",
             name_of(callback),
         )
 
 
-def _copied_rows(rows: list[dict[str, float]]) -> list[dict[str, float]]:
+def _copy_rows(rows: list[dict[str, float]]) -> list[dict[str, float]]:
     return [dict(row) for row in rows]
 
 
 class _Unfrozen:
-    """Whether the frozen layers train by now."""
+    """Whether the frozen layers have been unfrozen."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
@@ -159,14 +162,14 @@ class _Unfrozen:
 
 
 class _Health:
-    """What the watch remembers; also of steps at which it will look later."""
+    """The state of the watch, including steps that it has not received yet."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
 
     def get_state(self) -> dict[str, Any]:
         health = self._loop.health_ahead()
-        assert health is not None  # or `capture` would have given up
+        assert health is not None  # otherwise `capture` has returned
         return health.state()
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -175,7 +178,7 @@ class _Health:
 
 
 class _EpochSeconds:
-    """How long the running epoch takes by now."""
+    """The duration of the current epoch so far."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
@@ -188,7 +191,7 @@ class _EpochSeconds:
 
 
 class _Limits:
-    """The limits by which rollbacks were counted; with others they count from here."""
+    """The limits for which rollbacks were counted; with new limits the count starts at 0."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop

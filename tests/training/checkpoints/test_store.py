@@ -111,7 +111,7 @@ def test_training_goes_on_when_the_disk_is_full_and_says_what_is_kept(
     with Saver(tmp_path) as saver, caplog.at_level(python_logging.WARNING):
         saver.save(partial(checkpoint, 2))
     assert "No space left on device; 152 bytes are needed, " in caplog.text
-    assert "--resume would go on from the last good one, epoch-00001-step-0000000." in caplog.text
+    assert "--resume would continue from the last good one, epoch-00001-step-0000000." in caplog.text
 
 
 VALUES = st.recursive(
