@@ -33,8 +33,8 @@ def names() -> list[str]:
 
 
 def examples_of(module: str) -> list[doctest.DocTest]:
-    found = doctest.DocTestFinder(exclude_empty=True).find(importlib.import_module(module), module)
-    return [each for each in found if each.examples]
+    tests = doctest.DocTestFinder(exclude_empty=True).find(importlib.import_module(module), module)
+    return [test for test in tests if test.examples]
 
 
 @pytest.fixture
@@ -44,11 +44,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rows, tags = ["filename,label,split"], ["filename,tags"]
     for split, count in [("train", 8), ("val", 4)]:
         for name in ["cat", "dog"]:
-            place = tmp_path / "data" / split / name
-            place.mkdir(parents=True)
+            class_folder = tmp_path / "data" / split / name
+            class_folder.mkdir(parents=True)
             for number in range(count):
                 pixels = random.integers(0, 256, (32, 32, 3), np.uint8)
-                Image.fromarray(pixels).save(place / f"{number}.jpg")
+                Image.fromarray(pixels).save(class_folder / f"{number}.jpg")
                 rows.append(f"{split}/{name}/{number}.jpg,{name},{split}")
                 tags.append(f"{split}/{name}/{number}.jpg,{name} pet")
     (tmp_path / "data" / "labels.csv").write_text("\n".join(rows) + "\n")

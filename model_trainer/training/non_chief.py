@@ -24,7 +24,7 @@ __all__ = ["NonChiefRunFolder", "NonChiefSaver"]
 class NonChiefRunFolder(RunFolder):
     """The output folder, which only the chief writes to."""
 
-    def write_options(self, run: Run, found: dict[str, Any]) -> None:
+    def write_options(self, run: Run, resolved_settings: dict[str, Any]) -> None:
         pass
 
     def save_model(self, model: keras.Model, name: str, thresholds: tuple[float, ...] | None = None) -> None:

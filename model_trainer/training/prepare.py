@@ -195,7 +195,7 @@ def prepare(run: Run, process_group: ProcessGroup | None = None, origin: Origin 
         loss_mean=run.training.loss_mean,
     )
     num_own = strategy.num_replicas_in_sync // len(process_group)
-    share = BatchShard(strategy.num_replicas_in_sync, process_group.index * num_own, num_own, least=accumulation_steps)
+    shard = BatchShard(strategy.num_replicas_in_sync, process_group.index * num_own, num_own, least=accumulation_steps)
     bad_images = BadImages(
         run.training.max_bad_images, run.training.max_bad_share, len(train) + (len(val) if val else 0)
     )
@@ -206,7 +206,7 @@ def prepare(run: Run, process_group: ProcessGroup | None = None, origin: Origin 
             spec=run.spec,
             batch_size=run.training.batch_size,
             bad_images=bad_images,
-            share=share,
+            share=shard,
             augment=run.augment,
             sampling=run.training.sampling,
             seed=run.training.seed,

@@ -100,8 +100,8 @@ def _steps_text(loop: Loop, diverging: Diverging) -> str:
     epochs: dict[int, list[str]] = {}
     for step in diverging.steps:
         epochs.setdefault(step // loop.steps_per_epoch + 1, []).append(str(step % loop.steps_per_epoch + 1))
-    texts = [f"step{'s' * (len(steps) > 1)} {', '.join(steps)} of epoch {epoch}" for epoch, steps in epochs.items()]
-    return _capitalized(" and ".join(texts))
+    phrases = [f"step{'s' * (len(steps) > 1)} {', '.join(steps)} of epoch {epoch}" for epoch, steps in epochs.items()]
+    return _capitalized(" and ".join(phrases))
 
 
 def _capitalized(text: str) -> str:

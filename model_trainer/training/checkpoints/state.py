@@ -89,11 +89,11 @@ def capture(loop: Loop, position: EpochPosition, *, finished: bool = False) -> C
         "steps_per_epoch": loop.steps_per_epoch,
         "batch_size": loop.prepared.run.training.batch_size,
     }
-    for name, part in (stateful_parts(loop) | {"totals": position.totals}).items():
+    for name, stateful in (stateful_parts(loop) | {"totals": position.totals}).items():
         if name in ARRAYS_ONLY:
-            arrays |= {f"{name}/{key}": array for key, array in part.get_state().items()}
+            arrays |= {f"{name}/{key}": array for key, array in stateful.get_state().items()}
         else:
-            state[name] = pack(part.get_state(), name, arrays)
+            state[name] = pack(stateful.get_state(), name, arrays)
     state["callbacks"] = [
         None if (callback_state := state_of(callback)) is None else pack(callback_state, f"callbacks/{index}", arrays)
         for index, callback in enumerate(loop.prepared.callbacks)
@@ -112,13 +112,13 @@ def restore(loop: Loop, checkpoint: Checkpoint) -> EpochPosition:
     """
     state = {"best_thresholds": {}, **checkpoint.state}  # older versions did not store them
     totals = MetricAccumulator(loop.prepared.run.task.additive_metrics)
-    for name, part in (stateful_parts(loop) | {"totals": totals}).items():
+    for name, stateful in (stateful_parts(loop) | {"totals": totals}).items():
         if name in ARRAYS_ONLY:
             prefix = f"{name}/"
             arrays = checkpoint.arrays.items()
-            part.set_state({key.removeprefix(prefix): array for key, array in arrays if key.startswith(prefix)})
+            stateful.set_state({key.removeprefix(prefix): array for key, array in arrays if key.startswith(prefix)})
         elif name in state:
-            part.set_state(unpack(state[name], checkpoint.arrays))
+            stateful.set_state(unpack(state[name], checkpoint.arrays))
     finalize(loop.model.layers)
     loop.scheduled_rate = None
     return EpochPosition(checkpoint.epoch, checkpoint.position, totals)
