@@ -27,7 +27,7 @@ class Optimizer(Choice):
     Fields:
         weight_decay: decoupled, as in `keras.optimizers.Optimizer`: each step multiplies the weights by
             1 - learning_rate * weight_decay.
-        weight_decay_on: "kernels", or "all", which includes biases and the parameters of normalisation, as in Keras.
+        weight_decay_on: "kernels", or "all", which includes biases and the parameters of normalization, as in Keras.
         clip_norm: maximum global norm of the gradients (L2, over all variables together).
         clip_value: maximum absolute value of a gradient's elements.
     """

@@ -20,7 +20,7 @@ class WeightAverage:
 
     Args:
         weights: of the network, with which the averages are initialized.
-        statistics: variables without a gradient, such as moving averages of batch normalisation; averaged like weights,
+        statistics: variables without a gradient, such as moving averages of batch normalization; averaged like weights,
             but listed separately, because older versions did not average them.
         decay: above 0, below 1.
         strategy: of the devices that hold the variables.

@@ -46,7 +46,7 @@ def learned_nothing(run: Run, history: list[Row], train: Examples, val: Examples
     data = getattr(run.train_data, "path", "RUN")
     causes.append(f"labels that do not fit the images: model-trainer doctor {data}")
     summary = (
-        f"{column} ended at {accuracy:.3f}; always predicting {name!r} gives {chance:.3f}. The network has learnt "
+        f"{column} ended at {accuracy:.3f}; always predicting {name!r} gives {chance:.3f}. The network has learned "
         "nothing useful. Likely causes, and what to try:"
     )
     return "\n  - ".join([summary, *causes])

@@ -102,7 +102,7 @@ class Loop:
     scheduled_rate: np.float32 | None = None  # the learning rate that the schedule has set last
     rate_is_logged: bool = False
     time_is_logged: bool = False
-    refresh_batches: Iterator[Any] | None = None  # for the statistics of batch normalisation
+    refresh_batches: Iterator[Any] | None = None  # for the statistics of batch normalization
     refreshed_until: int = -1  # the epoch whose batches come next in `refresh_batches`
     curves_due: float = 0.0  # time on the monotonic clock
     num_drawn: int = 0  # number of epochs in the curves

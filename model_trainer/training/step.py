@@ -84,7 +84,7 @@ def make_train_step(
         # An overflow that a loss scale of 1 or more may have caused is not a bad step: it lowers the scale.
         is_finite = ~is_broken & (~overflows if scale is None else ~overflows | (scale >= 1.0))
         scalars = tf.stack([*tf.unstack(sums[LOSS]), tf.cast(~is_finite, tf.float32), tf.cast(stop, tf.float32)])
-        # Means over replicas, and for batch normalisation also over slices, by the same all-reduce.
+        # Means over replicas, and for batch normalization also over slices, by the same all-reduce.
         moments = tf.nest.map_structure(lambda moment: moment / (num_replicas * parts.accumulation_steps), moments)
         # Differences instead of values, so that an unchanged variable stays exactly the same.
         changes = [

@@ -66,7 +66,7 @@ class StatisticsResult(NamedTuple):
     """The result of a statistics step.
 
     Attributes:
-        moments: of batch normalisation, by layer, the mean over all replicas; zeros if they are not finite.
+        moments: of batch normalization, by layer, the mean over all replicas; zeros if they are not finite.
         is_finite: bool `()`.
         stop: float32 `()`, the number of devices whose process was asked to stop.
     """
