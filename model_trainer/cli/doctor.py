@@ -11,25 +11,25 @@ __all__ = ["doctor"]
 
 def doctor(
     path_or_run: str = typer.Argument(
-        help="A folder of class folders, or of such folders called train and val; a folder of images; a manifest, "
-        ".rec or .tfrecord; or a RUN: a .py, a training_options.json, an output folder.",
+        help="A folder of class folders, or a folder with such folders named train and val; a folder of images; a "
+        "manifest, .rec or .tfrecord file; or a run: a .py, a training_options.json, or an output folder.",
     ),
     root: Root = None,
     classes: ClassesOfData = None,
-    output: str = typer.Option(".", "--output", metavar="DIR", help="Where doctor.html and doctor.json go."),
+    output: str = typer.Option(".", "--output", metavar="DIR", help="Folder for doctor.html and doctor.json."),
     quarantine: str | None = typer.Option(
-        None, "--quarantine", metavar="DIR", help="Move unreadable files there, and judge what remains."
+        None, "--quarantine", metavar="DIR", help="Move unreadable files there, and examine what remains."
     ),
     fix: str | None = typer.Option(
-        None, "--fix", metavar="DIR", help="Write a mended copy there: names, turns, colours, first frames."
+        None, "--fix", metavar="DIR", help="Write a fixed copy there: suffixes, orientation, colours, first frames."
     ),
     max_pixels: int | None = typer.Option(
-        None, "--max-pixels", min=1, help="Images of more are not decoded; default: what training takes."
+        None, "--max-pixels", min=1, help="Larger images are not decoded; default: the limit of training."
     ),
-    min_size: int = typer.Option(32, "--min-size", min=1, help="Pixels; an image with a shorter side is tiny."),
+    min_size: int = typer.Option(32, "--min-size", min=1, help="Pixels; images with a shorter side are tiny."),
     trust: bool = typer.Option(False, "--trust", help="Let a .json name code outside keras.applications."),
 ) -> None:
-    """What is wrong with a data set: every file is read once. Exit 1 when there are faults."""
+    """Find out what is wrong with a data set. Reads every file once; exits with 1 if there are faults."""
     from model_trainer.cli.overrides import load_run
     from model_trainer.diagnosis.data import run_doctor, run_file_of
     from model_trainer.report.doctor import doctor_page
@@ -39,7 +39,7 @@ def doctor(
         run_doctor(
             path_or_run,
             load_run(run_file, trust) if run_file else None,
-            page_of=doctor_page,
+            make_page=doctor_page,
             root=root,
             classes=read_classes(classes),
             output=output,

@@ -1,4 +1,4 @@
-"""How far the reading is: a bar on a terminal, one line now and then elsewhere; on standard error."""
+"""Progress of reading images, on standard error: a bar on a terminal, otherwise a line every few seconds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class ReadingProgress:
-    """Progress of one pass over the images; its `update` is what `examine` takes.
+    """Progress of one pass over the images; pass its `update` to `examine` as `on_progress`.
 
     Args:
         console: writes to standard error.
@@ -45,13 +45,13 @@ class ReadingProgress:
             self._bar.stop()
 
     def update(self, done: int, total: int) -> None:
-        """Shows that `done` of `total` images are read, how fast, and the time that is left.
+        """Shows that `done` of `total` images are read, the rate, and the remaining time.
 
-        The clock starts with the call in which none is.
+        The clock starts at the call with `done=0`.
         """
         now = time.monotonic()
         if not done:
-            self._started = now  # all before was looking for them
+            self._started = now  # the time before was spent on listing the images
         rate = done / max(now - self._started, 1e-9)
         text = rate_text(rate, (total - done) / rate) if rate else ""
         if self._bar is not None:
