@@ -66,6 +66,10 @@ def split_address(address: str, field: str) -> tuple[str, int]:
 
     Raises:
         ConfigError: host or port is missing, or the port is not a number from 1 to 65535; the message names `field`.
+
+    Example:
+        >>> split_address("[fd00::3]:2222", "--hosts")
+        ('fd00::3', 2222)
     """
     text = address.strip()
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^\s:/@\[\],]+)):([^:]*)", text)

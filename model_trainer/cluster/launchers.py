@@ -54,6 +54,10 @@ def find_hosts(
     Raises:
         ConfigError: something is missing, contradictory or malformed; the message names the option, variable or file.
         HostError: not all processes reported in time; exit code 75.
+
+    Example:
+        >>> find_hosts("gpu01:2222,gpu02:2222", 1, environ={}).describe()
+        'host 1 of 2 (gpu02:2222), found in --hosts'
     """
     if hosts is not None or index is not None:
         from_options = _from_flags(hosts, index, environ)
@@ -195,10 +199,10 @@ def _from_sagemaker(environ: Mapping[str, str], resource_config: Path) -> Hosts 
             raise ConfigError(f"cannot be read: {error}.", field) from None
         if not isinstance(content, dict):
             raise ConfigError('should have "current_host" and "hosts".', field)
-        own, hosts, own_field = content.get("current_host"), content.get("hosts"), field
+        current_host, hosts, current_field = content.get("current_host"), content.get("hosts"), field
     elif environ.get("SM_HOSTS"):
-        field, own_field = "SM_HOSTS", "SM_CURRENT_HOST"
-        own, hosts = environ.get(own_field), _parse_json(environ[field], field)
+        field, current_field = "SM_HOSTS", "SM_CURRENT_HOST"
+        current_host, hosts = environ.get(current_field), _parse_json(environ[field], field)
     else:
         return None
     if not isinstance(hosts, list) or not hosts or not all(isinstance(host, str) for host in hosts):
@@ -206,10 +210,11 @@ def _from_sagemaker(environ: Mapping[str, str], resource_config: Path) -> Hosts 
     if len(hosts) == 1:
         return None
     names = sorted(hosts)
-    if own not in names:
-        raise ConfigError(f"should name one of {', '.join(names)} as the current host, got {own!r}.", own_field)
+    if current_host not in names:
+        expected = ", ".join(names)
+        raise ConfigError(f"should name one of {expected} as the current host, got {current_host!r}.", current_field)
     addresses = [f"{name}:{SAGEMAKER_PORT}" for name in names]
-    return make_hosts(addresses, names.index(own), "SageMaker", field=field, index_field=own_field)
+    return make_hosts(addresses, names.index(current_host), "SageMaker", field=field, index_field=current_field)
 
 
 def _parse_json(text: str, field: str) -> Any:

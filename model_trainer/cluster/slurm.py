@@ -59,10 +59,14 @@ def first_port(job: int, step: int) -> int:
 
 
 def expand_nodes(text: str, field: str = "SLURM_STEP_NODELIST") -> list[str]:
-    """Expands a list of nodes: "gpu[01-03,07],login1" is gpu01, gpu02, gpu03, gpu07 and login1.
+    """Expands a list of nodes in Slurm's notation.
 
     Raises:
         ConfigError: the list is malformed; the message names `field`.
+
+    Example:
+        >>> expand_nodes("gpu[01-03,07],login1")
+        ['gpu01', 'gpu02', 'gpu03', 'gpu07', 'login1']
     """
     entries = re.findall(r"(?:[^,\[\]]|\[[^\[\]]*\])+", text)
     names = [name for entry in entries for name in _expand_entry(entry, text, field)]
@@ -72,10 +76,14 @@ def expand_nodes(text: str, field: str = "SLURM_STEP_NODELIST") -> list[str]:
 
 
 def expand_counts(text: str, field: str = "SLURM_STEP_TASKS_PER_NODE") -> list[int]:
-    """Expands the numbers of tasks on each node: "2(x3),1" is 2, 2, 2 and 1.
+    """Expands the numbers of tasks on each node in Slurm's notation.
 
     Raises:
         ConfigError: the list is malformed; the message names `field`.
+
+    Example:
+        >>> expand_counts("2(x3),1")
+        [2, 2, 2, 1]
     """
     counts: list[int] = []
     for entry in text.split(","):

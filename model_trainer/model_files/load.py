@@ -48,12 +48,13 @@ class TrainedModel:
         thresholds: for each tag the minimum probability with which it is predicted; None if the task fits none.
 
     Example:
-        >>> network = keras.applications.MobileNetV2(weights=None, classes=2, alpha=0.35, input_shape=(32, 32, 3))
-        >>> network.save("pets.h5", include_optimizer=False)
-        >>> model = load_model("pets.h5", spec="mobilenet_v2", classes=["cat", "dog"])
-        >>> images = np.zeros((1, 32, 32, 3), np.uint8)
-        >>> model.probabilities(images).shape
-        (1, 2)
+        >>> network = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Flatten()])
+        >>> network.add(keras.layers.Dense(2, activation="softmax"))
+        >>> spec = ModelSpec(target_size=[16, 16, 3])
+        >>> model = TrainedModel(network, spec, Classification(), ("cat", "dog"), Path("pets.h5"))
+        >>> images = np.zeros((1, 16, 16, 3), np.uint8)
+        >>> model.probabilities(images)
+        array([[0.5, 0.5]], dtype=float32)
     """
 
     model: keras.Model
@@ -128,7 +129,8 @@ def load_model(
 
     The network is rebuilt from its description, and only arrays are read from the file, so an untrusted file runs no
     code. A model that is the user's own code or object needs `trust`. The output folder of a run contains all that is
-    needed: `load_model("output/vgg19-20261121-120000")`; a file that Keras wrote needs `spec` and `classes`.
+    needed: `load_model("output/vgg19-20261121-120000")`. A file that Keras wrote needs `spec` and `classes`:
+    `load_model("dogs.h5", spec="mobilenet_v2", classes=["beagle", "pug"])`.
 
     Args:
         path: an output folder, of which the best model is loaded or else the final one; one of its `.hdf5` files; or
@@ -146,9 +148,11 @@ def load_model(
             contains something that no model file needs.
 
     Example:
-        >>> network = keras.applications.MobileNetV2(weights=None, classes=2, alpha=0.35, input_shape=(32, 32, 3))
-        >>> network.save("pets.h5", include_optimizer=False)
-        >>> model = load_model("pets.h5", spec="mobilenet_v2", classes=["cat", "dog"])
+        >>> from model_trainer.testing import small_backbone
+        >>> head = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2, activation="softmax")]
+        >>> keras.Sequential([small_backbone((16, 16, 3)), *head]).save("pets.h5")
+        >>> spec = ModelSpec(**{"class": "model_trainer.testing.small_backbone", "target_size": [16, 16, 3]})
+        >>> model = load_model("pets.h5", spec=spec, classes=["cat", "dog"])
         >>> model.classes
         ('cat', 'dog')
 
@@ -158,8 +162,8 @@ def load_model(
         description = _description(file)
         if description is None:
             if (spec is None) != (classes is None):
-                given, missing = ("--spec", "--classes") if classes is None else ("--classes", "--spec")
-                raise ModelFileError(f"{given} is given, but {missing} is not. {how_to_describe(file)}")
+                present, missing = ("--spec", "--classes") if classes is None else ("--classes", "--spec")
+                raise ModelFileError(f"{present} is given, but {missing} is not. {how_to_describe(file)}")
             if spec is None or classes is None:
                 raise ModelFileError(
                     f"{path} does not describe how its images are preprocessed: it contains no model_spec, and there "

@@ -128,12 +128,12 @@ def scan_hdf5(file: h5py.File, content: Content) -> Scanned:
 
 def _name(parent: str, link: bytes) -> str:
     try:
-        own = link.decode()
+        last = link.decode()
     except UnicodeDecodeError:
-        own = ""
-    if not 0 < len(link) <= MAX_NAME_LENGTH or own in ("", ".", "..") or not own.isprintable():
+        last = ""
+    if not 0 < len(link) <= MAX_NAME_LENGTH or last in ("", ".", "..") or not last.isprintable():
         raise ModelFileError(f"it holds the name {link[:40]!r}, which is not the name of a layer or an array")
-    name = f"{parent}/{own}".lstrip("/")
+    name = f"{parent}/{last}".lstrip("/")
     if name.count("/") >= MAX_DEPTH or len(name) > MAX_NAME_LENGTH:
         raise ModelFileError(f"it has more than {MAX_DEPTH} nested groups, or long names, at {name[:60]!r}...")
     return name

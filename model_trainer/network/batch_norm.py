@@ -128,6 +128,10 @@ def auto_momentum(batch_size: int, steps_per_epoch: int) -> float:
     Args:
         batch_size: images in a batch, over all devices.
         steps_per_epoch: batches in an epoch.
+
+    Example:
+        >>> round(auto_momentum(batch_size=32, steps_per_epoch=1000), 3)
+        0.882
     """
     batches = max(3.0, min(AVERAGED_IMAGES / batch_size, steps_per_epoch / 2))
     return (batches - 1) / (batches + 1)

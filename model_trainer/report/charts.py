@@ -83,6 +83,11 @@ def bar_chart(rows: Sequence[str], series: Mapping[str, Sequence[int]], title: s
         rows: the names of the rows.
         series: the numbers of each series by its name, one number for each row.
         title: what the chart shows, for screen readers.
+
+    Example:
+        >>> chart = bar_chart(["cat", "dog"], {"train": [200, 100]}, title="Images of each class")
+        >>> [bar.length for row in chart.rows for bar in row.bars]
+        [68.0, 34.0]
     """
     max_number = max((number for numbers in series.values() for number in numbers), default=0) or 1
     step = BAR_PIXELS * len(series) + GAP_PIXELS

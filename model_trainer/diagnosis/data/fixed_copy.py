@@ -113,16 +113,16 @@ def _write(
     return len(changes)
 
 
-def _write_changed(survey: Survey, image: int, change: str, wanted: Path) -> Path:
-    """Writes the changed image to `wanted`, or a free name with the right suffix; returns the path."""
+def _write_changed(survey: Survey, image: int, change: str, path: Path) -> Path:
+    """Writes the changed image to `path`, with the right suffix and a free name; returns the actual path."""
     format = FORMATS[survey["format"][image]]
     if change != "renamed":
         format = "JPEG" if format == "JPEG" else "PNG"
-    if FORMAT_OF_SUFFIX.get(wanted.suffix.lower()) != format:
-        is_suffix = wanted.suffix.lower() in FORMAT_OF_SUFFIX
-        wanted = wanted.with_name((wanted.stem if is_suffix else wanted.name) + _SUFFIX_OF_FORMAT[format])
-    files.make_folder(wanted.parent)
-    target = free_name(wanted)
+    if FORMAT_OF_SUFFIX.get(path.suffix.lower()) != format:
+        is_suffix = path.suffix.lower() in FORMAT_OF_SUFFIX
+        path = path.with_name((path.stem if is_suffix else path.name) + _SUFFIX_OF_FORMAT[format])
+    files.make_folder(path.parent)
+    target = free_name(path)
     if change == "renamed":
         link_or_copy(Path(survey.name(image)), target)
         return target

@@ -62,6 +62,11 @@ def near_groups(difference_hashes: np.ndarray, colours: np.ndarray) -> list[np.n
     Returns:
         int64 arrays of indices. The first image of a group, its leader, is near each of the others; no image is in
         two groups.
+
+    Example:
+        >>> hashes = np.array([0b0000, 0b0111, 0xFFFF], np.uint64)  # the first two differ in 3 bits
+        >>> near_groups(hashes, np.zeros((3, 48), np.uint8))
+        [array([0, 1])]
     """
     pairs = near_pairs(difference_hashes, colours)
     both_ways = np.concatenate([pairs, pairs[:, ::-1]])

@@ -40,7 +40,13 @@ class PerceptualHash:
 
 
 def perceptual_hash(pixels: np.ndarray) -> PerceptualHash:
-    """Computes the perceptual hash of `pixels`, uint8 RGB `(height, width, 3)`."""
+    """Computes the perceptual hash of `pixels`, uint8 RGB `(height, width, 3)`.
+
+    Example:
+        >>> gradient = np.tile(np.arange(0, 256, 4, dtype=np.uint8)[:, None], (64, 1, 3))
+        >>> perceptual_hash(gradient).is_blank
+        False
+    """
     image = Image.fromarray(pixels)
     # Bicubic, because a box filter does not align with the pixels of small images: an enlarged copy would differ.
     grey = np.asarray(image.resize((9, 8), Image.Resampling.BICUBIC, reducing_gap=_REDUCING_GAP), np.float32).mean(-1)

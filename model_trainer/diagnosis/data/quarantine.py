@@ -28,18 +28,18 @@ def check_folder_beside(path: str | None, splits: Sequence[DataSplit], folder: P
     """Checks that the files of `splits`, found in `path`, can be moved or copied to `folder`.
 
     Raises:
-        DataError: the splits are no folders of images, `folder` lies inside the data set, or is a file.
+        DataError: a split is not a folder of images, or `folder` is inside the data set or a file.
     """
     for split in splits:
         if split.root is None:
             raise DataError(
-                f"{option} works on folders of images only; {split.examples.origin} is none, and would still list the "
-                "files. doctor.json names the images to remove."
+                f"{option} works for folders of images only; {split.examples.origin} is not a folder, and would still "
+                "list the files. doctor.json names the images to remove."
             )
         for root in (split.root, split.root if path is None else Path(path)):
             if Path(files.real_path(folder)).is_relative_to(files.real_path(root)):
                 raise DataError(
-                    f"{option} {folder} lies inside {root}, so it would become part of the data set. Choose another "
+                    f"{option} {folder} is inside {root}, so it would become part of the data set. Choose another "
                     "folder."
                 )
     if files.exists(folder) and not files.is_folder(folder):

@@ -14,7 +14,7 @@ from model_trainer.messages import counted, shown
 
 __all__ = ["print_diagnosis", "summary_of"]
 
-_PIPED_WIDTH = 160  # a file has no width of its own; rich would fold at 80
+_PIPED_WIDTH = 160  # characters, if the output is not a terminal; rich's default of 80 would fold long paths
 _STYLES = {"fault": "bold red", "warning": "yellow", "note": "dim"}
 _MAX_EXAMPLES = 3  # of each finding
 

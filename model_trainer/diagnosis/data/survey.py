@@ -28,7 +28,7 @@ _COLUMNS = np.dtype(
         ("num_bytes", np.int64),
         # Of bytes and crop. Two of 50 million images have the same one by chance in one of 10,000 data sets.
         ("digest", np.uint64),
-        ("format", np.uint8),  # position in FORMATS; their number for anything else
+        ("format", np.uint8),  # index into FORMATS; len(FORMATS) for any other format
         ("width", np.int32),  # of the upright image
         ("height", np.int32),
         ("bits", np.uint8),

@@ -90,14 +90,14 @@ def test_a_class_emptied_by_quarantine_is_a_fault(folder: Path, tmp_path: Path) 
 
 
 def test_quarantine_inside_the_data_set_is_refused(folder: Path) -> None:
-    with pytest.raises(DataError, match="lies inside"):
+    with pytest.raises(DataError, match="is inside"):
         doctor(folder, quarantine=str(folder / "bad"))
 
 
 @pytest.mark.parametrize("option", ["quarantine", "fix"])
 def test_a_manifest_is_neither_moved_nor_fixed(folder: Path, tmp_path: Path, option: str) -> None:
     (tmp_path / "data.csv").write_text("filename,label\ndata/cat/0.png,cat\n")
-    with pytest.raises(DataError, match="works on folders"):
+    with pytest.raises(DataError, match="works for folders"):
         doctor(tmp_path / "data.csv", **{option: str(tmp_path / "other")})
 
 
