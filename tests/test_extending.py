@@ -195,7 +195,9 @@ def test_a_loss_over_the_whole_batch_trains_on_one_device(names: dict[str, Any],
 
 
 def test_a_head_of_more_outputs_than_are_named_is_refused(names: dict[str, Any], make_run: MakeRun) -> None:
-    with pytest.raises(ConfigError, match=r"`task.outputs` should name each output .*head\(\) gives 2, none are named"):
+    with pytest.raises(
+        ConfigError, match=r"`task.outputs` should name each output .*head\(\) returns 2, none are named"
+    ):
         train_model(make_run(task=names["TwoOutputs"]()))
 
 

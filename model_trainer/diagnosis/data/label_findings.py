@@ -108,7 +108,7 @@ def _tiny(split: DataSplit) -> Iterator[Finding]:
         id="tiny-class",
         level="warning",
         title=f"class{{es}} with fewer than {MIN_IMAGES} images",
-        why="The model overfits so few images, and a split leaves hardly one for validation.",
+        why="The model overfits to so few images, and a split leaves hardly one for validation.",
         cure="Collect more images, or leave the class out: ImageFolder(...).filter(min_images=...).",
     )
 
