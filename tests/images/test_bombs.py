@@ -38,8 +38,8 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 def png(width: int, height: int, before: bytes = b"", rows: bytes = b"\0" * 13) -> bytes:
     """8 bits, RGB."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    parts = chunk(b"IHDR", header), before, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+    chunks = chunk(b"IHDR", header), before, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 def bmp(width: int, height: int, compression: int = 0, bits: int = 24, pixels: bytes = b"") -> bytes:
@@ -54,10 +54,10 @@ def gif(width: int, height: int, frame: tuple[int, int], before: bytes = b"") ->
 
 def tiff(*entries: tuple[int, int, int], width: int = 8, count: int = 1) -> bytes:
     """Grey, 8 bits, in one strip; `entries` are tag, type and value."""
-    known = [(256, 4, width), (257, 4, width), (258, 3, 8), (262, 3, 1), (273, 4, 8), (279, 4, 64)]
-    known = sorted({tag: (tag, kind, value) for tag, kind, value in (*known, *entries)}.values())
-    tags = b"".join(struct.pack("<HHII", tag, kind, count if tag == 273 else 1, value) for tag, kind, value in known)
-    return b"II*\0" + struct.pack("<IH", 8, len(known)) + tags + b"\0" * 4 * (count + 16)
+    tags = [(256, 4, width), (257, 4, width), (258, 3, 8), (262, 3, 1), (273, 4, 8), (279, 4, 64)]
+    tags = sorted({tag: (tag, kind, value) for tag, kind, value in (*tags, *entries)}.values())
+    tags = b"".join(struct.pack("<HHII", tag, kind, count if tag == 273 else 1, value) for tag, kind, value in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + tags + b"\0" * 4 * (count + 16)
 
 
 def webp(width: int, height: int) -> bytes:
@@ -69,8 +69,8 @@ def webp(width: int, height: int) -> bytes:
 def declared(width: int, height: int) -> bytes:
     """A JPEG whose header lies."""
     data = bytearray(encoded(RGB, "JPEG"))
-    place = data.index(b"\xff\xc0")
-    data[place + 5 : place + 9] = struct.pack(">HH", height, width)
+    offset = data.index(b"\xff\xc0")
+    data[offset + 5 : offset + 9] = struct.pack(">HH", height, width)
     return bytes(data)
 
 

@@ -77,8 +77,8 @@ def test_the_size_is_that_of_the_upright_image(format: str, orientation: int, si
 @pytest.mark.parametrize("name", ["jpeg", "png", "gif", "bmp", "tiff"])
 def test_of_a_cut_file_the_header_still_speaks(name: str) -> None:
     data = FILES[name][0]
-    whole, facts = image_facts(data), image_facts(data[: len(data) * 9 // 10])
-    assert facts == dataclasses.replace(whole, problem="is truncated", is_truncated=True)
+    intact, facts = image_facts(data), image_facts(data[: len(data) * 9 // 10])
+    assert facts == dataclasses.replace(intact, problem="is truncated", is_truncated=True)
 
 
 def test_damage_in_a_second_frame_does_not_matter() -> None:

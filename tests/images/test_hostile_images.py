@@ -76,12 +76,12 @@ def read(tmp_path: Path) -> object:
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_cut_at_any_kilobyte_it_is_told_to_be_truncated(read, name: str) -> None:
-    whole = MAKERS[name](64)
-    assert isinstance(read(whole), np.ndarray)
-    assert len(whole) > 3 * 1024
-    for size in range(1024, len(whole), 1024):
-        assert why_unreadable(whole[:size]) == "is truncated", size
-        assert read(whole[:size]) == "is truncated", size
+    intact = MAKERS[name](64)
+    assert isinstance(read(intact), np.ndarray)
+    assert len(intact) > 3 * 1024
+    for size in range(1024, len(intact), 1024):
+        assert why_unreadable(intact[:size]) == "is truncated", size
+        assert read(intact[:size]) == "is truncated", size
 
 
 STARTS = [b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"RIFF\0\1\0\0WEBPVP8 ", b"II*\0\b\0\0\0"]
@@ -105,42 +105,42 @@ def mutated(data: bytes, source: random.Random) -> bytes:
     changed = bytearray(data)
     for _ in range(source.choice([1, 1, 2, 5, 20])):
         changed = changed or bytearray(b"-")
-        place = source.randrange(min(len(changed), source.choice([40, 200, 10**6])))
+        offset = source.randrange(min(len(changed), source.choice([40, 200, 10**6])))
         kind = source.randrange(6)
         if kind == 0:
-            changed[place] ^= 1 << source.randrange(8)
+            changed[offset] ^= 1 << source.randrange(8)
         elif kind == 1:
-            changed[place] = source.choice([0, 1, 127, 128, 255])
+            changed[offset] = source.choice([0, 1, 127, 128, 255])
         elif kind == 2:
-            changed[place : place + 4] = struct.pack(
+            changed[offset : offset + 4] = struct.pack(
                 source.choice("<>") + "I", source.choice([0, 1, 300, 2**31, 2**32 - 1])
             )
         elif kind == 3:
-            del changed[place : place + source.choice([1, 4, 50])]
+            del changed[offset : offset + source.choice([1, 4, 50])]
         elif kind == 4:
-            changed[place:place] = changed[: source.choice([1, 4, 50])]
+            changed[offset:offset] = changed[: source.choice([1, 4, 50])]
         else:
-            changed = changed[: max(place, 1)]
+            changed = changed[: max(offset, 1)]
     return with_right_sums(bytes(changed)) if changed.startswith(b"\x89PNG") else bytes(changed)
 
 
 def with_right_sums(png: bytes) -> bytes:
     """Most mutations would end at a checksum."""
-    parts, place = [png[:8]], 8
-    while place + 12 <= len(png):
-        size = 8 + int.from_bytes(png[place : place + 4])
-        parts.append(png[place : place + size] + struct.pack(">I", zlib.crc32(png[place + 4 : place + size])))
-        place += size + 4
-    return b"".join(parts)
+    chunks, offset = [png[:8]], 8
+    while offset + 12 <= len(png):
+        size = 8 + int.from_bytes(png[offset : offset + 4])
+        chunks.append(png[offset : offset + size] + struct.pack(">I", zlib.crc32(png[offset + 4 : offset + size])))
+        offset += size + 4
+    return b"".join(chunks)
 
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_mutated_file_is_an_image_or_has_a_reason(read, name: str) -> None:
     source = random.Random(name)
-    whole = MAKERS[name](24)
+    intact = MAKERS[name](24)
     num_images = 0
     for number in range(60):
-        data = mutated(whole, source)
+        data = mutated(intact, source)
         pixels = decode_with_pillow(data, WHITE, with_alpha=number % 2 == 0)
         if pixels is None:
             assert SENTENCE.fullmatch(why_unreadable(data)), number

@@ -84,16 +84,16 @@ def test_preprocess_equals_keras_on_random_images(name):
 
 @pytest.mark.parametrize("name", TABLE)
 def test_a_pixel_less_than_the_minimum_size_is_what_keras_refuses(name):
-    least = TABLE[name].minimum_size
-    for shape in ((least - 1, least, 3), (least, least - 1, 3)):
-        with pytest.raises(ValueError, match=f"Input size must be at least {least}x{least}"):
+    min_size = TABLE[name].minimum_size
+    for shape in ((min_size - 1, min_size, 3), (min_size, min_size - 1, 3)):
+        with pytest.raises(ValueError, match=f"Input size must be at least {min_size}x{min_size}"):
             import_dotted(TABLE[name].class_)(include_top=False, weights=None, input_shape=shape)
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v3_small", "vgg16"])
 def test_the_minimum_size_is_one_that_keras_builds(name):
-    least = minimum_size(TABLE[name].class_)
-    model = import_dotted(TABLE[name].class_)(include_top=False, weights=None, input_shape=(least, least, 3))
+    min_size = minimum_size(TABLE[name].class_)
+    model = import_dotted(TABLE[name].class_)(include_top=False, weights=None, input_shape=(min_size, min_size, 3))
     assert model.output_shape[1:3] == (1, 1)
 
 
@@ -232,8 +232,8 @@ def test_without_its_own_rescaling_a_model_wants_what_that_rescaling_did(name):
             break
         x = layer.output
     expected = keras.Model(network.inputs[0], x)(images)
-    begins = max((begin for begin in WITHOUT_OWN_RESCALING if name.startswith(begin)), key=len)
-    function, arguments = WITHOUT_OWN_RESCALING[begins]
+    longest = max((prefix for prefix in WITHOUT_OWN_RESCALING if name.startswith(prefix)), key=len)
+    function, arguments = WITHOUT_OWN_RESCALING[longest]
     spec = ModelSpec.named(name, preprocess_func=function, preprocess_args=arguments, target_size=[32, 32, 3])
     np.testing.assert_allclose(spec.preprocess(images), expected, atol=1e-5)
     assert preprocessing_mismatch(spec)

@@ -53,9 +53,9 @@ def test_a_file_comes_back_whole_and_in_parts(folder: Path) -> None:
     with files.open_file(path) as file:
         file.seek(5)
         assert file.read() == b"fg"
-    found = files.info(path)
-    assert found is not None
-    assert (found.is_folder, found.size) == (False, 7)
+    info = files.info(path)
+    assert info is not None
+    assert (info.is_folder, info.size) == (False, 7)
     assert files.is_file(path)
     assert not files.is_folder(path)
     with files.local_copy(path) as local:
