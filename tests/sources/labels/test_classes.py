@@ -31,7 +31,7 @@ def test_named_numbers_that_no_image_has_are_classes_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("numbers", "given", "message"),
+    ("numbers", "class_names", "message"),
     [
         ([0, 1.5], None, "train.rec#1: label 1.5 should be a class number, a whole number from 0 to 16777215. Cure."),
         ([0, -1], ("a",), "train.rec#1: label -1 should be a class number"),
