@@ -1,4 +1,4 @@
-"""Files that are cut, mutated, random, or no files: each ends in an image or in a reason."""
+"""Truncated, mutated and random files, devices and pipes: each gives an image or a reason."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def encoded(image: Image.Image, format: str, **options: object) -> bytes:
 
 @functools.cache
 def noise(side: int, channels: int = 3) -> Image.Image:
-    """A picture that no format makes small."""
+    """An image of noise, which no format compresses well."""
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, channels), np.uint8))
 
 
@@ -58,7 +58,7 @@ MAKERS = {
 
 @pytest.fixture
 def read(tmp_path: Path) -> object:
-    """Reads bytes as predictions do, by both paths: the image, or the sentence that says why not."""
+    """Reads bytes as prediction does, by both paths: returns the image, or the reason why it is unreadable."""
     path = tmp_path / "x.jpg"
 
     def of(data: bytes) -> np.ndarray | str:
@@ -75,7 +75,7 @@ def read(tmp_path: Path) -> object:
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_cut_at_any_kilobyte_it_is_told_to_be_truncated(read, name: str) -> None:
+def test_a_file_cut_at_any_kilobyte_is_reported_as_truncated(read, name: str) -> None:
     intact = MAKERS[name](64)
     assert isinstance(read(intact), np.ndarray)
     assert len(intact) > 3 * 1024
@@ -88,7 +88,7 @@ STARTS = [b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"RI
 
 
 @pytest.mark.parametrize("start", STARTS)
-def test_random_bytes_are_no_image(read, start: bytes) -> None:
+def test_random_bytes_are_not_an_image(read, start: bytes) -> None:
     source = random.Random(1)
     for size in (0, 1, 2, 5, 9, 20, 300, 5000):
         data = start + source.randbytes(size)
@@ -96,7 +96,7 @@ def test_random_bytes_are_no_image(read, start: bytes) -> None:
         assert isinstance(read(data), str), data[:20]
 
 
-def test_a_png_without_a_whole_header_is_told_of(read) -> None:
+def test_a_png_with_an_incomplete_header_is_reported(read) -> None:
     for size in range(8, 33):  # TensorFlow puts such bytes into its message, where Python cannot read them
         assert read(MAKERS["png"](8)[:size]) == "is truncated"
 
@@ -125,7 +125,7 @@ def mutated(data: bytes, source: random.Random) -> bytes:
 
 
 def with_right_sums(png: bytes) -> bytes:
-    """Most mutations would end at a checksum."""
+    """Corrects the checksums of a PNG, at which most mutations would be detected otherwise."""
     chunks, offset = [png[:8]], 8
     while offset + 12 <= len(png):
         size = 8 + int.from_bytes(png[offset : offset + 4])
@@ -196,9 +196,9 @@ def test_the_limit_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("value", ["many", "", "0", "-5", "1.5"])
-def test_a_limit_that_is_no_number_is_told_of(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_a_limit_that_is_not_a_number_is_an_error(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     with pytest.raises(
-        ConfigError, match=f"`MODEL_TRAINER_MAX_PIXELS` is '{value}'; expected a whole number of pixels"
+        ConfigError, match=f"`MODEL_TRAINER_MAX_PIXELS` is '{value}'; expected an integer above 0, in pixels"
     ):
         limits_with(monkeypatch, value)
 
@@ -215,7 +215,7 @@ def test_a_device_without_end_is_not_read(tmp_path: Path) -> None:
         read_image(tmp_path / "zero.jpg", SPEC)
 
 
-def test_a_folder_with_an_images_name_is_told_of(tmp_path: Path) -> None:
+def test_a_folder_with_an_images_name_is_reported(tmp_path: Path) -> None:
     (tmp_path / "folder.jpg").mkdir()
     with pytest.raises(DataError, match="could not be opened"):
         read_image(tmp_path / "folder.jpg", SPEC)

@@ -1,4 +1,4 @@
-"""What comes after Pillow's decoding: strips, turns, transparency, greys of many bits."""
+"""The conversion after Pillow's decoding: strips, orientation, transparency, greys of many bits."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_transparency_is_rounded_to_the_nearest() -> None:
 @pytest.mark.usefixtures("_strips")
 @pytest.mark.parametrize("format", ["PNG", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_turned_image_stands_upright(orientation: int, format: str) -> None:
+def test_a_rotated_image_is_decoded_upright(orientation: int, format: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(RGBA.convert("RGB"), format, exif=exif)
@@ -84,7 +84,7 @@ def test_greys_of_16_bits_are_scaled() -> None:
     np.testing.assert_array_equal(decoded, np.repeat(np.round(deep / 257.0)[..., None], 3, axis=-1))
 
 
-def test_greys_that_are_no_numbers_are_black_or_white() -> None:
+def test_nan_and_infinite_greys_are_black_or_white() -> None:
     floats = np.array([[np.nan, np.inf, -np.inf, 7.0, -1.0, 300.0]], np.float32)
     decoded = decode_with_pillow(encoded(Image.fromarray(floats), "TIFF"), COLOUR, with_alpha=False)
     assert decoded[0, :, 0].tolist() == [0, 255, 0, 7, 0, 255]
@@ -136,7 +136,7 @@ def with_chunk(data: bytes, extra: bytes, *, at_end: bool = False) -> bytes:
 
 @pytest.mark.parametrize("at_end", [False, True])
 @pytest.mark.parametrize("name", DAMAGED)
-def test_a_png_with_a_damaged_chunk_beside_its_pixels_is_read(name: str, at_end: bool) -> None:
+def test_a_png_with_a_damaged_ancillary_chunk_is_read(name: str, at_end: bool) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     intact = encoded(RGBA.convert("RGB"), "PNG", exif=exif)
@@ -164,7 +164,7 @@ def test_a_png_with_damaged_pixels_stays_unreadable() -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_turned_avif_stands_upright(orientation: int) -> None:
+def test_a_rotated_avif_is_decoded_upright(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(RGBA.convert("RGB"), "AVIF", exif=exif)
@@ -174,14 +174,14 @@ def test_a_turned_avif_stands_upright(orientation: int) -> None:
     assert (facts.height, facts.width, facts.format, facts.problem) == (*expected.shape[:2], "AVIF", "")
 
 
-def test_an_avif_that_this_pillow_cannot_read_is_called_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_avif_that_this_pillow_cannot_read_is_reported_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encoded(RGBA.convert("RGB"), "AVIF")
     monkeypatch.setattr("PIL.AvifImagePlugin.SUPPORTED", False)
     monkeypatch.setattr("PIL.features.check", lambda name: False)
     assert why_unreadable(data) == "is an AVIF image, and Pillow is installed without AVIF"
 
 
-def test_a_png_that_is_read_without_damaged_chunks_is_still_turned_as_its_texts_say() -> None:
+def test_a_png_read_without_its_damaged_chunks_keeps_the_orientation_in_its_texts() -> None:
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
     xmp += b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
     text = chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)
@@ -194,7 +194,7 @@ def test_a_png_that_is_read_without_damaged_chunks_is_still_turned_as_its_texts_
         np.testing.assert_array_equal(decoded, expected)
 
 
-def test_what_follows_the_end_of_a_png_is_not_looked_at() -> None:
+def test_bytes_after_the_end_of_a_png_are_ignored() -> None:
     data = with_chunk(encoded(RGBA, "PNG"), DAMAGED["wrong checksum"])
     plain = only_pixels(data + chunk(b"IDAT", b"more") * 10, with_texts=True)
     assert plain == encoded(RGBA, "PNG")
