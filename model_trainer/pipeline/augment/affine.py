@@ -206,9 +206,9 @@ def _resample_wrapped(image: tf.Tensor, matrix: tf.Tensor, interpolation: Interp
     top, left = tf.floor(from_y), tf.floor(from_x)
     down, right = (from_y - top)[..., None], (from_x - left)[..., None]
     corners = [
-        tf.cast(pixel_at(top + below, left + beside), tf.float32)
-        * (down if below else 1 - down)
-        * (right if beside else 1 - right)
-        for below, beside in itertools.product((0, 1), repeat=2)
+        tf.cast(pixel_at(top + next_row, left + next_column), tf.float32)
+        * (down if next_row else 1 - down)
+        * (right if next_column else 1 - right)
+        for next_row, next_column in itertools.product((0, 1), repeat=2)
     ]
     return rounded(tf.add_n(corners))

@@ -52,8 +52,8 @@ class RandomErasing(Augmentation):
             box = box_of_area(tf.shape(image)[0], tf.shape(image)[1], chance[1:], self.area, self.ratio)
             top, left, height, width = tf.unstack(box)
             patch = self._patch(height, width, image.shape[-1], tf.random.experimental.stateless_fold_in(seed, 1))
-            beside = image[top : top + height]
-            covered = tf.concat([beside[:, :left], patch, beside[:, left + width :]], axis=1)
+            band = image[top : top + height]
+            covered = tf.concat([band[:, :left], patch, band[:, left + width :]], axis=1)
             return tf.ensure_shape(tf.concat([image[:top], covered, image[top + height :]], axis=0), image.shape)
 
         return sometimes(self.probability, chance[0], image, cover)

@@ -69,9 +69,9 @@ def log_multi_hot(rows: NumberRows, where: LabelLocation) -> None:
     values, row_of_entry = rows.entries.values, rows.entries.row_of_entry()
     ones = np.bincount(row_of_entry[values == 1], minlength=len(rows))
     zeros = rows.widths - np.diff(rows.entries.starts)
-    whole = bool(np.all((values == 1) | (values == -1)))
+    all_integers = bool(np.all((values == 1) | (values == -1)))
     # If no row would contain a class twice, they could be class numbers as well.
-    ambiguous = whole and ones.max() <= 1 and zeros.max() <= 1
+    ambiguous = all_integers and ones.max() <= 1 and zeros.max() <= 1
     logging.log(
         logging.WARNING if ambiguous else logging.INFO,
         "%s holds %d numbers in each row; read as multi-hot rows, labels='multi_hot'. %s",

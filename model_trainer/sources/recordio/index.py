@@ -43,16 +43,16 @@ def find_records(path: str, index: str | None) -> np.ndarray:
     data = _map(path)
     if not len(data):
         raise DataError(f"{path} is empty. Copy or pack it again.")
-    beside = str(Path(path).with_suffix(".idx"))
+    default_index = str(Path(path).with_suffix(".idx"))
     if index is not None and not files.is_file(index):
         raise DataError(f"There is no index {index}. {path} can be read without one: leave out `index`.")
-    if index is not None or files.is_file(beside):
-        offsets = _read_index(index or beside)
+    if index is not None or files.is_file(default_index):
+        offsets = _read_index(index or default_index)
         if offsets is not None and _covers(offsets, data):
             return offsets
         logging.warning(
             "%s does not fit %s, so it was not used; MXNet would read wrong records with it. Create the index again.",
-            index or beside,
+            index or default_index,
             path,
         )
     scanned = array("q")

@@ -94,14 +94,14 @@ class RecordIO(Source):
 
 def _warn_of_dropped_labels(path: str, numbers: NumberRows) -> None:
     """Warns if the list next to a file has more labels than its records."""
-    beside = str(Path(path).with_suffix(".lst"))
-    if np.all(numbers.widths == 1) and num_labels_of_first_line(beside) > 1:
+    list_path = str(Path(path).with_suffix(".lst"))
+    if np.all(numbers.widths == 1) and num_labels_of_first_line(list_path) > 1:
         logging.warning(
             "%s: each record carries one label, but %s has several in a line: im2rec keeps only the first unless it "
             "is run with --pack-label. Pack the file again with it, or pass list=%r.",
             path,
-            beside,
-            beside,
+            list_path,
+            list_path,
         )
 
 

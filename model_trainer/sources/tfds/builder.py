@@ -106,11 +106,11 @@ def find_splits(builder: tfds.core.DatasetBuilder, split: str) -> list[Part]:
             f"{builder.info.full_name} has no split {split!r}{reason}.{nearest(split, splits)} "
             f"It has {', '.join(splits)}; parts are written 'train[:10%]', 'train[100:]', 'train+test'."
         ) from None
-    parts = [Part(each.filename, each.skip, each.take, each.examples_in_shard) for each in instructions]
-    parts = [part for part in parts if part.count > 0]
-    if not parts:
+    ranges = [Part(each.filename, each.skip, each.take, each.examples_in_shard) for each in instructions]
+    ranges = [each for each in ranges if each.count > 0]
+    if not ranges:
         raise DataError(f"The split {split!r} of {builder.info.full_name} is empty.")
-    return parts
+    return ranges
 
 
 def choose_features(builder: tfds.core.DatasetBuilder, image: str, label: str) -> Chosen:

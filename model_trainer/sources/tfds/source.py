@@ -70,12 +70,12 @@ class Tfds(Source):
     def read(self) -> Examples:
         builder = load_builder(self.name, self.data_dir, download=self.download)
         chosen = choose_features(builder, self.image, self.label)
-        parts = find_splits(builder, self.split_name)
+        ranges = find_splits(builder, self.split_name)
         records = _records_of(builder)
-        paths = list(dict.fromkeys(part.path for part in parts))
+        paths = list(dict.fromkeys(each.path for each in ranges))
         features = Features(image=chosen.image, label=chosen.label, text=None, labels=None, texts=None)
         indexes = index_files(paths, features, records)
-        rows = _rows(parts, paths, indexes)
+        rows = _rows(ranges, paths, indexes)
         labels, classes = make_labels(paths, indexes, classes=chosen.classes or self.classes, tags=chosen.tags)
         if records is read_records:
             images: Images = byte_ranges(paths, indexes)
@@ -98,18 +98,18 @@ def _records_of(builder: tfds.core.DatasetBuilder) -> Records:
     return readers[name]
 
 
-def _rows(parts: Sequence[Part], paths: Sequence[str], indexes: Sequence[FileIndex]) -> np.ndarray:
-    """int64: the rows of `parts` among the records of all `paths`, file after file."""
+def _rows(ranges: Sequence[Part], paths: Sequence[str], indexes: Sequence[FileIndex]) -> np.ndarray:
+    """int64: the rows of `ranges` among the records of all `paths`, file after file."""
     lengths = {path: len(index) for path, index in zip(paths, indexes, strict=True)}
-    for part in parts:
-        if lengths[part.path] != part.num_records:
+    for each in ranges:
+        if lengths[each.path] != each.num_records:
             raise DataError(
-                f"{part.path} holds {lengths[part.path]} records, but the data set declares {part.num_records}. "
+                f"{each.path} holds {lengths[each.path]} records, but the data set declares {each.num_records}. "
                 "Its preparation was interrupted, or a file was replaced; prepare the data set again."
             )
     ends = np.cumsum(list(lengths.values()))
     starts = dict(zip(paths, ends - list(lengths.values()), strict=True))
-    return np.concatenate([starts[part.path] + np.arange(part.first, part.first + part.count) for part in parts])
+    return np.concatenate([starts[each.path] + np.arange(each.first, each.first + each.count) for each in ranges])
 
 
 def _array_record_images(paths: Sequence[str], indexes: Sequence[FileIndex], feature: str) -> ArrayRecordImages:

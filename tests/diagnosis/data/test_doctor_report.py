@@ -73,7 +73,7 @@ def test_a_path_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_any_image_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="contains no images"):
+    with pytest.raises(DataError, match="holds no image"):
         examine(tmp_path)
 
 
