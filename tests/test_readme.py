@@ -95,6 +95,7 @@ def test_links_lead_somewhere() -> None:
     assert all((ROOT / link).exists() for link in links)
 
 
+@pytest.mark.long
 def test_the_own_model_of_docs_networks_can_be_declared_and_built() -> None:
     from model_trainer.network.layers import freeze
     from model_trainer.network.own_model import build_own_network
