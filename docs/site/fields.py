@@ -20,17 +20,28 @@ LIMITS = {"ge": "At least", "gt": "Above", "le": "At most", "lt": "Below", "min_
 
 class Fields(griffe.Extension):
     def on_class(self, *, cls: griffe.Class, **_: Any) -> None:
-        if "__init__" in cls.members or not cls.docstring or {"dataclass", "namedtuple"} & set(cls.labels):
+        if not cls.docstring or {"dataclass", "namedtuple"} & set(cls.labels):
+            return
+        if "__init__" in cls.members:  # its arguments are documented; that it keeps them is no news
+            for name in [name for name, member in cls.members.items() if member.is_attribute and not member.docstring]:
+                del cls.members[name]
             return
         texts = _take_texts(cls.docstring)
         for name, member in list(cls.members.items()):
-            if member.docstring is None and (isinstance(member, griffe.Function) or "property" in member.labels):
+            if member.docstring is None and not _is_field(member):
                 del cls.members[name]  # what a base class asks for
-            elif isinstance(member, griffe.Attribute) and not name.startswith("_"):
+            elif isinstance(member, griffe.Attribute):
                 limits = _take_default(member)
-                text = " ".join([*filter(None, [texts.get(name)]), *limits])
+                text = " ".join([texts.pop(name, ""), *limits]).strip()
                 if text and member.docstring is None:
                     member.docstring = griffe.Docstring(text[0].upper() + text[1:], parent=member)
+        inherited = "".join(f"\n- `{name}`: {text}" for name, text in texts.items())
+        cls.docstring.value += f"\n{inherited}" if inherited else ""
+
+
+def _is_field(member: Any) -> bool:
+    """Whether it is an attribute of each value; a ClassVar, a property and a method are not."""
+    return isinstance(member, griffe.Attribute) and "instance-attribute" in member.labels
 
 
 def _take_texts(docstring: griffe.Docstring) -> dict[str, str]:
