@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -60,6 +62,20 @@ def test_every_public_name_is_in_the_api_reference() -> None:
     text = "".join(file.read_text() for file in DOCS.glob("api/*.md"))
     documented = re.findall(r"(?m)^::: model_trainer\.(\w+)$", text)
     assert sorted(documented) == sorted(set(model_trainer.__all__) - {"__version__"})
+
+
+@pytest.mark.parametrize(
+    ("repo_url", "expected"),
+    [
+        ("https://example.org/us/trainer/", "See [the test](https://example.org/us/trainer/blob/main/tests/a.py)."),
+        (None, "See `the test`."),
+    ],
+)
+def test_a_link_to_a_file_outside_of_the_pages_needs_a_repository(repo_url: str | None, expected: str) -> None:
+    links = runpy.run_path(str(DOCS / "site" / "links.py"))
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="decisions/0001.md"))
+    markdown = links["on_page_markdown"]("See [the test](../../tests/a.py).", page, SimpleNamespace(repo_url=repo_url))
+    assert markdown == expected
 
 
 @pytest.fixture(scope="module")
