@@ -205,6 +205,11 @@ class Examples:
             digest.update(np.ascontiguousarray(column).tobytes())
         return digest.hexdigest()
 
+    def _repr_html_(self) -> str:
+        from model_trainer.sources.examples_html import examples_html
+
+        return examples_html(self)
+
 
 def _some(names: tuple[str, ...], most: int = 10) -> str:
     shown = ", ".join(names[:most])

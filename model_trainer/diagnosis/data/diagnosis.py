@@ -29,8 +29,10 @@ from typing import Any
 import numpy as np
 
 from model_trainer.diagnosis.data.survey import State, Survey
+from model_trainer.display.pages import render_table
 from model_trainer.findings.finding import Finding
 from model_trainer.images.pillow import FORMATS
+from model_trainer.messages import counted
 
 __all__ = ["Diagnosis"]
 
@@ -106,6 +108,11 @@ class Diagnosis:
             "findings": [self._of_finding(finding) for finding in self.findings],
             "exit_code": self.exit_code,
         }
+
+    def _repr_html_(self) -> str:
+        facts = {part.name: counted(len(part.examples), "image{s}") for part in self.survey.parts}
+        rows = [(finding.level, finding.title, finding.cure) for finding in self.findings]
+        return render_table(self.path, facts, ("", "finding", "what to do"), rows)
 
     def _of_finding(self, finding: Finding) -> dict[str, Any]:
         return {
