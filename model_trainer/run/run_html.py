@@ -25,6 +25,7 @@ GROUPS = {
     "Training": ("training", "hardware", "callbacks", "observers"),
     "Output": ("name", "output_dir"),
 }
+LARGE_CHOICES = ("network", "task")
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,16 @@ def run_html(run: Run) -> str:
 def _options(parent: Config, field: str, prefix: str) -> Iterator[_Option]:
     info, value = type(parent).model_fields[field], getattr(parent, field)
     name = f"{prefix}{info.alias or field}"
-    # A choice is one value, `Adam(beta_1=0.8)`; what is always of the same kind, such as `Training`, is its fields.
-    if isinstance(value, Config) and not isinstance(value, (Choice, Call, Live)):
+    default = _default_of(info)
+    # What is always of the same kind, such as `Training`, is its fields; a choice is one value, `Adam(beta_1=0.8)`, but
+    # for the large ones.
+    if isinstance(value, Config) and (field in LARGE_CHOICES or not isinstance(value, (Choice, Call, Live))):
+        if field in LARGE_CHOICES:
+            kind, default_kind = type(value).__name__, type(default).__name__
+            yield _Option(name, [kind], default_kind, is_changed=kind != default_kind)
         for inner in type(value).model_fields:
             yield from _options(value, inner, f"{name}.")
         return
-    default = _default_of(info)
     has_default = default is not PydanticUndefined
     lines = [value_text(each) for each in value] if isinstance(value, tuple) and _has_configs(value) else []
     yield _Option(

@@ -24,6 +24,7 @@ __all__ = ["Predictions", "find_images", "predict_images"]
 
 MOST_IMAGES = 12
 MOST_LABELS = 2
+LEAST_PROBABILITY = 0.01  # of the second
 
 Prediction = dict[str, Any]  # {"image": path, "predictions": [{"label", "probability"}]} or {"image", "error"}
 
@@ -47,11 +48,13 @@ def _caption(answer: Prediction) -> str:
     if "error" in answer:
         return os.path.basename(answer["image"])
     few = answer["predictions"][:MOST_LABELS]
-    return ", ".join(" ".join([each["label"], *_probability(each)]) for each in few) or "no label"
+    likely = [each for each in few if each is few[0] or each.get("probability", 1.0) >= LEAST_PROBABILITY]
+    return ", ".join(map(_in_words, likely)) or "no label"
 
 
-def _probability(prediction: dict[str, Any]) -> list[str]:
-    return [f"{number:.2f}" for name, number in prediction.items() if name != "label" and isinstance(number, float)]
+def _in_words(prediction: dict[str, Any]) -> str:
+    numbers = (f"{value:.2f}" for name, value in prediction.items() if name != "label")
+    return " ".join([prediction["label"], *numbers])
 
 
 def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
