@@ -50,6 +50,12 @@ class CellLog:
                 self._last = text
                 self._update()
 
+    def keep(self) -> None:
+        """Lets the line that changes stay as it is now; what comes goes below it."""
+        with self._lock:
+            if self._last:
+                self._lines, self._num_lines, self._last = [*self._lines, self._last], self._num_lines + 1, ""
+
     def _update(self) -> None:
         from IPython.display import display
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from absl import logging
 from rich.console import Console
 
+from model_trainer.diagnosis.data import examine
 from model_trainer.diagnosis.data.progress import ReadingProgress
 from model_trainer.display.notebook import MOST_LINES, CellLog, cell_log, in_notebook, text_bar
 from model_trainer.training.log import plain_messages
@@ -122,10 +124,22 @@ def test_the_reading_of_the_doctor_is_a_line_that_changes(cell: Cell, monkeypatc
         progress.update(1000, 2000)
         progress.update(2000, 2000)
     assert cell.states[0][1] == "Reading  ██████████░░░░░░░░░░  1,000/2,000  100 images/s  10 s left"
-    assert cell.outputs == [""]
+    assert cell.outputs == ["Reading  ████████████████████  2,000/2,000  69 images/s  0 s left"]
 
 
-def test_the_summary_leaves_the_table_to_the_result(cell: Cell, tmp_path: Any) -> None:
+def test_the_reading_of_a_moment_shows_nothing(cell: Cell, colours: Path) -> None:
+    examine(colours)
+    assert cell.outputs == []
+
+
+def test_examining_shows_a_line(cell: Cell, colours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model_trainer.diagnosis.data.progress.SECONDS_BETWEEN_UPDATES", 0.0)
+    examine(colours)
+    (output,) = cell.outputs
+    assert output.startswith("Reading  ████████████████████  24/24")
+
+
+def test_the_summary_leaves_the_table_to_the_result(cell: Cell, tmp_path: Path) -> None:
     output = io.StringIO()
     result = Result(tmp_path, [{"epoch": 1.0, "loss": 0.5}], {}, stopped="SIGINT")
     print_summary(result, Console(file=output, width=200))

@@ -32,6 +32,7 @@ class ReadingProgress:
         self._started = self._printed = time.monotonic()
         self._block = contextlib.ExitStack()
         self._log: CellLog | None = None  # of a notebook's cell
+        self._has_shown = False
         self._bar: Progress | None = None
         if console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
@@ -51,7 +52,7 @@ class ReadingProgress:
         if self._bar is not None:
             self._bar.stop()
         if self._log is not None:
-            self._log.show("")
+            self._log.keep()  # an empty output would be left
         self._block.close()
 
     def update(self, done: int, total: int) -> None:
@@ -67,9 +68,10 @@ class ReadingProgress:
         if self._bar is not None:
             self._bar.update(self._task, completed=done, total=total, rate=text)
         elif self._log is not None:
-            if now - self._printed >= SECONDS_BETWEEN_UPDATES:
-                self._printed = now
-                self._log.show(f"{self._title}  {text_bar(done, total)}  {done:,}/{total:,}  {text}")
+            is_due = now - self._printed >= SECONDS_BETWEEN_UPDATES
+            if is_due or (done == total and self._has_shown):
+                self._printed, self._has_shown = now, True
+                self._log.show(f"{self._title}  {text_bar(done, total)}  {done:,}/{total:,}  {text}".rstrip())
         elif done < total and now - self._printed >= SECONDS_BETWEEN_LINES:
             self._printed = now
             self._console.print(f"{self._title}  {done:,}/{total:,}  {text}", highlight=False, soft_wrap=True)
