@@ -57,7 +57,7 @@ def train(
     with plain_messages():
         found = find_hosts(hosts, host_index, os.environ)  # may wait for the others
     result = train_model(run, resume, None if resume_from is None else os.fspath(resume_from), found)
-    if found is None or found.is_first:
+    if found is None or found.is_chief:
         print_summary(result, Console(force_jupyter=False))  # in a notebook as plain text too
     return result
 

@@ -20,8 +20,8 @@ from model_trainer.model_files.arrays import assign_arrays, find_arrays
 from model_trainer.model_files.container import ModelFile, open_model_file
 from model_trainer.model_files.description import read_description_file
 from model_trainer.model_files.files import read_description
-from model_trainer.model_files.foreign import how_to_describe, load_foreign, load_with_keras
-from model_trainer.model_files.stranger import TRUST, refuse_code_in_config, refuse_dangerous, refuse_unfitting
+from model_trainer.model_files.undescribed import how_to_describe, load_undescribed, load_with_keras
+from model_trainer.model_files.untrusted import TRUST, refuse_code_in_config, refuse_dangerous, refuse_unfitting
 from model_trainer.model_files.variant import variant_of_file
 from model_trainer.network.build import build_network
 from model_trainer.network.own_model import stage_own_model
@@ -157,7 +157,7 @@ def load_model(
                     f"{path} does not say how its images are prepared: it carries no model_spec, and there is no "
                     f"model_spec.json beside it. It is not a file of Model Trainer. {how_to_describe(file)}"
                 )
-            network, spec, task = load_foreign(file, spec, classes, trust)
+            network, spec, task = load_undescribed(file, spec, classes, trust)
             return TrainedModel(network.model, spec, task, tuple(classes), path)
         if spec is not None or classes is not None:
             raise ModelFileError(f"{path} says itself which network and classes it has; leave spec and classes out.")

@@ -19,7 +19,7 @@ from model_trainer.storage import files
 
 __all__ = ["Seen", "draw_preview", "images_to_see"]
 
-LARGEST_SIDE = 256  # of an original, in pixels of the sheet
+MAX_SIDE = 256  # of an original, in pixels of the sheet
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def draw_preview(run: Run, path: str | Path, count: int = 8, draws: int = 4) -> 
             place.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
             if label != one.label:
                 place.set_title(_short(label), fontsize=7, loc="left")
-    with files.written_whole(path) as partial:
+    with files.atomic_write(path) as partial:
         figure.savefig(partial, dpi=100)
 
 
@@ -126,7 +126,7 @@ def _original(examples: Examples, index: int) -> tuple[np.ndarray | None, float]
         pixels = None
     if pixels is None:
         return None, 1.0
-    scale = min(1.0, LARGEST_SIDE / max(pixels.shape[:2]))
+    scale = min(1.0, MAX_SIDE / max(pixels.shape[:2]))
     size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
     return np.asarray(Image.fromarray(pixels).resize(size)), scale
 

@@ -20,11 +20,11 @@ from model_trainer.sources.labels.kinds import (
     Labels,
     count_classes,
     kind_of,
-    move_labels,
+    remap_labels,
     rows_of,
     take_labels,
 )
-from model_trainer.sources.texts import Texts
+from model_trainer.sources.packed_strings import PackedStrings
 from model_trainer.storage.read import TENSORFLOW_SCHEMES
 
 __all__ = ["Examples"]
@@ -68,7 +68,7 @@ class Examples:
         groups: np.ndarray | None = None,
     ) -> Self:
         """Examples with a file each."""
-        return cls.of_images(Files(Texts.of(paths)), labels, classes, origin, weights, crops, groups)
+        return cls.of_images(Files(PackedStrings.of(paths)), labels, classes, origin, weights, crops, groups)
 
     @classmethod
     def of_images(
@@ -166,7 +166,7 @@ class Examples:
                 )
         return self.keep_classes(classes)
 
-    def without_foreign_tags(self, classes: tuple[str, ...]) -> Examples:
+    def without_unknown_classes(self, classes: tuple[str, ...]) -> Examples:
         """The same examples without the tags that are not among `classes`; the log says how many there were.
 
         Where each image has one class nothing is left out, so that a wrong one shows.
@@ -190,7 +190,7 @@ class Examples:
         """
         known = {name: position for position, name in enumerate(classes)}
         position = np.array([known.get(name, -1) for name in self.classes], dtype=np.int32)
-        return replace(self, labels=move_labels(self.labels, position), classes=classes)
+        return replace(self, labels=remap_labels(self.labels, position), classes=classes)
 
     @functools.cached_property
     def fingerprint(self) -> str:

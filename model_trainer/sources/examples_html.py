@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 __all__ = ["examples_html"]
 
-MOST_CLASSES = 20
+MAX_CLASSES = 20
 MOST_IMAGES = 12
 
 
 def examples_html(examples: Examples) -> str:
     """A table of classes with their numbers of images, and thumbnails of images that lie evenly over the examples."""
     counts = examples.counts()
-    largest = np.argsort(-counts, kind="stable")[:MOST_CLASSES]
-    shown = range(len(counts)) if len(counts) <= MOST_CLASSES else [int(index) for index in largest]
+    largest = np.argsort(-counts, kind="stable")[:MAX_CLASSES]
+    shown = range(len(counts)) if len(counts) <= MAX_CLASSES else [int(index) for index in largest]
     most = max(1, int(counts.max(initial=0)))
     return render_fragment(
         "examples.html",

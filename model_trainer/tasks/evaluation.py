@@ -11,7 +11,7 @@ class Evaluation(ABC):
     """How good a model is on some data; each task has its own."""
 
     @abstractmethod
-    def figures(self) -> dict[str, str]:
+    def metrics(self) -> dict[str, str]:
         """Of all images, by name, as they are printed."""
 
     def table(self) -> tuple[list[str], list[list[str]]] | None:
@@ -22,4 +22,4 @@ class Evaluation(ABC):
         from model_trainer.display.pages import render_table
 
         columns, rows = self.table() or ([], [])
-        return render_table("Evaluation", self.figures(), columns, rows)
+        return render_table("Evaluation", self.metrics(), columns, rows)

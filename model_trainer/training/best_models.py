@@ -29,7 +29,7 @@ class _Best(NamedTuple):
 class BestModels:
     """Keeps the best value of the loss and of the metrics that get a file of their own.
 
-    Validation decides; a run without validation is judged by its training figures.
+    Validation decides; a run without validation is judged by its training metrics.
 
     Args:
         metrics: of the task; the first is the main one, which `model_max_acc` follows whatever its name. With

@@ -14,9 +14,9 @@ from rich.text import Text
 
 from model_trainer.display.notebook import CellLog, cell_log, text_bar
 
-__all__ = ["EpochProgress", "format_figures", "format_seconds", "rate_text"]
+__all__ = ["EpochProgress", "format_metrics", "format_seconds", "rate_text"]
 
-SECONDS_BETWEEN_UPDATES = 0.5  # reading figures waits for the device, so not every step
+SECONDS_BETWEEN_UPDATES = 0.5  # reading metrics waits for the device, so not every step
 SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -53,12 +53,12 @@ class EpochProgress:
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[figures]}"),
+                TextColumn("{task.fields[metrics]}"),
                 _Rate(beginning),
                 console=console,
                 transient=True,
             )
-            self._task = self._bar.add_task(title, total=num_steps, figures="", rate=0.0, left=None)
+            self._task = self._bar.add_task(title, total=num_steps, metrics="", rate=0.0, left=None)
 
     def __enter__(self) -> EpochProgress:
         if self._bar is not None:
@@ -81,7 +81,7 @@ class EpochProgress:
         self._block.close()
 
     def advance(self, num_images: int) -> bool:
-        """Counts a step of `num_images`; True when it is time to `show` figures."""
+        """Counts a step of `num_images`; True when it is time to `show` metrics."""
         now = time.monotonic()
         self._images += num_images
         if self._since_first is None:
@@ -94,14 +94,14 @@ class EpochProgress:
         self._updated = now
         return True
 
-    def show(self, steps_done: int, figures: dict[str, float], images_left: float | None = None) -> None:
-        """Shows figures, images per second, and where it is known how many images are left, the time that is left."""
-        text = format_figures(figures)
+    def show(self, steps_done: int, metrics: dict[str, float], images_left: float | None = None) -> None:
+        """Shows metrics, images per second, and where it is known how many images are left, the time that is left."""
+        text = format_metrics(metrics)
         rate = self.images_per_second
         steps_left = self._num_steps - steps_done
         seconds_left = images_left / rate if rate and images_left is not None else None
         if self._bar is not None:
-            self._bar.update(self._task, completed=steps_done, figures=text, rate=rate, left=seconds_left)
+            self._bar.update(self._task, completed=steps_done, metrics=text, rate=rate, left=seconds_left)
             return
         if steps_left == 0:
             return  # the epoch's own line follows
@@ -130,9 +130,9 @@ class EpochProgress:
         return (self._images - self._first_images) / max(now - since, 1e-9)
 
 
-def format_figures(figures: dict[str, float]) -> str:
+def format_metrics(metrics: dict[str, float]) -> str:
     """Such as "loss 1.8061  accuracy 0.3190"."""
-    return "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
+    return "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
 
 
 def rate_text(rate: float, seconds_left: float | None) -> str:

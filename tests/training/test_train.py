@@ -507,7 +507,7 @@ def test_a_run_that_ends_with_an_error_shows_its_curves(
 ) -> None:
     found: list[int] = []
     monkeypatch.setattr(run_folder, "draw_curves", lambda path, rows, title: found.append(len(rows)))
-    monkeypatch.setattr("model_trainer.training.loop.SHARE_OF_CURVES", 1e-9)
+    monkeypatch.setattr("model_trainer.training.loop.MAX_CURVES_FRACTION", 1e-9)
 
     class Fail(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-__all__ = ["Division", "Rows", "Share"]
+__all__ = ["BatchShard", "Division", "Rows"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Share:
+class BatchShard:
     """One process's part in every batch.
 
     Attributes:
@@ -76,7 +76,7 @@ class Division:
         with_partners: whether rows are read that only images of this process's rows are mixed with.
     """
 
-    share: Share
+    share: BatchShard
     batch_size: int
     num_examples: int
     with_partners: bool = False

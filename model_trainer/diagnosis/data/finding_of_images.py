@@ -10,10 +10,10 @@ from model_trainer.diagnosis.data.survey import Survey
 from model_trainer.findings.finding import MAX_EXAMPLES, Example, Finding, Level
 from model_trainer.messages import counted
 
-__all__ = ["of_images"]
+__all__ = ["finding_of_images"]
 
 
-def of_images(
+def finding_of_images(
     survey: Survey,
     images: np.ndarray,
     *,

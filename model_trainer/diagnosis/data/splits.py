@@ -23,15 +23,15 @@ from model_trainer.sources.recordio import RecordIO
 from model_trainer.sources.source import Source
 from model_trainer.storage import files
 
-__all__ = ["Part", "find_parts", "run_file_of"]
+__all__ = ["DataSplit", "find_splits", "run_file_of"]
 
 _TRAINING = ("train", "training")
 _OTHERS = ("val", "valid", "validation", "test", "testing", "eval", "dev")
-_MOST_PARTS = 8  # a split column with more values means something else
+_MAX_SPLITS = 8  # a split column with more values means something else
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class DataSplit:
     """One part of a data set.
 
     Attributes:
@@ -79,9 +79,9 @@ def run_file_of(path: str) -> str | None:
     return inside if "://" not in inside and files.is_file(inside) else None
 
 
-def find_parts(
+def find_splits(
     path_or_run: str | Run, *, root: str | None = None, classes: Sequence[str] | None = None
-) -> tuple[Part, ...]:
+) -> tuple[DataSplit, ...]:
     """The parts, training first.
 
     Args:
@@ -103,23 +103,23 @@ def find_parts(
     if (run_file := run_file_of(path_or_run)) is not None:
         if run_file.endswith(".py"):
             raise DataError(f"{run_file} is Python; give the run itself, or on the command line: model-trainer doctor")
-        return find_parts(Run.load(run_file))
+        return find_splits(Run.load(run_file))
     source = source_of_path(path_or_run, root=root, classes=classes)
     if isinstance(source, ImageFolder) and files.is_local_folder(path_or_run):
         return _not_empty(_of_folder(Path(path_or_run), source.classes))
     return _not_empty(_of_file(path_or_run, source))
 
 
-def _not_empty(parts: list[Part]) -> tuple[Part, ...]:
+def _not_empty(parts: list[DataSplit]) -> tuple[DataSplit, ...]:
     if not any(len(part.examples) or part.others or part.examples.classes for part in parts):
         raise DataError(f"{', '.join(part.examples.origin for part in parts)} holds no image.")
     return tuple(parts)
 
 
-def _of_source(name: str, source: Source) -> Part:
+def _of_source(name: str, source: Source) -> DataSplit:
     if isinstance(source, ImageFolder) and files.is_local_folder(source.path):
         return _class_folders(name, Path(source.path), source.classes)
-    return Part(name, _read(source))
+    return DataSplit(name, _read(source))
 
 
 def _read(source: Source) -> Examples:
@@ -131,7 +131,7 @@ def _read(source: Source) -> Examples:
     return examples
 
 
-def _of_folder(root: Path, classes: tuple[str, ...] | None) -> list[Part]:
+def _of_folder(root: Path, classes: tuple[str, ...] | None) -> list[DataSplit]:
     folders = _folders(root)
     named = [name for name in folders if name.lower() in (*_TRAINING, *_OTHERS) and _folders(root / name)]
     # One folder called "train" among others may well be a class.
@@ -148,7 +148,7 @@ def _folders(root: Path) -> list[str]:
         raise DataError(f"{root} cannot be read: {error.strerror}.") from error
 
 
-def _class_folders(name: str, root: Path, given: tuple[str, ...] | None) -> Part:
+def _class_folders(name: str, root: Path, given: tuple[str, ...] | None) -> DataSplit:
     folders = _folders(root)
     if not folders:
         return _unarranged(root, name)
@@ -167,21 +167,21 @@ def _class_folders(name: str, root: Path, given: tuple[str, ...] | None) -> Part
         others += not_images
         hidden += not_looked_at
     examples = Examples.of_files(paths, np.asarray(labels, np.int32), classes, origin=str(root))
-    return Part(name, examples, root, tuple(others), tuple(hidden), tuple(images_beside(root)), unknown)
+    return DataSplit(name, examples, root, tuple(others), tuple(hidden), tuple(images_beside(root)), unknown)
 
 
-def _unarranged(root: Path, name: str = "all") -> Part:
+def _unarranged(root: Path, name: str = "all") -> DataSplit:
     images, others, hidden = list_images(str(root))
     no_labels = LabelRows.of([()] * len(images))
     examples = Examples.of_files(images, no_labels, (), origin=str(root))
-    return Part(name, examples, root, tuple(others), tuple(hidden))
+    return DataSplit(name, examples, root, tuple(others), tuple(hidden))
 
 
-def _of_file(path: str, source: Source) -> list[Part]:
+def _of_file(path: str, source: Source) -> list[DataSplit]:
     names = _split_names(path) if isinstance(source, Manifest) else []
     if not names:
-        return [Part("all", _read(source))]
-    return [Part(name, _read(source.model_copy(update={"part": name}))) for name in names]
+        return [DataSplit("all", _read(source))]
+    return [DataSplit(name, _read(source.model_copy(update={"part": name}))) for name in names]
 
 
 def _split_names(path: str) -> list[str]:
@@ -199,5 +199,5 @@ def _split_names(path: str) -> list[str]:
         if column is not None and not is_missing(value := row.get(column)):
             names[str(value)] = None
     return (
-        sorted(names, key=lambda name: (name.lower() not in _TRAINING, name)) if 1 < len(names) <= _MOST_PARTS else []
+        sorted(names, key=lambda name: (name.lower() not in _TRAINING, name)) if 1 < len(names) <= _MAX_SPLITS else []
     )

@@ -9,11 +9,11 @@ from typing import Self
 
 import numpy as np
 
-__all__ = ["Texts"]
+__all__ = ["PackedStrings"]
 
 
 @dataclass(frozen=True, eq=False)
-class Texts:
+class PackedStrings:
     """Strings packed into one: 8 bytes each beside their own length, where a list of str takes 57.
 
     Attributes:

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from model_trainer.cluster.hosts import Hosts
-from model_trainer.cluster.team import lost_message
+from model_trainer.cluster.process_group import lost_host_message
 
 HOSTS = Hosts(tuple(f"10.0.0.{number}:2222" for number in range(14)), 0, "--hosts")
 
@@ -22,5 +22,5 @@ HOSTS = Hosts(tuple(f"10.0.0.{number}:2222" for number in range(14)), 0, "--host
     ],
 )
 def test_only_the_machine_that_the_error_names_is_said_to_be_gone(error: str, gone: str) -> None:
-    message = lost_message(HOSTS, tf.errors.UnavailableError(None, None, error))
+    message = lost_host_message(HOSTS, tf.errors.UnavailableError(None, None, error))
     assert message.startswith(f"The connection to {gone} is lost")

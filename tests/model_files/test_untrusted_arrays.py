@@ -113,7 +113,7 @@ def nested(file: h5py.File, folder: Path) -> None:
 
 
 def crowded(file: h5py.File, folder: Path) -> None:
-    for number in range(scan.MOST_OBJECTS):
+    for number in range(scan.MAX_OBJECTS):
         file.create_group(f"model_weights/conv1/{number}")
 
 
@@ -277,7 +277,7 @@ SPOILT: dict[str, tuple[Spoil, str]] = {
 def test_a_hostile_file_is_refused_with_the_reason(
     hole: str, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, within: Within
 ) -> None:
-    monkeypatch.setattr(scan, "MOST_OBJECTS", 60)
+    monkeypatch.setattr(scan, "MAX_OBJECTS", 60)
     spoil, reason = SPOILT[hole]
     with h5py.File(model_file, "r+") as file:
         spoil(file, tmp_path)

@@ -17,7 +17,7 @@ from model_trainer.storage.folders import filled_folder
 from model_trainer.storage.lines import csv_lines
 from model_trainer.storage.moves import free_name, link_or_copy
 
-__all__ = ["write_mended"]
+__all__ = ["write_fixed_copy"]
 
 LOG_NAME = "mended.csv"
 
@@ -34,7 +34,7 @@ _WHITE = (255, 255, 255)
 _JPEG_QUALITY = 95
 
 
-def write_mended(
+def write_fixed_copy(
     survey: Survey, folder: Path, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> int:
     """Writes the data set to `folder`, whole or not at all, laid out as it is.

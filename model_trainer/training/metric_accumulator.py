@@ -1,4 +1,4 @@
-"""Sums of many steps, and the figures they give."""
+"""Sums of many steps, and the metrics they give."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
-from model_trainer.tasks.metrics import CountedMetric
-from model_trainer.training.step_parts import LOSS
+from model_trainer.tasks.metrics import AdditiveMetric
+from model_trainer.training.step_types import LOSS
 
-__all__ = ["Totals"]
+__all__ = ["MetricAccumulator"]
 
 
-class Totals:
-    """Adds up what steps return; waits for the device only when figures are asked for.
+class MetricAccumulator:
+    """Adds up what steps return; waits for the device only when metrics are asked for.
 
     Args:
         metrics: of the task, those that are counted.
     """
 
-    def __init__(self, metrics: tuple[CountedMetric, ...]) -> None:
+    def __init__(self, metrics: tuple[AdditiveMetric, ...]) -> None:
         self._metrics = metrics
         self._waiting: list[dict[str, tf.Tensor]] = []
         self._sums: dict[str, np.ndarray] = {}
@@ -46,10 +46,10 @@ class Totals:
         """Goes on from what `get_state` gave."""
         self._waiting, self._sums = [], dict(state)
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Loss and metrics over everything added so far; NaN for what nothing was counted in."""
         if not self.sums():
             return dict.fromkeys([LOSS, *(metric.name for metric in self._metrics)], float("nan"))
         loss, weight = self._sums[LOSS]
-        figures = {LOSS: float(loss / weight) if weight > 0 else float("nan")}
-        return figures | {metric.name: metric.value(self._sums[metric.name]) for metric in self._metrics}
+        metrics = {LOSS: float(loss / weight) if weight > 0 else float("nan")}
+        return metrics | {metric.name: metric.value(self._sums[metric.name]) for metric in self._metrics}

@@ -17,11 +17,11 @@ from model_trainer.training.history import Row
 from model_trainer.training.metrics_log import Logs
 from model_trainer.training.run_folder import RunFolder
 
-__all__ = ["FollowersFolder", "FollowersSaver"]
+__all__ = ["NonChiefRunFolder", "NonChiefSaver"]
 
 
 @final
-class FollowersFolder(RunFolder):
+class NonChiefRunFolder(RunFolder):
     """The first process's folder, as the others see it."""
 
     def write_options(self, run: Run, found: dict[str, Any]) -> None:
@@ -54,7 +54,7 @@ class _NoLogs(Logs):
     def __init__(self) -> None:
         pass
 
-    def write(self, kind: str, step: int, figures: dict[str, float]) -> None:
+    def write(self, kind: str, step: int, metrics: dict[str, float]) -> None:
         pass
 
     def forget_after(self, step: int, epochs: int) -> None:
@@ -65,7 +65,7 @@ class _NoLogs(Logs):
 
 
 @final
-class FollowersSaver(Saver):
+class NonChiefSaver(Saver):
     """Saves nothing."""
 
     def __init__(self) -> None:

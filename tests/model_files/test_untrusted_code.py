@@ -1,7 +1,7 @@
 """Files that run code when Keras loads them, and archives that are not what they seem: each is refused, nothing is run.
 
-The other holes are in `test_strangers_arrays.py` (what HDF5 can hold), `test_strangers_structure.py` (how it hangs
-together) and `test_strangers_descriptions.py` (what our own description may ask for).
+The other holes are in `test_untrusted_arrays.py` (what HDF5 can hold), `test_untrusted_structure.py` (how it hangs
+together) and `test_untrusted_descriptions.py` (what our own description may ask for).
 
 | hole | test |
 | --- | --- |

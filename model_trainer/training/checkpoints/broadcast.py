@@ -6,28 +6,28 @@ import json
 
 import numpy as np
 
-from model_trainer.cluster.team import Team
+from model_trainer.cluster.process_group import ProcessGroup
 from model_trainer.training.checkpoints.store import Checkpoint
 
-__all__ = ["share_checkpoint"]
+__all__ = ["broadcast_checkpoint"]
 
 
-def share_checkpoint(team: Team, checkpoint: Checkpoint | None) -> Checkpoint | None:
+def broadcast_checkpoint(process_group: ProcessGroup, checkpoint: Checkpoint | None) -> Checkpoint | None:
     """The checkpoint of the first process, or None where it has none. All processes have to call this together.
 
     So that only the first one needs the disk on which it lies.
     """
-    if len(team) == 1:
+    if len(process_group) == 1:
         return checkpoint
-    described = _described(checkpoint) if team.is_first else b""
-    described = team.exchange(described)[0]
+    described = _described(checkpoint) if process_group.is_chief else b""
+    described = process_group.exchange(described)[0]
     if described == b"null":
         return None
     content = json.loads(described)
     arrays = {}
     for name, dtype, shape in content["arrays"]:
-        own = checkpoint.arrays[name].tobytes() if team.is_first and checkpoint is not None else b""
-        arrays[name] = np.frombuffer(team.exchange(own)[0], np.dtype(dtype)).reshape(shape)
+        own = checkpoint.arrays[name].tobytes() if process_group.is_chief and checkpoint is not None else b""
+        arrays[name] = np.frombuffer(process_group.exchange(own)[0], np.dtype(dtype)).reshape(shape)
     return Checkpoint(content["epoch"], content["position"], content["state"], arrays)
 
 

@@ -13,15 +13,20 @@ import tensorflow as tf
 from model_trainer.cluster.hosts import Hosts
 from model_trainer.errors import ConfigError, ModelTrainerError
 
-__all__ = ["LOST", "Team", "lost_message"]
+__all__ = ["LOST_CONNECTION", "ProcessGroup", "lost_host_message"]
 
 CHUNK_BYTES = 2**26  # of a message, in one reduction
 
 # A closed connection, a heartbeat that stays out, an operation that was given up because another one failed so.
-LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
+LOST_CONNECTION = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+)
 
 
-class Team:
+class ProcessGroup:
     """All processes of a run; a single one is a team too.
 
     Args:
@@ -42,7 +47,7 @@ class Team:
         return 0 if self.hosts is None else self.hosts.index
 
     @property
-    def is_first(self) -> bool:
+    def is_chief(self) -> bool:
         """Whether this is the process that writes."""
         return self.index == 0
 
@@ -55,11 +60,11 @@ class Team:
         lengths = self._sum(lengths)
         return [self._from(owner, message, int(length)) for owner, length in enumerate(lengths)]
 
-    def everybody(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         """The same for values of JSON types."""
         return [json.loads(message) for message in self.exchange(json.dumps(value).encode())]
 
-    def from_first(self, make: Callable[[], Any]) -> Any:
+    def broadcast_from_chief(self, make: Callable[[], Any]) -> Any:
         """What `make` gives, a value of JSON types, in the first process; its errors stop all of them.
 
         Raises:
@@ -67,12 +72,12 @@ class Team:
         """
         problem: ModelTrainerError | None = None
         answer: dict[str, Any] = {}
-        if self.is_first:
+        if self.is_chief:
             try:
                 answer = {"value": make()}
             except ModelTrainerError as error:
                 problem, answer = error, {"error": str(error)}
-        answer = self.everybody(answer)[0]
+        answer = self.all_gather(answer)[0]
         if problem is not None:
             raise problem
         if "error" in answer:
@@ -101,7 +106,7 @@ class Team:
         return np.asarray(self.strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None))
 
 
-def lost_message(hosts: Hosts, error: tf.errors.OpError) -> str:
+def lost_host_message(hosts: Hosts, error: tf.errors.OpError) -> str:
     """Which machine seems to be gone, as far as the error tells, and what to do."""
     gone = [
         f"host {number} ({address})"

@@ -204,7 +204,7 @@ def test_a_description_that_is_no_plain_json_is_refused(describe: Describe, text
 def test_a_description_of_megabytes_is_refused_before_it_is_parsed(
     describe: Describe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = describe(name="n" * descriptions.LONGEST_BYTES)
+    path = describe(name="n" * descriptions.MAX_BYTES)
     monkeypatch.setattr("json.loads", None)
     with pytest.raises(ModelFileError, match="longer than 8,388,608 characters"):
         load_model(path)

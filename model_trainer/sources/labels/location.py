@@ -8,11 +8,11 @@ from typing import Self
 
 import numpy as np
 
-__all__ = ["Where"]
+__all__ = ["LabelLocation"]
 
 
 @dataclass(frozen=True)
-class Where:
+class LabelLocation:
     """What messages need from a source.
 
     Attributes:

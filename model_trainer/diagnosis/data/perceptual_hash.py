@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-__all__ = ["NUM_COLOURS", "Look", "look_of"]
+__all__ = ["NUM_COLOURS", "PerceptualHash", "perceptual_hash"]
 
 NUM_COLOURS = 48
 
@@ -24,7 +24,7 @@ _REDUCING_GAP = 3.0  # large images are made smaller by boxes first, which is se
 
 
 @dataclass(frozen=True)
-class Look:
+class PerceptualHash:
     """An image's look.
 
     Attributes:
@@ -38,7 +38,7 @@ class Look:
     is_blank: bool
 
 
-def look_of(pixels: np.ndarray) -> Look:
+def perceptual_hash(pixels: np.ndarray) -> PerceptualHash:
     """The look of uint8 RGB `(height, width, 3)`."""
     image = Image.fromarray(pixels)
     # Bicubic, because boxes do not fit the pixels of small images, and would look different after each enlargement.
@@ -46,4 +46,4 @@ def look_of(pixels: np.ndarray) -> Look:
     bits = np.packbits(grey[:, 1:] > grey[:, :-1] + _CLEARLY)
     colours = np.asarray(image.resize((4, 4), Image.Resampling.BILINEAR, reducing_gap=_REDUCING_GAP)).ravel()
     is_blank = all(high - low <= _BLANK for low, high in image.getextrema())  # type: ignore[misc]
-    return Look(int.from_bytes(bits.tobytes()), colours, is_blank)
+    return PerceptualHash(int.from_bytes(bits.tobytes()), colours, is_blank)

@@ -13,10 +13,10 @@ from model_trainer.errors import ConfigError, ModelFileError
 from model_trainer.model_files.arrays import assign_arrays, find_arrays
 from model_trainer.model_files.container import ModelFile
 from model_trainer.model_files.outline import Outline, make_layer, read_outline
-from model_trainer.model_files.stranger import TRUST, building, refuse_dangerous, refuse_unfitting, without_values
+from model_trainer.model_files.untrusted import TRUST, building, refuse_dangerous, refuse_unfitting, without_values
 from model_trainer.model_files.variant import variant_of_file
 from model_trainer.network.build import build_network, flat_backbone
-from model_trainer.network.final_activation import find_ending
+from model_trainer.network.final_activation import find_final_activation
 from model_trainer.network.own_model import stage_own_model
 from model_trainer.network.portable import make_portable
 from model_trainer.network.stages import TwoStageNetwork
@@ -28,7 +28,7 @@ from model_trainer.tasks.classification import Classification
 from model_trainer.tasks.multi_label import MultiLabel
 from model_trainer.tasks.task import Task
 
-__all__ = ["how_to_describe", "load_foreign", "load_with_keras"]
+__all__ = ["how_to_describe", "load_undescribed", "load_with_keras"]
 
 
 def how_to_describe(file: ModelFile) -> str:
@@ -51,7 +51,7 @@ def how_to_describe(file: ModelFile) -> str:
     )
 
 
-def load_foreign(
+def load_undescribed(
     file: ModelFile, spec: ModelSpec | str, classes: Sequence[str], trust: bool
 ) -> tuple[TwoStageNetwork, ModelSpec, Task]:
     """The network of a file, the spec of its images, and the task that reads its answers.
@@ -93,7 +93,7 @@ def load_foreign(
     except (ConfigError, ModelFileError) as error:
         message = str(error)
         raise ModelFileError(message if message.startswith(str(file.path)) else f"{file.path}: {message}") from error
-    if spec.preprocess_func != "none" and _begins_with_scaling(network.model):
+    if spec.preprocess_func != "none" and _starts_with_rescaling(network.model):
         logging.info("%s scales its images itself, so they come as they are, 0 to 255.", file.path)
         spec = spec.changed("preprocess_func", "none")
     return network, spec, task
@@ -151,7 +151,7 @@ def _from_outline(file: ModelFile, outline: Outline, spec: ModelSpec, num_classe
         flat = flat_backbone(spec, None, variant, shapes_only)
         backbone = keras.Model(flat.images, flat.features, name=flat.name)
         # In a flat model they may be the backbone's own.
-        if outline.backbone or not _begins_with_scaling(backbone):
+        if outline.backbone or not _starts_with_rescaling(backbone):
             for layer in outline.scaling:
                 tensor = make_layer(layer)(tensor)
         tensor = backbone(tensor)
@@ -190,13 +190,13 @@ def _task_of(model: keras.Model, num_classes: int) -> Task:
     if len(outputs) != 1:
         raise ModelFileError(f"it has {len(outputs)} outputs of {num_classes} values; one is wanted")
     try:
-        activation = find_ending(outputs[0], "network").activation
+        activation = find_final_activation(outputs[0], "network").activation
     except ConfigError:  # probabilities of another kind; they are given as they are
         activation = None
     return MultiLabel(thresholds=0.5) if num_classes == 1 or activation == "sigmoid" else Classification()
 
 
-def _begins_with_scaling(model: keras.Model) -> bool:
+def _starts_with_rescaling(model: keras.Model) -> bool:
     """Whether the images are rescaled or normalised before the first layer that learns."""
     for layer in model.layers:
         if isinstance(layer, (keras.layers.Rescaling, keras.layers.Normalization)):

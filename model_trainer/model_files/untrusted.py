@@ -32,8 +32,8 @@ _APPLICATION = re.compile(r"keras\.applications(\.[a-z0-9_]+)?\.[A-Z]\w*")
 _PREPROCESS = re.compile(r"keras\.applications\.[a-z0-9_]+\.preprocess_input")
 _OUR_NETWORKS = {"model_trainer.testing.small_backbone"}
 
-MOST_PIXELS = 2048 * 2048 * 4  # values of one image; a batch of 32 has 2 GB
-MOST_LAYERS = 64  # of a head, and outputs
+MAX_INPUT_PIXELS = 2048 * 2048 * 4  # values of one image; a batch of 32 has 2 GB
+MAX_LAYERS = 64  # of a head, and outputs
 
 
 def _is_bool(value: Any) -> bool:
@@ -86,13 +86,13 @@ def refuse_dangerous(spec: ModelSpec, network: AnyNetwork, task: Task) -> None:
     for name, value in spec.kwargs.items():
         if name not in _SAFE_KWARGS or not _SAFE_KWARGS[name](value):
             raise ModelFileError(f"`kwargs` gives {name[:60]}={_shown(value)} to {spec.class_}. {TRUST}")
-    if math.prod(spec.target_size) > MOST_PIXELS:
+    if math.prod(spec.target_size) > MAX_INPUT_PIXELS:
         raise ModelFileError(
-            f"`target_size` is {list(spec.target_size)}; images of more than {MOST_PIXELS:,} values fill the memory. "
-            f"{TRUST}"
+            f"`target_size` is {list(spec.target_size)}; images of more than {MAX_INPUT_PIXELS:,} values fill "
+            f"the memory. {TRUST}"
         )
-    if len(network.dense) > MOST_LAYERS or len(task.outputs) > MOST_LAYERS:
-        raise ModelFileError(f"its head has more than {MOST_LAYERS} layers or outputs. {TRUST}")
+    if len(network.dense) > MAX_LAYERS or len(task.outputs) > MAX_LAYERS:
+        raise ModelFileError(f"its head has more than {MAX_LAYERS} layers or outputs. {TRUST}")
 
 
 def refuse_unfitting(

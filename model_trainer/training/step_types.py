@@ -12,15 +12,15 @@ from model_trainer.network.batch_norm import Moments
 from model_trainer.network.training_copy import TrainingCopy
 from model_trainer.pipeline.batch import Batch
 from model_trainer.specs import ModelSpec
-from model_trainer.tasks.task import Factors, Predictions, Task
+from model_trainer.tasks.task import BatchPredictions, Factors, Task
 
 __all__ = [
     "LOSS",
     "SCALARS",
     "StatisticsResult",
     "StatisticsStep",
-    "StepParts",
     "StepResult",
+    "StepSetup",
     "Sums",
     "TrainStep",
     "Validated",
@@ -58,7 +58,7 @@ class Validated(NamedTuple):
     """
 
     sums: Sums
-    predictions: Predictions
+    predictions: BatchPredictions
     stop: tf.Tensor
 
 
@@ -82,7 +82,7 @@ StatisticsStep = Callable[[Batch, tf.Tensor, int, tf.Tensor], StatisticsResult]
 
 
 @dataclass(frozen=True)
-class StepParts:
+class StepSetup:
     """What a step is made of.
 
     Attributes:

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from model_trainer.diagnosis.data import run_doctor
-from model_trainer.diagnosis.data.mend import write_mended
-from model_trainer.diagnosis.data.parts import find_parts
+from model_trainer.diagnosis.data.fixed_copy import write_fixed_copy
+from model_trainer.diagnosis.data.splits import find_splits
 from model_trainer.diagnosis.data.survey import Survey, survey_images
 from model_trainer.errors import DataError, StorageError
 
@@ -37,7 +37,7 @@ def doctor(path: Path, **options: str) -> int:
 
 
 def surveyed(path: Path) -> Survey:
-    return survey_images(find_parts(str(path)), 10**6)
+    return survey_images(find_splits(str(path)), 10**6)
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -128,7 +128,7 @@ def jpeg(image: Image.Image, **options: object) -> bytes:
 def test_a_new_name_takes_no_place_of_another_image(folder: Path, tmp_path: Path) -> None:
     (folder / "cat" / "wrong.png").write_bytes(jpeg(photo(50)))
     (folder / "cat" / "wrong.jpg").write_bytes(jpeg(photo(51)))
-    write_mended(surveyed(folder), tmp_path / "mended")
+    write_fixed_copy(surveyed(folder), tmp_path / "mended")
     assert (tmp_path / "mended/cat/wrong.jpg").read_bytes() == jpeg(photo(51))
     assert (tmp_path / "mended/cat/wrong-2.jpg").read_bytes() == jpeg(photo(50))
 
@@ -137,7 +137,7 @@ def test_turned_images_are_upright_in_the_mended_copy(folder: Path, tmp_path: Pa
     exif = Image.Exif()
     exif[0x0112] = 6
     (folder / "cat" / "turned.jpg").write_bytes(jpeg(photo(50), exif=exif, quality=95))
-    write_mended(surveyed(folder), tmp_path / "mended")
+    write_fixed_copy(surveyed(folder), tmp_path / "mended")
     with Image.open(tmp_path / "mended/cat/turned.jpg") as mended, Image.open(folder / "cat/turned.jpg") as original:
         assert mended.getexif().get(0x0112, 1) == 1
         upright = ImageOps.exif_transpose(original)
@@ -150,7 +150,7 @@ def test_cmyk_and_16_bits_become_8_bit_rgb(folder: Path, tmp_path: Path) -> None
     (folder / "cat" / "print.jpg").write_bytes(jpeg(photo(50).convert("CMYK")))
     deep = np.asarray(photo(51).convert("L")).astype(np.uint16) * 257
     Image.fromarray(deep).save(folder / "cat" / "deep.png")
-    write_mended(surveyed(folder), tmp_path / "mended")
+    write_fixed_copy(surveyed(folder), tmp_path / "mended")
     with Image.open(tmp_path / "mended/cat/print.jpg") as image:
         assert image.mode == "RGB"
     with Image.open(tmp_path / "mended/cat/deep.png") as image:
@@ -161,7 +161,7 @@ def test_cmyk_and_16_bits_become_8_bit_rgb(folder: Path, tmp_path: Path) -> None
 def test_of_an_animation_the_first_frame_stays(folder: Path, tmp_path: Path) -> None:
     frames = [photo(50).convert("P"), photo(51).convert("P")]
     frames[0].save(folder / "cat" / "two.gif", save_all=True, append_images=frames[1:])
-    write_mended(surveyed(folder), tmp_path / "mended")
+    write_fixed_copy(surveyed(folder), tmp_path / "mended")
     with Image.open(tmp_path / "mended/cat/two.png") as image:
         assert getattr(image, "n_frames", 1) == 1
         np.testing.assert_array_equal(np.asarray(image), np.asarray(frames[0].convert("RGB")))
@@ -169,8 +169,8 @@ def test_of_an_animation_the_first_frame_stays(folder: Path, tmp_path: Path) -> 
 
 def test_the_mended_copy_has_nothing_left_to_mend(folder: Path, tmp_path: Path) -> None:
     (folder / "cat" / "wrong.png").write_bytes(jpeg(photo(50).convert("CMYK")))
-    assert write_mended(surveyed(folder), tmp_path / "mended") == 1
-    assert write_mended(surveyed(tmp_path / "mended"), tmp_path / "again") == 0
+    assert write_fixed_copy(surveyed(folder), tmp_path / "mended") == 1
+    assert write_fixed_copy(surveyed(tmp_path / "mended"), tmp_path / "again") == 0
 
 
 def test_a_folder_that_is_not_empty_is_not_written_to(folder: Path, tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_an_interrupted_copy_leaves_nothing(folder: Path, tmp_path: Path) -> Non
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_mended(surveyed(folder), tmp_path / "mended", interrupt)
+        write_fixed_copy(surveyed(folder), tmp_path / "mended", interrupt)
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
@@ -201,5 +201,5 @@ def test_quarantine_moves_nothing_that_it_cannot_write_down(folder: Path, tmp_pa
 def test_a_list_of_changes_in_the_data_is_not_changed(folder: Path, tmp_path: Path) -> None:
     old = folder / "mended.csv"
     old.write_text("from,to,change\n")
-    write_mended(surveyed(folder), tmp_path / "mended")
+    write_fixed_copy(surveyed(folder), tmp_path / "mended")
     assert old.read_text() == "from,to,change\n"
