@@ -67,7 +67,7 @@ def examine(
 
 
 def _no_progress(done: int, total: int) -> None:
-    """Nobody looks."""
+    """For callers that show none."""
 
 
 def survey_splits(
