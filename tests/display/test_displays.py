@@ -118,7 +118,7 @@ def test_every_option_of_a_run_is_shown_once() -> None:
         (AdamW(clip_norm=1.0), "AdamW(clip_norm=1.0)"),
         (RandomFlip(), "RandomFlip()"),
         (Call("my_code.make", alpha=0.5), "Call('my_code.make', alpha=0.5)"),
-        (ImageFolder("data/train").take(5), "Taken(source=ImageFolder(path='data/train'), count=5)"),
+        (ImageFolder("data/train").take(5), "Subset(source=ImageFolder(path='data/train'), count=5)"),
         ((1, "a"), "(1, 'a')"),
         ((1,), "(1,)"),
     ],
