@@ -70,7 +70,7 @@ def of_kind(kind: type[Augmentation]) -> tf.data.Dataset:
 def of_operation(number: int) -> tf.data.Dataset:
     """An operation of RandAugment at the strength that it has there."""
     limits = policies.Limits(0.3, (150 / 331 * SIZE, 150 / 331 * SIZE), 30.0, 0.9, 4)
-    strength = tf.constant(POLICY.magnitude / policies.LARGEST_MAGNITUDE)
+    strength = tf.constant(POLICY.magnitude / policies.MAX_MAGNITUDE)
 
     def change(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         sign = tf.where(seed[1] % 2 == 0, 1.0, -1.0)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from model_trainer.diagnosis.data.parts import find_parts
+from model_trainer.diagnosis.data.splits import find_splits
 from model_trainer.diagnosis.data.survey import survey_images
 from model_trainer.images.limits import MAX_PIXELS
 
@@ -43,7 +43,7 @@ def main() -> None:
         (folder / "data.csv").write_text(
             "filename,label\n" + "".join(f"a/{number % NUM_IMAGES}.jpg,a\n" for number in range(NUM_ROWS))
         )
-        parts, files = find_parts(place), sorted((folder / "a").iterdir())
+        parts, files = find_splits(place), sorted((folder / "a").iterdir())
         ours, pillow, listing = [], [], []
         for number in range(1 + ROUNDS):
             started = time.perf_counter()
@@ -52,7 +52,7 @@ def main() -> None:
             with ThreadPoolExecutor(3) as threads:
                 list(threads.map(decode, files))
             decoded = time.perf_counter()
-            find_parts(str(folder / "data.csv"))
+            find_splits(str(folder / "data.csv"))
             if number:  # the first reads from the disk
                 ours.append(NUM_IMAGES / (surveyed - started))
                 pillow.append(NUM_IMAGES / (decoded - surveyed))

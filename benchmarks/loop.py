@@ -4,7 +4,7 @@
     .venv/bin/python benchmarks/loop.py --small    about 1 minute; a small network, so that the loop weighs more
 
 The sample's run (VGG19, 64 x 64, batch 32). Each round times the same number of steps twice: calling the compiled
-step on one batch that is already in memory, and by the loop of `train_epochs`, with its pipeline, its figures and its
+step on one batch that is already in memory, and by the loop of `train_epochs`, with its pipeline, its metrics and its
 progress line. Prints seconds for each step and the ratio, median and spread over rounds. The target is a ratio of at
 most 1.03.
 """
@@ -26,12 +26,12 @@ from rich.console import Console
 from model_trainer import Constant, ImageFolder, ModelSpec, RandomFlip, Run, Training
 from model_trainer.sources.sample import unpack_sample
 from model_trainer.training.epochs import train_steps
-from model_trainer.training.follower import FollowersSaver
 from model_trainer.training.loop import make_loop
+from model_trainer.training.metric_accumulator import MetricAccumulator
+from model_trainer.training.non_chief import NonChiefSaver
 from model_trainer.training.prepare import prepare
 from model_trainer.training.run_folder import RunFolder
 from model_trainer.training.signals import StopRequest
-from model_trainer.training.totals import Totals
 
 STEPS = 31
 
@@ -67,7 +67,7 @@ def main() -> None:
         prepared = prepare(run)
         run_folder = RunFolder.make(run, prepared.description)
         with run_folder.logs() as logs:
-            loop = make_loop(prepared, run_folder, logs, Console(file=nowhere), StopRequest(), FollowersSaver())
+            loop = make_loop(prepared, run_folder, logs, Console(file=nowhere), StopRequest(), NonChiefSaver())
             batches = iter(prepared.train_pipeline.training(epochs=100))
             batch = next(batches)
             inputs = (batch, tf.constant(0, tf.int64), len(batch[2]), tf.constant(False))
@@ -83,7 +83,7 @@ def main() -> None:
             def looped() -> float:
                 started = time.perf_counter()
                 for _ in range(steps // STEPS):
-                    train_steps(loop, 0, batches, range(STEPS), Totals(run.task.counted_metrics))
+                    train_steps(loop, 0, batches, range(STEPS), MetricAccumulator(run.task.additive_metrics))
                 return time.perf_counter() - started
 
             bare(), looped()

@@ -80,16 +80,16 @@ def side_by_side(ways: dict[str, Callable[[], float]], rounds: int, unit: str, s
     """Prints the figure of each way, and the ratio of the first to the second."""
     for measure in ways.values():
         measure()  # builds what has to be built, and fills the disk's cache
-    figures: dict[str, list[float]] = {name: [] for name in ways}
+    metrics: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds):
         # In turn forwards and backwards, so that a machine that slows down slows both.
         for name in list(ways) if number % 2 == 0 else list(reversed(ways)):
-            figures[name].append(ways[name]() / scale)
-    for name, of_name in figures.items():
+            metrics[name].append(ways[name]() / scale)
+    for name, of_name in metrics.items():
         spread = f"{min(of_name):.4g} to {max(of_name):.4g}"
         print(f"{name:<18} median {statistics.median(of_name):.4g} {unit} ({spread})")
-    first, second = figures
-    ratios = [a / b for a, b in zip(figures[first], figures[second], strict=True)]
+    first, second = metrics
+    ratios = [a / b for a, b in zip(metrics[first], metrics[second], strict=True)]
     print(f"{first} / {second}: median {statistics.median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}\n")
 
 

@@ -62,7 +62,7 @@ class Malloc(ctypes.Structure):
 
 
 def measure() -> tuple[float, ...]:
-    """The figures of `COLUMNS`, of this process."""
+    """The metrics of `COLUMNS`, of this process."""
     gc.collect()
     library = ctypes.CDLL(None)
     library.malloc_trim(0)
@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--trace", action="store_true")
     arguments = parser.parse_args()
-    saver.FIRST_AFTER_SECONDS, saver.SHARE_OF_TIME = 0.0, 1e9
+    saver.FIRST_AFTER_SECONDS, saver.MAX_TIME_FRACTION = 0.0, 1e9
     with tempfile.TemporaryDirectory() as name, open(os.devnull, "w") as nowhere:
         folder = Path(name) / "sample"
         unpack_sample(folder)

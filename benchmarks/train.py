@@ -5,7 +5,7 @@
 
 End to end: a folder of JPEG files of 500 x 375 pixels (gradients and noise, about 100 KB each), crop and flip,
 batches of 32 images of 224 x 224, Adam, from random weights. All three train the same layers: where timm's network of
-that name is another one (VGG19 with layers of 4,096 at its end, ResNet50 with its strides in other convolutions),
+that name differs (VGG19 with layers of 4,096 at its end, ResNet50 with its strides in other convolutions),
 PyTorch's is made as Keras'. Each contestant has a process of its own, and they train in turn; each round times about
 `--seconds` of steps, after 4 that are not timed. Left out are validation, and what ours does before it for batch
 normalisation and the others do not: a forward pass of at most 1,024 training images an epoch.
@@ -72,12 +72,12 @@ def train_ours(folder: str, name: str) -> None:
 
     from model_trainer import ImageFolder, ModelSpec, RandomFlip, RandomResizedCrop, Run, Training
     from model_trainer.training.epochs import train_steps
-    from model_trainer.training.follower import FollowersSaver
     from model_trainer.training.loop import make_loop
+    from model_trainer.training.metric_accumulator import MetricAccumulator
+    from model_trainer.training.non_chief import NonChiefSaver
     from model_trainer.training.prepare import prepare
     from model_trainer.training.run_folder import RunFolder
     from model_trainer.training.signals import StopRequest
-    from model_trainer.training.totals import Totals
 
     logging.set_verbosity(logging.ERROR)
     run = Run(
@@ -92,7 +92,7 @@ def train_ours(folder: str, name: str) -> None:
     print(prepared.precision, file=sys.stderr)
     run_folder = RunFolder.make(run, prepared.description)
     with run_folder.logs() as logs, open("/dev/null", "w") as nowhere:
-        loop = make_loop(prepared, run_folder, logs, Console(file=nowhere), StopRequest(), FollowersSaver())
+        loop = make_loop(prepared, run_folder, logs, Console(file=nowhere), StopRequest(), NonChiefSaver())
         batches = iter(prepared.divided(prepared.train_pipeline.training(epochs=10_000)))
         position = 0
 
@@ -101,7 +101,9 @@ def train_ours(folder: str, name: str) -> None:
             while count:
                 within = position % loop.steps_per_epoch
                 part = min(count, loop.steps_per_epoch - within)
-                train_steps(loop, 0, batches, range(within, within + part), Totals(run.task.counted_metrics))
+                train_steps(
+                    loop, 0, batches, range(within, within + part), MetricAccumulator(run.task.additive_metrics)
+                )
                 position, count = position + part, count - part
 
         def train(num_steps: int) -> float:

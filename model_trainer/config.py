@@ -118,6 +118,7 @@ class Choice(Config):
     """A value of several kinds, such as an optimizer. The direct subclass is the abstract family."""
 
     _kinds: ClassVar[dict[str, type[Choice]]]
+    former_names: ClassVar[tuple[str, ...]] = ()  # of a kind that was renamed: options of earlier versions still load
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -137,6 +138,13 @@ class Choice(Config):
         return dict(cls._kinds)
 
     @classmethod
+    def _kind_named(cls, name: Any) -> type[Choice] | None:
+        """The kind of that name, now or formerly, or but for case and underscores: "power_of_count"."""
+        small = str(name).replace("_", "").lower()
+        named = (kind for own, kind in cls._kinds.items() if own.lower() == small or name in kind.former_names)
+        return next(named, None)
+
+    @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         if cls._is_family():
             return core_schema.no_info_plain_validator_function(cls._choose)
@@ -148,13 +156,12 @@ class Choice(Config):
         if isinstance(value, cls):
             return value
         if isinstance(value, str):  # as --set gives it
-            is_kind = value in cls._kinds or _written_small(value, cls._kinds)
-            value = {"type": value} if is_kind else cls._of_text(value)
+            value = {"type": value} if cls._kind_named(value) else cls._of_text(value)
             if isinstance(value, cls):
                 return value
         if not isinstance(value, Mapping) or "type" not in value:
             raise ConfigError(f"should be one of {_listed(cls._kinds)}, got {value!r}.")
-        kind = cls._kinds.get(value["type"]) or cls._kinds.get(_written_small(value["type"], cls._kinds))
+        kind = cls._kind_named(value["type"])
         if kind is None:
             raise ConfigError(
                 f"should be one of {_listed(cls._kinds)}, got {value['type']!r}.{nearest(value['type'], cls._kinds)}"
@@ -270,12 +277,6 @@ def to_plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     return Live(value=value).to_dict()
-
-
-def _written_small(name: Any, kinds: Iterable[str]) -> str:
-    """The kind that `name` means when case and underscores do not count: "equiprobable", "power_of_count"."""
-    small = str(name).replace("_", "").lower()
-    return next((kind for kind in kinds if kind.lower() == small), "")
 
 
 def _listed(names: Iterable[str]) -> str:

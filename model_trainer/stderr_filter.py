@@ -33,7 +33,7 @@ HARMLESS = (
     "Premature end of JPEG data. Stopped at line",
 )
 # Lines that begin so: libjpeg, of damaged images.
-OF_LIBJPEG = (
+LIBJPEG_WARNINGS = (
     "Bogus DHT index",
     "Bogus DQT index",
     "Bogus Huffman table definition",
@@ -163,7 +163,7 @@ def _start_filter() -> tuple[int, subprocess.Popen[bytes]] | None:
     try:
         # In a session of its own, so that a Ctrl-C does not end it before the one that it listens to.
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _PROGRAM, "|".join(HARMLESS), "|".join(OF_LIBJPEG)],
+            [sys.executable, "-I", "-S", "-c", _PROGRAM, "|".join(HARMLESS), "|".join(LIBJPEG_WARNINGS)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=real,

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from model_trainer.stderr_filter import _PROGRAM, HARMLESS, OF_LIBJPEG
+from model_trainer.stderr_filter import _PROGRAM, HARMLESS, LIBJPEG_WARNINGS
 
 
 def run(code: str) -> subprocess.CompletedProcess[str]:
@@ -17,7 +17,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_harmless_lines_are_left_out_and_all_others_pass_as_they_come() -> None:
-    lines = "".join([*(f"E0000 {words} x\\n" for words in HARMLESS), *(f"{words} x\\n" for words in OF_LIBJPEG)])
+    lines = "".join([*(f"E0000 {words} x\\n" for words in HARMLESS), *(f"{words} x\\n" for words in LIBJPEG_WARNINGS)])
     done = run(f"""
 os.write(2, b"first\\n")
 with filtered_stderr():
@@ -66,7 +66,7 @@ os.write(2, b"Corrupt JPEG data\\n")
 
 
 def test_lines_that_only_mention_the_words_pass() -> None:
-    lines = "".join(f"ValueError: {words}\\n" for words in OF_LIBJPEG) + f"F0000 {HARMLESS[0]}\\n"
+    lines = "".join(f"ValueError: {words}\\n" for words in LIBJPEG_WARNINGS) + f"F0000 {HARMLESS[0]}\\n"
     done = run(f"""
 with filtered_stderr():
     os.write(2, "{lines}".encode())

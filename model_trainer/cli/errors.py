@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from model_trainer.cluster.supervisor import LOST, STARTED
+from model_trainer.cluster.supervisor import EXIT_LOST_HOST, STARTED
 from model_trainer.errors import HostError, ModelTrainerError
 
 __all__ = ["STOPPED_EARLY", "exit_code_of"]
@@ -22,7 +22,7 @@ def exit_code_of(command: Callable[[], object]) -> int:
     except ModelTrainerError as error:
         print(f"Error: {error}", file=sys.stderr)
         # Its supervisor starts it again, other than after an orderly stop, which ends with the same code.
-        return LOST if isinstance(error, HostError) and STARTED in os.environ else error.exit_code
+        return EXIT_LOST_HOST if isinstance(error, HostError) and STARTED in os.environ else error.exit_code
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return INTERRUPTED

@@ -13,8 +13,8 @@ from model_trainer.storage import files
 
 __all__ = ["Classes", "ClassesOfData", "Root", "Spec", "read_classes"]
 
-MOST_CHARACTERS = 8_000_000  # of a file of names
-LONGEST_PATH = 256
+MAX_CHARACTERS = 8_000_000  # of a file of names
+MAX_PATH_LENGTH = 256
 
 Spec = Annotated[
     str | None,
@@ -56,7 +56,7 @@ def read_classes(names: str | None) -> list[str] | None:
         return None
     path = Path(names)
     looks_like_file = "," not in names and (path.suffix == ".txt" or "/" in names)
-    is_file = looks_like_file or (0 < len(names) < LONGEST_PATH and files.exists(path))
+    is_file = looks_like_file or (0 < len(names) < MAX_PATH_LENGTH and files.exists(path))
     try:
         found = _read_lines(path) if is_file else names.split(",")
     except (OSError, UnicodeDecodeError) as error:
@@ -81,7 +81,7 @@ def _read_lines(path: Path) -> list[str]:
         OSError, UnicodeDecodeError: it is no file, no text, or too long for a list of names.
     """
     with files.open_text(path, "utf-8-sig") as file:
-        text = file.read(MOST_CHARACTERS + 1)
-    if len(text) > MOST_CHARACTERS:
-        raise OSError(0, f"it is longer than {MOST_CHARACTERS:,} characters")
+        text = file.read(MAX_CHARACTERS + 1)
+    if len(text) > MAX_CHARACTERS:
+        raise OSError(0, f"it is longer than {MAX_CHARACTERS:,} characters")
     return text.splitlines()

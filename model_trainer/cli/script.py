@@ -42,7 +42,7 @@ def main(run: Run, sample: Run | None = None) -> None:
         host_index: HostIndex = None,
         restarts: Restarts = 0,
     ) -> None:
-        """Train the run that this file declares; leaves models, logs and figures in output/."""
+        """Train the run that this file declares; leaves models, logs and metrics in output/."""
         supervised(restarts)
         chosen = run
         if use_sample:

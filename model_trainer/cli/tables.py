@@ -43,10 +43,10 @@ def _prediction_text(prediction: dict[str, Any]) -> str:
 
 
 def print_evaluation(evaluation: Evaluation, console: Console) -> None:
-    """The figures of all images, then of each class."""
-    figures = evaluation.figures()
-    width = max([15, *map(len, figures)])
-    for name, value in figures.items():
+    """The metrics of all images, then of each class."""
+    metrics = evaluation.metrics()
+    width = max([15, *map(len, metrics)])
+    for name, value in metrics.items():
         console.print(f"{name:{width}} {value}", highlight=False)
     of_classes = evaluation.table()
     if of_classes is not None:

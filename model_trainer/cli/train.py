@@ -30,7 +30,7 @@ def train(
     restarts: Restarts = 0,
     trust: bool = typer.Option(False, "--trust", help="Let a .json name code outside keras.applications."),
 ) -> None:
-    """Train a run; leaves models, logs and figures in output/."""
+    """Train a run; leaves models, logs and metrics in output/."""
     supervised(restarts)
     declared = with_overrides(load_run(run, trust), overrides or [])
 

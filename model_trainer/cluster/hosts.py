@@ -9,7 +9,7 @@ from typing import final
 
 from model_trainer.errors import ConfigError
 
-__all__ = ["Hosts", "joined_address", "make_hosts", "port_number", "split_address", "whole_number"]
+__all__ = ["Hosts", "joined_address", "make_hosts", "parse_integer", "port_number", "split_address"]
 
 
 @final
@@ -22,7 +22,7 @@ class Hosts:
     found_in: str  # what said so, such as "--hosts" or "Slurm"
 
     @property
-    def is_first(self) -> bool:
+    def is_chief(self) -> bool:
         """Whether this is the process that writes models, checkpoints and logs."""
         return self.index == 0
 
@@ -96,7 +96,7 @@ def port_number(text: str, field: str, *, of: str = "") -> int:
     return number
 
 
-def whole_number(environ: Mapping[str, str], name: str) -> int | None:
+def parse_integer(environ: Mapping[str, str], name: str) -> int | None:
     """The whole number, 0 or more, in the variable `name`; None when the variable is missing or empty.
 
     Raises:

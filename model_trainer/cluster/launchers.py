@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from model_trainer.cluster.hosts import Hosts, make_hosts, port_number, whole_number
+from model_trainer.cluster.hosts import Hosts, make_hosts, parse_integer, port_number
 from model_trainer.cluster.rendezvous import meet
 from model_trainer.cluster.slurm import from_slurm, is_step
 from model_trainer.cluster.tf_config import from_tf_config
@@ -58,7 +58,7 @@ def find_hosts(
     if hosts is not None or index is not None:
         found = _from_flags(hosts, index, environ)
         return found if len(found) > 1 else None
-    found_or_none = (
+    hosts_or_none = (
         from_tf_config(environ)
         or _from_open_mpi(environ, timeout_seconds)
         or _from_torchrun(environ, timeout_seconds)
@@ -66,9 +66,9 @@ def find_hosts(
         or _from_variables(environ, timeout_seconds)
         or _from_sagemaker(environ, resource_config)
     )
-    if found_or_none is None:
+    if hosts_or_none is None:
         _check_complete(environ)
-    return found_or_none
+    return hosts_or_none
 
 
 def _from_flags(hosts: str | None, index: int | None, environ: Mapping[str, str]) -> Hosts:
@@ -109,11 +109,11 @@ def _numbers_by_launchers(environ: Mapping[str, str]) -> Iterator[tuple[str, str
     for launcher, rank_name, size_names in variables:
         if launcher == "Slurm" and not is_step(environ):
             continue
-        rank = whole_number(environ, rank_name)
-        size = next((size for size in (whole_number(environ, name) for name in size_names) if size is not None), None)
+        rank = parse_integer(environ, rank_name)
+        size = next((size for size in (parse_integer(environ, name) for name in size_names) if size is not None), None)
         if rank is not None and size is not None and size > 1:
             yield launcher, rank_name, rank, size
-    rank = whole_number(environ, "JOB_COMPLETION_INDEX")
+    rank = parse_integer(environ, "JOB_COMPLETION_INDEX")
     if rank is not None:
         yield "Kubernetes", "JOB_COMPLETION_INDEX", rank, None
 
@@ -124,7 +124,7 @@ def _from_open_mpi(environ: Mapping[str, str], timeout_seconds: float) -> Hosts 
     Raises:
         ConfigError: MASTER_ADDR or MASTER_PORT is missing, as Open MPI itself gives no addresses.
     """
-    size = whole_number(environ, "OMPI_COMM_WORLD_SIZE")
+    size = parse_integer(environ, "OMPI_COMM_WORLD_SIZE")
     if size is None or size <= 1:
         return None
     cure = (
@@ -144,14 +144,14 @@ def _from_variables(
 ) -> Hosts | None:
     """The processes that WORLD_SIZE, RANK, MASTER_ADDR and MASTER_PORT speak of; None when one of them is missing."""
     names = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT")
-    if not all(environ.get(name) for name in names) or (whole_number(environ, "WORLD_SIZE") or 0) <= 1:
+    if not all(environ.get(name) for name in names) or (parse_integer(environ, "WORLD_SIZE") or 0) <= 1:
         return None
     return _met(environ, found_in, ("RANK", "WORLD_SIZE"), "", timeout_seconds)
 
 
 def _check_complete(environ: Mapping[str, str]) -> None:
     """Raises ConfigError when some of the variables are set as for several processes, and others are missing."""
-    size = whole_number(environ, "WORLD_SIZE")
+    size = parse_integer(environ, "WORLD_SIZE")
     if size == 1 or (size is None and not (environ.get("RANK") and environ.get("MASTER_ADDR"))):
         return
     for name in ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT"):
@@ -168,7 +168,7 @@ def _met(environ: Mapping[str, str], found_in: str, names: tuple[str, str], cure
     for name in (rank_name, "MASTER_ADDR", "MASTER_PORT"):
         if not environ.get(name):
             raise ConfigError(f"is missing. {cure}", name)
-    rank, size = whole_number(environ, rank_name) or 0, whole_number(environ, size_name) or 0
+    rank, size = parse_integer(environ, rank_name) or 0, parse_integer(environ, size_name) or 0
     if rank >= size:
         raise ConfigError(f"should be 0 to {size - 1}, as {size_name} is {size}, got {rank}.", rank_name)
     host = environ["MASTER_ADDR"].strip().removeprefix("[").removesuffix("]")

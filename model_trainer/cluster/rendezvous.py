@@ -30,7 +30,7 @@ __all__ = ["assemble", "meet"]
 OWN_PORTS = range(20_000, 30_000)  # below those that Linux hands out by itself, which might go to another program
 LIST_BYTES = 1 << 20  # a list has about 30 for each process
 CONNECT_SECONDS = 10.0  # after so long without an answer the first process is called again
-LONGEST_PAUSE_SECONDS = 1.0
+MAX_PAUSE_SECONDS = 1.0
 
 T = TypeVar("T")
 
@@ -107,7 +107,7 @@ async def _report(
         if reason != before:
             logging.info("Waiting for the process with rank 0 at %s (%s).", where, reason)
         await asyncio.sleep(max(0.0, min(pause, deadline - clock())))
-        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        pause = min(2 * pause, MAX_PAUSE_SECONDS)
     raise HostError(
         f"Rank {rank} has got no list of the processes from the first one, {where} ({reason or 'no time was left'}). "
         f"Start all {size} of them with the same MASTER_ADDR and MASTER_PORT, the one with rank 0 there, and let the "

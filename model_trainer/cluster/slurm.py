@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from model_trainer.cluster.hosts import Hosts, make_hosts, whole_number
+from model_trainer.cluster.hosts import Hosts, make_hosts, parse_integer
 from model_trainer.errors import ConfigError
 
 __all__ = ["expand_counts", "expand_nodes", "first_port", "from_slurm", "is_step"]
@@ -33,19 +33,19 @@ def from_slurm(environ: Mapping[str, str]) -> Hosts | None:
     """
     if not is_step(environ):
         return None
-    count = whole_number(environ, "SLURM_STEP_NUM_TASKS") or whole_number(environ, "SLURM_NTASKS")
+    count = parse_integer(environ, "SLURM_STEP_NUM_TASKS") or parse_integer(environ, "SLURM_NTASKS")
     if count is None or count == 1:
         return None
     nodes_name = _present(environ, "SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST")
     nodes = expand_nodes(environ[nodes_name], nodes_name)
     tasks = _tasks_per_node(environ, count, len(nodes))
-    port = first_port(whole_number(environ, _present(environ, "SLURM_JOB_ID", "SLURM_JOBID")) or 0, _step(environ))
+    port = first_port(parse_integer(environ, _present(environ, "SLURM_JOB_ID", "SLURM_JOBID")) or 0, _step(environ))
     addresses = [f"{node}:{port + place}" for node, number in zip(nodes, tasks, strict=True) for place in range(number)]
-    node, place = whole_number(environ, "SLURM_NODEID"), whole_number(environ, "SLURM_LOCALID")
+    node, place = parse_integer(environ, "SLURM_NODEID"), parse_integer(environ, "SLURM_LOCALID")
     if node is not None and place is not None and node < len(nodes) and place < tasks[node]:
         index = sum(tasks[:node]) + place
     else:
-        index = whole_number(environ, "SLURM_PROCID") or 0
+        index = parse_integer(environ, "SLURM_PROCID") or 0
     return make_hosts(addresses, index, "Slurm", field=nodes_name, index_field="SLURM_PROCID")
 
 
@@ -132,7 +132,7 @@ def _present(environ: Mapping[str, str], name: str, older: str) -> str:
 
 
 def _step(environ: Mapping[str, str]) -> int:
-    return whole_number(environ, "SLURM_STEP_ID") or whole_number(environ, "SLURM_STEPID") or 0
+    return parse_integer(environ, "SLURM_STEP_ID") or parse_integer(environ, "SLURM_STEPID") or 0
 
 
 def _unreadable(text: str, field: str) -> ConfigError:

@@ -12,20 +12,20 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 
-__all__ = ["LOST", "STARTED", "supervise"]
+__all__ = ["EXIT_LOST_HOST", "STARTED", "supervise"]
 
 # Environment variable of the command: when the supervisor started, such as 20261121-120000.
 STARTED = "MODEL_TRAINER_STARTED"
 
 STOPPED_EARLY = 75  # what training ends with when it saved before it was done, or lost a machine
-LOST = 76  # what a supervised one ends with when it lost a machine, so that the two can be told apart
+EXIT_LOST_HOST = 76  # what a supervised one ends with when it lost a machine, so that the two can be told apart
 # Done, wrong input, diverged, told to stop here or elsewhere: another start would end the same, or is not wanted.
 FINAL = frozenset({0, 2, 3, STOPPED_EARLY, 130})
 # What asks to stop. The hang-up and Ctrl-\ of a terminal come here too, as the child is no longer in its group.
 PASSED_ON = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP", "SIGQUIT") if hasattr(signal, name)
 )
-LONGEST_PAUSE_SECONDS = 30.0
+MAX_PAUSE_SECONDS = 30.0
 
 
 def supervise(command: Sequence[str], max_restarts: int, *, pause_seconds: float = 1.0) -> int:
@@ -43,22 +43,22 @@ def supervise(command: Sequence[str], max_restarts: int, *, pause_seconds: float
         pause_seconds: before the first restart; doubles with each further one, up to 30 s.
 
     Returns:
-        The command's last exit code, 128 + n when signal n killed it; 75 for `LOST`, and when a signal came between two
-        starts.
+        The command's last exit code, 128 + n when signal n killed it; 75 for `EXIT_LOST_HOST`, and
+        when a signal came between two starts.
     """
     command = list(command)
     with _signals() as arrived:
         restarts = 0
         while True:
             code, told = _run(command, arrived)
-            shown = STOPPED_EARLY if code == LOST else 128 - code if code < 0 else code
+            shown = STOPPED_EARLY if code == EXIT_LOST_HOST else 128 - code if code < 0 else code
             if told or code in FINAL:
                 return shown
             if restarts == max_restarts:
                 if max_restarts:
                     _say(f"Training ended with {shown} ({_reason(code)}); none of {max_restarts} restarts is left.")
                 return shown
-            pause = min(pause_seconds * 2**restarts, LONGEST_PAUSE_SECONDS)
+            pause = min(pause_seconds * 2**restarts, MAX_PAUSE_SECONDS)
             restarts += 1
             when = f" in {pause:g} s" * (pause > 0)
             _say(f"Training ended with {shown} ({_reason(code)}); restart {restarts} of {max_restarts}{when}.")
@@ -123,7 +123,7 @@ def _signals() -> Iterator[socket.socket]:
 
 
 def _reason(code: int) -> str:
-    if code == LOST:
+    if code == EXIT_LOST_HOST:
         return "a machine was lost"
     number = -code if code < 0 else code - 128  # a shell says it by 128 + n
     with contextlib.suppress(ValueError):

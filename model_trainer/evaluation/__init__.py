@@ -1,1 +1,1 @@
-"""Predictions to figures."""
+"""Predictions to metrics."""

@@ -1,4 +1,4 @@
-"""A trained model and examples to the figures of its task."""
+"""A trained model and examples to the metrics of its task."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["evaluate_model"]
 
 
 def evaluate_model(trained: TrainedModel, examples: Examples, batch_size: int = 32) -> Evaluation:
-    """Runs the model over the examples and computes its task's figures.
+    """Runs the model over the examples and computes its task's metrics.
 
     Raises:
         DataError: no image could be read, or the examples have other classes or labels than the model.

@@ -36,7 +36,7 @@ def predict_examples(trained: TrainedModel, examples: Examples, batch_size: int 
     Raises:
         DataError: no image could be read, or the examples have other classes than the model.
     """
-    examples = examples.without_foreign_tags(trained.classes).with_classes(trained.classes).with_equal_weights()
+    examples = examples.without_unknown_classes(trained.classes).with_classes(trained.classes).with_equal_weights()
     trained.task.check(examples)
     examples.check_local()
     missing = np.flatnonzero(examples.num_bytes < 0)

@@ -17,7 +17,7 @@ import tensorflow as tf
 from model_trainer.images.limits import LARGE_PIXELS, MAX_PIXELS, MAX_SCANS
 from model_trainer.images.pillow import Unreadable, decode_with_pillow, opened, orientation_of
 
-__all__ = ["Header", "Pixels", "decode", "decode_exact", "read_header"]
+__all__ = ["Header", "PixelFormat", "decode", "decode_exact", "read_header"]
 
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -41,7 +41,7 @@ class Header(NamedTuple):
     orientation: tf.Tensor
 
 
-class Pixels(NamedTuple):
+class PixelFormat(NamedTuple):
     """How pixels are wanted.
 
     Attributes:
@@ -62,7 +62,7 @@ def read_header(data: tf.Tensor) -> Header:
     return Header(*_graph_of(_read_header)(data))
 
 
-def decode(header: Header, region: tf.Tensor, pixels: Pixels) -> tf.Tensor:
+def decode(header: Header, region: tf.Tensor, pixels: PixelFormat) -> tf.Tensor:
     """uint8 `(height, width, num_channels)`: a part of an ordinary image.
 
     Args:
@@ -71,7 +71,7 @@ def decode(header: Header, region: tf.Tensor, pixels: Pixels) -> tf.Tensor:
     return tf.ensure_shape(_graph_of(_decode, pixels)(header, region), (None, None, pixels.num_channels))
 
 
-def decode_exact(data: tf.Tensor, pixels: Pixels) -> tuple[tf.Tensor, tf.Tensor]:
+def decode_exact(data: tf.Tensor, pixels: PixelFormat) -> tuple[tf.Tensor, tf.Tensor]:
     """`(image, readable)` of any bytes, by Pillow; nothing that they hold raises.
 
     Returns:
@@ -136,11 +136,11 @@ def _bits_of_png(data: tf.Tensor) -> tf.Tensor:
     return tf.io.decode_raw(tf.strings.substr(data, 24, 1), tf.uint8)[0]
 
 
-def _decode(header: Header, region: tf.Tensor, pixels: Pixels) -> tf.Tensor:
+def _decode(header: Header, region: tf.Tensor, pixels: PixelFormat) -> tf.Tensor:
     return tf.cond(header.is_jpeg, lambda: _jpeg(header, region, pixels), lambda: _png(header.data, region, pixels))
 
 
-def _jpeg(header: Header, region: tf.Tensor, wanted: Pixels) -> tf.Tensor:
+def _jpeg(header: Header, region: tf.Tensor, wanted: PixelFormat) -> tf.Tensor:
     raw_region = _in_raw_frame(region, header.height, header.width, header.orientation)
     # Accurate, as Pillow decodes; TensorFlow's default is a faster approximation.
     image = tf.image.decode_and_crop_jpeg(header.data, raw_region, channels=3, dct_method="INTEGER_ACCURATE")
@@ -150,7 +150,7 @@ def _jpeg(header: Header, region: tf.Tensor, wanted: Pixels) -> tf.Tensor:
     return tf.concat([image, tf.fill(tf.concat([tf.shape(image)[:2], [1]], 0), tf.constant(255, tf.uint8))], -1)
 
 
-def _png(data: tf.Tensor, region: tf.Tensor, wanted: Pixels) -> tf.Tensor:
+def _png(data: tf.Tensor, region: tf.Tensor, wanted: PixelFormat) -> tf.Tensor:
     is_16_bit = _bits_of_png(data) == 16
     rgba = tf.cond(is_16_bit, lambda: _png_16_bit(data), lambda: tf.io.decode_png(data, channels=4))
     top, left, height, width = tf.unstack(region)

@@ -211,19 +211,19 @@ def orientation_of(image: Image.Image) -> int:
 
 
 def pixels_of(
-    image: Image.Image, background: Colour, with_alpha: bool, max_pixels: int = MAX_PIXELS, *, least_side: int = 0
+    image: Image.Image, background: Colour, with_alpha: bool, max_pixels: int = MAX_PIXELS, *, min_side: int = 0
 ) -> np.ndarray:
     """As `decode_with_pillow`, of an image that `opened` gave; raises whatever Pillow does.
 
     Args:
-        least_side: pixels; where it is given, a JPEG is decoded at a half, a quarter or an eighth of its size, as long
+        min_side: pixels; where it is given, a JPEG is decoded at a half, a quarter or an eighth of its size, as long
             as no side becomes shorter. All of its bytes are read nevertheless.
     """
     num_pixels = image.width * image.height
     if num_pixels > max_pixels:
         raise Image.DecompressionBombError
-    if least_side:
-        image.draft(image.mode, (least_side, least_side))
+    if min_side:
+        image.draft(image.mode, (min_side, min_side))
     with _one_at_a_time if num_pixels > LARGE_PIXELS else contextlib.nullcontext():
         return _decode(image, background, with_alpha)
 

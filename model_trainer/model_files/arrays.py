@@ -114,7 +114,7 @@ def _candidates(
     """Ways to read the file: the model inside it that is meant, and arrays by the names of our layers."""
     by_position = by_order if stored.is_legacy else by_class
     yield "", stored.top
-    yield "", by_position(stored.top_by_place, layers, may_miss)
+    yield "", by_position(stored.top_by_position, layers, may_miss)
     if not stored.is_nested:
         return
     if stored.is_legacy:  # it has the names of nested models too

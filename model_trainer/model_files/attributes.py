@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from model_trainer.errors import ModelFileError
 from model_trainer.model_files.structure import ATTRIBUTE, TYPES, Content, messages, take
 
-__all__ = ["LONGEST_TEXT_BYTES", "Attribute", "LongTexts", "attributes_at"]
+__all__ = ["MAX_STRING_BYTES", "Attribute", "LongStrings", "attributes_at"]
 
-LONGEST_TEXT_BYTES = 16 << 20  # the description of a network by Keras; NASNetLarge's has under 1 MB
-MOST_TEXTS = 1_000_000
+MAX_STRING_BYTES = 16 << 20  # the description of a network by Keras; NASNetLarge's has under 1 MB
+MAX_STRINGS = 1_000_000
 _NUMBER, _FLOAT, _TEXT, _BOOL, _LONG_TEXT = 0, 1, 3, 8, 9  # classes of types
 
 
@@ -32,14 +32,14 @@ class Attribute:
         kind: the class of its type, as HDF5 counts them.
         itemsize: bytes of each value in `data`.
         data: the values, or of long texts the pointers to them.
-        long_texts: of the file.
+        long_strings: of the file.
     """
 
     shape: tuple[int, ...]
     kind: int
     itemsize: int
     data: bytes
-    long_texts: LongTexts
+    long_strings: LongStrings
 
     def texts(self, longest: int) -> list[str]:
         """Its values, which are texts of at most `longest` bytes; a single one gives a list of one.
@@ -52,20 +52,20 @@ class Attribute:
         if self.kind not in (_TEXT, _LONG_TEXT):
             raise ModelFileError("it holds numbers where names should be")
         items = (self.data[at : at + self.itemsize] for at in range(0, len(self.data), self.itemsize))
-        found = [self.long_texts.read(item, longest) if self.kind == _LONG_TEXT else item for item in items]
+        found = [self.long_strings.read(item, longest) if self.kind == _LONG_TEXT else item for item in items]
         try:
             return [item.rstrip(b"\0").decode() for item in found]
         except UnicodeDecodeError as error:
             raise ModelFileError("it holds a text that is no UTF-8") from error
 
 
-class LongTexts:
+class LongStrings:
     """The texts of any length in a file, which lie in heaps. Each heap is walked once, and no two of them overlap."""
 
     def __init__(self, content: Content) -> None:
         self._content = content
         self._heaps: dict[int, dict[int, tuple[int, int]]] = {}
-        self._left = min(MOST_TEXTS, len(content) // 16)  # each text takes 16 bytes beside its own
+        self._left = min(MAX_STRINGS, len(content) // 16)  # each text takes 16 bytes beside its own
 
     def read(self, pointer: bytes, longest: int) -> bytes:
         """The text of at most `longest` bytes that an attribute points to.
@@ -104,7 +104,7 @@ class LongTexts:
         return texts
 
 
-def attributes_at(content: Content, address: int, long_texts: LongTexts) -> dict[str, Attribute]:
+def attributes_at(content: Content, address: int, long_strings: LongStrings) -> dict[str, Attribute]:
     """The attributes of the object whose header begins at byte `address`.
 
     Raises:
@@ -114,14 +114,14 @@ def attributes_at(content: Content, address: int, long_texts: LongTexts) -> dict
     for kind, _, body in messages(content, address):
         if kind != ATTRIBUTE:
             continue
-        name, attribute = _attribute(body, long_texts)
+        name, attribute = _attribute(body, long_strings)
         if name in found:
             raise ModelFileError(f"it has two attributes {name[:60]!r}")
         found[name] = attribute
     return found
 
 
-def _attribute(body: bytes, long_texts: LongTexts) -> tuple[str, Attribute]:
+def _attribute(body: bytes, long_strings: LongStrings) -> tuple[str, Attribute]:
     try:
         version, flags, *sizes = struct.unpack_from("<BBHHH", body)
         if version not in (1, 2, 3) or (version > 1 and flags):
@@ -144,11 +144,11 @@ def _attribute(body: bytes, long_texts: LongTexts) -> tuple[str, Attribute]:
     data = body[position : position + math.prod(shape) * itemsize]
     if len(data) != math.prod(shape) * itemsize or itemsize == 0:
         raise ModelFileError(f"its attribute {shown} declares more than is stored")
-    if kind == _LONG_TEXT and not shape and _length(data) > LONGEST_TEXT_BYTES:
+    if kind == _LONG_TEXT and not shape and _length(data) > MAX_STRING_BYTES:
         raise ModelFileError(
-            f"its attribute {shown} is a text of {_length(data):,} bytes; {LONGEST_TEXT_BYTES:,} are the most"
+            f"its attribute {shown} is a text of {_length(data):,} bytes; {MAX_STRING_BYTES:,} are the most"
         )
-    return name.rstrip(b"\0").decode(errors="replace"), Attribute(shape, kind, itemsize, data, long_texts)
+    return name.rstrip(b"\0").decode(errors="replace"), Attribute(shape, kind, itemsize, data, long_strings)
 
 
 def _shape(space: bytes) -> tuple[int, ...]:

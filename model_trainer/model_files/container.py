@@ -12,7 +12,7 @@ from pathlib import Path
 import h5py
 
 from model_trainer.errors import ModelFileError
-from model_trainer.model_files.attributes import LONGEST_TEXT_BYTES
+from model_trainer.model_files.attributes import MAX_STRING_BYTES
 from model_trainer.model_files.scan import EXPANSION, Scanned, scan_hdf5
 from model_trainer.model_files.structure import Content, check_skeleton, root_address
 from model_trainer.storage import files
@@ -51,7 +51,7 @@ class ModelFile:
         Raises:
             ModelFileError: it is no text.
         """
-        texts = self.texts("", name, LONGEST_TEXT_BYTES)
+        texts = self.texts("", name, MAX_STRING_BYTES)
         return texts[0] if texts else None
 
     def texts(self, group: str, name: str, longest: int) -> list[str] | None:
@@ -152,7 +152,7 @@ def _members(path: Path) -> tuple[bytes, str | None]:
                 raise ModelFileError(f"it holds {member.filename} encrypted")
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise ModelFileError(f"it holds {member.filename} compressed in another way than zip's own")
-            most = EXPANSION * size if member.filename == _WEIGHTS else LONGEST_TEXT_BYTES
+            most = EXPANSION * size if member.filename == _WEIGHTS else MAX_STRING_BYTES
             if member.file_size > most:
                 raise ModelFileError(
                     f"it declares {member.file_size:,} bytes of {member.filename}; {most:,} are the most"

@@ -12,9 +12,9 @@ from model_trainer.storage import files
 
 __all__ = ["parse_description", "read_description_file"]
 
-LONGEST_BYTES = 8 << 20  # names of 200,000 classes
-DEEPEST = 32
-LARGEST_INTEGER = 2**53  # beyond it JSON's readers disagree
+MAX_BYTES = 8 << 20  # names of 200,000 classes
+MAX_DEPTH = 32
+MAX_INTEGER = 2**53  # beyond it JSON's readers disagree
 
 
 def read_description_file(path: PurePath) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def read_description_file(path: PurePath) -> dict[str, Any]:
     """
     try:
         with files.open_file(path) as file:
-            content = file.read(LONGEST_BYTES + 1)
+            content = file.read(MAX_BYTES + 1)
         return parse_description(content.decode(), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise ModelFileError(f"{path} is damaged or no JSON file: {error}.") from error
@@ -41,8 +41,8 @@ def parse_description(text: str, where: str) -> dict[str, Any]:
         ModelFileError: it is no JSON object, too long or too deep, says NaN or a number beyond 2**53, or a `type` that
             is no text.
     """
-    if len(text) > LONGEST_BYTES:
-        raise ModelFileError(f"{where} is longer than {LONGEST_BYTES:,} characters; nothing that describes a model is.")
+    if len(text) > MAX_BYTES:
+        raise ModelFileError(f"{where} is longer than {MAX_BYTES:,} characters; nothing that describes a model is.")
     try:
         data = json.loads(text, parse_constant=_refuse, parse_float=_finite, parse_int=_small)
     except RecursionError:
@@ -52,8 +52,8 @@ def parse_description(text: str, where: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ModelFileError(f"{where} should hold a JSON object, got a {type(data).__name__}.")
     for depth, key, value in _walk(data):
-        if depth > DEEPEST:
-            raise ModelFileError(f"{where} nests deeper than {DEEPEST} levels.")
+        if depth > MAX_DEPTH:
+            raise ModelFileError(f"{where} nests deeper than {MAX_DEPTH} levels.")
         if key == "type" and not isinstance(value, str):
             raise ModelFileError(f"{where} has a `type` that is no text but a {type(value).__name__}.")
     return data
@@ -66,7 +66,7 @@ def _walk(data: Any) -> Iterator[tuple[int, str, Any]]:
         pairs = value.items() if isinstance(value, dict) else (("", item) for item in value)
         for key, item in pairs:
             yield depth, key, item
-            if isinstance(item, (dict, list)) and depth <= DEEPEST:
+            if isinstance(item, (dict, list)) and depth <= MAX_DEPTH:
                 todo.append((depth + 1, item))
 
 
@@ -82,6 +82,6 @@ def _finite(text: str) -> float:
 
 
 def _small(text: str) -> int:
-    if len(text) > 17 or abs(int(text)) > LARGEST_INTEGER:
+    if len(text) > 17 or abs(int(text)) > MAX_INTEGER:
         raise ValueError(f"{text[:20]} is beyond 2**53")
     return int(text)

@@ -29,7 +29,7 @@ def save_model(model: keras.Model, path: files.StrPath, description: dict[str, A
     Raises:
         StorageError: the file cannot be written.
     """
-    with files.written_whole(path) as partial:
+    with files.atomic_write(path) as partial:
         # Keras advises its own format on every save; .hdf5 is what our users' services load.
         verbosity = logging.get_verbosity()
         logging.set_verbosity(logging.ERROR)

@@ -19,9 +19,9 @@ from model_trainer.specs.table import table_name_inside
 
 __all__ = ["Outline", "make_layer", "read_outline"]
 
-MOST_LAYERS = 5_000  # of a model; NASNetLarge has 1,041
-MOST_HEAD, MOST_SCALING = 64, 8
-LONGEST_SIDE = 2048
+MAX_LAYERS = 5_000  # of a model; NASNetLarge has 1,041
+MAX_HEAD_LAYERS, MAX_RESCALINGS = 64, 8
+MAX_INPUT_SIDE = 2048
 
 _POOLING = {"GlobalAveragePooling2D": ("keepdims",), "GlobalMaxPooling2D": ("keepdims",), "Flatten": ()}
 _HEAD: dict[str, tuple[str, ...]] = {
@@ -79,7 +79,7 @@ def read_outline(config: str) -> Outline | None:
     try:
         top = json.loads(config)
         layers = _layers(top)
-        if len(layers) > MOST_LAYERS:
+        if len(layers) > MAX_LAYERS:
             return None
         nested = [layer for layer in layers if _is_model(layer) and not _is_head(layer)]
         head = _head(layers, is_nested=bool(nested))
@@ -90,7 +90,7 @@ def read_outline(config: str) -> Outline | None:
             for layer in before
             if layer["class_name"] not in {"InputLayer", *_SCALING, *_ONLY_IN_TRAINING}
         ]
-        if len(nested) > 1 or head is None or len(scaling) > MOST_SCALING or (nested and foreign):
+        if len(nested) > 1 or head is None or len(scaling) > MAX_RESCALINGS or (nested and foreign):
             return None
         name = str(nested[0]["config"].get("name")) if nested else ""
         full_name = name or str(top["config"].get("name"))
@@ -163,7 +163,7 @@ def _head(layers: Sequence[dict[str, Any]], is_nested: bool) -> list[dict[str, A
             last = _layers(layer)[-1]
             has_pooling = any(each["class_name"] in _POOLING for each in head)
             return _pooled_first(head if has_pooling or last["class_name"] not in _POOLING else [last, *head])
-        elif len(head) < MOST_HEAD and layer["class_name"] in _HEAD:
+        elif len(head) < MAX_HEAD_LAYERS and layer["class_name"] in _HEAD:
             head = [layer, *head]
         else:
             return None
@@ -178,7 +178,7 @@ def _pooled_first(head: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
     """None where a layer makes more channels of a whole feature map, which would fill the memory with any image."""
     for layer in head:
         if layer["class_name"] in _POOLING:
-            return head if len(head) <= MOST_HEAD else None
+            return head if len(head) <= MAX_HEAD_LAYERS else None
         if layer["class_name"] == "Dense":
             return None
     return None
@@ -211,7 +211,7 @@ def _size(layers: Sequence[Mapping[str, Any]]) -> tuple[int, int, int] | None:
     for layer in layers:
         shape = layer["config"].get("batch_shape") or layer["config"].get("batch_input_shape")
         if isinstance(shape, list) and len(shape) == 4 and all(type(each) is int for each in shape[1:]):
-            is_image = all(0 < side <= LONGEST_SIDE for side in shape[1:3]) and 0 < shape[3] <= 4
+            is_image = all(0 < side <= MAX_INPUT_SIDE for side in shape[1:3]) and 0 < shape[3] <= 4
             return (shape[1], shape[2], shape[3]) if is_image else None
     return next((size for layer in layers if _is_model(layer) if (size := _size(_layers(layer)))), None)
 

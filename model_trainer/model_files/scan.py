@@ -18,13 +18,13 @@ import numpy as np
 from h5py import h5d, h5g, h5l, h5o, h5s, h5t, h5z
 
 from model_trainer.errors import ModelFileError
-from model_trainer.model_files.attributes import Attribute, LongTexts, attributes_at
-from model_trainer.model_files.structure import LONGEST_NAME, MOST_OBJECTS, Content, check_skeleton, root_address
+from model_trainer.model_files.attributes import Attribute, LongStrings, attributes_at
+from model_trainer.model_files.structure import MAX_NAME_LENGTH, MAX_OBJECTS, Content, check_skeleton, root_address
 
 __all__ = ["EXPANSION", "Scanned", "StoredArray", "scan_hdf5"]
 
-DEEPEST = 32  # groups in groups
-MOST_RANKS = 8
+MAX_DEPTH = 32  # groups in groups
+MAX_RANK = 8
 EXPANSION = 8  # times that compressed arrays may be larger than the file; trained weights hardly shrink at all
 
 _FILTERS = {
@@ -83,7 +83,7 @@ def scan_hdf5(file: h5py.File, content: Content) -> Scanned:
     num_bytes = len(content)
     objects: set[int] = set()  # where the headers of groups and arrays begin
     parts: set[int] = set()
-    long_texts = LongTexts(content)
+    long_strings = LongStrings(content)
     plain_bytes = packed_bytes = 0
 
     def meet(name: str, address: int) -> dict[str, Attribute]:
@@ -92,7 +92,7 @@ def scan_hdf5(file: h5py.File, content: Content) -> Scanned:
         objects.add(address)
         check_skeleton(content, address, name, parts)
         try:
-            return attributes_at(content, address, long_texts)
+            return attributes_at(content, address, long_strings)
         except ModelFileError as error:
             raise ModelFileError(f"{error} (of {name!r})") from error
 
@@ -102,8 +102,8 @@ def scan_hdf5(file: h5py.File, content: Content) -> Scanned:
         parent, group = todo.pop()
         members = scanned.groups.setdefault(parent, [])
         # Asked before the names are listed, which takes memory for each.
-        if len(objects) + group.get_num_objs() > MOST_OBJECTS:
-            raise ModelFileError(f"it holds more than {MOST_OBJECTS:,} groups and arrays; no network has as many")
+        if len(objects) + group.get_num_objs() > MAX_OBJECTS:
+            raise ModelFileError(f"it holds more than {MAX_OBJECTS:,} groups and arrays; no network has as many")
         for link in group:
             name = _name(parent, link)
             attributes = meet(name, _address(name, group, link))
@@ -131,11 +131,11 @@ def _name(parent: str, link: bytes) -> str:
         own = link.decode()
     except UnicodeDecodeError:
         own = ""
-    if not 0 < len(link) <= LONGEST_NAME or own in ("", ".", "..") or not own.isprintable():
+    if not 0 < len(link) <= MAX_NAME_LENGTH or own in ("", ".", "..") or not own.isprintable():
         raise ModelFileError(f"it holds the name {link[:40]!r}, which is no name of a layer or an array")
     name = f"{parent}/{own}".lstrip("/")
-    if name.count("/") >= DEEPEST or len(name) > LONGEST_NAME:
-        raise ModelFileError(f"it nests more than {DEEPEST} groups, or long names, at {name[:60]!r}...")
+    if name.count("/") >= MAX_DEPTH or len(name) > MAX_NAME_LENGTH:
+        raise ModelFileError(f"it nests more than {MAX_DEPTH} groups, or long names, at {name[:60]!r}...")
     return name
 
 
@@ -154,7 +154,7 @@ def _check_array(name: str, opened: h5d.DatasetID, num_bytes: int) -> tuple[tupl
     if size > 16 or {h5t.ENUM: 1, h5t.OPAQUE: 2}.get(kind.get_class(), size) != size:
         raise ModelFileError(f"{name!r} holds values of {size} bytes each, which are no numbers")
     space = opened.get_space()
-    if space.get_simple_extent_type() not in (h5s.SCALAR, h5s.SIMPLE) or len(space.shape) > MOST_RANKS:
+    if space.get_simple_extent_type() not in (h5s.SCALAR, h5s.SIMPLE) or len(space.shape) > MAX_RANK:
         raise ModelFileError(f"{name!r} has no shape that an array of weights can have")
     shape = tuple(int(side) for side in space.shape)
     declared = math.prod(shape) * size

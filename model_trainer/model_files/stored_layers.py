@@ -12,11 +12,11 @@ import keras
 from model_trainer.errors import ModelFileError
 from model_trainer.model_files.container import ModelFile
 from model_trainer.model_files.scan import StoredArray
-from model_trainer.model_files.structure import LONGEST_NAME
+from model_trainer.model_files.structure import MAX_NAME_LENGTH
 
 __all__ = ["StoredLayers", "by_class", "by_count", "by_order", "read_stored_layers"]
 
-MOST_CONTAINERS = 8  # that are tried; a file names as many as it likes
+MAX_CONTAINERS = 8  # that are tried; a file names as many as it likes
 
 Layers = Mapping[str, Sequence[StoredArray]]
 
@@ -28,13 +28,13 @@ class StoredLayers:
     Attributes:
         is_legacy: whether it is of Keras 2's format, which puts a layer's trainable arrays first.
         top: of each layer of the outermost model, by its name; a nested model counts as one layer.
-        top_by_place: the same by the file's own keys, in its order.
+        top_by_position: the same by the file's own keys, in its order.
         leaves: of each innermost layer by its path, such as "mobilenetv2_1.00_160/Conv1", in the file's order.
     """
 
     is_legacy: bool
     top: Layers
-    top_by_place: Layers
+    top_by_position: Layers
     leaves: Layers
 
     @property
@@ -48,7 +48,7 @@ class StoredLayers:
             pieces = name.split("/")
             for depth in range(1, len(pieces)):
                 found.setdefault("/".join(pieces[:depth]), {})[name] = arrays
-        yield from sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))[:MOST_CONTAINERS]
+        yield from sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))[:MAX_CONTAINERS]
 
 
 def read_stored_layers(file: ModelFile) -> StoredLayers:
@@ -153,7 +153,7 @@ def _names(file: ModelFile, group: str, attribute: str) -> list[str]:
     numbered = (f"{attribute}{number}" for number in itertools.count())
     parts = [attribute] if attribute in attributes else itertools.takewhile(attributes.__contains__, numbered)
     names: dict[str, None] = {}
-    for name in (name for part in parts for name in file.texts(group, part, LONGEST_NAME) or ()):
+    for name in (name for part in parts for name in file.texts(group, part, MAX_NAME_LENGTH) or ()):
         pieces = name.split("/")
         if not name.isprintable() or any(piece in ("", ".", "..") for piece in pieces):
             raise ModelFileError(f"{file.path} is refused: {name[:40]!r} in {attribute!r} is no name of a layer's.")
@@ -166,7 +166,7 @@ def _names(file: ModelFile, group: str, attribute: str) -> list[str]:
 def _keras_3_layers(file: ModelFile) -> StoredLayers:
     """Keras 3's own key for each layer is its class, counted, such as "conv2d_1"; newer files have its name too."""
     top: dict[str, list[StoredArray]] = {}
-    top_by_place: dict[str, list[StoredArray]] = {}
+    top_by_position: dict[str, list[StoredArray]] = {}
     leaves: dict[str, list[StoredArray]] = {}
     for place, members in file.scanned.groups.items():
         pieces = place.split("/")
@@ -179,13 +179,13 @@ def _keras_3_layers(file: ModelFile) -> StoredLayers:
         if any(path not in file.scanned.arrays for path in paths):
             raise ModelFileError(f"{file.path} is damaged: the arrays of {'/'.join(keys)!r} are not numbered from 0.")
         arrays = [file.scanned.arrays[path] for path in paths]
-        own = (file.texts(place, "name", LONGEST_NAME) or [keys[-1]])[0]
+        own = (file.texts(place, "name", MAX_NAME_LENGTH) or [keys[-1]])[0]
         if not own.isprintable():
             raise ModelFileError(f"{file.path} is refused: {own[:40]!r} is no name of a layer.")
         if len(keys) == 1:
-            top[own] = top_by_place[keys[0]] = arrays
+            top[own] = top_by_position[keys[0]] = arrays
         leaves["/".join((*keys[:-1], own))] = arrays
-    return StoredLayers(False, top, top_by_place, leaves)
+    return StoredLayers(False, top, top_by_position, leaves)
 
 
 def _refuse_others(file: ModelFile, known: set[str], found: Iterable[str]) -> None:

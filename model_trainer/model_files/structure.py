@@ -19,8 +19,8 @@ from model_trainer.storage.mapped import Mapped
 
 __all__ = [
     "ATTRIBUTE",
-    "LONGEST_NAME",
-    "MOST_OBJECTS",
+    "MAX_NAME_LENGTH",
+    "MAX_OBJECTS",
     "TYPES",
     "Content",
     "check_skeleton",
@@ -31,11 +31,11 @@ __all__ = [
 
 Content = Mapped
 
-LONGEST_NAME = 1024  # bytes
-MOST_OBJECTS = 100_000  # groups and arrays; NASNetLarge with its optimizer has 12,000
-MOST_MESSAGES = 256  # parts of one object's header; Keras' have about ten
-MOST_BRANCHES, MOST_ENTRIES = 64, 8  # of a node and of a leaf, as h5py writes them
-LEAST_NODE_BYTES = 256  # a leaf has 328, all others more
+MAX_NAME_LENGTH = 1024  # bytes
+MAX_OBJECTS = 100_000  # groups and arrays; NASNetLarge with its optimizer has 12,000
+MAX_MESSAGES = 256  # parts of one object's header; Keras' have about ten
+MAX_BRANCHES, MAX_ENTRIES = 64, 8  # of a node and of a leaf, as h5py writes them
+MIN_NODE_BYTES = 256  # a leaf has 328, all others more
 
 # Classes of types, as HDF5 counts them.
 TYPES = {
@@ -126,7 +126,7 @@ def messages(content: Content, address: int) -> Iterator[tuple[int, int, bytes]]
         while position + 8 <= end:
             kind, length, flags = _unpack("<HHB", take(content, position, 5))
             count += 1
-            if count > MOST_MESSAGES or position + 8 + length > end:
+            if count > MAX_MESSAGES or position + 8 + length > end:
                 raise ModelFileError(f"it is damaged at byte {position:,}, in a header")
             body = take(content, position + 8, length)
             if kind == _CONTINUATION:
@@ -161,7 +161,7 @@ def _check_layout(content: Content, body: bytes, name: str, met: set[int]) -> No
 
 def _leaves(content: Content, root: int, kind: int, key_bytes: int, name: str, met: set[int]) -> list[int]:
     """What the lowest nodes of a tree point to; each node is reached once, and the one to its right is the next."""
-    nodes, level, most = [root], -1, len(content) // LEAST_NODE_BYTES
+    nodes, level, most = [root], -1, len(content) // MIN_NODE_BYTES
     while True:
         below: list[int] = []
         for node, following in zip(nodes, [*nodes[1:], _NOWHERE], strict=True):
@@ -169,7 +169,7 @@ def _leaves(content: Content, root: int, kind: int, key_bytes: int, name: str, m
             level = its_level if level < 0 else level
             if (signature, its_kind, its_level) != (b"TREE", kind, level):
                 raise ModelFileError(f"{name!r} is damaged at byte {node:,}, where a tree should be")
-            if node in met or right != following or count > MOST_BRANCHES or len(below) > most:
+            if node in met or right != following or count > MAX_BRANCHES or len(below) > most:
                 raise ModelFileError(f"{name!r} lists its parts in a circle or twice, at byte {node:,}")
             met.add(node)
             step = key_bytes + 8
@@ -197,12 +197,12 @@ def _check_names(content: Content, leaves: list[int], heap: int, name: str, met:
         if signature != b"SNOD":
             raise ModelFileError(f"{name!r} is damaged at byte {leaf:,}, where names should be listed")
         listed += count
-        if leaf in met or count > MOST_ENTRIES or listed > MOST_OBJECTS:
-            raise ModelFileError(f"{name!r} lists its parts twice, or more than {MOST_OBJECTS:,}, at byte {leaf:,}")
+        if leaf in met or count > MAX_ENTRIES or listed > MAX_OBJECTS:
+            raise ModelFileError(f"{name!r} lists its parts twice, or more than {MAX_OBJECTS:,}, at byte {leaf:,}")
         met.add(leaf)
         for entry in range(leaf + 8, leaf + 8 + 40 * count, 40):
             (offset,) = _unpack("<Q", take(content, entry, 8))
-            text = content[start + offset : start + min(size, offset + LONGEST_NAME + 1)]
+            text = content[start + offset : start + min(size, offset + MAX_NAME_LENGTH + 1)]
             if b"\0" not in text:
                 raise ModelFileError(f"{name!r} holds the name {text[:40]!r}, which is no name of a layer or an array")
 

@@ -88,7 +88,7 @@ def initialize_network(
         return _auto(spec, network, task, num_classes)
     if weights == "imagenet":
         _check_has_imagenet(spec, network)
-        _tell_mismatch(spec)
+        _warn_of_mismatch(spec)
         try:
             return InitializedNetwork(_with_imagenet(spec, network, task, num_classes), "imagenet")
         except ConfigError as error:
@@ -127,7 +127,7 @@ def _auto(spec: ModelSpec, network: AnyNetwork, task: Task, num_classes: int) ->
     if reason is None:
         try:
             started = InitializedNetwork(_with_imagenet(spec, network, task, num_classes), "imagenet")
-            _tell_mismatch(spec)
+            _warn_of_mismatch(spec)
             return started
         except ConfigError as error:
             if error.field != "weights":
@@ -167,7 +167,7 @@ def _why_no_imagenet(spec: ModelSpec, network: AnyNetwork) -> str | None:
     return None
 
 
-def _tell_mismatch(spec: ModelSpec) -> None:
+def _warn_of_mismatch(spec: ModelSpec) -> None:
     line = preprocessing_mismatch(spec)
     if line:
         logging.warning("%s", line)

@@ -11,14 +11,14 @@ import keras
 from model_trainer.errors import ConfigError
 from model_trainer.network.portable import clone_layer, is_built_in
 
-__all__ = ["Ending", "find_ending", "without_activation"]
+__all__ = ["FinalActivation", "find_final_activation", "without_activation"]
 
 _IN_THE_END = ("softmax", "sigmoid")
 _ACTIVATIONS = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU, keras.layers.PReLU)
 
 
 @dataclass(frozen=True)
-class Ending:
+class FinalActivation:
     """How an output of a network comes about.
 
     Attributes:
@@ -32,7 +32,7 @@ class Ending:
     fused: keras.Layer | None = None
 
 
-def find_ending(output: keras.KerasTensor, field: str) -> Ending:
+def find_final_activation(output: keras.KerasTensor, field: str) -> FinalActivation:
     """What `output`, of a flat graph of built-in layers, ends in.
 
     Raises:
@@ -45,14 +45,14 @@ def find_ending(output: keras.KerasTensor, field: str) -> Ending:
     if isinstance(layer, keras.layers.Softmax):
         if layer.axis not in (-1, len(output.shape) - 1):
             raise ConfigError(f"ends in a softmax over axis {layer.axis} instead of the classes.", field)
-        return Ending("softmax", inputs[0])
+        return FinalActivation("softmax", inputs[0])
     name = _activation_name(layer)
     if isinstance(layer, keras.layers.Activation):
         if name == "linear":
-            return find_ending(inputs[0], field)
-        return Ending(_known(name, layer, field), inputs[0])
+            return find_final_activation(inputs[0], field)
+        return FinalActivation(_known(name, layer, field), inputs[0])
     if isinstance(layer, keras.layers.Identity):
-        return find_ending(inputs[0], field)
+        return find_final_activation(inputs[0], field)
     if isinstance(layer, _ACTIVATIONS):
         _known(type(layer).__name__, layer, field)
     if not is_built_in(layer) and not getattr(layer, "weights", ()):
@@ -62,7 +62,7 @@ def find_ending(output: keras.KerasTensor, field: str) -> Ending:
             field,
         )
     if name not in (None, "linear"):
-        return Ending(_known(name, layer, field), output, layer)
+        return FinalActivation(_known(name, layer, field), output, layer)
     squashed = _squashed_before(output)
     if squashed is not None:
         raise ConfigError(
@@ -70,11 +70,11 @@ def find_ending(output: keras.KerasTensor, field: str) -> Ending:
             "leads back to the logits that are trained. End your model in logits, softmax or sigmoid.",
             field,
         )
-    return Ending(None, output)
+    return FinalActivation(None, output)
 
 
 def without_activation(
-    ending: Ending, names: Sequence[str]
+    ending: FinalActivation, names: Sequence[str]
 ) -> tuple[keras.KerasTensor, tuple[keras.Layer, keras.Layer] | None]:
     """The logits of an ending; where the layer that gives them must be another one, the old and the new layer too.
 

@@ -13,7 +13,7 @@ from model_trainer.network.portable import is_channel_scale
 from model_trainer.network.stages import TwoStageNetwork
 from model_trainer.run.network import L1, AnyNetwork, LayerNames
 
-__all__ = ["add_regularizers", "find_layers", "freeze", "set_trainable", "spared_by_decay"]
+__all__ = ["add_regularizers", "exempt_from_decay", "find_layers", "freeze", "set_trainable"]
 
 
 def find_layers(network: TwoStageNetwork, names: LayerNames, field: str) -> list[str]:
@@ -98,7 +98,7 @@ def add_regularizers(model: keras.Model, network: TwoStageNetwork, declared: Any
             kernel.regularizer = _Sum(kernel.regularizer, make(penalty.strength))
 
 
-def spared_by_decay(model: keras.Model) -> list[keras.Variable]:
+def exempt_from_decay(model: keras.Model) -> list[keras.Variable]:
     """Variables that weight decay should spare: biases, the parameters of normalisation, and factors of channels.
 
     timm's rule is that all are spared which have one dimension or are called a bias; here layers of normalisation and

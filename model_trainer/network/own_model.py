@@ -9,7 +9,7 @@ from absl import logging
 
 from model_trainer.errors import ConfigError
 from model_trainer.messages import nearest
-from model_trainer.network.final_activation import Ending, find_ending, without_activation
+from model_trainer.network.final_activation import FinalActivation, find_final_activation, without_activation
 from model_trainer.network.graph import Graph, assign_weights, in_float32, is_graph
 from model_trainer.network.portable import make_portable
 from model_trainer.network.stages import TwoStageNetwork, find_features, join_stages
@@ -61,11 +61,11 @@ def stage_own_model(
     outputs = [graph.outputs[list(model.output_names).index(name)] for name in names] if names else graph.outputs
     activation = task.head_activation
     try:
-        endings = [_checked_ending(output, task) for output in outputs]
+        endings = [_checked_final_activation(output, task) for output in outputs]
     except ConfigError:
         if trains:
             raise
-        endings, activation = [Ending(None, output) for output in outputs], "none"
+        endings, activation = [FinalActivation(None, output) for output in outputs], "none"
     logits, replaced = [], {}
     for ending in endings:
         tensor, exchanged = without_activation(ending, names)
@@ -171,9 +171,9 @@ def _flat(model: keras.Model) -> Graph:
         raise ConfigError(f"cannot be copied layer by layer, which training needs: {reason} {cure}.", _FIELD) from error
 
 
-def _checked_ending(output: keras.KerasTensor, task: Task) -> Ending:
+def _checked_final_activation(output: keras.KerasTensor, task: Task) -> FinalActivation:
     """How an output ends, which fits the task."""
-    ending = find_ending(output, _FIELD)
+    ending = find_final_activation(output, _FIELD)
     if ending.activation is None:
         return ending
     kind = type(task).__name__

@@ -48,9 +48,9 @@ class StepSeeds:
             yield
         finally:
             self.step = before
-            self.begin_part(0)
+            self.begin_slice(0)
 
-    def begin_part(self, number: int) -> None:
+    def begin_slice(self, number: int) -> None:
         """Says in which part of a batch that is computed in parts this replica is."""
         self._pass.part = number
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from model_trainer.pipeline.augment.augmentation import LEAST_WEIGHT
+from model_trainer.pipeline.augment.augmentation import MIN_WEIGHT
 
 __all__ = ["Batch"]
 
@@ -19,7 +19,7 @@ class Batch(NamedTuple):
         targets: what the examples are labelled with: int32 `(batch,)` classes; or float32 `(batch, num_classes)` of
             tags, probabilities and mixed images, NaN where unknown; or whatever else a task learns.
         weights: float32 `(batch,)`; 0 of an image that could not be read, whose pixels are 0 too. The weight of an
-            example that is declared to weigh nothing is `LEAST_WEIGHT`.
+            example that is declared to weigh nothing is `MIN_WEIGHT`.
     """
 
     inputs: Any
@@ -29,4 +29,4 @@ class Batch(NamedTuple):
     @property
     def declared_weights(self) -> tf.Tensor:
         """float32 `(batch,)`: the weights as they were declared; 0 of images that could not be read."""
-        return tf.where(self.weights > LEAST_WEIGHT, self.weights, 0.0)
+        return tf.where(self.weights > MIN_WEIGHT, self.weights, 0.0)

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from model_trainer.pipeline.augment import BatchAugmentation
 from model_trainer.pipeline.batch import Batch
-from model_trainer.pipeline.share import Division
+from model_trainer.pipeline.shard import Division
 
 __all__ = ["for_each_device", "mix"]
 

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from model_trainer.pipeline.augment import Augmentation, Stages, augment_image, split_augment
-from model_trainer.pipeline.augment.augmentation import LEAST_WEIGHT
+from model_trainer.pipeline.augment.augmentation import MIN_WEIGHT
 from model_trainer.pipeline.bad_images import BadImages
 from model_trainer.pipeline.batch import Batch
 from model_trainer.pipeline.batches import for_each_device, mix
@@ -26,7 +26,7 @@ from model_trainer.pipeline.labels import make_label_reader
 from model_trainer.pipeline.order import epoch_seeds, example_seed, shuffled_index
 from model_trainer.pipeline.read import make_fast_reader, make_safe_reader
 from model_trainer.pipeline.sampling import EachOnce, Sampling, make_sampler
-from model_trainer.pipeline.share import Division, Share
+from model_trainer.pipeline.shard import BatchShard, Division
 from model_trainer.pipeline.view import View
 from model_trainer.sources.examples import Examples
 from model_trainer.specs import ModelSpec
@@ -36,7 +36,7 @@ __all__ = ["Pipeline", "num_steps"]
 # AutoGraph would read the source of every function, which takes longer than building the graph.
 PLAIN = tf.autograph.experimental.do_not_convert
 
-Place = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]  # a position to its example's index and seed
+Order = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]  # a position to its example's index and seed
 
 
 def num_steps(num_examples: int, batch_size: int) -> int:
@@ -64,7 +64,7 @@ class Pipeline:
     spec: ModelSpec
     batch_size: int
     bad_images: BadImages
-    share: Share = field(default_factory=Share)
+    share: BatchShard = field(default_factory=BatchShard)
     augment: Sequence[Augmentation] = ()
     sampling: Sampling = field(default_factory=EachOnce)
     seed: int = 0
@@ -72,7 +72,7 @@ class Pipeline:
     def training(self, epochs: int, first_step: int = 0) -> tf.data.Dataset:
         """Every epoch's batches in one stream, from `first_step` of the run on."""
         last_step = epochs * num_steps(len(self.examples), self.batch_size)
-        return self._batches(first_step, last_step, self._place_of_training(epochs), split_augment(self.augment))
+        return self._batches(first_step, last_step, self._training_order(epochs), split_augment(self.augment))
 
     def beginnings(self, epochs: int, first_epoch: int, count: int, last_count: int) -> tf.data.Dataset:
         """After each epoch from `first_epoch` on, the first `count` batches of the next one, in one stream.
@@ -86,26 +86,26 @@ class Pipeline:
             return (epoch + 1) * per_epoch + number - epoch * count
 
         start, stop = first_epoch * count, (epochs - 1) * count + last_count
-        place, stages = self._place_of_training(epochs + 1), split_augment(self.augment)
+        place, stages = self._training_order(epochs + 1), split_augment(self.augment)
         return self._batches(start, stop, place, stages, step_of=step_of)
 
     def shown(self, epochs: int) -> np.ndarray:
         """int64 `(epochs * num_examples,)`: the index of each example in the order in which `training` shows them."""
-        place = self._place_of_training(epochs)
-        positions = tf.data.Dataset.range(epochs * self._places_per_epoch)
+        place = self._training_order(epochs)
+        positions = tf.data.Dataset.range(epochs * self._rows_per_epoch)
         indices = np.fromiter(positions.map(PLAIN(lambda position: place(position)[0])).as_numpy_iterator(), np.int64)
         return indices[indices >= 0]
 
     @property
-    def _places_per_epoch(self) -> int:
+    def _rows_per_epoch(self) -> int:
         return num_steps(len(self.examples), self.batch_size) * self.batch_size
 
-    def _place_of_training(self, epochs: int) -> Place:
+    def _training_order(self, epochs: int) -> Order:
         seeds = tf.constant(epoch_seeds(self.seed, epochs), tf.uint32)
         sample = make_sampler(self.examples, self.sampling, self.seed)
 
         def place(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            epoch, within = position // self._places_per_epoch, position % self._places_per_epoch
+            epoch, within = position // self._rows_per_epoch, position % self._rows_per_epoch
             # Past the end there is no example; the shuffle still wants a position that exists.
             exists = within < len(self.examples)
             index = shuffled_index(tf.where(exists, within, 0), seeds[epoch], len(self.examples))
@@ -125,7 +125,7 @@ class Pipeline:
 
     def in_step(self, step: int, epochs: int) -> np.ndarray:
         """int64 `(size,)`: the index of each example in a step of `training`, over all processes."""
-        place, start = self._place_of_training(epochs), step * self.batch_size
+        place, start = self._training_order(epochs), step * self.batch_size
         indices = [int(place(tf.constant(start + row, tf.int64))[0]) for row in range(self.batch_size)]
         return np.array([index for index in indices if index >= 0], np.int64)
 
@@ -133,7 +133,7 @@ class Pipeline:
         self,
         start: int,
         stop: int,
-        place: Place,
+        place: Order,
         stages: Stages,
         passes: int = 1,
         step_of: Callable[[tf.Tensor], tf.Tensor] = lambda number: number,
@@ -148,7 +148,7 @@ class Pipeline:
         division = Division(self.share, self.batch_size, len(self.examples), with_partners=bool(stages.batch))
         read_fast, read_safe = make_fast_reader(self.examples), make_safe_reader(self.examples)
         label_of = make_label_reader(self.examples)
-        weights = tf.constant(np.maximum(self.examples.weights, LEAST_WEIGHT))
+        weights = tf.constant(np.maximum(self.examples.weights, MIN_WEIGHT))
         crops = None if self.examples.crops is None else tf.constant(self.examples.crops)
         view, blank = View(self.spec, stages.crop), tf.zeros(self.spec.target_size, tf.uint8)
 
@@ -186,7 +186,7 @@ class Pipeline:
 
         size = division.places
         images = map_with_fallback(start * size, stop * size, fast, exact)
-        batches = images.batch(size, drop_remainder=True).map(PLAIN(_without_empty_places))
+        batches = images.batch(size, drop_remainder=True).map(PLAIN(_without_padding))
         if stages.batch:
             mixed = mix(stages.batch, len(self.examples.classes), self.seed, division)
             batches = batches.enumerate(start).map(PLAIN(lambda number, batch: mixed(step_of(number), batch)))
@@ -216,6 +216,6 @@ class Pipeline:
         return noted
 
 
-def _without_empty_places(images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, exists: tf.Tensor) -> Batch:
+def _without_padding(images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, exists: tf.Tensor) -> Batch:
     count = tf.reduce_sum(tf.cast(exists, tf.int32))  # they stand at the end
     return tf.nest.map_structure(lambda column: column[:count], Batch(images, labels, weights))

@@ -17,7 +17,7 @@ import tensorflow as tf
 from model_trainer.errors import DataError
 from model_trainer.images.decode import decode, decode_exact, read_header
 from model_trainer.images.pillow import why_unreadable
-from model_trainer.pipeline.view import View, part_inside
+from model_trainer.pipeline.view import View, region_inside
 from model_trainer.specs import ModelSpec
 from model_trainer.storage.read import read_image_file, why_not_read
 
@@ -41,7 +41,7 @@ def fast_image(
         tf.errors.OpError: the image is damaged, of another kind, or `part` lies outside; `exact_image` decides.
     """
     header = read_header(data)
-    inside = part_inside(part, header.height, header.width)
+    inside = region_inside(part, header.height, header.width)
     with tf.control_dependencies([tf.debugging.Assert(tf.reduce_min(inside[2:]) > 0, ["part"])]):
         inside = tf.identity(inside)
     return view.resized(decode(header, view.box(inside, seed), view.pixels))
@@ -57,7 +57,7 @@ def exact_image(
         readable: bool `()`; False also where `part` lies outside the image.
     """
     pixels, readable = decode_exact(data, view.pixels)
-    inside = part_inside(part, tf.shape(pixels)[0], tf.shape(pixels)[1])
+    inside = region_inside(part, tf.shape(pixels)[0], tf.shape(pixels)[1])
     readable &= tf.reduce_min(inside[2:]) > 0
     image = view(pixels, tf.where(readable, inside, tf.stack([0, 0, 1, 1])), seed)
     return tf.where(readable, image, tf.zeros_like(image)), readable

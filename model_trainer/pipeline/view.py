@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from model_trainer.images.decode import Pixels
+from model_trainer.images.decode import PixelFormat
 from model_trainer.images.resize import fit_box, placed_box, resize_image
 from model_trainer.pipeline.augment import Crop
 from model_trainer.pipeline.augment.transform import stretch
 from model_trainer.specs import ModelSpec
 
-__all__ = ["View", "part_inside"]
+__all__ = ["View", "region_inside"]
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class View:
     crop: Crop | None = None
 
     @property
-    def pixels(self) -> Pixels:
+    def pixels(self) -> PixelFormat:
         """How the pixels have to be decoded."""
-        return Pixels(4 if self.spec.target_size[2] == 4 else 3, self.spec.background)
+        return PixelFormat(4 if self.spec.target_size[2] == 4 else 3, self.spec.background)
 
     def __call__(self, pixels: tf.Tensor, part: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
         """uint8 `target_size`: RGB, with 1 channel its luminance, with 4 RGB and alpha.
@@ -72,7 +72,7 @@ class View:
         return self.spec.resize == "pad" and self.crop is None
 
 
-def part_inside(part: tf.Tensor | None, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+def region_inside(part: tf.Tensor | None, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
     """int32 `(4,)`: what of `part` lies inside the image, with a height or width of 0 or less where nothing does.
 
     Args:

@@ -14,7 +14,7 @@ LINE_PIXELS = 2  # between them
 GAP_PIXELS = 7  # between rows
 NAMES_PERCENT = 22  # of the width, for the names of the rows
 BARS_PERCENT = 68  # for the longest bar; the rest is for its number
-MOST_CHARACTERS = 28
+MAX_CHARACTERS = 28
 NUM_COLOURS = 4  # of the page's style
 
 
@@ -105,4 +105,4 @@ def _bar(number: int, largest: int, top: int, colour: int) -> Bar:
 
 def _short(name: str) -> str:
     name = shown(name)
-    return name if len(name) <= MOST_CHARACTERS else f"{name[: MOST_CHARACTERS - 1]}…"
+    return name if len(name) <= MAX_CHARACTERS else f"{name[: MAX_CHARACTERS - 1]}…"

@@ -9,7 +9,7 @@ from model_trainer.report.pages import render_page
 
 __all__ = ["doctor_page"]
 
-MOST_CLASSES = 40  # in the chart; an even number
+MAX_CLASSES = 40  # in the chart; an even number
 
 
 def doctor_page(diagnosis: Diagnosis) -> str:
@@ -20,7 +20,7 @@ def doctor_page(diagnosis: Diagnosis) -> str:
         diagnosis=diagnosis,
         summary=summary_of(diagnosis),
         num_classes=len(names),
-        most_classes=MOST_CLASSES,
+        most_classes=MAX_CLASSES,
         classes=_chart_of_classes(diagnosis, names),
         sizes=_chart_of_sizes(diagnosis),
     )
@@ -33,9 +33,9 @@ def _names_of_classes(diagnosis: Diagnosis) -> list[str]:
 def _chart_of_classes(diagnosis: Diagnosis, names: list[str]) -> BarChart:
     """All classes, or as many of the largest as of the smallest."""
     counts = diagnosis.classes
-    if len(names) > MOST_CLASSES:
+    if len(names) > MAX_CLASSES:
         names = sorted(names, key=lambda name: -sum(part.get(name, 0) for part in counts.values()))
-        names = names[: MOST_CLASSES // 2] + names[-MOST_CLASSES // 2 :]
+        names = names[: MAX_CLASSES // 2] + names[-MAX_CLASSES // 2 :]
     series = {part: [of.get(name, 0) for name in names] for part, of in counts.items()}
     return bar_chart(names, series, "Images of each class")
 

@@ -14,11 +14,12 @@ from model_trainer.pipeline.bad_images import BadImages
 from model_trainer.pipeline.dataset import Pipeline
 from model_trainer.run.run import Run
 from model_trainer.sources.examples import Examples
+from model_trainer.sources.labels.wording import label_text
 from model_trainer.storage import files
 
 __all__ = ["Seen", "draw_preview", "images_to_see"]
 
-LARGEST_SIDE = 256  # of an original, in pixels of the sheet
+MAX_SIDE = 256  # of an original, in pixels of the sheet
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,11 @@ def images_to_see(run: Run, count: int = 8, draws: int = 4) -> list[Seen]:
         seen.append(
             Seen(
                 name=examples.name(int(index)),
-                label=_in_words(target, examples.classes),
+                label=label_text(target, examples.classes),
                 original=original,
                 crop=crop,  # type: ignore[arg-type]  # four edges
                 images=images[part],
-                labels=tuple(_in_words(each, examples.classes) for each in targets[part]),
+                labels=tuple(label_text(each, examples.classes) for each in targets[part]),
             )
         )
     return seen
@@ -113,7 +114,7 @@ def draw_preview(run: Run, path: str | Path, count: int = 8, draws: int = 4) -> 
             place.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
             if label != one.label:
                 place.set_title(_short(label), fontsize=7, loc="left")
-    with files.written_whole(path) as partial:
+    with files.atomic_write(path) as partial:
         figure.savefig(partial, dpi=100)
 
 
@@ -125,17 +126,9 @@ def _original(examples: Examples, index: int) -> tuple[np.ndarray | None, float]
         pixels = None
     if pixels is None:
         return None, 1.0
-    scale = min(1.0, LARGEST_SIDE / max(pixels.shape[:2]))
+    scale = min(1.0, MAX_SIDE / max(pixels.shape[:2]))
     size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
     return np.asarray(Image.fromarray(pixels).resize(size)), scale
-
-
-def _in_words(target: np.ndarray, classes: tuple[str, ...]) -> str:
-    """Such as "dog", "blue, bold" or "cat 0.70, dog 0.30"; a tag that nobody knows as "red?"."""
-    words = [f"{classes[index]}?" for index in np.flatnonzero(np.isnan(target))]
-    present = [index for index in np.argsort(-np.nan_to_num(target), kind="stable") if target[index] > 0.005]
-    known = [classes[i] if target[i] > 0.995 else f"{classes[i]} {target[i]:.2f}" for i in present]
-    return ", ".join(known + words) or "no label"
 
 
 def _short(text: str, most: int = 34) -> str:

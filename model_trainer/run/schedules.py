@@ -37,7 +37,7 @@ class Schedule(Choice):
         """The factor for `step`, counted from 0 over the whole run.
 
         Args:
-            history: one table of figures (loss, val_loss, ...) for each epoch done.
+            history: one table of metrics (loss, val_loss, ...) for each epoch done.
         """
         warmup_steps = round(self.warmup_epochs * steps_per_epoch)
         if step < warmup_steps:
@@ -138,8 +138,8 @@ class ReduceOnPlateau(Schedule):
     def curve(self, step: int, num_steps: int, steps_per_epoch: int, history: Sequence[dict[str, float]]) -> float:
         sign = 1.0 if self.mode == "min" or (self.mode == "auto" and self.monitor.endswith("loss")) else -1.0
         best, waited, factor = math.inf, 0, 1.0
-        for figures in history:
-            value = sign * figures[self.monitor]
+        for metrics in history:
+            value = sign * metrics[self.monitor]
             if value < best - self.min_delta:
                 best, waited = value, 0
                 continue

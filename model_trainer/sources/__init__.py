@@ -1,6 +1,6 @@
 """Where examples come from. Importing any source registers all, so that each can be read back from JSON."""
 
-from model_trainer.sources.combined import Concatenated, Filtered, Reclassed, Taken
+from model_trainer.sources.combined import Concatenated, Filtered, Reclassed, Subset
 from model_trainer.sources.examples import Examples
 from model_trainer.sources.image_folder import ImageFolder
 from model_trainer.sources.manifest import Manifest
@@ -22,7 +22,7 @@ __all__ = [
     "RecordIO",
     "Source",
     "Split",
+    "Subset",
     "TFRecords",
-    "Taken",
     "Tfds",
 ]

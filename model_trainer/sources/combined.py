@@ -14,15 +14,17 @@ from model_trainer.errors import ConfigError, DataError
 from model_trainer.sources.examples import Examples
 from model_trainer.sources.images import Files, Images, SeveralImages
 from model_trainer.sources.label_rows import LabelRows
+from model_trainer.sources.packed_strings import PackedStrings
 from model_trainer.sources.source import Source
-from model_trainer.sources.texts import Texts
 
-__all__ = ["Concatenated", "Filtered", "Reclassed", "Taken"]
+__all__ = ["Concatenated", "Filtered", "Reclassed", "Subset"]
 
 
 @final
-class Taken(Source):
+class Subset(Source):
     """The first `count` examples of a source; with a seed, as many at random, in the source's order."""
+
+    former_names = ("Subset",)
 
     source: Source
     count: int = Field(ge=1)
@@ -131,7 +133,7 @@ def _one_store(stores: list[Images]) -> Images:
     files = [store for store in stores if isinstance(store, Files)]
     if len(files) < len(stores):
         return SeveralImages(stores)
-    return Files(Texts.of(path for store in files for path in store.paths))
+    return Files(PackedStrings.of(path for store in files for path in store.paths))
 
 
 def _joined_labels(parts: list[Examples]) -> np.ndarray | LabelRows:

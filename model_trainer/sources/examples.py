@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 
 from model_trainer.errors import DataError
-from model_trainer.messages import nearest
+from model_trainer.messages import counted, nearest
 from model_trainer.sources.images import Files, Images
 from model_trainer.sources.label_rows import LabelRows
 from model_trainer.sources.labels.kinds import (
@@ -20,17 +20,17 @@ from model_trainer.sources.labels.kinds import (
     Labels,
     count_classes,
     kind_of,
-    move_labels,
+    remap_labels,
     rows_of,
     take_labels,
 )
-from model_trainer.sources.texts import Texts
+from model_trainer.sources.packed_strings import PackedStrings
 from model_trainer.storage.read import TENSORFLOW_SCHEMES
 
 __all__ = ["Examples"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Examples:
     """One row for each image; columns are NumPy arrays of the same length.
 
@@ -68,7 +68,7 @@ class Examples:
         groups: np.ndarray | None = None,
     ) -> Self:
         """Examples with a file each."""
-        return cls.of_images(Files(Texts.of(paths)), labels, classes, origin, weights, crops, groups)
+        return cls.of_images(Files(PackedStrings.of(paths)), labels, classes, origin, weights, crops, groups)
 
     @classmethod
     def of_images(
@@ -166,7 +166,7 @@ class Examples:
                 )
         return self.keep_classes(classes)
 
-    def without_foreign_tags(self, classes: tuple[str, ...]) -> Examples:
+    def without_unknown_classes(self, classes: tuple[str, ...]) -> Examples:
         """The same examples without the tags that are not among `classes`; the log says how many there were.
 
         Where each image has one class nothing is left out, so that a wrong one shows.
@@ -190,7 +190,7 @@ class Examples:
         """
         known = {name: position for position, name in enumerate(classes)}
         position = np.array([known.get(name, -1) for name in self.classes], dtype=np.int32)
-        return replace(self, labels=move_labels(self.labels, position), classes=classes)
+        return replace(self, labels=remap_labels(self.labels, position), classes=classes)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -204,6 +204,16 @@ class Examples:
         for column in columns if self.crops is None else [*columns, self.crops]:
             digest.update(np.ascontiguousarray(column).tobytes())
         return digest.hexdigest()
+
+    def __repr__(self) -> str:
+        # Columns have as many rows as there are images, and a notebook keeps the text beside the HTML.
+        number, classes = counted(len(self), "image{s}"), counted(len(self.classes), "class{es}")
+        return f"<Examples from {self.origin}: {number} of {classes}>"
+
+    def _repr_html_(self) -> str:
+        from model_trainer.sources.examples_html import examples_html
+
+        return examples_html(self)
 
 
 def _some(names: tuple[str, ...], most: int = 10) -> str:

@@ -133,11 +133,11 @@ def list_images(folder: str) -> Listing:
             elif entry.name.lower().endswith(IMAGE_SUFFIXES):  # first: no look at the disk for the usual file
                 images.append(entry.path)
             elif entry.is_symlink() and files.is_folder(entry.path):
-                if not leads_back(entry.path, (*links, files.real_path(inner))):
+                if not is_cycle(entry.path, (*links, files.real_path(inner))):
                     waiting.append((entry.path, (*links, files.real_path(entry.path))))
             elif entry.is_dir(follow_symlinks=False):
                 waiting.append((entry.path, links))
-            elif _begins_like_an_image(entry.path):
+            elif _has_image_signature(entry.path):
                 images.append(entry.path)
             else:
                 others.append(entry.path)
@@ -172,7 +172,7 @@ def _say_what_is_skipped(root: str, others: Sequence[str], hidden: Sequence[str]
         logging.warning("Skipped in %s: %s.", root, "; ".join(said))
 
 
-def leads_back(link: str, folders: Iterable[str]) -> bool:
+def is_cycle(link: str, folders: Iterable[str]) -> bool:
     """Whether a link leads to one of `folders`, or to one that it is in; says so in the log.
 
     Args:
@@ -196,12 +196,12 @@ def folders_in(root: str | Path) -> dict[str, str]:
         # Not entry.is_dir, which fails for a link to itself.
         if entry.name.startswith(".") or not files.is_folder(entry.path):
             continue
-        if not (entry.is_symlink() and leads_back(entry.path, (files.real_path(root),))):
+        if not (entry.is_symlink() and is_cycle(entry.path, (files.real_path(root),))):
             found[entry.name] = entry.path
     return found
 
 
-def _begins_like_an_image(path: str) -> bool:
+def _has_image_signature(path: str) -> bool:
     try:
         with files.open_file(path) as file:
             head = file.read(12)

@@ -10,14 +10,14 @@ from typing import final
 
 import numpy as np
 
-from model_trainer.sources.texts import Texts
+from model_trainer.sources.packed_strings import PackedStrings
 from model_trainer.storage import files
 from model_trainer.storage.read import read_image_file, size_of
 
 __all__ = ["ByteRanges", "Files", "Images", "SeveralImages"]
 
 # A network's file system answers slowly, but many questions at once.
-MANY_THREADS = 32
+NUM_READER_THREADS = 32
 FILES_AT_A_TIME = 2000
 
 
@@ -50,7 +50,7 @@ class Images(ABC):
 class Files(Images):
     """A file for each image."""
 
-    paths: Texts
+    paths: PackedStrings
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -66,7 +66,7 @@ class Files(Images):
             return np.fromiter((size_of(self.paths[int(row)]) for row in part), np.int64, len(part))
 
         parts = np.array_split(rows, max(1, len(rows) // FILES_AT_A_TIME))
-        with ThreadPoolExecutor(MANY_THREADS) as threads:
+        with ThreadPoolExecutor(NUM_READER_THREADS) as threads:
             return np.concatenate(list(threads.map(sizes, parts)))
 
 

@@ -14,7 +14,7 @@ from model_trainer.sources.examples import Examples
 from model_trainer.storage import files
 
 if TYPE_CHECKING:
-    from model_trainer.sources.combined import Concatenated, Filtered, Reclassed, Taken
+    from model_trainer.sources.combined import Concatenated, Filtered, Reclassed, Subset
     from model_trainer.sources.split import Split
 
 __all__ = ["Source", "each_read_once"]
@@ -76,11 +76,11 @@ class Source(Choice):
             Split(source=self, val=val, seed=seed, part="val"),
         )
 
-    def take(self, count: int, seed: int | None = None) -> Taken:
+    def take(self, count: int, seed: int | None = None) -> Subset:
         """The first `count` examples; with a `seed`, as many at random."""
-        from model_trainer.sources.combined import Taken
+        from model_trainer.sources.combined import Subset
 
-        return Taken(source=self, count=count, seed=seed)
+        return Subset(source=self, count=count, seed=seed)
 
     def filter(
         self,

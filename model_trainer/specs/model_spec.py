@@ -191,7 +191,7 @@ class ModelSpec(Config):
     @field_validator("target_size", mode="before")
     @classmethod
     def _check_target_size(cls, size: Any) -> Any:
-        numbers = _whole_numbers(size)
+        numbers = _integers(size)
         if len(numbers) != 3 or min(numbers) < 1:
             raise ConfigError(
                 f"should be three positive whole numbers [height, width, channels], got {repr(size)[:100]}."
@@ -201,7 +201,7 @@ class ModelSpec(Config):
     @field_validator("background", mode="before")
     @classmethod
     def _check_background(cls, colour: Any) -> Any:
-        numbers = _whole_numbers(colour)
+        numbers = _integers(colour)
         if len(numbers) != 3 or min(numbers) < 0 or max(numbers) > 255:
             raise ConfigError(f"should be a colour of three whole numbers from 0 to 255 (RGB), got {colour!r}.")
         return numbers
@@ -217,7 +217,7 @@ class ModelSpec(Config):
         return self
 
 
-def _whole_numbers(value: Any) -> tuple[int, ...]:
+def _integers(value: Any) -> tuple[int, ...]:
     """The whole numbers of a list, also NumPy's; an empty tuple when it is none or anything else is in it."""
     if not isinstance(value, (list, tuple)):
         return ()

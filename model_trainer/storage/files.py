@@ -34,8 +34,10 @@ __all__ = [
     "append",
     "append_text",
     "as_path",
+    "atomic_write",
     "check_room",
     "clear_leftovers",
+    "complete_folders",
     "copy",
     "delete",
     "delete_folder",
@@ -58,11 +60,9 @@ __all__ = [
     "real_path",
     "scan",
     "storage_of",
-    "whole_folders",
     "write",
     "write_folder",
     "write_text",
-    "written_whole",
 ]  # fmt: skip
 
 _LOCAL, _TENSORFLOW = LocalDisk(), TensorFlowFiles()
@@ -188,7 +188,7 @@ def append_text(path: StrPath, text: str) -> None:
 
 
 @contextlib.contextmanager
-def written_whole(path: StrPath) -> Iterator[Path]:
+def atomic_write(path: StrPath) -> Iterator[Path]:
     """A place on the local disk for a file, which becomes `path` at the end of the block, or nothing does.
 
     For libraries that write by themselves. Its name has the suffix of `path`.
@@ -196,7 +196,7 @@ def written_whole(path: StrPath) -> Iterator[Path]:
     Raises:
         StorageError: the file cannot be written; names it.
     """
-    with _told(path), storage_of(path).written_whole(os.fspath(path)) as partial:
+    with _told(path), storage_of(path).atomic_write(os.fspath(path)) as partial:
         yield partial
 
 
@@ -252,9 +252,9 @@ def write_folder(folder: StrPath, contents: Iterable[tuple[str, Iterable[bytes |
     storage_of(folder).write_folder(os.fspath(folder), contents)
 
 
-def whole_folders(parent: PurePath, prefix: str) -> dict[str, PurePath]:
+def complete_folders(parent: PurePath, prefix: str) -> dict[str, PurePath]:
     """By name the paths of what `write_folder` wrote in `parent` under names that begin with `prefix`."""
-    found = storage_of(parent).whole_folders(os.fspath(parent), prefix)
+    found = storage_of(parent).complete_folders(os.fspath(parent), prefix)
     return {name: as_path(path) for name, path in found.items()}
 
 

@@ -52,7 +52,7 @@ class LocalDisk(Storage):
         return data
 
     def write(self, path: str, parts: Iterable[bytes | memoryview]) -> None:
-        with self.written_whole(path) as partial, open(partial, "wb") as file:
+        with self.atomic_write(path) as partial, open(partial, "wb") as file:
             file.writelines(parts)
 
     def delete(self, path: str) -> None:
@@ -70,7 +70,7 @@ class LocalDisk(Storage):
         return _End(path)
 
     def copy(self, source: str, target: str) -> None:
-        with self.written_whole(target) as partial:
+        with self.atomic_write(target) as partial:
             try:
                 os.link(source, partial)
             except OSError:
@@ -94,7 +94,7 @@ class LocalDisk(Storage):
             raise
         shutil.rmtree(replaced, ignore_errors=True)
 
-    def whole_folders(self, parent: str, prefix: str) -> dict[str, str]:
+    def complete_folders(self, parent: str, prefix: str) -> dict[str, str]:
         # Also one that still has another name because a process was killed before the one that replaces it had its
         # own. It is only renamed when the next one is written: whoever reads may not hold the folder.
         found: dict[str, str] = {}
@@ -152,7 +152,7 @@ class LocalDisk(Storage):
         yield Path(path)
 
     @contextlib.contextmanager
-    def written_whole(self, path: str) -> Iterator[Path]:
+    def atomic_write(self, path: str) -> Iterator[Path]:
         target = Path(path)
         partial = target.with_name(f".{target.stem}.partial-{os.getpid()}{target.suffix}")
         try:

@@ -173,7 +173,7 @@ class Storage(ABC):
         for name, parts in files:
             self.write(f"{folder}/{name}", parts)
 
-    def whole_folders(self, parent: str, prefix: str) -> dict[str, str]:
+    def complete_folders(self, parent: str, prefix: str) -> dict[str, str]:
         """By name the paths of what `write_folder` wrote in `parent` under names that begin with `prefix`."""
         if self.info(parent) is None:
             return {}
@@ -208,7 +208,7 @@ class Storage(ABC):
             yield local
 
     @contextlib.contextmanager
-    def written_whole(self, path: str) -> Iterator[Path]:
+    def atomic_write(self, path: str) -> Iterator[Path]:
         """A place on the local disk for a file, which becomes `path` at the end of the block, or nothing does.
 
         Its name has the suffix of `path`, because writers such as Keras choose the format by it.

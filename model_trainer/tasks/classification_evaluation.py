@@ -41,14 +41,14 @@ class ClassificationEvaluation(Evaluation):
     support: np.ndarray
     confusion: np.ndarray
 
-    def figures(self) -> dict[str, str]:
-        figures = {"images": f"{self.num_images:,}", "loss": f"{self.loss:.4f}"}
+    def metrics(self) -> dict[str, str]:
+        metrics = {"images": f"{self.num_images:,}", "loss": f"{self.loss:.4f}"}
         if self.num_bad:
-            figures["unreadable"] = f"{self.num_bad:,}"
-        figures |= {"accuracy": f"{self.accuracy:.4f}", "sensitivity": f"{self.sensitivity:.4f}"}
+            metrics["unreadable"] = f"{self.num_bad:,}"
+        metrics |= {"accuracy": f"{self.accuracy:.4f}", "sensitivity": f"{self.sensitivity:.4f}"}
         if self.top_5_accuracy is not None:
-            figures["top_5_accuracy"] = f"{self.top_5_accuracy:.4f}"
-        return figures
+            metrics["top_5_accuracy"] = f"{self.top_5_accuracy:.4f}"
+        return metrics
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         return ["class", "images", "precision", "recall", "f1", "most often taken for"], [
@@ -56,12 +56,12 @@ class ClassificationEvaluation(Evaluation):
                 name,
                 str(self.support[index]),
                 *(f"{figure[index]:.3f}" for figure in (self.precision, self.recall, self.f1)),
-                self._most_often_taken_for(index),
+                self._most_confused_with(index),
             ]
             for index, name in enumerate(self.classes)
         ]
 
-    def _most_often_taken_for(self, index: int) -> str:
+    def _most_confused_with(self, index: int) -> str:
         confused = self.confusion[index].copy()
         confused[index] = 0
         worst = int(confused.argmax())
@@ -71,7 +71,7 @@ class ClassificationEvaluation(Evaluation):
 def evaluate_classes(
     labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...], num_bad: int = 0
 ) -> ClassificationEvaluation:
-    """The figures.
+    """The metrics.
 
     Args:
         labels: int `(num_images,)`.

@@ -18,7 +18,7 @@ from model_trainer.config import Choice
 if TYPE_CHECKING:
     import tensorflow as tf
 
-__all__ = ["Accuracy", "CollectedMetric", "CountedMetric", "MacroRecall", "Metric", "TopK", "ratio"]
+__all__ = ["Accuracy", "AdditiveMetric", "FullPassMetric", "MacroRecall", "Metric", "TopK", "ratio"]
 
 
 class Metric(Choice):
@@ -36,7 +36,7 @@ class Metric(Choice):
         """Its column in history.csv."""
 
 
-class CountedMetric(Metric):
+class AdditiveMetric(Metric):
     """A metric that is a function of sums; it is had of training and of validation."""
 
     @abstractmethod
@@ -55,16 +55,16 @@ class CountedMetric(Metric):
         """The figure, 0 to 1, from float64 `(k,)` summed over all batches; NaN when nothing was counted."""
 
 
-class CollectedMetric(Metric):
+class FullPassMetric(Metric):
     """A metric over all predictions at once; it is had of validation only, whose predictions are kept for it."""
 
     @abstractmethod
     def compute(self, targets: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> float:
-        """The figure, 0 to 1; NaN when nothing can be said. Arguments as `CountedMetric.sums`, of all images."""
+        """The figure, 0 to 1; NaN when nothing can be said. Arguments as `AdditiveMetric.sums`, of all images."""
 
 
 @final
-class Accuracy(CountedMetric):
+class Accuracy(AdditiveMetric):
     """Share of the images whose most probable class is the right one."""
 
     @property
@@ -82,7 +82,7 @@ class Accuracy(CountedMetric):
 
 
 @final
-class TopK(CountedMetric):
+class TopK(AdditiveMetric):
     """Share of the images whose right class is among the `k` most probable."""
 
     k: int = Field(5, ge=1)
@@ -105,7 +105,7 @@ class TopK(CountedMetric):
 
 
 @final
-class MacroRecall(CountedMetric):
+class MacroRecall(AdditiveMetric):
     """Recall of each class, then their mean: small classes count as much as large ones. Also called sensitivity.
 
     Classes without an image are left out of the mean.

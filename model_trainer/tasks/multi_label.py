@@ -14,7 +14,7 @@ from model_trainer.tasks.class_weights import by_name, check_class_names
 from model_trainer.tasks.losses import Activation, CrossEntropy, Loss, make_loss, to_probabilities
 from model_trainer.tasks.metrics import Metric
 from model_trainer.tasks.multi_label_metrics import MacroF1, MeanAveragePrecision, MicroF1
-from model_trainer.tasks.task import Factors, Predictions, Task
+from model_trainer.tasks.task import BatchPredictions, Factors, Task
 from model_trainer.tasks.thresholds import best_thresholds
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class MultiLabel(Task):
 
     @property
     def wants_predictions(self) -> bool:
-        return bool(self.collected_metrics) or self.thresholds == "fit"
+        return bool(self.full_pass_metrics) or self.thresholds == "fit"
 
     def check(self, examples: Examples) -> None:
         if not examples.classes:
@@ -135,7 +135,7 @@ class MultiLabel(Task):
         terms = loss.of_sigmoid(targets, logits) * factor * known
         return tf.math.divide_no_nan(tf.reduce_sum(terms, -1), tf.reduce_sum(known, -1))
 
-    def fit_thresholds(self, predictions: Predictions) -> tuple[float, ...] | None:
+    def fit_thresholds(self, predictions: BatchPredictions) -> tuple[float, ...] | None:
         return best_thresholds(*predictions) if self.thresholds == "fit" else None
 
     def declared_thresholds(self, num_classes: int) -> tuple[float, ...]:

@@ -52,7 +52,7 @@ class MultiLabelEvaluation(Evaluation):
     support: np.ndarray
     unknown: np.ndarray
 
-    def figures(self) -> dict[str, str]:
+    def metrics(self) -> dict[str, str]:
         of_all = {
             "map": self.mean_average_precision,
             "cross_entropy": self.loss,
@@ -81,7 +81,7 @@ def evaluate_tags(
     thresholds: tuple[float, ...],
     num_bad: int = 0,
 ) -> MultiLabelEvaluation:
-    """The figures.
+    """The metrics.
 
     Args:
         targets: float `(num_images, num_classes)`; NaN is unknown.

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from model_trainer.errors import ConfigError
-from model_trainer.tasks.metrics import CollectedMetric, CountedMetric, ratio
+from model_trainer.tasks.metrics import AdditiveMetric, FullPassMetric, ratio
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -26,7 +26,7 @@ __all__ = [
 
 
 @final
-class MeanAveragePrecision(CollectedMetric):
+class MeanAveragePrecision(FullPassMetric):
     """Average precision of each class, then their mean. Classes without a positive image are left out of it."""
 
     label_kind = "tags"
@@ -41,7 +41,7 @@ class MeanAveragePrecision(CollectedMetric):
 
 
 @final
-class AveragePrecision(CollectedMetric):
+class AveragePrecision(FullPassMetric):
     """Average precision of one class, by its position in the class list."""
 
     label_kind = "tags"
@@ -58,7 +58,7 @@ class AveragePrecision(CollectedMetric):
         return float(average_precisions(targets[:, one], probabilities[:, one], weights)[0])
 
 
-class _F1(CountedMetric):
+class _F1(AdditiveMetric):
     """Counts of each class: true positives, false positives, false negatives."""
 
     label_kind = "tags"
@@ -105,7 +105,7 @@ class MacroF1(_F1):
         return float(np.mean(2 * right[seen] / whole[seen])) if seen.any() else float("nan")
 
 
-class _AtK(CountedMetric):
+class _AtK(AdditiveMetric):
     label_kind = "tags"
     k: int = Field(5, ge=1)
 
@@ -155,7 +155,7 @@ class RecallAtK(_AtK):
 
 
 @final
-class ExactMatch(CountedMetric):
+class ExactMatch(AdditiveMetric):
     """Share of the images of which every known label is right."""
 
     label_kind = "tags"
@@ -184,15 +184,15 @@ def average_precisions(targets: np.ndarray, probabilities: np.ndarray, weights: 
     """
     from sklearn.metrics import average_precision_score
 
-    figures = np.full(targets.shape[1], np.nan)
+    metrics = np.full(targets.shape[1], np.nan)
     for index in range(targets.shape[1]):
         known = ~np.isnan(targets[:, index]) & (weights > 0)
         positive = targets[known, index] >= 0.5
         if positive.any():
-            figures[index] = average_precision_score(
+            metrics[index] = average_precision_score(
                 positive, probabilities[known, index], sample_weight=weights[known]
             )
-    return figures
+    return metrics
 
 
 def _positive_and_known(targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -13,7 +13,7 @@ from model_trainer.sources.examples import Examples
 from model_trainer.tasks.evaluation import Evaluation
 from model_trainer.tasks.head import HeadOptions, make_head
 from model_trainer.tasks.losses import Activation, Loss
-from model_trainer.tasks.metrics import CollectedMetric, CountedMetric, Metric
+from model_trainer.tasks.metrics import AdditiveMetric, FullPassMetric, Metric
 
 if TYPE_CHECKING:
     import keras
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from model_trainer.pipeline.batch import Batch
 
-__all__ = ["Encoded", "Factors", "Output", "Predictions", "Task"]
+__all__ = ["BatchPredictions", "Encoded", "Factors", "Output", "Task"]
 
 
 class Factors(NamedTuple):
@@ -57,8 +57,8 @@ class Encoded(NamedTuple):
     counts: tf.Tensor
 
 
-class Predictions(NamedTuple):
-    """What is kept of a validation for figures over all of it; arrays or tensors.
+class BatchPredictions(NamedTuple):
+    """What is kept of a validation for metrics over all of it; arrays or tensors.
 
     Attributes:
         targets: as the task encodes them; of classes and tags float32 `(num_images, num_classes)`, NaN where unknown.
@@ -185,38 +185,39 @@ class Task(Choice):
         return tf.reduce_sum(self.losses(encoded.targets, outputs, factors) * encoded.loss_weights)
 
     def metric_sums(self, outputs: list[tf.Tensor], encoded: Encoded) -> dict[str, tf.Tensor]:
-        """What the examples add to the counted metrics, by name; see `CountedMetric.sums`."""
+        """What the examples add to the counted metrics, by name; see `AdditiveMetric.sums`."""
         probabilities = self.probabilities(outputs)
         return {
-            metric.name: metric.sums(encoded.targets, probabilities, encoded.weights) for metric in self.counted_metrics
+            metric.name: metric.sums(encoded.targets, probabilities, encoded.weights)
+            for metric in self.additive_metrics
         }
 
-    def predictions(self, outputs: list[tf.Tensor], encoded: Encoded) -> Predictions:
+    def predictions(self, outputs: list[tf.Tensor], encoded: Encoded) -> BatchPredictions:
         """What is kept of a validation's batch."""
-        return Predictions(encoded.targets, self.probabilities(outputs), encoded.weights)
+        return BatchPredictions(encoded.targets, self.probabilities(outputs), encoded.weights)
 
-    # --- The figures
+    # --- The metrics
 
     @property
-    def counted_metrics(self) -> tuple[CountedMetric, ...]:
+    def additive_metrics(self) -> tuple[AdditiveMetric, ...]:
         """The metrics that are had of training too."""
-        return tuple(metric for metric in self.metrics if isinstance(metric, CountedMetric))
+        return tuple(metric for metric in self.metrics if isinstance(metric, AdditiveMetric))
 
     @property
-    def collected_metrics(self) -> tuple[CollectedMetric, ...]:
+    def full_pass_metrics(self) -> tuple[FullPassMetric, ...]:
         """The metrics over all predictions of a validation."""
-        return tuple(metric for metric in self.metrics if isinstance(metric, CollectedMetric))
+        return tuple(metric for metric in self.metrics if isinstance(metric, FullPassMetric))
 
     @property
     def wants_predictions(self) -> bool:
         """Whether the predictions of a validation are to be collected."""
-        return bool(self.collected_metrics)
+        return bool(self.full_pass_metrics)
 
-    def collected_figures(self, predictions: Predictions) -> dict[str, float]:
+    def full_pass_results(self, predictions: BatchPredictions) -> dict[str, float]:
         """The collected metrics of a whole validation, by name."""
-        return {metric.name: metric.compute(*predictions) for metric in self.collected_metrics}
+        return {metric.name: metric.compute(*predictions) for metric in self.full_pass_metrics}
 
-    def fit_thresholds(self, predictions: Predictions) -> tuple[float, ...] | None:
+    def fit_thresholds(self, predictions: BatchPredictions) -> tuple[float, ...] | None:
         """From which probability on each class counts as present, by a validation; None where that is no question."""
         return None
 
@@ -255,7 +256,7 @@ class Task(Choice):
         """How good the answers are.
 
         Args:
-            targets, probabilities: as in `Predictions`.
+            targets, probabilities: as in `BatchPredictions`.
             thresholds: of each class, as fitted.
             num_bad: images that could not be read.
         """

@@ -29,7 +29,7 @@ class _Best(NamedTuple):
 class BestModels:
     """Keeps the best value of the loss and of the metrics that get a file of their own.
 
-    Validation decides; a run without validation is judged by its training figures.
+    Validation decides; a run without validation is judged by its training metrics.
 
     Args:
         metrics: of the task; the first is the main one, which `model_max_acc` follows whatever its name. With
@@ -77,6 +77,12 @@ class BestModels:
         for name in self._columns:
             saved = state.get(name, [])
             self._best[name] = _Best(*saved) if isinstance(saved, list) else _Best(float(saved), -math.inf)
+
+    @staticmethod
+    def epochs_of_state(state: Mapping[str, Any]) -> dict[str, int]:
+        """As `epochs`, from what `get_state` gave; without those of which none is known."""
+        best = {name: _Best(*saved) for name, saved in state.items() if isinstance(saved, list)}
+        return {name: each.epoch for name, each in best.items() if each.epoch}
 
     def _value(self, row: Row, column: str) -> float:
         if f"val_{column}" in row or column in row:

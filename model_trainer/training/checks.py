@@ -115,7 +115,7 @@ def check_metrics(run: Run) -> None:
 
 def check_monitors(run: Run, has_val: bool) -> None:
     """Stops where a schedule or callback follows a metric that the run does not have."""
-    names = ["loss", *(metric.name for metric in run.task.counted_metrics)]
+    names = ["loss", *(metric.name for metric in run.task.additive_metrics)]
     names += ["val_loss", *(f"val_{metric.name}" for metric in run.task.metrics)] if has_val else []
     watching: list[tuple[str, object]] = [("training.schedule", run.training.schedule)]
     watching += [(f"callbacks.{number}", callback) for number, callback in enumerate(run.callbacks)]

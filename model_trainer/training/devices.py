@@ -43,7 +43,7 @@ def make_strategy(hardware: Hardware, hosts: Hosts | None = None) -> tf.distribu
         raise ConfigError(f'should be "auto" or at least 1, got {wanted}.', "hardware.devices")
     if gpus:
         return _gpus(gpus, wanted)
-    _tell_of_idle_gpu(hardware)
+    _warn_of_idle_gpu(hardware)
     if wanted == "auto" or wanted == 1:
         _leave_gpus_alone(hardware)
         return tf.distribute.get_strategy()
@@ -163,7 +163,7 @@ def _leave_gpus_alone(hardware: Hardware) -> None:
             ) from None
 
 
-def _tell_of_idle_gpu(hardware: Hardware) -> None:
+def _warn_of_idle_gpu(hardware: Hardware) -> None:
     has_driver = files.exists("/proc/driver/nvidia/version") or shutil.which("nvidia-smi") is not None
     if has_driver and hardware.platform == "auto":
         logging.warning(

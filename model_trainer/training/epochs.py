@@ -20,16 +20,16 @@ from model_trainer.training.checkpoints.state import capture, restore, restore_c
 from model_trainer.training.checkpoints.store import Checkpoint
 from model_trainer.training.hints import takes_long
 from model_trainer.training.keras_callbacks import restored_epoch
-from model_trainer.training.loop import Loop, Place, make_loop
+from model_trainer.training.loop import EpochPosition, Loop, make_loop
+from model_trainer.training.metric_accumulator import MetricAccumulator
 from model_trainer.training.metrics_log import Logs
 from model_trainer.training.prepare import Prepared
-from model_trainer.training.progress import EpochProgress, format_figures, format_seconds
+from model_trainer.training.progress import EpochProgress, format_metrics, format_seconds
 from model_trainer.training.rollback import go_back
 from model_trainer.training.run_folder import RunFolder
 from model_trainer.training.signals import StopRequest
 from model_trainer.training.statistics import refresh_statistics
-from model_trainer.training.step_parts import LOSS
-from model_trainer.training.totals import Totals
+from model_trainer.training.step_types import LOSS
 from model_trainer.training.validation import validate
 from model_trainer.training.watch import Diverging
 
@@ -62,7 +62,7 @@ def train_epochs(
         DataError: too many images could not be read.
     """
     loop = make_loop(prepared, folder, logs, console, stop, saver)
-    place = Place(0, 0, Totals(prepared.run.task.counted_metrics))
+    place = EpochPosition(0, 0, MetricAccumulator(prepared.run.task.additive_metrics))
     if checkpoint is not None:
         place = restore(loop, checkpoint)
     loop.callbacks.on_train_begin()
@@ -102,7 +102,7 @@ def train_epochs(
     return loop
 
 
-def _train_from(loop: Loop, place: Place) -> None:
+def _train_from(loop: Loop, place: EpochPosition) -> None:
     """Epochs from `place` to the end, or to where training was asked to stop."""
     prepared, epochs = loop.prepared, loop.prepared.run.training.epochs
     first_step = place.epoch * loop.steps_per_epoch + place.position
@@ -127,7 +127,7 @@ def _train_from(loop: Loop, place: Place) -> None:
         if val_batches is None and prepared.val_pipeline is not None:
             # All passes in one stream: to begin one anew takes a quarter of a second.
             val_batches = iter(prepared.divided(prepared.val_pipeline.validation(passes=epochs - epoch)))
-        with loop.weights_to_judge():
+        with loop.weights_to_validate():
             statistics = refresh_statistics(loop, epoch)
             validated = validate(loop, val_batches) if val_batches is not None and not loop.must_stop else {}
             # Asked once: a signal that comes from here on finds an epoch that is finished.
@@ -136,16 +136,16 @@ def _train_from(loop: Loop, place: Place) -> None:
                 prepared.check_bad_images()
                 if loop.average is not None:
                     loop.average.adopt_statistics()
-                _finish_epoch(loop, epoch, totals.figures() | {f"val_{name}": each for name, each in validated.items()})
+                _finish_epoch(loop, epoch, totals.metrics() | {f"val_{name}": each for name, each in validated.items()})
             else:
                 prepared.parts.network.averages.assign(statistics)  # the resumed run refreshes them again
         if is_stopped:
-            loop.saver.save(partial(capture, loop, Place(epoch, done, totals)))
+            loop.saver.save(partial(capture, loop, EpochPosition(epoch, done, totals)))
             return
         if epoch:
             loop.beginning = None  # two checkpoints are on the disk by now
-        position, totals, loop.resumed_seconds = 0, Totals(prepared.run.task.counted_metrics), 0.0
-        loop.saver.save(partial(capture, loop, Place(epoch + 1, 0, totals)))
+        position, totals, loop.resumed_seconds = 0, MetricAccumulator(prepared.run.task.additive_metrics), 0.0
+        loop.saver.save(partial(capture, loop, EpochPosition(epoch + 1, 0, totals)))
         if loop.model.stop_training:
             if epoch + 1 < epochs:
                 logging.info("A callback ended the run after epoch %d of %d.", epoch + 1, epochs)
@@ -154,10 +154,10 @@ def _train_from(loop: Loop, place: Place) -> None:
             return
     # Now, because what follows may change the network, such as to its best weights.
     loop.begin_epoch()
-    loop.ending = capture(loop, Place(len(loop.history), 0, totals), finished=True)
+    loop.ending = capture(loop, EpochPosition(len(loop.history), 0, totals), finished=True)
 
 
-def train_steps(loop: Loop, epoch: int, batches: Iterator[Any], positions: range, totals: Totals) -> int:
+def train_steps(loop: Loop, epoch: int, batches: Iterator[Any], positions: range, totals: MetricAccumulator) -> int:
     """Takes the steps at `positions` of an epoch and adds their sums to `totals`; ends early when asked to stop.
 
     Returns:
@@ -185,7 +185,7 @@ def train_steps(loop: Loop, epoch: int, batches: Iterator[Any], positions: range
                 totals.add(result.sums)
                 loop.observers.add(step, result.observed)
                 if loop.calls_back_each_step:
-                    loop.callbacks.on_train_batch_end(position, _figures_after(totals, result.scalars))
+                    loop.callbacks.on_train_batch_end(position, _metrics_after(totals, result.scalars))
             if progress.advance(size) or position == loop.steps_per_epoch - 1:
                 _show(loop, progress, epoch, step, position, totals)
             if loop.must_stop:
@@ -193,29 +193,29 @@ def train_steps(loop: Loop, epoch: int, batches: Iterator[Any], positions: range
                 break
             if loop.model.stop_training:
                 break  # a callback ends the run with this step: the epoch is validated and saved as it is
-            loop.saver.save_when_due(partial(capture, loop, Place(epoch, position + 1, totals)))
+            loop.saver.save_when_due(partial(capture, loop, EpochPosition(epoch, position + 1, totals)))
     return done
 
 
-def _figures_after(totals: Totals, scalars: dict[str, tf.Tensor]) -> dict[str, float]:
-    """The figures of the epoch so far, as `fit` gives them to callbacks: without a loss where a step had none."""
-    return totals.figures() | ({} if np.isfinite(scalars["loss_sum"]) else {LOSS: float("nan")})
+def _metrics_after(totals: MetricAccumulator, scalars: dict[str, tf.Tensor]) -> dict[str, float]:
+    """The metrics of the epoch so far, as `fit` gives them to callbacks: without a loss where a step had none."""
+    return totals.metrics() | ({} if np.isfinite(scalars["loss_sum"]) else {LOSS: float("nan")})
 
 
-def _finish_epoch(loop: Loop, epoch: int, figures: dict[str, float]) -> None:
-    """Notes the figures, tells the callbacks and writes what an epoch leaves."""
+def _finish_epoch(loop: Loop, epoch: int, metrics: dict[str, float]) -> None:
+    """Notes the metrics, tells the callbacks and writes what an epoch leaves."""
     run, seconds = loop.prepared.run, loop.epoch_seconds()
     loop.check_rate()
     rate = float(loop.phase.optimizer.learning_rate.numpy())
-    loop.callbacks.on_epoch_end(epoch, {**figures, "learning_rate": rate})
+    loop.callbacks.on_epoch_end(epoch, {**metrics, "learning_rate": rate})
     for number, callback in enumerate(loop.prepared.callbacks):
         if loop.thresholds is not None and epoch == restored_epoch(callback):
             loop.best_thresholds[number] = loop.thresholds
-    row = {"epoch": float(epoch + 1), **figures, "learning_rate": rate, "seconds": seconds}
+    row = {"epoch": float(epoch + 1), **metrics, "learning_rate": rate, "seconds": seconds}
     loop.history.append(row)
     loop.logs.write("epoch", (epoch + 1) * loop.steps_per_epoch, row)
     logging.info(
-        "epoch %d/%d  %s  %s", epoch + 1, run.training.epochs, format_figures(figures), format_seconds(seconds)
+        "epoch %d/%d  %s  %s", epoch + 1, run.training.epochs, format_metrics(metrics), format_seconds(seconds)
     )
     if len(loop.history) == 1:
         judged = loop.prepared.train if loop.prepared.val is None else loop.prepared.val
@@ -231,15 +231,15 @@ def _finish_epoch(loop: Loop, epoch: int, figures: dict[str, float]) -> None:
     loop.write_history()
 
 
-def _show(loop: Loop, progress: EpochProgress, epoch: int, step: int, position: int, totals: Totals) -> None:
-    figures, images_left = totals.figures(), loop.images_left(epoch, position + 1)
-    progress.show(position + 1, figures, images_left)
+def _show(loop: Loop, progress: EpochProgress, epoch: int, step: int, position: int, totals: MetricAccumulator) -> None:
+    metrics, images_left = totals.metrics(), loop.images_left(epoch, position + 1)
+    progress.show(position + 1, metrics, images_left)
     rate = progress.images_per_second
-    if not loop.told_of_time and progress.seconds_since_first > SECONDS_TO_JUDGE:
-        loop.told_of_time = True
+    if not loop.time_is_logged and progress.seconds_since_first > SECONDS_TO_JUDGE:
+        loop.time_is_logged = True
         hint = "" if loop.has_gpu else takes_long(loop.prepared.run, rate, images_left / rate)
-        if hint and loop.team.is_first:
+        if hint and loop.process_group.is_chief:
             logging.warning("%s", hint)
-    loop.logs.write("step", step + 1, {**figures, "epoch": epoch + 1, "images_per_second": rate})
-    if len(loop.team) == 1:
+    loop.logs.write("step", step + 1, {**metrics, "epoch": epoch + 1, "images_per_second": rate})
+    if len(loop.process_group) == 1:
         loop.prepared.bad_images.check()

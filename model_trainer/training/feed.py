@@ -8,12 +8,12 @@ from typing import Any
 import tensorflow as tf
 
 from model_trainer.pipeline.batch import Batch
-from model_trainer.pipeline.share import Share
+from model_trainer.pipeline.shard import BatchShard
 
 __all__ = ["feed"]
 
 
-def feed(dataset: tf.data.Dataset, share: Share, strategy: tf.distribute.Strategy) -> Iterable[Any]:
+def feed(dataset: tf.data.Dataset, share: BatchShard, strategy: tf.distribute.Strategy) -> Iterable[Any]:
     """A pipeline's batches, each divided over the devices of this process; can be gone through again and again.
 
     Not by `strategy.distribute_datasets_from_function`: for every device it has an iterator with a thread that tunes
@@ -26,7 +26,7 @@ def feed(dataset: tf.data.Dataset, share: Share, strategy: tf.distribute.Strateg
 
 
 class _Divided:
-    def __init__(self, dataset: tf.data.Dataset, share: Share, strategy: tf.distribute.Strategy) -> None:
+    def __init__(self, dataset: tf.data.Dataset, share: BatchShard, strategy: tf.distribute.Strategy) -> None:
         self._dataset = dataset
         self._share = share
         self._strategy = strategy

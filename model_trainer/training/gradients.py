@@ -12,7 +12,7 @@ import tensorflow as tf
 from model_trainer.config import Call, Live
 from model_trainer.run.optimizers import Optimizer
 
-__all__ = ["Clip", "add_up_parts", "all_finite", "clip_gradients"]
+__all__ = ["Clip", "accumulate", "all_finite", "clip_gradients"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Clip:
         return cls(optimizer.clip_norm, optimizer.clip_value) if isinstance(optimizer, Optimizer) else cls()
 
 
-def add_up_parts(compute: Callable[[int, Any], Any], rows: Any, num_parts: int) -> Any:
+def accumulate(compute: Callable[[int, Any], Any], rows: Any, num_parts: int) -> Any:
     """The sum of `compute(number, part)` over parts of `rows`, one part after another.
 
     Args:

@@ -1,4 +1,4 @@
-"""What a person should be told of a run that learns nothing, or takes very long: sentences from figures."""
+"""What a person should be told of a run that learns nothing, or takes very long: sentences from metrics."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from model_trainer.sources.examples import Examples
 from model_trainer.training.history import Row
 from model_trainer.training.progress import format_seconds
 
-__all__ = ["learnt_nothing", "takes_long"]
+__all__ = ["learned_nothing", "takes_long"]
 
 LONG_SECONDS = 3600.0
-FEW_STEPS = 500
+MIN_STEPS = 500
 
 
-def learnt_nothing(run: Run, history: list[Row], train: Examples, val: Examples | None, weights: str) -> str:
+def learned_nothing(run: Run, history: list[Row], train: Examples, val: Examples | None, weights: str) -> str:
     """A hint with likely causes where the run ended no better than by chance; otherwise the empty string.
 
     Args:
@@ -38,7 +38,7 @@ def learnt_nothing(run: Run, history: list[Row], train: Examples, val: Examples 
     causes = []
     if weights == "random":
         causes.append("random weights need more images and epochs: begin with trained ones: --set weights=FILE")
-    if steps < FEW_STEPS:
+    if steps < MIN_STEPS:
         causes.append(f"{steps:,} steps are few: --set training.epochs={max(10, 10 * run.training.epochs)}")
     causes.append(f"another learning rate: --set training.learning_rate={rate * 10:g}, or {rate / 10:g}")
     data = getattr(run.train_data, "path", "RUN")

@@ -1,4 +1,4 @@
-"""The figures of each epoch: as a table in memory, in history.csv, and as curves."""
+"""The metrics of each epoch: as a table in memory, in history.csv, and as curves."""
 
 from __future__ import annotations
 
@@ -48,5 +48,5 @@ def draw_curves(path: PurePath, rows: list[Row], title: str) -> None:
             axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         axes.legend()
-    with files.written_whole(path) as partial:
+    with files.atomic_write(path) as partial:
         figure.savefig(partial, dpi=110)

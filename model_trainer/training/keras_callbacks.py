@@ -92,7 +92,7 @@ def _problem_of(callback: keras.callbacks.Callback, run: Run, optimizer: keras.o
 
 
 def decide_directions(callbacks: Iterable[keras.callbacks.Callback]) -> None:
-    """Says to callbacks with mode="auto" whether their monitor should fall or rise; all figures rise but losses.
+    """Says to callbacks with mode="auto" whether their monitor should fall or rise; all metrics rise but losses.
 
     Keras asks the compiled metrics of the model, which a model that trains here does not have.
     """

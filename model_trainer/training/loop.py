@@ -14,7 +14,7 @@ import tensorflow as tf
 from absl import logging
 from rich.console import Console
 
-from model_trainer.cluster.team import Team
+from model_trainer.cluster.process_group import ProcessGroup
 from model_trainer.network.layers import set_trainable
 from model_trainer.network.training_copy import TrainingCopy
 from model_trainer.pipeline.dataset import num_steps
@@ -23,6 +23,7 @@ from model_trainer.training.average import WeightAverage
 from model_trainer.training.best_models import BestModels
 from model_trainer.training.history import Row
 from model_trainer.training.keras_callbacks import has_hook
+from model_trainer.training.metric_accumulator import MetricAccumulator
 from model_trainer.training.metrics_log import Logs
 from model_trainer.training.observers import LoggedObserver, Observers, named
 from model_trainer.training.phase import Phase, make_phase
@@ -30,23 +31,22 @@ from model_trainer.training.prepare import Prepared
 from model_trainer.training.run_folder import RunFolder
 from model_trainer.training.signals import StopRequest
 from model_trainer.training.step import make_validation_step
-from model_trainer.training.step_parts import ValidationStep
-from model_trainer.training.totals import Totals
+from model_trainer.training.step_types import ValidationStep
 from model_trainer.training.watch import Health, Watch
 
 if TYPE_CHECKING:
     from model_trainer.training.checkpoints.saver import Saver
     from model_trainer.training.checkpoints.store import Checkpoint
 
-__all__ = ["Loop", "Place", "make_loop"]
+__all__ = ["EpochPosition", "Loop", "make_loop"]
 
-SHARE_OF_CURVES = 0.03  # of the time, that drawing them after an epoch may take
-FORWARD_SHARE = 1 / 3  # of the time of a step: what a forward pass takes
+MAX_CURVES_FRACTION = 0.03  # of the time, that drawing them after an epoch may take
+FORWARD_FRACTION = 1 / 3  # of the time of a step: what a forward pass takes
 STEP_HOOKS = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
 
 
 @dataclass(frozen=True)
-class Place:
+class EpochPosition:
     """Where in the run training stands: after a step.
 
     Attributes:
@@ -57,7 +57,7 @@ class Place:
 
     epoch: int
     position: int
-    totals: Totals
+    totals: MetricAccumulator
 
 
 @dataclass
@@ -100,16 +100,16 @@ class Loop:
     beginning: Checkpoint | None = None
     ending: Checkpoint | None = None
     scheduled_rate: np.float32 | None = None  # what the schedule set last
-    told_of_rate: bool = False
-    told_of_time: bool = False
+    rate_is_logged: bool = False
+    time_is_logged: bool = False
     refresh_batches: Iterator[Any] | None = None  # of the statistics of batch normalisation
     refreshed_until: int = -1  # the epoch whose batches come next in them
     curves_due: float = 0.0  # on the monotonic clock
     num_drawn: int = 0  # rows of the history that the curves have
 
     @property
-    def team(self) -> Team:
-        return self.prepared.team
+    def process_group(self) -> ProcessGroup:
+        return self.prepared.process_group
 
     @property
     def steps_per_epoch(self) -> int:
@@ -128,7 +128,7 @@ class Loop:
     @property
     def must_stop(self) -> bool:
         """Whether a signal asked this process to stop; with several, one of them, and all know since the same step."""
-        return self.watch.asked_to_stop if len(self.team) > 1 else bool(self.stop)
+        return self.watch.asked_to_stop if len(self.process_group) > 1 else bool(self.stop)
 
     def health_ahead(self) -> Health | None:
         """What the watch will remember after the steps so far; None where training will have to go back."""
@@ -153,7 +153,7 @@ class Loop:
         self.folder.write_history(self.history, self.prepared.run.name, with_curves=is_due)
         if is_due:
             ended = time.monotonic()
-            self.num_drawn, self.curves_due = len(self.history), ended + (ended - started) / SHARE_OF_CURVES
+            self.num_drawn, self.curves_due = len(self.history), ended + (ended - started) / MAX_CURVES_FRACTION
 
     def rows_at(self, position: int, num_examples: int) -> int:
         """Rows of the batch at a position of an epoch."""
@@ -164,11 +164,11 @@ class Loop:
         """Images until the end of the run, after so many steps of an epoch; of validation a part of each counts."""
         training, num_images = self.prepared.run.training, len(self.prepared.train)
         in_epoch = max(0, num_images - steps_done * training.batch_size)
-        validated = FORWARD_SHARE * len(self.prepared.val or ())
+        validated = FORWARD_FRACTION * len(self.prepared.val or ())
         return in_epoch + validated + (training.epochs - epoch - 1) * (num_images + validated)
 
     @contextlib.contextmanager
-    def weights_to_judge(self) -> Iterator[None]:
+    def weights_to_validate(self) -> Iterator[None]:
         """Inside the block the network has the weights that are validated and saved: averages, where they are kept."""
         with self.average.in_place_of_weights() if self.average is not None else contextlib.nullcontext():
             yield
@@ -215,14 +215,14 @@ class Loop:
     def check_rate(self) -> None:
         """Tells once that a callback sets the learning rate in vain, because the schedule sets it before each step."""
         rate = self.phase.optimizer.learning_rate.numpy()
-        if self.scheduled_rate in (None, rate) or self.told_of_rate:
+        if self.scheduled_rate in (None, rate) or self.rate_is_logged:
             return
         logging.warning(
             "A callback set the learning rate to %g; training.schedule, %s, sets it anew before each step. To leave "
             "the rate to callbacks, say --set training.schedule=Constant",
             rate, type(self.prepared.run.training.schedule).__name__,
         )  # fmt: skip
-        self.told_of_rate = True
+        self.rate_is_logged = True
 
 
 def make_loop(
@@ -261,7 +261,7 @@ def make_loop(
         calls_back_each_batch=has_hook(prepared.callbacks, "on_test_batch_begin", "on_test_batch_end"),
         phase=phase,
         average=average,
-        validation_step=make_validation_step(prepared.parts, gather=len(prepared.team) > 1),
+        validation_step=make_validation_step(prepared.parts, gather=len(prepared.process_group) > 1),
         best=BestModels(prepared.run.task.metrics),
         watch=watch,
         observers=observers,

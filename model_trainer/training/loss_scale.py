@@ -11,7 +11,7 @@ import tensorflow as tf
 
 __all__ = ["lower_scale", "scale_of"]
 
-LEAST_SCALE = 2.0**-10  # what overflows at this one is no number that another scale could save
+MIN_SCALE = 2.0**-10  # what overflows at this one is no number that another scale could save
 
 
 def scale_of(optimizer: keras.optimizers.Optimizer) -> tf.Tensor | None:
@@ -29,6 +29,6 @@ def lower_scale(optimizer: keras.optimizers.LossScaleOptimizer, overflowed: tf.T
 
     def halve() -> None:
         optimizer.step_counter.assign(0)  # until the scale may grow again
-        optimizer.dynamic_scale.assign(tf.maximum(tf.convert_to_tensor(optimizer.dynamic_scale) * 0.5, LEAST_SCALE))
+        optimizer.dynamic_scale.assign(tf.maximum(tf.convert_to_tensor(optimizer.dynamic_scale) * 0.5, MIN_SCALE))
 
     tf.cond(overflowed, halve, lambda: None)

@@ -1,4 +1,4 @@
-"""`logs/` of a run: figures over time, for TensorBoard and as JSON Lines; `train.log` is `log.LogFile`'s."""
+"""`logs/` of a run: metrics over time, for TensorBoard and as JSON Lines; `train.log` is `log.LogFile`'s."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Logs:
             self._events = tf.io.TFRecordWriter(str(folder / _name()))
             self._write_event(file_version="brain.Event:2")
 
-    def write(self, kind: str, step: int, figures: dict[str, float]) -> None:
-        """Notes figures at `step`, the steps done; `kind` is "step", "epoch" or "observer"."""
-        self._lines.write(json.dumps({"kind": kind, "step": step, **figures}) + "\n")
+    def write(self, kind: str, step: int, metrics: dict[str, float]) -> None:
+        """Notes metrics at `step`, the steps done; `kind` is "step", "epoch" or "observer"."""
+        self._lines.write(json.dumps({"kind": kind, "step": step, **metrics}) + "\n")
         values = [
             tf.compat.v1.Summary.Value(tag=f"{kind}/{name}", simple_value=value)
-            for name, value in figures.items()
+            for name, value in metrics.items()
             if name != "epoch"
         ]
         self._write_event(step=step, summary=tf.compat.v1.Summary(value=values))
@@ -91,11 +91,11 @@ def _name() -> str:
 def _lines_until(path: PurePath, step: int, epochs: int) -> Iterator[str]:
     for line in files.read_text(path).splitlines(keepends=True):
         with contextlib.suppress(ValueError, KeyError):  # the last line may be half a line
-            figures = json.loads(line)
+            metrics = json.loads(line)
             # Of a run that went on with another batch size, steps of earlier epochs were counted otherwise.
-            if figures["epoch"] <= epochs or (figures["kind"] != "epoch" and _is_before(figures, step, epochs)):
+            if metrics["epoch"] <= epochs or (metrics["kind"] != "epoch" and _is_before(metrics, step, epochs)):
                 yield line
 
 
-def _is_before(figures: dict[str, Any], step: int, epochs: int) -> bool:
-    return bool(figures["epoch"] == epochs + 1 and figures["step"] <= step)
+def _is_before(metrics: dict[str, Any], step: int, epochs: int) -> bool:
+    return bool(metrics["epoch"] == epochs + 1 and metrics["step"] <= step)

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import keras
 
-from model_trainer.network.layers import spared_by_decay
+from model_trainer.network.layers import exempt_from_decay
 from model_trainer.run.optimizers import exclude_from_decay
 from model_trainer.training.average import WeightAverage
 from model_trainer.training.gradients import Clip
 from model_trainer.training.observers import Observers
 from model_trainer.training.prepare import Prepared
 from model_trainer.training.step import make_statistics_step, make_train_step
-from model_trainer.training.step_parts import StatisticsStep, TrainStep
+from model_trainer.training.step_types import StatisticsStep, TrainStep
 
 __all__ = ["Phase", "make_phase"]
 
@@ -38,7 +38,7 @@ def make_phase(
 ) -> Phase:
     """A phase before its first step. Builds the optimizer, with a loss scale around it in mixed_float16."""
     declared, model = prepared.run.training.optimizer, prepared.parts.network.model
-    exclude_from_decay(optimizer, declared, spared_by_decay(model))
+    exclude_from_decay(optimizer, declared, exempt_from_decay(model))
     with prepared.parts.strategy.scope():
         if prepared.precision == "mixed_float16" and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)

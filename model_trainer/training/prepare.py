@@ -12,7 +12,7 @@ import tensorflow as tf
 from absl import logging
 
 from model_trainer.cluster.hosts import Hosts
-from model_trainer.cluster.team import Team
+from model_trainer.cluster.process_group import ProcessGroup
 from model_trainer.errors import ConfigError
 from model_trainer.model_files.weights import InitializedNetwork, Origin, initialize_network
 from model_trainer.network.batch_norm import auto_momentum
@@ -20,7 +20,7 @@ from model_trainer.network.layers import add_regularizers, freeze
 from model_trainer.network.training_copy import make_training_copy
 from model_trainer.pipeline.bad_images import BadImages
 from model_trainer.pipeline.dataset import Pipeline, num_steps
-from model_trainer.pipeline.share import Share
+from model_trainer.pipeline.shard import BatchShard
 from model_trainer.run.callbacks import make_callbacks
 from model_trainer.run.optimizers import make_optimizer
 from model_trainer.run.run import Run
@@ -38,7 +38,7 @@ from model_trainer.training.devices import describe_devices, make_strategy
 from model_trainer.training.feed import feed
 from model_trainer.training.keras_callbacks import check_callbacks, decide_directions
 from model_trainer.training.precision import choose_precision
-from model_trainer.training.step_parts import StepParts
+from model_trainer.training.step_types import StepSetup
 
 __all__ = ["Prepared", "join_hosts", "prepare"]
 
@@ -60,7 +60,7 @@ class Prepared:
         bad_images: told of by the pipelines.
         optimizer: not built yet.
         callbacks: of the user, as Keras ones.
-        team: all processes that train the run.
+        process_group: all processes that train the run.
     """
 
     run: Run
@@ -69,13 +69,13 @@ class Prepared:
     train_pipeline: Pipeline
     val_pipeline: Pipeline | None
     plain: InitializedNetwork
-    parts: StepParts
+    parts: StepSetup
     frozen: list[str]
     precision: str
     bad_images: BadImages
     optimizer: keras.optimizers.Optimizer
     callbacks: list[keras.callbacks.Callback]
-    team: Team
+    process_group: ProcessGroup
 
     def divided(self, dataset: tf.data.Dataset) -> Iterable[Any]:
         """The batches of a pipeline, each already on the devices of this process that share it."""
@@ -97,8 +97,8 @@ class Prepared:
         Raises:
             DataError: there are too many, in all processes together.
         """
-        if len(self.team) > 1:
-            for reasons in self.team.everybody(self.bad_images.reasons):
+        if len(self.process_group) > 1:
+            for reasons in self.process_group.all_gather(self.bad_images.reasons):
                 self.bad_images.take_over(reasons)
         self.bad_images.check()
 
@@ -124,21 +124,21 @@ class Prepared:
         }
 
 
-def join_hosts(run: Run, hosts: Hosts) -> Team:
+def join_hosts(run: Run, hosts: Hosts) -> ProcessGroup:
     """Joins the other processes that train the run; first of all, as TensorFlow has to do it before anything else.
 
     Raises:
         HostError, ConfigError, DeviceError: the others did not come, or the devices cannot be used.
     """
     _check_backend()
-    return Team(hosts, make_strategy(run.hardware, hosts))
+    return ProcessGroup(hosts, make_strategy(run.hardware, hosts))
 
 
-def prepare(run: Run, team: Team | None = None, origin: Origin | None = None) -> Prepared:
+def prepare(run: Run, process_group: ProcessGroup | None = None, origin: Origin | None = None) -> Prepared:
     """Reads the data, finds the devices and builds the network.
 
     Args:
-        team: all processes that train the run; None for one.
+        process_group: all processes that train the run; None for one.
         origin: of the network of a run that continues from a checkpoint, which has the weights.
 
     Raises:
@@ -153,8 +153,8 @@ def prepare(run: Run, team: Team | None = None, origin: Origin | None = None) ->
     if origin is None:  # older versions took any metric
         check_metrics(run)
     check_monitors(run, has_val=val is not None)
-    team = team or Team(None, make_strategy(run.hardware))
-    strategy = team.strategy
+    process_group = process_group or ProcessGroup(None, make_strategy(run.hardware))
+    strategy = process_group.strategy
     check_batch_size(run, train, strategy)
     check_whole_batch(run, strategy)
     if run.training.deterministic:
@@ -163,7 +163,9 @@ def prepare(run: Run, team: Team | None = None, origin: Origin | None = None) ->
     callbacks = make_callbacks(run.callbacks)
     noted = origin.precision if origin is not None else None  # a run goes on as it began, on other devices too
     # The CPUs of several hosts may differ; all compute as the first one.
-    precision = noted or team.from_first(lambda: choose_precision(run.training.precision, run.spec, run.network))
+    precision = noted or process_group.broadcast_from_chief(
+        lambda: choose_precision(run.training.precision, run.spec, run.network)
+    )
     logging.info("Building the network ...")
     # The plain network stays on the host: it only receives weights and is saved.
     with tf.device("CPU:0"):
@@ -182,7 +184,7 @@ def prepare(run: Run, team: Team | None = None, origin: Origin | None = None) ->
     check_callbacks(callbacks, run, optimizer, is_resumed=origin is not None)
     decide_directions(callbacks)
     accumulation_steps = run.training.accumulation_steps
-    parts = StepParts(
+    parts = StepSetup(
         strategy=strategy,
         network=copy,
         spec=run.spec,
@@ -192,8 +194,8 @@ def prepare(run: Run, team: Team | None = None, origin: Origin | None = None) ->
         accumulation_steps=accumulation_steps,
         loss_mean=run.training.loss_mean,
     )
-    own = strategy.num_replicas_in_sync // len(team)
-    share = Share(strategy.num_replicas_in_sync, team.index * own, own, least=accumulation_steps)
+    own = strategy.num_replicas_in_sync // len(process_group)
+    share = BatchShard(strategy.num_replicas_in_sync, process_group.index * own, own, least=accumulation_steps)
     bad_images = BadImages(
         run.training.max_bad_images, run.training.max_bad_share, len(train) + (len(val) if val else 0)
     )
@@ -225,7 +227,7 @@ def prepare(run: Run, team: Team | None = None, origin: Origin | None = None) ->
         bad_images=bad_images,
         optimizer=optimizer,
         callbacks=callbacks,
-        team=team,
+        process_group=process_group,
     )
 
 
@@ -253,7 +255,7 @@ def _read_data(run: Run) -> tuple[Examples, Examples | None]:
     if run.val_data is None:
         return train, None
     val = run.val_data.read_shared()
-    val = val.without_foreign_tags(train.classes).with_classes(train.classes)
+    val = val.without_unknown_classes(train.classes).with_classes(train.classes)
     run.task.check(val)
     check_files(run, val)
     for name, count in zip(val.classes, val.counts(), strict=True):

@@ -1,4 +1,6 @@
-"""What a person sees while training: a bar on a terminal, one line now and then elsewhere; on standard error."""
+"""What a person sees while training: a bar on a terminal, one changing line in a notebook, elsewhere a line now and
+then. On standard error, but in a notebook.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
-__all__ = ["EpochProgress", "format_figures", "format_seconds", "rate_text"]
+from model_trainer.display.notebook import CellLog, cell_log, text_bar
 
-SECONDS_BETWEEN_UPDATES = 0.5  # reading figures waits for the device, so not every step
+__all__ = ["EpochProgress", "format_metrics", "format_seconds", "rate_text"]
+
+SECONDS_BETWEEN_UPDATES = 0.5  # reading metrics waits for the device, so not every step
 SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -41,22 +45,28 @@ class EpochProgress:
         self._images = 0
         self._first_images = 0
         self._since_first: float | None = None
+        self._block = contextlib.ExitStack()
+        self._log: CellLog | None = None  # of a notebook's cell
         self._bar: Progress | None = None
         if console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[figures]}"),
+                TextColumn("{task.fields[metrics]}"),
                 _Rate(beginning),
                 console=console,
                 transient=True,
             )
-            self._task = self._bar.add_task(title, total=num_steps, figures="", rate=0.0, left=None)
+            self._task = self._bar.add_task(title, total=num_steps, metrics="", rate=0.0, left=None)
 
     def __enter__(self) -> EpochProgress:
         if self._bar is not None:
             self._bar.start()
+            return self
+        self._log = None if self._console.quiet else self._block.enter_context(cell_log())
+        if self._log is not None:
+            self._log.show(f"{self._title}  {self._beginning}".rstrip())
         elif self._beginning:
             self._print(f"{self._title}  {self._beginning}")
         return self
@@ -66,32 +76,40 @@ class EpochProgress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+        if self._log is not None:
+            self._log.show("")
+        self._block.close()
 
     def advance(self, num_images: int) -> bool:
-        """Counts a step of `num_images`; True when it is time to `show` figures."""
+        """Counts a step of `num_images`; True when it is time to `show` metrics."""
         now = time.monotonic()
         self._images += num_images
         if self._since_first is None:
             # The first step builds the graph; a rate over it would promise too long a wait.
             self._since_first, self._first_images = now, self._images
-        wait = SECONDS_BETWEEN_UPDATES if self._bar is not None else SECONDS_BETWEEN_LINES
+        changes_in_place = self._bar is not None or self._log is not None
+        wait = SECONDS_BETWEEN_UPDATES if changes_in_place else SECONDS_BETWEEN_LINES
         if now - self._updated < wait:
             return False
         self._updated = now
         return True
 
-    def show(self, steps_done: int, figures: dict[str, float], images_left: float | None = None) -> None:
-        """Shows figures, images per second, and where it is known how many images are left, the time that is left."""
-        text = format_figures(figures)
+    def show(self, steps_done: int, metrics: dict[str, float], images_left: float | None = None) -> None:
+        """Shows metrics, images per second, and where it is known how many images are left, the time that is left."""
+        text = format_metrics(metrics)
         rate = self.images_per_second
         steps_left = self._num_steps - steps_done
         seconds_left = images_left / rate if rate and images_left is not None else None
         if self._bar is not None:
-            self._bar.update(self._task, completed=steps_done, figures=text, rate=rate, left=seconds_left)
+            self._bar.update(self._task, completed=steps_done, metrics=text, rate=rate, left=seconds_left)
             return
         if steps_left == 0:
             return  # the epoch's own line follows
-        self._print(f"{self._title}  {steps_done}/{self._num_steps}  {text}  {rate_text(rate, seconds_left)}")
+        position = f"{steps_done}/{self._num_steps}  {text}  {rate_text(rate, seconds_left)}"
+        if self._log is not None:
+            self._log.show(f"{self._title}  {text_bar(steps_done, self._num_steps)}  {position}")
+            return
+        self._print(f"{self._title}  {position}")
 
     def _print(self, text: str) -> None:
         with contextlib.suppress(OSError):  # nobody reads it any more, or it goes to a file on a full disk
@@ -112,9 +130,9 @@ class EpochProgress:
         return (self._images - self._first_images) / max(now - since, 1e-9)
 
 
-def format_figures(figures: dict[str, float]) -> str:
+def format_metrics(metrics: dict[str, float]) -> str:
     """Such as "loss 1.8061  accuracy 0.3190"."""
-    return "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
+    return "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
 
 
 def rate_text(rate: float, seconds_left: float | None) -> str:

@@ -150,10 +150,10 @@ def older_choices(run: Run, folder: PurePath) -> dict[str, Any]:
 
 def _before_choices(run: Run, fields: Iterable[str]) -> dict[str, Any]:
     """By field, of those in `fields`, what was done before there was a choice."""
-    spared_vectors = isinstance(run.training.optimizer, LAMB)
+    exempt_vectors = isinstance(run.training.optimizer, LAMB)
     then = {
         "network.batch_norm_momentum": "keras",
-        "training.optimizer.weight_decay_on": "kernels" if spared_vectors else "all",
+        "training.optimizer.weight_decay_on": "kernels" if exempt_vectors else "all",
         "training.loss_mean": "weights",
     }
     return {field: value for field, value in then.items() if field in fields}

@@ -7,17 +7,17 @@ from functools import partial
 from absl import logging
 
 from model_trainer.errors import DivergedError
-from model_trainer.training.checkpoints.share import share_checkpoint
+from model_trainer.training.checkpoints.broadcast import broadcast_checkpoint
 from model_trainer.training.checkpoints.state import capture, restore, restore_callbacks
-from model_trainer.training.checkpoints.store import Checkpoint, read_whole
-from model_trainer.training.loop import Loop, Place
+from model_trainer.training.checkpoints.store import Checkpoint, read_complete
+from model_trainer.training.loop import EpochPosition, Loop
 from model_trainer.training.resume import for_batch_size
 from model_trainer.training.watch import Diverging
 
 __all__ = ["go_back"]
 
 
-def go_back(loop: Loop, found: Diverging) -> Place:
+def go_back(loop: Loop, found: Diverging) -> EpochPosition:
     """Puts the loop back to its last good checkpoint, and leaves the steps in `found` out from now on.
 
     Raises:
@@ -27,8 +27,8 @@ def go_back(loop: Loop, found: Diverging) -> Place:
     if loop.rollbacks >= limits.rollbacks:
         raise DivergedError(_explained(loop, found))
     loop.saver.wait()
-    good = _last_good(loop, min(found.steps)) if loop.team.is_first else None
-    checkpoint = share_checkpoint(loop.team, good) or loop.beginning
+    good = _last_good(loop, min(found.steps)) if loop.process_group.is_chief else None
+    checkpoint = broadcast_checkpoint(loop.process_group, good) or loop.beginning
     if checkpoint is None:
         raise DivergedError(_explained(loop, found))
     rollbacks, rate_cut, skipped = loop.rollbacks + 1, loop.rate_cut * limits.learning_rate_factor, set(loop.skipped)
@@ -64,13 +64,13 @@ def _put_back_models(loop: Loop, best: dict[str, int]) -> None:
         best: by file, the epoch whose model it holds now.
     """
     for name, epoch in loop.best.epochs.items():
-        if epoch != best[name] and not all(loop.team.everybody(loop.folder.put_back(name, epoch))):
+        if epoch != best[name] and not all(loop.process_group.all_gather(loop.folder.put_back(name, epoch))):
             loop.best.forget(name)  # the next epoch writes it anew
 
 
 def _last_good(loop: Loop, step: int) -> Checkpoint | None:
     """The newest checkpoint from before `step` of the run, whose update may be what went wrong."""
-    for whole in read_whole(loop.folder.path / "checkpoints"):
+    for whole in read_complete(loop.folder.path / "checkpoints"):
         # One from before the run was resumed may be counted in batches of another size.
         checkpoint = for_batch_size(whole, loop.prepared.run, len(loop.prepared.train))
         if (checkpoint.epoch, checkpoint.position) <= divmod(step, loop.steps_per_epoch):

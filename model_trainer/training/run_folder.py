@@ -84,7 +84,7 @@ class RunFolder:
         """
         path = self.path / f"{name}.hdf5"
         description = self.description | {"thresholds": None if thresholds is None else list(thresholds)}
-        with _told_to_resume():
+        with _with_hint_to_resume():
             files.check_room(path, _num_bytes(model))  # a write that fails inside HDF5 ends the process with a crash
             try:
                 save_model(model, path, description)
@@ -116,7 +116,7 @@ class RunFolder:
             files.delete(path)
         if not files.is_file(kept):
             return False
-        with _told_to_resume():
+        with _with_hint_to_resume():
             files.copy(kept, path)
             if find_model_file(self.path).stem == name:
                 with open_model_file(path) as file:
@@ -145,7 +145,7 @@ class RunFolder:
             for name in ("history.csv", "curves.png"):
                 files.delete(self.path / name)
             return
-        with _told_to_resume():
+        with _with_hint_to_resume():
             write_history(self.path / "history.csv", rows)
             if with_curves:
                 draw_curves(self.path / "curves.png", rows, title)
@@ -170,7 +170,7 @@ class RunFolder:
 
 
 @contextlib.contextmanager
-def _told_to_resume() -> Iterator[None]:
+def _with_hint_to_resume() -> Iterator[None]:
     try:
         yield
     except StorageError as error:

@@ -21,7 +21,7 @@ from model_trainer.training.progress import EpochProgress
 __all__ = ["refresh_statistics"]
 
 NUM_IMAGES = 1024  # fewer make a loss of validation that is 3 or 4 % off by chance alone
-LARGEST_FRACTION = 0.25  # of an epoch, before it is the last one: a forward pass takes a third of a step's time
+MAX_FRACTION = 0.25  # of an epoch, before it is the last one: a forward pass takes a third of a step's time
 
 
 def refresh_statistics(loop: Loop, epoch: int) -> list[np.ndarray]:
@@ -56,7 +56,7 @@ def refresh_statistics(loop: Loop, epoch: int) -> list[np.ndarray]:
             seen = loop.phase.statistics_step(batch, step, batch_size, tf.constant(bool(loop.stop)))
             sums = tf.nest.map_structure(tf.add, sums, seen.moments) if sums else seen.moments
             num_good.append(seen.is_finite)
-            if len(loop.team) > 1 and seen.stop.numpy() > 0:
+            if len(loop.process_group) > 1 and seen.stop.numpy() > 0:
                 loop.watch.asked_to_stop = True  # all processes read it in the same step
             if loop.must_stop:
                 loop.refresh_batches = None
@@ -81,4 +81,4 @@ def _is_due(loop: Loop) -> bool:
 def _num_batches(loop: Loop, is_last: bool) -> int:
     batch_size = loop.prepared.run.training.batch_size
     whole = len(loop.prepared.train) // batch_size
-    return max(1, min(-(-NUM_IMAGES // batch_size), whole if is_last else int(LARGEST_FRACTION * whole)))
+    return max(1, min(-(-NUM_IMAGES // batch_size), whole if is_last else int(MAX_FRACTION * whole)))

@@ -10,19 +10,19 @@ import tensorflow as tf
 
 from model_trainer.network.batch_norm import Moments
 from model_trainer.pipeline.batch import Batch
-from model_trainer.tasks.task import Encoded, Factors, Predictions, Task
+from model_trainer.tasks.task import BatchPredictions, Encoded, Factors, Task
 from model_trainer.training.average import WeightAverage
-from model_trainer.training.gradients import Clip, add_up_parts, all_finite, clip_gradients
+from model_trainer.training.gradients import Clip, accumulate, all_finite, clip_gradients
 from model_trainer.training.loss_scale import lower_scale, scale_of
 from model_trainer.training.observers import Observers
 from model_trainer.training.replicas import of_one_replica, sum_over_replicas
-from model_trainer.training.step_parts import (
+from model_trainer.training.step_types import (
     LOSS,
     SCALARS,
     StatisticsResult,
     StatisticsStep,
-    StepParts,
     StepResult,
+    StepSetup,
     Sums,
     TrainStep,
     Validated,
@@ -38,7 +38,7 @@ SAME_GRAPH = functools.partial(tf.function, autograph=False, reduce_retracing=Fa
 
 
 def make_train_step(
-    parts: StepParts,
+    parts: StepSetup,
     optimizer: keras.optimizers.Optimizer,
     clip: Clip,
     average: WeightAverage | None,
@@ -63,21 +63,21 @@ def make_train_step(
         # A mean of per-device means would not be the batch's mean when shares differ: the divisor is everybody's.
         (total,) = sum_over_replicas([tf.reduce_sum(encoded.counts)])
         # Keras adds gradients up over replicas, so the penalty, which all have whole, comes in shares.
-        penalty_share = 1.0 / (num_replicas * parts.accumulation_steps)
+        penalty_fraction = 1.0 / (num_replicas * parts.accumulation_steps)
 
         def of_part(number: int, part: tuple[Any, Encoded]) -> tuple[list[tf.Tensor], Sums, dict[str, Moments]]:
-            network.seeds.begin_part(number)
+            network.seeds.begin_slice(number)
             inputs, encoded = part
             with tf.GradientTape() as tape:
                 outputs, moments = network.training_pass(parts.spec.preprocess(inputs))
                 weighted = task.loss_sum(outputs, encoded, parts.factors)
                 penalty = _penalty(network.model)
-                loss = tf.math.divide_no_nan(weighted, total) + penalty * penalty_share
+                loss = tf.math.divide_no_nan(weighted, total) + penalty * penalty_fraction
                 scaled = optimizer.scale_loss(loss)
             gradients = _dense(tape.gradient(scaled, variables), variables)
             return gradients, _sums(task, outputs, encoded, weighted, penalty), moments
 
-        gradients, sums, moments = add_up_parts(of_part, (batch.inputs, encoded), parts.accumulation_steps)
+        gradients, sums, moments = accumulate(of_part, (batch.inputs, encoded), parts.accumulation_steps)
         # Infinite moments would stay in their averages for good.
         is_broken = ~(tf.math.is_finite(sums[LOSS][0]) & all_finite(tf.nest.flatten(moments)))
         overflows, scale = ~all_finite(gradients), scale_of(optimizer)
@@ -136,17 +136,17 @@ def make_train_step(
     return train_step
 
 
-def make_statistics_step(parts: StepParts) -> StatisticsStep:
+def make_statistics_step(parts: StepSetup) -> StatisticsStep:
     """`statistics_step(batch, step, size, stop)`, compiled: the moments of a training pass that changes nothing."""
     network, strategy = parts.network, parts.strategy
     num_passes = strategy.num_replicas_in_sync * parts.accumulation_steps
 
     def replica_moments(batch: Batch, stop: tf.Tensor) -> Any:
         def of_part(number: int, images: tf.Tensor) -> dict[str, Moments]:
-            network.seeds.begin_part(number)
+            network.seeds.begin_slice(number)
             return network.training_pass(parts.spec.preprocess(images))[1]
 
-        moments = add_up_parts(of_part, batch.inputs, parts.accumulation_steps)
+        moments = accumulate(of_part, batch.inputs, parts.accumulation_steps)
         means = tf.nest.map_structure(lambda each: each / num_passes, moments)
         return sum_over_replicas((means, tf.cast(stop, tf.float32)))
 
@@ -166,7 +166,7 @@ def make_statistics_step(parts: StepParts) -> StatisticsStep:
     return statistics_step
 
 
-def make_validation_step(parts: StepParts, gather: bool = False) -> ValidationStep:
+def make_validation_step(parts: StepSetup, gather: bool = False) -> ValidationStep:
     """`validation_step(batch, size, stop)`, compiled: the same sums without an update, dropout or factors.
 
     Args:
@@ -175,7 +175,7 @@ def make_validation_step(parts: StepParts, gather: bool = False) -> ValidationSt
     network, strategy, task = parts.network, parts.strategy, parts.task
     ones = Factors.ones(parts.num_classes)
 
-    def replica_step(batch: Batch, stop: tf.Tensor) -> tuple[tuple[Sums, tf.Tensor], Predictions]:
+    def replica_step(batch: Batch, stop: tf.Tensor) -> tuple[tuple[Sums, tf.Tensor], BatchPredictions]:
         encoded = task.encode(batch, ones, parts.loss_mean)
         outputs = network.outputs(parts.spec.preprocess(batch.inputs), training=False)
         weighted = task.loss_sum(outputs, encoded, ones)

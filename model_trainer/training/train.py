@@ -12,21 +12,22 @@ from absl import logging
 from rich.console import Console
 
 from model_trainer.cluster.hosts import Hosts
-from model_trainer.cluster.team import LOST, lost_message
+from model_trainer.cluster.process_group import LOST_CONNECTION, lost_host_message
 from model_trainer.errors import ConfigError, DataError, DeviceError, HostError
 from model_trainer.model_files.weights import Origin
 from model_trainer.network.training_copy import copy_weights
 from model_trainer.run.run import Run
 from model_trainer.storage import files
 from model_trainer.storage.folders import only_process
+from model_trainer.training.best_models import BestModels
+from model_trainer.training.checkpoints.broadcast import broadcast_checkpoint
 from model_trainer.training.checkpoints.saver import Saver
-from model_trainer.training.checkpoints.share import share_checkpoint
 from model_trainer.training.checkpoints.store import Checkpoint, read_newest
 from model_trainer.training.epochs import train_epochs
-from model_trainer.training.follower import FollowersFolder, FollowersSaver
-from model_trainer.training.hints import learnt_nothing
+from model_trainer.training.hints import learned_nothing
 from model_trainer.training.history import Row
 from model_trainer.training.log import LogFile, plain_messages
+from model_trainer.training.non_chief import NonChiefRunFolder, NonChiefSaver
 from model_trainer.training.prepare import Prepared, join_hosts, prepare
 from model_trainer.training.resume import (
     check_changes,
@@ -51,12 +52,13 @@ class Result:
 
     Attributes:
         path: the run's folder.
-        history: one row of figures for each epoch.
+        history: one row of metrics for each epoch.
         bad_images: why images could not be read, by path.
         stopped: the signal that ended it early, or the empty string.
         not_saved: why the last checkpoint could not be written, or the empty string.
         was_finished: whether there was nothing left to do.
         hints: what a person should know before using the models.
+        best_epochs: by name of a model file, such as "model_max_acc", the epoch that it holds, counted from 1.
     """
 
     path: Path
@@ -66,6 +68,12 @@ class Result:
     not_saved: str = ""
     was_finished: bool = False
     hints: tuple[str, ...] = ()
+    best_epochs: dict[str, int] = field(default_factory=dict)
+
+    def _repr_html_(self) -> str:
+        from model_trainer.training.summary import result_html
+
+        return result_html(self)
 
 
 def train_model(
@@ -89,8 +97,8 @@ def train_model(
         end_on_signals(),
     ):
         if hosts is not None:
-            return _train_with_others(run, resume, resume_from, hosts, console, log_file)
-        begin = _find_beginning(run, resume, resume_from)
+            return _train_on_hosts(run, resume, resume_from, hosts, console, log_file)
+        begin = _find_starting_point(run, resume, resume_from)
         if begin.is_finished(run):
             return _finished(begin)
         prepared = prepare(run.changed_all(begin.choices), origin=begin.origin)
@@ -98,7 +106,7 @@ def train_model(
 
 
 @dataclass(frozen=True)
-class _Beginning:
+class _StartingPoint:
     """Where a run begins: the folder that it continues in, its newest checkpoint, and the origin of its network.
 
     None where there is none; without a checkpoint the network begins as declared. `choices` are those of an older
@@ -114,29 +122,29 @@ class _Beginning:
         return self.checkpoint is not None and is_finished(self.checkpoint, run)
 
 
-def _find_beginning(run: Run, resume: bool, resume_from: str | PurePath | None) -> _Beginning:
+def _find_starting_point(run: Run, resume: bool, resume_from: str | PurePath | None) -> _StartingPoint:
     path = find_folder(run, resume_from) if resume or resume_from is not None else None
     if path is None:
         if resume:
             logging.info("There is no run named %s in %s to go on with; a new one begins.", run.name, run.output_dir)
-        return _Beginning()
+        return _StartingPoint()
     check_changes(run, path)
     checkpoint = read_newest(path / "checkpoints")
     if checkpoint is None:
-        return _Beginning(path, choices=older_choices(run, path))
-    return _Beginning(path, checkpoint, read_origin(path, run.spec), older_choices(run, path))
+        return _StartingPoint(path, choices=older_choices(run, path))
+    return _StartingPoint(path, checkpoint, read_origin(path, run.spec), older_choices(run, path))
 
 
-def _train_with_others(
+def _train_on_hosts(
     run: Run, resume: bool, resume_from: str | PurePath | None, hosts: Hosts, console: Console, log_file: LogFile
 ) -> Result:
     """One process of several: the first one says where to begin, and alone writes."""
     try:
-        team, found = join_hosts(run, hosts), _Beginning()
+        process_group, found = join_hosts(run, hosts), _StartingPoint()
 
         def find() -> list[Any]:
             nonlocal found
-            found = _find_beginning(run, resume, resume_from)
+            found = _find_starting_point(run, resume, resume_from)
             path, origin = found.path, found.origin
             return [
                 None if path is None else str(path),
@@ -144,30 +152,32 @@ def _train_with_others(
                 found.choices,
             ]
 
-        path, origin, choices = team.from_first(find)
-        begin = _Beginning(
+        path, origin, choices = process_group.broadcast_from_chief(find)
+        begin = _StartingPoint(
             None if path is None else files.as_path(path),
-            share_checkpoint(team, found.checkpoint),
+            broadcast_checkpoint(process_group, found.checkpoint),
             None if origin is None else Origin(*origin),
             choices,
         )
         if begin.is_finished(run):
             return _finished(begin)
-        prepared = prepare(run.changed_all(begin.choices), team, begin.origin)
+        prepared = prepare(run.changed_all(begin.choices), process_group, begin.origin)
         _check_same_data(prepared)
-        return _train(prepared, begin, console if team.is_first else Console(quiet=True), log_file)
-    except LOST as error:
-        raise HostError(lost_message(hosts, error)) from error
+        return _train(prepared, begin, console if process_group.is_chief else Console(quiet=True), log_file)
+    except LOST_CONNECTION as error:
+        raise HostError(lost_host_message(hosts, error)) from error
 
 
-def _train(prepared: Prepared, begin: _Beginning, console: Console, log_file: LogFile) -> Result:
+def _train(prepared: Prepared, begin: _StartingPoint, console: Console, log_file: LogFile) -> Result:
     with contextlib.ExitStack() as held:
         return _train_in(_open_folder(prepared, begin.path, held), prepared, begin, console, log_file)
 
 
-def _train_in(folder: RunFolder, prepared: Prepared, begin: _Beginning, console: Console, log_file: LogFile) -> Result:
-    run, checkpoint, team = prepared.run, begin.checkpoint, prepared.team
-    if team.is_first:
+def _train_in(
+    folder: RunFolder, prepared: Prepared, begin: _StartingPoint, console: Console, log_file: LogFile
+) -> Result:
+    run, checkpoint, process_group = prepared.run, begin.checkpoint, prepared.process_group
+    if process_group.is_chief:
         log_file.write_to(folder.path / "logs" / "train.log")
         prepared.bad_images.write_to(folder.path / "bad_images.csv")
     folder.write_options(run, prepared.found)
@@ -178,7 +188,7 @@ def _train_in(folder: RunFolder, prepared: Prepared, begin: _Beginning, console:
         checkpoint = for_batch_size(checkpoint, run, len(prepared.train))
         if position and not checkpoint.position:  # the epoch begins anew
             done = (done[0] - position, done[1])
-    saver = Saver(folder.path / "checkpoints") if team.is_first else FollowersSaver()
+    saver = Saver(folder.path / "checkpoints") if process_group.is_chief else NonChiefSaver()
     with folder.logs() as logs, saver, stop_on_signals() as stop:
         if begin.path is not None:
             logs.forget_after(*done)  # what a killed run noted behind its checkpoint
@@ -191,13 +201,21 @@ def _train_in(folder: RunFolder, prepared: Prepared, begin: _Beginning, console:
             folder.save_model(prepared.plain.network.model, "final_model", loop.thresholds)
             folder.forget_kept_models()
             saver.save(lambda: loop.ending)  # only now: a run that could not write its model is not finished
-    _tell_bad_images(prepared)
+    _log_bad_images(prepared)
     stopped = (stop.reason or "a signal to another host") if loop.ending is None else ""
-    if stopped and not team.is_first:
+    if stopped and not process_group.is_chief:
         logging.info("Stopped early by %s; the first host has saved.", stopped)
     not_saved = str(saver.failed) if saver.failed is not None else ""
     hints = () if stopped else _hints(prepared, loop.history)
-    return Result(cast(Path, folder.path), loop.history, prepared.bad_images.reasons, stopped, not_saved, hints=hints)
+    return Result(
+        path=cast(Path, folder.path),
+        history=loop.history,
+        bad_images=prepared.bad_images.reasons,
+        stopped=stopped,
+        not_saved=not_saved,
+        hints=hints,
+        best_epochs={name: epoch for name, epoch in loop.best.epochs.items() if epoch},
+    )
 
 
 def _open_folder(prepared: Prepared, path: PurePath | None, held: contextlib.ExitStack) -> RunFolder:
@@ -212,16 +230,16 @@ def _open_folder(prepared: Prepared, path: PurePath | None, held: contextlib.Exi
         held.enter_context(only_process(folder.path / "logs"))
         return str(folder.path)
 
-    kind = RunFolder if prepared.team.is_first else FollowersFolder
-    return kind(files.as_path(prepared.team.from_first(open_or_make)), prepared.description)
+    kind = RunFolder if prepared.process_group.is_chief else NonChiefRunFolder
+    return kind(files.as_path(prepared.process_group.broadcast_from_chief(open_or_make)), prepared.description)
 
 
 def _check_same_data(prepared: Prepared) -> None:
     """Raises DataError where another process reads other data."""
     run = prepared.run.changed("output_dir", "").to_dict()
     own = [run, prepared.found["data_fingerprint"], [len(prepared.train), len(prepared.val or ())]]
-    for number, other in enumerate(prepared.team.everybody(own)):
-        here, there = f"Host {prepared.team.index}", f"host {number}"
+    for number, other in enumerate(prepared.process_group.all_gather(own)):
+        here, there = f"Host {prepared.process_group.index}", f"host {number}"
         field, mine, theirs = first_difference(run, other[0])
         if field:
             raise ConfigError(f"is {mine!r} on {here.lower()} and {theirs!r} on {there}; all need the same.", field)
@@ -232,20 +250,23 @@ def _check_same_data(prepared: Prepared) -> None:
             )
 
 
-def _finished(begin: _Beginning) -> Result:
+def _finished(begin: _StartingPoint) -> Result:
     assert begin.path is not None
     assert begin.checkpoint is not None
     logging.info("%s is finished; there is nothing left to do.", begin.path)
     history = [dict(row) for row in begin.checkpoint.state["history"]]
-    return Result(cast(Path, begin.path), history, dict(begin.checkpoint.state["bad_images"]), was_finished=True)
+    bad_images, best = dict(begin.checkpoint.state["bad_images"]), begin.checkpoint.state.get("best", {})
+    return Result(
+        cast(Path, begin.path), history, bad_images, was_finished=True, best_epochs=BestModels.epochs_of_state(best)
+    )
 
 
 def _hints(prepared: Prepared, history: list[Row]) -> tuple[str, ...]:
-    nothing = learnt_nothing(prepared.run, history, prepared.train, prepared.val, prepared.plain.weights)
+    nothing = learned_nothing(prepared.run, history, prepared.train, prepared.val, prepared.plain.weights)
     return tuple(hint for hint in (prepared.plain.warning, nothing) if hint)
 
 
-def _tell_bad_images(prepared: Prepared) -> None:
+def _log_bad_images(prepared: Prepared) -> None:
     count = len(prepared.bad_images)
     if count:
         logging.warning("%d images could not be read and were left out; bad_images.csv names them.", count)

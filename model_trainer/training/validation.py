@@ -9,17 +9,17 @@ from typing import Any
 import tensorflow as tf
 
 from model_trainer.pipeline.dataset import num_steps
-from model_trainer.training.collected import Collected
 from model_trainer.training.loop import Loop
+from model_trainer.training.metric_accumulator import MetricAccumulator
+from model_trainer.training.prediction_collector import PredictionCollector
 from model_trainer.training.progress import EpochProgress
-from model_trainer.training.step_parts import LOSS
-from model_trainer.training.totals import Totals
+from model_trainer.training.step_types import LOSS
 
 __all__ = ["validate"]
 
 
 def validate(loop: Loop, batches: Iterator[Any]) -> dict[str, float]:
-    """The figures of a validation by name; none when it was asked to stop.
+    """The metrics of a validation by name; none when it was asked to stop.
 
     Args:
         batches: of which as many are taken as it needs.
@@ -27,8 +27,8 @@ def validate(loop: Loop, batches: Iterator[Any]) -> dict[str, float]:
     run = loop.prepared.run
     num_images = len(loop.prepared.val or ())
     loop.callbacks.on_test_begin()
-    totals = Totals(run.task.counted_metrics)
-    collected = Collected(run.task, loop.prepared.parts.strategy)
+    totals = MetricAccumulator(run.task.additive_metrics)
+    collected = PredictionCollector(run.task, loop.prepared.parts.strategy)
     count = num_steps(num_images, run.training.batch_size)
     with EpochProgress(loop.console, "validation", count) as progress:
         for position, batch in enumerate(itertools.islice(batches, count)):
@@ -39,15 +39,15 @@ def validate(loop: Loop, batches: Iterator[Any]) -> dict[str, float]:
             totals.add(validated.sums)
             collected.add(validated.predictions)
             if loop.calls_back_each_batch:
-                loop.callbacks.on_test_batch_end(position, totals.figures())
+                loop.callbacks.on_test_batch_end(position, totals.metrics())
             if progress.advance(size):
-                progress.show(position + 1, totals.figures())
-            if len(loop.team) > 1 and validated.stop.numpy() > 0:
+                progress.show(position + 1, totals.metrics())
+            if len(loop.process_group) > 1 and validated.stop.numpy() > 0:
                 loop.watch.asked_to_stop = True  # all processes read it in the same step
             if loop.must_stop:
                 return {}
     loop.thresholds = collected.thresholds()
-    found = totals.figures() | collected.figures()
-    figures = {name: found[name] for name in (LOSS, *(metric.name for metric in run.task.metrics)) if name in found}
-    loop.callbacks.on_test_end(figures)
-    return figures
+    found = totals.metrics() | collected.metrics()
+    metrics = {name: found[name] for name in (LOSS, *(metric.name for metric in run.task.metrics)) if name in found}
+    loop.callbacks.on_test_end(metrics)
+    return metrics

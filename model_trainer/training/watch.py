@@ -20,7 +20,7 @@ FIRST_PATIENCE = 100.0  # they may swing; a spike among them is this many times 
 MEMORY = 0.9  # what the running average of the loss keeps in each step
 # The cross-entropy of a coin toss. One wrong label among images that are known by heart makes a loss of 0.01 a hundred
 # times as large, and is no reason to go back.
-LEAST_USUAL_LOSS = math.log(2)
+MIN_TYPICAL_LOSS = math.log(2)
 
 
 class Diverging(Exception):  # not an error yet: training goes back and tries again
@@ -92,7 +92,7 @@ class Health:
         self.last_good = step
 
     def _is_spike(self, loss: float, limits: Divergence) -> bool:
-        usual = max(min(self.recent_loss, self.first_loss), LEAST_USUAL_LOSS)
+        usual = max(min(self.recent_loss, self.first_loss), MIN_TYPICAL_LOSS)
         if limits.spike_factor is None or not self.num_good:
             return False
         patience = FIRST_PATIENCE if self.num_good < FIRST_STEPS else 1.0

@@ -118,9 +118,9 @@ def test_evaluate_gives_the_figures_of_the_best_epoch(output_dir: Path) -> None:
     rows = (output_dir / "history.csv").read_text().splitlines()
     column = rows[0].split(",").index("val_accuracy")
     best = max(float(row.split(",")[column]) for row in rows[1:])
-    figures = dict(line.split()[:2] for line in output.splitlines() if line)
-    assert float(figures["accuracy"]) == pytest.approx(best, abs=1e-4)
-    assert figures["images"] == "9"
+    metrics = dict(line.split()[:2] for line in output.splitlines() if line)
+    assert float(metrics["accuracy"]) == pytest.approx(best, abs=1e-4)
+    assert metrics["images"] == "9"
 
 
 def test_evaluate_takes_other_data(output_dir: Path, colours: Path) -> None:

@@ -150,7 +150,7 @@ def test_tf_config_counts_the_chief_before_the_workers() -> None:
     cluster = {"worker": ["b:1", "c:1"], "chief": ["a:1"]}
     second_worker = found(TF_CONFIG=tf_config({"type": "worker", "index": 1}, **cluster))
     assert second_worker == Hosts(("a:1", "b:1", "c:1"), 2, "TF_CONFIG")
-    assert found(TF_CONFIG=tf_config({"type": "chief", "index": "0"}, **cluster)).is_first
+    assert found(TF_CONFIG=tf_config({"type": "chief", "index": "0"}, **cluster)).is_chief
 
 
 def test_tf_config_may_number_its_tasks() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from model_trainer.cli.errors import exit_code_of
-from model_trainer.cluster.supervisor import LOST, STARTED, supervise
+from model_trainer.cluster.supervisor import EXIT_LOST_HOST, STARTED, supervise
 from model_trainer.errors import HostError
 
 
@@ -169,4 +169,4 @@ def test_a_lost_host_is_told_to_the_supervisor_by_a_code_of_its_own(monkeypatch:
 
     assert exit_code_of(lose) == 75
     monkeypatch.setenv(STARTED, "20261121-120000")
-    assert exit_code_of(lose) == LOST
+    assert exit_code_of(lose) == EXIT_LOST_HOST

@@ -71,7 +71,7 @@ def _two_outputs(rating: Any) -> Any:
 def usual(
     short_pipeline: None, plain_graphs: None, declare_run: MakeRun, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, float]:
-    """The figures of a run without any of it."""
+    """The metrics of a run without any of it."""
     return train_model(declare_run(output_dir=str(tmp_path_factory.mktemp("usual")))).history[0]
 
 

@@ -43,11 +43,11 @@ from model_trainer.training import prepare as prepare_module
 from model_trainer.training.checkpoints.saver import Saver
 from model_trainer.training.checkpoints.state import capture, restore
 from model_trainer.training.checkpoints.store import read_newest
-from model_trainer.training.loop import Place, make_loop
+from model_trainer.training.loop import EpochPosition, make_loop
+from model_trainer.training.metric_accumulator import MetricAccumulator
 from model_trainer.training.prepare import prepare
 from model_trainer.training.run_folder import RunFolder
 from model_trainer.training.signals import StopRequest
-from model_trainer.training.totals import Totals
 
 pytestmark = pytest.mark.usefixtures("short_pipeline")
 
@@ -191,7 +191,7 @@ def check_parity(
     strategy = prepared.parts.strategy
     with folder.logs() as logs, Saver(folder.path / "checkpoints") as saver:
         loop = make_loop(prepared, folder, logs, Console(quiet=True), StopRequest(), saver)
-        saver.save(lambda: capture(loop, Place(0, 0, Totals(run.task.counted_metrics))))
+        saver.save(lambda: capture(loop, EpochPosition(0, 0, MetricAccumulator(run.task.additive_metrics))))
         saver.wait()
         for variable in copy.model.weights:
             variable.assign(keras.ops.zeros_like(variable))

@@ -12,7 +12,7 @@ from model_trainer import ImageFolder, MixUp, ModelSpec, RandomFlip, RandomResiz
 from model_trainer.pipeline.bad_images import BadImages
 from model_trainer.pipeline.dataset import Pipeline, num_steps
 from model_trainer.pipeline.image import read_image
-from model_trainer.pipeline.share import Share
+from model_trainer.pipeline.shard import BatchShard
 from model_trainer.sources.examples import Examples
 
 # Who reads what is decided before an image is read; `whole_pipeline` is where its bytes count, too.
@@ -108,7 +108,7 @@ def test_replicas_share_each_batch_in_order_with_sizes_that_differ_by_one(
     examples: Examples, num_replicas: int
 ) -> None:
     whole = training(make(examples))
-    parts = training(make(examples, share=Share(num_replicas)))
+    parts = training(make(examples, share=BatchShard(num_replicas)))
     assert len(parts) == num_replicas * len(whole)
     for number, (images, labels, weights) in enumerate(whole):
         mine = parts[num_replicas * number : num_replicas * (number + 1)]
@@ -121,7 +121,7 @@ def test_replicas_share_each_batch_in_order_with_sizes_that_differ_by_one(
 
 
 def test_no_replica_goes_without_an_image(examples: Examples) -> None:
-    parts = training(make(examples.take(np.arange(5)), share=Share(3)))  # the last batch has one image
+    parts = training(make(examples.take(np.arange(5)), share=BatchShard(3)))  # the last batch has one image
     last = parts[-3:]
     assert [len(images) for images, _, _ in last] == [1, 1, 1]
     assert [float(weights[0]) for _, _, weights in last] == [1.0, 0.0, 0.0]
@@ -131,7 +131,7 @@ def test_no_replica_goes_without_an_image(examples: Examples) -> None:
 def test_three_machines_of_two_devices_read_each_batch_together(examples: Examples, augment: tuple[MixUp, ...]) -> None:
     options = {"batch_size": 7, "augment": augment}  # 2, 1, 1, 1, 1, 1; the last batch has one image
     whole = training(make(examples, **options))
-    shares = [training(make(examples, share=Share(6, first, 2), **options)) for first in (0, 2, 4)]
+    shares = [training(make(examples, share=BatchShard(6, first, 2), **options)) for first in (0, 2, 4)]
     assert [len(share) for share in shares] == [2 * len(whole)] * 3
     for number, batch in enumerate(whole):
         parts = [part for share in shares for part in share[2 * number : 2 * number + 2]]
@@ -151,7 +151,7 @@ def test_a_machine_decodes_no_more_than_its_own_share(examples: Examples, tmp_pa
     read = []
     for first in range(3):
         bad = BadImages(100, 1.0, 12)
-        training(make(broken, batch_size=6, share=Share(3, first, 1), bad_images=bad))
+        training(make(broken, batch_size=6, share=BatchShard(3, first, 1), bad_images=bad))
         read.append(set(bad.reasons))
     assert [len(names) for names in read] == [4, 4, 4]
     assert set.union(*read) == {str(path) for path in paths}
@@ -167,7 +167,7 @@ def test_the_images_of_a_step_are_known_without_reading_them(examples: Examples)
 @whole_pipeline
 @pytest.mark.parametrize(("batch_size", "num_replicas"), [(1, 1), (4, 1), (4, 2), (15, 2), (40, 2)])
 def test_validation_sees_every_image_exactly_once(examples: Examples, batch_size: int, num_replicas: int) -> None:
-    pipeline = make(examples, batch_size=batch_size, share=Share(num_replicas))
+    pipeline = make(examples, batch_size=batch_size, share=BatchShard(num_replicas))
     batches = list(pipeline.validation().as_numpy_iterator())
     seen = [image for images, _, weights in batches for image in images[weights > 0]]
     expected = [read_image(path, SPEC) for path in examples.names()]

@@ -12,7 +12,7 @@ from PIL import Image
 from model_trainer import CutMix, Equiprobable, MixUp, ModelSpec, RandomResizedCrop
 from model_trainer.pipeline.bad_images import BadImages
 from model_trainer.pipeline.dataset import Pipeline
-from model_trainer.pipeline.share import Share
+from model_trainer.pipeline.shard import BatchShard
 from model_trainer.sources.examples import Examples
 from model_trainer.sources.images import ByteRanges
 from model_trainer.sources.label_rows import LabelRows
@@ -118,7 +118,7 @@ def test_mixed_images_have_the_labels_of_both_by_their_share(even: Examples) -> 
 @pytest.mark.parametrize("augment", [MixUp(alpha=1.0), CutMix(alpha=1.0)])
 def test_mixing_is_the_same_however_many_replicas_share_a_batch(even: Examples, augment: object) -> None:
     alone = batches(pipeline(even, augment=(augment,)), epochs=1)
-    shared = batches(pipeline(even, augment=(augment,), share=Share(3)), epochs=1)
+    shared = batches(pipeline(even, augment=(augment,), share=BatchShard(3)), epochs=1)
     for step, batch in enumerate(alone):
         parts = shared[3 * step : 3 * step + 3]
         count = len(batch[0])
@@ -162,14 +162,14 @@ def seven(tmp_path: Path) -> Examples:
 @whole_pipeline
 @pytest.mark.parametrize("devices", [1, 2])
 def test_several_passes_of_validation_are_one_pass_again_and_again(seven: Examples, devices: int) -> None:
-    of = pipeline(seven, share=Share(devices))
+    of = pipeline(seven, share=BatchShard(devices))
     once = list(of.validation().as_numpy_iterator())
     assert_same(list(of.validation(passes=3).as_numpy_iterator()), once * 3)
 
 
 @pytest.mark.parametrize("devices", [1, 2])
 def test_the_beginnings_of_epochs_are_batches_of_training(seven: Examples, devices: int) -> None:
-    of = pipeline(seven, share=Share(devices), augment=(RandomResizedCrop(), MixUp()), batch_size=2)  # 4 steps
+    of = pipeline(seven, share=BatchShard(devices), augment=(RandomResizedCrop(), MixUp()), batch_size=2)  # 4 steps
     trained = list(of.training(epochs=5).as_numpy_iterator())
     steps = [trained[number : number + devices] for number in range(0, len(trained), devices)]
     # After the second, third and fourth epoch of four: two steps of the next one, after the last one all.

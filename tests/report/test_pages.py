@@ -14,7 +14,7 @@ from jinja2 import TemplateRuntimeError, UndefinedError, nodes
 import model_trainer
 from model_trainer.report.pages import environment
 
-TEMPLATES = sorted((Path(model_trainer.__file__).parent / "report" / "templates").iterdir())
+TEMPLATES = sorted(Path(model_trainer.__file__).parent.glob("*/templates/*"))
 HOSTILE = {
     "tag": ("<script>alert(1)</script>", "<script>alert(1)</script>"),
     "quotes": ("\"'><img src=x onerror=alert(1)>", "\"'><img src=x onerror=alert(1)>"),
@@ -75,7 +75,7 @@ def test_a_page_without_a_title_is_an_error() -> None:
         page.render()
 
 
-@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: f"{path.parts[-3]}/{path.name}")
 def test_no_template_turns_escaping_off(path: Path) -> None:
     tree = environment().parse(path.read_text())
     # `escape` returns markup, which is then not made printable.
@@ -85,7 +85,7 @@ def test_no_template_turns_escaping_off(path: Path) -> None:
     assert not re.search(r"=\s*\{\{", path.read_text())  # an attribute without quotes ends at a space of its value
 
 
-@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: f"{path.parts[-3]}/{path.name}")
 def test_no_template_asks_for_another_file_or_runs_a_script(path: Path) -> None:
     text = path.read_text()
     assert not re.search(r"https?:|url\(|@import|<script|<link|<iframe|\son\w+=|javascript:", text)
@@ -99,5 +99,5 @@ def test_templates_are_installed_with_the_package(tmp_path: Path) -> None:
         check=True,
         capture_output=True,
     )
-    installed = {path.name for path in (tmp_path / "model_trainer" / "report" / "templates").iterdir()}
-    assert installed == {path.name for path in TEMPLATES} >= {"base.html", "style.css"}
+    installed = {path.name for path in tmp_path.glob("model_trainer/*/templates/*")}
+    assert installed == {path.name for path in TEMPLATES} >= {"base.html", "style.css", "notebook.css"}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from model_trainer.errors import StorageError
-from model_trainer.storage.files import write_text, written_whole
+from model_trainer.storage.files import atomic_write, write_text
 from model_trainer.storage.folders import make_run_dir
 
 
@@ -13,7 +13,7 @@ def test_a_file_that_breaks_off_leaves_the_old_one_and_nothing_beside_it(tmp_pat
     write_text(tmp_path / "a.txt", "old")
 
     def break_off() -> None:
-        with written_whole(tmp_path / "a.txt") as partial:
+        with atomic_write(tmp_path / "a.txt") as partial:
             partial.write_text("half")
             raise RuntimeError("power cut")
 
@@ -24,7 +24,7 @@ def test_a_file_that_breaks_off_leaves_the_old_one_and_nothing_beside_it(tmp_pat
 
 
 def test_a_file_is_not_there_before_it_is_whole(tmp_path: Path) -> None:
-    with written_whole(tmp_path / "a.hdf5") as partial:
+    with atomic_write(tmp_path / "a.hdf5") as partial:
         partial.write_bytes(b"1")
         assert not (tmp_path / "a.hdf5").exists()
         assert partial.suffix == ".hdf5"

@@ -48,7 +48,7 @@ def reaches_for_files(tree: ast.AST) -> list[str]:
     """Where code opens, writes or looks for files by itself, as `line: what`.
 
     Not what a library does with a path: HDF5, Keras, Pillow, NumPy and matplotlib get local ones from
-    `files.local_copy`, `files.written_whole` and `filled_folder`; TFDS, ArrayRecord and TFRecord have readers of their
+    `files.local_copy`, `files.atomic_write` and `filled_folder`; TFDS, ArrayRecord and TFRecord have readers of their
     own.
     """
     return [f"{node.lineno}: {ast.unparse(node)}" for node in ast.walk(tree) if _reaches(node)]

@@ -70,4 +70,4 @@ def test_a_run_trains_and_goes_on_in_another_storage_as_on_the_disk(
     trained, same = load_model(result.path), load_model(expected.path)
     for ours, theirs in zip(trained.model.get_weights(), same.model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert evaluate(result.path, colours / "val").figures() == evaluate(expected.path, colours / "val").figures()
+    assert evaluate(result.path, colours / "val").metrics() == evaluate(expected.path, colours / "val").metrics()

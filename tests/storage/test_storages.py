@@ -79,7 +79,7 @@ def test_a_write_that_breaks_off_leaves_the_old_file_and_nothing_beside_it(folde
         partial.write_text("half")
         raise RuntimeError("power cut")
 
-    with pytest.raises(RuntimeError, match="power cut"), files.written_whole(folder / "a.txt") as partial:
+    with pytest.raises(RuntimeError, match="power cut"), files.atomic_write(folder / "a.txt") as partial:
         write_half(partial)
     assert files.names_in(folder) == ["a.txt"]
     assert files.read_text(folder / "a.txt") == "old"
@@ -178,7 +178,7 @@ def test_a_folder_is_seen_whole_or_not_at_all(folder: Path) -> None:
     assert "last" not in files.names_in(folder / "epoch-2")
     files.write_folder(folder / "epoch-1", [("last", [b"3"])])
     assert files.names_in(folder / "epoch-1") == ["last"]
-    assert {name: os.fspath(path) for name, path in files.whole_folders(folder, "epoch-1").items()} == {
+    assert {name: os.fspath(path) for name, path in files.complete_folders(folder, "epoch-1").items()} == {
         "epoch-1": f"{folder}/epoch-1"
     }
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from model_trainer.tasks.metrics import CollectedMetric, Metric
+from model_trainer.tasks.metrics import FullPassMetric, Metric
 from model_trainer.tasks.multi_label_metrics import (
     AveragePrecision,
     ExactMatch,
@@ -26,7 +26,7 @@ SAID = PROBABILITIES >= 0.5
 
 def figure(metric: Metric, targets: np.ndarray = TARGETS, weights: np.ndarray = ONES) -> float:
     """The metric over the data in three batches of uneven size."""
-    if isinstance(metric, CollectedMetric):
+    if isinstance(metric, FullPassMetric):
         return metric.compute(targets, PROBABILITIES, weights)
     parts = [slice(0, 10), slice(10, 55), slice(55, 60)]
     sums = [metric.sums(targets[part], PROBABILITIES[part], weights[part]).numpy() for part in parts]

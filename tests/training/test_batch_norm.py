@@ -32,7 +32,7 @@ from model_trainer import (
     load_model,
 )
 from model_trainer.network.batch_norm import FusedBatchNormalization, MovingAverages
-from model_trainer.network.layers import spared_by_decay
+from model_trainer.network.layers import exempt_from_decay
 from model_trainer.pipeline.batch import Batch
 from model_trainer.sources.sample import unpack_sample
 from model_trainer.training.average import WeightAverage
@@ -247,7 +247,7 @@ def test_weight_decay_spares_all_parameters_of_normalisation() -> None:
     features = keras.layers.LayerNormalization(axis=(1, 2, 3), name="norm")(inputs)
     features = keras.layers.PReLU(shared_axes=[1, 2], name="prelu")(keras.layers.Conv2D(5, 3, name="conv")(features))
     model = keras.Model(inputs, features)
-    decayed = {id(variable) for variable in model.weights} - {id(variable) for variable in spared_by_decay(model)}
+    decayed = {id(variable) for variable in model.weights} - {id(variable) for variable in exempt_from_decay(model)}
     assert decayed == {id(model.get_layer("conv").kernel)}
 
 

@@ -53,7 +53,7 @@ def test_dropout_masks_differ_between_replicas_steps_and_parts_and_follow_from_t
         layer.seed_generator.next = lambda ordered=True: seeds.of_layer(0)
 
         def pass_of_part() -> tf.Tensor:
-            seeds.begin_part(part)
+            seeds.begin_slice(part)
             return layer(tf.ones((1, 200)), training=True)
 
         replicas = strategy.run(pass_of_part)

@@ -9,7 +9,7 @@ from model_trainer import ImageFolder, ModelSpec, Run
 from model_trainer.model_files import weights
 from model_trainer.sources.examples import Examples
 from model_trainer.training import epochs, hints
-from model_trainer.training.hints import learnt_nothing, takes_long
+from model_trainer.training.hints import learned_nothing, takes_long
 from model_trainer.training.train import train_model
 
 pytestmark = pytest.mark.usefixtures("short_pipeline", "plain_graphs")
@@ -28,9 +28,9 @@ def examples(*counts: int) -> Examples:
 )
 def test_a_run_that_ends_no_better_than_chance_is_told_so(accuracy: float, is_told: bool) -> None:
     history = [{"val_accuracy": 0.9}, {"val_accuracy": accuracy}]
-    hint = learnt_nothing(RUN, history, examples(200, 200), examples(28, 27, 20), "random")
+    hint = learned_nothing(RUN, history, examples(200, 200), examples(28, 27, 20), "random")
     assert bool(hint) == is_told
-    perfect = learnt_nothing(RUN, [{"val_accuracy": 1.0}], examples(10, 2), examples(10, 2), "random")
+    perfect = learned_nothing(RUN, [{"val_accuracy": 1.0}], examples(10, 2), examples(10, 2), "random")
     assert perfect == ""  # although two standard deviations more than 10 of 12 are above 1
     if is_told:
         assert hint.startswith(f"val_accuracy ended at {accuracy:.3f}; always saying 'a' gives 0.373.")

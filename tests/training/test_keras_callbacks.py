@@ -71,8 +71,8 @@ class Recorder(keras.callbacks.Callback):
         self.calls: list[tuple[str, dict[str, float]]] = []
 
     def _note(self, name: str, logs: Logs) -> None:
-        figures = {key: float(value) for key, value in (logs or {}).items() if key != "learning_rate"}
-        self.calls.append((name, figures))
+        metrics = {key: float(value) for key, value in (logs or {}).items() if key != "learning_rate"}
+        self.calls.append((name, metrics))
 
 
 def _recording(hook: str) -> Callable[..., None]:

@@ -15,7 +15,7 @@ from model_trainer.pipeline.batch import Batch
 from model_trainer.training.gradients import Clip
 from model_trainer.training.prepare import Prepared, prepare
 from model_trainer.training.step import make_train_step
-from model_trainer.training.step_parts import StepResult
+from model_trainer.training.step_types import StepResult
 
 pytestmark = pytest.mark.usefixtures("short_pipeline")
 

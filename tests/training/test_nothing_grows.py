@@ -68,7 +68,7 @@ def open_files() -> collections.Counter[str]:
 @needs_proc
 def test_threads_processes_and_files_end_with_the_run(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(saver, "FIRST_AFTER_SECONDS", 0.0)
-    monkeypatch.setattr(saver, "SHARE_OF_TIME", 1e9)  # a save is always under way
+    monkeypatch.setattr(saver, "MAX_TIME_FRACTION", 1e9)  # a save is always under way
     train_model(make_run(val_data=None))  # TensorFlow's own pools live as long as the process
     gc.collect()
     of_python, of_kernel, files = set(threading.enumerate()), threads_of_process(), open_files()

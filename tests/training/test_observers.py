@@ -25,10 +25,10 @@ from model_trainer import (
 from model_trainer.pipeline.batch import Batch
 from model_trainer.run.observers import ObservedStep, Observer, layer_groups
 from model_trainer.training.gradients import Clip
+from model_trainer.training.metric_accumulator import MetricAccumulator
 from model_trainer.training.observers import LAG, Observers
 from model_trainer.training.prepare import prepare
 from model_trainer.training.step import _dense, make_train_step
-from model_trainer.training.totals import Totals
 from model_trainer.training.train import train_model
 
 pytestmark = pytest.mark.usefixtures("short_pipeline")
@@ -206,15 +206,15 @@ def test_a_name_that_is_taken_by_the_watch_takes_nothing_from_it(make_run: MakeR
 
 
 def test_values_before_a_crash_are_logged(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    original, calls = Totals.add, []
+    original, calls = MetricAccumulator.add, []
 
-    def add(self: Totals, sums: object) -> None:
+    def add(self: MetricAccumulator, sums: object) -> None:
         calls.append(1)
         if len(calls) == 4:
             raise RuntimeError("crash")
         original(self, sums)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Totals, "add", add)
+    monkeypatch.setattr(MetricAccumulator, "add", add)
     run = make_run(observers=(LayerNorms(every=1),))
     with pytest.raises(RuntimeError, match="crash"):
         train_model(run)

@@ -33,7 +33,7 @@ from model_trainer.pipeline.fallback import MapFunction
 from model_trainer.run.run import Run
 from model_trainer.testing import free_addresses
 from model_trainer.training import run_folder, train
-from model_trainer.training.totals import Totals
+from model_trainer.training.metric_accumulator import MetricAccumulator
 
 run_folder.draw_curves = lambda *arguments: None  # loads matplotlib, in every process
 
@@ -74,7 +74,7 @@ PLANS = {
 
 def train_as(hosts: Hosts, runs: list[dict[str, object]], plan: str) -> int:
     if plan and PLANS[plan][0] % len(hosts.addresses) == hosts.index:
-        at_call(Totals, "add", *PLANS[plan][1:])
+        at_call(MetricAccumulator, "add", *PLANS[plan][1:])
     for described in runs:
         run = Run.from_dict(described)
         if run.name == "loss_scaling":

@@ -10,12 +10,12 @@ from pathlib import Path
 from rich.console import Console
 
 from model_trainer.diagnosis.data.diagnosis import Diagnosis
-from model_trainer.diagnosis.data.examine import MIN_SIZE, diagnose, look_at_all
-from model_trainer.diagnosis.data.mend import write_mended
-from model_trainer.diagnosis.data.parts import find_parts
+from model_trainer.diagnosis.data.examine import MIN_SIZE, diagnose, survey_splits
+from model_trainer.diagnosis.data.fixed_copy import write_fixed_copy
 from model_trainer.diagnosis.data.progress import ReadingProgress
 from model_trainer.diagnosis.data.quarantine import check_folder_beside, move_aside
 from model_trainer.diagnosis.data.show import print_diagnosis
+from model_trainer.diagnosis.data.splits import find_splits
 from model_trainer.errors import StorageError
 from model_trainer.findings.finding import Finding
 from model_trainer.messages import counted
@@ -62,17 +62,17 @@ def run_doctor(
     console = Console(stderr=True)
     try:
         with ReadingProgress(console, "Reading") as progress:
-            parts = find_parts(run or path, root=root, classes=classes)
+            parts = find_splits(run or path, root=root, classes=classes)
             for folder, option in ((quarantine, "--quarantine"), (fix, "--fix")):
                 if folder is not None:
                     check_folder_beside(None if run else path, parts, Path(folder), option)
-            survey = look_at_all(parts, max_pixels, progress.update)
+            survey = survey_splits(parts, max_pixels, progress.update)
         further: list[Finding] = []
         if quarantine is not None:
             survey, further = move_aside(survey, Path(quarantine))
         if fix is not None:
             with ReadingProgress(console, "Mending") as progress:
-                num_changed = write_mended(survey, Path(fix), progress.update)
+                num_changed = write_fixed_copy(survey, Path(fix), progress.update)
             console.print(f"Mended copy: {fix}, {counted(num_changed, 'image{s}')} changed", markup=False)
         diagnosis = diagnose(path, survey, max_pixels=max_pixels, min_size=min_size, further=further)
         _write(diagnosis, page_of(diagnosis), Path(output))  # first: the reader of what is printed may be `head`

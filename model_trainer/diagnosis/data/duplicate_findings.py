@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from model_trainer.diagnosis.data.finding_of_images import finding_of_images
 from model_trainer.diagnosis.data.near import near_groups
-from model_trainer.diagnosis.data.of_images import of_images
 from model_trainer.diagnosis.data.survey import State, Survey
 from model_trainer.findings.finding import MAX_EXAMPLES, Finding
 
@@ -23,14 +23,14 @@ def duplicate_findings(survey: Survey) -> Iterator[Finding]:
     """What stands more than once in `survey`. Images that cannot be read are left out: they are alike in that only."""
     fine = np.flatnonzero(survey["state"] == State.FINE)
     groups, firsts = _exact_groups(survey, fine)
-    across_parts = [group for group in groups if _num_parts(survey, group) > 1]
+    across_splits = [group for group in groups if _num_splits(survey, group) > 1]
     across_labels = [group for group in groups if _num_labels(survey, group) > 1]
     between = ", ".join(part.name for part in survey.parts)
     has_tags = any(part.takes_tags for part in survey.parts)
     yield from _of_groups(
         survey,
-        across_parts,
-        _in_later_parts(survey, across_parts),
+        across_splits,
+        _in_later_splits(survey, across_splits),
         id="duplicates-across-splits",
         level="fault",
         title=f"image{{s}} with a copy in another split ({between})",
@@ -50,7 +50,7 @@ def duplicate_findings(survey: Survey) -> Iterator[Finding]:
         if has_tags
         else "Decide on a label and remove the other copies. If both are true, take tags: task=MultiLabel().",
     )
-    parted = {int(group[0]) for group in (*across_parts, *across_labels)}
+    parted = {int(group[0]) for group in (*across_splits, *across_labels)}
     plain = [group for group in groups if int(group[0]) not in parted]
     yield from _of_groups(
         survey,
@@ -69,10 +69,10 @@ def _near(survey: Survey, firsts: np.ndarray) -> Iterator[Finding]:
     candidates = firsts[~survey["is_blank"][firsts] & ~survey["is_outside"][firsts]]
     found = near_groups(survey["look"][candidates], survey["colours"][candidates])
     groups = [candidates[group] for group in found]
-    across_parts = sum(_num_parts(survey, group) > 1 for group in groups)
+    across_splits = sum(_num_splits(survey, group) > 1 for group in groups)
     across_labels = sum(_num_labels(survey, group) > 1 for group in groups)
     # The worst first: these are the examples.
-    groups.sort(key=lambda group: (-_num_parts(survey, group), -_num_labels(survey, group), group[0]))
+    groups.sort(key=lambda group: (-_num_splits(survey, group), -_num_labels(survey, group), group[0]))
     yield from _of_groups(
         survey,
         groups,
@@ -81,7 +81,7 @@ def _near(survey: Survey, firsts: np.ndarray) -> Iterator[Finding]:
         level="warning",
         title="image{s} nearly like another",
         why=f"Bursts, edits and other sizes of a picture, or products that look alike. Of {len(groups):,} groups "
-        f"{across_parts:,} stand on both sides of a split, which makes validation too good, and {across_labels:,} have "
+        f"{across_splits:,} are on both sides of a split, which makes validation too good, and {across_labels:,} have "
         "different labels.",
         cure="Look at some. Copies on both sides of a split: keep them on one side, by the column `group` of a "
         "manifest. Different labels: one of them may be wrong.",
@@ -102,7 +102,7 @@ def _split_and_label(survey: Survey, image: int) -> tuple[str, str]:
     return survey.find(image)[0].name, survey.label(image)
 
 
-def _num_parts(survey: Survey, group: Group) -> int:
+def _num_splits(survey: Survey, group: Group) -> int:
     return len({survey.find(int(image))[0].name for image in group})
 
 
@@ -110,7 +110,7 @@ def _num_labels(survey: Survey, group: Group) -> int:
     return len({survey.label(int(image)) for image in group})
 
 
-def _in_later_parts(survey: Survey, groups: Sequence[Group]) -> np.ndarray:
+def _in_later_splits(survey: Survey, groups: Sequence[Group]) -> np.ndarray:
     later = [
         [image for image in group if survey.find(int(image))[0] is not survey.find(int(group[0]))[0]]
         for group in groups
@@ -140,4 +140,4 @@ def _of_groups(
         for image in others[: _SHOWN_OF_GROUP - 1]:
             shown.append(image)
             details[image] = f"like {'/'.join(Path(survey.name(first)).parts[-2:])}"
-    return of_images(survey, images, title=title, details=details, shown=shown, **texts)  # type: ignore[arg-type]
+    return finding_of_images(survey, images, title=title, details=details, shown=shown, **texts)  # type: ignore[arg-type]

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from model_trainer.diagnosis.data.of_images import of_images
-from model_trainer.diagnosis.data.parts import Part
+from model_trainer.diagnosis.data.finding_of_images import finding_of_images
+from model_trainer.diagnosis.data.splits import DataSplit
 from model_trainer.diagnosis.data.survey import State, Survey
 from model_trainer.findings.finding import MAX_EXAMPLES, Example, Finding, Level
 from model_trainer.images.pillow import FORMATS
@@ -40,7 +40,7 @@ def file_findings(survey: Survey) -> Iterator[Finding]:
     yield from _unreadable(survey)
     yield from _missing(survey)
     wrong = wrong_suffixes(survey)
-    yield from of_images(
+    yield from finding_of_images(
         survey,
         wrong,
         id="wrong-suffix",
@@ -110,7 +110,7 @@ def _unreadable(survey: Survey) -> Iterator[Finding]:
     )
     for id, states, title, why, cure in kinds:
         images = np.flatnonzero(np.isin(survey["state"], states))
-        yield from of_images(
+        yield from finding_of_images(
             survey,
             images,
             id=id,
@@ -123,7 +123,7 @@ def _unreadable(survey: Survey) -> Iterator[Finding]:
 
 
 def _missing(survey: Survey) -> Iterator[Finding]:
-    yield from of_images(
+    yield from finding_of_images(
         survey,
         np.flatnonzero(survey["state"] == State.MISSING),
         id="missing-file",
@@ -137,8 +137,8 @@ def _missing(survey: Survey) -> Iterator[Finding]:
 
 
 def _of_paths(
-    parts: Sequence[Part],
-    paths: Callable[[Part], tuple[str, ...]],
+    parts: Sequence[DataSplit],
+    paths: Callable[[DataSplit], tuple[str, ...]],
     *,
     id: str,
     title: str,

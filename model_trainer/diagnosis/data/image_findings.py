@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from model_trainer.diagnosis.data.of_images import of_images
+from model_trainer.diagnosis.data.finding_of_images import finding_of_images
 from model_trainer.diagnosis.data.survey import State, Survey
 from model_trainer.findings.finding import MAX_EXAMPLES, Finding
 
@@ -41,7 +41,7 @@ def image_findings(survey: Survey, min_size: int) -> Iterator[Finding]:
     def say(is_so: np.ndarray, detail: Callable[[int], str], **texts: str) -> list[Finding]:
         images = np.flatnonzero(fine & is_so)
         details = {int(each): detail(each) for each in images[:MAX_EXAMPLES]}
-        return of_images(survey, images, level=texts.pop("level", "warning"), details=details, **texts)  # type: ignore[arg-type]
+        return finding_of_images(survey, images, level=texts.pop("level", "warning"), details=details, **texts)  # type: ignore[arg-type]
 
     yield from say(
         survey["is_outside"],

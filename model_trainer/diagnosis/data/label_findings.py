@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from model_trainer.diagnosis.data.parts import Part
+from model_trainer.diagnosis.data.splits import DataSplit
 from model_trainer.findings.finding import MAX_EXAMPLES, Example, Finding, Level
 from model_trainer.messages import counted
 
@@ -19,7 +19,7 @@ MIN_IMAGES = 10  # of a class, below which little can be learnt of it
 IMBALANCE = 10.0  # the largest class, in smallest ones
 
 
-def label_findings(parts: Sequence[Part]) -> Iterator[Finding]:
+def label_findings(parts: Sequence[DataSplit]) -> Iterator[Finding]:
     """What is wrong with the classes of the data set."""
     yield from _no_classes(parts)
     yield from _empty(parts)
@@ -32,7 +32,7 @@ def label_findings(parts: Sequence[Part]) -> Iterator[Finding]:
     yield from _not_validated(parts)
 
 
-def _no_classes(parts: Sequence[Part]) -> Iterator[Finding]:
+def _no_classes(parts: Sequence[DataSplit]) -> Iterator[Finding]:
     yield from _finding(
         [Example(part.examples.origin, part.name) for part in parts if not part.examples.classes],
         id="no-classes",
@@ -43,7 +43,7 @@ def _no_classes(parts: Sequence[Part]) -> Iterator[Finding]:
     )
 
 
-def _empty(parts: Sequence[Part]) -> Iterator[Finding]:
+def _empty(parts: Sequence[DataSplit]) -> Iterator[Finding]:
     training = [part for part in parts if part.trains]
     examples = [
         Example(name, part.name, detail="no image")
@@ -67,7 +67,7 @@ def _empty(parts: Sequence[Part]) -> Iterator[Finding]:
     )
 
 
-def _unknown(parts: Sequence[Part]) -> Iterator[Finding]:
+def _unknown(parts: Sequence[DataSplit]) -> Iterator[Finding]:
     yield from _finding(
         [Example(name, part.name) for part in parts for name in part.unknown],
         id="unknown-class",
@@ -78,8 +78,8 @@ def _unknown(parts: Sequence[Part]) -> Iterator[Finding]:
     )
 
 
-def _similar(parts: Sequence[Part]) -> Iterator[Finding]:
-    names: dict[str, dict[str, Part]] = defaultdict(dict)
+def _similar(parts: Sequence[DataSplit]) -> Iterator[Finding]:
+    names: dict[str, dict[str, DataSplit]] = defaultdict(dict)
     for part in parts:
         for name in part.examples.classes:
             names[_plain(name)].setdefault(name, part)
@@ -98,7 +98,7 @@ def _similar(parts: Sequence[Part]) -> Iterator[Finding]:
     )
 
 
-def _tiny(part: Part) -> Iterator[Finding]:
+def _tiny(part: DataSplit) -> Iterator[Finding]:
     yield from _finding(
         [
             Example(name, part.name, detail=counted(count, "image{s}"))
@@ -113,7 +113,7 @@ def _tiny(part: Part) -> Iterator[Finding]:
     )
 
 
-def _imbalance(part: Part) -> Iterator[Finding]:
+def _imbalance(part: DataSplit) -> Iterator[Finding]:
     counts = {name: count for name, count in _counts(part).items() if count}
     if not counts:
         return
@@ -137,7 +137,7 @@ def _imbalance(part: Part) -> Iterator[Finding]:
     )
 
 
-def _not_validated(parts: Sequence[Part]) -> Iterator[Finding]:
+def _not_validated(parts: Sequence[DataSplit]) -> Iterator[Finding]:
     training = {name: count for part in parts if part.trains for name, count in _counts(part).items()}
     yield from _finding(
         [
@@ -155,7 +155,7 @@ def _not_validated(parts: Sequence[Part]) -> Iterator[Finding]:
     )
 
 
-def _counts(part: Part) -> dict[str, int]:
+def _counts(part: DataSplit) -> dict[str, int]:
     return dict(zip(part.examples.classes, map(int, part.examples.counts()), strict=True))
 
 

@@ -16,7 +16,7 @@ __all__ = ["near_groups", "near_pairs"]
 
 MAX_BITS = 3  # of 64 that may differ
 MAX_COLOUR_DIFFERENCE = 8.0  # of 255, the mean over all places; of images with little contrast less
-_PART_OF_CONTRAST = 0.15  # a small thing on an even ground is like any other on the same ground
+_FRACTION_OF_CONTRAST = 0.15  # a small thing on an even ground is like any other on the same ground
 
 # Where more images agree in the chosen blocks, as a million white pages would, not all pairs of them are compared.
 _MAX_NEIGHBOURS = 32
@@ -89,6 +89,6 @@ def _alike(colours: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     for start in range(0, len(pairs), 2**16):  # in parts, because colours take more memory than hashes
         first, second = (colours[each].astype(np.float32) for each in pairs[start : start + 2**16].T)
         contrast = np.minimum(first.std(axis=1), second.std(axis=1))
-        allowed = np.clip(_PART_OF_CONTRAST * contrast, 2.0, MAX_COLOUR_DIFFERENCE)
+        allowed = np.clip(_FRACTION_OF_CONTRAST * contrast, 2.0, MAX_COLOUR_DIFFERENCE)
         alike[start : start + 2**16] = np.abs(first - second).mean(axis=1) <= allowed
     return alike

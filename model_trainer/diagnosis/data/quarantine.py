@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from model_trainer.diagnosis.data.parts import Part
+from model_trainer.diagnosis.data.splits import DataSplit
 from model_trainer.diagnosis.data.survey import State, Survey
 from model_trainer.errors import DataError, StorageError
 from model_trainer.findings.finding import MAX_EXAMPLES, Example, Finding
@@ -24,7 +24,7 @@ LOG_NAME = "quarantine.csv"
 _MOVED = (State.EMPTY, State.TRUNCATED, State.BOMB, State.DAMAGED)
 
 
-def check_folder_beside(path: str | None, parts: Sequence[Part], folder: Path, option: str) -> None:
+def check_folder_beside(path: str | None, parts: Sequence[DataSplit], folder: Path, option: str) -> None:
     """Raises DataError where the files of `parts`, found in `path`, cannot be moved or copied to `folder`."""
     for part in parts:
         if part.root is None:

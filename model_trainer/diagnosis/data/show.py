@@ -16,7 +16,7 @@ __all__ = ["print_diagnosis", "summary_of"]
 
 _PIPED_WIDTH = 160  # a file has no width of its own; rich would fold at 80
 _STYLES = {"fault": "bold red", "warning": "yellow", "note": "dim"}
-_MOST_NAMED = 3
+_MAX_NAMED = 3
 
 
 def summary_of(diagnosis: Diagnosis) -> str:
@@ -41,8 +41,8 @@ def print_diagnosis(diagnosis: Diagnosis, console: Console | None = None) -> Non
         table.add_column("finding", overflow="fold", ratio=2)
         table.add_column("what to do", overflow="fold", ratio=3)
         for finding in diagnosis.findings:
-            named = "\n".join(_named(each) for each in finding.examples[:_MOST_NAMED])
-            more = f"\n... and {finding.count - _MOST_NAMED:,} more" if finding.count > _MOST_NAMED else ""
+            named = "\n".join(_named(each) for each in finding.examples[:_MAX_NAMED])
+            more = f"\n... and {finding.count - _MAX_NAMED:,} more" if finding.count > _MAX_NAMED else ""
             table.add_row(
                 Text(finding.level, _STYLES[finding.level]),
                 Text.assemble((shown(finding.title), "bold"), "\n", (named + more, "dim")),

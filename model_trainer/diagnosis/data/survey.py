@@ -14,8 +14,8 @@ from enum import IntEnum
 import numpy as np
 from PIL import Image
 
-from model_trainer.diagnosis.data.looks import NUM_COLOURS, look_of
-from model_trainer.diagnosis.data.parts import Part
+from model_trainer.diagnosis.data.perceptual_hash import NUM_COLOURS, perceptual_hash
+from model_trainer.diagnosis.data.splits import DataSplit
 from model_trainer.images.facts import ImageFacts, image_facts
 from model_trainer.images.pillow import FORMATS, pixels_of
 from model_trainer.storage.read import why_not_read
@@ -41,7 +41,7 @@ _COLUMNS = np.dtype(
     ]
 )
 _WHITE = (255, 255, 255)
-_LEAST_SIDE = 96  # pixels: a look is made of 9 x 8 places
+_MIN_SIDE = 96  # pixels: a look is made of 9 x 8 places
 
 
 class State(IntEnum):
@@ -66,7 +66,7 @@ class Survey:
         reasons: why an image cannot be read, by its number.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[DataSplit, ...]
     columns: np.ndarray
     reasons: dict[int, str]
 
@@ -81,7 +81,7 @@ class Survey:
         """int64 `(num_images,)`: the position in `parts` of each image's part."""
         return np.repeat(np.arange(len(self.parts)), [len(part.examples) for part in self.parts])
 
-    def find(self, image: int) -> tuple[Part, int]:
+    def find(self, image: int) -> tuple[DataSplit, int]:
         """The part that an image is in, and which of its examples it is."""
         for part in self.parts:
             if image < len(part.examples):
@@ -132,7 +132,7 @@ class Survey:
 
 
 def survey_images(
-    parts: Sequence[Part], max_pixels: int, on_progress: Callable[[int, int], None] = lambda done, total: None
+    parts: Sequence[DataSplit], max_pixels: int, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Survey:
     """Reads and decodes all images; nothing that is in them stops it.
 
@@ -149,7 +149,7 @@ def survey_images(
     def work() -> None:
         try:
             while (image := next(numbers)) < total and not stop.is_set():
-                _look_at(survey, image, max_pixels)
+                _survey_image(survey, image, max_pixels)
         except BaseException:
             stop.set()
             raise
@@ -169,7 +169,7 @@ def survey_images(
     return survey
 
 
-def _look_at(survey: Survey, image: int, max_pixels: int) -> None:
+def _survey_image(survey: Survey, image: int, max_pixels: int) -> None:
     seen = survey.columns[image]
     seen["orientation"] = 1
     try:
@@ -184,7 +184,7 @@ def _look_at(survey: Survey, image: int, max_pixels: int) -> None:
         digest.update(repr(crop).encode())
     seen["num_bytes"] = len(data)
     seen["digest"] = int.from_bytes(digest.digest())
-    facts, pixels = _facts_and_pixels(data, max_pixels, least_side=0 if crop is not None else _LEAST_SIDE)
+    facts, pixels = _facts_and_pixels(data, max_pixels, min_side=0 if crop is not None else _MIN_SIDE)
     seen["format"] = FORMATS.index(facts.format) if facts.format else len(FORMATS)
     seen["width"], seen["height"], seen["bits"] = facts.width, facts.height, facts.bits
     seen["orientation"], seen["is_animated"] = facts.exif_orientation, facts.is_animated
@@ -198,19 +198,19 @@ def _look_at(survey: Survey, image: int, max_pixels: int) -> None:
         inside = top >= 0 and left >= 0 and top + height <= facts.height and left + width <= facts.width
         seen["is_outside"] = not inside
         pixels = pixels[top : top + height, left : left + width] if inside else pixels
-    look = look_of(pixels)
+    look = perceptual_hash(pixels)
     if look.is_blank and pixels.shape[:2] != (facts.height, facts.width):  # small things may have been averaged away
-        _, whole = _facts_and_pixels(data, max_pixels, least_side=0)
-        look = look if whole is None else look_of(whole)
+        _, whole = _facts_and_pixels(data, max_pixels, min_side=0)
+        look = look if whole is None else perceptual_hash(whole)
     seen["look"], seen["colours"], seen["is_blank"] = look.bits, look.colours, look.is_blank
 
 
-def _facts_and_pixels(data: bytes, max_pixels: int, *, least_side: int) -> tuple[ImageFacts, np.ndarray | None]:
+def _facts_and_pixels(data: bytes, max_pixels: int, *, min_side: int) -> tuple[ImageFacts, np.ndarray | None]:
     """With one decoding, where `image_facts` would need another for the pixels."""
     pixels: list[np.ndarray] = []
 
     def decode(image: Image.Image) -> None:
-        pixels.append(pixels_of(image, _WHITE, False, max_pixels, least_side=least_side))
+        pixels.append(pixels_of(image, _WHITE, False, max_pixels, min_side=min_side))
 
     facts = image_facts(data, max_pixels, decode=decode)
     return facts, None if facts.problem else pixels[-1]

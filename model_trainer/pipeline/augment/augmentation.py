@@ -17,11 +17,11 @@ from model_trainer.pipeline.augment.transform import stretch
 if TYPE_CHECKING:
     import tensorflow as tf
 
-__all__ = ["LEAST_WEIGHT", "Augmentation", "BatchAugmentation", "Crop"]
+__all__ = ["MIN_WEIGHT", "Augmentation", "BatchAugmentation", "Crop"]
 
 # Of an image that is declared to weigh nothing. It counts as an example, other than one that cannot be read, whose
 # weight is 0; otherwise both count nowhere.
-LEAST_WEIGHT = 1e-30
+MIN_WEIGHT = 1e-30
 
 
 class Augmentation(Choice):
@@ -87,7 +87,7 @@ class BatchAugmentation(Augmentation):
         Args:
             images: uint8 `(batch, height, width, channels)`.
             targets: float32 `(batch, num_classes)`.
-            weights: float32 `(batch,)`; an image of at most `LEAST_WEIGHT`, such as an unreadable one, is mixed with no
+            weights: float32 `(batch,)`; an image of at most `MIN_WEIGHT`, such as an unreadable one, is mixed with no
                 other.
             seed: int32 `(2,)`; the same seed does the same.
             first: int32 `()`, even: the place of the first image in the whole batch, of which these are a part.

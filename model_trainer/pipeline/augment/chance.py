@@ -14,7 +14,7 @@ from pydantic import Field
 if TYPE_CHECKING:
     import tensorflow as tf
 
-__all__ = ["Number", "Probability", "between", "draw", "draw_whole", "sometimes"]
+__all__ = ["Number", "Probability", "between", "draw", "draw_integer", "sometimes"]
 
 Number: TypeAlias = "tf.Tensor | float"  # drawn or declared, float32 `()`
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -32,7 +32,7 @@ def between(chance: tf.Tensor, low: float, high: float) -> tf.Tensor:
     return low + chance * (high - low)
 
 
-def draw_whole(chance: tf.Tensor, largest: tf.Tensor | int) -> tf.Tensor:
+def draw_integer(chance: tf.Tensor, largest: tf.Tensor | int) -> tf.Tensor:
     """int32: a whole number from 0 to `largest`, each equally likely."""
     import tensorflow as tf
 

@@ -8,8 +8,8 @@ from pydantic import field_validator
 
 from model_trainer.errors import ConfigError
 from model_trainer.pipeline.augment.augmentation import Crop
-from model_trainer.pipeline.augment.chance import draw, draw_whole
-from model_trainer.pipeline.augment.ranges import PositiveRange, ShareRange
+from model_trainer.pipeline.augment.chance import draw, draw_integer
+from model_trainer.pipeline.augment.ranges import FractionRange, PositiveRange
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -28,7 +28,7 @@ class RandomResizedCrop(Crop):
     A part that would not fit is made smaller until it does. Source: https://arxiv.org/abs/1409.4842
     """
 
-    area: ShareRange = (0.35, 1.0)
+    area: FractionRange = (0.35, 1.0)
     ratio: PositiveRange = (3 / 4, 4 / 3)
 
     def box(self, height: tf.Tensor, width: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -50,7 +50,7 @@ class RandomCrop(Crop):
 
     @field_validator("size")
     @classmethod
-    def _in_pixels_or_a_share(cls, size: tuple[int, int] | float) -> tuple[int, int] | float:
+    def _in_pixels_or_a_fraction(cls, size: tuple[int, int] | float) -> tuple[int, int] | float:
         fits = min(size) >= 1 if isinstance(size, tuple) else 0 < size <= 1
         if not fits:
             shown = list(size) if isinstance(size, tuple) else size
@@ -63,11 +63,11 @@ class RandomCrop(Crop):
         if isinstance(self.size, tuple):
             crop_height, crop_width = tf.minimum(self.size[0], height), tf.minimum(self.size[1], width)
         elif self.square:
-            crop_height = crop_width = _share_of(tf.minimum(height, width), self.size)
+            crop_height = crop_width = _fraction_of(tf.minimum(height, width), self.size)
         else:
-            crop_height, crop_width = _share_of(height, self.size), _share_of(width, self.size)
+            crop_height, crop_width = _fraction_of(height, self.size), _fraction_of(width, self.size)
         chance = draw(seed, 2)
-        top, left = draw_whole(chance[0], height - crop_height), draw_whole(chance[1], width - crop_width)
+        top, left = draw_integer(chance[0], height - crop_height), draw_integer(chance[1], width - crop_width)
         return tf.stack([top, left, crop_height, crop_width])
 
 
@@ -88,15 +88,15 @@ def box_of_area(
     pixels = full_height * full_width * (area[0] + chance[0] * (area[1] - area[0]))
     log_ratio = tf.math.log(tf.constant(ratio))
     proportions = tf.exp(log_ratio[0] + chance[1] * (log_ratio[1] - log_ratio[0]))
-    part_height, part_width = tf.sqrt(pixels / proportions), tf.sqrt(pixels * proportions)
-    shrink = tf.minimum(1.0, tf.minimum(full_height / part_height, full_width / part_width))
-    part_height = tf.clip_by_value(tf.cast(tf.round(part_height * shrink), tf.int32), 1, height)
-    part_width = tf.clip_by_value(tf.cast(tf.round(part_width * shrink), tf.int32), 1, width)
-    top, left = draw_whole(chance[2], height - part_height), draw_whole(chance[3], width - part_width)
-    return tf.stack([top, left, part_height, part_width])
+    region_height, region_width = tf.sqrt(pixels / proportions), tf.sqrt(pixels * proportions)
+    shrink = tf.minimum(1.0, tf.minimum(full_height / region_height, full_width / region_width))
+    region_height = tf.clip_by_value(tf.cast(tf.round(region_height * shrink), tf.int32), 1, height)
+    region_width = tf.clip_by_value(tf.cast(tf.round(region_width * shrink), tf.int32), 1, width)
+    top, left = draw_integer(chance[2], height - region_height), draw_integer(chance[3], width - region_width)
+    return tf.stack([top, left, region_height, region_width])
 
 
-def _share_of(side: tf.Tensor, share: float) -> tf.Tensor:
+def _fraction_of(side: tf.Tensor, share: float) -> tf.Tensor:
     import tensorflow as tf
 
     return tf.maximum(1, tf.cast(tf.round(tf.cast(side, tf.float32) * share), tf.int32))

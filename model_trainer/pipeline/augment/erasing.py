@@ -9,7 +9,7 @@ from pydantic import Field
 from model_trainer.pipeline.augment.augmentation import Augmentation
 from model_trainer.pipeline.augment.chance import Probability, draw, sometimes
 from model_trainer.pipeline.augment.crops import box_of_area
-from model_trainer.pipeline.augment.ranges import PositiveRange, ShareRange
+from model_trainer.pipeline.augment.ranges import FractionRange, PositiveRange
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -30,7 +30,7 @@ class RandomErasing(Augmentation):
     Source: https://arxiv.org/abs/1708.04896
     """
 
-    area: ShareRange = (0.02, 0.33)
+    area: FractionRange = (0.02, 0.33)
     ratio: PositiveRange = (0.3, 1 / 0.3)
     fill_value: Annotated[int, Field(ge=0, le=255)] | Literal["noise"] = "noise"
     probability: Probability = 0.5

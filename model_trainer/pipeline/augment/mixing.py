@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, final
 
 from pydantic import Field
 
-from model_trainer.pipeline.augment.augmentation import LEAST_WEIGHT, BatchAugmentation
+from model_trainer.pipeline.augment.augmentation import MIN_WEIGHT, BatchAugmentation
 from model_trainer.pipeline.augment.chance import Probability, draw
 from model_trainer.pipeline.augment.pixels import rounded
 
@@ -49,7 +49,7 @@ class MixUp(BatchAugmentation):
 
         stop = first + tf.shape(weights)[0]
         mixed = _is_mixed(weights, draw(seed, stop)[first:] < self.probability)
-        shares = _draw_shares(stop, self.alpha, seed)[first:]
+        shares = _draw_fractions(stop, self.alpha, seed)[first:]
         kept = tf.where(mixed, tf.maximum(shares, 1 - shares), 1.0)
         own = tf.cast(images, tf.float32)
         other = tf.cast(_partners(images), tf.float32)
@@ -81,7 +81,7 @@ class CutMix(BatchAugmentation):
         stop = first + tf.shape(weights)[0]
         chance = draw(seed, stop, 3)[first:]
         mixed = _is_mixed(weights, chance[:, 0] < self.probability)
-        side = tf.sqrt(1 - _draw_shares(stop, self.alpha, seed)[first:])
+        side = tf.sqrt(1 - _draw_fractions(stop, self.alpha, seed)[first:])
         height, width = tf.shape(images)[1], tf.shape(images)[2]
         rows = _stretch(chance[:, 1], side, height) & mixed[:, None]
         columns = _stretch(chance[:, 2], side, width)
@@ -107,11 +107,11 @@ def _is_mixed(weights: tf.Tensor, drawn: tf.Tensor) -> tf.Tensor:
     import tensorflow as tf
 
     position = tf.range(tf.shape(weights)[0])
-    counts = weights > LEAST_WEIGHT
+    counts = weights > MIN_WEIGHT
     return drawn & (position != _partners(position)) & counts & _partners(counts)
 
 
-def _draw_shares(count: tf.Tensor, alpha: float, seed: tf.Tensor) -> tf.Tensor:
+def _draw_fractions(count: tf.Tensor, alpha: float, seed: tf.Tensor) -> tf.Tensor:
     """float32 `(count,)`: from Beta(alpha, alpha), what each image keeps of itself."""
     import tensorflow as tf
 

@@ -14,7 +14,7 @@ from pydantic import Field
 from model_trainer.pipeline.augment import affine
 from model_trainer.pipeline.augment.affine import FillMode, Interpolation, Resampling, resample
 from model_trainer.pipeline.augment.augmentation import Augmentation
-from model_trainer.pipeline.augment.chance import Number, draw, draw_whole
+from model_trainer.pipeline.augment.chance import Number, draw, draw_integer
 from model_trainer.pipeline.augment.colour import adjust_brightness, adjust_contrast, adjust_saturation
 from model_trainer.pipeline.augment.quality import adjust_sharpness
 from model_trainer.pipeline.augment.tone import auto_contrast, equalize, posterize, solarize
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Limits", "RandAugment", "TrivialAugment", "operations"]
 
 NUM_OPERATIONS = 14
-LARGEST_MAGNITUDE = 30  # torchvision's 31 steps, the first of which does next to nothing
+MAX_MAGNITUDE = 30  # torchvision's 31 steps, the first of which does next to nothing
 
 Matrix: TypeAlias = "Callable[[Number, Number], tf.Tensor]"  # from an image's height and width
 
@@ -44,7 +44,7 @@ class RandAugment(Augmentation):
     """
 
     num_ops: int = Field(2, ge=1)
-    magnitude: int = Field(9, ge=0, le=LARGEST_MAGNITUDE)
+    magnitude: int = Field(9, ge=0, le=MAX_MAGNITUDE)
     fill_mode: FillMode = "constant"
     fill_value: int = Field(0, ge=0, le=255)
     interpolation: Interpolation = "nearest"
@@ -63,7 +63,7 @@ class RandAugment(Augmentation):
 
         # The paper shifts images of 331 pixels by up to 150.
         limits = Limits(shear=0.3, shift=(150 / 331 * height, 150 / 331 * width), degrees=30.0, factor=0.9, lost_bits=4)
-        strength = tf.constant(self.magnitude / LARGEST_MAGNITUDE)
+        strength = tf.constant(self.magnitude / MAX_MAGNITUDE)
         chance = draw(seed, self.num_ops, 2)
         return [_Drawn(strength, chance[number], limits) for number in range(self.num_ops)]
 
@@ -93,7 +93,7 @@ class TrivialAugment(Augmentation):
 
         limits = Limits(shear=0.99, shift=(32.0, 32.0), degrees=135.0, factor=0.99, lost_bits=6)
         chance = draw(seed, 3)
-        strength = tf.cast(draw_whole(chance[2], LARGEST_MAGNITUDE), tf.float32) / LARGEST_MAGNITUDE
+        strength = tf.cast(draw_integer(chance[2], MAX_MAGNITUDE), tf.float32) / MAX_MAGNITUDE
         return _Drawn(strength, chance[:2], limits)
 
 
@@ -131,7 +131,7 @@ class _Drawn(NamedTuple):
     @property
     def number(self) -> tf.Tensor:
         """int32 `()`: of the operation."""
-        return draw_whole(self.chance[0], NUM_OPERATIONS - 1)
+        return draw_integer(self.chance[0], NUM_OPERATIONS - 1)
 
     @property
     def sign(self) -> tf.Tensor:

@@ -9,7 +9,7 @@ from pydantic import field_validator
 
 from model_trainer.errors import ConfigError
 from model_trainer.pipeline.augment.augmentation import Augmentation
-from model_trainer.pipeline.augment.chance import Number, Probability, between, draw, draw_whole, sometimes
+from model_trainer.pipeline.augment.chance import Number, Probability, between, draw, draw_integer, sometimes
 from model_trainer.pipeline.augment.pixels import on_colours, rounded, size_of
 from model_trainer.pipeline.augment.ranges import PositiveRange
 
@@ -53,7 +53,7 @@ class RandomJpegQuality(Augmentation):
 
     @field_validator("quality")
     @classmethod
-    def _from_least_to_largest(cls, quality: tuple[int, int]) -> tuple[int, int]:
+    def _from_min_to_max(cls, quality: tuple[int, int]) -> tuple[int, int]:
         if not 1 <= quality[0] <= quality[1] <= 100:
             raise ConfigError(f"should be two whole numbers from 1 to 100, the smaller first, got {list(quality)}.")
         return quality
@@ -64,7 +64,7 @@ class RandomJpegQuality(Augmentation):
             self.probability,
             chance[0],
             image,
-            lambda image: compress_as_jpeg(image, least + draw_whole(chance[1], largest - least)),
+            lambda image: compress_as_jpeg(image, least + draw_integer(chance[1], largest - least)),
         )
 
 

@@ -9,10 +9,10 @@ from pydantic import AfterValidator
 
 from model_trainer.errors import ConfigError
 
-__all__ = ["PositiveRange", "ShareRange"]
+__all__ = ["FractionRange", "PositiveRange"]
 
 
-def _from_least_to_largest(limits: tuple[float, float]) -> tuple[float, float]:
+def _from_min_to_max(limits: tuple[float, float]) -> tuple[float, float]:
     if not 0 < limits[0] <= limits[1] < math.inf:
         raise ConfigError(f"should be two numbers above 0, the smaller first, got {list(limits)}.")
     return limits
@@ -24,5 +24,5 @@ def _shares(limits: tuple[float, float]) -> tuple[float, float]:
     return limits
 
 
-PositiveRange = Annotated[tuple[float, float], AfterValidator(_from_least_to_largest)]
-ShareRange = Annotated[PositiveRange, AfterValidator(_shares)]
+PositiveRange = Annotated[tuple[float, float], AfterValidator(_from_min_to_max)]
+FractionRange = Annotated[PositiveRange, AfterValidator(_shares)]

@@ -9,18 +9,18 @@ import numpy as np
 
 from model_trainer.errors import DataError
 from model_trainer.messages import nearest
-from model_trainer.sources.labels.where import Where
+from model_trainer.sources.labels.location import LabelLocation
 
-__all__ = ["MOST_CLASSES", "index_names", "index_numbers", "no_class_number", "no_labels", "numbered_classes"]
+__all__ = ["MAX_CLASSES", "index_names", "index_numbers", "no_class_number", "no_labels", "numbered_classes"]
 
 # What a network with so many outputs would need, no machine has; and above, not every whole number is a float32.
-MOST_CLASSES = 2**24
+MAX_CLASSES = 2**24
 
-Place = Callable[[int], str]
+Describe = Callable[[int], str]
 Indexed = tuple[np.ndarray, tuple[str, ...]]  # class indices, and the class list
 
 
-def index_names(names: Sequence[str], given: tuple[str, ...] | None, place: Place) -> Indexed:
+def index_names(names: Sequence[str], given: tuple[str, ...] | None, place: Describe) -> Indexed:
     """`(indices, classes)`: int32 `(len(names),)` the class index of each name, and the class list.
 
     Args:
@@ -46,7 +46,7 @@ def index_names(names: Sequence[str], given: tuple[str, ...] | None, place: Plac
 def index_numbers(
     numbers: np.ndarray,
     given: tuple[str, ...] | None,
-    where: Where,
+    where: LabelLocation,
     *,
     first: int = 0,
     names: Mapping[int, str] = MappingProxyType({}),
@@ -64,10 +64,10 @@ def index_numbers(
         DataError: a number cannot be that of a class, or is not that of a given one; names the place of the first.
 
     Example:
-        >>> index_numbers(np.array([2, 1]), None, Where("train.rec", "train.rec#{}".format), first=1)
+        >>> index_numbers(np.array([2, 1]), None, LabelLocation("train.rec", "train.rec#{}".format), first=1)
         (array([1, 0], dtype=int32), ('0', '1'))
     """
-    good = (numbers >= first) & (numbers < first + (MOST_CLASSES if given is None else len(given)))
+    good = (numbers >= first) & (numbers < first + (MAX_CLASSES if given is None else len(given)))
     if numbers.dtype.kind == "f":
         good &= np.floor(numbers) == numbers
     if not good.all():
@@ -79,7 +79,7 @@ def index_numbers(
     return indices, numbered_classes(max([int(indices.max(initial=-1)), *names]) + 1, names)
 
 
-def _what_is_wrong(number: float, given: tuple[str, ...] | None, first: int, where: Where) -> str:
+def _what_is_wrong(number: float, given: tuple[str, ...] | None, first: int, where: LabelLocation) -> str:
     is_whole = number % 1 == 0
     written = str(int(number)) if is_whole else f"{number:g}"
     if given is None or number < first or not is_whole:
@@ -102,7 +102,7 @@ def no_class_number(written: str, cure: str = "", *, first: int = 0) -> str:
         written: the label for the message: `'x'`, `-1`.
     """
     return (
-        f"label {written} should be a class number, a whole number from {first} to {first + MOST_CLASSES - 1}."
+        f"label {written} should be a class number, a whole number from {first} to {first + MAX_CLASSES - 1}."
         f"{_after(cure)}"
     )
 

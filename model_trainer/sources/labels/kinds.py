@@ -12,7 +12,7 @@ import numpy as np
 
 from model_trainer.sources.label_rows import LabelRows
 
-__all__ = ["Interpreted", "LabelKind", "Labels", "count_classes", "kind_of", "move_labels", "rows_of", "take_labels"]
+__all__ = ["Interpreted", "LabelKind", "Labels", "count_classes", "kind_of", "remap_labels", "rows_of", "take_labels"]
 
 Labels = np.ndarray | LabelRows  # int32 `(num_examples,)` where each has one class
 Interpreted = tuple[Labels, tuple[str, ...]]  # labels, and the classes that they are indices of
@@ -36,7 +36,7 @@ def take_labels(labels: Labels, indices: np.ndarray) -> Labels:
     return labels.take(indices) if isinstance(labels, LabelRows) else labels[indices]
 
 
-def move_labels(labels: Labels, position: np.ndarray) -> Labels:
+def remap_labels(labels: Labels, position: np.ndarray) -> Labels:
     """The same labels in another class list; `position` gives each class's new index, -1 drops it.
 
     A single label that is dropped becomes -1.

@@ -8,8 +8,8 @@ from absl import logging
 from model_trainer.errors import DataError
 from model_trainer.sources.label_rows import LabelRows
 from model_trainer.sources.labels.classes import no_labels, numbered_classes
+from model_trainer.sources.labels.location import LabelLocation
 from model_trainer.sources.labels.number_rows import NumberRows
-from model_trainer.sources.labels.where import Where
 
 __all__ = ["MULTI_HOT_HOLDS", "fits_multi_hot", "interpret_multi_hot", "log_multi_hot"]
 
@@ -35,7 +35,7 @@ def fits_multi_hot(widths: np.ndarray, values: np.ndarray, given: tuple[str, ...
 
 
 def interpret_multi_hot(
-    rows: NumberRows, given: tuple[str, ...] | None, where: Where
+    rows: NumberRows, given: tuple[str, ...] | None, where: LabelLocation
 ) -> tuple[LabelRows, tuple[str, ...]]:
     """The labels of multi-hot rows, and the class list.
 
@@ -64,7 +64,7 @@ def interpret_multi_hot(
     return LabelRows(rows.entries.starts, rows.entries.classes, known), given or numbered_classes(width)
 
 
-def log_multi_hot(rows: NumberRows, where: Where) -> None:
+def log_multi_hot(rows: NumberRows, where: LabelLocation) -> None:
     """Says that rows are read as multi-hot; warns where they may as well be class numbers."""
     values, of_row = rows.entries.values, rows.entries.row_of_entry()
     ones = np.bincount(of_row[values == 1], minlength=len(rows))

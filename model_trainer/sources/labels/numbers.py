@@ -10,10 +10,10 @@ from absl import logging
 from model_trainer.errors import DataError
 from model_trainer.sources.labels.classes import index_numbers
 from model_trainer.sources.labels.kinds import Interpreted
+from model_trainer.sources.labels.location import LabelLocation
 from model_trainer.sources.labels.multi_hot import fits_multi_hot, interpret_multi_hot, log_multi_hot
 from model_trainer.sources.labels.number_rows import NumberRows
 from model_trainer.sources.labels.tags import tag_rows
-from model_trainer.sources.labels.where import Where
 
 __all__ = ["NumbersAs", "interpret_numbers"]
 
@@ -21,7 +21,7 @@ NumbersAs = Literal["auto", "single", "multi_hot", "indices"]
 
 
 def interpret_numbers(
-    rows: NumberRows, numbers_as: NumbersAs, given: tuple[str, ...] | None, where: Where
+    rows: NumberRows, numbers_as: NumbersAs, given: tuple[str, ...] | None, where: LabelLocation
 ) -> Interpreted:
     """`(labels, classes)`: int32 `(num_rows,)` or rows of tags, and the class list.
 
@@ -43,7 +43,7 @@ def interpret_numbers(
 
 
 def _meaning(
-    rows: NumberRows, given: tuple[str, ...] | None, where: Where
+    rows: NumberRows, given: tuple[str, ...] | None, where: LabelLocation
 ) -> Literal["single", "multi_hot", "indices"]:
     """One number each is a class; what fits multi-hot rows is that; anything else is class numbers."""
     widths = rows.widths
@@ -64,7 +64,7 @@ def _meaning(
     return "indices"
 
 
-def _single(rows: NumberRows, given: tuple[str, ...] | None, where: Where) -> Interpreted:
+def _single(rows: NumberRows, given: tuple[str, ...] | None, where: LabelLocation) -> Interpreted:
     several = np.flatnonzero(rows.widths != 1)
     if len(several):
         row = int(several[0])
@@ -77,7 +77,7 @@ def _single(rows: NumberRows, given: tuple[str, ...] | None, where: Where) -> In
     return index_numbers(numbers, given, where)
 
 
-def _indices(rows: NumberRows, given: tuple[str, ...] | None, where: Where) -> Interpreted:
+def _indices(rows: NumberRows, given: tuple[str, ...] | None, where: LabelLocation) -> Interpreted:
     entries = rows.entries
     named = entries.values != -1  # -1 fills rows up to one length, as MXNet's iterators want them
     # Zeros are not among the entries: a row that is wider than its entries names class 0.

@@ -12,8 +12,8 @@ from absl import logging
 from model_trainer.errors import DataError
 from model_trainer.sources.label_rows import LabelRows
 from model_trainer.sources.labels.kinds import Interpreted
+from model_trainer.sources.labels.location import LabelLocation
 from model_trainer.sources.labels.texts import Vocabulary
-from model_trainer.sources.labels.where import Where
 
 __all__ = ["SUM_TOLERANCE", "ProbabilityRows"]
 
@@ -65,7 +65,7 @@ class ProbabilityRows:
         self.starts.append(len(self.positions))
         self.named.append(-1 if name is None else self.vocabulary.id_of(name, len(self.named)))
 
-    def interpret(self, where: Where) -> Interpreted:
+    def interpret(self, where: LabelLocation) -> Interpreted:
         """Rows of probabilities, and the class list.
 
         Raises:
@@ -102,7 +102,9 @@ class ProbabilityRows:
         )
         return rows, classes
 
-    def _disagreement(self, rows: LabelRows, classes: tuple[str, ...], names: list[str], where: Where) -> str | None:
+    def _disagreement(
+        self, rows: LabelRows, classes: tuple[str, ...], names: list[str], where: LabelLocation
+    ) -> str | None:
         """What is wrong with the order: most rows, or most of one class, have another class as the most likely one."""
         ids = np.frombuffer(self.named, np.int32)
         place_of = {name: place for place, name in enumerate(classes)}

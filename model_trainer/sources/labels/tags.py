@@ -12,6 +12,7 @@ from absl import logging
 from model_trainer.errors import DataError
 from model_trainer.sources.label_rows import LabelRows
 from model_trainer.sources.labels.kinds import Interpreted
+from model_trainer.sources.labels.location import LabelLocation
 from model_trainer.sources.labels.multi_hot import (
     MULTI_HOT_HOLDS,
     fits_multi_hot,
@@ -20,7 +21,6 @@ from model_trainer.sources.labels.multi_hot import (
 )
 from model_trainer.sources.labels.number_rows import NumberRows
 from model_trainer.sources.labels.texts import TextsAs, Vocabulary, index_texts
-from model_trainer.sources.labels.where import Where
 
 __all__ = ["TagTexts", "tag_rows"]
 
@@ -96,7 +96,7 @@ class TagTexts:
         return bool(np.all(self.present.widths() == 1))
 
     def interpret(
-        self, texts_as: TextsAs, given: tuple[str, ...] | None, names: Mapping[int, str], where: Where
+        self, texts_as: TextsAs, given: tuple[str, ...] | None, names: Mapping[int, str], where: LabelLocation
     ) -> Interpreted:
         """Rows of tags, and the class list.
 
@@ -131,7 +131,7 @@ class TagTexts:
         values = [_multi_hot_value(label) for label in self.present.vocabulary.ids]
         return None not in values and fits_multi_hot(self.present.widths(), np.array(values, np.float32), given)
 
-    def _multi_hot(self, texts_as: TextsAs, given: tuple[str, ...] | None, where: Where) -> Interpreted:
+    def _multi_hot(self, texts_as: TextsAs, given: tuple[str, ...] | None, where: LabelLocation) -> Interpreted:
         vocabulary = self.present.vocabulary
         values = {label: _multi_hot_value(label) for label in vocabulary.ids}
         of_id = np.array([value or 0.0 for value in values.values()], np.float32)
@@ -146,7 +146,7 @@ class TagTexts:
         unknown, _ = index_texts(self.unknown.vocabulary, "auto", classes, {}, where)
         return self._with_unknown(labels, unknown, len(classes), where), classes
 
-    def _with_unknown(self, rows: LabelRows, indices: np.ndarray, num_classes: int, where: Where) -> LabelRows:
+    def _with_unknown(self, rows: LabelRows, indices: np.ndarray, num_classes: int, where: LabelLocation) -> LabelRows:
         if not len(self.unknown.flat):
             return rows
         unknown_rows = self.unknown.tag_rows(indices, num_classes)

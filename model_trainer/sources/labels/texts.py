@@ -12,7 +12,7 @@ from absl import logging
 from model_trainer.errors import DataError
 from model_trainer.messages import nearest
 from model_trainer.sources.labels.classes import (
-    MOST_CLASSES,
+    MAX_CLASSES,
     Indexed,
     index_names,
     index_numbers,
@@ -20,7 +20,7 @@ from model_trainer.sources.labels.classes import (
     no_labels,
 )
 from model_trainer.sources.labels.kinds import Interpreted
-from model_trainer.sources.labels.where import Where
+from model_trainer.sources.labels.location import LabelLocation
 
 __all__ = ["SingleTexts", "TextsAs", "Vocabulary", "as_text", "index_texts", "is_number"]
 
@@ -76,7 +76,7 @@ class SingleTexts:
         self.ids.append(self.vocabulary.id_of(label, len(self.ids)))
 
     def interpret(
-        self, texts_as: TextsAs, given: tuple[str, ...] | None, names: Mapping[int, str], where: Where
+        self, texts_as: TextsAs, given: tuple[str, ...] | None, names: Mapping[int, str], where: LabelLocation
     ) -> Interpreted:
         """Class indices, and the class list; see `index_texts`."""
         indices, classes = index_texts(self.vocabulary, texts_as, given, names, where)
@@ -121,7 +121,7 @@ def index_texts(
     texts_as: TextsAs,
     given: tuple[str, ...] | None,
     names: Mapping[int, str],
-    where: Where,
+    where: LabelLocation,
 ) -> Indexed:
     """`(indices, classes)`: int32 the class index of each label of `vocabulary`, and the class list.
 
@@ -159,7 +159,7 @@ def index_texts(
     return index_numbers(np.array(numbers, np.int64), given, where)
 
 
-def _are_numbers(labels: list[str], texts_as: TextsAs, given: tuple[str, ...] | None, where: Where) -> bool:
+def _are_numbers(labels: list[str], texts_as: TextsAs, given: tuple[str, ...] | None, where: LabelLocation) -> bool:
     if texts_as == "names" or (texts_as == "auto" and not all(map(is_number, labels))):
         return False
     if texts_as == "auto" and given is not None and any(map(is_number, given)):
@@ -170,7 +170,7 @@ def _are_numbers(labels: list[str], texts_as: TextsAs, given: tuple[str, ...] | 
     if texts_as == "indices" or any(label.startswith("-") for label in labels):
         return True  # what cannot be one is named when it gets its index
     largest = max(map(int, labels), default=0)
-    if largest >= MOST_CLASSES:
+    if largest >= MAX_CLASSES:
         return False
     if given is None and largest >= max(1000, 10 * len(labels)):
         logging.warning(

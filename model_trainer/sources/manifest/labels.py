@@ -9,10 +9,10 @@ from absl import logging
 
 from model_trainer.errors import DataError
 from model_trainer.sources.labels.kinds import Interpreted
+from model_trainer.sources.labels.location import LabelLocation
 from model_trainer.sources.labels.probabilities import ProbabilityRows
 from model_trainer.sources.labels.tags import TagTexts
 from model_trainer.sources.labels.texts import SingleTexts, TextsAs
-from model_trainer.sources.labels.where import Where
 from model_trainer.sources.manifest.columns import Columns
 from model_trainer.sources.manifest.values import is_missing, items_of, looks_like_list, numbers_of
 
@@ -33,7 +33,7 @@ class LabelReader(Protocol):
             DataError: it makes no sense; says so without the place.
         """
 
-    def interpret(self, names: Mapping[int, str], where: Where) -> Interpreted:
+    def interpret(self, names: Mapping[int, str], where: LabelLocation) -> Interpreted:
         """The labels of all rows, and the class list.
 
         Args:
@@ -81,7 +81,7 @@ class SingleReader:
             )
         self.texts.add(label)
 
-    def interpret(self, names: Mapping[int, str], where: Where) -> Interpreted:
+    def interpret(self, names: Mapping[int, str], where: LabelLocation) -> Interpreted:
         return self.texts.interpret(self.labels_as, self.given, names, where)
 
 
@@ -100,7 +100,7 @@ class TagReader:
             [] if is_missing(unknown) else items_of(unknown, str(columns.unknown)),
         )
 
-    def interpret(self, names: Mapping[int, str], where: Where) -> Interpreted:
+    def interpret(self, names: Mapping[int, str], where: LabelLocation) -> Interpreted:
         interpreted = self.texts.interpret(self.labels_as, self.given, names, where)
         if self.labels_as != "multi_hot" and self.texts.one_each():
             logging.info(
@@ -125,5 +125,5 @@ class ProbabilityReader:
         name = None if columns.class_name is None else row.get(columns.class_name)
         self.rows.add(numbers_of(value, self.column), None if is_missing(name) else name, value)
 
-    def interpret(self, names: Mapping[int, str], where: Where) -> Interpreted:
+    def interpret(self, names: Mapping[int, str], where: LabelLocation) -> Interpreted:
         return self.rows.interpret(where)

@@ -15,8 +15,8 @@ from model_trainer.errors import ConfigError, DataError
 from model_trainer.messages import counted, nearest
 from model_trainer.sources.examples import Examples
 from model_trainer.sources.images import Files
+from model_trainer.sources.labels.location import LabelLocation
 from model_trainer.sources.labels.texts import TextsAs
-from model_trainer.sources.labels.where import Where
 from model_trainer.sources.manifest.columns import ROLES, Columns, find_columns
 from model_trainer.sources.manifest.labels import LabelReader, TagReader, make_label_reader
 from model_trainer.sources.manifest.number_names import note_names
@@ -109,7 +109,7 @@ class Manifest(Source):
                     # Of JSON Lines the first rows may not even have the key; if none has, that is said at the end.
                     with contextlib.suppress(DataError) if is_first else contextlib.nullcontext():
                         columns = self._columns(seen, columns, all_known=rows.uniform)
-                if columns is None or (self.skip_unlabelled and _lacks_label(row, columns, labels)):
+                if columns is None or (self.skip_unlabelled and _is_unlabelled(row, columns, labels)):
                     unlabelled.append(place)
                     continue
                 if labels is None:
@@ -133,7 +133,7 @@ class Manifest(Source):
             )
         self._check_all_columns(seen, table)
         is_skipped = frozenset(unlabelled)
-        where = Where(
+        where = LabelLocation(
             self.path,
             lambda number: self._where_is_row(number, is_skipped),
             columns.label,
@@ -205,7 +205,7 @@ class Manifest(Source):
         return self._where(rows, next(itertools.islice(places, number, None)))
 
 
-def _lacks_label(row: Row, columns: Columns, labels: LabelReader | None) -> bool:
+def _is_unlabelled(row: Row, columns: Columns, labels: LabelReader | None) -> bool:
     value = row.get(columns.label)
     # Of tags, empty text says that the image has none.
     are_tags = columns.kind == "labels" or isinstance(labels, TagReader)

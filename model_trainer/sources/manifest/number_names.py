@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from model_trainer.errors import DataError
-from model_trainer.sources.labels.classes import MOST_CLASSES
+from model_trainer.sources.labels.classes import MAX_CLASSES
 from model_trainer.sources.labels.texts import as_text, is_number
 
 __all__ = ["note_names"]
@@ -29,7 +29,7 @@ def note_names(metadata: Any, label: Any, names: dict[int, str]) -> None:
         if not is_number(label_text) or label_text.startswith("-") or not isinstance(name, str):
             continue
         number = int(label_text)
-        if number >= MOST_CLASSES:
-            raise DataError(f"the class number {number} should be at most {MOST_CLASSES - 1}.")
+        if number >= MAX_CLASSES:
+            raise DataError(f"the class number {number} should be at most {MAX_CLASSES - 1}.")
         if names.setdefault(number, name) != name:
             raise DataError(f"the class number {number} has the name {name!r} here and {names[number]!r} before.")

@@ -12,7 +12,7 @@ import numpy as np
 from model_trainer.errors import DataError
 from model_trainer.sources.manifest.columns import Columns
 from model_trainer.sources.manifest.values import crop_of, file_of, is_missing, weight_of
-from model_trainer.sources.texts import Texts
+from model_trainer.sources.packed_strings import PackedStrings
 
 __all__ = ["Table"]
 
@@ -78,9 +78,9 @@ class Table:
             self.parts.append(self._part_of(row.get(columns.split)))
         self.num_rows += 1
 
-    def texts(self) -> Texts:
+    def texts(self) -> PackedStrings:
         """The paths."""
-        return Texts(bytes(self.paths), np.frombuffer(self.starts, np.int64))
+        return PackedStrings(bytes(self.paths), np.frombuffer(self.starts, np.int64))
 
     def weight_column(self) -> np.ndarray | None:
         """float32 `(num_rows,)`."""

@@ -25,7 +25,7 @@ __all__ = ["HEADER", "Headers", "image_start", "read_headers"]
 HEADER = struct.Struct("<IfQQ")
 
 _BLOCK = 1 << 14  # records looked at together
-_MOST_LABELS = 1 << 20  # of a block, looked at together; both bound the memory
+_MAX_LABELS = 1 << 20  # of a block, looked at together; both bound the memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,9 +104,9 @@ def _block(words: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> Headers 
 
 
 def _of_few_labels(widths: np.ndarray) -> Iterator[slice]:
-    """Slices of records with at most `_MOST_LABELS` labels together, or one record."""
+    """Slices of records with at most `_MAX_LABELS` labels together, or one record."""
     ends = np.cumsum(widths)
-    edges = [0, *(np.flatnonzero(np.diff(ends // _MOST_LABELS)) + 1).tolist(), len(widths)]
+    edges = [0, *(np.flatnonzero(np.diff(ends // _MAX_LABELS)) + 1).tolist(), len(widths)]
     return (slice(first, last) for first, last in itertools.pairwise(edges))
 
 

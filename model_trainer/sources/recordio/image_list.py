@@ -10,7 +10,7 @@ import numpy as np
 
 from model_trainer.errors import DataError
 from model_trainer.sources.labels.number_rows import NumberRows
-from model_trainer.sources.texts import Texts
+from model_trainer.sources.packed_strings import PackedStrings
 from model_trainer.storage import files
 
 __all__ = ["ImageList", "num_labels_of_first_line", "read_image_list"]
@@ -30,7 +30,7 @@ class ImageList:
 
     indices: np.ndarray
     labels: NumberRows
-    paths: Texts
+    paths: PackedStrings
 
     def labels_of(self, ids: np.ndarray, path: str, records: str, rows: np.ndarray) -> NumberRows:
         """The labels of the records with these ids.
@@ -99,7 +99,7 @@ def read_image_list(path: str) -> ImageList:
     parts.append(NumberRows.of_flat(np.array(widths, np.int64), np.array(flat, np.float32)))
     starts = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=starts[1:])
-    return ImageList(np.array(indices), NumberRows.joined(parts), Texts(bytes(names), starts))
+    return ImageList(np.array(indices), NumberRows.joined(parts), PackedStrings(bytes(names), starts))
 
 
 def num_labels_of_first_line(path: str) -> int:

@@ -9,9 +9,9 @@ from absl import logging
 
 from model_trainer.errors import DataError
 from model_trainer.sources.labels.kinds import Interpreted
+from model_trainer.sources.labels.location import LabelLocation
 from model_trainer.sources.labels.number_rows import NumberRows
 from model_trainer.sources.labels.numbers import NumbersAs, interpret_numbers
-from model_trainer.sources.labels.where import Where
 from model_trainer.sources.recordio.boxes import looks_like_boxes
 
 __all__ = ["make_labels"]
@@ -19,7 +19,9 @@ __all__ = ["make_labels"]
 _ARE_BOXES = "look like MXNet's boxes for detection, which RecordIO does not read."
 
 
-def make_labels(rows: NumberRows, labels_as: NumbersAs, classes: tuple[str, ...] | None, where: Where) -> Interpreted:
+def make_labels(
+    rows: NumberRows, labels_as: NumbersAs, classes: tuple[str, ...] | None, where: LabelLocation
+) -> Interpreted:
     """What `interpret_numbers` makes of the rows.
 
     Raises:

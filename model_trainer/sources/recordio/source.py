@@ -11,9 +11,9 @@ from absl import logging
 
 from model_trainer.errors import DataError
 from model_trainer.sources.examples import Examples
+from model_trainer.sources.labels.location import LabelLocation
 from model_trainer.sources.labels.number_rows import NumberRows
 from model_trainer.sources.labels.numbers import NumbersAs
-from model_trainer.sources.labels.where import Where
 from model_trainer.sources.path_text import PathText
 from model_trainer.sources.recordio.class_names import load_class_names
 from model_trainer.sources.recordio.headers import read_headers
@@ -68,13 +68,13 @@ class RecordIO(Source):
         if self.list is not None:
             numbers = read_image_list(self.list).labels_of(headers.ids, self.list, self.path, rows)
         elif self.labels in ("auto", "single"):
-            _warn_of_lost_labels(self.path, numbers)
+            _warn_of_dropped_labels(self.path, numbers)
         images = RecordImages(self.path, offsets)
         labels, classes = make_labels(
             numbers,
             self.labels,
             self.classes or load_class_names(self.path),
-            Where(self.path, lambda row: images.name(int(rows[row]))),
+            LabelLocation(self.path, lambda row: images.name(int(rows[row]))),
         )
         return Examples(
             images=images,
@@ -86,7 +86,7 @@ class RecordIO(Source):
         )
 
 
-def _warn_of_lost_labels(path: str, numbers: NumberRows) -> None:
+def _warn_of_dropped_labels(path: str, numbers: NumberRows) -> None:
     """Says so where the list beside a file has more labels than its records."""
     beside = str(Path(path).with_suffix(".lst"))
     if np.all(numbers.widths == 1) and num_labels_of_first_line(beside) > 1:
@@ -127,7 +127,7 @@ class MxnetList(Source):
             listed.labels,
             self.labels,
             self.classes or load_class_names(self.path),
-            Where(self.path, lambda row: f"{self.path} ({listed.paths[row]})"),
+            LabelLocation(self.path, lambda row: f"{self.path} ({listed.paths[row]})"),
         )
         paths = (os.path.join(root, path) for path in listed.paths)
         return Examples.of_files(paths, labels, classes, origin=self.path)

@@ -15,7 +15,7 @@ from model_trainer.messages import nearest
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
-__all__ = ["Chosen", "Part", "choose_features", "find_parts", "load_builder"]
+__all__ = ["Chosen", "Part", "choose_features", "find_splits", "load_builder"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def load_builder(name: str, data_dir: str | None, *, download: bool) -> tfds.cor
     return builder
 
 
-def find_parts(builder: tfds.core.DatasetBuilder, split: str) -> list[Part]:
+def find_splits(builder: tfds.core.DatasetBuilder, split: str) -> list[Part]:
     """What to read, in order; `split` may be a slice or a sum, such as "train[:10%]+test".
 
     Raises:

@@ -15,7 +15,7 @@ from model_trainer.sources.images import Images
 from model_trainer.sources.path_text import PathText
 from model_trainer.sources.source import Source
 from model_trainer.sources.tfds.array_records import ArrayRecordImages, read_array_records
-from model_trainer.sources.tfds.builder import Part, choose_features, find_parts, load_builder
+from model_trainer.sources.tfds.builder import Part, choose_features, find_splits, load_builder
 from model_trainer.sources.tfrecords.features import Features
 from model_trainer.sources.tfrecords.index import FileIndex, Records, index_files
 from model_trainer.sources.tfrecords.labels import make_labels
@@ -64,7 +64,7 @@ class Tfds(Source):
     def read(self) -> Examples:
         builder = load_builder(self.name, self.data_dir, download=self.download)
         chosen = choose_features(builder, self.image, self.label)
-        parts = find_parts(builder, self.split_name)
+        parts = find_splits(builder, self.split_name)
         records = _records_of(builder)
         paths = list(dict.fromkeys(part.path for part in parts))
         features = Features(image=chosen.image, label=chosen.label, text=None, labels=None, texts=None)

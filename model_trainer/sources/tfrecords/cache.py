@@ -42,7 +42,7 @@ def save_kept(path: str, what: str, stamp: tuple[int, int], arrays: Mapping[str,
     kept = _place(path, what)
     try:
         files.make_folder(kept.parent)
-        with files.written_whole(kept) as partial:
+        with files.atomic_write(kept) as partial:
             np.savez(partial, allow_pickle=False, **{_STAMP: np.asarray(stamp, np.int64), **arrays})
     except OSError as error:
         logging.debug("The index of %s could not be kept: %s", path, error)

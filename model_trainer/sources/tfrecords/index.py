@@ -23,7 +23,7 @@ __all__ = ["FileIndex", "Records", "index_files"]
 Records = Callable[[str], Iterator[tuple[int, bytes]]]  # a file's path to (start, data) of each record
 
 _FORMAT = 1  # of what is kept on disk; another number makes all of it again
-_MOST_FILES_AT_ONCE = 8  # remote files answer slowly, one alone would leave the line idle
+_MAX_FILES_AT_ONCE = 8  # remote files answer slowly, one alone would leave the line idle
 _SECONDS_BETWEEN_LINES = 10
 
 
@@ -80,7 +80,7 @@ def index_files(paths: Sequence[str], features: Features, records: Records = rea
         DataError: a file is missing or damaged, or a record lacks a feature.
     """
     progress = _Progress(len(paths))
-    pool = ThreadPoolExecutor(min(_MOST_FILES_AT_ONCE, len(paths)))
+    pool = ThreadPoolExecutor(min(_MAX_FILES_AT_ONCE, len(paths)))
     try:
         return list(pool.map(lambda path: _index_file(path, features, records, progress), paths))
     finally:

@@ -11,15 +11,15 @@ from absl import logging
 from model_trainer.errors import DataError
 from model_trainer.sources.label_rows import LabelRows
 from model_trainer.sources.labels.classes import (
-    MOST_CLASSES,
+    MAX_CLASSES,
+    Describe,
     Indexed,
-    Place,
     index_names,
     index_numbers,
     no_labels,
 )
 from model_trainer.sources.labels.kinds import Interpreted
-from model_trainer.sources.labels.where import Where
+from model_trainer.sources.labels.location import LabelLocation
 from model_trainer.sources.tfrecords.index import FileIndex
 
 __all__ = ["make_labels"]
@@ -76,7 +76,7 @@ def _check_one_kind(paths: Sequence[str], indexes: Sequence[FileIndex]) -> None:
         raise DataError(f"{kinds[True]} gives classes as text, {kinds[False]} as numbers. Read one kind at a time.")
 
 
-def _index_names(indexes: Sequence[FileIndex], classes: tuple[str, ...] | None, place: Place) -> Indexed:
+def _index_names(indexes: Sequence[FileIndex], classes: tuple[str, ...] | None, place: Describe) -> Indexed:
     names: list[str] = []  # of one file after the other
     ids = []
     for index in indexes:
@@ -88,14 +88,14 @@ def _index_names(indexes: Sequence[FileIndex], classes: tuple[str, ...] | None, 
 
 
 def _index_numbers(
-    indexes: Sequence[FileIndex], given: tuple[str, ...] | None, label_offset: int, origin: str, place: Place
+    indexes: Sequence[FileIndex], given: tuple[str, ...] | None, label_offset: int, origin: str, place: Describe
 ) -> Indexed:
     numbers = np.concatenate([index.labels for index in indexes])
     names = _names_of_numbers(indexes, label_offset)
     counts_from_one = given is not None and label_offset == 0 and numbers.max(initial=0) == len(given)
-    limit = label_offset + (MOST_CLASSES if given is None else len(given))
+    limit = label_offset + (MAX_CLASSES if given is None else len(given))
     bad = numbers[(numbers < label_offset) | (numbers >= limit)]  # of which the first is named
-    where = Where(
+    where = LabelLocation(
         origin,
         place,
         cure="-1 often means that the label is not known." if len(bad) and bad[0] == -1 else "",
@@ -103,7 +103,7 @@ def _index_numbers(
     )
     labels, classes = index_numbers(numbers, given, where, first=label_offset, names=names)
     if given is None:
-        classes = _told_apart(classes)
+        classes = _distinguish(classes)
     else:
         _check_agreement(names, given, label_offset)
     if label_offset == 0 and numbers.min(initial=1) == 1:
@@ -126,7 +126,7 @@ def _names_of_numbers(indexes: Sequence[FileIndex], label_offset: int) -> dict[i
     return names
 
 
-def _told_apart(classes: tuple[str, ...]) -> tuple[str, ...]:
+def _distinguish(classes: tuple[str, ...]) -> tuple[str, ...]:
     often = {name for name, count in Counter(classes).items() if count > 1}  # ImageNet has two kinds of crane
     return tuple(f"{name} ({place})" if name in often else name for place, name in enumerate(classes))
 

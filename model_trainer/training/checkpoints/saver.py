@@ -12,14 +12,14 @@ from typing import Self
 from absl import logging
 
 from model_trainer.errors import StorageError
-from model_trainer.training.checkpoints.store import Checkpoint, newest_whole, write_checkpoint
+from model_trainer.training.checkpoints.store import Checkpoint, newest_complete, write_checkpoint
 
 __all__ = ["Saver"]
 
-SHARE_OF_TIME = 0.02  # that saving may take, but for the checkpoint at the end of each epoch
+MAX_TIME_FRACTION = 0.02  # that saving may take, but for the checkpoint at the end of each epoch
 FIRST_AFTER_SECONDS = 30.0
 # A full disk is noticed within milliseconds, so its share of time would let a warning come every second.
-AFTER_FAILURE_SECONDS, LONGEST_PAUSE_SECONDS = 30.0, 600.0
+AFTER_FAILURE_SECONDS, MAX_PAUSE_SECONDS = 30.0, 600.0
 
 
 class Saver:
@@ -75,17 +75,17 @@ class Saver:
         except StorageError as error:
             self.failed = StorageError(str(error))  # without the traceback, which holds the whole checkpoint
             self._num_failures += 1
-            last = newest_whole(self.folder)
+            last = newest_complete(self.folder)
             start = "begin at the first step" if last is None else f"go on from the last good one, {last.name}"
             logging.warning("%s Until one can be, --resume would %s.", error, start)
         else:
             self.failed = None
             self._num_failures = 0
         now = time.monotonic()
-        self._next = now + max((now - started) / SHARE_OF_TIME, self._pause())
+        self._next = now + max((now - started) / MAX_TIME_FRACTION, self._pause())
 
     def _pause(self) -> float:
         """Seconds until another attempt makes sense: twice as long after each failure in a row."""
         if not self._num_failures:
             return 0.0
-        return min(AFTER_FAILURE_SECONDS * 2.0 ** min(self._num_failures - 1, 10), LONGEST_PAUSE_SECONDS)
+        return min(AFTER_FAILURE_SECONDS * 2.0 ** min(self._num_failures - 1, 10), MAX_PAUSE_SECONDS)

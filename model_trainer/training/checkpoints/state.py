@@ -17,8 +17,8 @@ from model_trainer.training.checkpoints.stateful import Attribute, Stateful, Var
 from model_trainer.training.checkpoints.store import Checkpoint
 from model_trainer.training.checkpoints.values import pack, unpack
 from model_trainer.training.keras_callbacks import load_state, state_of
-from model_trainer.training.loop import Place
-from model_trainer.training.totals import Totals
+from model_trainer.training.loop import EpochPosition
+from model_trainer.training.metric_accumulator import MetricAccumulator
 from model_trainer.training.watch import Health
 
 if TYPE_CHECKING:
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = ["capture", "restore", "restore_callbacks"]
 
-OF_VARIABLES = ("network", "optimizer", "average", "batch_norm", "totals")  # arrays alone, under their names
+ARRAYS_ONLY = ("network", "optimizer", "average", "batch_norm", "totals")  # arrays alone, under their names
 
 
-def parts_of(loop: Loop) -> dict[str, Stateful]:
+def stateful_parts(loop: Loop) -> dict[str, Stateful]:
     """All parts by their names in a checkpoint, in the order in which they are restored. Callbacks come later."""
     network, average = loop.prepared.parts.network, loop.average
     fractions = network.averages.fractions
@@ -71,7 +71,7 @@ def parts_of(loop: Loop) -> dict[str, Stateful]:
     }
 
 
-def capture(loop: Loop, place: Place, *, finished: bool = False) -> Checkpoint | None:
+def capture(loop: Loop, place: EpochPosition, *, finished: bool = False) -> Checkpoint | None:
     """The training at `place`; nothing in it changes when training goes on.
 
     None where the last steps went wrong, so that there is nothing to be kept.
@@ -89,8 +89,8 @@ def capture(loop: Loop, place: Place, *, finished: bool = False) -> Checkpoint |
         "steps_per_epoch": loop.steps_per_epoch,
         "batch_size": loop.prepared.run.training.batch_size,
     }
-    for name, part in (parts_of(loop) | {"totals": place.totals}).items():
-        if name in OF_VARIABLES:
+    for name, part in (stateful_parts(loop) | {"totals": place.totals}).items():
+        if name in ARRAYS_ONLY:
             arrays |= {f"{name}/{key}": array for key, array in part.get_state().items()}
         else:
             state[name] = pack(part.get_state(), name, arrays)
@@ -101,16 +101,16 @@ def capture(loop: Loop, place: Place, *, finished: bool = False) -> Checkpoint |
     return Checkpoint(place.epoch, place.position, state, arrays)
 
 
-def restore(loop: Loop, checkpoint: Checkpoint) -> Place:
+def restore(loop: Loop, checkpoint: Checkpoint) -> EpochPosition:
     """Puts the loop where the checkpoint was taken, all but the callbacks.
 
     Raises:
         ModelFileError: it is of another network or optimizer.
     """
     state = {"best_thresholds": {}, **checkpoint.state}  # older versions kept none
-    totals = Totals(loop.prepared.run.task.counted_metrics)
-    for name, part in (parts_of(loop) | {"totals": totals}).items():
-        if name in OF_VARIABLES:
+    totals = MetricAccumulator(loop.prepared.run.task.additive_metrics)
+    for name, part in (stateful_parts(loop) | {"totals": totals}).items():
+        if name in ARRAYS_ONLY:
             prefix = f"{name}/"
             arrays = checkpoint.arrays.items()
             part.set_state({each.removeprefix(prefix): array for each, array in arrays if each.startswith(prefix)})
@@ -118,7 +118,7 @@ def restore(loop: Loop, checkpoint: Checkpoint) -> Place:
             part.set_state(unpack(state[name], checkpoint.arrays))
     finalize(loop.model.layers)
     loop.scheduled_rate = None
-    return Place(checkpoint.epoch, checkpoint.position, totals)
+    return EpochPosition(checkpoint.epoch, checkpoint.position, totals)
 
 
 def restore_callbacks(loop: Loop, checkpoint: Checkpoint, is_resumed: bool = False) -> None:

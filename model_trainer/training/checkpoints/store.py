@@ -22,7 +22,15 @@ from absl import logging
 from model_trainer.storage import files
 from model_trainer.storage.trouble import is_full, not_written
 
-__all__ = ["KEPT", "Checkpoint", "checkpoints_in", "newest_whole", "read_newest", "read_whole", "write_checkpoint"]
+__all__ = [
+    "KEPT",
+    "Checkpoint",
+    "checkpoints_in",
+    "newest_complete",
+    "read_complete",
+    "read_newest",
+    "write_checkpoint",
+]
 
 KEPT = 2
 
@@ -82,13 +90,13 @@ def write_checkpoint(folder: PurePath, checkpoint: Checkpoint) -> PurePath:
 
 def read_newest(folder: PurePath) -> Checkpoint | None:
     """The newest checkpoint that is whole; None where there is none."""
-    newest = next(read_whole(folder), None)
+    newest = next(read_complete(folder), None)
     if newest is None and checkpoints_in(folder):
         logging.warning("None of the checkpoints in %s is whole.", folder)
     return newest
 
 
-def read_whole(folder: PurePath) -> Iterator[Checkpoint]:
+def read_complete(folder: PurePath) -> Iterator[Checkpoint]:
     """The checkpoints that are whole, the newest first; a damaged one is named in the log."""
     for path in reversed(checkpoints_in(folder)):
         try:
@@ -97,7 +105,7 @@ def read_whole(folder: PurePath) -> Iterator[Checkpoint]:
             logging.warning("The checkpoint %s is damaged (%s).", path, reason)
 
 
-def newest_whole(folder: PurePath) -> PurePath | None:
+def newest_complete(folder: PurePath) -> PurePath | None:
     """Where the newest checkpoint lies that is whole; reads it all."""
     for path in reversed(checkpoints_in(folder)):
         with contextlib.suppress(_Damaged):
@@ -108,7 +116,7 @@ def newest_whole(folder: PurePath) -> PurePath | None:
 
 def checkpoints_in(folder: PurePath) -> list[PurePath]:
     """The checkpoints of a folder, the oldest first."""
-    found = sorted(files.whole_folders(folder, "epoch-").items())
+    found = sorted(files.complete_folders(folder, "epoch-").items())
     return [path for name, path in found if re.fullmatch(r"epoch-\d+-step-\d+", name)]
 
 
@@ -132,7 +140,7 @@ def _files(checkpoint: Checkpoint) -> Iterator[tuple[str, Iterable[bytes | memor
 def _make_room(folder: PurePath) -> bool:
     """Removes all checkpoints but the newest that is whole; whether there was something to remove."""
     there = checkpoints_in(folder)
-    kept = newest_whole(folder) if len(there) > 1 else None
+    kept = newest_complete(folder) if len(there) > 1 else None
     if kept is None:
         return False
     _remove(path for path in there if path != kept)

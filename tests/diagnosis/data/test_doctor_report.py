@@ -13,9 +13,9 @@ import pytest
 from rich.console import Console
 
 from model_trainer.diagnosis.data import doctor, examine, run_doctor
-from model_trainer.diagnosis.data.parts import find_parts
 from model_trainer.diagnosis.data.progress import ReadingProgress
 from model_trainer.diagnosis.data.show import print_diagnosis
+from model_trainer.diagnosis.data.splits import find_splits
 from model_trainer.diagnosis.data.survey import survey_images
 from model_trainer.errors import ConfigError, DataError
 from model_trainer.report.doctor import doctor_page
@@ -52,7 +52,7 @@ def test_ctrl_c_gives_130_and_no_file(colours: Path, tmp_path: Path, monkeypatch
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(doctor, "look_at_all", interrupt)
+    monkeypatch.setattr(doctor, "survey_splits", interrupt)
     assert run_doctor(str(colours), page_of=doctor_page, output=str(tmp_path / "out")) == 130
     assert not (tmp_path / "out").exists()
 
@@ -63,7 +63,7 @@ def test_an_interrupted_survey_leaves_no_thread(colours: Path) -> None:
 
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
-        survey_images(find_parts(str(colours)), 10**6, interrupt)
+        survey_images(find_splits(str(colours)), 10**6, interrupt)
     assert threading.active_count() == before
 
 

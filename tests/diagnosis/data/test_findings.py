@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model_trainer.diagnosis.data import Diagnosis, Finding, examine
+from model_trainer.diagnosis.data import Diagnosis, Finding, examine, splits
 from model_trainer.errors import ConfigError
 from model_trainer.sources.manifest.columns import find_columns
 
@@ -322,13 +322,13 @@ def test_names_that_are_no_text_survive_json_and_page(tmp_path: Path) -> None:
 
 
 def test_columns_are_found_once_and_not_for_each_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from model_trainer.diagnosis.data import parts
-
     photo(1).save(tmp_path / "a.png")
     (tmp_path / "data.csv").write_text("filename,label\n" + "a.png,cat\n" * 100)
     calls = []
-    monkeypatch.setattr(parts, "find_columns", lambda *args, **kwargs: calls.append(1) or find_columns(*args, **kwargs))
-    assert [part.name for part in parts.find_parts(str(tmp_path / "data.csv"))] == ["all"]
+    monkeypatch.setattr(
+        splits, "find_columns", lambda *args, **kwargs: calls.append(1) or find_columns(*args, **kwargs)
+    )
+    assert [part.name for part in splits.find_splits(str(tmp_path / "data.csv"))] == ["all"]
     assert calls == [1]
 
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from model_trainer.diagnosis.data.looks import look_of
 from model_trainer.diagnosis.data.near import near_groups, near_pairs
+from model_trainer.diagnosis.data.perceptual_hash import perceptual_hash
 
 
 def photo() -> Image.Image:
@@ -18,7 +18,7 @@ def photo() -> Image.Image:
 
 
 def is_near(first: Image.Image, second: Image.Image) -> bool:
-    looks = [look_of(np.asarray(each.convert("RGB"))) for each in (first, second)]
+    looks = [perceptual_hash(np.asarray(each.convert("RGB"))) for each in (first, second)]
     bits = np.array([look.bits for look in looks], np.uint64)
     return len(near_pairs(bits, np.array([look.colours for look in looks]))) == 1
 
@@ -48,7 +48,7 @@ def test_the_same_shape_in_another_colour_is_not_near() -> None:
 
 
 def test_images_of_one_pixel_have_a_look() -> None:
-    assert look_of(np.full((1, 1, 3), 7, np.uint8)).is_blank
+    assert perceptual_hash(np.full((1, 1, 3), 7, np.uint8)).is_blank
 
 
 def test_the_search_finds_what_comparing_all_pairs_finds() -> None:

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from model_trainer.errors import ConfigError
 from model_trainer.pipeline.augment import BatchAugmentation, CutMix, MixUp
-from model_trainer.pipeline.augment.augmentation import LEAST_WEIGHT
+from model_trainer.pipeline.augment.augmentation import MIN_WEIGHT
 
 RANDOM = np.random.default_rng(0)
 SEED = tf.constant([1, 2])
@@ -65,7 +65,7 @@ def test_a_part_of_a_batch_is_mixed_as_in_the_whole_batch(mixing: BatchAugmentat
     np.testing.assert_array_equal(part[1], shares[4:8])
 
 
-@pytest.mark.parametrize("nothing", [0.0, LEAST_WEIGHT], ids=["unreadable", "declared"])
+@pytest.mark.parametrize("nothing", [0.0, MIN_WEIGHT], ids=["unreadable", "declared"])
 @pytest.mark.parametrize("mixing", BOTH)
 def test_an_image_without_weight_and_its_partner_stay(mixing: BatchAugmentation, nothing: float) -> None:
     images = draw_images(6)

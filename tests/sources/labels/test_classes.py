@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from model_trainer.errors import DataError
-from model_trainer.sources.labels.classes import MOST_CLASSES, index_names, index_numbers
+from model_trainer.sources.labels.classes import MAX_CLASSES, index_names, index_numbers
+from model_trainer.sources.labels.location import LabelLocation
 from model_trainer.sources.labels.number_rows import NumberRows
-from model_trainer.sources.labels.where import Where
 
-WHERE = Where("train.rec", "train.rec#{}".format, cure="Cure.", range_cure="Give more.")
+WHERE = LabelLocation("train.rec", "train.rec#{}".format, cure="Cure.", range_cure="Give more.")
 
 
 def test_names_get_the_index_of_their_class() -> None:
@@ -38,7 +38,7 @@ def test_named_numbers_that_no_image_has_are_classes_too() -> None:
         ([np.nan], ("a",), "train.rec#0: label nan should be a class number"),
         ([np.inf], ("a",), "train.rec#0: label inf should be a class number"),
         ([-np.inf], None, "train.rec#0: label -inf should be a class number"),
-        ([MOST_CLASSES], None, "train.rec#0: label 16777216 should be a class number"),
+        ([MAX_CLASSES], None, "train.rec#0: label 16777216 should be a class number"),
         (
             [0, 2, 1],
             ("a",),
@@ -59,7 +59,7 @@ def test_a_whole_number_of_64_bits_cannot_be_a_class() -> None:
 
 def test_the_place_is_that_of_the_row_behind_a_position() -> None:
     assert WHERE.at([7, 9]).row(1) == "train.rec#9"
-    assert Where("a.csv", "a.csv line {}".format, "tags").labels_of(3) == "a.csv line 3: 'tags'"
+    assert LabelLocation("a.csv", "a.csv line {}".format, "tags").labels_of(3) == "a.csv line 3: 'tags'"
 
 
 def test_rows_of_numbers_keep_what_is_not_zero() -> None:

@@ -23,7 +23,7 @@ import tensorflow as tf
 from model_trainer import Run
 from model_trainer.errors import StorageError
 from model_trainer.storage import local
-from model_trainer.storage.files import check_room, written_whole
+from model_trainer.storage.files import atomic_write, check_room
 from model_trainer.storage.lines import LineFile
 from model_trainer.storage.trouble import is_full, not_written
 from model_trainer.training import run_folder
@@ -290,7 +290,7 @@ def test_a_model_that_does_not_fit_names_file_and_free_space(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def save_model(model: object, path: Path, description: object) -> None:
-        with written_whole(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_bytes(b"half of it")
             raise error
 
@@ -345,8 +345,8 @@ from model_trainer.training.checkpoints import saver
 from model_trainer.training.train import train_model
 
 disk, images = Path(sys.argv[1]), Path(sys.argv[2])
-saver.FIRST_AFTER_SECONDS, saver.SHARE_OF_TIME, saver.AFTER_FAILURE_SECONDS = 0.0, 1e9, 0.0
-progress.SECONDS_BETWEEN_LINES = 0.0  # figures of every step
+saver.FIRST_AFTER_SECONDS, saver.MAX_TIME_FRACTION, saver.AFTER_FAILURE_SECONDS = 0.0, 1e9, 0.0
+progress.SECONDS_BETWEEN_LINES = 0.0  # metrics of every step
 run_folder.draw_curves = lambda *arguments: None  # loads matplotlib
 # As `short_pipeline` of conftest.py.
 plain = tf.autograph.experimental.do_not_convert

@@ -29,11 +29,11 @@ from model_trainer.pipeline import dataset
 from model_trainer.training import run_folder, train
 from model_trainer.storage import local
 from model_trainer.training.checkpoints import saver
-from model_trainer.training.totals import Totals
+from model_trainer.training.metric_accumulator import MetricAccumulator
 
 folder, kills = Path(sys.argv[1]), json.loads(sys.argv[2])
 epochs = 6 if len(kills) < 10 else 12
-saver.FIRST_AFTER_SECONDS, saver.SHARE_OF_TIME = 0.0, 1e9  # as often as it can
+saver.FIRST_AFTER_SECONDS, saver.MAX_TIME_FRACTION = 0.0, 1e9  # as often as it can
 run_folder.draw_curves = lambda *arguments: None  # loads matplotlib, in every process
 
 
@@ -84,7 +84,7 @@ def kill_at(place, number):
 
 
 PLACES = {
-    "step": (Totals, "add"),  # training and validation steps
+    "step": (MetricAccumulator, "add"),  # training and validation steps
     "file": (local, "write_synced"),  # inside a save
     "rename": (local.os, "replace"),
     "model": (run_folder, "save_model"),

@@ -322,7 +322,7 @@ def test_without_a_checkpoint_the_folder_begins_at_its_first_step(stopped: tuple
 
 
 class StopAtEpochEnd(StopAt):
-    """Sends the signal when the figures of an epoch are known already."""
+    """Sends the signal when the metrics of an epoch are known already."""
 
     def on_train_batch_end(self, batch: int, logs: object = None) -> None:
         pass

@@ -1,0 +1,44 @@
+"""A finding about images of a survey."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from model_trainer.diagnosis.data.survey import Survey
+from model_trainer.findings.finding import MAX_EXAMPLES, Example, Finding, Level
+from model_trainer.messages import counted
+
+__all__ = ["finding_of_images"]
+
+
+def finding_of_images(
+    survey: Survey,
+    images: np.ndarray,
+    *,
+    id: str,
+    level: Level,
+    title: str,
+    why: str,
+    cure: str,
+    details: Mapping[int, str] | None = None,
+    shown: Sequence[int] | None = None,
+) -> list[Finding]:
+    """A finding about `images`, numbers in the survey; an empty list without any.
+
+    Args:
+        title: for `counted`.
+        details: by image.
+        shown: the images to take as examples, in this order; the first ones by default.
+    """
+    if not len(images):
+        return []
+    chosen = [int(image) for image in (images if shown is None else shown)[:MAX_EXAMPLES]]
+    examples = tuple(
+        Example(
+            survey.name(image), survey.find(image)[0].name, survey.label(image), (details or {}).get(image, ""), image
+        )
+        for image in chosen
+    )
+    return [Finding(id, level, counted(len(images), title), why, cure, len(images), examples, np.asarray(images))]

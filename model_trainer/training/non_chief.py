@@ -1,0 +1,89 @@
+"""What the processes have in place of an output folder where only the first one writes: the same calls, no files."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, Self, final
+
+import keras
+
+from model_trainer.errors import StorageError
+from model_trainer.run.run import Run
+from model_trainer.training.checkpoints.saver import Saver
+from model_trainer.training.checkpoints.store import Checkpoint
+from model_trainer.training.history import Row
+from model_trainer.training.metrics_log import Logs
+from model_trainer.training.run_folder import RunFolder
+
+__all__ = ["NonChiefRunFolder", "NonChiefSaver"]
+
+
+@final
+class NonChiefRunFolder(RunFolder):
+    """The first process's folder, as the others see it."""
+
+    def write_options(self, run: Run, found: dict[str, Any]) -> None:
+        pass
+
+    def save_model(self, model: keras.Model, name: str, thresholds: tuple[float, ...] | None = None) -> None:
+        pass
+
+    def save_best(self, model: keras.Model, name: str, thresholds: tuple[float, ...] | None, epoch_before: int) -> None:
+        pass
+
+    def put_back(self, name: str, epoch: int) -> bool:
+        return True
+
+    def forget_kept_models(self) -> None:
+        pass
+
+    def note_bad_steps(self, steps: list[tuple[int, list[str]]], why: str) -> None:
+        pass
+
+    def write_history(self, rows: list[Row], title: str, *, with_curves: bool = True) -> None:
+        pass
+
+    @contextlib.contextmanager
+    def logs(self) -> Iterator[Logs]:
+        yield _NoLogs()
+
+
+class _NoLogs(Logs):
+    def __init__(self) -> None:
+        pass
+
+    def write(self, kind: str, step: int, metrics: dict[str, float]) -> None:
+        pass
+
+    def forget_after(self, step: int, epochs: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@final
+class NonChiefSaver(Saver):
+    """Saves nothing."""
+
+    def __init__(self) -> None:
+        self.failed: StorageError | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def save_when_due(self, capture: Callable[[], Checkpoint | None]) -> None:
+        pass
+
+    def save(self, capture: Callable[[], Checkpoint | None]) -> None:
+        pass
+
+    def wait(self) -> None:
+        pass
