@@ -16,8 +16,8 @@ from model_trainer.tasks import Task
 PACKAGE = Path(model_trainer.__file__).parent
 
 FLOORS = [
-    "version", "errors", "cuda_libraries", "stderr_filter", "quiet_tensorflow", "dotted", "messages", "config",
-    "storage", "specs", "sources", "images", "pipeline", "tasks", "run", "network", "model_files", "cluster",
+    "version", "errors", "cuda_libraries", "stderr_filter", "quiet_tensorflow", "dotted", "messages", "display",
+    "config", "storage", "specs", "images", "sources", "pipeline", "tasks", "run", "network", "model_files", "cluster",
     "training", "evaluation", "findings", "diagnosis", "report", "tuning", "index", "serving", "cloud", "api", "cli",
 ]  # fmt: skip
 # Stand beside the floors: the package's own front door, its __main__, and the toy network.
@@ -93,7 +93,7 @@ def test_the_html_test_sees_tags() -> None:
 
 def test_pages_are_made_in_one_place_and_nothing_is_exempt_from_escaping() -> None:
     texts = {str(path.relative_to(PACKAGE)): path.read_text() for path in FILES}
-    assert [name for name, text in texts.items() if re.search(r"\bjinja2\b", text)] == ["report/pages.py"]
+    assert [name for name, text in texts.items() if re.search(r"\bjinja2\b", text)] == ["display/pages.py"]
     assert not [name for name, text in texts.items() if re.search(r"\bmarkupsafe\b|\bMarkup\b", text)]
 
 

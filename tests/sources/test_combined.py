@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from model_trainer import Call, ImageFolder
+from model_trainer import Call, ImageFolder, Run
 from model_trainer.config import Config
 from model_trainer.errors import ConfigError, DataError
 from model_trainer.sources import Examples, Source
@@ -211,6 +211,13 @@ def test_combined_sources_survive_json(source: Source) -> None:
         source: Source
 
     assert Holder.from_dict(Holder(source=source).to_dict()).source == source
+
+
+def test_options_of_an_earlier_version_name_a_subset_by_its_former_name() -> None:
+    former = {"type": "Subset", "source": {"type": "ImageFolder", "path": "data/train"}, "count": 5, "seed": None}
+    assert Run.from_dict({"spec": {"target_size": [8, 8, 3]}, "train_data": former}).train_data == ImageFolder(
+        "data/train"
+    ).take(5)
 
 
 def test_a_name_that_is_no_utf_8_is_kept() -> None:
