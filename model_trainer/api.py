@@ -1,4 +1,4 @@
-"""The verbs: train, evaluate, predict, preview. Each is a plain function over the floors below."""
+"""The verbs: train, evaluate, predict, preview. Each is a plain function over the layers below."""
 
 from __future__ import annotations
 
