@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 
 from model_trainer.errors import DataError
-from model_trainer.messages import nearest
+from model_trainer.messages import counted, nearest
 from model_trainer.sources.images import Files, Images
 from model_trainer.sources.label_rows import LabelRows
 from model_trainer.sources.labels.kinds import (
@@ -30,7 +30,7 @@ from model_trainer.storage.read import TENSORFLOW_SCHEMES
 __all__ = ["Examples"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Examples:
     """A table with one row per example; its columns are NumPy arrays of the same length.
 
@@ -211,6 +211,16 @@ class Examples:
         for column in columns if self.crops is None else [*columns, self.crops]:
             digest.update(np.ascontiguousarray(column).tobytes())
         return digest.hexdigest()
+
+    def __repr__(self) -> str:
+        # Columns have as many rows as there are images, and a notebook keeps the text beside the HTML.
+        number, classes = counted(len(self), "image{s}"), counted(len(self.classes), "class{es}")
+        return f"<Examples from {self.origin}: {number} of {classes}>"
+
+    def _repr_html_(self) -> str:
+        from model_trainer.sources.examples_html import examples_html
+
+        return examples_html(self)
 
 
 def _some(names: tuple[str, ...], max_count: int = 10) -> str:

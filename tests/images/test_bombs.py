@@ -162,6 +162,7 @@ print("tensorflow" in sys.modules)
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_decoding_takes_no_multiple_of_the_pixels_and_without_memory_the_image_is_unreadable() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120, check=True)

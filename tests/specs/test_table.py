@@ -222,6 +222,7 @@ def test_grey_images_have_no_mismatch_because_imagenet_has_no_weights_for_them()
     assert preprocessing_mismatch(ModelSpec(**{"class": VGG19}, target_size=[64, 64, 1])) is None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "efficientnetv2b0", "efficientnetv2s", "convnext_tiny"])
 def test_without_its_own_rescaling_a_model_needs_the_equivalent_preprocessing(name):
     images = np.random.default_rng(0).uniform(0, 255, (1, 32, 32, 3)).astype(np.float32)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
+
+from rich.console import Console
 
 from model_trainer.diagnosis.data.diagnosis import Diagnosis
 from model_trainer.diagnosis.data.duplicate_findings import duplicate_findings
 from model_trainer.diagnosis.data.file_findings import file_findings
 from model_trainer.diagnosis.data.image_findings import image_findings
 from model_trainer.diagnosis.data.label_findings import label_findings
+from model_trainer.diagnosis.data.progress import ReadingProgress
 from model_trainer.diagnosis.data.splits import DataSplit, find_splits
 from model_trainer.diagnosis.data.survey import Survey, survey_images
 from model_trainer.diagnosis.data.thumbnails import make_thumbnails
+from model_trainer.display.notebook import in_notebook
 from model_trainer.errors import ConfigError
 from model_trainer.findings.finding import Finding
 from model_trainer.images.limits import MAX_PIXELS
@@ -32,7 +37,7 @@ def examine(
     classes: Sequence[str] | None = None,
     max_pixels: int | None = None,
     min_size: int = MIN_SIZE,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Diagnosis:
     """What is wrong with a data set. Nothing is changed.
 
@@ -44,7 +49,8 @@ def examine(
         classes: names of the classes in their order; None leaves them to the data.
         max_pixels: images of more are not decoded and count as bombs; None takes what training takes.
         min_size: pixels; an image with a shorter side is tiny.
-        on_progress: called with the images done and their number, some times a second.
+        on_progress: called with the images done and their number, some times a second. None: in a notebook a line
+            shows them, elsewhere nothing does.
 
     Raises:
         DataError: there is nothing to examine, or a file that lists images cannot be read.
@@ -52,15 +58,20 @@ def examine(
     """
     target = path_or_run if isinstance(path_or_run, Run) else os.fspath(path_or_run)
     parts = find_splits(target, root=root, classes=classes)
-    survey = survey_splits(parts, max_pixels, on_progress)
+    with contextlib.ExitStack() as shown:
+        if on_progress is None and in_notebook():
+            on_progress = shown.enter_context(ReadingProgress(Console(stderr=True), "Reading")).update
+        survey = survey_splits(parts, max_pixels, on_progress or _no_progress)
     path = target if isinstance(target, str) else " + ".join(part.examples.origin for part in parts)
     return diagnose(path, survey, max_pixels=max_pixels, min_size=min_size)
 
 
+def _no_progress(done: int, total: int) -> None:
+    """For callers that show none."""
+
+
 def survey_splits(
-    parts: Sequence[DataSplit],
-    max_pixels: int | None,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    parts: Sequence[DataSplit], max_pixels: int | None, on_progress: Callable[[int, int], None]
 ) -> Survey:
     """Reads every image of `parts`; see `examine`."""
     if max_pixels is not None and not 1 <= max_pixels <= MAX_PIXELS:
