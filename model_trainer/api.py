@@ -1,4 +1,4 @@
-"""The verbs: train, evaluate, predict, preview. Each is a plain function over the floors below."""
+"""The verbs: train, evaluate, predict, preview. Each is a plain function over the layers below."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from model_trainer.evaluation.evaluate import evaluate_model
 from model_trainer.model_files.load import TrainedModel, load_model
 from model_trainer.report.preview import draw_preview
 from model_trainer.run.run import Run, load_validation_data
-from model_trainer.serving.predictor import find_images, predict_images
+from model_trainer.serving.predictor import Predictions, find_images, predict_images
 from model_trainer.sources.from_path import source_of_path
 from model_trainer.sources.image_folder import ImageFolder
 from model_trainer.sources.source import Source, each_read_once
@@ -58,7 +58,7 @@ def train(
         found = find_hosts(hosts, host_index, os.environ)  # may wait for the others
     result = train_model(run, resume, None if resume_from is None else os.fspath(resume_from), found)
     if found is None or found.is_chief:
-        print_summary(result, Console())
+        print_summary(result, Console(force_jupyter=False))  # in a notebook as plain text too
     return result
 
 
@@ -125,7 +125,7 @@ def predict(
     """
     trained = _loaded(model, trust, spec, classes)
     paths = [images] if isinstance(images, (str, os.PathLike)) else images
-    return list(predict_images(trained, find_images(paths), top=top))
+    return Predictions(predict_images(trained, find_images(paths), top=top))
 
 
 def preview(run: Run, path: str | os.PathLike[str] = "preview.png", count: int = 8, draws: int = 4) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from model_trainer.config import Config
+from model_trainer.display.pages import render_table
 from model_trainer.errors import ConfigError, ModelFileError
 from model_trainer.model_files.arrays import assign_arrays, find_arrays
 from model_trainer.model_files.container import ModelFile, open_model_file
@@ -26,6 +27,7 @@ from model_trainer.network.build import build_network
 from model_trainer.network.own_model import stage_own_model
 from model_trainer.network.stages import TwoStageNetwork
 from model_trainer.run.network import AnyNetwork, NetworkField, OwnModel
+from model_trainer.run.run_html import value_text
 from model_trainer.specs import ModelSpec
 from model_trainer.storage import files
 from model_trainer.tasks.classification import Classification
@@ -78,6 +80,19 @@ class TrainedModel:
         # Without an activation in the file the task computes the probabilities, as it does in training.
         probabilities = self.task.probabilities(outputs) if self.task.head_activation == "none" else outputs[0]
         return np.asarray(keras.ops.convert_to_numpy(probabilities), np.float32)
+
+    def _repr_html_(self) -> str:
+        height, width, channels = self.spec.target_size
+        return render_table(
+            self.model.name,
+            {
+                "file": str(self.path),
+                "input": f"{height} × {width} × {channels}, {self.spec.preprocess_func}",
+                "parameters": f"{self.model.count_params():,}",
+                "task": value_text(self.task),
+                "classes": f"{len(self.classes)}: {', '.join(self.classes[:20])}{', …' * (len(self.classes) > 20)}",
+            },
+        )
 
     @functools.cached_property
     def _compute(self) -> Callable[[np.ndarray], Any]:

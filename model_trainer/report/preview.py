@@ -14,6 +14,7 @@ from model_trainer.pipeline.bad_images import BadImages
 from model_trainer.pipeline.dataset import Pipeline
 from model_trainer.run.run import Run
 from model_trainer.sources.examples import Examples
+from model_trainer.sources.labels.wording import label_text
 from model_trainer.storage import files
 
 __all__ = ["Seen", "draw_preview", "images_to_see"]
@@ -77,11 +78,11 @@ def images_to_see(run: Run, count: int = 8, draws: int = 4) -> list[Seen]:
         seen.append(
             Seen(
                 name=examples.name(int(index)),
-                label=_label_text(target, examples.classes),
+                label=label_text(target, examples.classes),
                 original=original,
                 crop=crop,  # type: ignore[arg-type]  # four edges
                 images=images[drawn],
-                labels=tuple(_label_text(each, examples.classes) for each in targets[drawn]),
+                labels=tuple(label_text(each, examples.classes) for each in targets[drawn]),
             )
         )
     return seen
@@ -137,14 +138,6 @@ def _original(examples: Examples, index: int) -> tuple[np.ndarray | None, float]
     scale = min(1.0, MAX_SIDE / max(pixels.shape[:2]))
     size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
     return np.asarray(Image.fromarray(pixels).resize(size)), scale
-
-
-def _label_text(target: np.ndarray, classes: tuple[str, ...]) -> str:
-    """The label as text: "dog", "blue, bold" or "cat 0.70, dog 0.30"; an unknown (masked) tag is "red?"."""
-    unknown = [f"{classes[index]}?" for index in np.flatnonzero(np.isnan(target))]
-    present = [index for index in np.argsort(-np.nan_to_num(target), kind="stable") if target[index] > 0.005]
-    known = [classes[i] if target[i] > 0.995 else f"{classes[i]} {target[i]:.2f}" for i in present]
-    return ", ".join(known + unknown) or "no label"
 
 
 def _short(text: str, max_characters: int = 34) -> str:

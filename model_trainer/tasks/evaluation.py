@@ -17,3 +17,9 @@ class Evaluation(ABC):
     def table(self) -> tuple[list[str], list[list[str]]] | None:
         """Of each class: the names of the columns, and the rows as they are printed. None where there is no such."""
         return None
+
+    def _repr_html_(self) -> str:
+        from model_trainer.display.pages import render_table
+
+        columns, rows = self.table() or ([], [])
+        return render_table("Evaluation", self.metrics(), columns, rows)

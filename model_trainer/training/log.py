@@ -1,4 +1,4 @@
-"""Messages: plain sentences on standard error, the same with time and level in a file."""
+"""Messages: plain sentences on standard error or in the output of a notebook's cell, with time and level in a file."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Self
 
 from absl import logging
 
+from model_trainer.display.notebook import CellLog, cell_log
 from model_trainer.storage.lines import LineFile
 
 __all__ = ["LogFile", "plain_messages"]
@@ -27,6 +28,17 @@ class _ToStandardError(python_logging.Handler):
             sys.stderr.write(self.format(record) + "\n")  # in one piece: several processes may write there
 
 
+class _ToNotebook(python_logging.Handler):
+    """Red, as a notebook shows standard error, would alarm."""
+
+    def __init__(self, log: CellLog) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: python_logging.LogRecord) -> None:
+        self._log.write(self.format(record))
+
+
 @contextlib.contextmanager
 def plain_messages(label: str = "") -> Iterator[None]:
     """Inside the block messages from INFO on appear as plain sentences, without time, level or file.
@@ -36,7 +48,9 @@ def plain_messages(label: str = "") -> Iterator[None]:
     """
     logger = logging.get_absl_logger()
     before, propagate, verbosity = list(logger.handlers), logger.propagate, logging.get_verbosity()
-    handler = _ToStandardError()
+    stack = contextlib.ExitStack()
+    log = stack.enter_context(cell_log())
+    handler = _ToStandardError() if log is None else _ToNotebook(log)
     handler.setLevel(python_logging.INFO)
     handler.setFormatter(python_logging.Formatter(f"{label.replace('%', '%%')}%(message)s"))
     logger.handlers, logger.propagate = [handler], False
@@ -47,6 +61,7 @@ def plain_messages(label: str = "") -> Iterator[None]:
     try:
         yield
     finally:
+        stack.close()
         logger.handlers, logger.propagate, root.handlers = before, propagate, root_handlers
         logging.set_verbosity(verbosity)
 

@@ -19,6 +19,7 @@ from model_trainer.network.training_copy import copy_weights
 from model_trainer.run.run import Run
 from model_trainer.storage import files
 from model_trainer.storage.folders import only_process
+from model_trainer.training.best_models import BestModels
 from model_trainer.training.checkpoints.broadcast import broadcast_checkpoint
 from model_trainer.training.checkpoints.saver import Saver
 from model_trainer.training.checkpoints.store import Checkpoint, read_newest
@@ -57,6 +58,7 @@ class Result:
         not_saved: why the last checkpoint could not be written, or the empty string.
         was_finished: whether there was nothing left to do.
         hints: what a person should know before using the models.
+        best_epochs: by name of a model file, such as "model_max_acc", the epoch that it holds, counted from 1.
     """
 
     path: Path
@@ -66,6 +68,12 @@ class Result:
     not_saved: str = ""
     was_finished: bool = False
     hints: tuple[str, ...] = ()
+    best_epochs: dict[str, int] = field(default_factory=dict)
+
+    def _repr_html_(self) -> str:
+        from model_trainer.training.summary import result_html
+
+        return result_html(self)
 
 
 def train_model(
@@ -199,7 +207,15 @@ def _train_in(
         logging.info("Stopped early by %s; the first host has saved.", stopped)
     not_saved = str(saver.failed) if saver.failed is not None else ""
     hints = () if stopped else _hints(prepared, loop.history)
-    return Result(cast(Path, folder.path), loop.history, prepared.bad_images.reasons, stopped, not_saved, hints=hints)
+    return Result(
+        path=cast(Path, folder.path),
+        history=loop.history,
+        bad_images=prepared.bad_images.reasons,
+        stopped=stopped,
+        not_saved=not_saved,
+        hints=hints,
+        best_epochs={name: epoch for name, epoch in loop.best.epochs.items() if epoch},
+    )
 
 
 def _open_folder(prepared: Prepared, path: PurePath | None, held: contextlib.ExitStack) -> RunFolder:
@@ -239,7 +255,10 @@ def _finished(begin: _StartingPoint) -> Result:
     assert begin.checkpoint is not None
     logging.info("%s is finished; there is nothing left to do.", begin.path)
     history = [dict(row) for row in begin.checkpoint.state["history"]]
-    return Result(cast(Path, begin.path), history, dict(begin.checkpoint.state["bad_images"]), was_finished=True)
+    bad_images, best = dict(begin.checkpoint.state["bad_images"]), begin.checkpoint.state.get("best", {})
+    return Result(
+        cast(Path, begin.path), history, bad_images, was_finished=True, best_epochs=BestModels.epochs_of_state(best)
+    )
 
 
 def _hints(prepared: Prepared, history: list[Row]) -> tuple[str, ...]:

@@ -155,6 +155,7 @@ TOO_LARGE: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", TOO_LARGE)
 def test_a_network_larger_than_its_file_is_refused_before_it_takes_memory(
     size: str, describe: Describe, monkeypatch: pytest.MonkeyPatch, within: Within

@@ -12,6 +12,8 @@ from model_trainer.network.build import build_network
 from model_trainer.network.cpu_layers import cpu_form
 from model_trainer.network.training_copy import make_training_copy
 
+pytestmark = pytest.mark.long
+
 LAYERS = {
     "strided": (keras.layers.DepthwiseConv2D, {"kernel_size": 3, "strides": 2, "padding": "same"}),
     "strided on odd sizes": (keras.layers.DepthwiseConv2D, {"kernel_size": 3, "strides": 2, "padding": "valid"}),

@@ -29,8 +29,10 @@ from typing import Any
 import numpy as np
 
 from model_trainer.diagnosis.data.survey import State, Survey
+from model_trainer.display.pages import render_fragment
 from model_trainer.findings.finding import Finding
 from model_trainer.images.pillow import FORMATS
+from model_trainer.messages import counted
 
 __all__ = ["Diagnosis"]
 
@@ -38,7 +40,7 @@ _MAX_NAMES = 10_000
 _EDGES = (0, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)  # pixels
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Diagnosis:
     """What is wrong with a data set.
 
@@ -106,6 +108,14 @@ class Diagnosis:
             "findings": [self._finding_to_dict(finding) for finding in self.findings],
             "exit_code": self.exit_code,
         }
+
+    def __repr__(self) -> str:
+        titles = ", ".join(finding.title for finding in self.findings) or "no problems found"
+        return f"<Diagnosis of {self.path}: {titles}>"
+
+    def _repr_html_(self) -> str:
+        splits = [(split.name, counted(len(split.examples), "image{s}")) for split in self.survey.splits]
+        return render_fragment("diagnosis.html", path=self.path, splits=splits, findings=self.findings)
 
     def _finding_to_dict(self, finding: Finding) -> dict[str, Any]:
         return {

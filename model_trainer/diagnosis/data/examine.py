@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
+
+from rich.console import Console
 
 from model_trainer.diagnosis.data.diagnosis import Diagnosis
 from model_trainer.diagnosis.data.duplicate_findings import duplicate_findings
 from model_trainer.diagnosis.data.file_findings import file_findings
 from model_trainer.diagnosis.data.image_findings import image_findings
 from model_trainer.diagnosis.data.label_findings import label_findings
+from model_trainer.diagnosis.data.progress import ReadingProgress
 from model_trainer.diagnosis.data.splits import DataSplit, find_splits
 from model_trainer.diagnosis.data.survey import Survey, survey_images
 from model_trainer.diagnosis.data.thumbnails import make_thumbnails
+from model_trainer.display.notebook import in_notebook
 from model_trainer.errors import ConfigError
 from model_trainer.findings.finding import Finding
 from model_trainer.images.limits import MAX_PIXELS
@@ -32,7 +37,7 @@ def examine(
     classes: Sequence[str] | None = None,
     max_pixels: int | None = None,
     min_size: int = MIN_SIZE,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Diagnosis:
     """Finds out what is wrong with a data set, without changing it.
 
@@ -45,7 +50,8 @@ def examine(
         max_pixels: larger images are not decoded and are reported as decompression bombs; None takes the limit of
             training.
         min_size: pixels; an image with a shorter side is reported as tiny.
-        on_progress: called a few times a second with the number of images done and of all images.
+        on_progress: called a few times a second with the number of images done and of all images. None shows a
+            progress line in a notebook and nothing elsewhere.
 
     Returns:
         A `Diagnosis` with all findings.
@@ -63,15 +69,20 @@ def examine(
     """
     target = path_or_run if isinstance(path_or_run, Run) else os.fspath(path_or_run)
     splits = find_splits(target, root=root, classes=classes)
-    survey = survey_splits(splits, max_pixels, on_progress)
+    with contextlib.ExitStack() as progress:
+        if on_progress is None and in_notebook():
+            on_progress = progress.enter_context(ReadingProgress(Console(stderr=True), "Reading")).update
+        survey = survey_splits(splits, max_pixels, on_progress or _no_progress)
     path = target if isinstance(target, str) else " + ".join(split.examples.origin for split in splits)
     return diagnose(path, survey, max_pixels=max_pixels, min_size=min_size)
 
 
+def _no_progress(done: int, total: int) -> None:
+    """For callers that show none."""
+
+
 def survey_splits(
-    splits: Sequence[DataSplit],
-    max_pixels: int | None,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    splits: Sequence[DataSplit], max_pixels: int | None, on_progress: Callable[[int, int], None]
 ) -> Survey:
     """Reads every image of `splits`; see `examine`."""
     if max_pixels is not None and not 1 <= max_pixels <= MAX_PIXELS:

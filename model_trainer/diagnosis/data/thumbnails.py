@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable
-
-from PIL import Image
 
 from model_trainer.diagnosis.data.survey import Survey
 from model_trainer.images.pillow import decode_with_pillow
+from model_trainer.images.thumbnail import jpeg_of
 
 __all__ = ["make_thumbnails"]
 
-_SIDE = 112  # pixels
 _WHITE = (255, 255, 255)
 
 
@@ -40,9 +37,5 @@ def make_thumbnails(survey: Survey, images: Iterable[int], max_pixels: int) -> d
         if (crop := survey.crop(image)) is not None and not survey["is_crop_outside"][image]:
             top, left, height, width = crop
             pixels = pixels[top : top + height, left : left + width]
-        small = Image.fromarray(pixels)
-        small.thumbnail((_SIDE, _SIDE))
-        file = io.BytesIO()
-        small.save(file, "JPEG", quality=75)
-        thumbnails[image] = file.getvalue()
+        thumbnails[image] = jpeg_of(pixels)
     return thumbnails

@@ -1,4 +1,4 @@
-"""The house: imports point to the same floor or a lower one, and declaring loads no TensorFlow."""
+"""The house: imports point to the same layer or a lower one, and declaring loads no TensorFlow."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from model_trainer.tasks import Task
 
 PACKAGE = Path(model_trainer.__file__).parent
 
-FLOORS = [
-    "version", "errors", "cuda_libraries", "stderr_filter", "quiet_tensorflow", "dotted", "messages", "config",
-    "storage", "specs", "sources", "images", "pipeline", "tasks", "run", "network", "model_files", "cluster",
+LAYERS = [
+    "version", "errors", "cuda_libraries", "stderr_filter", "quiet_tensorflow", "dotted", "messages", "display",
+    "config", "storage", "specs", "images", "sources", "pipeline", "tasks", "run", "network", "model_files", "cluster",
     "training", "evaluation", "findings", "diagnosis", "report", "tuning", "index", "serving", "cloud", "api", "cli",
 ]  # fmt: skip
-# Stand beside the floors: the package's own front door, its __main__, and the toy network.
+# Stand beside the layers: the package's own front door, its __main__, and the toy network.
 BESIDE = {"__init__", "__main__", "testing"}
 
 FILES = sorted(
@@ -30,8 +30,8 @@ FILES = sorted(
 )
 
 
-def floor_of(module: str) -> int:
-    return FLOORS.index(module.split(".")[1])
+def layer_of(module: str) -> int:
+    return LAYERS.index(module.split(".")[1])
 
 
 def imported_modules(path: Path) -> list[str]:
@@ -42,13 +42,13 @@ def imported_modules(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_point_to_the_same_floor_or_lower(path: Path) -> None:
-    own = FLOORS.index(path.relative_to(PACKAGE).parts[0].removesuffix(".py"))
-    higher = [name for name in imported_modules(path) if floor_of(name) > own]
+def test_imports_point_to_the_same_layer_or_lower(path: Path) -> None:
+    own = LAYERS.index(path.relative_to(PACKAGE).parts[0].removesuffix(".py"))
+    higher = [name for name in imported_modules(path) if layer_of(name) > own]
     assert not higher
 
 
-def test_the_floor_test_sees_imports() -> None:
+def test_the_layer_test_sees_imports() -> None:
     assert "model_trainer.run.run" in imported_modules(PACKAGE / "training" / "prepare.py")
 
 
@@ -93,7 +93,7 @@ def test_the_html_test_sees_tags() -> None:
 
 def test_pages_are_made_in_one_place_and_nothing_is_exempt_from_escaping() -> None:
     texts = {str(path.relative_to(PACKAGE)): path.read_text() for path in FILES}
-    assert [name for name, text in texts.items() if re.search(r"\bjinja2\b", text)] == ["report/pages.py"]
+    assert [name for name, text in texts.items() if re.search(r"\bjinja2\b", text)] == ["display/pages.py"]
     assert not [name for name, text in texts.items() if re.search(r"\bmarkupsafe\b|\bMarkup\b", text)]
 
 
