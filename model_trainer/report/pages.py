@@ -21,7 +21,7 @@ def render_page(template: str, **values: Any) -> str:
         values: the variables of the template.
 
     Raises:
-        jinja2.UndefinedError: the template uses a variable that is not among `values`.
+        UndefinedError: the template uses a variable that is not among `values`.
     """
     return environment().get_template(template).render(values)
 

@@ -310,7 +310,7 @@ def hostile_values(folder: Path) -> dict[str, Any]:
     spec = ModelSpec(target_size=(8, 8, 3))
     diagnosis = SimpleNamespace(
         path=HOSTILE,
-        survey=SimpleNamespace(parts=(SimpleNamespace(name=HOSTILE, examples=()),)),
+        survey=SimpleNamespace(splits=(SimpleNamespace(name=HOSTILE, examples=()),)),
         findings=(SimpleNamespace(level="fault", title=HOSTILE, cure=f"Try `{HOSTILE}`."),),
     )
     from model_trainer.diagnosis.data.diagnosis import Diagnosis

@@ -1,4 +1,4 @@
-"""Progress of reading images: a bar on a terminal, one updating line in a notebook, elsewhere a line every few seconds."""
+"""Progress of reading images: a bar on a terminal, one updating line in a notebook, otherwise a line now and then."""
 
 from __future__ import annotations
 
