@@ -6,9 +6,9 @@
 A small network (MobileNetV2) and one with more than 100 MB of weights and momentum (VGG16), on images of 64 x 64. One
 run of `train_model` alternates rounds of steps without saving and with one save right after the other. The difference,
 divided by the number of saves, is what a save costs training, in seconds of the clock and of the processors; over the
-default interval between two saves it is the share of training that saving takes. The target is at most 2 %. Beside it
-the same for `keras.callbacks.BackupAndRestore` inside `model.fit`, which saves the same variables while training waits,
-without a sync and without hashes. Prints medians over pairs of rounds, and the spread.
+default interval between two saves it is the fraction of training time that saving takes. The target is at most 2 %.
+Beside it the same for `keras.callbacks.BackupAndRestore` inside `model.fit`, which saves the same variables while
+training waits, without a sync and without hashes. Prints medians over pairs of rounds, and the spread.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 
 End to end: a folder of JPEG files of 500 x 375 pixels (gradients and noise, about 100 KB each), crop and flip,
 batches of 32 images of 224 x 224, Adam, from random weights. All three train the same layers: where timm's network of
-that name is another one (VGG19 with layers of 4,096 at its end, ResNet50 with its strides in other convolutions),
+that name differs (VGG19 with layers of 4,096 at its end, ResNet50 with its strides in other convolutions),
 PyTorch's is made as Keras'. Each contestant has a process of its own, and they train in turn; each round times about
 `--seconds` of steps, after 4 that are not timed. Left out are validation, and what ours does before it for batch
 normalisation and the others do not: a forward pass of at most 1,024 training images an epoch.

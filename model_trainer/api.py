@@ -18,7 +18,7 @@ from model_trainer.evaluation.evaluate import evaluate_model
 from model_trainer.model_files.load import TrainedModel, load_model
 from model_trainer.report.preview import draw_preview
 from model_trainer.run.run import Run, load_validation_data
-from model_trainer.serving.predictor import find_images, predict_images
+from model_trainer.serving.predictor import Predictions, find_images, predict_images
 from model_trainer.sources.from_path import source_of_path
 from model_trainer.sources.image_folder import ImageFolder
 from model_trainer.sources.source import Source, each_read_once
@@ -77,7 +77,7 @@ def train(
         resolved_hosts = find_hosts(hosts, host_index, os.environ)  # may wait for the other machines
     result = train_model(run, resume, None if resume_from is None else os.fspath(resume_from), resolved_hosts)
     if resolved_hosts is None or resolved_hosts.is_chief:
-        print_summary(result, Console())
+        print_summary(result, Console(force_jupyter=False))  # in a notebook as plain text too
     return result
 
 
@@ -160,7 +160,7 @@ def predict(
     """
     trained = _load(model, trust, spec, classes)
     paths = [images] if isinstance(images, (str, os.PathLike)) else images
-    return list(predict_images(trained, find_images(paths), top=top))
+    return Predictions(predict_images(trained, find_images(paths), top=top))
 
 
 def preview(run: Run, path: str | os.PathLike[str] = "preview.png", count: int = 8, draws: int = 4) -> None:

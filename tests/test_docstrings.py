@@ -50,7 +50,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 pixels = random.integers(0, 256, (32, 32, 3), np.uint8)
                 Image.fromarray(pixels).save(class_folder / f"{number}.jpg")
                 rows.append(f"{split}/{name}/{number}.jpg,{name},{split}")
-                tags.append(f"{split}/{name}/{number}.jpg,{name} pet")
+                tags.append(f"{split}/{name}/{number}.jpg,{name}|pet")
     (tmp_path / "data" / "labels.csv").write_text("\n".join(rows) + "\n")
     (tmp_path / "data" / "tags.csv").write_text("\n".join(tags) + "\n")
     Image.fromarray(random.integers(0, 256, (48, 64, 3), np.uint8)).save(tmp_path / "photo.jpg")

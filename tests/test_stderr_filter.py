@@ -10,6 +10,8 @@ import pytest
 
 from model_trainer.stderr_filter import _PROGRAM, HARMLESS, LIBJPEG_WARNINGS
 
+pytestmark = pytest.mark.long
+
 
 def run(code: str) -> subprocess.CompletedProcess[str]:
     script = "import os, sys, signal\nfrom model_trainer.stderr_filter import *\n" + code

@@ -39,7 +39,7 @@ def doctor(
         run_doctor(
             path_or_run,
             load_run(run_file, trust) if run_file else None,
-            page_of=doctor_page,
+            make_page=doctor_page,
             root=root,
             classes=read_classes(classes),
             output=output,

@@ -1,4 +1,4 @@
-"""The machines of one run as a value, and addresses such as "gpu02:2222"."""
+"""The hosts of a run, and addresses such as "gpu02:2222"."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Hosts:
     """The processes that train one run together, usually one on each machine."""
 
     addresses: tuple[str, ...]  # "gpu01:2222", "10.0.0.3:2222" or "[fd00::3]:2222", in the same order for every process
-    index: int  # this process's own place in `addresses`, from 0
-    found_in: str  # what said so, such as "--hosts" or "Slurm"
+    index: int  # position of this process in `addresses`, from 0
+    source: str  # where the addresses come from, such as "--hosts" or "Slurm"
 
     @property
     def is_chief(self) -> bool:
@@ -30,42 +30,46 @@ class Hosts:
         return len(self.addresses)
 
     def describe(self) -> str:
-        """Such as "host 1 of 3 (gpu02:2222), found in Slurm"; counts from 0, as --host-index does."""
-        return f"host {self.index} of {len(self)} ({self.addresses[self.index]}), found in {self.found_in}"
+        """Text such as "host 1 of 3 (gpu02:2222), found in Slurm"; counts from 0, as --host-index does."""
+        return f"host {self.index} of {len(self)} ({self.addresses[self.index]}), found in {self.source}"
 
 
-def make_hosts(addresses: Sequence[str], index: int, found_in: str, *, field: str, index_field: str) -> Hosts:
-    """The value, checked.
+def make_hosts(addresses: Sequence[str], index: int, source: str, *, field: str, index_field: str) -> Hosts:
+    """Checks the addresses and makes a `Hosts`.
 
     Args:
-        addresses: as the user or a launcher wrote them.
-        index: the own place, from 0.
-        found_in: for people, such as "Slurm".
-        field: the flag or variable that gave the addresses.
-        index_field: the flag or variable that gave the index.
+        addresses: as written by the user or a launcher.
+        index: position of this process, from 0.
+        source: where they come from, for messages, such as "Slurm".
+        field: the option or variable with the addresses.
+        index_field: the option or variable with the index.
 
     Raises:
-        ConfigError: an address is wrong or comes twice, or the index is outside the list.
+        ConfigError: an address is malformed or occurs twice, or the index is out of range.
     """
-    parts = [split_address(address, field) for address in addresses]
-    checked = tuple(joined_address(host, port) for host, port in parts)
+    pairs = [split_address(address, field) for address in addresses]
+    checked = tuple(joined_address(host, port) for host, port in pairs)
     twice = _first_repeated(address.lower() for address in checked)
     if twice:
-        raise ConfigError(f"names {twice} twice. Give each process an address and port of its own.", field)
+        raise ConfigError(f"names {twice} twice. Give each process its own address and port.", field)
     if not 0 <= index < len(checked):
         raise ConfigError(
             f"should be 0 to {len(checked) - 1}, as `{field}` names {len(checked)} "
             f"process{'es' * (len(checked) > 1)}, got {index}. It counts from 0.",
             index_field,
         )
-    return Hosts(checked, index, found_in)
+    return Hosts(checked, index, source)
 
 
 def split_address(address: str, field: str) -> tuple[str, int]:
-    """Host, without the brackets of IPv6, and port.
+    """Splits an address into host, without the brackets of IPv6, and port.
 
     Raises:
-        ConfigError: there is no host or no port, or the port is no number from 1 to 65535; names `field`.
+        ConfigError: host or port is missing, or the port is not a number from 1 to 65535; the message names `field`.
+
+    Example:
+        >>> split_address("[fd00::3]:2222", "--hosts")
+        ('fd00::3', 2222)
     """
     text = address.strip()
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^\s:/@\[\],]+)):([^:]*)", text)
@@ -79,15 +83,20 @@ def split_address(address: str, field: str) -> tuple[str, int]:
 
 
 def joined_address(host: str, port: int) -> str:
-    """Such as "gpu01:2222", or "[fd00::3]:2222" for IPv6."""
+    """Joins host and port: "gpu01:2222", or "[fd00::3]:2222" for IPv6."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def port_number(text: str, field: str, *, of: str = "") -> int:
-    """The port that `text` says.
+    """Parses a port.
+
+    Args:
+        text: the port.
+        field: the option or variable with the port, for messages.
+        of: the address that contains it, for messages.
 
     Raises:
-        ConfigError: it is no number from 1 to 65535; names `field`, and the address `of` that it stands in.
+        ConfigError: it is not a number from 1 to 65535.
     """
     number = _number(text)
     if number is None or not 1 <= number <= 65535:
@@ -97,10 +106,10 @@ def port_number(text: str, field: str, *, of: str = "") -> int:
 
 
 def parse_integer(environ: Mapping[str, str], name: str) -> int | None:
-    """The whole number, 0 or more, in the variable `name`; None when the variable is missing or empty.
+    """Parses the environment variable `name`, an integer of at least 0; None if it is missing or empty.
 
     Raises:
-        ConfigError: it is something else; names the variable.
+        ConfigError: it is anything else; the message names the variable.
     """
     text = environ.get(name, "").strip()
     if not text:
@@ -115,10 +124,10 @@ def _number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
-def _first_repeated(texts: Iterable[str]) -> str:
+def _first_repeated(strings: Iterable[str]) -> str:
     seen: set[str] = set()
-    for text in texts:
-        if text in seen:
-            return text
-        seen.add(text)
+    for string in strings:
+        if string in seen:
+            return string
+        seen.add(string)
     return ""

@@ -1,11 +1,11 @@
-"""Whether this process is one of several that train one run together, and which: asks each way in turn.
+"""Detects the launcher that started this process, and the addresses of all processes of the run.
 
-What a person wrote comes first. Of two launchers inside one another the inner one started this process, so Open MPI and
-torchrun, which can be known by marks of their own, come before Slurm. Bare variables such as RANK may be left over from
-a script, so they come after it.
+Options of the user take precedence. If launchers are nested, the inner one started this process, so Open MPI and
+torchrun, which set variables of their own, come before Slurm. Plain variables such as RANK may be left over from a
+script, so they come after it.
 
-TF_CONFIG, Slurm and SageMaker name every process. Open MPI, torchrun and the variables number them and tell where the
-first one is: MASTER_ADDR and MASTER_PORT, where they meet and learn each other's addresses.
+TF_CONFIG, Slurm and SageMaker list all processes. Open MPI, torchrun and the plain variables give each process a rank
+and the address of the first one, MASTER_ADDR and MASTER_PORT, where the processes meet and exchange their addresses.
 """
 
 from __future__ import annotations
@@ -36,28 +36,32 @@ def find_hosts(
     resource_config: Path = RESOURCE_CONFIG,
     timeout_seconds: float = 600.0,
 ) -> Hosts | None:
-    """The processes that train together, as the flags, the environment or SageMaker's file say.
+    """Finds the processes that train together, from options, environment variables or SageMaker's file.
 
-    A way that names a single process says nothing, and the next one is asked; only `hosts` with one address decides.
-    Where only the first process's address is known, this waits until all processes have reported to it.
+    A launcher that reports a single process is ignored in favour of the next one; only `hosts` with one address is
+    final. If only the first process's address is known, this waits until all processes have reported to it.
 
     Args:
         hosts: value of `--hosts`, such as "gpu01:2222,gpu02:2222".
         index: value of `--host-index`, from 0.
         environ: environment variables.
         resource_config: SageMaker's list of machines.
-        timeout_seconds: how long to wait for the other processes, where they must meet first.
+        timeout_seconds: how long to wait for the other processes, if they must meet first.
 
     Returns:
-        None when this process trains alone.
+        None if this is the only process.
 
     Raises:
-        ConfigError: something is missing, contradicts itself, or is written wrongly; names the flag, variable or file.
-        HostError: the others did not come in time; exit code 75.
+        ConfigError: something is missing, contradictory or malformed; the message names the option, variable or file.
+        HostError: not all processes reported in time; exit code 75.
+
+    Example:
+        >>> find_hosts("gpu01:2222,gpu02:2222", 1, environ={}).describe()
+        'host 1 of 2 (gpu02:2222), found in --hosts'
     """
     if hosts is not None or index is not None:
-        found = _from_flags(hosts, index, environ)
-        return found if len(found) > 1 else None
+        from_options = _from_flags(hosts, index, environ)
+        return from_options if len(from_options) > 1 else None
     hosts_or_none = (
         from_tf_config(environ)
         or _from_open_mpi(environ, timeout_seconds)
@@ -72,10 +76,10 @@ def find_hosts(
 
 
 def _from_flags(hosts: str | None, index: int | None, environ: Mapping[str, str]) -> Hosts:
-    """The processes that the flags name; without `--host-index` a launcher's variables give the own place.
+    """The processes in `--hosts`; without `--host-index` this process's rank comes from a launcher's variables.
 
     Raises:
-        ConfigError: an address is wrong, or nothing says which of them this process is.
+        ConfigError: an address is wrong, or the rank of this process is unknown.
     """
     if hosts is None:
         raise ConfigError(
@@ -84,23 +88,23 @@ def _from_flags(hosts: str | None, index: int | None, environ: Mapping[str, str]
     addresses = hosts.split(",")
     if index is not None or len(addresses) == 1:
         return make_hosts(addresses, index or 0, "--hosts", field="--hosts", index_field="--host-index")
-    for launcher, index_field, rank, size in _numbers_by_launchers(environ):
+    for launcher, index_field, rank, size in _ranks_by_launchers(environ):
         if size is not None and size != len(addresses):
             raise ConfigError(
                 f"names {len(addresses)} addresses, but {launcher} started {size} processes. Name one address for "
                 "each process.",
                 "--hosts",
             )
-        found_in = f"--hosts, its place by {launcher}"
-        return make_hosts(addresses, rank, found_in, field="--hosts", index_field=index_field)
+        source = f"--hosts, its index in {launcher}"
+        return make_hosts(addresses, rank, source, field="--hosts", index_field=index_field)
     raise ConfigError(
         f"is missing. Give 0 on the first of the {len(addresses)} machines in --hosts, 1 on the next, and so on.",
         "--host-index",
     )
 
 
-def _numbers_by_launchers(environ: Mapping[str, str]) -> Iterator[tuple[str, str, int, int | None]]:
-    """What launchers say: their name, the variable, the own place, and how many processes there are or None."""
+def _ranks_by_launchers(environ: Mapping[str, str]) -> Iterator[tuple[str, str, int, int | None]]:
+    """Yields a launcher's name, the variable of the rank, the rank, and the number of processes or None."""
     variables = [
         ("Open MPI", "OMPI_COMM_WORLD_RANK", ("OMPI_COMM_WORLD_SIZE",)),
         ("RANK", "RANK", ("WORLD_SIZE",)),
@@ -122,16 +126,16 @@ def _from_open_mpi(environ: Mapping[str, str], timeout_seconds: float) -> Hosts 
     """The processes of one `mpirun`; None outside it or with a single one.
 
     Raises:
-        ConfigError: MASTER_ADDR or MASTER_PORT is missing, as Open MPI itself gives no addresses.
+        ConfigError: MASTER_ADDR or MASTER_PORT is missing, which are needed because Open MPI provides no addresses.
     """
     size = parse_integer(environ, "OMPI_COMM_WORLD_SIZE")
     if size is None or size <= 1:
         return None
     cure = (
-        "Open MPI numbers its processes but gives no addresses. Add "
-        "`-x MASTER_ADDR=<first machine> -x MASTER_PORT=29500` to mpirun, or give --hosts."
+        "Open MPI numbers its processes but provides no addresses. Add "
+        "`-x MASTER_ADDR=<first machine> -x MASTER_PORT=29500` to mpirun, or use --hosts."
     )
-    return _met(environ, "Open MPI", ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"), cure, timeout_seconds)
+    return _meet_at_master(environ, "Open MPI", ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"), cure, timeout_seconds)
 
 
 def _from_torchrun(environ: Mapping[str, str], timeout_seconds: float) -> Hosts | None:
@@ -140,17 +144,17 @@ def _from_torchrun(environ: Mapping[str, str], timeout_seconds: float) -> Hosts 
 
 
 def _from_variables(
-    environ: Mapping[str, str], timeout_seconds: float, found_in: str = "WORLD_SIZE and RANK"
+    environ: Mapping[str, str], timeout_seconds: float, source: str = "WORLD_SIZE and RANK"
 ) -> Hosts | None:
-    """The processes that WORLD_SIZE, RANK, MASTER_ADDR and MASTER_PORT speak of; None when one of them is missing."""
+    """The processes described by WORLD_SIZE, RANK, MASTER_ADDR and MASTER_PORT; None if one of them is missing."""
     names = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT")
     if not all(environ.get(name) for name in names) or (parse_integer(environ, "WORLD_SIZE") or 0) <= 1:
         return None
-    return _met(environ, found_in, ("RANK", "WORLD_SIZE"), "", timeout_seconds)
+    return _meet_at_master(environ, source, ("RANK", "WORLD_SIZE"), "", timeout_seconds)
 
 
 def _check_complete(environ: Mapping[str, str]) -> None:
-    """Raises ConfigError when some of the variables are set as for several processes, and others are missing."""
+    """Raises ConfigError if some of the variables for several processes are set, and others are missing."""
     size = parse_integer(environ, "WORLD_SIZE")
     if size == 1 or (size is None and not (environ.get("RANK") and environ.get("MASTER_ADDR"))):
         return
@@ -163,7 +167,9 @@ def _check_complete(environ: Mapping[str, str]) -> None:
             )
 
 
-def _met(environ: Mapping[str, str], found_in: str, names: tuple[str, str], cure: str, timeout_seconds: float) -> Hosts:
+def _meet_at_master(
+    environ: Mapping[str, str], source: str, names: tuple[str, str], cure: str, timeout_seconds: float
+) -> Hosts:
     rank_name, size_name = names
     for name in (rank_name, "MASTER_ADDR", "MASTER_PORT"):
         if not environ.get(name):
@@ -174,29 +180,29 @@ def _met(environ: Mapping[str, str], found_in: str, names: tuple[str, str], cure
     host = environ["MASTER_ADDR"].strip().removeprefix("[").removesuffix("]")
     port = port_number(environ["MASTER_PORT"].strip(), "MASTER_PORT")
     if environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-        port = port + 1 if port < 65535 else port - 1  # torchrun itself listens at MASTER_PORT
+        port = port + 1 if port < 65535 else port - 1  # torchrun itself listens on MASTER_PORT
     addresses = meet(host, port, rank, size, timeout_seconds=timeout_seconds)
-    return make_hosts(addresses, rank, found_in, field="MASTER_ADDR", index_field=rank_name)
+    return make_hosts(addresses, rank, source, field="MASTER_ADDR", index_field=rank_name)
 
 
 def _from_sagemaker(environ: Mapping[str, str], resource_config: Path) -> Hosts | None:
-    """The containers sorted by name, each with port 2222; None outside SageMaker or with a single one.
+    """SageMaker's containers sorted by name, each with port 2222; None outside SageMaker or with a single one.
 
     Raises:
-        ConfigError: the file or the variables cannot be read, or do not name this container.
+        ConfigError: the file or the variables cannot be read, or do not list this container.
     """
     if files.is_file(resource_config):
         field = str(resource_config)
         try:
-            content = _parsed(files.read_text(resource_config), field)
+            content = _parse_json(files.read_text(resource_config), field)
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"cannot be read: {error}.", field) from None
         if not isinstance(content, dict):
             raise ConfigError('should have "current_host" and "hosts".', field)
-        own, hosts, own_field = content.get("current_host"), content.get("hosts"), field
+        current_host, hosts, current_field = content.get("current_host"), content.get("hosts"), field
     elif environ.get("SM_HOSTS"):
-        field, own_field = "SM_HOSTS", "SM_CURRENT_HOST"
-        own, hosts = environ.get(own_field), _parsed(environ[field], field)
+        field, current_field = "SM_HOSTS", "SM_CURRENT_HOST"
+        current_host, hosts = environ.get(current_field), _parse_json(environ[field], field)
     else:
         return None
     if not isinstance(hosts, list) or not hosts or not all(isinstance(host, str) for host in hosts):
@@ -204,13 +210,14 @@ def _from_sagemaker(environ: Mapping[str, str], resource_config: Path) -> Hosts 
     if len(hosts) == 1:
         return None
     names = sorted(hosts)
-    if own not in names:
-        raise ConfigError(f"should name one of {', '.join(names)} as the current host, got {own!r}.", own_field)
+    if current_host not in names:
+        expected = ", ".join(names)
+        raise ConfigError(f"should name one of {expected} as the current host, got {current_host!r}.", current_field)
     addresses = [f"{name}:{SAGEMAKER_PORT}" for name in names]
-    return make_hosts(addresses, names.index(own), "SageMaker", field=field, index_field=own_field)
+    return make_hosts(addresses, names.index(current_host), "SageMaker", field=field, index_field=current_field)
 
 
-def _parsed(text: str, field: str) -> Any:
+def _parse_json(text: str, field: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:

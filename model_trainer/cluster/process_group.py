@@ -1,4 +1,4 @@
-"""The processes that train one run: what one tells the others, by TensorFlow's own reduction, and when one is gone."""
+"""The process group of a run: all-gather and broadcast by TensorFlow's all-reduce, and lost connections."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from model_trainer.errors import ConfigError, ModelTrainerError
 
 __all__ = ["LOST_CONNECTION", "ProcessGroup", "lost_host_message"]
 
-CHUNK_BYTES = 2**26  # of a message, in one reduction
+CHUNK_BYTES = 2**26  # of a message, in one all-reduce
 
-# A closed connection, a heartbeat that stays out, an operation that was given up because another one failed so.
+# A closed connection, a missing heartbeat, or an operation that was cancelled because of either.
 LOST_CONNECTION = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
@@ -27,11 +27,11 @@ LOST_CONNECTION = (
 
 
 class ProcessGroup:
-    """All processes of a run; a single one is a team too.
+    """All processes of a run, possibly a single one.
 
     Args:
-        hosts: None for a process that trains alone.
-        strategy: on the devices of all of them.
+        hosts: None if this is the only process.
+        strategy: the distribution strategy over the devices of all processes.
     """
 
     def __init__(self, hosts: Hosts | None, strategy: tf.distribute.Strategy) -> None:
@@ -43,16 +43,16 @@ class ProcessGroup:
 
     @property
     def index(self) -> int:
-        """This process's number, from 0."""
+        """The rank of this process, from 0."""
         return 0 if self.hosts is None else self.hosts.index
 
     @property
     def is_chief(self) -> bool:
-        """Whether this is the process that writes."""
+        """Whether this is the process that writes models, checkpoints and logs."""
         return self.index == 0
 
     def exchange(self, message: bytes) -> list[bytes]:
-        """Gives everybody everybody's message, in the order of the processes. All have to call this together."""
+        """All-gathers messages: returns those of all processes by rank. All processes must call this together."""
         if len(self) == 1:
             return [message]
         lengths = np.zeros(len(self), np.int32)
@@ -61,14 +61,17 @@ class ProcessGroup:
         return [self._from(owner, message, int(length)) for owner, length in enumerate(lengths)]
 
     def all_gather(self, value: Any) -> list[Any]:
-        """The same for values of JSON types."""
+        """All-gathers values of JSON types: returns those of all processes by rank. All must call this together."""
         return [json.loads(message) for message in self.exchange(json.dumps(value).encode())]
 
     def broadcast_from_chief(self, make: Callable[[], Any]) -> Any:
-        """What `make` gives, a value of JSON types, in the first process; its errors stop all of them.
+        """Calls `make` in the chief and broadcasts the result. All processes must call this together.
+
+        Args:
+            make: returns a value of JSON types.
 
         Raises:
-            ModelTrainerError: what `make` raised; in the other processes ConfigError with its message.
+            ModelTrainerError: `make` raised it in the chief; the other processes raise ConfigError with its message.
         """
         problem: ModelTrainerError | None = None
         answer: dict[str, Any] = {}
@@ -81,45 +84,45 @@ class ProcessGroup:
         if problem is not None:
             raise problem
         if "error" in answer:
-            raise ConfigError(f"The first host cannot begin: {answer['error']}")
+            raise ConfigError(f"The first host cannot start: {answer['error']}")
         return answer["value"]
 
     def _from(self, owner: int, message: bytes, length: int) -> bytes:
-        parts = []
+        chunks = []
         for start in range(0, length, CHUNK_BYTES):
             size = min(CHUNK_BYTES, length - start)
             padded = np.zeros(-(-size // 4) * 4, np.uint8)
             if owner == self.index:
                 padded[:size] = np.frombuffer(message, np.uint8, size, start)
-            parts.append(self._sum(padded.view(np.int32)).view(np.uint8)[:size].tobytes())
-        return b"".join(parts)
+            chunks.append(self._sum(padded.view(np.int32)).view(np.uint8)[:size].tobytes())
+        return b"".join(chunks)
 
     def _sum(self, numbers: np.ndarray) -> np.ndarray:
-        """The sum of everybody's int32 `(n,)`. Where one alone is not 0 it arrives to the bit."""
+        """All-reduces int32 `(n,)`: the sum over all processes, bit by bit the message if all others are 0."""
 
-        def of_device(context: tf.distribute.ValueContext) -> tf.Tensor:
-            own = self.strategy.num_replicas_in_sync // len(self)
-            is_first = context.replica_id_in_sync_group % own == 0  # a process with several devices speaks once
+        def device_value(context: tf.distribute.ValueContext) -> tf.Tensor:
+            devices_per_process = self.strategy.num_replicas_in_sync // len(self)
+            is_first = context.replica_id_in_sync_group % devices_per_process == 0  # each process contributes once
             return tf.constant(numbers if is_first else np.zeros_like(numbers))
 
-        values = self.strategy.experimental_distribute_values_from_function(of_device)
+        values = self.strategy.experimental_distribute_values_from_function(device_value)
         return np.asarray(self.strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None))
 
 
 def lost_host_message(hosts: Hosts, error: tf.errors.OpError) -> str:
-    """Which machine seems to be gone, as far as the error tells, and what to do."""
-    gone = [
+    """The message about a lost connection: the lost host, if the error names it, and what to do."""
+    lost = [
         f"host {number} ({address})"
         for number, address in enumerate(hosts.addresses)
         if number != hosts.index and _names(error.message, f"task:{number}", address)
     ]
-    who = " or ".join(gone) if gone else "another host"
+    who = " or ".join(lost) if lost else "another host"
     return (
-        f"The connection to {who} is lost; its own messages tell why. Training stops here and goes on from the last "
-        "checkpoint when all run again with --resume."
+        f"The connection to {who} was lost; its own log tells why. Training stops here. To continue from the last "
+        "checkpoint, start all hosts again with --resume."
     )
 
 
 def _names(message: str, *names: str) -> bool:
-    """Whether a message says one of the names, and not a longer one with it inside, such as task:12 for task:1."""
+    """Whether a message contains one of the names as a whole, not within a longer one, such as task:1 in task:12."""
     return any(re.search(rf"(?<![\w.-]){re.escape(name)}(?!\d)", message) for name in names)

@@ -1,7 +1,7 @@
-"""Processes that know only the first one's address meet there, and each learns the addresses of all.
+"""Rendezvous: processes that know only the first one's address connect to it, and get the addresses of all.
 
-The first process listens at a known address (`gather.py`); each of the others sends one line of JSON with its number
-and its own address, and waits. When all have come, each gets one line with the list. Like TensorFlow's own connections
+The first process listens at a known address (`gather.py`); each of the others sends one line of JSON with its rank and
+its own address, and waits. When all have connected, each gets one line with the list. Like TensorFlow's own connections
 this has neither password nor encryption, so it is meant for a network in which the machines trust each other.
 """
 
@@ -27,51 +27,51 @@ from model_trainer.errors import ConfigError, HostError
 
 __all__ = ["assemble", "meet"]
 
-OWN_PORTS = range(20_000, 30_000)  # below those that Linux hands out by itself, which might go to another program
-LIST_BYTES = 1 << 20  # a list has about 30 for each process
-CONNECT_SECONDS = 10.0  # after so long without an answer the first process is called again
+OWN_PORTS = range(20_000, 30_000)  # below Linux' ephemeral ports, which another program might get
+LIST_BYTES = 1 << 20  # maximum size of the list, which has about 30 bytes for each process
+CONNECT_SECONDS = 10.0  # timeout of one attempt to connect to the first process
 MAX_PAUSE_SECONDS = 1.0
 
 T = TypeVar("T")
 
 
 def meet(master: str, master_port: int, rank: int, size: int, *, timeout_seconds: float) -> tuple[str, ...]:
-    """Waits until all processes have come; their addresses, by rank.
+    """Waits until all processes have connected, and exchanges their addresses.
 
     Args:
         master: name or IP address of the process with rank 0, without brackets.
-        master_port: where it listens while the processes meet.
-        rank: this process's own number, 0 to `size` - 1.
+        master_port: port on which it listens for the rendezvous.
+        rank: rank of this process, 0 to `size` - 1.
         size: number of processes, at least 2.
         timeout_seconds: how long to wait for all of them.
 
     Returns:
-        Such as `("10.0.0.1:20417", "10.0.0.2:28113")`, the same for every process. The host is the address from which a
-        process reached the first one; the port is free until something else takes it.
+        The addresses by rank, such as `("10.0.0.1:20417", "10.0.0.2:28113")`, the same in every process. The host is
+        the address from which a process reached the first one; the port was free on its machine.
 
     Raises:
-        HostError: the others did not come in time; exit code 75.
-        ConfigError: two have the same rank, they do not agree on `size`, or another program has the port.
+        HostError: not all processes connected in time; exit code 75.
+        ConfigError: two have the same rank, they do not agree on `size`, or another program uses the port.
     """
-    with _free_port() as own:  # held until all have chosen, so that no two on one machine choose the same
-        own_port = int(own.getsockname()[1])
+    with _free_port() as reserved:  # until all have chosen, so that no two on one machine choose the same
+        own_port = int(reserved.getsockname()[1])
         if rank != 0:
             return _run(_report(master, master_port, rank, size, own_port, timeout_seconds))
         with listen(master_port) as listener:
-            logging.info("Waiting for %d other process%s at port %d.", size - 1, "es" * (size > 2), master_port)
+            logging.info("Waiting for %d other process%s on port %d.", size - 1, "es" * (size > 2), master_port)
             return _run(gather(listener, master, master_port, size, own_port, timeout_seconds))
 
 
 def assemble(hosts: Hosts, timeout_seconds: float) -> None:
-    """Processes whose addresses are all known wait for one another, at the first one's; returns when all have come.
+    """Barrier for processes whose addresses are all known: waits at the first one's address until all have connected.
 
     Raises:
-        HostError: they did not come in time; says who is missing.
-        ConfigError: a port is taken, or two processes have the same index.
+        HostError: not all connected in time; the message names the missing ones.
+        ConfigError: a port is in use, or two processes have the same index.
     """
-    _, own_port = split_address(hosts.addresses[hosts.index], hosts.found_in)
+    _, own_port = split_address(hosts.addresses[hosts.index], hosts.source)
     _check_free(own_port, hosts)
-    master, port = split_address(hosts.addresses[0], hosts.found_in)
+    master, port = split_address(hosts.addresses[0], hosts.source)
     try:
         meet(master, port, hosts.index, len(hosts), timeout_seconds=timeout_seconds)
     except ConfigError as error:
@@ -83,7 +83,7 @@ def assemble(hosts: Hosts, timeout_seconds: float) -> None:
 async def _report(
     master: str, master_port: int, rank: int, size: int, own_port: int, timeout_seconds: float
 ) -> tuple[str, ...]:
-    """Tells the first process where this one is, and waits for its list; calls until it answers."""
+    """Sends this process's address to the first one and waits for the list; reconnects until it answers."""
     clock = asyncio.get_running_loop().time
     deadline = clock() + timeout_seconds
     where = joined_address(master, master_port)
@@ -96,30 +96,30 @@ async def _report(
                 host = plain_host(writer.get_extra_info("sockname")[0])
                 writer.write(to_line({"rank": rank, "size": size, "host": host, "port": own_port}))
                 async with asyncio.timeout_at(deadline):
-                    return _list_in(await reader.readuntil(), where, size)
+                    return _parse_answer(await reader.readuntil(), where, size)
         except asyncio.LimitOverrunError:
-            return _list_in(b"", where, size)
+            return _parse_answer(b"", where, size)
         except EOFError:
             reason = "it closed the connection"
         except OSError as error:
             reason = _reason(error)
-        # It may not have been started yet, or its name may not be known yet; then it is called again.
+        # It may not have been started yet, or its name may not resolve yet, so this tries again.
         if reason != before:
             logging.info("Waiting for the process with rank 0 at %s (%s).", where, reason)
         await asyncio.sleep(max(0.0, min(pause, deadline - clock())))
         pause = min(2 * pause, MAX_PAUSE_SECONDS)
     raise HostError(
-        f"Rank {rank} has got no list of the processes from the first one, {where} ({reason or 'no time was left'}). "
-        f"Start all {size} of them with the same MASTER_ADDR and MASTER_PORT, the one with rank 0 there, and let the "
-        "port through firewalls."
+        f"Rank {rank} has received no list of processes from the first one, {where} ({reason or 'no time was left'}). "
+        f"Start all {size} of them with the same MASTER_ADDR and MASTER_PORT, the one with rank 0 there, and open the "
+        "port in firewalls."
     )
 
 
 async def _connect(host: str, port: int, deadline: float) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Tries each address of `host` for some seconds, as `socket.create_connection` does.
+    """Tries each address of `host` for a few seconds, as `socket.create_connection` does.
 
     Raises:
-        OSError: the last one's error; asyncio would make one text of all.
+        OSError: the error of the last address; asyncio would concatenate the errors of all.
     """
     loop = asyncio.get_running_loop()
     async with asyncio.timeout_at(deadline):
@@ -134,19 +134,19 @@ async def _connect(host: str, port: int, deadline: float) -> tuple[asyncio.Strea
             continue
         if writer.get_extra_info("sockname") != writer.get_extra_info("peername"):
             return reader, writer
-        writer.close()  # Linux: nobody listens, so it met itself
+        writer.close()  # on Linux, if no process listens, a socket can connect to itself
         problem = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
     raise problem
 
 
 def _reason(error: OSError) -> str:
-    """The system's own words, without the address that asyncio adds."""
+    """The operating system's message, without the address that asyncio adds."""
     if error.errno and not isinstance(error, socket.gaierror):
         return os.strerror(error.errno)
     return error.strerror or str(error) or "timed out"
 
 
-def _list_in(answer: bytes, where: str, size: int) -> tuple[str, ...]:
+def _parse_answer(answer: bytes, where: str, size: int) -> tuple[str, ...]:
     match parse_line(answer):
         case {"error": str(problem)}:
             raise ConfigError(problem, "MASTER_ADDR")
@@ -162,16 +162,16 @@ def _list_in(answer: bytes, where: str, size: int) -> tuple[str, ...]:
 
 
 def _run(main: Coroutine[Any, Any, T]) -> T:
-    """Runs `main` in a thread of its own, and cancels it when a signal raises in this one.
+    """Runs `main` in a separate thread, and cancels it if a signal handler raises in this thread.
 
-    In the main thread a signal's handler that raises, as that of training does, could do so within a callback of
-    asyncio, which logs the error and goes on. In a notebook the main thread has a running loop already.
+    In the main thread a signal handler that raises, as that of training does, might do so within a callback of asyncio,
+    which logs the error and continues. In a notebook the main thread has a running event loop already.
     """
-    begun: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+    cancel: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
 
     async def cancellable() -> T:
         task = asyncio.ensure_future(main)
-        begun.put(functools.partial(task.get_loop().call_soon_threadsafe, task.cancel))
+        cancel.put(functools.partial(task.get_loop().call_soon_threadsafe, task.cancel))
         return await task
 
     with ThreadPoolExecutor(1) as thread:
@@ -179,22 +179,22 @@ def _run(main: Coroutine[Any, Any, T]) -> T:
         try:
             wait([running])
         except BaseException:
-            with contextlib.suppress(RuntimeError):  # it has just ended by itself
-                begun.get()()
+            with contextlib.suppress(RuntimeError):  # it has just ended
+                cancel.get()()
             raise
         return running.result()
 
 
 def _free_port() -> socket.socket:
-    """A socket that holds a port which was free on every network of this machine."""
+    """A socket that reserves a port that was free on all network interfaces."""
     for port in random.sample(OWN_PORTS, 100):
-        held = socket.socket()
+        reserved = socket.socket()
         try:
-            held.bind(("", port))
+            reserved.bind(("", port))
         except OSError:
-            held.close()
+            reserved.close()
             continue
-        return held
+        return reserved
     raise ConfigError(f"Training needs a free port from {OWN_PORTS[0]} to {OWN_PORTS[-1]}; 100 tries found none.")
 
 
@@ -206,6 +206,6 @@ def _check_free(port: int, hosts: Hosts) -> None:
         if error.errno != errno.EADDRINUSE:
             return  # TensorFlow may listen elsewhere
         raise ConfigError(
-            f"{hosts.describe()}: port {port} of this machine is taken, by another program or by a process with the "
-            "same index. Give each process a free port and an index of its own."
+            f"{hosts.describe()}: port {port} of this machine is in use, by another program or by a process with the "
+            "same index. Give each process a free port and its own index."
         ) from None

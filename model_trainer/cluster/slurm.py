@@ -1,6 +1,6 @@
-"""Tasks of one `srun`, from Slurm's variables.
+"""The tasks of one `srun`, from Slurm's environment variables.
 
-An sbatch script and the shell of salloc hold an allocation but are one process; only what `srun` starts has a step.
+An sbatch script and the shell of salloc have an allocation but are a single process; only `srun` starts a job step.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from model_trainer.errors import ConfigError
 
 __all__ = ["expand_counts", "expand_nodes", "first_port", "from_slurm", "is_step"]
 
-# Below 32768, where Linux begins to hand out ports by itself, room for 1000 jobs with 16 tasks on a node each.
+# Below Linux' ephemeral ports, which begin at 32768, there is room for 1000 jobs with 16 tasks on each node.
 LOWEST_PORT, JOBS, TASKS = 15_000, 1_000, 16
 
 
 def is_step(environ: Mapping[str, str]) -> bool:
-    """Whether `srun` started this process. An sbatch script has SLURM_PROCID as well, but no step."""
+    """Whether `srun` started this process. An sbatch script has SLURM_PROCID as well, but no job step."""
     return bool(environ.get("SLURM_PROCID")) and bool(environ.get("SLURM_STEP_ID") or environ.get("SLURM_STEPID"))
 
 
 def from_slurm(environ: Mapping[str, str]) -> Hosts | None:
-    """The tasks of this step, in the order of its nodes; None outside `srun` or with a single task.
+    """The tasks of this job step, in the order of its nodes; None outside `srun` or with a single task.
 
-    The own place follows from the node and the place on it, not from SLURM_PROCID: with `--distribution=cyclic`
-    numbers of tasks go round the nodes, and a task does not see how the others are numbered.
+    This task's index follows from its node and its local ID there, not from SLURM_PROCID: `--distribution=cyclic`
+    numbers tasks round-robin over the nodes, and a task does not see how the others are numbered.
 
     Raises:
-        ConfigError: variables are missing, cannot be read, or contradict each other.
+        ConfigError: variables are missing, malformed, or contradict each other.
     """
     if not is_step(environ):
         return None
@@ -40,57 +40,65 @@ def from_slurm(environ: Mapping[str, str]) -> Hosts | None:
     nodes = expand_nodes(environ[nodes_name], nodes_name)
     tasks = _tasks_per_node(environ, count, len(nodes))
     port = first_port(parse_integer(environ, _present(environ, "SLURM_JOB_ID", "SLURM_JOBID")) or 0, _step(environ))
-    addresses = [f"{node}:{port + place}" for node, number in zip(nodes, tasks, strict=True) for place in range(number)]
-    node, place = parse_integer(environ, "SLURM_NODEID"), parse_integer(environ, "SLURM_LOCALID")
-    if node is not None and place is not None and node < len(nodes) and place < tasks[node]:
-        index = sum(tasks[:node]) + place
+    addresses = [f"{node}:{port + local}" for node, number in zip(nodes, tasks, strict=True) for local in range(number)]
+    node, local_id = parse_integer(environ, "SLURM_NODEID"), parse_integer(environ, "SLURM_LOCALID")
+    if node is not None and local_id is not None and node < len(nodes) and local_id < tasks[node]:
+        index = sum(tasks[:node]) + local_id
     else:
         index = parse_integer(environ, "SLURM_PROCID") or 0
     return make_hosts(addresses, index, "Slurm", field=nodes_name, index_field="SLURM_PROCID")
 
 
 def first_port(job: int, step: int) -> int:
-    """The port of the first task on each node, 15000 to 30984; the next tasks there have the next ports.
+    """The port of the first task on each node, 15000 to 30984; further tasks on the node use the following ports.
 
-    Jobs that share a node have different ports unless their numbers differ by a multiple of 1000, and steps of one job
-    that run at the same time unless theirs do.
+    Jobs that share a node have different ports unless their IDs differ by a multiple of 1000; so do the concurrent
+    steps of a job.
     """
     return LOWEST_PORT + (job + 331 * step) % JOBS * TASKS
 
 
 def expand_nodes(text: str, field: str = "SLURM_STEP_NODELIST") -> list[str]:
-    """Names of the nodes, in order: "gpu[01-03,07],login1" are gpu01, gpu02, gpu03, gpu07 and login1.
+    """Expands a list of nodes in Slurm's notation.
 
     Raises:
-        ConfigError: the list cannot be read; names `field`.
+        ConfigError: the list is malformed; the message names `field`.
+
+    Example:
+        >>> expand_nodes("gpu[01-03,07],login1")
+        ['gpu01', 'gpu02', 'gpu03', 'gpu07', 'login1']
     """
-    parts = re.findall(r"(?:[^,\[\]]|\[[^\[\]]*\])+", text)
-    names = [name for part in parts for name in _expand_part(part, text, field)]
-    if not names or ",".join(parts) != text:
+    entries = re.findall(r"(?:[^,\[\]]|\[[^\[\]]*\])+", text)
+    names = [name for entry in entries for name in _expand_entry(entry, text, field)]
+    if not names or ",".join(entries) != text:
         raise _unreadable(text, field)
     return names
 
 
 def expand_counts(text: str, field: str = "SLURM_STEP_TASKS_PER_NODE") -> list[int]:
-    """Numbers of tasks, node by node: "2(x3),1" are 2, 2, 2 and 1.
+    """Expands the numbers of tasks on each node in Slurm's notation.
 
     Raises:
-        ConfigError: the list cannot be read; names `field`.
+        ConfigError: the list is malformed; the message names `field`.
+
+    Example:
+        >>> expand_counts("2(x3),1")
+        [2, 2, 2, 1]
     """
     counts: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"([0-9]{1,6})(?:\(x([0-9]{1,6})\))?", part.strip())
+    for entry in text.split(","):
+        match = re.fullmatch(r"([0-9]{1,6})(?:\(x([0-9]{1,6})\))?", entry.strip())
         if match is None:
             raise ConfigError(f'should be numbers of tasks such as "2(x3),1", got {text!r}.', field)
         counts += [int(match[1])] * int(match[2] or 1)
     return counts
 
 
-def _expand_part(part: str, text: str, field: str) -> Iterator[str]:
-    """Every name of one part; it may have several brackets, as in "rack[1-2]n[01-16]"."""
-    before, bracket, rest = part.partition("[")
+def _expand_entry(entry: str, text: str, field: str) -> Iterator[str]:
+    """Yields every name of one entry, which may have several brackets, as in "rack[1-2]n[01-16]"."""
+    before, bracket, rest = entry.partition("[")
     if not bracket:
-        yield part
+        yield entry
         return
     inside, _, after = rest.partition("]")
     for numbers in inside.split(","):
@@ -98,10 +106,10 @@ def _expand_part(part: str, text: str, field: str) -> Iterator[str]:
         if match is None:
             raise _unreadable(text, field)
         first, last = int(match[1]), int(match[2] or match[1])
-        if not first <= last < first + 100_000:  # more machines than any cluster has: a slip of the pen
+        if not first <= last < first + 100_000:  # more machines than any cluster has, so probably a typo
             raise _unreadable(text, field)
         for number in range(first, last + 1):
-            for ending in _expand_part(after, text, field):
+            for ending in _expand_entry(after, text, field):
                 yield f"{before}{number:0{len(match[1])}}{ending}"
 
 
@@ -113,12 +121,13 @@ def _tasks_per_node(environ: Mapping[str, str], count: int, num_nodes: int) -> l
         tasks = [count // num_nodes] * num_nodes
     else:
         raise ConfigError(
-            f"is missing; it says where the {count} tasks on {num_nodes} nodes are.", "SLURM_STEP_TASKS_PER_NODE"
+            f"is missing; it tells how the {count} tasks are distributed over {num_nodes} nodes.",
+            "SLURM_STEP_TASKS_PER_NODE",
         )
     if len(tasks) != num_nodes or sum(tasks) != count:
         raise ConfigError(
-            f"should say where {count} tasks on {num_nodes} nodes are, got {environ.get(name)!r}. Start training "
-            "by srun itself, inside one sbatch or salloc.",
+            f"should distribute {count} tasks over {num_nodes} nodes, got {environ.get(name)!r}. Start training with "
+            "srun itself, inside one sbatch or salloc.",
             name,
         )
     return tasks
@@ -128,7 +137,7 @@ def _present(environ: Mapping[str, str], name: str, older: str) -> str:
     for each in (name, older):
         if environ.get(each):
             return each
-    raise ConfigError("is missing, though this is a step of Slurm. Start training by srun, or give --hosts.", name)
+    raise ConfigError("is missing in this Slurm job step. Start training with srun, or use --hosts.", name)
 
 
 def _step(environ: Mapping[str, str]) -> int:

@@ -1,4 +1,4 @@
-"""Starts training again when it was lost, and leaves it alone when it was told to stop."""
+"""Restarts training after a crash or a lost machine, but not after a signal to stop."""
 
 from __future__ import annotations
 
@@ -14,104 +14,105 @@ from collections.abc import Iterator, Sequence
 
 __all__ = ["EXIT_LOST_HOST", "STARTED", "supervise"]
 
-# Environment variable of the command: when the supervisor started, such as 20261121-120000.
+# Environment variable for the command: start time of the supervisor, such as 20261121-120000.
 STARTED = "MODEL_TRAINER_STARTED"
 
-STOPPED_EARLY = 75  # what training ends with when it saved before it was done, or lost a machine
-EXIT_LOST_HOST = 76  # what a supervised one ends with when it lost a machine, so that the two can be told apart
-# Done, wrong input, diverged, told to stop here or elsewhere: another start would end the same, or is not wanted.
+STOPPED_EARLY = 75  # exit code of training that was stopped early and saved, or lost a machine
+EXIT_LOST_HOST = 76  # exit code of supervised training that lost a machine, to distinguish the two
+# Done, wrong input, diverged, stopped by a signal: a restart would end the same, or is not wanted.
 FINAL = frozenset({0, 2, 3, STOPPED_EARLY, 130})
-# What asks to stop. The hang-up and Ctrl-\ of a terminal come here too, as the child is no longer in its group.
-PASSED_ON = tuple(
+# Signals to stop. A terminal's hang-up and Ctrl-\ arrive here only, because the child has its own process group.
+FORWARDED = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP", "SIGQUIT") if hasattr(signal, name)
 )
 MAX_PAUSE_SECONDS = 30.0
 
 
 def supervise(command: Sequence[str], max_restarts: int, *, pause_seconds: float = 1.0) -> int:
-    """Runs `command` to its end, and again with `--resume` when it was lost, killed or crashed.
+    """Runs `command` to its end, and restarts it with `--resume` if it crashed, was killed, or lost a machine.
 
-    SIGINT, SIGTERM, SIGUSR1, SIGHUP and SIGQUIT are passed on to the running command, each once, and after one of them
-    there is no further start. The command has the standard streams of this process but a process group of its own:
-    Ctrl-C reaches a whole group, and a second one in the same moment would stop training without saving.
+    SIGINT, SIGTERM, SIGUSR1, SIGHUP and SIGQUIT are forwarded to the running command, each once, and after one of them
+    there is no restart. The command has the standard streams of this process but its own process group: Ctrl-C reaches
+    a whole group, and a second one at the same moment would stop training without saving.
 
-    Call it in the main thread of a POSIX system; signals can be caught nowhere else.
+    Must be called in the main thread on a POSIX system, because signals can be caught there only.
 
     Args:
-        command: program and arguments; restarts append `--resume` unless they hold it, or `--resume-from`.
-        max_restarts: how often to start it again at most.
-        pause_seconds: before the first restart; doubles with each further one, up to 30 s.
+        command: program and arguments; restarts append `--resume` unless they contain it, or `--resume-from`.
+        max_restarts: maximum number of restarts.
+        pause_seconds: pause before the first restart; doubles with each further one, up to 30 s.
 
     Returns:
-        The command's last exit code, 128 + n when signal n killed it; 75 for `EXIT_LOST_HOST`, and
-        when a signal came between two starts.
+        The command's last exit code, or 128 + n if signal n killed it; 75 for `EXIT_LOST_HOST`, and if a signal
+        arrived between two runs.
     """
     command = list(command)
-    with _signals() as arrived:
+    with _signals() as signals:
         restarts = 0
         while True:
-            code, told = _run(command, arrived)
-            shown = STOPPED_EARLY if code == EXIT_LOST_HOST else 128 - code if code < 0 else code
-            if told or code in FINAL:
-                return shown
+            code, must_stop = _run(command, signals)
+            exit_code = STOPPED_EARLY if code == EXIT_LOST_HOST else 128 - code if code < 0 else code
+            if must_stop or code in FINAL:
+                return exit_code
+            reason = f"Training ended with {exit_code} ({_reason(code)})"
             if restarts == max_restarts:
                 if max_restarts:
-                    _say(f"Training ended with {shown} ({_reason(code)}); none of {max_restarts} restarts is left.")
-                return shown
+                    _print(f"{reason}; none of {max_restarts} restarts is left.")
+                return exit_code
             pause = min(pause_seconds * 2**restarts, MAX_PAUSE_SECONDS)
             restarts += 1
             when = f" in {pause:g} s" * (pause > 0)
-            _say(f"Training ended with {shown} ({_reason(code)}); restart {restarts} of {max_restarts}{when}.")
-            if _told_within(pause, arrived):
-                _say("Told to stop; no restart.")
+            _print(f"{reason}; restart {restarts} of {max_restarts}{when}.")
+            if _is_stopped_within(pause, signals):
+                _print("Stopped by a signal; no restart.")
                 return STOPPED_EARLY
-            if not any(part.partition("=")[0] in ("--resume", "--resume-from") for part in command):
+            if not any(argument.partition("=")[0] in ("--resume", "--resume-from") for argument in command):
                 command.append("--resume")
 
 
-def _run(command: Sequence[str], arrived: socket.socket) -> tuple[int, bool]:
-    """The exit code, negative for a signal, and whether a signal asked to stop."""
-    told = False
+def _run(command: Sequence[str], signals: socket.socket) -> tuple[int, bool]:
+    """Runs the command; returns its exit code, negative for a signal, and whether a signal to stop arrived."""
+    must_stop = False
     sys.stdout.flush()
     process = subprocess.Popen(command, process_group=0)
     try:
         while process.poll() is None:
-            for number in _next(arrived, math.inf):
-                told = True
+            for number in _next(signals, math.inf):
+                must_stop = True
                 process.send_signal(number)
-        told = bool(_next(arrived, 0)) or told
+        must_stop = bool(_next(signals, 0)) or must_stop
     finally:
-        if process.poll() is None:  # something went wrong here: nothing that was started stays behind
+        if process.poll() is None:  # an error here must not leave the process behind
             process.kill()
             process.wait()
-    return process.returncode, told
+    return process.returncode, must_stop
 
 
-def _told_within(seconds: float, arrived: socket.socket) -> bool:
-    """Waits for so long, or until a signal asks to stop; whether one did."""
+def _is_stopped_within(seconds: float, signals: socket.socket) -> bool:
+    """Waits; returns early with True when a signal to stop arrives."""
     until = time.monotonic() + seconds
     while (remaining := until - time.monotonic()) > 0:
-        if _next(arrived, remaining):
+        if _next(signals, remaining):
             return True
-    return bool(_next(arrived, 0))
+    return bool(_next(signals, 0))
 
 
-def _next(arrived: socket.socket, seconds: float) -> list[int]:
-    """Signals to pass on that have come, after waiting for any signal, also the end of the child, for so long."""
-    ready, _, _ = select.select([arrived], [], [], None if seconds == math.inf else seconds)
-    return [number for number in arrived.recv(4096) if number in PASSED_ON] if ready else []
+def _next(signals: socket.socket, seconds: float) -> list[int]:
+    """Waits for any signal, including the end of the child; returns those that are to be forwarded."""
+    ready, _, _ = select.select([signals], [], [], None if seconds == math.inf else seconds)
+    return [number for number in signals.recv(4096) if number in FORWARDED] if ready else []
 
 
 @contextlib.contextmanager
 def _signals() -> Iterator[socket.socket]:
-    """A socket in which each signal appears as a byte with its number, once, whenever it came.
+    """A socket from which each arriving signal can be read once, as a byte with its number.
 
-    What was ignored before, such as SIGHUP under nohup, stays ignored.
+    Signals that were ignored before, such as SIGHUP under nohup, stay ignored.
     """
     read, write = socket.socketpair()
     write.setblocking(False)
     with read, write:
-        numbers = [number for number in PASSED_ON if signal.getsignal(number) is not signal.SIG_IGN]
+        numbers = [number for number in FORWARDED if signal.getsignal(number) is not signal.SIG_IGN]
         before = {number: signal.signal(number, lambda *_: None) for number in (*numbers, signal.SIGCHLD)}
         wakeup = signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
         try:
@@ -125,12 +126,12 @@ def _signals() -> Iterator[socket.socket]:
 def _reason(code: int) -> str:
     if code == EXIT_LOST_HOST:
         return "a machine was lost"
-    number = -code if code < 0 else code - 128  # a shell says it by 128 + n
+    number = -code if code < 0 else code - 128  # a shell reports signal n as 128 + n
     with contextlib.suppress(ValueError):
         name = signal.Signals(number).name
-        return f"killed by {name}, often for want of memory" if name == "SIGKILL" else f"killed by {name}"
+        return f"killed by {name}, often because memory ran out" if name == "SIGKILL" else f"killed by {name}"
     return "an error, see above"
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, file=sys.stderr, flush=True)

@@ -1,8 +1,8 @@
-"""From a file's bytes to pixels, in two ways: a fast one for ordinary JPEG and PNG, and an exact one for all images.
+"""Decodes image files in two ways: a fast path for ordinary JPEG and PNG, and an exact path for all images.
 
-The fast one runs in TensorFlow's own threads, and decodes only the wanted part of a JPEG. Ordinary is a JPEG with 1 or
-3 components, or a PNG, neither of them large. What is not, and what fails there, raises
-`tf.errors.InvalidArgumentError`; it is the exact way's then, which is Pillow's.
+The fast path runs in TensorFlow's own threads, and decodes only the requested region of a JPEG. Ordinary images are
+JPEG with 1 or 3 components and PNG, neither of them large. All others, and damaged ones, raise
+`tf.errors.InvalidArgumentError`; the exact path then decodes them with Pillow.
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ __all__ = ["Header", "PixelFormat", "decode", "decode_exact", "read_header"]
 
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
-_HEAD_BYTES = 262_144  # where a JPEG says how it is turned; searching all of a large one costs a tenth of decoding it
+_HEAD_BYTES = (
+    262_144  # that may hold the orientation of a JPEG; searching all of a large one takes a tenth of decoding it
+)
 
 
 class Header(NamedTuple):
-    """What the first bytes of an ordinary image say, and the image.
+    """The header of an ordinary image, and its bytes.
 
     Attributes:
         data: string `()`, all bytes.
         is_jpeg: bool `()`; otherwise it is a PNG.
         height, width: int32 `()`, of the upright image.
-        orientation: int32 `()`, 1 to 8: how the image must be turned, as EXIF counts.
+        orientation: int32 `()`, the EXIF orientation, 1 to 8.
     """
 
     data: tf.Tensor
@@ -42,11 +44,11 @@ class Header(NamedTuple):
 
 
 class PixelFormat(NamedTuple):
-    """How pixels are wanted.
+    """The requested pixel format.
 
     Attributes:
         num_channels: 3 for RGB, 4 for RGB and alpha.
-        background: what shines through where an image is transparent, with 3 channels.
+        background: RGB behind transparent pixels, with 3 channels.
     """
 
     num_channels: int = 3
@@ -54,29 +56,41 @@ class PixelFormat(NamedTuple):
 
 
 def read_header(data: tf.Tensor) -> Header:
-    """The header of an ordinary image; `data` is a string `()`.
+    """Reads the header of an ordinary image.
+
+    Args:
+        data: string `()`, the encoded image.
 
     Raises:
-        tf.errors.InvalidArgumentError: when it runs, for any other image.
+        tf.errors.InvalidArgumentError: at run time, for any other image.
     """
     return Header(*_graph_of(_read_header)(data))
 
 
 def decode(header: Header, region: tf.Tensor, pixels: PixelFormat) -> tf.Tensor:
-    """uint8 `(height, width, num_channels)`: a part of an ordinary image.
+    """Decodes a region of an ordinary image.
 
     Args:
-        region: int32 `(4,)`: top, left, height and width of the part, in pixels of the upright image.
+        header: of the image.
+        region: int32 `(4,)`: top, left, height and width, in pixels of the upright image.
+        pixels: the format of the result.
+
+    Returns:
+        uint8 `(height, width, num_channels)`.
     """
     return tf.ensure_shape(_graph_of(_decode, pixels)(header, region), (None, None, pixels.num_channels))
 
 
 def decode_exact(data: tf.Tensor, pixels: PixelFormat) -> tuple[tf.Tensor, tf.Tensor]:
-    """`(image, readable)` of any bytes, by Pillow; nothing that they hold raises.
+    """Decodes any bytes with Pillow; never raises, whatever the bytes are.
+
+    Args:
+        data: string `()`, the encoded image.
+        pixels: the format of the result.
 
     Returns:
-        image: uint8 `(height, width, num_channels)`, upright; one pixel of 0 if unreadable.
-        readable: bool `()`.
+        `(image, readable)`: uint8 `(height, width, num_channels)`, upright, a single pixel of 0 if unreadable; and
+        bool `()`.
     """
 
     def with_pillow(raw: bytes | np.ndarray) -> tuple[np.ndarray, np.bool_]:
@@ -92,7 +106,7 @@ def decode_exact(data: tf.Tensor, pixels: PixelFormat) -> tuple[tf.Tensor, tf.Te
 
 @functools.cache
 def _graph_of(function: Callable[..., Any], *options: Any) -> Any:
-    """`function(*inputs, *options)` as a graph that all pipelines of the process share: to trace it takes 0.1 s."""
+    """`function(*inputs, *options)` as a graph shared by all pipelines of the process, because tracing takes 0.1 s."""
     return tf.function(lambda *inputs: function(*inputs, *options), autograph=False, reduce_retracing=False)
 
 
@@ -106,29 +120,30 @@ def _read_header(data: tf.Tensor) -> tuple[tf.Tensor, ...]:
 
 def _is_plain_png(data: tf.Tensor) -> tf.Tensor:
     is_png = tf.strings.substr(data, 0, len(_PNG)) == _PNG
-    # Any of these chunks may turn a PNG, also behind its pixels; that is rare enough for Pillow.
+    # Any of these chunks may contain an orientation, even after the pixels; such PNGs are rare, and left to Pillow.
     return tf.cond(is_png, lambda: ~_has(data, "eXIf|Raw profile type|XML:com.adobe.xmp"), lambda: False)
 
 
 def _jpeg_header(data: tf.Tensor) -> tuple[tf.Tensor, ...]:
     raw_height, raw_width, components = tf.unstack(tf.image.extract_jpeg_shape(data))
-    is_ours = (components != 4) & _is_small(raw_height, raw_width, LARGE_PIXELS) & _has_few_scans(data)
-    with tf.control_dependencies([tf.debugging.Assert(is_ours, ["CMYK, large or many scans"])]):
+    is_ordinary = (components != 4) & _is_small(raw_height, raw_width, LARGE_PIXELS) & _has_few_scans(data)
+    with tf.control_dependencies([tf.debugging.Assert(is_ordinary, ["CMYK, large or many scans"])]):
         data, orientation = tf.identity(data), _orientation(data)
-    turned = orientation >= 5
-    return data, tf.where(turned, raw_width, raw_height), tf.where(turned, raw_height, raw_width), orientation
+    is_transposed = orientation >= 5
+    height, width = tf.where(is_transposed, raw_width, raw_height), tf.where(is_transposed, raw_height, raw_width)
+    return data, height, width, orientation
 
 
 def _png_header(data: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    # Checked first, because the error for a place behind the end shows the bytes, and Python stumbles over them.
+    # Checked first, because the error for a position past the end contains the bytes, which Python cannot decode.
     with tf.control_dependencies([tf.debugging.Assert(tf.strings.length(data) >= 25, ["truncated"])]):
         data = tf.identity(data)
     sizes = tf.io.decode_raw(tf.strings.substr(data, 16, 8), tf.int32, little_endian=False)
     width, height = sizes[0], sizes[1]
-    # Of fewer bits TensorFlow makes wrong greys (254 for black in a two-colour PNG); those are Pillow's. A PNG is
-    # decoded whole, and with alpha takes up to 22 bytes for each pixel.
-    is_ours = (_bits_of_png(data) >= 8) & _is_small(height, width, LARGE_PIXELS // 2)
-    with tf.control_dependencies([tf.debugging.Assert(is_ours, ["few bits or large"])]):
+    # TensorFlow decodes fewer bits to wrong greys (254 for black in a two-colour PNG); those are left to Pillow. A PNG
+    # is decoded as a whole, and takes up to 22 bytes per pixel with alpha.
+    is_ordinary = (_bits_of_png(data) >= 8) & _is_small(height, width, LARGE_PIXELS // 2)
+    with tf.control_dependencies([tf.debugging.Assert(is_ordinary, ["few bits or large"])]):
         return tf.identity(data), height, width, tf.constant(1)
 
 
@@ -140,25 +155,25 @@ def _decode(header: Header, region: tf.Tensor, pixels: PixelFormat) -> tf.Tensor
     return tf.cond(header.is_jpeg, lambda: _jpeg(header, region, pixels), lambda: _png(header.data, region, pixels))
 
 
-def _jpeg(header: Header, region: tf.Tensor, wanted: PixelFormat) -> tf.Tensor:
+def _jpeg(header: Header, region: tf.Tensor, pixel_format: PixelFormat) -> tf.Tensor:
     raw_region = _in_raw_frame(region, header.height, header.width, header.orientation)
-    # Accurate, as Pillow decodes; TensorFlow's default is a faster approximation.
+    # As accurate as Pillow; TensorFlow's default is a faster approximation.
     image = tf.image.decode_and_crop_jpeg(header.data, raw_region, channels=3, dct_method="INTEGER_ACCURATE")
     image = _upright(image, header.orientation)
-    if wanted.num_channels == 3:
+    if pixel_format.num_channels == 3:
         return image
     return tf.concat([image, tf.fill(tf.concat([tf.shape(image)[:2], [1]], 0), tf.constant(255, tf.uint8))], -1)
 
 
-def _png(data: tf.Tensor, region: tf.Tensor, wanted: PixelFormat) -> tf.Tensor:
+def _png(data: tf.Tensor, region: tf.Tensor, pixel_format: PixelFormat) -> tf.Tensor:
     is_16_bit = _bits_of_png(data) == 16
     rgba = tf.cond(is_16_bit, lambda: _png_16_bit(data), lambda: tf.io.decode_png(data, channels=4))
     top, left, height, width = tf.unstack(region)
     rgba = rgba[top : top + height, left : left + width]
-    if wanted.num_channels == 4:
+    if pixel_format.num_channels == 4:
         return rgba
     opaque = tf.reduce_min(rgba[..., 3]) == 255
-    return tf.cond(opaque, lambda: rgba[..., :3], lambda: _composite(rgba, wanted.background))
+    return tf.cond(opaque, lambda: rgba[..., :3], lambda: _composite(rgba, pixel_format.background))
 
 
 def _png_16_bit(data: tf.Tensor) -> tf.Tensor:
@@ -177,9 +192,9 @@ def _is_jpeg(data: tf.Tensor) -> tf.Tensor:
     return tf.strings.substr(data, 0, len(_JPEG)) == _JPEG
 
 
-def _has(data: tf.Tensor, texts: str) -> tf.Tensor:
-    # \C is any one byte; a dot would stop at bytes that are no UTF-8.
-    return tf.strings.regex_full_match(data, rf"\C*({texts})\C*")
+def _has(data: tf.Tensor, alternatives: str) -> tf.Tensor:
+    # \C matches any byte; a dot would stop at invalid UTF-8.
+    return tf.strings.regex_full_match(data, rf"\C*({alternatives})\C*")
 
 
 def _is_small(height: tf.Tensor, width: tf.Tensor, limit: int) -> tf.Tensor:
@@ -188,39 +203,39 @@ def _is_small(height: tf.Tensor, width: tf.Tensor, limit: int) -> tf.Tensor:
 
 
 def _has_few_scans(data: tf.Tensor) -> tf.Tensor:
-    # Counts the two bytes that begin a scan; inside of its pixels they never stand together.
-    parts = tf.raw_ops.StringSplitV2(input=data[None], sep=b"\xff\xda", maxsplit=MAX_SCANS + 1)
-    return parts.shape[1] <= MAX_SCANS + 1
+    # Counts the two-byte marker of a scan, which cannot occur inside compressed pixels.
+    split = tf.raw_ops.StringSplitV2(input=data[None], sep=b"\xff\xda", maxsplit=MAX_SCANS + 1)
+    return split.shape[1] <= MAX_SCANS + 1
 
 
 def _orientation(data: tf.Tensor) -> tf.Tensor:
-    """int32, 1 to 8: how the image must be turned, as EXIF counts."""
+    """int32 `()`: the EXIF orientation, 1 to 8."""
 
     def read(raw: bytes | np.ndarray) -> np.int32:
-        # By Pillow, because it also knows XMP's way of saying it, and how to live with damaged EXIF.
+        # Pillow also reads the orientation in XMP, and tolerates damaged EXIF.
         try:
             with opened(_plain_bytes(raw)) as image:
                 return np.int32(orientation_of(image))
         except Unreadable as reason:
             if reason.is_bomb:
-                raise  # the exact path tells of it
+                raise  # the exact path reports it
             return np.int32(1)
 
-    def ask() -> tf.Tensor:
-        found = tf.numpy_function(read, [data], tf.int32)
-        found.set_shape(())
-        return found
+    def read_metadata() -> tf.Tensor:
+        orientation = tf.numpy_function(read, [data], tf.int32)
+        orientation.set_shape(())
+        return orientation
 
-    return tf.cond(_has_metadata(data), ask, lambda: 1)
+    return tf.cond(_has_metadata(data), read_metadata, lambda: 1)
 
 
 def _plain_bytes(value: bytes | np.ndarray) -> bytes:
-    """A string tensor's content as `tf.numpy_function` hands it over: bytes in a graph, an array eagerly."""
+    """The bytes of a string tensor, which `tf.numpy_function` passes as bytes in a graph, as an array eagerly."""
     return value.item() if isinstance(value, np.ndarray) else value
 
 
 def _has_metadata(data: tf.Tensor) -> tf.Tensor:
-    # After the usual APP0 of 16 bytes most files begin with a quantization table at once; the search costs 0.3 ms.
+    # In most files a quantization table directly follows the usual APP0 of 16 bytes; the search costs 0.3 ms.
     has_app0 = tf.strings.substr(data, 2, 4) == b"\xff\xe0\x00\x10"
     first = tf.strings.substr(data, tf.where(has_app0, 20, 2), 2)
     head = tf.strings.substr(data, 0, _HEAD_BYTES)
@@ -228,20 +243,20 @@ def _has_metadata(data: tf.Tensor) -> tf.Tensor:
 
 
 def _flips(orientation: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Whether an image of this orientation is mirrored left to right, and top to bottom, after it is transposed."""
+    """Whether an image of this orientation is flipped horizontally, and vertically, after it is transposed."""
     across = (orientation == 2) | (orientation == 3) | (orientation == 6) | (orientation == 7)
     down = (orientation == 3) | (orientation == 4) | (orientation == 7) | (orientation == 8)
     return across, down
 
 
 def _in_raw_frame(box: tf.Tensor, height: tf.Tensor, width: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """The box of the upright image, `height` by `width`, as it lies in the file: the turns undone, last first."""
+    """Converts a box of the upright image, `height` by `width`, to coordinates of the file, by inverse rotation."""
     top, left, box_height, box_width = tf.unstack(box)
     across, down = _flips(orientation)
     left = tf.where(across, width - left - box_width, left)
     top = tf.where(down, height - top - box_height, top)
-    upright, turned = tf.stack([top, left, box_height, box_width]), tf.stack([left, top, box_width, box_height])
-    return tf.where(orientation >= 5, turned, upright)
+    upright, transposed = tf.stack([top, left, box_height, box_width]), tf.stack([left, top, box_width, box_height])
+    return tf.where(orientation >= 5, transposed, upright)
 
 
 def _upright(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
@@ -252,8 +267,8 @@ def _upright(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
 
 def _transposed(pixels: tf.Tensor) -> tf.Tensor:
-    # By looking each pixel up: when it prepares tf.transpose for bytes TensorFlow prints an error about oneDNN, in
-    # every run, whether a photo is turned or not.
+    # A gather instead of tf.transpose, for which TensorFlow prints an error about oneDNN with uint8, in every run,
+    # whether an image is rotated or not.
     height, width, channels = tf.unstack(tf.shape(pixels))
     source = tf.range(width)[:, None] + tf.range(height)[None, :] * width
     return tf.gather(tf.reshape(pixels, (height * width, channels)), source)

@@ -1,7 +1,7 @@
-"""The exact path, by Pillow: for what the fast path leaves, and to say why an image cannot be read.
+"""The exact decoder, with Pillow, for images that the fast path cannot decode, and for the reason if none can.
 
-Whatever the bytes are, nothing but "unreadable" comes of them: the header is read before the pixels, costly files are
-refused, large images are decoded one at a time, and what comes after decoding works in strips.
+It is safe for any bytes, of which the worst result is `Unreadable`: the header is read before the pixels, costly files
+are refused, large images are decoded one at a time, and converted in strips.
 """
 
 from __future__ import annotations
@@ -34,16 +34,15 @@ __all__ = [
 
 T = TypeVar("T")
 
-# Of odd but readable files every image would print its own. Once for all, because `catch_warnings` is not safe in the
-# threads that decode.
+# Every slightly damaged but readable file would print one. Set globally, because `catch_warnings` is not thread-safe.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-# Pillow refuses at twice this number, also what hides behind a small header, such as a frame larger than its GIF.
+# Pillow refuses images of twice this number, including a frame that is larger than its GIF's header declares.
 if Image.MAX_IMAGE_PIXELS is not None and 2 * Image.MAX_IMAGE_PIXELS < MAX_PIXELS:
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2 + 1
 
-# Nothing else is tried: Pillow would run Ghostscript for an EPS file, and takes some text files for PPM images.
-# "JPEG" also reads MPO, the photos of some phones.
+# No other formats are tried: Pillow would run Ghostscript for an EPS file, and takes some text files for PPM images.
+# "JPEG" includes MPO, the photos of some phones.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF")
 
 _SIGNATURES = {
@@ -60,19 +59,19 @@ _SIGNATURES = {
 
 Colour = tuple[int, int, int]
 
-_LARGE_BYTES = 2**25  # a file of this size counts as large, whatever its header says
-_STRIP_PIXELS = 2**20  # converted at a time, because each step of it takes as much memory again
+_LARGE_BYTES = 2**25  # a file of this size counts as large, whatever its header declares
+_STRIP_PIXELS = 2**20  # converted at a time, because each step of the conversion takes as much memory again
 _MAX_EXIF_BYTES = 2**22
-_MAX_REASON = 120  # characters of a reason that are Pillow's
+_MAX_REASON = 120  # characters of Pillow's message in a reason
 
 _one_at_a_time = threading.RLock()
 
 
 class Unreadable(Exception):
-    """Why, as a person says it: "is truncated"."""
+    """An image cannot be read; the message is the reason: "is truncated"."""
 
-    def __init__(self, reason: str, *, is_truncated: bool = False, is_bomb: bool = False) -> None:
-        super().__init__(reason)
+    def __init__(self, problem: str, *, is_truncated: bool = False, is_bomb: bool = False) -> None:
+        super().__init__(problem)
         self.is_truncated = is_truncated
         self.is_bomb = is_bomb
 
@@ -80,12 +79,17 @@ class Unreadable(Exception):
 def decode_with_pillow(
     data: bytes, background: Colour, with_alpha: bool, max_pixels: int = MAX_PIXELS
 ) -> np.ndarray | None:
-    """The first frame, upright: uint8 `(height, width, 3)`, or 4 with alpha; None when it cannot be read.
+    """Decodes the first frame of an image, upright.
 
     Args:
-        background: RGB that shows under transparent pixels, where alpha is not kept.
-        max_pixels: an image of more is not read. The environment variable MODEL_TRAINER_MAX_PIXELS sets the default,
-            and the only way beyond 178,956,970, where Pillow itself refuses.
+        data: the encoded image.
+        background: RGB behind transparent pixels, without alpha.
+        with_alpha: keep alpha as a fourth channel.
+        max_pixels: larger images are not read. The environment variable MODEL_TRAINER_MAX_PIXELS sets the default; only
+            it allows more than 178,956,970, the limit of Pillow itself.
+
+    Returns:
+        uint8 `(height, width, 3)`, or 4 channels with alpha; None if the image cannot be read.
     """
     try:
         return with_image(data, lambda image: pixels_of(image, background, with_alpha, max_pixels), max_pixels)
@@ -94,22 +98,24 @@ def decode_with_pillow(
 
 
 def why_unreadable(data: bytes, max_pixels: int = MAX_PIXELS) -> str:
-    """Why the bytes are no image that can be read, such as "is truncated"; arguments as `decode_with_pillow`."""
+    """The reason why an image cannot be read, such as "is truncated"; arguments as in `decode_with_pillow`."""
     try:
         with_image(data, lambda image: pixels_of(image, (255, 255, 255), False, max_pixels), max_pixels)
-    except Unreadable as reason:
-        return str(reason)
-    return "could not be read at first, but can be now"  # a file that changed while we trained
+    except Unreadable as problem:
+        return str(problem)
+    return "could not be read at first, but can be now"  # a file that changed during training
 
 
 def with_image(data: bytes, use: Callable[[Image.Image], T], max_pixels: int = MAX_PIXELS) -> T:
-    """What `use` makes of the image, once it is opened.
+    """Opens an image and returns `use(image)`.
 
-    Where Pillow refuses a PNG for a chunk beside its pixels, such as a colour profile or a second frame, `use` is
-    called again with an image without them: libpng, browsers and TensorFlow show the pixels all the same.
+    If Pillow refuses a PNG because of an ancillary chunk, such as a colour profile or a second frame, `use` is called
+    again without those chunks: libpng, browsers and TensorFlow ignore them, too.
 
     Args:
-        use: decodes as much as it needs; may be called twice.
+        data: the encoded image.
+        use: decodes as much as it needs; may be called more than once.
+        max_pixels: as in `decode_with_pillow`.
 
     Raises:
         Unreadable: as `opened`.
@@ -117,10 +123,10 @@ def with_image(data: bytes, use: Callable[[Image.Image], T], max_pixels: int = M
     try:
         with opened(data, max_pixels) as image:
             return use(image)
-    except Unreadable as reason:
-        if reason.is_bomb or format_of(data) != "PNG":
+    except Unreadable as problem:
+        if problem.is_bomb or format_of(data) != "PNG":
             raise
-        # Most have no such texts, and need one attempt.
+        # Most have no such text chunks, and need one attempt.
         for plain in dict.fromkeys(only_pixels(data, with_texts=with_texts) for with_texts in (True, False)):
             with contextlib.suppress(Unreadable), opened(plain, max_pixels) as image:
                 return use(image)
@@ -129,23 +135,23 @@ def with_image(data: bytes, use: Callable[[Image.Image], T], max_pixels: int = M
 
 @contextlib.contextmanager
 def opened(data: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
-    """The image with its header read, its pixels not yet.
+    """Opens an image: reads its header, but not its pixels.
 
     Raises:
-        Unreadable: whatever goes wrong, also inside the `with`; nothing else comes out.
+        Unreadable: for any exception, also inside the `with` block.
     """
     try:
         if not data:
             raise Unreadable("is empty (0 bytes)")
-        if reason := why_too_costly(data):
-            raise Unreadable(reason, is_bomb=True)
+        if problem := why_too_costly(data):
+            raise Unreadable(problem, is_bomb=True)
         with contextlib.ExitStack() as stack:
             if len(data) > _LARGE_BYTES:
                 stack.enter_context(_one_at_a_time)
             yield stack.enter_context(Image.open(io.BytesIO(data), formats=FORMATS))
     except Unreadable:
         raise
-    except Image.DecompressionBombError:  # Pillow raises it too, from its header check
+    except Image.DecompressionBombError:  # also raised by Pillow's check of the header
         limit = f"has more than the limit of {max_pixels:,} pixels (MODEL_TRAINER_MAX_PIXELS changes it)"
         raise Unreadable(limit, is_bomb=True) from None
     except UnidentifiedImageError:
@@ -154,15 +160,15 @@ def opened(data: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
             raise Unreadable("is not an image") from None
         if name == "AVIF" and not features.check("avif"):
             raise Unreadable("is an AVIF image, and Pillow is installed without AVIF") from None
-        raise _told(SyntaxError(f"its {name} header cannot be read"), data) from None
+        raise _unreadable_because(SyntaxError(f"its {name} header cannot be read"), data) from None
     except MemoryError:
         raise Unreadable("needs more memory than there is") from None
     except Exception as error:  # noqa: BLE001  # a damaged file can make Pillow raise anything
-        raise _told(error, data) from None
+        raise _unreadable_because(error, data) from None
 
 
 def format_of(data: bytes) -> str:
-    """One of `FORMATS` by the first bytes; empty for anything else."""
+    """The format by the first bytes, one of `FORMATS`; empty for anything else."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
     if data[4:8] == b"ftyp" and any(brand in data[8:64] for brand in (b"avif", b"avis")):
@@ -170,18 +176,18 @@ def format_of(data: bytes) -> str:
     return next((name for first, name in _SIGNATURES.items() if data.startswith(first)), "")
 
 
-def _told(error: Exception, data: bytes) -> Unreadable:
+def _unreadable_because(error: Exception, data: bytes) -> Unreadable:
     text = " ".join(str(error).split())
-    says_so = "truncated" in text.lower() or "unexpected end" in text.lower()
-    # Pillow means by these that it read behind the end.
-    if says_so or isinstance(error, EOFError | IndexError | struct.error) or _ends_early(data):
+    is_truncated = "truncated" in text.lower() or "unexpected end" in text.lower()
+    # With these Pillow reports a read past the end.
+    if is_truncated or isinstance(error, EOFError | IndexError | struct.error) or _ends_early(data):
         return Unreadable("is truncated", is_truncated=True)
     text = text if text and text.isprintable() else type(error).__name__
     return Unreadable(f"is damaged ({text if len(text) <= _MAX_REASON else text[:_MAX_REASON] + '...'})")
 
 
 def _ends_early(data: bytes) -> bool:
-    """Whether the file lacks what its first bytes announce; for a reason only, not to refuse it."""
+    """Whether the file is shorter than its header declares; only for the reason, not to refuse the file."""
     name = format_of(data)
     if name == "WEBP":
         return int.from_bytes(data[4:8], "little") + 8 > len(data)
@@ -191,33 +197,35 @@ def _ends_early(data: bytes) -> bool:
     return needed not in data
 
 
-_MAY_SAY_TURNED = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}  # of a PNG
+_ORIENTATION_KEYS = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}  # of a PNG
 
 
 def orientation_of(image: Image.Image) -> int:
-    """1 to 8, as EXIF or XMP say how the image must be turned; 1 where they are damaged.
+    """The EXIF orientation, 1 to 8, from EXIF or XMP; 1 if they are missing or damaged.
 
-    Decodes nothing: of a PNG that is not loaded yet, what stands behind the pixels is not seen.
+    Decodes no pixels: if a PNG is not loaded yet, metadata after the pixels is not read.
     """
-    is_silent = isinstance(image, PngImagePlugin.PngImageFile) and not image.info.keys() & _MAY_SAY_TURNED
-    if is_silent or len(image.info.get("exif", b"")) > _MAX_EXIF_BYTES:
+    has_none = isinstance(image, PngImagePlugin.PngImageFile) and not image.info.keys() & _ORIENTATION_KEYS
+    if has_none or len(image.info.get("exif", b"")) > _MAX_EXIF_BYTES:
         return 1
     try:
-        # Not the PNG's own, which loads the pixels, and after a failure there takes them for whole.
-        found = Image.Image.getexif(image).get(0x0112, 1)
-        return int(found) if found in range(1, 9) else 1
-    except Exception:  # noqa: BLE001  # damaged metadata can make Pillow raise anything; the pixels are whole
+        # Not the PNG's own method, which loads the pixels, and after a failure treats them as complete.
+        orientation = Image.Image.getexif(image).get(0x0112, 1)
+        return int(orientation) if orientation in range(1, 9) else 1
+    except Exception:  # noqa: BLE001  # damaged metadata can make Pillow raise anything; the pixels are intact
         return 1
 
 
 def pixels_of(
     image: Image.Image, background: Colour, with_alpha: bool, max_pixels: int = MAX_PIXELS, *, min_side: int = 0
 ) -> np.ndarray:
-    """As `decode_with_pillow`, of an image that `opened` gave; raises whatever Pillow does.
+    """Decodes an image from `opened`, as `decode_with_pillow`; raises any exception of Pillow.
 
     Args:
-        min_side: pixels; where it is given, a JPEG is decoded at a half, a quarter or an eighth of its size, as long
-            as no side becomes shorter. All of its bytes are read nevertheless.
+        image: the opened image.
+        background, with_alpha, max_pixels: as in `decode_with_pillow`.
+        min_side: pixels; if above 0, a JPEG is decoded at 1/2, 1/4 or 1/8 of its size, but no side becomes shorter than
+            this. All of its bytes are still read.
     """
     num_pixels = image.width * image.height
     if num_pixels > max_pixels:
@@ -234,8 +242,8 @@ def _decode(image: Image.Image, background: Colour, with_alpha: bool) -> np.ndar
     is_transparent = image.has_transparency_data
     width, height = image.size
     if height <= _STRIP_PIXELS // width:
-        whole = image.transpose(_TURNS[orientation]) if orientation > 1 else image
-        return _strip_pixels(whole, is_transparent, background, with_alpha)
+        upright_image = image.transpose(_TURNS[orientation]) if orientation > 1 else image
+        return _strip_pixels(upright_image, is_transparent, background, with_alpha)
     upright = (width, height) if orientation >= 5 else (height, width)
     pixels = np.empty((*upright, 4 if with_alpha else 3), np.uint8)
     num_rows = max(1, _STRIP_PIXELS // width)
@@ -245,8 +253,8 @@ def _decode(image: Image.Image, background: Colour, with_alpha: bool) -> np.ndar
         if orientation > 1:
             strip = strip.transpose(_TURNS[orientation])
         first, last = (height - bottom, height - top) if orientation in (3, 4, 6, 7) else (top, bottom)
-        place = pixels[:, first:last] if orientation >= 5 else pixels[first:last]
-        place[:] = _strip_pixels(strip, is_transparent, background, with_alpha)
+        target = pixels[:, first:last] if orientation >= 5 else pixels[first:last]
+        target[:] = _strip_pixels(strip, is_transparent, background, with_alpha)
     return pixels
 
 
@@ -266,14 +274,14 @@ def _strip_pixels(strip: Image.Image, is_transparent: bool, background: Colour, 
         # Pillow would clip these to 255 instead of scaling them.
         strip, is_transparent = _scaled(strip), False
     if not is_transparent:
-        wanted = "RGBA" if with_alpha else "RGB"
-        return np.asarray(strip if strip.mode == wanted else strip.convert(wanted))  # converting copies
+        mode = "RGBA" if with_alpha else "RGB"
+        return np.asarray(strip if strip.mode == mode else strip.convert(mode))  # converting copies
     rgba = np.asarray(strip.convert("RGBA"))
     return rgba if with_alpha else _composite(rgba, background)
 
 
 def _scaled(grey: Image.Image) -> Image.Image:
-    with np.errstate(invalid="ignore"):  # of values that are no number
+    with np.errstate(invalid="ignore"):  # for NaN
         values = np.nan_to_num(np.asarray(grey).astype(np.float64))
     if grey.mode.startswith("I"):
         return Image.fromarray(np.round(np.clip(values, 0, 65535) / 257).astype(np.uint8))
@@ -281,7 +289,7 @@ def _scaled(grey: Image.Image) -> Image.Image:
 
 
 def _composite(rgba: np.ndarray, background: Colour) -> np.ndarray:
-    """uint8 RGB: the image over an even colour."""
+    """Composites the image over a uniform colour: uint8 RGB."""
     alpha = rgba[..., 3:].astype(np.uint16)
     over = rgba[..., :3] * alpha + np.array(background, np.uint16) * (255 - alpha) + 128
     return ((over + (over >> 8)) >> 8).astype(np.uint8)  # divided by 255 and rounded, without leaving 16 bits

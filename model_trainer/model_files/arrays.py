@@ -1,4 +1,4 @@
-"""Weight arrays out of a file, by the name of their layer or its place; nothing but arrays and names is read.
+"""Loads weight arrays from a file by layer name or position; nothing but arrays and names is read.
 
 Formats: `.h5`/`.hdf5` of any Keras (a whole model or weights only), `.weights.h5` and `.keras` of Keras 3.
 """
@@ -23,13 +23,13 @@ __all__ = ["Fit", "assign_arrays", "find_arrays"]
 
 @dataclass(frozen=True)
 class Fit:
-    """Which arrays of a file belong to which variables.
+    """A match of the variables of a model with the arrays of a file.
 
     Attributes:
         pairs: for each layer its variables with their arrays.
-        container: the model inside the file's that they come from, such as a backbone that is nested in it; empty for
-            the whole file.
-        left_over: layers of the file that none of them belongs to.
+        container: the nested model in the file that the arrays come from, such as a backbone; empty for the whole
+            file.
+        left_over: layers of the file whose arrays are not used.
     """
 
     pairs: list[tuple[keras.Layer, list[tuple[keras.Variable, StoredArray]]]]
@@ -48,49 +48,53 @@ def find_arrays(
     exact: bool = False,
     paths: Mapping[str, tuple[str, str]] | None = None,
 ) -> Fit:
-    """Which array of the file belongs to which variable of `model`; only names and shapes are looked at.
+    """Finds the arrays in the file for the variables of `model`, by names and shapes only.
 
-    By the names of the layers; where those do not fit, by their order, as the names that Keras counts ("conv2d_7")
-    depend on what was built before. A model that is nested in the file's is tried by itself, the largest first.
+    Layers are matched by name or, if names do not match, by order, because Keras' numbered names ("conv2d_7") depend
+    on what was built before. Models that are nested in the file's model are tried too, the largest first.
 
     Args:
-        model: flat.
-        new: layers that may do without, such as a head for other classes.
+        file: the open file.
+        model: a flat model, without nested ones.
+        new: layers that may be missing in the file, such as a head for other classes.
         exact: whether every array of the file must belong to `model`.
-        paths: of layers that were in nested models of the user's, as in `graph.Graph`.
+        paths: the paths of layers that were in nested models of the user's, as in `graph.Graph`.
 
     Raises:
-        ModelFileError: the file holds no Keras weights, arrays of no layer, or those of another network; names the
-            first layer that does not fit.
+        ModelFileError: the file contains no Keras weights, arrays that belong to no layer, or those of another network.
+            The message names the first layer that does not match.
     """
     stored = read_stored_layers(file)
     layers = [layer for layer in model.layers if layer.weights]
     nearest, problem = (-1, False), ""
-    # First with the head, which may be meant by its place too; then without.
-    tries = [
-        (may_miss, *found)
+    # First with the head, which may match by position too; then without.
+    candidates = [
+        (may_miss, *candidate)
         for may_miss in dict.fromkeys(((), tuple(new)))
-        for found in _candidates(stored, layers, may_miss, tuple(new), paths or {})
+        for candidate in _candidates(stored, layers, may_miss, tuple(new), paths or {})
     ]
-    for may_miss, container, candidate in tries:
-        pairs, misfit = _pair(layers, candidate, may_miss, stored.is_legacy)
-        used = {id(array) for _, of in pairs for _, array in of}
+    for may_miss, container, candidate in candidates:
+        pairs, mismatch = _pair(layers, candidate, may_miss, stored.is_legacy)
+        used = {id(array) for _, variables in pairs for _, array in variables}
         left_over = [name for name, arrays in stored.leaves.items() if not all(id(array) in used for array in arrays)]
-        if not misfit and exact and left_over:
-            misfit = f"it has no layer {min(left_over)!r}, which the file has"
-        if not misfit:
+        if not mismatch and exact and left_over:
+            mismatch = f"it has no layer {min(left_over)!r}, which the file has"
+        if not mismatch:
             return Fit(pairs, container, left_over)
-        rank = (len(pairs), "no such layer" not in misfit)
+        rank = (len(pairs), "no such layer" not in mismatch)
         if may_miss == tuple(new) and rank > nearest:
-            nearest, problem = rank, misfit
-    raise ModelFileError(f"{file.path} does not fit {model.name}: {problem}. Is it a file of the same class?")
+            nearest, problem = rank, mismatch
+    raise ModelFileError(f"{file.path} does not fit {model.name}: {problem}. Is it a file of the same network?")
 
 
 def assign_arrays(file: ModelFile, fit: Fit) -> list[str]:
-    """Reads the arrays that `find_arrays` found into their variables; returns the names of the layers.
+    """Assigns the arrays that `find_arrays` found to their variables.
+
+    Returns:
+        The names of the layers.
 
     Raises:
-        ModelFileError: one of them is damaged.
+        ModelFileError: an array is damaged.
     """
     for _, pairs in fit.pairs:
         for variable, stored in pairs:
@@ -111,38 +115,39 @@ def _candidates(
     head: Sequence[str],
     paths: Mapping[str, tuple[str, str]],
 ) -> Iterator[tuple[str, Candidate]]:
-    """Ways to read the file: the model inside it that is meant, and arrays by the names of our layers."""
+    """Yields possible matches: the name of a nested model, and its arrays by the names of our layers."""
     by_position = by_order if stored.is_legacy else by_class
     yield "", stored.top
     yield "", by_position(stored.top_by_position, layers, may_miss)
     if not stored.is_nested:
         return
-    if stored.is_legacy:  # it has the names of nested models too
+    if stored.is_legacy:  # this format contains the names of nested models too
         by_path = {
-            (name.partition("/")[0] if "/" in name else "", _last(name)): of for name, of in stored.leaves.items()
+            (name.partition("/")[0] if "/" in name else "", _last(name)): arrays
+            for name, arrays in stored.leaves.items()
         }
         yield "", {ours: by_path[path] for ours, path in paths.items() if path in by_path}
     outer = {name: arrays for name, arrays in stored.leaves.items() if "/" not in name}
     backbone = [layer for layer in layers if layer.name not in head]
     for container, leaves in stored.containers():
-        named = _named(leaves)
-        if named is not None and not named.keys() & outer.keys():
-            yield container, {**outer, **named}
-        # The old format puts what is trainable first, so that its order is not the layers'.
-        counted = by_count(named, backbone, ()) if named is not None else {}
-        for inner in (counted, by_position(leaves, backbone, ())):
+        by_name = _by_name(leaves)
+        if by_name is not None and not by_name.keys() & outer.keys():
+            yield container, {**outer, **by_name}
+        # The old format puts trainable weights first, so that its order is not that of the layers.
+        by_number = by_count(by_name, backbone, ()) if by_name is not None else {}
+        for inner in (by_number, by_position(leaves, backbone, ())):
             yield container, {**outer, **inner}
-    whole = _named(stored.leaves)
-    if whole is not None:
-        yield "", whole
+    all_by_name = _by_name(stored.leaves)
+    if all_by_name is not None:
+        yield "", all_by_name
     if stored.is_legacy:
         yield "", by_order(stored.leaves, layers, may_miss)
 
 
-def _named(leaves: Candidate) -> Candidate | None:
-    """By the innermost names; None where two layers have the same."""
-    named = {_last(name): arrays for name, arrays in leaves.items()}
-    return named if len(named) == len(leaves) else None
+def _by_name(leaves: Candidate) -> Candidate | None:
+    """The arrays by the innermost names; None if two layers have the same name."""
+    by_name = {_last(name): arrays for name, arrays in leaves.items()}
+    return by_name if len(by_name) == len(leaves) else None
 
 
 def _last(name: str) -> str:
@@ -152,23 +157,23 @@ def _last(name: str) -> str:
 def _pair(
     layers: list[keras.Layer], candidate: Candidate, new: Sequence[str], is_legacy: bool
 ) -> tuple[list[tuple[keras.Layer, list[tuple[keras.Variable, StoredArray]]]], str]:
-    """The pairs, and what does not fit."""
+    """Pairs variables with arrays; returns the pairs, and the first mismatch or an empty string."""
     pairs = []
     for layer in layers:
-        # Keras 2 and its format put the trainable weights first, whatever the order in which they were made.
+        # The format of Keras 2 puts trainable weights first, in whatever order they were created.
         variables = sorted(layer.weights, key=lambda v: not v.trainable) if is_legacy else list(layer.weights)
-        given = candidate.get(layer.name)
-        if given is not None and _fits(layer, variables, given):
-            pairs.append((layer, list(zip(variables, given, strict=True))))
+        arrays = candidate.get(layer.name)
+        if arrays is not None and _fits(layer, variables, arrays):
+            pairs.append((layer, list(zip(variables, arrays, strict=True))))
         elif layer.name not in new:
-            wanted = [tuple(variable.shape) for variable in variables]
-            shapes = [] if given is None else [stored.shape for stored in given]
-            came = "no such layer" if given is None else f"{shapes}" if len(shapes) <= 6 else f"{len(shapes)} arrays"
-            return pairs, f"layer {layer.name!r} needs {wanted}, the file has {came}"
+            expected = [tuple(variable.shape) for variable in variables]
+            shapes = [] if arrays is None else [stored.shape for stored in arrays]
+            actual = "no such layer" if arrays is None else f"{shapes}" if len(shapes) <= 6 else f"{len(shapes)} arrays"
+            return pairs, f"layer {layer.name!r} needs {expected}, the file has {actual}"
     return pairs, ""
 
 
 def _fits(layer: keras.Layer, variables: list[keras.Variable], arrays: Sequence[StoredArray]) -> bool:
     ours, theirs = [tuple(variable.shape) for variable in variables], [array.shape for array in arrays]
-    # ConvNeXt's own layer for this holds a row `(channels,)`.
+    # ConvNeXt's own layer for this has a vector `(channels,)`.
     return ours == theirs or (is_channel_scale(layer) and len(theirs) == 1 and theirs[0] == (ours[0][2],))

@@ -1,4 +1,4 @@
-"""A model file opened: its HDF5, bare or out of a `.keras` archive, after everything in it was looked at."""
+"""Opens a model file, which is HDF5 or a `.keras` archive of one, and checks everything in it first."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _MEMBERS = {"metadata.json", "config.json", _WEIGHTS}
 
 @dataclass(frozen=True)
 class ModelFile:
-    """An open model file that holds nothing but groups, numbers and short texts.
+    """An open model file that contains nothing but groups, numeric arrays and short strings.
 
     Attributes:
-        path: of the file.
-        scanned: what its HDF5 holds.
-        archived_config: the `config.json` of a `.keras` archive, which is never followed.
+        path: path of the file.
+        scanned: the contents of its HDF5.
+        archived_config: the `config.json` of a `.keras` archive; it is never deserialized by Keras.
     """
 
     path: Path
@@ -42,25 +42,29 @@ class ModelFile:
 
     @property
     def config(self) -> str | None:
-        """Keras' own description of the network, JSON; None where the file holds weights only."""
+        """Keras' own description of the network, JSON; None if the file contains weights only."""
         return self.archived_config or self.text("model_config")
 
     def text(self, name: str) -> str | None:
-        """A text at the root of the file, such as our description; None where there is none.
+        """A string attribute at the root of the file, such as our description; None if there is none.
 
         Raises:
-            ModelFileError: it is no text.
+            ModelFileError: it is not a string.
         """
-        texts = self.texts("", name, MAX_STRING_BYTES)
-        return texts[0] if texts else None
+        strings = self.strings("", name, MAX_STRING_BYTES)
+        return strings[0] if strings else None
 
-    def texts(self, group: str, name: str, longest: int) -> list[str] | None:
-        """The texts of an attribute of a group; None where it has none of that name."""
+    def strings(self, group: str, name: str, max_bytes: int) -> list[str] | None:
+        """The strings of an attribute of a group, each of at most `max_bytes`; None if there is no such attribute.
+
+        Raises:
+            ModelFileError: they are not strings, or longer.
+        """
         attribute = self.scanned.attributes[group].get(name)
         if attribute is None:
             return None
         try:
-            return attribute.texts(longest)
+            return attribute.strings(max_bytes)
         except ModelFileError as error:
             raise ModelFileError(f"{self.path} is refused: {error}, in {name!r} of {group or '/'!r}.") from error
 
@@ -70,7 +74,7 @@ def open_model_file(path: files.StrPath) -> Iterator[ModelFile]:
     """Opens a `.h5`, `.hdf5`, `.weights.h5` or `.keras` file; no code in it is run, and no other file is read.
 
     Raises:
-        ModelFileError: there is no such file, it is damaged, or it holds what no model file needs; names it.
+        ModelFileError: there is no such file, it is damaged, or it contains something that no model file needs.
     """
     path = files.as_path(path)
     if not files.is_file(path):
@@ -78,65 +82,68 @@ def open_model_file(path: files.StrPath) -> Iterator[ModelFile]:
     with contextlib.ExitStack() as stack:
         try:
             with reading(path):
-                root, content, config = _opened(path, stack.enter_context(files.local_copy(path)), stack)
+                root, content, config = _open_hdf5(path, stack.enter_context(files.local_copy(path)), stack)
                 scanned = scan_hdf5(root, content)
-        except _Foreign:
+        except _NotAModelFile:
             raise
         except ModelFileError as error:
             if str(error).startswith(str(path)):
                 raise
-            raise ModelFileError(f"{path} is refused: {error}. Files that Keras saved are not like that.") from error
+            raise ModelFileError(f"{path} is refused: {error}. Keras does not write such files.") from error
         yield ModelFile(path, scanned, config)
 
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """What HDF5 raises at damaged places becomes a ModelFileError that names the file."""
+    """Turns the errors that HDF5 raises for damaged files into a ModelFileError that names the file."""
     try:
         yield
     except ModelFileError:
         raise
     except RecursionError:
-        raise ModelFileError(f"{path} is damaged: it nests too deep.") from None
+        raise ModelFileError(f"{path} is damaged: its nesting is too deep.") from None
     except (OSError, LookupError, ValueError, TypeError, RuntimeError, NotImplementedError, MemoryError) as error:
-        raise ModelFileError(f"{path} is damaged or no Keras file: {str(error).rstrip('.')}.") from error
+        raise ModelFileError(f"{path} is damaged or not a Keras file: {str(error).rstrip('.')}.") from error
     except zipfile.BadZipFile as error:
-        raise ModelFileError(f"{path} is damaged or no Keras file: {str(error).rstrip('.')}.") from error
+        raise ModelFileError(f"{path} is damaged or not a Keras file: {str(error).rstrip('.')}.") from error
 
 
-class _Foreign(ModelFileError):
-    """A file of another kind."""
+class _NotAModelFile(ModelFileError):
+    """The file has another format than model files."""
 
 
-def _opened(path: Path, local: Path, stack: contextlib.ExitStack) -> tuple[h5py.File, Content, str | None]:
-    """The HDF5 file, its bytes, and the text of a `config.json`.
+def _open_hdf5(path: Path, local: Path, stack: contextlib.ExitStack) -> tuple[h5py.File, Content, str | None]:
+    """Opens the HDF5 file; returns it, its bytes, and the `config.json` of an archive.
 
     Args:
         path: for messages.
-        local: where it can be read.
+        local: a local copy of the file.
     """
     with files.open_file(local) as opened:
-        beginning = opened.read(4)
-    if beginning.startswith(_PICKLES):
-        raise _Foreign(
-            f"{path} is a pickle, and reading one runs the code in it. Save the network with Keras, as .h5 or .keras."
+        first_bytes = opened.read(4)
+    if first_bytes.startswith(_PICKLES):
+        raise _NotAModelFile(
+            f"{path} is a pickle, and loading it would run the code in it. Save the network with Keras, as .h5 or "
+            ".keras."
         )
     content: Content
     source: Path | io.BytesIO = local
     config = None
-    if beginning == _ZIP:
-        content, config = _members(local)
+    if first_bytes == _ZIP:
+        content, config = _read_archive(local)
         source = io.BytesIO(content)
     elif h5py.is_hdf5(local):
         content = stack.enter_context(mapped(local))
     else:
-        raise _Foreign(f"{path} is damaged or no Keras file: its beginning is neither HDF5's nor that of .keras.")
-    check_skeleton(content, root_address(content), "/", set())  # before HDF5 itself looks at it
+        raise _NotAModelFile(
+            f"{path} is damaged or not a Keras file: its first bytes are neither those of HDF5 nor of .keras."
+        )
+    check_skeleton(content, root_address(content), "/", set())  # before the HDF5 library parses it
     return stack.enter_context(h5py.File(source, "r")), content, config
 
 
-def _members(path: Path) -> tuple[bytes, str | None]:
-    """Weights and `config.json` of a `.keras` archive; nothing is unpacked to the disk."""
+def _read_archive(path: Path) -> tuple[bytes, str | None]:
+    """Reads the weights and the `config.json` of a `.keras` archive; nothing is extracted to the disk."""
     with files.open_file(path) as file, zipfile.ZipFile(file) as archive:
         size = file.seek(0, io.SEEK_END)
         names = archive.namelist()
@@ -151,11 +158,11 @@ def _members(path: Path) -> tuple[bytes, str | None]:
             if member.flag_bits & 1:
                 raise ModelFileError(f"it holds {member.filename} encrypted")
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise ModelFileError(f"it holds {member.filename} compressed in another way than zip's own")
-            most = EXPANSION * size if member.filename == _WEIGHTS else MAX_STRING_BYTES
-            if member.file_size > most:
+                raise ModelFileError(f"it holds {member.filename} compressed with another method than deflate")
+            max_bytes = EXPANSION * size if member.filename == _WEIGHTS else MAX_STRING_BYTES
+            if member.file_size > max_bytes:
                 raise ModelFileError(
-                    f"it declares {member.file_size:,} bytes of {member.filename}; {most:,} are the most"
+                    f"it declares {member.file_size:,} bytes of {member.filename}; the maximum is {max_bytes:,}"
                 )
         config = archive.read("config.json").decode() if "config.json" in names else None
         return archive.read(_WEIGHTS), config

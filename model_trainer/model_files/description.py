@@ -1,4 +1,4 @@
-"""What a model file says of itself: strict JSON of a bounded size, read as plain values."""
+"""The description in a model file: strict JSON of a bounded size, read as plain values."""
 
 from __future__ import annotations
 
@@ -14,48 +14,49 @@ __all__ = ["parse_description", "read_description_file"]
 
 MAX_BYTES = 8 << 20  # names of 200,000 classes
 MAX_DEPTH = 32
-MAX_INTEGER = 2**53  # beyond it JSON's readers disagree
+MAX_INTEGER = 2**53  # beyond it, JSON parsers disagree
 
 
 def read_description_file(path: PurePath) -> dict[str, Any]:
-    """The content of a `model_spec.json`.
+    """Reads a `model_spec.json`.
 
     Raises:
-        ModelFileError: it cannot be read, or is no description.
+        ModelFileError: it cannot be read, or is not a valid description.
     """
     try:
         with files.open_file(path) as file:
             content = file.read(MAX_BYTES + 1)
         return parse_description(content.decode(), str(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise ModelFileError(f"{path} is damaged or no JSON file: {error}.") from error
+        raise ModelFileError(f"{path} is damaged or not a JSON file: {error}.") from error
 
 
 def parse_description(text: str, where: str) -> dict[str, Any]:
-    """A JSON object out of `text`.
+    """Parses a description.
 
     Args:
-        where: begins the messages.
+        text: a JSON object.
+        where: where it comes from; begins the messages.
 
     Raises:
-        ModelFileError: it is no JSON object, too long or too deep, says NaN or a number beyond 2**53, or a `type` that
-            is no text.
+        ModelFileError: it is not a JSON object, is too long or nested too deeply, contains NaN, an integer beyond
+            2**53, or a `type` that is not a string.
     """
     if len(text) > MAX_BYTES:
-        raise ModelFileError(f"{where} is longer than {MAX_BYTES:,} characters; nothing that describes a model is.")
+        raise ModelFileError(f"{where} is longer than {MAX_BYTES:,} characters, the maximum for a description.")
     try:
-        data = json.loads(text, parse_constant=_refuse, parse_float=_finite, parse_int=_small)
+        data = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite_float, parse_int=_bounded_int)
     except RecursionError:
-        raise ModelFileError(f"{where} nests too deep.") from None
+        raise ModelFileError(f"{where} is nested too deeply.") from None
     except ValueError as error:
-        raise ModelFileError(f"{where} is damaged or no JSON: {error}.") from error
+        raise ModelFileError(f"{where} is damaged or not JSON: {error}.") from error
     if not isinstance(data, dict):
         raise ModelFileError(f"{where} should hold a JSON object, got a {type(data).__name__}.")
     for depth, key, value in _walk(data):
         if depth > MAX_DEPTH:
-            raise ModelFileError(f"{where} nests deeper than {MAX_DEPTH} levels.")
+            raise ModelFileError(f"{where} is nested deeper than {MAX_DEPTH} levels.")
         if key == "type" and not isinstance(value, str):
-            raise ModelFileError(f"{where} has a `type` that is no text but a {type(value).__name__}.")
+            raise ModelFileError(f"{where} has a `type` that should be a string, got a {type(value).__name__}.")
     return data
 
 
@@ -70,18 +71,18 @@ def _walk(data: Any) -> Iterator[tuple[int, str, Any]]:
                 todo.append((depth + 1, item))
 
 
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no number of JSON")
+def _refuse_constant(constant: str) -> float:
+    raise ValueError(f"{constant} is not a JSON number")
 
 
-def _finite(text: str) -> float:
+def _finite_float(text: str) -> float:
     value = float(text)
     if abs(value) == float("inf"):
         raise ValueError(f"{text[:20]} is too large")
     return value
 
 
-def _small(text: str) -> int:
+def _bounded_int(text: str) -> int:
     if len(text) > 17 or abs(int(text)) > MAX_INTEGER:
         raise ValueError(f"{text[:20]} is beyond 2**53")
     return int(text)

@@ -1,4 +1,4 @@
-"""Model files: an `.hdf5` that plain Keras loads, with the content of `model_spec.json` inside."""
+"""Saves models as `.hdf5` files that plain Keras can load, with the content of `model_spec.json` inside."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ ATTRIBUTE = "model_spec"  # HDF5 attribute at the root of the file, JSON
 
 
 def save_model(model: keras.Model, path: files.StrPath, description: dict[str, Any]) -> None:
-    """Writes `model` to `path`, whole or not at all.
+    """Saves `model` to `path` atomically.
 
     Args:
         model: plain, functional, float32.
         path: ends in `.hdf5`.
-        description: what `model_spec.json` says.
+        description: the content of `model_spec.json`.
 
     Raises:
         StorageError: the file cannot be written.
     """
     with files.atomic_write(path) as partial:
-        # Keras advises its own format on every save; .hdf5 is what our users' services load.
+        # On every save Keras recommends its own format, but .hdf5 is what our users' services load.
         verbosity = logging.get_verbosity()
         logging.set_verbosity(logging.ERROR)
         try:
@@ -42,10 +42,10 @@ def save_model(model: keras.Model, path: files.StrPath, description: dict[str, A
 
 
 def read_description(file: ModelFile) -> dict[str, Any] | None:
-    """The content of `model_spec.json` that an `.hdf5` of ours carries; None for a file of another origin.
+    """Reads the content of `model_spec.json` that our `.hdf5` files contain; None for a file of another origin.
 
     Raises:
-        ModelFileError: it is no description.
+        ModelFileError: it is not a valid description.
     """
     text = file.text(ATTRIBUTE)
     return None if text is None else parse_description(text, f"{file.path}: its {ATTRIBUTE}")

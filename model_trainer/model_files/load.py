@@ -1,4 +1,4 @@
-"""A trained model from its file: the network is rebuilt from its description, and only arrays are read."""
+"""Loads trained models: the network is rebuilt from its description, and only arrays are read from the file."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from model_trainer.config import Config
+from model_trainer.display.pages import render_table
 from model_trainer.errors import ConfigError, ModelFileError
 from model_trainer.model_files.arrays import assign_arrays, find_arrays
 from model_trainer.model_files.container import ModelFile, open_model_file
@@ -26,6 +27,7 @@ from model_trainer.network.build import build_network
 from model_trainer.network.own_model import stage_own_model
 from model_trainer.network.stages import TwoStageNetwork
 from model_trainer.run.network import AnyNetwork, NetworkField, OwnModel
+from model_trainer.run.run_html import value_text
 from model_trainer.specs import ModelSpec
 from model_trainer.storage import files
 from model_trainer.tasks.classification import Classification
@@ -36,15 +38,25 @@ __all__ = ["TrainedModel", "find_model_file", "load_model"]
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model that answers.
+    """A trained model together with what it takes to predict with it.
 
     Attributes:
-        model: float32 `(batch, height, width, channels)`, as `load_image` gives it, to the activation's output.
-        spec: preprocessing and size.
-        task: decodes.
-        classes: names, in the order of the outputs.
-        path: the file it came from.
-        thresholds: from which probability on each tag is given; None where the task fits none.
+        model: maps preprocessed images, float32 `(batch, height, width, channels)` as `load_image` returns them, to
+            the output of the task's activation.
+        spec: preprocessing and input size.
+        task: decodes the outputs.
+        classes: class names in the order of the outputs.
+        path: the file that it was loaded from.
+        thresholds: for each tag the minimum probability with which it is predicted; None if the task fits none.
+
+    Example:
+        >>> network = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Flatten()])
+        >>> network.add(keras.layers.Dense(2, activation="softmax"))
+        >>> spec = ModelSpec(target_size=[16, 16, 3])
+        >>> model = TrainedModel(network, spec, Classification(), ("cat", "dog"), Path("pets.h5"))
+        >>> images = np.zeros((1, 16, 16, 3), np.uint8)
+        >>> model.probabilities(images)
+        array([[0.5, 0.5]], dtype=float32)
     """
 
     model: keras.Model
@@ -55,19 +67,36 @@ class TrainedModel:
     thresholds: tuple[float, ...] | None = None
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """float32 `(batch, num_classes)` from uint8 images `(batch, height, width, channels)`, as `read_image` gives.
+        """Predicts the class probabilities of images.
 
-        Of several outputs the first answers.
+        Args:
+            images: uint8 `(batch, height, width, channels)`, not preprocessed, as `read_image` returns them.
+
+        Returns:
+            float32 `(batch, num_classes)`; of a model with several outputs those of the first.
         """
         outputs = self._compute(images)
         outputs = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
-        # Without an activation the file's outputs are those of the step.
-        found = self.task.probabilities(outputs) if self.task.head_activation == "none" else outputs[0]
-        return np.asarray(keras.ops.convert_to_numpy(found), np.float32)
+        # Without an activation in the file the task computes the probabilities, as it does in training.
+        probabilities = self.task.probabilities(outputs) if self.task.head_activation == "none" else outputs[0]
+        return np.asarray(keras.ops.convert_to_numpy(probabilities), np.float32)
+
+    def _repr_html_(self) -> str:
+        height, width, channels = self.spec.target_size
+        return render_table(
+            self.model.name,
+            {
+                "file": str(self.path),
+                "input": f"{height} × {width} × {channels}, {self.spec.preprocess_func}",
+                "parameters": f"{self.model.count_params():,}",
+                "task": value_text(self.task),
+                "classes": f"{len(self.classes)}: {', '.join(self.classes[:20])}{', …' * (len(self.classes) > 20)}",
+            },
+        )
 
     @functools.cached_property
     def _compute(self) -> Callable[[np.ndarray], Any]:
-        """From uint8 images to the outputs; compiled where Keras runs on TensorFlow, for batches of any size."""
+        """Maps uint8 images to the outputs; with the TensorFlow backend compiled once for batches of any size."""
 
         def compute(images: Any) -> Any:
             return self.model(self.spec.preprocess(images), training=False)
@@ -81,7 +110,7 @@ class TrainedModel:
 
 
 class _Description(Config):
-    """What model_spec.json says of the answers."""
+    """The part of model_spec.json that describes the predictions."""
 
     task: Task = Classification()
     classes: tuple[str, ...] = Field(min_length=1)
@@ -99,7 +128,7 @@ class _Description(Config):
 
 
 class _NetworkOnly(Config):
-    """What it says of the network."""
+    """The part of model_spec.json that describes the network."""
 
     network: NetworkField
 
@@ -111,41 +140,54 @@ def load_model(
     spec: ModelSpec | str | None = None,
     classes: Sequence[str] | None = None,
 ) -> TrainedModel:
-    """Loads an output folder (its best model, otherwise the final one), one of its `.hdf5` files, or a file of Keras.
+    """Loads a trained model.
 
-    The network is rebuilt from the description, and only arrays are read from the file: an untrusted file runs no
-    code. A model that is the user's own code or object needs `trust`.
+    The network is rebuilt from its description, and only arrays are read from the file, so an untrusted file runs no
+    code. A model that is the user's own code or object needs `trust`. The output folder of a run contains all that is
+    needed: `load_model("output/vgg19-20261121-120000")`. A file that Keras wrote needs `spec` and `classes`:
+    `load_model("dogs.h5", spec="mobilenet_v2", classes=["beagle", "pug"])`.
 
     Args:
+        path: an output folder, of which the best model is loaded or else the final one; one of its `.hdf5` files; or
+            a model file that Keras wrote.
         trust: whether code that the file names may be imported and run, such as the user's own model class, and
-            networks of any size be built.
-        spec, classes: of a file that Model Trainer did not write: the network that it holds, such as "mobilenet_v2",
-            and the names of its outputs, in their order.
+            whether networks of any size may be built.
+        spec: for a file that Model Trainer did not write, the network in it, such as "mobilenet_v2".
+        classes: for such a file, the names of its outputs in their order.
+
+    Returns:
+        A `TrainedModel`.
 
     Raises:
-        ModelFileError: there is no such file, it is damaged, not one of ours without `spec` and `classes`, needs
-            `trust`, or holds what no model file needs.
+        ModelFileError: there is no such file, it is damaged, it needs `trust`, it needs `spec` and `classes`, or it
+            contains something that no model file needs.
 
     Example:
-        >>> model = load_model("output/vgg19-20261121-120000")
-        >>> model = load_model("dogs.h5", spec="mobilenet_v2", classes=["beagle", "pug"])
+        >>> from model_trainer.testing import small_backbone
+        >>> head = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2, activation="softmax")]
+        >>> keras.Sequential([small_backbone((16, 16, 3)), *head]).save("pets.h5")
+        >>> spec = ModelSpec(**{"class": "model_trainer.testing.small_backbone", "target_size": [16, 16, 3]})
+        >>> model = load_model("pets.h5", spec=spec, classes=["cat", "dog"])
+        >>> model.classes
+        ('cat', 'dog')
+
     """
     path = find_model_file(path)
     with open_model_file(path) as file:
         description = _description(file)
         if description is None:
             if (spec is None) != (classes is None):
-                given, missing = ("--spec", "--classes") if classes is None else ("--classes", "--spec")
-                raise ModelFileError(f"{given} is there, but {missing} is not. {how_to_describe(file)}")
+                present, missing = ("--spec", "--classes") if classes is None else ("--classes", "--spec")
+                raise ModelFileError(f"{present} is given, but {missing} is not. {how_to_describe(file)}")
             if spec is None or classes is None:
                 raise ModelFileError(
-                    f"{path} does not say how its images are prepared: it carries no model_spec, and there is no "
-                    f"model_spec.json beside it. It is not a file of Model Trainer. {how_to_describe(file)}"
+                    f"{path} does not describe how its images are preprocessed: it contains no model_spec, and there "
+                    f"is no model_spec.json beside it. Model Trainer did not write it. {how_to_describe(file)}"
                 )
             network, spec, task = load_undescribed(file, spec, classes, trust)
             return TrainedModel(network.model, spec, task, tuple(classes), path)
         if spec is not None or classes is not None:
-            raise ModelFileError(f"{path} says itself which network and classes it has; leave spec and classes out.")
+            raise ModelFileError(f"{path} already describes its network and classes; omit spec and classes.")
         return _load_described(file, description, trust)
 
 
@@ -153,21 +195,21 @@ def _load_described(file: ModelFile, description: Mapping[str, Any], trust: bool
     path = file.path
     try:
         spec = ModelSpec.from_description(description, trust=trust)
-        rest = _Description.from_dict(_answers(description))
+        rest = _Description.from_dict(_prediction_fields(description))
         network = _network(description, trust)
         if network is not None and not trust:
             refuse_dangerous(spec, network, rest.task)
     except (ConfigError, ModelFileError) as error:
         raise ModelFileError(f"{path}: {error}") from error
-    # Files from before the variant was noted say it by their own config.
+    # Files from before the variant was recorded reveal it by their Keras config.
     variant = rest.variant if "variant" in description else variant_of_file(spec, file)
     num_classes = len(rest.classes)
-    if network is None:  # only its file knows what the user's own model is
+    if network is None:  # the user's own live model is described by its file only
         model = _staged(load_with_keras(path), spec, rest.task, num_classes, path).model
     elif isinstance(network, OwnModel):
-        network_of_own = _staged(network.make(num_classes), spec, rest.task, num_classes, path)
-        model = network_of_own.model
-        assign_arrays(file, find_arrays(file, model, exact=True, paths=network_of_own.paths))
+        staged = _staged(network.make(num_classes), spec, rest.task, num_classes, path)
+        model = staged.model
+        assign_arrays(file, find_arrays(file, model, exact=True, paths=staged.paths))
     else:
         if not trust:
             refuse_code_in_config(file)
@@ -181,7 +223,7 @@ def _load_described(file: ModelFile, description: Mapping[str, Any], trust: bool
 
 
 def _staged(model: keras.Model, spec: ModelSpec, task: Task, num_classes: int, path: Path) -> TwoStageNetwork:
-    """The author's own model with the task's activation, also where an older version saved logits."""
+    """The user's own model with the task's activation, even if an older version saved logits."""
     try:
         return stage_own_model(model, None, spec, task, num_classes, trains=False)
     except ConfigError as error:
@@ -189,7 +231,11 @@ def _staged(model: keras.Model, spec: ModelSpec, task: Task, num_classes: int, p
 
 
 def find_model_file(path: str | os.PathLike[str]) -> Path:
-    """The model file that `path` means: itself, or in a folder `model_max_acc.hdf5`, otherwise `final_model.hdf5`."""
+    """Finds the model file: `path` itself, or in a folder `model_max_acc.hdf5`, otherwise `final_model.hdf5`.
+
+    Raises:
+        ModelFileError: there is none.
+    """
     path = files.as_path(path)
     if not files.is_folder(path):
         if not files.exists(path):
@@ -199,8 +245,8 @@ def find_model_file(path: str | os.PathLike[str]) -> Path:
         if files.is_file(path / name):
             return path / name
     raise ModelFileError(
-        f"{path} holds neither model_max_acc.hdf5 nor final_model.hdf5; is it the output of a run? One that "
-        "was stopped in its first epoch has them after --resume."
+        f"{path} contains neither model_max_acc.hdf5 nor final_model.hdf5; is it the output folder of a run? A run "
+        "that was stopped in its first epoch has them after --resume."
     )
 
 
@@ -212,11 +258,11 @@ def _description(file: ModelFile) -> dict[str, Any] | None:
     return description
 
 
-def _answers(description: Mapping[str, Any]) -> dict[str, Any]:
-    found = {key: description[key] for key in ("task", "classes", "thresholds", "variant") if key in description}
-    if isinstance(found.get("task"), Mapping):
-        # Predicting needs no loss, and the user's own may be code or an object that JSON only names.
-        task = {key: value for key, value in found["task"].items() if key != "loss"}
+def _prediction_fields(description: Mapping[str, Any]) -> dict[str, Any]:
+    fields = {key: description[key] for key in ("task", "classes", "thresholds", "variant") if key in description}
+    if isinstance(fields.get("task"), Mapping):
+        # Prediction needs no loss, and the user's own may be code or an object that JSON only names.
+        task = {key: value for key, value in fields["task"].items() if key != "loss"}
         if isinstance(task.get("outputs"), list):
             task["outputs"] = [
                 {key: value for key, value in output.items() if key != "loss"}
@@ -224,20 +270,20 @@ def _answers(description: Mapping[str, Any]) -> dict[str, Any]:
                 else output
                 for output in task["outputs"]
             ]
-        found["task"] = task
-    return found
+        fields["task"] = task
+    return fields
 
 
 def _network(description: Mapping[str, Any], trust: bool) -> AnyNetwork | None:
-    """The declared network; None for a live model of the user's, which is only in its file."""
+    """The declared network; None for a user's own live model, which only its file describes."""
     data = description.get("network", {})
     own = data.get("model") if isinstance(data, Mapping) else None
     if not isinstance(own, Mapping) or own.get("type") != "Live":
         return _NetworkOnly.from_dict({"network": data}).network
     if not trust:
-        named = str(own.get("object"))[:100]
+        name = str(own.get("object"))[:100]
         raise ModelFileError(
-            f"its network is a model of the author's own ({named}), which only Keras can load, and that runs what the "
-            f"file says. {TRUST}"
+            f"its network is a model of the author's own ({name}), which only Keras can load, and Keras runs the code "
+            f"that the file names. {TRUST}"
         )
     return None

@@ -1,7 +1,7 @@
-"""What a Keras file says of its network, read as data and never followed: its size, backbone and head.
+"""Reads a network's Keras config as plain data: input size, backbone and head. Nothing in it is imported or called.
 
-Keras' own loaders run what a config names. Here each layer of a head is looked up in a short list of built-in ones, and
-takes numbers, switches and names only.
+Keras' own loaders run what a config names. Here each layer of a head is looked up in a short list of built-in layers,
+and its settings may be numbers, booleans and names only.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ _ACTIVATIONS = {
 
 @dataclass(frozen=True)
 class Outline:
-    """The parts of a network.
+    """The structure of a network.
 
     Attributes:
-        size: `(height, width, channels)` of its images; None where it takes any.
-        backbone: name of the model nested in it; empty where there is none.
+        size: input size `(height, width, channels)`; None if it accepts any.
+        backbone: name of the model nested in it; empty if there is none.
         scaling: configs of layers before the backbone that change the images: `Rescaling`, `Normalization`.
         head: configs of the layers after the backbone's feature map.
-        num_outputs: values for each image, as the last `Dense` says; None where there is none.
-        table_name: the model of keras.applications that it looks like; None for others.
+        num_outputs: units of the last `Dense`; None if there is none.
+        table_name: the model of keras.applications that it resembles; None if there is none.
         scales_inside: whether the backbone itself begins with `Rescaling` or `Normalization`.
-        width: the `alpha` of a MobileNet, which its name has; None for others.
+        width: the `alpha` of a MobileNet, which is in its name; None for others.
     """
 
     size: tuple[int, int, int] | None
@@ -71,10 +71,13 @@ class Outline:
 
 
 def read_outline(config: str) -> Outline | None:
-    """The outline of a network whose layers come one after the other but for its backbone; None for others.
+    """Reads the outline of a network that, apart from its backbone, is a chain of layers.
 
     Args:
-        config: the `model_config` of a `.h5`, or the `config.json` of a `.keras`.
+        config: the `model_config` of a `.h5` file, or the `config.json` of a `.keras` file.
+
+    Returns:
+        None if the network has another structure.
     """
     try:
         top = json.loads(config)
@@ -113,10 +116,10 @@ def read_outline(config: str) -> Outline | None:
 
 
 def make_layer(layer: Mapping[str, Any]) -> keras.Layer:
-    """A layer of `scaling` or `head`.
+    """Makes a layer from a config of `scaling` or `head`.
 
     Raises:
-        ModelFileError: it has a setting that is no plain value.
+        ModelFileError: it has a setting that is not a plain value.
     """
     kind = layer["class_name"]
     config = layer["config"]
@@ -124,9 +127,9 @@ def make_layer(layer: Mapping[str, Any]) -> keras.Layer:
     for name, value in settings.items():
         if name == "activation":
             value = settings[name] = _activation(value)
-        is_plain = all(isinstance(each, (int, float, str)) or each is None for each in _listed(value))
-        if not is_plain or len(_listed(value)) > 64:
-            raise ModelFileError(f"its layer {str(config.get('name'))[:60]!r} has a {name} that is no plain value")
+        is_plain = all(isinstance(each, (int, float, str)) or each is None for each in _as_list(value))
+        if not is_plain or len(_as_list(value)) > 64:
+            raise ModelFileError(f"its layer {str(config.get('name'))[:60]!r} has a {name} that is not a plain value")
     if kind in ("BatchNormalization", "LayerNormalization") and isinstance(settings.get("axis"), list):
         settings["axis"] = settings["axis"][0] if len(settings["axis"]) == 1 else settings["axis"]
     name = re.sub(r"[^\w.\-]", "_", str(config.get("name", kind.lower())), flags=re.ASCII)[:200]
@@ -152,7 +155,7 @@ def _is_head(layer: Mapping[str, Any]) -> bool:
 
 
 def _head(layers: Sequence[dict[str, Any]], is_nested: bool) -> list[dict[str, Any]] | None:
-    """The layers from the nested backbone, or from the last pooling, to the output; None where they are no chain."""
+    """The layers from the nested backbone, or from the last pooling, to the output; None if they are no chain."""
     head: list[dict[str, Any]] = []
     for index in range(len(layers) - 1, 0, -1):
         layer = layers[index]
@@ -175,7 +178,7 @@ def _head(layers: Sequence[dict[str, Any]], is_nested: bool) -> list[dict[str, A
 
 
 def _pooled_first(head: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
-    """None where a layer makes more channels of a whole feature map, which would fill the memory with any image."""
+    """`head`, or None if a `Dense` precedes the pooling: on a whole feature map it could fill the memory."""
     for layer in head:
         if layer["class_name"] in _POOLING:
             return head if len(head) <= MAX_HEAD_LAYERS else None
@@ -185,7 +188,7 @@ def _pooled_first(head: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
 
 
 def _follows(layer: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
-    """Whether a layer's only input is the one before; in a Sequential, where nothing is said, it is."""
+    """Whether a layer's only input is the layer before it; in a Sequential, which lists no inputs, it is."""
     nodes = layer.get("inbound_nodes")
     if not nodes:
         return True
@@ -217,7 +220,7 @@ def _size(layers: Sequence[Mapping[str, Any]]) -> tuple[int, int, int] | None:
 
 
 def _activation(value: Any) -> str:
-    if isinstance(value, dict):  # as Keras 3 writes a function of its own
+    if isinstance(value, dict):  # the form in which Keras 3 writes its own functions
         value = value.get("config")
     name = "linear" if value is None else str(value)
     if name not in _ACTIVATIONS:
@@ -225,5 +228,5 @@ def _activation(value: Any) -> str:
     return name
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]

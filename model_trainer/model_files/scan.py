@@ -1,8 +1,8 @@
-"""What an HDF5 file holds, looked at before anything is read: a model file is groups, numbers and short texts.
+"""Scans the contents of an HDF5 file before anything is read: a model file is groups, numbers and short strings.
 
-HDF5 can do much more, and each of these has been a hole: links and data sets that lie in other files read files of this
+HDF5 can do much more, and each of these has been a vulnerability: links and data sets in other files read files of this
 machine (CVE-2026-1669, CVE-2026-12480), shapes that were never stored fill the memory (CVE-2026-0897), filters load
-libraries. No Keras writes any of it, so a file with one of them is refused as a whole.
+libraries. Keras writes none of it, so a file with any of them is refused as a whole.
 
 Source: https://support.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html
 """
@@ -25,7 +25,7 @@ __all__ = ["EXPANSION", "Scanned", "StoredArray", "scan_hdf5"]
 
 MAX_DEPTH = 32  # groups in groups
 MAX_RANK = 8
-EXPANSION = 8  # times that compressed arrays may be larger than the file; trained weights hardly shrink at all
+EXPANSION = 8  # compressed arrays may be so many times larger than the file; trained weights hardly compress
 
 _FILTERS = {
     (),
@@ -39,15 +39,15 @@ class StoredArray:
     """An array in a file, not read yet.
 
     Attributes:
-        dataset: where it lies.
-        shape: as declared; its bytes are there.
+        dataset: its HDF5 data set.
+        shape: the declared shape; the file contains its values.
     """
 
     dataset: h5py.Dataset
     shape: tuple[int, ...]
 
     def read(self) -> np.ndarray:
-        """Its numbers; bfloat16, which HDF5 does not know and Keras stores as 2 raw bytes, becomes float32."""
+        """Reads the values; bfloat16, which HDF5 lacks and Keras stores as 2 opaque bytes, becomes float32."""
         values = np.asarray(self.dataset)
         if values.dtype.kind != "V":
             return values
@@ -56,12 +56,12 @@ class StoredArray:
 
 @dataclass(frozen=True)
 class Scanned:
-    """What a file holds.
+    """The contents of an HDF5 file.
 
     Attributes:
         arrays: by full name, such as `model_weights/conv1/conv1/kernel`.
-        groups: the names in each group, by its full name; "" is the root.
-        attributes: of each group, by its full name.
+        groups: the member names of each group, by its full name; "" is the root.
+        attributes: the attributes of each group, by its full name.
     """
 
     arrays: dict[str, StoredArray]
@@ -70,43 +70,43 @@ class Scanned:
 
 
 def scan_hdf5(file: h5py.File, content: Content) -> Scanned:
-    """Everything that the file holds.
+    """Lists and checks everything in the file.
 
     Args:
-        file: just opened.
-        content: its bytes; arrays that would need more than they can hold are refused.
+        file: the open file.
+        content: its bytes; arrays that declare more values than these can hold are refused.
 
     Raises:
-        ModelFileError: it holds what no Keras writes; names the first such thing, and what is wrong with it.
+        ModelFileError: the file contains something that Keras does not write; names the first such object.
     """
     scanned = Scanned({}, {}, {})
     num_bytes = len(content)
-    objects: set[int] = set()  # where the headers of groups and arrays begin
-    parts: set[int] = set()
+    objects: set[int] = set()  # addresses of the headers of groups and arrays
+    visited: set[int] = set()
     long_strings = LongStrings(content)
-    plain_bytes = packed_bytes = 0
+    plain_bytes = compressed_bytes = 0
 
-    def meet(name: str, address: int) -> dict[str, Attribute]:
+    def visit(name: str, address: int) -> dict[str, Attribute]:
         if address in objects:
             raise ModelFileError(f"{name!r} is another name of a group or array that the file already holds elsewhere")
         objects.add(address)
-        check_skeleton(content, address, name, parts)
+        check_skeleton(content, address, name, visited)
         try:
             return attributes_at(content, address, long_strings)
         except ModelFileError as error:
             raise ModelFileError(f"{error} (of {name!r})") from error
 
-    scanned.attributes[""] = meet("/", root_address(content))
+    scanned.attributes[""] = visit("/", root_address(content))
     todo: list[tuple[str, h5g.GroupID]] = [("", h5g.open(file.id, b"/"))]
     while todo:
         parent, group = todo.pop()
         members = scanned.groups.setdefault(parent, [])
-        # Asked before the names are listed, which takes memory for each.
+        # Checked before the names are listed, which takes memory for each.
         if len(objects) + group.get_num_objs() > MAX_OBJECTS:
             raise ModelFileError(f"it holds more than {MAX_OBJECTS:,} groups and arrays; no network has as many")
         for link in group:
             name = _name(parent, link)
-            attributes = meet(name, _address(name, group, link))
+            attributes = visit(name, _address(name, group, link))
             members.append(name.rpartition("/")[2])
             opened = h5o.open(group, link)
             if isinstance(opened, h5g.GroupID):
@@ -114,11 +114,11 @@ def scan_hdf5(file: h5py.File, content: Content) -> Scanned:
                 todo.append((name, opened))
                 continue
             if not isinstance(opened, h5d.DatasetID):
-                raise ModelFileError(f"{name!r} is a type of its own, not an array")
-            shape, needed, is_packed = _check_array(name, opened, num_bytes)
-            plain_bytes += 0 if is_packed else needed
-            packed_bytes += needed if is_packed else 0
-            if plain_bytes > num_bytes or packed_bytes > EXPANSION * num_bytes:
+                raise ModelFileError(f"{name!r} is a named type, not an array")
+            shape, needed, is_compressed = _check_array(name, opened, num_bytes)
+            plain_bytes += 0 if is_compressed else needed
+            compressed_bytes += needed if is_compressed else 0
+            if plain_bytes > num_bytes or compressed_bytes > EXPANSION * num_bytes:
                 raise ModelFileError(
                     f"it declares more numbers than its {num_bytes:,} bytes can hold, at the latest with {name!r}"
                 )
@@ -128,45 +128,45 @@ def scan_hdf5(file: h5py.File, content: Content) -> Scanned:
 
 def _name(parent: str, link: bytes) -> str:
     try:
-        own = link.decode()
+        last = link.decode()
     except UnicodeDecodeError:
-        own = ""
-    if not 0 < len(link) <= MAX_NAME_LENGTH or own in ("", ".", "..") or not own.isprintable():
-        raise ModelFileError(f"it holds the name {link[:40]!r}, which is no name of a layer or an array")
-    name = f"{parent}/{own}".lstrip("/")
+        last = ""
+    if not 0 < len(link) <= MAX_NAME_LENGTH or last in ("", ".", "..") or not last.isprintable():
+        raise ModelFileError(f"it holds the name {link[:40]!r}, which is not the name of a layer or an array")
+    name = f"{parent}/{last}".lstrip("/")
     if name.count("/") >= MAX_DEPTH or len(name) > MAX_NAME_LENGTH:
-        raise ModelFileError(f"it nests more than {MAX_DEPTH} groups, or long names, at {name[:60]!r}...")
+        raise ModelFileError(f"it has more than {MAX_DEPTH} nested groups, or long names, at {name[:60]!r}...")
     return name
 
 
 def _address(name: str, group: h5g.GroupID, link: bytes) -> int:
     info = group.links.get_info(link)
     if info.type != h5l.TYPE_HARD:
-        raise ModelFileError(f"{name!r} is a soft link, by which a file reads what is not its own")
+        raise ModelFileError(f"{name!r} is a soft link, which can lead outside the file")
     return int(info.u)
 
 
 def _check_array(name: str, opened: h5d.DatasetID, num_bytes: int) -> tuple[tuple[int, ...], int, bool]:
-    """Its shape, the bytes that reading it takes, and whether it is compressed."""
+    """Checks an array; returns its shape, the memory in bytes that reading it takes, and whether it is compressed."""
     kind, plan = opened.get_type(), opened.get_create_plist()
     size = kind.get_size()
-    # A bool is an enumeration of 1 byte, and bfloat16, which HDF5 does not know, 2 raw bytes.
+    # A bool is an enumeration of 1 byte, and bfloat16, which HDF5 lacks, 2 opaque bytes.
     if size > 16 or {h5t.ENUM: 1, h5t.OPAQUE: 2}.get(kind.get_class(), size) != size:
-        raise ModelFileError(f"{name!r} holds values of {size} bytes each, which are no numbers")
+        raise ModelFileError(f"{name!r} holds values of {size} bytes each, which are not numbers")
     space = opened.get_space()
     if space.get_simple_extent_type() not in (h5s.SCALAR, h5s.SIMPLE) or len(space.shape) > MAX_RANK:
-        raise ModelFileError(f"{name!r} has no shape that an array of weights can have")
+        raise ModelFileError(f"{name!r} has a shape that no array of weights has")
     shape = tuple(int(side) for side in space.shape)
     declared = math.prod(shape) * size
     filters = tuple(plan.get_filter(index)[0] for index in range(plan.get_nfilters()))
     if filters not in _FILTERS:
-        raise ModelFileError(f"{name!r} went through a filter other than gzip, which may be code of another's")
+        raise ModelFileError(f"{name!r} uses a filter other than gzip, which may load a plugin library")
     if filters:
         return shape, _check_chunks(name, opened, shape, plan.get_chunk(), size, num_bytes), True
     stored = opened.get_storage_size()
     if declared > stored:
         raise ModelFileError(
-            f"{name!r} declares the shape {shape}, {declared:,} bytes, of which the file holds {stored:,}"
+            f"{name!r} declares the shape {shape}, {declared:,} bytes, of which the file contains {stored:,}"
         )
     return shape, stored, False
 
@@ -174,31 +174,33 @@ def _check_array(name: str, opened: h5d.DatasetID, num_bytes: int) -> tuple[tupl
 def _check_chunks(
     name: str, opened: h5d.DatasetID, shape: tuple[int, ...], sides: tuple[int, ...], itemsize: int, num_bytes: int
 ) -> int:
-    """Unpacks each chunk within bounds, as HDF5 itself gives a chunk all the memory it grows to.
+    """Decompresses each chunk within bounds; the HDF5 library would allocate whatever a chunk expands to.
 
     Returns:
-        How many bytes all have together.
+        The total size of the decompressed chunks in bytes.
     """
     size = math.prod(sides) * itemsize
     count = math.prod(-(-length // side) for length, side in zip(shape, sides, strict=True))
     if count * size > EXPANSION * num_bytes:
-        raise ModelFileError(f"{name!r} declares {count * size:,} bytes in pieces, more than its file can hold")
+        raise ModelFileError(f"{name!r} declares {count * size:,} bytes in chunks, more than its file can hold")
     if opened.get_num_chunks() != count:
-        raise ModelFileError(f"{name!r} declares {count:,} pieces, of which the file holds {opened.get_num_chunks():,}")
+        raise ModelFileError(
+            f"{name!r} declares {count:,} chunks, of which the file contains {opened.get_num_chunks():,}"
+        )
     chunks: list[h5d.StoreInfo] = []
     opened.chunk_iter(chunks.append)
     for chunk in chunks:
         if chunk.size > num_bytes:
-            raise ModelFileError(f"{name!r} declares a piece of {chunk.size:,} bytes in a file of {num_bytes:,}")
-        mask, packed = opened.read_direct_chunk(chunk.chunk_offset)
+            raise ModelFileError(f"{name!r} declares a chunk of {chunk.size:,} bytes in a file of {num_bytes:,}")
+        mask, compressed = opened.read_direct_chunk(chunk.chunk_offset)
         if mask:
-            raise ModelFileError(f"{name!r} is compressed in one piece and not in another, as no Keras writes it")
-        unpacker = zlib.decompressobj()
+            raise ModelFileError(f"{name!r} has compressed and uncompressed chunks, which Keras does not write")
+        decompressor = zlib.decompressobj()
         try:
-            unpacked = len(unpacker.decompress(packed, size + 1))
+            decompressed = len(decompressor.decompress(compressed, size + 1))
         except zlib.error as error:
             raise ModelFileError(f"{name!r} is damaged: {error}") from error
-        if unpacked != size:
-            more = "more than" if unpacked > size else f"{unpacked:,} bytes instead of"
-            raise ModelFileError(f"{name!r} unpacks to {more} the {size:,} bytes it declares")
+        if decompressed != size:
+            more = "more than" if decompressed > size else f"{decompressed:,} bytes instead of"
+            raise ModelFileError(f"{name!r} decompresses to {more} the {size:,} bytes it declares")
     return count * size

@@ -1,9 +1,8 @@
-"""The skeleton of an HDF5 file, walked by hand before HDF5 walks it: headers, trees of names, heaps, trees of pieces.
+"""Checks the internal structure of an HDF5 file before the HDF5 library parses it: headers, B-trees and heaps.
 
-HDF5 follows what a file says from place to place without counting. A tree whose branches meet again, a list that
-bites its tail, or a name that thousands of entries share makes 3 KB of a file run for ever or fill the memory, inside
-C code that no Ctrl-C ends. Only the form that h5py writes when nothing else is asked for, and so every Keras, is known
-here.
+The HDF5 library follows the addresses in a file without bounds. A tree whose branches meet again, a cyclic list, or a
+name that thousands of entries share lets a file of 3 KB loop for ever or fill the memory, inside C code that Ctrl-C
+cannot interrupt. Only the format that h5py, and so Keras, writes by default is accepted here.
 
 Source: https://support.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html, "Disk Format"
 """
@@ -33,90 +32,91 @@ Content = Mapped
 
 MAX_NAME_LENGTH = 1024  # bytes
 MAX_OBJECTS = 100_000  # groups and arrays; NASNetLarge with its optimizer has 12,000
-MAX_MESSAGES = 256  # parts of one object's header; Keras' have about ten
-MAX_BRANCHES, MAX_ENTRIES = 64, 8  # of a node and of a leaf, as h5py writes them
+MAX_MESSAGES = 256  # in the header of an object; Keras' have about ten
+MAX_BRANCHES, MAX_ENTRIES = 64, 8  # of a tree node and of a leaf, as h5py writes them
 MIN_NODE_BYTES = 256  # a leaf has 328, all others more
 
-# Classes of types, as HDF5 counts them.
+# Type classes by their number in HDF5.
 TYPES = {
-    0: "whole numbers",
-    1: "numbers",
+    0: "integers",
+    1: "floats",
     2: "times",
-    3: "texts",
-    4: "bits",
-    5: "raw bytes",
-    6: "records",
+    3: "strings",
+    4: "bit fields",
+    5: "opaque bytes",
+    6: "compound values",
     7: "references",
-    8: "names",
-    9: "values of varying length",
-    10: "arrays in arrays",
+    8: "enumeration values",
+    9: "variable-length values",
+    10: "nested arrays",
 }
-_IN_ARRAYS = (0, 1, 5, 8)  # bfloat16 is stored as 2 raw bytes, a bool as one of two names
+_ARRAY_TYPES = (0, 1, 5, 8)  # bfloat16 is stored as 2 opaque bytes, a bool as an enumeration value
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_NOWHERE = 2**64 - 1
-# Kinds of messages, of which a header is made.
-_TYPE, _LINK, _ELSEWHERE, _LAYOUT, ATTRIBUTE, _CONTINUATION, _NAMES = 0x03, 0x06, 0x07, 0x08, 0x0C, 0x10, 0x11
-# Also: nothing, shape, values to fill with (old and new), filters, remark, times (old and new).
-_KINDS = {0x00, 0x01, _TYPE, 0x04, 0x05, _LAYOUT, 0x0B, ATTRIBUTE, 0x0D, 0x0E, _CONTINUATION, _NAMES, 0x12}
-_CHUNKED, _VIRTUAL = 2, 3  # layouts
-_OUTSIDE = 64  # a kind of link
+_UNDEFINED = 2**64 - 1  # address
+# Types of the messages in an object header.
+_TYPE, _LINK, _EXTERNAL, _LAYOUT, ATTRIBUTE, _CONTINUATION, _SYMBOLS = 0x03, 0x06, 0x07, 0x08, 0x0C, 0x10, 0x11
+# Also: nil, dataspace, fill value (old and new), filter pipeline, comment, modification time (old and new).
+_MESSAGES = {0x00, 0x01, _TYPE, 0x04, 0x05, _LAYOUT, 0x0B, ATTRIBUTE, 0x0D, 0x0E, _CONTINUATION, _SYMBOLS, 0x12}
+_CHUNKED, _VIRTUAL = 2, 3  # layout classes
+_EXTERNAL_LINK = 64  # link type
 
 
 def root_address(content: Content) -> int:
-    """Where the header of the root group begins.
+    """The address of the root group's header.
 
     Raises:
-        ModelFileError: the file begins in another way than those of h5py.
+        ModelFileError: the superblock differs from those that h5py writes.
     """
     if content[:8] != _SIGNATURE:
-        raise ModelFileError("it begins with bytes that are not HDF5's")
+        raise ModelFileError("it does not begin with the bytes of HDF5")
     if take(content, 8, 1) != b"\0" or take(content, 13, 2) != b"\x08\x08" or take(content, 24, 8) != bytes(8):
-        raise ModelFileError("it is written in a form of HDF5 that no Keras chooses")
+        raise ModelFileError("it is written with an HDF5 feature that Keras does not use")
     return int.from_bytes(take(content, 64, 8), "little")
 
 
-def check_skeleton(content: Content, address: int, name: str, met: set[int]) -> None:
-    """Checks one group or array: its names and pieces are listed once each, and its numbers are numbers of its own.
+def check_skeleton(content: Content, address: int, name: str, visited: set[int]) -> None:
+    """Checks a group or an array: every member and chunk is listed once, and its values are numbers in this file.
 
     Args:
+        content: the bytes of the file.
         address: where its header begins.
         name: for the messages.
-        met: addresses of the parts of others; its own are added.
+        visited: addresses of tree nodes and heap entries of other objects; its own are added.
 
     Raises:
-        ModelFileError: they are not, or it is damaged, or in a form that no Keras writes.
+        ModelFileError: it is none of this, it is damaged, or has a format that Keras does not write.
     """
-    parts = list(messages(content, address))
-    if any(kind == _LINK and len(body) > 2 and body[1] & 8 and body[2] == _OUTSIDE for kind, _, body in parts):
+    header = list(messages(content, address))
+    if any(kind == _LINK and len(body) > 2 and body[1] & 8 and body[2] == _EXTERNAL_LINK for kind, _, body in header):
         raise ModelFileError(f"{name!r} holds a link to another file")
-    for kind, flags, body in parts:
-        if kind == _ELSEWHERE:
-            raise ModelFileError(f"{name!r} has its numbers in another file")
-        if kind not in _KINDS:
-            raise ModelFileError(f"{name!r} is written in a form of HDF5 that no Keras chooses")
+    for kind, flags, body in header:
+        if kind == _EXTERNAL:
+            raise ModelFileError(f"{name!r} stores its values in another file")
+        if kind not in _MESSAGES:
+            raise ModelFileError(f"{name!r} is written with an HDF5 feature that Keras does not use")
         if flags & 2:
-            shared = "holds a type of its own" if kind == _TYPE else "shares what it says of itself with another"
+            shared = "holds a named type" if kind == _TYPE else "shares its header with another object"
             raise ModelFileError(f"{name!r} {shared}, not plain numbers")
         if kind == _TYPE:
-            held = body[0] & 15 if body else -1
-            if held not in _IN_ARRAYS:
-                raise ModelFileError(f"{name!r} holds {TYPES.get(held, 'a foreign type')}, not plain numbers")
-        if kind == _NAMES:
+            type_class = body[0] & 15 if body else -1
+            if type_class not in _ARRAY_TYPES:
+                raise ModelFileError(f"{name!r} holds {TYPES.get(type_class, 'an unknown type')}, not plain numbers")
+        if kind == _SYMBOLS:
             tree, heap = _unpack("<QQ", body)
-            _check_names(content, _leaves(content, tree, 0, 8, name, met), heap, name, met)
+            _check_names(content, _leaves(content, tree, 0, 8, name, visited), heap, name, visited)
         if kind == _LAYOUT:
-            _check_layout(content, body, name, met)
+            _check_layout(content, body, name, visited)
 
 
 def messages(content: Content, address: int) -> Iterator[tuple[int, int, bytes]]:
-    """Kind, flags and bytes of each part of an object's header.
+    """Yields the messages of an object's header as `(type, flags, bytes)`.
 
     Raises:
-        ModelFileError: it is damaged, has too many parts, or another form.
+        ModelFileError: the header is damaged, has too many messages, or another version.
     """
     if take(content, address, 1) != b"\x01":
-        raise ModelFileError("it is written in a form of HDF5 that no Keras chooses")
+        raise ModelFileError("it is written with an HDF5 feature that Keras does not use")
     (size,) = _unpack("<I", take(content, address + 8, 4))
     blocks = [(address + 16, size)]
     count = 0
@@ -137,59 +137,63 @@ def messages(content: Content, address: int) -> Iterator[tuple[int, int, bytes]]
 
 
 def take(content: Content, start: int, count: int) -> bytes:
-    """`count` bytes from `start` on.
+    """Returns `count` bytes from `start` on.
 
     Raises:
-        ModelFileError: the file ends before.
+        ModelFileError: the file is shorter.
     """
     if start + count > len(content):
         raise ModelFileError(f"it is damaged: it ends before byte {start + count:,}")
     return content[start : start + count]
 
 
-def _check_layout(content: Content, body: bytes, name: str, met: set[int]) -> None:
+def _check_layout(content: Content, body: bytes, name: str, visited: set[int]) -> None:
     version, kind = _unpack("<BB", body)
     if (version, kind) == (4, _VIRTUAL):
-        raise ModelFileError(f"{name!r} is a virtual data set, whose numbers lie in other files")
+        raise ModelFileError(f"{name!r} is a virtual data set, whose values are in other files")
     if version != 3:
-        raise ModelFileError(f"{name!r} is written in a form of HDF5 that no Keras chooses")
+        raise ModelFileError(f"{name!r} is written with an HDF5 feature that Keras does not use")
     if kind == _CHUNKED:
         ranks, tree = _unpack("<BQ", body[2:])
-        if tree != _NOWHERE:
-            _leaves(content, tree, 1, 8 + 8 * ranks, name, met)
+        if tree != _UNDEFINED:
+            _leaves(content, tree, 1, 8 + 8 * ranks, name, visited)
 
 
-def _leaves(content: Content, root: int, kind: int, key_bytes: int, name: str, met: set[int]) -> list[int]:
-    """What the lowest nodes of a tree point to; each node is reached once, and the one to its right is the next."""
-    nodes, level, most = [root], -1, len(content) // MIN_NODE_BYTES
+def _leaves(content: Content, root: int, kind: int, key_bytes: int, name: str, visited: set[int]) -> list[int]:
+    """The addresses that the lowest nodes of a B-tree point to.
+
+    Every node must be reached only once, and its right sibling must be the next node of the same level.
+    """
+    nodes, level, max_nodes = [root], -1, len(content) // MIN_NODE_BYTES
     while True:
         below: list[int] = []
-        for node, following in zip(nodes, [*nodes[1:], _NOWHERE], strict=True):
-            signature, its_kind, its_level, count, _, right = _unpack("<4sBBHQQ", take(content, node, 24))
-            level = its_level if level < 0 else level
-            if (signature, its_kind, its_level) != (b"TREE", kind, level):
+        for node, following in zip(nodes, [*nodes[1:], _UNDEFINED], strict=True):
+            signature, node_kind, node_level, count, _, right = _unpack("<4sBBHQQ", take(content, node, 24))
+            level = node_level if level < 0 else level
+            if (signature, node_kind, node_level) != (b"TREE", kind, level):
                 raise ModelFileError(f"{name!r} is damaged at byte {node:,}, where a tree should be")
-            if node in met or right != following or count > MAX_BRANCHES or len(below) > most:
-                raise ModelFileError(f"{name!r} lists its parts in a circle or twice, at byte {node:,}")
-            met.add(node)
+            if node in visited or right != following or count > MAX_BRANCHES or len(below) > max_nodes:
+                raise ModelFileError(f"{name!r} lists its members in a cycle or twice, at byte {node:,}")
+            visited.add(node)
             step = key_bytes + 8
             entries = take(content, node + 24, count * step + key_bytes)
-            if level or kind == 0:  # below the lowest nodes of pieces lie numbers
-                below += [int.from_bytes(entries[at : at + 8], "little") for at in range(key_bytes, count * step, step)]
+            if level or kind == 0:  # the lowest nodes of a tree of chunks point to array values
+                starts = range(key_bytes, count * step, step)
+                below += [int.from_bytes(entries[start : start + 8], "little") for start in starts]
         if level == 0:
             return below
         nodes, level = below, level - 1
 
 
-def _check_names(content: Content, leaves: list[int], heap: int, name: str, met: set[int]) -> None:
-    """The names in a group: the leaves of its tree list them, a heap holds them."""
+def _check_names(content: Content, leaves: list[int], heap: int, name: str, visited: set[int]) -> None:
+    """Checks the member names of a group, which its tree's leaves list and a heap stores."""
     signature, size, gap, start = _unpack("<4s4xQQQ", take(content, heap, 32))
     if signature != b"HEAP" or start + size > len(content):
         raise ModelFileError(f"{name!r} is damaged at byte {heap:,}, where names should be")
-    while gap not in (1, _NOWHERE):  # gaps between names point from one to the next; the last says 1
-        if gap + 16 > size or start + gap in met:
-            raise ModelFileError(f"{name!r} lists its parts in a circle or twice, at byte {start + gap:,}")
-        met.add(start + gap)
+    while gap not in (1, _UNDEFINED):  # the free gaps between names are a linked list, which 1 ends
+        if gap + 16 > size or start + gap in visited:
+            raise ModelFileError(f"{name!r} lists its members in a cycle or twice, at byte {start + gap:,}")
+        visited.add(start + gap)
         (gap,) = _unpack("<Q", take(content, start + gap, 8))
     listed = 0
     for leaf in leaves:
@@ -197,18 +201,20 @@ def _check_names(content: Content, leaves: list[int], heap: int, name: str, met:
         if signature != b"SNOD":
             raise ModelFileError(f"{name!r} is damaged at byte {leaf:,}, where names should be listed")
         listed += count
-        if leaf in met or count > MAX_ENTRIES or listed > MAX_OBJECTS:
-            raise ModelFileError(f"{name!r} lists its parts twice, or more than {MAX_OBJECTS:,}, at byte {leaf:,}")
-        met.add(leaf)
+        if leaf in visited or count > MAX_ENTRIES or listed > MAX_OBJECTS:
+            raise ModelFileError(f"{name!r} lists its members twice, or more than {MAX_OBJECTS:,}, at byte {leaf:,}")
+        visited.add(leaf)
         for entry in range(leaf + 8, leaf + 8 + 40 * count, 40):
             (offset,) = _unpack("<Q", take(content, entry, 8))
-            text = content[start + offset : start + min(size, offset + MAX_NAME_LENGTH + 1)]
-            if b"\0" not in text:
-                raise ModelFileError(f"{name!r} holds the name {text[:40]!r}, which is no name of a layer or an array")
+            stored = content[start + offset : start + min(size, offset + MAX_NAME_LENGTH + 1)]
+            if b"\0" not in stored:
+                raise ModelFileError(
+                    f"{name!r} holds the name {stored[:40]!r}, which is not the name of a layer or an array"
+                )
 
 
 def _unpack(form: str, data: bytes) -> Any:
     try:
         return struct.unpack_from(form, data)
     except struct.error as error:
-        raise ModelFileError("it is damaged: a part of it is too short") from error
+        raise ModelFileError("it is damaged: one of its structures is too short") from error

@@ -1,4 +1,4 @@
-"""A model file that says nothing of how its images are prepared: the user says which network and classes it has."""
+"""Loads model files without a description of the preprocessing: the user specifies the network and the classes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["how_to_describe", "load_undescribed", "load_with_keras"]
 
 
 def how_to_describe(file: ModelFile) -> str:
-    """Which options say what the file does not, as far as its own description lets guess."""
+    """The sentence that tells the user which options to pass for the file, with what its Keras config reveals."""
     outline = read_outline(file.config) if file.config is not None else None
     name, count, facts = "NAME", "", []
     if outline is not None and outline.table_name is not None:
@@ -43,9 +43,9 @@ def how_to_describe(file: ModelFile) -> str:
     if outline is not None and outline.num_outputs is not None:
         count = f"{outline.num_outputs} "
         facts.append(f"it has {outline.num_outputs} outputs")
-    seen = " and ".join(facts)
+    sentence = " and ".join(facts)
     return (
-        f"{seen[:1].upper()}{seen[1:]}{'. ' if seen else ''}Say which network and which classes it has: --spec {name} "
+        f"{sentence[:1].upper()}{sentence[1:]}{'. ' if sentence else ''}Specify its network and classes: --spec {name} "
         f"--classes NAMES, the {count}names in the order of its outputs, separated by commas, or a text file with one "
         f'on each line (in Python: spec="{name}", classes=[...]).'
     )
@@ -54,25 +54,31 @@ def how_to_describe(file: ModelFile) -> str:
 def load_undescribed(
     file: ModelFile, spec: ModelSpec | str, classes: Sequence[str], trust: bool
 ) -> tuple[TwoStageNetwork, ModelSpec, Task]:
-    """The network of a file, the spec of its images, and the task that reads its answers.
+    """Loads a file that has no description.
 
     Args:
-        spec: of the backbone; a name takes the size of the images from the file; or the path of a `model_spec.json`.
-        trust: whether Keras may load the network, which runs what the file names.
+        file: the open file.
+        spec: the spec of the backbone; its name, so that the input size is taken from the file; or the path of a
+            `model_spec.json`.
+        classes: names of the outputs in their order.
+        trust: whether Keras may load the network, which runs the code that the file names.
+
+    Returns:
+        The network, the spec with its preprocessing, and the task that decodes its outputs.
 
     Raises:
-        ModelFileError: the file holds another network or number of classes, or one that only Keras can load.
+        ModelFileError: the file contains another network or number of classes, or one that only Keras can load.
         ConfigError: there is no such spec.
     """
     outline = read_outline(file.config) if file.config is not None else None
     spec = _spec(spec, outline, trust)
     if outline is not None and outline.num_outputs not in (None, len(classes)):
         raise ModelFileError(f"{file.path} {_wrong_count(outline, classes)}")
-    looks_like = outline.table_name if outline is not None else None
-    named = entry_of_class(spec.class_)
-    if trust and looks_like is not None and named is not None and named[0] != looks_like:
+    similar = outline.table_name if outline is not None else None
+    entry = entry_of_class(spec.class_)
+    if trust and similar is not None and entry is not None and entry[0] != similar:
         logging.warning(
-            "%s looks like %s, but its images are prepared as those of %s.", file.path, looks_like, named[0]
+            "%s looks like %s, but its images are preprocessed like those of %s.", file.path, similar, entry[0]
         )
     try:
         if not trust:
@@ -87,20 +93,20 @@ def load_undescribed(
             network, task = _from_weights(file, spec, len(classes))
         else:
             raise ModelFileError(
-                "its network is no backbone followed by a head of common layers, one after the other, so only Keras "
-                f"can load it. {TRUST}"
+                "its network is not a backbone followed by a chain of common head layers, so only Keras can load it. "
+                f"{TRUST}"
             )
     except (ConfigError, ModelFileError) as error:
         message = str(error)
         raise ModelFileError(message if message.startswith(str(file.path)) else f"{file.path}: {message}") from error
     if spec.preprocess_func != "none" and _starts_with_rescaling(network.model):
-        logging.info("%s scales its images itself, so they come as they are, 0 to 255.", file.path)
+        logging.info("%s rescales images itself, so they are passed unscaled, 0 to 255.", file.path)
         spec = spec.changed("preprocess_func", "none")
     return network, spec, task
 
 
 def load_with_keras(path: Path) -> keras.Model:
-    """What Keras makes of a file, which runs what the file says.
+    """Loads a model with Keras, which runs the code that the file names.
 
     Raises:
         ModelFileError: Keras cannot load it.
@@ -125,7 +131,7 @@ def _spec(spec: ModelSpec | str, outline: Outline | None, trust: bool) -> ModelS
         if outline is not None and outline.width is not None and outline.table_name == table_name(spec):
             settings["kwargs"] = {"alpha": outline.width}
         preprocessing = without_own_rescaling(table_name(spec))
-        # Of a flat model nobody can tell whose scaling it is, so it is taken from the file in any case.
+        # In a flat model the origin of the scaling layers is unknown, so they are always taken from the file.
         is_without = outline is not None and (not outline.backbone or not outline.scales_inside)
         if preprocessing is not None and is_without:
             settings["kwargs"] = {"include_preprocessing": False}
@@ -137,9 +143,9 @@ def _spec(spec: ModelSpec | str, outline: Outline | None, trust: bool) -> ModelS
 
 def _wrong_count(outline: Outline, classes: Sequence[str]) -> str:
     if outline.num_outputs == 1:
-        return f"has one output, which answers yes or no: name only the class that yes means: --classes {classes[-1]}"
+        return f"has one output, for yes or no: name only the class that yes stands for: --classes {classes[-1]}"
     names = "one class is named" if len(classes) == 1 else f"{len(classes)} classes are named"
-    hint = f" If {classes[0]!r} is meant as a file, there is none of that name." if len(classes) == 1 else ""
+    hint = f" If {classes[0]!r} should be a file, it does not exist." if len(classes) == 1 else ""
     return f"has {outline.num_outputs} outputs, but {names}; each output needs a name, in their order.{hint}"
 
 
@@ -150,7 +156,7 @@ def _from_outline(file: ModelFile, outline: Outline, spec: ModelSpec, num_classe
         tensor = images = keras.Input(spec.target_size)
         flat = flat_backbone(spec, None, variant, shapes_only)
         backbone = keras.Model(flat.images, flat.features, name=flat.name)
-        # In a flat model they may be the backbone's own.
+        # In a flat model the scaling layers may belong to the backbone.
         if outline.backbone or not _starts_with_rescaling(backbone):
             for layer in outline.scaling:
                 tensor = make_layer(layer)(tensor)
@@ -175,7 +181,7 @@ def _from_outline(file: ModelFile, outline: Outline, spec: ModelSpec, num_classe
 
 
 def _from_weights(file: ModelFile, spec: ModelSpec, num_classes: int) -> tuple[TwoStageNetwork, Task]:
-    """Of a file without a description: the backbone, pooling, and one layer."""
+    """Loads a file with weights only, of a network that ends in pooling and one `Dense` layer."""
     task: Task = MultiLabel(thresholds=0.5) if num_classes == 1 else Classification()
     network, variant = Network(dropout_rate=0.0), variant_of_file(spec, file)
     refuse_unfitting(file, spec, network, task, num_classes, variant)
@@ -185,19 +191,19 @@ def _from_weights(file: ModelFile, spec: ModelSpec, num_classes: int) -> tuple[T
 
 
 def _task_of(model: keras.Model, num_classes: int) -> Task:
-    """Tags where the network ends in a sigmoid, or has one output for a yes or no; otherwise one class of several."""
+    """`MultiLabel` if the network ends in a sigmoid or has a single output, otherwise `Classification`."""
     outputs = make_portable(model).outputs
     if len(outputs) != 1:
-        raise ModelFileError(f"it has {len(outputs)} outputs of {num_classes} values; one is wanted")
+        raise ModelFileError(f"it has {len(outputs)} outputs of {num_classes} values; expected one")
     try:
         activation = find_final_activation(outputs[0], "network").activation
-    except ConfigError:  # probabilities of another kind; they are given as they are
+    except ConfigError:  # an unusual activation; its outputs are used as they are
         activation = None
     return MultiLabel(thresholds=0.5) if num_classes == 1 or activation == "sigmoid" else Classification()
 
 
 def _starts_with_rescaling(model: keras.Model) -> bool:
-    """Whether the images are rescaled or normalised before the first layer that learns."""
+    """Whether the images are rescaled or normalized before the first layer with weights."""
     for layer in model.layers:
         if isinstance(layer, (keras.layers.Rescaling, keras.layers.Normalization)):
             return True

@@ -1,7 +1,7 @@
-"""What a description may ask for when nobody vouches for it: a network of keras.applications as large as its file.
+"""Limits what the description in an untrusted file may ask for: networks of keras.applications as large as the file.
 
-Whatever a description names gets imported and called, so names come from short lists here and values are plain. The
-rule for dotted paths in general, `dotted.is_safe`, is too wide for that: our own code also writes files.
+Whatever a description names is imported and called, so names must be on the short lists here, and values plain. The
+general rule for dotted paths, `dotted.is_safe`, is too permissive for that: our own code can also write files.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from model_trainer.tasks.task import Task
 
 __all__ = ["TRUST", "building", "refuse_code_in_config", "refuse_dangerous", "refuse_unfitting", "without_values"]
 
-TRUST = "If the file is your own, or you know its author, say --trust (in Python: trust=True)."
+TRUST = "If the file is your own, or you trust its author, pass --trust (in Python: trust=True)."
 
 _APPLICATION = re.compile(r"keras\.applications(\.[a-z0-9_]+)?\.[A-Z]\w*")
 _PREPROCESS = re.compile(r"keras\.applications\.[a-z0-9_]+\.preprocess_input")
 _OUR_NETWORKS = {"model_trainer.testing.small_backbone"}
 
-MAX_INPUT_PIXELS = 2048 * 2048 * 4  # values of one image; a batch of 32 has 2 GB
-MAX_LAYERS = 64  # of a head, and outputs
+MAX_INPUT_PIXELS = 2048 * 2048 * 4  # values of an image; a batch of 32 takes 2 GB
+MAX_LAYERS = 64  # of a head; also the maximum number of outputs
 
 
 def _is_bool(value: Any) -> bool:
@@ -59,7 +59,7 @@ _SAFE_KWARGS: dict[str, Callable[[Any], bool]] = {
     "name": lambda value: isinstance(value, str) and re.fullmatch(r"\w{1,100}", value) is not None,
 }
 
-# Modules that Keras itself writes for the networks of keras.applications, and no class in them that runs code.
+# Modules that Keras writes for the networks of keras.applications, and the classes in them that run code.
 _CONFIG_MODULES = re.compile(
     r"keras(\.(layers|initializers|regularizers|constraints|activations|models|src\.(models|applications|ops)\.[\w.]+))?"
 )
@@ -67,20 +67,20 @@ _CODE = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "
 
 
 def refuse_dangerous(spec: ModelSpec, network: AnyNetwork, task: Task) -> None:
-    """Checks what would be imported, called or made large.
+    """Refuses a description that names code, or asks for sizes, that only `trust` allows.
 
     Raises:
-        ModelFileError: the description names code, or asks for sizes, that only `trust` allows; names the field.
+        ModelFileError: it does; the message names the field.
     """
     if not isinstance(network, Network):
         raise ModelFileError(
             f"its network is a model of the author's own, and loading it runs the author's code. {TRUST}"
         )
     if spec.class_ is not None and not _APPLICATION.fullmatch(spec.class_) and spec.class_ not in _OUR_NETWORKS:
-        raise ModelFileError(f"`class` names {spec.class_}, which is no network of keras.applications. {TRUST}")
+        raise ModelFileError(f"`class` names {spec.class_}, which is not a network of keras.applications. {TRUST}")
     if "." in spec.preprocess_func and not _PREPROCESS.fullmatch(spec.preprocess_func):
         raise ModelFileError(
-            f"`preprocess_func` names {spec.preprocess_func}, which is no preprocess_input of keras.applications. "
+            f"`preprocess_func` names {spec.preprocess_func}, which is not a preprocess_input of keras.applications. "
             f"{TRUST}"
         )
     for name, value in spec.kwargs.items():
@@ -98,10 +98,10 @@ def refuse_dangerous(spec: ModelSpec, network: AnyNetwork, task: Task) -> None:
 def refuse_unfitting(
     file: ModelFile, spec: ModelSpec, network: AnyNetwork, task: Task, num_classes: int, variant: str | None
 ) -> None:
-    """Compares every shape of the network with the file's before any memory is taken for it.
+    """Compares every shape of the network with the file's before memory is allocated for the network.
 
     Raises:
-        ModelFileError: a layer has another shape, or there are more or fewer; names the first.
+        ModelFileError: a layer has another shape, is missing or superfluous; the message names the first.
     """
 
     def compare() -> None:
@@ -114,7 +114,7 @@ def refuse_unfitting(
 
 @contextlib.contextmanager
 def building(file: ModelFile) -> Iterator[None]:
-    """What Keras raises at settings that no network can have becomes a ModelFileError that names the file."""
+    """Turns what Keras raises for impossible settings into a ModelFileError that names the file."""
     try:
         yield
     except ConfigError as error:
@@ -125,23 +125,23 @@ def building(file: ModelFile) -> Iterator[None]:
 
 
 def without_values(compare: Callable[[], None]) -> None:
-    """Calls `compare`, in which variables have shapes and take no memory."""
+    """Calls `compare` so that the variables that it creates have shapes but take no memory."""
 
     def run() -> None:
         with keras.StatelessScope(initialize_variables=False):
             compare()
 
-    # Keras keeps a list, for each thread, of variables that still want values, and would give them some at the next
-    # opportunity. With the thread goes the list.
+    # Keras keeps a list, for each thread, of variables that are not initialized, and would initialize them at the next
+    # opportunity. The list ends with the thread.
     with ThreadPoolExecutor(1) as thread:
         thread.submit(run).result()
 
 
 def refuse_code_in_config(file: ModelFile) -> None:
-    """Looks through Keras' own description of the network, which is never followed, for code.
+    """Refuses a file whose Keras config names code, although the config is never deserialized.
 
     Raises:
-        ModelFileError: it names a Lambda or a class that is not Keras' own, so it is not of the described network.
+        ModelFileError: it names a Lambda or a class that is not Keras' own, so it is not that of the described network.
     """
     if file.config is None:
         return
@@ -149,23 +149,23 @@ def refuse_code_in_config(file: ModelFile) -> None:
         config = json.loads(file.config)
     except (ValueError, RecursionError) as error:
         raise ModelFileError(
-            f"{file.path} is damaged: its model_config is no JSON ({type(error).__name__})."
+            f"{file.path} is damaged: its model_config is not JSON ({type(error).__name__})."
         ) from error
-    for item in _tables(config):
+    for item in _objects(config):
         name, module = item.get("class_name"), item.get("module")
         if name is None and module is None:
             continue
         registered = item.get("registered_name")
-        is_foreign = module is not None and not _CONFIG_MODULES.fullmatch(str(module))
-        # What somebody registered reads "Package>Name"; Keras' own names are bare.
-        if is_foreign or name in _CODE or ">" in str(registered):
-            shown = ".".join(str(part) for part in (module, name) if part)
+        is_not_keras = module is not None and not _CONFIG_MODULES.fullmatch(str(module))
+        # Classes registered by others are named "Package>Name"; Keras' own names have no package.
+        if is_not_keras or name in _CODE or ">" in str(registered):
+            full_name = ".".join(str(each) for each in (module, name) if each)
             raise ModelFileError(
-                f"{file.path}: its model_config names {shown[:100]}, which is code of the author's. {TRUST}"
+                f"{file.path}: its model_config names {full_name[:100]}, which is the author's own code. {TRUST}"
             )
 
 
-def _tables(value: Any) -> Iterator[dict[str, Any]]:
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
     todo = [value]
     while todo:
         value = todo.pop()

@@ -1,4 +1,4 @@
-"""Where a network's first weights come from."""
+"""The initial weights of a network: random, ImageNet's, or from a file."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ from model_trainer.tasks.task import Task
 
 __all__ = ["InitializedNetwork", "Origin", "initialize_network"]
 
-NAMES_SHOWN = 3  # of layers, in a message
+MAX_NAMES = 3  # of layers, in a message
 _RANDOM = "WEIGHTS ARE RANDOM: {}. Training from scratch takes more images and epochs."
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a run noted about its network when it began.
+    """What a run recorded about its network when it started.
 
     Attributes:
-        weights: what was really used: "imagenet", "random", a file's path, or "own", those of the user's own model.
+        weights: the weights actually used: "imagenet", "random", the path of a file, or "own" for those of the user's
+            own model.
         variant: of the graph, see `variants.py`.
-        precision: in which it computes.
+        precision: in which the network computes.
     """
 
     weights: str
@@ -41,12 +42,12 @@ class Origin:
 
 @dataclass(frozen=True)
 class InitializedNetwork:
-    """A network with its first weights.
+    """A network with its initial weights.
 
     Attributes:
         network: float32, the one that is saved.
-        weights: as of `Origin`.
-        warning: what was said because they are not those that "auto" hoped for; otherwise empty.
+        weights: as in `Origin`.
+        warning: the warning that was logged if "auto" fell back to random weights; otherwise empty.
     """
 
     network: TwoStageNetwork
@@ -62,18 +63,20 @@ def initialize_network(
     weights: str | None,
     origin: Origin | None = None,
 ) -> InitializedNetwork:
-    """Builds the network and gives it its first weights.
+    """Builds the network and initializes its weights.
 
     Args:
-        weights: "imagenet"; None for random ones, or for those that the user's own model has; a `.hdf5`, `.h5`,
-            `.keras` or `.weights.h5` file, also one in which the backbone is a nested model; or "auto": ImageNet's if
-            they are available, otherwise as None, with one loud line. Of a file only arrays are read, also of an
-            untrusted one; the network is the declared one.
-        origin: builds the same network again, without the weights, which a checkpoint has.
+        spec, network, task, num_classes: see `build_network`.
+        weights: "imagenet"; None for random weights, or for those that the user's own model has; a `.hdf5`, `.h5`,
+            `.keras` or `.weights.h5` file, in which the backbone may be a nested model; or "auto": ImageNet's weights
+            if they are available, otherwise like None with a warning. Only arrays are read from a file, so it need not
+            be trusted; the network is the declared one.
+        origin: of the run that is resumed: the same network is built without loading weights, because the checkpoint
+            contains them.
 
     Raises:
         ConfigError: ImageNet's weights are not available.
-        ModelFileError: the file does not fit, is damaged, or holds what no Keras writes.
+        ModelFileError: the file does not fit the network, is damaged, or contains something that Keras does not write.
     """
     if origin is not None:
         built = build_network(spec, network, task, num_classes, variant=origin.variant)
@@ -92,7 +95,7 @@ def initialize_network(
         try:
             return InitializedNetwork(_with_imagenet(spec, network, task, num_classes), "imagenet")
         except ConfigError as error:
-            if error.field == "weights":  # a wrong size or option is told of as such, not as a failed download
+            if error.field == "weights":  # a wrong size or option is reported as such, not as a failed download
                 build_network(spec, network, task, num_classes)
             raise
     return InitializedNetwork(_from_file(weights, spec, network, task, num_classes), str(Path(weights)))
@@ -102,33 +105,34 @@ def _from_file(path: str, spec: ModelSpec, declared: AnyNetwork, task: Task, num
     with open_model_file(path) as file:
         network = build_network(spec, declared, task, num_classes, variant=variant_of_file(spec, file))
         fit = find_arrays(file, network.model, new=network.head_layers, paths=network.paths)
-        taken = assign_arrays(file, fit)
-    fresh = [layer.name for layer in network.model.layers if layer.weights and layer.name not in taken]
+        loaded = assign_arrays(file, fit)
+    random = [layer.name for layer in network.model.layers if layer.weights and layer.name not in loaded]
     logging.info(
-        "Weights of %d layers come from %s%s.%s%s",
-        len(taken), path, f", from the model {fit.container!r} in it" if fit.container else "",
-        f" Not taken from it: {_counted(fit.left_over)}." if fit.left_over else "",
-        f" New, with random weights: {_counted(fresh)}." if fresh else "",
+        "Loaded the weights of %d layers from %s%s.%s%s",
+        len(loaded), path, f", from the model {fit.container!r} in it" if fit.container else "",
+        f" Not loaded: {_summary(fit.left_over)}." if fit.left_over else "",
+        f" Randomly initialized: {_summary(random)}." if random else "",
     )  # fmt: skip
     logging.debug(
-        "Taken: %s. Not taken: %s. New: %s.", *(", ".join(of) or "none" for of in (taken, fit.left_over, fresh))
+        "Loaded: %s. Not loaded: %s. Randomly initialized: %s.",
+        *(", ".join(names) or "none" for names in (loaded, fit.left_over, random)),
     )
     return network
 
 
-def _counted(names: list[str]) -> str:
-    """Such as "dense" or "5 layers (conv1, conv2, conv3, ...)"."""
-    shown = ", ".join(name[:60] for name in names[:NAMES_SHOWN])
-    return shown if len(names) <= NAMES_SHOWN else f"{len(names)} layers ({shown}, ...)"
+def _summary(names: list[str]) -> str:
+    """The names of a few layers, or their number: "dense" or "5 layers (conv1, conv2, conv3, ...)"."""
+    shown = ", ".join(name[:60] for name in names[:MAX_NAMES])
+    return shown if len(names) <= MAX_NAMES else f"{len(names)} layers ({shown}, ...)"
 
 
 def _auto(spec: ModelSpec, network: AnyNetwork, task: Task, num_classes: int) -> InitializedNetwork:
     reason = _why_no_imagenet(spec, network)
     if reason is None:
         try:
-            started = InitializedNetwork(_with_imagenet(spec, network, task, num_classes), "imagenet")
+            initialized = InitializedNetwork(_with_imagenet(spec, network, task, num_classes), "imagenet")
             _warn_of_mismatch(spec)
-            return started
+            return initialized
         except ConfigError as error:
             if error.field != "weights":
                 raise

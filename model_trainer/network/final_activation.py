@@ -1,4 +1,4 @@
-"""The activation that a network ends in: found, compared with the task, and taken off, so that logits are left."""
+"""Finds the final activation of a network and removes it, so that the network ends in logits."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from model_trainer.network.portable import clone_layer, is_built_in
 
 __all__ = ["FinalActivation", "find_final_activation", "without_activation"]
 
-_IN_THE_END = ("softmax", "sigmoid")
+_REMOVABLE = ("softmax", "sigmoid")
 _ACTIVATIONS = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU, keras.layers.PReLU)
 
 
 @dataclass(frozen=True)
 class FinalActivation:
-    """How an output of a network comes about.
+    """The final activation of an output.
 
     Attributes:
-        activation: that it went through last; None where it is logits.
-        logits: the tensor before an activation that is a layer of its own, otherwise the output itself.
-        fused: the layer that computes logits and activation in one, such as `Dense(10, activation="softmax")`.
+        activation: the activation; None if the output is logits.
+        logits: the tensor before the activation if that is a separate layer, otherwise the output itself.
+        fused: the layer that computes both logits and activation, such as `Dense(10, activation="softmax")`.
     """
 
     activation: Literal["softmax", "sigmoid"] | None
@@ -33,11 +33,15 @@ class FinalActivation:
 
 
 def find_final_activation(output: keras.KerasTensor, field: str) -> FinalActivation:
-    """What `output`, of a flat graph of built-in layers, ends in.
+    """Finds the final activation of `output` in a flat graph of built-in layers.
+
+    Args:
+        output: an output of the graph.
+        field: the option that declares the network, for messages.
 
     Raises:
-        ConfigError: it ends in another activation, or in something that was made of probabilities, from which there is
-            no way back to logits; `field` says where the network was declared.
+        ConfigError: it is another activation, or the output is computed from probabilities, so that the logits cannot
+            be recovered.
     """
     node = output._keras_history.operation._inbound_nodes[output._keras_history.node_index]
     layer = node.operation
@@ -50,24 +54,24 @@ def find_final_activation(output: keras.KerasTensor, field: str) -> FinalActivat
     if isinstance(layer, keras.layers.Activation):
         if name == "linear":
             return find_final_activation(inputs[0], field)
-        return FinalActivation(_known(name, layer, field), inputs[0])
+        return FinalActivation(_removable(name, layer, field), inputs[0])
     if isinstance(layer, keras.layers.Identity):
         return find_final_activation(inputs[0], field)
     if isinstance(layer, _ACTIVATIONS):
-        _known(type(layer).__name__, layer, field)
+        _removable(type(layer).__name__, layer, field)
     if not is_built_in(layer) and not getattr(layer, "weights", ()):
         raise ConfigError(
-            f"ends in {layer.name}, of which nothing tells whether it gives logits or probabilities. End your model in "
-            "logits of a Dense layer, softmax or sigmoid.",
+            f"ends in {layer.name}, which may return logits or probabilities. End your model in logits of a Dense "
+            "layer, softmax or sigmoid.",
             field,
         )
     if name not in (None, "linear"):
-        return FinalActivation(_known(name, layer, field), output, layer)
-    squashed = _squashed_before(output)
-    if squashed is not None:
+        return FinalActivation(_removable(name, layer, field), output, layer)
+    earlier = _earlier_activation(output)
+    if earlier is not None:
         raise ConfigError(
-            f"ends in {layer.name}, which is computed from the probabilities of {squashed.name}; from there no way "
-            "leads back to the logits that are trained. End your model in logits, softmax or sigmoid.",
+            f"ends in {layer.name}, which is computed from the probabilities of {earlier.name}, so the logits that the "
+            "loss needs cannot be recovered. End your model in logits, softmax or sigmoid.",
             field,
         )
     return FinalActivation(None, output)
@@ -76,12 +80,17 @@ def find_final_activation(output: keras.KerasTensor, field: str) -> FinalActivat
 def without_activation(
     ending: FinalActivation, names: Sequence[str]
 ) -> tuple[keras.KerasTensor, tuple[keras.Layer, keras.Layer] | None]:
-    """The logits of an ending; where the layer that gives them must be another one, the old and the new layer too.
+    """Removes the final activation.
 
-    It must where it has the activation inside, or the name of an output, which the activation will have.
+    The layer that computes the logits must be replaced if it contains the activation, or has the name of an output,
+    which the new activation layer will have.
 
     Args:
-        names: of the network's outputs.
+        ending: the final activation.
+        names: names of the network's outputs.
+
+    Returns:
+        The logits, and the replaced and the new layer, or None if no layer is replaced.
     """
     history = ending.logits._keras_history
     old = ending.fused or history.operation
@@ -94,9 +103,9 @@ def without_activation(
 
 
 def _activation_name(layer: Any) -> str | None:
-    """Of the activation that a layer ends with, as Keras calls it; None where the layer has none.
+    """The name of a layer's activation in Keras; None if the layer has none.
 
-    A function of the user's own may have the name of Keras' own; it gets another here.
+    A user's own function may have the name of a Keras activation; it gets another name here.
     """
     activation = getattr(layer, "activation", None)
     if activation is None:
@@ -105,31 +114,31 @@ def _activation_name(layer: Any) -> str | None:
     return name if getattr(keras.activations, name, None) is activation else f"{name} of your own"
 
 
-def _known(name: str | None, layer: Any, field: str) -> Literal["softmax", "sigmoid"]:
-    """`name`, which is one of the two that can be taken off; raises ConfigError at any other."""
+def _removable(name: str | None, layer: Any, field: str) -> Literal["softmax", "sigmoid"]:
+    """Returns `name` if the activation can be removed; raises ConfigError for any other."""
     if name == "softmax":
         return "softmax"
     if name == "sigmoid":
         return "sigmoid"
     raise ConfigError(
-        f"ends in the activation {name!r} of {layer.name}, from which no way leads back to the logits that are "
-        "trained. End your model in logits, softmax or sigmoid.",
+        f"ends in the activation {name!r} of {layer.name}, from which the logits that the loss needs cannot be "
+        "recovered. End your model in logits, softmax or sigmoid.",
         field,
     )
 
 
-def _squashed_before(output: keras.KerasTensor, is_output: bool = True) -> Any:
-    """The softmax or sigmoid that `output` is computed from with no weights in between; None where there is none.
+def _earlier_activation(output: keras.KerasTensor, is_output: bool = True) -> Any:
+    """The softmax or sigmoid that `output` is computed from without weights in between; None if there is none.
 
-    What has another input besides, such as logits that are multiplied with a gate, does not count.
+    An operation with another input besides, such as the product of logits and a gate, does not count.
     """
     history = output._keras_history
     operation = history.operation
-    is_squashing = isinstance(operation, keras.layers.Softmax) or _activation_name(operation) in _IN_THE_END
-    if is_squashing and not is_output:
+    gives_probabilities = isinstance(operation, keras.layers.Softmax) or _activation_name(operation) in _REMOVABLE
+    if gives_probabilities and not is_output:
         return operation
     if getattr(operation, "weights", ()):
         return None
     inputs = operation._inbound_nodes[history.node_index].input_tensors
-    found = [_squashed_before(each, is_output=False) for each in inputs]
-    return found[0] if found and all(each is not None for each in found) else None
+    activations = [_earlier_activation(each, is_output=False) for each in inputs]
+    return activations[0] if activations and all(each is not None for each in activations) else None

@@ -1,4 +1,4 @@
-"""Which layers a declaration means, freezing them, and penalties on their weights."""
+"""Selects layers by name or position, freezes them, and regularizes their weights."""
 
 from __future__ import annotations
 
@@ -17,18 +17,23 @@ __all__ = ["add_regularizers", "exempt_from_decay", "find_layers", "freeze", "se
 
 
 def find_layers(network: TwoStageNetwork, names: LayerNames, field: str) -> list[str]:
-    """The names of the layers of `network.model` that `names` mean.
+    """Finds layers of `network.model`.
 
     Args:
-        names: positions in the `layers` of the model as its author built it, names, or patterns such as "block1_*". The
-            name of a nested model means all of its layers, which have their own names too.
+        network: the network.
+        names: positions in the `layers` of the original model, names, or patterns such as "block1_*". The name of a
+            nested model selects all of its layers, which can be selected by their own names too.
+        field: the option that lists the names, for messages.
+
+    Returns:
+        The names of the layers.
 
     Raises:
-        ConfigError: one of them means no layer; `field` says where it was written.
+        ConfigError: one of `names` matches no layer.
     """
     title = network.model.name
     members = network.members
-    found: dict[str, None] = {}
+    layers: dict[str, None] = {}
     for name in names:
         if isinstance(name, int):
             count = len(network.positions)
@@ -36,30 +41,38 @@ def find_layers(network: TwoStageNetwork, names: LayerNames, field: str) -> list
                 raise ConfigError(f"asks for layer {name}, but {title} has {count} layers.", field)
             matches = [network.positions[name]]
         else:
-            matches = [known for known in members if fnmatchcase(known, name)]
+            matches = [original for original in members if fnmatchcase(original, name)]
         if not matches:
             raise ConfigError(f"names {name!r}, but {title} has no such layer.{nearest(str(name), members)}", field)
-        found.update(dict.fromkeys(layer for match in matches for layer in members.get(match, ())))
-    return list(found)
+        layers.update(dict.fromkeys(layer for match in matches for layer in members.get(match, ())))
+    return list(layers)
 
 
 def freeze(model: keras.Model, network: TwoStageNetwork, declared: AnyNetwork) -> list[str]:
-    """Makes the declared layers of `model` untrainable and returns their names.
+    """Freezes the declared layers of `model`.
 
     Args:
         model: `network.model`, or its training copy.
+        network: the network whose layers are selected.
+        declared: the options, of which `freeze` is used.
+
+    Returns:
+        The names of the frozen layers.
+
+    Raises:
+        ConfigError: a name matches no layer, or nothing is left to train.
     """
     if declared.freeze == "none":
         if not model.trainable_variables:
             raise ConfigError(
-                f"is {network.model.name}, of which all layers are frozen; none is left to train.", "network"
+                f"is {network.model.name}, whose layers are all frozen; none is left to train.", "network"
             )
         return []
     if declared.freeze == "backbone":
         if not network.backbone.weights:
             raise ConfigError(
-                f'is "backbone", but nothing in {network.model.name} has weights before its head. Name the layers to '
-                "freeze, or the one that the backbone ends with: network.features.",
+                f'is "backbone", but {network.model.name} has no weights before its head. Name the layers to freeze, '
+                "or the last layer of the backbone: network.features.",
                 "network.freeze",
             )
         frozen = list(network.backbone_layers)
@@ -72,19 +85,23 @@ def freeze(model: keras.Model, network: TwoStageNetwork, declared: AnyNetwork) -
 
 
 def set_trainable(model: keras.Model, names: Iterable[str], trainable: bool) -> None:
-    """Lets the layers of these names train from now on, or no longer."""
+    """Sets `trainable` of the layers with these names."""
     for name in names:
         model.get_layer(name).trainable = trainable
 
 
 def add_regularizers(model: keras.Model, network: TwoStageNetwork, declared: AnyNetwork) -> None:
-    """Puts the declared penalties on the layers' kernels; Keras then counts them in `model.losses`.
+    """Adds the declared L1 and L2 penalties to the layers' kernels; Keras then counts them in `model.losses`.
+
+    They are set on the variables, because setting `layer.kernel_regularizer` after the layer is built has no effect.
 
     Args:
         model: `network.model`, or its training copy.
+        network: the network whose layers are selected.
+        declared: the options, of which `regularize` is used.
 
-    Set on the variable itself: setting `layer.kernel_regularizer` after the layer is built has no effect, which is
-    why others save the model to a temporary file and load it back.
+    Raises:
+        ConfigError: a name matches no layer, or a penalty no kernel.
     """
     for penalty in declared.regularize:
         make = keras.regularizers.L1 if isinstance(penalty, L1) else keras.regularizers.L2
@@ -93,20 +110,20 @@ def add_regularizers(model: keras.Model, network: TwoStageNetwork, declared: Any
             v for layer in layers if not is_channel_scale(layer) for v in layer.weights if v.name.endswith("kernel")
         ]
         if not kernels:
-            raise ConfigError(f"{penalty!r} names no layer with a kernel.", "network.regularize")
+            raise ConfigError(f"{penalty!r} selects no layer with a kernel.", "network.regularize")
         for kernel in kernels:
             kernel.regularizer = _Sum(kernel.regularizer, make(penalty.strength))
 
 
 def exempt_from_decay(model: keras.Model) -> list[keras.Variable]:
-    """Variables that weight decay should spare: biases, the parameters of normalisation, and factors of channels.
+    """Variables to exclude from weight decay: biases, parameters of normalization layers, and channel scales.
 
-    timm's rule is that all are spared which have one dimension or are called a bias; here layers of normalisation and
-    PReLU are, too, whose parameters can have more.
+    timm excludes variables with one dimension and those named bias. Here all parameters of normalization layers and
+    PReLU are excluded too, which can have more dimensions.
     """
     layers = [each for each in model._flatten_layers() if isinstance(each, _WITHOUT_KERNELS) or is_channel_scale(each)]
-    spared = {id(variable) for layer in layers for variable in layer.weights}
-    return [each for each in model.weights if len(each.shape) < 2 or each.name == "bias" or id(each) in spared]
+    excluded = {id(variable) for layer in layers for variable in layer.weights}
+    return [each for each in model.weights if len(each.shape) < 2 or each.name == "bias" or id(each) in excluded]
 
 
 _WITHOUT_KERNELS = (
@@ -119,7 +136,7 @@ _WITHOUT_KERNELS = (
 
 
 class _Sum(keras.regularizers.Regularizer):
-    """Two penalties on one variable."""
+    """The sum of two penalties on one variable."""
 
     def __init__(self, first: keras.regularizers.Regularizer | None, second: keras.regularizers.Regularizer) -> None:
         self.first = first

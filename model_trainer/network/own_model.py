@@ -1,4 +1,4 @@
-"""The user's own Keras model as a network of two stages."""
+"""Turns the user's own Keras model into a network of two stages."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _FIELD = "network.model"
 
 
 def build_own_network(network: OwnModel, spec: ModelSpec, task: Task, num_classes: int) -> TwoStageNetwork:
-    """The declared model, with its weights.
+    """Builds the network of the declared model, with its weights.
 
     Raises:
-        ConfigError: it is no functional or Sequential model, does not fit the spec, the task or the classes, or ends in
-            something from which no logits can be had.
+        ConfigError: it is not a functional or Sequential model, does not fit the spec, the task or the classes, or its
+            output does not allow to recover logits.
     """
     return stage_own_model(network.make(num_classes), network.features, spec, task, num_classes)
 
@@ -43,16 +43,18 @@ def stage_own_model(
     trains: bool = True,
     shapes_only: bool = False,
 ) -> TwoStageNetwork:
-    """A flat copy of `model` that ends in the task's activation; `model` stays as it is.
+    """Makes a flat copy of `model` that ends in the task's activation; `model` is not changed.
 
     Args:
-        features: name of the layer that the backbone ends with; None finds one.
-        trains: whether it is to be trained. Otherwise an ending that contradicts the task stays as it is, for the sake
-            of files from before such endings were refused.
+        model: a functional or Sequential model.
+        features: name of the last layer of the backbone; None finds it.
+        spec, task, num_classes: what the model must fit.
+        trains: whether the network is to be trained. If not, a final activation that contradicts the task is kept, for
+            files from before such activations were refused.
         shapes_only: whether variables have no values, in a `keras.StatelessScope`, so that none are copied.
 
     Raises:
-        ConfigError: as `build_own_network`.
+        ConfigError: see `build_own_network`.
     """
     positions = [layer.name for layer in model.layers] if isinstance(model, keras.Sequential) else None
     model = _checked(model, spec)
@@ -68,10 +70,10 @@ def stage_own_model(
         endings, activation = [FinalActivation(None, output) for output in outputs], "none"
     logits, replaced = [], {}
     for ending in endings:
-        tensor, exchanged = without_activation(ending, names)
+        tensor, replacement = without_activation(ending, names)
         logits.append(tensor)
-        if exchanged is not None:
-            replaced[exchanged[0].name] = exchanged[1]
+        if replacement is not None:
+            replaced[replacement[0].name] = replacement[1]
     _check_not_shared(graph, logits, replaced)
     if not shapes_only:
         assign_weights(
@@ -79,8 +81,8 @@ def stage_own_model(
             for old, substitute in graph.substitutes
         )
     members = {
-        name: tuple(replaced[each].name if each in replaced else each for each in of)
-        for name, of in graph.members.items()
+        name: tuple(replaced[each].name if each in replaced else each for each in layers)
+        for name, layers in graph.members.items()
     }
     network = join_stages(
         graph.images,
@@ -95,7 +97,7 @@ def stage_own_model(
         paths={replaced[name].name if name in replaced else name: path for name, path in graph.paths.items()},
     )
     if trains and activation != "none" and any(ending.activation is None for ending in endings):
-        logging.info("%s ends in logits; in the .hdf5 a %s follows.", model.name, activation)
+        logging.info("%s ends in logits; the .hdf5 adds a %s.", model.name, activation)
     return network
 
 
@@ -120,18 +122,18 @@ def _checked(model: Any, spec: ModelSpec) -> keras.Model:
                 _FIELD,
             )
     if len(model.inputs) != 1:
-        raise ConfigError(f"has {len(model.inputs)} inputs; one, for images, is wanted.", _FIELD)
-    wanted = tuple(model.inputs[0].shape[1:])
-    fits = len(wanted) == 3 and all(w in (None, got) for w, got in zip(wanted, spec.target_size, strict=True))
+        raise ConfigError(f"should have one input, for images; it has {len(model.inputs)}.", _FIELD)
+    shape = tuple(model.inputs[0].shape[1:])
+    fits = len(shape) == 3 and all(side in (None, size) for side, size in zip(shape, spec.target_size, strict=True))
     dtype = keras.backend.standardize_dtype(model.inputs[0].dtype)
     if not keras.backend.is_float_dtype(dtype) and spec.preprocess_func != "none":
         raise ConfigError(
-            f"takes {dtype} images, but `spec.preprocess_func` {spec.preprocess_func!r} gives it floats. Take "
+            f"takes {dtype} images, but `spec.preprocess_func` {spec.preprocess_func!r} returns floats. Use "
             'preprocess_func="none", or keras.Input without a dtype.',
             _FIELD,
         )
     if not fits:
-        raise ConfigError(f"takes images of {wanted}, but `spec.target_size` is {spec.target_size}.", _FIELD)
+        raise ConfigError(f"takes images of {shape}, but `spec.target_size` is {spec.target_size}.", _FIELD)
     return model
 
 
@@ -144,13 +146,13 @@ def _output_names(model: keras.Model, task: Task, num_classes: int) -> tuple[str
     for output in model.outputs:
         if output.shape[-1] != num_classes:
             raise ConfigError(
-                f"gives {output.shape[-1]} value{'s' * (output.shape[-1] != 1)} for each image, but the data has "
+                f"returns {output.shape[-1]} value{'s' * (output.shape[-1] != 1)} for each image, but the data has "
                 f"{num_classes} classes.",
                 _FIELD,
             )
         if len(output.shape) != 2:
             raise ConfigError(
-                f"gives an array {tuple(output.shape)}; a value for each class is wanted, (batch, {num_classes}). Add "
+                f"should return a value for each class, (batch, {num_classes}), but returns {tuple(output.shape)}. Add "
                 "keras.layers.GlobalAveragePooling2D() or Flatten() at the end.",
                 _FIELD,
             )
@@ -172,16 +174,16 @@ def _flat(model: keras.Model) -> Graph:
 
 
 def _checked_final_activation(output: keras.KerasTensor, task: Task) -> FinalActivation:
-    """How an output ends, which fits the task."""
+    """The final activation of an output; raises ConfigError if it contradicts the task."""
     ending = find_final_activation(output, _FIELD)
     if ending.activation is None:
         return ending
     kind = type(task).__name__
     if ending.activation != task.loss_activation:
         cure = (
-            'Say task=Classification(activation="sigmoid"), or MultiLabel() for tags'
+            'Use task=Classification(activation="sigmoid"), or MultiLabel() for tags'
             if ending.activation == "sigmoid"
-            else "Take Classification()"
+            else "Use Classification()"
         )
         raise ConfigError(
             f"ends in {ending.activation}, but {kind} is trained with {task.loss_activation or 'none'}. {cure}; or end "
@@ -190,23 +192,23 @@ def _checked_final_activation(output: keras.KerasTensor, task: Task) -> FinalAct
         )
     if task.head_activation == "none":
         raise ConfigError(
-            f'ends in {ending.activation}, but {kind}(activation="none") saves a network that ends in logits. Leave '
-            'activation="none" out, or end your model in logits.',
+            f'ends in {ending.activation}, but {kind}(activation="none") saves a network that ends in logits. Omit '
+            'activation="none", or end your model in logits.',
             _FIELD,
         )
     return ending
 
 
 def _check_not_shared(graph: Graph, logits: list[keras.KerasTensor], replaced: dict[str, keras.Layer]) -> None:
-    """A last layer of which the activation is taken off must not be used elsewhere too."""
-    olds = {layer.name: id(layer) for _, substitute in graph.substitutes for layer in substitute.layers}
+    """Checks that a last layer whose activation is removed is not used elsewhere in the model."""
+    original_ids = {layer.name: id(layer) for _, substitute in graph.substitutes for layer in substitute.layers}
     try:
         used = {id(layer) for layer in keras.Model(graph.images, logits).layers}
-    except ValueError:  # old and new layer have the same name
-        used = set(olds.values())
+    except ValueError:  # the old and the new layer have the same name
+        used = set(original_ids.values())
     for name in replaced:
-        if olds[name] in used:
-            raise ConfigError(f"uses {name!r} for its output and for something else too. End it in logits.", _FIELD)
+        if original_ids[name] in used:
+            raise ConfigError(f"uses {name!r} for its output and elsewhere too. End your model in logits.", _FIELD)
 
 
 def _features(declared: str | None, graph: Graph, logits: list[keras.KerasTensor], name: str) -> keras.KerasTensor:
@@ -214,20 +216,20 @@ def _features(declared: str | None, graph: Graph, logits: list[keras.KerasTensor
         return find_features(graph.images, logits)
     field = "network.features"
     if not graph.members.get(declared):
-        known = [layer for layer, members in graph.members.items() if members]
-        raise ConfigError(f"is {declared!r}, but {name} has no such layer.{nearest(declared, known)}", field)
+        names = [layer for layer, members in graph.members.items() if members]
+        raise ConfigError(f"is {declared!r}, but {name} has no such layer.{nearest(declared, names)}", field)
     operations = {operation.name: operation for operation in keras.Model(graph.images, logits).operations}
     last = operations.get(graph.members[declared][-1])
     if last is None or len(last._inbound_nodes) != 1:
-        raise ConfigError(f"is {declared!r}, which {name} calls several times, or not at all on the way out.", field)
+        raise ConfigError(f"is {declared!r}, which {name} calls several times, or not at all for its output.", field)
     features = last._inbound_nodes[0].output_tensors[0]
     if any(features is tensor for tensor in logits):
-        raise ConfigError(f"is {declared!r}, which gives the output itself; nothing would be left for the head.", field)
+        raise ConfigError(f"is {declared!r}, which is the output itself; nothing would be left for the head.", field)
     try:
         keras.Model(features, logits)
     except ValueError as error:
         raise ConfigError(
-            f"is {declared!r}, but not everything goes through it: some of {name} reaches the output another way.",
+            f"is {declared!r}, but {name} has a path to its output that does not pass through it.",
             field,
         ) from error
     return features

@@ -1,7 +1,7 @@
-"""The form of a network that trains: another precision, logits as outputs, randomness that is a function.
+"""The copy of a network that is trained: another precision, logits as outputs, and stateless randomness.
 
-The plain float32 network is what gets saved. Its copy has the same layers under the same names, and by `copy_weights`
-the same weights; it shares nothing with it.
+The plain float32 network is the one that is saved. Its training copy has layers of the same names and, by
+`copy_weights`, the same weights; it shares no variables with it.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ __all__ = ["StepSeeds", "TrainingCopy", "copy_weights", "make_training_copy"]
 
 @dataclass
 class StepSeeds:
-    """Where all random layers of a model take their seed from: (seed, step, part, replica, layer).
+    """The seeds of all random layers of a model: functions of (seed, step, accumulation slice, replica, layer).
 
-    Of these the step function says `at` which step it is, and in which part of its batch.
+    The train step sets the step with `at`, and the accumulation slice with `begin_slice`.
     """
 
     seed: int
     step: tf.Tensor = field(default_factory=lambda: tf.constant(0, tf.int64))
-    _pass: threading.local = field(default_factory=threading.local)  # each replica has a thread of its own
+    _pass: threading.local = field(default_factory=threading.local)  # each replica has its own thread
 
     @contextlib.contextmanager
     def at(self, step: tf.Tensor) -> Iterator[None]:
-        """Inside the block the step is `step`, int64 `()`.
+        """Sets the step, int64 `()`, within the block.
 
-        Not after it: the tensors of a graph are nothing outside, where a callback may call the model.
+        It is reset afterwards, because a tensor of a graph is invalid outside, where a callback may call the model.
         """
         before, self.step = self.step, step
         try:
@@ -51,24 +51,24 @@ class StepSeeds:
             self.begin_slice(0)
 
     def begin_slice(self, number: int) -> None:
-        """Says in which part of a batch that is computed in parts this replica is."""
-        self._pass.part = number
+        """Sets the accumulation slice of its batch that this replica computes."""
+        self._pass.slice = number
 
     @contextlib.contextmanager
     def forward_pass(self) -> Iterator[None]:
-        """Counts the draws of each layer inside the block: some draw several times, or are called several times."""
+        """Counts the draws of each layer within the block, since a layer may draw or be called several times."""
         self._pass.draws = {}
         try:
             yield
         finally:
             del self._pass.draws
 
-    def of_layer(self, number: int, ordered: bool = True) -> tf.Tensor:
-        """int32 `(2,)`, for the `number`th random layer; `ordered` is there because Keras passes it."""
+    def layer_seed(self, number: int, ordered: bool = True) -> tf.Tensor:
+        """The seed, int32 `(2,)`, for the next draw of the `number`th random layer. Keras passes `ordered`."""
         fold_in = tf.random.experimental.stateless_fold_in
         context = tf.distribute.get_replica_context()
         replica = 0 if context is None else context.replica_id_in_sync_group
-        seed = fold_in(tf.constant([self.seed, 0x6472 + getattr(self._pass, "part", 0)], tf.int32), self.step)
+        seed = fold_in(tf.constant([self.seed, 0x6472 + getattr(self._pass, "slice", 0)], tf.int32), self.step)
         seed = fold_in(fold_in(seed, tf.cast(replica, tf.int32)), number)
         draws = getattr(self._pass, "draws", {})
         draw = draws.get(number, 0)
@@ -78,13 +78,14 @@ class StepSeeds:
 
 @dataclass(frozen=True)
 class TrainingCopy:
-    """A network that trains.
+    """The copy of a network that is trained.
 
     Attributes:
-        network: the copy, in two stages as the plain one; `network.model` has the same inputs and outputs.
-        seeds: of its random layers.
-        averages: of its batch normalisation; the step moves them by the moments of a training pass.
-        statistics: other variables that a forward pass itself changes, such as those of the user's own layers.
+        network: the copy, in two stages like the plain network; `network.model` has the same inputs and outputs.
+        seeds: the seeds of its random layers.
+        averages: the moving averages of its batch normalization; the train step updates them with the moments of the
+            forward pass.
+        statistics: other variables that a forward pass changes, such as those of the user's own layers.
     """
 
     network: TwoStageNetwork
@@ -97,17 +98,21 @@ class TrainingCopy:
         return self.network.model
 
     def outputs(self, images: tf.Tensor, training: bool) -> list[tf.Tensor]:
-        """float32 of each output before the last activation, such as logits `(batch, num_classes)`.
+        """Runs the network up to the logits.
 
         Args:
-            images: preprocessed.
+            images: preprocessed images `(batch, height, width, channels)`.
+            training: whether layers such as dropout run in training mode.
+
+        Returns:
+            For each output what precedes its activation, float32, such as logits `(batch, num_classes)`.
         """
         with self.seeds.forward_pass():
             outputs = tf.nest.flatten(self.network.to_logits(images, training=training))
         return [tf.cast(output, tf.float32) for output in outputs]
 
     def training_pass(self, images: tf.Tensor) -> tuple[list[tf.Tensor], dict[str, Moments]]:
-        """The outputs of a pass in training, and the moments that batch normalisation had in it, by layer."""
+        """Runs the network in training mode; returns its outputs, and the moments of batch normalization by layer."""
         with recorded_moments() as moments:
             outputs = self.outputs(images, training=True)
         return outputs, moments
@@ -120,20 +125,21 @@ def make_training_copy(
     synchronized_batch_norm: bool = False,
     batch_norm_momentum: float | None = None,
 ) -> TrainingCopy:
-    """Copies `plain` with every layer computing in `precision`; those that give the logits stay float32.
+    """Copies `plain` with every layer computing in `precision`; those that compute the logits stay float32.
 
     Args:
-        precision: float32, mixed_bfloat16 or mixed_float16.
-        seed: of dropout and its kin.
-        synchronized_batch_norm: whether batch normalisation normalises over all devices.
-        batch_norm_momentum: what stays of its moving averages in each step; None is each layer's own.
+        plain: the float32 network that is saved.
+        precision: "float32", "mixed_bfloat16" or "mixed_float16".
+        seed: seed of dropout and other random layers.
+        synchronized_batch_norm: whether batch normalization normalizes over all devices.
+        batch_norm_momentum: momentum of the moving averages; None takes that of each layer.
     """
     final = plain.final_layers()
     seeds = StepSeeds(seed)
 
     def substitute(operation: keras.Operation, name: str) -> Substitute:
         if not isinstance(operation, keras.Layer):
-            return Substitute((), operation)  # of the user's own model; it computes in what it is given
+            return Substitute((), operation)  # of the user's own model; it computes in the dtype of its inputs
         layer = clone_layer(operation, name, "float32" if name in final else precision)
         if type(layer) is keras.layers.BatchNormalization and not layer.renorm:
             layer = FusedBatchNormalization.from_config(layer.get_config())
@@ -145,12 +151,12 @@ def make_training_copy(
     copied = [layer for _, substitute in graph.substitutes for layer in substitute.layers]
     _adapt_sublayers(copied, seeds, synchronized_batch_norm, batch_norm_momentum)
     for layer in (each for outer in copied if outer.name in plain.in_inference for each in outer._flatten_layers()):
-        _stay_in_inference(layer)
+        _force_inference(layer)
     features, *rest = graph.outputs
     count = len(plain.logits)
     model = keras.Model(graph.images, rest[count:] if count > 1 else rest[count], name=plain.model.name)
     network = replace(plain, model=model, features=features, logits=tuple(rest[:count]))
-    assert network.to_logits  # made now, and not while the step is compiled
+    assert network.to_logits  # built now, and not while the train step is traced
     assign_weights((old, substitute.layers) for old, substitute in graph.substitutes)
     moving = [
         layer for layer in copied if isinstance(layer, FusedBatchNormalization) and layer.name not in plain.in_inference
@@ -161,9 +167,9 @@ def make_training_copy(
 
 
 def _save_as(model: keras.Model, plain: keras.Model) -> None:
-    """Lets callbacks save `model` as `plain` with its weights, which needs no layer of ours, and load those again."""
+    """Makes `model.save` save `plain` with the same weights, which contains no layer of ours, and loading likewise."""
 
-    def saved_by(method: Callable[..., None]) -> Callable[..., None]:
+    def save_with(method: Callable[..., None]) -> Callable[..., None]:
         def save(*args: Any, **kwargs: Any) -> None:
             copy_weights(model, plain)
             method(*args, **kwargs)
@@ -171,25 +177,25 @@ def _save_as(model: keras.Model, plain: keras.Model) -> None:
         return save
 
     def load_weights(*args: Any, **kwargs: Any) -> None:
-        copy_weights(model, plain)  # a file may have some of the weights only
+        copy_weights(model, plain)  # a file may contain some of the weights only
         plain.load_weights(*args, **kwargs)
         copy_weights(plain, model)
 
-    model.save, model.save_weights = saved_by(plain.save), saved_by(plain.save_weights)
+    model.save, model.save_weights = save_with(plain.save), save_with(plain.save_weights)
     model.load_weights = load_weights
 
 
 def copy_weights(source: keras.Model, target: keras.Model) -> None:
-    """Gives `target` the weights of `source`, an equal network in another precision."""
+    """Copies the weights of `source` to `target`, the same network in another precision."""
     for old, new in zip(source.weights, target.weights, strict=True):
         new.assign(old)
     finalize(target.layers)
 
 
-def _stay_in_inference(layer: keras.Layer) -> None:
-    """Lets `layer` compute as in inference, also while the rest trains: what `base(images, training=False)` asks for.
+def _force_inference(layer: keras.Layer) -> None:
+    """Makes `layer` run in inference mode even while the rest trains, as `base(images, training=False)` requests.
 
-    When Keras runs a model, the model's own `training` comes before that of a call; its guides promise otherwise.
+    When Keras runs a model, the model's own `training` overrides that of the call, contrary to its guides.
 
     Source: https://github.com/keras-team/keras/issues/20285
     """
@@ -201,7 +207,7 @@ def _stay_in_inference(layer: keras.Layer) -> None:
 def _adapt_sublayers(
     layers: Iterable[keras.Layer], seeds: StepSeeds, synchronized_batch_norm: bool, momentum: float | None
 ) -> None:
-    """Gives random layers their seeds; only now, because some layers make others when they are built."""
+    """Sets seeds and options of sublayers, after building, because some layers create others when they are built."""
     count = 0
     for layer in (each for outer in layers for each in outer._flatten_layers()):
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -210,18 +216,18 @@ def _adapt_sublayers(
         for value in vars(layer).values():
             if isinstance(value, keras.random.SeedGenerator):
                 # Keras' own `next` keeps state, and draws the same mask on every replica.
-                value.next = functools.partial(seeds.of_layer, count)
+                value.next = functools.partial(seeds.layer_seed, count)
                 count += 1
 
 
 def _other_statistics(model: keras.Model, averages: MovingAverages) -> list[keras.Variable]:
-    """Variables that no gradient changes, whatever is frozen: what a layer made as untrainable. Not `averages`."""
+    """Non-trainable variables regardless of frozen layers, such as statistics of custom layers; without `averages`."""
     layers = model._flatten_layers(include_self=False)
     flags = [layer.trainable for layer in layers]
     for layer in layers:
         layer.trainable = True
-    found = list(model.non_trainable_variables)
-    for layer, flag in zip(layers, flags, strict=True):  # wrappers come before what they wrap
+    statistics = list(model.non_trainable_variables)
+    for layer, flag in zip(layers, flags, strict=True):  # wrappers precede the layers that they wrap
         layer.trainable = flag
-    known = {id(variable) for variable in averages.variables}
-    return [variable for variable in found if id(variable) not in known]
+    average_ids = {id(variable) for variable in averages.variables}
+    return [variable for variable in statistics if id(variable) not in average_ids]

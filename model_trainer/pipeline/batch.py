@@ -1,4 +1,4 @@
-"""A batch, on its way from the pipeline to the step."""
+"""A batch of images, targets and weights, as the pipeline yields it and the training step takes it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["Batch"]
 
 
 class Batch(NamedTuple):
-    """What a step takes; every part may be a structure of tensors, as `tf.nest` understands it.
+    """The input of a training or evaluation step; each field may be a nested structure of tensors, as in `tf.nest`.
 
     Attributes:
         inputs: uint8 images `(batch, height, width, channels)`, not preprocessed yet.
-        targets: what the examples are labelled with: int32 `(batch,)` classes; or float32 `(batch, num_classes)` of
-            tags, probabilities and mixed images, NaN where unknown; or whatever else a task learns.
-        weights: float32 `(batch,)`; 0 of an image that could not be read, whose pixels are 0 too. The weight of an
-            example that is declared to weigh nothing is `MIN_WEIGHT`.
+        targets: the labels: int32 `(batch,)` classes; or float32 `(batch, num_classes)` for tags, probabilities and
+            mixed images, NaN if unknown; or whatever else a task learns.
+        weights: float32 `(batch,)`; 0 for an image that could not be read, whose pixels are 0 too. An example whose
+            declared weight is 0 has `MIN_WEIGHT`.
     """
 
     inputs: Any
@@ -28,5 +28,5 @@ class Batch(NamedTuple):
 
     @property
     def declared_weights(self) -> tf.Tensor:
-        """float32 `(batch,)`: the weights as they were declared; 0 of images that could not be read."""
+        """float32 `(batch,)`: the weights as declared in the data; 0 for images that could not be read."""
         return tf.where(self.weights > MIN_WEIGHT, self.weights, 0.0)

@@ -1,4 +1,4 @@
-"""What happens to whole batches inside `tf.data`: images are mixed, and each device gets its rows."""
+"""Batch-level stages of the pipeline: images are mixed, and the batch is divided over the devices."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["for_each_device", "mix"]
 def mix(
     augment: Sequence[BatchAugmentation], num_classes: int, seed: int, division: Division
 ) -> Callable[[tf.Tensor, Batch], Batch]:
-    """A function from a step and the rows that were read to this process's rows, mixed.
+    """The function that mixes the rows read for a step, and returns the rows of this process.
 
-    Labels come out as float32 `(rows, num_classes)`. What happens to a row follows from its place in the whole batch,
-    so any number of processes and devices sees the same images.
+    Its labels are float32 `(rows, num_classes)`. How a row is mixed depends only on its position in the global batch,
+    so the images are the same for any number of processes and devices.
     """
     fold_in = tf.random.experimental.stateless_fold_in
 
@@ -27,11 +27,11 @@ def mix(
         images, targets = batch.inputs, batch.targets
         if targets.dtype == tf.int32:
             targets = tf.one_hot(targets, num_classes)
-        of_step = fold_in(tf.constant([seed, 0x6D78], tf.int32), step)
+        step_seed = fold_in(tf.constant([seed, 0x6D78], tf.int32), step)
         first = division.at(step, (division.read[0].start, division.read[1].start))
         for position, augmentation in enumerate(augment):
             images, targets = augmentation.apply_to_batch(
-                images, targets, batch.weights, fold_in(of_step, position), first=tf.cast(first, tf.int32)
+                images, targets, batch.weights, fold_in(step_seed, position), first=tf.cast(first, tf.int32)
             )
         full, last = (division.share.of_process(size) for size in division.sizes)
         start = division.at(step, (full.start, last.start)) - first
@@ -43,20 +43,20 @@ def mix(
 
 
 def for_each_device(division: Division) -> Callable[[tf.Tensor, Batch], tf.data.Dataset]:
-    """A function from a step and this process's rows to their parts, one for each of its devices."""
-    share = division.share
-    begin = [share.of_process(size).start for size in division.sizes]
-    parts = [[share.of_device(number, size) for number in range(share.num_own)] for size in division.sizes]
-    starts = [[rows.start - start for rows in of_size] for of_size, start in zip(parts, begin, strict=True)]
-    stops = [[rows.stop - start for rows in of_size] for of_size, start in zip(parts, begin, strict=True)]
+    """The function that divides the rows of this process in a step into one batch for each of its devices."""
+    shard = division.share
+    offsets = [shard.of_process(size).start for size in division.sizes]
+    rows_by_size = [[shard.of_device(number, size) for number in range(shard.num_own)] for size in division.sizes]
+    starts = [[rows.start - offset for rows in devices] for devices, offset in zip(rows_by_size, offsets, strict=True)]
+    stops = [[rows.stop - offset for rows in devices] for devices, offset in zip(rows_by_size, offsets, strict=True)]
 
     def divide(step: tf.Tensor, batch: Batch) -> tf.data.Dataset:
-        kind = division.at(step, (0, 1))
-        edges = tf.gather(tf.constant(starts), kind), tf.gather(tf.constant(stops), kind)
+        size_index = division.at(step, (0, 1))
+        edges = tf.gather(tf.constant(starts), size_index), tf.gather(tf.constant(stops), size_index)
 
-        def part(start: tf.Tensor, stop: tf.Tensor) -> Batch:
+        def device_batch(start: tf.Tensor, stop: tf.Tensor) -> Batch:
             return tf.nest.map_structure(lambda column: column[start:stop], batch)
 
-        return tf.data.Dataset.from_tensor_slices(edges).map(part)
+        return tf.data.Dataset.from_tensor_slices(edges).map(device_batch)
 
     return divide

@@ -1,7 +1,7 @@
-"""One image file to what the model sees. Training, validation, prediction and serving all come through here.
+"""Decodes one image file into the array that the model sees, for training, validation, prediction and serving alike.
 
-Two steps: `images.decode` gives pixels, and a `View` of them the image. `fast_image` asks the view first which box it
-wants, and decodes no more.
+There are two steps: `images.decode` returns pixels, and a `View` crops and resizes them. `fast_image` asks the view
+first which box it needs, and decodes only that.
 """
 
 from __future__ import annotations
@@ -25,49 +25,54 @@ __all__ = ["exact_image", "fast_image", "load_image", "read_image"]
 
 
 def fast_image(
-    data: tf.Tensor, view: View, *, part: tf.Tensor | None = None, seed: tf.Tensor | None = None
+    data: tf.Tensor, view: View, *, region: tf.Tensor | None = None, seed: tf.Tensor | None = None
 ) -> tf.Tensor:
-    """The view of an ordinary JPEG or PNG.
+    """Decodes an ordinary JPEG or PNG with TensorFlow, and crops and resizes it as `view` declares.
 
     Args:
         data: string `()`, the encoded image.
-        part: int32 `(4,)` top, left, height, width of what counts as the image; height 0 and None mean all of it.
-        seed: int32 `(2,)`, of the view's crop.
+        view: the crop and the size of the result.
+        region: int32 `(4,)` top, left, height, width of the example's crop; height 0 and None mean the whole image.
+        seed: int32 `(2,)`, for a random crop of the view.
 
     Returns:
         uint8 `target_size`, see `View`.
 
     Raises:
-        tf.errors.OpError: the image is damaged, of another kind, or `part` lies outside; `exact_image` decides.
+        tf.errors.OpError: the image is damaged or of another format, or `region` lies outside it. The caller then
+            tries `exact_image`.
     """
     header = read_header(data)
-    inside = region_inside(part, header.height, header.width)
-    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_min(inside[2:]) > 0, ["part"])]):
+    inside = region_inside(region, header.height, header.width)
+    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_min(inside[2:]) > 0, ["region"])]):
         inside = tf.identity(inside)
     return view.resized(decode(header, view.box(inside, seed), view.pixels))
 
 
 def exact_image(
-    data: tf.Tensor, view: View, *, part: tf.Tensor | None = None, seed: tf.Tensor | None = None
+    data: tf.Tensor, view: View, *, region: tf.Tensor | None = None, seed: tf.Tensor | None = None
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """`(image, readable)` of any bytes, by Pillow; arguments as in `fast_image`. Nothing that they hold raises.
+    """Decodes any bytes with Pillow, and never raises, whatever the bytes are. Arguments as in `fast_image`.
 
     Returns:
-        image: as `fast_image`; all 0 if unreadable.
-        readable: bool `()`; False also where `part` lies outside the image.
+        `(image, readable)`. `image` is as in `fast_image`, all 0 if it cannot be read; `readable` is bool `()`, False
+        also if `region` lies outside the image.
     """
     pixels, readable = decode_exact(data, view.pixels)
-    inside = region_inside(part, tf.shape(pixels)[0], tf.shape(pixels)[1])
+    inside = region_inside(region, tf.shape(pixels)[0], tf.shape(pixels)[1])
     readable &= tf.reduce_min(inside[2:]) > 0
     image = view(pixels, tf.where(readable, inside, tf.stack([0, 0, 1, 1])), seed)
     return tf.where(readable, image, tf.zeros_like(image)), readable
 
 
 def read_image(path: str | os.PathLike[str], spec: ModelSpec) -> np.ndarray:
-    """uint8 `target_size`: the image before preprocessing.
+    """Reads an image file and resizes it to the spec's `target_size`, without preprocessing.
+
+    Returns:
+        uint8 `(height, width, channels)`.
 
     Raises:
-        DataError: it cannot be read; says why.
+        DataError: the image cannot be read; the message gives the reason.
     """
     path = os.fspath(path)
     fast, exact = _compiled_for(spec.model_dump_json(by_alias=True))  # JSON, because a spec with its dict has no hash
@@ -85,10 +90,22 @@ def read_image(path: str | os.PathLike[str], spec: ModelSpec) -> np.ndarray:
 
 
 def load_image(path: str | os.PathLike[str], spec: ModelSpec) -> np.ndarray:
-    """float32 `target_size`: the exact array that the model sees.
+    """Reads, resizes and preprocesses an image file: the exact array that the model sees.
+
+    Args:
+        path: a local path or the URL of a mounted storage.
+        spec: the size of the result, and the preprocessing; `load_model(...).spec` for a trained model.
+
+    Returns:
+        float32 `(height, width, channels)`, the spec's `target_size`.
 
     Raises:
-        DataError: the image cannot be read; says why.
+        DataError: the image cannot be read; the message gives the reason.
+
+    Example:
+        >>> image = load_image("photo.jpg", ModelSpec.named("mobilenet_v2", target_size=[96, 96, 3]))
+        >>> image.shape, image.dtype.name, bool(-1 <= image.min() < image.max() <= 1)
+        ((96, 96, 3), 'float32', True)
     """
     return spec.preprocess(read_image(path, spec))
 

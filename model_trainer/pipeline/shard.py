@@ -1,7 +1,7 @@
-"""Which rows of each batch this process reads, and how its devices divide them.
+"""Batch shards: which rows of each batch this process reads, and how its devices divide them.
 
-A batch belongs to all devices of all processes together. Device d gets one row more than the others where the batch
-cannot be divided evenly and d is among the first. Nothing here is a tensor: an epoch has batches of two sizes at most.
+The global batch is divided over all devices of all processes. If it cannot be divided evenly, the first devices get one
+row more. Shards are plain numbers, not tensors, because an epoch has batches of at most two sizes.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class Rows:
 
 @dataclass(frozen=True)
 class BatchShard:
-    """One process's part in every batch.
+    """The rows of one process in every batch.
 
     Attributes:
         num_devices: of all processes together.
-        first: number of this process's first device among them.
-        count: how many devices this process has; None: all.
-        least: rows that a device gets at least. Where the batch has too few, rows behind its end fill up, which show
-            the batch's first image with weight 0: without any image batch normalisation would have nothing to average.
+        first: index of this process's first device among them.
+        count: devices of this process; None means all.
+        least: minimum of rows for a device. If the batch has too few, it is padded with copies of its first image with
+            weight 0: without any image batch normalisation would have nothing to average.
     """
 
     num_devices: int = 1
@@ -42,16 +42,16 @@ class BatchShard:
     least: int = 1
 
     def of_device(self, number: int, batch_size: int) -> Rows:
-        """The rows of this process's device `number`, counted from 0."""
+        """The rows of this process's device `number`, 0-based."""
         device = self.first + number
         return Rows(self._start_of(device, batch_size), self._start_of(device + 1, batch_size))
 
     def of_process(self, batch_size: int) -> Rows:
-        """The rows of all its devices together."""
+        """The rows of all devices of this process."""
         return Rows(self._start_of(self.first, batch_size), self._start_of(self.first + self.num_own, batch_size))
 
     def with_partners(self, batch_size: int) -> Rows:
-        """The same, and at either end the partner of a row whose pair is cut in two; see `augment.mixing`."""
+        """`of_process`, extended by the partner of a row whose pair would be split; see `augment.mixing`."""
         own = self.of_process(batch_size)
         return Rows(own.start - own.start % 2, own.stop + own.stop % 2)
 
@@ -61,19 +61,19 @@ class BatchShard:
         return self.num_devices - self.first if self.count is None else self.count
 
     def _start_of(self, device: int, batch_size: int) -> int:
-        size, more = divmod(max(batch_size, self.num_devices * self.least), self.num_devices)
-        return device * size + min(device, more)
+        size, remainder = divmod(max(batch_size, self.num_devices * self.least), self.num_devices)
+        return device * size + min(device, remainder)
 
 
 @dataclass(frozen=True)
 class Division:
-    """How the batches of an epoch are divided: all alike but for the last one, which may be smaller.
+    """How the batches of an epoch are divided: all in the same way, except the last one, which may be smaller.
 
     Attributes:
-        share: of this process.
-        batch_size: rows of a batch over all devices.
+        share: the shard of this process.
+        batch_size: rows of a batch, over all devices.
         num_examples: in an epoch.
-        with_partners: whether rows are read that only images of this process's rows are mixed with.
+        with_partners: whether the process also reads the rows that its own images are mixed with.
     """
 
     share: BatchShard
@@ -88,35 +88,35 @@ class Division:
 
     @property
     def sizes(self) -> tuple[int, int]:
-        """Rows in a batch, and in the last one of an epoch."""
+        """Rows in a full batch, and in the last one of an epoch."""
         return self.batch_size, self.num_examples - (self.num_steps - 1) * self.batch_size
 
     @property
-    def places(self) -> int:
-        """Rows that are read for each batch, with empty places behind those of a smaller one."""
+    def slots(self) -> int:
+        """Rows that the pipeline allots to each batch of this process; in a smaller batch the last ones are padding."""
         return max(len(rows) for rows in self.read)
 
     @property
     def read(self) -> tuple[Rows, Rows]:
-        """The rows that are read of a batch, and of an epoch's last one."""
-        of = self.share.with_partners if self.with_partners else self.share.of_process
-        return of(self.sizes[0]), of(self.sizes[1])
+        """The rows that this process reads of a full batch, and of an epoch's last one."""
+        rows_of = self.share.with_partners if self.with_partners else self.share.of_process
+        return rows_of(self.sizes[0]), rows_of(self.sizes[1])
 
     def at(self, step: tf.Tensor, values: tuple[int, int]) -> tf.Tensor:
-        """int64 `()`: the first of `values`, or the second where `step` of the run is an epoch's last."""
+        """int64 `()`: the first of `values`, or the second if `step` of the run is the last of an epoch."""
         last = step % self.num_steps == self.num_steps - 1
         return tf.where(last, *(tf.constant(value, tf.int64) for value in reversed(values)))
 
-    def position(self, place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """From the number of a place, over all batches of the run, to what is read there.
+    def position(self, slot: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Maps a slot, counted over all batches of the run, to the row that is read there.
 
         Returns:
-            The position in the run; whether there is a row at all; whether that row is one of the batch's, not one
-            that fills up behind its end.
+            The position in the run; whether the slot holds a row; whether that row belongs to the batch, rather than
+            padding it up to `BatchShard.least`.
         """
-        step, within = place // self.places, place % self.places
+        step, within = slot // self.slots, slot % self.slots
         full, last = self.read
         row = self.at(step, (full.start, last.start)) + within
-        is_there = within < self.at(step, (len(full), len(last)))
+        has_row = within < self.at(step, (len(full), len(last)))
         counts = row < self.at(step, self.sizes)
-        return step * self.batch_size + tf.where(counts, row, 0), is_there, counts
+        return step * self.batch_size + tf.where(counts, row, 0), has_row, counts

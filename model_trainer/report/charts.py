@@ -1,4 +1,4 @@
-"""Bar charts: where each bar lies. `templates/charts.html` draws them as SVG that follows the width of the page."""
+"""The geometry of bar charts. `templates/charts.html` draws them as SVG that scales with the width of the page."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from model_trainer.messages import shown
 
 __all__ = ["Bar", "BarChart", "BarRow", "bar_chart"]
 
-BAR_PIXELS = 15  # from one bar of a row to the next
-LINE_PIXELS = 2  # between them
-GAP_PIXELS = 7  # between rows
+BAR_PIXELS = 15  # height of a bar with the space below it
+LINE_PIXELS = 2  # space between the bars of a row
+GAP_PIXELS = 7  # space between rows
 NAMES_PERCENT = 22  # of the width, for the names of the rows
-BARS_PERCENT = 68  # for the longest bar; the rest is for its number
+BARS_PERCENT = 68  # of the width, for the longest bar; the rest is for its number
 MAX_CHARACTERS = 28
 NUM_COLOURS = 4  # of the page's style
 
@@ -23,10 +23,11 @@ class Bar:
     """One bar.
 
     Attributes:
-        number: what it stands for; written behind its end.
-        top, middle, height: pixels, the first two from the top of the chart.
+        number: the value that it represents, written after its end.
+        top, middle: pixels from the top of the chart.
+        height: pixels.
         left, length, end: percent of the width of the chart.
-        colour: 0 to 3.
+        colour: index of a colour of the page's style, 0 to 3.
     """
 
     number: int
@@ -44,10 +45,11 @@ class BarRow:
     """The bars of one row.
 
     Attributes:
-        name: all of it, and `short`: as much as fits beside the bars.
-        right: percent of the width, where its name ends.
+        name: the full name.
+        short: as much of the name as fits beside the bars.
+        right: right edge of the name in percent of the width.
         middle: pixels from the top of the chart.
-        bars: one of each series.
+        bars: one for each series.
     """
 
     name: str
@@ -62,7 +64,7 @@ class BarChart:
     """Rows of horizontal bars.
 
     Attributes:
-        title: what is shown, for screen readers.
+        title: what the chart shows, for screen readers.
         rows: from top to bottom.
         legend: the name and colour of each series.
         height: pixels.
@@ -75,30 +77,35 @@ class BarChart:
 
 
 def bar_chart(rows: Sequence[str], series: Mapping[str, Sequence[int]], title: str) -> BarChart:
-    """Horizontal bars, one of each series in every row, with their numbers.
+    """Lays out horizontal bars with their numbers, one bar for each series in every row.
 
     Args:
-        rows: their names.
-        series: by name the number in each row.
-        title: what is shown, for screen readers.
+        rows: the names of the rows.
+        series: the numbers of each series by its name, one number for each row.
+        title: what the chart shows, for screen readers.
+
+    Example:
+        >>> chart = bar_chart(["cat", "dog"], {"train": [200, 100]}, title="Images of each class")
+        >>> [bar.length for row in chart.rows for bar in row.bars]
+        [68.0, 34.0]
     """
-    largest = max((number for numbers in series.values() for number in numbers), default=0) or 1
+    max_number = max((number for numbers in series.values() for number in numbers), default=0) or 1
     step = BAR_PIXELS * len(series) + GAP_PIXELS
     drawn = []
     for position, row in enumerate(rows):
         top = position * step
         bars = tuple(
-            _bar(numbers[position], largest, top + place * BAR_PIXELS, place % NUM_COLOURS)
-            for place, numbers in enumerate(series.values())
+            _bar(numbers[position], max_number, top + index * BAR_PIXELS, index % NUM_COLOURS)
+            for index, numbers in enumerate(series.values())
         )
         drawn.append(BarRow(row, _short(row), NAMES_PERCENT - 1, top + BAR_PIXELS * len(series) / 2, bars))
-    legend = tuple((name, place % NUM_COLOURS) for place, name in enumerate(series))
+    legend = tuple((name, index % NUM_COLOURS) for index, name in enumerate(series))
     return BarChart(title, tuple(drawn), legend, height=step * len(rows))
 
 
-def _bar(number: int, largest: int, top: int, colour: int) -> Bar:
+def _bar(number: int, max_number: int, top: int, colour: int) -> Bar:
     height = BAR_PIXELS - LINE_PIXELS
-    length = round(BARS_PERCENT * number / largest, 2)
+    length = round(BARS_PERCENT * number / max_number, 2)
     end = round(NAMES_PERCENT + length, 2)
     return Bar(number, top, top + height / 2, height, NAMES_PERCENT, length, end, colour)
 

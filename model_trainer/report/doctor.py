@@ -1,4 +1,4 @@
-"""The page of `model-trainer doctor`: a diagnosis as one HTML file."""
+"""The page of `model-trainer doctor`: a diagnosis as a single HTML file."""
 
 from __future__ import annotations
 
@@ -13,30 +13,29 @@ MAX_CLASSES = 40  # in the chart; an even number
 
 
 def doctor_page(diagnosis: Diagnosis) -> str:
-    """The page `doctor.html`."""
+    """Renders `doctor.html`."""
     names = _names_of_classes(diagnosis)
     return render_page(
         "doctor.html",
         diagnosis=diagnosis,
         summary=summary_of(diagnosis),
         num_classes=len(names),
-        most_classes=MAX_CLASSES,
+        max_classes=MAX_CLASSES,
         classes=_chart_of_classes(diagnosis, names),
         sizes=_chart_of_sizes(diagnosis),
     )
 
 
 def _names_of_classes(diagnosis: Diagnosis) -> list[str]:
-    return list(dict.fromkeys(name for part in diagnosis.classes.values() for name in part))
+    return list(dict.fromkeys(name for counts in diagnosis.classes.values() for name in counts))
 
 
 def _chart_of_classes(diagnosis: Diagnosis, names: list[str]) -> BarChart:
-    """All classes, or as many of the largest as of the smallest."""
-    counts = diagnosis.classes
+    """A chart of all classes, or of the largest and the smallest ones if there are too many."""
     if len(names) > MAX_CLASSES:
-        names = sorted(names, key=lambda name: -sum(part.get(name, 0) for part in counts.values()))
+        names = sorted(names, key=lambda name: -sum(counts.get(name, 0) for counts in diagnosis.classes.values()))
         names = names[: MAX_CLASSES // 2] + names[-MAX_CLASSES // 2 :]
-    series = {part: [of.get(name, 0) for name in names] for part, of in counts.items()}
+    series = {split: [counts.get(name, 0) for name in names] for split, counts in diagnosis.classes.items()}
     return bar_chart(names, series, "Images of each class")
 
 

@@ -1,4 +1,4 @@
-"""A contact sheet: images as they lie on the disk, beside what the model will see of them in training."""
+"""A contact sheet of original training images next to their augmented versions, which the model will see."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from model_trainer.pipeline.bad_images import BadImages
 from model_trainer.pipeline.dataset import Pipeline
 from model_trainer.run.run import Run
 from model_trainer.sources.examples import Examples
+from model_trainer.sources.labels.wording import label_text
 from model_trainer.storage import files
 
 __all__ = ["Seen", "draw_preview", "images_to_see"]
 
-MAX_SIDE = 256  # of an original, in pixels of the sheet
+MAX_SIDE = 256  # pixels, of an original image on the sheet
 
 
 @dataclass(frozen=True)
 class Seen:
-    """One example and what becomes of it.
+    """One training example and its augmented versions.
 
     Attributes:
-        name: of its image.
-        label: in words.
-        original: uint8 `(height, width, 3)`, upright and made small; None when it cannot be read.
-        crop: top, left, height, width of the part that counts, in pixels of `original`; None for all of it.
-        images: uint8 `(draws, height, width, channels)`, before preprocessing.
-        labels: of each draw, in words; mixing images changes them.
+        name: name of the image.
+        label: the label as text.
+        original: uint8 `(height, width, 3)`, upright and reduced in size; None if it cannot be read.
+        crop: crop region `(top, left, height, width)` in pixels of `original`; None for the whole image.
+        images: uint8 `(draws, height, width, channels)`, augmented images before preprocessing.
+        labels: the label of each augmented image as text; MixUp and CutMix change labels.
     """
 
     name: str
@@ -43,10 +44,15 @@ class Seen:
 
 
 def images_to_see(run: Run, count: int = 8, draws: int = 4) -> list[Seen]:
-    """Some examples of the run's training data, and `draws` times what its augmentation makes of each.
+    """Augments some examples of the run's training data.
 
-    The draws come from the pipeline that trains, with the run's seed. They are not those of its first epoch, because
-    each of them shows one of the chosen examples.
+    The augmented images come from the training pipeline with the run's seed. They differ from those of the first
+    epoch, because only the chosen examples are in the pipeline.
+
+    Args:
+        run: the run.
+        count: number of examples, chosen at random with the run's seed.
+        draws: number of augmented images for each example.
 
     Raises:
         ModelTrainerError: the run's data cannot be read.
@@ -63,7 +69,7 @@ def images_to_see(run: Run, count: int = 8, draws: int = 4) -> list[Seen]:
     images, targets = batch.inputs.numpy()[order], targets[order]
     seen = []
     for number, index in enumerate(chosen):
-        part = slice(number * draws, (number + 1) * draws)
+        drawn = slice(number * draws, (number + 1) * draws)
         original, scale = _original(examples, int(index))
         crop = None
         if examples.crops is not None and examples.crops[index][2] > 0:
@@ -72,53 +78,57 @@ def images_to_see(run: Run, count: int = 8, draws: int = 4) -> list[Seen]:
         seen.append(
             Seen(
                 name=examples.name(int(index)),
-                label=_in_words(target, examples.classes),
+                label=label_text(target, examples.classes),
                 original=original,
                 crop=crop,  # type: ignore[arg-type]  # four edges
-                images=images[part],
-                labels=tuple(_in_words(each, examples.classes) for each in targets[part]),
+                images=images[drawn],
+                labels=tuple(label_text(each, examples.classes) for each in targets[drawn]),
             )
         )
     return seen
 
 
 def draw_preview(run: Run, path: str | Path, count: int = 8, draws: int = 4) -> None:
-    """Draws the contact sheet of `run` into the picture `path`.
+    """Draws the contact sheet of `run` into the image file `path`.
+
+    Args:
+        run, count, draws: see `images_to_see`.
+        path: the file, with the suffix of an image or PDF.
 
     Raises:
-        DataError: `path` has no suffix of a picture.
+        DataError: `path` does not have the suffix of an image.
         ModelTrainerError: the run's data cannot be read.
     """
-    from matplotlib.figure import Figure  # no pyplot: it would look for a screen
+    from matplotlib.figure import Figure  # not pyplot, which would look for a display
     from matplotlib.patches import Rectangle
 
     if Path(path).suffix.lower() not in (".png", ".jpg", ".jpeg", ".pdf", ".svg", ".webp"):
-        raise DataError(f"The preview should be a picture such as preview.png, got {path}.")
+        raise DataError(f"The preview should be an image file such as preview.png, got {path}.")
     seen = images_to_see(run, count, draws)
     figure = Figure(figsize=(2.1 * (1 + draws), 2.4 * len(seen)), layout="constrained")
-    figure.suptitle(f"{run.name}: originals, and {draws} draws of what the model will see", fontsize=11)
+    figure.suptitle(f"{run.name}: originals, and {draws} augmented versions that the model will see", fontsize=11)
     axes = figure.subplots(len(seen), 1 + draws, squeeze=False)
     for each in axes.ravel():
         each.set_axis_off()
-    for row, one in zip(axes, seen, strict=True):
-        row[0].set_title(f"{_short(one.label)}\n{_short(Path(one.name).name)}", fontsize=8, loc="left")
-        if one.original is None:
+    for row, example in zip(axes, seen, strict=True):
+        row[0].set_title(f"{_short(example.label)}\n{_short(Path(example.name).name)}", fontsize=8, loc="left")
+        if example.original is None:
             row[0].text(0.5, 0.5, "cannot be read", ha="center", va="center", fontsize=8)
             continue
-        row[0].imshow(one.original)
-        if one.crop is not None:
-            top, left, height, width = one.crop
+        row[0].imshow(example.original)
+        if example.crop is not None:
+            top, left, height, width = example.crop
             row[0].add_patch(Rectangle((left, top), width, height, fill=False, edgecolor="#e4572e", linewidth=1.5))
-        for place, image, label in zip(row[1:], one.images, one.labels, strict=True):
-            place.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
-            if label != one.label:
-                place.set_title(_short(label), fontsize=7, loc="left")
+        for cell, image, label in zip(row[1:], example.images, example.labels, strict=True):
+            cell.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
+            if label != example.label:
+                cell.set_title(_short(label), fontsize=7, loc="left")
     with files.atomic_write(path) as partial:
         figure.savefig(partial, dpi=100)
 
 
 def _original(examples: Examples, index: int) -> tuple[np.ndarray | None, float]:
-    """The image, and how much smaller it was made."""
+    """The image, reduced to at most `MAX_SIDE` pixels, and the factor of reduction, at most 1."""
     try:
         pixels = decode_with_pillow(examples.images.read(int(examples.rows[index])), (255, 255, 255), with_alpha=False)
     except OSError:
@@ -130,13 +140,5 @@ def _original(examples: Examples, index: int) -> tuple[np.ndarray | None, float]
     return np.asarray(Image.fromarray(pixels).resize(size)), scale
 
 
-def _in_words(target: np.ndarray, classes: tuple[str, ...]) -> str:
-    """Such as "dog", "blue, bold" or "cat 0.70, dog 0.30"; a tag that nobody knows as "red?"."""
-    words = [f"{classes[index]}?" for index in np.flatnonzero(np.isnan(target))]
-    present = [index for index in np.argsort(-np.nan_to_num(target), kind="stable") if target[index] > 0.005]
-    known = [classes[i] if target[i] > 0.995 else f"{classes[i]} {target[i]:.2f}" for i in present]
-    return ", ".join(known + words) or "no label"
-
-
-def _short(text: str, most: int = 34) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+def _short(text: str, max_characters: int = 34) -> str:
+    return text if len(text) <= max_characters else text[: max_characters - 1] + "…"

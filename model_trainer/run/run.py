@@ -129,6 +129,11 @@ class Run(Config):
             _refuse_foreign_code(data, "")
         return cls.from_dict(data)
 
+    def _repr_html_(self) -> str:
+        from model_trainer.run.run_html import run_html
+
+        return run_html(self)
+
 
 class _Data(Config):
     train_data: Source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,15 +10,51 @@ from typing import Any
 
 import numpy as np
 
+from model_trainer.display.pages import render_fragment
 from model_trainer.errors import DataError
+from model_trainer.images.thumbnail import make_thumbnail
+from model_trainer.messages import counted
 from model_trainer.model_files.load import TrainedModel
 from model_trainer.pipeline.image import read_image
 from model_trainer.sources.image_folder import list_images
 from model_trainer.storage import files
+from model_trainer.storage.read import read_image_file
 
-__all__ = ["find_images", "predict_images"]
+__all__ = ["Predictions", "find_images", "predict_images"]
+
+MOST_IMAGES = 12
+MOST_LABELS = 2
+LEAST_PROBABILITY = 0.01  # of the second
 
 Prediction = dict[str, Any]  # {"image": path, "predictions": [{"label", "probability"}]} or {"image", "error"}
+
+
+class Predictions(list[Prediction]):
+    """Answers about images: a list, which in a notebook shows some of them."""
+
+    def _repr_html_(self) -> str:
+        return render_fragment(
+            "predictions.html",
+            heading=f"Predictions for {counted(len(self), 'image{s}')}",
+            thumbnails=[
+                make_thumbnail(functools.partial(read_image_file, answer["image"]), answer["image"], _caption(answer))
+                for answer in self[:MOST_IMAGES]
+            ],
+            num_more=max(0, len(self) - MOST_IMAGES),
+        )
+
+
+def _caption(answer: Prediction) -> str:
+    if "error" in answer:
+        return os.path.basename(answer["image"])
+    few = answer["predictions"][:MOST_LABELS]
+    likely = [each for each in few if each is few[0] or each.get("probability", 1.0) >= LEAST_PROBABILITY]
+    return ", ".join(map(_in_words, likely)) or "no label"
+
+
+def _in_words(prediction: dict[str, Any]) -> str:
+    numbers = (f"{value:.2f}" for name, value in prediction.items() if name != "label")
+    return " ".join([prediction["label"], *numbers])
 
 
 def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[str]:

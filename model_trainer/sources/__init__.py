@@ -1,4 +1,4 @@
-"""Where examples come from. Importing any source registers all, so that each can be read back from JSON."""
+"""Data sources. Importing this package registers all of them, so that each can be loaded from JSON."""
 
 from model_trainer.sources.combined import Concatenated, Filtered, Reclassed, Subset
 from model_trainer.sources.examples import Examples

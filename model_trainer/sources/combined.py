@@ -1,4 +1,4 @@
-"""Sources made of other sources: a part of one, several as one, or one with other classes."""
+"""Sources made of other sources: a subset, a filter, a concatenation, or another class list."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Concatenated", "Filtered", "Reclassed", "Subset"]
 
 @final
 class Subset(Source):
-    """The first `count` examples of a source; with a seed, as many at random, in the source's order."""
+    """The first `count` examples of a source; with a seed, `count` random ones, in the order of the source."""
 
     former_names = ("Subset",)
 
@@ -42,7 +42,7 @@ class Subset(Source):
 
 @final
 class Filtered(Source):
-    """The examples of a source that pass all of the given tests; see `Source.filter`."""
+    """The examples of a source that pass all conditions; see `Source.filter`."""
 
     source: Source
     classes: tuple[str, ...] | None = None
@@ -52,43 +52,43 @@ class Filtered(Source):
 
     def read(self) -> Examples:
         examples = self.source.read_shared()
-        examples = self._of_classes(examples, self._kept_classes(examples))
+        examples = self._with_selected(examples, self._selected_classes(examples))
         if self.name is not None:
             matches = [fnmatch.fnmatch(name, self.name) for name in examples.names()]
             examples = examples.take(np.flatnonzero(matches))
         if self.where is not None:
-            examples = examples.take(np.flatnonzero(self._tested(examples)))
+            examples = examples.take(np.flatnonzero(self._apply_where(examples)))
         if not len(examples):
             raise DataError(f"{examples.origin}: no example passes the filter {self!r}.")
         return examples
 
-    def _kept_classes(self, examples: Examples) -> tuple[str, ...]:
-        kept = examples.classes if self.classes is None else self.classes
-        for name in kept:
+    def _selected_classes(self, examples: Examples) -> tuple[str, ...]:
+        selected = examples.classes if self.classes is None else self.classes
+        for name in selected:
             if name not in examples.classes:
                 raise DataError(f"{examples.origin} has no class {name!r} to keep.")
-        many = {name for name, n in zip(examples.classes, examples.counts(), strict=True) if n >= self.min_images}
-        return tuple(name for name in kept if name in many)
+        frequent = {name for name, n in zip(examples.classes, examples.counts(), strict=True) if n >= self.min_images}
+        return tuple(name for name in selected if name in frequent)
 
-    def _of_classes(self, examples: Examples, kept: tuple[str, ...]) -> Examples:
-        if kept == examples.classes:
+    def _with_selected(self, examples: Examples, classes: tuple[str, ...]) -> Examples:
+        if classes == examples.classes:
             return examples
-        position = np.array([kept.index(name) if name in kept else -1 for name in examples.classes], np.int32)
+        position = np.array([classes.index(name) if name in classes else -1 for name in examples.classes], np.int32)
         if isinstance(examples.labels, LabelRows):
             moved = examples.labels.moved(position)
-            stays = np.diff(moved.starts) > 0
+            is_kept = np.diff(moved.starts) > 0
         else:
-            stays = position[examples.labels] >= 0
-        return examples.take(np.flatnonzero(stays)).keep_classes(kept)
+            is_kept = position[examples.labels] >= 0
+        return examples.take(np.flatnonzero(is_kept)).keep_classes(classes)
 
-    def _tested(self, examples: Examples) -> np.ndarray:
+    def _apply_where(self, examples: Examples) -> np.ndarray:
         assert self.where is not None
-        test = import_dotted(self.where.path) if isinstance(self.where, Call) else self.where.value
+        predicate = import_dotted(self.where.path) if isinstance(self.where, Call) else self.where.value
         arguments = self.where.arguments if isinstance(self.where, Call) else {}
-        passed = np.asarray(test(examples, **arguments))
+        passed = np.asarray(predicate(examples, **arguments))
         if passed.shape != (len(examples),) or passed.dtype != bool:
             raise ConfigError(
-                f"should give bool ({len(examples)},), one for each example; got {passed.dtype} {passed.shape}.",
+                f"should return bool ({len(examples)},), one for each example; got {passed.dtype} {passed.shape}.",
                 "where",
             )
         return passed
@@ -101,25 +101,25 @@ class Concatenated(Source):
     sources: tuple[Source, ...] = Field(min_length=1)
 
     def read(self) -> Examples:
-        parts = [source.read_shared() for source in self.sources]
-        classes = tuple(dict.fromkeys(name for part in parts for name in part.classes))
-        parts = [part.with_classes(classes) for part in parts]
-        firsts = np.cumsum([0, *(len(part.images) for part in parts)])
+        tables = [source.read_shared() for source in self.sources]
+        classes = tuple(dict.fromkeys(name for table in tables for name in table.classes))
+        tables = [table.with_classes(classes) for table in tables]
+        firsts = np.cumsum([0, *(len(table.images) for table in tables)])
         return Examples(
-            images=_one_store([part.images for part in parts]),
-            rows=np.concatenate([part.rows + first for part, first in zip(parts, firsts[:-1], strict=True)]),
-            labels=_joined_labels(parts),
-            weights=np.concatenate([part.weights for part in parts]),
+            images=_concatenate_stores([table.images for table in tables]),
+            rows=np.concatenate([table.rows + first for table, first in zip(tables, firsts[:-1], strict=True)]),
+            labels=_concatenate_labels(tables),
+            weights=np.concatenate([table.weights for table in tables]),
             classes=classes,
-            origin=" + ".join(part.origin for part in parts),
-            crops=_joined_crops(parts),
-            groups=_joined_groups(parts),
+            origin=" + ".join(table.origin for table in tables),
+            crops=_concatenate_crops(tables),
+            groups=_concatenate_groups(tables),
         )
 
 
 @final
 class Reclassed(Source):
-    """A source with its labels counted in another class list: given, or that of another source."""
+    """A source with its labels converted to another class list: names, or the classes of another source."""
 
     source: Source
     classes: tuple[str, ...] | Source
@@ -129,21 +129,21 @@ class Reclassed(Source):
         return self.source.read_shared().with_classes(classes)
 
 
-def _one_store(stores: list[Images]) -> Images:
+def _concatenate_stores(stores: list[Images]) -> Images:
     files = [store for store in stores if isinstance(store, Files)]
     if len(files) < len(stores):
         return SeveralImages(stores)
     return Files(PackedStrings.of(path for store in files for path in store.paths))
 
 
-def _joined_labels(parts: list[Examples]) -> np.ndarray | LabelRows:
-    kinds = {part.label_kind for part in parts}
+def _concatenate_labels(tables: list[Examples]) -> np.ndarray | LabelRows:
+    kinds = {table.label_kind for table in tables}
     if kinds == {"single"}:
-        return np.concatenate([part.labels for part in parts])
+        return np.concatenate([table.labels for table in tables])
     if {"tags", "probabilities"} <= kinds:
-        tags = next(part.origin for part in parts if part.label_kind == "tags")
+        tags = next(table.origin for table in tables if table.label_kind == "tags")
         raise DataError(f"{tags} has tags and another source class probabilities; they cannot be joined.")
-    rows = [part.label_rows() for part in parts]
+    rows = [table.label_rows() for table in tables]
     ends = np.cumsum([0, *(len(each.classes) for each in rows)])
     starts = [each.starts[:-1] + end for each, end in zip(rows, ends, strict=False)]
     return LabelRows(
@@ -154,19 +154,19 @@ def _joined_labels(parts: list[Examples]) -> np.ndarray | LabelRows:
     )
 
 
-def _joined_crops(parts: list[Examples]) -> np.ndarray | None:
-    if all(part.crops is None for part in parts):
+def _concatenate_crops(tables: list[Examples]) -> np.ndarray | None:
+    if all(table.crops is None for table in tables):
         return None
-    return np.concatenate([np.zeros((len(p), 4), np.int32) if p.crops is None else p.crops for p in parts])
+    return np.concatenate([np.zeros((len(each), 4), np.int32) if each.crops is None else each.crops for each in tables])
 
 
-def _joined_groups(parts: list[Examples]) -> np.ndarray | None:
-    """Groups of different sources are different groups; without groups each image is its own."""
-    if all(part.groups is None for part in parts):
+def _concatenate_groups(tables: list[Examples]) -> np.ndarray | None:
+    """Groups of different sources are different groups; in a source without groups each image is its own."""
+    if all(table.groups is None for table in tables):
         return None
     joined, first = [], 0
-    for part in parts:
-        own = np.arange(len(part)) if part.groups is None else np.unique(part.groups, return_inverse=True)[1]
+    for table in tables:
+        own = np.arange(len(table)) if table.groups is None else np.unique(table.groups, return_inverse=True)[1]
         joined.append((own + first).astype(np.int32))
         first += int(own.max(initial=-1)) + 1
     return np.concatenate(joined)

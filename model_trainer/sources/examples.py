@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 
 from model_trainer.errors import DataError
-from model_trainer.messages import nearest
+from model_trainer.messages import counted, nearest
 from model_trainer.sources.images import Files, Images
 from model_trainer.sources.label_rows import LabelRows
 from model_trainer.sources.labels.kinds import (
@@ -30,20 +30,27 @@ from model_trainer.storage.read import TENSORFLOW_SCHEMES
 __all__ = ["Examples"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Examples:
-    """One row for each image; columns are NumPy arrays of the same length.
+    """A table with one row per example; its columns are NumPy arrays of the same length.
 
     Attributes:
-        images: where the encoded images are.
-        rows: int64 `(num_examples,)`, which of `images` each example shows.
-        labels: int32 `(num_examples,)`, position of each image's class in `classes`; or `LabelRows`.
-        weights: float32 `(num_examples,)`, how much each counts in loss and metrics.
+        images: the encoded images.
+        rows: int64 `(num_examples,)`, the row in `images` of each example's image.
+        labels: int32 `(num_examples,)`, the index in `classes` of each image's class; or `LabelRows`.
+        weights: float32 `(num_examples,)`, the weight of each example in loss and metrics.
         classes: names of the classes.
         origin: where the examples come from, for messages: "data/train".
-        crops: int32 `(num_examples, 4)` top, left, height, width of the part that is the example, in pixels of the
-            upright image; height 0 takes the whole image. None: all take the whole image.
-        groups: int32 `(num_examples,)`; a split never parts a group. None: each image stands alone.
+        crops: int32 `(num_examples, 4)` top, left, height, width of the region that is the example, in pixels of the
+            upright image; height 0 means the whole image. None: all are whole images.
+        groups: int32 `(num_examples,)`; examples of a group always go to the same split. None: no groups.
+
+    Example:
+        >>> from model_trainer.sources import Examples
+        >>> labels = np.array([0, 0, 1])
+        >>> examples = Examples.of_files(["a.jpg", "b.jpg", "c.jpg"], labels, ("cat", "dog"), "my data")
+        >>> len(examples), examples.counts(), examples.take(np.array([2])).names()
+        (3, array([2, 1]), ['c.jpg'])
     """
 
     images: Images
@@ -67,7 +74,7 @@ class Examples:
         crops: np.ndarray | None = None,
         groups: np.ndarray | None = None,
     ) -> Self:
-        """Examples with a file each."""
+        """Examples whose images are files, one each."""
         return cls.of_images(Files(PackedStrings.of(paths)), labels, classes, origin, weights, crops, groups)
 
     @classmethod
@@ -81,7 +88,7 @@ class Examples:
         crops: np.ndarray | None = None,
         groups: np.ndarray | None = None,
     ) -> Self:
-        """Examples that show each of `images` once, in order; without `weights` all count 1."""
+        """Examples of `images`, one each, in order; without `weights` all have the weight 1."""
         return cls(
             images=images,
             rows=np.arange(len(images), dtype=np.int64),
@@ -102,7 +109,7 @@ class Examples:
         return kind_of(self.labels)
 
     def name(self, index: int) -> str:
-        """What messages call the image of an example: a path, or "train.rec#7"."""
+        """The name of an example's image in messages: a path, or "train.rec#7"."""
         return self.images.name(int(self.rows[index]))
 
     def names(self) -> list[str]:
@@ -111,18 +118,18 @@ class Examples:
 
     @functools.cached_property
     def num_bytes(self) -> np.ndarray:
-        """int64 `(num_examples,)`: the size of each encoded image, -1 where it is not there. Looks at every file."""
+        """int64 `(num_examples,)`: the size of each encoded image, -1 if it is missing. Queries every file."""
         return self.images.num_bytes(self.rows)
 
     def check_local(self) -> None:
-        """Raises DataError where an image lies in an object store."""
-        for index in np.flatnonzero(self.num_bytes == 0):  # what a remote file has, and an empty one
+        """Raises DataError if an image is in an object store."""
+        for index in np.flatnonzero(self.num_bytes == 0):  # the size of remote files, and of empty ones
             name = self.name(int(index))
             scheme, separator, _ = name.partition("://")
             if separator and scheme not in TENSORFLOW_SCHEMES:
                 raise DataError(
-                    f"{self.origin}: {name} lies in an object store that is not read yet. Copy the images to a disk, "
-                    "and name them there."
+                    f"{self.origin}: {name} lies in an object store that is not read yet. Copy the images to a local "
+                    "disk and give their paths there."
                 )
 
     def take(self, indices: np.ndarray) -> Examples:
@@ -137,28 +144,28 @@ class Examples:
         )
 
     def counts(self) -> np.ndarray:
-        """int64 `(num_classes,)`: how many examples have each class; of probabilities the most likely one counts."""
+        """int64 `(num_classes,)`: examples of each class; with probabilities the most likely class counts."""
         return count_classes(self.labels, len(self.classes))
 
     def label_rows(self) -> LabelRows:
-        """The labels as rows, whatever their kind."""
+        """The labels as sparse rows, whatever their kind."""
         return rows_of(self.labels)
 
     def with_equal_weights(self) -> Examples:
-        """The same examples, each counting 1."""
+        """The same examples, all with the weight 1."""
         return replace(self, weights=np.ones(len(self), np.float32))
 
     def with_classes(self, classes: tuple[str, ...]) -> Examples:
-        """The same examples with their labels counted in `classes`.
+        """The same examples with their labels converted to indices in `classes`.
 
         Raises:
-            DataError: an example's class is not among them.
+            DataError: the class of an example is not in `classes`.
         """
         if classes == self.classes:
             return self
-        known = set(classes)
+        names = set(classes)
         for name, count in zip(self.classes, self.counts(), strict=True):
-            if name not in known and count:
+            if name not in names and count:
                 raise DataError(
                     f"{self.origin} has the class {name!r}, which is not one of {_some(classes)}."
                     f"{nearest(name, classes)} Training and validation need the same classes: give training images "
@@ -167,36 +174,36 @@ class Examples:
         return self.keep_classes(classes)
 
     def without_unknown_classes(self, classes: tuple[str, ...]) -> Examples:
-        """The same examples without the tags that are not among `classes`; the log says how many there were.
+        """The same examples without the tags that are not in `classes`; a warning gives their number.
 
-        Where each image has one class nothing is left out, so that a wrong one shows.
+        Examples with exactly one class keep it, so that a wrong class becomes an error later.
         """
         if self.label_kind != "tags" or classes == self.classes:
             return self
-        known = set(classes)
-        foreign = [name for name in self.classes if name not in known]
-        if not foreign:
+        names = set(classes)
+        unseen = [name for name in self.classes if name not in names]
+        if not unseen:
             return self
         logging.warning(
-            "%s has %d tag%s that training has not seen, such as %r; what is judged leaves them out.",
-            self.origin, len(foreign), "s" * (len(foreign) > 1), foreign[0],
+            "%s has %d tag%s that training has not seen, such as %r; evaluation ignores them.",
+            self.origin, len(unseen), "s" * (len(unseen) > 1), unseen[0],
         )  # fmt: skip
-        return self.keep_classes(tuple(name for name in self.classes if name in known))
+        return self.keep_classes(tuple(name for name in self.classes if name in names))
 
     def keep_classes(self, classes: tuple[str, ...]) -> Examples:
-        """The same examples with their labels counted in `classes`; labels of others are dropped.
+        """The same examples with their labels converted to indices in `classes`; other labels are dropped.
 
-        No example may be left without a class where each has exactly one.
+        If each example has exactly one class, all of them must be in `classes`.
         """
-        known = {name: position for position, name in enumerate(classes)}
-        position = np.array([known.get(name, -1) for name in self.classes], dtype=np.int32)
-        return replace(self, labels=remap_labels(self.labels, position), classes=classes)
+        index_of = {name: index for index, name in enumerate(classes)}
+        new_indices = np.array([index_of.get(name, -1) for name in self.classes], dtype=np.int32)
+        return replace(self, labels=remap_labels(self.labels, new_indices), classes=classes)
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hex digest over names, sizes in bytes and labels; not over contents, which would read every file."""
+        """Hex digest of names, sizes in bytes and labels; not of contents, which would mean reading every file."""
         digest = hashlib.sha256("\0".join(self.classes).encode())
-        for start in range(0, len(self), 100_000):  # in parts, so that not all names are held at once
+        for start in range(0, len(self), 100_000):  # in chunks, so that not all names are held at once
             names = "\0".join(self.images.name(int(row)) for row in self.rows[start : start + 100_000])
             digest.update(names.encode("utf-8", "surrogateescape"))
         labels = self.label_rows()
@@ -205,7 +212,17 @@ class Examples:
             digest.update(np.ascontiguousarray(column).tobytes())
         return digest.hexdigest()
 
+    def __repr__(self) -> str:
+        # Columns have as many rows as there are images, and a notebook keeps the text beside the HTML.
+        number, classes = counted(len(self), "image{s}"), counted(len(self.classes), "class{es}")
+        return f"<Examples from {self.origin}: {number} of {classes}>"
 
-def _some(names: tuple[str, ...], most: int = 10) -> str:
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+    def _repr_html_(self) -> str:
+        from model_trainer.sources.examples_html import examples_html
+
+        return examples_html(self)
+
+
+def _some(names: tuple[str, ...], max_count: int = 10) -> str:
+    shown = ", ".join(names[:max_count])
+    return shown if len(names) <= max_count else f"{shown} and {len(names) - max_count} more"

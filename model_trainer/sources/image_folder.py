@@ -1,4 +1,4 @@
-"""Images in folders: one folder for each class, searched all the way down."""
+"""Image folders as a data source: one folder for each class, searched recursively."""
 
 from __future__ import annotations
 
@@ -31,23 +31,29 @@ __all__ = [
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".avif")
 
-# How files of these formats begin, for names that do not tell.
+# The first bytes of these formats, for file names without an image suffix.
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"GIF87a", b"GIF89a")
-_TIFF = (b"II*\0", b"MM\0*")  # of names without a suffix only: cameras' raw files, such as .nef and .dng, begin so, too
+_TIFF = (b"II*\0", b"MM\0*")  # for names without any suffix only: raw camera files, such as .nef and .dng, have it too
 
 HOW_TO_ARRANGE = "Put images into one folder for each class, such as {path}/cat/1.jpg and {path}/dog/1.jpg."
 
 
 @final
 class ImageFolder(Source):
-    """`path/CLASS/.../image.jpg`: the first folder below `path` names the class.
+    """Images in one folder per class, `path/CLASS/.../image.jpg`: the first folder below `path` is the class.
 
-    Left out, and counted in one line of the log, are files that are no image by name nor by their first bytes, files
-    and folders whose name begins with a dot, and images beside the folders of the classes.
+    Skipped, and counted in one line of the log, are files that are not images by their name or their first bytes, files
+    and folders whose names start with a dot, and images outside the class folders.
 
     Fields:
         path: the folder.
-        classes: names of the classes in the order of the model's outputs; None means the folders' names, sorted.
+        classes: names of the classes in the order of the model's outputs; None means the names of the folders, sorted.
+
+    Example:
+        >>> examples = ImageFolder("data/train").read()
+        >>> examples.classes, examples.counts()
+        (('cat', 'dog'), array([8, 8]))
+        >>> train_data, val_data = ImageFolder("data/train").split(val=0.25)
     """
 
     path: PathText
@@ -64,37 +70,37 @@ class ImageFolder(Source):
             )
         paths: list[str] = []
         labels: list[int] = []
-        others: list[str] = []
+        not_images: list[str] = []
         hidden = hidden_in(self.path)
         for label, name in enumerate(classes):
             if name not in folders:
                 raise DataError(f"{self.path} has no folder for the class {name!r}.{nearest(name, folders)}")
-            images, not_images, not_looked_at = list_images(folders[name])
-            if not images:
+            listing = list_images(folders[name])
+            if not listing.images:
                 raise DataError(
-                    f"{folders[name]} holds no image. Put images of the class {name!r} there, or remove the folder."
+                    f"{folders[name]} contains no images. Put images of the class {name!r} there, or remove the folder."
                 )
-            paths += images
-            labels += [label] * len(images)
-            others += not_images
-            hidden += not_looked_at
-        _say_what_is_skipped(self.path, others, hidden)
+            paths += listing.images
+            labels += [label] * len(listing.images)
+            not_images += listing.others
+            hidden += listing.hidden
+        _log_skipped(self.path, not_images, hidden)
         return Examples.of_files(paths, np.asarray(labels, np.int32), classes, origin=self.path)
 
     def _class_folders(self) -> dict[str, str]:
-        how = HOW_TO_ARRANGE.format(path=self.path)
+        cure = HOW_TO_ARRANGE.format(path=self.path)
         root = Path(self.path)
         if "://" in self.path:
             raise DataError(
-                f"{self.path} is an object store; folders are read from disks only, so far. Copy it to one."
+                f"{self.path} is in an object store; ImageFolder reads local folders only. Copy it to a local disk."
             )
         if not files.exists(root):
-            raise DataError(f"There is no folder {self.path}. {how}")
+            raise DataError(f"There is no folder {self.path}. {cure}")
         if not files.is_folder(root):
-            raise DataError(f"{self.path} is a file; ImageFolder needs a folder. {how}")
+            raise DataError(f"{self.path} is a file; ImageFolder needs a folder. {cure}")
         folders = folders_in(root)
         if not folders:
-            raise DataError(f"{self.path} holds no folder of a class. {how}")
+            raise DataError(f"{self.path} contains no class folders. {cure}")
         return folders
 
 
@@ -102,9 +108,9 @@ class Listing(NamedTuple):
     """The files below a folder, each list sorted by path.
 
     Attributes:
-        images: by their name or their first bytes.
-        others: files that are neither.
-        hidden: files and folders whose name begins with a dot; what is in such a folder is not listed.
+        images: images by their name or their first bytes.
+        others: other files.
+        hidden: files and folders whose name starts with a dot; the contents of such folders are not listed.
     """
 
     images: list[str]
@@ -113,16 +119,19 @@ class Listing(NamedTuple):
 
 
 def list_images(folder: str) -> Listing:
-    """What is below `folder`, all the way down.
+    """Lists the files below `folder`, recursively.
 
-    Links to folders are followed, but for those that lead back to where they are.
+    Links to folders are followed, except those that form a cycle.
+
+    Raises:
+        DataError: a folder cannot be read.
     """
     images: list[str] = []
     others: list[str] = []
     hidden: list[str] = []
-    waiting: list[tuple[str, tuple[str, ...]]] = [(folder, (files.real_path(folder),))]
-    while waiting:
-        inner, links = waiting.pop()
+    pending: list[tuple[str, tuple[str, ...]]] = [(folder, (files.real_path(folder),))]
+    while pending:
+        inner, links = pending.pop()
         try:
             entries = sorted(files.scan(inner), key=lambda entry: entry.name)
         except OSError as error:
@@ -130,13 +139,13 @@ def list_images(folder: str) -> Listing:
         for entry in entries:
             if entry.name.startswith("."):
                 hidden.append(entry.path)
-            elif entry.name.lower().endswith(IMAGE_SUFFIXES):  # first: no look at the disk for the usual file
+            elif entry.name.lower().endswith(IMAGE_SUFFIXES):  # first, because it needs no access to the disk
                 images.append(entry.path)
             elif entry.is_symlink() and files.is_folder(entry.path):
                 if not is_cycle(entry.path, (*links, files.real_path(inner))):
-                    waiting.append((entry.path, (*links, files.real_path(entry.path))))
+                    pending.append((entry.path, (*links, files.real_path(entry.path))))
             elif entry.is_dir(follow_symlinks=False):
-                waiting.append((entry.path, links))
+                pending.append((entry.path, links))
             elif _has_image_signature(entry.path):
                 images.append(entry.path)
             else:
@@ -145,7 +154,7 @@ def list_images(folder: str) -> Listing:
 
 
 def images_beside(root: str | Path) -> list[str]:
-    """The images in `root` itself, beside the folders of the classes."""
+    """The images in `root` itself, outside the class folders."""
     named = [each for each in files.scan(root) if each.name.lower().endswith(IMAGE_SUFFIXES) and each.name[0] != "."]
     return sorted(entry.path for entry in named if not entry.is_dir())
 
@@ -161,44 +170,48 @@ def hidden_in(root: str | Path) -> list[str]:
     return sorted(entry.path for entry in files.scan(root) if entry.name.startswith("."))
 
 
-def _say_what_is_skipped(root: str, others: Sequence[str], hidden: Sequence[str]) -> None:
+def _log_skipped(root: str, not_images: Sequence[str], hidden: Sequence[str]) -> None:
     skipped = [
-        (others, f"file{{s}} of other types ({suffixes_of(others)})"),
+        (not_images, f"file{{s}} of other types ({suffixes_of(not_images)})"),
         (hidden, "hidden file{s} or folder{s}"),
-        (images_beside(root), "image{s} beside the folders of the classes"),
+        (images_beside(root), "image{s} outside the class folders"),
     ]
-    said = [f"{counted(len(paths), words)}, such as {shown(paths[0])}" for paths, words in skipped if paths]
-    if said:
-        logging.warning("Skipped in %s: %s.", root, "; ".join(said))
+    counts = [f"{counted(len(paths), words)}, such as {shown(paths[0])}" for paths, words in skipped if paths]
+    if counts:
+        logging.warning("Skipped in %s: %s.", root, "; ".join(counts))
 
 
 def is_cycle(link: str, folders: Iterable[str]) -> bool:
-    """Whether a link leads to one of `folders`, or to one that it is in; says so in the log.
+    """Whether a link points to one of `folders` or to a parent of one; logs a warning if so.
 
     Args:
-        folders: real paths, of where the link is and of what was followed to get there.
+        link: path of the link.
+        folders: real paths of the folder of the link, and of the links that were followed to get there.
     """
     target = files.real_path(link)
     if not any(os.path.join(folder, "").startswith(os.path.join(target, "")) for folder in folders):
         return False
-    logging.warning("%s is a link to a folder that it is in; it is not followed.", link)
+    logging.warning("%s is a link to a folder that contains it; it is not followed.", link)
     return True
 
 
 def folders_in(root: str | Path) -> dict[str, str]:
-    """By name the paths of the folders in `root`, without hidden ones and links that lead back.
+    """The folders in `root`, without hidden ones and links that form a cycle.
+
+    Returns:
+        Their paths by name.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: `root` cannot be read.
     """
-    found = {}
+    folders = {}
     for entry in files.scan(root):
-        # Not entry.is_dir, which fails for a link to itself.
+        # Not entry.is_dir, which raises for a link to itself.
         if entry.name.startswith(".") or not files.is_folder(entry.path):
             continue
         if not (entry.is_symlink() and is_cycle(entry.path, (files.real_path(root),))):
-            found[entry.name] = entry.path
-    return found
+            folders[entry.name] = entry.path
+    return folders
 
 
 def _has_image_signature(path: str) -> bool:

@@ -1,4 +1,4 @@
-"""Where the bytes of images are: files, or parts of larger files; any of them by its row."""
+"""Stores of encoded images: files, or byte ranges of larger files; each image can be read by its row."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from model_trainer.storage.read import read_image_file, size_of
 
 __all__ = ["ByteRanges", "Files", "Images", "SeveralImages"]
 
-# A network's file system answers slowly, but many questions at once.
+# A network file system has a high latency, but answers many requests at once.
 NUM_READER_THREADS = 32
-FILES_AT_A_TIME = 2000
+FILES_PER_CHUNK = 2000
 
 
 class Images(ABC):
@@ -26,29 +26,29 @@ class Images(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many there are."""
+        """The number of images."""
 
     @abstractmethod
     def name(self, row: int) -> str:
-        """What messages call the image: a path, or "train.rec#7"."""
+        """The name of the image in messages: a path, or "train.rec#7"."""
 
     @abstractmethod
     def read(self, row: int) -> bytes:
-        """The encoded image.
+        """Reads the encoded image.
 
         Raises:
-            OSError: it is gone or cannot be read.
+            OSError: it is missing or cannot be read.
         """
 
     @abstractmethod
     def num_bytes(self, rows: np.ndarray) -> np.ndarray:
-        """int64: the size of each of `rows`, -1 where it is not there, 0 of a remote file."""
+        """int64 `(len(rows),)`: the size of each image, -1 if it is missing, 0 if it is in a remote file."""
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Files(Images):
-    """A file for each image."""
+    """Images that are files, one each."""
 
     paths: PackedStrings
 
@@ -62,22 +62,22 @@ class Files(Images):
         return read_image_file(self.paths[row])
 
     def num_bytes(self, rows: np.ndarray) -> np.ndarray:
-        def sizes(part: np.ndarray) -> np.ndarray:
-            return np.fromiter((size_of(self.paths[int(row)]) for row in part), np.int64, len(part))
+        def sizes(chunk: np.ndarray) -> np.ndarray:
+            return np.fromiter((size_of(self.paths[int(row)]) for row in chunk), np.int64, len(chunk))
 
-        parts = np.array_split(rows, max(1, len(rows) // FILES_AT_A_TIME))
+        chunks = np.array_split(rows, max(1, len(rows) // FILES_PER_CHUNK))
         with ThreadPoolExecutor(NUM_READER_THREADS) as threads:
-            return np.concatenate(list(threads.map(sizes, parts)))
+            return np.concatenate(list(threads.map(sizes, chunks)))
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class ByteRanges(Images):
-    """Parts of larger files, read through a memory map.
+    """Images that are byte ranges of larger files, such as TFRecord files.
 
     Attributes:
         files: paths of the files.
-        file: int32 `(count,)`, in which of them each image is.
+        file: int32 `(count,)`, the index in `files` of each image's file, in ascending order.
         starts, sizes: int64 `(count,)`, in bytes.
     """
 
@@ -90,7 +90,7 @@ class ByteRanges(Images):
         return len(self.starts)
 
     def name(self, row: int) -> str:
-        first = int(np.searchsorted(self.file, self.file[row]))  # rows lie in the order of the files
+        first = int(np.searchsorted(self.file, self.file[row]))  # rows are in the order of the files
         return f"{self.files[self.file[row]]}#{row - first}"
 
     def read(self, row: int) -> bytes:
@@ -102,31 +102,32 @@ class ByteRanges(Images):
 
 @final
 class SeveralImages(Images):
-    """One store after the other, as one."""
+    """Several stores, concatenated."""
 
-    def __init__(self, parts: Sequence[Images]) -> None:
-        self.parts = tuple(parts)
-        self.starts = np.cumsum([0, *(len(part) for part in parts)])
+    def __init__(self, stores: Sequence[Images]) -> None:
+        self.stores = tuple(stores)
+        self.starts = np.cumsum([0, *(len(store) for store in stores)])
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
     def name(self, row: int) -> str:
-        part, inner = self._find(row)
-        return part.name(inner)
+        store, inner_row = self._locate(row)
+        return store.name(inner_row)
 
     def read(self, row: int) -> bytes:
-        part, inner = self._find(row)
-        return part.read(inner)
+        store, inner_row = self._locate(row)
+        return store.read(inner_row)
 
     def num_bytes(self, rows: np.ndarray) -> np.ndarray:
         sizes = np.empty(len(rows), np.int64)
         owner = np.searchsorted(self.starts, rows, side="right") - 1
-        for number, part in enumerate(self.parts):
+        for number, store in enumerate(self.stores):
             own = owner == number
-            sizes[own] = part.num_bytes(rows[own] - self.starts[number])
+            sizes[own] = store.num_bytes(rows[own] - self.starts[number])
         return sizes
 
-    def _find(self, row: int) -> tuple[Images, int]:
+    def _locate(self, row: int) -> tuple[Images, int]:
+        """The store of a row, and the row in that store."""
         number = int(np.searchsorted(self.starts, row, side="right")) - 1
-        return self.parts[number], row - int(self.starts[number])
+        return self.stores[number], row - int(self.starts[number])

@@ -1,4 +1,4 @@
-"""Many strings in little memory."""
+"""A list of strings that takes little memory."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ __all__ = ["PackedStrings"]
 
 @dataclass(frozen=True, eq=False)
 class PackedStrings:
-    """Strings packed into one: 8 bytes each beside their own length, where a list of str takes 57.
+    """Strings packed into one buffer: 8 bytes each beside their own length, where a list of str takes 57.
 
     Attributes:
-        data: their bytes, one after the other, as `os.fsencode` gives them.
-        starts: int64 `(count + 1,)`, where each begins, and where the last ends.
+        data: the concatenated strings, encoded by `os.fsencode`.
+        starts: int64 `(count + 1,)`, where each string starts, and where the last one ends.
     """
 
     data: bytes
     starts: np.ndarray
 
     @classmethod
-    def of(cls, texts: Iterable[str]) -> Self:
-        """Packs `texts`."""
-        packed = [os.fsencode(text) for text in texts]
-        starts = np.zeros(len(packed) + 1, np.int64)
-        np.cumsum(np.fromiter(map(len, packed), np.int64, len(packed)), out=starts[1:])
-        return cls(b"".join(packed), starts)
+    def of(cls, strings: Iterable[str]) -> Self:
+        """Packs `strings`."""
+        encoded = [os.fsencode(string) for string in strings]
+        starts = np.zeros(len(encoded) + 1, np.int64)
+        np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)), out=starts[1:])
+        return cls(b"".join(encoded), starts)
 
     def __len__(self) -> int:
         return len(self.starts) - 1

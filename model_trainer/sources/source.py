@@ -1,4 +1,4 @@
-"""The family of sources, and what can be done with any of them."""
+"""The base class of data sources, and the operations that all of them have: split, take, filter, concatenate."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _READ: ContextVar[list[tuple[Source, Examples]] | None] = ContextVar("read", def
 
 @contextlib.contextmanager
 def each_read_once() -> Iterator[None]:
-    """Inside the block a source that several others are part of, as both halves of a split are, is read once."""
+    """Inside this context a source that several others are made of, such as both splits of a source, is read once."""
     token = _READ.set([])
     try:
         yield
@@ -33,7 +33,7 @@ def each_read_once() -> Iterator[None]:
 
 
 class Source(Choice):
-    """Finds examples. Declaring one reads nothing; `read` does."""
+    """Base class of data sources. Declaring a source reads nothing; `read` returns its table of examples."""
 
     @classmethod
     def _of_text(cls, text: str) -> Any:
@@ -42,32 +42,44 @@ class Source(Choice):
 
         is_misspelt = nearest(text, cls.kinds()) and "://" not in text and not files.exists(text)
         if not text or text[0] in "{[" or is_misspelt:
-            return super()._of_text(text)  # broken JSON, or a kind that is misspelt
+            return super()._of_text(text)  # broken JSON, or a misspelt kind
         return source_of_path(text)
 
     @abstractmethod
     def read(self) -> Examples:
-        """The table of examples.
+        """Reads the table of examples.
 
         Raises:
-            DataError: there is nothing to read, or what is there is wrong; names the place.
+            DataError: the data is missing or invalid; the message names the file, and the line or record.
         """
 
     def read_shared(self) -> Examples:
-        """As `read`, for a source that is made of this one; see `each_read_once`."""
-        known = _READ.get()
-        if known is None:
+        """The same as `read`, but cached inside `each_read_once`; for sources that are made of this one."""
+        cache = _READ.get()
+        if cache is None:
             return self.read()
-        for source, examples in known:
+        for source, examples in cache:
             if source == self:
                 return examples
-        known.append((self, self.read()))
-        return known[-1][1]
+        cache.append((self, self.read()))
+        return cache[-1][1]
 
     def split(self, val: float, seed: int = 0) -> tuple[Split, Split]:
-        """`(train, val)`: every class gives the share `val` of its images to validation, at least one.
+        """Splits the source into training and validation data, stratified by class.
 
-        Examples of one group stay together. The same seed over the same examples gives the same parts.
+        Examples of one group stay together. The same seed and the same examples give the same splits.
+
+        Args:
+            val: fraction of each class for validation, at least one image, above 0 and below 1.
+            seed: of the random choice.
+
+        Returns:
+            `(train, val)`.
+
+        Example:
+            >>> train_data, val_data = ImageFolder("data/train").split(val=0.25)
+            >>> len(train_data.read()), len(val_data.read())
+            (12, 4)
         """
         from model_trainer.sources.split import Split
 
@@ -77,7 +89,12 @@ class Source(Choice):
         )
 
     def take(self, count: int, seed: int | None = None) -> Subset:
-        """The first `count` examples; with a `seed`, as many at random."""
+        """The first `count` examples; with a `seed`, `count` random ones.
+
+        Example:
+            >>> ImageFolder("data/train").take(3).read().names()
+            ['data/train/cat/0.jpg', 'data/train/cat/1.jpg', 'data/train/cat/2.jpg']
+        """
         from model_trainer.sources.combined import Subset
 
         return Subset(source=self, count=count, seed=seed)
@@ -90,13 +107,17 @@ class Source(Choice):
         min_images: int = 0,
         where: object = None,
     ) -> Filtered:
-        """Only the examples that pass all of the given tests.
+        """The examples that pass all of these conditions.
 
         Args:
-            classes: that are kept; the other classes are gone, and examples that only had those.
+            classes: keeps these classes; other classes are removed, and the examples that have no other.
             name: pattern of the image's name, such as "*/studio/*".
-            min_images: classes with fewer images are gone.
-            where: `Call` or function from `Examples` to bool `(num_examples,)`, True keeps.
+            min_images: removes classes with fewer images.
+            where: `Call` or function from `Examples` to bool `(num_examples,)`; True keeps the example.
+
+        Example:
+            >>> ImageFolder("data/train").filter(classes=("dog",), name="*/[0-3].jpg").read().counts()
+            array([4])
         """
         from model_trainer.sources.combined import Filtered
 
@@ -104,14 +125,23 @@ class Source(Choice):
         return Filtered(source=self, classes=classes, name=name, min_images=min_images, where=test)
 
     def with_classes(self, classes: tuple[str, ...] | Source) -> Reclassed:
-        """The same examples with their labels counted in another class list: given, or another source's."""
+        """The same examples with their labels converted to another class list.
+
+        Args:
+            classes: names of the classes in their order, or a source whose classes are taken.
+        """
         from model_trainer.sources.combined import Reclassed
 
         return Reclassed(source=self, classes=classes)
 
     def __add__(self, other: Source) -> Concatenated:
-        """The examples of both, this one's first; the classes of both together."""
+        """Concatenates two sources, this one first; their classes are merged.
+
+        Example:
+            >>> len((ImageFolder("data/train") + ImageFolder("data/val")).read())
+            24
+        """
         from model_trainer.sources.combined import Concatenated
 
-        parts = [part.sources if isinstance(part, Concatenated) else (part,) for part in (self, other)]
-        return Concatenated(sources=(*parts[0], *parts[1]))
+        flat = [each.sources if isinstance(each, Concatenated) else (each,) for each in (self, other)]
+        return Concatenated(sources=(*flat[0], *flat[1]))

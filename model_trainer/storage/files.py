@@ -1,7 +1,7 @@
-"""Files by their paths, wherever they are: what the rest of the package reads and writes with.
+"""Reads and writes files by path, on the local disk and in mounted storages; used by the rest of the package.
 
-A path is text or an `os.PathLike`, a `RemotePath` where it has a scheme. Each function asks the storage of the path;
-all raise OSError, as `Storage` says, but for those that say StorageError.
+A path is a string or an `os.PathLike`; with a scheme it is a `RemotePath`. Each function calls the storage of the path.
+All raise OSError, as `Storage` documents, except those that document StorageError.
 
 Example:
     >>> from model_trainer.storage import files
@@ -70,163 +70,165 @@ _MOUNTED: dict[str, Storage] = {}
 
 
 def mount(scheme: str, storage: Storage) -> None:
-    """From now on paths that begin with `scheme://` are of `storage`; a scheme is letters, digits, ".", "+" and "-"."""
+    """Registers `storage` for paths that start with `scheme://`; a scheme is letters, digits, ".", "+" and "-"."""
     if not re.fullmatch(r"[A-Za-z][\w.+-]*", scheme):
         raise ValueError(f"{scheme!r} cannot be the scheme of a path.")
     _MOUNTED[scheme] = storage
 
 
 def storage_of(path: StrPath) -> Storage:
-    """Where a path leads."""
+    """The storage of a path."""
     scheme, separator, _ = os.fspath(path).partition("://")
     return _MOUNTED.get(scheme, _TENSORFLOW) if separator else _LOCAL
 
 
 def info(path: StrPath) -> Info | None:
-    """What is there, behind links; None where nothing is."""
+    """Information on a file or folder, following links; None if there is none."""
     return storage_of(path).info(os.fspath(path))
 
 
 def exists(path: StrPath) -> bool:
-    """Whether something is there; not where that may not be known."""
+    """Whether a file or folder exists; False also if it cannot be accessed."""
     with contextlib.suppress(OSError):
         return info(path) is not None
     return False
 
 
 def is_file(path: StrPath) -> bool:
-    """Whether a file is there that can be read to its end."""
+    """Whether `path` is a regular file, which can be read to its end."""
     with contextlib.suppress(OSError):
-        found = info(path)
-        return found is not None and not found.is_folder and found.is_regular
+        entry = info(path)
+        return entry is not None and not entry.is_folder and entry.is_regular
     return False
 
 
 def is_folder(path: StrPath) -> bool:
-    """Whether a folder is there."""
+    """Whether `path` is a folder."""
     with contextlib.suppress(OSError):
-        found = info(path)
-        return found is not None and found.is_folder
+        entry = info(path)
+        return entry is not None and entry.is_folder
     return False
 
 
 def is_local_folder(path: StrPath) -> bool:
-    """Whether a folder is there on the local disk; asks no other storage, which may take long to answer."""
+    """Whether `path` is a folder on the local disk; queries no remote storage, which might be slow."""
     return "://" not in os.fspath(path) and is_folder(path)
 
 
 def scan(folder: StrPath) -> list[Entry]:
-    """What stands in a folder itself, in no order."""
+    """The entries of a folder, not recursive, in no particular order."""
     return storage_of(folder).scan(os.fspath(folder))
 
 
 def names_in(folder: StrPath) -> list[str]:
-    """The names in a folder, sorted; none where there is no folder, or one that may not be read."""
+    """The names in a folder, sorted; empty if there is no folder, or if it cannot be read."""
     with contextlib.suppress(OSError):
         return sorted(entry.name for entry in scan(folder))
     return []
 
 
 def matching(pattern: StrPath) -> list[str]:
-    """The paths that match a pattern, sorted; `*`, `?` and `[abc]` stand for parts of a name, never for a "/"."""
+    """The paths that match a pattern, sorted; `*`, `?` and `[abc]` match within a name, never a "/"."""
     return storage_of(pattern).matching(os.fspath(pattern))
 
 
 def open_file(path: StrPath) -> BinaryIO:
-    """The file for reading bytes, from any place in it."""
+    """Opens a file for reading bytes, with random access."""
     return storage_of(path).open(os.fspath(path))
 
 
 def open_text(path: StrPath, encoding: str = "utf-8", errors: str = "strict", newline: str | None = None) -> TextIO:
-    """The file for reading text."""
+    """Opens a file for reading text."""
     return io.TextIOWrapper(open_file(path), encoding, errors, newline)
 
 
 def read(path: StrPath) -> bytes:
-    """The content of a file."""
+    """Reads a file."""
     return storage_of(path).read(os.fspath(path))
 
 
 def read_range(path: StrPath, start: int, size: int) -> bytes:
-    """`size` bytes of a file from `start` on; OSError where it ends before."""
+    """Reads `size` bytes of a file from offset `start`; raises OSError if the file is shorter."""
     return storage_of(path).read_range(os.fspath(path), start, size)
 
 
 def read_text(path: StrPath, encoding: str = "utf-8", errors: str = "strict") -> str:
-    """The content of a text file, its lines ended by "\\n"."""
+    """Reads a text file; line ends become "\\n"."""
     with open_text(path, encoding, errors) as file:
         return file.read()
 
 
 def write(path: StrPath, content: bytes | Iterable[bytes | memoryview]) -> None:
-    """Writes a file, whole or not at all, in the place of an older one.
+    """Writes a file atomically, replacing an existing one.
 
     Args:
-        content: all of it, or its parts one after the other.
+        path: of the file, in an existing folder.
+        content: the bytes, or chunks of them.
 
     Raises:
-        StorageError: it cannot be written; says why.
+        StorageError: the file cannot be written; the message gives the reason.
     """
-    with _told(path):
+    with _storage_errors(path):
         storage_of(path).write(os.fspath(path), [content] if isinstance(content, bytes) else content)
 
 
 def write_text(path: StrPath, text: str) -> None:
-    """As `write`, of text in UTF-8."""
+    """Writes a UTF-8 text file atomically, as `write`."""
     write(path, text.encode())
 
 
 def append(path: StrPath) -> Appender:
-    """The end of a file, which is made where there is none."""
+    """Opens a file for appending; creates it if it does not exist."""
     return storage_of(path).append(os.fspath(path))
 
 
 def append_text(path: StrPath, text: str) -> None:
-    """Adds text in UTF-8 to a file, whole or not at all. Names of files that are no UTF-8 are written as they are."""
+    """Appends UTF-8 text to a file, all of it or nothing; surrogate escapes of file names become their bytes."""
     with contextlib.closing(append(path)) as end:
         end.write(text.encode("utf-8", "surrogateescape"))
 
 
 @contextlib.contextmanager
 def atomic_write(path: StrPath) -> Iterator[Path]:
-    """A place on the local disk for a file, which becomes `path` at the end of the block, or nothing does.
+    """Yields a local path for a temporary file, which replaces `path` at the end of the `with` block if it succeeds.
 
-    For libraries that write by themselves. Its name has the suffix of `path`.
+    For libraries that write files themselves. The temporary file has the suffix of `path`.
 
     Raises:
-        StorageError: the file cannot be written; names it.
+        StorageError: the file cannot be written; the message names it.
     """
-    with _told(path), storage_of(path).atomic_write(os.fspath(path)) as partial:
+    with _storage_errors(path), storage_of(path).atomic_write(os.fspath(path)) as partial:
         yield partial
 
 
 @contextlib.contextmanager
 def local_copy(path: StrPath) -> Iterator[Path]:
-    """The file on the local disk inside the block, for libraries that read by themselves."""
+    """Yields a local path of the file inside the `with` block, for libraries that read files themselves."""
     with storage_of(path).local_copy(os.fspath(path)) as local:
         yield local
 
 
 def delete(path: StrPath) -> None:
-    """Removes a file; one that is not there is no error."""
+    """Deletes a file; a missing one is not an error."""
     storage_of(path).delete(os.fspath(path))
 
 
 def delete_folder(path: StrPath) -> None:
-    """Removes a folder with all that is in it; one that is not there is no error."""
+    """Deletes a folder recursively; a missing one is not an error."""
     storage_of(path).delete_folder(os.fspath(path))
 
 
 def make_folder(path: StrPath, *, new: bool = False, parents: bool = True) -> None:
-    """Makes a folder and those above it.
+    """Creates a folder and its parents.
 
     Args:
-        new: raises FileExistsError where it is there already.
-        parents: False raises FileNotFoundError where the folder above is not there, such as on a disk that has gone.
+        path: of the folder.
+        new: raise FileExistsError if the folder exists already.
+        parents: False raises FileNotFoundError if the parent is missing, such as on an unmounted disk.
     """
-    above = as_path(path).parent
-    if not parents and not is_folder(above):
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(above))
+    parent = as_path(path).parent
+    if not parents and not is_folder(parent):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(parent))
     try:
         storage_of(path).make_folder(os.fspath(path))
     except FileExistsError:
@@ -235,12 +237,12 @@ def make_folder(path: StrPath, *, new: bool = False, parents: bool = True) -> No
 
 
 def copy(source: StrPath, target: StrPath) -> None:
-    """Gives a file a second name in the place of `target`, whole or not at all.
+    """Copies a file atomically, replacing `target`; on the local disk as a hard link, if possible.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: `target` cannot be written.
     """
-    with _told(target):
+    with _storage_errors(target):
         if storage_of(source) is storage_of(target):
             storage_of(target).copy(os.fspath(source), os.fspath(target))
         else:
@@ -248,31 +250,31 @@ def copy(source: StrPath, target: StrPath) -> None:
 
 
 def write_folder(folder: StrPath, contents: Iterable[tuple[str, Iterable[bytes | memoryview]]]) -> None:
-    """Writes a folder of files that is seen all or not at all, in the place of an older one."""
+    """Writes a folder of files atomically, replacing an existing one; `contents` are names and chunks."""
     storage_of(folder).write_folder(os.fspath(folder), contents)
 
 
 def complete_folders(parent: PurePath, prefix: str) -> dict[str, PurePath]:
-    """By name the paths of what `write_folder` wrote in `parent` under names that begin with `prefix`."""
-    found = storage_of(parent).complete_folders(os.fspath(parent), prefix)
-    return {name: as_path(path) for name, path in found.items()}
+    """The folders in `parent` that `write_folder` completed and whose names start with `prefix`: paths by name."""
+    folders = storage_of(parent).complete_folders(os.fspath(parent), prefix)
+    return {name: as_path(path) for name, path in folders.items()}
 
 
 def clear_leftovers(parent: StrPath) -> None:
-    """Removes what a process left in `parent` that was killed inside `write_folder`."""
+    """Deletes the temporary files in `parent` of a process that was killed inside `write_folder`."""
     storage_of(parent).clear_leftovers(os.fspath(parent))
 
 
 def lock(folder: StrPath) -> contextlib.AbstractContextManager[None]:
-    """Holds a folder for this process inside the block; BlockingIOError where another one holds it."""
+    """Locks a folder for this process inside the `with` block; raises BlockingIOError if another process holds it."""
     return storage_of(folder).lock(os.fspath(folder))
 
 
 def check_room(path: StrPath, num_bytes: int) -> None:
-    """Asks for room for a new file, and gives it back. For libraries that leave a mess when a write fails inside them.
+    """Checks that there is enough disk space for a new file, for libraries that do not handle a failed write well.
 
     Raises:
-        StorageError: there is too little room.
+        StorageError: there is too little space.
     """
     try:
         storage_of(path).check_room(os.fspath(path), num_bytes)
@@ -282,12 +284,13 @@ def check_room(path: StrPath, num_bytes: int) -> None:
 
 
 def real_path(path: StrPath) -> str:
-    """The path without links."""
+    """The path with all links resolved."""
     return storage_of(path).real_path(os.fspath(path))
 
 
 @contextlib.contextmanager
-def _told(path: StrPath) -> Iterator[None]:
+def _storage_errors(path: StrPath) -> Iterator[None]:
+    """Converts OSError to StorageError."""
     try:
         yield
     except StorageError:

@@ -1,4 +1,4 @@
-"""The local disk. What it writes is there whole or not at all, also when it is full or the power goes."""
+"""The local disk as a storage. Writes are atomic, even if the disk is full or the power fails."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ _PARTIAL, _REPLACED = ".partial-", ".replaced-"
 
 
 class LocalDisk(Storage):
-    """Files of this machine and what is mounted on it."""
+    """Files on this machine and on file systems mounted on it."""
 
     def info(self, path: str) -> Info | None:
         try:
-            found = os.stat(path or ".")
+            status = os.stat(path or ".")
         except (FileNotFoundError, NotADirectoryError):
             return None
         except ValueError:  # such as a name with a NUL in it, or one that no file system can have
             return None
-        return Info(stat.S_ISDIR(found.st_mode), found.st_size, found.st_mtime_ns, stat.S_ISREG(found.st_mode))
+        return Info(stat.S_ISDIR(status.st_mode), status.st_size, status.st_mtime_ns, stat.S_ISREG(status.st_mode))
 
     def scan(self, folder: str) -> list[Entry]:
         with os.scandir(folder or ".") as entries:
             return list(entries)
 
     def matching(self, pattern: str) -> list[str]:
-        found = sorted(glob.glob(pattern.replace("[^", "[!"), include_hidden=True))
-        # As TensorFlow, which older versions asked, names them: runs know their data by its names.
-        return [f"./{path}" for path in found] if glob.has_magic(pattern.partition("/")[0]) else found
+        paths = sorted(glob.glob(pattern.replace("[^", "[!"), include_hidden=True))
+        # Named as by TensorFlow, which earlier versions used: the data fingerprints of runs depend on the names.
+        return [f"./{path}" for path in paths] if glob.has_magic(pattern.partition("/")[0]) else paths
 
     def open(self, path: str) -> BinaryIO:
         return open(path, "rb")
@@ -51,9 +51,9 @@ class LocalDisk(Storage):
             raise OSError(f"ends before byte {start + size}")
         return data
 
-    def write(self, path: str, parts: Iterable[bytes | memoryview]) -> None:
+    def write(self, path: str, chunks: Iterable[bytes | memoryview]) -> None:
         with self.atomic_write(path) as partial, open(partial, "wb") as file:
-            file.writelines(parts)
+            file.writelines(chunks)
 
     def delete(self, path: str) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -78,32 +78,32 @@ class LocalDisk(Storage):
 
     def write_folder(self, folder: str, files: Iterable[tuple[str, Iterable[bytes | memoryview]]]) -> None:
         target = Path(folder)
-        aside = target.with_name(f"{_PARTIAL}{os.getpid()}-{target.name}")
+        temporary = target.with_name(f"{_PARTIAL}{os.getpid()}-{target.name}")
         replaced = target.with_name(f"{_REPLACED}{target.name}")
         try:
-            aside.mkdir()
-            for name, parts in files:
-                write_synced(aside / name, parts)
-            sync_folder(aside)
+            temporary.mkdir()
+            for name, chunks in files:
+                write_synced(temporary / name, chunks)
+            sync_folder(temporary)
             if target.exists():
                 os.replace(target, replaced)
-            os.replace(aside, target)
+            os.replace(temporary, target)
             sync_folder(target.parent)
         except BaseException:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
             raise
         shutil.rmtree(replaced, ignore_errors=True)
 
     def complete_folders(self, parent: str, prefix: str) -> dict[str, str]:
-        # Also one that still has another name because a process was killed before the one that replaces it had its
-        # own. It is only renamed when the next one is written: whoever reads may not hold the folder.
-        found: dict[str, str] = {}
+        # Includes a folder under its temporary name, if a process was killed while replacing it. It is renamed only
+        # when the next one is written, because a reader may not hold the lock.
+        folders: dict[str, str] = {}
         with contextlib.suppress(OSError):
-            for beginning in (f"{_REPLACED}{prefix}", prefix):
+            for start in (f"{_REPLACED}{prefix}", prefix):
                 for each in self.scan(parent):
-                    if each.name.startswith(beginning) and each.is_dir():
-                        found[each.name.removeprefix(_REPLACED)] = each.path
-        return found
+                    if each.name.startswith(start) and each.is_dir():
+                        folders[each.name.removeprefix(_REPLACED)] = each.path
+        return folders
 
     def clear_leftovers(self, parent: str) -> None:
         for each in self.scan(parent):
@@ -130,7 +130,7 @@ class LocalDisk(Storage):
                 logging.debug("%s cannot be locked.", folder)
             yield
         finally:
-            os.close(descriptor)  # the system does the same when the process ends in any way
+            os.close(descriptor)  # the operating system does the same when the process ends in any way
 
     def check_room(self, path: str, num_bytes: int) -> None:
         if not hasattr(os, "posix_fallocate"):
@@ -138,7 +138,7 @@ class LocalDisk(Storage):
         probe = Path(path).with_name(f".room.partial-{os.getpid()}")
         try:
             with open(probe, "wb") as file:
-                # Not shutil.disk_usage, which knows nothing of a user's quota.
+                # Not shutil.disk_usage, which ignores the user's quota.
                 os.posix_fallocate(file.fileno(), 0, max(1, num_bytes))
         finally:
             with contextlib.suppress(OSError):
@@ -162,12 +162,12 @@ class LocalDisk(Storage):
             os.replace(partial, target)
             sync_folder(target.parent)
         finally:
-            with contextlib.suppress(OSError):  # would hide why it could not be written
+            with contextlib.suppress(OSError):  # would hide the reason why it could not be written
                 partial.unlink(missing_ok=True)
 
 
 class _End:
-    """The end of a local file, without a buffer, whose rest would fail once more when it is closed."""
+    """Appends to a local file without a buffer, whose contents would fail once more on close."""
 
     def __init__(self, path: str) -> None:
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115
@@ -188,18 +188,18 @@ class _End:
             self._file.close()
 
 
-def write_synced(path: str | os.PathLike[str], parts: Iterable[bytes | memoryview]) -> None:
-    """Writes a file that survives a power cut, under the name that it has."""
+def write_synced(path: str | os.PathLike[str], chunks: Iterable[bytes | memoryview]) -> None:
+    """Writes a file and flushes it to disk, so that its content survives a power failure."""
     with open(path, "wb") as file:
-        for part in parts:
-            file.write(part)
+        for chunk in chunks:
+            file.write(chunk)
         file.flush()
         os.fsync(file.fileno())
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
-    """Makes new names in `folder` survive a power cut."""
-    # Without it a power cut may forget the new name although the content is on the disk.
+    """Flushes the names in `folder` to disk, so that they survive a power failure."""
+    # Otherwise a new name may be lost although the content is on the disk.
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""What a place for files has to offer: a local disk does, and an object store can."""
+"""The interface of a storage: implemented by the local disk, and possible for an object store."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["Appender", "Entry", "Info", "Item", "Storage"]
 
 
 class Info(NamedTuple):
-    """What is known of a file or folder without reading it.
+    """Metadata of a file or folder.
 
     Attributes:
-        is_folder: whether it is one.
-        size: in bytes; of a folder it means nothing.
-        changed_ns: when it was changed last, in nanoseconds since 1970; 0 where the store does not tell.
-        is_regular: whether it can be read to an end, which a device or a pipe cannot.
+        is_folder: whether it is a folder.
+        size: in bytes; meaningless for a folder.
+        changed_ns: modification time, in nanoseconds since 1970; 0 if the storage does not provide it.
+        is_regular: False for a device or a pipe, which might never end.
     """
 
     is_folder: bool
@@ -33,7 +33,7 @@ class Info(NamedTuple):
 
 
 class Entry(Protocol):
-    """What stands in a folder; `os.DirEntry` is one."""
+    """An entry of a folder; `os.DirEntry` is one."""
 
     @property
     def name(self) -> str: ...
@@ -45,7 +45,7 @@ class Entry(Protocol):
 
 @dataclass(frozen=True)
 class Item:
-    """An entry of a store that has no links."""
+    """An entry in a storage without links."""
 
     name: str
     path: str
@@ -59,71 +59,72 @@ class Item:
 
 
 class Appender(Protocol):
-    """The end of a file that grows."""
+    """A file that is open for appending."""
 
     def write(self, data: bytes) -> None:
-        """Adds `data`, whole or not at all; OSError where it cannot."""
+        """Appends `data`, all of it or nothing; raises OSError if that fails."""
 
     def close(self) -> None: ...
 
 
 class Storage(ABC):
-    """Files by their paths, such as "output/cats/history.csv" or "memory://output/history.csv".
+    """Base class of storages: files by path, such as "output/cats/history.csv" or "memory://output/history.csv".
 
-    A path is given as it is written, with its scheme. Every method raises OSError: FileNotFoundError, PermissionError,
-    or one whose `errno` and `strerror` say why, such as that of a full disk.
+    Paths are passed as written, with their scheme. Every method raises OSError: FileNotFoundError, PermissionError, or
+    one whose `errno` and `strerror` give the reason, such as a full disk.
 
-    The first group of methods is all that a store must have. The second needs what a disk has and an object store has
-    not: renaming, appending, locks, links. Their defaults do it in another way; a store may know a better one.
+    The first group of methods is required. The second group covers what a disk provides and an object store does not:
+    renaming, appending, locks, links. Its defaults are implemented with the first group, and may be overridden.
     """
 
-    # Every store.
+    # Required.
 
     @abstractmethod
     def info(self, path: str) -> Info | None:
-        """What is there, behind links; None where nothing is."""
+        """Metadata of a file or folder, following links; None if there is none."""
 
     @abstractmethod
     def scan(self, folder: str) -> list[Entry]:
-        """What stands in a folder itself, in no order."""
+        """The entries of a folder, not recursive, in no particular order."""
 
     @abstractmethod
     def open(self, path: str) -> BinaryIO:
-        """The file for reading, from any place in it."""
+        """Opens a file for reading, with random access."""
 
     @abstractmethod
-    def write(self, path: str, parts: Iterable[bytes | memoryview]) -> None:
-        """Writes a file in an existing folder, whole or not at all, in the place of an older one.
+    def write(self, path: str, chunks: Iterable[bytes | memoryview]) -> None:
+        """Writes a file in an existing folder atomically, replacing an existing one.
 
-        When it returns, the file survives a power cut.
+        After it returns, the file survives a power failure.
 
         Args:
-            parts: one after the other.
+            path: of the file.
+            chunks: its content.
         """
 
     @abstractmethod
     def delete(self, path: str) -> None:
-        """Removes a file; one that is not there is no error."""
+        """Deletes a file; a missing one is not an error."""
 
     @abstractmethod
     def delete_folder(self, path: str) -> None:
-        """Removes a folder with all that is in it; one that is not there is no error."""
+        """Deletes a folder recursively; a missing one is not an error."""
 
     @abstractmethod
     def make_folder(self, path: str) -> None:
-        """Makes a folder and those above it.
+        """Creates a folder and its parents.
 
         Raises:
-            FileExistsError: something of that name is there; of several processes that make one, one does not get it.
+            FileExistsError: the path exists; if several processes create it at once, only one gets no error.
         """
 
     def read(self, path: str) -> bytes:
-        """The content of a file."""
+        """Reads a file."""
         with self.open(path) as file:
             return file.read()
 
     def read_range(self, path: str, start: int, size: int) -> bytes:
-        """`size` bytes of a file from `start` on; OSError where it ends before."""
+        """Reads `size` bytes of a file from offset `start`; raises OSError if the file is shorter."""
         with self.open(path) as file:
             file.seek(start)
             data = file.read(size)
@@ -132,76 +133,78 @@ class Storage(ABC):
         return data
 
     def matching(self, pattern: str) -> list[str]:
-        """The paths that match a pattern, sorted; `*`, `?` and `[abc]` stand for parts of a name, never for a "/"."""
+        """The paths that match a pattern, sorted; `*`, `?` and `[abc]` match within a name, never a "/"."""
         scheme, separator, rest = pattern.partition("://")
-        found = [f"{scheme}{separator}"]
+        matches = [f"{scheme}{separator}"]
         for name in filter(None, rest.split("/")):
-            folders = [folder if folder.endswith("/") else f"{folder}/" for folder in found]
+            folders = [folder if folder.endswith("/") else f"{folder}/" for folder in matches]
             if not re.search(r"[*?[]", name):
-                found = [path for path in (f"{folder}{name}" for folder in folders) if self.info(path) is not None]
+                matches = [path for path in (f"{folder}{name}" for folder in folders) if self.info(path) is not None]
                 continue
-            wanted = re.compile(fnmatch.translate(name.replace("[^", "[!")))
-            inside = [folder for folder in folders if (there := self.info(folder)) is not None and there.is_folder]
-            found = [
-                f"{folder}{each.name}" for folder in inside for each in self.scan(folder) if wanted.match(each.name)
+            regex = re.compile(fnmatch.translate(name.replace("[^", "[!")))
+            inside = [folder for folder in folders if (info := self.info(folder)) is not None and info.is_folder]
+            matches = [
+                f"{folder}{each.name}" for folder in inside for each in self.scan(folder) if regex.match(each.name)
             ]
-        return sorted(found)
+        return sorted(matches)
 
-    # What a disk does by renaming, appending, locking or linking.
+    # Optional: what a disk does by renaming, appending, locking or linking.
 
     def append(self, path: str) -> Appender:
-        """The end of a file, which is made where there is none; for one writer at a time.
+        """Opens a file for appending, for one writer at a time; creates it if it does not exist.
 
-        By default each write writes the file anew.
+        By default each write rewrites the whole file.
         """
         return _Rewriter(self, path)
 
     def copy(self, source: str, target: str) -> None:
-        """Gives a file of this store a second name in the place of `target`, whole or not at all; by default a copy."""
+        """Copies a file within this storage atomically, replacing `target`; may create a hard link instead."""
         self.write(target, [self.read(source)])
 
     def write_folder(self, folder: str, files: Iterable[tuple[str, Iterable[bytes | memoryview]]]) -> None:
-        """Writes a folder of files, in the place of an older one, so that who reads it sees all or nothing.
+        """Writes a folder of files, replacing an existing one, so that a reader sees all of them or none.
 
-        By default the last file is written last, and the older one's removed first: a folder without it is none.
+        By default the old folder is deleted first, and files are written in order: without the last one a folder counts
+        as incomplete.
 
         Args:
-            files: names with their parts; each is asked for when the one before is written.
+            folder: path of the folder.
+            files: names and chunks, consumed lazily: each file is requested after the one before is written.
         """
         self.delete_folder(folder)
         self.make_folder(folder)
-        for name, parts in files:
-            self.write(f"{folder}/{name}", parts)
+        for name, chunks in files:
+            self.write(f"{folder}/{name}", chunks)
 
     def complete_folders(self, parent: str, prefix: str) -> dict[str, str]:
-        """By name the paths of what `write_folder` wrote in `parent` under names that begin with `prefix`."""
+        """The folders in `parent` that `write_folder` wrote and whose names start with `prefix`: paths by name."""
         if self.info(parent) is None:
             return {}
         return {each.name: each.path for each in self.scan(parent) if each.name.startswith(prefix) and each.is_dir()}
 
     def clear_leftovers(self, parent: str) -> None:  # noqa: B027
-        """Removes what a process left in `parent` that was killed inside `write_folder`; by default nothing can be."""
+        """Deletes the temporary files of a process that was killed inside `write_folder`; by default there are none."""
 
     def lock(self, folder: str) -> contextlib.AbstractContextManager[None]:
-        """Holds a folder for this process inside the block; ended processes hold nothing. By default nothing is held.
+        """Locks a folder for this process inside the `with` block, or until the process ends; by default does nothing.
 
         Raises:
-            BlockingIOError: another process holds it.
+            BlockingIOError: another process holds the lock.
         """
         return contextlib.nullcontext()
 
     def check_room(self, path: str, num_bytes: int) -> None:  # noqa: B027
-        """Raises OSError where a new file of that size would not fit; by default there is always room."""
+        """Raises OSError if there is no space for a new file of that size; by default does nothing."""
 
     def real_path(self, path: str) -> str:
-        """The path without links."""
+        """The path with all links resolved."""
         return path
 
-    # For libraries that read and write files by themselves.
+    # For libraries that read and write files themselves.
 
     @contextlib.contextmanager
     def local_copy(self, path: str) -> Iterator[Path]:
-        """The file on the local disk inside the block; a disk gives it as it is."""
+        """Yields a local path of the file inside the `with` block; by default of a temporary copy."""
         with tempfile.TemporaryDirectory() as folder:
             local = Path(folder) / PurePath(path).name
             local.write_bytes(self.read(path))
@@ -209,9 +212,9 @@ class Storage(ABC):
 
     @contextlib.contextmanager
     def atomic_write(self, path: str) -> Iterator[Path]:
-        """A place on the local disk for a file, which becomes `path` at the end of the block, or nothing does.
+        """Yields a local path for a temporary file, which replaces `path` if the `with` block succeeds.
 
-        Its name has the suffix of `path`, because writers such as Keras choose the format by it.
+        The temporary file has the suffix of `path`, because writers such as Keras choose the format by it.
         """
         with tempfile.TemporaryDirectory() as folder:
             local = Path(folder) / PurePath(path).name
@@ -220,6 +223,8 @@ class Storage(ABC):
 
 
 class _Rewriter:
+    """Appends by rewriting the whole file."""
+
     def __init__(self, storage: Storage, path: str) -> None:
         self._storage = storage
         self._path = path

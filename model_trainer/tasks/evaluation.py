@@ -17,3 +17,9 @@ class Evaluation(ABC):
     def table(self) -> tuple[list[str], list[list[str]]] | None:
         """Returns column names and formatted rows, one for each class; None for a task without classes."""
         return None
+
+    def _repr_html_(self) -> str:
+        from model_trainer.display.pages import render_table
+
+        columns, rows = self.table() or ([], [])
+        return render_table("Evaluation", self.metrics(), columns, rows)

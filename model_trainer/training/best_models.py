@@ -79,6 +79,12 @@ class BestModels:
             saved = state.get(name, [])
             self._best[name] = _Best(*saved) if isinstance(saved, list) else _Best(float(saved), -math.inf)
 
+    @staticmethod
+    def epochs_of_state(state: Mapping[str, Any]) -> dict[str, int]:
+        """As `epochs`, from what `get_state` gave; without those of which none is known."""
+        best = {name: _Best(*saved) for name, saved in state.items() if isinstance(saved, list)}
+        return {name: each.epoch for name, each in best.items() if each.epoch}
+
     def _value(self, row: Row, column: str) -> float:
         if f"val_{column}" in row or column in row:
             return row.get(f"val_{column}", row.get(column, math.nan))

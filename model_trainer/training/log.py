@@ -1,4 +1,4 @@
-"""Log messages: plain sentences on standard error, and with time and level in a file."""
+"""Log messages: plain sentences on standard error or in the output of a notebook cell, with time and level in files."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Self
 
 from absl import logging
 
+from model_trainer.display.notebook import CellLog, cell_log
 from model_trainer.storage.lines import LineFile
 
 __all__ = ["LogFile", "plain_messages"]
@@ -27,6 +28,17 @@ class _StderrHandler(python_logging.Handler):
             sys.stderr.write(self.format(record) + "\n")  # one write, because several processes may write there
 
 
+class _NotebookHandler(python_logging.Handler):
+    """Writes to the output of the cell, because a notebook shows standard error in red."""
+
+    def __init__(self, log: CellLog) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: python_logging.LogRecord) -> None:
+        self._log.write(self.format(record))
+
+
 @contextlib.contextmanager
 def plain_messages(label: str = "") -> Iterator[None]:
     """Prints messages of level INFO and above as plain sentences, without time, level or file, in the `with` block.
@@ -36,7 +48,9 @@ def plain_messages(label: str = "") -> Iterator[None]:
     """
     logger = logging.get_absl_logger()
     handlers, propagate, verbosity = list(logger.handlers), logger.propagate, logging.get_verbosity()
-    handler = _StderrHandler()
+    stack = contextlib.ExitStack()
+    log = stack.enter_context(cell_log())
+    handler = _StderrHandler() if log is None else _NotebookHandler(log)
     handler.setLevel(python_logging.INFO)
     handler.setFormatter(python_logging.Formatter(f"{label.replace('%', '%%')}%(message)s"))
     logger.handlers, logger.propagate = [handler], False
@@ -47,6 +61,7 @@ def plain_messages(label: str = "") -> Iterator[None]:
     try:
         yield
     finally:
+        stack.close()
         logger.handlers, logger.propagate, root.handlers = handlers, propagate, root_handlers
         logging.set_verbosity(verbosity)
 

@@ -1,4 +1,6 @@
-"""What a person sees while training: a bar on a terminal, one line now and then elsewhere; on standard error."""
+"""What a person sees while training: a bar on a terminal, one changing line in a notebook, elsewhere a line now and
+then. On standard error, but in a notebook.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
+
+from model_trainer.display.notebook import CellLog, cell_log, text_bar
 
 __all__ = ["EpochProgress", "format_metrics", "format_seconds", "rate_text"]
 
@@ -41,6 +45,8 @@ class EpochProgress:
         self._images = 0
         self._first_images = 0
         self._since_first: float | None = None
+        self._block = contextlib.ExitStack()
+        self._log: CellLog | None = None  # of a notebook's cell
         self._bar: Progress | None = None
         if console.is_terminal:
             self._bar = Progress(
@@ -57,6 +63,10 @@ class EpochProgress:
     def __enter__(self) -> EpochProgress:
         if self._bar is not None:
             self._bar.start()
+            return self
+        self._log = None if self._console.quiet else self._block.enter_context(cell_log())
+        if self._log is not None:
+            self._log.show(f"{self._title}  {self._beginning}".rstrip())
         elif self._beginning:
             self._print(f"{self._title}  {self._beginning}")
         return self
@@ -66,6 +76,9 @@ class EpochProgress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+        if self._log is not None:
+            self._log.show("")
+        self._block.close()
 
     def advance(self, num_images: int) -> bool:
         """Counts a step of `num_images`; True when it is time to `show` metrics."""
@@ -74,7 +87,8 @@ class EpochProgress:
         if self._since_first is None:
             # The first step builds the graph; a rate over it would promise too long a wait.
             self._since_first, self._first_images = now, self._images
-        wait = SECONDS_BETWEEN_UPDATES if self._bar is not None else SECONDS_BETWEEN_LINES
+        changes_in_place = self._bar is not None or self._log is not None
+        wait = SECONDS_BETWEEN_UPDATES if changes_in_place else SECONDS_BETWEEN_LINES
         if now - self._updated < wait:
             return False
         self._updated = now
@@ -91,7 +105,11 @@ class EpochProgress:
             return
         if steps_left == 0:
             return  # the epoch's own line follows
-        self._print(f"{self._title}  {steps_done}/{self._num_steps}  {text}  {rate_text(rate, seconds_left)}")
+        position = f"{steps_done}/{self._num_steps}  {text}  {rate_text(rate, seconds_left)}"
+        if self._log is not None:
+            self._log.show(f"{self._title}  {text_bar(steps_done, self._num_steps)}  {position}")
+            return
+        self._print(f"{self._title}  {position}")
 
     def _print(self, text: str) -> None:
         with contextlib.suppress(OSError):  # nobody reads it any more, or it goes to a file on a full disk

@@ -19,6 +19,7 @@ from model_trainer.network.training_copy import copy_weights
 from model_trainer.run.run import Run
 from model_trainer.storage import files
 from model_trainer.storage.folders import only_process
+from model_trainer.training.best_models import BestModels
 from model_trainer.training.checkpoints.broadcast import broadcast_checkpoint
 from model_trainer.training.checkpoints.saver import Saver
 from model_trainer.training.checkpoints.store import Checkpoint, read_newest
@@ -57,6 +58,7 @@ class Result:
         not_saved: the reason why the last checkpoint could not be written, or the empty string.
         was_finished: whether the resumed run was already complete.
         hints: warnings to read before using the models.
+        best_epochs: the epoch that each model file holds, counted from 1, by its name, such as "model_max_acc".
     """
 
     path: Path
@@ -66,6 +68,12 @@ class Result:
     not_saved: str = ""
     was_finished: bool = False
     hints: tuple[str, ...] = ()
+    best_epochs: dict[str, int] = field(default_factory=dict)
+
+    def _repr_html_(self) -> str:
+        from model_trainer.training.summary import result_html
+
+        return result_html(self)
 
 
 def train_model(
@@ -200,7 +208,15 @@ def _train_in_folder(
         logging.info("Stopped early by %s; the chief host has saved a checkpoint.", stopped)
     not_saved = str(saver.failed) if saver.failed is not None else ""
     hints = () if stopped else _hints(prepared, loop.history)
-    return Result(cast(Path, folder.path), loop.history, prepared.bad_images.reasons, stopped, not_saved, hints=hints)
+    return Result(
+        path=cast(Path, folder.path),
+        history=loop.history,
+        bad_images=prepared.bad_images.reasons,
+        stopped=stopped,
+        not_saved=not_saved,
+        hints=hints,
+        best_epochs={name: epoch for name, epoch in loop.best.epochs.items() if epoch},
+    )
 
 
 def _open_folder(prepared: Prepared, path: PurePath | None, lock: contextlib.ExitStack) -> RunFolder:
@@ -242,8 +258,14 @@ def _finished_result(start: _StartingPoint) -> Result:
     assert start.path is not None
     assert start.checkpoint is not None
     logging.info("%s is finished; there is nothing left to do.", start.path)
-    history = [dict(row) for row in start.checkpoint.state["history"]]
-    return Result(cast(Path, start.path), history, dict(start.checkpoint.state["bad_images"]), was_finished=True)
+    state = start.checkpoint.state
+    return Result(
+        path=cast(Path, start.path),
+        history=[dict(row) for row in state["history"]],
+        bad_images=dict(state["bad_images"]),
+        was_finished=True,
+        best_epochs=BestModels.epochs_of_state(state.get("best", {})),
+    )
 
 
 def _hints(prepared: Prepared, history: list[Row]) -> tuple[str, ...]:

@@ -73,7 +73,7 @@ def test_a_new_value_may_be_changed_in_the_same_command() -> None:
         ("training.optimizer=adamq", r"`training.optimizer` should be .*Did you mean 'Adam"),
         ("train_data=", r"`train_data` should be one of"),
         ('train_data={"type": "ImageFolder"', r"`train_data` should be one of"),
-        ("train_data=README.md", r"`train_data` is wrong: README.md is no data set"),
+        ("train_data=README.md", r"`train_data` is wrong: README.md is not a data set"),
         ("augment=flipp", r"`augment.0` should be one of .*"),
     ],
 )

@@ -182,7 +182,7 @@ TWO = {"worker": ["a:1", "b:1"]}
         (tf_config({"type": "worker", "index": 0}, worker=["a:1", "b"]), "has no port for 'b'"),
         (tf_config({"type": "worker", "index": 0}, worker="a:1"), "list of addresses"),
         (tf_config({"type": "worker", "index": 0}, worker={"1": "a:1"}), "list of addresses"),
-        (tf_config({"type": "worker", "index": 0}, ps=["p:1"], **TWO), "parameter servers do not take part"),
+        (tf_config({"type": "worker", "index": 0}, ps=["p:1"], **TWO), "synchronous training has no parameter servers"),
         (tf_config({"type": "evaluator", "index": 0}, **TWO), "every machine validates"),
         (tf_config({"type": "chief", "index": 0}, chief=["a:1", "b:1"]), "names 2 chiefs"),
         (tf_config({"type": "cheif", "index": 0}, cheif=["a:1"], **TWO), "Did you mean 'chief'?"),
@@ -200,7 +200,7 @@ def test_a_wrong_tf_config_is_refused_with_the_reason(text: str, said: str) -> N
 def test_tasks_of_a_node_have_ports_in_a_row() -> None:
     hosts = found(**STEP)
     assert hosts.addresses == (f"gpu1:{PORT}", f"gpu1:{PORT + 1}", f"gpu2:{PORT}", f"gpu2:{PORT + 1}")
-    assert hosts.found_in == "Slurm"
+    assert hosts.source == "Slurm"
 
 
 def test_every_task_of_a_step_finds_another_place_whatever_the_distribution() -> None:
@@ -236,7 +236,7 @@ def test_variables_of_slurm_that_do_not_fit_are_refused(changed: dict[str, str],
 
 
 def test_half_set_variables_of_torch_inside_a_step_leave_it_to_slurm() -> None:
-    assert found(**STEP, WORLD_SIZE="4", MASTER_ADDR="gpu1").found_in == "Slurm"
+    assert found(**STEP, WORLD_SIZE="4", MASTER_ADDR="gpu1").source == "Slurm"
 
 
 # Open MPI and torchrun; that they meet stands in test_rendezvous.py.

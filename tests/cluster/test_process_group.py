@@ -23,4 +23,4 @@ HOSTS = Hosts(tuple(f"10.0.0.{number}:2222" for number in range(14)), 0, "--host
 )
 def test_only_the_machine_that_the_error_names_is_said_to_be_gone(error: str, gone: str) -> None:
     message = lost_host_message(HOSTS, tf.errors.UnavailableError(None, None, error))
-    assert message.startswith(f"The connection to {gone} is lost")
+    assert message.startswith(f"The connection to {gone} was lost")

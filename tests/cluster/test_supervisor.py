@@ -48,7 +48,7 @@ def test_a_run_that_ends_well_is_not_restarted(
         ("exit 1", "1 (an error, see above)"),
         ("exit 134", "134 (killed by SIGABRT)"),
         ("kill -SEGV $$", "139 (killed by SIGSEGV)"),
-        ("kill -KILL $$", "137 (killed by SIGKILL, often for want of memory)"),
+        ("kill -KILL $$", "137 (killed by SIGKILL, often because memory ran out)"),
         ("kill -TERM $$", "143 (killed by SIGTERM)"),  # somebody else's, not ours
     ],
 )
@@ -160,7 +160,7 @@ def test_a_signal_during_the_pause_ends_it_at_once(supervisor: Callable[..., sub
     assert process.stderr.readline() == "Training ended with 1 (an error, see above); restart 1 of 3 in 30 s.\n"
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 75
-    assert process.stderr.readline() == "Told to stop; no restart.\n"
+    assert process.stderr.readline() == "Stopped by a signal; no restart.\n"
 
 
 def test_a_lost_host_is_told_to_the_supervisor_by_a_code_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

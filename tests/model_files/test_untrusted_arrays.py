@@ -12,7 +12,7 @@ All but the last few are cases of `test_a_hostile_file_is_refused_with_the_reaso
 | pieces that explode when unpacked, or are huge | `[piece_that_explodes]`, `[piece_larger_than_the_array]` |
 | filters, which HDF5 loads from libraries | `[filter_of_h5py]`, `[filter_twice]` |
 | references to objects and regions | `[references]`, `[references_to_regions]`, `[attribute_of_references]` |
-| types that are no numbers | `[varying_length]`, `[records]`, `[texts]`, `[raw_bytes]`, `[attribute_of_records]` |
+| types that are no numbers | `[varying_length]`, `[records]`, `[strings]`, `[raw_bytes]`, `[attribute_of_records]` |
 | committed types | `[type_of_its_own]`, `[named_type]` |
 | circles and second names by hard links | `[groups_in_a_circle]`, `[array_under_two_names]` |
 | too deep, too many | `[too_deep]`, `[too_many]` |
@@ -124,7 +124,7 @@ def set_attribute(place: str, name: str, value: object, **options: object) -> Sp
 SPOILT: dict[str, tuple[Spoil, str]] = {
     "soft_link": (
         replaced(lambda file, _: file.__setitem__(KERNEL, h5py.SoftLink("/model_weights/conv2/conv2/kernel"))),
-        f"'{KERNEL}' is a soft link, by which a file reads what is not its own",
+        f"'{KERNEL}' is a soft link, which can lead outside the file",
     ),
     "external_link": (
         replaced(lambda file, folder: file.__setitem__(KERNEL, h5py.ExternalLink(secret_hdf5(folder), "kernel"))),
@@ -140,24 +140,24 @@ SPOILT: dict[str, tuple[Spoil, str]] = {
                 KERNEL, (3, 3, 3, 8), np.float32, external=[(secret_file(folder), 0, len(SECRET))]
             )
         ),
-        f"'{KERNEL}' has its numbers in another file",
+        f"'{KERNEL}' stores its values in another file",
     ),
     "virtual_data": (  # CVE-2026-12480
         replaced(virtual),
-        f"'{KERNEL}' is a virtual data set, whose numbers lie in other files",
+        f"'{KERNEL}' is a virtual data set, whose values are in other files",
     ),
-    "shape_never_stored": (replaced(never_written), "declares the shape .*, of which the file holds 0"),
+    "shape_never_stored": (replaced(never_written), "declares the shape .*, of which the file contains 0"),
     "shape_never_stored_in_pieces": (  # CVE-2026-0897
         replaced(never_written_pieces),
-        "declares the shape .*4,000,000,000,000 bytes, of which the file holds 0",
+        "declares the shape .*4,000,000,000,000 bytes, of which the file contains 0",
     ),
     "shape_never_stored_compressed": (
         replaced(compressed((10**6, 10**6))),
-        "declares 4,[0-9,]* bytes in pieces, more than its file can hold",
+        "declares 4,[0-9,]* bytes in chunks, more than its file can hold",
     ),
-    "piece_that_explodes": (replaced(exploding_piece), "unpacks to more than the 864 bytes it declares"),
+    "piece_that_explodes": (replaced(exploding_piece), "decompresses to more than the 864 bytes it declares"),
     "piece_that_is_damaged": (replaced(damaged_piece), "is damaged: Error -3 while decompressing"),
-    "piece_larger_than_the_array": (replaced(huge_piece), "declares 2,147,483,648 bytes in pieces"),
+    "piece_larger_than_the_array": (replaced(huge_piece), "declares 2,147,483,648 bytes in chunks"),
     "filter_of_h5py": (
         replaced(lambda file, _: file.create_dataset(KERNEL, data=np.zeros((3, 3, 3, 8)), compression="lzf")),
         "a filter other than gzip",
@@ -176,25 +176,25 @@ SPOILT: dict[str, tuple[Spoil, str]] = {
     ),
     "varying_length": (
         replaced(lambda file, _: file.create_dataset(KERNEL, (3,), h5py.vlen_dtype(np.float32))),
-        "holds values of varying length",
+        "holds variable-length values",
     ),
     "records": (
         replaced(lambda file, _: file.create_dataset(KERNEL, (3,), np.dtype([("a", "f4"), ("b", "f4")]))),
-        "holds records",
+        "holds compound values",
     ),
-    "texts": (replaced(lambda file, _: file.create_dataset(KERNEL, data=np.bytes_(b"text"))), "holds texts"),
+    "strings": (replaced(lambda file, _: file.create_dataset(KERNEL, data=np.bytes_(b"text"))), "holds strings"),
     "raw_bytes": (
         replaced(lambda file, _: file.create_dataset(KERNEL, (3,), np.dtype("V9"))),
         "holds values of 9 bytes each",
     ),
-    "type_of_its_own": (replaced(with_named_type), "holds a type of its own"),
+    "type_of_its_own": (replaced(with_named_type), "holds a named type"),
     "named_type": (
         lambda file, _: file.__setitem__("model_weights/conv1/type", np.dtype(np.float32)),
-        "'model_weights/conv1/type' is a type of its own, not an array",
+        "'model_weights/conv1/type' is a named type, not an array",
     ),
     "no_shape_at_all": (
         replaced(lambda file, _: file.create_dataset(KERNEL, data=h5py.Empty("f"))),
-        "has no shape that an array of weights can have",
+        "has a shape that no array of weights has",
     ),
     "groups_in_a_circle": (
         lambda file, _: file.__setitem__("model_weights/conv1/again", file["model_weights"]),
@@ -204,30 +204,30 @@ SPOILT: dict[str, tuple[Spoil, str]] = {
         lambda file, _: file.__setitem__("model_weights/conv1/again", file[KERNEL]),
         "another name of a group or array that the file already holds",
     ),
-    "too_deep": (nested, "nests more than 32 groups"),
+    "too_deep": (nested, "has more than 32 nested groups"),
     "too_many": (crowded, "holds more than 60 groups and arrays"),
     "name_of_the_folder_above": (
         lambda file, _: file.create_group("model_weights/.."),
-        r"holds the name b'..', which is no name of a layer",
+        r"holds the name b'..', which is not the name of a layer",
     ),
-    "name_of_two_lines": (lambda file, _: file.create_group("a\nb"), "which is no name of a layer"),
-    "name_that_is_no_text": (lambda file, _: file.create_group(b"\xff"), "which is no name of a layer"),
-    "name_too_long": (lambda file, _: file.create_group("a" * 2000), "which is no name of a layer"),
+    "name_of_two_lines": (lambda file, _: file.create_group("a\nb"), "which is not the name of a layer"),
+    "name_that_is_no_text": (lambda file, _: file.create_group(b"\xff"), "which is not the name of a layer"),
+    "name_too_long": (lambda file, _: file.create_group("a" * 2000), "which is not the name of a layer"),
     "weight_of_another_layer": (
         set_attribute("model_weights/conv1", "weight_names", [b"../conv2/conv2/kernel", b"conv1/bias"]),
-        "is no name of a layer's",
+        "is not the name of a weight",
     ),
     "weight_from_the_root": (
         set_attribute("model_weights/conv1", "weight_names", [b"/model_weights/conv2/conv2/kernel"]),
-        "is no name of a layer's",
+        "is not the name of a weight",
     ),
     "weight_with_a_zero_byte": (
         set_attribute("model_weights/conv1", "weight_names", np.array([b"conv1\0kernel", b"conv1/bias"], "S12")),
-        "is no name of a layer's",
+        "is not the name of a weight",
     ),
     "weight_said_twice": (
         set_attribute("model_weights/conv1", "weight_names", [b"conv1/bias"] * 2),
-        "says a name twice",
+        "contains a name twice",
     ),
     "weight_that_is_not_there": (
         set_attribute("model_weights/conv1", "weight_names", [b"conv1/missing", b"conv1/bias"]),
@@ -247,9 +247,9 @@ SPOILT: dict[str, tuple[Spoil, str]] = {
     ),
     "attribute_of_records": (
         lambda file, _: file.attrs.create("record", np.zeros(2, [("a", "f4")])),
-        "holds records",
+        "holds compound values",
     ),
-    "long_text": (set_attribute("/", "text", "a" * (17 << 20)), "its attribute 'text' is a text of 17,825,792 bytes"),
+    "long_text": (set_attribute("/", "text", "a" * (17 << 20)), "its attribute 'text' is a string of 17,825,792 bytes"),
     "array_of_no_layer": (
         lambda file, _: file.create_dataset("model_weights/conv1/conv1/more", data=np.zeros(3)),
         "it holds 'model_weights/conv1/conv1/more', which belongs to none of its layers",
@@ -301,7 +301,7 @@ def test_a_text_that_thousands_of_names_share_is_not_read(model_file: Path, with
     pointers = [content.find(struct.pack("<IQ", len("layer0000"), heap)) for heap in heaps]
     first = min(place for place in pointers if place >= 0)
     model_file.write_bytes(content[:first] + pointer * count + content[first + 16 * count :])
-    reason = "it holds a text of 1,000,000 bytes where 1,024 are the most"
+    reason = "it holds a string of 1,000,000 bytes where the maximum is 1,024"
     with within(16e6), pytest.raises(ModelFileError, match=reason):
         initialize_network(SPEC, Network(), Classification(), 3, str(model_file))
 
@@ -315,7 +315,7 @@ def test_a_file_that_ends_too_soon_is_damaged(model_file: Path, length: int) -> 
 
 def test_bytes_before_the_beginning_are_refused(model_file: Path) -> None:
     model_file.write_bytes(b"#!/bin/sh".ljust(512, b"\0") + model_file.read_bytes())
-    with pytest.raises(ModelFileError, match="bytes that are not HDF5's"):
+    with pytest.raises(ModelFileError, match="does not begin with the bytes of HDF5"):
         load_model(model_file)
 
 

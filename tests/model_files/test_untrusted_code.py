@@ -100,7 +100,7 @@ PAYLOADS = sorted(payloads(Path("marker")))
 def test_code_in_the_config_of_an_hdf5_is_refused_and_not_run(name: str, model_file: Path, marker: Path) -> None:
     with h5py.File(model_file, "r+") as file:
         file.attrs["model_config"] = functional(payloads(marker)[name])
-    with pytest.raises(ModelFileError, match="its model_config names .*code of the author's.*--trust"):
+    with pytest.raises(ModelFileError, match="its model_config names .*author's own code.*--trust"):
         load_model(model_file)
     start(model_file)  # takes the arrays, as the network is the declared one
     assert not marker.exists()
@@ -115,7 +115,7 @@ def test_the_payload_is_a_real_one(marker: Path) -> None:
 @pytest.mark.parametrize("name", PAYLOADS)
 def test_code_in_the_config_of_an_archive_is_refused_and_not_run(name: str, archive: Any, marker: Path) -> None:
     path = archive(**{"config.json": functional(payloads(marker)[name]).encode()})
-    with pytest.raises(ModelFileError, match="its model_config names .*code of the author's.*--trust"):
+    with pytest.raises(ModelFileError, match="its model_config names .*author's own code.*--trust"):
         load_model(path)
     start(path)
     assert not marker.exists()
@@ -156,7 +156,7 @@ def test_a_pickle_is_refused_and_not_run(tmp_path: Path, marker: Path, protocol:
     path = tmp_path / "model.h5"
     path.write_bytes(pickle.dumps(Touch(marker), protocol))
     for load in (load_model, start):
-        with pytest.raises(ModelFileError, match="is a pickle, and reading one runs the code in it"):
+        with pytest.raises(ModelFileError, match="is a pickle, and loading it would run the code in it"):
             load(path)
     assert not marker.exists()
 
@@ -205,10 +205,10 @@ def test_an_archive_gives_the_arrays_of_the_hdf5(archive: Any, model_file: Path,
         ({"/etc/marker": b"text"}, "it holds '/etc/marker'; a .keras file has only"),
         ({"assets/payload.py": b"text"}, "it holds 'assets/payload.py'"),
         ({"model.weights.h5": None}, "it holds no model.weights.h5"),
-        ({"model.weights.h5": b"no HDF5"}, "bytes that are not HDF5's"),
-        ({"model.weights.h5": b"\x89HDF\r\n\x1a\n" + bytes(64)}, "a form of HDF5 that no Keras chooses"),
-        ({"config.json": b"{" * 10}, "its model_config is no JSON"),
-        ({"config.json": b"[" * 10**5}, "its model_config is no JSON"),
+        ({"model.weights.h5": b"no HDF5"}, "does not begin with the bytes of HDF5"),
+        ({"model.weights.h5": b"\x89HDF\r\n\x1a\n" + bytes(64)}, "an HDF5 feature that Keras does not use"),
+        ({"config.json": b"{" * 10}, "its model_config is not JSON"),
+        ({"config.json": b"[" * 10**5}, "its model_config is not JSON"),
     ],
 )
 def test_an_archive_with_other_members_is_refused(archive: Any, changes: dict[str, bytes], reason: str) -> None:
@@ -234,7 +234,7 @@ def test_an_archive_that_explodes_is_refused(archive: Any) -> None:
 def test_an_archive_that_says_less_than_it_unpacks_to_is_damaged(archive: Any) -> None:
     path = archive(zipfile.ZIP_DEFLATED, **{"model.weights.h5": bytes(20_000_000)})
     path.write_bytes(path.read_bytes().replace(struct.pack("<I", 20_000_000), struct.pack("<I", 1000)))
-    with pytest.raises(ModelFileError, match="is damaged or no Keras file: Bad CRC-32"):
+    with pytest.raises(ModelFileError, match="is damaged or not a Keras file: Bad CRC-32"):
         start(path)
 
 
@@ -245,7 +245,7 @@ def test_an_archive_with_a_long_config_is_refused(archive: Any) -> None:
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_an_archive_packed_in_another_way_is_refused(archive: Any, method: int) -> None:
-    with pytest.raises(ModelFileError, match="compressed in another way than zip's own"):
+    with pytest.raises(ModelFileError, match="compressed with another method than deflate"):
         start(archive(method))
 
 
@@ -256,5 +256,5 @@ def test_hdf5_in_an_archive_is_looked_at_as_strictly(archive: Any, model_file: P
         del file["layers/conv2d/vars/0"]
         outside = [(str(tmp_path / "secret"), 0, 864)]
         file.create_dataset("layers/conv2d/vars/0", (3, 3, 3, 8), np.float32, external=outside)
-    with pytest.raises(ModelFileError, match="'layers/conv2d/vars/0' has its numbers in another file"):
+    with pytest.raises(ModelFileError, match="'layers/conv2d/vars/0' stores its values in another file"):
         start(archive(**{"model.weights.h5": content.getvalue()}))

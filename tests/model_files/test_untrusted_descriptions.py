@@ -88,7 +88,7 @@ FOREIGN_CODE: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "keras_that_builds_no_network": (
         {"class": "keras.applications.vgg16.preprocess_input"},
-        "which is no network of keras.applications",
+        "which is not a network of keras.applications",
     ),
     "weights_from_elsewhere": (
         {"class": VGG, "kwargs": {"weights": "other.h5"}},
@@ -155,6 +155,7 @@ TOO_LARGE: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", TOO_LARGE)
 def test_a_network_larger_than_its_file_is_refused_before_it_takes_memory(
     size: str, describe: Describe, monkeypatch: pytest.MonkeyPatch, within: Within
@@ -184,16 +185,16 @@ def test_a_refused_network_is_not_made_later(describe: Describe) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "is damaged or no JSON"),
+        ("", "is damaged or not JSON"),
         ("[]", "should hold a JSON object, got a list"),
         ('"text"', "should hold a JSON object, got a str"),
-        ('{"target_size": [NaN, 16, 3]}', "NaN is no number of JSON"),
-        ('{"target_size": [Infinity, 16, 3]}', "Infinity is no number of JSON"),
+        ('{"target_size": [NaN, 16, 3]}', "NaN is not a JSON number"),
+        ('{"target_size": [Infinity, 16, 3]}', "Infinity is not a JSON number"),
         ('{"target_size": [1e999, 16, 3]}', "1e999 is too large"),
         ('{"target_size": [' + "9" * 5000 + ", 16, 3]}", "is beyond 2"),
-        ('{"a":' * 50 + "1" + "}" * 50, "nests deeper than 32 levels"),
-        ("[" * 100_000, "nests too deep"),
-        ('{"network": {"type": []}}', "has a `type` that is no text but a list"),
+        ('{"a":' * 50 + "1" + "}" * 50, "is nested deeper than 32 levels"),
+        ("[" * 100_000, "is nested too deeply"),
+        ('{"network": {"type": []}}', "has a `type` that should be a string, got a list"),
     ],
 )
 def test_a_description_that_is_no_plain_json_is_refused(describe: Describe, text: str, reason: str) -> None:
@@ -246,7 +247,7 @@ def test_a_description_beside_the_file_is_looked_at_as_strictly(model_file: Path
     load_model(model_file).model.save_weights(weights)
     beside = weights.with_name("model_spec.json")
     beside.write_text('{"target_size": NaN}')
-    with pytest.raises(ModelFileError, match="model_spec.json is damaged or no JSON: NaN"):
+    with pytest.raises(ModelFileError, match="model_spec.json is damaged or not JSON: NaN"):
         load_model(weights)
     beside.write_text(json.dumps({"class": "os.system", "target_size": [16, 16, 3]}))
     with pytest.raises(ModelFileError, match="`class` names os.system.*--trust"):

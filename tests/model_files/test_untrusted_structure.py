@@ -100,10 +100,10 @@ def header_that_goes_on_in_itself(content: bytearray) -> None:
 
 
 STRUCTURES: dict[str, tuple[Callable[[bytearray], None], str]] = {
-    "branches_that_meet": (branches_that_meet, "'/' lists its parts in a circle or twice"),
-    "neighbour_of_itself": (neighbour_of_itself, "'/' lists its parts in a circle or twice"),
-    "gaps_in_a_circle": (gaps_in_a_circle, "'/' lists its parts in a circle or twice"),
-    "name_of_a_megabyte": (name_of_a_megabyte, "'/' holds the name b'a+', which is no name of a layer"),
+    "branches_that_meet": (branches_that_meet, "'/' lists its members in a cycle or twice"),
+    "neighbour_of_itself": (neighbour_of_itself, "'/' lists its members in a cycle or twice"),
+    "gaps_in_a_circle": (gaps_in_a_circle, "'/' lists its members in a cycle or twice"),
+    "name_of_a_megabyte": (name_of_a_megabyte, "'/' holds the name b'a+', which is not the name of a layer"),
     "header_that_goes_on_in_itself": (header_that_goes_on_in_itself, "is damaged at byte .*, in a header"),
 }
 
@@ -145,7 +145,7 @@ def test_pieces_whose_tree_meets_itself_are_refused(model_file: Path) -> None:
     struct.pack_into("<Q", content, content.index(b"\x03\x02\x05" + struct.pack("<Q", tree)) + 3, below)
     say_end(content)
     model_file.write_bytes(content)
-    refused(model_file, "'model_weights/conv1/conv1/kernel' lists its parts in a circle or twice")
+    refused(model_file, "'model_weights/conv1/conv1/kernel' lists its members in a cycle or twice")
 
 
 def test_more_pieces_than_the_shape_has_are_refused(model_file: Path) -> None:
@@ -155,10 +155,10 @@ def test_more_pieces_than_the_shape_has_are_refused(model_file: Path) -> None:
     shape = content.rindex(sides * 2, 0, layout)  # as it is, and as it may grow
     content[shape : shape + 64] = struct.pack("<4Q", 3, 3, 3, 4) * 2
     model_file.write_bytes(content)
-    refused(model_file, "declares 1 pieces, of which the file holds 2")
+    refused(model_file, "declares 1 chunks, of which the file contains 2")
 
 
 def test_the_newer_form_of_hdf5_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "newer.h5", "w", libver="latest") as file:
         file["layers/conv2d/vars/0"] = np.zeros(3)
-    refused(tmp_path / "newer.h5", "a form of HDF5 that no Keras chooses")
+    refused(tmp_path / "newer.h5", "an HDF5 feature that Keras does not use")

@@ -9,7 +9,7 @@ from model_trainer.storage.files import atomic_write, write_text
 from model_trainer.storage.folders import make_run_dir
 
 
-def test_a_file_that_breaks_off_leaves_the_old_one_and_nothing_beside_it(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_temporary_one(tmp_path: Path) -> None:
     write_text(tmp_path / "a.txt", "old")
 
     def break_off() -> None:
@@ -23,7 +23,7 @@ def test_a_file_that_breaks_off_leaves_the_old_one_and_nothing_beside_it(tmp_pat
     assert (tmp_path / "a.txt").read_text() == "old"
 
 
-def test_a_file_is_not_there_before_it_is_whole(tmp_path: Path) -> None:
+def test_a_file_does_not_exist_before_it_is_complete(tmp_path: Path) -> None:
     with atomic_write(tmp_path / "a.hdf5") as partial:
         partial.write_bytes(b"1")
         assert not (tmp_path / "a.hdf5").exists()

@@ -92,5 +92,5 @@ def test_the_test_sees_files(code: str) -> None:
     assert reaches_for_files(ast.parse(code))
 
 
-def test_those_that_ask_the_machine_are_there() -> None:
+def test_the_files_that_query_the_machine_exist() -> None:
     assert all((PACKAGE / name).is_file() for name in OF_THE_MACHINE)

@@ -1,4 +1,4 @@
-"""Data and output folders that are none of the local disk's."""
+"""Data and output folders in a storage other than the local disk."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ MakeRun = Callable[..., Run]
 
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder in a memory of its own."""
+    """A folder in a new in-memory storage."""
     monkeypatch.setitem(files._MOUNTED, "memory", Memory())
     folder = as_path("memory://box")
     files.make_folder(folder)
     return folder
 
 
-def test_to_declare_a_remote_path_asks_nobody() -> None:
+def test_declaring_a_remote_path_queries_no_storage() -> None:
     program = """
 import sys
 sys.modules["tensorflow"] = None
@@ -53,7 +53,7 @@ def test_a_manifest_is_read_from_another_storage(memory: Path, colours: Path) ->
     assert list(examples.labels) == list(ImageFolder(colours / "train").read().labels)
 
 
-def test_a_run_trains_and_goes_on_in_another_storage_as_on_the_disk(
+def test_a_run_trains_and_resumes_in_another_storage_as_on_the_disk(
     make_run: MakeRun, memory: Path, colours: Path
 ) -> None:
     expected = train_model(make_run(training__epochs=2))

@@ -1,4 +1,4 @@
-"""What every storage does alike."""
+"""The behaviour that all storages share."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SCHEMES = map("memory{}".format, itertools.count())
 
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder in a memory of its own."""
+    """A folder in a new in-memory storage."""
     scheme = next(SCHEMES)
     monkeypatch.setitem(files._MOUNTED, scheme, Memory())
     folder = as_path(f"{scheme}://box")
@@ -42,7 +42,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     return tmp_path if request.param == "local" else request.getfixturevalue("memory")
 
 
-def test_a_file_comes_back_whole_and_in_parts(folder: Path) -> None:
+def test_a_file_can_be_read_whole_and_by_byte_ranges(folder: Path) -> None:
     path = folder / "a.bin"
     assert not files.exists(path)
     files.write(path, [b"abc", memoryview(b"defg")])
@@ -53,9 +53,9 @@ def test_a_file_comes_back_whole_and_in_parts(folder: Path) -> None:
     with files.open_file(path) as file:
         file.seek(5)
         assert file.read() == b"fg"
-    found = files.info(path)
-    assert found is not None
-    assert (found.is_folder, found.size) == (False, 7)
+    info = files.info(path)
+    assert info is not None
+    assert (info.is_folder, info.size) == (False, 7)
     assert files.is_file(path)
     assert not files.is_folder(path)
     with files.local_copy(path) as local:
@@ -65,7 +65,7 @@ def test_a_file_comes_back_whole_and_in_parts(folder: Path) -> None:
     assert files.read(path) == b"other"
 
 
-def test_a_write_that_breaks_off_leaves_the_old_file_and_nothing_beside_it(folder: Path) -> None:
+def test_a_write_that_fails_keeps_the_old_file_and_leaves_no_temporary_one(folder: Path) -> None:
     files.write_text(folder / "a.txt", "old")
 
     def broken() -> Iterator[bytes]:
@@ -95,7 +95,7 @@ def test_text_keeps_its_characters_and_its_line_breaks_are_pythons(folder: Path)
         files.read_text(folder / "a.txt")
 
 
-def test_what_is_missing_or_of_another_kind_is_said(folder: Path) -> None:
+def test_missing_paths_and_wrong_kinds_are_reported(folder: Path) -> None:
     with pytest.raises(FileNotFoundError):
         files.read(folder / "none")
     with pytest.raises(IsADirectoryError):
@@ -115,7 +115,7 @@ def test_what_is_missing_or_of_another_kind_is_said(folder: Path) -> None:
     assert files.names_in(folder) == ["file"]
 
 
-def test_folders_are_made_listed_and_removed_with_all_in_them(folder: Path) -> None:
+def test_folders_are_created_listed_and_deleted_recursively(folder: Path) -> None:
     files.make_folder(folder / "a" / "b")
     files.make_folder(folder / "a" / "b")
     with pytest.raises(FileExistsError):
@@ -134,7 +134,7 @@ def test_folders_are_made_listed_and_removed_with_all_in_them(folder: Path) -> N
     assert files.names_in(folder) == []
 
 
-def test_patterns_stand_for_parts_of_names(folder: Path) -> None:
+def test_patterns_match_within_names(folder: Path) -> None:
     for name in ("a/1.rec", "a/2.rec", "b/1.rec", "b/1.txt", "b/c/1.rec", "b/[1].rec"):
         files.make_folder((folder / name).parent)
         files.write(folder / name, b"")
@@ -150,7 +150,7 @@ def test_patterns_stand_for_parts_of_names(folder: Path) -> None:
     assert matching("none/*") == matching("a/none") == []
 
 
-def test_a_file_grows_by_lines_and_a_second_name_keeps_what_it_was(folder: Path) -> None:
+def test_a_file_grows_by_lines_and_a_copy_keeps_the_earlier_content(folder: Path) -> None:
     lines = LineFile(folder / "log.txt")
     assert files.read(folder / "log.txt") == b""
     lines.write("one\n")
@@ -164,7 +164,7 @@ def test_a_file_grows_by_lines_and_a_second_name_keeps_what_it_was(folder: Path)
     assert files.read_text(folder / "kept.txt") == "new\n"
 
 
-def test_a_folder_is_seen_whole_or_not_at_all(folder: Path) -> None:
+def test_a_folder_is_visible_only_when_it_is_complete(folder: Path) -> None:
     files.write_folder(folder / "epoch-1", [("a", [b"1"]), ("last", [b"2"])])
     assert files.names_in(folder / "epoch-1") == ["a", "last"]
 
@@ -183,7 +183,7 @@ def test_a_folder_is_seen_whole_or_not_at_all(folder: Path) -> None:
     }
 
 
-def test_of_two_runs_of_a_name_each_gets_a_folder(folder: Path) -> None:
+def test_two_runs_of_the_same_name_get_a_folder_each(folder: Path) -> None:
     assert [make_run_dir(folder / "output", "run").name for _ in range(3)] == ["run", "run-2", "run-3"]
     with only_process(folder):
         assert files.is_folder(folder / "output" / "run-3")
@@ -205,7 +205,7 @@ def test_checkpoints_are_kept_read_and_checked(folder: Path) -> None:
     assert before.epoch == 2
 
 
-def test_a_path_with_a_scheme_is_joined_and_taken_apart() -> None:
+def test_a_path_with_a_scheme_can_be_joined_and_split() -> None:
     path = as_path("memory://box") / "a" / "note.tar.gz"
     assert isinstance(path, RemotePath)
     assert str(path) == os.fspath(path) == "memory://box/a/note.tar.gz"
@@ -229,7 +229,7 @@ def test_the_root_of_a_storage_is_a_folder(memory: Path) -> None:
     assert files.matching(f"{root}b*") == [f"{root}box"]
 
 
-def test_one_of_several_that_make_a_folder_gets_it(folder: Path) -> None:
+def test_only_one_of_several_that_create_a_folder_succeeds(folder: Path) -> None:
     def make(number: int) -> str:
         return make_run_dir(folder, f"run{number // 4}").name
 
@@ -260,7 +260,7 @@ def test_a_relative_pattern_names_files_as_older_versions_did(tmp_path: Path, mo
     assert files.matching("train-0.rec") == ["train-0.rec"]
 
 
-def test_what_only_looks_like_a_checkpoint_is_left_alone(folder: Path) -> None:
+def test_a_folder_that_only_looks_like_a_checkpoint_is_left_alone(folder: Path) -> None:
     for name in ("epoch-00001-backup", "epoch-notes"):
         files.make_folder(folder / "checkpoints" / name)
     files.write(folder / "checkpoints" / "epoch-00001-step-0000009", b"a file")
@@ -274,7 +274,7 @@ def test_what_only_looks_like_a_checkpoint_is_left_alone(folder: Path) -> None:
     assert [path.name[:11] for path in checkpoints_in(folder / "checkpoints")] == ["epoch-00002", "epoch-00003"]
 
 
-def test_a_checkpoint_is_not_written_beside_a_disk_that_has_gone(folder: Path) -> None:
+def test_a_checkpoint_is_not_written_if_its_disk_is_missing(folder: Path) -> None:
     with pytest.raises(StorageError, match="could not be written: No such file or directory"):
         write_checkpoint(folder / "run" / "checkpoints", Checkpoint(1, 0, {}, {}))
     assert files.names_in(folder) == []

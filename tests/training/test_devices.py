@@ -50,7 +50,7 @@ def test_dropout_masks_differ_between_replicas_steps_and_parts_and_follow_from_t
         seeds = StepSeeds(seed, tf.constant(step, tf.int64))
         with strategy.scope():
             layer = keras.layers.Dropout(0.5)
-        layer.seed_generator.next = lambda ordered=True: seeds.of_layer(0)
+        layer.seed_generator.next = lambda ordered=True: seeds.layer_seed(0)
 
         def pass_of_part() -> tf.Tensor:
             seeds.begin_slice(part)

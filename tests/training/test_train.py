@@ -101,6 +101,12 @@ def test_it_learns_colours(trained: Result) -> None:
     assert trained.history[-1]["loss"] < trained.history[0]["loss"]
 
 
+def test_a_result_names_the_epoch_of_each_best_model(trained: Result) -> None:
+    losses = [row["val_loss"] for row in trained.history]
+    assert trained.best_epochs["model_min_loss"] == 1 + losses.index(min(losses))
+    assert set(trained.best_epochs) == {"model_max_acc", "model_max_sensitivity", "model_min_loss"}
+
+
 def test_history_has_one_row_for_each_epoch(trained: Result) -> None:
     table = rows(trained.path)
     assert [row["epoch"] for row in table] == ["1", "2", "3", "4", "5", "6"]

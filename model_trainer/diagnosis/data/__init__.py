@@ -1,4 +1,4 @@
-"""What is wrong with a data set, before an hour of a GPU is spent on it: `examine("data")`."""
+"""Finds problems in a data set before GPU time is spent on it: `examine("data")`."""
 
 from model_trainer.diagnosis.data.diagnosis import Diagnosis
 from model_trainer.diagnosis.data.doctor import run_doctor

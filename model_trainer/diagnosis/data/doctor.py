@@ -1,4 +1,4 @@
-"""`model-trainer doctor`: examines, moves or mends where asked, prints, and writes a page and a JSON file."""
+"""`model-trainer doctor`: examines a data set, optionally moves or fixes its files, and reports what it found."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run_doctor(
     path: str,
     run: Run | None = None,
     *,
-    page_of: Callable[[Diagnosis], str],
+    make_page: Callable[[Diagnosis], str],
     root: str | None = None,
     classes: Sequence[str] | None = None,
     output: str = ".",
@@ -40,42 +40,42 @@ def run_doctor(
     max_pixels: int | None = None,
     min_size: int = MIN_SIZE,
 ) -> int:
-    """Examines `path`, or the data of `run`, prints what was found, and writes `doctor.html` and `doctor.json`.
+    """Examines `path`, or the data of `run`, prints the findings, and writes `doctor.html` and `doctor.json`.
 
     Args:
-        path: what to examine, see `examine`; of a run the name it has in the report.
-        run: whose data are examined in place of `path`.
-        page_of: makes the page; `doctor_page` of `report/`, a floor above this one.
+        path: what to examine, see `examine`; with `run`, only its name in the report.
+        run: examine the data of this run instead of `path`.
+        make_page: renders the HTML page. It is `doctor_page` of `report/`, which this package must not import.
         root, classes: see `examine`.
         output: folder for the two files.
-        quarantine: folder to which unreadable files are moved; what remains is then judged.
-        fix: folder to which a mended copy is written; what is judged is the data set itself.
+        quarantine: folder to which unreadable files are moved; the findings are about the files that remain.
+        fix: folder to which a fixed copy is written; the findings are about the original.
         max_pixels, min_size: see `examine`.
 
     Returns:
-        The exit code: 0, 1 when there are faults, 130 after Ctrl-C.
+        The exit code: 0, 1 if there are faults, 130 after Ctrl-C.
 
     Raises:
-        DataError, ConfigError: there is nothing to examine, or an option does not fit it.
+        DataError, ConfigError: there is nothing to examine, or an option does not apply to it.
         StorageError: a file cannot be written.
     """
     console = Console(stderr=True)
     try:
         with ReadingProgress(console, "Reading") as progress:
-            parts = find_splits(run or path, root=root, classes=classes)
+            splits = find_splits(run or path, root=root, classes=classes)
             for folder, option in ((quarantine, "--quarantine"), (fix, "--fix")):
                 if folder is not None:
-                    check_folder_beside(None if run else path, parts, Path(folder), option)
-            survey = survey_splits(parts, max_pixels, progress.update)
-        further: list[Finding] = []
+                    check_folder_beside(None if run else path, splits, Path(folder), option)
+            survey = survey_splits(splits, max_pixels, progress.update)
+        extra_findings: list[Finding] = []
         if quarantine is not None:
-            survey, further = move_aside(survey, Path(quarantine))
+            survey, extra_findings = move_aside(survey, Path(quarantine))
         if fix is not None:
-            with ReadingProgress(console, "Mending") as progress:
+            with ReadingProgress(console, "Copying") as progress:
                 num_changed = write_fixed_copy(survey, Path(fix), progress.update)
-            console.print(f"Mended copy: {fix}, {counted(num_changed, 'image{s}')} changed", markup=False)
-        diagnosis = diagnose(path, survey, max_pixels=max_pixels, min_size=min_size, further=further)
-        _write(diagnosis, page_of(diagnosis), Path(output))  # first: the reader of what is printed may be `head`
+            console.print(f"Fixed copy: {fix}, {counted(num_changed, 'image{s}')} changed", markup=False)
+        diagnosis = diagnose(path, survey, max_pixels=max_pixels, min_size=min_size, extra_findings=extra_findings)
+        _write(diagnosis, make_page(diagnosis), Path(output))  # before printing: a pipe to `head` may end the process
         print_diagnosis(diagnosis)
         print(f"Report: {Path(output) / 'doctor.html'}")
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""Findings about images that are there more than once, exactly or nearly."""
+"""Findings about duplicate and near-duplicate images."""
 
 from __future__ import annotations
 
@@ -14,83 +14,86 @@ from model_trainer.findings.finding import MAX_EXAMPLES, Finding
 
 __all__ = ["duplicate_findings"]
 
-_SHOWN_OF_GROUP = 4
+_MAX_SHOWN_OF_GROUP = 4
 
-Group = np.ndarray  # int64, numbers of images
+Group = np.ndarray  # int64, indices of images in the survey
 
 
 def duplicate_findings(survey: Survey) -> Iterator[Finding]:
-    """What stands more than once in `survey`. Images that cannot be read are left out: they are alike in that only."""
-    fine = np.flatnonzero(survey["state"] == State.FINE)
-    groups, firsts = _exact_groups(survey, fine)
+    """Yields which images of `survey` occur more than once.
+
+    Images that cannot be read are left out, because nothing but that connects them.
+    """
+    readable = np.flatnonzero(survey["state"] == State.READABLE)
+    groups, firsts = _exact_groups(survey, readable)
     across_splits = [group for group in groups if _num_splits(survey, group) > 1]
     across_labels = [group for group in groups if _num_labels(survey, group) > 1]
-    between = ", ".join(part.name for part in survey.parts)
-    has_tags = any(part.takes_tags for part in survey.parts)
-    yield from _of_groups(
+    between = ", ".join(split.name for split in survey.splits)
+    has_tags = any(split.is_multi_label for split in survey.splits)
+    yield from _finding_of_groups(
         survey,
         across_splits,
         _in_later_splits(survey, across_splits),
         id="duplicates-across-splits",
         level="fault",
         title=f"image{{s}} with a copy in another split ({between})",
-        why="A model that has seen an image in training knows its label; validation then promises more than is true.",
-        cure="Keep each on one side only. Before a new split give copies the same value in the column `group` of a "
-        "manifest; a group is never parted.",
+        why="The model has already seen these images in training, so the validation metrics are too good.",
+        cure="Keep each image in one split only. Before splitting again, give copies the same value in the column "
+        "`group` of a manifest; a group is never divided.",
     )
-    yield from _of_groups(
+    yield from _finding_of_groups(
         survey,
         across_labels,
-        _all_of(across_labels),
+        _images_of(across_labels),
         id="duplicates-across-labels",
         level="fault",
         title="image{s} with a copy under another label",
-        why="The same pixels cannot be right with both; at most one of the labels can be learnt.",
-        cure="Keep one copy, with all tags that are true of it."
+        why="The same pixels have contradictory labels; the model can learn at most one of them.",
+        cure="Keep one copy, with all tags that apply to it."
         if has_tags
-        else "Decide on a label and remove the other copies. If both are true, take tags: task=MultiLabel().",
+        else "Decide on a label and remove the other copies. If both are true, train a tagger: task=MultiLabel().",
     )
-    parted = {int(group[0]) for group in (*across_splits, *across_labels)}
-    plain = [group for group in groups if int(group[0]) not in parted]
-    yield from _of_groups(
+    reported = {int(group[0]) for group in (*across_splits, *across_labels)}
+    remaining = [group for group in groups if int(group[0]) not in reported]
+    yield from _finding_of_groups(
         survey,
-        plain,
-        _all_of([group[1:] for group in plain]),
+        remaining,
+        _images_of([group[1:] for group in remaining]),
         id="duplicates",
         level="warning",
-        title="surplus exact cop{ies}",
-        why="Each copy makes its image count once more, and a random split may put the copies on both sides.",
+        title="redundant exact cop{ies}",
+        why="Each copy gives its image more weight, and a random split may put copies into training and validation.",
         cure="Keep one of each.",
     )
     yield from _near(survey, firsts)
 
 
 def _near(survey: Survey, firsts: np.ndarray) -> Iterator[Finding]:
-    candidates = firsts[~survey["is_blank"][firsts] & ~survey["is_outside"][firsts]]
-    found = near_groups(survey["look"][candidates], survey["colours"][candidates])
-    groups = [candidates[group] for group in found]
+    candidates = firsts[~survey["is_blank"][firsts] & ~survey["is_crop_outside"][firsts]]
+    near = near_groups(survey["difference_hash"][candidates], survey["colours"][candidates])
+    groups = [candidates[group] for group in near]
     across_splits = sum(_num_splits(survey, group) > 1 for group in groups)
     across_labels = sum(_num_labels(survey, group) > 1 for group in groups)
-    # The worst first: these are the examples.
+    # The worst groups first, because the first ones become the examples.
     groups.sort(key=lambda group: (-_num_splits(survey, group), -_num_labels(survey, group), group[0]))
-    yield from _of_groups(
+    yield from _finding_of_groups(
         survey,
         groups,
-        _all_of([group[1:] for group in groups]),
+        _images_of([group[1:] for group in groups]),
         id="near-duplicates",
         level="warning",
-        title="image{s} nearly like another",
-        why=f"Bursts, edits and other sizes of a picture, or products that look alike. Of {len(groups):,} groups "
-        f"{across_splits:,} are on both sides of a split, which makes validation too good, and {across_labels:,} have "
-        "different labels.",
-        cure="Look at some. Copies on both sides of a split: keep them on one side, by the column `group` of a "
-        "manifest. Different labels: one of them may be wrong.",
+        title="near-duplicate image{s}",
+        why=f"Bursts, edits and resized copies of a picture, or products that look alike. Of {len(groups):,} groups "
+        f"{across_splits:,} are in more than one split, which makes the validation metrics too good, and "
+        f"{across_labels:,} have different labels.",
+        cure="Check some of them. To keep copies in the same split, give them the same value in the column `group` of "
+        "a manifest. Of different labels, one may be wrong.",
     )
 
 
-def _exact_groups(survey: Survey, fine: np.ndarray) -> tuple[list[Group], np.ndarray]:
-    """The groups of equal images, and the first of each, also of those that stand alone."""
-    order = fine[np.argsort(survey["digest"][fine], kind="stable")]
+def _exact_groups(survey: Survey, readable: np.ndarray) -> tuple[list[Group], np.ndarray]:
+    """Groups of identical images, and one image of each group, including the images without a copy."""
+    order = readable[np.argsort(survey["digest"][readable], kind="stable")]
     digests = survey["digest"][order]
     starts = np.flatnonzero(np.concatenate([[True], digests[1:] != digests[:-1]])) if len(order) else order
     sizes = np.diff(np.append(starts, len(order)))
@@ -115,29 +118,31 @@ def _in_later_splits(survey: Survey, groups: Sequence[Group]) -> np.ndarray:
         [image for image in group if survey.find(int(image))[0] is not survey.find(int(group[0]))[0]]
         for group in groups
     ]
-    return _all_of([np.array(images, np.int64) for images in later])
+    return _images_of([np.array(images, np.int64) for images in later])
 
 
-def _all_of(groups: Sequence[Group]) -> np.ndarray:
+def _images_of(groups: Sequence[Group]) -> np.ndarray:
     return np.sort(np.concatenate(groups)) if groups else np.zeros(0, np.int64)
 
 
-def _of_groups(
-    survey: Survey, groups: Sequence[Group], images: np.ndarray, *, title: str, **texts: str
+def _finding_of_groups(
+    survey: Survey, groups: Sequence[Group], images: np.ndarray, *, title: str, **strings: str
 ) -> list[Finding]:
-    """One finding; its examples are whole groups, of which the first is told and the others refer to it."""
+    """One finding; its examples are groups of images, and each image refers to the first one of its group."""
     shown: list[int] = []
     details: dict[int, str] = {}
     for group in groups:
         if len(shown) >= MAX_EXAMPLES - 1:
             break
-        first, *others = map(int, group)
+        first, *copies = map(int, group)
         shown.append(first)
         details[first] = f"{len(group):,} alike"
-        # Those of another split or label first: they are why the group is told.
-        kind = _split_and_label(survey, first)
-        others.sort(key=lambda image: sum(a == b for a, b in zip(_split_and_label(survey, image), kind, strict=True)))
-        for image in others[: _SHOWN_OF_GROUP - 1]:
+        # Copies with another split or label come first, because they are why the group is reported.
+        of_first = _split_and_label(survey, first)
+        copies.sort(
+            key=lambda image: sum(a == b for a, b in zip(_split_and_label(survey, image), of_first, strict=True))
+        )
+        for image in copies[: _MAX_SHOWN_OF_GROUP - 1]:
             shown.append(image)
             details[image] = f"like {'/'.join(Path(survey.name(first)).parts[-2:])}"
-    return finding_of_images(survey, images, title=title, details=details, shown=shown, **texts)  # type: ignore[arg-type]
+    return finding_of_images(survey, images, title=title, details=details, shown=shown, **strings)  # type: ignore[arg-type]

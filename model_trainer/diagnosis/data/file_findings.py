@@ -1,4 +1,4 @@
-"""Findings about files: what cannot be read, is missing, is called wrongly, or lies where training does not look."""
+"""Findings about files: unreadable, missing, with a wrong suffix, or where training does not look for them."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ FORMAT_OF_SUFFIX = {
 }  # fmt: skip
 
 _SKIPPED = (
-    "Training skips an image that it cannot read, and stops when they are more than training.max_bad_images and "
-    "training.max_bad_share."
+    "Training skips an image that it cannot read, and stops if there are more than training.max_bad_images and "
+    "training.max_bad_share allow."
 )
-_MOVE = "Get them again, or take them out; of a folder `--quarantine DIR` moves them aside."
+_MOVE = "Download or copy them again, or remove them; for a folder, `--quarantine DIR` moves them away."
 
 _MOVE_BOMBS = (
-    "Take them out; of a folder `--quarantine DIR` moves them aside. If so large an image is meant, raise the limit of "
-    "training and doctor: the environment variable MODEL_TRAINER_MAX_PIXELS."
+    "Remove them; for a folder, `--quarantine DIR` moves them away. If such large images are intended, raise the limit "
+    "of training and doctor: the environment variable MODEL_TRAINER_MAX_PIXELS."
 )
 
 
 def file_findings(survey: Survey) -> Iterator[Finding]:
-    """What is wrong with the files of `survey`."""
+    """Yields what is wrong with the files of `survey`."""
     yield from _unreadable(survey)
     yield from _missing(survey)
     wrong = wrong_suffixes(survey)
@@ -45,68 +45,79 @@ def file_findings(survey: Survey) -> Iterator[Finding]:
         wrong,
         id="wrong-suffix",
         level="warning",
-        title="image{s} of another format than the file name says",
-        why="Training goes by the bytes and reads them all the same. Other programs go by the name and may not.",
-        cure="`--fix DIR` writes a copy of a folder in which they are called by their format.",
+        title="image{s} whose format differs from the file name's suffix",
+        why="Training detects the format by the first bytes and reads them anyway. Programs that go by the suffix may "
+        "not.",
+        cure="For a folder, `--fix DIR` writes a copy with correct suffixes.",
         details={int(each): f"is a {FORMATS[survey['format'][each]]}" for each in wrong[:MAX_EXAMPLES]},
     )
-    yield from _of_paths(
-        survey.parts,
-        lambda part: part.others,
+    yield from _finding_of_paths(
+        survey.splits,
+        lambda split: split.non_images,
         id="no-image",
-        title="file{s} that training skips, as no image",
-        why="They have no image's name and do not begin like one; most are left over from copying.",
-        cure=f"Remove them. Convert those that are images after all: {', '.join(IMAGE_SUFFIXES)} are found.",
+        title="non-image file{s}, which training skips",
+        why="Neither their suffix nor their first bytes are an image's; most are left over from copying.",
+        cure=f"Remove them. Convert those that are images after all to one of {', '.join(IMAGE_SUFFIXES)}.",
         with_suffixes=True,
     )
-    yield from _of_paths(
-        survey.parts,
-        lambda part: part.hidden,
+    yield from _finding_of_paths(
+        survey.splits,
+        lambda split: split.hidden,
         id="hidden",
         level="note",
         title="hidden file{s} or folder{s}, which training skips",
         why="Their name begins with a dot: most are written by an editor, a notebook or a file manager.",
-        cure="Nothing, unless images are meant: rename those.",
+        cure="Nothing, unless some are images to train on: rename those.",
     )
-    yield from _of_paths(
-        survey.parts,
-        lambda part: part.loose,
+    yield from _finding_of_paths(
+        survey.splits,
+        lambda split: split.without_class,
         id="no-class-folder",
         title="image{s} beside the class folders, which training does not see",
-        why="The first folder below the data set's names the class; an image outside has none.",
-        cure="Move each into the folder of its class.",
+        why="The folder that an image is in names its class; an image outside the class folders has none.",
+        cure="Move each image into the folder of its class.",
     )
 
 
 def wrong_suffixes(survey: Survey) -> np.ndarray:
-    """int64: the images in files of their own whose name says another format than their bytes."""
+    """The images whose file name has the suffix of another format than their bytes.
+
+    Returns:
+        int64, indices in the survey. Images inside record files have no suffix and are left out.
+    """
     wrong = []
     first = 0
-    for part in survey.parts:
-        if isinstance(part.examples.images, Files):
-            for index in range(len(part.examples)):
+    for split in survey.splits:
+        if isinstance(split.examples.images, Files):
+            for index in range(len(split.examples)):
                 code = survey["format"][first + index]
                 if code == len(FORMATS):
                     continue
-                suffix = os.path.splitext(part.examples.name(index))[1].lower()
+                suffix = os.path.splitext(split.examples.name(index))[1].lower()
                 if FORMAT_OF_SUFFIX.get(suffix, FORMATS[code]) != FORMATS[code]:
                     wrong.append(first + index)
-        first += len(part.examples)
+        first += len(split.examples)
     return np.array(wrong, np.int64)
 
 
 def _unreadable(survey: Survey) -> Iterator[Finding]:
     kinds = (
-        ("zero-byte", (State.EMPTY,), "empty file{s} (0 bytes)", "A copy or download that never arrived.", _MOVE),
-        ("truncated", (State.TRUNCATED,), "truncated image{s}", "A copy or download that broke off.", _MOVE),
+        ("zero-byte", (State.EMPTY,), "empty file{s} (0 bytes)", "A copy or download that failed.", _MOVE),
+        ("truncated", (State.TRUNCATED,), "truncated image{s}", "A copy or download that was interrupted.", _MOVE),
         (
             "decompression-bomb",
             (State.BOMB,),
-            "image{s} too costly to decode",
-            "A few bytes that would fill the memory, by accident or by design; none of the pixels was decoded.",
+            "image{s} too large to decode",
+            "A small file whose pixels would fill the memory, by accident or on purpose; it was not decoded.",
             _MOVE_BOMBS,
         ),
-        ("unreadable", (State.DAMAGED, State.CLOSED), "unreadable image{s}", "Damaged, or no image at all.", _MOVE),
+        (
+            "unreadable",
+            (State.DAMAGED, State.INACCESSIBLE),
+            "unreadable image{s}",
+            "Damaged, or not an image at all.",
+            _MOVE,
+        ),
     )
     for id, states, title, why, cure in kinds:
         images = np.flatnonzero(np.isin(survey["state"], states))
@@ -128,16 +139,16 @@ def _missing(survey: Survey) -> Iterator[Finding]:
         np.flatnonzero(survey["state"] == State.MISSING),
         id="missing-file",
         level="fault",
-        title="image{s} without a file",
-        why=f"The data set names them and nothing is there. {_SKIPPED}",
-        cure="Remove their rows or links, or correct the paths. If all are missing, the folder below which they are is "
-        "another: `Manifest(..., root='data/images')`.",
+        title="image{s} whose file is missing",
+        why=f"The data set lists them, but the files do not exist. {_SKIPPED}",
+        cure="Remove their rows or links, or correct the paths. If all are missing, the paths are relative to another "
+        "folder: `Manifest(..., root='data/images')`.",
         details=survey.reasons,
     )
 
 
-def _of_paths(
-    parts: Sequence[DataSplit],
+def _finding_of_paths(
+    splits: Sequence[DataSplit],
     paths: Callable[[DataSplit], tuple[str, ...]],
     *,
     id: str,
@@ -147,10 +158,11 @@ def _of_paths(
     level: Level = "warning",
     with_suffixes: bool = False,
 ) -> Iterator[Finding]:
-    found = [(part.name, path) for part in parts for path in paths(part)]
-    if not found:
+    named_paths = [(split.name, path) for split in splits for path in paths(split)]
+    if not named_paths:
         return
     if with_suffixes:
-        why += f" Most often: {suffixes_of([path for _, path in found])}."
-    examples = tuple(Example(path, part) for part, path in found[:MAX_EXAMPLES])
-    yield Finding(id, level, counted(len(found), title), why, cure, len(found), examples, np.zeros(0, np.int64))
+        why += f" Most often: {suffixes_of([path for _, path in named_paths])}."
+    count = len(named_paths)
+    examples = tuple(Example(path, split) for split, path in named_paths[:MAX_EXAMPLES])
+    yield Finding(id, level, counted(count, title), why, cure, count, examples, np.zeros(0, np.int64))

@@ -1,4 +1,4 @@
-"""A finding about images of a survey."""
+"""Makes a finding about images of a survey."""
 
 from __future__ import annotations
 
@@ -25,12 +25,18 @@ def finding_of_images(
     details: Mapping[int, str] | None = None,
     shown: Sequence[int] | None = None,
 ) -> list[Finding]:
-    """A finding about `images`, numbers in the survey; an empty list without any.
+    """Makes a finding about `images`.
 
     Args:
-        title: for `counted`.
-        details: by image.
-        shown: the images to take as examples, in this order; the first ones by default.
+        survey: the facts about the images.
+        images: int64, indices in the survey.
+        id, level, why, cure: see `Finding`.
+        title: with plural forms for `counted`, such as "empty file{s}".
+        details: what is special about an image, by index.
+        shown: the images to show as examples, in this order; by default the first of `images`.
+
+    Returns:
+        A list with the finding, or an empty list if there are no images.
     """
     if not len(images):
         return []

@@ -1,4 +1,4 @@
-"""Writes a copy of a data set in which is mended what can be: names, turns, colours, frames."""
+"""Writes a copy of a data set with fixed suffixes, orientation, colour modes, bit depth and animations."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from model_trainer.storage.moves import free_name, link_or_copy
 
 __all__ = ["write_fixed_copy"]
 
-LOG_NAME = "mended.csv"
+LOG_NAME = "fixed.csv"
 
-_SUFFIX = {
+_SUFFIX_OF_FORMAT = {
     "JPEG": ".jpg",
     "PNG": ".png",
     "GIF": ".gif",
@@ -37,85 +37,92 @@ _JPEG_QUALITY = 95
 def write_fixed_copy(
     survey: Survey, folder: Path, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> int:
-    """Writes the data set to `folder`, whole or not at all, laid out as it is.
+    """Writes a fixed copy of the data set to `folder`, atomically and with the same layout.
 
-    Turned images are turned upright, CMYK and more than 8 bits become 8-bit RGB, of animations the first frame stays;
-    a JPEG stays a JPEG, of quality 95, all others become PNG. A wrong suffix becomes the right one. All else, also
-    what is no image, is the same file by a hard link, or a copy on another disk. Images that cannot be read are left
-    out. `mended.csv` in `folder` has a line `from,to,change` for each image that is changed or left out.
+    Images with an EXIF rotation are rotated upright; CMYK and more than 8 bits per channel become 8-bit RGB; of an
+    animation the first frame is kept. A changed JPEG stays a JPEG, of quality 95; all other formats become PNG. A wrong
+    suffix is corrected. All other files, including those that are no image, become hard links, or copies on another
+    disk. Images that cannot be read are left out. `fixed.csv` in `folder` has a line `from,to,change` for each image
+    that is changed or left out.
+
+    Args:
+        survey: of a data set of folders.
+        folder: must not exist, or be empty.
+        on_progress: called with the number of images done and of all images.
 
     Returns:
-        How many images were changed.
+        The number of changed images.
 
     Raises:
-        DataError: `folder` is there and not empty.
-        StorageError: it cannot be written.
+        DataError: `folder` is not empty.
+        StorageError: the copy cannot be written.
     """
     if files.names_in(folder):
-        raise DataError(f"--fix {folder} is not empty. Give a new folder: the mended copy is written there.")
+        raise DataError(f"--fix {folder} is not empty. Give a new folder for the fixed copy.")
     changes = _changes(survey)
     try:
-        with filled_folder(folder) as aside:
-            num_changed = _write(survey, changes, aside, folder, on_progress)
+        with filled_folder(folder) as temporary:
+            num_changed = _write(survey, changes, temporary, folder, on_progress)
     except OSError as error:
         if isinstance(error, StorageError):
             raise
-        raise StorageError(f"The mended copy {folder} could not be written: {error}.") from error
+        raise StorageError(f"The fixed copy {folder} could not be written: {error}.") from error
     return num_changed
 
 
 def _changes(survey: Survey) -> dict[int, str]:
-    """What must be done to each image whose pixels must be written anew, or whose name is wrong."""
-    fine = survey["state"] == State.FINE
-    found: dict[int, list[str]] = {}
-    for is_so, words in (
+    """The description of the change by image, for images whose pixels must be rewritten or whose suffix is wrong."""
+    readable = survey["state"] == State.READABLE
+    rewritten: dict[int, list[str]] = {}
+    for is_affected, change in (
         (survey["orientation"] > 1, "turned upright"),
         (survey["is_cmyk"], "CMYK to RGB"),
         (survey["bits"] > 8, "to 8 bits"),
         (survey["is_animated"], "first frame only"),
     ):
-        for image in map(int, np.flatnonzero(fine & is_so)):
-            found.setdefault(image, []).append(words)
-    renamed = {int(image): "renamed" for image in wrong_suffixes(survey) if fine[image]}
-    return renamed | {image: ", ".join(words) for image, words in found.items()}
+        for image in map(int, np.flatnonzero(readable & is_affected)):
+            rewritten.setdefault(image, []).append(change)
+    renamed = {int(image): "renamed" for image in wrong_suffixes(survey) if readable[image]}
+    return renamed | {image: ", ".join(changes) for image, changes in rewritten.items()}
 
 
 def _write(
-    survey: Survey, changes: dict[int, str], aside: Path, folder: Path, on_progress: Callable[[int, int], None]
+    survey: Survey, changes: dict[int, str], temporary: Path, folder: Path, on_progress: Callable[[int, int], None]
 ) -> int:
     rows: list[tuple[str, str, str]] = []
-    for part in survey.parts:
-        for path in (*part.others, *part.loose):
-            link_or_copy(Path(path), aside / part.relative(path))
+    for split in survey.splits:
+        for path in (*split.non_images, *split.without_class):
+            link_or_copy(Path(path), temporary / split.relative(path))
     for image in range(len(survey)):
         source = survey.name(image)
         relative = survey.find(image)[0].relative(source)
         if survey["state"][image]:
             rows.append((source, "", f"left out: {survey.reasons[image]}"))
         elif image not in changes:
-            link_or_copy(Path(source), aside / relative)
+            link_or_copy(Path(source), temporary / relative)
         on_progress(image + 1, len(survey) + len(changes))
-    # After the others, so that a new name never takes the place of a file that keeps its own.
+    # After the unchanged files, so that a new name never collides with a name that stays.
     for done, (image, change) in enumerate(sorted(changes.items()), len(survey) + 1):
         source = survey.name(image)
-        target = _changed(survey, image, change, aside / survey.find(image)[0].relative(source))
-        rows.append((source, str(folder / target.relative_to(aside)), change))
+        target = _write_changed(survey, image, change, temporary / survey.find(image)[0].relative(source))
+        rows.append((source, str(folder / target.relative_to(temporary)), change))
         on_progress(done, len(survey) + len(changes))
     table = csv_lines([("from", "to", "change"), *rows])
-    # Not appended: the data may hold such a file, which is here by a second name.
-    files.write(aside / LOG_NAME, table.encode("utf-8", "surrogateescape"))
+    # Replaced and not appended to: the data may contain a file of this name, to which the copy has a hard link.
+    files.write(temporary / LOG_NAME, table.encode("utf-8", "surrogateescape"))
     return len(changes)
 
 
-def _changed(survey: Survey, image: int, change: str, wanted: Path) -> Path:
+def _write_changed(survey: Survey, image: int, change: str, path: Path) -> Path:
+    """Writes the changed image to `path`, with the right suffix and a free name; returns the actual path."""
     format = FORMATS[survey["format"][image]]
     if change != "renamed":
         format = "JPEG" if format == "JPEG" else "PNG"
-    if FORMAT_OF_SUFFIX.get(wanted.suffix.lower()) != format:
-        is_suffix = wanted.suffix.lower() in FORMAT_OF_SUFFIX
-        wanted = wanted.with_name((wanted.stem if is_suffix else wanted.name) + _SUFFIX[format])
-    files.make_folder(wanted.parent)
-    target = free_name(wanted)
+    if FORMAT_OF_SUFFIX.get(path.suffix.lower()) != format:
+        is_suffix = path.suffix.lower() in FORMAT_OF_SUFFIX
+        path = path.with_name((path.stem if is_suffix else path.name) + _SUFFIX_OF_FORMAT[format])
+    files.make_folder(path.parent)
+    target = free_name(path)
     if change == "renamed":
         link_or_copy(Path(survey.name(image)), target)
         return target
@@ -128,7 +135,7 @@ def _changed(survey: Survey, image: int, change: str, wanted: Path) -> Path:
 
 
 def _pixels_and_profile(survey: Survey, image: int) -> tuple[np.ndarray, bytes | None]:
-    """The pixels as training sees them, alpha kept where there is one, and the colour profile where it still fits."""
+    """The pixels as training sees them, but with the alpha channel, and the colour profile if it is still valid."""
 
     def use(original: Image.Image) -> tuple[np.ndarray, bytes | None]:
         profile = original.info.get("icc_profile") if original.mode in ("RGB", "RGBA") else None
@@ -138,4 +145,4 @@ def _pixels_and_profile(survey: Survey, image: int) -> tuple[np.ndarray, bytes |
     try:
         return with_image(survey.read(image), use)
     except Unreadable as reason:
-        raise StorageError(f"{survey.name(image)} could be read before and is now: {reason}.") from None
+        raise StorageError(f"{survey.name(image)} has changed since it was examined: it {reason}.") from None

@@ -12,125 +12,127 @@ from model_trainer.findings.finding import MAX_EXAMPLES, Finding
 
 __all__ = ["image_findings"]
 
-EXTREME_ASPECT = 4.0  # the longer side, in shorter ones, above which a picture counts as a strip
+EXTREME_ASPECT = 4.0  # ratio of the longer to the shorter side, above which an image is reported
 
-_TURNS = {
+_ORIENTATIONS = {  # of EXIF
     2: "mirrored",
-    3: "turned by 180 degrees",
-    4: "upside down in a mirror",
-    5: "mirrored and turned",
-    6: "turned by 90 degrees",
-    7: "mirrored and turned",
-    8: "turned by 270 degrees",
+    3: "rotated by 180 degrees",
+    4: "upside down and mirrored",
+    5: "mirrored and rotated",
+    6: "rotated by 90 degrees",
+    7: "mirrored and rotated",
+    8: "rotated by 270 degrees",
 }
-_FIX = "`--fix DIR` writes a copy of a folder in which"
+_FIX = "For a folder, `--fix DIR` writes a copy with"
 
 
 def image_findings(survey: Survey, min_size: int) -> Iterator[Finding]:
-    """What is odd about the images of `survey`.
+    """Yields what is unusual about the images of `survey`.
 
     Args:
-        min_size: pixels; an image whose shorter side has fewer is tiny.
+        survey: the facts about the images.
+        min_size: pixels; an image with a shorter side is reported as tiny.
     """
-    fine = survey["state"] == State.FINE
+    readable = survey["state"] == State.READABLE
     height, width = _sizes(survey)
 
-    def sized(image: int) -> str:
+    def size_text(image: int) -> str:
         return f"{width[image]} × {height[image]}"
 
-    def say(is_so: np.ndarray, detail: Callable[[int], str], **texts: str) -> list[Finding]:
-        images = np.flatnonzero(fine & is_so)
+    def report(is_affected: np.ndarray, detail: Callable[[int], str], **strings: str) -> list[Finding]:
+        images = np.flatnonzero(readable & is_affected)
         details = {int(each): detail(each) for each in images[:MAX_EXAMPLES]}
-        return finding_of_images(survey, images, level=texts.pop("level", "warning"), details=details, **texts)  # type: ignore[arg-type]
+        return finding_of_images(survey, images, level=strings.pop("level", "warning"), details=details, **strings)  # type: ignore[arg-type]
 
-    yield from say(
-        survey["is_outside"],
-        lambda image: _crop_words(survey, image),
+    yield from report(
+        survey["is_crop_outside"],
+        lambda image: _crop_text(survey, image),
         id="crop-outside",
         level="fault",
-        title="crop{s} that the image does not reach",
-        why="Such an example cannot be cut out. Training skips it like an image that cannot be read.",
+        title="crop region{s} outside the image",
+        why="Such a region cannot be cut out. Training skips the example, as it skips an image that cannot be read.",
         cure="A crop is [x, y, width, height] in pixels of the upright image. Correct it, or leave it empty for the "
         "whole image.",
     )
-    yield from say(
+    yield from report(
         survey["is_blank"],
-        sized,
+        size_text,
         id="blank",
-        title="image{s} of one colour all over",
-        why="There is nothing to see in them; whatever the model learns from such an image is wrong.",
-        cure="Look at them and take them out.",
+        title="blank image{s} of a single colour",
+        why="They show nothing; whatever the model learns from such an image is wrong.",
+        cure="Check them and remove them.",
     )
-    yield from say(
+    yield from report(
         survey["is_animated"],
-        lambda image: "only its first frame counts",
+        lambda image: "only its first frame is used",
         id="animated",
         title="animated image{s} or file{s} of several pages",
-        why="Training sees the first frame only, which may be empty or a title.",
-        cure=f"{_FIX} the first frame stands alone.",
+        why="Training uses the first frame only, which may be empty or a title.",
+        cure=f"{_FIX} the first frame only.",
     )
-    yield from say(
+    yield from report(
         survey["is_cmyk"],
-        sized,
+        size_text,
         id="cmyk",
-        title="image{s} in the colours of print (CMYK)",
-        why="They are turned into RGB without their colour profile, so their colours are a little off; many programs "
+        title="image{s} in CMYK, the colours of print",
+        why="They are converted to RGB without their colour profile, so their colours are slightly off; many programs "
         "show them inverted.",
-        cure=f"{_FIX} they are RGB. For exact colours convert them with their profile.",
+        cure=f"{_FIX} RGB images. For exact colours convert them yourself, with their colour profile.",
     )
-    yield from say(
+    yield from report(
         survey["bits"] > 8,
-        lambda image: f"{survey['bits'][image]} bits, {sized(image)}",
+        lambda image: f"{survey['bits'][image]} bits, {size_text(image)}",
         id="16-bit",
-        title="image{s} of more than 8 bits a channel",
-        why="Training scales them to 8 bits, 0 to 255. A dark one, such as a medical or depth image, may lose all it "
-        "shows.",
-        cure=f"{_FIX} they have 8 bits. If their range matters, scale them yourself before.",
+        title="image{s} with more than 8 bits per channel",
+        why="Training scales them to 8 bits, 0 to 255. A dark one, such as a medical or depth image, may lose all its "
+        "detail.",
+        cure=f"{_FIX} 8 bits per channel. If their range matters, scale them yourself first.",
     )
     smaller, larger = np.minimum(height, width), np.maximum(height, width)
-    yield from say(
+    yield from report(
         smaller < min_size,
-        sized,
+        size_text,
         id="tiny",
         title=f"image{{s}} with a side below {min_size} pixels",
-        why="They are enlarged to what the model takes, and show little; in scraped data many are icons.",
-        cure="Take them out. If all images are so small, choose a smaller size: `--set spec.target_size=[64,64,3]`; "
-        "`--min-size` sets what counts as tiny.",
+        why="They are enlarged to the model's input size and show little detail; in scraped data many are icons.",
+        cure="Remove them. If all images are so small, choose a smaller input size: `--set "
+        "spec.target_size=[64,64,3]`; `--min-size` sets the limit.",
     )
-    yield from say(
+    yield from report(
         larger > EXTREME_ASPECT * np.maximum(smaller, 1),
-        sized,
+        size_text,
         id="extreme-aspect",
-        title=f"image{{s}} more than {EXTREME_ASPECT:g} times as long as wide",
-        why="Cut to the model's shape, only a small part of them is seen; these are often banners or page borders.",
-        cure="Take them out, or cut them before. `--set spec.resize=pad` shows all of an image, smaller.",
+        title=f"image{{s}} with an aspect ratio above {EXTREME_ASPECT:g}",
+        why="Only a small region of them is left after cropping to the model's input shape; they are often banners or "
+        "page borders.",
+        cure="Remove them, or crop them first. `--set spec.resize=pad` shows the whole image, smaller.",
     )
-    yield from say(
+    yield from report(
         survey["orientation"] > 1,
-        lambda image: _TURNS[int(survey["orientation"][image])],
+        lambda image: _ORIENTATIONS[int(survey["orientation"][image])],
         id="exif-orientation",
         level="note",
-        title="image{s} that must be turned, as EXIF says",
-        why="Training and prediction turn them upright. A program that ignores EXIF sees them turned.",
-        cure=f"Nothing for training. {_FIX} they lie upright.",
+        title="image{s} with an EXIF rotation",
+        why="Training and prediction rotate them upright. A program that ignores EXIF sees them rotated.",
+        cure=f"Nothing for training. {_FIX} upright images.",
     )
 
 
 def _sizes(survey: Survey) -> tuple[np.ndarray, np.ndarray]:
-    """Height and width of what counts of each image: its crop, where it has one."""
+    """The heights and widths of the images that training sees: of the crop region if there is one."""
     height, width = survey["height"].copy(), survey["width"].copy()
     first = 0
-    for part in survey.parts:
-        if part.examples.crops is not None:
-            own = slice(first, first + len(part.examples))
-            has_crop = (part.examples.crops[:, 2] > 0) & ~survey["is_outside"][own]
-            height[own] = np.where(has_crop, part.examples.crops[:, 2], height[own])
-            width[own] = np.where(has_crop, part.examples.crops[:, 3], width[own])
-        first += len(part.examples)
+    for split in survey.splits:
+        if split.examples.crops is not None:
+            rows = slice(first, first + len(split.examples))
+            has_crop = (split.examples.crops[:, 2] > 0) & ~survey["is_crop_outside"][rows]
+            height[rows] = np.where(has_crop, split.examples.crops[:, 2], height[rows])
+            width[rows] = np.where(has_crop, split.examples.crops[:, 3], width[rows])
+        first += len(split.examples)
     return height, width
 
 
-def _crop_words(survey: Survey, image: int) -> str:
+def _crop_text(survey: Survey, image: int) -> str:
     top, left, height, width = survey.crop(image) or (0, 0, 0, 0)
     size = f"{survey['width'][image]} × {survey['height'][image]}"
     return f"crop {[left, top, width, height]} of an image of {size}"

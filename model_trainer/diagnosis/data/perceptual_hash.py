@@ -1,8 +1,9 @@
-"""What an image looks like, in 56 bytes: enough to find images that look nearly the same.
+"""A perceptual hash of 56 bytes, by which near-duplicate images are found.
 
-The difference hash tells for each of 8 by 8 places whether it is clearly darker than its right neighbour. It survives
-another size, another compression and a little brightness; two shirts of different colours have the same. So the mean
-colours of 4 by 4 places are kept too. Our own, because imagehash would bring SciPy and PyWavelets for these few lines.
+The difference hash has one bit for each of 8 by 8 cells: whether the cell is clearly darker than its right neighbour.
+It survives resizing, recompression and a small change of brightness, but two shirts of different colours get the same
+hash. So the mean colours of 4 by 4 cells are recorded too. Written here because imagehash would bring SciPy and
+PyWavelets for these few lines.
 
 Source: http://www.hackerfactor.com/blog/index.php?/archives/529-Kind-of-Like-That.html
 """
@@ -18,19 +19,19 @@ __all__ = ["NUM_COLOURS", "PerceptualHash", "perceptual_hash"]
 
 NUM_COLOURS = 48
 
-_CLEARLY = 4.0  # of 255; the noise of compression in an even background stays below
-_BLANK = 6  # of 255: the pixels of a blank image are within it
-_REDUCING_GAP = 3.0  # large images are made smaller by boxes first, which is several times as fast
+_MIN_DIFFERENCE = 4.0  # of 255; compression noise in a plain background stays below
+_BLANK_RANGE = 6  # of 255; the pixels of a blank image differ by at most this
+_REDUCING_GAP = 3.0  # large images are reduced with a box filter first, which is several times as fast
 
 
 @dataclass(frozen=True)
 class PerceptualHash:
-    """An image's look.
+    """The perceptual hash of an image.
 
     Attributes:
         bits: the difference hash, 64 bits.
-        colours: uint8 `(48,)`, RGB of 4 by 4 places.
-        is_blank: has one colour all over, so that its hash says nothing.
+        colours: uint8 `(48,)`, mean RGB of 4 by 4 cells.
+        is_blank: whether the image has a single colour, so that its hash is meaningless.
     """
 
     bits: int
@@ -39,11 +40,17 @@ class PerceptualHash:
 
 
 def perceptual_hash(pixels: np.ndarray) -> PerceptualHash:
-    """The look of uint8 RGB `(height, width, 3)`."""
+    """Computes the perceptual hash of `pixels`, uint8 RGB `(height, width, 3)`.
+
+    Example:
+        >>> gradient = np.tile(np.arange(0, 256, 4, dtype=np.uint8)[:, None], (64, 1, 3))
+        >>> perceptual_hash(gradient).is_blank
+        False
+    """
     image = Image.fromarray(pixels)
-    # Bicubic, because boxes do not fit the pixels of small images, and would look different after each enlargement.
+    # Bicubic, because a box filter does not align with the pixels of small images: an enlarged copy would differ.
     grey = np.asarray(image.resize((9, 8), Image.Resampling.BICUBIC, reducing_gap=_REDUCING_GAP), np.float32).mean(-1)
-    bits = np.packbits(grey[:, 1:] > grey[:, :-1] + _CLEARLY)
+    bits = np.packbits(grey[:, 1:] > grey[:, :-1] + _MIN_DIFFERENCE)
     colours = np.asarray(image.resize((4, 4), Image.Resampling.BILINEAR, reducing_gap=_REDUCING_GAP)).ravel()
-    is_blank = all(high - low <= _BLANK for low, high in image.getextrema())  # type: ignore[misc]
+    is_blank = all(high - low <= _BLANK_RANGE for low, high in image.getextrema())  # type: ignore[misc]
     return PerceptualHash(int.from_bytes(bits.tobytes()), colours, is_blank)

@@ -1,4 +1,4 @@
-"""Moves files that no training can read aside, and writes down each move."""
+"""Moves files that training cannot read to another folder, and logs each move."""
 
 from __future__ import annotations
 
@@ -20,47 +20,52 @@ __all__ = ["check_folder_beside", "move_aside"]
 
 LOG_NAME = "quarantine.csv"
 
-# A missing file is not there to be moved; one that could not be opened may be whole.
-_MOVED = (State.EMPTY, State.TRUNCATED, State.BOMB, State.DAMAGED)
+# A missing file cannot be moved, and one that could not be opened may be intact.
+_MOVED_STATES = (State.EMPTY, State.TRUNCATED, State.BOMB, State.DAMAGED)
 
 
-def check_folder_beside(path: str | None, parts: Sequence[DataSplit], folder: Path, option: str) -> None:
-    """Raises DataError where the files of `parts`, found in `path`, cannot be moved or copied to `folder`."""
-    for part in parts:
-        if part.root is None:
+def check_folder_beside(path: str | None, splits: Sequence[DataSplit], folder: Path, option: str) -> None:
+    """Checks that the files of `splits`, found in `path`, can be moved or copied to `folder`.
+
+    Raises:
+        DataError: a split is not a folder of images, or `folder` is inside the data set or a file.
+    """
+    for split in splits:
+        if split.root is None:
             raise DataError(
-                f"{option} works on folders of images; {part.examples.origin} is none, and would not know of the "
-                "change. doctor.json names the images to take out."
+                f"{option} works for folders of images only; {split.examples.origin} is not a folder, and would still "
+                "list the files. doctor.json names the images to remove."
             )
-        for root in (part.root, part.root if path is None else Path(path)):
+        for root in (split.root, split.root if path is None else Path(path)):
             if Path(files.real_path(folder)).is_relative_to(files.real_path(root)):
                 raise DataError(
-                    f"{option} {folder} lies inside {root}, and would become part of the data set. Choose another."
+                    f"{option} {folder} is inside {root}, so it would become part of the data set. Choose another "
+                    "folder."
                 )
     if files.exists(folder) and not files.is_folder(folder):
         raise DataError(f"{option} {folder} is a file; it should be a folder.")
 
 
 def move_aside(survey: Survey, folder: Path) -> tuple[Survey, list[Finding]]:
-    """Moves unreadable, truncated and empty files and bombs to `folder`, below it as they lie in the data set.
+    """Moves unreadable, truncated and empty files and decompression bombs to `folder`.
 
-    Nothing is overwritten; `quarantine.csv` in `folder` gets a line `from,to,reason` after each move, and grows when
-    more is moved there later.
+    Below `folder` they keep their paths relative to the data set. Nothing is overwritten. Each move is appended to
+    `quarantine.csv` in `folder` as a line `from,to,reason`.
 
     Returns:
-        The survey of what remains, and a finding about what went.
+        The survey of the remaining images, and a finding about the moved ones.
 
     Raises:
-        StorageError: a file cannot be moved; those before it are moved and written down.
+        StorageError: a file cannot be moved. Those before it have been moved and logged.
     """
-    images = np.flatnonzero(np.isin(survey["state"], _MOVED))
+    images = np.flatnonzero(np.isin(survey["state"], _MOVED_STATES))
     if not len(images):
         return survey, []
     log = folder / LOG_NAME
     try:
         files.make_folder(folder)
         is_new = not files.exists(log)
-        with contextlib.closing(files.append(log)) as table:  # first: each move is to be written down
+        with contextlib.closing(files.append(log)) as table:  # opened first, so that nothing is moved without a log
             if is_new:
                 table.write(_line("from", "to", "reason"))
             for image in map(int, images):
@@ -74,17 +79,17 @@ def move_aside(survey: Survey, folder: Path) -> tuple[Survey, list[Finding]]:
         level="note",
         title=f"{counted(len(images), 'file{s}')} moved to {folder}",
         why="They could not be read; they are no longer part of the data set.",
-        cure=f"{log} tells where each was and why it went.",
+        cure=f"{log} lists where each file was and why it was moved.",
         count=len(images),
         examples=tuple(
             Example(survey.name(image), survey.find(image)[0].name, survey.label(image), survey.reasons[image])
             for image in map(int, images[:MAX_EXAMPLES])
         ),
-        images=np.zeros(0, np.int64),  # none of those that remain
+        images=np.zeros(0, np.int64),  # they have no index among the remaining images
     )
     keep = np.ones(len(survey), bool)
     keep[images] = False
-    return survey.kept(keep), [finding]
+    return survey.select(keep), [finding]
 
 
 def _line(*values: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Reads every image of a data set once, in parallel, and keeps about 90 bytes of each."""
+"""Reads every image of a data set once, in parallel, and records about 90 bytes of facts about each."""
 
 from __future__ import annotations
 
@@ -26,30 +26,31 @@ _COLUMNS = np.dtype(
     [
         ("state", np.uint8),
         ("num_bytes", np.int64),
-        ("digest", np.uint64),  # of bytes and crop; 50 million images share one by chance once in 10,000 data sets
-        ("format", np.uint8),  # position in FORMATS; their number for anything else
+        # Of bytes and crop. Two of 50 million images have the same one by chance in one of 10,000 data sets.
+        ("digest", np.uint64),
+        ("format", np.uint8),  # index into FORMATS; len(FORMATS) for any other format
         ("width", np.int32),  # of the upright image
         ("height", np.int32),
         ("bits", np.uint8),
         ("orientation", np.uint8),
         ("is_cmyk", np.bool_),
         ("is_animated", np.bool_),
-        ("is_outside", np.bool_),  # the crop, of the image
+        ("is_crop_outside", np.bool_),  # the crop reaches beyond the image
         ("is_blank", np.bool_),
-        ("look", np.uint64),
+        ("difference_hash", np.uint64),
         ("colours", np.uint8, (NUM_COLOURS,)),
     ]
 )
 _WHITE = (255, 255, 255)
-_MIN_SIDE = 96  # pixels: a look is made of 9 x 8 places
+_MIN_SIDE = 96  # pixels; a perceptual hash is computed from 9 x 8 cells
 
 
 class State(IntEnum):
-    """Whether an image can be read, and what hinders."""
+    """Whether an image can be read, and if not, why."""
 
-    FINE = 0
+    READABLE = 0
     MISSING = 1
-    CLOSED = 2  # the file is there and cannot be opened
+    INACCESSIBLE = 2  # the file exists and cannot be opened
     EMPTY = 3
     TRUNCATED = 4
     BOMB = 5
@@ -58,15 +59,15 @@ class State(IntEnum):
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """What was seen of all images of all parts; images are counted through the parts, from 0.
+    """Facts about every image of a data set. An image's index counts from 0 through all splits.
 
     Attributes:
-        parts: of the data set.
-        columns: one row for each image, see `_COLUMNS`.
-        reasons: why an image cannot be read, by its number.
+        splits: the splits of the data set.
+        columns: structured array, one row for each image, see `_COLUMNS`.
+        reasons: why an image cannot be read, by its index.
     """
 
-    parts: tuple[DataSplit, ...]
+    splits: tuple[DataSplit, ...]
     columns: np.ndarray
     reasons: dict[int, str]
 
@@ -76,137 +77,136 @@ class Survey:
     def __getitem__(self, column: str) -> np.ndarray:
         return self.columns[column]
 
-    @property
-    def part_of(self) -> np.ndarray:
-        """int64 `(num_images,)`: the position in `parts` of each image's part."""
-        return np.repeat(np.arange(len(self.parts)), [len(part.examples) for part in self.parts])
-
     def find(self, image: int) -> tuple[DataSplit, int]:
-        """The part that an image is in, and which of its examples it is."""
-        for part in self.parts:
-            if image < len(part.examples):
-                return part, image
-            image -= len(part.examples)
+        """The split of an image, and the image's index within that split."""
+        for split in self.splits:
+            if image < len(split.examples):
+                return split, image
+            image -= len(split.examples)
         raise IndexError(image)
 
     def name(self, image: int) -> str:
-        """What messages call it: a path, or "train.rec#7"."""
-        part, index = self.find(image)
-        return part.examples.name(index)
+        """The image's name in messages: a path, or "train.rec#7"."""
+        split, index = self.find(image)
+        return split.examples.name(index)
 
     def read(self, image: int) -> bytes:
-        """The encoded image; raises OSError."""
-        part, index = self.find(image)
-        return part.examples.images.read(int(part.examples.rows[index]))
+        """The encoded bytes of the image. Raises OSError if they cannot be read."""
+        split, index = self.find(image)
+        return split.examples.images.read(int(split.examples.rows[index]))
 
     def crop(self, image: int) -> tuple[int, int, int, int] | None:
-        """Top, left, height and width of the part of the upright image that counts; None for all of it."""
-        part, index = self.find(image)
-        if part.examples.crops is None or part.examples.crops[index][2] == 0:
+        """The crop region `(top, left, height, width)` of the upright image; None for the whole image."""
+        split, index = self.find(image)
+        if split.examples.crops is None or split.examples.crops[index][2] == 0:
             return None
-        top, left, height, width = (int(edge) for edge in part.examples.crops[index])
+        top, left, height, width = (int(edge) for edge in split.examples.crops[index])
         return top, left, height, width
 
     def label(self, image: int) -> str:
-        """The name of its class, or its tags with commas between; empty without any."""
-        part, index = self.find(image)
-        labels = part.examples.labels
+        """The image's class name, or its tags separated by commas; empty if it has none."""
+        split, index = self.find(image)
+        labels = split.examples.labels
         if isinstance(labels, np.ndarray):
-            return part.examples.classes[labels[index]]
+            return split.examples.classes[labels[index]]
         row = slice(int(labels.starts[index]), int(labels.starts[index + 1]))
         if labels.exclusive:
-            shares = zip(labels.classes[row], labels.values[row], strict=True)
-            return ", ".join(f"{part.examples.classes[each]} {share:.2f}" for each, share in shares)
-        return ", ".join(sorted(part.examples.classes[each] for each in labels.classes[row][labels.values[row] >= 0.5]))
-
-    def kept(self, keep: np.ndarray) -> Survey:
-        """Only the images where `keep`, bool `(num_images,)`, is True."""
-        ends = np.cumsum([len(part.examples) for part in self.parts])[:-1]
-        parts = tuple(
-            replace(part, examples=part.examples.take(np.flatnonzero(own)))
-            for part, own in zip(self.parts, np.split(keep, ends), strict=True)
+            probabilities = zip(labels.classes[row], labels.values[row], strict=True)
+            return ", ".join(f"{split.examples.classes[each]} {value:.2f}" for each, value in probabilities)
+        return ", ".join(
+            sorted(split.examples.classes[each] for each in labels.classes[row][labels.values[row] >= 0.5])
         )
-        number = np.cumsum(keep) - 1
-        reasons = {int(number[image]): reason for image, reason in self.reasons.items() if keep[image]}
-        return Survey(parts, self.columns[keep], reasons)
+
+    def select(self, keep: np.ndarray) -> Survey:
+        """A survey of only the images where `keep`, bool `(num_images,)`, is True."""
+        ends = np.cumsum([len(split.examples) for split in self.splits])[:-1]
+        splits = tuple(
+            replace(split, examples=split.examples.take(np.flatnonzero(keep_of_split)))
+            for split, keep_of_split in zip(self.splits, np.split(keep, ends), strict=True)
+        )
+        new_index = np.cumsum(keep) - 1
+        reasons = {int(new_index[image]): reason for image, reason in self.reasons.items() if keep[image]}
+        return Survey(splits, self.columns[keep], reasons)
 
 
 def survey_images(
-    parts: Sequence[DataSplit], max_pixels: int, on_progress: Callable[[int, int], None] = lambda done, total: None
+    splits: Sequence[DataSplit], max_pixels: int, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Survey:
-    """Reads and decodes all images; nothing that is in them stops it.
+    """Reads and decodes all images in parallel. A bad image is recorded and never raises.
 
     Args:
-        max_pixels: images of more are not decoded.
-        on_progress: called with the images done and their number, some times a second.
+        splits: the splits whose images are read.
+        max_pixels: larger images are not decoded.
+        on_progress: called a few times a second with the number of images done and of all images.
     """
-    total = sum(len(part.examples) for part in parts)
-    survey = Survey(tuple(parts), np.zeros(total, _COLUMNS), {})
+    total = sum(len(split.examples) for split in splits)
+    survey = Survey(tuple(splits), np.zeros(total, _COLUMNS), {})
     survey.columns["format"] = len(FORMATS)
-    numbers = itertools.count()  # whose next() no two threads share
+    indices = itertools.count()  # next() is atomic, so that each index goes to one thread
     stop = threading.Event()
 
     def work() -> None:
         try:
-            while (image := next(numbers)) < total and not stop.is_set():
+            while (image := next(indices)) < total and not stop.is_set():
                 _survey_image(survey, image, max_pixels)
         except BaseException:
             stop.set()
             raise
 
     on_progress(0, total)
-    num_threads = (os.cpu_count() or 1) + 1  # one more, for when a disk is waited for
+    num_threads = (os.cpu_count() or 1) + 1  # one more, because some wait for the disk
     with ThreadPoolExecutor(num_threads) as threads:
         try:
             workers = [threads.submit(work) for _ in range(num_threads)]
             while wait(workers, timeout=0.2).not_done:
                 on_progress(int(np.count_nonzero(survey["orientation"])), total)
         finally:
-            stop.set()  # Ctrl-C: the threads end with the image they are at
+            stop.set()  # Ctrl-C: each thread ends after its current image
     for worker in workers:
-        worker.result()  # an error of ours, if there was one
+        worker.result()  # raises if a thread failed because of a bug
     on_progress(total, total)
     return survey
 
 
 def _survey_image(survey: Survey, image: int, max_pixels: int) -> None:
-    seen = survey.columns[image]
-    seen["orientation"] = 1
+    row = survey.columns[image]
+    row["orientation"] = 1
     try:
         data = survey.read(image)
     except OSError as error:
-        seen["state"] = State.MISSING if isinstance(error, FileNotFoundError) else State.CLOSED
+        row["state"] = State.MISSING if isinstance(error, FileNotFoundError) else State.INACCESSIBLE
         survey.reasons[image] = why_not_read(error, if_missing="is not there")
         return
     crop = survey.crop(image)
     digest = hashlib.blake2b(data, digest_size=8)
     if crop is not None:
         digest.update(repr(crop).encode())
-    seen["num_bytes"] = len(data)
-    seen["digest"] = int.from_bytes(digest.digest())
+    row["num_bytes"] = len(data)
+    row["digest"] = int.from_bytes(digest.digest())
     facts, pixels = _facts_and_pixels(data, max_pixels, min_side=0 if crop is not None else _MIN_SIDE)
-    seen["format"] = FORMATS.index(facts.format) if facts.format else len(FORMATS)
-    seen["width"], seen["height"], seen["bits"] = facts.width, facts.height, facts.bits
-    seen["orientation"], seen["is_animated"] = facts.exif_orientation, facts.is_animated
-    seen["is_cmyk"] = facts.mode == "CMYK"
+    row["format"] = FORMATS.index(facts.format) if facts.format else len(FORMATS)
+    row["width"], row["height"], row["bits"] = facts.width, facts.height, facts.bits
+    row["orientation"], row["is_animated"] = facts.exif_orientation, facts.is_animated
+    row["is_cmyk"] = facts.mode == "CMYK"
     if pixels is None:
-        seen["state"] = _state_of(facts, data)
+        row["state"] = _state_of(facts, data)
         survey.reasons[image] = facts.problem
         return
     if crop is not None:
         top, left, height, width = crop
         inside = top >= 0 and left >= 0 and top + height <= facts.height and left + width <= facts.width
-        seen["is_outside"] = not inside
+        row["is_crop_outside"] = not inside
         pixels = pixels[top : top + height, left : left + width] if inside else pixels
-    look = perceptual_hash(pixels)
-    if look.is_blank and pixels.shape[:2] != (facts.height, facts.width):  # small things may have been averaged away
-        _, whole = _facts_and_pixels(data, max_pixels, min_side=0)
-        look = look if whole is None else perceptual_hash(whole)
-    seen["look"], seen["colours"], seen["is_blank"] = look.bits, look.colours, look.is_blank
+    hash = perceptual_hash(pixels)
+    # Small details may have been averaged away when the image was decoded at a reduced size.
+    if hash.is_blank and pixels.shape[:2] != (facts.height, facts.width):
+        _, full_size = _facts_and_pixels(data, max_pixels, min_side=0)
+        hash = hash if full_size is None else perceptual_hash(full_size)
+    row["difference_hash"], row["colours"], row["is_blank"] = hash.bits, hash.colours, hash.is_blank
 
 
 def _facts_and_pixels(data: bytes, max_pixels: int, *, min_side: int) -> tuple[ImageFacts, np.ndarray | None]:
-    """With one decoding, where `image_facts` would need another for the pixels."""
+    """Facts and pixels from a single decoding; `image_facts` alone would need a second one for the pixels."""
     pixels: list[np.ndarray] = []
 
     def decode(image: Image.Image) -> None:

@@ -1,7 +1,7 @@
-"""The family of augmentations: what happens to one image, which part of it is decoded, what happens to a batch.
+"""Base classes of augmentations: of one image, of the crop that is decoded, and of a batch.
 
-A new augmentation is a new final class in one of the files beside; it can be declared, saved and set from the command
-line at once. All are stateless and work on uint8, the same under `tf.data` and eagerly.
+A new augmentation is a new final class in one of the files in this folder; it can then be declared, saved as JSON and
+set from the command line. All are stateless and work on uint8, with the same result inside `tf.data` and eagerly.
 """
 
 from __future__ import annotations
@@ -19,36 +19,42 @@ if TYPE_CHECKING:
 
 __all__ = ["MIN_WEIGHT", "Augmentation", "BatchAugmentation", "Crop"]
 
-# Of an image that is declared to weigh nothing. It counts as an example, other than one that cannot be read, whose
-# weight is 0; otherwise both count nowhere.
+# The weight of an image whose declared weight is 0. It counts as an example, unlike an image that cannot be read, whose
+# weight is 0; neither counts in losses and metrics.
 MIN_WEIGHT = 1e-30
 
 
 class Augmentation(Choice):
-    """One thing that happens to an image. What moves pixels extends `Affine`, or overrides `transform`."""
+    """An augmentation of one image. Augmentations that move pixels extend `Affine`, or override `transform`."""
 
     @abstractmethod
     def apply(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """The changed image, uint8 and of the same shape (but for a crop).
+        """Augments one image.
 
         Args:
-            image: uint8 `(height, width, channels)`; 1 channel is grey, 3 are RGB, 4 RGB and alpha, which changes of
-                colour leave alone. How many channels there are must be known when the graph is built.
-            seed: int32 `(2,)`; the same seed does the same.
+            image: uint8 `(height, width, channels)`: grey with 1 channel, RGB with 3, RGB and alpha with 4. Changes of
+                colour keep alpha. The number of channels must be known when the graph is built.
+            seed: int32 `(2,)`; the same seed gives the same result.
+
+        Returns:
+            uint8 of the same shape, except for a crop.
         """
 
     def transform(self, height: Number, width: Number, seed: tf.Tensor) -> tf.Tensor:
         """float32 `(3, 3)`: where `apply` with the same seed moves points, see `augment.transform`; here the identity.
 
-        It is not part of `apply`, so that images without boxes do not pay for it.
+        It is separate from `apply`, so that images without boxes do not pay for it.
 
         Args:
             height, width: float32 `()`, of the image before.
             seed: int32 `(2,)`.
 
         Example:
-            >>> image = augmentation.apply(image, seed)
-            >>> boxes = move_boxes(boxes, augmentation.transform(height, width, seed), height, width)
+            >>> from model_trainer.pipeline.augment import move_boxes
+            >>> image = RandomFlip().apply(np.zeros((20, 40, 3), np.uint8), seed=(0, 1))  # mirrored by this seed
+            >>> transform = RandomFlip().transform(20.0, 40.0, seed=(0, 1))
+            >>> move_boxes(np.array([[0, 4, 10, 14]], np.float32), transform, 20, 40).numpy()
+            array([[30.,  4., 40., 14.]], dtype=float32)
         """
         import tensorflow as tf
 
@@ -56,11 +62,16 @@ class Augmentation(Choice):
 
 
 class Crop(Augmentation):
-    """Chooses the part of an image that is decoded; comes first, because what is cut off need not be decoded."""
+    """Base class of random crops. A crop comes first, because only the cropped region needs to be decoded."""
 
     @abstractmethod
     def box(self, height: tf.Tensor, width: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """int32 `(4,)`: top, left, height and width of the part, in pixels of the upright image."""
+        """int32 `(4,)`: top, left, height and width of the crop, in pixels of the upright image.
+
+        Args:
+            height, width: int32 `()`, of the image.
+            seed: int32 `(2,)`; the same seed gives the same crop.
+        """
 
     def apply(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf
@@ -76,21 +87,24 @@ class Crop(Augmentation):
 
 
 class BatchAugmentation(Augmentation):
-    """One thing that happens to the images of a batch together, and to their targets; comes last."""
+    """Base class of augmentations that mix the images and targets of a batch. They come last."""
 
     @abstractmethod
     def apply_to_batch(
         self, images: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor, seed: tf.Tensor, first: tf.Tensor | int = 0
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """The changed `(images, targets)`, with the shapes and dtypes that came in.
+        """Mixes images and targets of a batch.
 
         Args:
             images: uint8 `(batch, height, width, channels)`.
             targets: float32 `(batch, num_classes)`.
-            weights: float32 `(batch,)`; an image of at most `MIN_WEIGHT`, such as an unreadable one, is mixed with no
-                other.
-            seed: int32 `(2,)`; the same seed does the same.
-            first: int32 `()`, even: the place of the first image in the whole batch, of which these are a part.
+            weights: float32 `(batch,)`; an image whose weight is at most `MIN_WEIGHT`, such as an unreadable one, is
+                not mixed.
+            seed: int32 `(2,)`; the same seed gives the same result.
+            first: int32 `()`, even: the row of the first image in the global batch, if these images are a shard of it.
+
+        Returns:
+            `(images, targets)` with the shapes and dtypes of the input.
         """
 
     def apply(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""Crops: the part of an image that is decoded."""
+"""Random crops; only the cropped region of an image is decoded."""
 
 from __future__ import annotations
 
@@ -19,13 +19,19 @@ __all__ = ["RandomCrop", "RandomResizedCrop", "box_of_area"]
 
 @final
 class RandomResizedCrop(Crop):
-    """A part of random size and proportions, which is then resized to the target.
+    """Crops a region of random area and aspect ratio, which is then resized to the target size.
+
+    A region that does not fit into the image is scaled down until it does.
 
     Fields:
-        area: least and largest share of the image's area.
-        ratio: least and largest width / height; chosen evenly on a logarithmic scale.
+        area: minimum and maximum fraction of the image's area.
+        ratio: minimum and maximum aspect ratio, width / height; drawn uniformly on a logarithmic scale.
 
-    A part that would not fit is made smaller until it does. Source: https://arxiv.org/abs/1409.4842
+    Example:
+        >>> RandomResizedCrop(area=(0.35, 1.0)).box(60, 80, seed=(0, 1)).numpy()  # top, left, height, width
+        array([ 6, 12, 45, 43], dtype=int32)
+
+    Source: https://arxiv.org/abs/1409.4842
     """
 
     area: FractionRange = (0.35, 1.0)
@@ -37,12 +43,18 @@ class RandomResizedCrop(Crop):
 
 @final
 class RandomCrop(Crop):
-    """A part of fixed size at a random place, which is then resized to the target.
+    """Crops a region of fixed size at a random position, which is then resized to the target size.
 
     Fields:
-        size: `(height, width)` in pixels of the whole image, or a share of each of its sides, above 0 and at most 1.
-            An image smaller than that gives what it has.
-        square: a share is of the shorter side, and the part a square, as of `random_crop_size` in keras-trainer.
+        size: `(height, width)` in pixels of the original image, or a fraction of each of its sides, above 0 and at most
+            1. In an image smaller than that the crop is limited to the image.
+        square: the fraction is of the shorter side, and the crop a square, as with `random_crop_size` in keras-trainer.
+
+    Example:
+        >>> RandomCrop(size=0.5).box(60, 80, seed=(0, 1)).numpy()  # top, left, height, width
+        array([ 2, 16, 30, 40], dtype=int32)
+        >>> RandomCrop(size=(20, 30)).apply(np.zeros((60, 80, 3), np.uint8), seed=(0, 1)).shape
+        (20, 30, 3)
     """
 
     size: tuple[int, int] | float = 0.875
@@ -54,7 +66,7 @@ class RandomCrop(Crop):
         fits = min(size) >= 1 if isinstance(size, tuple) else 0 < size <= 1
         if not fits:
             shown = list(size) if isinstance(size, tuple) else size
-            raise ConfigError(f"should be (height, width) in pixels, or a share above 0 and at most 1, got {shown}.")
+            raise ConfigError(f"should be (height, width) in pixels, or a fraction above 0 and at most 1, got {shown}.")
         return size
 
     def box(self, height: tf.Tensor, width: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -74,13 +86,13 @@ class RandomCrop(Crop):
 def box_of_area(
     height: tf.Tensor, width: tf.Tensor, chance: tf.Tensor, area: tuple[float, float], ratio: tuple[float, float]
 ) -> tf.Tensor:
-    """int32 `(4,)`: top, left, height and width of a part of random size, proportions and place.
+    """int32 `(4,)`: top, left, height and width of a region of random area, aspect ratio and position.
 
     Args:
         height, width: int32 `()`, of the image.
-        chance: float32 `(4,)`, even draws from 0 to 1.
-        area: least and largest share of the image's area.
-        ratio: least and largest width / height; chosen evenly on a logarithmic scale.
+        chance: float32 `(4,)`, uniform draws from 0 to 1.
+        area: minimum and maximum fraction of the image's area.
+        ratio: minimum and maximum width / height; drawn uniformly on a logarithmic scale.
     """
     import tensorflow as tf
 
@@ -96,7 +108,7 @@ def box_of_area(
     return tf.stack([top, left, region_height, region_width])
 
 
-def _fraction_of(side: tf.Tensor, share: float) -> tf.Tensor:
+def _fraction_of(side: tf.Tensor, fraction: float) -> tf.Tensor:
     import tensorflow as tf
 
-    return tf.maximum(1, tf.cast(tf.round(tf.cast(side, tf.float32) * share), tf.int32))
+    return tf.maximum(1, tf.cast(tf.round(tf.cast(side, tf.float32) * fraction), tf.int32))

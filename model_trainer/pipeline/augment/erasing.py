@@ -1,4 +1,4 @@
-"""Covering a part of the image."""
+"""Random erasing: covers a rectangle of an image."""
 
 from __future__ import annotations
 
@@ -19,13 +19,21 @@ __all__ = ["RandomErasing"]
 
 @final
 class RandomErasing(Augmentation):
-    """Covers a rectangle, which lies inside the image; where there is alpha, the rectangle is opaque.
+    """Covers a random rectangle inside the image; in images with alpha the rectangle is opaque.
 
     Fields:
-        area: least and largest share of the image's area.
-        ratio: least and largest width / height; chosen evenly on a logarithmic scale.
-        fill_value: what covers it: 0 to 255 for all colours, or "noise", a value of its own for each pixel and colour.
-        probability: share of the images that it happens to.
+        area: minimum and maximum fraction of the image's area.
+        ratio: minimum and maximum width / height; drawn uniformly on a logarithmic scale.
+        fill_value: 0 to 255 for all colours, or "noise", a random value for each pixel and colour.
+        probability: fraction of the images it is applied to.
+
+    Example:
+        >>> erase = RandomErasing(area=(0.25, 0.25), ratio=(1.0, 1.0), fill_value=9, probability=1.0)
+        >>> erase.apply(np.zeros((4, 4, 1), np.uint8), seed=(0, 1)).numpy()[..., 0]
+        array([[0, 9, 9, 0],
+               [0, 9, 9, 0],
+               [0, 0, 0, 0],
+               [0, 0, 0, 0]], dtype=uint8)
 
     Source: https://arxiv.org/abs/1708.04896
     """
@@ -44,8 +52,8 @@ class RandomErasing(Augmentation):
             box = box_of_area(tf.shape(image)[0], tf.shape(image)[1], chance[1:], self.area, self.ratio)
             top, left, height, width = tf.unstack(box)
             patch = self._patch(height, width, image.shape[-1], tf.random.experimental.stateless_fold_in(seed, 1))
-            beside = image[top : top + height]
-            covered = tf.concat([beside[:, :left], patch, beside[:, left + width :]], axis=1)
+            band = image[top : top + height]
+            covered = tf.concat([band[:, :left], patch, band[:, left + width :]], axis=1)
             return tf.ensure_shape(tf.concat([image[:top], covered, image[top + height :]], axis=0), image.shape)
 
         return sometimes(self.probability, chance[0], image, cover)

@@ -1,12 +1,13 @@
-"""Mixing the images of a batch, and their targets by the same share.
+"""MixUp and CutMix: mix the images of a batch, and their targets by the same fraction.
 
-Images are mixed with their neighbours: the first of a batch with the second, the third with the fourth, each by a share
-drawn for it alone. So what happens follows from the position in the whole batch, however many devices share it, and a
-machine that reads only a part of the batch needs one image more at either end at most. An image stays as it is, with
-its target, where it has no partner (the last of an odd batch), where it or its partner has weight 0, and where mixing
-is not drawn. A target that is unknown (NaN) in one of the two is unknown in the mixture.
+Images are mixed with their neighbours: the first of a batch with the second, the third with the fourth, each by its own
+random fraction. The result depends only on the position in the global batch, however many devices divide it, and a
+process that reads only a shard of the batch needs at most one more image at either end. An image and its target stay
+unchanged if it has no partner (the last of an odd batch), if it or its partner has weight 0, or if mixing is not drawn.
+A target that is unknown (NaN) in one of the two is unknown in the mixture.
 
-Shares are from Beta(alpha, alpha): with a small `alpha` most are nearly 0 or 1, with 1 all are equally likely.
+Fractions are drawn from Beta(alpha, alpha): with a small `alpha` most are close to 0 or 1, with 1 all are equally
+likely.
 """
 
 from __future__ import annotations
@@ -27,14 +28,22 @@ __all__ = ["CutMix", "MixUp"]
 
 @final
 class MixUp(BatchAugmentation):
-    """Blends each image and its target with another of the batch; pixels are rounded once, halves up.
+    """Blends each image and its target with another of the batch; pixels are rounded once, half up.
 
-    Each image keeps the larger of the two shares. Otherwise a pair of nearly 0 and nearly 1 would show one of the two
-    twice in a batch, and the other not at all.
+    Each image keeps the larger of the two fractions. Otherwise, if the two fractions of a pair were close to 0 and 1,
+    one image could appear twice in the batch, and the other not at all.
 
     Fields:
-        alpha: of the shares' Beta(alpha, alpha).
-        probability: share of the images that it happens to.
+        alpha: of Beta(alpha, alpha), the distribution of the fractions.
+        probability: fraction of the images it is applied to.
+
+    Example:
+        >>> images = np.array([0, 100], np.uint8).reshape(2, 1, 1, 1)
+        >>> targets, weights = np.eye(2, dtype=np.float32), np.ones(2, np.float32)
+        >>> images, targets = MixUp(alpha=0.5).apply_to_batch(images, targets, weights, seed=(0, 1))
+        >>> images.numpy().ravel(), targets.numpy().round(2)
+        (array([37, 73], dtype=uint8), array([[0.63, 0.37],
+               [0.27, 0.73]], dtype=float32))
 
     Source: https://arxiv.org/abs/1710.09412
     """
@@ -49,23 +58,31 @@ class MixUp(BatchAugmentation):
 
         stop = first + tf.shape(weights)[0]
         mixed = _is_mixed(weights, draw(seed, stop)[first:] < self.probability)
-        shares = _draw_fractions(stop, self.alpha, seed)[first:]
-        kept = tf.where(mixed, tf.maximum(shares, 1 - shares), 1.0)
+        fractions = _draw_fractions(stop, self.alpha, seed)[first:]
+        own_fractions = tf.where(mixed, tf.maximum(fractions, 1 - fractions), 1.0)
         own = tf.cast(images, tf.float32)
-        other = tf.cast(_partners(images), tf.float32)
-        share = kept[:, None, None, None]
-        return rounded(own * share + other * (1 - share)), _blend_targets(targets, kept)
+        partner = tf.cast(_partners(images), tf.float32)
+        fraction = own_fractions[:, None, None, None]
+        return rounded(own * fraction + partner * (1 - fraction)), _blend_targets(targets, own_fractions)
 
 
 @final
 class CutMix(BatchAugmentation):
-    """Pastes a rectangle of another image of the batch into each one, and blends targets by the share of its pixels.
+    """Pastes a rectangle of another image of the batch into each one, and blends targets by the fraction of its pixels.
 
-    The rectangle has the image's proportions and its centre anywhere in the image; what reaches beyond is cut off.
+    The rectangle has the image's aspect ratio and its centre anywhere in the image; it is clipped to the image.
 
     Fields:
-        alpha: of the Beta(alpha, alpha) from which the uncovered share comes, before rectangles are cut off.
-        probability: share of the images that it happens to.
+        alpha: of Beta(alpha, alpha), the distribution of the uncovered fraction, before rectangles are clipped.
+        probability: fraction of the images it is applied to.
+
+    Example:
+        >>> images = np.repeat(np.array([0, 100], np.uint8), 4).reshape(2, 2, 2, 1)
+        >>> targets, weights = np.eye(2, dtype=np.float32), np.ones(2, np.float32)
+        >>> images, targets = CutMix().apply_to_batch(images, targets, weights, seed=(0, 1))
+        >>> images[0].numpy()[..., 0], targets[0].numpy()
+        (array([[100,   0],
+               [  0,   0]], dtype=uint8), array([0.75, 0.25], dtype=float32))
 
     Source: https://arxiv.org/abs/1905.04899
     """
@@ -86,15 +103,17 @@ class CutMix(BatchAugmentation):
         rows = _stretch(chance[:, 1], side, height) & mixed[:, None]
         columns = _stretch(chance[:, 2], side, width)
         pasted = tf.reduce_sum(tf.cast(rows, tf.int32), 1) * tf.reduce_sum(tf.cast(columns, tf.int32), 1)
-        kept = tf.cast(1 - pasted / (height * width), tf.float32)
+        own_fractions = tf.cast(1 - pasted / (height * width), tf.float32)
 
         lines = tf.reshape(images, (-1, height, width * images.shape[-1]))  # 4 dimensions take twice as long
         columns = tf.repeat(columns, images.shape[-1], axis=1)
-        pasted_in = tf.where(rows[:, :, None] & columns[:, None, :], _partners(lines), lines)
-        return tf.ensure_shape(tf.reshape(pasted_in, tf.shape(images)), images.shape), _blend_targets(targets, kept)
+        mixture = tf.where(rows[:, :, None] & columns[:, None, :], _partners(lines), lines)
+        mixture = tf.ensure_shape(tf.reshape(mixture, tf.shape(images)), images.shape)
+        return mixture, _blend_targets(targets, own_fractions)
 
 
 def _partners(values: tf.Tensor) -> tf.Tensor:
+    """For each row the row of its partner, or itself if it has none."""
     import tensorflow as tf
 
     position = tf.range(tf.shape(values)[0])
@@ -112,10 +131,10 @@ def _is_mixed(weights: tf.Tensor, drawn: tf.Tensor) -> tf.Tensor:
 
 
 def _draw_fractions(count: tf.Tensor, alpha: float, seed: tf.Tensor) -> tf.Tensor:
-    """float32 `(count,)`: from Beta(alpha, alpha), what each image keeps of itself."""
+    """float32 `(count,)`: the fraction that each image keeps of itself, from Beta(alpha, alpha)."""
     import tensorflow as tf
 
-    # A Beta is one of two Gammas' share of their sum. In float32 both may fall below the smallest number.
+    # Beta(a, a) is X / (X + Y) for two draws from Gamma(a). In float32 both may underflow to 0.
     gammas = tf.random.stateless_gamma(
         (count, 2),
         tf.random.experimental.stateless_fold_in(seed, 1),
@@ -129,21 +148,22 @@ def _stretch(chance: tf.Tensor, side: tf.Tensor, length: tf.Tensor) -> tf.Tensor
     """bool `(batch, length)`: which pixels of a side are covered.
 
     Args:
-        chance: float32 `(batch,)`, where the middle lies, as a share of `length`.
-        side: float32 `(batch,)`, the share of `length` that is covered.
+        chance: float32 `(batch,)`, the centre, as a fraction of `length`.
+        side: float32 `(batch,)`, the covered length, as a fraction of `length`.
+        length: int32 `()`, of the side, in pixels.
     """
     import tensorflow as tf
 
     pixels = tf.cast(length, tf.float32)
     start = tf.round((chance - side / 2) * pixels)
     stop = start + tf.round(side * pixels)
-    place = tf.range(pixels)
-    return (place >= start[:, None]) & (place < stop[:, None])
+    position = tf.range(pixels)
+    return (position >= start[:, None]) & (position < stop[:, None])
 
 
-def _blend_targets(targets: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
+def _blend_targets(targets: tf.Tensor, own_fractions: tf.Tensor) -> tf.Tensor:
     import tensorflow as tf
 
-    share = kept[:, None]
-    blended = targets * share + _partners(targets) * (1 - share)
-    return tf.where(share < 1, blended, targets)  # 0 times NaN is NaN: an unmixed image takes nothing from its partner
+    fraction = own_fractions[:, None]
+    blended = targets * fraction + _partners(targets) * (1 - fraction)
+    return tf.where(fraction < 1, blended, targets)  # 0 * NaN is NaN: an unmixed image must ignore its partner's target

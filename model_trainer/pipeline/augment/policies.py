@@ -1,7 +1,7 @@
-"""Policies: operations drawn from one list. Only those that are drawn are computed.
+"""Augmentation policies: operations drawn at random from a list. Only those that are drawn are computed.
 
-The list and its largest strengths are those of the papers as torchvision has them, with two differences: slanting
-leaves the image's centre in place, and at strength 0 solarizing inverts nothing.
+The list and its maximum strengths are those of the papers as implemented in torchvision, with two differences: shear
+keeps the image's centre fixed, and at strength 0 solarize inverts nothing.
 """
 
 from __future__ import annotations
@@ -26,19 +26,23 @@ if TYPE_CHECKING:
 __all__ = ["Limits", "RandAugment", "TrivialAugment", "operations"]
 
 NUM_OPERATIONS = 14
-MAX_MAGNITUDE = 30  # torchvision's 31 steps, the first of which does next to nothing
+MAX_MAGNITUDE = 30  # torchvision's 31 steps, the first of which changes next to nothing
 
 Matrix: TypeAlias = "Callable[[Number, Number], tf.Tensor]"  # from an image's height and width
 
 
 @final
 class RandAugment(Augmentation):
-    """`num_ops` operations one after the other, each drawn from 14, all of the same strength.
+    """Applies `num_ops` operations in a row, each drawn from 14, all of the same strength.
 
     Fields:
-        num_ops: operations for each image.
+        num_ops: operations per image.
         magnitude: strength from 0 to 30, torchvision's scale; the paper's 0 to 10 is a third of it.
-        fill_mode, fill_value, interpolation: of rotation, shift and slant; see `Resampling`.
+        fill_mode, fill_value, interpolation: of rotation, shift and shear; see `Resampling`.
+
+    Example:
+        >>> RandAugment(num_ops=2, magnitude=9).apply(np.zeros((32, 32, 3), np.uint8), seed=(0, 1)).shape
+        TensorShape([32, 32, 3])
 
     Source: https://arxiv.org/abs/1909.13719
     """
@@ -50,9 +54,9 @@ class RandAugment(Augmentation):
     interpolation: Interpolation = "nearest"
 
     def apply(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        how = Resampling(self.fill_mode, self.fill_value, self.interpolation)
+        resampling = Resampling(self.fill_mode, self.fill_value, self.interpolation)
         for drawn in self._drawn(*affine.sides(image), seed):
-            image = _apply_one(image, drawn, how)
+            image = _apply_one(image, drawn, resampling)
         return image
 
     def transform(self, height: Number, width: Number, seed: tf.Tensor) -> tf.Tensor:
@@ -70,10 +74,14 @@ class RandAugment(Augmentation):
 
 @final
 class TrivialAugment(Augmentation):
-    """One operation, drawn from 14, of a strength drawn evenly from 31 steps, up to very strong ("wide").
+    """Applies one operation, drawn from 14, of a strength drawn uniformly from 31 steps, up to very strong ("wide").
 
     Fields:
-        fill_mode, fill_value, interpolation: of rotation, shift and slant; see `Resampling`.
+        fill_mode, fill_value, interpolation: of rotation, shift and shear; see `Resampling`.
+
+    Example:
+        >>> TrivialAugment().apply(np.zeros((32, 32, 3), np.uint8), seed=(0, 1)).shape
+        TensorShape([32, 32, 3])
 
     Source: https://arxiv.org/abs/2103.10158
     """
@@ -98,14 +106,14 @@ class TrivialAugment(Augmentation):
 
 
 class Limits(NamedTuple):
-    """What strength 1 means.
+    """The maximum of each operation, at strength 1.
 
     Attributes:
-        shear: the slant's tangent.
+        shear: tangent of the shear angle.
         shift: pixels, down and to the right.
         degrees: of rotation.
         factor: brightness, contrast, saturation and sharpness are multiplied by 1 - factor to 1 + factor.
-        lost_bits: of each 8-bit value.
+        lost_bits: bits that posterize clears in each 8-bit value.
     """
 
     shear: float
@@ -116,12 +124,12 @@ class Limits(NamedTuple):
 
 
 class _Drawn(NamedTuple):
-    """What chance chose.
+    """A drawn operation.
 
     Attributes:
         strength: float32 `()`, 0 to 1.
-        chance: float32 `(2,)`: which operation, and which way.
-        limits: what the strength means.
+        chance: float32 `(2,)`: uniform draws for the operation and its direction.
+        limits: the maximum of each operation.
     """
 
     strength: tf.Tensor
@@ -130,7 +138,7 @@ class _Drawn(NamedTuple):
 
     @property
     def number(self) -> tf.Tensor:
-        """int32 `()`: of the operation."""
+        """int32 `()`: index of the operation."""
         return draw_integer(self.chance[0], NUM_OPERATIONS - 1)
 
     @property
@@ -142,20 +150,23 @@ class _Drawn(NamedTuple):
 
 
 def operations(
-    image: tf.Tensor, strength: tf.Tensor, sign: tf.Tensor, limits: Limits, how: Resampling
+    image: tf.Tensor, strength: tf.Tensor, sign: tf.Tensor, limits: Limits, resampling: Resampling
 ) -> list[Callable[[], tf.Tensor]]:
-    """The 14 operations on `image`; nothing is computed before one is called.
+    """The 14 operations on `image`, as functions; each is computed only when it is called.
 
     Args:
+        image: uint8 `(height, width, channels)`.
         strength: float32 `()`, 0 to 1.
-        sign: float32 `()`, 1 or -1: which way, where there are two.
+        sign: float32 `()`, 1 or -1: the direction of operations that have two.
+        limits: the maximum of each operation.
+        resampling: of the operations that move pixels.
     """
     import tensorflow as tf
 
     signed = sign * strength
 
     def move(matrix: Matrix) -> Callable[[], tf.Tensor]:
-        return lambda: resample(image, matrix(*affine.sides(image)), how)
+        return lambda: resample(image, matrix(*affine.sides(image)), resampling)
 
     return [
         lambda: image,
@@ -172,7 +183,12 @@ def operations(
 
 
 def _matrices(signed: tf.Tensor, limits: Limits) -> list[Matrix]:
-    """Of the operations that move pixels: from height and width to the matrix, see `affine`; `signed` is -1 to 1."""
+    """The operations that move pixels, as functions from height and width to a matrix, see `affine`.
+
+    Args:
+        signed: float32 `()`, -1 to 1: strength and direction.
+        limits: the maximum of each operation.
+    """
     return [
         lambda height, width: affine.shear(signed * limits.shear, 0.0, height, width),
         lambda height, width: affine.shear(0.0, signed * limits.shear, height, width),
@@ -182,10 +198,10 @@ def _matrices(signed: tf.Tensor, limits: Limits) -> list[Matrix]:
     ]
 
 
-def _apply_one(image: tf.Tensor, drawn: _Drawn, how: Resampling) -> tf.Tensor:
+def _apply_one(image: tf.Tensor, drawn: _Drawn, resampling: Resampling) -> tf.Tensor:
     import tensorflow as tf
 
-    choices = operations(image, drawn.strength, drawn.sign, drawn.limits, how)
+    choices = operations(image, drawn.strength, drawn.sign, drawn.limits, resampling)
     return tf.ensure_shape(tf.switch_case(drawn.number, choices), image.shape)
 
 
@@ -195,8 +211,8 @@ def _transform_of_one(height: Number, width: Number, drawn: _Drawn) -> tf.Tensor
     def move(matrix: Matrix) -> Callable[[], tf.Tensor]:
         return lambda: affine.transform_of(matrix(height, width))
 
-    def stay() -> tf.Tensor:
+    def identity() -> tf.Tensor:
         return tf.eye(3)
 
     moves = map(move, _matrices(drawn.sign * drawn.strength, drawn.limits))
-    return tf.switch_case(drawn.number, [stay, *moves], default=stay)
+    return tf.switch_case(drawn.number, [identity, *moves], default=identity)

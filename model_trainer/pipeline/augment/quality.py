@@ -1,4 +1,4 @@
-"""Changes of quality: blur and sharpness, and what JPEG loses. Alpha stays as it is."""
+"""Random changes of image quality: blur, sharpness and JPEG compression. All keep alpha."""
 
 from __future__ import annotations
 
@@ -21,11 +21,16 @@ __all__ = ["RandomBlur", "RandomJpegQuality", "adjust_sharpness", "blur", "compr
 
 @final
 class RandomBlur(Augmentation):
-    """Weighs each pixel with its neighbours by a Gaussian; computed in float32 and rounded once, halves up.
+    """Blurs images with a Gaussian; computed in float32 and rounded once, half up.
 
     Fields:
-        sigma: least and largest standard deviation, in pixels.
-        probability: share of the images that it happens to.
+        sigma: minimum and maximum standard deviation, in pixels.
+        probability: fraction of the images it is applied to.
+
+    Example:
+        >>> row = np.array([[[0], [0], [90], [0], [0]]], np.uint8)
+        >>> RandomBlur(sigma=(0.1, 2.0), probability=1.0).apply(row, seed=(0, 1)).numpy()[..., 0]
+        array([[ 4, 22, 41, 22,  4]], dtype=uint8)
     """
 
     sigma: PositiveRange = (0.1, 2.0)
@@ -41,11 +46,16 @@ class RandomBlur(Augmentation):
 
 @final
 class RandomJpegQuality(Augmentation):
-    """Stores the image as JPEG and reads it again.
+    """Compresses images as JPEG and decodes them again.
 
     Fields:
-        quality: least and largest quality, whole numbers from 1 to 100 as in Pillow; 100 still loses a little.
-        probability: share of the images that it happens to.
+        quality: minimum and maximum quality, integers from 1 to 100 as in Pillow; 100 is not lossless.
+        probability: fraction of the images it is applied to.
+
+    Example:
+        >>> row = np.array([[[0], [0], [90], [0], [0]]], np.uint8)
+        >>> RandomJpegQuality(quality=(50, 100), probability=1.0).apply(row, seed=(0, 1)).shape
+        TensorShape([1, 5, 1])
     """
 
     quality: tuple[int, int] = (50, 100)
@@ -55,25 +65,26 @@ class RandomJpegQuality(Augmentation):
     @classmethod
     def _from_min_to_max(cls, quality: tuple[int, int]) -> tuple[int, int]:
         if not 1 <= quality[0] <= quality[1] <= 100:
-            raise ConfigError(f"should be two whole numbers from 1 to 100, the smaller first, got {list(quality)}.")
+            raise ConfigError(f"should be two integers from 1 to 100, the smaller first, got {list(quality)}.")
         return quality
 
     def apply(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        chance, (least, largest) = draw(seed, 2), self.quality
+        chance, (min_quality, max_quality) = draw(seed, 2), self.quality
         return sometimes(
             self.probability,
             chance[0],
             image,
-            lambda image: compress_as_jpeg(image, least + draw_integer(chance[1], largest - least)),
+            lambda image: compress_as_jpeg(image, min_quality + draw_integer(chance[1], max_quality - min_quality)),
         )
 
 
 def blur(image: tf.Tensor, sigma: Number, radius: int) -> tf.Tensor:
-    """The mean of a pixel's neighbourhood by Gaussian weights; at an edge, of those pixels that there are.
+    """Gaussian blur; at the edges the weights are normalized over the pixels inside the image.
 
     Args:
+        image: uint8 `(height, width, channels)`.
         sigma: standard deviation in pixels, above 0.
-        radius: of the neighbourhood, in pixels; 3 times `sigma` leaves out 0.3 % of the weight.
+        radius: of the kernel, in pixels; 3 times `sigma` leaves out 0.3 % of the weight.
     """
     import tensorflow as tf
 
@@ -91,21 +102,21 @@ def blur(image: tf.Tensor, sigma: Number, radius: int) -> tf.Tensor:
 
 
 def compress_as_jpeg(image: tf.Tensor, quality: tf.Tensor | int) -> tf.Tensor:
-    """What a JPEG file of `quality`, 1 to 100, keeps of the image."""
+    """Encodes the image as JPEG of `quality`, 1 to 100, and decodes it again."""
     import tensorflow as tf
 
     def change(colours: tf.Tensor) -> tf.Tensor:
         data = tf.raw_ops.EncodeJpegVariableQuality(images=colours, quality=quality)
-        kept = tf.image.decode_jpeg(data, channels=colours.shape[-1], dct_method="INTEGER_ACCURATE")
-        return tf.ensure_shape(kept, colours.shape)
+        decoded = tf.image.decode_jpeg(data, channels=colours.shape[-1], dct_method="INTEGER_ACCURATE")
+        return tf.ensure_shape(decoded, colours.shape)
 
     return on_colours(image, change)
 
 
 def adjust_sharpness(image: tf.Tensor, factor: Number) -> tf.Tensor:
-    """A slightly smoothed image and `factor`, at least 0, times the distance from it, as Pillow's `Sharpness`.
+    """Multiplies each pixel's distance from a slightly smoothed image by `factor`, at least 0, as Pillow's `Sharpness`.
 
-    The outermost pixels stay as they are.
+    The outermost pixels stay unchanged.
     """
     import tensorflow as tf
 
@@ -121,7 +132,7 @@ def adjust_sharpness(image: tf.Tensor, factor: Number) -> tf.Tensor:
 
 
 def _smoothed(pixels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """float32 `(1, height, width, channels)`: sums weighted by `(rows, columns)`; outside there is 0."""
+    """Convolves float32 `(1, height, width, channels)` with `weights`, `(rows, columns)`, with zero padding."""
     import tensorflow as tf
 
     kernel = tf.tile(weights[:, :, None, None], (1, 1, pixels.shape[-1], 1))
@@ -132,5 +143,5 @@ def _is_inside(length: tf.Tensor | int) -> tf.Tensor:
     """float32 `(length,)`: 1, and 0 at both ends."""
     import tensorflow as tf
 
-    place = tf.range(length)
-    return tf.cast((place > 0) & (place < length - 1), tf.float32)
+    position = tf.range(length)
+    return tf.cast((position > 0) & (position < length - 1), tf.float32)

@@ -1,4 +1,4 @@
-"""Declared pairs: the least and the largest of something that is drawn."""
+"""Types of fields that declare the minimum and the maximum of a random number."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def _from_min_to_max(limits: tuple[float, float]) -> tuple[float, float]:
     return limits
 
 
-def _shares(limits: tuple[float, float]) -> tuple[float, float]:
+def _at_most_1(limits: tuple[float, float]) -> tuple[float, float]:
     if limits[1] > 1:
-        raise ConfigError(f"should be shares of the image, at most 1, got {list(limits)}.")
+        raise ConfigError(f"should be fractions of the image, at most 1, got {list(limits)}.")
     return limits
 
 
 PositiveRange = Annotated[tuple[float, float], AfterValidator(_from_min_to_max)]
-FractionRange = Annotated[PositiveRange, AfterValidator(_shares)]
+FractionRange = Annotated[PositiveRange, AfterValidator(_at_most_1)]

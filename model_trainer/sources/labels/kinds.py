@@ -1,7 +1,7 @@
 """The kinds of labels that examples can have.
 
-Another kind, such as boxes or ids of groups, begins here: a form in `Labels`, a name in `LabelKind`, and a branch in
-each function. It also needs a reader in `pipeline/labels.py`, and a task that collects it.
+To add another kind, such as boxes or group ids, start here: a type in `Labels`, a name in `LabelKind`, and a branch in
+each function. It also needs a reader in `pipeline/labels.py`, and a task that uses it.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from model_trainer.sources.label_rows import LabelRows
 
 __all__ = ["Interpreted", "LabelKind", "Labels", "count_classes", "kind_of", "remap_labels", "rows_of", "take_labels"]
 
-Labels = np.ndarray | LabelRows  # int32 `(num_examples,)` where each has one class
-Interpreted = tuple[Labels, tuple[str, ...]]  # labels, and the classes that they are indices of
+Labels = np.ndarray | LabelRows  # int32 `(num_examples,)` if each example has one class
+Interpreted = tuple[Labels, tuple[str, ...]]  # labels, and the class list that they are indices of
 LabelKind = Literal["single", "probabilities", "tags"]
 
 
 def kind_of(labels: Labels) -> LabelKind:
-    """One class each, a probability for each class, or any number of tags."""
+    """The kind of `labels`: one class each, a probability for each class, or any number of tags."""
     if not isinstance(labels, LabelRows):
         return "single"
     return "probabilities" if labels.exclusive else "tags"
 
 
 def rows_of(labels: Labels) -> LabelRows:
-    """The labels as rows, whatever their kind."""
+    """The labels as sparse rows, whatever their kind."""
     return labels if isinstance(labels, LabelRows) else LabelRows.of_single(labels, exclusive=True)
 
 
@@ -37,7 +37,7 @@ def take_labels(labels: Labels, indices: np.ndarray) -> Labels:
 
 
 def remap_labels(labels: Labels, position: np.ndarray) -> Labels:
-    """The same labels in another class list; `position` gives each class's new index, -1 drops it.
+    """The same labels in another class list; `position` maps each class to its new index, -1 drops it.
 
     A single label that is dropped becomes -1.
     """
@@ -45,7 +45,7 @@ def remap_labels(labels: Labels, position: np.ndarray) -> Labels:
 
 
 def count_classes(labels: Labels, num_classes: int) -> np.ndarray:
-    """int64 `(num_classes,)`: how many examples have each class; of probabilities the most likely one counts."""
+    """int64 `(num_classes,)`: examples of each class; with probabilities the most likely class counts."""
     if isinstance(labels, LabelRows):
         return labels.counts(num_classes)
     return np.bincount(labels, minlength=num_classes)

@@ -1,4 +1,4 @@
-"""What messages call labels: where a bad one stands, and what to do about it."""
+"""The location of labels in messages: the row of an invalid one, and the cure."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["LabelLocation"]
 
 @dataclass(frozen=True)
 class LabelLocation:
-    """What messages need from a source.
+    """How messages name the labels of a source.
 
     Attributes:
-        origin: what holds all labels: "train.csv", "train.rec".
-        row: from the number of a row, from 0, to what it is called: "train.csv line 17", "train.rec#5". It is called
-            for messages only, and may be slow.
-        column: the column in which the labels stand; empty where a row is nothing but its labels.
-        cure: sentence about a number that no class can have.
-        range_cure: sentence about a number that none of the given classes has.
+        origin: the source of all labels: "train.csv", "train.rec".
+        row: from a 0-based row number to its name: "train.csv line 17", "train.rec#5". It is called for messages only,
+            and may be slow.
+        column: the column of the labels; empty if rows have no columns.
+        cure: a sentence to append for a number that is not a valid class number.
+        range_cure: a sentence to append for a number beyond the declared classes.
     """
 
     origin: str
@@ -31,7 +31,7 @@ class LabelLocation:
     range_cure: str = ""
 
     def at(self, rows: Sequence[int] | np.ndarray) -> Self:
-        """The same where what is counted stands in `rows`."""
+        """The location for positions that stand for these `rows`."""
         return replace(self, row=lambda position: self.row(int(rows[position])))
 
     def labels_of(self, row: int) -> str:
@@ -43,5 +43,5 @@ class LabelLocation:
         """Subject of a sentence about all labels: "train.rec", "train.csv: 'tags'"."""
         return self._with_column(self.origin)
 
-    def _with_column(self, place: str) -> str:
-        return f"{place}: {self.column!r}" if self.column else place
+    def _with_column(self, location: str) -> str:
+        return f"{location}: {self.column!r}" if self.column else location

@@ -1,4 +1,4 @@
-"""Multi-hot rows: a number for each class, 1 has it, 0 has it not, -1 unknown; between them is a soft label."""
+"""Multi-hot labels: one number per class, 1 for present, 0 for absent, -1 for unknown; fractions are soft labels."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ MULTI_HOT_HOLDS = "a multi-hot row holds 0 and 1, {unknown} for unknown, or some
 _CURE = "Say labels='indices' if they are class numbers."
 
 
-def fits_multi_hot(widths: np.ndarray, values: np.ndarray, given: tuple[str, ...] | None) -> bool:
-    """Whether rows may be multi-hot: 2 numbers or more in each, as many as there are classes, and none that cannot be.
+def fits_multi_hot(widths: np.ndarray, values: np.ndarray, class_names: tuple[str, ...] | None) -> bool:
+    """Whether rows can be multi-hot: equal widths of at least 2, one number per class, and only valid numbers.
 
     Args:
-        widths: int `(num_rows,)`, how many numbers each row has.
-        values: the numbers, or each different one once; zeros may be missing.
-        given: the class list, if given.
+        widths: int `(num_rows,)`, numbers in each row.
+        values: all numbers, or the distinct ones; zeros may be missing.
+        class_names: the class list, if declared.
     """
     width = int(widths.max(initial=0))
     return (
         width > 1
         and bool(np.all(widths == width))
-        and (given is None or len(given) == width)
+        and (class_names is None or len(class_names) == width)
         and bool(np.all(_can_be_in_one(values)))
     )
 
 
 def interpret_multi_hot(
-    rows: NumberRows, given: tuple[str, ...] | None, where: LabelLocation
+    rows: NumberRows, class_names: tuple[str, ...] | None, where: LabelLocation
 ) -> tuple[LabelRows, tuple[str, ...]]:
     """The labels of multi-hot rows, and the class list.
 
     Raises:
-        DataError: rows have different widths, or not that of the class list, or a number cannot be in one; names
-            the row.
+        DataError: rows have different widths, or not that of the class list, or contain an invalid number; the message
+            names the row.
     """
-    width = int(rows.widths[0]) if given is None else len(given)
-    if given is None and not rows.widths.any():
+    width = int(rows.widths[0]) if class_names is None else len(class_names)
+    if class_names is None and not rows.widths.any():
         raise no_labels(where.origin)
-    others = np.flatnonzero(rows.widths != width)
-    if len(others):
-        which = "the first row has" if given is None else "the given classes are"
+    other_widths = np.flatnonzero(rows.widths != width)
+    if len(other_widths):
+        which = "the first row has" if class_names is None else "the given classes are"
         raise DataError(
-            f"{where.labels_of(int(others[0]))} has {rows.widths[others[0]]} numbers, {which} {width}; "
+            f"{where.labels_of(int(other_widths[0]))} has {rows.widths[other_widths[0]]} numbers, {which} {width}; "
             f"in a multi-hot row each class has its place. {_CURE}"
         )
     values = rows.entries.values
@@ -60,18 +60,18 @@ def interpret_multi_hot(
             f"{where.labels_of(rows.row_of(wrong[0]))} has {values[wrong[0]]:g} at place "
             f"{rows.entries.classes[wrong[0]]}; {MULTI_HOT_HOLDS.format(unknown=-1)} {_CURE}"
         )
-    known = np.where(values == -1, np.float32(np.nan), values)
-    return LabelRows(rows.entries.starts, rows.entries.classes, known), given or numbered_classes(width)
+    values_or_nan = np.where(values == -1, np.float32(np.nan), values)
+    return LabelRows(rows.entries.starts, rows.entries.classes, values_or_nan), class_names or numbered_classes(width)
 
 
 def log_multi_hot(rows: NumberRows, where: LabelLocation) -> None:
-    """Says that rows are read as multi-hot; warns where they may as well be class numbers."""
-    values, of_row = rows.entries.values, rows.entries.row_of_entry()
-    ones = np.bincount(of_row[values == 1], minlength=len(rows))
+    """Logs that rows are read as multi-hot; a warning if they could also be class numbers."""
+    values, row_of_entry = rows.entries.values, rows.entries.row_of_entry()
+    ones = np.bincount(row_of_entry[values == 1], minlength=len(rows))
     zeros = rows.widths - np.diff(rows.entries.starts)
-    whole = bool(np.all((values == 1) | (values == -1)))
-    # Where no row names a class twice, nothing speaks against class numbers.
-    ambiguous = whole and ones.max() <= 1 and zeros.max() <= 1
+    all_integers = bool(np.all((values == 1) | (values == -1)))
+    # If no row would contain a class twice, they could be class numbers as well.
+    ambiguous = all_integers and ones.max() <= 1 and zeros.max() <= 1
     logging.log(
         logging.WARNING if ambiguous else logging.INFO,
         "%s holds %d numbers in each row; read as multi-hot rows, labels='multi_hot'. %s",

@@ -21,40 +21,42 @@ NumbersAs = Literal["auto", "single", "multi_hot", "indices"]
 
 
 def interpret_numbers(
-    rows: NumberRows, numbers_as: NumbersAs, given: tuple[str, ...] | None, where: LabelLocation
+    rows: NumberRows, numbers_as: NumbersAs, class_names: tuple[str, ...] | None, where: LabelLocation
 ) -> Interpreted:
     """`(labels, classes)`: int32 `(num_rows,)` or rows of tags, and the class list.
 
     Args:
-        numbers_as: what the numbers are: "single" the class of an image; "multi_hot"; "indices" classes that it has,
-            or -1 for none; "auto" tells it from the numbers of all rows, and says so in one line.
-        given: the class list; None makes "0" to the largest.
+        rows: the numbers.
+        numbers_as: their meaning: "single", the class of the image; "multi_hot"; "indices", the classes of the image,
+            -1 for none; "auto" infers it from the numbers of all rows, and logs one line.
+        class_names: the class list; None means "0" to the maximum.
+        where: for messages.
 
     Raises:
-        DataError: a number is none of what it should be, or has no class; names the row.
+        DataError: a number is invalid or not a class; the message names the row.
     """
-    meaning = _meaning(rows, given, where) if numbers_as == "auto" else numbers_as
+    meaning = _meaning(rows, class_names, where) if numbers_as == "auto" else numbers_as
     if meaning == "single":
-        return _single(rows, given, where)
+        return _single(rows, class_names, where)
     one_each = bool(np.all(rows.widths == 1))
-    if meaning == "multi_hot" and (not one_each or (given is not None and len(given) == 1)):
-        return interpret_multi_hot(rows, given, where)
-    return _indices(rows, given, where)
+    if meaning == "multi_hot" and (not one_each or (class_names is not None and len(class_names) == 1)):
+        return interpret_multi_hot(rows, class_names, where)
+    return _indices(rows, class_names, where)
 
 
 def _meaning(
-    rows: NumberRows, given: tuple[str, ...] | None, where: LabelLocation
+    rows: NumberRows, class_names: tuple[str, ...] | None, where: LabelLocation
 ) -> Literal["single", "multi_hot", "indices"]:
-    """One number each is a class; what fits multi-hot rows is that; anything else is class numbers."""
+    """Infers the meaning: one number each is the class, rows that can be multi-hot are, others are class numbers."""
     widths = rows.widths
     if np.all(widths == 1):
-        # With one class a class number says nothing, but 0 or 1 does.
-        if given is not None and len(given) == 1 and len(rows.entries.values):
+        # With a single class, a class number would contain no information, but 0 or 1 does.
+        if class_names is not None and len(class_names) == 1 and len(rows.entries.values):
             logging.info("%s: each record carries one number; read as a multi-hot row of one class.", where.origin)
             return "multi_hot"
         logging.info("%s: each record carries one number; read as its class, labels='single'.", where.origin)
         return "single"
-    if fits_multi_hot(widths, rows.entries.values, given):
+    if fits_multi_hot(widths, rows.entries.values, class_names):
         log_multi_hot(rows, where)
         return "multi_hot"
     logging.info(
@@ -64,7 +66,7 @@ def _meaning(
     return "indices"
 
 
-def _single(rows: NumberRows, given: tuple[str, ...] | None, where: LabelLocation) -> Interpreted:
+def _single(rows: NumberRows, class_names: tuple[str, ...] | None, where: LabelLocation) -> Interpreted:
     several = np.flatnonzero(rows.widths != 1)
     if len(several):
         row = int(several[0])
@@ -74,18 +76,18 @@ def _single(rows: NumberRows, given: tuple[str, ...] | None, where: LabelLocatio
         )
     numbers = np.zeros(len(rows), np.float32)
     numbers[rows.entries.row_of_entry()] = rows.entries.values
-    return index_numbers(numbers, given, where)
+    return index_numbers(numbers, class_names, where)
 
 
-def _indices(rows: NumberRows, given: tuple[str, ...] | None, where: LabelLocation) -> Interpreted:
+def _indices(rows: NumberRows, class_names: tuple[str, ...] | None, where: LabelLocation) -> Interpreted:
     entries = rows.entries
-    named = entries.values != -1  # -1 fills rows up to one length, as MXNet's iterators want them
-    # Zeros are not among the entries: a row that is wider than its entries names class 0.
-    of_zero = np.flatnonzero(rows.widths > np.diff(entries.starts))
-    of_row = np.concatenate([of_zero, entries.row_of_entry()[named]])
+    named = entries.values != -1  # -1 pads rows to equal length, as MXNet's iterators need
+    # Zeros are not among the entries: a row with more numbers than entries contains class 0.
+    rows_with_zero = np.flatnonzero(rows.widths > np.diff(entries.starts))
+    keys = np.concatenate([rows_with_zero, entries.row_of_entry()[named]])
     indices, classes = index_numbers(
-        np.concatenate([np.zeros(len(of_zero), np.float32), entries.values[named]]), given, where.at(of_row)
+        np.concatenate([np.zeros(len(rows_with_zero), np.float32), entries.values[named]]), class_names, where.at(keys)
     )
-    of_row *= len(classes)  # now a key for each tag
-    of_row += indices
-    return tag_rows(of_row, len(rows), len(classes)), classes
+    keys *= len(classes)  # now a key for each tag
+    keys += indices
+    return tag_rows(keys, len(rows), len(classes)), classes

@@ -1,4 +1,4 @@
-"""A probability for each class in every row."""
+"""Labels that are a probability for each class in every row."""
 
 from __future__ import annotations
 
@@ -17,41 +17,43 @@ from model_trainer.sources.labels.texts import Vocabulary
 
 __all__ = ["SUM_TOLERANCE", "ProbabilityRows"]
 
-SUM_TOLERANCE = 1e-3  # how far the sum of a row may be from 1; its numbers are kept as they are written
+SUM_TOLERANCE = 1e-3  # maximum difference of the sum of a row from 1; its numbers are not normalized
 
 
 @final
 class ProbabilityRows:
-    """Probabilities as sparse rows: 8 bytes a row and 8 for each that is not 0.
+    """Collects class probabilities as sparse rows: 8 bytes per row and 8 per number that is not 0.
 
-    Their order is that of the given classes, otherwise of the sorted names of the rows' classes, as keras-trainer
-    writes them. That it fits is checked against the class that each row names.
+    The numbers are in the order of the declared classes, otherwise of the sorted class names of the rows, as
+    keras-trainer writes them. The order is checked against the class that each row names.
 
     Args:
-        given: the class list, if given.
-        column: where they stand, for messages.
+        class_names: the class list, if declared.
+        column: name of the column, for messages.
     """
 
-    def __init__(self, given: tuple[str, ...] | None, column: str) -> None:
-        self.given, self.column = given, column
-        self.width = None if given is None else len(given)
+    def __init__(self, class_names: tuple[str, ...] | None, column: str) -> None:
+        self.class_names, self.column = class_names, column
+        self.width = None if class_names is None else len(class_names)
         self.starts, self.positions, self.values = array("q", [0]), array("i"), array("f")
         self.vocabulary, self.named = Vocabulary(), array("i")
 
     def add(self, numbers: Sequence[float], name: Any, written: object) -> None:
-        """Takes the probabilities of the next row.
+        """Adds the probabilities of the next row.
 
         Args:
-            name: the row's class; None where it names none.
-            written: the numbers as they stand there, for messages.
+            numbers: one per class.
+            name: the row's class, or None.
+            written: the numbers as written in the file, for messages.
 
         Raises:
-            DataError: they are no probabilities, or not as many as before; says so without the place.
+            DataError: they are not probabilities, or not as many as before; the message does not name the row.
         """
         if self.width is None:
             self.width = len(numbers)
         if len(numbers) != self.width:
-            expected = f"the first row has {self.width}" if self.given is None else f"there are {self.width} classes"
+            is_first = self.class_names is None
+            expected = f"the first row has {self.width}" if is_first else f"there are {self.width} classes"
             raise DataError(f"{self.column!r} has {len(numbers)} numbers, but {expected}.")
         total = sum(numbers)
         if not (abs(total - 1) <= SUM_TOLERANCE and min(numbers) >= 0):
@@ -69,7 +71,7 @@ class ProbabilityRows:
         """Rows of probabilities, and the class list.
 
         Raises:
-            DataError: the class list is not known, or not in the order of the numbers.
+            DataError: the class list is unknown, or not in the order of the numbers.
         """
         rows = LabelRows(
             np.frombuffer(self.starts, np.int64),
@@ -78,12 +80,12 @@ class ProbabilityRows:
             exclusive=True,
         )
         names = [name for name in self.vocabulary.ids if name is not None]
-        if self.given is not None:
-            if names and set(names) <= set(self.given):
-                problem = self._disagreement(rows, self.given, names, where)
+        if self.class_names is not None:
+            if names and set(names) <= set(self.class_names):
+                problem = self._disagreement(rows, self.class_names, names, where)
                 if problem:
                     logging.warning("%s Check the order of the given classes.", problem)
-            return rows, self.given
+            return rows, self.class_names
         classes = tuple(sorted(names))
         if len(classes) != self.width:
             named = f"the rows are of {len(classes)} classes" if names else "no column names the class"
@@ -105,30 +107,30 @@ class ProbabilityRows:
     def _disagreement(
         self, rows: LabelRows, classes: tuple[str, ...], names: list[str], where: LabelLocation
     ) -> str | None:
-        """What is wrong with the order: most rows, or most of one class, have another class as the most likely one."""
+        """Describes a wrong order: another class is the most likely one in most rows, or in most rows of a class."""
         ids = np.frombuffer(self.named, np.int32)
-        place_of = {name: place for place, name in enumerate(classes)}
-        position = np.array([place_of[name] for name in names], np.int32)
+        index_of = {name: index for index, name in enumerate(classes)}
+        position = np.array([index_of[name] for name in names], np.int32)
         own = np.where(ids >= 0, position[np.maximum(ids, 0)], -1)
         highest = np.maximum.reduceat(rows.values, rows.starts[:-1])
         entry_row = rows.row_of_entry()
         is_own = rows.classes == own[entry_row]
-        of_own = np.zeros(len(rows), np.float32)
-        of_own[entry_row[is_own]] = rows.values[is_own]
-        differs = (own >= 0) & (of_own < highest)
+        own_values = np.zeros(len(rows), np.float32)
+        own_values[entry_row[is_own]] = rows.values[is_own]
+        differs = (own >= 0) & (own_values < highest)
         totals = np.bincount(own[own >= 0], minlength=len(classes))
         wrong = np.bincount(own[differs], minlength=len(classes))
-        # Classes of a few images may well be uncertain ones; swapped classes differ in nearly all of many.
+        # A class of a few images may just be uncertain; swapped classes differ in nearly all of many images.
         swapped = np.flatnonzero((totals >= 10) & (wrong > 0.5 * totals))
         if not len(swapped) and wrong.sum() <= 0.5 * totals.sum():
             return None
-        of = f"of {totals.sum()} rows"
+        subject = f"of {totals.sum()} rows"
         if len(swapped):
             differs &= own == swapped[0]
-            of = f"of {totals[swapped[0]]} rows of {classes[swapped[0]]!r}"
+            subject = f"of {totals[swapped[0]]} rows of {classes[swapped[0]]!r}"
         first = int(differs.argmax())
         best = classes[int(rows.take(np.array([first])).most_likely()[0])]
         return (
-            f"{where.origin}: in {differs.sum()} {of} another class than the row's own is the most "
+            f"{where.origin}: in {differs.sum()} {subject} another class than the row's own is the most "
             f"likely one, first in {where.row(first)}: {best!r} instead of {classes[own[first]]!r}."
         )

@@ -1,6 +1,6 @@
-"""The header at the begin of each record, `<IfQQ`: flag, label, id, id2; then `flag` labels; then the image.
+"""The header of each record, `<IfQQ`: flag, label, id, id2; then `flag` labels; then the image.
 
-Flag 0 means one label, in the header itself. All is read from the memory map in blocks; no image is touched.
+Flag 0 means one label, in the header itself. Headers are read from the memory map in blocks; no image is read.
 
 Source: https://mxnet.apache.org/versions/1.9.1/api/python/docs/api/mxnet/recordio/index.html
 """
@@ -24,18 +24,18 @@ __all__ = ["HEADER", "Headers", "image_start", "read_headers"]
 
 HEADER = struct.Struct("<IfQQ")
 
-_BLOCK = 1 << 14  # records looked at together
-_MAX_LABELS = 1 << 20  # of a block, looked at together; both bound the memory
+_BLOCK = 1 << 14  # records processed together
+_MAX_LABELS = 1 << 20  # processed together; both limit the memory
 
 
 @dataclass(frozen=True, eq=False)
 class Headers:
-    """What the records of a file say of themselves.
+    """The headers of the records that hold an image.
 
     Attributes:
-        rows: int64 `(num_images,)`, which records hold an image.
-        ids: uint64 `(num_images,)`, the id of each of those.
-        labels: the labels of each of those.
+        rows: int64 `(num_images,)`, the numbers of these records.
+        ids: uint64 `(num_images,)`, their ids.
+        labels: their labels.
     """
 
     rows: np.ndarray
@@ -44,42 +44,43 @@ class Headers:
 
 
 def image_start(flag: int) -> int:
-    """Where in a record its image begins, in bytes."""
+    """The byte offset of the image in a record."""
     return HEADER.size + 4 * flag
 
 
 def read_headers(path: str, data: Data, offsets: np.ndarray) -> Headers:
-    """The headers of all records with an image.
+    """Reads the headers of all records with an image.
 
-    A record with packed labels and nothing behind them is left out, and a warning says so: data sets of faces
-    carry some that say where each person's images are.
+    Records with packed labels and no image are skipped with a warning: face data sets contain some that index the
+    images of each person.
 
     Args:
-        data: the file `path`.
-        offsets: int64, where its records begin.
+        path: of the file, for messages.
+        data: the contents of the file.
+        offsets: int64, the byte offsets of its records.
 
     Raises:
         DataError: a record is too short for its header and its labels, or no record holds an image.
     """
     words = words_of(data)
-    parts: list[Headers] = []
+    chunks: list[Headers] = []
     for first in range(0, len(offsets), _BLOCK):
         rows = np.arange(first, min(first + _BLOCK, len(offsets)))
-        parts.append(_block(words, offsets, rows) or _block_by_record(path, data, offsets, rows))
-    rows = np.concatenate([part.rows for part in parts])
+        chunks.append(_block(words, offsets, rows) or _block_by_record(path, data, offsets, rows))
+    rows = np.concatenate([chunk.rows for chunk in chunks])
     if not len(rows):
         raise DataError(f"{path} has {len(offsets)} records, and none holds an image.")
     if len(rows) < len(offsets):
         logging.warning("%s: %d records carry labels but no image and were left out.", path, len(offsets) - len(rows))
     return Headers(
         rows=rows,
-        ids=np.concatenate([part.ids for part in parts]),
-        labels=NumberRows.joined([part.labels for part in parts]),
+        ids=np.concatenate([chunk.ids for chunk in chunks]),
+        labels=NumberRows.joined([chunk.labels for chunk in chunks]),
     )
 
 
 def _block(words: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> Headers | None:
-    """The headers of the records `rows`; None where not each has header and labels in one piece."""
+    """The headers of the records `rows`; None if a record's header and labels are not contiguous."""
     at = offsets[rows] // 4
     lengths = (words[at + 1] & MAX_RECORD_BYTES).astype(np.int64)
     if np.any(lengths < HEADER.size):
@@ -88,31 +89,31 @@ def _block(words: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> Headers 
     starts = image_start(flags)
     if np.any(lengths < starts):
         return None
-    split = words[at + 1] > MAX_RECORD_BYTES  # what follows in other parts is image
-    shown = (flags == 0) | (lengths > starts) | split
-    rows, at, flags = rows[shown], at[shown], flags[shown]
+    split = words[at + 1] > MAX_RECORD_BYTES  # the image continues in other parts
+    with_image = (flags == 0) | (lengths > starts) | split
+    rows, at, flags = rows[with_image], at[with_image], flags[with_image]
     ids = words[at + 4].astype(np.uint64) | words[at + 5].astype(np.uint64) << np.uint64(32)
     floats = words.view("<f4")
     widths = np.maximum(flags, 1)
     first_label = at + np.where(flags == 0, 3, 8)
-    parts = []
-    for part in _of_few_labels(widths):
-        begins = np.cumsum(widths[part]) - widths[part]
-        places = np.repeat(first_label[part] - begins, widths[part]) + np.arange(widths[part].sum())
-        parts.append(NumberRows.of_flat(widths[part], floats[places]))
-    return Headers(rows, ids, NumberRows.joined(parts))
+    chunks = []
+    for group in _of_few_labels(widths):
+        group_starts = np.cumsum(widths[group]) - widths[group]
+        positions = np.repeat(first_label[group] - group_starts, widths[group]) + np.arange(widths[group].sum())
+        chunks.append(NumberRows.of_flat(widths[group], floats[positions]))
+    return Headers(rows, ids, NumberRows.joined(chunks))
 
 
 def _of_few_labels(widths: np.ndarray) -> Iterator[slice]:
-    """Slices of records with at most `_MAX_LABELS` labels together, or one record."""
+    """Slices of records with at most `_MAX_LABELS` labels in total, or one record."""
     ends = np.cumsum(widths)
     edges = [0, *(np.flatnonzero(np.diff(ends // _MAX_LABELS)) + 1).tolist(), len(widths)]
     return (slice(first, last) for first, last in itertools.pairwise(edges))
 
 
 def _block_by_record(path: str, data: Data, offsets: np.ndarray, rows: np.ndarray) -> Headers:
-    """The same where a record is cut within its header or its labels, or too short for them."""
-    shown, ids, labels = [], [], []
+    """The same as `_block`, for records that are split within header or labels, or too short for them."""
+    with_image, ids, labels = [], [], []
     for row, offset in zip(rows.tolist(), offsets[rows].tolist(), strict=True):
         record = read_record(data, offset)
         if len(record) < HEADER.size:
@@ -123,14 +124,14 @@ def _block_by_record(path: str, data: Data, offsets: np.ndarray, rows: np.ndarra
         flag, label, number, _ = HEADER.unpack_from(record)
         if len(record) < image_start(flag):
             raise DataError(
-                f"{path}#{row} (byte {offset}) has {len(record)} bytes, but its header announces {flag} "
+                f"{path}#{row} (byte {offset}) has {len(record)} bytes, but its header declares {flag} "
                 f"labels, which need {image_start(flag)}. Was it written without mx.recordio.pack?"
             )
         if flag and len(record) == image_start(flag):
             continue
-        shown.append(row)
+        with_image.append(row)
         ids.append(number)
         labels.append(np.frombuffer(record, "<f4", flag, HEADER.size) if flag else np.array([label], "<f4"))
     widths = np.array([len(each) for each in labels], np.int64)
     flat = np.concatenate([*labels, np.empty(0, "<f4")])
-    return Headers(np.array(shown, np.int64), np.array(ids, np.uint64), NumberRows.of_flat(widths, flat))
+    return Headers(np.array(with_image, np.int64), np.array(ids, np.uint64), NumberRows.of_flat(widths, flat))

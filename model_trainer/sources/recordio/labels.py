@@ -1,4 +1,4 @@
-"""The labels of MXNet's records and lists: rows of numbers, and the mistakes that are made when these are written."""
+"""The labels of MXNet's records and lists: rows of numbers, with warnings about common mistakes in packing."""
 
 from __future__ import annotations
 
@@ -22,18 +22,20 @@ _ARE_BOXES = "look like MXNet's boxes for detection, which RecordIO does not rea
 def make_labels(
     rows: NumberRows, labels_as: NumbersAs, classes: tuple[str, ...] | None, where: LabelLocation
 ) -> Interpreted:
-    """What `interpret_numbers` makes of the rows.
+    """Interprets the rows by `interpret_numbers`, with hints that fit RecordIO.
 
     Raises:
-        DataError: a number is none of what it should be, or has no class; names the record. Or they look like boxes.
+        DataError: a number is invalid or not a class, and the message names the record; or the labels look like boxes.
     """
     are_boxes = looks_like_boxes(rows)
     if are_boxes and labels_as == "auto":
         raise DataError(
             f"{where.origin}: all labels {_ARE_BOXES} Say labels='indices' if they are class numbers all the same."
         )
-    of_one_class = labels_as == "multi_hot" and classes is not None and len(classes) == 1  # then one each is right
-    if labels_as in ("multi_hot", "indices") and not of_one_class and np.all(rows.widths == 1):
+    has_one_class = (
+        labels_as == "multi_hot" and classes is not None and len(classes) == 1
+    )  # one number each is right then
+    if labels_as in ("multi_hot", "indices") and not has_one_class and np.all(rows.widths == 1):
         _warn_of_one_each(labels_as, where.origin)
     cure = "Give the labels by `list`, or pack the file again with class numbers."
     range_cure = "Name all of them in `classes`, in the order of their numbers."

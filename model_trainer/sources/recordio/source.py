@@ -1,4 +1,4 @@
-"""RecordIO files and their lists as sources."""
+"""RecordIO files and `.lst` files as data sources."""
 
 from __future__ import annotations
 
@@ -30,27 +30,33 @@ __all__ = ["MxnetList", "RecordIO"]
 
 @final
 class RecordIO(Source):
-    """The images of a file that MXNet's im2rec or `mx.recordio` packed: `RecordIO("train.rec")`.
+    """Images in a RecordIO file, packed by MXNet's im2rec or `mx.recordio`.
 
-    Images are read through a memory map, any of them at any time, so a file may be larger than the memory.
-    Memory: 24 bytes for each image with one label stay, and at most 120 are needed while the file is read; with
-    several labels 32 and 8 for each that is not 0.
+    Images are read through a memory map, in any order, so a file may be larger than the memory. Memory: 24 bytes for
+    each image with one label, and at most 120 while the file is read; with several labels 32, and 8 for each nonzero
+    label.
 
-    The labels of a record mean one of these:
+    The labels of a record have one of these meanings:
         "single": its one number is its class.
-        "multi_hot": a number for each class: 1 has it, 0 has it not, -1 nobody knows; between them is a soft label.
-        "indices": each number is a class that it has, -1 is none.
-        "auto": told from the numbers of all records; a line in the log says what was found.
+        "multi_hot": one number per class: 1 for present, 0 for absent, -1 for unknown; fractions are soft labels.
+        "indices": each number is one of its classes, -1 is none.
+        "auto": inferred from the numbers of all records; a line in the log gives the result.
 
     Fields:
         path: the `.rec` file, on a local disk.
-        labels: what the labels mean.
-        classes: names of the classes in the order of their numbers; None takes the lines of `train.classes.txt`
-            beside `train.rec`, and without it "0" to "n-1".
-        index: the `.idx` file; None takes `train.idx` where there is one. Without it, or where it does not fit,
-            the file is walked through once, record by record.
-        list: the `.lst` file, whose labels count instead of those in the records; lines are found by the
-            records' ids.
+        labels: the meaning of the labels.
+        classes: names of the classes in the order of their numbers; None means the lines of `train.classes.txt` next to
+            `train.rec`, and without it "0" to "n-1".
+        index: the `.idx` file; None means `train.idx`, if there is one. Without a valid index the file is scanned once,
+            record by record.
+        list: a `.lst` file whose labels replace those in the records; lines are matched by the records' ids.
+
+    Example:
+        >>> write_recordio(ImageFolder("data/train").read(), "train.rec")  # returns the images that cannot be read
+        {}
+        >>> examples = RecordIO("train.rec").read()
+        >>> len(examples), examples.classes
+        (16, ('cat', 'dog'))
     """
 
     path: PathText
@@ -87,30 +93,35 @@ class RecordIO(Source):
 
 
 def _warn_of_dropped_labels(path: str, numbers: NumberRows) -> None:
-    """Says so where the list beside a file has more labels than its records."""
-    beside = str(Path(path).with_suffix(".lst"))
-    if np.all(numbers.widths == 1) and num_labels_of_first_line(beside) > 1:
+    """Warns if the list next to a file has more labels than its records."""
+    list_path = str(Path(path).with_suffix(".lst"))
+    if np.all(numbers.widths == 1) and num_labels_of_first_line(list_path) > 1:
         logging.warning(
             "%s: each record carries one label, but %s has several in a line: im2rec keeps only the first unless it "
-            "is run with --pack-label. Pack the file again with it, or say list=%r.",
+            "is run with --pack-label. Pack the file again with it, or pass list=%r.",
             path,
-            beside,
-            beside,
+            list_path,
+            list_path,
         )
 
 
 @final
 class MxnetList(Source):
-    """The image files that an MXNet list names: `MxnetList("train.lst", root="images")`.
+    """The image files in an MXNet list, the input of im2rec.
 
-    Each line has a number, one label or several, and a path below `root`, with tabs between them. It is what
-    im2rec makes a `.rec` of; here the images stay files.
+    Each line has a number, one or more labels, and a path relative to `root`, separated by tabs.
 
     Fields:
         path: the `.lst` file.
-        root: the folder below which the paths are; None means the folder of the list.
-        labels: what the labels mean, as in `RecordIO`.
+        root: the base folder of the paths; None means the folder of the list.
+        labels: the meaning of the labels, as in `RecordIO`.
         classes: names of the classes, as in `RecordIO`.
+
+    Example:
+        >>> from pathlib import Path
+        >>> size = Path("train.lst").write_text("0\\t0\\tcat/0.jpg\\n1\\t1\\tdog/0.jpg\\n")
+        >>> MxnetList("train.lst", root="data/train", classes=("cat", "dog")).read().names()
+        ['data/train/cat/0.jpg', 'data/train/dog/0.jpg']
     """
 
     path: PathText
@@ -122,7 +133,7 @@ class MxnetList(Source):
         listed = read_image_list(self.path)
         root = os.path.dirname(self.path) if self.root is None else self.root
         if self.root is not None and not files.is_folder(self.root):
-            raise DataError(f"There is no folder {self.root}. `root` is the folder below which the listed paths are.")
+            raise DataError(f"There is no folder {self.root}. `root` is the base folder of the paths in the list.")
         labels, classes = make_labels(
             listed.labels,
             self.labels,

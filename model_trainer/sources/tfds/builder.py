@@ -1,4 +1,4 @@
-"""A prepared data set of tensorflow-datasets: its files, which of their records a split means, and its features."""
+"""A prepared data set of tensorflow-datasets: its files, the records of a split, and its features."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ __all__ = ["Chosen", "Part", "choose_features", "find_splits", "load_builder"]
 
 @dataclass(frozen=True)
 class Part:
-    """A stretch of the records of one file.
+    """A range of records of one file (shard).
 
     Attributes:
         path: of the file.
-        first, count: which of its records.
-        num_records: how many the file should have.
+        first, count: the range of records.
+        num_records: records that the whole file should have.
     """
 
     path: str
@@ -36,11 +36,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Chosen:
-    """Which features of the records are used.
+    """The features that are used.
 
     Attributes:
-        image, label: their names.
-        classes: names of the classes, where the data set names them.
+        image, label: names of the features.
+        classes: names of the classes, if the data set has them.
         tags: whether an image has any number of labels.
     """
 
@@ -51,11 +51,16 @@ class Chosen:
 
 
 def load_builder(name: str, data_dir: str | None, *, download: bool) -> tfds.core.DatasetBuilder:
-    """The data set `name`, prepared.
+    """The builder of the prepared data set `name`.
+
+    Args:
+        name: such as "mnist", "mnist:3.0.1" or "my_set/config:1.0.0".
+        data_dir: the folder of prepared data sets; None means the default of tensorflow-datasets.
+        download: prepare the data set from the internet if it is not prepared.
 
     Raises:
         MissingExtra: tensorflow-datasets is not installed.
-        DataError: the data set is not known or not prepared.
+        DataError: the data set is unknown or not prepared.
     """
     try:
         import tensorflow_datasets as tfds
@@ -63,19 +68,19 @@ def load_builder(name: str, data_dir: str | None, *, download: bool) -> tfds.cor
         if error.name != "tensorflow_datasets":
             raise
         raise MissingExtra("Tfds sources", "tensorflow-datasets", "tfds") from None
-    place = data_dir or "the default folder of tensorflow-datasets"
+    folder = data_dir or "the default folder of tensorflow-datasets"
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError:
-        known = nearest(name.partition(":")[0].partition("/")[0], tfds.list_builders(with_community_datasets=False))
-        raise DataError(f"tensorflow-datasets has no data set {name!r}, and there is none in {place}.{known}") from None
-    except (AssertionError, ImportError, ValueError) as error:  # an unknown version, what its code needs, its config
-        raise DataError(f"Tfds({name!r}) could not be found in {place}: {error}") from error
+        hint = nearest(name.partition(":")[0].partition("/")[0], tfds.list_builders(with_community_datasets=False))
+        raise DataError(f"tensorflow-datasets has no data set {name!r}, and there is none in {folder}.{hint}") from None
+    except (AssertionError, ImportError, ValueError) as error:  # an unknown version, a missing dependency, its config
+        raise DataError(f"Tfds({name!r}) could not be found in {folder}: {error}") from error
     if builder.info.splits:
         return builder
     if not download:
         raise DataError(
-            f"Tfds({name!r}) is not prepared in {place}. Give the right `data_dir`, or download=True to prepare it "
+            f"Tfds({name!r}) is not prepared in {folder}. Give the right `data_dir`, or download=True to prepare it "
             "now, which may load many gigabytes from the internet."
         )
     builder.download_and_prepare()
@@ -83,10 +88,14 @@ def load_builder(name: str, data_dir: str | None, *, download: bool) -> tfds.cor
 
 
 def find_splits(builder: tfds.core.DatasetBuilder, split: str) -> list[Part]:
-    """What to read, in order; `split` may be a slice or a sum, such as "train[:10%]+test".
+    """The ranges of records to read, in order.
+
+    Args:
+        builder: the data set.
+        split: the name of a split, a slice or a sum, such as "train[:10%]+test".
 
     Raises:
-        DataError: there is no such split, or nothing is in it.
+        DataError: there is no such split, or it is empty.
     """
     splits = builder.info.splits
     try:
@@ -97,62 +106,64 @@ def find_splits(builder: tfds.core.DatasetBuilder, split: str) -> list[Part]:
             f"{builder.info.full_name} has no split {split!r}{reason}.{nearest(split, splits)} "
             f"It has {', '.join(splits)}; parts are written 'train[:10%]', 'train[100:]', 'train+test'."
         ) from None
-    parts = [Part(each.filename, each.skip, each.take, each.examples_in_shard) for each in instructions]
-    parts = [part for part in parts if part.count > 0]
-    if not parts:
-        raise DataError(f"The split {split!r} of {builder.info.full_name} holds nothing.")
-    return parts
+    ranges = [Part(each.filename, each.skip, each.take, each.examples_in_shard) for each in instructions]
+    ranges = [each for each in ranges if each.count > 0]
+    if not ranges:
+        raise DataError(f"The split {split!r} of {builder.info.full_name} is empty.")
+    return ranges
 
 
 def choose_features(builder: tfds.core.DatasetBuilder, image: str, label: str) -> Chosen:
-    """The features that are image and label.
+    """Finds the features of image and label.
 
-    Where the usual names "image" and "label" are not there, the only feature of the kind is taken, and a line in
-    the log says so.
+    If the default names "image" and "label" do not exist, the only feature of that kind is used, and a line in the log
+    says so.
 
     Raises:
         DataError: there is no such feature, or it is of another kind.
     """
     import tensorflow_datasets as tfds
 
-    # Sorted, because the order of a data set's features differs from process to process.
-    walked = sorted(_walk(builder.info.features, "", 0), key=lambda each: each[0])
-    found = {name: (feature, depth) for name, feature, depth in walked}
-    images = [name for name, (feature, depth) in found.items() if _is_image(feature) and depth == 0]
+    # Sorted, because the order of a data set's features differs between processes.
+    pairs = sorted(_walk(builder.info.features, "", 0), key=lambda each: each[0])
+    features = {name: (feature, depth) for name, feature, depth in pairs}
+    images = [name for name, (feature, depth) in features.items() if _is_image(feature) and depth == 0]
     labels = [
-        name for name, (feature, depth) in found.items() if isinstance(feature, tfds.features.ClassLabel) and depth <= 1
+        name
+        for name, (feature, depth) in features.items()
+        if isinstance(feature, tfds.features.ClassLabel) and depth <= 1
     ]
-    what = builder.info.full_name
-    image = _chosen(what, "image", image, found, images)
-    label = _chosen(what, "label", label, found, labels)
+    full_name = builder.info.full_name
+    image = _chosen(full_name, "image", image, features, images)
+    label = _chosen(full_name, "label", label, features, labels)
     if image not in images:
-        raise DataError(f"{what}: {image!r} is no image; images are {', '.join(images) or 'none'}.")
-    feature, depth = found[label]
+        raise DataError(f"{full_name}: {image!r} is not an image; images are {', '.join(images) or 'none'}.")
+    feature, depth = features[label]
     if depth > 1:
-        raise DataError(f"{what}: {label!r} is a list of lists; a label is one value or a list.")
-    dtype = np.dtype(found[image][0].np_dtype)
+        raise DataError(f"{full_name}: {label!r} is a list of lists; a label is one value or a list.")
+    dtype = np.dtype(features[image][0].np_dtype)
     if dtype not in (np.uint8, np.uint16):
-        raise DataError(f"{what}: {image!r} is an image of {dtype}; only whole numbers of 8 or 16 bits can be decoded.")
+        raise DataError(f"{full_name}: {image!r} is an image of {dtype}; only uint8 and uint16 can be decoded.")
     names = tuple(feature.names) if isinstance(feature, tfds.features.ClassLabel) and feature.num_classes else None
     return Chosen(image, label, names, tags=depth == 1)
 
 
-def _chosen(what: str, usual: str, wanted: str, found: dict[str, Any], candidates: list[str]) -> str:
-    if wanted in found:
-        return wanted
-    if wanted == usual and len(candidates) == 1:
-        logging.info("%s has no feature %r; %r is taken, the only one of its kind.", what, wanted, candidates[0])
+def _chosen(full_name: str, usual: str, requested: str, features: dict[str, Any], candidates: list[str]) -> str:
+    if requested in features:
+        return requested
+    if requested == usual and len(candidates) == 1:
+        logging.info("%s has no feature %r; %r is used, the only one of its kind.", full_name, requested, candidates[0])
         return candidates[0]
     raise DataError(
-        f"{what} has no feature {wanted!r}.{nearest(wanted, found)} Give `{usual}` another name; "
-        f"it has {', '.join(found)}."
+        f"{full_name} has no feature {requested!r}.{nearest(requested, features)} Give `{usual}` another name; "
+        f"it has {', '.join(features)}."
     )
 
 
 def _walk(feature: Any, name: str, depth: int) -> Iterator[tuple[str, Any, int]]:
-    """`(name, feature, depth)` of each feature; `depth` is how many lists it stands in.
+    """`(name, feature, depth)` of each feature; `depth` is the number of lists that contain it.
 
-    Records call a feature by its path: "objects/label".
+    The name is the path of the feature in records: "objects/label".
     """
     import tensorflow_datasets as tfds
 

@@ -30,23 +30,29 @@ __all__ = ["Tfds"]
 
 @final
 class Tfds(Source):
-    """An image data set of tensorflow-datasets: `Tfds("cifar10", split="train[:90%]")`.
+    """An image data set of tensorflow-datasets.
 
-    Its files are read as they are, tfrecord or array_record, in the order of the split; images stay encoded. The
-    first reading goes through the files of the split once; what was found is kept as `TFRecords` does it.
+    Its tfrecord or array_record files are read directly, in the order of the split; images stay encoded. The first time
+    the files of the split are indexed, and the index is cached as by `TFRecords`.
 
     Fields:
         name: such as "mnist", "mnist:3.0.1" or "my_set/config:1.0.0".
         split: a split, a slice or a sum: "train", "train[10%:]", "train+test".
-        data_dir: the folder of prepared data sets; None means the one of tensorflow-datasets.
-        image, label: names of the features; of a nested one the path: "objects/label". Where there is no "image" or
-            "label", the only image or class of the data set is meant. A list of classes gives tags.
-        classes: names of the classes in the order wanted, all of the data set's; None keeps its own.
-        download: prepare the data set from the internet where it is not there.
+        data_dir: the folder of prepared data sets; None means the default of tensorflow-datasets.
+        image, label: names of the features; for a nested one its path: "objects/label". If there is no "image" or
+            "label", the only image or class feature of the data set is used. A list of classes gives tags.
+        classes: names of all classes of the data set in another order; None keeps its own order.
+        download: prepare the data set from the internet if it is not prepared.
+
+    Example:
+        >>> train_data = Tfds("cifar10", split="train[:90%]")  # reads nothing yet
+        >>> val_data = train_data.changed("split", "train[90%:]")
+        >>> val_data.to_dict()["split"]
+        'train[90%:]'
     """
 
     name: str = Field(min_length=1)
-    split_name: str = Field("train", alias="split")  # `split` is what divides any source
+    split_name: str = Field("train", alias="split")  # `split` is a method of every source
     data_dir: PathText | None = None
     image: str = "image"
     label: str = "label"
@@ -56,7 +62,7 @@ class Tfds(Source):
     @field_validator("name")
     @classmethod
     def _of_files(cls, name: str) -> str:
-        # What stands before the colon in "huggingface:mnist" would be looked up in the internet.
+        # The namespace in "huggingface:mnist" would be looked up on the internet.
         if ":" in name and not re.search(r":[\d*][\w.*]*$", name):
             raise ConfigError(f"should be a name such as 'mnist', 'mnist:3.0.1' or 'set/config', got {name!r}.")
         return name
@@ -64,12 +70,12 @@ class Tfds(Source):
     def read(self) -> Examples:
         builder = load_builder(self.name, self.data_dir, download=self.download)
         chosen = choose_features(builder, self.image, self.label)
-        parts = find_splits(builder, self.split_name)
+        ranges = find_splits(builder, self.split_name)
         records = _records_of(builder)
-        paths = list(dict.fromkeys(part.path for part in parts))
+        paths = list(dict.fromkeys(each.path for each in ranges))
         features = Features(image=chosen.image, label=chosen.label, text=None, labels=None, texts=None)
         indexes = index_files(paths, features, records)
-        rows = _rows(parts, paths, indexes)
+        rows = _rows(ranges, paths, indexes)
         labels, classes = make_labels(paths, indexes, classes=chosen.classes or self.classes, tags=chosen.tags)
         if records is read_records:
             images: Images = byte_ranges(paths, indexes)
@@ -92,18 +98,18 @@ def _records_of(builder: tfds.core.DatasetBuilder) -> Records:
     return readers[name]
 
 
-def _rows(parts: Sequence[Part], paths: Sequence[str], indexes: Sequence[FileIndex]) -> np.ndarray:
-    """int64: which of the records of all `paths`, file after file, the `parts` mean."""
+def _rows(ranges: Sequence[Part], paths: Sequence[str], indexes: Sequence[FileIndex]) -> np.ndarray:
+    """int64: the rows of `ranges` among the records of all `paths`, file after file."""
     lengths = {path: len(index) for path, index in zip(paths, indexes, strict=True)}
-    for part in parts:
-        if lengths[part.path] != part.num_records:
+    for each in ranges:
+        if lengths[each.path] != each.num_records:
             raise DataError(
-                f"{part.path} holds {lengths[part.path]} records, but the data set says {part.num_records}. "
-                "It was not prepared to the end, or a file was replaced; prepare the data set again."
+                f"{each.path} holds {lengths[each.path]} records, but the data set declares {each.num_records}. "
+                "Its preparation was interrupted, or a file was replaced; prepare the data set again."
             )
     ends = np.cumsum(list(lengths.values()))
-    begins = dict(zip(paths, ends - list(lengths.values()), strict=True))
-    return np.concatenate([begins[part.path] + np.arange(part.first, part.first + part.count) for part in parts])
+    starts = dict(zip(paths, ends - list(lengths.values()), strict=True))
+    return np.concatenate([starts[each.path] + np.arange(each.first, each.first + each.count) for each in ranges])
 
 
 def _array_record_images(paths: Sequence[str], indexes: Sequence[FileIndex], feature: str) -> ArrayRecordImages:

@@ -1,4 +1,4 @@
-"""What was found out about a large file, kept on disk until the file changes."""
+"""A cache on disk for arrays computed from a large file, valid until the file changes."""
 
 from __future__ import annotations
 
@@ -18,38 +18,39 @@ __all__ = ["load_kept", "save_kept"]
 _STAMP = "stamp"
 
 
-def load_kept(path: str, what: str, stamp: tuple[int, int]) -> dict[str, np.ndarray] | None:
-    """The arrays that `save_kept` wrote about the file `path`; None where there are none, or of another `stamp`.
+def load_kept(path: str, kind: str, stamp: tuple[int, int]) -> dict[str, np.ndarray] | None:
+    """The arrays that `save_kept` cached for the file `path`; None if there are none, or if `stamp` differs.
 
     Args:
-        what: tells different kinds of knowledge about the same file apart.
-        stamp: size in bytes and time of change in nanoseconds of the file.
+        path: of the file.
+        kind: distinguishes several caches of the same file.
+        stamp: size in bytes and modification time in nanoseconds of the file.
     """
-    kept = _place(path, what)
+    cached = _cache_file(path, kind)
     try:
-        with files.open_file(kept) as file, np.load(file, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files}
+        with files.open_file(cached) as file, np.load(file, allow_pickle=False) as arrays:
+            by_name = {name: arrays[name] for name in arrays.files}
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        logging.debug("The index %s of %s is damaged and is made again: %s", kept, path, error)
+        logging.debug("The index %s of %s is damaged and is rebuilt: %s", cached, path, error)
         return None
-    return found if found.pop(_STAMP, np.empty(0)).tolist() == list(stamp) else None
+    return by_name if by_name.pop(_STAMP, np.empty(0)).tolist() == list(stamp) else None
 
 
-def save_kept(path: str, what: str, stamp: tuple[int, int], arrays: Mapping[str, np.ndarray]) -> None:
-    """Keeps `arrays` for `load_kept`, in place of older ones; where that cannot be done, only a debug line tells."""
-    kept = _place(path, what)
+def save_kept(path: str, kind: str, stamp: tuple[int, int], arrays: Mapping[str, np.ndarray]) -> None:
+    """Caches `arrays` for `load_kept`, replacing older ones; a failure is only logged at debug level."""
+    cached = _cache_file(path, kind)
     try:
-        files.make_folder(kept.parent)
-        with files.atomic_write(kept) as partial:
+        files.make_folder(cached.parent)
+        with files.atomic_write(cached) as partial:
             np.savez(partial, allow_pickle=False, **{_STAMP: np.asarray(stamp, np.int64), **arrays})
     except OSError as error:
-        logging.debug("The index of %s could not be kept: %s", path, error)
+        logging.debug("The index of %s could not be cached: %s", path, error)
 
 
-def _place(path: str, what: str) -> Path:
+def _cache_file(path: str, kind: str) -> Path:
     cache = os.environ.get("MODEL_TRAINER_CACHE") or os.path.expanduser("~/.cache/model_trainer")
-    whole = path if "://" in path else os.path.abspath(path)
-    name = hashlib.sha256(f"{whole}\0{what}".encode("utf-8", "surrogateescape")).hexdigest()[:40]
+    full_path = path if "://" in path else os.path.abspath(path)
+    name = hashlib.sha256(f"{full_path}\0{kind}".encode("utf-8", "surrogateescape")).hexdigest()[:40]
     return Path(cache) / "index" / f"{name}.npz"

@@ -1,4 +1,4 @@
-"""Where in each file the images are, and what their labels say: found out once, then kept on disk."""
+"""The index of each file, byte ranges of images and labels: built once, then cached on disk."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from model_trainer.sources.tfrecords.records import read_records, size_and_time
 
 __all__ = ["FileIndex", "Records", "index_files"]
 
-Records = Callable[[str], Iterator[tuple[int, bytes]]]  # a file's path to (start, data) of each record
+Records = Callable[[str], Iterator[tuple[int, bytes]]]  # from a file's path to (start, data) of each record
 
-_FORMAT = 1  # of what is kept on disk; another number makes all of it again
-_MAX_FILES_AT_ONCE = 8  # remote files answer slowly, one alone would leave the line idle
+_FORMAT = 1  # of the cache; increase it to rebuild all indexes
+_MAX_FILES_AT_ONCE = 8  # remote files have a high latency; one alone would leave the connection idle
 _SECONDS_BETWEEN_LINES = 10
 
 
 @dataclass(frozen=True, eq=False)
 class FileIndex:
-    """What one file holds.
+    """The index of one file.
 
     Attributes:
-        starts, sizes: int64 `(num_records,)`, the bytes of the file that are each record's image.
-        counts: int32 `(num_records,)`, how many labels each has.
-        labels: int64 `(sum of counts,)`, as written; where classes are given by name, places in `names`.
-        names: of classes, by label.
-        by_name: whether records name their classes and do not number them.
-        several_at: the first record whose labels can only be tags; -1 where each has one class.
-        contradiction: says which label has two names; empty where none has.
+        starts, sizes: int64 `(num_records,)`, the byte range of each record's image in the file.
+        counts: int32 `(num_records,)`, labels of each record.
+        labels: int64 `(sum of counts,)`, as in the file; if classes are given by name, keys of `names`.
+        names: names of classes, by label.
+        by_name: whether records contain the names of their classes instead of numbers.
+        several_at: the first record whose labels can only be tags; -1 if each has one class.
+        contradiction: describes a label that has two names; empty if none has.
     """
 
     starts: np.ndarray
@@ -54,7 +54,7 @@ class FileIndex:
         return len(self.starts)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """As arrays, for `from_arrays`."""
+        """Converts the index to arrays, for `from_arrays`."""
         rest = [list(self.names.items()), self.by_name, self.several_at, self.contradiction]
         return {
             "starts": self.starts,
@@ -66,15 +66,20 @@ class FileIndex:
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Self:
-        """From what `to_arrays` gave."""
+        """Restores an index from the arrays of `to_arrays`."""
         names, *rest = json.loads(arrays["rest"].tobytes())
         return cls(arrays["starts"], arrays["sizes"], arrays["counts"], arrays["labels"], dict(names), *rest)
 
 
 def index_files(paths: Sequence[str], features: Features, records: Records = read_records) -> list[FileIndex]:
-    """The index of each file; those that did not change since they were last indexed are not read.
+    """The index of each file; files that have not changed since they were last indexed are not read.
 
-    Memory: 28 bytes for each record with one label stay.
+    Memory: 28 bytes for each record with one label.
+
+    Args:
+        paths: of the files.
+        features: names of the features.
+        records: reads the records of a file.
 
     Raises:
         DataError: a file is missing or damaged, or a record lacks a feature.
@@ -84,17 +89,17 @@ def index_files(paths: Sequence[str], features: Features, records: Records = rea
     try:
         return list(pool.map(lambda path: _index_file(path, features, records, progress), paths))
     finally:
-        progress.stopped = True  # what others still read is not needed after an error or Ctrl-C
+        progress.stopped = True  # stops the other threads after an error or Ctrl-C
         pool.shutdown(cancel_futures=True)
 
 
 def _index_file(path: str, features: Features, records: Records, progress: _Progress) -> FileIndex:
     stamp = size_and_time(path)
-    what = json.dumps([_FORMAT, features.to_dict()])
-    kept = load_kept(path, what, stamp)
-    if kept is not None:
+    key = json.dumps([_FORMAT, features.to_dict()])
+    cached = load_kept(path, key, stamp)
+    if cached is not None:
         progress.file_done()
-        return FileIndex.from_arrays(kept)
+        return FileIndex.from_arrays(cached)
     parse = make_parser(features)
     starts, sizes, labels = array("q"), array("q"), _Labels()
     for number, (start, record) in enumerate(records(path)):
@@ -105,19 +110,19 @@ def _index_file(path: str, features: Features, records: Records, progress: _Prog
         progress.record_done()
         if progress.stopped:
             raise CancelledError
-    found = labels.index(starts, sizes)
-    save_kept(path, what, stamp, found.to_arrays())
+    file_index = labels.index(starts, sizes)
+    save_kept(path, key, stamp, file_index.to_arrays())
     progress.file_done()
-    return found
+    return file_index
 
 
 def _position(image: bytes, record: bytes) -> int:
-    """Where in `record` the bytes of `image` are; they are there."""
-    # The whole image as the needle would cost a table over all of it.
-    begin = image[:64]
-    position = record.find(begin)
+    """The position of the bytes of `image`, which `record` contains."""
+    # Searching for the whole image would cost a table over all of it.
+    prefix = image[:64]
+    position = record.find(prefix)
     while not record.startswith(image, position):
-        position = record.find(begin, position + 1)
+        position = record.find(prefix, position + 1)
     return position
 
 
@@ -137,7 +142,9 @@ class _Labels:
         if labels:
             by_name = isinstance(labels[0], bytes)
             if self.by_name not in (None, by_name):
-                raise DataError(f"{path}#{number}: its class is {'text' if by_name else 'a number'}, those before not.")
+                raise DataError(
+                    f"{path}#{number}: its class is {'text' if by_name else 'a number'}, unlike those before."
+                )
             self.by_name = by_name
         if self.by_name:
             labels = [self.numbers.setdefault(label, len(self.numbers)) for label in labels]
@@ -167,24 +174,24 @@ class _Labels:
 
 
 class _Progress:
-    """Says now and then how far the indexing is; many threads tell it."""
+    """Logs the progress of indexing from time to time; called from many threads."""
 
     def __init__(self, num_files: int) -> None:
         self.num_files = num_files
         self.files = self.records = 0
         self.stopped = False
-        self.said = time.monotonic()
+        self.last_logged = time.monotonic()
 
     def record_done(self) -> None:
         self.records += 1
         if self.records % 1024 == 0:
-            self._say()
+            self._log()
 
     def file_done(self) -> None:
         self.files += 1
-        self._say()
+        self._log()
 
-    def _say(self) -> None:
-        if time.monotonic() - self.said > _SECONDS_BETWEEN_LINES:
-            self.said = time.monotonic()
-            logging.info("Indexed %d of %d files, %d records; needed once.", self.files, self.num_files, self.records)
+    def _log(self) -> None:
+        if time.monotonic() - self.last_logged > _SECONDS_BETWEEN_LINES:
+            self.last_logged = time.monotonic()
+            logging.info("Indexed %d of %d files, %d records; done once.", self.files, self.num_files, self.records)

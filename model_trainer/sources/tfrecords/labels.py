@@ -1,4 +1,4 @@
-"""Labels and class names from what the records of all files say."""
+"""Labels and class names from the records of all files."""
 
 from __future__ import annotations
 
@@ -33,21 +33,25 @@ def make_labels(
     label_offset: int = 0,
     tags: bool | None = None,
 ) -> Interpreted:
-    """`(labels, classes)` of all records, file after file; int32 `(num_records,)`, or rows where they are tags.
+    """The labels and the classes of all records, file after file.
 
     Args:
         paths: names of the files, for messages.
-        classes: names of the classes; None takes those that the records give, otherwise "0" to "n-1".
-        label_offset: the number that records give the first class.
-        tags: whether each record may have any number of labels; None looks whether one has not exactly one.
+        indexes: the index of each file.
+        classes: names of the classes; None means those in the records, otherwise "0" to "n-1".
+        label_offset: the number of the first class in the records.
+        tags: whether a record may have any number of labels; None means yes if any record does not have exactly one.
+
+    Returns:
+        `(labels, classes)`; labels are int32 `(num_records,)`, or `LabelRows` if they are tags.
 
     Raises:
-        DataError: a label is no position in `classes`, or some files number their classes and others name them.
+        DataError: a label is not in `classes`, or some files number their classes and others name them.
     """
     _check_one_kind(paths, indexes)
 
-    def place(entry: int) -> str:
-        """The record to which a label belongs, of those of all files."""
+    def describe(entry: int) -> str:
+        """The name of the record of a label, counted over all files."""
         for path, index in zip(paths, indexes, strict=True):
             if entry < len(index.labels):
                 return f"{path}#{np.searchsorted(np.cumsum(index.counts), entry, side='right')}"
@@ -55,9 +59,9 @@ def make_labels(
         raise IndexError(entry)
 
     if any(index.by_name for index in indexes):
-        labels, classes = _index_names(indexes, classes, place)
+        labels, classes = _index_names(indexes, classes, describe)
     else:
-        labels, classes = _index_numbers(indexes, classes, label_offset, paths[0], place)
+        labels, classes = _index_numbers(indexes, classes, label_offset, paths[0], describe)
     if not classes:
         raise no_labels(paths[0])
     if tags is None:
@@ -66,7 +70,7 @@ def make_labels(
         return labels, classes
     starts = np.zeros(sum(len(index) for index in indexes) + 1, np.int64)
     np.cumsum(np.concatenate([index.counts for index in indexes]), out=starts[1:])
-    # In the order in which they are written, which the fingerprints of earlier runs have.
+    # In the order of the file, on which the fingerprints of earlier runs are based.
     return LabelRows(starts, labels, np.ones(len(labels), np.float32)), classes
 
 
@@ -76,43 +80,47 @@ def _check_one_kind(paths: Sequence[str], indexes: Sequence[FileIndex]) -> None:
         raise DataError(f"{kinds[True]} gives classes as text, {kinds[False]} as numbers. Read one kind at a time.")
 
 
-def _index_names(indexes: Sequence[FileIndex], classes: tuple[str, ...] | None, place: Describe) -> Indexed:
+def _index_names(indexes: Sequence[FileIndex], classes: tuple[str, ...] | None, describe: Describe) -> Indexed:
     names: list[str] = []  # of one file after the other
     ids = []
     for index in indexes:
         ids.append(index.labels + len(names))
         names += [index.names[number] for number in range(len(index.names))] if index.by_name else []
     of_entry = np.concatenate(ids)
-    indices, classes = index_names(names, classes, lambda number: place(int(np.argmax(of_entry == number))))
+    indices, classes = index_names(names, classes, lambda number: describe(int(np.argmax(of_entry == number))))
     return indices[of_entry], classes
 
 
 def _index_numbers(
-    indexes: Sequence[FileIndex], given: tuple[str, ...] | None, label_offset: int, origin: str, place: Describe
+    indexes: Sequence[FileIndex],
+    class_names: tuple[str, ...] | None,
+    label_offset: int,
+    origin: str,
+    describe: Describe,
 ) -> Indexed:
     numbers = np.concatenate([index.labels for index in indexes])
     names = _names_of_numbers(indexes, label_offset)
-    counts_from_one = given is not None and label_offset == 0 and numbers.max(initial=0) == len(given)
-    limit = label_offset + (MAX_CLASSES if given is None else len(given))
-    bad = numbers[(numbers < label_offset) | (numbers >= limit)]  # of which the first is named
+    counts_from_one = class_names is not None and label_offset == 0 and numbers.max(initial=0) == len(class_names)
+    limit = label_offset + (MAX_CLASSES if class_names is None else len(class_names))
+    bad = numbers[(numbers < label_offset) | (numbers >= limit)]  # the message names the first
     where = LabelLocation(
         origin,
-        place,
-        cure="-1 often means that the label is not known." if len(bad) and bad[0] == -1 else "",
+        describe,
+        cure="-1 often means that the label is unknown." if len(bad) and bad[0] == -1 else "",
         range_cure="If labels count from 1, give label_offset=1." if counts_from_one else "",
     )
-    labels, classes = index_numbers(numbers, given, where, first=label_offset, names=names)
-    if given is None:
+    labels, classes = index_numbers(numbers, class_names, where, first=label_offset, names=names)
+    if class_names is None:
         classes = _distinguish(classes)
     else:
-        _check_agreement(names, given, label_offset)
+        _check_agreement(names, class_names, label_offset)
     if label_offset == 0 and numbers.min(initial=1) == 1:
         logging.info("No record has the label 0. If labels count from 1, give label_offset=1.")
     return labels, classes
 
 
 def _names_of_numbers(indexes: Sequence[FileIndex], label_offset: int) -> dict[int, str]:
-    """Names by position; none at all where they contradict each other."""
+    """Names by class index; none if they contradict each other."""
     names: dict[int, str] = {}
     contradiction = ""
     for index in indexes:
@@ -127,16 +135,16 @@ def _names_of_numbers(indexes: Sequence[FileIndex], label_offset: int) -> dict[i
 
 
 def _distinguish(classes: tuple[str, ...]) -> tuple[str, ...]:
-    often = {name for name, count in Counter(classes).items() if count > 1}  # ImageNet has two kinds of crane
-    return tuple(f"{name} ({place})" if name in often else name for place, name in enumerate(classes))
+    duplicates = {name for name, count in Counter(classes).items() if count > 1}  # ImageNet has two kinds of crane
+    return tuple(f"{name} ({index})" if name in duplicates else name for index, name in enumerate(classes))
 
 
 def _check_agreement(names: dict[int, str], classes: tuple[str, ...], label_offset: int) -> None:
-    """Given classes may be called otherwise than in the records, but not like another one there."""
-    for place, name in names.items():
-        if name in classes and 0 <= place < len(classes) and classes[place] != name and name not in classes[place]:
+    """Declared classes may have other names than in the records, but not the name of another class there."""
+    for index, name in names.items():
+        if name in classes and 0 <= index < len(classes) and classes[index] != name and name not in classes[index]:
             raise DataError(
-                f"The records call label {place + label_offset} {name!r}, but `classes` has {classes[place]!r} there. "
+                f"The records call label {index + label_offset} {name!r}, but `classes` has {classes[index]!r} there. "
                 "Leave `classes` out and reorder with .with_classes(...), or change label_offset."
             )
 

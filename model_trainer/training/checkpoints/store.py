@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+import ml_dtypes  # noqa: F401 - np.dtype("bfloat16") is known from here on
 import numpy as np
 from absl import logging
 
@@ -124,7 +125,9 @@ def _files(checkpoint: Checkpoint) -> Iterator[tuple[str, Iterable[bytes | memor
     """The files of a checkpoint; the last one says what the others must hold."""
     listed = [[name, str(array.dtype), list(array.shape)] for name, array in checkpoint.arrays.items()]
     state = {"epoch": checkpoint.epoch, "position": checkpoint.position, "arrays": listed, **checkpoint.state}
-    arrays = (np.ascontiguousarray(array).data.cast("B") for array in checkpoint.arrays.values() if array.size)
+    # Viewed as bytes by NumPy, since Python's memoryview knows no bfloat16.
+    rows = (np.ascontiguousarray(array).reshape(-1) for array in checkpoint.arrays.values() if array.nbytes)
+    arrays = (row.view(np.uint8).data for row in rows)
     digests = {ARRAYS: hashlib.sha256(), STATE: hashlib.sha256()}
 
     def hashed(name: str, parts: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
@@ -164,9 +167,12 @@ def _read(path: PurePath) -> Checkpoint:
     for name, data in content.items():
         if not isinstance(hashes, Mapping) or hashlib.sha256(data).hexdigest() != hashes.get(name):
             raise _Damaged(f"the content of {name} is not what was written")
-    state = json.loads(content[STATE])
-    arrays = dict(_arrays(state.pop("arrays"), content[ARRAYS]))
-    return Checkpoint(state.pop("epoch"), state.pop("position"), state, arrays)
+    try:
+        state = json.loads(content[STATE])
+        arrays = dict(_arrays(state.pop("arrays"), content[ARRAYS]))
+        return Checkpoint(state.pop("epoch"), state.pop("position"), state, arrays)
+    except (KeyError, TypeError, ValueError):  # such as an array that reaches beyond the end
+        raise _Damaged(f"{STATE} does not describe {ARRAYS}") from None
 
 
 def _arrays(listed: list[tuple[str, str, list[int]]], data: bytes) -> Iterator[tuple[str, np.ndarray]]:

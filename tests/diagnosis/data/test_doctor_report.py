@@ -1,4 +1,4 @@
-"""What the doctor writes and prints, and how it ends."""
+"""What the doctor writes and prints, its exit codes, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from model_trainer.errors import ConfigError, DataError
 from model_trainer.report.doctor import doctor_page
 
 
-def test_json_and_page_say_the_same(colours: Path, tmp_path: Path) -> None:
-    code = run_doctor(str(colours), page_of=doctor_page, output=str(tmp_path / "out"))
-    said = json.loads((tmp_path / "out" / "doctor.json").read_text())
+def test_json_and_page_have_the_same_findings(colours: Path, tmp_path: Path) -> None:
+    code = run_doctor(str(colours), make_page=doctor_page, output=str(tmp_path / "out"))
+    report = json.loads((tmp_path / "out" / "doctor.json").read_text())
     page = (tmp_path / "out" / "doctor.html").read_text()
-    assert said["num_images"] == 24
-    assert said["classes"] == {name: {"blue": n, "green": n, "red": n} for name, n in (("train", 5), ("val", 3))}
-    assert said["exit_code"] == code == 0
-    assert [finding["id"] for finding in said["findings"]] == re.findall(
+    assert report["num_images"] == 24
+    assert report["classes"] == {name: {"blue": n, "green": n, "red": n} for name, n in (("train", 5), ("val", 3))}
+    assert report["exit_code"] == code == 0
+    assert [finding["id"] for finding in report["findings"]] == re.findall(
         r'<section class="finding \w+" id="([^"]+)"', page
     )
 
@@ -39,7 +39,7 @@ def test_a_finding_shows_at_most_24_pictures(colours: Path, draw_folder: object,
     assert (finding.count, len(finding.examples)) == (45, 24)
 
 
-def test_the_table_names_findings_examples_and_cures(colours: Path) -> None:
+def test_the_table_lists_findings_examples_and_cures(colours: Path) -> None:
     console = Console(width=400, file=io.StringIO())
     print_diagnosis(examine(colours, min_size=64), console)
     printed = console.file.getvalue()  # type: ignore[attr-defined]
@@ -53,7 +53,7 @@ def test_ctrl_c_gives_130_and_no_file(colours: Path, tmp_path: Path, monkeypatch
         raise KeyboardInterrupt
 
     monkeypatch.setattr(doctor, "survey_splits", interrupt)
-    assert run_doctor(str(colours), page_of=doctor_page, output=str(tmp_path / "out")) == 130
+    assert run_doctor(str(colours), make_page=doctor_page, output=str(tmp_path / "out")) == 130
     assert not (tmp_path / "out").exists()
 
 
@@ -67,22 +67,22 @@ def test_an_interrupted_survey_leaves_no_thread(colours: Path) -> None:
     assert threading.active_count() == before
 
 
-def test_a_path_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_path_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no folder"):
         examine(tmp_path / "nothing")
 
 
 def test_a_folder_without_any_image_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no image"):
+    with pytest.raises(DataError, match="contains no image"):
         examine(tmp_path)
 
 
-def test_more_pixels_than_training_takes_are_refused(colours: Path) -> None:
+def test_a_pixel_limit_above_that_of_training_is_refused(colours: Path) -> None:
     with pytest.raises(ConfigError, match="MODEL_TRAINER_MAX_PIXELS"):
         examine(colours, max_pixels=10**12)
 
 
-def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(
+def test_progress_is_a_line_every_few_seconds_without_a_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter((0.0, 5.0, 15.0, 30.0))

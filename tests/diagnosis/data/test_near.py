@@ -1,4 +1,4 @@
-"""Near duplicates: what counts as one, and that the search finds what comparing each with each finds."""
+"""Near-duplicates: what counts as one, and that the search finds the same pairs as comparing all pairs."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def photo() -> Image.Image:
 
 
 def is_near(first: Image.Image, second: Image.Image) -> bool:
-    looks = [perceptual_hash(np.asarray(each.convert("RGB"))) for each in (first, second)]
-    bits = np.array([look.bits for look in looks], np.uint64)
-    return len(near_pairs(bits, np.array([look.colours for look in looks]))) == 1
+    hashes = [perceptual_hash(np.asarray(each.convert("RGB"))) for each in (first, second)]
+    bits = np.array([each.bits for each in hashes], np.uint64)
+    return len(near_pairs(bits, np.array([each.colours for each in hashes]))) == 1
 
 
 def compressed(image: Image.Image) -> Image.Image:
@@ -47,34 +47,34 @@ def test_the_same_shape_in_another_colour_is_not_near() -> None:
     assert not is_near(photo(), Image.merge("RGB", (blue, green, red)))
 
 
-def test_images_of_one_pixel_have_a_look() -> None:
+def test_an_image_of_one_pixel_has_a_perceptual_hash() -> None:
     assert perceptual_hash(np.full((1, 1, 3), 7, np.uint8)).is_blank
 
 
-def test_the_search_finds_what_comparing_all_pairs_finds() -> None:
+def test_the_search_finds_the_same_pairs_as_comparing_all_pairs() -> None:
     random = np.random.default_rng(0)
-    looks = random.integers(0, 2**64, 400, dtype=np.uint64)
+    hashes = random.integers(0, 2**64, 400, dtype=np.uint64)
     for copy, distance in enumerate(np.repeat([0, 1, 2, 3, 4, 5], 30)):
         flipped = sum(1 << int(bit) for bit in random.choice(64, distance, replace=False))
-        looks = np.append(looks, looks[copy] ^ np.uint64(flipped))
-    bits = np.unpackbits(looks.view(np.uint8).reshape(-1, 8), axis=1)
+        hashes = np.append(hashes, hashes[copy] ^ np.uint64(flipped))
+    bits = np.unpackbits(hashes.view(np.uint8).reshape(-1, 8), axis=1)
     distances = (bits[:, None] != bits[None]).sum(-1)
     expected = {(i, j) for i, j in zip(*np.nonzero(distances <= 3), strict=True) if i < j}
-    found = [tuple(sorted(map(int, pair))) for pair in near_pairs(looks, np.zeros((len(looks), 48), np.uint8))]
+    pairs = [tuple(sorted(map(int, pair))) for pair in near_pairs(hashes, np.zeros((len(hashes), 48), np.uint8))]
     assert len(expected) > 100
-    assert len(found) == len(set(found))
-    assert set(found) == expected
+    assert len(pairs) == len(set(pairs))
+    assert set(pairs) == expected
 
 
 def test_no_image_is_in_two_groups_and_each_is_near_its_leader() -> None:
-    # 0, 1, 3, 7, ...: each one bit from the next, so that all of them are one chain.
-    looks = np.array([(1 << number) - 1 for number in range(20)], np.uint64)
-    groups = near_groups(looks, np.zeros((20, 48), np.uint8))
+    # 0, 1, 3, 7, ...: each differs from the next in one bit, so that they form a chain.
+    hashes = np.array([(1 << number) - 1 for number in range(20)], np.uint64)
+    groups = near_groups(hashes, np.zeros((20, 48), np.uint8))
     members = np.concatenate(groups)
     assert len(members) == len(set(members))
-    assert all(np.bitwise_count(looks[group] ^ looks[group[0]]).max() <= 3 for group in groups)
+    assert all(np.bitwise_count(hashes[group] ^ hashes[group[0]]).max() <= 3 for group in groups)
 
 
-def test_a_flood_of_equal_looks_does_not_explode() -> None:
-    looks = np.full(20_000, 5, np.uint64)
-    assert len(near_pairs(looks, np.zeros((20_000, 48), np.uint8))) <= 32 * 20_000
+def test_many_equal_hashes_give_a_limited_number_of_pairs() -> None:
+    hashes = np.full(20_000, 5, np.uint64)
+    assert len(near_pairs(hashes, np.zeros((20_000, 48), np.uint8))) <= 32 * 20_000

@@ -1,4 +1,4 @@
-"""Moving bad files aside, and the mended copy."""
+"""Moving unreadable files to a quarantine folder, and writing a fixed copy."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def folder(tmp_path: Path) -> Path:
 
 def doctor(path: Path, **options: str) -> int:
     output = str(path.parent / "out")
-    return run_doctor(str(path), page_of=lambda _: "", output=output, **options)  # type: ignore[arg-type]
+    return run_doctor(str(path), make_page=lambda _: "", output=output, **options)  # type: ignore[arg-type]
 
 
-def surveyed(path: Path) -> Survey:
+def survey_of(path: Path) -> Survey:
     return survey_images(find_splits(str(path)), 10**6)
 
 
@@ -55,7 +55,7 @@ def test_quarantine_moves_bad_files_and_what_remains_passes(folder: Path, tmp_pa
     assert len(list(folder.rglob("*.png"))) == 20
 
 
-def test_quarantine_writes_down_each_move(folder: Path, tmp_path: Path) -> None:
+def test_quarantine_logs_each_move(folder: Path, tmp_path: Path) -> None:
     (folder / "cat" / "empty.jpg").write_bytes(b"")
     doctor(folder, quarantine=str(tmp_path / "bad"))
     (folder / "cat" / "text.jpg").write_bytes(b"no image")
@@ -90,28 +90,28 @@ def test_a_class_emptied_by_quarantine_is_a_fault(folder: Path, tmp_path: Path) 
 
 
 def test_quarantine_inside_the_data_set_is_refused(folder: Path) -> None:
-    with pytest.raises(DataError, match="lies inside"):
+    with pytest.raises(DataError, match="is inside"):
         doctor(folder, quarantine=str(folder / "bad"))
 
 
 @pytest.mark.parametrize("option", ["quarantine", "fix"])
-def test_a_manifest_is_neither_moved_nor_mended(folder: Path, tmp_path: Path, option: str) -> None:
+def test_a_manifest_is_neither_moved_nor_fixed(folder: Path, tmp_path: Path, option: str) -> None:
     (tmp_path / "data.csv").write_text("filename,label\ndata/cat/0.png,cat\n")
-    with pytest.raises(DataError, match="works on folders"):
+    with pytest.raises(DataError, match="works for folders"):
         doctor(tmp_path / "data.csv", **{option: str(tmp_path / "other")})
 
 
-def test_the_mended_copy_has_the_same_files_but_for_the_mended(folder: Path, tmp_path: Path) -> None:
+def test_the_fixed_copy_has_the_same_files_except_the_changed(folder: Path, tmp_path: Path) -> None:
     (folder / "cat" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     (folder / "cat" / "notes.txt").write_text("kept")
     (folder / "cat" / "wrong.png").write_bytes(jpeg(photo(50)))
-    doctor(folder, fix=str(tmp_path / "mended"))
+    doctor(folder, fix=str(tmp_path / "fixed"))
     before = {path.relative_to(folder) for path in folder.rglob("*.*")}
-    after = {path.relative_to(tmp_path / "mended") for path in (tmp_path / "mended").rglob("*.*")}
+    after = {path.relative_to(tmp_path / "fixed") for path in (tmp_path / "fixed").rglob("*.*")}
     assert before - after == {Path("cat/broken.jpg"), Path("cat/wrong.png")}
-    assert after - before == {Path("cat/wrong.jpg"), Path("mended.csv")}
-    assert (tmp_path / "mended/cat/0.png").samefile(folder / "cat/0.png")
-    assert [row["change"] for row in rows(tmp_path / "mended" / "mended.csv")] == [
+    assert after - before == {Path("cat/wrong.jpg"), Path("fixed.csv")}
+    assert (tmp_path / "fixed/cat/0.png").samefile(folder / "cat/0.png")
+    assert [row["change"] for row in rows(tmp_path / "fixed" / "fixed.csv")] == [
         "left out: is truncated",
         "renamed",
     ]
@@ -125,24 +125,24 @@ def jpeg(image: Image.Image, **options: object) -> bytes:
     return file.getvalue()
 
 
-def test_a_new_name_takes_no_place_of_another_image(folder: Path, tmp_path: Path) -> None:
+def test_a_renamed_image_does_not_replace_another(folder: Path, tmp_path: Path) -> None:
     (folder / "cat" / "wrong.png").write_bytes(jpeg(photo(50)))
     (folder / "cat" / "wrong.jpg").write_bytes(jpeg(photo(51)))
-    write_fixed_copy(surveyed(folder), tmp_path / "mended")
-    assert (tmp_path / "mended/cat/wrong.jpg").read_bytes() == jpeg(photo(51))
-    assert (tmp_path / "mended/cat/wrong-2.jpg").read_bytes() == jpeg(photo(50))
+    write_fixed_copy(survey_of(folder), tmp_path / "fixed")
+    assert (tmp_path / "fixed/cat/wrong.jpg").read_bytes() == jpeg(photo(51))
+    assert (tmp_path / "fixed/cat/wrong-2.jpg").read_bytes() == jpeg(photo(50))
 
 
-def test_turned_images_are_upright_in_the_mended_copy(folder: Path, tmp_path: Path) -> None:
+def test_rotated_images_are_upright_in_the_fixed_copy(folder: Path, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     (folder / "cat" / "turned.jpg").write_bytes(jpeg(photo(50), exif=exif, quality=95))
-    write_fixed_copy(surveyed(folder), tmp_path / "mended")
-    with Image.open(tmp_path / "mended/cat/turned.jpg") as mended, Image.open(folder / "cat/turned.jpg") as original:
-        assert mended.getexif().get(0x0112, 1) == 1
+    write_fixed_copy(survey_of(folder), tmp_path / "fixed")
+    with Image.open(tmp_path / "fixed/cat/turned.jpg") as fixed, Image.open(folder / "cat/turned.jpg") as original:
+        assert fixed.getexif().get(0x0112, 1) == 1
         upright = ImageOps.exif_transpose(original)
-        assert mended.size == upright.size == (40, 48)
-        difference = np.asarray(mended).astype(int) - np.asarray(upright)
+        assert fixed.size == upright.size == (40, 48)
+        difference = np.asarray(fixed).astype(int) - np.asarray(upright)
         assert np.abs(difference).mean() < 2
 
 
@@ -150,34 +150,34 @@ def test_cmyk_and_16_bits_become_8_bit_rgb(folder: Path, tmp_path: Path) -> None
     (folder / "cat" / "print.jpg").write_bytes(jpeg(photo(50).convert("CMYK")))
     deep = np.asarray(photo(51).convert("L")).astype(np.uint16) * 257
     Image.fromarray(deep).save(folder / "cat" / "deep.png")
-    write_fixed_copy(surveyed(folder), tmp_path / "mended")
-    with Image.open(tmp_path / "mended/cat/print.jpg") as image:
+    write_fixed_copy(survey_of(folder), tmp_path / "fixed")
+    with Image.open(tmp_path / "fixed/cat/print.jpg") as image:
         assert image.mode == "RGB"
-    with Image.open(tmp_path / "mended/cat/deep.png") as image:
+    with Image.open(tmp_path / "fixed/cat/deep.png") as image:
         assert image.mode == "RGB"
         np.testing.assert_array_equal(np.asarray(image)[..., 0], deep // 257)
 
 
-def test_of_an_animation_the_first_frame_stays(folder: Path, tmp_path: Path) -> None:
+def test_the_first_frame_of_an_animation_is_kept(folder: Path, tmp_path: Path) -> None:
     frames = [photo(50).convert("P"), photo(51).convert("P")]
     frames[0].save(folder / "cat" / "two.gif", save_all=True, append_images=frames[1:])
-    write_fixed_copy(surveyed(folder), tmp_path / "mended")
-    with Image.open(tmp_path / "mended/cat/two.png") as image:
+    write_fixed_copy(survey_of(folder), tmp_path / "fixed")
+    with Image.open(tmp_path / "fixed/cat/two.png") as image:
         assert getattr(image, "n_frames", 1) == 1
         np.testing.assert_array_equal(np.asarray(image), np.asarray(frames[0].convert("RGB")))
 
 
-def test_the_mended_copy_has_nothing_left_to_mend(folder: Path, tmp_path: Path) -> None:
+def test_nothing_is_left_to_fix_in_the_fixed_copy(folder: Path, tmp_path: Path) -> None:
     (folder / "cat" / "wrong.png").write_bytes(jpeg(photo(50).convert("CMYK")))
-    assert write_fixed_copy(surveyed(folder), tmp_path / "mended") == 1
-    assert write_fixed_copy(surveyed(tmp_path / "mended"), tmp_path / "again") == 0
+    assert write_fixed_copy(survey_of(folder), tmp_path / "fixed") == 1
+    assert write_fixed_copy(survey_of(tmp_path / "fixed"), tmp_path / "again") == 0
 
 
-def test_a_folder_that_is_not_empty_is_not_written_to(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "mended").mkdir()
-    (tmp_path / "mended" / "mine.txt").write_text("mine")
+def test_a_folder_that_is_not_empty_is_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "fixed").mkdir()
+    (tmp_path / "fixed" / "mine.txt").write_text("mine")
     with pytest.raises(DataError, match="not empty"):
-        doctor(folder, fix=str(tmp_path / "mended"))
+        doctor(folder, fix=str(tmp_path / "fixed"))
 
 
 def test_an_interrupted_copy_leaves_nothing(folder: Path, tmp_path: Path) -> None:
@@ -186,11 +186,11 @@ def test_an_interrupted_copy_leaves_nothing(folder: Path, tmp_path: Path) -> Non
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_fixed_copy(surveyed(folder), tmp_path / "mended", interrupt)
+        write_fixed_copy(survey_of(folder), tmp_path / "fixed", interrupt)
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
-def test_quarantine_moves_nothing_that_it_cannot_write_down(folder: Path, tmp_path: Path) -> None:
+def test_quarantine_moves_nothing_that_it_cannot_log(folder: Path, tmp_path: Path) -> None:
     (folder / "cat" / "empty.jpg").write_bytes(b"")
     (tmp_path / "bad" / "quarantine.csv").mkdir(parents=True)
     with pytest.raises(StorageError, match="Could not move files"):
@@ -198,8 +198,8 @@ def test_quarantine_moves_nothing_that_it_cannot_write_down(folder: Path, tmp_pa
     assert (folder / "cat" / "empty.jpg").exists()
 
 
-def test_a_list_of_changes_in_the_data_is_not_changed(folder: Path, tmp_path: Path) -> None:
-    old = folder / "mended.csv"
+def test_a_list_of_changes_in_the_data_is_not_overwritten(folder: Path, tmp_path: Path) -> None:
+    old = folder / "fixed.csv"
     old.write_text("from,to,change\n")
-    write_fixed_copy(surveyed(folder), tmp_path / "mended")
+    write_fixed_copy(survey_of(folder), tmp_path / "fixed")
     assert old.read_text() == "from,to,change\n"

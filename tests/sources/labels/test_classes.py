@@ -31,7 +31,7 @@ def test_named_numbers_that_no_image_has_are_classes_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("numbers", "given", "message"),
+    ("numbers", "class_names", "message"),
     [
         ([0, 1.5], None, "train.rec#1: label 1.5 should be a class number, a whole number from 0 to 16777215. Cure."),
         ([0, -1], ("a",), "train.rec#1: label -1 should be a class number"),
@@ -46,12 +46,14 @@ def test_named_numbers_that_no_image_has_are_classes_too() -> None:
         ),
     ],
 )
-def test_the_first_wrong_number_is_named(numbers: list[float], given: tuple[str, ...] | None, message: str) -> None:
+def test_the_first_wrong_number_is_named(
+    numbers: list[float], class_names: tuple[str, ...] | None, message: str
+) -> None:
     with pytest.raises(DataError, match=message):
-        index_numbers(np.array(numbers), given, WHERE)
+        index_numbers(np.array(numbers), class_names, WHERE)
 
 
-def test_a_whole_number_of_64_bits_cannot_be_a_class() -> None:
+def test_a_64_bit_integer_cannot_be_a_class() -> None:
     for number in (2**62, -(2**63)):
         with pytest.raises(DataError, match=f"label {number} "):
             index_numbers(np.array([number], np.int64), None, WHERE, first=1)

@@ -1,4 +1,4 @@
-"""The layers of the package: imports point to the same floor or a lower one, and declaring loads no TensorFlow."""
+"""The layers of the package: imports point to the same layer or a lower one, and declaring loads no TensorFlow."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from model_trainer.tasks import Task
 
 PACKAGE = Path(model_trainer.__file__).parent
 
-FLOORS = [
-    "version", "errors", "cuda_libraries", "stderr_filter", "quiet_tensorflow", "dotted", "messages", "config",
-    "storage", "specs", "sources", "images", "pipeline", "tasks", "run", "network", "model_files", "cluster",
+LAYERS = [
+    "version", "errors", "cuda_libraries", "stderr_filter", "quiet_tensorflow", "dotted", "messages", "display",
+    "config", "storage", "specs", "images", "sources", "pipeline", "tasks", "run", "network", "model_files", "cluster",
     "training", "evaluation", "findings", "diagnosis", "report", "tuning", "index", "serving", "cloud", "api", "cli",
 ]  # fmt: skip
-# Modules that may import from any floor: the public names, __main__, and the network for tests.
+# Modules that may import from any layer: the public names, __main__, and the network for tests.
 EXEMPT = {"__init__", "__main__", "testing"}
 
 FILES = sorted(
@@ -30,8 +30,8 @@ FILES = sorted(
 )
 
 
-def floor_of(module: str) -> int:
-    return FLOORS.index(module.split(".")[1])
+def layer_of(module: str) -> int:
+    return LAYERS.index(module.split(".")[1])
 
 
 def imported_modules(path: Path) -> list[str]:
@@ -42,9 +42,9 @@ def imported_modules(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_point_to_the_same_floor_or_lower(path: Path) -> None:
-    floor = FLOORS.index(path.relative_to(PACKAGE).parts[0].removesuffix(".py"))
-    higher = [name for name in imported_modules(path) if floor_of(name) > floor]
+def test_imports_point_to_the_same_layer_or_lower(path: Path) -> None:
+    layer = LAYERS.index(path.relative_to(PACKAGE).parts[0].removesuffix(".py"))
+    higher = [name for name in imported_modules(path) if layer_of(name) > layer]
     assert not higher
 
 
@@ -93,7 +93,7 @@ def test_the_html_pattern_matches_tags_only() -> None:
 
 def test_one_module_renders_html_and_nothing_is_exempt_from_escaping() -> None:
     sources = {str(path.relative_to(PACKAGE)): path.read_text() for path in FILES}
-    assert [name for name, source in sources.items() if re.search(r"\bjinja2\b", source)] == ["report/pages.py"]
+    assert [name for name, source in sources.items() if re.search(r"\bjinja2\b", source)] == ["display/pages.py"]
     assert not [name for name, source in sources.items() if re.search(r"\bmarkupsafe\b|\bMarkup\b", source)]
 
 
