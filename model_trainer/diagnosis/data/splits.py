@@ -1,4 +1,4 @@
-"""The parts of a data set, such as train and val, found without stopping at what is wrong with them."""
+"""Finds the splits of a data set, such as train and val, and tolerates whatever is wrong with them."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ from model_trainer.storage import files
 __all__ = ["DataSplit", "find_splits", "run_file_of"]
 
 _TRAINING = ("train", "training")
-_OTHERS = ("val", "valid", "validation", "test", "testing", "eval", "dev")
+_NOT_TRAINING = ("val", "valid", "validation", "test", "testing", "eval", "dev")
 _MAX_SPLITS = 8  # a split column with more values means something else
 
 
 @dataclass(frozen=True, eq=False)
 class DataSplit:
-    """One part of a data set.
+    """One split of a data set.
 
     Attributes:
-        name: "train", "val", ...; "all" where there is only one.
-        examples: its images; of a folder without class folders their rows of labels are empty.
+        name: "train", "val", ...; "all" if the data set is not divided.
+        examples: its images; in a folder without class folders they have no labels.
         root: the folder that was searched; None for other sources.
-        others: files that are no image, by name nor by their first bytes.
+        non_images: files that are no image, neither by name nor by their first bytes.
         hidden: files and folders whose name begins with a dot.
-        loose: images beside the class folders, which training does not see.
-        unknown: class folders that are not among the classes that were given.
-        is_of_tagger: belongs to a run whose task is `MultiLabel`.
+        without_class: images beside the class folders, which training does not see.
+        unknown_classes: class folders that are not among the expected classes.
+        is_multi_label_task: whether it belongs to a run whose task is `MultiLabel`.
     """
 
     name: str
     examples: Examples
     root: Path | None = None
-    others: tuple[str, ...] = ()
+    non_images: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
-    loose: tuple[str, ...] = ()
-    unknown: tuple[str, ...] = ()
-    is_of_tagger: bool = False
+    without_class: tuple[str, ...] = ()
+    unknown_classes: tuple[str, ...] = ()
+    is_multi_label_task: bool = False
 
     @property
     def trains(self) -> bool:
@@ -57,19 +57,23 @@ class DataSplit:
         return self.name == "all" or self.name.lower() in _TRAINING
 
     @property
-    def takes_tags(self) -> bool:
+    def is_multi_label(self) -> bool:
         """Whether an image can have several labels."""
-        return self.is_of_tagger or (self.examples.label_kind == "tags" and bool(self.examples.classes))
+        return self.is_multi_label_task or (self.examples.label_kind == "tags" and bool(self.examples.classes))
 
     def relative(self, path: str) -> Path:
-        """Where a file of this part belongs in a copy of the data set: "train/cat/1.jpg"."""
+        """The path of a file relative to the whole data set, such as "train/cat/1.jpg"."""
         assert self.root is not None
         inner = Path(os.path.relpath(path, self.root))
         return inner if self.name == "all" else self.name / inner
 
 
 def run_file_of(path: str) -> str | None:
-    """The file that holds the run where `path` is a RUN: a `.py`, a `training_options.json`, or a folder with one."""
+    """The file that declares a run: `path` itself, or the `training_options.json` in it.
+
+    Returns:
+        None if `path` is neither a `.py`, a `training_options.json`, nor a folder that contains the latter.
+    """
     if path.endswith(".py") or os.path.basename(path) == "training_options.json":
         return path
     inside = os.path.join(path, "training_options.json")
@@ -79,41 +83,43 @@ def run_file_of(path: str) -> str | None:
 def find_splits(
     path_or_run: str | Run, *, root: str | None = None, classes: Sequence[str] | None = None
 ) -> tuple[DataSplit, ...]:
-    """The parts, training first.
+    """Finds the splits of a data set or a run, training first.
 
     Args:
         path_or_run, root, classes: see `examine`.
 
     Raises:
         DataError: there is nothing to examine, or a manifest or record file cannot be read at all.
-        ConfigError: an option does not fit what is examined.
+        ConfigError: an option does not apply to `path_or_run`.
     """
     if (root is not None or classes is not None) and (
         isinstance(path_or_run, Run) or run_file_of(path_or_run) is not None
     ):
-        raise ConfigError("cannot be used with a run, which says it itself.", "--classes" if root is None else "--root")
+        raise ConfigError("cannot be used with a run, which declares it.", "--classes" if root is None else "--root")
     if isinstance(path_or_run, Run):
         train, val = path_or_run.train_data, path_or_run.val_data
-        parts = [_of_source("train", train), *([] if val is None else [_of_source("val", val)])]
-        is_of_tagger = path_or_run.task.label_kind == "tags"
-        return _not_empty([replace(part, is_of_tagger=is_of_tagger) for part in parts])
+        splits = [_split_of_source("train", train), *([] if val is None else [_split_of_source("val", val)])]
+        is_multi_label_task = path_or_run.task.label_kind == "tags"
+        return _not_empty([replace(split, is_multi_label_task=is_multi_label_task) for split in splits])
     if (run_file := run_file_of(path_or_run)) is not None:
         if run_file.endswith(".py"):
-            raise DataError(f"{run_file} is Python; give the run itself, or on the command line: model-trainer doctor")
+            raise DataError(
+                f"{run_file} is a Python file; pass its run instead, or use the command line: model-trainer doctor"
+            )
         return find_splits(Run.load(run_file))
     source = source_of_path(path_or_run, root=root, classes=classes)
     if isinstance(source, ImageFolder) and files.is_local_folder(path_or_run):
-        return _not_empty(_of_folder(Path(path_or_run), source.classes))
-    return _not_empty(_of_file(source))
+        return _not_empty(_splits_of_folder(Path(path_or_run), source.classes))
+    return _not_empty(_splits_of_file(source))
 
 
-def _not_empty(parts: list[DataSplit]) -> tuple[DataSplit, ...]:
-    if not any(len(part.examples) or part.others or part.examples.classes for part in parts):
-        raise DataError(f"{', '.join(part.examples.origin for part in parts)} holds no image.")
-    return tuple(parts)
+def _not_empty(splits: list[DataSplit]) -> tuple[DataSplit, ...]:
+    if not any(len(split.examples) or split.non_images or split.examples.classes for split in splits):
+        raise DataError(f"{', '.join(split.examples.origin for split in splits)} contains no image.")
+    return tuple(splits)
 
 
-def _of_source(name: str, source: Source) -> DataSplit:
+def _split_of_source(name: str, source: Source) -> DataSplit:
     if isinstance(source, ImageFolder) and files.is_local_folder(source.path):
         return _class_folders(name, Path(source.path), source.classes)
     return DataSplit(name, _read(source))
@@ -121,21 +127,21 @@ def _of_source(name: str, source: Source) -> DataSplit:
 
 def _read(source: Source) -> Examples:
     if not isinstance(source, ImageFolder | Manifest | RecordIO):
-        # It may load TensorFlow, which otherwise fills standard error with notes as it starts.
+        # Reading may import TensorFlow, which otherwise logs many notes to standard error.
         import model_trainer.quiet_tensorflow  # noqa: F401
     examples = source.read()
     examples.check_local()
     return examples
 
 
-def _of_folder(root: Path, classes: tuple[str, ...] | None) -> list[DataSplit]:
+def _splits_of_folder(root: Path, classes: tuple[str, ...] | None) -> list[DataSplit]:
     folders = _folders(root)
-    named = [name for name in folders if name.lower() in (*_TRAINING, *_OTHERS) and _folders(root / name)]
-    # One folder called "train" among others may well be a class.
-    if len(named) < 2 and named != folders:
-        return [_class_folders("all", root, classes) if folders else _unarranged(root)]
-    order = sorted(named, key=lambda name: (*_TRAINING, *_OTHERS).index(name.lower()))
-    return [_class_folders(name, root / name, classes) for name in order] or [_unarranged(root)]
+    split_folders = [name for name in folders if name.lower() in (*_TRAINING, *_NOT_TRAINING) and _folders(root / name)]
+    # A single folder called "train" among others may well be a class.
+    if len(split_folders) < 2 and split_folders != folders:
+        return [_class_folders("all", root, classes) if folders else _without_labels(root)]
+    order = sorted(split_folders, key=lambda name: (*_TRAINING, *_NOT_TRAINING).index(name.lower()))
+    return [_class_folders(name, root / name, classes) for name in order] or [_without_labels(root)]
 
 
 def _folders(root: Path) -> list[str]:
@@ -145,36 +151,36 @@ def _folders(root: Path) -> list[str]:
         raise DataError(f"{root} cannot be read: {error.strerror}.") from error
 
 
-def _class_folders(name: str, root: Path, given: tuple[str, ...] | None) -> DataSplit:
+def _class_folders(name: str, root: Path, expected: tuple[str, ...] | None) -> DataSplit:
     folders = _folders(root)
     if not folders:
-        return _unarranged(root, name)
-    unknown = tuple(folder for folder in folders if given is not None and folder not in given)
-    classes = tuple(folders) if given is None else (*given, *unknown)
+        return _without_labels(root, name)
+    unknown = tuple(folder for folder in folders if expected is not None and folder not in expected)
+    classes = tuple(folders) if expected is None else (*expected, *unknown)
     paths: list[str] = []
     labels: list[int] = []
-    others: list[str] = []
+    non_images: list[str] = []
     hidden = hidden_in(root)
     for label, folder in enumerate(classes):
         if folder not in folders:
             continue
-        images, not_images, not_looked_at = list_images(str(root / folder))
+        images, non_images_here, hidden_here = list_images(str(root / folder))
         paths += images
         labels += [label] * len(images)
-        others += not_images
-        hidden += not_looked_at
+        non_images += non_images_here
+        hidden += hidden_here
     examples = Examples.of_files(paths, np.asarray(labels, np.int32), classes, origin=str(root))
-    return DataSplit(name, examples, root, tuple(others), tuple(hidden), tuple(images_beside(root)), unknown)
+    return DataSplit(name, examples, root, tuple(non_images), tuple(hidden), tuple(images_beside(root)), unknown)
 
 
-def _unarranged(root: Path, name: str = "all") -> DataSplit:
-    images, others, hidden = list_images(str(root))
+def _without_labels(root: Path, name: str = "all") -> DataSplit:
+    images, non_images, hidden = list_images(str(root))
     no_labels = LabelRows.of([()] * len(images))
     examples = Examples.of_files(images, no_labels, (), origin=str(root))
-    return DataSplit(name, examples, root, tuple(others), tuple(hidden))
+    return DataSplit(name, examples, root, tuple(non_images), tuple(hidden))
 
 
-def _of_file(source: Source) -> list[DataSplit]:
+def _splits_of_file(source: Source) -> list[DataSplit]:
     names = _split_names(source) if isinstance(source, Manifest) else []
     if not names:
         return [DataSplit("all", _read(source))]
@@ -182,11 +188,11 @@ def _of_file(source: Source) -> list[DataSplit]:
 
 
 def _split_names(source: Manifest) -> list[str]:
-    """What the split column of a manifest holds, training first; nothing where it has none, or one value only."""
+    """The values of a manifest's split column, training first; empty if it has none, or only one value."""
     try:
         names = source.split_names()
     except DataError:
-        return []  # reading it says what is wrong, with the line
+        return []  # reading it names the problem, with the line
     return (
         sorted(names, key=lambda name: (name.lower() not in _TRAINING, name)) if 1 < len(names) <= _MAX_SPLITS else []
     )

@@ -1,4 +1,4 @@
-"""Tags, any number of labels for each image: class indices as sparse rows, and their texts."""
+"""Tags, any number of labels per image: from text to class indices as sparse rows."""
 
 from __future__ import annotations
 
@@ -30,12 +30,13 @@ ManyLabels = tuple[Sequence[Any], np.ndarray, np.ndarray]
 
 
 def tag_rows(keys: np.ndarray, num_rows: int, num_classes: int) -> LabelRows:
-    """Rows of tags, each once and in the order of the classes.
+    """Sparse rows of tags, without duplicates and in the order of the classes.
 
     Args:
-        keys: int64 `(k,)`, `row * num_classes + class index` of each tag, in any order; they are overwritten.
+        keys: int64 `(k,)`, `row * num_classes + class index` of each tag, in any order; overwritten.
+        num_rows, num_classes: the shape of the labels.
     """
-    keys.sort()  # np.unique takes five times as long, and a copy
+    keys.sort()  # np.unique takes five times as long, and copies
     is_first = np.ones(len(keys), bool)
     np.not_equal(keys[1:], keys[:-1], out=is_first[1:])
     if not is_first.all():
@@ -44,13 +45,13 @@ def tag_rows(keys: np.ndarray, num_rows: int, num_classes: int) -> LabelRows:
 
 
 class _TextRows:
-    """Any number of labels in each row: 8 bytes a row and 4 a label."""
+    """Collects any number of labels per row: 8 bytes per row and 4 per label."""
 
     def __init__(self) -> None:
         self.vocabulary = Vocabulary()
         self.flat = array("i")
         self.starts = array("q", [0])
-        self.first_repeat: int | None = None  # the first row that has a label twice
+        self.first_repeat: int | None = None  # the first row that contains a label twice
 
     def add(self, labels: Sequence[Any]) -> None:
         row = len(self.starts) - 1
@@ -80,7 +81,7 @@ class _TextRows:
         return np.diff(np.frombuffer(self.starts, np.int64))
 
     def tag_rows(self, indices: np.ndarray, num_classes: int) -> LabelRows:
-        """As tags; `indices` has the class index of each label of the vocabulary."""
+        """The labels as sparse rows; `indices` has the class index of each label of the vocabulary."""
         num_rows = len(self.starts) - 1
         keys = np.repeat(np.arange(num_rows), self.widths())
         keys *= num_classes
@@ -90,23 +91,23 @@ class _TextRows:
 
 @final
 class TagTexts:
-    """Labels as they are written, as names, class numbers or multi-hot rows; what is unknown may stand beside them.
+    """Collects labels written as names, class numbers or multi-hot rows, optionally with unknown (masked) labels.
 
-    As sparse rows they take 8 bytes a row and 8 a label. While they are gathered each number of a multi-hot row takes
-    4 bytes, and for a moment 9.
+    The result takes 8 bytes per row and 8 per label. While it is collected, each number of a multi-hot row takes 4
+    bytes, and for a moment 9.
     """
 
     def __init__(self) -> None:
         self.present, self.unknown = _TextRows(), _TextRows()
 
     def add(self, labels: Sequence[Any], unknown: Sequence[Any] = ()) -> None:
-        """Takes the labels of the next row.
+        """Adds the labels of the next row.
 
         Raises:
-            DataError: one is no label; says so without the place.
+            DataError: a label is invalid; the message does not name the row.
         """
         self.present.add(labels)
-        self.unknown.add(unknown)  # also where there is none: a later row may be the first to have some
+        self.unknown.add(unknown)  # even if empty: a later row may be the first to have some
 
     def extend(self, present: ManyLabels, unknown: ManyLabels | None) -> None:
         """Takes the labels of the next rows; without `unknown` no row has such.
@@ -119,30 +120,31 @@ class TagTexts:
         self.unknown.extend(*(unknown or ((), np.zeros(0, np.int64), np.zeros(num_rows, np.int64))))
 
     def one_each(self) -> bool:
-        """Whether each row has one label."""
+        """Whether each row has exactly one label."""
         return bool(np.all(self.present.widths() == 1))
 
     def interpret(
-        self, texts_as: TextsAs, given: tuple[str, ...] | None, names: Mapping[int, str], where: LabelLocation
+        self, texts_as: TextsAs, class_names: tuple[str, ...] | None, names: Mapping[int, str], where: LabelLocation
     ) -> Interpreted:
         """Rows of tags, and the class list.
 
         Args:
-            texts_as: how labels are written; "auto" takes lists of one length with numbers from 0 to 1, or -1 or null
-                for unknown, as multi-hot rows, other whole numbers as class numbers, and anything else as names.
-            given: the class list, if given.
-            names: of class numbers; where there are some, every number is a class number.
+            texts_as: how labels are written; "auto" reads lists of equal length with numbers from 0 to 1, or -1 or null
+                for unknown, as multi-hot rows, other integers as class numbers, and anything else as names.
+            class_names: the class list, if declared.
+            names: names of class numbers; if there are any, every number is a class number.
+            where: for messages.
 
         Raises:
-            DataError: labels do not fit each other or the class list; names the row.
+            DataError: labels are inconsistent, or not in the class list; the message names the row.
         """
-        if texts_as == "multi_hot" or (texts_as == "auto" and not names and self._fits_multi_hot(given)):
-            return self._multi_hot(texts_as, given, where)
+        if texts_as == "multi_hot" or (texts_as == "auto" and not names and self._fits_multi_hot(class_names)):
+            return self._multi_hot(texts_as, class_names, where)
         vocabulary, unknown = self.present.vocabulary, self.unknown.vocabulary
-        # In the class list labels that are only ever unknown have their place too.
+        # Labels that are only ever unknown belong to the class list, too.
         ids = [vocabulary.id_of(label, row) for label, row in zip(unknown.ids, unknown.rows, strict=True)]
-        means: TextsAs = "indices" if names and texts_as == "auto" else texts_as
-        indices, classes = index_texts(vocabulary, means, given, names, where)
+        meaning: TextsAs = "indices" if names and texts_as == "auto" else texts_as
+        indices, classes = index_texts(vocabulary, meaning, class_names, names, where)
         all_digits = all(map(_is_digit, vocabulary.ids))
         if texts_as == "auto" and vocabulary.ids and all_digits:
             logging.info("%s holds class numbers, labels='indices'.", where.all_labels)
@@ -154,16 +156,16 @@ class TagTexts:
         rows = self.present.tag_rows(indices, len(classes))
         return self._with_unknown(rows, indices[ids], len(classes), where), classes
 
-    def _fits_multi_hot(self, given: tuple[str, ...] | None) -> bool:
+    def _fits_multi_hot(self, class_names: tuple[str, ...] | None) -> bool:
         values = [_multi_hot_value(label) for label in self.present.vocabulary.ids]
-        return None not in values and fits_multi_hot(self.present.widths(), np.array(values, np.float32), given)
+        return None not in values and fits_multi_hot(self.present.widths(), np.array(values, np.float32), class_names)
 
-    def _multi_hot(self, texts_as: TextsAs, given: tuple[str, ...] | None, where: LabelLocation) -> Interpreted:
+    def _multi_hot(self, texts_as: TextsAs, class_names: tuple[str, ...] | None, where: LabelLocation) -> Interpreted:
         vocabulary = self.present.vocabulary
         values = {label: _multi_hot_value(label) for label in vocabulary.ids}
-        of_id = np.array([value or 0.0 for value in values.values()], np.float32)
-        rows = NumberRows.of_flat(self.present.widths(), of_id[self.present.ids()])
-        labels, classes = interpret_multi_hot(rows, given, where)
+        value_of_id = np.array([value or 0.0 for value in values.values()], np.float32)
+        rows = NumberRows.of_flat(self.present.widths(), value_of_id[self.present.ids()])
+        labels, classes = interpret_multi_hot(rows, class_names, where)
         holds = MULTI_HOT_HOLDS.format(unknown="-1 or null")
         for label, row in zip(values, vocabulary.rows, strict=True):
             if values[label] is None:
@@ -197,14 +199,14 @@ def _keys_of_rows(rows: LabelRows, num_classes: int) -> np.ndarray:
 
 
 def _rows_of_keys(keys: np.ndarray, values: np.ndarray, num_rows: int, num_classes: int) -> LabelRows:
-    """The rows from such keys, sorted; the keys are overwritten, because a copy would be what needs most memory."""
+    """Sparse rows from sorted keys, which are overwritten, because a copy would determine the peak memory."""
     starts = np.searchsorted(keys, np.arange(num_rows + 1, dtype=np.int64) * num_classes)
     keys %= num_classes
     return LabelRows(starts.astype(np.int64), keys.astype(np.int32), values)
 
 
 def _multi_hot_value(label: str | None) -> float | None:
-    """The number at a place of a multi-hot row, -1 for unknown; None if the label cannot be in one."""
+    """The number in a multi-hot row, -1 for unknown; None if the label is not a valid one."""
     if label is None or label == "-1":
         return -1.0
     try:

@@ -1,4 +1,4 @@
-"""Labels written as text: each different one once; names of classes or class numbers."""
+"""Labels written as text, class names or class numbers, and their conversion to class indices."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ TextsAs = Literal["auto", "names", "indices", "multi_hot"]
 
 
 class Vocabulary:
-    """Each different label once, numbered in the order of appearance.
+    """The distinct labels, numbered in the order of appearance.
 
     Attributes:
-        ids: number by label; None is one that nobody knows.
-        rows: where each came first.
+        ids: number by label; the label None is null or NaN in the file.
+        rows: the row in which each label appears first.
     """
 
     def __init__(self) -> None:
@@ -40,16 +40,16 @@ class Vocabulary:
         self.rows = array("q")
 
     def id_of(self, label: Any, row: int) -> int:
-        """The number of the label, a new one if it is new.
+        """The number of the label; a new label gets the next one.
 
         Raises:
-            DataError: it is empty, or no label at all; says so without the place.
+            DataError: the label is empty or invalid; the message does not name the row.
         """
         if type(label) is not str:
             label = as_text(label)
-        known = self.ids.get(label)
-        if known is not None:
-            return known
+        existing = self.ids.get(label)
+        if existing is not None:
+            return existing
         if label == "":
             raise DataError("a label is empty.")
         if label is not None and not _can_be_written(label):
@@ -61,17 +61,17 @@ class Vocabulary:
 
 @final
 class SingleTexts:
-    """One label for each image: 4 bytes a row."""
+    """Collects one label per image: 4 bytes per row."""
 
     def __init__(self) -> None:
         self.vocabulary = Vocabulary()
         self.ids = array("i")
 
     def add(self, label: Any) -> None:
-        """Takes the label of the next row.
+        """Adds the label of the next row.
 
         Raises:
-            DataError: it is no label; says so without the place.
+            DataError: the label is invalid; the message does not name the row.
         """
         self.ids.append(self.vocabulary.id_of(label, len(self.ids)))
 
@@ -90,10 +90,10 @@ class SingleTexts:
         self.ids.frombytes(np.array(ids, np.int32)[codes].tobytes())
 
     def interpret(
-        self, texts_as: TextsAs, given: tuple[str, ...] | None, names: Mapping[int, str], where: LabelLocation
+        self, texts_as: TextsAs, class_names: tuple[str, ...] | None, names: Mapping[int, str], where: LabelLocation
     ) -> Interpreted:
         """Class indices, and the class list; see `index_texts`."""
-        indices, classes = index_texts(self.vocabulary, texts_as, given, names, where)
+        indices, classes = index_texts(self.vocabulary, texts_as, class_names, names, where)
         return indices[np.frombuffer(self.ids, np.int32)], classes
 
 
@@ -105,10 +105,10 @@ def first_positions(codes: np.ndarray, count: int) -> np.ndarray:
 
 
 def as_text(label: Any) -> str | None:
-    """The label as text, a whole number without decimals; null and NaN give None.
+    """Converts a label to text, a float with an integer value to an integer, null and NaN to None.
 
     Raises:
-        DataError: it is a list or an object.
+        DataError: the label is a list or an object.
     """
     if label is None or label != label:
         return None
@@ -124,13 +124,13 @@ def as_text(label: Any) -> str | None:
 def _can_be_written(text: str) -> bool:
     try:
         text.encode()
-    except UnicodeEncodeError:  # half a character, as JSON can write it
+    except UnicodeEncodeError:  # a lone surrogate, which JSON can contain
         return False
     return True
 
 
 def is_number(label: str | None) -> bool:
-    """Whether the label is a whole number written the usual way; "007" and what exceeds 18 digits are names."""
+    """Whether the label is an integer in its usual notation; "007" and numbers of more than 18 digits are names."""
     digits = (label or "").removeprefix("-")
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 18):
         return False
@@ -140,64 +140,68 @@ def is_number(label: str | None) -> bool:
 def index_texts(
     vocabulary: Vocabulary,
     texts_as: TextsAs,
-    given: tuple[str, ...] | None,
+    class_names: tuple[str, ...] | None,
     names: Mapping[int, str],
     where: LabelLocation,
 ) -> Indexed:
     """`(indices, classes)`: int32 the class index of each label of `vocabulary`, and the class list.
 
     Args:
-        texts_as: "names", "indices" for class numbers, or "auto": numbers if all are, unless `given` has them as
-            names, or they are so far apart that they can only be names.
-        given: the class list; None takes the sorted labels, and of numbers "0" to the largest.
-        names: of class numbers, where they are known; those numbers then mean the given class of that name.
+        vocabulary: the distinct labels.
+        texts_as: "names", "indices" for class numbers, or "auto": class numbers if all are integers, unless
+            `class_names` contains integers, or they are so far apart that they can only be names.
+        class_names: the class list; None means the sorted labels, or for numbers "0" up to the maximum.
+        names: names of class numbers, if known; such a number means the class of that name in `class_names`.
+        where: for messages.
 
     Raises:
-        DataError: a label is not a class; names the row where it first stands.
+        DataError: a label is not a class; the message names the row in which it first appears.
     """
-    unknown = vocabulary.ids.get(None)
-    if unknown is not None:
-        raise DataError(f"{where.row(vocabulary.rows[unknown])}: a label is null, which only multi-hot rows can have.")
+    null_id = vocabulary.ids.get(None)
+    if null_id is not None:
+        raise DataError(f"{where.row(vocabulary.rows[null_id])}: a label is null, which only multi-hot rows can have.")
     labels = [label for label in vocabulary.ids if label is not None]
-    if not labels and given is None:
+    if not labels and class_names is None:
         raise no_labels(where.origin)
     where = where.at(vocabulary.rows)
-    if not _are_numbers(labels, texts_as, given, where):
-        return index_names(labels, given, where.row)
+    if not _are_numbers(labels, texts_as, class_names, where):
+        return index_names(labels, class_names, where.row)
     numbers = list(map(int, labels))
-    if given is None:
+    if class_names is None:
         indices, classes = index_numbers(np.array(numbers, np.int64), None, where, names=names)
         _check_each_once(classes, where.origin)
         return indices, classes
-    index_of = {name: index for index, name in enumerate(given)}
+    index_of = {name: index for index, name in enumerate(class_names)}
     for position, number in enumerate(numbers):
         if number in names and names[number] not in index_of:
             raise DataError(
                 f"{where.row(position)}: label {labels[position]!r} has the name {names[number]!r}, which is not a "
-                f"class.{nearest(names[number], given)}"
+                f"class.{nearest(names[number], class_names)}"
             )
     numbers = [index_of[names[number]] if number in names else number for number in numbers]
-    return index_numbers(np.array(numbers, np.int64), given, where)
+    return index_numbers(np.array(numbers, np.int64), class_names, where)
 
 
-def _are_numbers(labels: list[str], texts_as: TextsAs, given: tuple[str, ...] | None, where: LabelLocation) -> bool:
+def _are_numbers(
+    labels: list[str], texts_as: TextsAs, class_names: tuple[str, ...] | None, where: LabelLocation
+) -> bool:
     if texts_as == "names" or (texts_as == "auto" and not all(map(is_number, labels))):
         return False
-    if texts_as == "auto" and given is not None and any(map(is_number, given)):
+    if texts_as == "auto" and class_names is not None and any(map(is_number, class_names)):
         return False
     for position, label in enumerate(labels):
         if not is_number(label):
             raise DataError(f"{where.row(position)}: {no_class_number(repr(label), where.cure)}")
     if texts_as == "indices" or any(label.startswith("-") for label in labels):
-        return True  # what cannot be one is named when it gets its index
-    largest = max(map(int, labels), default=0)
-    if largest >= MAX_CLASSES:
+        return True  # an invalid number is reported when it is converted to an index
+    max_number = max(map(int, labels), default=0)
+    if max_number >= MAX_CLASSES:
         return False
-    if given is None and largest >= max(1000, 10 * len(labels)):
+    if class_names is None and max_number >= max(1000, 10 * len(labels)):
         logging.warning(
             "%s: %d different numbers up to %d are read as names of classes. Say labels='indices' if they are "
             "class numbers.",
-            *(where.origin, len(labels), largest),
+            *(where.origin, len(labels), max_number),
         )
         return False
     return True

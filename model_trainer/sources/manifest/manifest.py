@@ -63,6 +63,11 @@ class Manifest(Source):
             reading.
         file_column, label_column, ...: the column with that meaning.
         format: "csv", "tsv", "json", "jsonl" or "parquet"; "auto" infers it from the file's name and first line.
+
+    Example:
+        >>> examples = Manifest("data/labels.csv", split="train").read()  # columns: filename, label, split
+        >>> examples.classes, examples.counts()
+        (('cat', 'dog'), array([8, 8]))
     """
 
     path: PathText

@@ -1,4 +1,4 @@
-"""Each finding on a scrape that is dirty on purpose, and none on a clean one."""
+"""Every finding on a data set that is dirty on purpose, and none on a clean one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIZE = 48
 
 
 def photo(seed: int, size: tuple[int, int] = (SIZE, SIZE)) -> Image.Image:
-    """Smooth noise, unlike that of any other seed."""
+    """Smooth noise that differs for each seed."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3)).astype(np.uint8)
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
 
@@ -41,7 +41,7 @@ def clean(root: Path, classes: dict[str, int], first: int = 0) -> Path:
 
 
 def bomb_png() -> bytes:
-    """A file of some bytes whose header says 60,000 by 60,000 pixels."""
+    """A file of a few bytes whose header declares 60,000 by 60,000 pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -54,7 +54,7 @@ def by_id(diagnosis: Diagnosis) -> dict[str, Finding]:
     return {finding.id: finding for finding in diagnosis.findings}
 
 
-def found(diagnosis: Diagnosis, root: Path) -> dict[str, list[str]]:
+def names_by_id(diagnosis: Diagnosis, root: Path) -> dict[str, list[str]]:
     """The images of each finding, or the names of its examples."""
     return {
         finding.id: [
@@ -68,7 +68,7 @@ def found(diagnosis: Diagnosis, root: Path) -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def dirty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`train/` with cat, dog, Dog, empty and rare; `val/` with cat, dog and owl. One file for each fault."""
+    """`train/` with cat, dog, Dog, empty and rare; `val/` with cat, dog and owl. One file for each problem."""
     root = tmp_path_factory.mktemp("scrape")
     train = clean(root / "train", {"cat": 120, "dog": 12, "rare": 3, "Dog": 10})
     (train / "empty").mkdir()
@@ -101,7 +101,7 @@ def dirty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def of_dirty(dirty: Path) -> Diagnosis:
+def dirty_diagnosis(dirty: Path) -> Diagnosis:
     return examine(dirty)
 
 
@@ -132,34 +132,36 @@ def of_dirty(dirty: Path) -> Diagnosis:
         ("not-validated", ["Dog", "rare"]),
     ],
 )
-def test_a_finding_names_what_it_is_about_and_nothing_else(
-    of_dirty: Diagnosis, dirty: Path, id: str, images: list[str]
+def test_a_finding_names_the_affected_images_or_classes_only(
+    dirty_diagnosis: Diagnosis, dirty: Path, id: str, images: list[str]
 ) -> None:
-    assert found(of_dirty, dirty)[id] == images
+    assert names_by_id(dirty_diagnosis, dirty)[id] == images
 
 
-def test_files_that_are_no_image_are_found(of_dirty: Diagnosis, dirty: Path) -> None:
-    assert [each.name for each in by_id(of_dirty)["no-image"].examples] == [str(dirty / "train/cat/notes.txt")]
-    assert ".txt 1" in by_id(of_dirty)["no-image"].why
+def test_files_that_are_no_image_are_found(dirty_diagnosis: Diagnosis, dirty: Path) -> None:
+    assert [each.name for each in by_id(dirty_diagnosis)["no-image"].examples] == [str(dirty / "train/cat/notes.txt")]
+    assert ".txt 1" in by_id(dirty_diagnosis)["no-image"].why
 
 
-def test_images_beside_the_class_folders_are_found(of_dirty: Diagnosis, dirty: Path) -> None:
-    assert [each.name for each in by_id(of_dirty)["no-class-folder"].examples] == [str(dirty / "train/loose.png")]
+def test_images_beside_the_class_folders_are_found(dirty_diagnosis: Diagnosis, dirty: Path) -> None:
+    assert [each.name for each in by_id(dirty_diagnosis)["no-class-folder"].examples] == [
+        str(dirty / "train/loose.png")
+    ]
 
 
-def test_there_is_no_other_finding(of_dirty: Diagnosis) -> None:
+def test_there_is_no_other_finding(dirty_diagnosis: Diagnosis) -> None:
     expected = 24
-    assert len(of_dirty.findings) == len(by_id(of_dirty)) == expected
+    assert len(dirty_diagnosis.findings) == len(by_id(dirty_diagnosis)) == expected
 
 
-def test_faults_come_first_and_make_exit_code_1(of_dirty: Diagnosis) -> None:
-    levels = [finding.level for finding in of_dirty.findings]
+def test_faults_come_first_and_make_exit_code_1(dirty_diagnosis: Diagnosis) -> None:
+    levels = [finding.level for finding in dirty_diagnosis.findings]
     assert levels == sorted(levels, key=["fault", "warning", "note"].index)
-    assert {finding.id for finding in of_dirty.findings if finding.level == "fault"} == {
+    assert {finding.id for finding in dirty_diagnosis.findings if finding.level == "fault"} == {
         *("zero-byte", "truncated", "unreadable", "decompression-bomb", "missing-file", "empty-class"),
         *("duplicates-across-labels", "duplicates-across-splits"),
     }
-    assert of_dirty.exit_code == 1
+    assert dirty_diagnosis.exit_code == 1
 
 
 def test_a_clean_folder_has_no_finding(tmp_path: Path) -> None:
@@ -193,13 +195,13 @@ def test_crops_outside_the_image_are_found(tmp_path: Path) -> None:
     assert by_id(diagnosis)["crop-outside"].level == "fault"
 
 
-def test_different_crops_of_a_file_are_no_copies(tmp_path: Path) -> None:
+def test_different_crops_of_a_file_are_not_duplicates(tmp_path: Path) -> None:
     photo(1, (96, 48)).save(tmp_path / "a.png")
     (tmp_path / "data.csv").write_text('filename,label,crop\na.png,cat,"[0,0,48,48]"\na.png,dog,"[48,0,48,48]"\n')
     assert "duplicates-across-labels" not in by_id(examine(tmp_path / "data.csv"))
 
 
-def test_rows_of_a_manifest_without_a_file_are_found(tmp_path: Path) -> None:
+def test_manifest_rows_whose_file_is_missing_are_found(tmp_path: Path) -> None:
     photo(1).save(tmp_path / "a.png")
     (tmp_path / "data.csv").write_text("filename,label\na.png,cat\nb.png,dog\n")
     diagnosis = examine(tmp_path / "data.csv")
@@ -210,17 +212,17 @@ def test_the_splits_of_a_manifest_are_compared(tmp_path: Path) -> None:
     photo(1).save(tmp_path / "a.png")
     (tmp_path / "data.csv").write_text("filename,label,split\na.png,cat,train\na.png,cat,val\n")
     diagnosis = examine(tmp_path / "data.csv")
-    assert [part.name for part in diagnosis.survey.parts] == ["train", "val"]
+    assert [split.name for split in diagnosis.survey.splits] == ["train", "val"]
     assert by_id(diagnosis)["duplicates-across-splits"].count == 1
 
 
-def test_equal_images_with_other_tags_are_a_fault(tmp_path: Path) -> None:
+def test_identical_images_with_different_tags_are_a_fault(tmp_path: Path) -> None:
     photo(1).save(tmp_path / "a.png")
     (tmp_path / "data.csv").write_text("filename,tags\na.png,red|blue\na.png,red\na.png,blue|red\n")
     assert by_id(examine(tmp_path / "data.csv"))["duplicates-across-labels"].count == 3
 
 
-def test_taggers_are_not_told_to_take_tags(tmp_path: Path) -> None:
+def test_training_a_tagger_is_not_suggested_for_a_tagger(tmp_path: Path) -> None:
     from model_trainer import ImageFolder, ModelSpec, MultiLabel, Run
 
     for name in ("red", "blue"):
@@ -232,9 +234,9 @@ def test_taggers_are_not_told_to_take_tags(tmp_path: Path) -> None:
     def cure(data: Run | Path) -> str:
         return by_id(examine(data))["duplicates-across-labels"].cure
 
-    assert "take tags: task=MultiLabel()" in cure(run)
-    assert cure(run.changed("task", MultiLabel())) == "Keep one copy, with all tags that are true of it."
-    assert cure(tmp_path / "data.csv") == "Keep one copy, with all tags that are true of it."
+    assert "train a tagger: task=MultiLabel()" in cure(run)
+    assert cure(run.changed("task", MultiLabel())) == "Keep one copy, with all tags that apply to it."
+    assert cure(tmp_path / "data.csv") == "Keep one copy, with all tags that apply to it."
 
 
 def test_hidden_files_are_counted(tmp_path: Path) -> None:
@@ -247,8 +249,8 @@ def test_hidden_files_are_counted(tmp_path: Path) -> None:
 
 def test_a_manifest_is_examined_with_the_options_of_a_source(tmp_path: Path) -> None:
     clean(tmp_path / "images", {"cat": 10, "dog": 10})
-    rows = [f"{name}/{number}.png,{label},{part}" for label, name in enumerate(("cat", "dog"))
-            for number, part in zip(range(10), ["train"] * 7 + ["val"] * 3, strict=True)]  # fmt: skip
+    rows = [f"{name}/{number}.png,{label},{split}" for label, name in enumerate(("cat", "dog"))
+            for number, split in zip(range(10), ["train"] * 7 + ["val"] * 3, strict=True)]  # fmt: skip
     (tmp_path / "data.csv").write_text("\n".join(["filename,class_id,split", *rows]))
     diagnosis = examine(tmp_path / "data.csv", root=str(tmp_path / "images"), classes=("cat", "dog"))
     assert "missing-file" not in by_id(diagnosis)
@@ -267,10 +269,10 @@ def test_options_that_do_not_fit_are_refused(tmp_path: Path, colours: Path) -> N
         examine(run, classes=("blue", "red"))
 
 
-def test_an_unarranged_folder_is_looked_at(tmp_path: Path) -> None:
+def test_a_folder_without_class_folders_is_examined(tmp_path: Path) -> None:
     photo(1).save(tmp_path / "a.png")
     (tmp_path / "b.jpg").write_bytes(b"")
-    assert found(examine(tmp_path), tmp_path) == {"zero-byte": ["b.jpg"], "no-classes": [str(tmp_path)]}
+    assert names_by_id(examine(tmp_path), tmp_path) == {"zero-byte": ["b.jpg"], "no-classes": [str(tmp_path)]}
 
 
 def test_a_class_called_train_is_a_class(tmp_path: Path) -> None:
@@ -288,11 +290,11 @@ def test_the_data_of_a_run_are_examined(colours: Path, tmp_path: Path) -> None:
     assert {each.name for each in by_id(diagnosis)["unknown-class"].examples} == {"red"}
 
 
-def test_the_limit_of_pixels_can_be_set(tmp_path: Path) -> None:
+def test_the_pixel_limit_can_be_set(tmp_path: Path) -> None:
     clean(tmp_path, {"cat": 10, "dog": 10})
     photo(99, (100, 100)).save(tmp_path / "cat" / "large.png")
     diagnosis = examine(tmp_path, max_pixels=50 * 50)
-    assert found(diagnosis, tmp_path) == {"decompression-bomb": ["cat/large.png"]}
+    assert names_by_id(diagnosis, tmp_path) == {"decompression-bomb": ["cat/large.png"]}
 
 
 def test_a_pipe_in_a_class_folder_does_not_hang(tmp_path: Path) -> None:
@@ -300,10 +302,10 @@ def test_a_pipe_in_a_class_folder_does_not_hang(tmp_path: Path) -> None:
 
     clean(tmp_path, {"cat": 10, "dog": 10})
     os.mkfifo(tmp_path / "cat" / "pipe.jpg")
-    assert found(examine(tmp_path), tmp_path) == {"unreadable": ["cat/pipe.jpg"]}
+    assert names_by_id(examine(tmp_path), tmp_path) == {"unreadable": ["cat/pipe.jpg"]}
 
 
-def test_names_that_are_no_text_survive_json_and_page(tmp_path: Path) -> None:
+def test_undecodable_file_names_survive_json_and_page(tmp_path: Path) -> None:
     import os
 
     from model_trainer.report.doctor import doctor_page
@@ -320,7 +322,7 @@ def test_names_that_are_no_text_survive_json_and_page(tmp_path: Path) -> None:
     assert json.loads(json.dumps(diagnosis.to_dict()))["findings"][0]["id"] == "zero-byte"
 
 
-def test_a_large_jpeg_is_judged_by_a_smaller_one_and_its_size_is_told(tmp_path: Path) -> None:
+def test_a_large_jpeg_is_decoded_at_reduced_size_and_reported_with_its_full_size(tmp_path: Path) -> None:
     clean(tmp_path, {"cat": 10, "dog": 10})
     large = photo(99, (1600, 1200))
     large.save(tmp_path / "cat" / "large.jpg", quality=95)
@@ -336,8 +338,8 @@ def test_a_large_jpeg_is_judged_by_a_smaller_one_and_its_size_is_told(tmp_path: 
         str(tmp_path / "cat" / "large.jpg"),
         str(tmp_path / "dog" / "small.png"),
     }
-    assert found(diagnosis, tmp_path)["truncated"] == ["dog/half.jpg"]
+    assert names_by_id(diagnosis, tmp_path)["truncated"] == ["dog/half.jpg"]
     survey = diagnosis.survey
-    seen = {Path(survey.name(image)).name: survey.columns[image] for image in range(len(survey))}
-    assert (seen["large.jpg"]["width"], seen["large.jpg"]["height"]) == (1600, 1200)
-    assert (bool(seen["dot.jpg"]["is_blank"]), bool(seen["white.jpg"]["is_blank"])) == (False, True)
+    rows = {Path(survey.name(image)).name: survey.columns[image] for image in range(len(survey))}
+    assert (rows["large.jpg"]["width"], rows["large.jpg"]["height"]) == (1600, 1200)
+    assert (bool(rows["dot.jpg"]["is_blank"]), bool(rows["white.jpg"]["is_blank"])) == (False, True)
