@@ -1,8 +1,9 @@
-"""What does a batch in parts save in memory, and what does it cost in time?
+"""How much memory does gradient accumulation save, and how much time does it cost?
 
     .venv/bin/python benchmarks/accumulation.py    about 2 minutes on 2 cores
 
-One step of MobileNetV2 on 64 images of 160 x 160, float32, SGD, in 1, 2, 4 and 8 parts, each in a process of its own.
+One step of MobileNetV2 on 64 images of 160 x 160, float32, SGD, with `accumulation_steps` of 1, 2, 4 and 8, each in a
+process of its own.
 Prints by how much the process's largest memory grew beyond what it had before the first step, seconds of the fastest of
 three steps, and both as ratios to the whole batch.
 """

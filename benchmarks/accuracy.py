@@ -4,7 +4,7 @@
     .venv/bin/python benchmarks/accuracy.py --fastai /tmp/fastai/bin/python    about 40 minutes on 2 cores
 
 10,000 photos of Fashion-MNIST (1,000 of each class), 64 x 64, batches of 64, flips, Adam with cosine decay from 0.001,
-3 epochs; 2,000 photos of its test set, which nobody trains on, are validated after each epoch. Keras does the same in
+3 epochs; 2,000 photos of its test set are validated after each epoch. Keras does the same in
 whatever time it takes. fastai trains `fit_one_cycle` with timm's network of the same name and its own default rate, for
 as many epochs as fit into our time, and at least one (`accuracy_fastai.py` says how to install it). Times are of
 training and validating, with building graphs, without imports. Prints validation accuracy and seconds of each epoch.

@@ -3,9 +3,10 @@
     .venv/bin/python benchmarks/decode.py    about 1 minute on 2 cores
 
 256 JPEG files of 500 x 375 pixels (gradients and noise, made in a temporary folder) become uint8 or float32 batches of
-32 images of 224 x 224, each way in all of TensorFlow's threads. Prints images per second of each way and its ratio to
-Keras' `image_dataset_from_directory`, then the ratio of our random crop to the same work on whole decoded images;
-median and spread over rounds. Keras and "whole, plain" resize without antialiasing, which is less work than ours.
+32 images of 224 x 224, by several pipelines that use all of TensorFlow's threads. Prints images per second of each and
+its ratio to Keras' `image_dataset_from_directory`, then the ratio of our random crop to the same work on whole decoded
+images; median and spread over rounds. Keras and "whole, plain" resize without antialiasing, which is less work than
+ours.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     .venv/bin/python benchmarks/mosaics.py [--epochs 8]
 
 Trains a small network from random weights for about a minute on 2 cores, and prints its mean average precision on 400
-mosaics of photos it has not seen, beside that of guessing, which is the share of images that have the tag.
+mosaics of photos it has not seen, beside that of guessing, which is the fraction of images that have the tag.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What does it cost to average the statistics of batch normalisation anew at the end of each epoch?
+"""What does it cost to recompute the statistics of batch normalisation at the end of each epoch?
 
     .venv/bin/python benchmarks/refresh.py                         about 5 minutes on 2 cores
     .venv/bin/python benchmarks/refresh.py --spec resnet50 --images 1024
 
 Trains on the sample twice in turn, with `Network(batch_norm_momentum="auto")` and with the same momentum as a number,
-which averages nothing anew. Prints how much longer an epoch in the middle takes, and the last one, after which more
+which recomputes nothing. Prints how much longer an epoch in the middle takes, and the last one, after which more
 images go through the network: ratios, median and spread over rounds. The first epoch, which compiles, is left out; so
 is validation.
 """

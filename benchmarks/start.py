@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/start.py    about 15 seconds
 
 Prints seconds of the whole process, beside `python -c pass` and `python -c "import tensorflow"`, taken in turn;
-median and spread over rounds. The target is 0.6 s. Also says whether TensorFlow was loaded.
+median and spread over rounds. The target is 0.6 s. Also prints whether TensorFlow was imported.
 """
 
 from __future__ import annotations

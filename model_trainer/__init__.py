@@ -1,7 +1,6 @@
-"""Model Trainer: train Keras image models from a short declaration.
+"""Model Trainer: trains Keras image models from a short declaration.
 
-Everything a run is made of can be imported from here. Declaring loads neither TensorFlow nor Keras; they are
-loaded where work is done.
+Everything that a run consists of can be imported from here. Declaring a run loads neither TensorFlow nor Keras.
 """
 
 from __future__ import annotations
@@ -12,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from model_trainer.version import __version__
 
-# TensorFlow's own start-up notes; whoever wants them sets the variable.
+# Hides TensorFlow's start-up messages, unless the user has set the variable.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-# Where each public name lives. Imported at first use, so that `model-trainer --help` loads next to nothing.
+# The module of each public name. Imported at first use, so that `model-trainer --help` loads very little.
 _HOMES = {
     "config": ["Call", "Live"],
     "errors": [

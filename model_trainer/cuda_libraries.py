@@ -1,4 +1,4 @@
-"""Finds pip's CUDA libraries, and loads the one that TensorFlow 2.21 does not find by itself."""
+"""Finds CUDA libraries that pip installed, and loads the one that TensorFlow 2.21 does not find by itself."""
 
 from __future__ import annotations
 
@@ -8,26 +8,25 @@ from pathlib import Path
 
 __all__ = ["cuda_folders", "preload_cuda"]
 
-# The search path inside TensorFlow 2.21's libtensorflow_framework.so.2, which opens all of CUDA's libraries, names the
-# folder of every NVIDIA package but cusolver's. Without this library TensorFlow registers no GPU at all.
+# libtensorflow_framework.so.2 of TensorFlow 2.21 opens all CUDA libraries. Its search path has the folder of every
+# NVIDIA package except cusolver's. Without that library TensorFlow registers no GPU at all.
 _NOT_FOUND_BY_TENSORFLOW = ("libcusolver.so.11",)
 
 
 def cuda_folders() -> tuple[str, ...]:
-    """The `nvidia/*/lib` folders that pip's NVIDIA packages have put beside TensorFlow."""
+    """Returns the `nvidia/*/lib` folders that NVIDIA's pip packages installed next to TensorFlow."""
     spec = importlib.util.find_spec("nvidia")
-    places = spec.submodule_search_locations if spec else None
-    return tuple(str(folder) for place in places or () for folder in sorted(Path(place).glob("*/lib")))
+    locations = spec.submodule_search_locations if spec else None
+    return tuple(str(folder) for location in locations or () for folder in sorted(Path(location).glob("*/lib")))
 
 
 def preload_cuda() -> tuple[str, ...]:
-    """Loads what TensorFlow would look for in vain; call it before the first `import tensorflow`.
+    """Loads the libraries that TensorFlow would not find; call it before the first `import tensorflow`.
 
-    A library that is already loaded under its name is found by every later request for that name.
-    Where pip's NVIDIA packages are not installed, nothing happens.
+    Once a library is loaded, later requests for its name find it. Without NVIDIA's pip packages nothing happens.
 
     Returns:
-        The files that were loaded.
+        Paths of the loaded files.
     """
     files = [Path(folder, name) for name in _NOT_FOUND_BY_TENSORFLOW for folder in cuda_folders()]
     return tuple(str(file) for file in files if file.exists() and _load(file))
@@ -36,6 +35,6 @@ def preload_cuda() -> tuple[str, ...]:
 def _load(file: Path) -> bool:
     try:
         ctypes.CDLL(str(file))
-    except OSError:  # TensorFlow will say the same of it, and then go on without a GPU
+    except OSError:  # TensorFlow will report the same error, and continue without a GPU
         return False
     return True

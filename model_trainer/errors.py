@@ -1,19 +1,19 @@
-"""Every error that Model Trainer raises on purpose.
+"""The errors that Model Trainer raises.
 
 ```text
 ModelTrainerError
 ├── ConfigError(ValueError)     a declared value is wrong; names the field
 ├── DataError(ValueError)       a file, label or box is wrong; names file and line
-├── ModelFileError(ValueError)  a model file is damaged, foreign or dangerous
+├── ModelFileError(ValueError)  a model file is damaged, not supported or unsafe
 ├── StorageError(OSError)       a path cannot be read or written; names it
-├── DeviceError(RuntimeError)   a device is missing, or its memory too small; names what to lower
-├── DivergedError(RuntimeError) training gave no finite loss, and how often it was rolled back
+├── DeviceError(RuntimeError)   a device is missing, or out of memory; names what to reduce
+├── DivergedError(RuntimeError) training diverged; names the number of rollbacks
 ├── StoppedError(RuntimeError)  a signal came before there was anything to save
-├── HostError(RuntimeError)     another machine of the run did not come, or is gone; `--resume` goes on
-└── MissingExtra(ImportError)   names the pip command
+├── HostError(RuntimeError)     another machine of the run did not join, or is lost; continue with `--resume`
+└── MissingExtra(ImportError)   an optional dependency is missing; names the pip command
 ```
 
-Each says what was expected, what came, and the cure; the command line prints it without a traceback.
+The message says what was expected, what was received, and the cure; the command line prints it without a traceback.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
 
 
 class ModelTrainerError(Exception):
-    """The root; `exit_code` is what the command line ends with."""
+    """The base of all errors; `exit_code` is the exit code of the command line."""
 
     exit_code = 2
 
@@ -42,8 +42,8 @@ class ConfigError(ModelTrainerError, ValueError):
     """A declared value is wrong.
 
     Args:
-        problem: what was expected, what came, and the cure.
-        field: dotted name of the field, such as `training.epochs`; empty when it concerns the whole.
+        problem: what was expected, what was received, and the cure.
+        field: dotted name of the field, such as `training.epochs`; empty if no single field is wrong.
     """
 
     def __init__(self, problem: str, field: str = "") -> None:
@@ -52,8 +52,8 @@ class ConfigError(ModelTrainerError, ValueError):
         super().__init__(f"`{field}` {problem}" if field else problem)
 
     def under(self, parent: str) -> ConfigError:
-        """The same error, seen from the value that holds this one in its field `parent`."""
-        return ConfigError(self.problem, ".".join(part for part in (parent, self.field) if part))
+        """Returns the error with its field below the field `parent` of an outer value."""
+        return ConfigError(self.problem, ".".join(name for name in (parent, self.field) if name))
 
 
 class DataError(ModelTrainerError, ValueError):
@@ -61,7 +61,7 @@ class DataError(ModelTrainerError, ValueError):
 
 
 class ModelFileError(ModelTrainerError, ValueError):
-    """A model file is damaged, foreign or dangerous."""
+    """A model file is damaged, not supported or unsafe."""
 
 
 class StorageError(ModelTrainerError, OSError):
@@ -69,17 +69,17 @@ class StorageError(ModelTrainerError, OSError):
 
 
 class DeviceError(ModelTrainerError, RuntimeError):
-    """A device is missing, or its memory is too small."""
+    """A device is missing, or out of memory."""
 
 
 class DivergedError(ModelTrainerError, RuntimeError):
-    """Training gave no finite loss and could not recover."""
+    """Training diverged and could not recover: the loss was not finite or spiked."""
 
     exit_code = 3
 
 
 class HostError(ModelTrainerError, RuntimeError):
-    """Another machine of the run did not come, or is gone; with `--resume` on all of them it goes on."""
+    """Another machine of the run did not join, or is lost; `--resume` on all machines continues the run."""
 
     exit_code = 75
 
@@ -96,7 +96,7 @@ class MissingExtra(ModelTrainerError, ImportError):
     Args:
         what: what needs it, such as "s3:// paths".
         package: the missing package, such as "boto3".
-        extra: the extra that brings it, such as "aws".
+        extra: the extra that installs it, such as "aws".
     """
 
     def __init__(self, what: str, package: str, extra: str) -> None:

@@ -1,4 +1,4 @@
-"""Messages of wrong values: one clear sentence from pydantic's list of errors, and the nearest right name."""
+"""Error messages about wrong values: one sentence from pydantic's list of errors, and the nearest valid name."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ def counted(count: int, words: str) -> str:
 
 
 def shown(text: str) -> str:
-    """`text` with what is not printable escaped: control characters, which could rule a terminal, and bytes of file
-    names that are no UTF-8."""
+    """Escapes the unprintable characters of `text`: control sequences for a terminal, and bytes of file names that
+    are not UTF-8."""
     if text.isprintable():
         return text
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """` Did you mean 'x'?` when one of `names` is close to `name`, otherwise the empty string."""
-    known = {other.lower(): other for other in names}
-    close = difflib.get_close_matches(str(name).lower(), known, n=1)
-    return f" Did you mean {known[close[0]]!r}?" if close else ""
+    """Returns ` Did you mean 'x'?` if one of `names` is similar to `name`, otherwise the empty string."""
+    by_lower_case = {valid.lower(): valid for valid in names}
+    matches = difflib.get_close_matches(str(name).lower(), by_lower_case, n=1)
+    return f" Did you mean {by_lower_case[matches[0]]!r}?" if matches else ""
 
 
-# What a field should be, in words a person would use, by pydantic's name for the error.
+# What a field should be, in plain words, by pydantic's type of error.
 _EXPECTED = {
     "int_type": "a whole number",
     "int_parsing": "a whole number",
@@ -51,7 +51,7 @@ _EXPECTED = {
     "string_type": "text",
     "tuple_type": "a list",
     "list_type": "a list",
-    "dict_type": "a table of names and values",
+    "dict_type": "a dict of names and values",
     "model_type": "a {class_name}(...)",
     "greater_than": "above {gt}",
     "greater_than_equal": "at least {ge}",
@@ -64,10 +64,11 @@ _EXPECTED = {
 
 
 def to_config_error(error: ValidationError, cls: type[BaseModel]) -> ConfigError:
-    """The error as one of ours, about the field that pydantic names first.
+    """Converts pydantic's error to a ConfigError about the first field that it names.
 
     Args:
-        cls: the class that was validated, to tell fields from pydantic's marks for the arms of a union.
+        error: from pydantic.
+        cls: the class that was validated, to tell fields from the names that pydantic gives to members of a union.
     """
     details = error.errors(include_url=False)
     first = details[0]
@@ -80,7 +81,7 @@ def to_config_error(error: ValidationError, cls: type[BaseModel]) -> ConfigError
         return ConfigError(f"is missing; {owner.__name__} needs it.", field)
     same_field = [detail for detail in details if _field_of(detail["loc"], cls)[0] == field]
     for cause in (detail.get("ctx", {}).get("error") for detail in same_field):
-        # One that names a deeper field knows more than "not one of these kinds".
+        # An error about a nested field is more precise than "not one of these kinds".
         if isinstance(cause, ModelTrainerError) and not isinstance(cause, ConfigError):
             return ConfigError(f"is wrong: {cause}", field)
         if isinstance(cause, ConfigError) and (cause.field or len(same_field) == 1 or "live Python" in cause.problem):
@@ -89,9 +90,9 @@ def to_config_error(error: ValidationError, cls: type[BaseModel]) -> ConfigError
     causes = [str(detail.get("ctx", {}).get("error", "")) for detail in same_field]
     hint = next((cause[cause.index(" Did you mean") :] for cause in causes if " Did you mean" in cause), "")
     if isinstance(first.get("input"), str):
-        listed = (detail["ctx"]["expected"] for detail in same_field if detail["type"] == "literal_error")
-        hint = hint or nearest(first["input"], [word for words in listed for word in re.findall(r"'([^']*)'", words)])
-    return ConfigError(f"should be {' or '.join(expected)}, got {_shown(first.get('input'))}.{hint}", field)
+        literals = (detail["ctx"]["expected"] for detail in same_field if detail["type"] == "literal_error")
+        hint = hint or nearest(first["input"], [word for words in literals for word in re.findall(r"'([^']*)'", words)])
+    return ConfigError(f"should be {' or '.join(expected)}, got {_abbreviated(first.get('input'))}.{hint}", field)
 
 
 def _expectation(detail: ErrorDetails) -> str:
@@ -103,30 +104,30 @@ def _expectation(detail: ErrorDetails) -> str:
 
 
 def _field_of(loc: tuple[int | str, ...], cls: type[BaseModel]) -> tuple[str, type[BaseModel]]:
-    """The dotted field that `loc` names, without pydantic's marks for the arms of a union, and the class it is in."""
-    parts: list[str] = []
+    """The dotted name of the field at `loc`, without pydantic's names for union members, and the class it is in."""
+    names: list[str] = []
     owner = cls
-    for part in loc:
-        if isinstance(part, int):
-            parts.append(str(part))
+    for key in loc:
+        if isinstance(key, int):
+            names.append(str(key))
             continue
-        by_alias = {info.alias or key: info for key, info in owner.model_fields.items()}
-        info = by_alias.get(part) or owner.model_fields.get(part)
-        if info is None and parts and part != loc[-1]:
+        by_alias = {info.alias or name: info for name, info in owner.model_fields.items()}
+        info = by_alias.get(key) or owner.model_fields.get(key)
+        if info is None and names and key != loc[-1]:
             continue
-        if info is None and parts and not _looks_like_field(part):
+        if info is None and names and not _may_be_field(key):
             continue
-        parts.append(info.alias or part if info is not None else part)
+        names.append(info.alias or key if info is not None else key)
         if info is not None and isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
             owner = info.annotation
-    return ".".join(parts), owner
+    return ".".join(names), owner
 
 
-def _looks_like_field(part: str) -> bool:
-    return part.isidentifier() and part not in {"int", "float", "str", "bool", "none", "literal", "tuple", "list"}
+def _may_be_field(key: str) -> bool:
+    return key.isidentifier() and key not in {"int", "float", "str", "bool", "none", "literal", "tuple", "list"}
 
 
-def _shown(value: Any) -> str:
+def _abbreviated(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     text = repr(value) if isinstance(value, str) else text
     return text if len(text) <= 80 else text[:77] + "..."

@@ -1,6 +1,6 @@
-"""Importing this imports TensorFlow as it should start: with all CUDA libraries, without the notes of its C++ side.
+"""Imports TensorFlow with all CUDA libraries, and without the start-up messages of its C++ libraries.
 
-TensorFlow 2.21 prints them whatever TF_CPP_MIN_LOG_LEVEL says.
+TensorFlow 2.21 prints these messages at any TF_CPP_MIN_LOG_LEVEL.
 """
 
 from __future__ import annotations
@@ -17,4 +17,4 @@ if "tensorflow" not in sys.modules:
     with filtered_stderr():
         import tensorflow as tf
 
-        tf.config.list_physical_devices("GPU")  # the CUDA side speaks up at the first look
+        tf.config.list_physical_devices("GPU")  # CUDA libraries print their messages at the first use

@@ -1,4 +1,4 @@
-"""For trying a pipeline, a loss or an installation, and for our own tests: a network that trains in a second."""
+"""A network that trains in a second: for tests, and for trying out a pipeline, a loss or an installation."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ __all__ = ["free_addresses", "small_backbone"]
 
 
 def free_addresses(count: int) -> tuple[str, ...]:
-    """Addresses of this machine, such as "127.0.0.1:24817", at which nobody listens.
+    """Returns unused addresses of this machine, such as "127.0.0.1:14817".
 
-    Their ports are not among those that the system hands out by itself, nor those that a rendezvous takes: another
-    might have one before its owner does.
+    Their ports are neither ephemeral ports of the system nor those of a rendezvous, so that no other process takes one
+    before it is used.
     """
-    found: list[str] = []
-    with contextlib.ExitStack() as held:
-        while len(found) < count:
+    addresses: list[str] = []
+    with contextlib.ExitStack() as sockets:
+        while len(addresses) < count:
             port = random.SystemRandom().randrange(10_000, 20_000)
             with contextlib.suppress(OSError):
-                held.enter_context(socket.socket()).bind(("127.0.0.1", port))
-                found.append(f"127.0.0.1:{port}")
-    return tuple(found)
+                sockets.enter_context(socket.socket()).bind(("127.0.0.1", port))
+                addresses.append(f"127.0.0.1:{port}")
+    return tuple(addresses)
 
 
 def small_backbone(
@@ -33,11 +33,14 @@ def small_backbone(
     dropout_rate: float = 0.0,
     logarithm: bool = False,
 ) -> keras.Model:
-    """Two convolutions over images of any size down to 4 by 4; its layers are named `conv1`, `conv2`.
+    """Returns a network of two convolutions, `conv1` and `conv2`, for images of at least 4 by 4 pixels.
 
     Args:
-        logarithm: adds the logarithm of the mean brightness of images from -1 to 1, so that for a black one the loss is
-            no number.
+        input_shape: `(height, width, channels)`.
+        batch_normalization: whether to add a layer `norm1` after `conv1`.
+        dropout_rate: above 0 adds a layer `dropout1` after `conv1`.
+        logarithm: adds the logarithm of the mean brightness of images from -1 to 1, which makes the loss of a black
+            image infinite.
     """
     images = keras.Input(input_shape)
     features = keras.layers.Conv2D(8, 3, strides=2, padding="same", activation="relu", name="conv1")(images)

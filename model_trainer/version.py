@@ -1,3 +1,3 @@
-"""The version, in a file of its own: setuptools reads it without importing anything."""
+"""The version, in a separate file that setuptools reads without importing the package."""
 
 __version__ = "0.1.0"

@@ -1,10 +1,10 @@
-"""Does TensorFlow see the GPU, and does it compute rightly and fast.
+"""Does TensorFlow see the GPU, and does it compute correctly and fast?
 
     .venv/bin/python script/GPUtest.py [--json]
 
-It takes a few seconds, and some more for each GPU. It prints the versions, the CUDA that TensorFlow was built for and
-the CUDA of this machine, and for each GPU whether products and convolutions agree with the CPU's, with their TFLOP/s.
-It ends with 0 when at least one GPU computes rightly, and with 1 when none does: then it says why, and what cures it.
+Takes a few seconds, and some more for each GPU. Prints the versions, the CUDA that TensorFlow was built for and the
+CUDA of this machine, and for each GPU whether matrix products and convolutions agree with the CPU's, with their
+TFLOP/s. The exit code is 0 when at least one GPU computes correctly, and 1 when none does, with the reason and a fix.
 """
 
 import argparse
@@ -13,6 +13,6 @@ import sys
 from model_trainer.diagnosis.gpu import main
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Does TensorFlow see the GPU, and does it compute rightly and fast.")
+    parser = argparse.ArgumentParser(description="Does TensorFlow see the GPU, and does it compute correctly and fast?")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     sys.exit(main(as_json=parser.parse_args().json))

@@ -4,10 +4,10 @@
     script/train                              train on data/train/CLASS/ and data/val/CLASS/
     script/train --sample                     train on the built-in photos of clothes, about three minutes
     script/train --set training.epochs=30     change one option for this time; repeatable
-    script/train --resume                     go on where the newest run of this name stopped
+    script/train --resume                     continue the newest run of this name
     script/train --help
 
-What comes out lies in output/<name>-<date>-<time>/.
+Models, logs and history are written to output/<name>-<date>-<time>/.
 """
 
 from model_trainer import (
@@ -26,10 +26,10 @@ from model_trainer import (
 from model_trainer.cli.script import main
 
 run = Run(
-    # 1. A name; it begins the name of the output folder.
+    # 1. A name, which the name of the output folder starts with.
     name="vgg19",
-    # 2. The backbone, and what it expects of images. `model-trainer specs` lists the others, and
-    #    ModelSpec.named("resnet50", target_size=[128, 128, 3]) takes one from there.
+    # 2. The backbone and its preprocessing. `model-trainer specs` lists all of them, and
+    #    ModelSpec.named("resnet50", target_size=[128, 128, 3]) looks one up.
     spec=ModelSpec(
         **{
             "class": "keras.applications.vgg19.VGG19",
@@ -38,43 +38,43 @@ run = Run(
             "target_size": [224, 224, 3],
         }
     ),
-    # 3. Its first weights: "imagenet"; None for random ones; a file (.hdf5, .h5, .keras, .weights.h5);
-    #    "auto" takes ImageNet's when they can be had.
+    # 3. Its initial weights: "imagenet"; None for random ones; a file (.hdf5, .h5, .keras, .weights.h5);
+    #    "auto" uses ImageNet's where they are available.
     weights="auto",
-    # 4. The head on top: how feature maps become a vector ("avg", "max", "flatten"), hidden layers such as (256,),
-    #    dropout. `freeze` keeps layers as they are: "none", "backbone", or names such as ("block1_*", "block2_*").
+    # 4. The head on top: pooling of the feature maps ("avg", "max", "flatten"), hidden layers such as (256,),
+    #    dropout. Layers to `freeze`: "none", "backbone", or names such as ("block1_*", "block2_*").
     network=Network(pooling="avg", dense=(), dropout_rate=0.2, freeze="none"),
-    # 5. The images, in one folder for each class. Without a validation folder:
+    # 5. The images, in one folder per class. Without a validation folder:
     #    train_data, val_data = ImageFolder("data/train").split(val=0.1)
     #    Other data: Manifest("data/train.csv"), RecordIO("data/train.rec"), TFRecords("data/*.tfrecord"),
-    #    Tfds("cifar10"); docs/data.md has them all. `model-trainer doctor data` says what is wrong with it.
+    #    Tfds("cifar10"); see docs/data.md. `model-trainer doctor data` reports what is wrong with the data.
     train_data=ImageFolder("data/train"),
     val_data=ImageFolder("data/val"),
-    # 6. What happens by chance to training images. () leaves them as the spec's `resize` gives them. There are
-    #    RandomRotation(), RandAugment(), MixUp() and more; `model-trainer preview script/TrainModel.py` draws them.
+    # 6. Random augmentation of the training images; () for none, only the spec's `resize`. There are also
+    #    RandomRotation(), RandAugment(), MixUp() and more; `model-trainer preview script/TrainModel.py` shows them.
     augment=(RandomResizedCrop(area=(0.35, 1.0)), RandomFlip(horizontal=True, vertical=False)),
-    # 7. What is learnt. class_weights="balanced" helps when classes differ much in size;
-    #    metrics=(Accuracy(), TopK(5), MacroRecall()) shows more. MultiLabel() learns tags, any number for an image.
+    # 7. The task: loss, metrics and head. class_weights="balanced" helps when classes differ much in size;
+    #    metrics=(Accuracy(), TopK(5), MacroRecall()) reports more. MultiLabel() learns any number of tags per image.
     task=Classification(label_smoothing=0.0, class_weights=None),
-    # 8. How long and how fast.
+    # 8. Optimization.
     training=Training(
         epochs=2,
-        batch_size=32,  # images per step, over all devices together
+        batch_size=32,  # images per step, on all devices together
         learning_rate=1e-4,
         optimizer=Adam(),  # SGD(momentum=0.9, nesterov=True), AdamW(), RMSprop(), Lion(), LAMB()
         schedule=Cosine(),  # Constant(), StepDecay(), Exponential(), Polynomial(), ReduceOnPlateau()
         precision="auto",  # "float32", "mixed_bfloat16", "mixed_float16"
         seed=0,
-        deterministic=False,  # True: the same bits from the same run, somewhat slower
+        deterministic=False,  # True: bit-identical weights from the same run, somewhat slower
     ),
-    # 9. On what: every GPU of this machine, or a number of them.
+    # 9. Devices: every GPU of this machine, or a number of them.
     hardware=Hardware(devices="auto"),
     # 10. EarlyStopping(patience=5), or any keras.callbacks.Callback.
     callbacks=(),
     output_dir="output",
 )
 
-# --sample: the same network, small, from random weights, on 2,000 photos of clothes.
+# --sample: the same network on small images, from random weights, on 2,000 photos of clothes.
 sample = (
     run.changed("name", "sample")
     .changed("spec.target_size", [64, 64, 3])
@@ -87,6 +87,6 @@ sample = (
     .changed("training.schedule", Cosine(warmup_epochs=0.5))
 )
 
-# TrainModel.py is also read for its `run` (model-trainer train script/TrainModel.py); then it must not train.
+# `model-trainer train script/TrainModel.py` imports this file for its `run`; importing must not train.
 if __name__ == "__main__":
     main(run, sample=sample)

@@ -55,6 +55,10 @@ LONG = ("test_killed.py", "test_agreement.py", "test_machines.py", "test_nothing
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONG)
+    for item in items:
+        # Whoever asks for one of these builds a run or its pipeline, which is what takes the time.
+        if {"declare_run", "short_pipeline"} & {*getattr(item, "fixturenames", ())}:
+            item.add_marker("long")
 
 
 COLOURS = {"blue": (30, 40, 220), "green": (40, 200, 50), "red": (220, 30, 40)}

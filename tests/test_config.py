@@ -24,92 +24,92 @@ class Square(Shape):
     side: float = 1.0
 
 
-class Part(Config):
+class Inner(Config):
     count: int = Field(2, ge=1)
     shape: Shape | Call | Live = Circle()
     mode: Literal["none", "all"] | tuple[int | str, ...] = "none"
 
 
-class Whole(Config):
+class Outer(Config):
     name: str
-    part: Part = Part()
+    inner: Inner = Inner()
     extras: tuple[Call | Live, ...] = ()
 
 
-WHOLE = Whole(name="w")
+OUTER = Outer(name="w")
 
 
 def test_a_value_is_frozen() -> None:
     with pytest.raises(Exception, match="frozen"):
-        WHOLE.name = "other"
+        OUTER.name = "other"
 
 
-def test_positional_arguments_fill_fields_in_their_order() -> None:
-    assert Whole("w", Part(3)) == Whole(name="w", part=Part(count=3))
+def test_positional_arguments_set_fields_in_their_order() -> None:
+    assert Outer("w", Inner(3)) == Outer(name="w", inner=Inner(count=3))
 
 
-def test_changed_makes_a_new_value_and_leaves_the_old_one() -> None:
-    longer = WHOLE.changed("part.count", 30)
-    assert (longer.part.count, WHOLE.part.count) == (30, 2)
+def test_changed_returns_a_new_value_and_keeps_the_old_one() -> None:
+    longer = OUTER.changed("inner.count", 30)
+    assert (longer.inner.count, OUTER.inner.count) == (30, 2)
 
 
-def test_changed_reaches_into_a_kind_and_a_list() -> None:
-    squares = WHOLE.changed("part.shape", "Square").changed("part.shape.side", 4)
-    assert squares.part.shape == Square(side=4)
-    assert WHOLE.changed("part.mode", ["a", "b"]).changed("part.mode.1", "c").part.mode == ("a", "c")
+def test_changed_reaches_into_kinds_and_lists() -> None:
+    squares = OUTER.changed("inner.shape", "Square").changed("inner.shape.side", 4)
+    assert squares.inner.shape == Square(side=4)
+    assert OUTER.changed("inner.mode", ["a", "b"]).changed("inner.mode.1", "c").inner.mode == ("a", "c")
 
 
-def test_json_gives_the_same_value_back() -> None:
-    value = Whole("w", Part(5, Square(side=2), ("a", 3)), extras=(Call("my.code", alpha=0.5),))
-    assert Whole.from_dict(json.loads(json.dumps(value.to_dict()))) == value
+def test_a_value_read_back_from_json_is_the_same() -> None:
+    value = Outer("w", Inner(5, Square(side=2), ("a", 3)), extras=(Call("my.code", alpha=0.5),))
+    assert Outer.from_dict(json.loads(json.dumps(value.to_dict()))) == value
 
 
 def test_json_names_the_kind_of_a_choice_and_the_path_of_a_call() -> None:
-    data = Whole("w", extras=(Call("my.code", alpha=0.5),)).to_dict()
-    assert data["part"]["shape"] == {"type": "Circle", "radius": 1.0}
+    data = Outer("w", extras=(Call("my.code", alpha=0.5),)).to_dict()
+    assert data["inner"]["shape"] == {"type": "Circle", "radius": 1.0}
     assert data["extras"] == [{"type": "my.code", "alpha": 0.5}]
 
 
-def test_a_live_object_is_recorded_by_name_and_its_json_refuses_to_repeat() -> None:
-    data = Whole("w", extras=(object(),)).to_dict()
+def test_json_names_a_live_object_and_cannot_be_read_back() -> None:
+    data = Outer("w", extras=(object(),)).to_dict()
     assert data["extras"] == [{"type": "Live", "object": "builtins.object"}]
     with pytest.raises(ConfigError, match=r"`extras.0` was a live Python object \(builtins.object\)"):
-        Whole.from_dict(data)
+        Outer.from_dict(data)
 
 
-def test_a_call_imports_and_calls() -> None:
+def test_a_call_imports_its_path_and_calls_it() -> None:
     assert Call("fractions.Fraction", numerator=3, denominator=6).make() == 0.5
 
 
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("part.count", "abc", "`part.count` should be a whole number, got 'abc'."),
-        ("part.count", 0, "`part.count` should be at least 1, got 0."),
-        ("part.cuont", 3, "`part.cuont` is not an option of Part. Did you mean 'count'?"),
-        ("prat.count", 3, "`prat` is not an option of Whole. Did you mean 'part'?"),
-        ("name.first", 3, "`name` has no part named 'first'; its value is 'w'."),
-        ("part.mode", "al", "`part.mode` should be one of 'none' or 'all' or a list, got 'al'. Did you mean 'all'?"),
-        ("part.shape.radius", -1, "`part.shape.radius` should be above 0.0, got -1."),
-        ("extras.0", 3, "`extras.0` should be a position from 0 to -1."),
+        ("inner.count", "abc", "`inner.count` should be a whole number, got 'abc'."),
+        ("inner.count", 0, "`inner.count` should be at least 1, got 0."),
+        ("inner.cuont", 3, "`inner.cuont` is not an option of Inner. Did you mean 'count'?"),
+        ("innre.count", 3, "`innre` is not an option of Outer. Did you mean 'inner'?"),
+        ("name.first", 3, "`name` has no option 'first'; its value is 'w'."),
+        ("inner.mode", "al", "`inner.mode` should be one of 'none' or 'all' or a list, got 'al'. Did you mean 'all'?"),
+        ("inner.shape.radius", -1, "`inner.shape.radius` should be above 0.0, got -1."),
+        ("extras.0", 3, "`extras.0` should be an index from 0 to -1."),
     ],
 )
-def test_a_wrong_change_names_the_field_and_the_cure(name: str, value: object, message: str) -> None:
+def test_the_message_of_a_wrong_change_names_the_field_and_the_cure(name: str, value: object, message: str) -> None:
     with pytest.raises(ConfigError) as error:
-        WHOLE.changed(name, value)
+        OUTER.changed(name, value)
     assert str(error.value) == message
 
 
-def test_an_unknown_kind_names_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"`part.shape` should be one of Circle, Square.*got 'Cirle'"):
-        WHOLE.changed("part.shape", "Cirle")
+def test_the_message_of_an_unknown_kind_suggests_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"`inner.shape` should be one of Circle, Square.*got 'Cirle'"):
+        OUTER.changed("inner.shape", "Cirle")
 
 
-def test_a_wrong_option_deep_in_json_is_named_in_full() -> None:
-    with pytest.raises(ConfigError, match=r"`part.shape.radios` is not an option of Circle. Did you mean 'radius'\?"):
-        Whole.from_dict({"name": "w", "part": {"shape": {"type": "Circle", "radios": 2}}})
+def test_a_wrong_option_deep_in_json_is_named_by_its_full_path() -> None:
+    with pytest.raises(ConfigError, match=r"`inner.shape.radios` is not an option of Circle. Did you mean 'radius'\?"):
+        Outer.from_dict({"name": "w", "inner": {"shape": {"type": "Circle", "radios": 2}}})
 
 
 def test_a_missing_field_is_named() -> None:
-    with pytest.raises(ConfigError, match="`name` is missing; Whole needs it"):
-        Whole()
+    with pytest.raises(ConfigError, match="`name` is missing; Outer needs it"):
+        Outer()

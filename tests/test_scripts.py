@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pre_commit.clientlib import load_config
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ["script/train", "script/test", "script/lock", "script/setup.sh", ".ci/run"]
@@ -187,6 +188,50 @@ def test_checks_come_before_the_tests_and_the_first_failure_ends_them(checkout: 
     done = checkout.run("script/test", FAIL="mypy", FAIL_WITH="1")
     assert done.returncode == 1
     assert checkout.new_calls[-1] == "-m mypy"
+
+
+@pytest.mark.parametrize(
+    ("option", "tests"),
+    [("--fast", "not long and not slow and not gpu and not network"), ("--all", "not gpu and not network")],
+)
+def test_fewer_or_more_tests_come_after_the_same_checks(checkout: Checkout, option: str, tests: str) -> None:
+    checkout.run("script/test")
+    *checks, usual = checkout.new_calls[-4:]
+
+    checkout.run("script/test", option)
+
+    assert checkout.new_calls == [*checks, f"{usual} -m {tests.replace(' ', chr(92) + ' ')}"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--fast", "tests/network"), ("tests/network", "--all"), ("--fast", "--all"), ("-x", "--fast", "-v")]
+)
+def test_fast_and_all_stand_alone(checkout: Checkout, arguments: tuple[str, ...]) -> None:
+    done = checkout.run("script/test", *arguments)
+
+    assert done.returncode == 2
+    assert "stands alone. Some of the tests: script/test tests/" in done.stderr
+    assert checkout.new_calls == []
+
+
+@pytest.mark.usefixtures("declare_run")
+def test_who_asks_for_a_run_is_long_by_itself(request: pytest.FixtureRequest) -> None:
+    assert request.node.get_closest_marker("long")
+
+
+@pytest.mark.usefixtures("short_pipeline")
+def test_who_asks_for_a_pipeline_is_long_by_itself(request: pytest.FixtureRequest) -> None:
+    assert request.node.get_closest_marker("long")
+
+
+def test_a_commit_runs_the_checks_of_script_test(checkout: Checkout) -> None:
+    checkout.run("script/test")
+    (repository,) = load_config(str(ROOT / ".pre-commit-config.yaml"))["repos"]
+
+    assert repository["repo"] == "local"  # nothing is downloaded
+    entries = [hook["entry"] for hook in repository["hooks"]]
+    assert entries == [f".venv/bin/python {call}" for call in checkout.new_calls[-4:-1]]
+    assert not any(hook["pass_filenames"] for hook in repository["hooks"])
 
 
 def test_arguments_mean_only_pytest_and_no_test_is_a_failure(checkout: Checkout) -> None:

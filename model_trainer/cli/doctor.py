@@ -11,25 +11,25 @@ __all__ = ["doctor"]
 
 def doctor(
     path_or_run: str = typer.Argument(
-        help="A folder of class folders, or of such folders called train and val; a folder of images; a manifest, "
-        ".rec or .tfrecord; or a RUN: a .py, a training_options.json, an output folder.",
+        help="A folder with one folder per class, or with train and val folders of these; a folder of images; a "
+        "manifest, .rec or .tfrecord; or a run: a .py file, a training_options.json or an output folder.",
     ),
     root: Root = None,
     classes: ClassesOfData = None,
-    output: str = typer.Option(".", "--output", metavar="DIR", help="Where doctor.html and doctor.json go."),
+    output: str = typer.Option(".", "--output", metavar="DIR", help="Folder for doctor.html and doctor.json."),
     quarantine: str | None = typer.Option(
-        None, "--quarantine", metavar="DIR", help="Move unreadable files there, and judge what remains."
+        None, "--quarantine", metavar="DIR", help="Move unreadable files to this folder, and check the others."
     ),
     fix: str | None = typer.Option(
-        None, "--fix", metavar="DIR", help="Write a mended copy there: names, turns, colours, first frames."
+        None, "--fix", metavar="DIR", help="Write a fixed copy: suffixes, orientation, RGB, first frames."
     ),
     max_pixels: int | None = typer.Option(
-        None, "--max-pixels", min=1, help="Images of more are not decoded; default: what training takes."
+        None, "--max-pixels", min=1, help="Do not decode larger images; default: the limit of training."
     ),
-    min_size: int = typer.Option(32, "--min-size", min=1, help="Pixels; an image with a shorter side is tiny."),
-    trust: bool = typer.Option(False, "--trust", help="Let a .json name code outside keras.applications."),
+    min_size: int = typer.Option(32, "--min-size", min=1, help="Report images with a side of fewer pixels."),
+    trust: bool = typer.Option(False, "--trust", help="Allow a .json to run code outside keras.applications."),
 ) -> None:
-    """What is wrong with a data set: every file is read once. Exit 1 when there are faults."""
+    """Check a data set for problems. Reads each file once; exits with 1 if it finds faults."""
     from model_trainer.cli.overrides import load_run
     from model_trainer.diagnosis.data import run_doctor, run_file_of
     from model_trainer.report.doctor import doctor_page
@@ -39,7 +39,7 @@ def doctor(
         run_doctor(
             path_or_run,
             load_run(run_file, trust) if run_file else None,
-            page_of=doctor_page,
+            make_page=doctor_page,
             root=root,
             classes=read_classes(classes),
             output=output,

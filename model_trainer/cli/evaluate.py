@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from model_trainer.cli.foreign_options import ClassesOfData, Root, Spec, read_classes
+from model_trainer.cli.foreign_options import ClassesOfDataOrModel, Root, Spec, read_classes
 from model_trainer.stderr_filter import filter_stderr_until_exit
 
 __all__ = ["evaluate"]
@@ -12,20 +12,20 @@ __all__ = ["evaluate"]
 
 def evaluate(
     output_dir: str = typer.Argument(
-        help="An output folder, an .hdf5 in one, or a file of Keras with --spec and --classes."
+        help="An output folder, an .hdf5 in one, or any Keras model file with --spec and --classes."
     ),
     data: str | None = typer.Option(
         None,
         "--data",
         metavar="PATH",
-        help="Class folders, a manifest, .rec or .tfrecord; default: the run's own validation data.",
+        help="A folder with one folder per class, a manifest, .rec or .tfrecord; default: the run's validation data.",
     ),
     root: Root = None,
     spec: Spec = None,
-    classes: ClassesOfData = None,
-    trust: bool = typer.Option(False, "--trust", help="Let the file name code outside keras.applications."),
+    classes: ClassesOfDataOrModel = None,
+    trust: bool = typer.Option(False, "--trust", help="Allow the file to run code outside keras.applications."),
 ) -> None:
-    """Figures of a trained model on labelled images: accuracy, recall, of tags average precision, and of each class."""
+    """Compute the metrics of a trained model on labelled images, overall and for each class."""
     filter_stderr_until_exit()
     from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""`model-trainer COMMAND`."""
+"""The command line `model-trainer COMMAND`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from model_trainer.cli.errors import exit_code_of
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    help="Train Keras image models from a short declaration; get .hdf5 files any service can load.",
+    help="Train Keras image models from a short declaration, and get .hdf5 files that any service can load.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -40,9 +40,9 @@ def _print_version(wanted: bool) -> None:
 def _options(
     version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
 ) -> None:
-    """Only --version stands before the command."""
+    """Declares the options before the command: only --version."""
 
 
 def main() -> None:
-    """Runs the command line and exits with the codes of the design."""
+    """Runs the command line, and exits with the exit code of the command."""
     raise SystemExit(exit_code_of(lambda: app(standalone_mode=True)))

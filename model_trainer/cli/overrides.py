@@ -1,4 +1,4 @@
-"""`--set training.epochs=30`, and a run from a file."""
+"""Loads a run from a file, and applies `--set training.epochs=30`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["load_run", "with_overrides"]
 
 
 def load_run(path: str, trust: bool) -> Run:
-    """The run that a `.py` defines as `run`, or that a `training_options.json` describes."""
+    """Loads the run that a `.py` file defines as `run`, or that is in a `training_options.json`."""
     from model_trainer.run.run import Run
 
     file = Path(path)
@@ -29,15 +29,15 @@ def load_run(path: str, trust: bool) -> Run:
         raise DataError(f"RUN should be a .py file that defines `run`, or a training_options.json; got {path}.")
     if not files.is_file(file):
         raise DataError(f"There is no file {path}.")
-    sys.path.insert(0, str(Path(files.real_path(file)).parent))  # so that the file can import what lies beside it
+    sys.path.insert(0, str(Path(files.real_path(file)).parent))  # so that the file can import modules next to it
     run = runpy.run_path(str(file), run_name="model_trainer_run").get("run")
     if not isinstance(run, Run):
-        raise ConfigError(f"{path} defines no `run = Run(...)`.")
+        raise ConfigError(f"{path} should define `run = Run(...)`, and does not.")
     return run
 
 
 def with_overrides(run: Run, overrides: Sequence[str]) -> Run:
-    """`run` with every `name=value` applied at once; a value is read as JSON where it is JSON, otherwise as text."""
+    """Returns `run` with every `name=value` applied; a value is parsed as JSON if it is JSON, otherwise a string."""
     changes = {}
     for override in overrides:
         name, equals, text = override.partition("=")
@@ -45,7 +45,7 @@ def with_overrides(run: Run, overrides: Sequence[str]) -> Run:
             raise ConfigError(f"--set needs name=value, such as --set training.epochs=5; got {override!r}.")
         if name.strip() == "spec.name":
             raise ConfigError(
-                f"is only what people call the spec, and changes no network. Say --set spec={text.strip()}", "spec.name"
+                f"is only a display name, and does not change the network. Use --set spec={text.strip()}", "spec.name"
             )
         changes[name.strip()] = _value(text.strip())
     return run.changed_all(changes)

@@ -14,28 +14,28 @@ __all__ = ["predict"]
 
 def predict(
     model: str = typer.Argument(
-        help="An output folder, an .hdf5 in one, or a file of Keras with --spec and --classes."
+        help="An output folder, an .hdf5 in one, or any Keras model file with --spec and --classes."
     ),
-    images: list[str] = typer.Argument(help="Image files, and folders that are searched all the way down."),
+    images: list[str] = typer.Argument(help="Image files, and folders, which are searched recursively."),
     as_json: bool = typer.Option(False, "--json", help="Print a JSON list and nothing else."),
     top: int | None = typer.Option(
-        None, "--top", min=1, help="How many labels for each image; default: 5, or the tags above their thresholds."
+        None, "--top", min=1, help="Number of labels per image; default: 5, or the tags that reach their thresholds."
     ),
     spec: Spec = None,
     classes: Classes = None,
-    trust: bool = typer.Option(False, "--trust", help="Let the file name code outside keras.applications."),
+    trust: bool = typer.Option(False, "--trust", help="Allow the file to run code outside keras.applications."),
 ) -> None:
-    """The most probable labels of images."""
+    """Predict the labels of images, with their probabilities."""
     filter_stderr_until_exit()
     from rich.console import Console
 
     from model_trainer.api import predict as predict_images
     from model_trainer.cli.tables import print_predictions
 
-    answers = predict_images(model, images, top=top, trust=trust, spec=spec, classes=read_classes(classes))
+    results = predict_images(model, images, top=top, trust=trust, spec=spec, classes=read_classes(classes))
     if as_json:
-        typer.echo(json.dumps(answers, indent=1, ensure_ascii=False))
+        typer.echo(json.dumps(results, indent=1, ensure_ascii=False))
     else:
-        print_predictions(answers, Console(), Console(stderr=True))
-    if any("error" in answer for answer in answers):
+        print_predictions(results, Console(), Console(stderr=True))
+    if any("error" in result for result in results):
         raise typer.Exit(2)

@@ -12,13 +12,15 @@ __all__ = ["preview"]
 
 def preview(
     run: str = typer.Argument(help="A .py file that defines `run`, or a training_options.json."),
-    output: str = typer.Option("preview.png", "--output", metavar="FILE", help="The picture to write."),
-    count: int = typer.Option(8, "--count", min=1, max=64, help="How many images."),
-    draws: int = typer.Option(4, "--draws", min=1, max=16, help="How often each is augmented."),
-    overrides: list[str] = typer.Option([], "--set", metavar="NAME=VALUE", help="Such as training.seed=1; repeatable."),
-    trust: bool = typer.Option(False, "--trust", help="Let a .json name code outside keras.applications."),
+    output: str = typer.Option("preview.png", "--output", metavar="FILE", help="Image file to write."),
+    count: int = typer.Option(8, "--count", min=1, max=64, help="Number of images."),
+    draws: int = typer.Option(4, "--draws", min=1, max=16, help="Augmented versions of each image."),
+    overrides: list[str] = typer.Option(
+        [], "--set", metavar="NAME=VALUE", help="Change an option of the run, such as training.seed=1; repeatable."
+    ),
+    trust: bool = typer.Option(False, "--trust", help="Allow a .json to run code outside keras.applications."),
 ) -> None:
-    """Draw training images beside what the model will see of them, with their labels."""
+    """Draw training images next to their augmented versions, as the model sees them."""
     declared = with_overrides(load_run(run, trust), overrides)
 
     filter_stderr_until_exit()

@@ -9,8 +9,8 @@ import typer
 __all__ = ["specs"]
 
 
-def specs(name: str | None = typer.Argument(None, help="One spec, printed as JSON.")) -> None:
-    """The table of models that can be trained by name, or one of them."""
+def specs(name: str | None = typer.Argument(None, help="Print this spec as JSON.")) -> None:
+    """List the models that can be trained by name, or print one spec."""
     from model_trainer.specs import ModelSpec
 
     if name is not None:

@@ -1,4 +1,4 @@
-"""The options that `train` and `script/TrainModel.py` have in common."""
+"""The options that `model-trainer train` and `script/TrainModel.py` share."""
 
 from __future__ import annotations
 
@@ -14,30 +14,31 @@ from model_trainer.cluster.supervisor import STARTED, supervise
 __all__ = ["HostIndex", "HostList", "Overrides", "Restarts", "Resume", "ResumeFrom", "supervised"]
 
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Such as training.epochs=5; repeatable.")
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Change an option, such as training.epochs=5; repeatable."),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on where the newest run of this name stopped.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the newest run of this name from its checkpoint.")]
 ResumeFrom = Annotated[
     str | None,
-    typer.Option("--resume-from", metavar="DIR", help="Go on where the run in this output folder stopped."),
+    typer.Option("--resume-from", metavar="DIR", help="Continue the run in this output folder."),
 ]
 HostList = Annotated[
     str | None,
-    typer.Option("--hosts", metavar="A:PORT,B:PORT", help="Train on several machines: the same list on each."),
+    typer.Option("--hosts", metavar="A:PORT,B:PORT", help="Train on these machines; the same list on each."),
 ]
-HostIndex = Annotated[int | None, typer.Option("--host-index", help="Which of --hosts this machine is, from 0.")]
+HostIndex = Annotated[int | None, typer.Option("--host-index", help="Index of this machine in --hosts, from 0.")]
 Restarts = Annotated[
-    int, typer.Option("--restarts", metavar="N", min=0, help="Start again up to N times after a crash or lost machine.")
+    int, typer.Option("--restarts", metavar="N", min=0, help="Restart up to N times after a crash or a lost machine.")
 ]
 
 
 def supervised(restarts: int) -> None:
-    """With `restarts` runs this very command in a child process, which it starts again; exits with the last code.
+    """If `restarts` is above 0, runs this command in a child process that is restarted, and exits with its last code.
 
-    In the child it does nothing.
+    In the child process it does nothing.
     """
     if not restarts or STARTED in os.environ:
         return
-    # A child that is started again goes on with a run that began under this supervisor, not with an older one.
+    # A restarted child continues a run that this supervisor has started, not an older one.
     os.environ[STARTED] = time.strftime("%Y%m%d-%H%M%S")
     raise typer.Exit(supervise([sys.executable, *sys.orig_argv[1:]], restarts))

@@ -1,1 +1,1 @@
-"""Which processes train together, and how they find each other."""
+"""Distributed training: which processes train together, how they find each other, and restarts."""

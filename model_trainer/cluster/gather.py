@@ -1,8 +1,8 @@
-"""The first process of those that meet: hears where each of the others is, and tells all of them.
+"""The server side of the rendezvous: the first process collects the addresses of all and sends the list to each.
 
-Each of the others sends one line of JSON, its report, and waits for one, the list. Anything that finds the port may
-connect: it has 4 KiB and 10 s for a report, and a line that is none ends its connection and hinders nobody. Of too many
-connections the oldest without a report is closed.
+Each of the others sends one line of JSON, its report, and waits for one line, the list. Any program that finds the port
+may connect: it has 4 KiB and 10 s for a report, and an invalid line closes its connection without affecting the others.
+If there are too many connections, the oldest without a report is closed.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from model_trainer.errors import ConfigError, HostError
 
 __all__ = ["Reported", "addresses_by_rank", "gather", "listen", "parse_line", "plain_host", "to_line"]
 
-PROTOCOL = "model-trainer-hosts-1"  # so that JSON of another program is not taken for ours
-REPORT_BYTES = 4096  # a report has about 100
-REPORT_SECONDS = 10.0  # it is sent as soon as there is a connection; who was too slow calls again
+PROTOCOL = "model-trainer-hosts-1"  # distinguishes our JSON from that of other programs
+REPORT_BYTES = 4096  # maximum; a report has about 100
+REPORT_SECONDS = 10.0  # a report is sent right after connecting; a process that was too slow reconnects
 ANSWER_SECONDS = 10.0
-STRANGERS = 256  # connections at once, beside those of the run
-BACKLOG = 1024  # connections that wait to be accepted, as all may come in the same moment
-ACCEPTED = 16  # of them in one go; only then `STRANGERS` counts, and asyncio copes badly with too many open files
+MAX_UNKNOWN = 256  # simultaneous connections in addition to those of the run
+BACKLOG = 1024  # connections that wait to be accepted, since all may arrive at the same moment
+ACCEPTED = 16  # accepted at once, before `MAX_UNKNOWN` is checked; asyncio copes badly with too many open files
 
 
 @dataclass(frozen=True)
 class Reported:
-    """What one process has said, and how it reached the first one."""
+    """The report of a process, and the address at which it reached the first one."""
 
     rank: int
     host: str  # its own IP address on the connection
@@ -41,10 +41,10 @@ class Reported:
 
 
 def listen(port: int) -> socket.socket:
-    """Listens at `port` on every network, IPv6 and IPv4.
+    """Listens on `port` of all network interfaces, IPv6 and IPv4.
 
     Raises:
-        ConfigError: another program has the port, or this user may not take it.
+        ConfigError: another program uses the port, or this user may not use it.
     """
     problem = ""
     for dual in (True, False):  # a machine may have no IPv6
@@ -59,7 +59,7 @@ def listen(port: int) -> socket.socket:
                     "MASTER_PORT",
                 ) from None
             problem = str(error.strerror)
-        except ValueError as error:  # Python knows of no sockets for both
+        except ValueError as error:  # this Python has no dual-stack sockets
             problem = str(error)
     raise ConfigError(f"is {port}, where this machine cannot listen: {problem}.", "MASTER_PORT")
 
@@ -67,30 +67,33 @@ def listen(port: int) -> socket.socket:
 async def gather(
     listener: socket.socket, master: str, master_port: int, size: int, own_port: int, timeout_seconds: float
 ) -> tuple[str, ...]:
-    """Waits until `size` - 1 processes have reported; sends each the addresses of all, by rank, and returns them.
+    """Waits for the reports of the other `size` - 1 processes, and sends each of them the addresses of all.
 
     Args:
-        listener: as `listen` gave it; closed at the end.
-        master: this process's name or address, as it was told.
-        master_port: where `listener` listens.
-        size: number of processes, this one included.
-        own_port: this process's own port, for training.
+        listener: from `listen`; closed at the end.
+        master: the configured name or address of this process.
+        master_port: the port of `listener`.
+        size: number of processes, including this one.
+        own_port: this process's port for training.
         timeout_seconds: how long to wait for all of them.
 
+    Returns:
+        The addresses by rank.
+
     Raises:
-        HostError: not all came in time.
+        HostError: not all reported in time.
         ConfigError: two have the same rank, or they do not agree on `size`.
     """
     callers = _Callers(size)
     server = await asyncio.start_server(callers.accept, sock=listener, limit=REPORT_BYTES, backlog=ACCEPTED)
-    listener.listen(BACKLOG)  # asyncio has one number for both
+    listener.listen(BACKLOG)  # asyncio's `backlog` also is the number of connections that it accepts at once
     try:
         await asyncio.wait([callers.complete], timeout=timeout_seconds)
     finally:
         server.close()
     if not callers.complete.done():
-        came = {report.rank for report in callers.reports.values()}
-        missing = _missing([rank for rank in range(1, size) if rank not in came], master, master_port, size)
+        reported = {report.rank for report in callers.reports.values()}
+        missing = _missing([rank for rank in range(1, size) if rank not in reported], master, master_port, size)
         await _answer(callers.connected, {"missing": str(missing)})
         raise missing
     try:
@@ -104,24 +107,24 @@ async def gather(
 
 
 def addresses_by_rank(reports: Iterable[Reported], master: str, own_port: int) -> tuple[str, ...]:
-    """Addresses that every process can use, the first process's own in front.
+    """Addresses by which every process can reach every other, by rank.
 
-    A process on the first one's machine may have reached it by 127.0.0.1, which is another machine for the others; then
-    it gets the address by which they reached the first one.
+    A process on the first one's machine may have reached it as 127.0.0.1, which for the others is another machine; it
+    gets the address at which they reached the first one.
     """
     reports = sorted(reports, key=lambda report: report.rank)
     first = next((report.reached for report in reports if not _is_loopback(report.reached)), master)
-    others = [joined_address(first if _is_loopback(report.host) else report.host, report.port) for report in reports]
-    return (joined_address(first, own_port), *others)
+    addresses = [joined_address(first if _is_loopback(report.host) else report.host, report.port) for report in reports]
+    return (joined_address(first, own_port), *addresses)
 
 
 def to_line(content: Mapping[str, Any]) -> bytes:
-    """`content` as one line that `parse_line` reads."""
+    """Encodes `content` as a line that `parse_line` decodes."""
     return json.dumps({"protocol": PROTOCOL, **content}).encode() + b"\n"
 
 
 def parse_line(line: bytes) -> dict[str, Any] | None:
-    """What `to_line` was given, with the protocol's name; None for anything else."""
+    """Decodes a line of `to_line`; None for anything else."""
     try:
         content = json.loads(line)
     except (ValueError, RecursionError):
@@ -130,15 +133,16 @@ def parse_line(line: bytes) -> dict[str, Any] | None:
 
 
 def plain_host(host: str) -> str:
-    """An IP address as text; IPv4 inside IPv6, as a socket for both shows it, becomes IPv4."""
+    """Normalizes an IP address: an IPv4-mapped IPv6 address, as dual-stack sockets report it, becomes IPv4."""
     mapped = getattr(ipaddress.ip_address(host), "ipv4_mapped", None)
     return str(mapped or host)
 
 
 class _Callers:
-    """The connections to the first process, and what has been reported on them.
+    """The connections to the first process, and their reports.
 
-    `complete` gets the reports of all others when the last has come, or a ConfigError when two contradict each other.
+    `complete` is set to the reports of all others once the last has arrived, or to a ConfigError if two contradict each
+    other.
     """
 
     def __init__(self, size: int) -> None:
@@ -146,34 +150,34 @@ class _Callers:
         self.connected: dict[asyncio.StreamWriter, None] = {}  # the oldest first
         self.reports: dict[asyncio.StreamWriter, Reported] = {}
         self.complete: asyncio.Future[dict[asyncio.StreamWriter, Reported]] = asyncio.Future()
-        self._tasks: set[asyncio.Task[None]] = set()  # asyncio itself keeps no task alive
+        self._tasks: set[asyncio.Task[None]] = set()  # asyncio has only weak references to tasks
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Takes in a new connection; no coroutine, as the task of one says on Python 3.11 that cancelling broke it."""
+        """Accepts a new connection. Not a coroutine, because Python 3.11 would log an error when it is cancelled."""
         self.connected[writer] = None
-        if len(self.connected) > self.size + STRANGERS:
+        if len(self.connected) > self.size + MAX_UNKNOWN:
             oldest = next(caller for caller in self.connected if caller not in self.reports)
             del self.connected[oldest]
             oldest.close()
-        task = asyncio.create_task(self._hear(reader, writer))
+        task = asyncio.create_task(self._read_report(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _hear(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _read_report(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(REPORT_SECONDS):
                 line = await reader.readuntil()
-            if self._take(line, writer):
-                await reader.read(1)  # only the end of the connection is still to come
+            if self._add_report(line, writer):
+                await reader.read(1)  # waits for the end of the connection
         except (OSError, EOFError, asyncio.LimitOverrunError):
-            pass  # it has gone again, is too slow, or says more than a report has
+            pass  # it has disconnected, is too slow, or sends more than a report
         finally:
             self.connected.pop(writer, None)
             self.reports.pop(writer, None)
             writer.close()
 
-    def _take(self, line: bytes, writer: asyncio.StreamWriter) -> bool:
-        """Whether `line` is a report; what it says counts as long as the connection is open."""
+    def _add_report(self, line: bytes, writer: asyncio.StreamWriter) -> bool:
+        """Adds a report, which is valid while the connection is open; returns whether `line` is one."""
         match parse_line(line):
             case {"rank": int(rank), "size": int(size), "host": str(host), "port": int(port)}:
                 if not (_is_ip(host) and 0 < port < 65536):
@@ -182,12 +186,13 @@ class _Callers:
                 return False
         if self.complete.done():
             return True
-        for before in [before for before, report in self.reports.items() if report.rank == rank and _has_left(before)]:
-            del self.reports[before]
+        same_rank = [writer for writer, report in self.reports.items() if report.rank == rank]
+        for disconnected in filter(_has_disconnected, same_rank):
+            del self.reports[disconnected]
         peer, own = (plain_host(writer.get_extra_info(name)[0]) for name in ("peername", "sockname"))
         problem = self._contradiction(rank, size, peer)
         if problem:
-            problem = f"cannot bring the processes together: {problem}"
+            problem = f"cannot connect the processes: {problem}"
             self.complete.set_exception(ConfigError(problem, "MASTER_ADDR"))
             return True
         self.reports[writer] = Reported(rank, host, port, reached=own)
@@ -196,18 +201,18 @@ class _Callers:
         return True
 
     def _contradiction(self, rank: int, size: int, host: str) -> str:
-        """How a report contradicts what the first process was told, or another report; empty when it does not."""
+        """How a report contradicts the configuration of the first process, or another report; empty if not."""
         if size != self.size:
-            return f"{host} was told of {size} processes, the first one of {self.size}. Give all the same number."
+            return f"{host} expects {size} processes, the first one {self.size}. Give all the same number."
         if not 0 < rank < size:
             return f"{host} has rank {rank}; the first one has 0, the others have 1 to {size - 1}, each its own."
         if any(report.rank == rank for report in self.reports.values()):
-            return f"two processes have rank {rank}, one of them on {host}. Give each its own."
+            return f"two processes have rank {rank}, one of them on {host}. Give each its own rank."
         return ""
 
 
-def _has_left(writer: asyncio.StreamWriter) -> bool:
-    """Whether the other side has closed; it may have been restarted, and have come again before asyncio tells us."""
+def _has_disconnected(writer: asyncio.StreamWriter) -> bool:
+    """Whether the other side has closed; a restarted process may reconnect before asyncio notices."""
     with writer.get_extra_info("socket").dup() as connection:
         try:
             return not connection.recv(1, socket.MSG_PEEK)
@@ -218,7 +223,7 @@ def _has_left(writer: asyncio.StreamWriter) -> bool:
 
 
 async def _answer(writers: Iterable[asyncio.StreamWriter], content: Mapping[str, Any]) -> None:
-    """Sends one line to each, and hangs up. Who has gone by now will be missed when training begins."""
+    """Sends one line to each and disconnects. A process that is gone by now will be noticed when training starts."""
     line = to_line(content)
     await asyncio.gather(*(_send(writer, line) for writer in tuple(writers)))
 
@@ -228,7 +233,7 @@ async def _send(writer: asyncio.StreamWriter, line: bytes) -> None:
         async with asyncio.timeout(ANSWER_SECONDS):
             writer.write(line)
             writer.close()
-            await writer.wait_closed()  # `drain` would leave up to 64 KiB for a loop that is about to end
+            await writer.wait_closed()  # `drain` would leave up to 64 KiB unsent when the loop ends
     except TimeoutError:
         writer.transport.abort()
     except OSError:
@@ -236,10 +241,10 @@ async def _send(writer: asyncio.StreamWriter, line: bytes) -> None:
 
 
 def _missing(ranks: list[int], master: str, master_port: int, size: int) -> HostError:
-    named = ", ".join(map(str, ranks[:10])) + " ..." * (len(ranks) > 10)
+    missing = ", ".join(map(str, ranks[:10])) + " ..." * (len(ranks) > 10)
     return HostError(
-        f"The first process, {joined_address(master, master_port)}, has waited in vain for rank {named}. Start all "
-        f"{size} processes with the same MASTER_ADDR and MASTER_PORT, and let the port through firewalls."
+        f"The first process, {joined_address(master, master_port)}, has not been reached by rank {missing}. Start all "
+        f"{size} processes with the same MASTER_ADDR and MASTER_PORT, and open the port in firewalls."
     )
 
 

@@ -1,4 +1,4 @@
-"""TensorFlow's own variable, TF_CONFIG, read by the rules of its TFConfigClusterResolver and multi_worker_util."""
+"""Parses TF_CONFIG by the rules of TensorFlow's TFConfigClusterResolver and multi_worker_util."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ __all__ = ["from_tf_config"]
 
 NAME = "TF_CONFIG"
 EXAMPLE = '{"cluster": {"worker": ["a:2222", "b:2222"]}, "task": {"type": "worker", "index": 0}}'
-# Roles of other ways to train, with what takes their place.
+# Task types of other distribution strategies, with the alternative.
 REFUSED = {
-    "ps": "parameter servers do not take part in synchronous training. Let every machine be a worker.",
-    "evaluator": "every machine validates its share of the data while it trains. Let it be a worker, or leave it out.",
+    "ps": "synchronous training has no parameter servers. Make every machine a worker.",
+    "evaluator": "every machine validates its shard of the data while it trains. Make it a worker, or leave it out.",
 }
 
 
 def from_tf_config(environ: Mapping[str, str]) -> Hosts | None:
-    """The chief, if there is one, then the workers; None when the variable is missing or names a single process.
+    """The chief, if there is one, then the workers; None if the variable is missing or names a single process.
 
     Raises:
-        ConfigError: it is no JSON of the known form, or names parameter servers or evaluators.
+        ConfigError: it is not JSON of the documented form, or names parameter servers or evaluators.
     """
     text = environ.get(NAME, "").strip()
     if not text:
@@ -48,14 +48,14 @@ def from_tf_config(environ: Mapping[str, str]) -> Hosts | None:
         raise ConfigError(f"has tasks of the type {unknown[0]!r}; known are 'chief' and 'worker'.{known}", NAME)
     chief, workers = jobs.get("chief", []), jobs.get("worker", [])
     if len(chief) > 1:
-        raise ConfigError(f"names {len(chief)} chiefs. Keep one, and let the others be workers.", NAME)
+        raise ConfigError(f"names {len(chief)} chiefs. Keep one, and make the others workers.", NAME)
     if len(chief) + len(workers) <= 1:
         return None
     if kind not in jobs:
         raise ConfigError(f"should have {' or '.join(map(repr, jobs))} as task.type, got {kind!r}.", NAME)
     index = _index(task.get("index"), len(jobs[kind]))
-    own = index + len(chief) * (kind == "worker")  # TensorFlow counts the chief first
-    return make_hosts([*chief, *workers], own, NAME, field=NAME, index_field=NAME)
+    rank = index + len(chief) * (kind == "worker")  # TensorFlow counts the chief first
+    return make_hosts([*chief, *workers], rank, NAME, field=NAME, index_field=NAME)
 
 
 def _table(value: Any, name: str) -> Mapping[str, Any]:
@@ -65,7 +65,7 @@ def _table(value: Any, name: str) -> Mapping[str, Any]:
 
 
 def _addresses(job: str, tasks: Any) -> list[str]:
-    """A list, or a table from "0", "1", ... to addresses, which TensorFlow allows as well."""
+    """A list of addresses, or a dictionary from "0", "1", ... to addresses, which TensorFlow accepts too."""
     if isinstance(tasks, dict):
         numbers = [str(number) for number in range(len(tasks))]
         tasks = [tasks[number] for number in numbers] if tasks.keys() == set(numbers) else None
@@ -75,7 +75,7 @@ def _addresses(job: str, tasks: Any) -> list[str]:
 
 
 def _index(value: Any, count: int) -> int:
-    text = str(value)  # some launchers write it as text
+    text = str(value)  # some launchers write it as a string
     if isinstance(value, bool) or not (text.isascii() and text.isdigit() and len(text) <= 18 and int(text) < count):
         raise ConfigError(f"should have 0 to {count - 1} as task.index, got {value!r}. It counts from 0.", NAME)
     return int(text)

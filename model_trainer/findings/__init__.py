@@ -1,1 +1,1 @@
-"""What a rule noticed, its evidence, and the change that it suggests."""
+"""Findings of diagnosis rules: a problem, its evidence, and the suggested change."""

@@ -1,4 +1,4 @@
-"""A finding: one thing that is wrong or odd, with its evidence and what to do."""
+"""A finding: one problem, with its evidence and what to do about it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Example:
 
     Attributes:
         name: path of the image, or name of the class or file.
-        part: of the data set, such as "train".
-        label: of the image; empty without one.
+        split: the split that it is in, such as "train"; "all" if the data set is not divided.
+        label: of the image; empty if it has none.
         detail: what is special about it, such as "is truncated".
-        image: its number among the images that were examined; None where it is no image.
+        image: its index among the examined images; None if it is not an image.
     """
 
     name: str
-    part: str = ""
+    split: str = ""
     label: str = ""
     detail: str = ""
     image: int | None = None
@@ -35,17 +35,17 @@ class Example:
 
 @dataclass(frozen=True, eq=False)
 class Finding:
-    """One thing that was noticed.
+    """One problem, noticed by a rule.
 
     Attributes:
-        id: one stable word for programs, such as "zero-byte".
-        level: "fault" makes the exit code 1, "warning" and "note" do not.
-        title: what, with the count.
+        id: stable identifier for programs, such as "zero-byte".
+        level: "fault" sets the exit code to 1, "warning" and "note" do not.
+        title: the problem in a few words, with the count.
         why: what it means for training.
-        cure: what to do: a command, or a change of the run or the data.
-        count: how many images, classes or files.
+        cure: what to do: a command, or a change to the run or the data.
+        count: number of images, classes or files concerned.
         examples: some of them, at most `MAX_EXAMPLES`.
-        images: int64, the numbers of all its images among those examined; none where it is about something else.
+        images: int64, indices of all images concerned; empty if it is not about images.
     """
 
     id: str

@@ -1,1 +1,1 @@
-"""Bytes to pixels."""
+"""Decodes and resizes images."""

@@ -1,4 +1,4 @@
-"""What can be said of an image's bytes before it is trained on: the doctor's eyes."""
+"""Facts about an encoded image, for the data set check (`doctor`): format, size, orientation, problems."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ __all__ = ["ImageFacts", "image_facts"]
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """Of one image; all but `format` and `problem` stay at their defaults where its header cannot be read.
+    """Facts about one image; if its header cannot be read, only `format` and `problem` are set.
 
     Attributes:
         format: by its first bytes, "JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF" or "AVIF"; empty for anything else.
-        width: pixels, of the image turned upright.
-        height: the same.
+        width, height: in pixels, of the upright image.
         mode: Pillow's name, such as "RGB", "CMYK", "P".
-        bits: of each channel: 1, 2, 4, 8, 16 or 32; of a palette's index where there is a palette.
-        is_animated: has more than one frame or page, of which only the first counts. The further pictures in the
-            photos of some phones make none.
-        exif_orientation: 1 to 8, how the pixels of the file must be turned.
-        problem: why it cannot be read, as `why_unreadable` says it; empty when it can.
+        bits: per channel: 1, 2, 4, 8, 16 or 32; for a palette image, bits of the index.
+        is_animated: has more than one frame or page, of which only the first is used. The additional pictures in photos
+            of some phones do not count.
+        exif_orientation: 1 to 8.
+        problem: why the image cannot be read, as in `why_unreadable`; empty if it can.
         is_truncated: the problem is that the file ends too early.
-        is_bomb: the problem is that decoding would take out of all proportion.
+        is_bomb: the problem is that decoding would take disproportionate time or memory.
     """
 
     format: str = ""
@@ -46,37 +45,38 @@ class ImageFacts:
 def image_facts(
     data: bytes, max_pixels: int = MAX_PIXELS, *, decode: Callable[[Image.Image], object] | None = None
 ) -> ImageFacts:
-    """Reads the header, then decodes all pixels to see whether they can be read; never raises.
+    """Reads the header, then decodes all pixels to check that they can be read; never raises.
 
     Args:
         data: the encoded image.
-        max_pixels: an image of more is a bomb, and not decoded; see `decode_with_pillow`.
-        decode: how; the last time that it is called counts. None forgets the pixels.
+        max_pixels: a larger image is a decompression bomb, and not decoded; see `decode_with_pillow`.
+        decode: decodes the opened image; may be called again after a failure, and the last call counts. None decodes
+            and discards the pixels.
     """
     facts = ImageFacts(format=format_of(data))
     decode = decode or (lambda image: pixels_of(image, (255, 255, 255), False, max_pixels))
 
-    def look(image: Image.Image) -> None:
+    def inspect(image: Image.Image) -> None:
         nonlocal facts
         facts = _of_header(image, data, facts)
         if image.width * image.height > max_pixels:
             raise Image.DecompressionBombError
         decode(image)
-        if facts.format == "PNG":  # may say behind its pixels how it is turned
+        if facts.format == "PNG":  # may have its orientation after the pixels
             facts = _of_header(image, data, facts)
 
     try:
-        with_image(data, look, max_pixels)
-    except Unreadable as reason:
-        return replace(facts, problem=str(reason), is_truncated=reason.is_truncated, is_bomb=reason.is_bomb)
+        with_image(data, inspect, max_pixels)
+    except Unreadable as problem:
+        return replace(facts, problem=str(problem), is_truncated=problem.is_truncated, is_bomb=problem.is_bomb)
     return facts
 
 
 def _of_header(image: Image.Image, data: bytes, facts: ImageFacts) -> ImageFacts:
     orientation = orientation_of(image)
-    # Of a TIFF Pillow gives the upright size.
-    is_turned = orientation >= 5 and facts.format != "TIFF"
-    width, height = image.size[::-1] if is_turned else image.size
+    # For a TIFF Pillow returns the upright size.
+    is_rotated = orientation >= 5 and facts.format != "TIFF"
+    width, height = image.size[::-1] if is_rotated else image.size
     return replace(
         facts,
         width=width,
@@ -91,13 +91,13 @@ def _of_header(image: Image.Image, data: bytes, facts: ImageFacts) -> ImageFacts
 def _is_animated(image: Image.Image) -> bool:
     try:
         return getattr(image, "is_animated", False)
-    except Exception:  # noqa: BLE001  # a GIF looks for its second frame, which may be damaged
+    except Exception:  # noqa: BLE001  # a GIF is searched for its second frame, which may be damaged
         return True
 
 
 def _bits(image: Image.Image, data: bytes, format: str) -> int:
     if format == "PNG":
-        return data[24]  # Pillow's mode hides whether there were 16
+        return data[24]  # Pillow's mode does not tell 8 from 16 bits
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return max(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
     return 1 if image.mode == "1" else 8

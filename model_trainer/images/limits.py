@@ -1,7 +1,7 @@
-"""What an image may cost: how many pixels it may have, and of how many parts its file may be built.
+"""Limits on the cost of decoding an image: the number of its pixels, and of the segments of its file.
 
-A file may be hostile, or broken so that it looks like it. All of this is read off the file's first bytes, before any
-decoder sees it: decoders keep every part of a header, and pay for each of a thousand passes over the same pixels.
+A file may be hostile, or damaged in a similar way. The limits are checked on the encoded bytes, before any decoder is
+called: decoders keep every segment of a header, and spend time on each of a thousand scans over the same pixels.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ def _max_pixels() -> int:
     except ValueError:
         limit = 0
     if limit < 1:
-        raise ConfigError(f"is {text!r}; expected a whole number of pixels above 0, such as 178956970.", _VARIABLE)
+        raise ConfigError(f"is {text!r}; expected an integer above 0, in pixels, such as 178956970.", _VARIABLE)
     return limit
 
 
-# More is refused before a pixel is decoded, so that a small file cannot fill the memory. The environment variable
-# MODEL_TRAINER_MAX_PIXELS sets it, once for the process.
+# Larger images are refused before decoding, so that a small file cannot fill the memory. The environment variable
+# MODEL_TRAINER_MAX_PIXELS sets the limit, once per process.
 MAX_PIXELS = _max_pixels()
 
-# Larger images are decoded one at a time: they take up to 20 bytes for each pixel, in every thread that decodes.
+# Larger images are decoded one at a time, because they take up to 20 bytes per pixel in each decoding thread.
 LARGE_PIXELS = 2**25
 
-# A progressive JPEG holds about 10 passes over all its pixels. A pass in which nothing changes takes 100 bytes of the
-# file, and as long as any other.
+# A progressive JPEG usually has about 10 scans. A scan without changes takes only 100 bytes of the file, but as much
+# time as any other.
 MAX_SCANS = 200
 
-_MAX_PARTS = 100_000  # an image of 512 MB in pieces of 8 KB, as libpng writes them, has 65,536
-_MAX_HEADER_BYTES = 2**25  # of a JPEG, whose header Pillow reads byte by byte, and adds up piece by piece
+_MAX_SEGMENTS = 100_000  # an image of 512 MB in chunks of 8 KB, as libpng writes them, has 65,536
+_MAX_HEADER_BYTES = 2**25  # of a JPEG, whose header Pillow reads byte by byte and concatenates
 _MAX_VALUES = 2**22  # in the tags of a TIFF; each becomes a Python object of 40 bytes
-_MAX_RUN_LENGTH_PIXELS = 2**24  # Pillow unpacks such a BMP in Python, 10 million pixels a second
+_MAX_RUN_LENGTH_PIXELS = 2**24  # Pillow decodes such a BMP in Python, at 10 million pixels per second
 
 
 def why_too_costly(data: bytes) -> str:
-    """Why the bytes of an image would take out of all proportion to decode; empty when they would not."""
+    """The reason why decoding would take disproportionate time or memory; empty if it would not."""
     if data.startswith(b"\xff\xd8"):
         return _of_jpeg(data)
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -59,25 +59,25 @@ def why_too_costly(data: bytes) -> str:
 
 
 def _of_jpeg(data: bytes) -> str:
-    position, num_parts, num_scans = 2, 0, 0
+    position, num_segments, num_scans = 2, 0, 0
     while (position := data.find(b"\xff", position)) >= 0:
         if not num_scans and position > _MAX_HEADER_BYTES:
             break
         marker, length = data[position + 1 : position + 2], int.from_bytes(data[position + 2 : position + 4])
         if not marker or (num_scans and marker == b"\xd9"):
             break
-        if marker == b"\xff":  # filling
+        if marker == b"\xff":  # padding
             position += 1
             continue
         position += 2 if marker in _ALONE else 2 + length
-        num_parts += 1
-        if num_parts > _MAX_PARTS:
-            return _too_many_parts()
+        num_segments += 1
+        if num_segments > _MAX_SEGMENTS:
+            return _too_many_segments()
         if marker != b"\xda":
             continue
         num_scans += 1
         if num_scans == 1 and data.count(b"\xff\xda", position) < MAX_SCANS:
-            break  # the usual case: the pixels need not be searched
+            break  # the usual case: no need to search the pixels
         if num_scans > MAX_SCANS:
             return f"has more than {MAX_SCANS} scans"
         after = _NEXT_SEGMENT.search(data, position)
@@ -90,18 +90,18 @@ def _of_jpeg(data: bytes) -> str:
 
 
 _ALONE = [bytes([code]) for code in (0, 1, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE))]  # markers without content
-_NEXT_SEGMENT = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # FF 00 and the restarts are part of the pixels
+_NEXT_SEGMENT = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # FF 00 and restart markers belong to the pixels
 
 
 def _of_png(data: bytes) -> str:
-    position, num_parts = 8, 0
+    position, num_segments = 8, 0
     while position < len(data):
         if data[position + 4 : position + 8] == b"IEND":
             break
         position += 12 + int.from_bytes(data[position : position + 4])
-        num_parts += 1
-        if num_parts > _MAX_PARTS:
-            return _too_many_parts()
+        num_segments += 1
+        if num_segments > _MAX_SEGMENTS:
+            return _too_many_segments()
     return ""
 
 
@@ -109,16 +109,16 @@ def _of_gif(data: bytes) -> str:
     if len(data) < 14:
         return ""
     position = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
-    num_parts = 0
-    while data[position : position + 1] == b"!":  # what stands before the first frame
+    num_segments = 0
+    while data[position : position + 1] == b"!":  # extensions before the first frame
         position += 2
         while position < len(data) and data[position]:
             position += 1 + data[position]
-            num_parts += 1
-            if num_parts > _MAX_PARTS:
-                return _too_many_parts()
+            num_segments += 1
+            if num_segments > _MAX_SEGMENTS:
+                return _too_many_segments()
         position += 1
-        num_parts += 1
+        num_segments += 1
     return ""
 
 
@@ -130,7 +130,7 @@ def _of_bmp(data: bytes) -> str:
         return ""
     num_pixels = abs(width * height)
     if num_pixels > _MAX_RUN_LENGTH_PIXELS:
-        return f"has more than {_MAX_RUN_LENGTH_PIXELS:,} pixels, the limit for a BMP in run lengths"
+        return f"has more than {_MAX_RUN_LENGTH_PIXELS:,} pixels, the limit for a run-length encoded BMP"
     if len(data) > 2**17 + 8 * num_pixels:
         return "has far more bytes than its pixels need"
     return ""
@@ -145,22 +145,22 @@ def _of_tiff(data: bytes) -> str:
         start = struct.unpack_from(order + first, data, 8 if is_big else 4)[0]
         num_tags = struct.unpack_from(order + count, data, start)[0]
         start += struct.calcsize(order + count)
-        for number in range(min(num_tags, _MAX_PARTS)):
-            place = start + number * struct.calcsize(order + entry)
-            tag, kind, num, raw = struct.unpack_from(order + entry, data, place)
-            if kind in (1, 2, 7) or num > len(data):  # bytes and text stay as they are; what is not there is not read
+        for number in range(min(num_tags, _MAX_SEGMENTS)):
+            position = start + number * struct.calcsize(order + entry)
+            tag, kind, num, raw = struct.unpack_from(order + entry, data, position)
+            if kind in (1, 2, 7) or num > len(data):  # bytes and text stay unparsed; missing values are not read
                 continue
             num_values += num
-            if tag in (273, 324) and num > _MAX_PARTS:  # strips, tiles
-                return _too_many_parts()
+            if tag in (273, 324) and num > _MAX_SEGMENTS:  # strips, tiles
+                return _too_many_segments()
             if tag in (322, 323) and kind in (3, 4) and num == 1:
                 side = struct.unpack_from(order + ("H" if kind == 3 else "I"), raw)[0]
-                if side * side > 2 * LARGE_PIXELS:  # a tile is unpacked as a whole, however small the image
+                if side * side > 2 * LARGE_PIXELS:  # a tile is decoded as a whole, however small the image
                     return f"has tiles of {side:,} pixels on a side"
     except (struct.error, OverflowError):
-        return ""  # ends too early; the decoder says so
+        return ""  # truncated; the decoder reports it
     return f"has more than {_MAX_VALUES:,} values in its header" if num_values > _MAX_VALUES else ""
 
 
-def _too_many_parts() -> str:
-    return f"is built of more than {_MAX_PARTS:,} parts"
+def _too_many_segments() -> str:
+    return f"consists of more than {_MAX_SEGMENTS:,} segments"

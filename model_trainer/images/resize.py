@@ -1,4 +1,4 @@
-"""How an image becomes `target_size`: the same for training, validation, prediction and serving."""
+"""Resizes images to `target_size`, in the same way for training, validation, prediction and serving."""
 
 from __future__ import annotations
 
@@ -10,26 +10,35 @@ __all__ = ["fit_box", "placed_box", "resize_image"]
 
 
 def fit_box(height: tf.Tensor, width: tf.Tensor, spec: ModelSpec) -> tf.Tensor:
-    """int32 `(4,)` top, left, height, width: the part of an image that the spec's `resize` keeps.
+    """int32 `(4,)` top, left, height, width: the region of an image that the spec's `resize` keeps.
 
-    "crop" keeps the largest centred part with the target's proportions, "squash" and "pad" keep everything.
+    "crop" keeps the largest centred region with the aspect ratio of the target, "squash" and "pad" the whole image.
+
+    Args:
+        height, width: int32 `()`, of the image.
+        spec: the target size and the resize method.
     """
     if spec.resize != "crop":
         return tf.stack([0, 0, height, width])
     target_height, target_width, _ = spec.target_size
     scale = tf.minimum(
         tf.cast(height, tf.float64) / target_height, tf.cast(width, tf.float64) / target_width
-    )  # image pixels for each target pixel
+    )  # image pixels per target pixel
     crop_height = tf.clip_by_value(tf.cast(tf.round(target_height * scale), tf.int32), 1, height)
     crop_width = tf.clip_by_value(tf.cast(tf.round(target_width * scale), tf.int32), 1, width)
     return tf.stack([(height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width])
 
 
 def resize_image(image: tf.Tensor, spec: ModelSpec, *, keep_proportions: bool) -> tf.Tensor:
-    """uint8 `(target_height, target_width, channels)` from uint8 `(height, width, channels)`.
+    """Resizes an image to the spec's target size.
 
     Args:
-        keep_proportions: fill up with the spec's background instead of distorting.
+        image: uint8 `(height, width, channels)`.
+        spec: the target size, interpolation and background.
+        keep_proportions: keep the aspect ratio and pad with the background, instead of distorting.
+
+    Returns:
+        uint8 `(target_height, target_width, channels)`.
     """
     target_height, target_width, _ = spec.target_size
     if not keep_proportions:
@@ -37,7 +46,7 @@ def resize_image(image: tf.Tensor, spec: ModelSpec, *, keep_proportions: bool) -
     height, width = tf.shape(image)[0], tf.shape(image)[1]
     top, left, new_height, new_width = placed_box(height, width, spec, keep_proportions=True)
     scaled = _interpolated(image, new_height, new_width, spec)
-    # The colour is taken off and put on again, because tf.pad fills with one number for all channels.
+    # The colour is subtracted and added again, because tf.pad fills all channels with the same number.
     colour = tf.constant([*spec.background, 255][: image.shape[-1]], tf.int32)
     edges = [[top, target_height - new_height - top], [left, target_width - new_width - left], [0, 0]]
     return tf.cast(tf.pad(tf.cast(scaled, tf.int32) - colour, edges) + colour, tf.uint8)
@@ -46,11 +55,12 @@ def resize_image(image: tf.Tensor, spec: ModelSpec, *, keep_proportions: bool) -
 def placed_box(
     height: tf.Tensor, width: tf.Tensor, spec: ModelSpec, *, keep_proportions: bool
 ) -> tuple[tf.Tensor | int, tf.Tensor | int, tf.Tensor | int, tf.Tensor | int]:
-    """int32 top, left, height, width: the part of the target that `resize_image` stretches the image onto.
+    """int32 top, left, height, width: the region of the target that `resize_image` resizes the image to.
 
     Args:
         height, width: int32 `()`, of the image.
-        keep_proportions: as of `resize_image`; otherwise it is the whole target.
+        spec: the target size.
+        keep_proportions: as in `resize_image`; without it the region is the whole target.
     """
     target_height, target_width, _ = spec.target_size
     if not keep_proportions:
@@ -62,8 +72,8 @@ def placed_box(
 
 
 def _interpolated(image: tf.Tensor, height: tf.Tensor | int, width: tf.Tensor | int, spec: ModelSpec) -> tf.Tensor:
-    # Antialiasing averages what falls together when an image shrinks. Down to half the size interpolation still looks
-    # at every pixel, and is 4 times faster without; below, it would skip some, and fine patterns turn into noise.
+    # Antialiasing averages the pixels that are merged when an image shrinks. Down to half the size interpolation uses
+    # every pixel anyway, and is 4 times faster without it; below, it would skip some, and fine patterns become noise.
     skips = tf.logical_or(tf.shape(image)[0] > 2 * height, tf.shape(image)[1] > 2 * width)
     size = tf.stack([height, width])
     resized = tf.cond(
@@ -71,6 +81,6 @@ def _interpolated(image: tf.Tensor, height: tf.Tensor | int, width: tf.Tensor | 
         lambda: tf.cast(tf.image.resize(image, size, spec.interpolation, antialias=True), tf.float32),
         lambda: tf.cast(tf.image.resize(image, size, spec.interpolation), tf.float32),
     )
-    if spec.interpolation in ("bicubic", "lanczos3"):  # the others stay between the pixels they look at
+    if spec.interpolation in ("bicubic", "lanczos3"):  # the others stay within the range of the pixels
         resized = tf.clip_by_value(resized, 0.0, 255.0)
     return tf.cast(resized + 0.5, tf.uint8)

@@ -1,1 +1,1 @@
-"""Model files: reading ones of any origin, and writing our own."""
+"""Saving models, and loading model files of any origin."""

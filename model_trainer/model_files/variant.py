@@ -1,4 +1,4 @@
-"""Which of EfficientNet's two graphs the weights in a file belong to; see `network/variants.py`."""
+"""Detects which of EfficientNet's two graphs the weights in a file belong to; see `network/variants.py`."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ __all__ = ["variant_of_file"]
 
 
 def variant_of_file(spec: ModelSpec, file: ModelFile) -> str | None:
-    """Which graph the weights of a file belong to, by what Keras wrote about it, otherwise by its statistics."""
+    """The variant that a file's weights belong to, by its Keras config or else by its normalization statistics."""
     if not has_variants(spec):
         return None
     if file.config is not None:
         return IMAGENET if _has_row_of_scales(file.config) else None
     statistics = [array for array in file.scanned.arrays.values() if array.shape == (3,)]
     with reading(file.path):
-        is_of_imagenet = any(np.allclose(array.read(), STDS, atol=1e-6) for array in statistics)
-    return IMAGENET if is_of_imagenet else None
+        has_imagenet_stds = any(np.allclose(array.read(), STDS, atol=1e-6) for array in statistics)
+    return IMAGENET if has_imagenet_stds else None
 
 
 def _has_row_of_scales(config: str) -> bool:
-    """Whether a `Rescaling` with a factor for each channel comes right after a `Normalization`."""
+    """Whether a `Rescaling` with a factor for each channel directly follows a `Normalization`."""
     try:
         todo: list[Any] = [json.loads(config)]
     except (ValueError, RecursionError):
@@ -51,7 +51,7 @@ def _class_of(value: Any) -> Any:
 
 
 def _is_row(scale: Any) -> bool:
-    if isinstance(scale, dict):  # as Keras writes an array
+    if isinstance(scale, dict):  # the form in which Keras writes an array
         scale = (scale.get("config") or {}).get("value") if isinstance(scale.get("config"), dict) else None
     return isinstance(scale, list) and len(scale) == 3
 

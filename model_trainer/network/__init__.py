@@ -1,1 +1,1 @@
-"""Backbone and head as two stages, and the copy of them that trains."""
+"""Networks of two stages, backbone and head, and the copy of a network that is trained."""

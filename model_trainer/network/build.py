@@ -1,4 +1,4 @@
-"""Spec and head to a network of two stages, float32 and of built-in layers: the one that is saved."""
+"""Builds the network that is saved: a backbone from a spec and a head, in float32 and of built-in layers."""
 
 from __future__ import annotations
 
@@ -34,9 +34,14 @@ def build_network(
     variant: str | None = None,
     shapes_only: bool = False,
 ) -> TwoStageNetwork:
-    """Builds the network with random weights, or its backbone with `weights="imagenet"`.
+    """Builds a network with random weights, or with ImageNet's weights in the backbone.
 
     Args:
+        spec: class, arguments and input size of the backbone.
+        network: options of the network, or the user's own model.
+        task: makes the head.
+        num_classes: number of classes.
+        weights: None for random weights, or "imagenet".
         variant: "imagenet" for the graph that Keras builds for ImageNet's weights, whatever `weights` are; see
             `variants.py`.
         shapes_only: whether variables have no values, in a `keras.StatelessScope`, so that none are copied.
@@ -55,13 +60,13 @@ def build_network(
     head = task.head(features, network, num_classes)
     if len(head) != max(1, len(output_names)):
         raise ConfigError(
-            f"should name each output of the head; {type(task).__name__}.head() gives {len(head)}, "
+            f"should name each output of the head; {type(task).__name__}.head() returns {len(head)}, "
             f"{len(output_names) or 'none'} {'is' if len(output_names) == 1 else 'are'} named.",
             "task.outputs",
         )
-    below = set(keras.Model(images, features).layers)
-    new = [layer.name for layer in keras.Model(images, head).layers if layer not in below]
-    new += output_names or [PROBABILITIES]
+    backbone_layers = set(keras.Model(images, features).layers)
+    head_layers = [layer.name for layer in keras.Model(images, head).layers if layer not in backbone_layers]
+    head_layers += output_names or [PROBABILITIES]
     return join_stages(
         images,
         features,
@@ -70,7 +75,7 @@ def build_network(
         output_names=output_names,
         name=backbone.name,
         members=backbone.members,
-        positions=[*backbone.positions, *new],
+        positions=[*backbone.positions, *head_layers],
         variant=backbone.variant,
         in_inference=backbone.in_inference,
     )
@@ -78,7 +83,7 @@ def build_network(
 
 @dataclass(frozen=True)
 class FlatBackbone:
-    """A backbone in built-in layers; members, positions, variant and in_inference as in `TwoStageNetwork`."""
+    """A backbone of built-in layers; `members`, `positions`, `variant` and `in_inference` as in `TwoStageNetwork`."""
 
     name: str
     images: keras.KerasTensor
@@ -93,34 +98,34 @@ class FlatBackbone:
 def flat_backbone(
     spec: ModelSpec, weights: str | None, variant: str | None = None, shapes_only: bool = False
 ) -> FlatBackbone:
-    """The spec's class without its top. Arguments and errors as in `build_network`."""
+    """Builds the spec's class without its top, as a flat graph. See `build_network` for arguments and errors."""
     model = build_backbone(spec, weights)
     positions = tuple(layer.name for layer in model.layers)
     built = variant_of_model(spec, model)
-    lacks_rescaling = variant == IMAGENET and has_variants(spec) and built is None
-    if not lacks_rescaling and not needs_rebuilding(model):
+    needs_rescaling = variant == IMAGENET and has_variants(spec) and built is None
+    if not needs_rescaling and not needs_rebuilding(model):
         members: dict[str, tuple[str, ...]] = {name: (name,) for name in positions}
         return FlatBackbone(model.name, model.inputs[0], model.outputs[0], members, positions, built)
-    graph = rebuild_graph(model, add_rescaling(portable) if lacks_rescaling else portable)
+    graph = rebuild_graph(model, add_rescaling(portable) if needs_rescaling else portable)
     if not shapes_only:
         assign_weights((old, substitute.layers) for old, substitute in graph.substitutes)
-    built = IMAGENET if lacks_rescaling else built
+    built = IMAGENET if needs_rescaling else built
     return FlatBackbone(model.name, graph.images, graph.outputs[0], graph.members, positions, built, graph.in_inference)
 
 
 def build_backbone(spec: ModelSpec, weights: str | None) -> keras.Model:
-    """The spec's class without its top, for images of `target_size`."""
+    """Builds the spec's class without its top, for images of `target_size`."""
     if spec.class_ is None:
         raise ConfigError(
-            'is missing: say which network, such as "class": "keras.applications.vgg19.VGG19", '
-            "or give your own model as `network`.",
+            'is missing: name the network, such as "class": "keras.applications.vgg19.VGG19", '
+            "or pass your own model as `network`.",
             "spec.class",
         )
-    least = minimum_size(spec.class_)
-    if least is not None and min(spec.target_size[:2]) < least:
+    min_side = minimum_size(spec.class_)
+    if min_side is not None and min(spec.target_size[:2]) < min_side:
         height, width, _ = spec.target_size
         raise ConfigError(
-            f"should be at least {least} x {least} for {spec.class_}, got {height} x {width}.", "spec.target_size"
+            f"should be at least {min_side} x {min_side} for {spec.class_}, got {height} x {width}.", "spec.target_size"
         )
     make = import_dotted(spec.class_)
     arguments: dict[str, Any] = dict(spec.kwargs)
@@ -131,11 +136,13 @@ def build_backbone(spec: ModelSpec, weights: str | None) -> keras.Model:
     try:
         model = make(**arguments)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{spec.class_} refuses {_shown(arguments)}: {_first_line(error)}", "spec") from error
+        raise ConfigError(f"{spec.class_} refuses {_call_text(arguments)}: {_first_line(error)}", "spec") from error
     if not isinstance(model, keras.Model):
-        raise ConfigError(f"{spec.class_} builds no Keras model but {type(model).__name__}.", "spec.class")
+        raise ConfigError(
+            f"{spec.class_} should build a Keras model, but returns {type(model).__name__}.", "spec.class"
+        )
     if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise ConfigError(f"{spec.class_} should have one input and one output to carry a head.", "spec.class")
+        raise ConfigError(f"{spec.class_} should have one input and one output, so that a head fits.", "spec.class")
     return model
 
 
@@ -145,7 +152,7 @@ def _parameters(make: Any) -> set[str]:
     return named | ({"**"} if any(kind.kind is kind.VAR_KEYWORD for kind in kinds) else set())
 
 
-def _shown(arguments: dict[str, Any]) -> str:
+def _call_text(arguments: dict[str, Any]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in arguments.items())
 
 

@@ -1,10 +1,10 @@
-"""Forms of layers for a CPU that computes in bfloat16: faster, and right where TensorFlow's are not.
+"""Layers for CPUs that compute in bfloat16: faster than TensorFlow's, and accurate where those are not.
 
-Only the training copy has them. They compute what Keras' own layers do, from the same weights. What they avoid
-(docs/decisions/0018-batch-normalisation.md has figures): the gradient of a depthwise convolution with strides, or with
-a kernel wider than 3 pixels, takes up to 70 times as long as the convolution; a sigmoid in bfloat16 four times as long
-as in float32; each operation on every number of a feature map costs a pass through memory, which XLA makes one of. And
-`BiasAddGrad` adds up in bfloat16: over 50,000 pixels the gradient of a bias is 62 % off.
+Only the training copy uses them. They compute the same as Keras' own layers, from the same weights. They avoid the
+following (measurements in docs/decisions/0018-batch-normalisation.md): the gradient of a depthwise convolution with
+strides, or with a kernel wider than 3 pixels, takes up to 70 times as long as the convolution; a sigmoid in bfloat16
+takes four times as long as in float32; each elementwise operation on a feature map is a pass through memory, and XLA
+fuses several into one. And `BiasAddGrad` sums in bfloat16: over 50,000 pixels the gradient of a bias is 62 % off.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ import tensorflow as tf
 
 __all__ = ["cpu_form"]
 
-WINDOW = 3  # the widest kernel of which the gradient is fast
+WINDOW = 3  # pixels, the widest kernel whose gradient is fast
 
 
 def cpu_form(layer: keras.Layer) -> keras.Layer:
-    """`layer`, not built yet, or another one of the same settings that trains better on the devices that there are."""
+    """Returns `layer`, which is not built yet, or a layer with the same settings that trains better on this CPU."""
     if layer.compute_dtype != "bfloat16" or tf.config.list_logical_devices("GPU"):
         return layer
     form = _FORMS.get(type(layer))
     if form is None or not form.fits(layer):
         return layer
-    made: keras.Layer = form.from_config(layer.get_config())
-    return made
+    new: keras.Layer = form.from_config(layer.get_config())
+    return new
 
 
 @final
@@ -65,7 +65,7 @@ class FastSeparableConv2D(keras.layers.SeparableConv2D):
 
 @final
 class ExactDense(keras.layers.Dense):
-    """Keras' layer with a gradient of the bias that is added up in float32."""
+    """Keras' layer with a bias gradient that is summed in float32."""
 
     @staticmethod
     def fits(layer: keras.layers.Dense) -> bool:
@@ -78,11 +78,11 @@ class ExactDense(keras.layers.Dense):
 
 @final
 class ExactEinsumDense(keras.layers.EinsumDense):
-    """Keras' layer with a gradient of the bias that is added up in float32."""
+    """Keras' layer with a bias gradient that is summed in float32."""
 
     @staticmethod
     def fits(layer: keras.layers.EinsumDense) -> bool:
-        # Keras adds a bias of several axes without BiasAdd, unless all but the last have one entry; that is left to it.
+        # Keras adds a bias with several axes without BiasAdd, unless all axes but the last have length 1.
         axes = layer.bias_axes or ""
         return len(axes) == 1 and layer.equation.endswith(axes) and layer.quantization_mode is None
 
@@ -93,13 +93,13 @@ class ExactEinsumDense(keras.layers.EinsumDense):
 
 @final
 class ExactConv2D(keras.layers.Conv2D):
-    """Keras' layer with a gradient of the bias that is added up in float32; that of most is so by themselves."""
+    """Keras' layer with a bias gradient that is summed in float32; for most convolutions TensorFlow does so itself."""
 
     @staticmethod
     def fits(layer: keras.layers.Conv2D) -> bool:
-        # TensorFlow joins the gradients of kernel and bias of others, and adds up in float32 then.
-        is_other = layer.groups > 1 or set(layer.dilation_rate) != {1}
-        return bool(layer.use_bias) and is_other and layer.data_format == "channels_last"
+        # TensorFlow fuses the gradients of kernel and bias of other convolutions, and then sums in float32.
+        is_not_fused = layer.groups > 1 or set(layer.dilation_rate) != {1}
+        return bool(layer.use_bias) and is_not_fused and layer.data_format == "channels_last"
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         outputs = _add_bias(self.convolution_op(inputs, self.kernel), self.bias)
@@ -108,7 +108,7 @@ class ExactConv2D(keras.layers.Conv2D):
 
 @final
 class FastActivation(keras.layers.Activation):
-    """ReLU, and SiLU (swish) with a gradient that is computed in float32, in one pass."""
+    """ReLU, and SiLU (swish) with a float32 gradient, in a single pass through memory."""
 
     @staticmethod
     def fits(layer: keras.layers.Activation) -> bool:
@@ -120,7 +120,7 @@ class FastActivation(keras.layers.Activation):
 
 @final
 class FastReLU(keras.layers.ReLU):
-    """ReLU6, forward and backward in one pass each."""
+    """ReLU6 with a single pass through memory for each of forward and backward."""
 
     @staticmethod
     def fits(layer: keras.layers.ReLU) -> bool:
@@ -151,49 +151,50 @@ def _is_slow(layer: Any) -> bool:
 
 
 def _depthwise_conv(images: tf.Tensor, kernel: tf.Tensor, stride: int, padding: str) -> tf.Tensor:
-    """`tf.nn.depthwise_conv2d` of bfloat16 images; images `(batch, height, width, channels)`."""
+    """`tf.nn.depthwise_conv2d` with a faster gradient, for bfloat16 images `(batch, height, width, channels)`."""
     options = {"strides": [1, stride, stride, 1], "padding": padding.upper()}
 
     @tf.custom_gradient
     def convolve(images: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
-        def gradient(of_outputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return of_images(of_outputs), of_kernel(of_outputs)
+        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return image_gradient(upstream), kernel_gradient(upstream)
 
-        def of_images(of_outputs: tf.Tensor) -> tf.Tensor:
-            # With strides there is no fast bfloat16: 52 ms where float32 takes 5 (32 x 112 x 112 x 64, 3 x 3).
+        def image_gradient(upstream: tf.Tensor) -> tf.Tensor:
+            # With strides bfloat16 is slow: 52 ms where float32 takes 5 (32 x 112 x 112 x 64, 3 x 3).
             dtype = tf.float32 if stride > 1 else images.dtype
             back = tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
                 input_sizes=tf.shape(images),
                 filter=tf.cast(kernel, dtype),
-                out_backprop=tf.cast(of_outputs, dtype),
+                out_backprop=tf.cast(upstream, dtype),
                 **options,
             )
             return tf.cast(back, images.dtype)
 
-        def of_kernel(of_outputs: tf.Tensor) -> tf.Tensor:
+        def kernel_gradient(upstream: tf.Tensor) -> tf.Tensor:
             if max(kernel.shape[:2]) <= WINDOW and (stride == 1 or padding == "valid"):
                 return tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
-                    input=images, filter_sizes=kernel.shape, out_backprop=of_outputs, **options
+                    input=images, filter_sizes=kernel.shape, out_backprop=upstream, **options
                 )
-            return _kernel_gradient_in_windows(images, kernel.shape, of_outputs, stride, padding)
+            return _kernel_gradient_in_windows(images, kernel.shape, upstream, stride, padding)
 
         return tf.nn.depthwise_conv2d(images, kernel, **options), gradient
 
-    return convolve(images, tf.cast(kernel, images.dtype))  # a tensor: of variables TensorFlow asks for more
+    # Cast to a tensor, because with a variable tf.custom_gradient requires a `variables` argument.
+    return convolve(images, tf.cast(kernel, images.dtype))
 
 
 def _kernel_gradient_in_windows(
-    images: tf.Tensor, shape: tf.TensorShape, of_outputs: tf.Tensor, stride: int, padding: str
+    images: tf.Tensor, shape: tf.TensorShape, upstream: tf.Tensor, stride: int, padding: str
 ) -> tf.Tensor:
-    """The gradient of a kernel, 3 x 3 of its pixels at a time: each is one of a small kernel on shifted images.
+    """The gradient of a large kernel, 3 x 3 of its pixels at a time, as that of a small kernel on shifted images.
 
-    Images are padded first, also for one window: with "SAME" and strides, TensorFlow's operation leaves what was in
-    memory where a pixel of the kernel meets nothing but padding.
+    Images are padded first, even for a single window: with "SAME" and strides, TensorFlow's operation leaves memory
+    uninitialized for kernel pixels that overlap with nothing but padding.
     """
     height, width = shape[:2]
     if padding == "same":
         images = tf.pad(images, [[0, 0], _edges(images, 1, height, stride), _edges(images, 2, width, stride), [0, 0]])
-    spans = [(_length(of_outputs, axis) - 1) * stride for axis in (1, 2)]
+    spans = [(_length(upstream, axis) - 1) * stride for axis in (1, 2)]
     rows = []
     for top in range(0, height, WINDOW):
         window_height = min(WINDOW, height - top)
@@ -205,7 +206,7 @@ def _kernel_gradient_in_windows(
                 tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
                     input=shifted,
                     filter_sizes=[window_height, window_width, *shape[2:]],
-                    out_backprop=of_outputs,
+                    out_backprop=upstream,
                     strides=[1, stride, stride, 1],
                     padding="VALID",
                 )
@@ -215,12 +216,12 @@ def _kernel_gradient_in_windows(
 
 
 def _length(values: tf.Tensor, axis: int) -> int | tf.Tensor:
-    known = values.shape[axis]
-    return tf.shape(values)[axis] if known is None else known
+    static = values.shape[axis]
+    return tf.shape(values)[axis] if static is None else static
 
 
 def _edges(images: tf.Tensor, axis: int, kernel: int, stride: int) -> list[int | tf.Tensor]:
-    """What "same" padding adds before and after the images.
+    """The pixels that "same" padding adds before and after the images.
 
     Source: https://www.tensorflow.org/api_docs/python/tf/nn#notes_on_padding_2
     """
@@ -231,56 +232,56 @@ def _edges(images: tf.Tensor, axis: int, kernel: int, stride: int) -> list[int |
 
 
 def _add_bias(values: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-    """`values` ends in the axis of `bias`."""
+    """Adds `bias` to the last axis of `values`, with a float32 sum in the gradient."""
 
     @tf.custom_gradient
     def add(values: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
         axes = list(range(len(values.shape) - 1))
-        return tf.nn.bias_add(values, bias), lambda of_sums: (of_sums, tf.reduce_sum(of_sums, axes))
+        return tf.nn.bias_add(values, bias), lambda upstream: (upstream, tf.reduce_sum(upstream, axes))
 
     return add(values, tf.cast(bias, values.dtype))
 
 
 @tf.custom_gradient
 def _silu(inputs: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
-    return tf.nn.silu(inputs), lambda of_outputs: _silu_gradient(inputs, of_outputs)
+    return tf.nn.silu(inputs), lambda upstream: _silu_gradient(inputs, upstream)
 
 
 @tf.custom_gradient
 def _relu(inputs: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
-    outputs = tf.nn.relu(inputs)  # TensorFlow joins it with the operation before it
-    return outputs, lambda of_outputs: _relu_gradient(outputs, of_outputs)
+    outputs = tf.nn.relu(inputs)  # TensorFlow fuses it with the operation before it
+    return outputs, lambda upstream: _relu_gradient(outputs, upstream)
 
 
 @tf.custom_gradient
 def _relu6(inputs: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
-    return _relu6_forward(inputs), lambda of_outputs: _relu6_gradient(inputs, of_outputs)
+    return _relu6_forward(inputs), lambda upstream: _relu6_gradient(inputs, upstream)
 
 
-_in_one_pass = functools.partial(tf.function, autograph=False, jit_compile=True)
+_fused = functools.partial(tf.function, autograph=False, jit_compile=True)
 
 
-@_in_one_pass
-def _silu_gradient(inputs: tf.Tensor, of_outputs: tf.Tensor) -> tf.Tensor:
+@_fused
+def _silu_gradient(inputs: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
     wide = tf.cast(inputs, tf.float32)
     sigmoid = tf.sigmoid(wide)
-    gradient = tf.cast(of_outputs, tf.float32) * (sigmoid * (1.0 + wide * (1.0 - sigmoid)))
+    gradient = tf.cast(upstream, tf.float32) * (sigmoid * (1.0 + wide * (1.0 - sigmoid)))
     return tf.cast(gradient, inputs.dtype)
 
 
-@_in_one_pass
-def _relu_gradient(outputs: tf.Tensor, of_outputs: tf.Tensor) -> tf.Tensor:
-    return tf.raw_ops.ReluGrad(gradients=of_outputs, features=outputs)
+@_fused
+def _relu_gradient(outputs: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
+    return tf.raw_ops.ReluGrad(gradients=upstream, features=outputs)
 
 
-@_in_one_pass
+@_fused
 def _relu6_forward(inputs: tf.Tensor) -> tf.Tensor:
     return tf.nn.relu6(inputs)
 
 
-@_in_one_pass
-def _relu6_gradient(inputs: tf.Tensor, of_outputs: tf.Tensor) -> tf.Tensor:
-    return tf.raw_ops.Relu6Grad(gradients=of_outputs, features=inputs)
+@_fused
+def _relu6_gradient(inputs: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
+    return tf.raw_ops.Relu6Grad(gradients=upstream, features=inputs)
 
 
 @functools.cache

@@ -1,7 +1,7 @@
-"""The graph of a functional model, run again with other layers; models nested in it come out flat.
+"""Rebuilds the graph of a functional model with other layers, and flattens nested models.
 
-Keras' own `clone_model` keeps the nesting, and a `.hdf5` cannot hold all of a nested model: the legacy format forgets
-the statistics of a `Normalization` in it.
+Keras' own `clone_model` keeps the nesting, and a `.hdf5` cannot store nested models completely: the legacy format loses
+the statistics of a `Normalization` in them.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ __all__ = ["Graph", "Substitute", "assign_weights", "finalize", "in_float32", "i
 
 
 class Substitute(NamedTuple):
-    """What stands in the new graph for one operation of the old one.
+    """The replacement of an operation in the new graph.
 
     Attributes:
-        layers: that it consists of; none where it is no layer.
-        call: takes what the old operation takes, and gives what it gives.
+        layers: the layers that it consists of; empty if it is not a layer.
+        call: takes the arguments of the old operation, and returns what it returns.
     """
 
     layers: tuple[keras.Layer, ...]
@@ -32,17 +32,17 @@ class Substitute(NamedTuple):
 
 @dataclass(frozen=True)
 class Graph:
-    """A graph that was run again.
+    """A rebuilt graph.
 
     Attributes:
         images: its input.
         outputs: one tensor for each output of the old model.
-        substitutes: each operation of the old model, and what stands for it.
+        substitutes: each operation of the old model, and its substitute.
         members: for the name of each layer and nested model of the old model, at any depth, the names of the layers
-            that stand for it.
-        paths: for the name of each new layer the outermost nested model that it was in, or an empty text, and the name
-            that it had there.
-        in_inference: names of the layers that are only ever called with `training=False`, or lie in a model that is.
+            that replace it.
+        paths: for the name of each new layer the outermost nested model that it was in, or an empty string, and its
+            name there.
+        in_inference: names of the layers that are always called with `training=False`, or are in a model that is.
     """
 
     images: keras.KerasTensor
@@ -55,7 +55,7 @@ class Graph:
 
 @contextlib.contextmanager
 def in_float32() -> Iterator[None]:
-    """Layers that are made inside the block compute in float32, whatever the user's global policy is."""
+    """Layers created within the block compute in float32, whatever the global dtype policy is."""
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
@@ -65,19 +65,19 @@ def in_float32() -> Iterator[None]:
 
 
 def is_graph(operation: Any) -> bool:
-    """Whether it is a functional or Sequential model, not one whose `call` is its author's own."""
+    """Whether it is a functional or Sequential model, and not a subclass that overrides `call`."""
     return isinstance(operation, keras.Model) and type(operation).call in (Functional.call, keras.Sequential.call)
 
 
 def rebuild_graph(model: keras.Model, substitute: Callable[[keras.Operation, str], Substitute]) -> Graph:
-    """Runs the graph of `model` with what `substitute` gives for each of its operations.
+    """Rebuilds the graph of `model` with a substitute for each of its operations.
 
-    An operation that is called several times has one substitute. Of a nested model each operation is asked for by
-    itself, and gets the `training` that the model was called with.
+    An operation that is called several times has one substitute. The operations of a nested model are replaced one by
+    one, and get the `training` argument that the model was called with.
 
     Args:
         model: functional or Sequential, with one input.
-        substitute: takes an operation, which mostly is a layer, and a name that nothing else in the new graph has.
+        substitute: makes the substitute of an operation, usually a layer, with a name that is unique in the new graph.
     """
     return _Rebuilding(substitute).run(model)
 
@@ -85,10 +85,10 @@ def rebuild_graph(model: keras.Model, substitute: Callable[[keras.Operation, str
 class _Rebuilding:
     def __init__(self, substitute: Callable[[keras.Operation, str], Substitute]) -> None:
         self._substitute = substitute
-        self._made: dict[int, tuple[keras.Operation, Substitute]] = {}
+        self._substitutes: dict[int, tuple[keras.Operation, Substitute]] = {}
         self._names: set[str] = set()
-        self._members: dict[str, dict[str, None]] = {}  # dictionaries for their order
-        self._owners: list[str] = []  # the nested models that are running
+        self._members: dict[str, dict[str, None]] = {}  # dictionaries as ordered sets
+        self._owners: list[str] = []  # the nested models that are being run
         self._is_inference: dict[str, bool] = {}
         self._paths: dict[str, tuple[str, str]] = {}
 
@@ -98,14 +98,14 @@ class _Rebuilding:
         images = keras.Input(batch_shape=source.shape, dtype=source.dtype, name=layer.name)
         self._names.add(layer.name)
         outputs = self._run_model(model, images, None)
-        members = {name: tuple(of) for name, of in self._members.items()}
+        members = {name: tuple(layers) for name, layers in self._members.items()}
         in_inference = frozenset(name for name, is_inference in self._is_inference.items() if is_inference)
-        substitutes = list(self._made.values())
+        substitutes = list(self._substitutes.values())
         return Graph(images, keras.tree.flatten(outputs), substitutes, members, self._paths, in_inference)
 
     def _run_model(self, model: keras.Model, inputs: Any, training: bool | None) -> Any:
         def call(operation: keras.Operation, *args: Any, **kwargs: Any) -> Any:
-            # A model's own `training` comes before that of its layers, as when Keras runs it.
+            # A model's own `training` overrides that of its layers, as when Keras runs it.
             if is_graph(operation):
                 inner = kwargs.get("training") if training is None else training
                 self._owners.append(operation.name)
@@ -114,11 +114,11 @@ class _Rebuilding:
                 return outputs
             if training is not None and "training" in _parameters(operation):
                 kwargs["training"] = training
-            made = self._substitute_of(operation)
-            is_inference = training is False or _says_inference(operation, kwargs)
-            for layer in made.layers:
+            replacement = self._substitute_of(operation)
+            is_inference = training is False or _is_called_in_inference(operation, kwargs)
+            for layer in replacement.layers:
                 self._is_inference[layer.name] = is_inference and self._is_inference.get(layer.name, True)
-            return made.call(*args, **kwargs)
+            return replacement.call(*args, **kwargs)
 
         if isinstance(model, keras.Sequential):
             for layer in model.layers:
@@ -128,30 +128,30 @@ class _Rebuilding:
         return outputs[0] if isinstance(outputs, (list, tuple)) and len(outputs) == 1 else outputs
 
     def _substitute_of(self, operation: keras.Operation) -> Substitute:
-        if id(operation) not in self._made:
-            made = self._substitute(operation, self._free_name(operation.name))
-            self._made[id(operation)] = (operation, made)
+        if id(operation) not in self._substitutes:
+            new = self._substitute(operation, self._free_name(operation.name))
+            self._substitutes[id(operation)] = (operation, new)
             outermost = self._owners[0] if self._owners else ""
-            self._paths.update({layer.name: (outermost, operation.name) for layer in made.layers})
-        found = self._made[id(operation)][1]
+            self._paths.update({layer.name: (outermost, operation.name) for layer in new.layers})
+        replacement = self._substitutes[id(operation)][1]
         for owner in (operation.name, *self._owners):
-            self._members.setdefault(owner, {}).update({layer.name: None for layer in found.layers})
-        return found
+            self._members.setdefault(owner, {}).update({layer.name: None for layer in replacement.layers})
+        return replacement
 
     def _free_name(self, name: str) -> str:
-        """`name`; where another layer has it, with the names of the models around it; then with a number."""
-        wanted, number = name, 0
-        if wanted in self._names:
-            wanted = name = "_".join((*self._owners, name))
-        while wanted in self._names:
+        """`name`; if another layer has it, prefixed with the names of its models; then with a number appended."""
+        candidate, number = name, 0
+        if candidate in self._names:
+            candidate = name = "_".join((*self._owners, name))
+        while candidate in self._names:
             number += 1
-            wanted = f"{name}_{number}"
-        self._names.add(wanted)
-        return wanted
+            candidate = f"{name}_{number}"
+        self._names.add(candidate)
+        return candidate
 
 
 def assign_weights(pairs: Iterable[tuple[keras.Operation, Iterable[keras.Layer]]]) -> None:
-    """Gives layers the weights of those that they stand for, in their order; a shape may differ, a size not."""
+    """Assigns to layers the weights of the operations that they replace, in order; shapes may differ, sizes not."""
     for old, layers in pairs:
         new = [variable for layer in layers for variable in layer.weights]
         for source, target in zip(getattr(old, "weights", ()), new, strict=True):
@@ -160,7 +160,7 @@ def assign_weights(pairs: Iterable[tuple[keras.Operation, Iterable[keras.Layer]]
 
 
 def finalize(layers: Iterable[keras.Layer]) -> None:
-    """To be called when weights were assigned: `Normalization`, also in a wrapper, computes with constants of them."""
+    """Must be called after weights were assigned: `Normalization` computes with constants derived from them."""
     for layer in (each for outer in layers for each in outer._flatten_layers()):
         if hasattr(layer, "finalize_state"):
             layer.finalize_state()
@@ -170,7 +170,7 @@ def _parameters(operation: keras.Operation) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(operation.call).parameters if isinstance(operation, keras.Layer) else {}
 
 
-def _says_inference(operation: keras.Operation, arguments: Mapping[str, Any]) -> bool:
-    """Whether `training=False` was written; a default of a layer, as Dropout's, looks the same in the graph."""
+def _is_called_in_inference(operation: keras.Operation, arguments: Mapping[str, Any]) -> bool:
+    """Whether the call passes `training=False` explicitly; the default of some layers looks the same in the graph."""
     parameter = _parameters(operation).get("training")
     return parameter is not None and parameter.default is not False and arguments.get("training") is False

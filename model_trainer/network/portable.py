@@ -1,7 +1,7 @@
-"""Equal graphs of Keras' built-in layers, because a `.hdf5` holds nothing else that plain Keras could load.
+"""Replaces operations by equivalent built-in layers of Keras, so that plain Keras can load the `.hdf5`.
 
-MobileNetV3 has bare additions and multiplications with numbers, ConvNeXt and InceptionResNetV2 layers of their own;
-Keras saves all of them, and refuses to load them. Each gets built-in layers that compute the same.
+MobileNetV3 contains bare additions and multiplications with constants, ConvNeXt and InceptionResNetV2 custom layers;
+Keras saves all of them, but refuses to load them. They are replaced by built-in layers that compute the same.
 """
 
 from __future__ import annotations
@@ -26,36 +26,40 @@ __all__ = [
 
 
 def needs_rebuilding(model: keras.Model) -> bool:
-    """Whether the model has nested models, or operations that a `.hdf5` cannot hold."""
+    """Whether the model has nested models, or operations that cannot be loaded from a `.hdf5`."""
     return any(is_graph(operation) or not is_built_in(operation) for operation in model.operations)
 
 
 def make_portable(model: keras.Model) -> Graph:
-    """A flat graph of built-in float32 layers that computes what `model` does, with weights of its own.
+    """Makes a flat graph of built-in float32 layers that computes the same as `model`, with weights of its own.
 
-    What has no built-in equal stays as it is; `unportable_names` tells.
+    Operations without a built-in equivalent are kept; `unportable_names` lists them.
     """
     return rebuild_graph(model, portable)
 
 
 def unportable_names(model: keras.Model) -> list[str]:
-    """Operations of a flat model that plain Keras does not load from a `.hdf5`, such as "log (keras.ops.Log)"."""
-    return [f"{operation.name} ({_shown(operation)})" for operation in model.operations if not is_built_in(operation)]
+    """Operations of a flat model that plain Keras cannot load from a `.hdf5`, such as "log (keras.ops.Log)"."""
+    return [
+        f"{operation.name} ({_public_path(operation)})" for operation in model.operations if not is_built_in(operation)
+    ]
 
 
 def clone_layer(layer: keras.Layer, name: str, dtype: str, **changes: Any) -> keras.Layer:
-    """A new layer of the same settings, without the weights.
+    """Makes a new layer with the same settings, without the weights.
 
     Args:
-        dtype: policy of the layer, and of layers that it wraps.
-        changes: settings that are others.
+        layer: the layer to clone.
+        name: name of the new layer.
+        dtype: dtype policy of the layer, and of layers that it wraps.
+        changes: settings to change.
     """
     config = _with_dtype(layer.get_config(), dtype)
     return type(layer).from_config({**config, "name": name, **changes})
 
 
 def is_channel_scale(layer: keras.Layer) -> bool:
-    """Whether it stands for the `LayerScale` of ConvNeXt, which has a factor for each channel, and no kernel."""
+    """Whether the layer replaces a `LayerScale` of ConvNeXt, which has a factor for each channel, and no kernel."""
     return (
         isinstance(layer, keras.layers.DepthwiseConv2D)
         and layer.name.endswith("_layer_scale")
@@ -66,16 +70,16 @@ def is_channel_scale(layer: keras.Layer) -> bool:
 
 
 def portable(operation: keras.Operation, name: str) -> Substitute:
-    """The substitute of an operation: built-in float32 layers that compute the same, where there are any."""
+    """The substitute of an operation: built-in float32 layers that compute the same, or else the operation itself."""
     if isinstance(operation, keras.Layer):
-        make_other = _FROM_APPLICATIONS.get(_path(operation))
-        if make_other is not None:
-            return make_other(operation, name)
+        make_substitute = _FROM_APPLICATIONS.get(_path(operation))
+        if make_substitute is not None:
+            return make_substitute(operation, name)
         layer = clone_layer(operation, name, "float32")
         return Substitute((layer,), layer)
     calls = [[*node.arguments.args, *node.arguments.kwargs.values()] for node in operation._inbound_nodes]
     arguments = calls[0]
-    if any(_constants(each) != _constants(arguments) for each in calls):  # one layer cannot stand for several
+    if any(_constants(each) != _constants(arguments) for each in calls):  # one layer cannot replace several
         return Substitute((), operation)
     make_layer = _LAYER_OF.get(type(operation).__name__)
     layer = None if make_layer is None else make_layer(operation, arguments, name)
@@ -89,18 +93,18 @@ def portable(operation: keras.Operation, name: str) -> Substitute:
 
 
 def _constants(arguments: list[Any]) -> list[str]:
-    """What an operation takes besides tensors, in a form that can be compared."""
+    """The constant arguments of an operation, in a form that can be compared."""
     return [
         "tensor" if isinstance(each, (keras.KerasTensor, list, tuple)) else repr(np.asarray(each).tolist())
         for each in arguments
     ]
 
 
-# Layers of single networks of keras.applications.
+# Custom layers of networks in keras.applications.
 
 
 def _layer_scale(layer: Any, name: str) -> Substitute:
-    # A depthwise convolution of one pixel multiplies each channel with a number, as fast as a multiplication.
+    # A 1 x 1 depthwise convolution multiplies each channel by a factor, as fast as a multiplication.
     scale = keras.layers.DepthwiseConv2D(
         1, use_bias=False, depthwise_initializer=keras.initializers.Constant(layer.init_values), name=name
     )
@@ -124,7 +128,7 @@ _FROM_APPLICATIONS: dict[str, Callable[[Any, str], Substitute]] = {
     "keras.src.applications.inception_resnet_v2.CustomScaleLayer": _custom_scale,
 }
 
-# Bare operations, by the name of their class in keras.ops. Each function gives the layer, or None where there is none.
+# Bare operations, by the name of their class in keras.ops. Each function returns the layer, or None if there is none.
 
 
 def _arithmetic(operation: Any, arguments: list[Any], name: str) -> keras.Layer | None:
@@ -133,7 +137,7 @@ def _arithmetic(operation: Any, arguments: list[Any], name: str) -> keras.Layer 
     if not all(keras.backend.is_float_dtype(each.dtype) for each in tensors):
         return None
     if len(tensors) == 2:
-        # Of another rank, a merging layer adds axes in another place than NumPy's rule does.
+        # If the ranks differ, a merging layer adds axes at another position than NumPy's broadcasting does.
         layer = {"Add": keras.layers.Add, "Subtract": keras.layers.Subtract, "Multiply": keras.layers.Multiply}.get(
             kind
         )
@@ -152,7 +156,7 @@ def _arithmetic(operation: Any, arguments: list[Any], name: str) -> keras.Layer 
 
 
 def _number_or_row(value: Any, tensor: keras.KerasTensor) -> np.ndarray | None:
-    """A constant as an array `()` or `(channels,)`, in float64; None where it is of another shape."""
+    """A constant as a float64 array `()` or `(channels,)`; None if it has another shape."""
     try:
         array = np.asarray(keras.ops.convert_to_numpy(value), np.float64)
     except (TypeError, ValueError):
@@ -216,7 +220,7 @@ def _cast(operation: Any, arguments: list[Any], name: str) -> keras.Layer | None
         return None
     if keras.backend.is_float_dtype(arguments[0].dtype):
         return keras.layers.Activation("linear", name=name)
-    return keras.layers.Rescaling(1.0, name=name)  # the other one would leave whole numbers as they are
+    return keras.layers.Rescaling(1.0, name=name)  # a linear activation would not cast integers
 
 
 _ACTIVATIONS = {
@@ -242,7 +246,7 @@ _LAYER_OF: dict[str, Callable[[Any, list[Any], str], keras.Layer | None]] = {
 
 
 def _with_dtype(value: Any, dtype: str) -> Any:
-    """The config with this policy, also in the configs of wrapped layers; whole numbers stay what they are."""
+    """The config with this dtype policy, also in the configs of wrapped layers; integer dtypes are kept."""
     if isinstance(value, dict):
         return {
             key: dtype if key == "dtype" and "int" not in str(each) else _with_dtype(each, dtype)
@@ -254,7 +258,7 @@ def _with_dtype(value: Any, dtype: str) -> Any:
 
 
 def is_built_in(operation: keras.Operation) -> bool:
-    """Whether it is a layer of keras.layers that holds no code of the user's."""
+    """Whether it is a layer of keras.layers that contains no code of the user's."""
     name = type(operation).__name__
     return getattr(keras.layers, name, None) is type(operation) and name != "Lambda"
 
@@ -263,6 +267,6 @@ def _path(operation: keras.Operation) -> str:
     return f"{type(operation).__module__}.{type(operation).__name__}"
 
 
-def _shown(operation: keras.Operation) -> str:
+def _public_path(operation: keras.Operation) -> str:
     path = _path(operation)
     return f"keras.ops.{type(operation).__name__}" if path.startswith("keras.src.ops.") else path

@@ -1,4 +1,4 @@
-"""A network as two stages: the backbone, images to features, and the head, features to logits."""
+"""A network of two stages: the backbone maps images to features, the head maps features to logits."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ import keras
 
 __all__ = ["PROBABILITIES", "TwoStageNetwork", "find_features", "join_stages"]
 
-PROBABILITIES = "probabilities"  # name of the last layer, where the task has no names for outputs
+PROBABILITIES = "probabilities"  # name of the last layer, if the task does not name its outputs
 
 
 @dataclass(frozen=True)
 class TwoStageNetwork:
-    """A flat functional network, and where its backbone ends. The models here share their layers.
+    """A flat functional network that is divided into backbone and head. Its models share their layers.
 
     Attributes:
-        model: float32 `(batch, height, width, channels)` to one array `(batch, num_classes)` for each output, after
-            the task's activation. It is the one that is saved.
+        model: maps images, float32 `(batch, height, width, channels)`, to one array `(batch, num_classes)` for each
+            output, after the task's activation. This model is saved.
         features: the tensor between the stages: a feature map `(batch, height, width, channels)`, or
             `(batch, num_features)`.
         logits: the tensors before the activation, one for each output.
-        members: for the name of a layer or a nested model, as its author wrote it, the names of the layers in `model`
-            that stand for it.
-        positions: such names in the author's order, for layers that are meant by position.
-        variant: "imagenet" where Keras builds another graph for ImageNet's weights, and this is that one.
-        in_inference: names of layers that compute as in inference also while the network trains.
-        paths: for layers of a nested model its name and theirs in it, see `graph.Graph`.
+        members: for the name of a layer or nested model in the original model, the names of the layers in `model` that
+            replace it.
+        positions: the original names in their original order, for layers that are chosen by position.
+        variant: "imagenet" if Keras builds another graph for ImageNet's weights, and this is that graph.
+        in_inference: names of layers that run in inference mode even while the network trains.
+        paths: for layers of a nested model, its name and theirs in it, see `graph.Graph`.
     """
 
     model: keras.Model
@@ -42,22 +42,22 @@ class TwoStageNetwork:
 
     @functools.cached_property
     def backbone(self) -> keras.Model:
-        """Images to features."""
+        """Maps images to features."""
         return keras.Model(self.model.inputs[0], self.features, name="backbone")
 
     @functools.cached_property
     def head(self) -> keras.Model:
-        """Features to logits: an array `(batch, num_classes)`, or of several outputs a list of them."""
+        """Maps features to logits: an array `(batch, num_classes)`, or a list of them for several outputs."""
         return keras.Model(self.features, list(self.logits), name="head")
 
     @functools.cached_property
     def to_logits(self) -> keras.Model:
-        """Images to logits, both stages in one."""
+        """Maps images to logits: both stages in one model."""
         return keras.Model(self.model.inputs[0], list(self.logits), name="logits")
 
     @property
     def backbone_layers(self) -> tuple[str, ...]:
-        """Names of the layers that the features are computed with."""
+        """Names of the layers that compute the features."""
         return tuple(layer.name for layer in self.backbone.layers)
 
     @property
@@ -67,11 +67,11 @@ class TwoStageNetwork:
         return tuple(layer.name for layer in self.model.layers if layer.name not in backbone)
 
     def final_layers(self) -> set[str]:
-        """Names of the layers that give the logits, and of those after them: the ones that stay float32."""
+        """Names of the layers that compute the logits and of all layers after them; these stay float32."""
         before = {operation.name for operation in self.to_logits.operations}
         after = {operation.name for operation in self.model.operations} - before
         todo = list(self.logits)
-        while todo:  # back to the layers with weights: pooling or flattening may follow them
+        while todo:  # backwards to the layers with weights, which pooling or flattening may follow
             tensor = todo.pop()
             layer = tensor._keras_history.operation
             after.add(layer.name)
@@ -94,27 +94,29 @@ def join_stages(
     in_inference: frozenset[str] = frozenset(),
     paths: Mapping[str, tuple[str, str]] | None = None,
 ) -> TwoStageNetwork:
-    """Puts the activation on top of the logits and makes the network.
+    """Adds the activation to the logits and builds the network.
 
     Args:
-        images, features, logits: of one graph.
-        activation: softmax, sigmoid, or none.
-        output_names: of the outputs, in the order of `logits`; empty for the single output of a task without names.
+        images, features, logits: tensors of one graph.
+        activation: "softmax", "sigmoid", or "none".
+        output_names: names of the outputs in the order of `logits`; empty for a task that does not name its output.
+        name: name of the model.
+        members, positions, variant, in_inference, paths: see `TwoStageNetwork`.
     """
     kind = "linear" if activation == "none" else activation
-    taken = {operation.name for operation in keras.Model(images, list(logits)).operations}
+    used_names = {operation.name for operation in keras.Model(images, list(logits)).operations}
     outputs = []
     for number, tensor in enumerate(logits):
-        wanted = output_names[number] if output_names else _free(PROBABILITIES, taken)
-        outputs.append(keras.layers.Activation(kind, name=wanted)(tensor))
+        output_name = output_names[number] if output_names else _free_name(PROBABILITIES, used_names)
+        outputs.append(keras.layers.Activation(kind, name=output_name)(tensor))
     model = keras.Model(images, outputs if output_names else outputs[0], name=name)
-    there = [layer.name for layer in model.layers]  # without activations that were taken off
-    named = {known: tuple(layer for layer in of if layer in there) for known, of in members.items()}
+    layers = [layer.name for layer in model.layers]  # without activations that were removed
+    present = {original: tuple(layer for layer in names if layer in layers) for original, names in members.items()}
     return TwoStageNetwork(
         model=model,
         features=features,
         logits=tuple(logits),
-        members={**{layer: (layer,) for layer in there}, **named},
+        members={**{layer: (layer,) for layer in layers}, **present},
         positions=tuple(positions),
         variant=variant,
         in_inference=in_inference,
@@ -123,14 +125,14 @@ def join_stages(
 
 
 def find_features(images: keras.KerasTensor, logits: Sequence[keras.KerasTensor]) -> keras.KerasTensor:
-    """Where the head of a whole network begins.
+    """Finds the tensor that separates backbone and head in a complete network.
 
-    It is the last feature map, or sequence of them, that everything on the way from images to logits goes through and
-    after which there are weights; otherwise the last such vector; otherwise the images themselves.
+    It is the last feature map, or sequence, that every path from the images to the logits passes through and that
+    layers with weights follow; otherwise the last such vector; otherwise the images themselves.
     """
-    through, order = _bottlenecks(images, logits)
-    after = _has_weights_after(order, logits)
-    candidates = [tensor for tensor in through if id(tensor) in after]
+    bottlenecks, order = _bottlenecks(images, logits)
+    before_weights = _before_weights(order, logits)
+    candidates = [tensor for tensor in bottlenecks if id(tensor) in before_weights]
     maps = [tensor for tensor in candidates if len(tensor.shape) > 2 and not _is_one_pixel(tensor)]
     vectors = [tensor for tensor in candidates if len(tensor.shape) == 2 or _is_one_pixel(tensor)]
     return (maps or vectors or [images])[-1]
@@ -139,41 +141,41 @@ def find_features(images: keras.KerasTensor, logits: Sequence[keras.KerasTensor]
 def _bottlenecks(
     images: keras.KerasTensor, logits: Sequence[keras.KerasTensor]
 ) -> tuple[list[keras.KerasTensor], list[keras.KerasTensor]]:
-    """The tensors after the images that lie on every way to every logit, and all tensors, both in order."""
+    """The tensors that every path from the images to every logit passes through, and all tensors, both in order."""
     order: list[keras.KerasTensor] = []
-    ways: dict[int, set[int]] = {id(images): set()}
+    on_every_path: dict[int, set[int]] = {id(images): set()}
 
     def visit(last: keras.KerasTensor) -> None:
         todo = [last]
         while todo:
             tensor = todo[-1]
-            if id(tensor) in ways:
+            if id(tensor) in on_every_path:
                 todo.pop()
                 continue
-            waiting = [each for each in _inputs_of(tensor) if id(each) not in ways]
-            if waiting:
-                todo += waiting
+            unvisited = [each for each in _inputs_of(tensor) if id(each) not in on_every_path]
+            if unvisited:
+                todo += unvisited
                 continue
-            before = [ways[id(each)] for each in _inputs_of(tensor)]
-            # What comes from no image, such as a constant, is on no way.
-            ways[id(tensor)] = (set.intersection(*before) if before else set()) | {id(tensor)}
+            before = [on_every_path[id(each)] for each in _inputs_of(tensor)]
+            # A tensor that does not depend on the images, such as a constant, is on no path.
+            on_every_path[id(tensor)] = (set.intersection(*before) if before else set()) | {id(tensor)}
             order.append(tensor)
             todo.pop()
 
     for tensor in logits:
         visit(tensor)
-    shared = set.intersection(*(ways[id(tensor)] for tensor in logits))
+    shared = set.intersection(*(on_every_path[id(tensor)] for tensor in logits))
     return [tensor for tensor in order if id(tensor) in shared], order
 
 
-def _has_weights_after(order: Sequence[keras.KerasTensor], logits: Sequence[keras.KerasTensor]) -> set[int]:
-    """Which tensors some layer with weights still works on, on the way to the logits."""
-    found: set[int] = set()
+def _before_weights(order: Sequence[keras.KerasTensor], logits: Sequence[keras.KerasTensor]) -> set[int]:
+    """The ids of tensors that a layer with weights follows on the path to the logits."""
+    before_weights: set[int] = set()
     for tensor in reversed(order):
         layer = tensor._keras_history.operation
-        if getattr(layer, "weights", ()) or id(tensor) in found:
-            found.update(id(each) for each in _inputs_of(tensor))
-    return found
+        if getattr(layer, "weights", ()) or id(tensor) in before_weights:
+            before_weights.update(id(each) for each in _inputs_of(tensor))
+    return before_weights
 
 
 def _inputs_of(tensor: keras.KerasTensor) -> list[keras.KerasTensor]:
@@ -185,10 +187,10 @@ def _is_one_pixel(tensor: keras.KerasTensor) -> bool:
     return all(length == 1 for length in tensor.shape[1:-1])
 
 
-def _free(name: str, taken: set[str]) -> str:
+def _free_name(name: str, used_names: set[str]) -> str:
     number = 0
-    wanted = name
-    while wanted in taken:
+    candidate = name
+    while candidate in used_names:
         number += 1
-        wanted = f"{name}_{number}"
-    return wanted
+        candidate = f"{name}_{number}"
+    return candidate

@@ -1,1 +1,1 @@
-"""Examples to batches: order, decode, resize, augment."""
+"""Turns examples into batches: shuffling, decoding, resizing, augmentation, sharding."""

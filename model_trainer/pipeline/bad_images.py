@@ -1,4 +1,4 @@
-"""Images that could not be read: each named once with its reason, and a limit to how many there may be."""
+"""Unreadable images: each is logged once with the reason, and too many stop the run."""
 
 from __future__ import annotations
 
@@ -20,9 +20,12 @@ __all__ = ["BadImages"]
 class BadImages:
     """Collects the unreadable images of a run; the pipeline's threads call `add`.
 
+    The run stops when both limits are exceeded.
+
     Args:
-        max_count: how many are borne without question.
-        max_share: the share of `num_examples` that is borne besides; both must be passed to stop.
+        max_count: unreadable images that are tolerated.
+        max_share: fraction of `num_examples` that is tolerated.
+        num_examples: examples of the data set.
     """
 
     def __init__(self, max_count: int, max_share: float, num_examples: int) -> None:
@@ -43,36 +46,37 @@ class BadImages:
             return dict(self._reasons)
 
     def get_state(self) -> dict[str, str]:
-        """The reasons, for a checkpoint."""
+        """The reasons by image name, for a checkpoint."""
         return self.reasons
 
     def set_state(self, state: Mapping[str, str]) -> None:
-        """Takes over what a run found before it was resumed; nothing of it is said again."""
+        """Restores the bad images from a checkpoint; they are not logged again."""
         with self._lock:
             self._reasons |= state
             if self._table is not None:
-                files.delete(self._table)  # it may name more, which will be found again
+                files.delete(self._table)  # it may list images read after the checkpoint, which will be read again
                 self._append(*((name, reason) for name, reason in self._reasons.items() if reason))
 
     def take_over(self, reasons: Mapping[str, str]) -> None:
-        """Takes over what another process of the same run found, and has said itself."""
+        """Adds the bad images of another process of the same run, which has already logged them."""
         with self._lock:
             new = {name: reason for name, reason in reasons.items() if name not in self._reasons}
             self._reasons |= new
             self._append(*new.items())
 
     def write_to(self, path: PurePath) -> None:
-        """From the first bad image on `path` is a table of them, `image,reason`; without any there is no file."""
+        """Writes the bad images to a CSV file with the columns `image,reason`; without any, no file is created."""
         with self._lock:
             self._table = path
             self._append(*((name, reason) for name, reason in self._reasons.items() if reason))
 
     def add(self, name: str, read: Callable[[], bytes], crop: tuple[int, int, int, int] | None = None) -> None:
-        """Notes that the image could not be read, finds out why, and says so the first time.
+        """Records an image that could not be read, and logs the reason the first time.
 
         Args:
-            read: gives the encoded image, or raises OSError.
-            crop: x, y, width and height of the part that was wanted, where it was only a part.
+            name: the path or other name of the image.
+            read: returns the encoded image, or raises OSError.
+            crop: x, y, width and height of the example's crop, if it has one.
         """
         with self._lock:
             if name in self._reasons:
@@ -85,17 +89,17 @@ class BadImages:
         logging.warning("%s %s; it is skipped.", name, reason)
 
     def check(self) -> None:
-        """Stops the run when there are too many.
+        """Stops the run if there are too many bad images.
 
         Raises:
-            DataError: more than `max_count` and more than `max_share` of the images are bad.
+            DataError: more than `max_count` images, and more than the fraction `max_share`, are bad.
         """
         if len(self) <= self.max_count or len(self) <= self.max_share * self.num_examples:
             return
         shown = "\n".join(f"  {name} {reason}" for name, reason in list(self.reasons.items())[:5])
         raise DataError(
             f"{len(self)} of {self.num_examples} images could not be read, among them\n{shown}\n"
-            f"That is more than {self.max_count} and more than {self.max_share:.1%}. Mend or remove them, or raise "
+            f"That is more than {self.max_count} and more than {self.max_share:.1%}. Fix or remove them, or raise "
             "the limits: --set training.max_bad_images=... --set training.max_bad_share=..."
         )
 
@@ -105,7 +109,7 @@ class BadImages:
         header = [] if files.exists(self._table) else [("image", "reason")]
         try:
             files.append_text(self._table, csv_lines([*header, *rows]))
-        except OSError as error:  # no reason to end a training; the log names them too
+        except OSError as error:  # no reason to stop the training; the log lists them too
             logging.warning("%s could not be written: %s.", self._table, error.strerror)
 
 

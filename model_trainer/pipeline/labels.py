@@ -1,4 +1,4 @@
-"""The label of an example, inside `tf.data`."""
+"""Looks up the label of an example inside `tf.data`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ __all__ = ["make_label_reader"]
 
 
 def make_label_reader(examples: Examples) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A function from index to label: int32 `()`, or of `LabelRows` float32 `(num_classes,)` with NaN for unknown.
+    """A function from an example's index to its label; index -1, which is padding, has the first example's label.
 
-    Index -1, a place without example, has the label 0.
+    The label is int32 `()`, or for `LabelRows` float32 `(num_classes,)` with NaN for unknown.
     """
     labels, num_classes = examples.labels, len(examples.classes)
     if not isinstance(labels, LabelRows):
-        singles = tf.constant(labels)
-        return lambda index: singles[tf.maximum(index, 0)]
+        class_ids = tf.constant(labels)
+        return lambda index: class_ids[tf.maximum(index, 0)]
     starts, classes, values = tf.constant(labels.starts), tf.constant(labels.classes), tf.constant(labels.values)
 
     def read(index: tf.Tensor) -> tf.Tensor:

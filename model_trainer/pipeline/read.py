@@ -1,4 +1,4 @@
-"""The encoded bytes of an example's image, inside `tf.data`."""
+"""Reads the encoded bytes of an example's image inside `tf.data`."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from model_trainer.storage.read import MAX_FILE_BYTES
 
 __all__ = ["make_fast_reader", "make_safe_reader"]
 
-Reader = Callable[[tf.Tensor], tf.Tensor]  # int64 (), the example's index, to string ()
+Reader = Callable[[tf.Tensor], tf.Tensor]  # from int64 (), the example's index, to string ()
 
 
 def make_fast_reader(examples: Examples) -> Reader:
-    """A function from index to bytes; raises in the graph where they cannot be had.
+    """A function from an example's index to its bytes, which raises in the graph if they cannot be read.
 
-    Files are read by TensorFlow, without Python; other stores by their own `read`.
+    Files are read by TensorFlow, without Python; other sources by their own `read`.
     """
     rows = tf.constant(examples.rows)
     if not isinstance(examples.images, Files):
         return _python_reader(examples.images, rows)
-    # Two tensors for all paths: one tensor of strings would take 24 bytes more for each.
+    # Two tensors hold all paths: a tensor of strings would take 24 bytes more per path.
     data, starts = tf.constant(examples.images.paths.data), tf.constant(examples.images.paths.starts)
     too_large = tf.constant(np.flatnonzero(examples.num_bytes > MAX_FILE_BYTES))
 
@@ -40,7 +40,7 @@ def make_fast_reader(examples: Examples) -> Reader:
 
 
 def make_safe_reader(examples: Examples) -> Reader:
-    """The same, but gives no bytes instead of raising."""
+    """The same as `make_fast_reader`, but it returns an empty string instead of raising."""
     rows = tf.constant(examples.rows)
 
     def read(row: np.int64) -> bytes:
@@ -62,7 +62,7 @@ def _python_reader(images: Images, rows: tf.Tensor) -> Reader:
         try:
             return images.read(int(row))
         except OSError as error:
-            # By errno TensorFlow would choose its own error; any of them leads to the exact path.
+            # TensorFlow would map an OSError to an error of its own by errno; any error leads to the exact path.
             raise ValueError(os.fspath(str(error))) from error
 
     def read_at(index: tf.Tensor) -> tf.Tensor:

@@ -1,8 +1,8 @@
-"""How often each class is shown: once each image, or by chosen shares of the classes.
+"""Class sampling: each image once per epoch, or each class with a chosen fraction of the epoch.
 
-With shares every epoch has as many images as there are examples, divided over the classes to the last image. Each
-class goes through its own images in an order of its own and begins anew when it is through, also across epochs, so that
-of two images of a class neither is shown more than once more often than the other.
+With fractions every epoch still has as many images as there are examples, divided exactly over the classes. Each class
+has its own shuffled order of its images and starts a new one when all have been shown, also across epochs. So the
+counts of two images of a class never differ by more than one.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ __all__ = ["EachOnce", "EffectiveNumber", "Equiprobable", "PowerOfCount", "Sampl
 
 
 class Sampling(Choice):
-    """Which images an epoch shows."""
+    """Which images an epoch of training contains; a field of `Training`."""
 
     @abstractmethod
     def shares(self, counts: np.ndarray) -> np.ndarray | None:
-        """float64 `(num_classes,)`: how much of an epoch each class gets, up to a common factor.
+        """The fraction of an epoch for each class, up to a common factor.
 
         Args:
             counts: int64 `(num_classes,)`, images of each class, all above 0.
 
         Returns:
-            None where each image is shown once.
+            float64 `(num_classes,)`, or None if each image is shown once.
         """
 
 
 @final
 class EachOnce(Sampling):
-    """Each image once in an epoch."""
+    """Each image once per epoch; the default."""
 
     def shares(self, counts: np.ndarray) -> np.ndarray | None:
         return None
@@ -48,7 +48,14 @@ class EachOnce(Sampling):
 
 @final
 class Equiprobable(Sampling):
-    """Each class equally often; images of small classes are repeated. keras-trainer's `iterator_mode`."""
+    """Samples each class equally often; images of small classes are repeated.
+
+    The same as keras-trainer's `iterator_mode="equiprobable"`.
+
+    Example:
+        >>> Training(sampling=Equiprobable()).sampling.shares(np.array([900, 100]))  # images of two classes
+        array([1., 1.])
+    """
 
     def shares(self, counts: np.ndarray) -> np.ndarray:
         return np.ones(len(counts))
@@ -56,7 +63,17 @@ class Equiprobable(Sampling):
 
 @final
 class PowerOfCount(Sampling):
-    """Each class by count^power: 1 as often as it comes, 0 equally often, 0.5 between. arXiv:1805.00932"""
+    """Samples each class in proportion to count^power.
+
+    Fields:
+        power: 1 is as often as in the data, 0 equally often; 0.5 lies between.
+
+    Example:
+        >>> PowerOfCount(0.5).shares(np.array([900, 100]))  # 3 to 1 instead of 9 to 1
+        array([30., 10.])
+
+    Source: https://arxiv.org/abs/1805.00932
+    """
 
     power: float = Field(0.5, ge=0, le=1)
 
@@ -66,7 +83,18 @@ class PowerOfCount(Sampling):
 
 @final
 class EffectiveNumber(Sampling):
-    """Each image by 1 / effective number of its class, (1 - beta^count) / (1 - beta). arXiv:1901.05555"""
+    """Samples each image in proportion to 1 / the effective number of its class, (1 - beta^count) / (1 - beta).
+
+    Fields:
+        beta: 0 is as often as in the data; close to 1, classes become equally frequent.
+
+    Example:
+        >>> shares = EffectiveNumber(beta=0.999).shares(np.array([900, 100]))
+        >>> (shares / shares.sum()).round(2)
+        array([0.59, 0.41])
+
+    Source: https://arxiv.org/abs/1901.05555
+    """
 
     beta: float = Field(0.999, ge=0, lt=1)
 
@@ -75,23 +103,34 @@ class EffectiveNumber(Sampling):
 
 
 def quotas(shares: np.ndarray, total: int) -> np.ndarray:
-    """int64: `total` divided by `shares` into whole numbers, the largest remainders rounded up."""
-    wanted = shares / shares.sum() * total
-    whole = np.floor(wanted).astype(np.int64)
-    most = np.argsort(whole - wanted, kind="stable")[: total - whole.sum()]
-    whole[most] += 1
-    return whole
+    """Divides `total` in proportion to `shares` into integers, by the largest-remainder method.
+
+    Args:
+        shares: float64 `(num_classes,)`, above 0.
+        total: the sum of the result.
+
+    Returns:
+        int64 `(num_classes,)`.
+    """
+    exact = shares / shares.sum() * total
+    counts = np.floor(exact).astype(np.int64)
+    largest_remainders = np.argsort(counts - exact, kind="stable")[: total - counts.sum()]
+    counts[largest_remainders] += 1
+    return counts
 
 
 def make_sampler(
     examples: Examples, sampling: Sampling, seed: int
 ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None:
-    """A function from an epoch and a place of it, both int64 `()`, to the example shown there; None shows each once.
+    """The function that maps an epoch and a shuffled position in it, both int64 `()`, to the index of an example.
 
-    The place is the shuffled one. Of several labels each counts; images without any form a class of their own.
+    An image with several labels counts for each of them; images without any form a class of their own.
+
+    Returns:
+        None if each example is shown once.
     """
     if isinstance(sampling, EachOnce):
-        return None  # without sorting the labels of 50 million images
+        return None  # avoids sorting the labels of 50 million images
     starts, members = _members(examples)
     counts = np.diff(starts)
     shares = sampling.shares(counts)
@@ -101,18 +140,18 @@ def make_sampler(
 
     from model_trainer.pipeline.order import shuffled_index
 
-    of_class = quotas(shares, len(examples))
-    ends = tf.constant(np.cumsum(of_class))
-    quota, count, first = tf.constant(of_class), tf.constant(counts), tf.constant(starts[:-1])
+    per_class = quotas(shares, len(examples))
+    ends = tf.constant(np.cumsum(per_class))
+    quota, count, first = tf.constant(per_class), tf.constant(counts), tf.constant(starts[:-1])
     rows = tf.constant(members)
     fold_in = tf.random.experimental.stateless_fold_in
 
-    def sample(epoch: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
-        label = tf.searchsorted(ends, place[None], side="right")[0]
-        within = place - (ends[label] - quota[label])
-        walked = epoch * quota[label] + within
-        turn, step = walked // count[label], walked % count[label]
-        words = fold_in(fold_in(tf.constant([seed, 0x736D], tf.int32), label), tf.cast(turn, tf.int32))
+    def sample(epoch: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
+        label = tf.searchsorted(ends, position[None], side="right")[0]
+        within = position - (ends[label] - quota[label])
+        num_drawn = epoch * quota[label] + within  # of this class, since the run started
+        cycle, step = num_drawn // count[label], num_drawn % count[label]
+        words = fold_in(fold_in(tf.constant([seed, 0x736D], tf.int32), label), tf.cast(cycle, tf.int32))
         words = tf.random.stateless_uniform([3], words, minval=None, maxval=None, dtype=tf.uint32)
         return rows[first[label] + shuffled_index(step, words, count[label])]
 
@@ -120,16 +159,16 @@ def make_sampler(
 
 
 def _members(examples: Examples) -> tuple[np.ndarray, np.ndarray]:
-    """`(starts, rows)`: the examples of each class that has any, one class after the other."""
+    """`(starts, rows)`: the examples of each non-empty class, one class after the other."""
     labels = examples.label_rows()
     if labels.exclusive:
         classes, rows = labels.most_likely(), np.arange(len(examples))
     else:
-        has_it = labels.values >= 0.5
-        classes, rows = labels.classes[has_it], labels.row_of_entry()[has_it]
-        without = np.setdiff1d(np.arange(len(examples)), rows)
-        classes = np.concatenate([classes, np.full(len(without), len(examples.classes), np.int32)])
-        rows = np.concatenate([rows, without])
+        positive = labels.values >= 0.5
+        classes, rows = labels.classes[positive], labels.row_of_entry()[positive]
+        unlabelled = np.setdiff1d(np.arange(len(examples)), rows)
+        classes = np.concatenate([classes, np.full(len(unlabelled), len(examples.classes), np.int32)])
+        rows = np.concatenate([rows, unlabelled])
     order = np.argsort(classes, kind="stable")
     _, counts = np.unique(classes, return_counts=True)
     return np.concatenate([[0], np.cumsum(counts)]), rows[order].astype(np.int64)

@@ -1,1 +1,1 @@
-"""Results and findings as something to look at: HTML pages and pictures. What is HTML stands in `templates/`."""
+"""Results and findings as HTML pages and pictures. All HTML is in `templates/`."""

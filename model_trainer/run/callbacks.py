@@ -1,4 +1,4 @@
-"""Callbacks as values: ours, and what becomes of those of the user."""
+"""Callbacks as declared values, and the Keras callbacks that are made from them."""
 
 from __future__ import annotations
 
@@ -17,20 +17,30 @@ __all__ = ["Callback", "EarlyStopping", "make_callbacks"]
 
 
 class Callback(Choice):
-    """A callback of ours, as a value."""
+    """A built-in callback, as a declared value."""
 
     @abstractmethod
     def make(self) -> keras.callbacks.Callback:
-        """The Keras callback."""
+        """Returns the Keras callback."""
 
 
 @final
 class EarlyStopping(Callback):
-    """Ends the run when `monitor` has not improved by `min_delta` for `patience` epochs.
+    """Stops training when `monitor` has not improved by more than `min_delta` for `patience` epochs.
 
     Fields:
-        mode: whether `monitor` should fall ("min") or rise ("max"); "auto" rises only for what is no loss.
-        restore_best: gives `final_model.hdf5` the weights of the best epoch.
+        monitor: a column of `history.csv`, such as "val_loss" or "val_accuracy".
+        mode: whether `monitor` should fall ("min") or rise ("max"); "auto" decides by its name: losses should fall,
+            metrics rise.
+        restore_best: whether `final_model.hdf5` gets the weights of the best epoch.
+
+    Example:
+        >>> run = Run(
+        ...     spec=ModelSpec.named("vgg19"),
+        ...     train_data=ImageFolder("data/train"),
+        ...     val_data=ImageFolder("data/val"),
+        ...     callbacks=(EarlyStopping(monitor="val_accuracy", patience=3),),
+        ... )
     """
 
     monitor: str = "val_loss"
@@ -46,23 +56,23 @@ class EarlyStopping(Callback):
             monitor=self.monitor,
             min_delta=self.min_delta,
             patience=self.patience,
-            mode=self.mode,  # of "auto" `decide_directions` makes one of the others
+            mode=self.mode,  # `decide_directions` replaces "auto" later
             restore_best_weights=self.restore_best,
         )
 
 
 def make_callbacks(declared: tuple[Callback | Call | Live, ...]) -> list[keras.callbacks.Callback]:
-    """The Keras callbacks behind declared ones.
+    """Returns the Keras callbacks of the declared ones.
 
     Raises:
-        ConfigError: one of them is no Keras callback.
+        ConfigError: one of them is not a Keras callback.
     """
     import keras
 
-    made = []
-    for number, callback in enumerate(declared):
-        live = callback.value if isinstance(callback, Live) else callback.make()
-        if not isinstance(live, keras.callbacks.Callback):
-            raise ConfigError(f"should be a keras.callbacks.Callback, got {live!r}.", f"callbacks.{number}")
-        made.append(live)
-    return made
+    callbacks = []
+    for index, value in enumerate(declared):
+        callback = value.value if isinstance(value, Live) else value.make()
+        if not isinstance(callback, keras.callbacks.Callback):
+            raise ConfigError(f"should be a keras.callbacks.Callback, got {callback!r}.", f"callbacks.{index}")
+        callbacks.append(callback)
+    return callbacks

@@ -1,4 +1,4 @@
-"""Adam in one operation for each variable, where Keras' takes some twenty."""
+"""Adam with one operation per variable, where Keras' own needs about twenty."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["FusedAdam"]
 
 @final
 class FusedAdam(keras.optimizers.Adam):
-    """`keras.optimizers.Adam` by TensorFlow's kernel: the same numbers, but for rounding, in a third of the time.
+    """`keras.optimizers.Adam` with TensorFlow's fused kernel: same results up to rounding, in a third of the time.
 
     Source: https://www.tensorflow.org/api_docs/python/tf/raw_ops/ResourceApplyAdam
     """
 
     def apply(self, grads: list[tf.Tensor], trainable_variables: list[tf.Variable] | None = None) -> None:
-        self.__dict__["_graph"] = None  # another step, even in the same graph
+        self.__dict__["_graph"] = None  # a new step needs new tensors, even in the same graph
         super().apply(grads, trainable_variables)
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
@@ -31,20 +31,20 @@ class FusedAdam(keras.optimizers.Adam):
             m=self._momentums[index].value.handle,
             v=self._velocities[index].value.handle,
             grad=tf.cast(gradient, variable.dtype),
-            **self._of_all(variable, learning_rate),
+            **self._shared_inputs(variable, learning_rate),
         )
 
-    def _of_all(self, variable: tf.Variable, learning_rate: tf.Tensor) -> dict[str, tf.Tensor]:
-        """What all variables of a device have in common; made once in a graph, which is then built faster."""
+    def _shared_inputs(self, variable: tf.Variable, learning_rate: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The kernel's inputs that all variables of a device share; made once per graph, which then builds faster."""
         graph, dtype = tf.compat.v1.get_default_graph(), variable.dtype
         if self.__dict__.get("_graph") is not graph or tf.executing_eagerly():
-            # Past Keras, which would track what it holds.
-            self.__dict__.update(_graph=graph, _made={})
+            # Not set as attributes: Keras would track them.
+            self.__dict__.update(_graph=graph, _inputs={})
         key = (dtype, variable.handle.device, learning_rate.ref() if isinstance(learning_rate, tf.Tensor) else None)
-        made: dict[Any, dict[str, tf.Tensor]] = self.__dict__["_made"]
-        if key not in made:
+        inputs: dict[Any, dict[str, tf.Tensor]] = self.__dict__["_inputs"]
+        if key not in inputs:
             step = tf.cast(self.iterations + 1, dtype)
-            made[key] = {
+            inputs[key] = {
                 "beta1_power": tf.pow(tf.cast(self.beta_1, dtype), step),
                 "beta2_power": tf.pow(tf.cast(self.beta_2, dtype), step),
                 "lr": tf.cast(learning_rate, dtype),
@@ -52,4 +52,4 @@ class FusedAdam(keras.optimizers.Adam):
                 "beta2": tf.cast(self.beta_2, dtype),
                 "epsilon": tf.cast(self.epsilon, dtype),
             }
-        return made[key]
+        return inputs[key]

@@ -1,4 +1,4 @@
-"""What a run trains on."""
+"""The devices that a run trains on."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ __all__ = ["Hardware"]
 
 
 class Hardware(Config):
-    """What a run trains on.
+    """The devices that a run trains on.
 
     Fields:
-        devices: "auto" takes every GPU, or the CPU where there is none; a number takes that many.
-        platform: "cpu" leaves GPUs alone, and splits the CPU into logical devices when `devices` is above 1.
+        devices: "auto" uses every GPU, or the CPU if there is none; a number uses that many devices.
+        platform: "cpu" ignores GPUs, and splits the CPU into logical devices if `devices` is above 1.
+
+    Example:
+        >>> Hardware(devices=2, platform="cpu")  # trains two replicas on one CPU
+        Hardware(devices=2, platform='cpu')
     """
 
     devices: Literal["auto"] | int = "auto"

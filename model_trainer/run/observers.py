@@ -1,4 +1,4 @@
-"""Observers as values: what is computed from the gradients and updates of some steps, for `logs/`."""
+"""Observers as declared values: statistics of gradients, weights and updates, logged every so many steps."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 
 __all__ = ["LayerNorms", "ObservedStep", "Observer"]
 
-MAX_GROUPS, MAX_PARTS = 32, 16
+MAX_GROUPS, MAX_EQUAL_GROUPS = 32, 16
 
 Used = Literal["gradients", "updates"]
 
 
 @dataclass(frozen=True)
 class ObservedStep:
-    """A step as an observer sees it in the graph, after its update.
+    """A training step as observers see it, in the graph, after the update.
 
     Attributes:
-        step: int64 `()`, of the run, counted from 0.
+        step: int64 `()`, number of the step in the run, counted from 0.
         scalars: float32 `()` each, over the whole batch on all devices: "loss_sum", the sum of losses; "num_examples",
-            what it is divided by (with `loss_mean="weights"` the sum of weights); "num_broken", on how many devices
-            loss or gradients were not finite, but for what a loss scale made too large; "num_stopping", on how many
-            devices the process was asked to stop.
-        variables: of the network, those that train.
+            its divisor (with `loss_mean="weights"` the sum of weights); "num_broken", the number of devices whose loss
+            or gradients were not finite, except by overflow from loss scaling; "num_stopping", the number of devices
+            whose process was asked to stop.
+        variables: the network's trainable variables.
     """
 
     step: tf.Tensor
@@ -48,17 +48,17 @@ class ObservedStep:
 
     @property
     def gradients(self) -> Sequence[tf.Tensor]:
-        """float32, of the whole batch's loss, one for each variable, before clipping and without a loss scale."""
+        """float32 gradients of the whole batch's loss, one per variable, before clipping and without loss scaling."""
         return _used(self._gradients, "gradients")
 
     @property
     def before(self) -> Sequence[tf.Tensor]:
-        """float32, the values of the variables before the update."""
+        """float32 values of the variables before the update."""
         return _used(self._before, "updates")
 
     @cached_property
     def updates(self) -> Sequence[tf.Tensor]:
-        """float32, what the step added to each variable; zeros where it changed nothing."""
+        """float32 difference that the step made to each variable; zeros if it was skipped."""
         import tensorflow as tf
 
         return [tf.cast(new, tf.float32) - old for new, old in zip(self.variables, self.before, strict=True)]
@@ -67,19 +67,19 @@ class ObservedStep:
 def _used(values: Sequence[tf.Tensor] | None, what: str) -> Sequence[tf.Tensor]:
     if values is None:
         raise ConfigError(
-            f'asks for {what} and has to say so: uses: ClassVar[tuple[Used, ...]] = ("{what}",)', "observers"
+            f'reads {what} and must declare it: uses: ClassVar[tuple[Used, ...]] = ("{what}",)', "observers"
         )
     return values
 
 
 class Observer(Choice):
-    """Computes numbers from a step without changing it. They are logged as `NAME/KEY`.
+    """Computes scalars from a training step without changing it; they are logged as `NAME/KEY`.
 
     Fields:
-        every: it computes in each step whose number, counted from 0, is a multiple.
+        every: steps from one computation to the next; step 0 is the first.
     """
 
-    uses: ClassVar[tuple[Used, ...]] = ()  # what `compute` asks for; each takes a copy in steps that are due
+    uses: ClassVar[tuple[Used, ...]] = ()  # what `compute` reads; each is a copy in memory in the observed steps
 
     every: int = Field(100, ge=1)
 
@@ -92,20 +92,27 @@ class Observer(Choice):
 
     @property
     def name(self) -> str:
-        """In logs, such as "layer_norms"."""
+        """Name in logs, such as "layer_norms"."""
         return to_snake(type(self).__name__)
 
     @abstractmethod
     def compute(self, step: ObservedStep) -> dict[str, tf.Tensor]:
-        """Scalars by name, in the graph; on several devices as if on one."""
+        """Returns scalar tensors by name. It runs in the graph, and sees the whole batch of all devices."""
 
 
 @final
 class LayerNorms(Observer):
-    """Euclidean norms of gradients, weights and updates, for each group of layers, such as `block1` of VGG19.
+    """Euclidean (L2) norms of gradients, weights and updates, for each group of layers, such as `block1` of VGG19.
 
-    A gradient that vanishes towards the first layers, or an update that is more than some hundredths of its weights,
-    shows here first.
+    Gradients that vanish towards the first layers, and updates of more than a few percent of the weights, show here
+    first.
+
+    Example:
+        >>> run = Run(
+        ...     spec=ModelSpec.named("vgg19"),
+        ...     train_data=ImageFolder("data/train"),
+        ...     observers=(LayerNorms(every=50),),
+        ... )
     """
 
     uses: ClassVar[tuple[Used, ...]] = ("gradients", "updates")
@@ -116,60 +123,64 @@ class LayerNorms(Observer):
         groups = layer_groups([variable.path for variable in step.variables])
         norms = {}
         for kind, tensors in (("gradient", step.gradients), ("weights", step.before), ("update", step.updates)):
-            squares = [tf.nn.l2_loss(tf.cast(tensor, tf.float32)) for tensor in tensors]
-            for group, numbers in groups.items():
-                norms[f"{kind}/{group}"] = tf.sqrt(2.0 * tf.add_n([squares[number] for number in numbers]))
+            half_squares = [tf.nn.l2_loss(tf.cast(tensor, tf.float32)) for tensor in tensors]
+            for group, indices in groups.items():
+                norms[f"{kind}/{group}"] = tf.sqrt(2.0 * tf.add_n([half_squares[index] for index in indices]))
         return norms
 
 
 def layer_groups(paths: Sequence[str]) -> dict[str, list[int]]:
-    """Which variables, by position, belong together: those of a block, by the beginning of its layers' names.
+    """Groups variables by the block that their layer belongs to, which is the prefix of its name.
 
-    A layer that Keras has named, such as `conv2d_7`, is of the block before it. Where names tell no blocks that follow
-    each other, as in Inception and NASNet, the layers are cut into at most 16 parts: "part_01" is next to the images.
+    A layer with a default name of Keras, such as `conv2d_7`, joins the block before it. If the names give no
+    consecutive blocks, as in Inception and NASNet, the layers are divided into at most 16 groups of equal size;
+    "part_01" is next to the input.
 
     Args:
-        paths: of the variables, in the order of the layers, such as "conv2_block1_1_conv/kernel".
+        paths: paths of the variables, in the order of the layers, such as "conv2_block1_1_conv/kernel".
+
+    Returns:
+        For each group the indices of its variables in `paths`.
     """
     groups: list[tuple[str, list[int]]] = []
     layers: list[list[int]] = []
-    last = None
-    for number, path in enumerate(paths):
+    previous_layer = None
+    for index, path in enumerate(paths):
         layer = path.rpartition("/")[0]
-        if layer != last:
+        if layer != previous_layer:
             layers.append([])
-        layers[-1].append(number)
-        last = layer
-        name = _block(layer)
-        if groups and (name == groups[-1][0] or _NAMED_BY_KERAS.fullmatch(layer)):
-            groups[-1][1].append(number)
+        layers[-1].append(index)
+        previous_layer = layer
+        block = _block(layer)
+        if groups and (block == groups[-1][0] or _DEFAULT_NAME.fullmatch(layer)):
+            groups[-1][1].append(index)
         else:
-            groups.append((name, [number]))
-    named = dict(groups)
-    follow_each_other = len(named) == len(groups) and not any(map(_NAMED_BY_KERAS.fullmatch, named))
-    if follow_each_other and min(3, len(layers)) <= len(named) <= MAX_GROUPS:
-        return named
-    parts = min(len(layers), MAX_PARTS)
-    edges = [len(layers) * part // parts for part in range(parts + 1)]
+            groups.append((block, [index]))
+    blocks = dict(groups)
+    are_consecutive = len(blocks) == len(groups) and not any(map(_DEFAULT_NAME.fullmatch, blocks))
+    if are_consecutive and min(3, len(layers)) <= len(blocks) <= MAX_GROUPS:
+        return blocks
+    num_groups = min(len(layers), MAX_EQUAL_GROUPS)
+    edges = [len(layers) * number // num_groups for number in range(num_groups + 1)]
     return {
-        f"part_{part:02}": [number for layer in layers[start:stop] for number in layer]
-        for part, (start, stop) in enumerate(pairwise(edges), 1)
+        f"part_{number:02}": [index for layer in layers[start:stop] for index in layer]
+        for number, (start, stop) in enumerate(pairwise(edges), 1)
     }
 
 
-# Such names count on with each network that is built in a process, and say nothing of where a layer is.
-_NAMED_BY_KERAS = re.compile(
+# Keras numbers its default names through all networks of a process, so they do not tell where in a network a layer is.
+_DEFAULT_NAME = re.compile(
     r"(?:(?:depthwise_|separable_)?conv[123]d(?:_transpose)?|dense|einsum_dense|embedding|multi_head_attention"
     r"|(?:fused_)?(?:batch|layer|group|unit|rms)_normalization|p_?re_?lu|sequential|functional|model)(?:_\d+)?(?:/.*)?"
 )
 
 
 def _block(layer: str) -> str:
-    """Up to the first number: conv2_block1_1_conv is in conv2, block2a_expand in block2."""
-    begun = ""
-    for part in re.findall(r"[^_/]+[_/]?", layer):
-        numbered = re.match(r"(?!conv\dd)(.*?\d+)[a-z]?(?:[_/]|$)", part)
+    """The name up to its first number: conv2_block1_1_conv is in conv2, block2a_expand in block2."""
+    prefix = ""
+    for word in re.findall(r"[^_/]+[_/]?", layer):
+        numbered = re.match(r"(?!conv\dd)(.*?\d+)[a-z]?(?:[_/]|$)", word)
         if numbered:
-            return f"{begun}{numbered[1]}"
-        begun += part
-    return begun
+            return f"{prefix}{numbered[1]}"
+        prefix += word
+    return prefix

@@ -1,6 +1,6 @@
-"""Optimizers as values: options without a learning rate, which has its home in `training.learning_rate`.
+"""Optimizers as declared values, without a learning rate: that is `training.learning_rate`.
 
-`make_optimizer` turns one into a `keras.optimizers.Optimizer`. Names and defaults are Keras' own, so
+`make_optimizer` turns one into a `keras.optimizers.Optimizer`. Names and defaults are those of Keras, so
 `Adam()` here trains like `keras.optimizers.Adam(learning_rate)`.
 """
 
@@ -22,13 +22,14 @@ __all__ = ["LAMB", "SGD", "Adam", "AdamW", "Lion", "Optimizer", "RMSprop", "excl
 
 
 class Optimizer(Choice):
-    """An optimizer of ours.
+    """A built-in optimizer, as a declared value.
 
     Fields:
-        weight_decay: decoupled, as in `keras.optimizers.Optimizer`; each step shrinks weights by rate * decay.
-        weight_decay_on: "kernels", or "all": also biases and the parameters of normalisation, as Keras does it.
-        clip_norm: largest norm of all gradients together.
-        clip_value: largest absolute value in a gradient.
+        weight_decay: decoupled, as in `keras.optimizers.Optimizer`: each step multiplies the weights by
+            1 - learning_rate * weight_decay.
+        weight_decay_on: "kernels", or "all", which includes biases and the parameters of normalization, as in Keras.
+        clip_norm: maximum global norm of the gradients (L2, over all variables together).
+        clip_value: maximum absolute value of a gradient's elements.
     """
 
     weight_decay: float | None = Field(None, ge=0)
@@ -38,15 +39,21 @@ class Optimizer(Choice):
 
     @abstractmethod
     def make(self, learning_rate: float) -> keras.optimizers.Optimizer:
-        """The Keras optimizer; clipping is the step's, which sees the gradients of all devices together."""
+        """Returns the Keras optimizer. It does not clip: the step does, on the gradients summed over all devices."""
 
 
 @final
 class SGD(Optimizer):
-    """Stochastic gradient descent.
+    """Stochastic gradient descent, with momentum.
 
-    Inverse-time decay, as keras-trainer had it, is a schedule: `SGD(momentum=0.9, nesterov=True)` with
-    `InverseTime(decay=1e-6)`.
+    The `decay` argument of keras-trainer's SGD is a schedule here: `InverseTime(decay=1e-6)`.
+
+    Example:
+        >>> training = Training(
+        ...     learning_rate=0.01,
+        ...     optimizer=SGD(momentum=0.9, nesterov=True),
+        ...     schedule=InverseTime(decay=1e-6),
+        ... )
     """
 
     momentum: float = Field(0.0, ge=0, lt=1)
@@ -60,7 +67,13 @@ class SGD(Optimizer):
 
 @final
 class Adam(Optimizer):
-    """Source: https://arxiv.org/abs/1412.6980"""
+    """Adam: a step size for each weight from moving averages of its gradient and of the gradient's square.
+
+    Example:
+        >>> training = Training(learning_rate=1e-3, optimizer=Adam(clip_norm=1.0))
+
+    Source: https://arxiv.org/abs/1412.6980
+    """
 
     beta_1: float = Field(0.9, ge=0, lt=1)
     beta_2: float = Field(0.999, ge=0, lt=1)
@@ -77,7 +90,15 @@ class Adam(Optimizer):
 
 @final
 class AdamW(Optimizer):
-    """Adam with decoupled weight decay. Source: https://arxiv.org/abs/1711.05101"""
+    """Adam with decoupled weight decay.
+
+    Example:
+        >>> training = Training(learning_rate=1e-3, optimizer=AdamW(weight_decay=0.05))
+        >>> training.changed("optimizer.weight_decay", 0.1).optimizer.weight_decay
+        0.1
+
+    Source: https://arxiv.org/abs/1711.05101
+    """
 
     weight_decay: float | None = Field(0.004, ge=0)
     beta_1: float = Field(0.9, ge=0, lt=1)
@@ -92,7 +113,11 @@ class AdamW(Optimizer):
 
 @final
 class RMSprop(Optimizer):
-    """Divides the gradient by a running average of its size."""
+    """Divides the gradient by the root of a moving average of its square.
+
+    Example:
+        >>> training = Training(learning_rate=1e-3, optimizer=RMSprop(rho=0.9, momentum=0.9))
+    """
 
     rho: float = Field(0.9, ge=0, lt=1)
     momentum: float = Field(0.0, ge=0, lt=1)
@@ -109,7 +134,13 @@ class RMSprop(Optimizer):
 
 @final
 class Lion(Optimizer):
-    """The sign of a momentum; wants a rate 3 to 10 times smaller than Adam's. Source: https://arxiv.org/abs/2302.06675"""
+    """Updates with the sign of the momentum; needs a learning rate 3 to 10 times lower than Adam's.
+
+    Example:
+        >>> training = Training(learning_rate=1e-4, optimizer=Lion(weight_decay=0.1))
+
+    Source: https://arxiv.org/abs/2302.06675
+    """
 
     beta_1: float = Field(0.9, gt=0, lt=1)
     beta_2: float = Field(0.99, gt=0, lt=1)
@@ -122,9 +153,12 @@ class Lion(Optimizer):
 
 @final
 class LAMB(Optimizer):
-    """Adam's direction with a step as long as the layer's weights: for large batches.
+    """Adam with each layer's update scaled to the norm of its weights, for large batches.
 
-    Weight decay is Keras' decoupled one; the paper has it inside the direction, before that gets its length.
+    Weight decay is decoupled, as in Keras; the paper adds it to the update before the update is scaled.
+
+    Example:
+        >>> training = Training(batch_size=4096, learning_rate=0.01, optimizer=LAMB(), schedule=Cosine(warmup_epochs=5))
 
     Source: https://arxiv.org/abs/1904.00962
     """
@@ -142,35 +176,40 @@ class LAMB(Optimizer):
 
 
 def make_optimizer(declared: Optimizer | Call | Live, learning_rate: float) -> keras.optimizers.Optimizer:
-    """The Keras optimizer behind a declared one, with `learning_rate`.
+    """Returns the Keras optimizer of a declared one, with this learning rate.
 
     Raises:
-        ConfigError: the user's object is no Keras optimizer, or carries a schedule of its own.
+        ConfigError: the user's object is not a Keras optimizer, or has a learning-rate schedule of its own.
     """
     import keras
 
     if isinstance(declared, Optimizer):
         return declared.make(learning_rate)
-    made: Any = declared.make() if isinstance(declared, Call) else declared.value
-    if not isinstance(made, keras.optimizers.Optimizer):
-        raise ConfigError(f"should be a Keras optimizer, got {made!r}.", "training.optimizer")
-    # A fresh one of the same settings: a live object may have been built for another network.
-    config = made.get_config()
-    own = config["inner_optimizer"]["config"] if isinstance(made, keras.optimizers.LossScaleOptimizer) else config
-    if isinstance(own.get("learning_rate"), dict):
-        raise ConfigError("carries a learning-rate schedule; say it as `training.schedule`.", "training.optimizer")
-    own["learning_rate"] = learning_rate
-    return type(made).from_config(config)
+    optimizer: Any = declared.make() if isinstance(declared, Call) else declared.value
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        raise ConfigError(f"should be a Keras optimizer, got {optimizer!r}.", "training.optimizer")
+    # A new one with the same settings: a live object may have been built for another network.
+    config = optimizer.get_config()
+    is_scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    inner_config = config["inner_optimizer"]["config"] if is_scaled else config
+    if isinstance(inner_config.get("learning_rate"), dict):
+        raise ConfigError(
+            "has a learning-rate schedule of its own; declare it as `training.schedule`.", "training.optimizer"
+        )
+    inner_config["learning_rate"] = learning_rate
+    return type(optimizer).from_config(config)
 
 
 def exclude_from_decay(
     optimizer: keras.optimizers.Optimizer, declared: Optimizer | Call | Live, variables: Iterable[keras.Variable]
 ) -> None:
-    """Spares `variables` the weight decay, if `declared` wants that; a Keras optimizer of the user's decides itself.
+    """Excludes `variables` from weight decay if `declared` has it on kernels only.
+
+    The user's own Keras optimizer is left as it is.
 
     Args:
         optimizer: made from `declared`, and not built yet.
-        variables: of the network that are no kernels.
+        variables: those of the network that are not kernels.
     """
     if isinstance(declared, Optimizer) and declared.weight_decay_on == "kernels":
         optimizer.exclude_from_weight_decay(list(variables))

@@ -1,4 +1,4 @@
-"""The run: everything that one training needs, in one frozen value that survives JSON."""
+"""The run: everything that one training needs, in one frozen value that can be written to JSON and read back."""
 
 from __future__ import annotations
 
@@ -34,23 +34,40 @@ from model_trainer.tasks.task import Task
 __all__ = ["Run", "load_validation_data"]
 
 
-# Keys whose values are imported; the spec has older names and its Python name too.
+# Keys whose values are imported as code; "klass" and "class_" are other spellings of the spec's "class".
 _CODE = {"type", "class", "class_", "klass", "model", "preprocess_func"}
 
 
 class Run(Config):
-    """One training, from images to model files. Each field has a default but `spec` and the data.
+    """One training, from images to model files. Only `spec` and `train_data` are required.
 
     Fields:
-        name: of the output folder, `output_dir/name-<yyyymmdd-hhmmss>`.
-        spec: what the backbone expects.
-        train_data, val_data: where images come from; without `val_data` nothing is validated.
-        weights: "auto", "imagenet", None for random, or a file.
-        network: head, freezing and penalties; or the user's own Keras model.
-        augment: what happens to training images, in this order; a crop comes first.
-        task: what is learnt.
+        name: beginning of the output folder's name, `output_dir/name-<yyyymmdd-hhmmss>`.
+        spec: the backbone and its preprocessing.
+        train_data, val_data: the training and validation images; without `val_data` there is no validation.
+        weights: initial weights of the backbone: "imagenet", None for random ones, a weights or model file, or "auto".
+        network: head, freezing and regularization; or the user's own Keras model.
+        augment: augmentations of the training images, in order; crops come first.
+        task: what the network learns: `Classification()` or `MultiLabel()`.
+        training: epochs, batch size, learning rate, optimizer, schedule, precision, seed.
+        hardware: the devices to train on.
         callbacks: any `keras.callbacks.Callback`, live or as `Call("my_code.MyCallback", ...)`.
-        observers: what is computed from gradients and updates of some steps, for `logs/`; `()` computes nothing.
+        observers: what is logged of the gradients and updates of some steps; `()` logs nothing.
+        output_dir: folder of the output folders.
+
+    Raises:
+        ConfigError: a field is unknown, missing or wrong; the message names it.
+
+    Example:
+        >>> run = Run(
+        ...     name="mobilenet_v2",
+        ...     spec=ModelSpec.named("mobilenet_v2"),
+        ...     train_data=ImageFolder("data/train"),
+        ...     val_data=ImageFolder("data/val"),
+        ...     training=Training(epochs=20, learning_rate=1e-3, optimizer=AdamW()),
+        ... )
+        >>> run.changed("training.epochs", 30).training.epochs
+        30
     """
 
     name: str = "run"
@@ -96,20 +113,26 @@ class Run(Config):
 
     @classmethod
     def load(cls, path: str | Path, trust: bool = False) -> Self:
-        """The run that a `training_options.json` describes.
+        """Reads a run from a `training_options.json`.
 
         Args:
-            trust: whether dotted paths other than `keras.applications.*` and ours may be followed. Building what
-                they name runs its code.
+            path: the file, also in an object store.
+            trust: whether the file may name code other than `keras.applications.*` and this package's. Building the
+                run executes the code that it names.
 
         Raises:
-            DataError: the file is missing or no JSON.
-            ConfigError: it describes no run, names code that needs `trust`, or holds a live object.
+            DataError: the file is missing or is not JSON.
+            ConfigError: it does not describe a run, names code that needs `trust`, or had a live Python object.
         """
         data = _read_run(path)
         if not trust:
             _refuse_foreign_code(data, "")
         return cls.from_dict(data)
+
+    def _repr_html_(self) -> str:
+        from model_trainer.run.run_html import run_html
+
+        return run_html(self)
 
 
 class _Data(Config):
@@ -118,15 +141,15 @@ class _Data(Config):
 
 
 def load_validation_data(path: str | Path, trust: bool = False) -> Source:
-    """The validation data of the run that a `training_options.json` describes, otherwise its training data.
+    """Reads the validation data of a `training_options.json`, or its training data if it has none.
 
-    The rest of the run may be what JSON cannot carry. Arguments and errors as `Run.load`.
+    Only the data is read: the run may contain live objects elsewhere. Arguments and errors as in `Run.load`.
     """
     data = {name: value for name, value in _read_run(path).items() if name in ("train_data", "val_data")}
     if not trust:
         _refuse_foreign_code(data, "")
-    found = _Data.from_dict(data)
-    return found.val_data or found.train_data
+    sources = _Data.from_dict(data)
+    return sources.val_data or sources.train_data
 
 
 def _read_run(path: str | Path) -> dict[str, Any]:
@@ -135,21 +158,22 @@ def _read_run(path: str | Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise DataError(f"There is no file {path}.") from None
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} is no JSON file: {error}.") from error
+        raise DataError(f"{path} is not a JSON file: {error}.") from error
     if not isinstance(data, Mapping) or not isinstance(data.get("run"), Mapping):
-        raise ConfigError(f"is missing in {path}; is it a training_options.json of a run?", "run")
+        raise ConfigError(f"is missing in {path}; is it the training_options.json of a run?", "run")
     return dict(data["run"])
 
 
 def _refuse_foreign_code(value: Any, field: str) -> None:
-    """Raises ConfigError at the first dotted path that only `--trust` may follow."""
+    """Raises ConfigError at the first dotted path to code that needs `--trust`."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             inner = f"{field}.{key}".lstrip(".")
-            is_code = key in _CODE or (key == "path" and "arguments" in value)  # also a Call as pydantic holds it
+            is_code = key in _CODE or (key == "path" and "arguments" in value)  # a Call under its own field names
             if is_code and isinstance(item, str) and "." in item and not is_safe(item):
                 raise ConfigError(
-                    f"names the code {item!r}. Building it runs it: add --trust if you know where the file is from.",
+                    f"names the code {item!r}, which would be executed. "
+                    "Add --trust if you know where the file comes from.",
                     inner,
                 )
             _refuse_foreign_code(item, inner)

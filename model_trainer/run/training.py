@@ -1,4 +1,4 @@
-"""How long, how fast and how exactly a run trains."""
+"""The options of the training loop: epochs, batch size, learning rate, optimizer, schedule, precision."""
 
 from __future__ import annotations
 
@@ -17,17 +17,20 @@ Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 
 
 class Divergence(Config):
-    """What happens when training goes wrong. A step whose loss or gradients are not finite changes nothing, always.
+    """What to do when training diverges. A step whose loss or gradients are not finite never changes the weights.
 
-    After `bad_steps` in a row of these, or of spikes of the loss, training goes back to the last good checkpoint and
-    leaves out the batches that led there.
+    After `bad_steps` of these or of loss spikes in a row, training rolls back to the last good checkpoint and skips the
+    batches that led there.
 
     Fields:
-        bad_steps: how many in a row are borne.
-        spike_factor: a step's loss is a spike when it is more than this many times the average of the steps before it,
-            or of the first 10 of the run where that is less; below 0.7 an average counts as 0.7. None bears any.
-        rollbacks: how often training goes back; then it ends with a `DivergedError`.
-        learning_rate_factor: multiplies the learning rate each time.
+        bad_steps: how many in a row cause a rollback.
+        spike_factor: a loss is a spike if it is more than this many times the average loss of the steps before, or of
+            the first 10 steps of the run if that is lower; averages below 0.7 count as 0.7. None tolerates any loss.
+        rollbacks: maximum number of rollbacks; then training fails with a `DivergedError`.
+        learning_rate_factor: multiplies the learning rate at each rollback.
+
+    Example:
+        >>> training = Training(divergence=Divergence(rollbacks=5, learning_rate_factor=0.3))
     """
 
     bad_steps: int = Field(3, ge=1)
@@ -37,25 +40,34 @@ class Divergence(Config):
 
 
 class Training(Config):
-    """One run's training.
+    """The options of the training loop.
 
     Fields:
         epochs: passes over the training images.
         batch_size: images per step, over all devices together.
-        learning_rate: its one home; optimizers carry none and schedules multiply it.
-        precision: in which numbers the network computes; "auto" follows `training.precision.choose_precision`.
-        seed: of weights, order, augmentation and dropout.
-        deterministic: the same bits from the same run on the same machine, somewhat slower.
-        sampling: which images an epoch shows: each once, or each class by a chosen share, such as `Equiprobable()`.
-        accumulation_steps: a batch is computed in that many parts, one after another, where it does not fit into
-            memory at once: `batch_size=32, accumulation_steps=4` takes 8 images at a time and updates once in 32.
-        ema_decay: what stays of the exponential moving average of the weights in each step, such as 0.999; the average
-            is what is validated and saved. It is less in the first steps. None keeps no average.
-        synchronized_batch_norm: batch normalisation over the images of all devices together, not of each alone.
-        loss_mean: what the sum of weighted losses in a batch is divided by: the number of its "examples", as in Keras;
-            or the sum of their "weights", as in earlier versions.
-        divergence: what happens when the loss is no longer a number, or shoots up.
-        max_bad_images, max_bad_share: more unreadable images than both stop the run.
+        learning_rate: before the schedule's factor; optimizers have no learning rate of their own.
+        optimizer: such as `AdamW()`, or any Keras optimizer.
+        schedule: how the learning rate changes during the run.
+        precision: Keras' dtype policy; "auto" follows `training.precision.choose_precision`.
+        seed: of the initial weights, the order of images, augmentation and dropout.
+        deterministic: whether the same run on the same machine gives identical weights; somewhat slower.
+        sampling: which images an epoch draws: each one once, or each class with a chosen probability, such as
+            `Equiprobable()`.
+        accumulation_steps: gradient accumulation, for batches that do not fit into memory:
+            `batch_size=32, accumulation_steps=4` computes 8 images at a time and updates once per 32.
+        ema_decay: decay of an exponential moving average of the weights, such as 0.999, lower in the first steps; the
+            averaged weights are validated and saved. None keeps no average.
+        synchronized_batch_norm: whether batch normalization uses the images of all devices, or each device its own.
+        loss_mean: divisor of a batch's summed weighted losses: the number of its "examples", as in Keras, or the sum
+            of their "weights", as in earlier versions.
+        divergence: what to do when the loss is not finite or spikes.
+        max_bad_images, max_bad_share: the run stops if the unreadable images exceed both this number and this
+            fraction of the data.
+
+    Example:
+        >>> training = Training(epochs=30, batch_size=256, accumulation_steps=4, learning_rate=1e-3)
+        >>> training.schedule
+        Cosine(warmup_epochs=0.0, final=0.0)
     """
 
     epochs: int = Field(2, ge=1)

@@ -1,1 +1,1 @@
-"""Model file to answers."""
+"""Inference: predictions of a model file for images."""

@@ -1,7 +1,8 @@
-"""Answers of a trained model about image files."""
+"""Predictions of a trained model for image files."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,43 +10,80 @@ from typing import Any
 
 import numpy as np
 
+from model_trainer.display.pages import render_fragment
 from model_trainer.errors import DataError
+from model_trainer.images.thumbnail import make_thumbnail
+from model_trainer.messages import counted
 from model_trainer.model_files.load import TrainedModel
 from model_trainer.pipeline.image import read_image
 from model_trainer.sources.image_folder import list_images
 from model_trainer.storage import files
+from model_trainer.storage.read import read_image_file
 
-__all__ = ["find_images", "predict_images"]
+__all__ = ["Predictions", "find_images", "predict_images"]
+
+MOST_IMAGES = 12
+MOST_LABELS = 2
+LEAST_PROBABILITY = 0.01  # of the second
 
 Prediction = dict[str, Any]  # {"image": path, "predictions": [{"label", "probability"}]} or {"image", "error"}
 
 
+class Predictions(list[Prediction]):
+    """Answers about images: a list, which in a notebook shows some of them."""
+
+    def _repr_html_(self) -> str:
+        return render_fragment(
+            "predictions.html",
+            heading=f"Predictions for {counted(len(self), 'image{s}')}",
+            thumbnails=[
+                make_thumbnail(functools.partial(read_image_file, answer["image"]), answer["image"], _caption(answer))
+                for answer in self[:MOST_IMAGES]
+            ],
+            num_more=max(0, len(self) - MOST_IMAGES),
+        )
+
+
+def _caption(answer: Prediction) -> str:
+    if "error" in answer:
+        return os.path.basename(answer["image"])
+    few = answer["predictions"][:MOST_LABELS]
+    likely = [each for each in few if each is few[0] or each.get("probability", 1.0) >= LEAST_PROBABILITY]
+    return ", ".join(map(_in_words, likely)) or "no label"
+
+
+def _in_words(prediction: dict[str, Any]) -> str:
+    numbers = (f"{value:.2f}" for name, value in prediction.items() if name != "label")
+    return " ".join([prediction["label"], *numbers])
+
+
 def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
-    """The image files that `paths` name: files as they are, folders searched all the way down.
+    """Returns the image files at `paths`; folders are searched recursively.
 
     Raises:
-        DataError: a folder holds no image.
+        DataError: a folder contains no images.
     """
-    found: list[str] = []
+    image_files: list[str] = []
     for path in [os.fspath(path) for path in paths]:
         if not files.is_local_folder(path):
-            found.append(path)
+            image_files.append(path)
             continue
         images = list_images(path).images
         if not images:
-            raise DataError(f"{path} holds no image.")
-        found += images
-    return found
+            raise DataError(f"The folder {path} contains no images.")
+        image_files += images
+    return image_files
 
 
 def predict_images(
     trained: TrainedModel, paths: Iterable[str], *, top: int | None = None, batch_size: int = 32
 ) -> Iterator[Prediction]:
-    """One answer for each path, in their order; an unreadable image gives its reason instead.
+    """Yields the predictions for each image in order, or the reason why an image cannot be read.
 
     Args:
-        top: how many of the most probable labels are named; None: 5, or of tags those from their thresholds on.
-        batch_size: images that go through the network together.
+        top: number of labels for each image; None returns the 5 most probable classes, or the tags that reach their
+            thresholds.
+        batch_size: number of images that are computed together.
     """
     remaining = iter(paths)
     while batch := list(itertools.islice(remaining, batch_size)):
@@ -55,8 +93,8 @@ def predict_images(
             if path in errors:
                 yield {"image": path, "error": errors[path]}
             else:
-                answers = trained.task.decode(next(probabilities), trained.classes, top, trained.thresholds)
-                yield {"image": path, "predictions": answers}
+                predictions = trained.task.decode(next(probabilities), trained.classes, top, trained.thresholds)
+                yield {"image": path, "predictions": predictions}
 
 
 def _read(paths: list[str], trained: TrainedModel) -> tuple[list[np.ndarray], dict[str, str]]:

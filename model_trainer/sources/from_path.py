@@ -1,4 +1,4 @@
-"""The source that a path on the command line means."""
+"""Chooses the source for a path, such as one from the command line."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from model_trainer.storage import files
 
 __all__ = ["source_of_path"]
 
-MANIFESTS = (".csv", ".tsv", ".json", ".jsonl", ".manifest")
+MANIFESTS = (".csv", ".tsv", ".json", ".jsonl", ".manifest", ".parquet")
 
 
 def source_of_path(path: str, *, root: str | None = None, classes: Sequence[str] | None = None) -> Source:
-    """A folder of class folders, a manifest, a `.rec` or `.lst`, or TFRecord files by name or pattern.
+    """The source for a path, by its kind.
 
     Args:
-        root: the folder below which the paths of a manifest or `.lst` are.
-        classes: the source's names of the classes in their order; None leaves them to the source.
+        path: a folder of class folders, a manifest, a `.rec` or `.lst` file, or a name or pattern of TFRecord files.
+        root: the base folder of the paths in a manifest or `.lst` file.
+        classes: names of the classes in their order; None leaves them to the source.
 
     Raises:
-        DataError: the path is none of them.
-        ConfigError: it is of a kind that has no `root`.
+        DataError: the path is none of these.
+        ConfigError: `root` is given for a kind of source that has none.
     """
     kind = _kind_of(path)
     options: dict[str, object] = {} if classes is None else {"classes": tuple(classes)}
@@ -52,7 +53,7 @@ def _kind_of(path: str) -> type[Source]:
         return MxnetList
     if "://" not in path and files.is_file(path):
         raise DataError(
-            f"{path} is no data set: expected a folder with one folder for each class, a manifest "
+            f"{path} is not a data set: expected a folder with one folder for each class, a manifest "
             f"({', '.join(MANIFESTS)}), a .rec, .lst or .tfrecord file."
         )
     return ImageFolder

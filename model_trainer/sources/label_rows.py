@@ -1,4 +1,4 @@
-"""Several labels for an image: tags, or a probability for each class; only what is not 0 is kept."""
+"""Sparse labels: any number of tags per image, or a probability for each class."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["LabelRows"]
 
 @dataclass(frozen=True, eq=False)
 class LabelRows:
-    """Sparse rows of labels; a class that a row does not name has the value 0.
+    """Labels as sparse rows (CSR); a class without an entry in a row has the value 0.
 
     Attributes:
-        starts: int64 `(num_examples + 1,)`, where each row begins in the other two.
-        classes: int32 `(k,)`, positions in the class list.
-        values: float32 `(k,)`: 1 the image has the label, NaN nobody knows; or a probability.
-        exclusive: True where a row gives the probabilities of exactly one class, and sums to 1.
+        starts: int64 `(num_examples + 1,)`, where each row starts in `classes` and `values`.
+        classes: int32 `(k,)`, class indices.
+        values: float32 `(k,)`: 1 if the image has the label, NaN if unknown (masked); or a probability.
+        exclusive: True if a row holds the probabilities of mutually exclusive classes, which sum to 1.
     """
 
     starts: np.ndarray
@@ -35,27 +35,27 @@ class LabelRows:
         *,
         exclusive: bool = False,
     ) -> Self:
-        """From lists of class positions, and the value of each; without `values` each is 1."""
+        """From lists of class indices, and the value of each; without `values` each is 1."""
         rows = list(rows)
         starts = np.zeros(len(rows) + 1, np.int64)
         np.cumsum([len(row) for row in rows], out=starts[1:])
         classes = np.fromiter((each for row in rows for each in row), np.int32, int(starts[-1]))
         if values is None:
-            filled = np.ones(len(classes), np.float32)
+            flat_values = np.ones(len(classes), np.float32)
         else:
-            filled = np.fromiter((each for row in values for each in row), np.float32, int(starts[-1]))
-        return cls(starts, classes, filled, exclusive)
+            flat_values = np.fromiter((each for row in values for each in row), np.float32, int(starts[-1]))
+        return cls(starts, classes, flat_values, exclusive)
 
     @classmethod
     def of_dense(cls, dense: np.ndarray, *, exclusive: bool = False) -> Self:
-        """From `(num_examples, num_classes)`; NaN is unknown."""
+        """From `(num_examples, num_classes)`; NaN means unknown."""
         rows, classes = np.nonzero(np.isnan(dense) | (dense != 0))
         starts = np.searchsorted(rows, np.arange(len(dense) + 1)).astype(np.int64)
         return cls(starts, classes.astype(np.int32), dense[rows, classes].astype(np.float32), exclusive)
 
     @classmethod
     def of_single(cls, labels: np.ndarray, *, exclusive: bool) -> Self:
-        """From one class for each image, int `(num_examples,)`."""
+        """From one class index per image, int `(num_examples,)`."""
         starts = np.arange(len(labels) + 1, dtype=np.int64)
         return cls(starts, labels.astype(np.int32), np.ones(len(labels), np.float32), exclusive)
 
@@ -67,38 +67,38 @@ class LabelRows:
         sizes = np.diff(self.starts)[indices]
         starts = np.zeros(len(indices) + 1, np.int64)
         np.cumsum(sizes, out=starts[1:])
-        # Each entry's place: where its row began before, and how far into the row it is.
+        # The position of each entry: the old start of its row, plus its offset within the row.
         within = np.arange(starts[-1]) - np.repeat(starts[:-1], sizes)
         entries = np.repeat(self.starts[:-1][indices], sizes) + within
         return replace(self, starts=starts, classes=self.classes[entries], values=self.values[entries])
 
     def moved(self, position: np.ndarray) -> LabelRows:
-        """The same labels in another class list; `position` gives each class's new place, -1 drops it."""
+        """The same labels in another class list; `position` maps each class to its new index, -1 drops it."""
         new = position[self.classes].astype(np.int32)
-        kept = new >= 0
-        starts = np.concatenate([[0], np.cumsum(kept)])[self.starts].astype(np.int64)
-        return replace(self, starts=starts, classes=new[kept], values=self.values[kept])
+        is_kept = new >= 0
+        starts = np.concatenate([[0], np.cumsum(is_kept)])[self.starts].astype(np.int64)
+        return replace(self, starts=starts, classes=new[is_kept], values=self.values[is_kept])
 
     def dense(self, num_classes: int) -> np.ndarray:
-        """float32 `(num_examples, num_classes)`; NaN is unknown."""
+        """float32 `(num_examples, num_classes)`; NaN means unknown."""
         table = np.zeros((len(self), num_classes), np.float32)
         table[self.row_of_entry(), self.classes] = self.values
         return table
 
     def row_of_entry(self) -> np.ndarray:
-        """int64 `(k,)`: the row in which each entry stands."""
+        """int64 `(k,)`: the row of each entry."""
         return np.repeat(np.arange(len(self)), np.diff(self.starts))
 
     def most_likely(self) -> np.ndarray:
-        """int32 `(num_examples,)`: the class of the largest value in each row, the first of equals; -1 if empty."""
+        """int32 `(num_examples,)`: the class with the largest value in each row, the first of equals; -1 if empty."""
         best = np.full(len(self), -1, np.int32)
-        # Written in the order of value, smallest first, so that the largest is what stays.
+        # Assigned in ascending order of the values, so that the largest remains.
         order = np.lexsort((-self.classes, np.nan_to_num(self.values, nan=-1.0)))
         best[self.row_of_entry()[order]] = self.classes[order]
         return best
 
     def counts(self, num_classes: int) -> np.ndarray:
-        """int64 `(num_classes,)`: the images that have each class; of probabilities the most likely one counts."""
+        """int64 `(num_classes,)`: images of each class; with probabilities the most likely class counts."""
         if self.exclusive:
             best = self.most_likely()
             return np.bincount(best[best >= 0], minlength=num_classes)

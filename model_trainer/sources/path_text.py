@@ -1,4 +1,4 @@
-"""A path as a declared value: text, or anything that `os.fspath` takes."""
+"""The type of fields that are paths: a string, or any `os.PathLike`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A source in two parts: one to train, one to validate."""
+"""Splits a source into training and validation data."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ __all__ = ["Split"]
 
 @final
 class Split(Source):
-    """One part of another source.
+    """The training or the validation split of another source; see `Source.split`.
 
-    Each class is divided by itself; of several labels none leads, so tagged images are divided as a whole. Groups are
-    divided instead of images where the source has them; a group counts to the class of its first image.
+    The split is stratified: each class is divided separately, except in data with several labels per image. If the
+    source has groups, groups are divided instead of images; a group belongs to the class of its first image.
     """
 
     source: Source
-    val: float = Field(gt=0, lt=1)  # share of each class that validates
+    val: float = Field(gt=0, lt=1)  # fraction of each class for validation
     part: Literal["train", "val"]
     seed: int = 0
 
     def read(self) -> Examples:
         examples = self.source.read_shared()
-        is_val = _validation(examples, self.val, self.seed)
+        is_val = _choose_validation(examples, self.val, self.seed)
         return examples.take(np.flatnonzero(is_val if self.part == "val" else ~is_val))
 
 
-def _validation(examples: Examples, share: float, seed: int) -> np.ndarray:
-    """bool `(num_examples,)`: who validates."""
-    what = "group" if examples.groups is not None else "image"
+def _choose_validation(examples: Examples, fraction: float, seed: int) -> np.ndarray:
+    """bool `(num_examples,)`: whether each example is in the validation split."""
+    unit = "group" if examples.groups is not None else "image"
     groups = np.arange(len(examples)) if examples.groups is None else examples.groups
     _, first, group, sizes = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
     strata = np.zeros(len(first), np.int32)
@@ -44,15 +44,15 @@ def _validation(examples: Examples, share: float, seed: int) -> np.ndarray:
     chosen = np.zeros(len(first), dtype=bool)
     for stratum in np.unique(strata):
         members = np.flatnonzero(strata == stratum)
-        if len(members) < 2 and (what == "image" or len(first) < 2):
-            whose = f"class {examples.classes[stratum]!r} has" if examples.label_kind != "tags" else "there is only"
-            raise DataError(f"{examples.origin}: {whose} 1 {what}; a split needs at least 2 in every class.")
+        if len(members) < 2 and (unit == "image" or len(first) < 2):
+            subject = f"class {examples.classes[stratum]!r} has" if examples.label_kind != "tags" else "there is only"
+            raise DataError(f"{examples.origin}: {subject} 1 {unit}; a split needs at least 2 in every class.")
         if len(members) < 2:
-            continue  # a class in one group only trains: validation cannot have it without parting the group
+            continue  # a class with a single group goes to training: it cannot be in both splits
         shuffled = np.random.default_rng([seed, int(stratum)]).permutation(members)
         before = np.cumsum(sizes[shuffled]) - sizes[shuffled]
-        wanted = max(1, round(share * sizes[members].sum()))
-        # Groups are taken while they are wanted; one at least stays on either side.
-        count = min(max(1, int((before + sizes[shuffled] / 2 <= wanted).sum())), len(members) - 1)
+        target = max(1, round(fraction * sizes[members].sum()))
+        # Groups are taken until the target is reached; each split gets at least one.
+        count = min(max(1, int((before + sizes[shuffled] / 2 <= target).sum())), len(members) - 1)
         chosen[shuffled[:count]] = True
     return chosen[group]

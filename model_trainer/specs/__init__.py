@@ -1,4 +1,4 @@
-"""What a backbone expects: `ModelSpec`, the preprocess functions, and the table of every keras.applications model."""
+"""Specs of backbones: `ModelSpec`, the preprocess functions, and the table of all keras.applications models."""
 
 from model_trainer.specs.mismatch import preprocessing_mismatch
 from model_trainer.specs.model_spec import ModelSpec

@@ -1,4 +1,4 @@
-"""Tells when ImageNet weights would see images that were preprocessed in another way than in their training."""
+"""Detects a spec whose preprocessing differs from the one that its ImageNet weights were trained with."""
 
 from __future__ import annotations
 
@@ -9,42 +9,47 @@ from model_trainer.specs.table import Preprocessing, TableEntry, entry_of_class,
 
 __all__ = ["preprocessing_mismatch"]
 
-# Of the range of the right result. Rounded means and deviations, as keras-model-specs has them for DenseNet, differ by
-# 0.2 % and do no harm; the least real confusion, mean_subtraction for between_plus_minus_1, by 9 %.
+# Relative to the range of the correct result. Rounded means and standard deviations, as in keras-model-specs for
+# DenseNet, differ by a harmless 0.2 %; the smallest real mix-up, mean_subtraction for between_plus_minus_1, by 9 %.
 _TOLERANCE = 0.01
 
 
 def preprocessing_mismatch(spec: ModelSpec) -> str | None:
-    """One line when the class is of `keras.applications` and its ImageNet weights want another preprocessing.
+    """A warning if the ImageNet weights of a `keras.applications` class need another preprocessing, otherwise None.
 
-    The results are compared, not the names, so that Keras' own `preprocess_input` as a dotted path is right too.
-    None also when ImageNet has no weights for it: another class, or not 3 channels.
+    Results are compared, not names, so that Keras' own `preprocess_input` as a dotted path is accepted, too. None also
+    if there are no ImageNet weights: for another class, or if there are not 3 channels.
+
+    Example:
+        >>> spec = ModelSpec.named("vgg19", preprocess_func="between_plus_minus_1")
+        >>> preprocessing_mismatch(spec)[:80]
+        'keras.applications.vgg19.VGG19: its ImageNet weights were trained with another p'
     """
-    found = entry_of_class(spec.class_)
-    if found is None or spec.target_size[2] != 3:
+    entry = entry_of_class(spec.class_)
+    if entry is None or spec.target_size[2] != 3:
         return None
-    right = _right_preprocessing(*found, spec)
+    required = _required_preprocessing(*entry, spec)
     declared = Preprocessing(spec.preprocess_func, spec.preprocess_args)
-    if declared == right or _same_result(spec, right):
+    if declared == required or _same_result(spec, required):
         return None
     return (
-        f"{spec.class_}: its ImageNet weights were trained with another preprocessing, {_shown(right)}; "
+        f"{spec.class_}: its ImageNet weights were trained with another preprocessing, {_shown(required)}; "
         f"this spec has {_shown(declared)}."
     )
 
 
-def _right_preprocessing(name: str, entry: TableEntry, spec: ModelSpec) -> Preprocessing:
+def _required_preprocessing(name: str, entry: TableEntry, spec: ModelSpec) -> Preprocessing:
     if spec.kwargs.get("include_preprocessing", True):
         return entry.preprocessing
     return without_own_rescaling(name) or entry.preprocessing
 
 
-def _same_result(spec: ModelSpec, right: Preprocessing) -> bool:
-    # Black, white and the pure colours show a shift, a scale and an exchange of channels.
+def _same_result(spec: ModelSpec, required: Preprocessing) -> bool:
+    # Black, white and the primary colours reveal a shift, a scale and swapped channels.
     colours = [[0, 0, 0], [255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255]]
     pixels = np.resize(np.array(colours, np.uint8), (1, *spec.target_size))
     expected = ModelSpec(
-        target_size=spec.target_size, preprocess_func=right.function, preprocess_args=right.arguments
+        target_size=spec.target_size, preprocess_func=required.function, preprocess_args=required.arguments
     ).preprocess(pixels)
     difference = np.abs(spec.preprocess(pixels) - expected).max()
     return bool(difference <= _TOLERANCE * np.ptp(expected))

@@ -1,7 +1,7 @@
-"""The preprocess functions: pixels from 0 to 255 become the numbers that a backbone expects.
+"""The preprocess functions, from pixels in 0 to 255 to the input that a backbone expects.
 
-Each takes float32 images of any shape that ends in channels, as a NumPy array or a tensor, and gives new ones
-of the same kind and shape. They use nothing but operators, slices and `tf.reverse`, which both kinds share.
+Each takes float32 images of any shape that ends in channels, as a NumPy array or a tensor, and returns new ones of the
+same type and shape. They use only operators and slices, which both types support, and `tf.reverse` for tensors.
 `preprocess` calls one of them, or the user's own function, by name.
 
 Source: the names and formulas of keras-model-specs; "caffe", "tf" and "torch" are the modes of
@@ -24,7 +24,7 @@ __all__ = ["check_preprocessing", "is_dotted", "preprocess", "takes_arguments"]
 
 
 def none(images: Any) -> Any:
-    """The pixels as they are, 0 to 255: for backbones that begin with their own rescaling."""
+    """Returns the pixels unchanged, 0 to 255, for backbones that start with their own rescaling."""
     return images
 
 
@@ -34,7 +34,7 @@ def between_plus_minus_1(images: Any) -> Any:
 
 
 def mean_subtraction(images: Any, *means: float) -> Any:
-    """`(x - mean) / 127.5`, from about -1 to 1, with a mean for each channel on the scale 0 to 255."""
+    """`(x - mean) / 127.5`, from about -1 to 1, with one mean per channel, on the scale 0 to 255."""
     return (images - _per_channel(means)) / 127.5
 
 
@@ -56,8 +56,8 @@ def bgr_mean_subtraction(images: Any, *means: float) -> Any:
 def mean_std_normalization(images: Any, *means_and_stds: float) -> Any:
     """`(x - mean) / std`, with all means first and all standard deviations after them.
 
-    Both are on the scale of the pixels, 0 to 255. Keras' "torch" mode, which divides by 255 first, therefore has
-    255 times its own figures: means 123.675, 116.28, 103.53 and deviations 58.395, 57.12, 57.375.
+    Both are on the scale of the pixels, 0 to 255. For Keras' "torch" mode, which divides by 255 first, multiply its
+    values by 255: means 123.675, 116.28, 103.53 and standard deviations 58.395, 57.12, 57.375.
     """
     half = len(means_and_stds) // 2
     return (images - _per_channel(means_and_stds[:half])) / _per_channel(means_and_stds[half:])
@@ -72,7 +72,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "mean_std_normalization": mean_std_normalization,
 }
 
-# How many numbers a function takes for each channel of the image.
+# The number of arguments of a function per channel of the image.
 NUMBERS_PER_CHANNEL = {
     "none": 0,
     "between_plus_minus_1": 0,
@@ -87,14 +87,14 @@ def preprocess(images: Any, function: str, arguments: Sequence[float] = ()) -> A
     """Calls the named function on a float32 copy of the images.
 
     Args:
-        images: NumPy array or tensor of any number type, 0 to 255, of a shape that ends in channels.
-        function: a name of this file, or the dotted path of the user's own `f(images, *arguments)`. That one may be
-            written for NumPy or for tensors: it is given the kind that came in, and where it refuses that, the other.
-        arguments: what the function takes after the images.
+        images: NumPy array or tensor of any numeric dtype, 0 to 255, of a shape that ends in channels.
+        function: a function of this file, or the dotted path of the user's own `f(images, *arguments)`. That one may be
+            written for NumPy or for tensors: it is called with the type of `images`, and if it fails, with the other.
+        arguments: the further arguments of the function.
 
     Returns:
-        New float32 images of the same kind and shape. Inside a graph, a function written for NumPy runs as Python
-        code on the CPU, which XLA cannot compile.
+        New float32 images of the same type and shape. Inside a graph, a function written for NumPy runs as Python code
+        on the CPU, which XLA cannot compile.
 
     Raises:
         ConfigError: the function cannot be imported or called, or changes the shape.
@@ -108,7 +108,7 @@ def check_preprocessing(function: str, arguments: Sequence[float] | None, num_ch
     """Checks a declared function and its arguments without importing anything.
 
     Raises:
-        ConfigError: there is no such function, or the arguments do not fit it and the number of channels.
+        ConfigError: there is no such function, or the arguments do not match it or the number of channels.
     """
     if is_dotted(function):
         return
@@ -123,12 +123,12 @@ def check_preprocessing(function: str, arguments: Sequence[float] | None, num_ch
         if arguments:
             raise ConfigError(f"should be left out for {function}, got {_listed(arguments)}.", "preprocess_args")
         return
-    wanted = per_channel * num_channels
-    if len(arguments or ()) != wanted:
+    expected = per_channel * num_channels
+    if len(arguments or ()) != expected:
         got = f"{len(arguments)}: {_listed(arguments)}" if arguments else "none"
-        kind = "a mean for each channel" if per_channel == 1 else "the means, then the standard deviations"
+        kind = "one mean per channel" if per_channel == 1 else "the means, then the standard deviations"
         raise ConfigError(
-            f"should hold {wanted} {'number' if wanted == 1 else 'numbers'} ({kind}) for {function} and "
+            f"should contain {expected} {'number' if expected == 1 else 'numbers'} ({kind}) for {function} and "
             f"{num_channels} {'channel' if num_channels == 1 else 'channels'}, got {got}. "
             'preprocess_func="between_plus_minus_1" takes none, whatever the channels.',
             "preprocess_args",
@@ -140,7 +140,7 @@ def check_preprocessing(function: str, arguments: Sequence[float] | None, num_ch
 
 
 def takes_arguments(function: str) -> bool:
-    """Whether the function may be given arguments; the user's own may."""
+    """Whether the function can have arguments; the user's own functions can."""
     return NUMBERS_PER_CHANNEL.get(function, 1) > 0
 
 
@@ -152,18 +152,18 @@ def is_dotted(path: str) -> bool:
 
 def _on_array(images: np.ndarray, function: str, arguments: Sequence[float]) -> np.ndarray:
     if function in FUNCTIONS:
-        # Contiguous, because a reversed view is refused by some who take the array over, such as PyTorch.
+        # Contiguous, because some libraries, such as PyTorch, refuse a reversed view.
         return np.ascontiguousarray(FUNCTIONS[function](images, *arguments))
     own = _import_own(function, arguments)
-    untouched = images.copy()  # the first attempt may have written into its images before it failed
+    original = images.copy()  # the first attempt may modify its images before it fails
     try:
         result = own(images, *arguments)
     except (AttributeError, TypeError):
         import tensorflow as tf
 
-        result = own(tf.constant(untouched), *arguments)
+        result = own(tf.constant(original), *arguments)
     result = np.ascontiguousarray(result, np.float32)
-    _check_shape(function, untouched.shape, result.shape)
+    _check_shape(function, original.shape, result.shape)
     return result
 
 
@@ -176,7 +176,7 @@ def _on_tensor(images: Any, function: str, arguments: Sequence[float]) -> Any:
     own = _import_own(function, arguments)
     try:
         result = own(images, *arguments)
-    except (AttributeError, TypeError, NotImplementedError):  # the last is NumPy's on a tensor without a value
+    except (AttributeError, TypeError, NotImplementedError):  # the last is raised by NumPy for a symbolic tensor
         result = tf.numpy_function(lambda array: _on_array(array.copy(), function, arguments), [images], tf.float32)
         result.set_shape(images.shape)
     result = tf.cast(result, tf.float32)
@@ -195,7 +195,7 @@ def _import_own(path: str, arguments: Sequence[float]) -> Callable[..., Any]:
         raise ConfigError(
             f"do not fit {path}, which is called as f(images, *preprocess_args): {error}.", "preprocess_args"
         ) from None
-    except ValueError:  # some functions written in C tell no signature
+    except ValueError:  # some functions written in C have no signature
         pass
     return function
 
@@ -203,7 +203,7 @@ def _import_own(path: str, arguments: Sequence[float]) -> Callable[..., Any]:
 def _check_shape(path: str, before: Sequence[int | None], after: Sequence[int | None]) -> None:
     if tuple(before) != tuple(after):
         raise ConfigError(
-            f"{path} should keep the images' shape, but made {tuple(after)} of {tuple(before)}.", "preprocess_func"
+            f"{path} should keep the images' shape, but returned {tuple(after)} for {tuple(before)}.", "preprocess_func"
         )
 
 

@@ -1,6 +1,6 @@
-"""Every model that `keras.applications` offers: its class, native size, ImageNet preprocessing and least size.
+"""The table of all `keras.applications` models: class, native size, ImageNet preprocessing and minimum size.
 
-The names are those of keras-model-specs where it has one. A test compares the table with the installed Keras.
+The names are those of keras-model-specs, if it has one. A test compares the table with the installed Keras.
 """
 
 from __future__ import annotations
@@ -32,8 +32,11 @@ class Preprocessing(NamedTuple):
 class TableEntry(NamedTuple):
     """One model of `keras.applications`.
 
-    `native_size` is the height and width its ImageNet weights were published for, `minimum_size` the least that
-    Keras accepts without the top; both in pixels.
+    Attributes:
+        class_: dotted path.
+        native_size: height and width of the images that its ImageNet weights were trained on, in pixels.
+        preprocessing: of its ImageNet weights.
+        minimum_size: minimum height and width that Keras accepts without the top, in pixels.
     """
 
     class_: str
@@ -42,7 +45,7 @@ class TableEntry(NamedTuple):
     minimum_size: int
 
 
-NONE = Preprocessing("none")  # the model begins with its own rescaling
+NONE = Preprocessing("none")  # the model starts with its own rescaling
 TF = Preprocessing("between_plus_minus_1")
 CAFFE = Preprocessing("bgr_mean_subtraction", (123.68, 116.779, 103.939))
 # Keras' means and standard deviations of 0.485 ... 0.225 times 255.
@@ -95,8 +98,8 @@ TABLE: dict[str, TableEntry] = {
 }
 # fmt: on
 
-# What a model with `include_preprocessing=False` in its kwargs expects instead of NONE, by the name's beginning;
-# the longest one counts.
+# The preprocessing, instead of NONE, of models with `include_preprocessing=False` in their kwargs, by the prefix of the
+# name; the longest prefix applies.
 WITHOUT_OWN_RESCALING = {
     "convnext_": TORCH,
     "efficientnetv2": AROUND_128,
@@ -104,8 +107,8 @@ WITHOUT_OWN_RESCALING = {
     "mobilenet_v3_": TF,
 }
 
-# Where older packages kept these classes, and where the installed one hides them.
-# keras-model-specs wrote the first three.
+# Modules of these classes in older packages, and the private one in the installed Keras. keras-model-specs wrote the
+# first three.
 _OLD_MODULES = (
     "keras_applications.",
     "tensorflow.keras.applications.",
@@ -115,40 +118,44 @@ _OLD_MODULES = (
 
 
 def table_name(name: str) -> str:
-    """The table's own spelling of a model's name.
+    """The key in `TABLE` of a model.
 
-    Capitals, underscores and hyphens do not matter, and a class name does as well: `ResNet50V2` is `resnet50_v2`,
-    `mobilenet` is `mobilenet_v1`.
+    Case, underscores and hyphens are ignored, and class names are accepted: `ResNet50V2` is `resnet50_v2`, `mobilenet`
+    is `mobilenet_v1`.
 
     Raises:
-        ConfigError: the table has no such model; names the nearest.
+        ConfigError: the table has no such model; the message suggests the nearest name.
+
+    Example:
+        >>> table_name("ResNet50V2")
+        'resnet50_v2'
     """
-    spellings = {_squeezed(_last(entry.class_)): known for known, entry in TABLE.items()}
-    spellings |= {_squeezed(known): known for known in TABLE}
-    found = spellings.get(_squeezed(name))
-    if found is None:
+    spellings = {_squeezed(_last(entry.class_)): key for key, entry in TABLE.items()}
+    spellings |= {_squeezed(key): key for key in TABLE}
+    match = spellings.get(_squeezed(name))
+    if match is None:
         guess = nearest(name, TABLE) or " `model-trainer specs` lists them."
         raise ConfigError(f"should be a model of keras.applications, got {name!r}.{guess}", "name")
-    return found
+    return match
 
 
 def table_name_inside(name: str) -> str | None:
-    """The table's model that a longer name begins with, such as "mobilenetv2_1.00_160"; None where there is none."""
+    """The key of the model that is a prefix of a name such as "mobilenetv2_1.00_160"; None if there is none."""
     squeezed = _squeezed(name)
-    spellings = {_squeezed(_last(entry.class_)): known for known, entry in TABLE.items()}
-    spellings |= {_squeezed(known): known for known in TABLE}
-    found = [spelling for spelling in spellings if squeezed.startswith(spelling)]
-    return spellings[max(found, key=len)] if found else None
+    spellings = {_squeezed(_last(entry.class_)): key for key, entry in TABLE.items()}
+    spellings |= {_squeezed(key): key for key in TABLE}
+    matches = [spelling for spelling in spellings if squeezed.startswith(spelling)]
+    return spellings[max(matches, key=len)] if matches else None
 
 
 def without_own_rescaling(name: str) -> Preprocessing | None:
-    """What the table's model `name` expects with `include_preprocessing=False`; None where it has no such option."""
-    beginnings = [beginning for beginning in WITHOUT_OWN_RESCALING if name.startswith(beginning)]
-    return WITHOUT_OWN_RESCALING[max(beginnings, key=len)] if beginnings else None
+    """The preprocessing of a model with `include_preprocessing=False`; None if it has no such option."""
+    prefixes = [prefix for prefix in WITHOUT_OWN_RESCALING if name.startswith(prefix)]
+    return WITHOUT_OWN_RESCALING[max(prefixes, key=len)] if prefixes else None
 
 
 def entry_of_class(class_path: str | None) -> tuple[str, TableEntry] | None:
-    """The table's name and entry for a class path, whichever of Keras' public places it names; None for others."""
+    """The key and entry of a class by any of its public paths in Keras; None for other classes."""
     if class_path is None or not class_path.startswith("keras.applications."):
         return None
     for name, entry in TABLE.items():
@@ -158,24 +165,24 @@ def entry_of_class(class_path: str | None) -> tuple[str, TableEntry] | None:
 
 
 def minimum_size(class_path: str | None) -> int | None:
-    """The least height and width, in pixels, that the class accepts without its top; None when it is not known."""
-    found = entry_of_class(class_path)
-    return found[1].minimum_size if found else None
+    """The minimum height and width, in pixels, that a class accepts without its top; None if unknown."""
+    entry = entry_of_class(class_path)
+    return entry[1].minimum_size if entry else None
 
 
 def canonical_class(path: str) -> str:
-    """A class path in which the places of older packages are replaced by that of the installed Keras.
+    """Replaces the modules of older packages in a class path by those of the installed Keras.
 
-    `keras_applications.resnet.ResNet101` becomes `keras.applications.resnet.ResNet101`; all others stay as they are.
+    `keras_applications.resnet.ResNet101` becomes `keras.applications.resnet.ResNet101`; other paths stay unchanged.
     """
     for old in _OLD_MODULES:
         if path.startswith(old):
             path = "keras.applications." + path.removeprefix(old)
-            found = entry_of_class(path)
-            return found[1].class_ if found else path
+            entry = entry_of_class(path)
+            return entry[1].class_ if entry else path
     if path.startswith("keras.applications.mobilenet_v3."):
-        found = entry_of_class(path)
-        return found[1].class_ if found else path
+        entry = entry_of_class(path)
+        return entry[1].class_ if entry else path
     return path
 
 

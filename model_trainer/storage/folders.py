@@ -1,4 +1,4 @@
-"""Folders that are made whole, and held by one process."""
+"""Creates folders: output folders of runs, folders locked by one process, folders filled atomically."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["filled_folder", "make_run_dir", "only_process"]
 
 
 def make_run_dir(output_dir: files.StrPath, name: str) -> PurePath:
-    """Makes `output_dir/name`, or `name-2`, `name-3`, ... when that folder is there already.
+    """Creates `output_dir/name`, or `name-2`, `name-3`, ... if that folder exists already.
 
     Raises:
-        StorageError: the folder cannot be made; says why.
+        StorageError: the folder cannot be created; the message gives the reason.
     """
     parent = files.as_path(output_dir)
     suffix = 1
@@ -34,44 +34,47 @@ def make_run_dir(output_dir: files.StrPath, name: str) -> PurePath:
             suffix += 1
         except OSError as error:
             raise StorageError(
-                f"The output folder {folder} could not be made: {error.strerror}. "
+                f"The output folder {folder} could not be created: {error.strerror}. "
                 "Choose another: --set output_dir=/some/folder"
             ) from error
 
 
 @contextlib.contextmanager
 def only_process(folder: PurePath) -> Iterator[None]:
-    """Holds `folder` for this process inside the block.
+    """Locks `folder` for this process inside the `with` block.
 
     Raises:
-        StorageError: another process holds it.
+        StorageError: another process holds the lock.
     """
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as stack:
         try:
-            held.enter_context(files.lock(folder))
+            stack.enter_context(files.lock(folder))
         except BlockingIOError:
             raise StorageError(
-                f"Another process is training in {folder.parent}. Wait for it, or stop it; then go on with --resume."
+                f"Another process is training in {folder.parent}. Wait for it or stop it, then continue with --resume."
             ) from None
         yield
 
 
 @contextlib.contextmanager
 def filled_folder(folder: Path) -> Iterator[Path]:
-    """A local folder beside `folder`, which becomes `folder`, absent or empty by then, at the end of the block.
+    """Yields a temporary folder, which is renamed to `folder` at the end of the `with` block.
 
-    So an interrupted call leaves no half of it.
+    An interrupted call so leaves no incomplete folder.
+
+    Args:
+        folder: on the local disk; missing or empty at the end of the block.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: the folder cannot be created.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=".filling-", dir=folder.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=".filling-", dir=folder.parent))
     try:
-        yield aside
-        aside.chmod(0o755)
+        yield temporary
+        temporary.chmod(0o755)
         if os.path.isdir(folder):
             folder.rmdir()
-        aside.rename(folder)
+        temporary.rename(folder)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)

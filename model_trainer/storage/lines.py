@@ -1,4 +1,4 @@
-"""Files that grow by lines while a program runs, and without which it can go on."""
+"""Text files that grow line by line, such as logs and CSV tables; a failed write does not stop the program."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ __all__ = ["LineFile", "csv_lines"]
 
 
 def csv_lines(rows: Iterable[Sequence[object]]) -> str:
-    """Rows of a table as lines of CSV, each ended by "\\n"."""
+    """Rows of a table as lines of CSV, each ending in "\\n"."""
     lines = io.StringIO()
     csv.writer(lines, lineterminator="\n").writerows(rows)
     return lines.getvalue()
 
 
 class LineFile:
-    """A file that grows by whole lines; what cannot be written is left out, and said once in the log.
+    """A file that grows by complete lines; a failed write is skipped, and the first one is logged.
 
-    Each write is tried anew, so the file goes on when there is room.
+    Later writes are tried again, so the file continues as soon as there is disk space.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = path
         self._end: Appender | None = None
-        self._is_told = False
-        self.write("")  # makes the file
+        self._has_warned = False
+        self.write("")  # creates the file
 
     def write(self, text: str) -> None:
-        """Appends `text`, which ends in a line break, whole or not at all."""
+        """Appends `text`, which ends in a line break, all of it or nothing."""
         try:
             if self._end is None:
                 self._end = files.append(self._path)
             if text:
                 self._end.write(text.encode("utf-8", errors="backslashreplace"))
         except OSError as error:
-            if self._is_told:
+            if self._has_warned:
                 return
-            self._is_told = True
-            logging.warning("%s What comes meanwhile will be missing from it.", not_written(self._path, error))
+            self._has_warned = True
+            logging.warning("%s Lines until then will be missing from it.", not_written(self._path, error))
 
     def close(self) -> None:
-        """Ends it; safe at any time."""
+        """Closes the file; may be called more than once."""
         if self._end is not None:
             self._end.close()
             self._end = None

@@ -1,4 +1,4 @@
-"""Large local files through a memory map that stays open, so that parts of them are read at once."""
+"""Memory maps of large local files, kept open for fast reads of byte ranges."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Mapped = mmap.mmap | bytes
 
 
 def map_file(path: str) -> Mapped:
-    """The whole file as bytes that are read when they are looked at. A file that was replaced is mapped anew.
+    """Maps a file into memory, cached; a replaced file is mapped again.
 
     Raises:
-        OSError: the file is gone or cannot be read.
+        OSError: the file is missing or cannot be read.
     """
-    found = os.stat(path)
-    return _map(path, found.st_ino, found.st_size, found.st_mtime_ns)
+    status = os.stat(path)
+    return _map(path, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=256)  # each keeps a file open, of which a process may have 1,024
@@ -34,10 +34,10 @@ def _map(path: str, *version: int) -> Mapped:
 
 @contextlib.contextmanager
 def mapped(path: str | os.PathLike[str]) -> Iterator[mmap.mmap]:
-    """A local file that is not empty, mapped inside the block.
+    """Maps a non-empty local file into memory inside the `with` block.
 
     Raises:
-        OSError: it is gone or cannot be read.
+        OSError: the file is missing or cannot be read.
     """
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         yield content

@@ -1,4 +1,4 @@
-"""Files in the memory of this process, which are gone with it; for tests."""
+"""An in-memory storage, for tests."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ __all__ = ["Memory"]
 
 @dataclass
 class Memory(Storage):
-    """A store with the least that one can have: no renaming, appending, locks or links.
+    """A storage in the memory of this process, with only the required methods: no renaming, appending, locks or links.
 
     Example:
-        >>> files.mount("memory", Memory())
-        >>> files.write_text("memory://box/note.txt", "hello")
+        >>> from model_trainer.storage import files
+        >>> files.mount("notes", Memory())
+        >>> files.write_text("notes://note.txt", "hello")
+        >>> files.read_text("notes://note.txt")
+        'hello'
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -41,9 +44,9 @@ class Memory(Storage):
         with self._lock:
             if not self._is_folder(folder):
                 raise _error(errno.ENOTDIR if folder in self.files else errno.ENOENT, folder)
-            beginning = _inside(folder)
-            names = {path[len(beginning) :].partition("/")[0] for path in self._below(folder)}
-            return [Item(name, f"{beginning}{name}", self._is_folder(f"{beginning}{name}")) for name in names]
+            start = _inside(folder)
+            names = {path[len(start) :].partition("/")[0] for path in self._below(folder)}
+            return [Item(name, f"{start}{name}", self._is_folder(f"{start}{name}")) for name in names]
 
     def open(self, path: str) -> BinaryIO:
         path = _clean(path)
@@ -51,10 +54,10 @@ class Memory(Storage):
             raise _error(errno.EISDIR if self._is_folder(path) else errno.ENOENT, path)
         return io.BytesIO(self.files[path])
 
-    def write(self, path: str, parts: Iterable[bytes | memoryview]) -> None:
-        path, content = _clean(path), b"".join(parts)
+    def write(self, path: str, chunks: Iterable[bytes | memoryview]) -> None:
+        path, content = _clean(path), b"".join(chunks)
         with self._lock:
-            if not self._is_folder(_above(path)):
+            if not self._is_folder(_parent(path)):
                 raise _error(errno.ENOENT, path)
             if self._is_folder(path):
                 raise _error(errno.EISDIR, path)
@@ -86,11 +89,11 @@ class Memory(Storage):
                 if path in self.files:
                     raise _error(errno.ENOTDIR, path)
                 missing.append(path)
-                path = _above(path)
+                path = _parent(path)
             self.folders |= set(missing)
 
     def _is_folder(self, path: str) -> bool:
-        return path in self.folders or path.endswith("://")  # the root is always there
+        return path in self.folders or path.endswith("://")  # the root always exists
 
     def _below(self, folder: str) -> list[str]:
         return [path for path in (*self.files, *self.folders) if path.startswith(_inside(folder))]
@@ -105,7 +108,7 @@ def _inside(folder: str) -> str:
     return folder if folder.endswith("/") else f"{folder}/"
 
 
-def _above(path: str) -> str:
+def _parent(path: str) -> str:
     scheme, _, rest = path.partition("://")
     return f"{scheme}://{rest.rpartition('/')[0]}"
 

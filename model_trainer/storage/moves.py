@@ -1,4 +1,4 @@
-"""Local files moved and copied without ever overwriting one."""
+"""Moves and copies local files without ever overwriting one."""
 
 from __future__ import annotations
 
@@ -9,41 +9,45 @@ from pathlib import Path
 __all__ = ["free_name", "link_or_copy", "move_aside"]
 
 
-def free_name(wanted: Path) -> Path:
-    """`wanted`, or where that is taken the first of `name-2.jpg`, `name-3.jpg`, ... that is not."""
-    number, target = 1, wanted
-    while os.path.lexists(target):
+def free_name(target: Path) -> Path:
+    """`target` if no such file exists, otherwise the first free one of `name-2.jpg`, `name-3.jpg`, ..."""
+    number, candidate = 1, target
+    while os.path.lexists(candidate):
         number += 1
-        target = _numbered(wanted, number)
-    return target
+        candidate = _numbered(target, number)
+    return candidate
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """The same file under a second name, or a copy where there are no links; makes the folders above.
+    """Creates a hard link, or a copy if links are not possible, and the parent folders.
 
     Raises:
-        FileExistsError: `target` is there.
+        FileExistsError: `target` exists.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     _link_or_copy(source.resolve(), target)
 
 
-def move_aside(source: Path, wanted: Path) -> Path:
-    """Moves a file, also to another disk, and makes the folders above; where it came to lie, see `free_name`."""
-    wanted.parent.mkdir(parents=True, exist_ok=True)
+def move_aside(source: Path, target: Path) -> Path:
+    """Moves a file, also to another disk, and creates the parent folders.
+
+    Returns:
+        The new path; numbered as in `free_name` if `target` exists.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
     number = 1
     while True:
-        target = wanted if number == 1 else _numbered(wanted, number)
+        candidate = target if number == 1 else _numbered(target, number)
         try:
             if source.is_symlink():
-                os.symlink(source.resolve(), target)
+                os.symlink(source.resolve(), candidate)
             else:
-                _link_or_copy(source, target)
+                _link_or_copy(source, candidate)
         except FileExistsError:
             number += 1
             continue
         source.unlink()
-        return target
+        return candidate
 
 
 def _numbered(path: Path, number: int) -> Path:
@@ -60,7 +64,7 @@ def _link_or_copy(source: Path, target: Path) -> None:
             try:
                 shutil.copyfileobj(old, new)
             except BaseException as error:
-                target.unlink()  # not half a file; the whole one is where it was
+                target.unlink()  # an incomplete file; the source is unchanged
                 if isinstance(error, OSError) and error.filename is None:
                     error.filename = str(target)
                 raise

@@ -1,4 +1,4 @@
-"""Paths as objects, with and without a scheme."""
+"""Path objects, with and without a URL scheme."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ StrPath = str | os.PathLike[str]
 
 
 class RemotePath(PurePosixPath):
-    """A path with a scheme, such as memory://box/note.txt, to be joined and taken apart as a `Path` is."""
+    """A path with a scheme, such as memory://box/note.txt, with the methods of a pure path."""
 
     def __str__(self) -> str:
         scheme, *names = self.parts  # "memory:" and the rest
@@ -23,6 +23,6 @@ class RemotePath(PurePosixPath):
 
 
 def as_path(path: StrPath) -> Path:
-    """The path as an object: on the local disk a `Path`, otherwise a `RemotePath`, which joins and divides as one."""
+    """Converts a path to an object: a `Path` on the local disk, otherwise a `RemotePath`, which joins like one."""
     text = os.fspath(path)
     return cast(Path, RemotePath(text)) if "://" in text else Path(text)

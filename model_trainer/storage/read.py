@@ -1,4 +1,4 @@
-"""Reading an image's file, and only a file that can be one: a device or a pipe would never end."""
+"""Reads image files, but no devices or pipes, which might never end."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ __all__ = ["MAX_FILE_BYTES", "TENSORFLOW_SCHEMES", "read_image_file", "size_of",
 
 TENSORFLOW_SCHEMES = ("file", "gs", "ram")  # tf.io.gfile.get_registered_schemes()
 
-# The largest image that Pillow takes would have as many bytes without any compression.
+# The size of the largest image that Pillow accepts, uncompressed.
 MAX_FILE_BYTES = 2**29
 
 
 def read_image_file(path: str) -> bytes:
-    """The bytes of a file.
+    """Reads the bytes of a file.
 
     Raises:
-        OSError: it is missing, no regular file, larger than `MAX_FILE_BYTES`, or cannot be read.
+        OSError: it is missing, not a regular file, larger than `MAX_FILE_BYTES`, or cannot be read.
     """
     if "://" in path:
         return files.read(path)
-    # Not blocking, because opening a pipe would wait for its writer.
+    # Non-blocking, because opening a pipe would wait for its writer.
     with open(path, "rb", opener=_open_without_waiting) as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(0, "it is no regular file")
-        if found.st_size > MAX_FILE_BYTES:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(0, "it is not a regular file")
+        if status.st_size > MAX_FILE_BYTES:
             raise OSError(0, f"it has more than the limit of {MAX_FILE_BYTES:,} bytes")
         return file.read()
 
@@ -38,7 +38,7 @@ def _open_without_waiting(path: str, flags: int) -> int:
 
 
 def size_of(path: str) -> int:
-    """The size of a file in bytes; -1 where it is not there, 0 of a remote one, which would have to be asked for."""
+    """The size of a file in bytes; -1 if it is missing, 0 if it is remote, because that would take a request."""
     if "://" in path:
         return 0
     try:
@@ -48,7 +48,7 @@ def size_of(path: str) -> int:
 
 
 def why_not_read(error: OSError, *, if_missing: str) -> str:
-    """What to say of an image whose file gave `error`, such as "could not be opened (Permission denied)"."""
+    """The reason, for messages, why an image file raised `error`: "could not be opened (Permission denied)"."""
     if isinstance(error, FileNotFoundError):
         return if_missing
     return f"could not be opened ({error.strerror or error})"

@@ -1,4 +1,4 @@
-"""Files of the stores that TensorFlow reads by itself, such as gs://; only for reading."""
+"""Read-only access to the file systems that TensorFlow supports, such as gs://."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ class _Item:
 
 
 class TensorFlowFiles(Storage):
-    """What `tf.io.gfile` reads."""
+    """A read-only storage on top of `tf.io.gfile`."""
 
     def info(self, path: str) -> Info | None:
         import tensorflow as tf
 
         with _as_os_errors():
             try:
-                found = tf.io.gfile.stat(path)
+                status = tf.io.gfile.stat(path)
             except tf.errors.NotFoundError:
                 return None
-            return Info(found.is_directory, found.length, found.mtime_nsec)
+            return Info(status.is_directory, status.length, status.mtime_nsec)
 
     def scan(self, folder: str) -> list[Entry]:
         import tensorflow as tf
@@ -79,21 +79,21 @@ class TensorFlowFiles(Storage):
         with _as_os_errors():
             return sorted(tf.io.gfile.glob(pattern))
 
-    def write(self, path: str, parts: Iterable[bytes | memoryview]) -> None:
-        raise _only_read(path)
+    def write(self, path: str, chunks: Iterable[bytes | memoryview]) -> None:
+        raise _read_only(path)
 
     def delete(self, path: str) -> None:
-        raise _only_read(path)
+        raise _read_only(path)
 
     def delete_folder(self, path: str) -> None:
-        raise _only_read(path)
+        raise _read_only(path)
 
     def make_folder(self, path: str) -> None:
-        raise _only_read(path)
+        raise _read_only(path)
 
 
 class _Raw(io.RawIOBase):
-    """A file of TensorFlow as one of Python."""
+    """Adapts a TensorFlow file to Python's `io`."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -134,5 +134,5 @@ def _as_os_errors() -> Iterator[None]:
         raise OSError(errno.EIO, error.message) from error
 
 
-def _only_read(path: str) -> OSError:
+def _read_only(path: str) -> OSError:
     return OSError(errno.EROFS, os.strerror(errno.EROFS), path)

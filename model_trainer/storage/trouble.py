@@ -1,4 +1,4 @@
-"""What to say where a file could not be written."""
+"""The error for a file that could not be written."""
 
 from __future__ import annotations
 
@@ -16,34 +16,35 @@ _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether `error` says that the disk, or the user's share of it, is full."""
+    """Whether `error` means that the disk is full, or the user's quota exceeded."""
     return _errno_of(error) in _FULL
 
 
 def not_written(path: str | os.PathLike[str], error: BaseException, num_bytes: int | None = None) -> StorageError:
-    """The error that `path` could not be written; of a full disk it says how much is free.
+    """A StorageError for `path`; for a full disk its message gives the free space.
 
     Args:
-        error: why: an OSError, or what a library made of one.
-        num_bytes: how large the file would be, where that is known.
+        path: of the file.
+        error: the reason: an OSError, or the error of a library that wraps one.
+        num_bytes: size of the file, if known.
     """
     number = _errno_of(error)
     reason = os.strerror(number) if number else str(error)
     text = f"{os.fspath(path)} could not be written: {reason}"
-    if number == errno.ENOSPC:  # under a quota more may be free than may be used
+    if number == errno.ENOSPC:  # not for a quota, with which more may be free than may be used
         needed = "" if num_bytes is None else f"{_size(num_bytes)} are needed, "
         free = "" if "://" in os.fspath(path) else f"{_free(Path(path))} are free"
         text += f"; {needed}{free}".rstrip(", ;")
-    told = StorageError(f"{text}.")
-    told.errno = number
-    return told
+    storage_error = StorageError(f"{text}.")
+    storage_error.errno = number
+    return storage_error
 
 
 def _errno_of(error: BaseException) -> int | None:
     number = getattr(error, "errno", None)
-    if number is None and "errno" in str(error):  # HDF5 tells it inside a text
-        found = re.search(r"errno = (\d+)", str(error))
-        number = int(found[1]) if found else None
+    if number is None and "errno" in str(error):  # HDF5 has it inside its message
+        match = re.search(r"errno = (\d+)", str(error))
+        number = int(match[1]) if match else None
     return number
 
 
@@ -57,7 +58,7 @@ def _free(path: Path) -> str:
 
 
 def _size(num_bytes: float) -> str:
-    """Such as "812 bytes", "1.5 MB" or "240 MB"."""
+    """Formats a size: "812 bytes", "1.5 MB" or "240 MB"."""
     units = ["bytes", "kB", "MB", "GB", "TB"]
     while num_bytes >= 1000 and len(units) > 1:
         num_bytes /= 1000

@@ -1,6 +1,6 @@
-"""What a network learns: head, loss, metrics and the decoding of its predictions; one file for each task.
+"""Tasks, one file each: the head, loss and metrics of a network, and the decoding of its predictions.
 
-Importing any task registers all, so that each can be read back from JSON.
+Importing any task registers all of them, so that each can be read back from JSON.
 """
 
 from model_trainer.tasks.classification import Classification

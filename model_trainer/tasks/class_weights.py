@@ -1,4 +1,4 @@
-"""Weights by class name, as tasks declare them, and what can be wrong with the classes."""
+"""Class weights by class name, and checks of the classes of a data set."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["by_name", "check_at_least_two_classes", "check_class_names"]
 
 
 def by_name(weights: Mapping[str, float], classes: tuple[str, ...]) -> np.ndarray:
-    """float32 `(num_classes,)`: the weight of each class, 1 where none is given."""
+    """Returns float32 `(num_classes,)`: the weight of each class, 1 for classes without one."""
     return np.array([weights.get(name, 1.0) for name in classes], np.float32)
 
 
 def check_class_names(weights: object, examples: Examples, field: str) -> None:
-    """Raises ConfigError when a table of weights names a class that the data does not have."""
+    """Raises ConfigError if `weights` names a class that the data does not have."""
     for name in weights if isinstance(weights, Mapping) else ():
         if name not in examples.classes:
             raise ConfigError(
@@ -28,9 +28,9 @@ def check_class_names(weights: object, examples: Examples, field: str) -> None:
 
 
 def check_at_least_two_classes(examples: Examples) -> None:
-    """Raises DataError when there is nothing to tell apart."""
+    """Raises DataError if the data has a single class."""
     if len(examples.classes) < 2:
         raise DataError(
-            f"{examples.origin} has one class, {examples.classes[0]!r}; telling classes apart needs at least two. "
+            f"{examples.origin} has one class, {examples.classes[0]!r}; classification needs at least two. "
             "Add a folder for another class."
         )

@@ -26,15 +26,22 @@ __all__ = ["Classification"]
 
 @final
 class Classification(Task):
-    """One class for each image, or a probability for each class; metrics then take the most probable one as right.
+    """Single-label classification: one class for each image.
+
+    Labels may also be probabilities of all classes; metrics then take the most probable class as the true one.
 
     Fields:
-        label_smoothing: this share of each target is spread evenly over all classes, 0 to below 1.
-        loss: ours, `Call("my_code.loss")`, or any Keras loss object; compared with probabilities.
-        metrics: the first is the main one. Adding `MacroRecall()` also keeps `model_max_sensitivity.hdf5`.
-        class_weights: None; "balanced", so that each class counts the same in total; or a weight by class name.
-        activation: of the saved network's last layer; "none" leaves logits, which `predict` reads as softmax's.
-        outputs: several outputs with a loss and a weight each; all learn the same labels, the first predicts.
+        label_smoothing: fraction of each target that is spread evenly over all classes, 0 to below 1.
+        loss: a built-in loss such as `Focal()`, `Call("my_code.loss")`, or any Keras loss, which gets probabilities.
+        metrics: the first is the main one. With `MacroRecall()` among them, `model_max_sensitivity.hdf5` is saved too.
+        class_weights: None; "balanced", so that each class has the same total weight; or a weight by class name.
+        activation: of the saved network's last layer; "none" saves logits, to which `predict` applies softmax.
+        outputs: several outputs with a loss and a weight each; all learn the same labels, the first one predicts.
+
+    Example:
+        >>> task = Classification(label_smoothing=0.1, class_weights="balanced", metrics=(Accuracy(), TopK(5)))
+        >>> task.decode(np.array([0.2, 0.5, 0.3]), classes=("cat", "dog", "eel"), top=2)
+        [{'label': 'dog', 'probability': 0.5}, {'label': 'eel', 'probability': 0.3}]
     """
 
     label_smoothing: float = Field(0.0, ge=0, lt=1)
@@ -59,11 +66,11 @@ class Classification(Task):
         if examples.label_kind == "tags":
             raise DataError(
                 f"{examples.origin} has tags, any number for each image; Classification needs exactly one class. "
-                "Take task=MultiLabel()."
+                "Use task=MultiLabel()."
             )
-        empty = examples.label_rows().most_likely() < 0
-        if empty.any():
-            name = examples.name(int(empty.argmax()))
+        has_no_class = examples.label_rows().most_likely() < 0
+        if has_no_class.any():
+            name = examples.name(int(has_no_class.argmax()))
             raise DataError(f"{examples.origin}: {name} has no class at all; Classification needs one for each image.")
         check_class_names(self.class_weights, examples, "task.class_weights")
 
@@ -76,8 +83,8 @@ class Classification(Task):
             labels = examples.label_rows().most_likely()
             counts = np.bincount(labels, weights=examples.weights, minlength=len(examples.classes))
             balanced = np.divide(counts.sum() / len(counts), counts, out=np.ones(len(counts)), where=counts > 0)
-            return ones._replace(of_class=balanced.astype(np.float32))
-        return ones._replace(of_class=by_name(self.class_weights, examples.classes))
+            return ones._replace(class_weights=balanced.astype(np.float32))
+        return ones._replace(class_weights=by_name(self.class_weights, examples.classes))
 
     def targets(self, labels: Any, num_classes: int) -> Any:
         import tensorflow as tf
@@ -87,7 +94,7 @@ class Classification(Task):
     def example_weights(self, targets: Any, weights: tf.Tensor, factors: Factors) -> tf.Tensor:
         import tensorflow as tf
 
-        return weights * tf.linalg.matvec(targets, factors.of_class)
+        return weights * tf.linalg.matvec(targets, factors.class_weights)
 
     def losses(self, targets: Any, outputs: list[tf.Tensor], factors: Factors) -> tf.Tensor:
         import tensorflow as tf
@@ -99,8 +106,8 @@ class Classification(Task):
             return make_loss(self.loss)(targets, outputs[0], self.loss_activation)
         return tf.add_n(
             [
-                output.weight * make_loss(output.loss or self.loss)(targets, of_output, self.loss_activation)
-                for output, of_output in zip(self.outputs, outputs, strict=True)
+                output.weight * make_loss(output.loss or self.loss)(targets, logits, self.loss_activation)
+                for output, logits in zip(self.outputs, outputs, strict=True)
             ]
         )
 
@@ -111,8 +118,8 @@ class Classification(Task):
         if isinstance(labels, LabelRows):
             labels = labels.most_likely()
         weights = np.bincount(labels, examples.weights, len(examples.classes))
-        largest = int(weights.argmax())
-        return float(weights[largest] / weights.sum()), examples.classes[largest]
+        majority = int(weights.argmax())
+        return float(weights[majority] / weights.sum()), examples.classes[majority]
 
     def decode(
         self,
@@ -121,8 +128,8 @@ class Classification(Task):
         top: int | None = None,
         thresholds: tuple[float, ...] | None = None,
     ) -> list[dict[str, Any]]:
-        best = np.argsort(-probabilities, kind="stable")[: 5 if top is None else top]
-        return [{"label": classes[index], "probability": float(probabilities[index])} for index in best]
+        most_probable = np.argsort(-probabilities, kind="stable")[: 5 if top is None else top]
+        return [{"label": classes[index], "probability": float(probabilities[index])} for index in most_probable]
 
     def evaluate(
         self,

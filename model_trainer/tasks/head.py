@@ -1,4 +1,4 @@
-"""The usual head: a vector for each image, hidden layers, and a dense layer of logits for each output."""
+"""The default head: global pooling, hidden dense layers, and a dense layer of logits for each output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["HeadOptions", "make_head"]
 
 
 class HeadOptions(Protocol):
-    """What is declared of a head; see `Network`."""
+    """The options of a head; see `Network`."""
 
     @property
     def pooling(self) -> Literal["avg", "max", "flatten"]: ...
@@ -26,10 +26,13 @@ class HeadOptions(Protocol):
 def make_head(
     features: keras.KerasTensor, options: HeadOptions, output_names: tuple[str, ...], num_classes: int
 ) -> list[keras.KerasTensor]:
-    """The logits of each output, computed from the features.
+    """Builds a head and returns the logits of each output.
 
     Args:
-        output_names: of several outputs; empty for one.
+        features: `(batch, height, width, channels)`, or `(batch, channels)`.
+        options: pooling, hidden layers and dropout.
+        output_names: names of several outputs; empty for a single one.
+        num_classes: units of each output.
     """
     import keras
 
@@ -47,7 +50,7 @@ def make_head(
 def _pooled(features: Any, pooling: str) -> Any:
     import keras
 
-    if len(features.shape) == 2:  # the user's own function pooled already
+    if len(features.shape) == 2:  # the user's own backbone has pooled already
         return features
     if pooling == "flatten":
         return keras.layers.Flatten(name="head_flatten")(features)

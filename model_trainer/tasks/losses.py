@@ -1,10 +1,10 @@
-"""Losses, one value for each example; reduction over the batch is the step's affair.
+"""Losses as declared values. Each returns one value per example; the training step reduces them over the batch.
 
 All take float32 `targets` and `logits` `(batch, num_classes)` and the head's activation, "softmax" or "sigmoid",
-and return float32 `(batch,)`. From a sigmoid head the loss of an example is the mean over its classes, as in
+and return float32 `(batch,)`. With a sigmoid head the loss of an example is the mean over its classes, as in
 `keras.losses.BinaryCrossentropy`.
 
-A new loss is a new final class here; it can be declared, saved and set from the command line at once.
+To add a loss, add a final class here; it can then be declared, saved to JSON and set from the command line.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ LossFunction = Callable[["tf.Tensor", "tf.Tensor", Activation], "tf.Tensor"]
 
 
 class Loss(Choice):
-    """A loss of ours."""
+    """A built-in loss."""
 
     @abstractmethod
     def of_softmax(self, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        """float32 `(batch,)`, where an image has exactly one class."""
+        """Returns float32 `(batch,)`: the loss of each example when an image has exactly one class."""
 
     @abstractmethod
     def of_sigmoid(self, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        """float32 `(batch, num_classes)`: the term of each class, where each is a question of its own."""
+        """Returns float32 `(batch, num_classes)`: the loss of each class, for independent binary labels."""
 
     def __call__(self, targets: tf.Tensor, logits: tf.Tensor, activation: Activation) -> tf.Tensor:
-        """float32 `(batch,)`; see the top of this file for the arguments."""
+        """Returns float32 `(batch,)`; for the arguments see the docstring of this module."""
         import tensorflow as tf
 
         if activation == "softmax":
@@ -58,7 +58,13 @@ class Loss(Choice):
 
 @final
 class CrossEntropy(Loss):
-    """Cross-entropy between targets and predicted probabilities, in nats; from a sigmoid head the binary one."""
+    """Cross-entropy between targets and predicted probabilities, in nats; binary cross-entropy with a sigmoid head.
+
+    Example:
+        >>> targets, logits = np.float32([[0, 1]]), np.float32([[0, 2]])
+        >>> print(CrossEntropy()(targets, logits, "softmax").numpy().round(3))
+        [0.127]
+    """
 
     def of_softmax(self, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf
@@ -73,12 +79,17 @@ class CrossEntropy(Loss):
 
 @final
 class Focal(Loss):
-    """Cross-entropy that counts well-classified examples less: each term is weighted by (1 - p)^gamma.
+    """Focal loss: cross-entropy with less weight on well-classified examples, a factor of (1 - p)^gamma.
 
     Fields:
-        gamma: 0 gives plain cross-entropy; 2 is the paper's choice.
-        alpha: weight of the positive class, 1 - alpha of the negative one, from a sigmoid head; from a softmax
-            head one factor over all. None weights nothing.
+        gamma: focusing parameter; 0 gives plain cross-entropy, 2 is the paper's choice.
+        alpha: with a sigmoid head the weight of the positive class, 1 - alpha of the negative one; with a softmax
+            head a factor of the whole loss. None applies no weight.
+
+    Example:
+        >>> targets, logits = np.float32([[0, 1]]), np.float32([[0, 2]])
+        >>> print(Focal(gamma=2.0)(targets, logits, "softmax").numpy().round(3))
+        [0.002]
 
     Source: https://arxiv.org/abs/1708.02002
     """
@@ -97,8 +108,8 @@ class Focal(Loss):
         import tensorflow as tf
 
         p = tf.sigmoid(logits)
-        miss = targets * (1.0 - p) + (1.0 - targets) * p  # how far each probability is from its target
-        terms = _power(miss, self.gamma) * tf.nn.sigmoid_cross_entropy_with_logits(targets, logits)
+        error = targets * (1.0 - p) + (1.0 - targets) * p  # distance of each probability from its target
+        terms = _power(error, self.gamma) * tf.nn.sigmoid_cross_entropy_with_logits(targets, logits)
         if self.alpha is not None:
             terms *= targets * self.alpha + (1.0 - targets) * (1.0 - self.alpha)
         return terms
@@ -106,11 +117,14 @@ class Focal(Loss):
 
 @final
 class Asymmetric(Loss):
-    """Focal loss that forgives more where a label is absent, for tags of which most images have few.
+    """Asymmetric focal loss, which focuses more strongly on absent labels: for tags of which most images have few.
 
     Fields:
-        gamma_positive, gamma_negative: focusing where the label is present, and where it is absent.
-        margin: an absent label with a probability below it costs nothing.
+        gamma_positive, gamma_negative: focusing parameter where the label is present, and where it is absent.
+        margin: absent labels with a probability below it have no loss.
+
+    Example:
+        >>> task = MultiLabel(loss=Asymmetric(gamma_negative=3.0))
 
     Source: https://arxiv.org/abs/2009.14119
     """
@@ -120,7 +134,7 @@ class Asymmetric(Loss):
     margin: float = Field(0.05, ge=0, lt=1)
 
     def of_softmax(self, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        raise ConfigError("Asymmetric is a loss of tags; take MultiLabel, or activation='sigmoid'.", "task.loss")
+        raise ConfigError("Asymmetric is a loss for tags; use task=MultiLabel(), or activation='sigmoid'.", "task.loss")
 
     def of_sigmoid(self, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf
@@ -137,9 +151,12 @@ class Asymmetric(Loss):
 
 @final
 class EntropyPenalty(Loss):
-    """Cross-entropy minus `strength` times the entropy of the prediction: discourages over-confidence.
+    """Confidence penalty: cross-entropy minus `strength` times the entropy of the prediction, against over-confidence.
 
-    Right where a probability is 0: 0 log 0 counts as 0, in the value and in the gradient.
+    Value and gradient are exact at probabilities of 0, where 0 log 0 counts as 0.
+
+    Example:
+        >>> task = Classification(loss=EntropyPenalty(strength=0.1))
 
     Source: https://arxiv.org/abs/1701.06548
     """
@@ -156,35 +173,37 @@ class EntropyPenalty(Loss):
     def of_sigmoid(self, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf
 
-        # The entropy of a coin is its cross-entropy with itself, which is exact at p = 0 and p = 1.
-        coins = tf.nn.sigmoid_cross_entropy_with_logits(tf.sigmoid(logits), logits)
-        return CrossEntropy().of_sigmoid(targets, logits) - self.strength * coins
+        # A distribution's entropy is its cross-entropy with itself, which is exact at p = 0 and p = 1.
+        entropies = tf.nn.sigmoid_cross_entropy_with_logits(tf.sigmoid(logits), logits)
+        return CrossEntropy().of_sigmoid(targets, logits) - self.strength * entropies
 
 
 def _power(base: tf.Tensor, exponent: float) -> tf.Tensor:
-    """base^exponent for a base from 0 to 1, with a finite gradient at 0, where TensorFlow's is NaN for exponent 0."""
+    """base^exponent for a base from 0 to 1, with a finite gradient at 0; TensorFlow's own is NaN for exponent 0."""
     import tensorflow as tf
 
     return tf.ones_like(base) if exponent == 0 else tf.maximum(base, 1e-12) ** exponent
 
 
 def to_probabilities(logits: tf.Tensor, activation: Activation) -> tf.Tensor:
-    """float32 probabilities from logits; rows sum to 1 after a softmax."""
+    """Returns float32 probabilities from logits; after a softmax each row sums to 1."""
     import tensorflow as tf
 
     return tf.nn.softmax(logits) if activation == "softmax" else tf.sigmoid(logits)
 
 
 def make_loss(loss: Loss | Call | Live) -> LossFunction:
-    """The function behind a declared loss: ours, or any of Keras or of the user that takes (targets, probabilities).
+    """Returns the function of a declared loss: a built-in one, or one of Keras or the user.
+
+    A loss of Keras or of the user takes `(targets, probabilities)`.
 
     Raises:
-        ConfigError: what was given is no loss, or does not give one value for each example.
+        ConfigError: `loss` is not a loss, or, when it is called, does not return one value per example.
     """
     if isinstance(loss, Loss):
         return loss
     function = loss.make() if isinstance(loss, Call) else loss.value
-    # A keras.losses.Loss reduces to one number when called; its `call` gives one for each example.
+    # Calling a keras.losses.Loss reduces over the batch; its method `call` returns one value per example.
     per_example: Any = getattr(function, "call", function)
     if not callable(per_example):
         raise ConfigError(f"should be a loss such as CrossEntropy() or keras.losses.Huber(), got {function!r}.")

@@ -1,4 +1,4 @@
-"""From which probability on a tag is given: the threshold with the best F1 for each class."""
+"""Decision thresholds of a multi-label classifier: for each class the one with the highest F1."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ __all__ = ["best_thresholds"]
 
 
 def best_thresholds(targets: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> tuple[float, ...]:
-    """For each class the threshold with the highest F1, midway to the next lower probability.
+    """Returns the threshold with the highest F1 for each class, midway to the next lower probability.
 
     A class that never or always occurs among its known images gets 0.5.
 
     Args:
-        targets: float `(num_images, num_classes)`, present from 0.5 on, NaN unknown.
+        targets: float `(num_images, num_classes)`; 0.5 or more is present, NaN unknown.
         probabilities: float `(num_images, num_classes)`.
         weights: float `(num_images,)`.
     """
@@ -29,9 +29,9 @@ def _best_threshold(targets: np.ndarray, probabilities: np.ndarray, weights: np.
     present = targets[known] >= 0.5
     if present.all() or not present.any():
         return 0.5
-    precision, recall, steps = precision_recall_curve(present, probabilities[known], sample_weight=weights[known])
+    precision, recall, thresholds = precision_recall_curve(present, probabilities[known], sample_weight=weights[known])
     total = precision + recall
     f1 = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)[:-1]
-    best = int(np.flatnonzero(f1 == f1.max())[-1])  # the highest of equals gives the fewest tags
-    below = steps[best - 1] if best else 0.0
-    return float(np.float32((steps[best] + below) / 2))
+    best = int(np.flatnonzero(f1 == f1.max())[-1])  # of equals the highest threshold, which predicts the fewest tags
+    next_lower = thresholds[best - 1] if best else 0.0
+    return float(np.float32((thresholds[best] + next_lower) / 2))

@@ -1,1 +1,1 @@
-"""Run to trained model: devices, precision, optimizer, step, loop, callbacks."""
+"""Training: devices, precision, the training step, the loop over epochs, callbacks and checkpoints."""

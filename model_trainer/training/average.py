@@ -1,4 +1,4 @@
-"""The exponential moving average of the weights, which is validated and saved in their place."""
+"""The exponential moving average (EMA) of the weights, which is validated and saved in their place."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ __all__ = ["WeightAverage"]
 
 
 class WeightAverage:
-    """Averages of variables, on every device.
+    """Exponential moving averages of variables, on every device.
 
-    After n steps an average keeps `min(decay, (1 + n) / (10 + n))` of itself, so that the weights with which training
-    began are soon forgotten; as `tf.train.ExponentialMovingAverage` with `num_updates`.
+    After n steps the decay is `min(decay, (1 + n) / (10 + n))`, so that the initial weights are soon forgotten, as in
+    `tf.train.ExponentialMovingAverage` with `num_updates`.
 
     Args:
-        weights: of the network; their averages begin as what they are.
-        statistics: what no gradient changes, such as moving averages of batch normalisation; averaged like weights,
-            but kept apart, because older versions did not average them.
+        weights: of the network, with which the averages are initialized.
+        statistics: variables without a gradient, such as moving averages of batch normalization; averaged like weights,
+            but listed separately, because older versions did not average them.
         decay: above 0, below 1.
+        strategy: of the devices that hold the variables.
 
     Source: https://www.tensorflow.org/api_docs/python/tf/train/ExponentialMovingAverage
     """
@@ -44,27 +45,27 @@ class WeightAverage:
                 for each in self.averaged
             ]
 
-    def is_of_statistics(self, number: int) -> bool:
-        """Whether `variables[number]` is an average of statistics."""
-        return number >= self._num_weights
+    def is_of_statistics(self, index: int) -> bool:
+        """Whether `variables[index]` is an average of statistics."""
+        return index >= self._num_weights
 
     def update(self, step: tf.Tensor) -> None:
-        """Inside the step, outside its replicas: moves the averages towards the weights.
+        """Updates the averages; called in the training step, outside its replicas (cross-replica context).
 
         Args:
-            step: int64 `()`, how many steps of the run were before.
+            step: int64 `()`, number of steps of the run before this one.
         """
         count = tf.cast(step, tf.float32)
-        kept = tf.minimum(self._decay, (1.0 + count) / (10.0 + count))
+        decay = tf.minimum(self._decay, (1.0 + count) / (10.0 + count))
 
-        def move(average: tf.Variable, weight: tf.Tensor, kept: tf.Tensor) -> None:
-            average.assign_sub(tf.cast(1.0 - kept, average.dtype) * (average - weight))
+        def move(average: tf.Variable, weight: tf.Tensor, decay: tf.Tensor) -> None:
+            average.assign_sub(tf.cast(1.0 - decay, average.dtype) * (average - weight))
 
         for average, weight in zip(self.variables, self.averaged, strict=True):
-            self._strategy.extended.update(average.value, move, args=(weight.value, kept), group=False)
+            self._strategy.extended.update(average.value, move, args=(weight.value, decay), group=False)
 
     def adopt_statistics(self) -> None:
-        """Inside `in_place_of_weights`: the network's statistics become the averages', as they are."""
+        """Copies the network's statistics into their averages; called inside `in_place_of_weights`."""
         for average, variable in zip(
             self.variables[self._num_weights :], self.averaged[self._num_weights :], strict=True
         ):
@@ -72,16 +73,16 @@ class WeightAverage:
 
     @contextlib.contextmanager
     def in_place_of_weights(self) -> Iterator[None]:
-        """Inside the block the network has the averages for weights; afterwards its own again, to the bit."""
-        own = [np.array(weight) for weight in self.averaged]
+        """Replaces the network's weights by their averages in the `with` block; afterwards restores them exactly."""
+        original = [np.array(weight) for weight in self.averaged]
         self.assign()
         try:
             yield
         finally:
-            for weight, value in zip(self.averaged, own, strict=True):
+            for weight, value in zip(self.averaged, original, strict=True):
                 weight.assign(value)
 
     def assign(self) -> None:
-        """Gives the network the averages for weights."""
+        """Assigns the averages to the network's weights."""
         for average, weight in zip(self.variables, self.averaged, strict=True):
             weight.assign(np.array(average))

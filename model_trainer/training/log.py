@@ -1,4 +1,4 @@
-"""Messages: plain sentences on standard error, the same with time and level in a file."""
+"""Log messages: plain sentences on standard error or in the output of a notebook cell, with time and level in files."""
 
 from __future__ import annotations
 
@@ -13,46 +13,61 @@ from typing import Self
 
 from absl import logging
 
+from model_trainer.display.notebook import CellLog, cell_log
 from model_trainer.storage.lines import LineFile
 
 __all__ = ["LogFile", "plain_messages"]
 
 
-class _ToStandardError(python_logging.Handler):
-    """Looks standard error up at each message, so that a progress bar can take its place."""
+class _StderrHandler(python_logging.Handler):
+    """Looks up `sys.stderr` for each message, so that a progress bar can replace it."""
 
     def emit(self, record: python_logging.LogRecord) -> None:
-        # Nobody reads it any more, or it goes to a file on a full disk: no reason to end a training.
+        # A closed pipe, or a file on a full disk, is no reason to end a training.
         with contextlib.suppress(OSError):
-            sys.stderr.write(self.format(record) + "\n")  # in one piece: several processes may write there
+            sys.stderr.write(self.format(record) + "\n")  # one write, because several processes may write there
+
+
+class _NotebookHandler(python_logging.Handler):
+    """Writes to the output of the cell, because a notebook shows standard error in red."""
+
+    def __init__(self, log: CellLog) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: python_logging.LogRecord) -> None:
+        self._log.write(self.format(record))
 
 
 @contextlib.contextmanager
 def plain_messages(label: str = "") -> Iterator[None]:
-    """Inside the block messages from INFO on appear as plain sentences, without time, level or file.
+    """Prints messages of level INFO and above as plain sentences, without time, level or file, in the `with` block.
 
     Args:
-        label: stands before each, to tell processes apart.
+        label: prefix of each message, to distinguish processes.
     """
     logger = logging.get_absl_logger()
-    before, propagate, verbosity = list(logger.handlers), logger.propagate, logging.get_verbosity()
-    handler = _ToStandardError()
+    handlers, propagate, verbosity = list(logger.handlers), logger.propagate, logging.get_verbosity()
+    stack = contextlib.ExitStack()
+    log = stack.enter_context(cell_log())
+    handler = _StderrHandler() if log is None else _NotebookHandler(log)
     handler.setLevel(python_logging.INFO)
     handler.setFormatter(python_logging.Formatter(f"{label.replace('%', '%%')}%(message)s"))
     logger.handlers, logger.propagate = [handler], False
     root = python_logging.getLogger()
     root_handlers = list(root.handlers)
-    root.handlers = [other for other in root_handlers if other is not logging.get_absl_handler()]
+    root.handlers = [root_handler for root_handler in root_handlers if root_handler is not logging.get_absl_handler()]
     logging.set_verbosity(logging.DEBUG)  # the log file has more than the terminal
     try:
         yield
     finally:
-        logger.handlers, logger.propagate, root.handlers = before, propagate, root_handlers
+        stack.close()
+        logger.handlers, logger.propagate, root.handlers = handlers, propagate, root_handlers
         logging.set_verbosity(verbosity)
 
 
-class _ToLines(python_logging.Handler):
-    """Quiet when the disk is full, where logging's own handler prints a traceback for each message."""
+class _FileHandler(python_logging.Handler):
+    """Ignores a full disk, where logging's own handler prints a traceback for each message."""
 
     def __init__(self, path: PurePath) -> None:
         super().__init__()
@@ -67,11 +82,11 @@ class _ToLines(python_logging.Handler):
 
 
 class LogFile:
-    """A file that gets every message of the block, also those from before its place was known."""
+    """A log file with every message of the `with` block, also those from before its path was known."""
 
     def __init__(self) -> None:
         self._early = MemoryHandler(capacity=10_000, flushLevel=python_logging.CRITICAL + 1)
-        self._file: _ToLines | None = None
+        self._file: _FileHandler | None = None
 
     def __enter__(self) -> Self:
         logging.get_absl_logger().addHandler(self._early)
@@ -87,8 +102,8 @@ class LogFile:
             self._file.close()
 
     def write_to(self, path: PurePath) -> None:
-        """From now on messages go to `path`; what came before goes there first."""
-        self._file = _ToLines(path)
+        """Writes the messages so far, and all later ones, to `path`."""
+        self._file = _FileHandler(path)
         self._file.setFormatter(python_logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         self._early.setTarget(self._file)
         self._early.flush()

@@ -1,4 +1,4 @@
-"""Signals: the first asks to stop after the step in flight and save; a second Ctrl-C stops at once."""
+"""Signals: the first one stops training after the current step, and saves; a second Ctrl-C stops immediately."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["StopRequest", "end_on_signals", "stop_on_signals"]
 
 
 class StopRequest:
-    """Whether training was asked to stop, and by what."""
+    """Whether training was asked to stop, and by which signal."""
 
     def __init__(self) -> None:
         self.reason = ""
@@ -27,9 +27,9 @@ class StopRequest:
 
 @contextlib.contextmanager
 def end_on_signals() -> Iterator[None]:
-    """Turns SIGTERM and SIGUSR1 into `StoppedError` inside the block: for the time before the first step.
+    """Raises `StoppedError` on SIGTERM and SIGUSR1 in the `with` block, for the time before the first step.
 
-    SIGINT stays Python's KeyboardInterrupt.
+    SIGINT still raises KeyboardInterrupt.
     """
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -39,37 +39,39 @@ def end_on_signals() -> Iterator[None]:
         yield
         return
     numbers = [signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
-    before = {number: signal.signal(number, end) for number in numbers}
+    previous = {number: signal.signal(number, end) for number in numbers}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Turns SIGINT, SIGTERM and SIGUSR1, by which some schedulers warn, into a `StopRequest` inside the block.
+    """Yields a `StopRequest` that is set by SIGINT, SIGTERM and SIGUSR1, which some schedulers send as a warning.
 
-    A second SIGINT raises KeyboardInterrupt. Outside the main thread signals cannot be caught; there the request
-    stays empty.
+    A second SIGINT raises KeyboardInterrupt. Outside the main thread signals cannot be caught, and the request is never
+    set.
     """
     request = StopRequest()
 
     def ask(number: int, frame: FrameType | None) -> None:
         if request and number == signal.SIGINT:
-            logging.warning("SIGINT again: stopping at once.")
+            logging.warning("SIGINT again: stopping immediately.")
             raise KeyboardInterrupt
         request.reason = signal.Signals(number).name
-        logging.warning("%s: stopping after this step and saving. Press Ctrl-C again to stop at once.", request.reason)
+        logging.warning(
+            "%s: stopping after this step and saving. Press Ctrl-C again to stop immediately.", request.reason
+        )
 
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
     numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
-    before = {number: signal.signal(number, ask) for number in numbers}
+    previous = {number: signal.signal(number, ask) for number in numbers}
     try:
         yield request
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

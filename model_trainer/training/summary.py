@@ -1,36 +1,78 @@
-"""What is printed when a run has ended."""
+"""What is printed when a run has ended, and what its result shows in a notebook."""
 
 from __future__ import annotations
 
 from rich.console import Console
 from rich.table import Table
 
+from model_trainer.display.curves import curves_by_epoch
+from model_trainer.display.notebook import in_notebook
+from model_trainer.messages import counted
+from model_trainer.storage import files
 from model_trainer.training.progress import format_seconds
 from model_trainer.training.train import Result
 
-__all__ = ["print_summary"]
+__all__ = ["print_summary", "result_html"]
 
 
 def print_summary(result: Result, console: Console) -> None:
-    """Prints a table of epochs, how many images were left out, and where the files lie."""
-    if result.history:
+    """Prints a table of epochs, how many images were left out, and where the files lie.
+
+    In a notebook without the table, which the result shows itself.
+    """
+    if result.history and not in_notebook():
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name in result.history[0]:
             table.add_column(name, justify="right")
         for row in result.history:
             table.add_row(*(_cell(name, value) for name, value in row.items()))
         console.print(table)
-    if result.bad_images:
-        console.print(f"{len(result.bad_images)} images could not be read; bad_images.csv names them.")
-    if result.stopped:
-        epochs = f"{len(result.history)} whole epoch{'s' * (len(result.history) != 1)}"
-        console.print(f"Stopped early by {result.stopped} after {epochs}; --resume goes on.")
-    if result.not_saved:
-        console.print(f"{result.not_saved} With --resume training goes on from the checkpoint before.", soft_wrap=True)
-    for hint in result.hints:
-        console.print(hint, soft_wrap=True, highlight=False, markup=False)
+    for note in _notes(result):
+        console.print(note, soft_wrap=True, highlight=False, markup=False)
     # Neither wrapped nor coloured, so that it can be copied and clicked.
     console.print(f"Results: {result.path}", soft_wrap=True, highlight=False)
+
+
+def result_html(result: Result) -> str:
+    """A table of epochs, curves, and where the files lie."""
+    from model_trainer.display.pages import render_fragment
+
+    columns = list(result.history[0]) if result.history else []
+    models = {
+        int(row["epoch"]): [name for name, epoch in result.best_epochs.items() if epoch == row["epoch"]]
+        for row in result.history
+    }
+    return render_fragment(
+        "result.html",
+        heading=f"{counted(len(result.history), 'epoch{s}')} trained",
+        columns=columns,
+        rows=[
+            {
+                "cells": [_cell(name, row[name]) for name in columns],
+                "models": models[int(row["epoch"])],
+                "is_best": "model_max_acc" in models[int(row["epoch"])],
+            }
+            for row in result.history
+        ],
+        charts=curves_by_epoch(result.history),
+        notes=_notes(result),
+        path=str(result.path),
+        files=sorted(files.names_in(result.path)),
+    )
+
+
+def _notes(result: Result) -> list[str]:
+    """What a person should know of the run, in sentences."""
+    resume = "train(run, resume=True)" if in_notebook() else "--resume"
+    notes = []
+    if result.bad_images:
+        notes.append(f"{len(result.bad_images)} images could not be read; bad_images.csv names them.")
+    if result.stopped:
+        epochs = counted(len(result.history), "whole epoch{s}")
+        notes.append(f"Stopped early by {result.stopped} after {epochs}; {resume} goes on.")
+    if result.not_saved:
+        notes.append(f"{result.not_saved} With {resume} training goes on from the checkpoint before.")
+    return [*notes, *result.hints]
 
 
 def _cell(name: str, value: float) -> str:

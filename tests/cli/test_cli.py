@@ -146,7 +146,7 @@ def test_evaluate_takes_the_options_of_a_source(output_dir: Path, colours: Path,
     code, output = called("evaluate", str(output_dir), *data, "--classes", "blue,green,red")
     assert code == 0
     assert output == called("evaluate", str(output_dir))[1]
-    with pytest.raises(ConfigError, match=r"`classes` needs `data` that are given as a path \(--data PATH\)"):
+    with pytest.raises(ConfigError, match=r"`classes` needs `data` to be a path \(--data PATH\)"):
         evaluate(output_dir, classes=("blue", "green", "red"))
     with pytest.raises(ConfigError, match=r"`--root` is for the paths in a manifest"):
         evaluate(output_dir, str(colours / "val"), root="images")

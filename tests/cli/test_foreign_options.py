@@ -33,7 +33,7 @@ def test_a_file_has_a_name_on_each_line(tmp_path: Path, content: str) -> None:
         ("none.txt", "names the file none.txt, which cannot be read: No such file"),
         ("folder", "names the file folder, which cannot be read: Is a directory"),
         ("gap.txt", "line 2 of gap.txt is empty"),
-        ("binary.txt", "it is no text"),
+        ("binary.txt", "it is not a text file"),
     ],
 )
 def test_what_is_wrong_with_names_is_said(

@@ -17,6 +17,8 @@ from model_trainer.cli.main import app
 from model_trainer.errors import ConfigError
 from model_trainer.testing import free_addresses
 
+pytestmark = pytest.mark.long
+
 RUN = """
 import os, signal
 import model_trainer.quiet_tensorflow

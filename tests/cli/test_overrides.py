@@ -68,12 +68,12 @@ def test_a_new_value_may_be_changed_in_the_same_command() -> None:
     ("text", "message"),
     [
         ("spec=mobilenet_v9", r"`spec` .*Did you mean 'mobilenet_v"),
-        ("spec.name=mobilenet", r"`spec.name` is only what people call the spec.* Say --set spec=mobilenet"),
+        ("spec.name=mobilenet", r"`spec.name` is only a display name.* Use --set spec=mobilenet"),
         ("train_data=ImageFoldr", r"`train_data` should be one of .*Did you mean 'ImageFolder'"),
         ("training.optimizer=adamq", r"`training.optimizer` should be .*Did you mean 'Adam"),
         ("train_data=", r"`train_data` should be one of"),
         ('train_data={"type": "ImageFolder"', r"`train_data` should be one of"),
-        ("train_data=README.md", r"`train_data` is wrong: README.md is no data set"),
+        ("train_data=README.md", r"`train_data` is wrong: README.md is not a data set"),
         ("augment=flipp", r"`augment.0` should be one of .*"),
     ],
 )

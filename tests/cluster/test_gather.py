@@ -100,7 +100,7 @@ def test_who_reports_nothing_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_of_too_many_connections_the_oldest_without_a_report_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gather_module, "STRANGERS", 2)
+    monkeypatch.setattr(gather_module, "MAX_UNKNOWN", 2)
     monkeypatch.setattr(gather_module, "REPORT_SECONDS", 2 * SECONDS)
     with first_process(2) as (port, gathered), contextlib.ExitStack() as opened:
         oldest, *silent = [opened.enter_context(call(port)) for _ in range(5)]
@@ -141,7 +141,7 @@ def test_a_process_that_was_started_anew_takes_its_own_place() -> None:
     ("second", "said"),
     [
         ({"size": 3}, "two processes have rank 1"),
-        ({"size": 4, "rank": 2}, "was told of 4 processes, the first one of 3"),
+        ({"size": 4, "rank": 2}, "expects 4 processes, the first one 3"),
         ({"size": 3, "rank": 3}, "has rank 3; the first one has 0, the others have 1 to 2"),
         ({"size": 3, "rank": 0}, "has rank 0; the first one has 0, the others have 1 to 2"),
     ],
@@ -163,7 +163,7 @@ def test_the_first_process_tells_everybody_who_did_not_come() -> None:
         port = int(listener.getsockname()[1])
         with call(port) as second:
             second.sendall(report(rank=2, size=4))
-            with pytest.raises(HostError, match=r"has waited in vain for rank 1, 3\. Start all 4") as caught:
+            with pytest.raises(HostError, match=r"has not been reached by rank 1, 3\. Start all 4") as caught:
                 asyncio.run(gather(listener, "127.0.0.1", port, 4, 20000, 1.0))
             assert answer(second)["missing"] == str(caught.value)
     assert caught.value.exit_code == 75  # their machines may be there the next time

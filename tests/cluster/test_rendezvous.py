@@ -87,7 +87,7 @@ def test_bare_variables_and_torchrun_meet_each_where_nobody_else_listens() -> No
     assert (first.index, second.index, first.addresses) == (0, 1, second.addresses)
     with socket.create_server(("127.0.0.1", port)):  # torchrun's own store
         agents = both(TORCHELASTIC_RUN_ID="1", TORCHELASTIC_USE_AGENT_STORE="True")
-    assert [agent and agent.found_in for agent in agents] == ["torchrun", "torchrun"]
+    assert [agent and agent.source for agent in agents] == ["torchrun", "torchrun"]
 
 
 def outcome(waiting: Future[tuple[str, ...]]) -> ConfigError:
@@ -187,11 +187,11 @@ def test_a_port_of_its_own_that_is_taken_is_named() -> None:
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]
         hosts = Hosts((f"127.0.0.1:{port}", *free_addresses(1)), 0, "the test")
-        with pytest.raises(ConfigError, match=f"port {port} of this machine is taken, by another"):
+        with pytest.raises(ConfigError, match=f"port {port} of this machine is in use, by another"):
             assemble(hosts, 60.0)
 
 
 @pytest.mark.parametrize("index", [0, 1])
 def test_who_waits_in_vain_says_for_whom(index: int) -> None:
-    with pytest.raises(HostError, match=r"^host [01] of 2 .*: .*(in vain for rank 1|from the first one)"):
+    with pytest.raises(HostError, match=r"^host [01] of 2 .*: .*(not been reached by rank 1|from the first one)"):
         assemble(Hosts(free_addresses(2), index, "the test"), 0.1)

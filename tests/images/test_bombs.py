@@ -1,4 +1,4 @@
-"""Small files that would fill the memory or take for ever."""
+"""Small files whose decoding would fill the memory or take forever."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 def png(width: int, height: int, before: bytes = b"", rows: bytes = b"\0" * 13) -> bytes:
     """8 bits, RGB."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    parts = chunk(b"IHDR", header), before, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+    chunks = chunk(b"IHDR", header), before, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 def bmp(width: int, height: int, compression: int = 0, bits: int = 24, pixels: bytes = b"") -> bytes:
@@ -54,10 +54,10 @@ def gif(width: int, height: int, frame: tuple[int, int], before: bytes = b"") ->
 
 def tiff(*entries: tuple[int, int, int], width: int = 8, count: int = 1) -> bytes:
     """Grey, 8 bits, in one strip; `entries` are tag, type and value."""
-    known = [(256, 4, width), (257, 4, width), (258, 3, 8), (262, 3, 1), (273, 4, 8), (279, 4, 64)]
-    known = sorted({tag: (tag, kind, value) for tag, kind, value in (*known, *entries)}.values())
-    tags = b"".join(struct.pack("<HHII", tag, kind, count if tag == 273 else 1, value) for tag, kind, value in known)
-    return b"II*\0" + struct.pack("<IH", 8, len(known)) + tags + b"\0" * 4 * (count + 16)
+    tags = [(256, 4, width), (257, 4, width), (258, 3, 8), (262, 3, 1), (273, 4, 8), (279, 4, 64)]
+    tags = sorted({tag: (tag, kind, value) for tag, kind, value in (*tags, *entries)}.values())
+    tags = b"".join(struct.pack("<HHII", tag, kind, count if tag == 273 else 1, value) for tag, kind, value in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + tags + b"\0" * 4 * (count + 16)
 
 
 def webp(width: int, height: int) -> bytes:
@@ -67,10 +67,10 @@ def webp(width: int, height: int) -> bytes:
 
 
 def declared(width: int, height: int) -> bytes:
-    """A JPEG whose header lies."""
+    """A JPEG whose header declares another size."""
     data = bytearray(encoded(RGB, "JPEG"))
-    place = data.index(b"\xff\xc0")
-    data[place + 5 : place + 9] = struct.pack(">HH", height, width)
+    offset = data.index(b"\xff\xc0")
+    data[offset + 5 : offset + 9] = struct.pack(">HH", height, width)
     return bytes(data)
 
 
@@ -88,7 +88,7 @@ def zeros(num_bytes: int) -> bytes:
 
 
 TOO_LARGE = r"has more than the limit of 178,956,970 pixels \(MODEL_TRAINER_MAX_PIXELS changes it\)"
-TOO_MANY = "is built of more than 100,000 parts"
+TOO_MANY = "consists of more than 100,000 segments"
 BOMBS = {
     "png_size": (lambda: png(2**31 - 1, 2**31 - 1), TOO_LARGE),
     "png_overflowing_size": (lambda: png(2**32 - 1, 2**32 - 1), TOO_LARGE),
@@ -108,7 +108,10 @@ BOMBS = {
     "bmp_size": (lambda: bmp(2**31 - 1, 2**31 - 1), TOO_LARGE),
     "bmp_upside_down": (lambda: bmp(8, -(2**31)), TOO_LARGE),
     "bmp_of_negative_width": (lambda: bmp(-8, 8), TOO_LARGE),
-    "bmp_runs": (lambda: bmp(5000, 5000, 1, 8), "has more than 16,777,216 pixels, the limit for a BMP in run lengths"),
+    "bmp_runs": (
+        lambda: bmp(5000, 5000, 1, 8),
+        "has more than 16,777,216 pixels, the limit for a run-length encoded BMP",
+    ),
     "bmp_idle_runs": (lambda: bmp(3, 3, 1, 8, b"\4\1" * 100_000), "has far more bytes than its pixels need"),
     "webp_canvas": (lambda: webp(2**24, 2**24), TOO_LARGE),
     "tiff_size": (lambda: tiff(width=2**31), TOO_LARGE),
@@ -159,8 +162,9 @@ print("tensorflow" in sys.modules)
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_an_image_takes_no_multiple_of_its_pixels_and_without_memory_it_is_unreadable() -> None:
+def test_decoding_takes_no_multiple_of_the_pixels_and_without_memory_the_image_is_unreadable() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120, check=True)
     decoded, reason, loads_tensorflow = done.stdout.splitlines()
     shape, _, megabytes = decoded.rpartition(" ")

@@ -58,7 +58,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_header_says_what_the_image_is(name: str) -> None:
+def test_a_header_gives_the_facts_of_an_image(name: str) -> None:
     data, (format, mode, bits, is_animated) = FILES[name]
     expected = ImageFacts(format, width=30, height=20, mode=mode, bits=bits, is_animated=is_animated)
     assert image_facts(data) == expected
@@ -75,10 +75,10 @@ def test_the_size_is_that_of_the_upright_image(format: str, orientation: int, si
 
 
 @pytest.mark.parametrize("name", ["jpeg", "png", "gif", "bmp", "tiff"])
-def test_of_a_cut_file_the_header_still_speaks(name: str) -> None:
+def test_the_header_of_a_truncated_file_is_still_read(name: str) -> None:
     data = FILES[name][0]
-    whole, facts = image_facts(data), image_facts(data[: len(data) * 9 // 10])
-    assert facts == dataclasses.replace(whole, problem="is truncated", is_truncated=True)
+    intact, facts = image_facts(data), image_facts(data[: len(data) * 9 // 10])
+    assert facts == dataclasses.replace(intact, problem="is truncated", is_truncated=True)
 
 
 def test_damage_in_a_second_frame_does_not_matter() -> None:
@@ -87,12 +87,12 @@ def test_damage_in_a_second_frame_does_not_matter() -> None:
     assert facts.is_animated
 
 
-def test_damage_behind_the_header_is_seen_in_the_pixels_only() -> None:
+def test_damage_after_the_header_is_detected_in_the_pixels_only() -> None:
     data = FILES["jpeg"][0]
     assert image_facts(data[: len(data) * 9 // 10], decode=lambda image: None).problem == ""
 
 
-def test_damage_in_the_pixels_of_a_png_is_seen() -> None:
+def test_damage_in_the_pixels_of_a_png_is_detected() -> None:
     data = bytearray(FILES["png"][0])
     data[data.index(b"IDAT") + 30] ^= 0xFF
     assert image_facts(bytes(data)).problem.startswith("is damaged")
@@ -108,7 +108,7 @@ def test_reading_the_header_decodes_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     assert not loaded
 
 
-def test_a_png_that_is_turned_behind_its_pixels_is_upright() -> None:
+def test_a_png_with_its_orientation_after_the_pixels_is_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     data = FILES["png"][0]
@@ -118,7 +118,7 @@ def test_a_png_that_is_turned_behind_its_pixels_is_upright() -> None:
     assert (facts.width, facts.height, facts.exif_orientation) == (20, 30, 6)
 
 
-def test_a_bomb_is_told_of_with_its_size() -> None:
+def test_a_bomb_is_reported_with_its_size() -> None:
     facts = image_facts(FILES["png"][0], max_pixels=599)
     assert facts.is_bomb
     assert (facts.width, facts.height) == (30, 20)
@@ -135,5 +135,5 @@ def test_a_bomb_is_told_of_with_its_size() -> None:
         (b"BM" + b"\0" * 60, ImageFacts("BMP", problem="is damaged (Unsupported BMP header type (0))")),
     ],
 )
-def test_what_is_no_image_has_a_problem(data: bytes, expected: ImageFacts) -> None:
+def test_a_file_that_is_not_an_image_has_a_problem(data: bytes, expected: ImageFacts) -> None:
     assert image_facts(data) == expected

@@ -1,4 +1,4 @@
-"""Files that are cut, mutated, random, or no files: each ends in an image or in a reason."""
+"""Truncated, mutated and random files, devices and pipes: each gives an image or a reason."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def encoded(image: Image.Image, format: str, **options: object) -> bytes:
 
 @functools.cache
 def noise(side: int, channels: int = 3) -> Image.Image:
-    """A picture that no format makes small."""
+    """An image of noise, which no format compresses well."""
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, channels), np.uint8))
 
 
@@ -58,7 +58,7 @@ MAKERS = {
 
 @pytest.fixture
 def read(tmp_path: Path) -> object:
-    """Reads bytes as predictions do, by both paths: the image, or the sentence that says why not."""
+    """Reads bytes as prediction does, by both paths: returns the image, or the reason why it is unreadable."""
     path = tmp_path / "x.jpg"
 
     def of(data: bytes) -> np.ndarray | str:
@@ -75,20 +75,20 @@ def read(tmp_path: Path) -> object:
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_cut_at_any_kilobyte_it_is_told_to_be_truncated(read, name: str) -> None:
-    whole = MAKERS[name](64)
-    assert isinstance(read(whole), np.ndarray)
-    assert len(whole) > 3 * 1024
-    for size in range(1024, len(whole), 1024):
-        assert why_unreadable(whole[:size]) == "is truncated", size
-        assert read(whole[:size]) == "is truncated", size
+def test_a_file_cut_at_any_kilobyte_is_reported_as_truncated(read, name: str) -> None:
+    intact = MAKERS[name](64)
+    assert isinstance(read(intact), np.ndarray)
+    assert len(intact) > 3 * 1024
+    for size in range(1024, len(intact), 1024):
+        assert why_unreadable(intact[:size]) == "is truncated", size
+        assert read(intact[:size]) == "is truncated", size
 
 
 STARTS = [b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"RIFF\0\1\0\0WEBPVP8 ", b"II*\0\b\0\0\0"]
 
 
 @pytest.mark.parametrize("start", STARTS)
-def test_random_bytes_are_no_image(read, start: bytes) -> None:
+def test_random_bytes_are_not_an_image(read, start: bytes) -> None:
     source = random.Random(1)
     for size in (0, 1, 2, 5, 9, 20, 300, 5000):
         data = start + source.randbytes(size)
@@ -96,7 +96,7 @@ def test_random_bytes_are_no_image(read, start: bytes) -> None:
         assert isinstance(read(data), str), data[:20]
 
 
-def test_a_png_without_a_whole_header_is_told_of(read) -> None:
+def test_a_png_with_an_incomplete_header_is_reported(read) -> None:
     for size in range(8, 33):  # TensorFlow puts such bytes into its message, where Python cannot read them
         assert read(MAKERS["png"](8)[:size]) == "is truncated"
 
@@ -105,42 +105,42 @@ def mutated(data: bytes, source: random.Random) -> bytes:
     changed = bytearray(data)
     for _ in range(source.choice([1, 1, 2, 5, 20])):
         changed = changed or bytearray(b"-")
-        place = source.randrange(min(len(changed), source.choice([40, 200, 10**6])))
+        offset = source.randrange(min(len(changed), source.choice([40, 200, 10**6])))
         kind = source.randrange(6)
         if kind == 0:
-            changed[place] ^= 1 << source.randrange(8)
+            changed[offset] ^= 1 << source.randrange(8)
         elif kind == 1:
-            changed[place] = source.choice([0, 1, 127, 128, 255])
+            changed[offset] = source.choice([0, 1, 127, 128, 255])
         elif kind == 2:
-            changed[place : place + 4] = struct.pack(
+            changed[offset : offset + 4] = struct.pack(
                 source.choice("<>") + "I", source.choice([0, 1, 300, 2**31, 2**32 - 1])
             )
         elif kind == 3:
-            del changed[place : place + source.choice([1, 4, 50])]
+            del changed[offset : offset + source.choice([1, 4, 50])]
         elif kind == 4:
-            changed[place:place] = changed[: source.choice([1, 4, 50])]
+            changed[offset:offset] = changed[: source.choice([1, 4, 50])]
         else:
-            changed = changed[: max(place, 1)]
+            changed = changed[: max(offset, 1)]
     return with_right_sums(bytes(changed)) if changed.startswith(b"\x89PNG") else bytes(changed)
 
 
 def with_right_sums(png: bytes) -> bytes:
-    """Most mutations would end at a checksum."""
-    parts, place = [png[:8]], 8
-    while place + 12 <= len(png):
-        size = 8 + int.from_bytes(png[place : place + 4])
-        parts.append(png[place : place + size] + struct.pack(">I", zlib.crc32(png[place + 4 : place + size])))
-        place += size + 4
-    return b"".join(parts)
+    """Corrects the checksums of a PNG, at which most mutations would be detected otherwise."""
+    chunks, offset = [png[:8]], 8
+    while offset + 12 <= len(png):
+        size = 8 + int.from_bytes(png[offset : offset + 4])
+        chunks.append(png[offset : offset + size] + struct.pack(">I", zlib.crc32(png[offset + 4 : offset + size])))
+        offset += size + 4
+    return b"".join(chunks)
 
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_mutated_file_is_an_image_or_has_a_reason(read, name: str) -> None:
     source = random.Random(name)
-    whole = MAKERS[name](24)
+    intact = MAKERS[name](24)
     num_images = 0
     for number in range(60):
-        data = mutated(whole, source)
+        data = mutated(intact, source)
         pixels = decode_with_pillow(data, WHITE, with_alpha=number % 2 == 0)
         if pixels is None:
             assert SENTENCE.fullmatch(why_unreadable(data)), number
@@ -196,9 +196,9 @@ def test_the_limit_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("value", ["many", "", "0", "-5", "1.5"])
-def test_a_limit_that_is_no_number_is_told_of(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_a_limit_that_is_not_a_number_is_an_error(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     with pytest.raises(
-        ConfigError, match=f"`MODEL_TRAINER_MAX_PIXELS` is '{value}'; expected a whole number of pixels"
+        ConfigError, match=f"`MODEL_TRAINER_MAX_PIXELS` is '{value}'; expected an integer above 0, in pixels"
     ):
         limits_with(monkeypatch, value)
 
@@ -215,7 +215,7 @@ def test_a_device_without_end_is_not_read(tmp_path: Path) -> None:
         read_image(tmp_path / "zero.jpg", SPEC)
 
 
-def test_a_folder_with_an_images_name_is_told_of(tmp_path: Path) -> None:
+def test_a_folder_with_an_images_name_is_reported(tmp_path: Path) -> None:
     (tmp_path / "folder.jpg").mkdir()
     with pytest.raises(DataError, match="could not be opened"):
         read_image(tmp_path / "folder.jpg", SPEC)

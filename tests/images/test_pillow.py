@@ -1,4 +1,4 @@
-"""What comes after Pillow's decoding: strips, turns, transparency, greys of many bits."""
+"""The conversion after Pillow's decoding: strips, orientation, transparency, greys of many bits."""
 
 from __future__ import annotations
 
@@ -55,21 +55,21 @@ def test_pixels_are_those_of_pillow(name: str) -> None:
     expected = Image.open(io.BytesIO(data)).convert("RGBA")
     np.testing.assert_array_equal(decode_with_pillow(data, COLOUR, with_alpha=True), np.asarray(expected))
     over = Image.alpha_composite(Image.new("RGBA", expected.size, (*COLOUR, 255)), expected).convert("RGB")
-    found = decode_with_pillow(data, COLOUR, with_alpha=False)
-    np.testing.assert_allclose(found.astype(int), np.asarray(over).astype(int), atol=1)
+    decoded = decode_with_pillow(data, COLOUR, with_alpha=False)
+    np.testing.assert_allclose(decoded.astype(int), np.asarray(over).astype(int), atol=1)
 
 
 def test_transparency_is_rounded_to_the_nearest() -> None:
     data = encoded(RGBA, "PNG")
-    share = PIXELS[..., 3:] / 255.0
-    expected = np.round(PIXELS[..., :3] * share + np.array(COLOUR) * (1 - share))
+    alpha = PIXELS[..., 3:] / 255.0
+    expected = np.round(PIXELS[..., :3] * alpha + np.array(COLOUR) * (1 - alpha))
     np.testing.assert_array_equal(decode_with_pillow(data, COLOUR, with_alpha=False), expected)
 
 
 @pytest.mark.usefixtures("_strips")
 @pytest.mark.parametrize("format", ["PNG", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_turned_image_stands_upright(orientation: int, format: str) -> None:
+def test_a_rotated_image_is_decoded_upright(orientation: int, format: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(RGBA.convert("RGB"), format, exif=exif)
@@ -80,14 +80,14 @@ def test_a_turned_image_stands_upright(orientation: int, format: str) -> None:
 @pytest.mark.usefixtures("_strips")
 def test_greys_of_16_bits_are_scaled() -> None:
     deep = np.random.default_rng(0).integers(0, 65536, (23, 31)).astype(np.uint16)
-    found = decode_with_pillow(encoded(Image.fromarray(deep), "TIFF"), COLOUR, with_alpha=False)
-    np.testing.assert_array_equal(found, np.repeat(np.round(deep / 257.0)[..., None], 3, axis=-1))
+    decoded = decode_with_pillow(encoded(Image.fromarray(deep), "TIFF"), COLOUR, with_alpha=False)
+    np.testing.assert_array_equal(decoded, np.repeat(np.round(deep / 257.0)[..., None], 3, axis=-1))
 
 
-def test_greys_that_are_no_numbers_are_black_or_white() -> None:
+def test_nan_and_infinite_greys_are_black_or_white() -> None:
     floats = np.array([[np.nan, np.inf, -np.inf, 7.0, -1.0, 300.0]], np.float32)
-    found = decode_with_pillow(encoded(Image.fromarray(floats), "TIFF"), COLOUR, with_alpha=False)
-    assert found[0, :, 0].tolist() == [0, 255, 0, 7, 0, 255]
+    decoded = decode_with_pillow(encoded(Image.fromarray(floats), "TIFF"), COLOUR, with_alpha=False)
+    assert decoded[0, :, 0].tolist() == [0, 255, 0, 7, 0, 255]
 
 
 def test_huge_metadata_does_not_turn_an_image() -> None:
@@ -130,18 +130,18 @@ DAMAGED = {
 
 
 def with_chunk(data: bytes, extra: bytes, *, at_end: bool = False) -> bytes:
-    place = data.index(b"IEND" if at_end else b"IDAT") - 4
-    return data[:place] + extra + data[place:]
+    offset = data.index(b"IEND" if at_end else b"IDAT") - 4
+    return data[:offset] + extra + data[offset:]
 
 
 @pytest.mark.parametrize("at_end", [False, True])
 @pytest.mark.parametrize("name", DAMAGED)
-def test_a_png_with_a_damaged_chunk_beside_its_pixels_is_read(name: str, at_end: bool) -> None:
+def test_a_png_with_a_damaged_ancillary_chunk_is_read(name: str, at_end: bool) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    whole = encoded(RGBA.convert("RGB"), "PNG", exif=exif)
-    damaged = with_chunk(whole, DAMAGED[name], at_end=at_end)
-    expected = decode_with_pillow(whole, COLOUR, with_alpha=False)
+    intact = encoded(RGBA.convert("RGB"), "PNG", exif=exif)
+    damaged = with_chunk(intact, DAMAGED[name], at_end=at_end)
+    expected = decode_with_pillow(intact, COLOUR, with_alpha=False)
     assert expected is not None
     np.testing.assert_array_equal(decode_with_pillow(damaged, COLOUR, with_alpha=False), expected)
     facts = image_facts(damaged)
@@ -159,12 +159,12 @@ def test_training_and_doctor_agree_about_it(name: str, tmp_path: Path) -> None:
 
 def test_a_png_with_damaged_pixels_stays_unreadable() -> None:
     data = with_chunk(encoded(RGBA, "PNG"), DAMAGED["wrong checksum"])
-    place = data.index(b"IDAT")
-    assert "damaged" in why_unreadable(data[: place + 4] + b"\0\0\0\0" + data[place + 8 :])
+    offset = data.index(b"IDAT")
+    assert "damaged" in why_unreadable(data[: offset + 4] + b"\0\0\0\0" + data[offset + 8 :])
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_turned_avif_stands_upright(orientation: int) -> None:
+def test_a_rotated_avif_is_decoded_upright(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(RGBA.convert("RGB"), "AVIF", exif=exif)
@@ -174,27 +174,27 @@ def test_a_turned_avif_stands_upright(orientation: int) -> None:
     assert (facts.height, facts.width, facts.format, facts.problem) == (*expected.shape[:2], "AVIF", "")
 
 
-def test_an_avif_that_this_pillow_cannot_read_is_called_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_avif_that_this_pillow_cannot_read_is_reported_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encoded(RGBA.convert("RGB"), "AVIF")
     monkeypatch.setattr("PIL.AvifImagePlugin.SUPPORTED", False)
     monkeypatch.setattr("PIL.features.check", lambda name: False)
     assert why_unreadable(data) == "is an AVIF image, and Pillow is installed without AVIF"
 
 
-def test_a_png_that_is_read_without_damaged_chunks_is_still_turned_as_its_texts_say() -> None:
+def test_a_png_read_without_its_damaged_chunks_keeps_the_orientation_in_its_texts() -> None:
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
     xmp += b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
     text = chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)
-    whole = with_chunk(encoded(RGBA.convert("RGB"), "PNG"), text)
-    expected = decode_with_pillow(whole, COLOUR, with_alpha=False)
+    intact = with_chunk(encoded(RGBA.convert("RGB"), "PNG"), text)
+    expected = decode_with_pillow(intact, COLOUR, with_alpha=False)
     assert expected is not None
     assert expected.shape == (31, 23, 3)
     for name in DAMAGED:
-        found = decode_with_pillow(with_chunk(whole, DAMAGED[name]), COLOUR, with_alpha=False)
-        np.testing.assert_array_equal(found, expected)
+        decoded = decode_with_pillow(with_chunk(intact, DAMAGED[name]), COLOUR, with_alpha=False)
+        np.testing.assert_array_equal(decoded, expected)
 
 
-def test_what_follows_the_end_of_a_png_is_not_looked_at() -> None:
+def test_bytes_after_the_end_of_a_png_are_ignored() -> None:
     data = with_chunk(encoded(RGBA, "PNG"), DAMAGED["wrong checksum"])
     plain = only_pixels(data + chunk(b"IDAT", b"more") * 10, with_texts=True)
     assert plain == encoded(RGBA, "PNG")

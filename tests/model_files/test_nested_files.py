@@ -116,11 +116,11 @@ def test_the_backbone_is_found_in_a_file_and_a_line_says_what_was_taken(
     (line,) = {record.getMessage() for record in caplog.records if record.levelname == "INFO"}
     container = backbone.name if suffix == ".h5" else "functional"
     assert line == (
-        f"Weights of 104 layers come from {path}, from the model {container!r} in it. Not taken from it: "
-        "breeds. New, with random weights: logits."
+        f"Loaded the weights of 104 layers from {path}, from the model {container!r} in it. Not loaded: breeds. "
+        "Randomly initialized: logits."
     )
     full = next(record.getMessage() for record in caplog.records if record.levelname == "DEBUG")
-    assert full.startswith("Taken: Conv1, bn_Conv1, expanded_conv_depthwise, ")
+    assert full.startswith("Loaded: Conv1, bn_Conv1, expanded_conv_depthwise, ")
 
 
 @pytest.mark.parametrize("is_frozen", [True, False])
@@ -261,14 +261,14 @@ def test_a_spec_that_is_trusted_and_another_network_than_the_file_gets_a_warning
     logging.get_absl_logger().addHandler(caplog.handler)
     load_model(dogs(".h5"), trust=True, spec="vgg16", classes=CLASSES)
     logging.get_absl_logger().removeHandler(caplog.handler)
-    assert "looks like mobilenet_v2, but its images are prepared as those of vgg16." in caplog.text
+    assert "looks like mobilenet_v2, but its images are preprocessed like those of vgg16." in caplog.text
 
 
 def test_two_outputs_are_refused_with_trust_too(tmp_path: Path, save: Save) -> None:
     inputs = keras.Input((16, 16, 3))
     x = layers.GlobalAveragePooling2D()(inputs)
     path = save(keras.Model(inputs, [layers.Dense(3)(x), layers.Dense(3)(x)]), tmp_path / "two.h5")
-    with pytest.raises(ModelFileError, match="it has 2 outputs of 3 values; one is wanted"):
+    with pytest.raises(ModelFileError, match="it has 2 outputs of 3 values; expected one"):
         load_model(path, trust=True, spec=SPEC.changed("target_size", [16, 16, 3]), classes=CLASSES)
 
 
@@ -277,7 +277,7 @@ def test_the_message_names_both_options_and_what_the_file_looks_like(dogs: Calla
     with pytest.raises(ModelFileError) as error:
         load_model(path)
     message = str(error.value)
-    assert message.startswith(f"{path} does not say how its images are prepared")
+    assert message.startswith(f"{path} does not describe how its images are preprocessed")
     assert "Its backbone 'mobilenetv2_0.35_32' looks like mobilenet_v2 and it has 3 outputs." in message
     assert "--spec mobilenet_v2 --classes NAMES, the 3 names in the order of its outputs" in message
 
@@ -288,9 +288,9 @@ def test_the_message_names_both_options_and_what_the_file_looks_like(dogs: Calla
         ({"spec": SPEC, "classes": ["a", "b"]}, "has 3 outputs, but 2 classes are named"),
         ({"spec": "vgg16", "classes": CLASSES}, "does not fit vgg16: layer 'block1_conv1' needs"),
         ({"spec": SPEC.changed("kwargs", {"alpha": 0.5}), "classes": CLASSES}, "does not fit mobilenetv2_0.50_32"),
-        ({"spec": SPEC}, "--spec is there, but --classes is not."),
-        ({"classes": CLASSES}, "--classes is there, but --spec is not."),
-        ({"spec": SPEC, "classes": ["names"]}, "If 'names' is meant as a file, there is none of that name."),
+        ({"spec": SPEC}, "--spec is given, but --classes is not."),
+        ({"classes": CLASSES}, "--classes is given, but --spec is not."),
+        ({"spec": SPEC, "classes": ["names"]}, "If 'names' should be a file, it does not exist."),
         ({"spec": "mobilenet_v22", "classes": CLASSES}, "--spec: should be a model of keras.applications"),
     ],
 )
@@ -314,7 +314,7 @@ def test_a_head_that_is_no_chain_of_common_layers_needs_trust(tmp_path: Path, sa
 
 
 def test_a_file_of_ours_says_itself_what_it_is(model_file: Path) -> None:
-    with pytest.raises(ModelFileError, match="says itself which network and classes it has"):
+    with pytest.raises(ModelFileError, match="already describes its network and classes"):
         load_model(model_file, spec=SPEC, classes=CLASSES)
 
 
@@ -346,7 +346,7 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         lambda layers: layers[-1]["config"].update(activation={"class_name": "__lambda__", "config": {"value": ["x"]}}),
         "has the activation",
     ),
-    "units that are a list": (lambda layers: layers[-1]["config"].update(units=[3] * 100), "has a units that is no"),
+    "units that are a list": (lambda layers: layers[-1]["config"].update(units=[3] * 100), "has a units that is not"),
     "units that are a text": (lambda layers: layers[-1]["config"].update(units="3"), "cannot be built"),
     "no pooling": (lambda layers: layers.pop(2), "only Keras can load it"),
     "layers that are no layers": (lambda layers: layers.append(7), "only Keras can load it"),
@@ -384,8 +384,8 @@ def test_what_a_config_says_of_a_head_runs_nothing_and_takes_no_memory(
 
 def test_arrays_of_no_layer_and_names_that_are_none_are_refused(dogs: Callable[[str], str], tmp_path: Path) -> None:
     for place, name, message in (
-        ("layers/vars", None, "it has arrays of no layer, at 'layers/vars'"),
-        ("layers/dense_9/vars", "evil\nname_1", "'evil\\nname_1' is no name of a layer"),
+        ("layers/vars", None, "it has arrays that belong to no layer, at 'layers/vars'"),
+        ("layers/dense_9/vars", "evil\nname_1", "'evil\\nname_1' is not the name of a layer"),
     ):
         path = shutil.copy(dogs(".weights.h5"), tmp_path / "dogs.weights.h5")
         with h5py.File(path, "r+") as file:

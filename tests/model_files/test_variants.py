@@ -107,6 +107,7 @@ def test_a_run_of_imagenets_weights_saves_and_resumes_what_it_trains(
     close(features(load_model(result.path / "final_model.hdf5").model), reference(pixels()))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("download")
 @pytest.mark.parametrize("suffix", [".h5", ".keras", ".weights.h5"])
 @pytest.mark.parametrize("weights", ["imagenet", None])

@@ -68,10 +68,8 @@ def test_other_classes_get_a_new_head_and_the_log_says_so(
     assert_equal_weights(started.network.model, trained, but=("logits",))
     line = next(record.getMessage() for record in caplog.records if record.levelname == "INFO")
     path = tmp_path / f"model{suffix}"
-    assert line == (
-        f"Weights of 3 layers come from {path}. Not taken from it: logits. New, with random weights: logits."
-    )
-    assert "Taken: conv1, norm1, conv2. Not taken: logits. New: logits." in caplog.text
+    assert line == (f"Loaded the weights of 3 layers from {path}. Not loaded: logits. Randomly initialized: logits.")
+    assert "Loaded: conv1, norm1, conv2. Not loaded: logits. Randomly initialized: logits." in caplog.text
 
 
 def test_a_file_of_another_network_is_refused_and_names_the_layer(tmp_path: Path, save: Save) -> None:

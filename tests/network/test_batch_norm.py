@@ -1,4 +1,4 @@
-"""Batch normalisation of the training copy, beside Keras' own layer."""
+"""Batch normalization of the training copy, compared with Keras' own layer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def filled(layer: keras.layers.BatchNormalization, shape: tuple[int, ...]) -> ke
 def forward_and_backward(
     layer: keras.Layer, inputs: tf.Tensor, training: bool, **call: Any
 ) -> tuple[list[np.ndarray], dict[str, Moments]]:
-    """Outputs, and gradients of a random sum of them by the inputs and all weights."""
+    """Outputs, and the gradients of a random sum of them with respect to the inputs and all weights."""
     factors = np.random.default_rng(1).normal(0, 1, inputs.shape)
     weights = [variable.value for variable in layer.trainable_variables]
     with tf.GradientTape() as tape, recorded_moments() as moments:
@@ -59,21 +59,21 @@ def test_it_computes_what_keras_does(shape: tuple[int, ...], policy: str, option
         assert list(moments) == (["norm"] if training else [])
     before = filled(keras.layers.BatchNormalization(**options), shape).get_weights()[-2:]
     momentum = theirs.momentum
-    # What Keras has moved its averages by in the training pass is what ours hands over.
+    # Keras' layer updates its moving averages with the moments that ours records.
     for average, old, moment in zip(theirs.get_weights()[-2:], before, moments["norm"], strict=True):
         np.testing.assert_allclose(average, momentum * old + (1 - momentum) * moment, rtol=1e-5, atol=1e-5)
     for average, old in zip(ours.get_weights()[-2:], before, strict=True):
         np.testing.assert_array_equal(average, old)
 
 
-def test_the_variance_is_the_populations() -> None:
+def test_the_recorded_variance_is_the_population_variance() -> None:
     inputs = np.random.default_rng(0).normal(0, 5, (2, 1, 2, 3)).astype(np.float32)
     layer = filled(FusedBatchNormalization(name="norm"), inputs.shape)
     _, moments = forward_and_backward(layer, tf.constant(inputs), training=True)
     np.testing.assert_allclose(moments["norm"].variance, inputs.var(axis=(0, 1, 2)), rtol=1e-5)
 
 
-def test_frozen_it_computes_as_in_inference_and_hands_nothing_over() -> None:
+def test_a_frozen_layer_runs_in_inference_mode_and_records_nothing() -> None:
     inputs = tf.constant(np.random.default_rng(0).normal(2, 3, (4, 5, 5, 3)), tf.float32)
     layer = filled(FusedBatchNormalization(), inputs.shape)
     reference = np.asarray(layer(inputs, training=False))
@@ -97,7 +97,7 @@ def test_a_mask_is_respected_as_by_keras() -> None:
     np.testing.assert_allclose(moment.mean, kept.mean(axis=0), rtol=1e-4)
 
 
-def test_of_a_layer_that_is_called_twice_the_mean_counts() -> None:
+def test_the_moments_of_a_layer_called_twice_are_averaged() -> None:
     layer = filled(FusedBatchNormalization(name="norm"), (2, 3))
     with recorded_moments() as moments:
         layer(tf.constant([[1.0, 2.0, 3.0]] * 2), training=True)
@@ -105,7 +105,7 @@ def test_of_a_layer_that_is_called_twice_the_mean_counts() -> None:
     np.testing.assert_allclose(moments["norm"].mean, [2.0, 3.0, 4.0])
 
 
-def moved(layer: FusedBatchNormalization, momentum: float | None, batches: np.ndarray) -> MovingAverages:
+def updated(layer: FusedBatchNormalization, momentum: float | None, batches: np.ndarray) -> MovingAverages:
     averages = MovingAverages([layer], momentum)
     for mean, variance in batches:
         moments = {layer.name: Moments(tf.constant(mean), tf.constant(variance))}
@@ -117,25 +117,25 @@ BATCHES = np.random.default_rng(3).uniform(0.1, 9.0, (5, 2, 3)).astype(np.float3
 
 
 @pytest.mark.parametrize("count", [1, 5])
-def test_fresh_averages_forget_their_beginning_as_the_moments_of_adam(count: int) -> None:
+def test_initial_averages_are_bias_corrected_as_in_adam(count: int) -> None:
     layer = FusedBatchNormalization()
     layer.build((1, 3))
-    moved(layer, 0.9, BATCHES[:count])
+    updated(layer, 0.9, BATCHES[:count])
     weights = 0.1 * 0.9 ** np.arange(count)[::-1]
     expected = np.tensordot(weights / (1 - 0.9**count), BATCHES[:count], axes=1)
     np.testing.assert_allclose(np.array([layer.moving_mean, layer.moving_variance]), expected, rtol=1e-5)
 
 
-def test_averages_that_came_with_weights_move_from_there() -> None:
+def test_loaded_averages_are_updated_without_bias_correction() -> None:
     layer = filled(FusedBatchNormalization(), (1, 3))
     expected = np.array([layer.moving_mean, layer.moving_variance])
-    moved(layer, 0.9, BATCHES)
+    updated(layer, 0.9, BATCHES)
     for batch in BATCHES:
         expected = 0.9 * expected + 0.1 * batch
     np.testing.assert_allclose(np.array([layer.moving_mean, layer.moving_variance]), expected, rtol=1e-5)
 
 
-def test_a_small_last_batch_weighs_less() -> None:
+def test_a_small_last_batch_has_less_weight() -> None:
     layer = filled(FusedBatchNormalization(name="norm"), (1, 3))
     before, moments = np.array(layer.moving_mean), Moments(tf.constant(BATCHES[0, 0]), tf.constant(BATCHES[0, 1]))
     averages = MovingAverages([layer], 0.9)
@@ -144,10 +144,10 @@ def test_a_small_last_batch_weighs_less() -> None:
     np.testing.assert_allclose(layer.moving_mean, 0.9 * before + 0.1 * BATCHES[0, 0], rtol=1e-5)
 
 
-def test_kerass_own_momentum_corrects_nothing() -> None:
+def test_the_layers_own_momentum_has_no_bias_correction() -> None:
     layer = FusedBatchNormalization(momentum=0.99)
     layer.build((1, 3))
-    moved(layer, None, BATCHES[:1])
+    updated(layer, None, BATCHES[:1])
     np.testing.assert_allclose(layer.moving_mean, 0.01 * BATCHES[0, 0], rtol=1e-5)
 
 
@@ -157,6 +157,6 @@ def test_kerass_own_momentum_corrects_nothing() -> None:
 )
 def test_auto_momentum_averages_over_some_500_images(batch_size: int, steps_per_epoch: int, images: int) -> None:
     momentum = auto_momentum(batch_size, steps_per_epoch)
-    # An average varies as much as the mean of so many batches: the sum of its weights, squared.
+    # The variance of a moving average is that of a mean over so many batches: the sum of its squared weights.
     weights = (1 - momentum) * momentum ** np.arange(10_000)
     assert batch_size / np.sum(weights**2) == pytest.approx(images, rel=1e-6)

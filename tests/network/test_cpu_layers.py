@@ -1,4 +1,4 @@
-"""What layers become on a CPU in bfloat16, beside Keras' own in float32."""
+"""Layers for CPUs that compute in bfloat16, compared with Keras' own in float32."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from model_trainer import Classification, ModelSpec, Network
 from model_trainer.network.build import build_network
 from model_trainer.network.cpu_layers import cpu_form
 from model_trainer.network.training_copy import make_training_copy
+
+pytestmark = pytest.mark.long
 
 LAYERS = {
     "strided": (keras.layers.DepthwiseConv2D, {"kernel_size": 3, "strides": 2, "padding": "same"}),
@@ -38,7 +40,7 @@ CLOSER = {"SiLU": 6e-3}  # computed in float32; Keras' own in bfloat16 is 1.2e-2
 
 
 def rounded(values: np.ndarray) -> tf.Tensor:
-    """float32 numbers that bfloat16 has too."""
+    """float32 numbers that bfloat16 can represent exactly."""
     return tf.cast(tf.cast(values, tf.bfloat16), tf.float32)
 
 
@@ -56,7 +58,7 @@ def outputs_and_gradients(layer: keras.Layer, inputs: tf.Tensor) -> list[tf.Tens
 def test_it_computes_what_keras_does(name: str, is_graph: bool) -> None:
     make, options = LAYERS[name]
     random = np.random.default_rng(0)
-    # Enough pixels for a sum in bfloat16 to be far off.
+    # Enough pixels that a sum in bfloat16 would be far off.
     inputs = rounded(random.normal(0, 3, (3, 31, 34, 4)))
     theirs, plain = make(**options, dtype="float32"), make(**options, dtype="mixed_bfloat16")
     ours = cpu_form(plain)
@@ -74,7 +76,7 @@ def test_it_computes_what_keras_does(name: str, is_graph: bool) -> None:
 
 
 class OwnReLU(keras.layers.ReLU):
-    """The user's own kind of a layer that has a fast form."""
+    """A user's subclass of a layer that has a fast form."""
 
 
 @pytest.mark.parametrize(
@@ -90,11 +92,11 @@ class OwnReLU(keras.layers.ReLU):
     ],
     ids=lambda layer: type(layer).__name__,
 )
-def test_what_is_fast_or_unknown_stays_as_it_is(layer: keras.Layer) -> None:
+def test_fast_and_custom_layers_are_not_replaced(layer: keras.Layer) -> None:
     assert cpu_form(layer) is layer
 
 
-def test_images_of_any_size_are_taken() -> None:
+def test_images_may_have_any_size() -> None:
     options = {"kernel_size": 5, "strides": 2, "padding": "same"}
     ours = cpu_form(keras.layers.DepthwiseConv2D(**options, dtype="mixed_bfloat16"))
     theirs = keras.layers.DepthwiseConv2D(**options)
@@ -117,8 +119,8 @@ def test_images_of_any_size_are_taken() -> None:
 
 
 @pytest.mark.parametrize(("size", "stride"), [((1, 1), 2), ((1, 1), 3), ((3, 1), 2), ((2, 2), 4)], ids=str)
-def test_pixels_of_a_kernel_that_meet_only_padding_have_no_gradient(size: tuple[int, int], stride: int) -> None:
-    # TensorFlow's operation leaves there, in bfloat16, what was in memory: often but not always 0.
+def test_kernel_pixels_that_overlap_only_padding_have_a_zero_gradient(size: tuple[int, int], stride: int) -> None:
+    # There TensorFlow's operation leaves bfloat16 memory uninitialized: often but not always 0.
     options = {"kernel_size": 3, "strides": stride, "padding": "same"}
     layers = [keras.layers.DepthwiseConv2D(**options), keras.layers.DepthwiseConv2D(**options, dtype="mixed_bfloat16")]
     layers[1] = cpu_form(layers[1])
@@ -131,7 +133,7 @@ def test_pixels_of_a_kernel_that_meet_only_padding_have_no_gradient(size: tuple[
         np.testing.assert_allclose(found, expected, rtol=0, atol=ROUNDING * np.abs(expected).max())
 
 
-def test_what_is_not_finite_stays_so() -> None:
+def test_infinities_and_nans_are_propagated() -> None:
     for make, options in (LAYERS[name] for name in ("SiLU", "ReLU", "ReLU6")):
         layer = cpu_form(make(**options, dtype="mixed_bfloat16"))
         assert np.isnan(outputs_and_gradients(layer, tf.constant([[1.0, np.nan]]))[0]).any()

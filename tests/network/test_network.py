@@ -1,4 +1,4 @@
-"""Building, freezing and penalties."""
+"""Building networks, freezing layers, and weight penalties."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_grey_and_four_channel_networks_build(channels: int) -> None:
     assert network.model.input_shape == (None, 16, 16, channels)
 
 
-def test_every_output_has_a_head_of_its_own() -> None:
+def test_every_output_has_its_own_head() -> None:
     network = build(task=Classification(outputs=(Output("kind"), Output("again", weight=0.3))))
     assert network.model.output_names == ["kind", "again"]
 
@@ -98,7 +98,7 @@ def test_frozen_batch_normalisation_runs_in_inference_mode() -> None:
     np.testing.assert_array_equal(layer.moving_mean.numpy(), before)
 
 
-def test_a_layer_that_is_not_there_names_the_nearest() -> None:
+def test_a_missing_layer_is_refused_with_the_nearest_name() -> None:
     network = build()
     with pytest.raises(ConfigError, match=r"`network.freeze` names 'conv3'.*Did you mean 'conv[12]'\?"):
         freeze(network.model, network, Network(freeze=("conv3",)))
@@ -124,7 +124,10 @@ def test_penalties_are_the_sums_over_the_chosen_kernels() -> None:
     [
         (lambda: build(**{"class": "keras.applications.vgg19.VGG91"}), r"'keras.applications.vgg19.VGG91' could not"),
         (lambda: build(**{"class": "no_such_module.Net"}), "there is no module 'no_such_module'"),
-        (lambda: build(**{"class": "fractions.Fraction"}), "`spec.class` fractions.Fraction builds no Keras model"),
+        (
+            lambda: build(**{"class": "fractions.Fraction"}),
+            "`spec.class` fractions.Fraction should build a Keras model",
+        ),
         (lambda: build(**{"class": None}), "`spec.class` is missing"),
         (
             lambda: build(**{"class": "keras.applications.vgg19.VGG19"}),
@@ -142,7 +145,7 @@ def test_the_smallest_size_is_known_for_named_models() -> None:
     assert minimum_size("keras.applications.xception.Xception") == 71
 
 
-def test_an_own_model_is_taken_as_it_is() -> None:
+def test_an_own_model_needs_no_class_in_its_spec() -> None:
     network = build(OwnModel(own_model()), **{"class": None})
     assert isinstance(network.model, keras.Model)
     assert network.model(IMAGES).shape == (2, 3)
@@ -151,7 +154,7 @@ def test_an_own_model_is_taken_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (OwnModel(own_model(num_classes=5)), "gives 5 values for each image, but the data has 3 classes"),
+        (OwnModel(own_model(num_classes=5)), "returns 5 values for each image, but the data has 3 classes"),
         (OwnModel(own_model(size=8)), r"takes images of \(8, 8, 3\), but `spec.target_size` is \(16, 16, 3\)"),
         (OwnModel(Call("fractions.Fraction", numerator=1)), "should be a Keras model, got Fraction"),
         (OwnModel(Call("fractions.Fraction", wrong=1)), "fractions.Fraction could not be called"),

@@ -1,4 +1,4 @@
-"""Users' own models: which endings fit which task, where the head begins, and what the names of layers mean."""
+"""Users' own models: final activations and tasks, where the head begins, and layer names."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SMALL = ModelSpec(**{"class": "model_trainer.testing.small_backbone", "target_si
 layers = keras.layers
 
 
-def test_a_factory_is_told_the_number_of_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_factory_gets_the_number_of_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "factory_of_classes.py").write_text(
         "import keras\n"
         "def make(num_classes, width=4):\n"
@@ -51,7 +51,7 @@ def test_a_factory_is_told_the_number_of_classes(tmp_path: Path, monkeypatch: py
         assert built.model.output_shape == (None, num_classes)
 
 
-def test_the_file_of_a_factory_that_is_told_the_number_of_classes_loads(
+def test_the_file_of_a_factory_that_gets_the_number_of_classes_loads(
     make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "factory_without_default.py").write_text(
@@ -105,11 +105,11 @@ def images(count: int = 6) -> np.ndarray:
 @pytest.mark.parametrize(
     ("end", "task", "message"),
     [
-        (dense("sigmoid"), Classification(), "ends in sigmoid, but Classification is trained with softmax. Say task="),
+        (dense("sigmoid"), Classification(), "ends in sigmoid, but Classification is trained with softmax. Use task="),
         (
             dense("softmax"),
             MultiLabel(),
-            "ends in softmax, but MultiLabel is trained with sigmoid. Take Classification",
+            "ends in softmax, but MultiLabel is trained with sigmoid. Use Classification",
         ),
         (dense("softmax"), Classification(activation="sigmoid"), "ends in softmax, but Classification is trained with"),
         (
@@ -117,7 +117,7 @@ def images(count: int = 6) -> np.ndarray:
             Classification(activation="none"),
             r"ends in softmax, but Classification\(activation=\"none\"\) saves a network that",
         ),
-        (dense("relu"), Classification(), "ends in the activation 'relu' of answer, from which no way leads back"),
+        (dense("relu"), Classification(), "ends in the activation 'relu' of answer, from which the logits"),
         (lambda x: keras.ops.log_softmax(dense(None)(x)), Classification(), "ends in the activation 'log_softmax'"),
         (
             lambda x: layers.Average(name="mean")([dense()(x), layers.Dense(3, activation="softmax", name="b")(x)]),
@@ -132,24 +132,32 @@ def images(count: int = 6) -> np.ndarray:
             "ends in flat, which is computed from the probabilities of map",
         ),
         (lambda x: layers.ReLU(name="last")(dense(None)(x)), Classification(), "ends in the activation 'ReLU' of last"),
-        (lambda x: Doubled(name="twice")(dense(None)(x)), Classification(), "ends in twice, of which nothing tells"),
+        (
+            lambda x: Doubled(name="twice")(dense(None)(x)),
+            Classification(),
+            "ends in twice, which may return logits or",
+        ),
         (dense(softmax), Classification(), "ends in the activation 'softmax of your own'"),
         (lambda x: layers.Softmax(axis=0)(dense(None)(x)), Classification(), "ends in a softmax over axis 0"),
-        (lambda x: layers.Reshape((1, 3))(dense(None)(x)), Classification(), r"gives an array \(None, 1, 3\)"),
+        (
+            lambda x: layers.Reshape((1, 3))(dense(None)(x)),
+            Classification(),
+            r"should return .*, but returns \(None, 1, 3\)",
+        ),
     ],
 )
-def test_an_ending_that_contradicts_the_task_is_refused(end: Any, task: Task, message: str) -> None:
+def test_a_final_activation_that_contradicts_the_task_is_refused(end: Any, task: Task, message: str) -> None:
     with pytest.raises(ConfigError, match=f"`network.model` {message}"):
         stage(own(end), task)
 
 
 def test_a_last_layer_that_is_used_twice_is_refused() -> None:
     answer = layers.Dense(3, activation="softmax", name="answer")
-    with pytest.raises(ConfigError, match="uses 'answer' for its output and for something else too"):
+    with pytest.raises(ConfigError, match="uses 'answer' for its output and elsewhere too"):
         stage(own(lambda x: answer(layers.Dense(4)(answer(layers.Dense(4)(x))))))
 
 
-def test_a_subclassed_model_inside_is_refused() -> None:
+def test_a_nested_subclassed_model_is_refused() -> None:
     class Inner(keras.Model):
         def call(self, inputs: Any) -> Any:
             return inputs
@@ -172,7 +180,7 @@ def test_a_layer_that_cannot_be_copied_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("activation", "task"), [("softmax", Classification()), ("sigmoid", MultiLabel())])
-def test_logits_get_the_tasks_activation_and_a_line_says_so(
+def test_logits_get_the_tasks_activation_and_this_is_logged(
     activation: str, task: Task, caplog: pytest.LogCaptureFixture
 ) -> None:
     logging.get_absl_logger().addHandler(caplog.handler)
@@ -182,11 +190,11 @@ def test_logits_get_the_tasks_activation_and_a_line_says_so(
     logits = network.to_logits(images())
     expected = keras.ops.softmax(logits) if activation == "softmax" else keras.ops.sigmoid(logits)
     np.testing.assert_allclose(network.model(images()), expected, rtol=1e-6)
-    assert f"own ends in logits; in the .hdf5 a {activation} follows." in caplog.text
+    assert f"own ends in logits; the .hdf5 adds a {activation}." in caplog.text
 
 
 @pytest.mark.parametrize("head", ["dense", "layer", "operation"])
-def test_the_loss_of_probabilities_is_that_of_their_logits(make_run: MakeRun, head: str) -> None:
+def test_a_model_that_ends_in_probabilities_is_trained_on_its_logits(make_run: MakeRun, head: str) -> None:
     def end(x: Any) -> Any:
         if head == "dense":
             return layers.Dense(3, activation="softmax", name="answer")(x)
@@ -226,16 +234,17 @@ def test_the_head_begins_after_the_last_feature_map(make: Callable[[], keras.Mod
     assert network.head.weights
 
 
-def test_the_head_begins_after_the_layer_that_is_named() -> None:
+def test_the_head_begins_after_the_declared_layer() -> None:
     network = stage(own(lambda x: dense()(layers.Dense(5, "relu", name="embedding")(x))), features="embedding")
     assert tuple(network.features.shape) == (None, 5)
     assert [layer.name for layer in network.head.layers if layer.weights] == ["answer"]
 
 
 @pytest.mark.parametrize(
-    ("features", "message"), [("pol", "has no such layer. Did you mean 'pool'"), ("side", "reaches the output another")]
+    ("features", "message"),
+    [("pol", "has no such layer. Did you mean 'pool'"), ("side", "has a path to its output that does not")],
 )
-def test_features_that_are_not_there_or_not_all_are_refused(features: str, message: str) -> None:
+def test_features_that_are_missing_or_bypassed_are_refused(features: str, message: str) -> None:
     def end(x: Any) -> Any:
         return dense()(layers.Concatenate()([x, layers.Dense(2, name="side")(x)]))
 
@@ -249,10 +258,10 @@ def test_a_frozen_backbone_of_an_own_model_leaves_its_head() -> None:
     assert {variable.path for variable in network.model.trainable_variables} == {"answer/kernel", "answer/bias"}
 
 
-def test_an_own_model_without_a_backbone_says_what_to_name() -> None:
+def test_freezing_the_backbone_of_a_model_without_one_is_refused() -> None:
     model = keras.Sequential([keras.Input(SIZE), layers.Flatten(), layers.Dense(3, activation="softmax")])
     network = stage(model)
-    with pytest.raises(ConfigError, match="nothing in sequential.* has weights before its head. Name the layers"):
+    with pytest.raises(ConfigError, match="sequential.* has no weights before its head. Name the layers"):
         freeze(network.model, network, OwnModel(model, freeze="backbone"))
 
 
@@ -270,7 +279,7 @@ def test_layers_in_nested_models_have_names(names: tuple[int | str, ...], expect
     assert find_layers(stage(own(dense())), names, "network.freeze") == expected
 
 
-def test_layers_of_the_same_name_in_two_models_are_told_apart() -> None:
+def test_layers_of_the_same_name_in_two_models_get_different_names() -> None:
     image = keras.Input(SIZE)
     first = base_model()
     copied = base_model()
@@ -282,7 +291,7 @@ def test_layers_of_the_same_name_in_two_models_are_told_apart() -> None:
     assert sorted(find_layers(network, ("conv",), "network.freeze")) == sorted(of[0] for of in both)
 
 
-def test_layers_that_the_user_froze_stay_frozen(make_run: MakeRun) -> None:
+def test_layers_frozen_by_the_user_stay_frozen(make_run: MakeRun) -> None:
     base = base_model()
     base.trainable = False
     prepared = prepare(make_run(spec=SPEC, network=OwnModel(own(dense(), nested=base))))
@@ -295,7 +304,7 @@ def test_layers_that_the_user_froze_stay_frozen(make_run: MakeRun) -> None:
     assert "kernel" not in {variable.name for variable in copy.statistics}
 
 
-def test_layers_in_nested_models_train_in_the_runs_precision() -> None:
+def test_layers_in_nested_models_compute_in_the_runs_precision() -> None:
     copy = make_training_copy(stage(own(dense())), "mixed_bfloat16", seed=0)
     policies = {layer.name: layer.dtype_policy.name for layer in copy.model.layers if layer.name != "input_layer"}
     assert policies["conv"] == policies["norm"] == "mixed_bfloat16"
@@ -330,7 +339,7 @@ def test_dropout_in_nested_models_is_a_function_of_step_and_replica() -> None:
 
 
 @pytest.mark.parametrize("honoured", [True, False])
-def test_a_model_that_is_called_for_inference_stays_so_while_the_rest_trains(honoured: bool) -> None:
+def test_a_model_called_in_inference_mode_stays_in_it_while_the_rest_trains(honoured: bool) -> None:
     call = {"training": False} if honoured else {}
     copy = make_training_copy(stage(own(dense(), **call)), "float32", seed=0)
     trained, moments = copy.training_pass(images())
@@ -341,7 +350,7 @@ def test_a_model_that_is_called_for_inference_stays_so_while_the_rest_trains(hon
     ]
 
 
-def test_a_layer_that_plain_keras_does_not_know_is_told_of_before_training(
+def test_a_layer_that_plain_keras_cannot_load_is_reported_before_training(
     make_run: MakeRun, caplog: pytest.LogCaptureFixture
 ) -> None:
     logging.get_absl_logger().addHandler(caplog.handler)
@@ -350,9 +359,9 @@ def test_a_layer_that_plain_keras_does_not_know_is_told_of_before_training(
     assert "PLAIN KERAS WILL NOT LOAD THE .hdf5: the network contains twice (" in caplog.text
 
 
-def test_an_operation_that_nothing_could_load_again_is_refused_before_training(make_run: MakeRun) -> None:
+def test_an_operation_that_cannot_be_loaded_again_is_refused_before_training(make_run: MakeRun) -> None:
     run = make_run(spec=SPEC, network=OwnModel(own(lambda x: dense()(keras.ops.log(keras.ops.abs(x) + 1.0)))))
-    with pytest.raises(ConfigError, match=r"contains absolute.* \(keras.ops.Absolute\), log.* which a .hdf5 cannot"):
+    with pytest.raises(ConfigError, match=r"contains absolute.* \(keras.ops.Absolute\), log.* which cannot be saved"):
         prepare(run)
 
 
@@ -378,7 +387,7 @@ def test_a_file_of_an_older_version_that_ends_in_logits_predicts_probabilities(t
     np.testing.assert_allclose(trained.probabilities(pixels), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_the_backbone_of_a_spec_is_the_same_as_ever() -> None:
+def test_the_backbone_of_a_spec_has_the_layers_that_keras_gives_it() -> None:
     spec = ModelSpec.named("mobilenet_v2", target_size=[32, 32, 3], kwargs={"alpha": 0.35})
     network = build_network(spec, Network(), Classification(), 3)
     assert network.backbone.output_shape == (None, 1, 1, 1280)
@@ -386,7 +395,7 @@ def test_the_backbone_of_a_spec_is_the_same_as_ever() -> None:
 
 
 def attention_base(*, by_name: bool = False) -> keras.Model:
-    """Tokens that attend to one another: the layer makes its dropout, and others, when it is built."""
+    """A model with attention, whose layer creates sublayers such as dropout when it is built."""
     inputs = keras.Input(SIZE)
     tokens = layers.Reshape((16, 16))(layers.Conv2D(16, 4, strides=4, name="patches")(inputs))
     attention = layers.MultiHeadAttention(2, 8, dropout=0.5, name="attention")
@@ -400,13 +409,13 @@ def attending(base: keras.Model, **call: Any) -> keras.Model:
 
 
 @pytest.mark.parametrize("by_name", [False, True])
-def test_attention_in_a_base_that_is_called_for_inference_stays_in_inference(by_name: bool) -> None:
+def test_attention_in_a_base_called_in_inference_mode_stays_in_it(by_name: bool) -> None:
     copy = make_training_copy(stage(attending(attention_base(by_name=by_name), training=False)), "float32", seed=0)
     answers = [np.asarray(copy.outputs(images(), training=mode)[0]) for mode in (True, False)]
     np.testing.assert_allclose(*answers, rtol=1e-5, atol=1e-6)
 
 
-def test_dropout_that_a_layer_makes_when_it_is_built_is_a_function_of_the_step() -> None:
+def test_dropout_that_a_layer_creates_when_it_is_built_is_a_function_of_the_step() -> None:
     network = stage(attending(attention_base()))
     copy = make_training_copy(network, "float32", seed=0)
     plain = network.to_logits(images())
@@ -420,13 +429,13 @@ def test_dropout_that_a_layer_makes_when_it_is_built_is_a_function_of_the_step()
     assert (logits(1) != logits(2)).any()
 
 
-def test_an_operation_that_is_called_with_several_constants_stays_what_it_is() -> None:
+def test_an_operation_called_with_several_constants_is_not_replaced() -> None:
     multiply = Multiply()
     model = own(lambda x: dense(None)(multiply(multiply(x, 2.0), 3.0)))
     np.testing.assert_allclose(stage(model).to_logits(images()), model(images()), rtol=1e-4, atol=1e-5)
 
 
-def test_whole_numbers_that_are_cast_become_floats() -> None:
+def test_integers_that_are_cast_become_floats() -> None:
     pixels = keras.Input(SIZE, dtype="uint8")
     x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(keras.ops.cast(pixels, "float32") / 255.0))
     model = keras.Model(pixels, dense(None)(x), name="own")
@@ -446,14 +455,14 @@ def test_whole_numbers_that_are_cast_become_floats() -> None:
         lambda x: keras.ops.reshape(x, (-1, 2, 2)),
     ],
 )
-def test_common_operations_become_layers_of_the_same_function(operation: Any) -> None:
+def test_common_operations_become_equivalent_layers(operation: Any) -> None:
     model = own(lambda x: dense(None)(layers.Flatten()(operation(x))))
     network = stage(model)
     np.testing.assert_allclose(network.to_logits(images()), model(images()), rtol=1e-4, atol=1e-5)
     assert unportable_names(network.model) == []
 
 
-def test_logits_that_are_multiplied_with_a_gate_are_logits() -> None:
+def test_logits_multiplied_by_a_gate_are_logits() -> None:
     def end(x: Any) -> Any:
         return layers.Multiply()([dense(None)(x), layers.Dense(3, activation="sigmoid")(x)])
 
@@ -461,10 +470,10 @@ def test_logits_that_are_multiplied_with_a_gate_are_logits() -> None:
     np.testing.assert_allclose(stage(model).to_logits(images()), model(images()), rtol=1e-4, atol=1e-5)
 
 
-def test_a_model_that_is_frozen_as_a_whole_is_refused(make_run: MakeRun) -> None:
+def test_an_entirely_frozen_model_is_refused(make_run: MakeRun) -> None:
     model = own(dense())
     model.trainable = False
-    with pytest.raises(ConfigError, match="`network` is own, of which all layers are frozen"):
+    with pytest.raises(ConfigError, match="`network` is own, whose layers are all frozen"):
         prepare(make_run(spec=SPEC, network=OwnModel(model)))
 
 
@@ -473,17 +482,17 @@ def test_a_model_that_is_frozen_as_a_whole_is_refused(make_run: MakeRun) -> None
     [
         (
             lambda a, b: keras.Model([a, b], dense()(layers.Flatten()(a + b))),
-            "has 2 inputs; one, for images, is wanted",
+            "should have one input, for images; it has 2",
         ),
-        (lambda a, b: keras.Model(a, layers.Dense(1)(layers.Flatten()(a))), "gives 1 value for each image, but"),
+        (lambda a, b: keras.Model(a, layers.Dense(1)(layers.Flatten()(a))), "returns 1 value for each image, but"),
     ],
 )
-def test_other_inputs_and_outputs_are_named(make: Any, message: str) -> None:
+def test_inputs_and_outputs_that_do_not_fit_are_refused(make: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         stage(make(keras.Input(SIZE), keras.Input(SIZE)))
 
 
-def test_a_file_with_an_ending_that_is_refused_now_still_answers_as_it_did(tmp_path: Path) -> None:
+def test_a_file_with_a_final_activation_that_is_refused_now_still_predicts_as_before(tmp_path: Path) -> None:
     model = own(dense("sigmoid"))
     description = {
         "format": 1, **SPEC.to_dict(), "task": Classification().to_dict(), "classes": ["a", "b", "c"],
@@ -495,7 +504,7 @@ def test_a_file_with_an_ending_that_is_refused_now_still_answers_as_it_did(tmp_p
     np.testing.assert_allclose(answers, model(pixels.astype(np.float32)), rtol=1e-4, atol=1e-6)
 
 
-def test_a_normalization_inside_a_wrapper_has_the_statistics_of_the_users() -> None:
+def test_a_normalization_inside_a_wrapper_keeps_its_statistics() -> None:
     image = keras.Input((8, 8, 3))
     norm = layers.Normalization()
     norm.adapt(np.random.default_rng(0).normal(100, 30, (16, 8, 8, 3)).astype(np.float32))
@@ -510,7 +519,7 @@ def test_a_normalization_inside_a_wrapper_has_the_statistics_of_the_users() -> N
         np.testing.assert_allclose(logits, model(shown), rtol=1e-3, atol=1e-4)
 
 
-def test_a_layer_that_draws_several_times_draws_other_numbers_each_time() -> None:
+def test_a_layer_that_draws_several_times_draws_different_numbers() -> None:
     inputs = keras.Input(SIZE)
     drop = layers.Dropout(0.5)
     ones = layers.Rescaling(0.0, 1.0)(inputs)
@@ -523,15 +532,15 @@ def test_a_layer_that_draws_several_times_draws_other_numbers_each_time() -> Non
     values[: 16 * 16 * 3, 0] = np.random.default_rng(0).normal(0, 1, 16 * 16 * 3)
     kernel.assign(values)
 
-    def of_masks(step: int) -> np.ndarray:
+    def mask_sums(step: int) -> np.ndarray:
         copy.seeds.step = tf.constant(step, tf.int64)
         return np.asarray(copy.outputs(images(), training=True)[0])[:, 0]
 
-    assert (of_masks(0) != 0).all()  # the same mask twice would leave nothing
-    np.testing.assert_array_equal(of_masks(0), of_masks(0))
+    assert (mask_sums(0) != 0).all()  # the same mask twice would leave nothing
+    np.testing.assert_array_equal(mask_sums(0), mask_sums(0))
 
 
-def test_a_global_policy_of_the_users_leaves_the_saved_network_in_float32() -> None:
+def test_the_saved_network_is_float32_whatever_the_global_policy() -> None:
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         networks = [stage(own(lambda x: dense(None)(x / 2.0))), build_network(SMALL, Network(), Classification(), 3)]
@@ -541,7 +550,7 @@ def test_a_global_policy_of_the_users_leaves_the_saved_network_in_float32() -> N
         assert {layer.dtype_policy.name for layer in network.model.layers} == {"float32"}
 
 
-def test_a_block_of_the_users_without_an_argument_for_training_stays_in_inference() -> None:
+def test_a_custom_block_without_a_training_argument_stays_in_inference_mode() -> None:
     copy = make_training_copy(stage(own(dense(), nested=block_model(), training=False)), "float32", seed=0)
     answers = [np.asarray(copy.outputs(images(), training=mode)[0]) for mode in (True, False)]
     np.testing.assert_allclose(*answers, rtol=1e-5, atol=1e-6)
@@ -570,7 +579,7 @@ def test_layers_of_a_sequential_model_are_counted_without_its_input() -> None:
     assert find_layers(stage(model), (0, -1), "network.freeze") == ["c0", "d"]
 
 
-def test_integer_images_and_a_preprocessing_to_floats_contradict_each_other() -> None:
+def test_integer_images_with_a_preprocessing_to_floats_are_refused() -> None:
     pixels = keras.Input(SIZE, dtype="uint8")
     model = keras.Model(pixels, dense()(layers.Flatten()(layers.Rescaling(1 / 255.0)(pixels))))
     spec = ModelSpec(target_size=SIZE, preprocess_func="between_plus_minus_1")

@@ -20,6 +20,8 @@ from model_trainer.pipeline.fallback import map_with_fallback
 from model_trainer.pipeline.image import exact_image, fast_image, read_image
 from model_trainer.pipeline.view import View
 
+pytestmark = pytest.mark.long
+
 HEIGHT, WIDTH = 24, 40
 RANDOM = np.random.default_rng(0)
 

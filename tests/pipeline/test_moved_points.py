@@ -36,6 +36,8 @@ from model_trainer.pipeline.augment.affine import Affine
 from model_trainer.pipeline.image import exact_image, fast_image
 from model_trainer.pipeline.view import View
 
+pytestmark = pytest.mark.long
+
 Change = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]  # image and seed to changed image and transform
 
 HEIGHT, WIDTH = 66, 90

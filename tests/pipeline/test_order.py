@@ -20,6 +20,7 @@ def test_an_epoch_has_each_example_once(num_examples: int) -> None:
         assert sorted(order) == list(range(num_examples))
 
 
+@pytest.mark.long
 def test_epochs_and_seeds_have_orders_of_their_own(drawn: np.ndarray) -> None:
     # With the plain epoch number as seed TensorFlow gives only 256 of them.
     assert len({tuple(order) for order in drawn}) == 600
@@ -31,11 +32,13 @@ def drawn() -> np.ndarray:
     return orders(64, epochs=600)
 
 
+@pytest.mark.long
 def test_every_example_comes_to_every_place_equally_often(drawn: np.ndarray) -> None:
     worst = min(stats.chisquare(np.bincount(drawn[:, place], minlength=64)).pvalue for place in range(64))
     assert worst > 1e-4  # the smallest of 64 fair p-values is near 0.016
 
 
+@pytest.mark.long
 def test_neighbours_are_independent(drawn: np.ndarray) -> None:
     steps = (drawn[:, 1:] - drawn[:, :-1]) % 64
     worst = min(stats.chisquare(np.bincount(steps[:, place], minlength=64)[1:]).pvalue for place in range(63))

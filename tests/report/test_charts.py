@@ -1,4 +1,4 @@
-"""Bar charts: where bars lie, and what is drawn of them."""
+"""Bar charts: their layout, and the SVG drawn from it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_bars_are_as_long_as_their_numbers() -> None:
     assert all(bar.end == bar.left + bar.length for row in chart.rows for bar in row.bars)
 
 
-def test_bars_lie_below_each_other_within_the_chart() -> None:
+def test_bars_do_not_overlap_and_stay_within_the_chart() -> None:
     chart = bar_chart(["cat", "dog"], {"train": [2, 5], "val": [1, 1]}, "Images")
     edges = [edge for row in chart.rows for bar in row.bars for edge in (bar.top, bar.top + bar.height)]
     assert edges == sorted(edges)
@@ -30,7 +30,7 @@ def test_a_chart_of_nothing_but_zeros_is_drawn() -> None:
     assert [bar.length for row in bar_chart(["cat"], {"all": [0]}, "Images").rows for bar in row.bars] == [0]
 
 
-def test_a_long_name_is_cut_and_whole_in_its_title() -> None:
+def test_a_long_name_is_shortened_and_complete_in_its_title() -> None:
     page = drawn(bar_chart(["x" * 40], {"all": [1]}, "Images"))
     assert f">{'x' * 27}…<title>{'x' * 40}</title></text>" in page
 
@@ -41,5 +41,5 @@ def test_only_several_series_need_a_legend() -> None:
     assert re.findall(r'swatch series(\d)"></i>(\w)', legend) == list(zip("01230", "abcde", strict=True))
 
 
-def test_numbers_of_bars_have_their_thousands_divided() -> None:
+def test_numbers_of_bars_have_thousands_separators() -> None:
     assert ">1,234,567</text>" in drawn(bar_chart(["cat"], {"all": [1_234_567]}, "Images"))

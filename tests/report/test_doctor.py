@@ -1,4 +1,4 @@
-"""The doctor's page, of real data sets."""
+"""The doctor's page for real data sets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from model_trainer.report.doctor import doctor_page
 
 
 class Page(HTMLParser):
-    """Reads a page; complains of a tag that is closed and was not open."""
+    """Parses a page; fails if a tag is closed that was not open."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -49,9 +49,9 @@ def draw(path: Path, seed: int) -> None:
 
 def test_the_page_needs_no_network_and_is_well_formed(colours: Path) -> None:
     page = doctor_page(examine(colours, min_size=64))
-    read = Page(page)
-    assert read.open == []
-    assert read.tags.count("img") >= 24
+    parsed = Page(page)
+    assert parsed.open == []
+    assert parsed.tags.count("img") >= 24
     assert not re.search(r'(src|href)="(?!data:image/jpeg;base64,|#)', page)
     assert "url(" not in page
     assert "@import" not in page
@@ -66,7 +66,7 @@ def test_every_finding_has_a_section_that_the_list_links_to(colours: Path) -> No
     assert re.findall(r'href="#([^"]+)"', page) == ids
 
 
-def test_names_of_files_and_classes_are_visible_and_run_nothing(tmp_path: Path) -> None:
+def test_file_and_class_names_are_visible_and_run_no_code(tmp_path: Path) -> None:
     root = tmp_path / "a & b <script>alert(0)<"
     names = ["<b>cat", "\"dog\" & 'co'", "<script>alert(1)<"]
     for label, name in enumerate(names):
@@ -78,15 +78,15 @@ def test_names_of_files_and_classes_are_visible_and_run_nothing(tmp_path: Path) 
     Image.new("RGB", (9, 9)).save(root / "<b>cat" / '"><img src=x onerror=alert(1)>\n.png')
     page = doctor_page(examine(root))
     page.encode()
-    read = Page(page)
+    parsed = Page(page)
     for name in (str(root), *names, "\\udcff\\x1b[31m<script>\"'&.jpg", '"><img src=x onerror=alert(1)>\\n.png'):
-        assert name in read.text
+        assert name in parsed.text
     assert "\x1b" not in page
-    assert "script" not in read.tags
-    assert not any(name.startswith("on") for name in read.attributes)
+    assert "script" not in parsed.tags
+    assert not any(name.startswith("on") for name in parsed.attributes)
 
 
-def test_of_many_classes_the_largest_and_the_smallest_are_drawn(tmp_path: Path) -> None:
+def test_the_largest_and_the_smallest_of_many_classes_are_drawn(tmp_path: Path) -> None:
     for number in range(50):
         (tmp_path / f"class{number:02}").mkdir()
         for image in range(2 if number < 25 else 1):
@@ -105,21 +105,21 @@ def test_a_data_set_without_findings_has_no_empty_list(tmp_path: Path) -> None:
     diagnosis = examine(tmp_path / "data")
     page = doctor_page(diagnosis)
     assert diagnosis.findings == ()
-    assert "No fault stands against training." in page
+    assert "There are no faults, so you can train on this data." in page
     assert "<ul" not in page
 
 
-@pytest.mark.parametrize(("count", "left"), [(24, None), (25, "doctor.json names them all")])
-def test_a_finding_says_where_the_rest_of_its_images_are_named(tmp_path: Path, count: int, left: str | None) -> None:
+@pytest.mark.parametrize(("count", "note"), [(24, None), (25, "doctor.json lists all")])
+def test_a_finding_names_the_file_that_lists_all_its_images(tmp_path: Path, count: int, note: str | None) -> None:
     (tmp_path / "cat").mkdir()
     for number in range(count):
         draw(tmp_path / "cat" / f"{number}.png", number)
     page = doctor_page(examine(tmp_path, min_size=64))
-    assert ('class="more"' in page) == bool(left)
-    assert left is None or left in page
+    assert ('class="more"' in page) == bool(note)
+    assert note is None or note in page
 
 
-def test_a_class_may_be_called_all_and_the_only_part_has_no_name(tmp_path: Path) -> None:
+def test_a_class_may_be_called_all_and_a_single_split_has_no_name(tmp_path: Path) -> None:
     for label, name in enumerate(("all", "none")):
         (tmp_path / "data" / name).mkdir(parents=True)
         draw(tmp_path / "data" / name / "1.png", label)

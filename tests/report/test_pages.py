@@ -1,10 +1,8 @@
-"""What holds for every page: whatever a name contains, a reader sees it and a browser runs none of it."""
+"""Every page: whatever a name contains, a reader sees it and a browser runs none of it."""
 
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -26,7 +24,7 @@ HOSTILE = {
 }
 
 
-class Seen(HTMLParser):
+class ParsedPage(HTMLParser):
     """The text, attributes and tags that a browser would see."""
 
     def __init__(self, page: str) -> None:
@@ -47,24 +45,24 @@ class Seen(HTMLParser):
 @pytest.mark.parametrize(("value", "visible"), HOSTILE.values(), ids=HOSTILE)
 def test_a_value_is_visible_and_stays_text(value: str, visible: str) -> None:
     source = '<p title="{{ value }}">{{ value }}</p>'
-    seen = Seen(environment().from_string(source).render(value=value))
-    assert (seen.text, seen.attributes, seen.tags) == (visible, [("title", visible)], {"p"})
+    parsed = ParsedPage(environment().from_string(source).render(value=value))
+    assert (parsed.text, parsed.attributes, parsed.tags) == (visible, [("title", visible)], {"p"})
 
 
 @pytest.mark.parametrize(("value", "visible"), HOSTILE.values(), ids=HOSTILE)
 def test_a_value_that_goes_through_macros_is_escaped_once(value: str, visible: str) -> None:
     source = '{% from "findings.html" import prose %}{% macro outer(text) %}<i>{{ prose(text) }}</i>{% endmacro %}'
-    seen = Seen(environment().from_string(source + "{{ outer(value) }}").render(value=value))
-    assert (seen.text.strip(), seen.tags) == (visible, {"i"})
+    parsed = ParsedPage(environment().from_string(source + "{{ outer(value) }}").render(value=value))
+    assert (parsed.text.strip(), parsed.tags) == (visible, {"i"})
 
 
-def test_what_stands_between_backticks_is_code_and_escaped() -> None:
+def test_text_in_backticks_is_code_and_escaped() -> None:
     source = '{% from "findings.html" import prose %}{{ prose(value) }}'
     page = environment().from_string(source).render(value="Try `--set a=<b>` & `c`, not ` alone.")
     assert page == "Try <code>--set a=&lt;b&gt;</code> &amp; <code>c</code>, not ` alone."
 
 
-def test_a_forgotten_value_is_an_error() -> None:
+def test_a_missing_value_is_an_error() -> None:
     with pytest.raises(UndefinedError, match="'summary' is undefined"):
         environment().from_string("<p>{{ summary }}</p>").render()
 
@@ -78,7 +76,7 @@ def test_a_page_without_a_title_is_an_error() -> None:
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
 def test_no_template_turns_escaping_off(path: Path) -> None:
     tree = environment().parse(path.read_text())
-    # `escape` returns markup, which is then not made printable.
+    # `escape` returns markup, in which unprintable characters are no longer escaped.
     unsafe = {"safe", "escape", "e", "forceescape", "xmlattr", "urlize", "tojson"}
     assert not {each.name for each in tree.find_all(nodes.Filter)} & unsafe
     assert not list(tree.find_all(nodes.EvalContextModifier))  # {% autoescape false %}
@@ -86,18 +84,6 @@ def test_no_template_turns_escaping_off(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
-def test_no_template_asks_for_another_file_or_runs_a_script(path: Path) -> None:
+def test_no_template_loads_another_file_or_runs_a_script(path: Path) -> None:
     text = path.read_text()
     assert not re.search(r"https?:|url\(|@import|<script|<link|<iframe|\son\w+=|javascript:", text)
-
-
-def test_templates_are_installed_with_the_package(tmp_path: Path) -> None:
-    root = Path(model_trainer.__file__).parents[1]
-    subprocess.run(
-        [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path)],
-        cwd=root,
-        check=True,
-        capture_output=True,
-    )
-    installed = {path.name for path in (tmp_path / "model_trainer" / "report" / "templates").iterdir()}
-    assert installed == {path.name for path in TEMPLATES} >= {"base.html", "style.css"}

@@ -1,3 +1,5 @@
+"""The preview: augmented training images next to their originals."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -24,12 +26,12 @@ def test_each_draw_shows_its_own_example(make_run: Callable[..., Run]) -> None:
             np.testing.assert_allclose(image.mean(axis=(0, 1)), one.original.mean(axis=(0, 1)), atol=0.6)
 
 
-def test_mixed_images_say_what_they_are_made_of(make_run: Callable[..., Run]) -> None:
+def test_labels_of_mixed_images_name_their_components(make_run: Callable[..., Run]) -> None:
     seen = images_to_see(make_run(augment=(MixUp(alpha=1.0),)), count=6, draws=2)
     assert any("," in label for one in seen for label in one.labels)
 
 
-def test_an_image_that_cannot_be_read_does_not_end_the_preview(
+def test_an_unreadable_image_does_not_end_the_preview(
     make_run: Callable[..., Run], draw_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     folder = draw_folder(tmp_path / "train", 2)
@@ -43,6 +45,6 @@ def test_an_image_that_cannot_be_read_does_not_end_the_preview(
         assert sheet.height > 1000
 
 
-def test_a_preview_that_is_no_picture_is_refused(make_run: Callable[..., Run], tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="should be a picture such as preview.png"):
+def test_a_preview_that_is_not_an_image_file_is_refused(make_run: Callable[..., Run], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="should be an image file such as preview.png"):
         preview(make_run(), tmp_path / "sheet.txt")

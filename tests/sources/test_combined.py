@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from model_trainer import Call, ImageFolder
+from model_trainer import Call, ImageFolder, Run
 from model_trainer.config import Config
 from model_trainer.errors import ConfigError, DataError
 from model_trainer.sources import Examples, Source
@@ -113,12 +113,12 @@ def test_filtering_by_the_users_own_function_live_and_by_name(monkeypatch: pytes
     assert type(by_name).from_dict(by_name.to_dict()) == by_name
 
 
-def test_a_filter_that_gives_no_answer_for_each_example_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"`where` should give bool \(12,\)"):
+def test_a_filter_that_does_not_return_a_bool_for_each_example_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"`where` should return bool \(12,\)"):
         Given("single").filter(where=lambda examples: np.arange(3)).read()
 
 
-def test_a_filter_that_nothing_passes_is_told_of() -> None:
+def test_a_filter_that_no_example_passes_is_an_error() -> None:
     with pytest.raises(DataError, match="single: no example passes"):
         Given("single").filter(name="*.tiff").read()
 
@@ -185,8 +185,8 @@ def test_another_sources_classes_can_be_taken() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_split_never_parts_a_group(seed: int) -> None:
-    train, val = (part.read() for part in Given("groups").split(val=0.25, seed=seed))
+def test_a_split_never_divides_a_group(seed: int) -> None:
+    train, val = (split.read() for split in Given("groups").split(val=0.25, seed=seed))
     assert not set(train.groups) & set(val.groups)
     assert sorted(train.names() + val.names()) == sorted(names(60))
     assert 10 <= len(val) <= 20
@@ -194,7 +194,7 @@ def test_a_split_never_parts_a_group(seed: int) -> None:
 
 
 def test_a_split_of_tags_divides_them_as_a_whole() -> None:
-    train, val = (part.read() for part in Given("tags").split(val=0.25))
+    train, val = (split.read() for split in Given("tags").split(val=0.25))
     assert (len(train), len(val)) == (3, 1)
 
 
@@ -211,6 +211,13 @@ def test_combined_sources_survive_json(source: Source) -> None:
         source: Source
 
     assert Holder.from_dict(Holder(source=source).to_dict()).source == source
+
+
+def test_options_of_an_earlier_version_name_a_subset_by_its_former_name() -> None:
+    former = {"type": "Subset", "source": {"type": "ImageFolder", "path": "data/train"}, "count": 5, "seed": None}
+    assert Run.from_dict({"spec": {"target_size": [8, 8, 3]}, "train_data": former}).train_data == ImageFolder(
+        "data/train"
+    ).take(5)
 
 
 def test_a_name_that_is_no_utf_8_is_kept() -> None:

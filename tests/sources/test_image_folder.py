@@ -24,21 +24,21 @@ def zoo(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_classes_are_the_sorted_folders_and_images_are_found_all_the_way_down(zoo: Path) -> None:
+def test_classes_are_the_sorted_folders_and_images_are_found_recursively(zoo: Path) -> None:
     examples = ImageFolder(zoo).read()
     assert examples.classes == ("cat", "dog")
-    found = [
+    names = [
         (str(Path(path).relative_to(zoo)), label) for path, label in zip(examples.names(), examples.labels, strict=True)
     ]
-    assert found == [("cat/1.JPEG", 0), ("cat/2.jpg", 0), ("cat/deep/er/3.png", 0), ("dog/1.webp", 1)]
+    assert names == [("cat/1.JPEG", 0), ("cat/2.jpg", 0), ("cat/deep/er/3.png", 0), ("dog/1.webp", 1)]
 
 
-def test_given_classes_decide_the_order_of_labels(zoo: Path) -> None:
+def test_declared_classes_determine_the_order_of_labels(zoo: Path) -> None:
     examples = ImageFolder(zoo, classes=("dog", "cat")).read()
     assert examples.counts().tolist() == [1, 3]
 
 
-def test_a_file_without_suffix_counts_when_it_begins_like_an_image(zoo: Path) -> None:
+def test_a_file_without_suffix_is_an_image_if_its_first_bytes_are(zoo: Path) -> None:
     touch(zoo / "dog" / "scraped", b"\x89PNG\r\n\x1a\n....")
     touch(zoo / "dog" / "notes.txt", b"good boy")
     names = {Path(path).name for path in ImageFolder(zoo).read().names()}
@@ -51,7 +51,7 @@ def test_a_file_without_suffix_counts_when_it_begins_like_an_image(zoo: Path) ->
     [
         (lambda zoo: ImageFolder(zoo / "nothing"), r"There is no folder .*nothing. Put images into one folder"),
         (lambda zoo: ImageFolder(zoo / "cat" / "2.jpg"), "is a file; ImageFolder needs a folder"),
-        (lambda zoo: ImageFolder(zoo / "dog"), "holds no folder of a class"),
+        (lambda zoo: ImageFolder(zoo / "dog"), "contains no class folders"),
         (lambda zoo: ImageFolder(zoo, classes=("cat", "dog", "cow")), "has no folder for the class 'cow'"),
         (lambda zoo: ImageFolder(zoo, classes=("cat", "dgo")), r"has the folder 'dog'.*Did you mean 'dgo'\?"),
     ],
@@ -61,10 +61,10 @@ def test_a_wrong_folder_is_named_with_the_cure(zoo: Path, make: Callable[[Path],
         make(zoo).read()
 
 
-def test_a_link_to_a_folder_is_followed_unless_it_leads_back(
+def test_a_link_to_a_folder_is_followed_unless_it_forms_a_cycle(
     zoo: Path, tmp_path_factory: pytest.TempPathFactory, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    whole, more = ImageFolder(zoo).read().names(), tmp_path_factory.mktemp("more")
+    original, more = ImageFolder(zoo).read().names(), tmp_path_factory.mktemp("more")
     (zoo / "cat" / "loop").symlink_to(zoo)
     (zoo / "cat" / "itself").symlink_to(zoo / "cat")
     (zoo / "dog" / "there").symlink_to(more)
@@ -74,9 +74,9 @@ def test_a_link_to_a_folder_is_followed_unless_it_leads_back(
     (zoo / "nowhere").symlink_to(zoo / "nowhere")
     touch(more / "1.jpg")
     with plain_messages():
-        found = ImageFolder(zoo).read().names()
-    assert sorted(found) == sorted([*whole, f"{zoo}/dog/there/1.jpg"])
-    assert capfd.readouterr().err.count("is a link to a folder that it is in; it is not followed.") == 5
+        names = ImageFolder(zoo).read().names()
+    assert sorted(names) == sorted([*original, f"{zoo}/dog/there/1.jpg"])
+    assert capfd.readouterr().err.count("is a link to a folder that contains it; it is not followed.") == 5
 
 
 @pytest.mark.parametrize("form", ["TIFF", "AVIF"])
@@ -87,7 +87,7 @@ def test_tiff_and_avif_are_found_by_name_and_by_content(zoo: Path, form: str) ->
     assert {"scraped", f"a.{suffix.upper()}"} < {Path(path).name for path in ImageFolder(zoo).read().names()}
 
 
-def test_raw_files_of_cameras_are_no_images(zoo: Path) -> None:
+def test_raw_camera_files_are_not_images(zoo: Path) -> None:
     Image.new("RGB", (8, 8)).save(zoo / "dog" / "1.nef", "TIFF")
     assert "1.nef" not in {Path(path).name for path in ImageFolder(zoo).read().names()}
 
@@ -99,7 +99,7 @@ def test_a_name_with_a_line_break_stays_in_its_line(zoo: Path, capfd: pytest.Cap
     assert "dog/a\\nERROR b.txt" in capfd.readouterr().err.splitlines()[0]
 
 
-def test_what_is_skipped_is_counted_in_one_line(zoo: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_skipped_files_are_counted_in_one_line(zoo: Path, capfd: pytest.CaptureFixture[str]) -> None:
     touch(zoo / "dog" / "notes.txt", b"good boy")
     touch(zoo / "cat" / "notes.TXT", b"good girl")
     touch(zoo / "cat" / "Thumbs.db", b"....")
@@ -110,18 +110,20 @@ def test_what_is_skipped_is_counted_in_one_line(zoo: Path, capfd: pytest.Capture
     assert capfd.readouterr().err == (
         f"Skipped in {zoo}: 3 files of other types (.txt 2, .db 1), such as {zoo}/cat/Thumbs.db; "
         f"3 hidden files or folders, such as {zoo}/.git; "
-        f"1 image beside the folders of the classes, such as {zoo}/loose.png.\n"
+        f"1 image outside the class folders, such as {zoo}/loose.png.\n"
     )
 
 
-def test_an_object_store_is_said_not_to_be_supported() -> None:
-    with pytest.raises(DataError, match=r"s3://bucket/train is an object store; folders are read from disks only"):
+def test_an_object_store_is_reported_as_unsupported() -> None:
+    with pytest.raises(
+        DataError, match=r"s3://bucket/train is in an object store; ImageFolder reads local folders only"
+    ):
         ImageFolder("s3://bucket/train").read()
 
 
 def test_an_empty_class_folder_is_an_error(zoo: Path) -> None:
     (zoo / "eel").mkdir()
-    with pytest.raises(DataError, match=r"eel holds no image. Put images of the class 'eel' there"):
+    with pytest.raises(DataError, match=r"eel contains no images. Put images of the class 'eel' there"):
         ImageFolder(zoo).read()
 
 
@@ -129,10 +131,10 @@ def test_a_split_is_stratified_repeatable_and_loses_nothing(tmp_path: Path) -> N
     for name, count in (("cat", 40), ("dog", 10), ("eel", 2)):
         for number in range(count):
             touch(tmp_path / name / f"{number}.jpg")
-    whole = ImageFolder(tmp_path).read()
-    train, val = (part.read() for part in ImageFolder(tmp_path).split(val=0.1))
+    original = ImageFolder(tmp_path).read()
+    train, val = (split.read() for split in ImageFolder(tmp_path).split(val=0.1))
     assert val.counts().tolist() == [4, 1, 1]
-    assert sorted([*train.names(), *val.names()]) == sorted(whole.names())
+    assert sorted([*train.names(), *val.names()]) == sorted(original.names())
     again = ImageFolder(tmp_path).split(val=0.1)[1].read()
     assert again.names() == val.names()
     other = ImageFolder(tmp_path).split(val=0.1, seed=1)[1].read()

@@ -26,20 +26,20 @@ def test_taking_rows_takes_the_rows_of_the_table(table: np.ndarray, data: st.Dat
 
 
 @given(TABLES, st.data())
-def test_moved_labels_stand_in_the_new_columns(table: np.ndarray, data: st.DataObject) -> None:
+def test_remapped_labels_are_in_the_new_columns(table: np.ndarray, data: st.DataObject) -> None:
     width = table.shape[1]
-    kept = data.draw(st.permutations(range(width)))[: data.draw(st.integers(1, width))]
-    position = np.array([kept.index(old) if old in kept else -1 for old in range(width)])
-    np.testing.assert_array_equal(LabelRows.of_dense(table).moved(position).dense(len(kept)), table[:, kept])
+    order = data.draw(st.permutations(range(width)))[: data.draw(st.integers(1, width))]
+    position = np.array([order.index(old) if old in order else -1 for old in range(width)])
+    np.testing.assert_array_equal(LabelRows.of_dense(table).moved(position).dense(len(order)), table[:, order])
 
 
 @given(TABLES)
 def test_the_most_likely_class_is_the_first_largest(table: np.ndarray) -> None:
-    found = LabelRows.of_dense(table).most_likely()
-    known = np.nan_to_num(table, nan=-1.0)
-    expected = [int(row.argmax()) if (row > 0).any() else None for row in known]
-    for got, want in zip(found, expected, strict=True):
-        assert want is None or got == want
+    most_likely = LabelRows.of_dense(table).most_likely()
+    values = np.nan_to_num(table, nan=-1.0)
+    expected = [int(row.argmax()) if (row > 0).any() else None for row in values]
+    for actual, expected_class in zip(most_likely, expected, strict=True):
+        assert expected_class is None or actual == expected_class
 
 
 def test_lists_and_their_values_make_rows() -> None:
@@ -53,6 +53,6 @@ def test_tags_are_counted_where_they_are_known_and_present() -> None:
     assert rows.counts(3).tolist() == [2, 0, 1]
 
 
-def test_of_probabilities_the_most_likely_class_is_counted() -> None:
+def test_with_probabilities_the_most_likely_class_is_counted() -> None:
     rows = LabelRows.of_dense(np.array([[0.4, 0.3, 0.3], [0.1, 0.2, 0.7]], np.float32), exclusive=True)
     assert rows.counts(3).tolist() == [1, 0, 1]

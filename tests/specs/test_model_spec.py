@@ -1,4 +1,4 @@
-"""ModelSpec as a value: what it accepts, refuses, reads and writes."""
+"""ModelSpec as a value: what it accepts and refuses, and how it is loaded and saved."""
 
 import json
 import subprocess
@@ -43,7 +43,7 @@ def test_a_spec_without_a_class_is_possible_for_runs_with_their_own_network():
     assert ModelSpec(target_size=[32, 32, 1]).class_ is None
 
 
-def test_the_dict_says_class_and_gives_the_same_spec_through_json():
+def test_the_dict_has_the_key_class_and_gives_the_same_spec_through_json():
     spec = ModelSpec(**DEFAULT, kwargs={"alpha": 0.5}, resize="pad", background=[0, 0, 0])
     written = json.loads(json.dumps(spec.to_dict()))
     assert {key: written[key] for key in DEFAULT} == DEFAULT
@@ -52,7 +52,7 @@ def test_the_dict_says_class_and_gives_the_same_spec_through_json():
 
 
 @pytest.mark.parametrize("older", ["model", "klass"])
-def test_older_names_of_class_are_understood(older):
+def test_older_names_of_class_are_accepted(older):
     assert ModelSpec(**{older: VGG19}, target_size=[32, 32, 3]).class_ == VGG19
 
 
@@ -75,33 +75,33 @@ def test_class_and_an_older_name_together_are_refused():
         ("my_code.nets.Small", "my_code.nets.Small"),
     ],
 )
-def test_older_modules_of_the_class_are_understood(older, today):
+def test_older_modules_of_the_class_are_accepted(older, today):
     assert ModelSpec(**{"class": older}, target_size=[32, 32, 3]).class_ == today
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"target_size": [224, 224]}, r"`target_size` should be three positive whole numbers .* got \[224, 224\]"),
-        ({"target_size": [224, 0, 3]}, "`target_size` should be three positive whole numbers"),
-        ({"target_size": [224, 224.5, 3]}, "`target_size` should be three positive whole numbers"),
-        ({"target_size": [224, True, 3]}, "`target_size` should be three positive whole numbers"),
-        ({"target_size": "224"}, "`target_size` should be three positive whole numbers"),
+        ({"target_size": [224, 224]}, r"`target_size` should be three positive integers .* got \[224, 224\]"),
+        ({"target_size": [224, 0, 3]}, "`target_size` should be three positive integers"),
+        ({"target_size": [224, 224.5, 3]}, "`target_size` should be three positive integers"),
+        ({"target_size": [224, True, 3]}, "`target_size` should be three positive integers"),
+        ({"target_size": "224"}, "`target_size` should be three positive integers"),
         ({"class": "VGG19"}, r"`class` should be a dotted path .*ModelSpec.named\('vgg19'\)"),
         ({"class": "no path.at all"}, "`class` should be a dotted path"),
         ({"preprocess_func": "mean_substraction"}, "`preprocess_func` .*Did you mean 'mean_subtraction'"),
-        ({"preprocess_args": None}, r"`preprocess_args` should hold 3 numbers .* got none"),
-        ({"preprocess_args": [1, 2]}, r"`preprocess_args` should hold 3 numbers .* got 2: \[1, 2\]"),
+        ({"preprocess_args": None}, r"`preprocess_args` should contain 3 numbers .* got none"),
+        ({"preprocess_args": [1, 2]}, r"`preprocess_args` should contain 3 numbers .* got 2: \[1, 2\]"),
         ({"preprocess_args": 103.9}, "`preprocess_args` should be a list"),
         ({"preprocess_args": [1, 2, "x"]}, "`preprocess_args.2` should be a number"),
         ({"preprocess_args": [1, 2, float("nan")]}, "`preprocess_args.2` should be a finite number"),
         ({"preprocess_func": "none"}, "`preprocess_args` should be left out for none"),
-        ({"preprocess_func": "mean_std_normalization"}, "`preprocess_args` should hold 6 numbers"),
+        ({"preprocess_func": "mean_std_normalization"}, "`preprocess_args` should contain 6 numbers"),
         (
             {"preprocess_func": "mean_std_normalization", "preprocess_args": [0, 0, 0, 1, 0, 1]},
             "`preprocess_args` should end in standard deviations above 0",
         ),
-        ({"target_size": [32, 32, 1]}, "`preprocess_args` should hold 1 number .*between_plus_minus_1"),
+        ({"target_size": [32, 32, 1]}, "`preprocess_args` should contain 1 number .*between_plus_minus_1"),
         ({"resize": "crp"}, "`resize` should be one of 'crop', 'squash' or 'pad', got 'crp'"),
         ({"interpolation": "linear"}, "`interpolation` should be one of"),
         ({"background": [0, 0, 256]}, "`background` should be a colour"),
@@ -152,7 +152,7 @@ def test_a_change_keeps_the_other_fields():
 
 
 def test_preprocess_refuses_images_of_another_number_of_channels():
-    with pytest.raises(DataError, match=r"should end in 3 channels, as target_size says, got \(8, 8, 1\)"):
+    with pytest.raises(DataError, match=r"should end in 3 channels, as in target_size, got \(8, 8, 1\)"):
         ModelSpec(**DEFAULT).preprocess(np.zeros((8, 8, 1), np.uint8))
 
 
@@ -206,7 +206,7 @@ def test_a_file_that_keras_model_specs_wrote_without_a_function_loads(tmp_path):
     assert ModelSpec.load(write(tmp_path, written)) == ModelSpec(target_size=[8, 8, 3])
 
 
-def test_what_else_a_run_wrote_beside_the_spec_is_ignored_on_load_only(tmp_path):
+def test_further_keys_of_a_model_spec_file_are_ignored_on_load_only(tmp_path):
     spec = ModelSpec(**DEFAULT, resize="squash")
     more = {"format": 1, "task": {}, "head": {}, "network": {}, "classes": ["a", "b"], "thresholds": None}
     assert ModelSpec.load(write(tmp_path, spec.to_dict() | more)) == spec
@@ -231,8 +231,8 @@ def test_a_missing_file_is_named(tmp_path):
     ("content", "message"),
     [
         ("{", "is not a JSON file"),
-        ("[1]", "should hold a JSON object with a spec, got a list"),
-        ('{"target_size": [8, 8]}', "model_spec.json: `target_size` should be three positive whole numbers"),
+        ("[1]", "should contain a JSON object with a spec, got a list"),
+        ('{"target_size": [8, 8]}', "model_spec.json: `target_size` should be three positive integers"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path, content, message):

@@ -88,7 +88,7 @@ def make(function, arguments=(), channels=3):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
 @pytest.mark.parametrize("function", FORMULAS)
-def test_arrays_follow_the_formula_and_stay_as_they_were(function, dtype):
+def test_arrays_follow_the_formula_and_are_not_modified(function, dtype):
     arguments, formula = FORMULAS[function]
     array = images(dtype=dtype)
     before = array.copy()
@@ -112,7 +112,7 @@ def test_tensors_follow_the_formula_in_every_way(function, way):
 
 
 @pytest.mark.parametrize("shape", [(6, 5, 3), (2, 6, 5, 3), (2, 2, 6, 5, 3)])
-def test_any_shape_that_ends_in_channels_is_taken(shape):
+def test_any_shape_that_ends_in_channels_is_accepted(shape):
     arguments, formula = FORMULAS["bgr_mean_subtraction"]
     result = make("bgr_mean_subtraction", arguments).preprocess(images(shape))
     np.testing.assert_allclose(result, formula(images(shape).astype(np.float64)), rtol=0, atol=2e-5)
@@ -129,7 +129,7 @@ def test_a_graph_keeps_the_static_shape():
 
 
 def test_a_tensor_of_another_number_of_channels_is_refused():
-    with pytest.raises(DataError, match=r"should end in 3 channels, as target_size says, got \(6, 5, 1\)"):
+    with pytest.raises(DataError, match=r"should end in 3 channels, as in target_size, got \(6, 5, 1\)"):
         make("none").preprocess(tf.zeros((6, 5, 1)))
 
 
@@ -144,7 +144,7 @@ def test_a_tensor_of_another_number_of_channels_is_refused():
     ],
 )
 class TestTheUsersOwnFunction:
-    def test_works_on_arrays_and_leaves_them(self, function, arguments, formula):
+    def test_works_on_arrays_without_modifying_them(self, function, arguments, formula):
         array = images(dtype=np.float32)
         result = make(f"own_preprocess.{function}", arguments).preprocess(array)
         assert type(result) is np.ndarray

@@ -84,16 +84,16 @@ def test_preprocess_equals_keras_on_random_images(name):
 
 @pytest.mark.parametrize("name", TABLE)
 def test_a_pixel_less_than_the_minimum_size_is_what_keras_refuses(name):
-    least = TABLE[name].minimum_size
-    for shape in ((least - 1, least, 3), (least, least - 1, 3)):
-        with pytest.raises(ValueError, match=f"Input size must be at least {least}x{least}"):
+    min_size = TABLE[name].minimum_size
+    for shape in ((min_size - 1, min_size, 3), (min_size, min_size - 1, 3)):
+        with pytest.raises(ValueError, match=f"Input size must be at least {min_size}x{min_size}"):
             import_dotted(TABLE[name].class_)(include_top=False, weights=None, input_shape=shape)
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v3_small", "vgg16"])
 def test_the_minimum_size_is_one_that_keras_builds(name):
-    least = minimum_size(TABLE[name].class_)
-    model = import_dotted(TABLE[name].class_)(include_top=False, weights=None, input_shape=(least, least, 3))
+    min_size = minimum_size(TABLE[name].class_)
+    model = import_dotted(TABLE[name].class_)(include_top=False, weights=None, input_shape=(min_size, min_size, 3))
     assert model.output_shape[1:3] == (1, 1)
 
 
@@ -122,7 +122,7 @@ def test_other_classes_have_no_known_minimum_size(path):
         ("convnexttiny", "convnext_tiny"),
     ],
 )
-def test_other_spellings_of_a_name_are_understood(spelt, name):
+def test_other_spellings_of_a_name_are_accepted(spelt, name):
     assert ModelSpec.named(spelt) == ModelSpec.named(name)
 
 
@@ -131,12 +131,12 @@ def test_an_unknown_name_gets_the_nearest_one():
         ModelSpec.named("resnet5")
 
 
-def test_a_name_like_none_of_them_is_told_where_they_are_listed():
+def test_the_error_of_an_unrelated_name_says_where_models_are_listed():
     with pytest.raises(ConfigError, match="`model-trainer specs` lists them"):
         ModelSpec.named("zzzzz")
 
 
-def test_overrides_replace_what_the_table_says():
+def test_overrides_replace_the_values_of_the_table():
     spec = ModelSpec.named("resnet50", target_size=[128, 96, 3], name="mine", klass="my_code.Net")
     assert (spec.target_size, spec.name, spec.class_) == ((128, 96, 3), "mine", "my_code.Net")
     assert spec.preprocess_func == "bgr_mean_subtraction"
@@ -144,7 +144,7 @@ def test_overrides_replace_what_the_table_says():
 
 def test_another_preprocess_func_comes_without_the_tables_arguments():
     assert ModelSpec.named("vgg19", preprocess_func="between_plus_minus_1").preprocess_args is None
-    with pytest.raises(ConfigError, match="`preprocess_args` should hold 3 numbers"):
+    with pytest.raises(ConfigError, match="`preprocess_args` should contain 3 numbers"):
         ModelSpec.named("vgg19", preprocess_func="mean_subtraction")
 
 
@@ -157,7 +157,7 @@ def test_a_misspelt_override_is_named():
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_the_tables_own_preprocessing_is_no_mismatch(name):
+def test_the_preprocessing_of_the_table_is_not_a_mismatch(name):
     assert preprocessing_mismatch(ModelSpec.named(name)) is None
 
 
@@ -169,7 +169,7 @@ def test_what_train_model_declares_is_what_imagenets_weights_were_trained_with()
     assert run.spec.preprocess_args == (123.68, 116.779, 103.939)
 
 
-def test_what_train_model_once_declared_is_a_mismatch_and_the_right_one_is_named_in_one_line():
+def test_an_earlier_default_of_train_model_is_a_mismatch_whose_message_names_the_correct_one():
     means = [103.939, 116.779, 123.68]
     spec = ModelSpec.named("vgg19", preprocess_func="mean_subtraction", preprocess_args=means)
     line = preprocessing_mismatch(spec)
@@ -204,7 +204,7 @@ def test_a_real_difference_is_a_mismatch(name, function, arguments):
         ("densenet_121", "mean_std_normalization", [123.68, 116.779, 103.939, 58.4, 57.12, 57.38]),
     ],
 )
-def test_the_same_numbers_in_another_way_are_no_mismatch(name, function, arguments):
+def test_the_same_result_by_another_function_is_not_a_mismatch(name, function, arguments):
     spec = ModelSpec.named(name, preprocess_func=function, preprocess_args=arguments)
     assert preprocessing_mismatch(spec) is None
 
@@ -222,8 +222,9 @@ def test_grey_images_have_no_mismatch_because_imagenet_has_no_weights_for_them()
     assert preprocessing_mismatch(ModelSpec(**{"class": VGG19}, target_size=[64, 64, 1])) is None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "efficientnetv2b0", "efficientnetv2s", "convnext_tiny"])
-def test_without_its_own_rescaling_a_model_wants_what_that_rescaling_did(name):
+def test_without_its_own_rescaling_a_model_needs_the_equivalent_preprocessing(name):
     images = np.random.default_rng(0).uniform(0, 255, (1, 32, 32, 3)).astype(np.float32)
     network = import_dotted(TABLE[name].class_)(include_top=False, weights=None, input_shape=(32, 32, 3))
     x = network.inputs[0]
@@ -232,8 +233,8 @@ def test_without_its_own_rescaling_a_model_wants_what_that_rescaling_did(name):
             break
         x = layer.output
     expected = keras.Model(network.inputs[0], x)(images)
-    begins = max((begin for begin in WITHOUT_OWN_RESCALING if name.startswith(begin)), key=len)
-    function, arguments = WITHOUT_OWN_RESCALING[begins]
+    longest = max((prefix for prefix in WITHOUT_OWN_RESCALING if name.startswith(prefix)), key=len)
+    function, arguments = WITHOUT_OWN_RESCALING[longest]
     spec = ModelSpec.named(name, preprocess_func=function, preprocess_args=arguments, target_size=[32, 32, 3])
     np.testing.assert_allclose(spec.preprocess(images), expected, atol=1e-5)
     assert preprocessing_mismatch(spec)

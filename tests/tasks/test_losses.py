@@ -22,24 +22,24 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("targets", [TARGETS, SOFT])
-def test_cross_entropy_is_that_of_keras(targets: np.ndarray) -> None:
+def test_cross_entropy_matches_keras(targets: np.ndarray) -> None:
     expected = keras.losses.CategoricalCrossentropy(from_logits=True, reduction=None)(targets, LOGITS)
     np.testing.assert_allclose(CrossEntropy()(targets, LOGITS, "softmax"), expected, rtol=1e-5)
 
 
-def test_cross_entropy_of_a_sigmoid_head_is_that_of_keras() -> None:
+def test_cross_entropy_of_a_sigmoid_head_matches_keras() -> None:
     expected = keras.losses.BinaryCrossentropy(from_logits=True, reduction=None)(TAGS, LOGITS)
     np.testing.assert_allclose(CrossEntropy()(TAGS, LOGITS, "sigmoid"), expected, rtol=1e-5)
 
 
-def test_focal_loss_is_that_of_keras() -> None:
+def test_focal_loss_matches_keras() -> None:
     expected = keras.losses.CategoricalFocalCrossentropy(alpha=0.3, gamma=1.5, from_logits=True, reduction=None)
     np.testing.assert_allclose(
         Focal(gamma=1.5, alpha=0.3)(TARGETS, LOGITS, "softmax"), expected(TARGETS, LOGITS), rtol=1e-4
     )
 
 
-def test_focal_loss_of_a_sigmoid_head_is_that_of_keras() -> None:
+def test_focal_loss_of_a_sigmoid_head_matches_keras() -> None:
     expected = keras.losses.BinaryFocalCrossentropy(
         alpha=0.3, gamma=1.5, from_logits=True, apply_class_balancing=True, reduction=None
     )
@@ -59,7 +59,7 @@ def test_the_entropy_penalty_is_cross_entropy_minus_entropy() -> None:
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
-def test_the_entropy_penalty_is_right_at_probability_zero(activation: str) -> None:
+def test_the_entropy_penalty_is_finite_at_probability_zero(activation: str) -> None:
     logits = tf.Variable([[0.0, -1e4, 1e4]])
     targets = tf.constant([[0.0, 0.0, 1.0]])
     with tf.GradientTape() as tape:
@@ -67,26 +67,26 @@ def test_the_entropy_penalty_is_right_at_probability_zero(activation: str) -> No
     gradient = tape.gradient(loss, logits)
     assert np.isfinite(loss)
     assert np.isfinite(gradient).all()
-    if activation == "softmax":  # a certain and right answer: no cross-entropy, no entropy
+    if activation == "softmax":  # a certain and correct prediction: no cross-entropy, no entropy
         assert abs(float(loss)) < 1e-6
 
 
-def test_any_keras_loss_gives_one_value_for_each_example() -> None:
+def test_any_keras_loss_returns_one_value_per_example() -> None:
     huber = keras.losses.Huber(delta=0.3)
     expected = keras.losses.Huber(delta=0.3, reduction=None)(TARGETS, softmax(LOGITS))
     for declared in (Live(value=huber), Call("keras.losses.Huber", delta=0.3), Live(value=keras.losses.huber)):
-        got = make_loss(declared)(TARGETS, LOGITS, "softmax")
-        assert got.shape == (8,)
+        losses = make_loss(declared)(TARGETS, LOGITS, "softmax")
+        assert losses.shape == (8,)
         if declared.to_dict().get("object") != "keras.src.losses.losses.huber":
-            np.testing.assert_allclose(got, expected, rtol=1e-4)
+            np.testing.assert_allclose(losses, expected, rtol=1e-4)
 
 
-def test_a_loss_that_gives_one_number_for_the_batch_is_refused() -> None:
-    one_number = Live(value=lambda targets, probabilities: tf.reduce_mean(targets - probabilities))
+def test_a_loss_that_returns_one_value_for_the_batch_is_rejected() -> None:
+    reduced = Live(value=lambda targets, probabilities: tf.reduce_mean(targets - probabilities))
     with pytest.raises(ConfigError, match="should give one value for each example"):
-        make_loss(one_number)(TARGETS, LOGITS, "softmax")
+        make_loss(reduced)(TARGETS, LOGITS, "softmax")
 
 
-def test_probabilities_come_from_logits() -> None:
+def test_logits_become_probabilities_by_softmax_or_sigmoid() -> None:
     np.testing.assert_allclose(to_probabilities(LOGITS, "softmax"), softmax(LOGITS), rtol=1e-5)
     np.testing.assert_allclose(to_probabilities(LOGITS, "sigmoid"), 1 / (1 + np.exp(-LOGITS)), rtol=1e-5)

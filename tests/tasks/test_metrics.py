@@ -14,12 +14,12 @@ WEIGHTS = RANDOM.integers(0, 4, 60).astype(np.float32)
 TARGETS = np.eye(7, dtype=np.float32)[LABELS]
 
 
-def value_of(metric: Metric, *parts: slice) -> float:
-    sums = [metric.sums(TARGETS[part], PROBABILITIES[part], WEIGHTS[part]).numpy() for part in parts]
+def value_over(metric: Metric, *batches: slice) -> float:
+    sums = [metric.sums(TARGETS[batch], PROBABILITIES[batch], WEIGHTS[batch]).numpy() for batch in batches]
     return metric.value(np.sum(sums, axis=0, dtype=np.float64))
 
 
-def expected_of(metric: Metric) -> float:
+def scikit_learn_value(metric: Metric) -> float:
     predicted = PROBABILITIES.argmax(axis=1)
     if isinstance(metric, Accuracy):
         return reference.accuracy_score(LABELS, predicted, sample_weight=WEIGHTS)
@@ -32,14 +32,14 @@ METRICS = [Accuracy(), TopK(k=2), TopK(k=5), MacroRecall()]
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
-def test_a_metric_is_that_of_scikit_learn(metric: Metric) -> None:
-    assert value_of(metric, slice(None)) == pytest.approx(expected_of(metric), abs=1e-6)
+def test_a_metric_matches_scikit_learn(metric: Metric) -> None:
+    assert value_over(metric, slice(None)) == pytest.approx(scikit_learn_value(metric), abs=1e-6)
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
-def test_a_metric_of_parts_is_that_of_the_whole(metric: Metric) -> None:
-    parts = slice(0, 13), slice(13, 14), slice(14, 60)
-    assert value_of(metric, *parts) == pytest.approx(value_of(metric, slice(None)), abs=1e-6)
+def test_a_metric_over_batches_equals_that_over_all_examples(metric: Metric) -> None:
+    batches = slice(0, 13), slice(13, 14), slice(14, 60)
+    assert value_over(metric, *batches) == pytest.approx(value_over(metric, slice(None)), abs=1e-6)
 
 
 def test_a_class_without_images_does_not_count_in_macro_recall() -> None:
@@ -48,9 +48,9 @@ def test_a_class_without_images_does_not_count_in_macro_recall() -> None:
     assert MacroRecall().value(sums.numpy()) == 1.0
 
 
-def test_more_than_all_classes_are_always_right() -> None:
-    assert value_of(TopK(k=50), slice(None)) == 1.0
+def test_top_k_accuracy_is_1_if_k_exceeds_the_number_of_classes() -> None:
+    assert value_over(TopK(k=50), slice(None)) == 1.0
 
 
-def test_nothing_counted_is_no_number() -> None:
+def test_a_metric_without_examples_is_nan() -> None:
     assert np.isnan(Accuracy().value(np.zeros(2)))

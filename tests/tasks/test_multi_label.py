@@ -31,30 +31,30 @@ def losses(task: MultiLabel, targets: np.ndarray = TARGETS, factors: Factors = F
     return task.losses(tf.constant(targets), [tf.constant(LOGITS)], factors).numpy()
 
 
-def test_the_loss_is_keras_binary_cross_entropy() -> None:
+def test_the_loss_matches_binary_cross_entropy_of_keras() -> None:
     expected = keras.losses.BinaryCrossentropy(reduction=None)(TARGETS, P)
     np.testing.assert_allclose(losses(MultiLabel()), expected, rtol=1e-5)
 
 
-def test_focal_loss_is_that_of_keras() -> None:
+def test_focal_loss_matches_keras() -> None:
     expected = keras.losses.BinaryFocalCrossentropy(gamma=2.0, reduction=None)(TARGETS, P)
     np.testing.assert_allclose(losses(MultiLabel(loss=Focal())), expected, rtol=1e-5)
 
 
-def test_asymmetric_loss_is_the_papers_formula() -> None:
+def test_asymmetric_loss_follows_the_formula_of_the_paper() -> None:
     shifted = np.maximum(P - 0.05, 0)
     expected = -(TARGETS * (1 - P) * np.log(P) + (1 - TARGETS) * shifted**4 * np.log(1 - shifted))
     task = MultiLabel(loss=Asymmetric(gamma_positive=1, gamma_negative=4, margin=0.05))
     np.testing.assert_allclose(losses(task), expected.mean(axis=1), rtol=1e-4, atol=1e-7)
 
 
-def test_asymmetric_loss_without_focus_and_margin_is_cross_entropy() -> None:
+def test_asymmetric_loss_without_focusing_and_margin_is_cross_entropy() -> None:
     task = MultiLabel(loss=Asymmetric(gamma_positive=0, gamma_negative=0, margin=0))
     np.testing.assert_allclose(losses(task), TERMS.mean(axis=1), rtol=1e-5)
 
 
 @pytest.mark.parametrize("loss", [CrossEntropy(), Focal(gamma=0), Focal(), Asymmetric(), Asymmetric(margin=0)])
-def test_gradients_are_finite_however_sure_the_network_is(loss: object) -> None:
+def test_gradients_are_finite_for_extreme_logits(loss: object) -> None:
     logits = tf.constant([[-200.0, 200.0, 0.0], [200.0, -200.0, 0.0]])
     targets = tf.constant([[1.0, 1.0, np.nan], [0.0, 0.0, 1.0]])
     with tf.GradientTape() as tape:
@@ -64,7 +64,7 @@ def test_gradients_are_finite_however_sure_the_network_is(loss: object) -> None:
     assert np.isfinite(value).all()
 
 
-def test_unknown_tags_count_neither_in_the_loss_nor_in_its_gradient() -> None:
+def test_unknown_tags_are_masked_in_the_loss_and_in_its_gradient() -> None:
     targets = np.where(RANDOM.random(TARGETS.shape) < 0.4, np.nan, TARGETS).astype(np.float32)
     targets[2] = np.nan
     logits = tf.constant(LOGITS)
@@ -76,58 +76,58 @@ def test_unknown_tags_count_neither_in_the_loss_nor_in_its_gradient() -> None:
     np.testing.assert_array_equal(tape.gradient(value, logits).numpy() == 0, np.isnan(targets))
 
 
-def test_an_image_of_which_nothing_is_known_has_no_weight() -> None:
+def test_an_image_whose_tags_are_all_unknown_has_weight_0() -> None:
     targets = np.array([[np.nan, np.nan, np.nan], [np.nan, 0, 1]], np.float32)
     weights = MultiLabel().example_weights(tf.constant(targets), tf.constant([2.0, 2.0]), FACTORS)
     assert weights.numpy().tolist() == [0, 2]
 
 
-def test_positive_weights_are_tensorflows() -> None:
+def test_positive_weights_match_weighted_cross_entropy_of_tensorflow() -> None:
     factors = MultiLabel(positive_weights={"bold": 3.0}).factors(examples())
     expected = tf.nn.weighted_cross_entropy_with_logits(TARGETS, LOGITS, tf.constant([1.0, 3.0, 1.0]))
     np.testing.assert_allclose(losses(MultiLabel(), factors=factors), tf.reduce_mean(expected, 1), rtol=1e-5)
 
 
-def test_balanced_positive_weights_are_absent_over_present_among_the_known() -> None:
+def test_balanced_positive_weights_are_absent_over_present_among_known_tags() -> None:
     targets = TARGETS.copy()
     targets[0, 2] = np.nan
     factors = MultiLabel(positive_weights="balanced").factors(examples(targets))
-    np.testing.assert_allclose(factors.of_present, [2 / 4, 3 / 3, 4 / 1])
+    np.testing.assert_allclose(factors.positive_weights, [2 / 4, 3 / 3, 4 / 1])
 
 
-def test_balanced_class_weights_make_each_tag_count_the_same() -> None:
+def test_balanced_class_weights_give_each_tag_the_same_total_weight() -> None:
     factors = MultiLabel(class_weights="balanced").factors(examples())
-    np.testing.assert_allclose(factors.of_class * TARGETS.sum(axis=0), np.full(3, 8 / 3), rtol=1e-6)
+    np.testing.assert_allclose(factors.class_weights * TARGETS.sum(axis=0), np.full(3, 8 / 3), rtol=1e-6)
 
 
-def test_a_weight_for_an_unknown_tag_is_refused() -> None:
+def test_a_weight_for_an_unknown_tag_is_rejected() -> None:
     with pytest.raises(ConfigError, match="task.positive_weights.blod.*Did you mean 'bold'"):
         MultiLabel(positive_weights={"blod": 2.0}).check(examples())
 
 
-def test_a_loss_of_keras_is_taken_but_neither_with_weights_nor_with_unknown_tags() -> None:
+def test_a_keras_loss_is_accepted_without_weights_and_without_unknown_tags_only() -> None:
     task = MultiLabel(loss=Live(value=keras.losses.BinaryCrossentropy()))
     np.testing.assert_allclose(losses(task), TERMS.mean(axis=1), rtol=1e-4)
-    with pytest.raises(ConfigError, match="weights need"):
+    with pytest.raises(ConfigError, match="should be a built-in loss .* with class_weights"):
         MultiLabel(loss=Call("my.loss"), class_weights="balanced").check(examples())
     targets = TARGETS.copy()
     targets[0, 0] = np.nan
-    with pytest.raises(ConfigError, match="unknown tags"):
+    with pytest.raises(ConfigError, match="cannot mask the unknown tags"):
         task.check(examples(targets))
 
 
-def test_single_labels_are_tags_of_which_each_image_has_one() -> None:
+def test_single_labels_become_one_tag_per_image() -> None:
     targets = MultiLabel().targets(tf.constant([2, 0]), 3)
     assert targets.numpy().tolist() == [[0, 0, 1], [1, 0, 0]]
 
 
-def test_predict_gives_the_tags_from_their_thresholds_on() -> None:
+def test_decoding_returns_the_tags_that_reach_their_thresholds() -> None:
     probabilities = np.array([0.3, 0.6, 0.55], np.float32)
-    assert [each["label"] for each in MultiLabel().decode(probabilities, TAGS)] == ["bold", "photo"]
+    assert [tag["label"] for tag in MultiLabel().decode(probabilities, TAGS)] == ["bold", "photo"]
     fitted = MultiLabel().decode(probabilities, TAGS, thresholds=(0.25, 0.7, 0.7))
     assert fitted == [{"label": "blue", "probability": pytest.approx(0.3)}]
     assert MultiLabel(thresholds=0.9).decode(probabilities, TAGS) == []
-    assert [each["label"] for each in MultiLabel().decode(probabilities, TAGS, top=3)] == ["bold", "photo", "blue"]
+    assert [tag["label"] for tag in MultiLabel().decode(probabilities, TAGS, top=3)] == ["bold", "photo", "blue"]
 
 
 def test_no_other_threshold_has_a_better_f1() -> None:
@@ -137,16 +137,16 @@ def test_no_other_threshold_has_a_better_f1() -> None:
     probabilities = (targets * 0.25 + RANDOM.random((200, 4)) * 0.75).astype(np.float32)
     fitted = best_thresholds(targets, probabilities, np.ones(200, np.float32))
     for index, threshold in enumerate(fitted):
-        others = [f1_score(targets[:, index], probabilities[:, index] >= other) for other in np.linspace(0, 1, 201)]
-        assert f1_score(targets[:, index], probabilities[:, index] >= threshold) >= max(others) - 1e-12
+        grid = [f1_score(targets[:, index], probabilities[:, index] >= other) for other in np.linspace(0, 1, 201)]
+        assert f1_score(targets[:, index], probabilities[:, index] >= threshold) >= max(grid) - 1e-12
 
 
-def test_a_tag_that_never_occurs_gets_the_middle_threshold() -> None:
+def test_a_tag_that_never_or_always_occurs_gets_a_threshold_of_one_half() -> None:
     targets = np.array([[0, 1, np.nan], [0, 1, 1]], np.float32)
     assert best_thresholds(targets, np.full((2, 3), 0.2, np.float32), np.ones(2, np.float32)) == (0.5, 0.5, 0.5)
 
 
-def test_a_multi_label_task_survives_json() -> None:
+def test_a_multi_label_task_can_be_written_to_json_and_read_back() -> None:
     class Holder(Config):
         task: Task
 
@@ -154,6 +154,6 @@ def test_a_multi_label_task_survives_json() -> None:
     assert Holder.from_dict(declared.to_dict()) == declared
 
 
-def test_data_without_any_tag_is_refused() -> None:
+def test_data_without_any_tag_is_rejected() -> None:
     with pytest.raises(DataError, match="no tag at all"):
         MultiLabel().check(Examples.of_files(["a.jpg"], LabelRows.of([[]]), (), origin="tags.csv"))

@@ -24,12 +24,13 @@ def test_what_is_restored_goes_on_alike() -> None:
     first, again = BestModels((Accuracy(),)), BestModels((Accuracy(),))
     first.improved(row(1, 0.5, 2.0))
     again.set_state(first.get_state())
-    assert again.epochs == first.epochs
+    assert again.epochs == first.epochs == BestModels.epochs_of_state(first.get_state())
     assert again.improved(row(2, 0.5, 2.0)) == []
 
 
 def test_the_state_of_an_older_version_is_a_value_alone() -> None:
     best = BestModels((Accuracy(),))
     best.set_state({"model_max_acc": -0.5, "model_min_loss": 2.0})
+    assert BestModels.epochs_of_state({"model_max_acc": -0.5, "model_min_loss": 2.0}) == {}
     assert best.improved(row(2, 0.5, 1.0)) == ["model_min_loss"]
     assert best.improved(row(3, 0.6, 3.0)) == ["model_max_acc"]

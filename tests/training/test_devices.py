@@ -51,7 +51,7 @@ def test_dropout_masks_differ_between_replicas_steps_and_parts_and_follow_from_t
         seeds = StepSeeds(seed, tf.constant(step, tf.int64))
         with strategy.scope():
             layer = keras.layers.Dropout(0.5)
-        layer.seed_generator.next = lambda ordered=True: seeds.of_layer(0)
+        layer.seed_generator.next = lambda ordered=True: seeds.layer_seed(0)
 
         def pass_of_part() -> tf.Tensor:
             seeds.begin_slice(part)
@@ -79,9 +79,9 @@ def test_dropout_of_a_run_follows_from_its_seed_and_step(make_run: MakeRun) -> N
 @pytest.mark.parametrize(
     ("hardware", "message"),
     [
-        (Hardware(devices=3), r"`hardware.devices` is 3, but there is one device, the CPU. To divide the CPU"),
+        (Hardware(devices=3), r"`hardware.devices` is 3, but there is one device, the CPU. To split the CPU"),
         (Hardware(devices=0), r"`hardware.devices` should be \"auto\" or at least 1, got 0"),
-        (Hardware(platform="gpu"), r"`hardware.platform` is \"gpu\", but TensorFlow sees no GPU"),
+        (Hardware(platform="gpu"), r"`hardware.platform` is \"gpu\", but TensorFlow finds no GPU"),
     ],
 )
 def test_devices_that_are_not_there_are_refused(hardware: Hardware, message: str) -> None:

@@ -96,7 +96,7 @@ def test_a_poisoned_image_costs_a_step_and_is_named_also_in_a_table(
     result = train_model(make_run(**POISONABLE, train_data=poisoned, training__epochs=3))
     assert [math.isfinite(row["loss"]) for row in result.history] == [True] * 3
     assert all(np.isfinite(weight.numpy()).all() for weight in load_model(result.path, trust=True).model.weights)
-    told = [line for line in capfd.readouterr().err.splitlines() if "changed nothing" in line]
+    told = [line for line in capfd.readouterr().err.splitlines() if "was not applied" in line]
     assert len(told) == 3  # once an epoch
     assert all(f"{poisoned.path}/red/0.png" in line for line in told)
     rows = (result.path / "bad_steps.csv").read_text().splitlines()
@@ -112,7 +112,7 @@ def test_training_goes_back_and_leaves_out_the_guilty_batches(
         make_run(**POISONABLE, train_data=poisoned, training__epochs=2, training__divergence=Divergence(bad_steps=1))
     )
     error = capfd.readouterr().err
-    assert error.count("training goes back to step 0 of epoch 1, rollback 1 of 3.") == 1
+    assert error.count("training rolls back to step 0 of epoch 1, rollback 1 of 3.") == 1
     assert f"{poisoned.path}/red/0.png" in error
     assert len(result.history) == 2
     saved = read_newest(result.path / "checkpoints")
@@ -126,7 +126,7 @@ def test_an_absurd_learning_rate_ends_with_the_names_and_a_cure(make_run: MakeRu
     with pytest.raises(DivergedError) as caught:
         train_model(run)
     message = str(caught.value)
-    assert "Training diverged after it had gone back 3 times: loss or gradients were not finite in 3 steps" in message
+    assert "Training diverged after 3 rollbacks: loss or gradients were not finite in 3 steps" in message
     assert ".png" in message
     assert "--set training.divergence.learning_rate_factor=0.1" in message
     assert DivergedError.exit_code == 3
@@ -160,8 +160,8 @@ def test_a_spike_of_the_loss_goes_back(make_run: MakeRun, capfd: pytest.CaptureF
     result = train_model(run)
     error = capfd.readouterr().err
     assert "The loss rose from" in error
-    assert "training goes back to step 0 of epoch 4, rollback 1 of 3. Steps 1, 2, 3, 4 of epoch 4 are left" in error
-    assert "changed nothing" not in error
+    assert "training rolls back to step 0 of epoch 4, rollback 1 of 3. Steps 1, 2, 3, 4 of epoch 4 are skipped" in error
+    assert "was not applied" not in error
     assert result.history[-1]["loss"] < result.history[0]["loss"]  # the checkpoint also has the rate of before
 
 
@@ -237,7 +237,7 @@ def test_after_a_resume_with_another_batch_size_the_way_back_is_counted_in_its_s
     result = train_model(run.changed_all({"training.batch_size": 8, "callbacks": (poison,)}), resume=True)
     log = (result.path / "logs" / "train.log").read_text()
     assert "resumed at step 1 of epoch 2" in log
-    assert "training goes back to step 1 of epoch 2, rollback 1 of 3. Step 2 of epoch 2 is left out" in log
+    assert "training rolls back to step 1 of epoch 2, rollback 1 of 3. Step 2 of epoch 2 is skipped" in log
     assert len(result.history) == 3
 
 
@@ -251,7 +251,7 @@ def went_back(
 
 
 def test_what_was_logged_of_abandoned_steps_is_gone(went_back: Path) -> None:
-    assert "training goes back to step 0 of epoch 2" in (went_back / "logs" / "train.log").read_text()
+    assert "training rolls back to step 0 of epoch 2" in (went_back / "logs" / "train.log").read_text()
     lines = [json.loads(line) for line in (went_back / "logs" / "metrics.jsonl").read_text().splitlines()]
     places = [(line["kind"], line["step"]) for line in lines]
     assert len(places) == len(set(places))

@@ -33,7 +33,7 @@ def test_a_run_that_ends_no_better_than_chance_is_told_so(accuracy: float, is_to
     perfect = learned_nothing(RUN, [{"val_accuracy": 1.0}], examples(10, 2), examples(10, 2), "random")
     assert perfect == ""  # although two standard deviations more than 10 of 12 are above 1
     if is_told:
-        assert hint.startswith(f"val_accuracy ended at {accuracy:.3f}; always saying 'a' gives 0.373.")
+        assert hint.startswith(f"val_accuracy ended at {accuracy:.3f}; always predicting 'a' gives 0.373.")
         assert "model-trainer doctor data/train" in hint
         assert "26 steps are few: --set training.epochs=20" in hint
 
@@ -57,19 +57,19 @@ def test_what_would_help_a_long_run_is_said_once_while_it_trains(
     monkeypatch.setattr(epochs, "SECONDS_TO_JUDGE", -1.0)
     monkeypatch.setattr(hints, "LONG_SECONDS", 0.0)
     train_model(make_run(training__epochs=2, hardware__devices=devices))
-    assert capfd.readouterr().err.count("What would help, each by itself:") == 1
+    assert capfd.readouterr().err.count("Each of these would help:") == 1
 
 
 def test_the_share_of_the_largest_class_stands_beside_the_first_validation(
     make_run: Callable[..., Run], capfd: pytest.CaptureFixture[str]
 ) -> None:
     train_model(make_run(training__epochs=2))
-    assert capfd.readouterr().err.count("Always saying 'blue' would reach an accuracy of 0.3333.") == 1
+    assert capfd.readouterr().err.count("Always predicting 'blue' would give an accuracy of 0.3333.") == 1
 
 
 def test_hints_are_in_the_result(make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "_why_no_imagenet", lambda *arguments: "there are none")
     random, nothing = train_model(make_run(weights="auto", training__learning_rate=1e-12)).hints
     assert random.startswith("WEIGHTS ARE RANDOM: there are none.")
-    assert "always saying 'blue' gives 0.333" in nothing
+    assert "always predicting 'blue' gives 0.333" in nothing
     assert train_model(make_run(training__epochs=12)).hints == ()

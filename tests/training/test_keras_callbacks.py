@@ -342,9 +342,9 @@ def test_swap_ema_weights_validates_and_saves_the_averages_of_fit(run: Run) -> N
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda folder: keras.callbacks.BackupAndRestore(folder), "--resume goes on from the newest one"),
+        (lambda folder: keras.callbacks.BackupAndRestore(folder), "--resume continues exactly from the newest one"),
         (lambda folder: AnOrbaxCheckpoint(), "only Model Trainer can load"),
-        (lambda folder: keras.callbacks.SwapEMAWeights(), "say --set training.ema_decay=0.999"),
+        (lambda folder: keras.callbacks.SwapEMAWeights(), "--set training.ema_decay=0.999"),
         (
             lambda folder: keras.callbacks.LearningRateScheduler(lambda epoch: 0.1),
             "sets the learning rate, and so does training.schedule, Cosine",
@@ -408,7 +408,7 @@ class SetsTheRate(keras.callbacks.Callback):
 def test_a_rate_that_is_set_in_vain_is_told_once(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     run = run.changed("training.epochs", 2)
     train(run.changed("training.schedule", Cosine()), SetsTheRate())
-    assert capfd.readouterr().err.count("A callback set the learning rate to 0.001; training.schedule, Cosine") == 1
+    assert capfd.readouterr().err.count("A callback set the learning rate to 0.001, but training.schedule, Cosine") == 1
     result = train(run.changed("training.schedule", Constant()), SetsTheRate())
     assert "A callback set the learning rate" not in capfd.readouterr().err
     assert result.history[-1]["learning_rate"] == pytest.approx(0.001)

@@ -245,9 +245,9 @@ def test_mistakes_of_an_observer_are_named(make_run: MakeRun) -> None:
         def compute(self, step: ObservedStep) -> dict[str, tf.Tensor]:
             return {"row": tf.constant([1.0, 2.0])}
 
-    with pytest.raises(ConfigError, match=r'asks for updates and has to say so: .* = \("updates",\)'):
+    with pytest.raises(ConfigError, match=r'reads updates and must declare it: .* = \("updates",\)'):
         train_model(make_run(observers=(Silent(),)))
-    with pytest.raises(ConfigError, match=r"\(vector\) gives 'row' of shape \(2,\), not a scalar"):
+    with pytest.raises(ConfigError, match=r"\(vector\) should compute scalars, but 'row' has shape \(2,\)"):
         train_model(make_run(observers=(Vector(),)))
 
 

@@ -101,6 +101,12 @@ def test_it_learns_colours(trained: Result) -> None:
     assert trained.history[-1]["loss"] < trained.history[0]["loss"]
 
 
+def test_a_result_names_the_epoch_of_each_best_model(trained: Result) -> None:
+    losses = [row["val_loss"] for row in trained.history]
+    assert trained.best_epochs["model_min_loss"] == 1 + losses.index(min(losses))
+    assert set(trained.best_epochs) == {"model_max_acc", "model_max_sensitivity", "model_min_loss"}
+
+
 def test_history_has_one_row_for_each_epoch(trained: Result) -> None:
     table = rows(trained.path)
     assert [row["epoch"] for row in table] == ["1", "2", "3", "4", "5", "6"]
@@ -386,7 +392,7 @@ def test_an_own_model_trains_and_its_file_needs_trust(make_run: MakeRun) -> None
     ("name", "value", "error", "message"),
     [
         ("training__batch_size", 64, ConfigError, r"`training.batch_size` is 64, but .* has 15 images. Lower it"),
-        ("hardware__devices", 3000, Exception, "CPU was divided into 4 devices"),
+        ("hardware__devices", 3000, Exception, "CPU was split into 4 devices"),
         ("spec__class", "model_trainer.testing.nothing", ConfigError, "has no 'nothing'"),
         ("weights", "none.hdf5", Exception, "There is no model file none.hdf5"),
         ("training__optimizer", {"type": "fractions.Fraction"}, ConfigError, "should be a Keras optimizer"),
@@ -423,7 +429,7 @@ def test_unreadable_images_are_named_and_left_out(
     assert {Path(path).name for path in result.bad_images} == {"broken.jpg", "empty.png"}
     log = (result.path / "logs" / "train.log").read_text()
     assert log.count("red/broken.jpg is not an image; it is skipped.") == 1
-    assert "2 images could not be read and were left out" in log
+    assert "2 images could not be read and were skipped" in log
     table = (result.path / "bad_images.csv").read_text().splitlines()
     assert table[0] == "image,reason"
     assert sorted(table[1:]) == [
@@ -436,7 +442,7 @@ def test_images_that_are_not_there_are_told_of_before_training(make_run: MakeRun
     rows = [f"{number}.jpg,{'cat' if number % 2 else 'dog'}" for number in range(40)]
     (tmp_path / "train.csv").write_text("\n".join(["filename,label", *rows]))
     run = make_run(train_data=Manifest(tmp_path / "train.csv", root="elsewhere"), val_data=None)
-    with pytest.raises(DataError, match=r"40 of 40 images are not there, the first is elsewhere/0.jpg.*root="):
+    with pytest.raises(DataError, match=r"40 of 40 images do not exist; the first is elsewhere/0.jpg.*root="):
         train_model(run)
 
 

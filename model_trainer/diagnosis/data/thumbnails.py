@@ -1,23 +1,29 @@
-"""Small pictures of the images that findings show."""
+"""Thumbnails of the images that findings show."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable
-
-from PIL import Image
 
 from model_trainer.diagnosis.data.survey import Survey
 from model_trainer.images.pillow import decode_with_pillow
+from model_trainer.images.thumbnail import jpeg_of
 
 __all__ = ["make_thumbnails"]
 
-_SIDE = 112  # pixels
 _WHITE = (255, 255, 255)
 
 
 def make_thumbnails(survey: Survey, images: Iterable[int], max_pixels: int) -> dict[int, bytes]:
-    """A JPEG of some KB for each of `images` that can be read, upright and cut to its crop."""
+    """Makes a JPEG of a few KB for each of `images` that can be read, upright and cut to its crop region.
+
+    Args:
+        survey: the facts about the images.
+        images: indices in the survey.
+        max_pixels: larger images are not decoded.
+
+    Returns:
+        JPEG bytes by index.
+    """
     thumbnails = {}
     for image in sorted(set(images)):
         if survey["state"][image]:
@@ -27,13 +33,9 @@ def make_thumbnails(survey: Survey, images: Iterable[int], max_pixels: int) -> d
         except OSError:
             continue
         if pixels is None:
-            continue  # it changed since
-        if (crop := survey.crop(image)) is not None and not survey["is_outside"][image]:
+            continue  # the file has changed since the survey
+        if (crop := survey.crop(image)) is not None and not survey["is_crop_outside"][image]:
             top, left, height, width = crop
             pixels = pixels[top : top + height, left : left + width]
-        small = Image.fromarray(pixels)
-        small.thumbnail((_SIDE, _SIDE))
-        file = io.BytesIO()
-        small.save(file, "JPEG", quality=75)
-        thumbnails[image] = file.getvalue()
+        thumbnails[image] = jpeg_of(pixels)
     return thumbnails

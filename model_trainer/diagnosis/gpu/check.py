@@ -12,7 +12,8 @@ from typing import Any
 
 from model_trainer.diagnosis.gpu.facts import AllReduce, Check, Device, Facts, GpuReport, TensorFlow
 from model_trainer.diagnosis.gpu.libraries import probe_libraries
-from model_trainer.diagnosis.gpu.machine import probe_machine, probe_versions, read_driver_version, read_nvidia_smi
+from model_trainer.diagnosis.gpu.machine import probe_machine, probe_versions, read_driver_version
+from model_trainer.diagnosis.gpu.nvml import ask_nvml
 from model_trainer.diagnosis.gpu.process import run_answering
 from model_trainer.diagnosis.gpu.reason import diagnose
 from model_trainer.diagnosis.gpu.worker import ALL_REDUCE
@@ -42,8 +43,14 @@ def check_gpus(on_progress: Callable[[str], None] = lambda _: None) -> GpuReport
     """
     on_progress("Reading the machine")
     libraries, driver = probe_libraries()
-    smi_gpus, smi_version, smi_error = read_nvidia_smi()
-    driver = replace(driver, version=read_driver_version() or smi_version, smi_gpus=smi_gpus, smi_error=smi_error)
+    nvml = ask_nvml()
+    driver = replace(
+        driver,
+        version=read_driver_version() or nvml.driver_version,
+        nvml_code=nvml.code,
+        smi_gpus=nvml.gpus,
+        smi_error=nvml.error,
+    )
     on_progress("Starting TensorFlow")
     computed = compute(on_progress=on_progress)
     facts = Facts(probe_versions(), probe_machine(), driver, libraries, computed.tensorflow)

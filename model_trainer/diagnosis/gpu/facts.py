@@ -56,8 +56,9 @@ class Driver:
     init_code: int | None = None  # what cuInit() returned, 0 for success; None when it could not be called
     cuda_version: str = ""  # the newest CUDA that the driver runs, such as "12.4"
     gpus: tuple[DriverGpu, ...] = ()  # those that CUDA_VISIBLE_DEVICES leaves, in CUDA's order
-    smi_gpus: tuple[str, ...] = ()  # names from nvidia-smi, which CUDA_VISIBLE_DEVICES does not touch
-    smi_error: str = ""  # what nvidia-smi said when it failed; empty also when there is no nvidia-smi
+    nvml_code: int | None = None  # what NVML, the library behind nvidia-smi, answered: 0 for success; None for nothing
+    smi_gpus: tuple[str, ...] = ()  # names from NVML, which CUDA_VISIBLE_DEVICES does not touch
+    smi_error: str = ""  # what NVML said when it failed; empty also when there is no NVML
 
 
 @dataclass(frozen=True)

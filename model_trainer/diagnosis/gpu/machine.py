@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import re
-import shutil
-import subprocess
 from importlib import metadata
 from pathlib import Path
 
 from model_trainer.diagnosis.gpu.facts import Machine, Versions
 
-__all__ = ["probe_machine", "probe_versions", "read_driver_version", "read_nvidia_smi"]
+__all__ = ["probe_machine", "probe_versions", "read_driver_version"]
 
 _MAKERS = {"0x10de": "NVIDIA", "0x1002": "AMD", "0x8086": "Intel"}
 
@@ -69,27 +67,6 @@ def read_driver_version(file: Path = Path("/proc/driver/nvidia/version")) -> str
     """The version of the running kernel module, such as `550.54.15`; empty when none runs."""
     found = re.search(r"Kernel Module.*?\s(\d+\.\d+(?:\.\d+)?)\s", _read(file))
     return found[1] if found else ""
-
-
-def read_nvidia_smi(command: str = "nvidia-smi") -> tuple[tuple[str, ...], str, str]:
-    """Asks nvidia-smi.
-
-    Returns:
-        Names of all GPUs, whatever CUDA_VISIBLE_DEVICES says; the driver's version; and what nvidia-smi complained of.
-        All are empty where there is no nvidia-smi.
-    """
-    program = shutil.which(command)
-    if program is None:
-        return (), "", ""
-    query = [program, "--query-gpu=driver_version,name", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired) as problem:
-        return (), "", str(problem)
-    if done.returncode != 0:
-        return (), "", " ".join((done.stdout + done.stderr).split())
-    rows = [line.split(", ", 1) for line in done.stdout.splitlines() if ", " in line]
-    return tuple(name for _, name in rows), rows[0][0] if rows else "", ""
 
 
 def _read(file: Path) -> str:

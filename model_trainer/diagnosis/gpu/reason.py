@@ -19,6 +19,10 @@ _NO_DEVICE = 100
 _DRIVER_MISMATCH = 803
 _TOO_OLD_FOR_LIBCUDA = 804
 
+# nvmlReturn_t values of nvml.h.
+_NVML_NOT_LOADED = 9
+_NVML_MISMATCH = 18
+
 
 def diagnose(facts: Facts, devices: Sequence[Device] = ()) -> Diagnosis | None:
     """The likely reason why no GPU computes rightly; None when one does.
@@ -79,7 +83,7 @@ def _no_driver(facts: Facts, _: Sequence[Device]) -> Diagnosis | None:
 
 def _mismatch(facts: Facts, _: Sequence[Device]) -> Diagnosis | None:
     driver = facts.driver
-    if driver.init_code != _DRIVER_MISMATCH and "mismatch" not in driver.smi_error:
+    if driver.init_code != _DRIVER_MISMATCH and driver.nvml_code != _NVML_MISMATCH:
         return None
     reason = "The NVIDIA driver was renewed, and the old one still runs until the machine restarts."
     return Diagnosis("driver_mismatch", reason, "sudo reboot")
@@ -110,7 +114,7 @@ def _hidden(facts: Facts, _: Sequence[Device]) -> Diagnosis | None:
     driver = facts.driver
     if visible is None or driver.gpus or driver.init_code not in (0, _NO_DEVICE):
         return None
-    # A cluster sets it to the GPUs of a job, which hides none; nvidia-smi tells the difference.
+    # A cluster sets it to the GPUs of a job, which hides none; NVML tells the difference.
     if not driver.smi_gpus and visible not in ("", "-1"):
         return None
     reason = f"The environment variable CUDA_VISIBLE_DEVICES={visible!r} hides the GPUs."
@@ -119,11 +123,17 @@ def _hidden(facts: Facts, _: Sequence[Device]) -> Diagnosis | None:
 
 def _driver_fails(facts: Facts, _: Sequence[Device]) -> Diagnosis | None:
     driver = facts.driver
-    if driver.init_code == _NO_DEVICE and facts.machine.container and not facts.machine.device_files:
+    unloaded = driver.nvml_code == _NVML_NOT_LOADED and not driver.version
+    if facts.machine.container and not facts.machine.device_files and (unloaded or driver.init_code == _NO_DEVICE):
         reason = "The driver is there, but this container was given no GPU."
         return Diagnosis("container", reason, _GIVE_TO_CONTAINER)
+    if unloaded:
+        reason = "The NVIDIA driver is installed, but its kernel module is not loaded."
+        cure = "sudo modprobe nvidia  (if it fails, the driver was built for another kernel)"
+        return Diagnosis("not_loaded", reason, cure)
     if driver.init_code == _NO_DEVICE:
-        return Diagnosis("no_device", "The NVIDIA driver runs but finds no GPU.", "nvidia-smi  (says what it sees)")
+        reason = f"The NVIDIA driver runs but finds no GPU{f' ({driver.smi_error})' if driver.smi_error else ''}."
+        return Diagnosis("no_device", reason, "nvidia-smi  (says what it sees)")
     if driver.init_code not in (0, None):
         # After a suspended laptop wakes up this is common, with code 999.
         reason = f"The NVIDIA driver does not start: cuInit gave {driver.init_code}."

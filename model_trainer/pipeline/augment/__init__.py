@@ -1,6 +1,7 @@
-"""What happens by chance to training images: stateless, on uint8, the same under `tf.data` and eagerly.
+"""Random augmentation of training images: stateless, on uint8, with the same result inside `tf.data` and eagerly.
 
-Declare any of these in `Run(augment=...)`: one crop first, then what changes single images, then what mixes a batch.
+Declare any of these in `Run(augment=...)`: first at most one crop, then augmentations of single images, then those that
+mix a batch.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Affine movements of pixels: matrices, what makes one of several, and the image and points that come of it.
+"""Affine transformations of images: rotation, zoom, shear and shift, their composition, and how points move with them.
 
-A matrix here is what resampling needs: float32 `(3, 3)`, from places in the result back to places in the image. Places
-are (x, y, 1) in pixels, counted to the right and down from the centre of the first pixel. `transform_of` makes the
-transform for points of it. All matrices but a shift leave the image's centre in place. Several augmentations in a row
-become one matrix, so that pixels are interpolated once; what lies outside of the image is filled.
+A matrix here is what resampling needs: float32 `(3, 3)`, from coordinates in the result back to coordinates in the
+image. Coordinates are (x, y, 1) in pixels, x to the right and y down from the centre of the first pixel. `transform_of`
+converts a matrix to the transform of points. All matrices except a shift keep the image's centre fixed. Consecutive
+augmentations are multiplied into one matrix, so that pixels are interpolated once; pixels from outside the image are
+filled.
 """
 
 from __future__ import annotations
@@ -47,10 +48,10 @@ class Resampling(NamedTuple):
     """How an image is resampled.
 
     Attributes:
-        fill_mode: outside the image, in Keras' words: "constant" is `fill_value`, "nearest" the closest pixel
-            (aaa|abcd|ddd), "reflect" the mirrored image (cba|abcd|dcb), "wrap" the image again (bcd|abcd|abc).
-        fill_value: 0 to 255, for all channels, alpha too.
-        interpolation: "bilinear" weighs the four pixels around a place, "nearest" takes the closest.
+        fill_mode: pixels outside the image, named as in Keras: "constant" is `fill_value`, "nearest" the closest pixel
+            (aaa|abcd|ddd), "reflect" the mirrored image (cba|abcd|dcb), "wrap" the repeated image (bcd|abcd|abc).
+        fill_value: 0 to 255, for all channels, including alpha.
+        interpolation: "bilinear" interpolates between the four pixels around a point, "nearest" takes the closest.
     """
 
     fill_mode: FillMode = "nearest"
@@ -59,7 +60,7 @@ class Resampling(NamedTuple):
 
 
 class Affine(Augmentation):
-    """Moves pixels by a matrix, from which image and points come.
+    """Base class of augmentations that move pixels by an affine matrix.
 
     Fields:
         fill_mode, fill_value, interpolation: see `Resampling`.
@@ -75,10 +76,10 @@ class Affine(Augmentation):
 
     @abstractmethod
     def matrix(self, height: Number, width: Number, seed: tf.Tensor) -> tf.Tensor:
-        """float32 `(3, 3)`: from places in the result to places in the image; see `resample`.
+        """float32 `(3, 3)`: from coordinates in the result to coordinates in the image; see `resample`.
 
         Args:
-            height, width: float32 `()`, of the image.
+            height, width: float32 `()`, of the image, in pixels.
             seed: int32 `(2,)`.
         """
 
@@ -90,38 +91,38 @@ class Affine(Augmentation):
 
 
 def apply_affine(image: tf.Tensor, steps: Sequence[tuple[Affine, tf.Tensor]]) -> tf.Tensor:
-    """`image` after all `steps`, each with its seed, in order; all of them fill as the first does."""
+    """Applies all `steps`, each with its seed, in order, with one resampling; the first one's fill mode is used."""
     import tensorflow as tf
 
     height, width = sides(image)
     matrix = None
     for affine, seed in steps:
-        # Places are followed back from the result, so the last step comes last in the product.
+        # Coordinates are traced back from the result, so the last step comes last in the product.
         own = affine.matrix(height, width, seed)
         matrix = own if matrix is None else tf.matmul(matrix, own)
     return resample(image, matrix, steps[0][0].resampling)
 
 
 def transform_of(matrix: tf.Tensor) -> tf.Tensor:
-    """float32 `(3, 3)`: where points are in an image that was resampled by `matrix`; see `augment.transform`.
+    """float32 `(3, 3)`: the transform of points for an image that was resampled by `matrix`; see `augment.transform`.
 
-    A matrix that presses the image into a line, as a shear of 45 degrees both ways does, has no way back: all points
-    become (0, 0), and boxes empty.
+    A singular matrix, such as a shear of 45 degrees both ways, collapses the image to a line: all points become (0, 0),
+    and all boxes empty.
     """
     import tensorflow as tf
 
     first, second, third = tf.unstack(matrix)
-    # tf.linalg.inv would stop the pipeline where there is no inverse.
+    # tf.linalg.inv would stop the pipeline if there is no inverse.
     cross = tf.linalg.cross
     adjugate = tf.stack([cross(second, third), cross(third, first), cross(first, second)], axis=1)
     inverse = tf.math.divide_no_nan(adjugate, tf.reduce_sum(first * cross(second, third)))
-    # A matrix counts from the first pixel's centre, a transform from its corner.
+    # The origin of a matrix is the first pixel's centre, that of a transform its outer corner.
     to_centre, to_corner = make_matrix(1.0, 0.0, -0.5, 0.0, 1.0, -0.5), make_matrix(1.0, 0.0, 0.5, 0.0, 1.0, 0.5)
     return compose(to_centre, inverse, to_corner)
 
 
 def sides(image: tf.Tensor) -> tuple[Number, Number]:
-    """`(height, width)` in pixels, as numbers with a fraction."""
+    """`(height, width)` in pixels, as floats."""
     import tensorflow as tf
 
     height, width = (float(side) if isinstance(side, int) else tf.cast(side, tf.float32) for side in size_of(image))
@@ -129,7 +130,7 @@ def sides(image: tf.Tensor) -> tuple[Number, Number]:
 
 
 def rotation(degrees: Number, height: Number, width: Number) -> tf.Tensor:
-    """Turns the image counter-clockwise."""
+    """Rotates the image counter-clockwise about its centre."""
     import tensorflow as tf
 
     angle = degrees * (math.pi / 180)
@@ -138,17 +139,17 @@ def rotation(degrees: Number, height: Number, width: Number) -> tf.Tensor:
 
 
 def zoom(down: Number, right: Number, height: Number, width: Number) -> tf.Tensor:
-    """Shows `down` times the image's height and `right` times its width: above 1 everything gets smaller."""
+    """Shows `down` times the image's height and `right` times its width: above 1 the content shrinks."""
     return _about_centre(right, 0.0, 0.0, down, height, width)
 
 
 def shear(down: Number, right: Number, height: Number, width: Number) -> tf.Tensor:
-    """Moves a column by `down` times its distance from the centre, a row by `right` times its own."""
+    """Moves each column down by `down` times, and each row right by `right` times, its distance from the centre."""
     return _about_centre(1.0, -right, -down, 1.0, height, width)
 
 
 def shift(down: Number, right: Number) -> tf.Tensor:
-    """Moves the image by so many pixels."""
+    """Translates the image by `down` and `right` pixels."""
     return make_matrix(1.0, 0.0, -right, 0.0, 1.0, -down)
 
 
@@ -157,43 +158,43 @@ def _about_centre(a: Number, b: Number, c: Number, d: Number, height: Number, wi
     return make_matrix(a, b, x - a * x - b * y, c, d, y - c * x - d * y)
 
 
-def resample(image: tf.Tensor, matrix: tf.Tensor, how: Resampling) -> tf.Tensor:
-    """The image whose pixel (x, y) is what `image` has at `matrix` times (x, y, 1).
+def resample(image: tf.Tensor, matrix: tf.Tensor, resampling: Resampling) -> tf.Tensor:
+    """Resamples an image: pixel (x, y) of the result is `image` at `matrix` times (x, y, 1).
 
     Args:
         image: uint8 `(height, width, channels)`.
-        matrix: float32 `(3, 3)`, from places in the result to places in `image`, in pixels; whole numbers are the
-            centres of pixels, the first one's is (0, 0).
-        how: interpolation and filling.
+        matrix: float32 `(3, 3)`, from coordinates in the result to coordinates in `image`, in pixels; integers are the
+            centres of pixels, (0, 0) that of the first.
+        resampling: interpolation and fill mode.
 
     Returns:
         uint8 of the same shape. "bilinear" computes in float32 and rounds once, "nearest" copies pixels.
     """
     import tensorflow as tf
 
-    if how.fill_mode == "wrap":
-        return tf.ensure_shape(_resample_wrapped(image, matrix, how.interpolation), image.shape)
-    is_exact = how.interpolation == "nearest"
+    if resampling.fill_mode == "wrap":
+        return tf.ensure_shape(_resample_wrapped(image, matrix, resampling.interpolation), image.shape)
+    is_exact = resampling.interpolation == "nearest"
     moved = tf.raw_ops.ImageProjectiveTransformV3(
-        # The kernel would cut off the fractions that interpolation makes of uint8.
+        # With uint8 the kernel would truncate interpolated values.
         images=(image if is_exact else tf.cast(image, tf.float32))[None],
         transforms=tf.reshape(matrix, (1, 9))[:, :8],
         output_shape=size_of(image),
-        fill_value=float(how.fill_value),
-        interpolation=how.interpolation.upper(),
-        fill_mode=how.fill_mode.upper(),
+        fill_value=float(resampling.fill_value),
+        interpolation=resampling.interpolation.upper(),
+        fill_mode=resampling.fill_mode.upper(),
     )[0]
     return tf.ensure_shape(moved if is_exact else rounded(moved), image.shape)
 
 
 def _resample_wrapped(image: tf.Tensor, matrix: tf.Tensor, interpolation: Interpolation) -> tf.Tensor:
-    """`resample` of the image repeated without end; TensorFlow's kernel goes wrong a side's length away from it."""
+    """`resample` with fill mode "wrap"; TensorFlow's kernel is wrong more than one side length outside the image."""
     import tensorflow as tf
 
     height, width = size_of(image)
     y, x = tf.meshgrid(tf.range(height), tf.range(width), indexing="ij")
-    places = tf.stack([x, y, tf.ones_like(x)], axis=-1)
-    from_x, from_y = tf.unstack(tf.tensordot(tf.cast(places, tf.float32), matrix[:2], [[2], [1]]), axis=-1)
+    points = tf.stack([x, y, tf.ones_like(x)], axis=-1)
+    from_x, from_y = tf.unstack(tf.tensordot(tf.cast(points, tf.float32), matrix[:2], [[2], [1]]), axis=-1)
     pixels = tf.reshape(image, (-1, image.shape[-1]))
 
     def pixel_at(y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
@@ -205,9 +206,9 @@ def _resample_wrapped(image: tf.Tensor, matrix: tf.Tensor, interpolation: Interp
     top, left = tf.floor(from_y), tf.floor(from_x)
     down, right = (from_y - top)[..., None], (from_x - left)[..., None]
     corners = [
-        tf.cast(pixel_at(top + below, left + beside), tf.float32)
-        * (down if below else 1 - down)
-        * (right if beside else 1 - right)
-        for below, beside in itertools.product((0, 1), repeat=2)
+        tf.cast(pixel_at(top + next_row, left + next_column), tf.float32)
+        * (down if next_row else 1 - down)
+        * (right if next_column else 1 - right)
+        for next_row, next_column in itertools.product((0, 1), repeat=2)
     ]
     return rounded(tf.add_n(corners))

@@ -1,4 +1,4 @@
-"""From the declared augmentations to the stages of the pipeline, and the stage for one image and its points."""
+"""Splits the declared augmentations into the stages of the pipeline, and applies those of one image and its points."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["Stages", "augment_image", "augment_transform", "split_augment"]
 
 
 class Stages(NamedTuple):
-    """Where each augmentation happens.
+    """The declared augmentations, by the stage of the pipeline that applies them.
 
     Attributes:
         crop: in the decoder.
-        image: after it, to one image.
-        batch: last, to the whole batch.
+        image: after decoding, to each image.
+        batch: last, to the batch.
     """
 
     crop: Crop | None
@@ -33,17 +33,25 @@ class Stages(NamedTuple):
 
 
 def augment_image(image: tf.Tensor, augment: Sequence[Augmentation], seed: tf.Tensor) -> tf.Tensor:
-    """Applies all of `augment` in order; each gets a seed of its own from `seed`, int32 `(2,)`.
+    """Applies all of `augment` to one image, in order.
 
-    Rotation, zoom, shift and shear that follow each other and fill alike become one movement of the pixels, which is
-    faster and sharper than one after the other.
+    Consecutive rotations, zooms, shifts and shears with the same fill mode become one resampling, which is faster and
+    sharper than several.
+
+    Args:
+        image: uint8 `(height, width, channels)`.
+        augment: augmentations of single images, without a crop.
+        seed: int32 `(2,)`; each augmentation gets its own seed derived from it.
+
+    Returns:
+        uint8 of the same shape.
     """
-    for how, group in itertools.groupby(_seeded(augment, seed), key=lambda pair: _resampling_of(pair[0])):
-        if how is not None:
-            image = apply_affine(image, [(one, own) for one, own in group if isinstance(one, Affine)])
+    for resampling, group in itertools.groupby(_seeded(augment, seed), key=lambda pair: _resampling_of(pair[0])):
+        if resampling is not None:
+            image = apply_affine(image, [(each, own_seed) for each, own_seed in group if isinstance(each, Affine)])
             continue
-        for one, own in group:
-            image = one.apply(image, own)
+        for each, own_seed in group:
+            image = each.apply(image, own_seed)
     return image
 
 
@@ -51,49 +59,53 @@ def augment_transform(height: Number, width: Number, augment: Sequence[Augmentat
     """float32 `(3, 3)`: where `augment_image` with the same seed moves points; see `augment.transform`.
 
     Args:
-        height, width: numbers or scalars of any type, of the image, which keeps its size.
-        augment: what changes single images, without a crop.
+        height, width: of the image, which keeps its size: numbers or scalar tensors of any dtype.
+        augment: augmentations of single images, without a crop.
         seed: int32 `(2,)`.
 
     Example:
-        >>> image = augment_image(view(pixels, part, seed), augment, seed)
-        >>> moved = compose(view.transform(part, seed), augment_transform(height, width, augment, seed))
-        >>> boxes = move_boxes(boxes, moved, height, width)
+        >>> from model_trainer.pipeline.augment import move_boxes
+        >>> augment, seed = [RandomFlip(), RandomRotation()], (0, 1)
+        >>> image = augment_image(np.zeros((20, 40, 3), np.uint8), augment, seed)
+        >>> transform = augment_transform(20, 40, augment, seed)
+        >>> move_boxes(np.array([[2, 4, 12, 14]], np.float32), transform, 20, 40).shape
+        TensorShape([1, 4])
     """
     import tensorflow as tf
 
     height, width = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
-    return compose(*(one.transform(height, width, own) for one, own in _seeded(augment, seed)))
+    return compose(*(each.transform(height, width, own_seed) for each, own_seed in _seeded(augment, seed)))
 
 
 def split_augment(augment: Sequence[Augmentation]) -> Stages:
-    """The stages, each in the declared order.
+    """Splits `augment` into stages; each keeps the declared order.
 
     Raises:
-        ConfigError: a crop stands anywhere but first, or what changes one image after what changes a batch.
+        ConfigError: a crop is not the first augmentation, or an image augmentation follows a batch augmentation.
     """
     crop, rest = _split_crop(augment)
-    batch = tuple(one for one in rest if isinstance(one, BatchAugmentation))
-    image = tuple(one for one in rest if not isinstance(one, BatchAugmentation))
+    batch = tuple(each for each in rest if isinstance(each, BatchAugmentation))
+    image = tuple(each for each in rest if not isinstance(each, BatchAugmentation))
     for position, (before, after) in enumerate(itertools.pairwise(augment), start=1):
         if isinstance(before, BatchAugmentation) and not isinstance(after, BatchAugmentation):
             raise ConfigError(
                 f"has {type(after).__name__} at position {position}, after {type(before).__name__}; "
-                "what mixes the images of a batch comes last."
+                "augmentations that mix the images of a batch must come last."
             )
     return Stages(crop, image, batch)
 
 
 def _split_crop(augment: Sequence[Augmentation]) -> tuple[Crop | None, tuple[Augmentation, ...]]:
-    """The crop, which decoding takes over, and the rest.
+    """The crop, which the decoder applies, and the remaining augmentations.
 
     Raises:
-        ConfigError: a crop stands anywhere but first.
+        ConfigError: a crop is not the first augmentation.
     """
     crops = [position for position, augmentation in enumerate(augment) if isinstance(augmentation, Crop)]
     if any(crops):
         raise ConfigError(
-            f"has {type(augment[crops[-1]]).__name__} at position {crops[-1]}; one crop may stand there, and first."
+            f"has {type(augment[crops[-1]]).__name__} at position {crops[-1]}; only one crop is allowed, and it must "
+            "come first."
         )
     first = augment[0] if augment else None
     return (first, tuple(augment[1:])) if isinstance(first, Crop) else (None, tuple(augment))
@@ -103,7 +115,7 @@ def _seeded(augment: Sequence[Augmentation], seed: tf.Tensor) -> list[tuple[Augm
     import tensorflow as tf
 
     fold_in = tf.random.experimental.stateless_fold_in
-    return [(one, fold_in(seed, position)) for position, one in enumerate(augment, start=1)]  # 0 is the crop's
+    return [(each, fold_in(seed, position)) for position, each in enumerate(augment, start=1)]  # 0 is the crop's
 
 
 def _resampling_of(augmentation: Augmentation) -> Resampling | None:

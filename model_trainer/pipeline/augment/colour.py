@@ -1,6 +1,6 @@
-"""Changes of colour; alpha stays as it is, and so does an image of one channel where there is no colour to change.
+"""Random changes of colour. They keep alpha; hue, saturation and grey keep images of one channel, too.
 
-All but the grey compute in float32 and round once, halves up; grey is exact in whole numbers.
+All but grey compute in float32 and round once, half up; grey is exact.
 """
 
 from __future__ import annotations
@@ -32,7 +32,16 @@ __all__ = [
 
 @final
 class RandomBrightness(Augmentation):
-    """Multiplies all values by a number from 1 - factor to 1 + factor; 0 is black."""
+    """Randomly changes the brightness of images.
+
+    Fields:
+        factor: all values are multiplied by a random number from 1 - factor to 1 + factor; times 0 is black.
+
+    Example:
+        >>> pixel = np.array([[[200, 100, 50]]], np.uint8)
+        >>> RandomBrightness(factor=0.5).apply(pixel, seed=(0, 1)).numpy()
+        array([[[116,  58,  29]]], dtype=uint8)
+    """
 
     factor: float = Field(0.2, ge=0, le=1)
 
@@ -42,7 +51,18 @@ class RandomBrightness(Augmentation):
 
 @final
 class RandomContrast(Augmentation):
-    """Multiplies each value's distance from the image's mean grey by a number from 1 - factor to 1 + factor."""
+    """Randomly changes the contrast of images.
+
+    Fields:
+        factor: the distance of each value from the image's mean grey is multiplied by a random number from 1 - factor
+            to 1 + factor.
+
+    Example:
+        >>> pixels = np.array([[[200], [100]]], np.uint8)
+        >>> RandomContrast(factor=0.5).apply(pixels, seed=(0, 1)).numpy()
+        array([[[179],
+                [121]]], dtype=uint8)
+    """
 
     factor: float = Field(0.2, ge=0, le=1)
 
@@ -52,7 +72,17 @@ class RandomContrast(Augmentation):
 
 @final
 class RandomSaturation(Augmentation):
-    """Multiplies each colour's distance from its own grey by a number from 1 - factor to 1 + factor."""
+    """Randomly changes the saturation of images.
+
+    Fields:
+        factor: the distance of each pixel from its own grey is multiplied by a random number from 1 - factor to
+            1 + factor.
+
+    Example:
+        >>> pixel = np.array([[[200, 100, 50]]], np.uint8)
+        >>> RandomSaturation(factor=0.5).apply(pixel, seed=(0, 1)).numpy()
+        array([[[168, 110,  81]]], dtype=uint8)
+    """
 
     factor: float = Field(0.2, ge=0, le=1)
 
@@ -62,7 +92,16 @@ class RandomSaturation(Augmentation):
 
 @final
 class RandomHue(Augmentation):
-    """Turns all colours by up to `factor` of the colour circle either way; at 0.5 red may become cyan."""
+    """Randomly changes the hue of images.
+
+    Fields:
+        factor: hues are rotated by up to this fraction of the colour circle either way; at 0.5 red may become cyan.
+
+    Example:
+        >>> pixel = np.array([[[200, 100, 50]]], np.uint8)
+        >>> RandomHue(factor=0.5).apply(pixel, seed=(0, 1)).numpy()
+        array([[[ 50,  76, 200]]], dtype=uint8)
+    """
 
     factor: float = Field(0.05, ge=0, le=0.5)
 
@@ -72,7 +111,16 @@ class RandomHue(Augmentation):
 
 @final
 class RandomGrey(Augmentation):
-    """Takes the colour away from a share of the images; they keep their channels."""
+    """Randomly converts images to grey; they keep their number of channels.
+
+    Fields:
+        probability: fraction of the images it is applied to.
+
+    Example:
+        >>> pixel = np.array([[[200, 100, 50]]], np.uint8)
+        >>> RandomGrey(probability=1.0).apply(pixel, seed=(0, 1)).numpy()
+        array([[[124, 124, 124]]], dtype=uint8)
+    """
 
     probability: Probability = 0.1
 
@@ -81,19 +129,19 @@ class RandomGrey(Augmentation):
 
 
 def adjust_brightness(image: tf.Tensor, factor: Number) -> tf.Tensor:
-    """`image` times `factor`, at least 0."""
+    """Multiplies all values by `factor`, at least 0."""
     import tensorflow as tf
 
     return on_colours(image, lambda colours: rounded(tf.cast(colours, tf.float32) * factor))
 
 
 def adjust_contrast(image: tf.Tensor, factor: Number) -> tf.Tensor:
-    """The image's mean grey and `factor` times the distance from it."""
+    """Multiplies each value's distance from the image's mean grey by `factor`."""
     import tensorflow as tf
 
     def change(colours: tf.Tensor) -> tf.Tensor:
         pixels = tf.cast(colours, tf.float32)
-        # Sums of whole numbers, exact and so the same in any order: of a column in float32, of all in float64.
+        # Sums of integers, exact and so independent of their order: of a column in float32, of all in float64.
         sums = tf.reduce_sum(tf.cast(tf.reduce_sum(pixels, axis=0), tf.float64), axis=0)
         height, width = size_of(image)
         means = sums / tf.cast(height * width, tf.float64)
@@ -104,23 +152,23 @@ def adjust_contrast(image: tf.Tensor, factor: Number) -> tf.Tensor:
 
 
 def adjust_saturation(image: tf.Tensor, factor: Number) -> tf.Tensor:
-    """Each pixel's grey and `factor` times the distance from it."""
+    """Multiplies each pixel's distance from its own grey by `factor`."""
     import tensorflow as tf
 
     if not has_colour(image):
         return image
-    own, grey = tf.constant([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]]), tf.constant([[share] * 3 for share in LUMINANCE])
-    return on_colours(image, lambda colours: _times_matrix(colours, factor * own + (1 - factor) * grey))
+    identity, grey = tf.constant([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]]), tf.constant([[each] * 3 for each in LUMINANCE])
+    return on_colours(image, lambda colours: _times_matrix(colours, factor * identity + (1 - factor) * grey))
 
 
-def adjust_hue(image: tf.Tensor, turn: Number) -> tf.Tensor:
-    """All colours turned by `turn`, -1 to 1, of the colour circle, from red by way of green to blue."""
+def adjust_hue(image: tf.Tensor, delta: Number) -> tf.Tensor:
+    """Rotates all hues by the fraction `delta`, -1 to 1, of the colour circle, from red through green to blue."""
     import tensorflow as tf
 
     if not has_colour(image):
         return image
     return on_colours(
-        image, lambda colours: rounded(tf.raw_ops.AdjustHue(images=tf.cast(colours, tf.float32), delta=turn))
+        image, lambda colours: rounded(tf.raw_ops.AdjustHue(images=tf.cast(colours, tf.float32), delta=delta))
     )
 
 
@@ -130,11 +178,11 @@ def to_grey(image: tf.Tensor) -> tf.Tensor:
 
     if not has_colour(image):
         return image
-    return on_colours(image, lambda colours: _times_matrix(colours, tf.constant([[share] * 3 for share in LUMINANCE])))
+    return on_colours(image, lambda colours: _times_matrix(colours, tf.constant([[each] * 3 for each in LUMINANCE])))
 
 
 def _times_matrix(colours: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
-    """Each pixel's red, green and blue times a float32 `(3, 3)`; faster than a sum over channels."""
+    """Multiplies the RGB of each pixel by a float32 `(3, 3)`; faster than a sum over channels."""
     import tensorflow as tf
 
     return rounded(tf.tensordot(tf.cast(colours, tf.float32), matrix, 1))

@@ -1,6 +1,6 @@
-"""Changes of place: mirroring, which is exact, and rotation, zoom, shift and shear, which interpolate.
+"""Geometric augmentations: flips, which are exact, and rotation, zoom, shift and shear, which interpolate.
 
-Several of the latter in a row that fill alike are one resampling (`augment_image`).
+Several of the latter in a row with the same fill mode become one resampling (`augment_image`).
 """
 
 from __future__ import annotations
@@ -24,11 +24,16 @@ __all__ = ["RandomFlip", "RandomRotation", "RandomShear", "RandomShift", "Random
 
 @final
 class RandomFlip(Augmentation):
-    """Mirrors half of the images, each way by itself.
+    """Flips images at random, with probability 0.5 for each declared direction.
 
     Fields:
-        horizontal: left and right change places.
-        vertical: top and bottom do.
+        horizontal: flips left and right.
+        vertical: flips top and bottom.
+
+    Example:
+        >>> pixels = np.array([[[10], [20], [30]]], np.uint8)
+        >>> RandomFlip().apply(pixels, seed=(0, 1)).numpy()[..., 0]
+        array([[30, 20, 10]], dtype=uint8)
     """
 
     horizontal: bool = True
@@ -47,18 +52,28 @@ class RandomFlip(Augmentation):
     def transform(self, height: Number, width: Number, seed: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf
 
-        across, down = (tf.cast(mirrored, tf.float32) for mirrored in self._drawn(seed))
+        across, down = (tf.cast(flipped, tf.float32) for flipped in self._drawn(seed))
         return make_matrix(1 - 2 * across, 0.0, across * width, 0.0, 1 - 2 * down, down * height)
 
     def _drawn(self, seed: tf.Tensor) -> tuple[tf.Tensor | bool, tf.Tensor | bool]:
-        """Whether left and right change places, and whether top and bottom do."""
+        """Whether the image is flipped horizontally, and whether vertically."""
         chance = draw(seed, 2)
         return self.horizontal and chance[0] < 0.5, self.vertical and chance[1] < 0.5
 
 
 @final
 class RandomRotation(Affine):
-    """Turns about the centre, by up to `degrees` either way; the image keeps its size, so corners are cut off."""
+    """Rotates images about their centre; they keep their size, so corners are cut off.
+
+    Fields:
+        degrees: maximum angle, either way.
+        fill_mode, fill_value, interpolation: see `Resampling`.
+
+    Example:
+        >>> row = np.array([[[0], [10], [20], [30], [40]]], np.uint8)
+        >>> RandomRotation(degrees=90).apply(row, seed=(0, 1)).numpy()[..., 0]
+        array([[15, 17, 20, 23, 25]], dtype=uint8)
+    """
 
     degrees: float = Field(10.0, ge=0, le=180)
 
@@ -68,12 +83,20 @@ class RandomRotation(Affine):
 
 @final
 class RandomZoom(Affine):
-    """Shows between 1 - factor and 1 + factor times the height and the width: below 1 things grow, above 1 they shrink.
+    """Zooms images about their centre.
+
+    The result shows 1 - factor to 1 + factor times the height and the width: below 1 it zooms in, above 1 it zooms out.
 
     Fields:
         factor: 0.1 means 0.9 to 1.1 times.
-        keep_proportions: one draw for both sides; otherwise each has its own, as `zoom_range` of Keras'
+        keep_proportions: one draw for both sides; otherwise each side has its own, as with `zoom_range` of Keras'
             `ImageDataGenerator`.
+        fill_mode, fill_value, interpolation: see `Resampling`.
+
+    Example:
+        >>> row = np.array([[[0], [10], [20], [30], [40]]], np.uint8)
+        >>> RandomZoom(factor=0.5).apply(row, seed=(0, 1)).numpy()[..., 0]  # in by a factor of 0.9
+        array([[ 2, 11, 20, 29, 38]], dtype=uint8)
     """
 
     factor: float = Field(0.1, ge=0, lt=1)
@@ -86,28 +109,42 @@ class RandomZoom(Affine):
 
 @final
 class RandomShift(Affine):
-    """Moves the image.
+    """Translates images.
 
     Fields:
-        horizontal: to either side by up to this share of the width.
-        vertical: up or down by up to this share of the height.
+        horizontal: left or right by up to this fraction of the width.
+        vertical: up or down by up to this fraction of the height.
+        fill_mode, fill_value, interpolation: see `Resampling`.
+
+    Example:
+        >>> row = np.array([[[0], [10], [20], [30], [40]]], np.uint8)
+        >>> RandomShift(horizontal=0.5).apply(row, seed=(0, 1)).numpy()[..., 0]  # left by half a pixel
+        array([[ 5, 15, 25, 35, 40]], dtype=uint8)
     """
 
     horizontal: float = Field(0.1, ge=0, le=1)
     vertical: float = Field(0.1, ge=0, le=1)
 
     def matrix(self, height: Number, width: Number, seed: tf.Tensor) -> tf.Tensor:
-        share = between(draw(seed, 2), -1, 1)
-        return affine.shift(share[0] * self.vertical * height, share[1] * self.horizontal * width)
+        drawn = between(draw(seed, 2), -1, 1)
+        return affine.shift(drawn[0] * self.vertical * height, drawn[1] * self.horizontal * width)
 
 
 @final
 class RandomShear(Affine):
-    """Slants the image about its centre.
+    """Shears images about their centre.
 
     Fields:
-        horizontal: upright lines lean to either side by up to so many degrees.
-        vertical: level lines rise or fall by up to so many degrees.
+        horizontal: maximum angle in degrees by which vertical lines lean, either way.
+        vertical: maximum angle in degrees by which horizontal lines rise or fall.
+        fill_mode, fill_value, interpolation: see `Resampling`.
+
+    Example:
+        >>> bar = np.repeat(np.array([[[0], [0], [9], [0], [0]]], np.uint8), 3, axis=0)
+        >>> RandomShear(horizontal=80.0, interpolation="nearest").apply(bar, seed=(0, 2)).numpy()[..., 0]
+        array([[0, 9, 0, 0, 0],
+               [0, 0, 9, 0, 0],
+               [0, 0, 0, 9, 0]], dtype=uint8)
     """
 
     horizontal: float = Field(10.0, ge=0, lt=90)
@@ -116,7 +153,7 @@ class RandomShear(Affine):
     def matrix(self, height: Number, width: Number, seed: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf
 
-        share = between(draw(seed, 2), -1, 1)
-        down = tf.tan(share[0] * math.radians(self.vertical))
-        right = tf.tan(share[1] * math.radians(self.horizontal))
+        drawn = between(draw(seed, 2), -1, 1)
+        down = tf.tan(drawn[0] * math.radians(self.vertical))
+        right = tf.tan(drawn[1] * math.radians(self.horizontal))
         return affine.shear(down, right, height, width)

@@ -1,4 +1,4 @@
-"""What all share that compute with pixel values: which channels are colours, and where rounding happens."""
+"""Arithmetic on pixel values: which channels are colours, and how results are rounded to uint8."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
 
 __all__ = ["LUMINANCE", "has_colour", "on_colours", "rounded", "size_of"]
 
-# Shares of red, green and blue in grey: ITU-R 601 in 65536ths, as Pillow's mode "L". A sum of 8-bit values times these
+# Weights of red, green and blue in grey: ITU-R 601 in 65536ths, as Pillow's mode "L". A sum of 8-bit values times these
 # has at most 24 bits, so float32 holds it exactly, in any order of summation.
 LUMINANCE = (19595 / 65536, 38470 / 65536, 7471 / 65536)
 
 
 def size_of(image: tf.Tensor) -> tuple[tf.Tensor | int, tf.Tensor | int]:
-    """`(height, width)`: numbers where they are known when the graph is built, which then has far fewer nodes."""
+    """`(height, width)`: numbers if they are known when the graph is built, which then has far fewer nodes."""
     import tensorflow as tf
 
     height, width = image.shape[:2]
@@ -29,7 +29,7 @@ def has_colour(image: tf.Tensor) -> bool:
 
 
 def on_colours(image: tf.Tensor, change: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
-    """`change` of the channels that are no alpha; that one stays as it is."""
+    """Applies `change` to all channels except alpha."""
     import tensorflow as tf
 
     if image.shape[-1] != 4:
@@ -38,7 +38,7 @@ def on_colours(image: tf.Tensor, change: Callable[[tf.Tensor], tf.Tensor]) -> tf
 
 
 def rounded(pixels: tf.Tensor) -> tf.Tensor:
-    """uint8 from float32: limited to 0 to 255 and rounded, halves up. The one place where an augmentation rounds."""
+    """uint8 from float32: clipped to 0 to 255 and rounded half up. Augmentations round nowhere else."""
     import tensorflow as tf
 
     return tf.cast(tf.clip_by_value(pixels, 0.0, 255.0) + 0.5, tf.uint8)

@@ -1,4 +1,4 @@
-"""Ready-made sets of augmentations, for `Run(augment=...)`."""
+"""Predefined lists of augmentations, for `Run(augment=...)`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from model_trainer.pipeline.augment.geometry import RandomFlip, RandomRotation, 
 
 __all__ = ["KERAS_TRAINER"]
 
-# What keras-trainer does unless told otherwise: its `ImageDataGenerator(rotation_range=180, zoom_range=0.1,
-# horizontal_flip=True, vertical_flip=True, fill_mode="nearest")`, in the order in which that one applies them.
+# The default augmentation of keras-trainer, `ImageDataGenerator(rotation_range=180, zoom_range=0.1,
+# horizontal_flip=True, vertical_flip=True, fill_mode="nearest")`, in the order in which Keras applies them.
 # Source: https://github.com/triagemd/keras-trainer/blob/master/keras_trainer/trainer.py
 KERAS_TRAINER: tuple[Augmentation, ...] = (
     RandomRotation(degrees=180),

@@ -1,4 +1,4 @@
-"""Changes of tone that the policies use; exact as Pillow's `ImageOps` are. Alpha stays as it is."""
+"""Tonal operations of the augmentation policies, exact as in Pillow's `ImageOps`. All keep alpha."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ def posterize(image: tf.Tensor, lost_bits: tf.Tensor) -> tf.Tensor:
     """Clears the lowest `lost_bits`, uint8 0 to 7, of each value."""
     import tensorflow as tf
 
-    kept = tf.bitwise.left_shift(tf.constant(255, tf.uint8), lost_bits)
-    return on_colours(image, lambda colours: tf.bitwise.bitwise_and(colours, kept))
+    mask = tf.bitwise.left_shift(tf.constant(255, tf.uint8), lost_bits)
+    return on_colours(image, lambda colours: tf.bitwise.bitwise_and(colours, mask))
 
 
 def solarize(image: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:
-    """Inverts the values from `threshold`, int32 0 to 256, on."""
+    """Inverts all values of at least `threshold`, int32 0 to 256."""
     import tensorflow as tf
 
-    least = tf.cast(tf.minimum(threshold, 255), tf.uint8)
+    min_value = tf.cast(tf.minimum(threshold, 255), tf.uint8)
     inverting = tf.where(threshold < 256, tf.constant(255, tf.uint8), tf.constant(0, tf.uint8))
     return on_colours(  # all in uint8: tf.where takes twice as long
         image,
-        lambda colours: tf.bitwise.bitwise_xor(colours, tf.cast(colours >= least, tf.uint8) * inverting),
+        lambda colours: tf.bitwise.bitwise_xor(colours, tf.cast(colours >= min_value, tf.uint8) * inverting),
     )
 
 
 def auto_contrast(image: tf.Tensor) -> tf.Tensor:
-    """Stretches each channel evenly to 0 to 255; a flat channel stays. Rounds halves up."""
+    """Stretches each channel linearly to 0 to 255, rounded half up; a constant channel stays unchanged."""
     import tensorflow as tf
 
     def change(colours: tf.Tensor) -> tf.Tensor:
@@ -49,7 +49,7 @@ def auto_contrast(image: tf.Tensor) -> tf.Tensor:
 
 
 def equalize(image: tf.Tensor) -> tf.Tensor:
-    """Spreads each channel's values so that all become about equally frequent, in whole numbers as Pillow does."""
+    """Equalizes the histogram of each channel, in integer arithmetic as Pillow does."""
     import tensorflow as tf
 
     def change(colours: tf.Tensor) -> tf.Tensor:

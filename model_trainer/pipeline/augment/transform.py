@@ -1,8 +1,8 @@
-"""Where the points and boxes of an image are after the image was moved.
+"""Transforms of points and boxes that follow the geometric augmentation of their image.
 
-A transform is float32 `(3, 3)` with a last row of 0, 0, 1. Times (x, y, 1), a point of the image before, it gives the
-point of the image after. x counts pixels to the right, y down, both from the outer corner of the first pixel, as the
-boxes of detection do: that pixel reaches from 0 to 1, its centre is (0.5, 0.5), and the whole image is the box
+A transform is float32 `(3, 3)` with a last row of 0, 0, 1. It maps (x, y, 1), a point of the image before, to the point
+of the image after. x counts pixels to the right, y down, both from the outer corner of the first pixel, as the boxes of
+detection do: that pixel reaches from 0 to 1, its centre is (0.5, 0.5), and the whole image is the box
 (0, 0, width, height).
 """
 
@@ -20,7 +20,7 @@ __all__ = ["compose", "make_matrix", "move_boxes", "move_points", "stretch"]
 
 
 def move_points(points: tf.Tensor, transform: tf.Tensor) -> tf.Tensor:
-    """Where `points` are after the image was moved; they may lie outside of it, before and after.
+    """Transforms points; they may lie outside the image, before and after.
 
     Args:
         points: float32 `(..., num_points, 2)`: x, y in pixels.
@@ -30,9 +30,9 @@ def move_points(points: tf.Tensor, transform: tf.Tensor) -> tf.Tensor:
         float32 `(..., num_points, 2)`.
 
     Example:
-        >>> flipped = RandomFlip().transform(height, width, seed)  # of an image 40 wide, mirrored by this seed
-        >>> move_points(tf.constant([[0.0, 7.0]]), flipped)
-        [[40.0, 7.0]]
+        >>> flip = RandomFlip().transform(20.0, 40.0, seed=(0, 1))  # of an image 40 pixels wide, flipped by this seed
+        >>> move_points(np.array([[0, 7]], np.float32), flip).numpy()
+        array([[40.,  7.]], dtype=float32)
     """
     import tensorflow as tf
 
@@ -40,23 +40,23 @@ def move_points(points: tf.Tensor, transform: tf.Tensor) -> tf.Tensor:
 
 
 def move_boxes(boxes: tf.Tensor, transform: tf.Tensor, height: Number, width: Number) -> tf.Tensor:
-    """The smallest upright boxes around the four moved corners of each box, as far as they lie in the image.
+    """Transforms boxes: the smallest upright box around the four moved corners of each, clipped to the image.
 
-    A box around something that is turned by other than quarters becomes larger than need be, because only its corners
-    are known. A box that leaves the image keeps its row, with a width or height of 0.
+    After a rotation by other than multiples of 90 degrees a box is larger than necessary, because only its corners are
+    known. A box that leaves the image keeps its row, with a width or height of 0.
 
     Args:
         boxes: float32 `(..., num_boxes, 4)`: left, top, right, bottom in pixels.
         transform: float32 `(3, 3)`, or one for each set of boxes, `(..., 3, 3)`.
-        height, width: numbers or scalars of any type, of the image after.
+        height, width: of the image after: numbers or scalar tensors of any dtype.
 
     Returns:
         float32 `(..., num_boxes, 4)`.
 
     Example:
         >>> half = stretch((0, 0, 20, 40), (0, 0, 10, 20))  # an image of 20 by 40 pixels becomes one of 10 by 20
-        >>> move_boxes(tf.constant([[30.0, 4.0, 50.0, 8.0]]), half, 10, 20)
-        [[15.0, 2.0, 20.0, 4.0]]
+        >>> move_boxes(np.array([[30, 4, 50, 8]], np.float32), half, 10, 20).numpy()
+        array([[15.,  2., 20.,  4.]], dtype=float32)
     """
     import tensorflow as tf
 
@@ -68,10 +68,11 @@ def move_boxes(boxes: tf.Tensor, transform: tf.Tensor, height: Number, width: Nu
 
 
 def compose(*transforms: tf.Tensor) -> tf.Tensor:
-    """The transform of an image that all of `transforms` happen to, the first one first; of none the identity.
+    """One transform for several in a row, the first one applied first; the identity if there are none.
 
     Example:
-        >>> tf.reduce_all(compose(flip, turn) == tf.matmul(turn, flip))
+        >>> half, back = stretch((0, 0, 20, 40), (0, 0, 10, 20)), stretch((0, 0, 10, 20), (0, 0, 20, 40))
+        >>> bool(np.all(compose(half, back) == np.eye(3)))
         True
     """
     import tensorflow as tf
@@ -83,14 +84,16 @@ def compose(*transforms: tf.Tensor) -> tf.Tensor:
 
 
 def stretch(source: Sequence[Number], target: Sequence[Number]) -> tf.Tensor:
-    """The transform that lays a region of one image onto a region of another.
+    """The transform that maps a region of one image to a region of another.
 
     Args:
-        source, target: top, left, height and width in pixels, of any type; neither side of `source` is 0.
+        source, target: top, left, height and width in pixels, of any dtype; neither side of `source` is 0.
 
     Example:
-        >>> stretch((2, 10, 20, 40), (0, 0, 10, 20))  # (10, 2) becomes (0, 0), and (50, 22) becomes (20, 10)
-        [[0.5, 0.0, -5.0], [0.0, 0.5, -1.0], [0.0, 0.0, 1.0]]
+        >>> stretch((2, 10, 20, 40), (0, 0, 10, 20)).numpy()  # (10, 2) becomes (0, 0), and (50, 22) becomes (20, 10)
+        array([[ 0.5,  0. , -5. ],
+               [ 0. ,  0.5, -1. ],
+               [ 0. ,  0. ,  1. ]], dtype=float32)
     """
     import tensorflow as tf
 

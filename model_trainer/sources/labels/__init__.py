@@ -1,5 +1,6 @@
-"""What labels mean, for all sources: they hand over what is written, and where; labels and the class list come back.
+"""Interprets labels, for all sources: from what is written in the data to class indices and the class list.
 
-`classes` makes class indices of names or numbers. On it stand the forms in which labels are written: `texts` with one
-label for each image, `tags` with any number of them, `probabilities`, and rows of numbers (`numbers`, `multi_hot`).
+`classes` converts names or numbers to class indices. The other modules are the forms in which labels are written:
+`texts` with one label per image, `tags` with any number of them, `probabilities`, and rows of numbers (`numbers`,
+`multi_hot`).
 """

@@ -1,4 +1,4 @@
-"""Rows of numbers, before it is known what they mean."""
+"""Rows of numbers that are not interpreted as labels yet."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["NumberRows"]
 
 @dataclass(frozen=True, eq=False)
 class NumberRows:
-    """A row of numbers for each image; zeros are not kept, so wide rows of few labels stay small.
+    """A row of numbers for each image, stored sparsely, so that wide rows with few labels take little memory.
 
     Attributes:
-        widths: int32 `(num_rows,)`, how many numbers each row has, zeros too.
-        entries: those that are not 0, with the column in which each stands as its class.
+        widths: int32 `(num_rows,)`, numbers in each row, including zeros.
+        entries: the nonzero numbers, with their column as the class.
     """
 
     widths: np.ndarray
@@ -27,7 +27,7 @@ class NumberRows:
 
     @classmethod
     def of_flat(cls, widths: np.ndarray, flat: np.ndarray) -> Self:
-        """From all numbers, one row after the other.
+        """From all numbers, row after row.
 
         Args:
             widths: int `(num_rows,)`.
@@ -35,24 +35,24 @@ class NumberRows:
         """
         starts = np.zeros(len(widths) + 1, np.int64)
         np.cumsum(widths, out=starts[1:])
-        kept = np.flatnonzero(flat)  # NaN counts as not 0
-        kept_starts = np.searchsorted(kept, starts)
-        values = flat[kept]
-        kept -= np.repeat(starts[:-1], np.diff(kept_starts))  # now the column of each
-        entries = LabelRows(kept_starts, kept.astype(np.int32), values)
+        nonzero = np.flatnonzero(flat)  # NaN counts as nonzero
+        nonzero_starts = np.searchsorted(nonzero, starts)
+        values = flat[nonzero]
+        nonzero -= np.repeat(starts[:-1], np.diff(nonzero_starts))  # now the column of each
+        entries = LabelRows(nonzero_starts, nonzero.astype(np.int32), values)
         return cls(np.asarray(widths, np.int32), entries)
 
     @classmethod
-    def joined(cls, parts: Sequence[NumberRows]) -> Self:
-        """One after the other."""
-        ends = np.cumsum([0, *(len(part.entries.classes) for part in parts)])
-        starts = [part.entries.starts[:-1] + end for part, end in zip(parts, ends[:-1], strict=True)]
+    def joined(cls, blocks: Sequence[NumberRows]) -> Self:
+        """Concatenates `blocks`."""
+        ends = np.cumsum([0, *(len(block.entries.classes) for block in blocks)])
+        starts = [block.entries.starts[:-1] + end for block, end in zip(blocks, ends[:-1], strict=True)]
         entries = LabelRows(
             starts=np.concatenate([*starts, ends[-1:]]),
-            classes=np.concatenate([part.entries.classes for part in parts]),
-            values=np.concatenate([part.entries.values for part in parts]),
+            classes=np.concatenate([block.entries.classes for block in blocks]),
+            values=np.concatenate([block.entries.values for block in blocks]),
         )
-        return cls(np.concatenate([part.widths for part in parts]), entries)
+        return cls(np.concatenate([block.widths for block in blocks]), entries)
 
     def __len__(self) -> int:
         return len(self.widths)

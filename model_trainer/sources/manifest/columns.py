@@ -59,6 +59,14 @@ class Columns:
     group: str | None
     notes: tuple[str, ...] = field(default=(), compare=False)
 
+    def read(self) -> list[str]:
+        """The names of all columns that are read, each once."""
+        names = (
+            *(self.file, self.label, self.class_name, self.metadata, self.unknown),
+            *(self.weight, self.crop, self.split, self.group),
+        )
+        return list(dict.fromkeys(name for name in names if name is not None))
+
 
 def find_columns(names: Collection[str], asked: Mapping[str, str | None], *, all_known: bool) -> Columns:
     """The columns among `names`.
@@ -71,25 +79,25 @@ def find_columns(names: Collection[str], asked: Mapping[str, str | None], *, all
         DataError: there is none with files or labels, or none of a given name.
     """
     notes: list[str] = []
-    found = {role: _find(role, names, asked.get(role), all_known, notes) for role in _USUAL}
-    kind = _kind(found, asked, notes)
-    label = found[kind] if kind else None
+    name_of = {role: _find(role, names, asked.get(role), all_known, notes) for role in _USUAL}
+    kind = _kind(name_of, asked, notes)
+    label = name_of[kind] if kind else None
     if kind is None:
         label = next((name.removesuffix(_METADATA) for name in names if _is_metadata(name, names)), None)
         kind = "label"
-    if found["file"] is None:
+    if name_of["file"] is None:
         raise DataError(
             _no_column("files", "file_column='...'", ("filename", "path", "file", "image", "source-ref"), names)
         )
     if label is None or kind is None:
         usual = ("label", "class_name", "labels", "class_probabilities")
         raise DataError(_no_column("labels", "label_column='...' or labels_column='...'", usual, names))
-    optional = {role: found[role] for role in ("unknown", "weight", "crop", "split", "group")}
+    optional = {role: name_of[role] for role in ("unknown", "weight", "crop", "split", "group")}
     return Columns(
-        file=found["file"],
+        file=name_of["file"],
         label=label,
         kind=kind,
-        class_name=found["label"] if kind == "probabilities" else None,
+        class_name=name_of["label"] if kind == "probabilities" else None,
         metadata=f"{label}{_METADATA}" if f"{label}{_METADATA}" in names else None,
         notes=tuple(notes),
         **optional,
@@ -112,15 +120,15 @@ def _find(role: str, names: Collection[str], asked: str | None, all_known: bool,
     return fitting[0] if fitting else None
 
 
-def _kind(found: Mapping[str, str | None], asked: Mapping[str, str | None], notes: list[str]) -> LabelRole | None:
+def _kind(name_of: Mapping[str, str | None], asked: Mapping[str, str | None], notes: list[str]) -> LabelRole | None:
     given = [kind for kind in _LABEL_ROLES if asked.get(kind) is not None]
     if given:
         return given[0]
-    there = [kind for kind in _LABEL_ROLES if found[kind] is not None]
-    unread = [found[kind] for kind in there[1:] if (there[0], kind) != ("probabilities", "label")]
+    there = [kind for kind in _LABEL_ROLES if name_of[kind] is not None]
+    unread = [name_of[kind] for kind in there[1:] if (there[0], kind) != ("probabilities", "label")]
     if unread:
         notes.append(
-            f"labels are read from {found[there[0]]!r}, not from {' or '.join(map(repr, unread))}; "
+            f"labels are read from {name_of[there[0]]!r}, not from {' or '.join(map(repr, unread))}; "
             f"say label_column={unread[0]!r} for the other"
         )
     return there[0] if there else None

@@ -1,4 +1,4 @@
-"""MXNet's RecordIO files: read without MXNet, and written."""
+"""Reads and writes MXNet's RecordIO files, without MXNet."""
 
 from model_trainer.sources.recordio.source import MxnetList, RecordIO
 from model_trainer.sources.recordio.writer import write_recordio

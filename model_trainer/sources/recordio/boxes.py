@@ -1,4 +1,4 @@
-"""MXNet's labels for detection, which RecordIO does not read."""
+"""Recognizes MXNet's detection labels, which RecordIO does not read."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ __all__ = ["looks_like_boxes"]
 
 
 def looks_like_boxes(rows: NumberRows) -> bool:
-    """Whether each record begins with the length of its header, 2 or more, and that of its boxes, 5 or more, and
-    holds as many numbers as a header and some boxes need."""
+    """Whether all rows look like MXNet's detection labels.
+
+    Each row then starts with the length of its header, at least 2, and of a box, at least 5, and has the numbers of the
+    header and a whole number of boxes.
+    """
     starts, columns, values = rows.entries.starts, rows.entries.classes, rows.entries.values
-    if not len(values) or values[0] < 2:  # tells most files, and costs nothing
+    if not len(values) or values[0] < 2:  # excludes most files, and costs nothing
         return False
     if np.any(rows.widths < 7) or np.any(np.diff(starts) < 2):
         return False

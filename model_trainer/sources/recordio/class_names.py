@@ -1,4 +1,4 @@
-"""The names of classes beside the records: RecordIO itself only has numbers."""
+"""The class names in a text file next to the records, because RecordIO itself only stores numbers."""
 
 from __future__ import annotations
 
@@ -12,27 +12,29 @@ __all__ = ["class_names_path", "class_names_text", "load_class_names"]
 
 
 def class_names_path(path: str) -> Path:
-    """`train.classes.txt` of `train.rec`."""
+    """The path of the class names: `train.classes.txt` for `train.rec`."""
     return Path(path).with_suffix(".classes.txt")
 
 
 def class_names_text(classes: Sequence[str]) -> str:
-    """One name in each line.
+    """The content of the file of class names, one per line.
 
     Raises:
         DataError: a name is empty or has more than one line.
     """
     for name in classes:
         if not name.strip() or len(name.splitlines()) != 1:
-            raise DataError(f"The class name {name!r} cannot stand in a line of a text file; give it another one.")
+            raise DataError(
+                f"The class name {name!r} is empty or has several lines; a text file cannot store it. Rename it."
+            )
     return "".join(f"{name}\n" for name in classes)
 
 
 def load_class_names(path: str) -> tuple[str, ...] | None:
-    """The names beside the file `path`; None where there are none.
+    """The class names of the `.rec` or `.lst` file `path`; None if there is no file of class names.
 
     Raises:
-        DataError: the names cannot be read.
+        DataError: the class names cannot be read.
     """
     names = class_names_path(path)
     if not files.is_file(names):
@@ -40,7 +42,7 @@ def load_class_names(path: str) -> tuple[str, ...] | None:
     try:
         classes = tuple(files.read_text(names).removesuffix("\n").split("\n"))
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{names} could not be read: {error}. It should be UTF-8, one class in each line.") from error
+        raise DataError(f"{names} could not be read: {error}. It should be UTF-8, one class per line.") from error
     if len(set(classes)) < len(classes) or "" in classes:
-        raise DataError(f"{names} has an empty line, or a class twice. It should have one class in each line.")
+        raise DataError(f"{names} has an empty line, or a class twice. It should have one class per line.")
     return classes

@@ -1,7 +1,7 @@
-"""How records stand in a file: a magic word, a length word, the bytes, and padding to a multiple of 4.
+"""The RecordIO format: a magic word, a length word, the data, and padding to a multiple of 4 bytes.
 
-Where the magic word itself stands in the bytes at a multiple of 4, the record is cut there and the word left out;
-the upper 3 bits of each part's length word say which part it is. All words are little-endian uint32.
+If the data contains the magic word at a multiple of 4, the record is split there and the word omitted; the upper 3 bits
+of each part's length word are its flag: whole, first, middle or last. All words are little-endian uint32.
 
 Source: https://github.com/dmlc/dmlc-core/blob/main/src/recordio.cc
 """
@@ -17,7 +17,7 @@ from model_trainer.storage.mapped import Mapped
 __all__ = ["MAGIC", "MAX_RECORD_BYTES", "BrokenRecord", "end_of_record", "frame_record", "read_record", "scan_records"]
 
 MAGIC = 0xCED7230A
-MAX_RECORD_BYTES = 2**29 - 1  # what the 29 lower bits of the length word hold
+MAX_RECORD_BYTES = 2**29 - 1  # the 29 lower bits of the length word
 
 _FRAME = struct.Struct("<II")
 _MAGIC_BYTES = struct.pack("<I", MAGIC)
@@ -27,11 +27,11 @@ Data = Mapped
 
 
 class BrokenRecord(OSError):
-    """There is no record, or no whole one, at a place of the file.
+    """There is no record, or an incomplete one, at a byte offset of the file.
 
     Args:
-        reason: what was expected and what came.
-        offset: where, in bytes.
+        reason: what was expected and what was read.
+        offset: in bytes.
     """
 
     def __init__(self, reason: str, offset: int) -> None:
@@ -41,17 +41,17 @@ class BrokenRecord(OSError):
 
 
 def scan_records(data: Data, offsets: array[int]) -> None:
-    """Appends where each record begins, in bytes; looks at the two words of each frame and at nothing else.
+    """Appends the byte offset of each record to `offsets`; reads only the two words of each frame.
 
     Raises:
-        BrokenRecord: what follows the records that `offsets` then holds is none.
+        BrokenRecord: the file is damaged; `offsets` then holds the records before.
     """
     unpack, append = _FRAME.unpack_from, offsets.append
     offset, size = 0, len(data)
     while offset <= size - _FRAME.size:
         magic, length = unpack(data, offset)
         end = offset + _FRAME.size + (length + 3 & ~3)
-        if magic != MAGIC or length > MAX_RECORD_BYTES or end > size:  # in several parts, or broken
+        if magic != MAGIC or length > MAX_RECORD_BYTES or end > size:  # split into parts, or damaged
             end = end_of_record(data, offset)
         append(offset)
         offset = end
@@ -60,37 +60,37 @@ def scan_records(data: Data, offsets: array[int]) -> None:
 
 
 def end_of_record(data: Data, offset: int) -> int:
-    """Where the record at `offset` ends, its padding included.
+    """The byte offset of the end of the record at `offset`, including its padding.
 
     Raises:
-        BrokenRecord: there is no whole record.
+        BrokenRecord: there is no complete record.
     """
     *_, (start, length) = _parts(data, offset)
     return start + (length + 3 & ~3)
 
 
 def read_record(data: Data, offset: int) -> bytes:
-    """The bytes of the record at `offset`, with the magic words that were left out.
+    """The data of the record at `offset`, with the omitted magic words restored.
 
     Raises:
-        BrokenRecord: there is no whole record.
+        BrokenRecord: there is no complete record.
     """
     return _MAGIC_BYTES.join(data[start : start + length] for start, length in _parts(data, offset))
 
 
 def frame_record(payload: bytes) -> Iterator[bytes]:
-    """The bytes that stand for a record in a file, in pieces; together a multiple of 4 long."""
-    begin, flag = 0, _FIRST
-    found = payload.find(_MAGIC_BYTES)
-    while found >= 0:
-        if found % 4 == 0:
-            yield _FRAME.pack(MAGIC, flag << 29 | found - begin)
-            yield payload[begin:found]
-            begin, flag = found + 4, _MIDDLE
-        # The word's bytes all differ, so it cannot overlap itself.
-        found = payload.find(_MAGIC_BYTES, found + 4)
-    last = payload[begin:]
-    yield _FRAME.pack(MAGIC, (_LAST if begin else _WHOLE) << 29 | len(last))
+    """Encodes a record for a file, in several pieces; their total length is a multiple of 4."""
+    start, flag = 0, _FIRST
+    position = payload.find(_MAGIC_BYTES)
+    while position >= 0:
+        if position % 4 == 0:
+            yield _FRAME.pack(MAGIC, flag << 29 | position - start)
+            yield payload[start:position]
+            start, flag = position + 4, _MIDDLE
+        # The four bytes of the magic word differ, so it cannot overlap itself.
+        position = payload.find(_MAGIC_BYTES, position + 4)
+    last = payload[start:]
+    yield _FRAME.pack(MAGIC, (_LAST if start else _WHOLE) << 29 | len(last))
     yield last
     yield bytes(-len(last) % 4)
 
@@ -110,15 +110,15 @@ def _parts(data: Data, offset: int) -> Iterator[tuple[int, int]]:
 
 def _frame_at(data: Data, offset: int, allowed: tuple[int, int]) -> tuple[int, int]:
     """`(flag, length)` of the part at `offset`."""
-    left = len(data) - offset - _FRAME.size
-    if left < 0:
-        raise BrokenRecord(f"the file ends {-left} bytes before the end of a record's frame", offset)
+    remaining = len(data) - offset - _FRAME.size
+    if remaining < 0:
+        raise BrokenRecord(f"the file ends {-remaining} bytes before the end of a record's frame", offset)
     magic, word = _FRAME.unpack_from(data, offset)
     if magic != MAGIC:
-        raise BrokenRecord(f"a record begins with the word 0x{MAGIC:08x}, this one with 0x{magic:08x}", offset)
+        raise BrokenRecord(f"a record starts with the word 0x{MAGIC:08x}, this one with 0x{magic:08x}", offset)
     flag, length = word >> 29, word & MAX_RECORD_BYTES
     if flag not in allowed:
         raise BrokenRecord(f"a record's part has the flag {flag} where {allowed[0]} or {allowed[1]} should be", offset)
-    if length + 3 & ~3 > left:
-        raise BrokenRecord(f"a record of {length} bytes begins, but the file ends after {left}", offset)
+    if length + 3 & ~3 > remaining:
+        raise BrokenRecord(f"a record of {length} bytes starts, but the file ends after {remaining}", offset)
     return flag, length

@@ -1,4 +1,4 @@
-"""The images of a RecordIO file, by record."""
+"""The images of a RecordIO file, read by record."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class RecordImages(Images):
 
     Attributes:
         path: of the `.rec` file.
-        offsets: int64 `(num_records,)`, where each record begins, in bytes.
+        offsets: int64 `(num_records,)`, the byte offset of each record.
     """
 
     path: str
@@ -59,10 +59,10 @@ class RecordImages(Images):
         except OSError:
             return sizes
         words, offsets = words_of(data), self.offsets[rows]
-        there = np.flatnonzero(offsets + 12 <= len(data))  # the file may have been replaced
-        at = offsets[there] // 4
-        there, at = there[words[at] == MAGIC], at[words[at] == MAGIC]
-        sizes[there] = words[at + 1] - image_start(words[at + 2].astype(np.int64))
-        for position in there[words[at + 1] > MAX_RECORD_BYTES]:  # in several parts
+        in_range = np.flatnonzero(offsets + 12 <= len(data))  # the file may have been replaced
+        at = offsets[in_range] // 4
+        in_range, at = in_range[words[at] == MAGIC], at[words[at] == MAGIC]
+        sizes[in_range] = words[at + 1] - image_start(words[at + 2].astype(np.int64))
+        for position in in_range[words[at + 1] > MAX_RECORD_BYTES]:  # in several parts
             sizes[position] = len(self.read(int(rows[position])))
         return sizes

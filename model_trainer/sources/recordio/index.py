@@ -1,4 +1,4 @@
-"""Where the records of a file are: by its `.idx` where that fits, otherwise by walking through it."""
+"""Finds the byte offsets of records, from a valid `.idx` file, otherwise by scanning the records."""
 
 from __future__ import annotations
 
@@ -23,47 +23,48 @@ from model_trainer.storage.mapped import map_file
 
 __all__ = ["find_records", "words_of"]
 
-_BLOCK = 1 << 20  # records looked at together, which bounds the memory
+_BLOCK = 1 << 20  # records verified together, which limits the memory
 
 
 def find_records(path: str, index: str | None) -> np.ndarray:
-    """int64 `(num_records,)`: where each record of the file `path` begins, in bytes, in the file's order.
+    """int64 `(num_records,)`: the byte offset of each record, in the order of the file.
 
-    An index is believed only where it leads from the first byte to the last without a gap; otherwise a warning
-    says so, and the file is walked through. Memory: 24 bytes for each record, 8 of them stay.
+    An index is used only if its records cover the file without a gap; otherwise a warning is logged, and the file is
+    scanned. Memory: 24 bytes per record, of which 8 remain.
 
     Args:
-        index: path of the `.idx`; None takes the one beside the file, where there is one.
+        path: of the `.rec` file.
+        index: path of the `.idx` file; None means the one next to `path`, if there is one.
 
     Raises:
-        DataError: the file or the given index is missing, or the file is damaged; says how many records were read
-            and where it broke.
+        DataError: the file or the declared index is missing, or the file is damaged; the message gives the number of
+            records read, and the byte offset.
     """
     data = _map(path)
     if not len(data):
         raise DataError(f"{path} is empty. Copy or pack it again.")
-    beside = str(Path(path).with_suffix(".idx"))
+    default_index = str(Path(path).with_suffix(".idx"))
     if index is not None and not files.is_file(index):
-        raise DataError(f"There is no index {index}. Without `index` {path} is read all the same.")
-    if index is not None or files.is_file(beside):
-        offsets = _read_index(index or beside)
-        if offsets is not None and _leads_through(offsets, data):
+        raise DataError(f"There is no index {index}. {path} can be read without one: leave out `index`.")
+    if index is not None or files.is_file(default_index):
+        offsets = _read_index(index or default_index)
+        if offsets is not None and _covers(offsets, data):
             return offsets
         logging.warning(
-            "%s does not fit %s, so it was not used; MXNet would read wrong records by it. Write the index again.",
-            index or beside,
+            "%s does not fit %s, so it was not used; MXNet would read wrong records with it. Create the index again.",
+            index or default_index,
             path,
         )
-    found = array("q")
+    scanned = array("q")
     try:
-        scan_records(data, found)
+        scan_records(data, scanned)
     except BrokenRecord as error:
-        raise DataError(_broken(path, len(found), error)) from error
-    return np.frombuffer(found, np.int64)
+        raise DataError(_broken(path, len(scanned), error)) from error
+    return np.frombuffer(scanned, np.int64)
 
 
 def words_of(data: Data) -> np.ndarray:
-    """The file as little-endian uint32, without reading it; every frame and every label is one word or several."""
+    """A view of the file as little-endian uint32; frames and labels consist of such words."""
     return np.frombuffer(data, "<u4", count=len(data) // 4) if len(data) else np.empty(0, "<u4")
 
 
@@ -81,9 +82,9 @@ def _map(path: str) -> Data:
 
 
 def _read_index(path: str) -> np.ndarray | None:
-    """int64, the second number of each line, sorted; None where the lines are no pairs of whole numbers."""
+    """int64, the second number of each line, sorted; None if the lines are not pairs of integers."""
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # NumPy only warns of text that is no number
+        warnings.simplefilter("error")  # NumPy only warns about text that is not a number
         try:
             numbers = np.fromstring(files.read(path), np.int64, sep=" ")
         except (DeprecationWarning, ValueError, OSError):
@@ -91,8 +92,8 @@ def _read_index(path: str) -> np.ndarray | None:
     return np.sort(numbers[1::2]) if len(numbers) and len(numbers) % 2 == 0 else None
 
 
-def _leads_through(offsets: np.ndarray, data: Data) -> bool:
-    """Whether each record ends where the next begins, from the first byte to the last."""
+def _covers(offsets: np.ndarray, data: Data) -> bool:
+    """Whether each record ends where the next one starts, from the first byte to the last."""
     words = words_of(data)
     if offsets[0] != 0 or offsets[-1] > len(data) - 8 or np.any(offsets % 4):
         return False
@@ -113,7 +114,7 @@ def _leads_through(offsets: np.ndarray, data: Data) -> bool:
 
 def _broken(path: str, num_records: int, error: BrokenRecord) -> str:
     if num_records == 0:
-        return f"{path} is no RecordIO file, or its begin is damaged: {error}."
+        return f"{path} is not a RecordIO file, or its start is damaged: {error}."
     return (
         f"{path} is damaged: {num_records} records were read, then {error}. Copy or pack it again; if it is still "
         f"being written, wait for the end."

@@ -1,4 +1,4 @@
-"""Any examples as a RecordIO file that MXNet reads too."""
+"""Writes examples to a RecordIO file, which MXNet can read, too."""
 
 from __future__ import annotations
 
@@ -23,31 +23,36 @@ __all__ = ["write_recordio"]
 def write_recordio(
     examples: Examples, path: str | os.PathLike[str], *, on_progress: Callable[[int], None] | None = None
 ) -> dict[str, str]:
-    """Writes `train.rec`, its index `train.idx` and the class names, `train.classes.txt`, each whole or not at all.
+    """Writes `train.rec`, its index `train.idx` and the class names `train.classes.txt`, each atomically.
 
-    Images are copied as they are. One label each is written as such; tags and probabilities as multi-hot rows with
-    -1 for unknown, and are tags when they are read again. The format has no place for weights and groups, which
-    are dropped with a warning. The id of a record is the position of its example.
+    Encoded images are copied unchanged. Single labels are written as one number; tags and probabilities as multi-hot
+    rows with -1 for unknown, and both are tags when they are read again. The format cannot store weights and groups;
+    they are dropped with a warning. The id of a record is the position of its example.
 
     Args:
-        path: the `.rec` file; one that is there is replaced.
-        on_progress: is told after each example how many are done.
+        examples: the examples; `source.read()` of any source.
+        path: the `.rec` file; an existing one is replaced.
+        on_progress: called after each example with the number of examples done.
 
     Returns:
-        Why, by name, images were left out that could not be read; a warning says so too.
+        The reasons, by name, of images that were skipped because they could not be read; a warning is logged, too.
 
     Raises:
-        DataError: an example is only a part of its image, no image could be read, or a class name has several
-            lines; then nothing is written.
+        DataError: an example is a crop of its image, no image could be read, or a class name has several lines; then
+            nothing is written.
         StorageError: a file cannot be written.
+
+    Example:
+        >>> write_recordio(ImageFolder("data/train").read(), "train.rec")
+        {}
+        >>> RecordIO("train.rec").read().counts()
+        array([8, 8])
     """
     path = files.as_path(path)
     if path.suffix != ".rec":
-        raise DataError(f"{path} should end in .rec, so that the index beside it can be found.")
+        raise DataError(f"{path} should end in .rec, so that the index next to it can be found.")
     if examples.crops is not None and np.any(examples.crops[:, 2] > 0):
-        raise DataError(
-            f"{examples.origin}: a RecordIO file holds whole images, but some examples are parts of theirs."
-        )
+        raise DataError(f"{examples.origin}: a RecordIO file stores whole images, but some examples are crops.")
     names = class_names_text(examples.classes)
     _warn_of_columns(examples)
     skipped: dict[str, str] = {}
@@ -61,20 +66,20 @@ def write_recordio(
                 skipped[examples.name(number)] = problem
             else:
                 index.append(f"{number}\t{start}\n")
-                for part in frame_record(_header(examples, number) + image):
-                    start += len(part)
-                    yield part
+                for piece in frame_record(_header(examples, number) + image):
+                    start += len(piece)
+                    yield piece
             if on_progress is not None:
                 on_progress(number + 1)
         if len(skipped) == len(examples):
             raise DataError(f"{examples.origin}: no image could be read, such as {_shown(skipped)}.")
-        # Before the records take the place of older ones, which would get names that are not theirs.
+        # Before the records replace older ones, which would otherwise get the wrong names.
         files.write_text(class_names_path(str(path)), names)
         files.write_text(path.with_suffix(".idx"), "".join(index))
 
     files.write(path, frames())
     if skipped:
-        logging.warning("%s: left out %d images, such as %s.", path, len(skipped), _shown(skipped))
+        logging.warning("%s: skipped %d images, such as %s.", path, len(skipped), _shown(skipped))
     return skipped
 
 
@@ -95,21 +100,23 @@ def _read(examples: Examples, number: int) -> tuple[bytes, str]:
     if not image:
         return b"", "is empty"
     if len(image) > MAX_RECORD_BYTES - HEADER.size - 4 * len(examples.classes):
-        return b"", f"has {len(image)} bytes, more than a record can hold"
+        return b"", f"has {len(image)} bytes, more than a record can store"
     return image, ""
 
 
 def _warn_of_columns(examples: Examples) -> None:
     dropped = [
         name
-        for name, is_there in (
+        for name, is_used in (
             ("weights", bool(np.any(examples.weights != 1))),
             ("groups", examples.groups is not None),
         )
-        if is_there
+        if is_used
     ]
     if dropped:
-        logging.warning("%s: a RecordIO file has no place for %s, dropped.", examples.origin, " and ".join(dropped))
+        logging.warning(
+            "%s: a RecordIO file cannot store %s; they are dropped.", examples.origin, " and ".join(dropped)
+        )
 
 
 def _shown(skipped: dict[str, str]) -> str:

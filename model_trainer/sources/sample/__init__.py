@@ -1,4 +1,4 @@
-"""The built-in sample: photos of clothes in 10 classes, 2,000 to train and 500 to validate."""
+"""The built-in sample data set: photos of clothes in 10 classes, 2,000 for training and 500 for validation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ ARCHIVE = Path(__file__).with_name("clothes.zip")
 
 
 def unpack_sample(folder: str | Path = "data/sample") -> Path:
-    """Unpacks the sample into `folder/train/CLASS/` and `folder/val/CLASS/`, unless it is there already.
+    """Unpacks the sample into `folder/train/CLASS/` and `folder/val/CLASS/`, unless `folder` exists already.
+
+    Returns:
+        `folder`.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -24,8 +27,8 @@ def unpack_sample(folder: str | Path = "data/sample") -> Path:
     if files.is_folder(folder):
         return folder
     try:
-        with filled_folder(folder) as aside, zipfile.ZipFile(ARCHIVE) as archive:
-            archive.extractall(aside)
+        with filled_folder(folder) as temporary, zipfile.ZipFile(ARCHIVE) as archive:
+            archive.extractall(temporary)
     except OSError as error:
         raise StorageError(f"The sample could not be unpacked into {folder}: {error.strerror}.") from error
     return folder

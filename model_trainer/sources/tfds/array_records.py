@@ -1,4 +1,4 @@
-"""Images in ArrayRecord files, which give any record by its number."""
+"""Images in ArrayRecord files, which give random access to records."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ArrayRecordImages", "read_array_records"]
 
-_TOGETHER = 64  # records read at once while indexing
+_RECORDS_PER_READ = 64  # while indexing
 
 
 @final
@@ -28,7 +28,7 @@ class ArrayRecordImages(Images):
 
     Attributes:
         files: paths of the files.
-        file, record: int32 `(count,)`, the file of each image and the number of its record in there.
+        file, record: int32 `(count,)`, the index of each image's file, and of its record in that file.
         sizes: int64 `(count,)`, of the encoded images in bytes.
         feature: the name of the image in the records.
     """
@@ -62,24 +62,24 @@ class ArrayRecordImages(Images):
 
 
 def read_array_records(path: str) -> Iterator[tuple[int, bytes]]:
-    """`(0, data)` of each record; there is no byte where one begins, because they are compressed together.
+    """`(0, data)` of each record; records have no byte offset of their own, because they are compressed together.
 
     Raises:
-        DataError: the file is missing or damaged; says how many records were read.
+        DataError: the file is missing or damaged; the message gives the number of records read.
     """
     number = 0
     try:
         reader = _reader(path, os.getpid())
         total = reader.num_records()
-        for first in range(0, total, _TOGETHER):
-            for record in reader.read(first, min(first + _TOGETHER, total)):
+        for first in range(0, total, _RECORDS_PER_READ):
+            for record in reader.read(first, min(first + _RECORDS_PER_READ, total)):
                 yield 0, record
                 number += 1
     except (OSError, RuntimeError) as error:
         raise DataError(f"{path} is damaged: {number} records were read, then: {error}. Prepare it again.") from error
 
 
-# Open readers keep threads, which a forked process does not have.
+# Keyed by process, because open readers have threads, which a forked process does not inherit.
 @functools.lru_cache(maxsize=256)  # open files; the usual limit of a process is 1024
 def _reader(path: str, pid: int) -> ArrayRecordReader:
     try:
@@ -87,8 +87,8 @@ def _reader(path: str, pid: int) -> ArrayRecordReader:
     except ModuleNotFoundError:
         raise MissingExtra("ArrayRecord files", "array_record", "tfds") from None
 
-    # Nothing is read ahead: the next record may be anywhere.
+    # No readahead, because access is random.
     reader = ArrayRecordReader(path, options="readahead_buffer_size:0", file_reader_buffer_size=32768)
     if not reader.ok():
-        raise OSError(0, "it is missing or no ArrayRecord file", path)
+        raise OSError(0, "it is missing or not an ArrayRecord file", path)
     return reader

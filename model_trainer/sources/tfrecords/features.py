@@ -1,4 +1,4 @@
-"""What is where in a `tf.train.Example`."""
+"""The features of a `tf.train.Example`, and the parser of records."""
 
 from __future__ import annotations
 
@@ -20,9 +20,14 @@ class Features(Config):
     Fields:
         image: the encoded image.
         label: the class as a number, or as text; several values are tags.
-        text: names the class of `label` where that is a number; need not be there.
-        labels: used where there is no `label`: the classes of the objects in the image. The set of them are its tags.
-        texts: names the classes of `labels`, one for each; need not be there.
+        text: the name of the class, if `label` is a number; optional.
+        labels: used if there is no `label`: the classes of the objects in the image. The distinct ones are its tags.
+        texts: the names of the classes in `labels`, one for each; optional.
+
+    Example:
+        >>> source = TFRecords("data/train-*.tfrecord", features=Features(image="jpeg", label="class_id"))
+        >>> source.features.image
+        'jpeg'
     """
 
     image: str = Field("image/encoded", min_length=1)
@@ -33,13 +38,13 @@ class Features(Config):
 
 
 class Parsed(NamedTuple):
-    """What a record says.
+    """A parsed record.
 
     Attributes:
-        image: encoded; empty where the record holds none.
-        labels: int, or bytes where classes are given by their names.
+        image: encoded; empty if the record has none.
+        labels: int, or bytes if they are class names.
         texts: a name for each of the labels, or none.
-        is_set: whether the labels are the classes of objects, each of which may be there more than once.
+        is_set: whether the labels are the classes of objects, which may occur more than once.
     """
 
     image: bytes
@@ -49,44 +54,44 @@ class Parsed(NamedTuple):
 
 
 def make_parser(features: Features) -> Callable[[bytes, str], Parsed]:
-    """A function from a record and its name for messages to what it says.
+    """The function that parses a record; its second argument is the record's name, for messages.
 
-    It raises DataError where the record is no `tf.train.Example`, or a feature is missing or of a wrong kind.
+    It raises DataError if the record is not a `tf.train.Example`, or if a feature is missing or of a wrong kind.
     """
     import tensorflow as tf
     from google.protobuf.message import DecodeError
 
     def parse(record: bytes, name: str) -> Parsed:
         try:
-            found = tf.train.Example.FromString(record).features.feature
+            fields = tf.train.Example.FromString(record).features.feature
         except DecodeError:
-            raise DataError(f"{name} is no tf.train.Example. TFRecords reads records of that kind only.") from None
-        image = _values(found, features.image, name, ("bytes_list",), "an encoded image")
+            raise DataError(f"{name} is not a tf.train.Example. TFRecords reads only such records.") from None
+        image = _values(fields, features.image, name, ("bytes_list",), "an encoded image")
         if len(image) > 1:
-            raise DataError(f"{name}: {features.image!r} holds {len(image)} images; one for each record is expected.")
-        is_set = features.label not in found and features.labels is not None and features.labels in found
+            raise DataError(f"{name}: {features.image!r} holds {len(image)} images; one per record is expected.")
+        is_set = features.label not in fields and features.labels is not None and features.labels in fields
         key, text_key = (features.labels, features.texts) if is_set else (features.label, features.text)
-        labels = _values(found, key or "", name, ("int64_list", "bytes_list"), "whole numbers or text")
-        texts = _texts(found, text_key) if labels and isinstance(labels[0], int) else []
+        labels = _values(fields, key or "", name, ("int64_list", "bytes_list"), "integers or text")
+        texts = _texts(fields, text_key) if labels and isinstance(labels[0], int) else []
         return Parsed(image[0] if image else b"", labels, texts if len(texts) == len(labels) else [], is_set)
 
     return parse
 
 
-def _values(found: Any, key: str, name: str, kinds: Iterable[str], expected: str) -> list[Any]:
-    if key not in found:
-        there = ", ".join(sorted(found)) or "none"
+def _values(fields: Any, key: str, name: str, kinds: Iterable[str], expected: str) -> list[Any]:
+    if key not in fields:
+        names = ", ".join(sorted(fields)) or "none"
         raise DataError(
-            f"{name} has no feature {key!r}.{nearest(key, found)} It has: {there}. "
-            "Name yours: features=Features(image=..., label=...)."
+            f"{name} has no feature {key!r}.{nearest(key, fields)} It has: {names}. "
+            "Give the names: features=Features(image=..., label=...)."
         )
-    kind = found[key].WhichOneof("kind")
-    if kind is None:  # how an empty list may be written
+    kind = fields[key].WhichOneof("kind")
+    if kind is None:  # an empty list
         return []
     if kind not in kinds:
         raise DataError(f"{name}: {key!r} should hold {expected}, but it is a {kind}.")
-    return list(getattr(found[key], kind).value)
+    return list(getattr(fields[key], kind).value)
 
 
-def _texts(found: Any, key: str | None) -> list[bytes]:
-    return list(found[key].bytes_list.value) if key is not None and key in found else []
+def _texts(fields: Any, key: str | None) -> list[bytes]:
+    return list(fields[key].bytes_list.value) if key is not None and key in fields else []

@@ -23,22 +23,33 @@ __all__ = ["TFRecords", "byte_ranges"]
 
 @final
 class TFRecords(Source):
-    """The images of TFRecord files: `TFRecords("data/train-*.tfrecord")`.
+    """Images in TFRecord files of `tf.train.Example`.
 
-    The first reading goes through all files and checks them; where the images are is then kept in the folder
-    `$MODEL_TRAINER_CACHE` (`~/.cache/model_trainer`), until a file changes. Images are read by their bytes, any
-    of them at any time. Memory: 36 bytes for each image with one label stay.
+    The first time all files are read and verified; the byte ranges of the images are then cached in the folder
+    `$MODEL_TRAINER_CACHE` (`~/.cache/model_trainer`) until a file changes. Images are read by their byte ranges, in
+    any order. Memory: 36 bytes for each image with one label.
 
-    The labels of a record are those of `features.label`: a number, or the class's name. Where a record has several
-    or none, all labels are tags. Without that feature the objects of `features.labels` are the tags of their image;
-    their boxes are not read.
+    The label of a record is in `features.label`: a number, or the name of the class. If a record has several or none,
+    all labels are tags. Without that feature the objects in `features.labels` are the tags of their image; their boxes
+    are not read.
 
     Fields:
-        path: files, or patterns such as "gs://bucket/train-*"; read in the order of their names, each once.
-        features: what is called how in the records.
-        classes: names of the classes in the order of their numbers; None takes `features.text` where records have
-            it, and "0" to "n-1" otherwise. Where records name classes, None means the names sorted.
+        path: files, or patterns such as "gs://bucket/train-*"; each file is read once, in the order of their names.
+        features: names of the features in the records.
+        classes: names of the classes in the order of their numbers; None means `features.text` if records have it, and
+            "0" to "n-1" otherwise. If records name their classes, None means the sorted names.
         label_offset: the number of the first class: 1 for the usual records of ImageNet.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from tensorflow.train import BytesList, Example, Feature, Int64List
+        >>> image = Feature(bytes_list=BytesList(value=[tf.io.read_file("photo.jpg").numpy()]))
+        >>> label = Feature(int64_list=Int64List(value=[1]))
+        >>> features = tf.train.Features(feature={"image/encoded": image, "image/class/label": label})
+        >>> with tf.io.TFRecordWriter("train-0.tfrecord") as writer:
+        ...     writer.write(Example(features=features).SerializeToString())
+        >>> TFRecords("train-*.tfrecord", classes=("cat", "dog")).read().counts()
+        array([0, 1])
     """
 
     path: str | tuple[str, ...]
@@ -79,14 +90,14 @@ def byte_ranges(paths: Sequence[str], indexes: Sequence[FileIndex]) -> ByteRange
 
 def _matching(pattern: str) -> list[str]:
     try:
-        found = files.info(pattern)
-        if found is not None and found.is_folder:
+        info = files.info(pattern)
+        if info is not None and info.is_folder:
             raise DataError(f"{pattern} is a folder; TFRecords needs files, such as {pattern.rstrip('/')}/*.tfrecord*.")
-        if found is not None:  # also a file whose name has a star in it
+        if info is not None:  # may be a file whose name contains a star
             return [pattern]
         paths = files.matching(pattern)
     except OSError as error:
-        raise DataError(f"{pattern} could not be looked for: {error.strerror or error}.") from error
+        raise DataError(f"{pattern} could not be searched for: {error.strerror or error}.") from error
     if not paths:
         raise DataError(f"There is no file {pattern}.")
     return paths

@@ -1,1 +1,1 @@
-"""Checkpoints: what a training is made of at the end of a step, on the disk and back."""
+"""Checkpoints: the state of a training between two steps, saved to disk and restored."""

@@ -25,8 +25,9 @@ def pack(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
     if isinstance(value, np.generic):
         value = np.asarray(value)
     if isinstance(value, np.ndarray):
-        if value.dtype.hasobject:
-            raise ConfigError(f"{name} holds an array of Python objects, which no checkpoint can carry.")
+        if value.dtype.hasobject or value.dtype.names:
+            kind = "Python objects" if value.dtype.hasobject else "records"
+            raise ConfigError(f"{name} holds an array of {kind}, which no checkpoint can carry.")
         arrays[name] = np.array(value)
         return {_ARRAY: name}
     if isinstance(value, Mapping):

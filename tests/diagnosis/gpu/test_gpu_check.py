@@ -27,6 +27,8 @@ from model_trainer.diagnosis.gpu.facts import (
 )
 from model_trainer.diagnosis.gpu.show import print_report, to_dict
 
+pytestmark = pytest.mark.long
+
 SCRIPT = Path(__file__).parents[3] / "script/GPUtest.py"
 
 FAKE_WORKER = """

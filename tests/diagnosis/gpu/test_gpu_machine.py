@@ -1,4 +1,4 @@
-"""What is read from the machine's files, from nvidia-smi and from CUDA's libraries."""
+"""What is read from the machine's files and from CUDA's libraries."""
 
 from __future__ import annotations
 
@@ -14,12 +14,7 @@ from model_trainer.cuda_libraries import cuda_folders, preload_cuda
 from model_trainer.diagnosis.gpu import loader
 from model_trainer.diagnosis.gpu.facts import Driver, Library
 from model_trainer.diagnosis.gpu.libraries import CUDA_LIBRARIES, probe_libraries
-from model_trainer.diagnosis.gpu.machine import (
-    probe_machine,
-    probe_versions,
-    read_driver_version,
-    read_nvidia_smi,
-)
+from model_trainer.diagnosis.gpu.machine import probe_machine, probe_versions, read_driver_version
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="shared libraries have other names elsewhere")
 
@@ -73,26 +68,6 @@ def test_driver_version_is_read_from_both_kernel_modules(tmp_path: Path, line: s
 
 def test_no_kernel_module_gives_no_version(tmp_path: Path) -> None:
     assert read_driver_version(tmp_path / "none") == ""
-
-
-def script(folder: Path, text: str) -> str:
-    file = write(folder, "nvidia-smi", f"#!/bin/sh\n{text}\n")
-    file.chmod(0o755)
-    return str(file)
-
-
-def test_nvidia_smi_gives_names_and_version(tmp_path: Path) -> None:
-    command = script(tmp_path, "echo '550.54.15, NVIDIA A100'; echo '550.54.15, Tesla T4'")
-    assert read_nvidia_smi(command) == (("NVIDIA A100", "Tesla T4"), "550.54.15", "")
-
-
-def test_nvidia_smi_that_fails_is_quoted(tmp_path: Path) -> None:
-    command = script(tmp_path, "echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18")
-    assert read_nvidia_smi(command) == ((), "", "Failed to initialize NVML: Driver/library version mismatch")
-
-
-def test_missing_nvidia_smi_says_nothing() -> None:
-    assert read_nvidia_smi("nvidia-smi-that-is-not-there") == ((), "", "")
 
 
 def test_versions_are_those_of_the_installed_packages() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pynvml
 import pytest
 
 from model_trainer.diagnosis.gpu.driver import driver_command, is_too_old
@@ -103,7 +104,7 @@ def test_driver_whose_library_is_missing_is_told_from_no_driver() -> None:
     assert "libcuda.so.1" in diagnosis.reason
 
 
-@pytest.mark.parametrize("driver", [{"init_code": 803}, {"smi_error": "Failed: Driver/library version mismatch"}])
+@pytest.mark.parametrize("driver", [{"init_code": 803}, {"nvml_code": pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH}])
 def test_renewed_driver_needs_a_restart(driver: dict[str, object]) -> None:
     assert found(facts(driver=driver)).cure == "sudo reboot"
 
@@ -148,6 +149,26 @@ def test_driver_without_a_device_is_told_from_one_that_fails() -> None:
     diagnosis = found(facts(driver={"init_code": 999, "gpus": ()}))
     assert diagnosis.code == "driver_fails"
     assert "999" in diagnosis.reason
+
+
+NOT_LOADED = {"version": "", "nvml_code": pynvml.NVML_ERROR_DRIVER_NOT_LOADED, "gpus": (), "smi_gpus": ()}
+
+
+@pytest.mark.parametrize("init_code", [100, 999])
+def test_driver_whose_kernel_module_is_missing_is_loaded(init_code: int) -> None:
+    diagnosis = found(facts(driver={**NOT_LOADED, "init_code": init_code}))
+    assert diagnosis.code == "not_loaded"
+    assert diagnosis.cure.startswith("sudo modprobe nvidia ")
+
+
+def test_container_with_a_drivers_libraries_but_no_gpu_needs_an_option() -> None:
+    known = facts(machine={"container": True, "device_files": 0}, driver={**NOT_LOADED, "init_code": 999})
+    assert found(known).code == "container"
+
+
+def test_driver_without_a_device_quotes_nvml() -> None:
+    lost = {"init_code": 100, "gpus": (), "smi_gpus": (), "nvml_code": 15, "smi_error": "GPU 0: GPU is lost"}
+    assert found(facts(driver=lost)).reason == "The NVIDIA driver runs but finds no GPU (GPU 0: GPU is lost)."
 
 
 def test_tensorflow_without_cuda_is_replaced() -> None:

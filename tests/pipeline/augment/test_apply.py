@@ -62,12 +62,14 @@ def test_augmentations_are_split_into_their_stages() -> None:
 
 @pytest.mark.parametrize("first", [RandomFlip(), RandomResizedCrop(), MixUp()])
 def test_a_crop_that_does_not_come_first_is_refused(first: Augmentation) -> None:
-    with pytest.raises(ConfigError, match="has RandomResizedCrop at position 1; one crop may stand there, and first"):
+    with pytest.raises(
+        ConfigError, match="has RandomResizedCrop at position 1; only one crop is allowed, and it must come"
+    ):
         split_augment((first, RandomResizedCrop()))
 
 
 def test_what_changes_single_images_is_refused_after_what_mixes_them() -> None:
     with pytest.raises(
-        ConfigError, match="has RandomFlip at position 2, after MixUp; what mixes the images of a batch"
+        ConfigError, match="has RandomFlip at position 2, after MixUp; augmentations that mix the images"
     ):
         split_augment((RandomZoom(), MixUp(), RandomFlip(), CutMix()))

@@ -73,5 +73,5 @@ def test_a_wrong_area_is_refused(area: tuple[float, float]) -> None:
 
 @pytest.mark.parametrize("size", [0.0, 1.5, 224, (0, 10)])
 def test_a_wrong_crop_size_is_refused(size: float | tuple[int, int]) -> None:
-    with pytest.raises(ConfigError, match=r"`size` should be \(height, width\) in pixels, or a share above 0"):
+    with pytest.raises(ConfigError, match=r"`size` should be \(height, width\) in pixels, or a fraction above 0"):
         RandomCrop(size=size)

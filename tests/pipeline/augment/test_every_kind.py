@@ -73,6 +73,7 @@ def applied(augmentation: Augmentation, image: np.ndarray | tf.Tensor, seed: tf.
     return augmentation.apply_to_batch(images, tf.eye(3), tf.ones(3), seed)[0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_does_the_same_eagerly_and_in_tf_data(kind: type[Augmentation]) -> None:
     augmentation, image = happening_often(kind), draw_image(24, 20)

@@ -67,6 +67,7 @@ def counting(count: Callable[[], None]) -> Callable[..., list[Callable[[], tf.Te
     return operations
 
 
+@pytest.mark.long
 def test_rand_augment_does_all_that_pillow_would_do() -> None:
     expected = {name: np.asarray(image).astype(int) for name, image in with_pillow(15 / 30).items()}
     change = tf.function(lambda seed: RandAugment(num_ops=1, magnitude=15).apply(tf.constant(IMAGE), seed))

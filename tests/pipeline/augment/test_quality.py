@@ -74,5 +74,5 @@ def test_a_share_of_the_images_is_blurred() -> None:
 
 @pytest.mark.parametrize("quality", [(0, 50), (60, 50), (50, 101)])
 def test_a_wrong_quality_is_refused(quality: tuple[int, int]) -> None:
-    with pytest.raises(ConfigError, match="`quality` should be two whole numbers from 1 to 100, the smaller first"):
+    with pytest.raises(ConfigError, match="`quality` should be two integers from 1 to 100, the smaller first"):
         RandomJpegQuality(quality=quality)

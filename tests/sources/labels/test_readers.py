@@ -100,7 +100,7 @@ def test_numbers_are_class_indices(reader: Reader, tmp_path: Path) -> None:
 
 
 @of_numbers
-def test_given_classes_are_the_names_of_the_numbers(reader: Reader, tmp_path: Path) -> None:
+def test_declared_classes_are_the_names_of_the_numbers(reader: Reader, tmp_path: Path) -> None:
     assert single(reader(tmp_path, [1, 0], classes=("cat", "dog", "eel"))) == ([1, 0], ("cat", "dog", "eel"))
 
 
@@ -117,7 +117,7 @@ def test_several_numbers_are_tags(reader: Reader, tmp_path: Path) -> None:
         (-1, None, "label -1 should be a class number, a whole number from 0 to 16777215."),
     ],
 )
-def test_a_number_without_a_class_is_named_with_its_place(
+def test_a_number_without_a_class_is_reported_with_its_location(
     reader: Reader, second: int, classes: tuple[str, ...] | None, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match=f"{PLACES[reader]}: {message}"):
@@ -130,7 +130,7 @@ def test_names_are_sorted(reader: Reader, tmp_path: Path) -> None:
 
 
 @of_names
-def test_a_name_that_is_not_a_given_class_is_named_with_its_place(reader: Reader, tmp_path: Path) -> None:
+def test_a_name_that_is_not_a_declared_class_is_reported_with_its_location(reader: Reader, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=rf"{PLACES[reader]}: label 'dgo' is not a class. Did you mean 'dog'\?"):
         reader(tmp_path, ["cat", "dgo"], classes=("cat", "dog")).read()
 

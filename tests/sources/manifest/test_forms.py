@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -39,12 +41,19 @@ def as_table(records: list[dict[str, Any]], delimiter: str) -> str:
     return file.getvalue()
 
 
-def in_all_forms(records: list[dict[str, Any]]) -> dict[str, str]:
+def as_parquet(records: list[dict[str, Any]]) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(records), file)
+    return file.getvalue()
+
+
+def in_all_forms(records: list[dict[str, Any]]) -> dict[str, str | bytes]:
     names = list(records[0])
     columns = {name: {str(row): record[name] for row, record in enumerate(records)} for name in names}
     return {
         "rows.csv": as_table(records, ","),
         "semicolons.csv": as_table(records, ";"),
+        "rows.parquet": as_parquet(records),
         "rows.tsv": as_table(records, "\t"),
         "rows.json": json.dumps(records, indent=1),
         "rows.jsonl": "".join(f"{json.dumps(record)}\n" for record in records),

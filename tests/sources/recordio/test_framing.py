@@ -61,8 +61,8 @@ def test_what_is_written_means_the_same_by_the_format_s_definition(records: list
 def test_the_magic_word_stands_only_before_parts(record: bytes) -> None:
     data = b"".join(frame_record(record))
     words = [data[k : k + 4] for k in range(0, len(data), 4)]
-    parts = 1 + sum(record[k : k + 4] == MAGIC for k in range(0, len(record), 4))
-    assert words.count(MAGIC) == parts
+    num_parts = 1 + sum(record[k : k + 4] == MAGIC for k in range(0, len(record), 4))
+    assert words.count(MAGIC) == num_parts
 
 
 def test_bytes_of_mxnet_are_read() -> None:
@@ -82,12 +82,12 @@ LENGTHS = {flag: struct.pack("<I", flag << 29 | 4) for flag in range(8)}
 @pytest.mark.parametrize(
     ("broken", "reason"),
     [
-        (b"\xff\xd8\xff\xe0JFIF", "begins with the word 0xced7230a, this one with 0xe0ffd8ff at byte 24"),
+        (b"\xff\xd8\xff\xe0JFIF", "starts with the word 0xced7230a, this one with 0xe0ffd8ff at byte 24"),
         (
             MAGIC + struct.pack("<I", 100) + b"four",
-            "a record of 100 bytes begins, but the file ends after 4 at byte 24",
+            "a record of 100 bytes starts, but the file ends after 4 at byte 24",
         ),
-        (MAGIC + struct.pack("<I", 3) + b"abc", "a record of 3 bytes begins, but the file ends after 3 at byte 24"),
+        (MAGIC + struct.pack("<I", 3) + b"abc", "a record of 3 bytes starts, but the file ends after 3 at byte 24"),
         (MAGIC + LENGTHS[2] + b"part", "has the flag 2 where 0 or 1 should be at byte 24"),
         (MAGIC + LENGTHS[5] + b"part", "has the flag 5 where 0 or 1 should be at byte 24"),
         (MAGIC + LENGTHS[1] + b"part" + GOOD, "has the flag 0 where 2 or 3 should be at byte 36"),
@@ -96,7 +96,7 @@ LENGTHS = {flag: struct.pack("<I", flag << 29 | 4) for flag in range(8)}
         (b"\0", "the file ends 7 bytes before the end of a record's frame at byte 24"),
     ],
 )
-def test_what_is_broken_is_named_with_its_place_after_what_was_read(broken: bytes, reason: str) -> None:
+def test_a_damaged_record_is_reported_with_its_offset_after_the_records_read(broken: bytes, reason: str) -> None:
     offsets = array("q")
     with pytest.raises(BrokenRecord, match=reason):
         scan_records(GOOD + GOOD + broken, offsets)
@@ -105,17 +105,17 @@ def test_what_is_broken_is_named_with_its_place_after_what_was_read(broken: byte
 
 @settings(deadline=None)
 @given(st.lists(payloads, min_size=1, max_size=3), st.data())
-def test_a_file_cut_anywhere_is_read_up_to_there_or_said_to_be_broken(
+def test_a_file_truncated_anywhere_is_read_up_to_there_or_reported_as_damaged(
     records: list[bytes], data: st.DataObject
 ) -> None:
     pieces = [b"".join(frame_record(record)) for record in records]
-    whole = b"".join(pieces)
+    record = b"".join(pieces)
     ends = [sum(map(len, pieces[:k])) for k in range(len(pieces) + 1)]
-    cut = data.draw(st.integers(0, len(whole)))
+    cut = data.draw(st.integers(0, len(record)))
     offsets = array("q")
     if cut in ends:
-        scan_records(whole[:cut], offsets)
+        scan_records(record[:cut], offsets)
     else:
         with pytest.raises(BrokenRecord):
-            scan_records(whole[:cut], offsets)
+            scan_records(record[:cut], offsets)
     assert offsets.tolist() == ends[: sum(end <= cut for end in ends[1:])]

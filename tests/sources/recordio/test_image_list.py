@@ -48,7 +48,7 @@ def test_a_list_brings_back_what_im2rec_dropped(make_rec: MakeRec, make_list: Ca
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("0\t1\ta\n1\t0\tb\n", "train.rec#2 has the id 2, which is no index of .*some.lst"),
+        ("0\t1\ta\n1\t0\tb\n", "train.rec#2 has the id 2, which is not an index in .*some.lst"),
         ("0\t1\ta\n1\t0\tb\n2\t1\tc\n1\t1\tb\n", "some.lst has the index 1 twice"),
     ],
 )
@@ -66,9 +66,9 @@ def test_a_list_of_other_records_is_an_error(
         ("0\ta.jpg\n", "line 1: expected index, label and path"),
         (
             "0\t1\ta.jpg\n\n1\tcat\tb.jpg\n",
-            r"line 3: index should be a whole number and labels numbers, got \['1', 'cat'\]",
+            r"line 3: index should be an integer and labels numbers, got \['1', 'cat'\]",
         ),
-        ("0.5\t1\ta.jpg\n", "line 1: index should be a whole number"),
+        ("0.5\t1\ta.jpg\n", "line 1: index should be an integer"),
         ("99999999999999999999\t1\ta.jpg\n", "line 1: index should be"),
         ("", "some.lst is empty. A list has a line for each image"),
         ("0\t0.5\ta.jpg\n", r"some.lst \(a.jpg\): label 0.5 should be"),
@@ -82,5 +82,5 @@ def test_a_wrong_line_is_named(make_list: Callable[[str], Path], text: str, mess
 def test_a_missing_list_or_root_is_named(make_list: Callable[[str], Path], tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no.lst could not be opened: No such file"):
         MxnetList(tmp_path / "no.lst").read()
-    with pytest.raises(DataError, match=r"There is no folder .*nowhere. `root` is the folder"):
+    with pytest.raises(DataError, match=r"There is no folder .*nowhere. `root` is the base folder"):
         MxnetList(make_list("0\t1\ta\n"), root=tmp_path / "nowhere").read()

@@ -58,7 +58,9 @@ def test_an_index_may_have_a_name_of_its_own(rec: Path, tmp_path: Path) -> None:
         "",
     ],
 )
-def test_an_index_that_does_not_fit_is_said_and_not_used(rec: Path, text: str, log: pytest.LogCaptureFixture) -> None:
+def test_an_index_that_does_not_fit_gives_a_warning_and_is_not_used(
+    rec: Path, text: str, log: pytest.LogCaptureFixture
+) -> None:
     rec.with_suffix(".idx").write_text(text)
     assert find_records(str(rec), None).tolist() == OFFSETS
     assert "train.idx does not fit" in log.text
@@ -81,15 +83,15 @@ def test_an_index_over_records_in_several_parts_is_used(
     ("damage", "message"),
     [
         (lambda data: b"", "train.rec is empty"),
-        (lambda data: b"\x89PNG\r\n\x1a\n" * 9, "is no RecordIO file, or its begin is damaged: .* at byte 0"),
-        (lambda data: data[:-1], "2 records were read, then a record of 25 bytes begins, .* at byte 84"),
-        (lambda data: data[:50], "1 records were read, then a record of 37 bytes begins, .* at byte 36"),
+        (lambda data: b"\x89PNG\r\n\x1a\n" * 9, "is not a RecordIO file, or its start is damaged: .* at byte 0"),
+        (lambda data: data[:-1], "2 records were read, then a record of 25 bytes starts, .* at byte 84"),
+        (lambda data: data[:50], "1 records were read, then a record of 37 bytes starts, .* at byte 36"),
         (lambda data: data[:36] + b"oops" + data[40:], "1 records were read, .* 0x73706f6f at byte 36"),
         (lambda data: data[:40] + b"\xff" * 4 + data[44:], "1 records were read, .* flag 7 where .* at byte 36"),
         (lambda data: data + b"\0\0", "3 records were read, then the file ends 6 bytes before"),
     ],
 )
-def test_a_damaged_file_says_what_was_read_and_where_it_broke(
+def test_the_error_of_a_damaged_file_gives_the_records_read_and_the_offset(
     rec: Path, damage: Callable[[bytes], bytes], message: str, with_index: bool
 ) -> None:
     rec.write_bytes(damage(rec.read_bytes()))
@@ -113,6 +115,6 @@ def test_a_path_without_a_file_is_named(tmp_path: Path, path: str, message: str)
         find_records(path if "://" in path else str(tmp_path / path), None)
 
 
-def test_a_given_index_that_is_missing_is_named(rec: Path) -> None:
-    with pytest.raises(DataError, match=r"There is no index .*gone.idx. Without `index` .* is read all the same"):
+def test_a_declared_index_that_is_missing_is_named(rec: Path) -> None:
+    with pytest.raises(DataError, match=r"There is no index .*gone.idx. .* can be read without one"):
         find_records(str(rec), str(rec.with_name("gone.idx")))

@@ -45,7 +45,7 @@ def test_numbers_that_do_not_fit_the_given_classes_as_rows_are_class_numbers(mak
     assert examples.label_rows().dense(3).tolist() == [[1, 1, 0], [0, 1, 0]]
 
 
-def test_one_number_for_one_given_class_says_whether_it_is_there(make_rec: MakeRec) -> None:
+def test_one_number_for_one_declared_class_is_its_presence(make_rec: MakeRec) -> None:
     examples = RecordIO(make_rec((1,), (0,)), classes=("cat",)).read()
     assert examples.label_rows().dense(1).tolist() == [[1], [0]]
 
@@ -66,7 +66,7 @@ def test_what_was_told_from_the_data_is_said(
 
 
 @pytest.mark.parametrize("labels", ["multi_hot", "indices"])
-def test_one_label_where_several_were_meant_speaks_of_pack_label(
+def test_one_label_instead_of_several_gives_a_hint_at_pack_label(
     make_rec: MakeRec, labels: str, log: pytest.LogCaptureFixture
 ) -> None:
     examples = RecordIO(make_rec(1.0, 0.0), labels=labels).read()
@@ -75,7 +75,9 @@ def test_one_label_where_several_were_meant_speaks_of_pack_label(
     assert examples.label_rows().dense(2).tolist() == [[0, 1], [1, 0]]
 
 
-def test_a_list_beside_with_more_labels_speaks_of_pack_label(make_rec: MakeRec, log: pytest.LogCaptureFixture) -> None:
+def test_a_list_with_more_labels_than_the_records_gives_a_hint_at_pack_label(
+    make_rec: MakeRec, log: pytest.LogCaptureFixture
+) -> None:
     rec = make_rec(1.0, 0.0)
     rec.with_suffix(".lst").write_text("0\t1\t0\ta.jpg\n1\t0\t1\tb.jpg\n")
     RecordIO(rec).read()

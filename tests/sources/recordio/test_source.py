@@ -61,10 +61,10 @@ def test_records_with_labels_but_no_image_are_left_out(
     ("record", "message"),
     [
         (b"no header", r"train.rec#1 \(byte 36\) has 9 bytes; an image record has a header of 24"),
-        (b"\xff" * 40, r"train.rec#1 \(byte 36\) has 40 bytes, but its header announces 4294967295 labels"),
+        (b"\xff" * 40, r"train.rec#1 \(byte 36\) has 40 bytes, but its header declares 4294967295 labels"),
     ],
 )
-def test_a_record_that_holds_no_image_record_is_named(
+def test_a_record_without_a_valid_header_is_named(
     make_rec: MakeRec, framed: Callable[[bytes], bytes], record: bytes, message: str
 ) -> None:
     rec = make_rec(0.0)
@@ -80,11 +80,11 @@ def test_a_file_replaced_while_it_is_open_gives_errors_and_not_other_images(make
     make_rec((0.0, 1.0, 2.0), 1.0)
     assert RecordIO(rec).read().num_bytes.tolist() == [1, 1]
     assert examples.num_bytes.tolist() == [1, -1, -1]
-    with pytest.raises(OSError, match="begins with the word"):
+    with pytest.raises(OSError, match="starts with the word"):
         examples.images.read(1)
 
 
-def test_a_list_given_as_records_names_the_source_for_lists() -> None:
+def test_a_list_declared_as_records_names_the_source_for_lists() -> None:
     with pytest.raises(DataError, match=r"is a list, not the records. Declare MxnetList\('train.lst'\)"):
         RecordIO("train.lst").read()
 

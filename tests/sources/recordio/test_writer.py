@@ -76,7 +76,7 @@ def test_any_images_come_back(tmp_path_factory: pytest.TempPathFactory, pairs: l
     assert again.labels.tolist() == labels.tolist()
 
 
-def test_images_that_cannot_be_read_are_left_out_and_told(
+def test_images_that_cannot_be_read_are_skipped_and_reported(
     examples: Examples, tmp_path: Path, log: pytest.LogCaptureFixture
 ) -> None:
     Path(examples.name(0)).unlink()
@@ -84,7 +84,7 @@ def test_images_that_cannot_be_read_are_left_out_and_told(
     done: list[int] = []
     skipped = write_recordio(examples, tmp_path / "out.rec", on_progress=done.append)
     assert skipped == {examples.name(0): "is gone", examples.name(2): "is empty"}
-    assert "left out 2 images" in log.text
+    assert "skipped 2 images" in log.text
     assert done == [1, 2, 3]
     again = RecordIO(tmp_path / "out.rec").read()
     assert again.labels.tolist() == [0]
@@ -99,7 +99,7 @@ def test_nothing_is_written_when_no_image_can_be_read(examples: Examples, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_that_is_there_stays_when_writing_breaks_off(examples: Examples, tmp_path: Path) -> None:
+def test_an_existing_file_stays_when_writing_fails(examples: Examples, tmp_path: Path) -> None:
     write_recordio(examples, tmp_path / "out.rec")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
@@ -125,18 +125,18 @@ def test_weights_and_groups_are_dropped_with_a_warning(
 ) -> None:
     weighted = replace(examples, weights=np.float32([1, 2, 1]), groups=np.int32([0, 0, 1]))
     write_recordio(weighted, tmp_path / "out.rec")
-    assert "a RecordIO file has no place for weights and groups, dropped" in log.text
+    assert "a RecordIO file cannot store weights and groups; they are dropped" in log.text
 
 
 @pytest.mark.parametrize(
     ("change", "name", "message"),
     [
-        ({"crops": np.int32([[0, 0, 0, 0], [1, 1, 5, 5], [0, 0, 0, 0]])}, "out.rec", "holds whole images, but some"),
-        ({"classes": ("a\nb", "c", "d")}, "out.rec", r"The class name 'a\\nb' cannot stand in a line"),
+        ({"crops": np.int32([[0, 0, 0, 0], [1, 1, 5, 5], [0, 0, 0, 0]])}, "out.rec", "stores whole images, but some"),
+        ({"classes": ("a\nb", "c", "d")}, "out.rec", r"The class name 'a\\nb' is empty or has several lines"),
         ({}, "out.bin", r"out.bin should end in .rec"),
     ],
 )
-def test_what_the_format_cannot_hold_is_an_error(
+def test_examples_that_the_format_cannot_store_are_an_error(
     examples: Examples, tmp_path: Path, change: dict[str, object], name: str, message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
@@ -144,7 +144,7 @@ def test_what_the_format_cannot_hold_is_an_error(
     assert not list(tmp_path.glob("out*"))
 
 
-def test_a_folder_that_is_not_there_is_named(examples: Examples, tmp_path: Path) -> None:
+def test_a_missing_folder_is_named(examples: Examples, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"nowhere/out.* could not be written"):
         write_recordio(examples, tmp_path / "nowhere" / "out.rec")
 

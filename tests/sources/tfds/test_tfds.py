@@ -127,8 +127,8 @@ def test_array_record_files_give_what_tensorflow_datasets_reads(prepare: Callabl
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_a_record_keeps_its_number_in_a_slice(prepare: Callable[..., Path], file_format: str) -> None:
     folder = prepare(Zoo, file_format)
-    whole = Tfds("zoo", data_dir=folder).read().names()
-    assert Tfds("zoo", split="train[3:9]", data_dir=folder).read().names() == whole[3:9]
+    all_names = Tfds("zoo", data_dir=folder).read().names()
+    assert Tfds("zoo", split="train[3:9]", data_dir=folder).read().names() == all_names[3:9]
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
@@ -160,7 +160,7 @@ def test_a_text_may_be_the_class(prepare: Callable[..., Path]) -> None:
     assert examples.counts().tolist() == [5, 5, 5, 5]
 
 
-def test_given_classes_renumber_labels(prepare: Callable[..., Path]) -> None:
+def test_declared_classes_renumber_labels(prepare: Callable[..., Path]) -> None:
     folder = prepare(Zoo)
     own = Tfds("zoo", data_dir=folder).read().labels
     assert Tfds("zoo", data_dir=folder, classes=("dog", "cat")).read().labels.tolist() == (1 - own).tolist()
@@ -181,19 +181,19 @@ def test_the_only_image_and_the_only_class_are_meant_whatever_they_are_called(pr
         ),
         ({"name": "zoo", "split": "train[:x]"}, r"parts are written 'train\[:10%\]'"),
         ({"name": "zoo", "split": "train[:99]"}, r"Requested slice \[:99\] incompatible with 20 examples"),
-        ({"name": "zoo", "split": "train[7:3]"}, "holds nothing"),
+        ({"name": "zoo", "split": "train[7:3]"}, "is empty"),
         (
             {"name": "zoo", "label": "lable"},
             r"has no feature 'lable'. Did you mean 'label'\? Give `label` another name",
         ),
-        ({"name": "zoo", "image": "depth"}, "'depth' is an image of float32; only whole numbers"),
-        ({"name": "zoo", "image": "name"}, "'name' is no image; images are depth, image"),
+        ({"name": "zoo", "image": "depth"}, "'depth' is an image of float32; only uint8 and uint16"),
+        ({"name": "zoo", "image": "name"}, "'name' is not an image; images are depth, image"),
         ({"name": "zoo:9.9.9"}, r"has no data set 'zoo:9.9.9', and there is none in /"),
         ({"name": "mnits"}, r"has no data set 'mnits'.*Did you mean 'mnist'\?"),
         ({"name": "mnist:3.0.1"}, r"'mnist:3.0.1'\) is not prepared in .*download=True"),
         (
             {"name": "nameless", "split": "test"},
-            "#0: label -1 should be .* often means that the label is not known",
+            "#0: label -1 should be .* often means that the label is unknown",
         ),
     ],
 )
@@ -221,8 +221,8 @@ def test_a_damaged_file_is_an_error(tmp_path: Path, file_format: str, damage: Ca
 def test_images_can_be_read_inside_tf_data_by_many_threads(prepare: Callable[..., Path], file_format: str) -> None:
     examples = Tfds("zoo", data_dir=prepare(Zoo, file_format)).read()
     read = lambda row: tf.numpy_function(lambda r: examples.images.read(int(r)), [row], tf.string)  # noqa: E731
-    found = tf.data.Dataset.from_tensor_slices(examples.rows).repeat(20).map(read, num_parallel_calls=8)
-    assert list(found.as_numpy_iterator()) == [examples.images.read(int(row)) for row in examples.rows] * 20
+    images = tf.data.Dataset.from_tensor_slices(examples.rows).repeat(20).map(read, num_parallel_calls=8)
+    assert list(images.as_numpy_iterator()) == [examples.images.read(int(row)) for row in examples.rows] * 20
 
 
 def test_an_image_is_gone_with_its_array_record_file(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_an_image_is_gone_with_its_array_record_file(tmp_path: Path) -> None:
     copy = type(examples.images)(
         ("/nowhere",), *(getattr(examples.images, n) for n in ("file", "record", "sizes", "feature"))
     )
-    with pytest.raises(OSError, match="missing or no ArrayRecord file"):
+    with pytest.raises(OSError, match="missing or not an ArrayRecord file"):
         copy.read(0)
 
 
@@ -250,7 +250,7 @@ def test_without_the_extra_the_error_names_the_command(monkeypatch: pytest.Monke
 
 def test_the_field_split_does_not_hide_the_method(prepare: Callable[..., Path]) -> None:
     source = Tfds("zoo", data_dir=prepare(Zoo)).changed("split", "test")
-    train, val = (part.read() for part in source.split(val=0.5))
+    train, val = (split.read() for split in source.split(val=0.5))
     assert sorted([*train.names(), *val.names()]) == source.read().names()
 
 

@@ -90,10 +90,10 @@ def test_overlapping_patterns_give_each_file_once(tmp_path: Path) -> None:
     assert len(TFRecords([tmp_path / "*", tmp_path / "a.*"]).read()) == 1
 
 
-def test_a_thumbnail_that_begins_like_the_image_is_not_taken_for_it(tmp_path: Path) -> None:
-    whole = b"\xff\xd8" + b"\0" * 400 + b"whole"
-    path = write(tmp_path / "a", [{"a/thumbnail": [whole[:300]], "image/encoded": [whole], "image/class/label": [0]}])
-    assert read_by_us(TFRecords(path)) == [(whole, 0)]
+def test_a_thumbnail_with_the_same_first_bytes_is_not_taken_for_the_image(tmp_path: Path) -> None:
+    image = b"\xff\xd8" + b"\0" * 400 + b"whole"
+    path = write(tmp_path / "a", [{"a/thumbnail": [image[:300]], "image/encoded": [image], "image/class/label": [0]}])
+    assert read_by_us(TFRecords(path)) == [(image, 0)]
 
 
 def test_a_record_without_an_image_stays_as_an_empty_one(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_texts_that_contradict_each_other_name_nothing(tmp_path: Path) -> None:
     assert TFRecords(tmp_path / "?").read().classes == ("0",)
 
 
-def test_given_classes_win_over_texts(tmp_path: Path) -> None:
+def test_declared_classes_take_precedence_over_texts(tmp_path: Path) -> None:
     path = write(tmp_path / "a", [labelled(0, 1, text=[b"n02084071"])])
     assert TFRecords(path, classes=("cat", "dog")).read().classes == ("cat", "dog")
 
@@ -154,10 +154,14 @@ def test_the_classes_of_objects_are_tags_of_their_image(tmp_path: Path) -> None:
             {},
             r"a#0 has no feature 'image/encoded'. Did you mean 'image/encode'\? It has: image/class/label, image/enc",
         ),
-        ({"image/encoded": [b"x"]}, {}, r"a#0 has no feature 'image/class/label'. It has: image/encoded. Name yours"),
-        ({"image/encoded": [b"x", b"y"], "image/class/label": [0]}, {}, "holds 2 images; one for each record"),
-        ({"image/encoded": [b"x"], "image/class/label": [0.5]}, {}, "should hold whole numbers or text, but .*float"),
-        (labelled(0, -1), {}, r"a#0: label -1 should be .* from 0 to .* -1 often means that the label is not known"),
+        (
+            {"image/encoded": [b"x"]},
+            {},
+            r"a#0 has no feature 'image/class/label'. It has: image/encoded. Give the names",
+        ),
+        ({"image/encoded": [b"x", b"y"], "image/class/label": [0]}, {}, "holds 2 images; one per record"),
+        ({"image/encoded": [b"x"], "image/class/label": [0.5]}, {}, "should hold integers or text, but .*float"),
+        (labelled(0, -1), {}, r"a#0: label -1 should be .* from 0 to .* -1 often means that the label is unknown"),
         (labelled(0, 0), {"label_offset": 1}, r"a#0: label 0 should be .* from 1 to"),
         (labelled(0, 2**40), {}, "a#0: label 1099511627776 should be a class number"),
         (
@@ -191,13 +195,13 @@ def flipped(data: bytes, at: int) -> bytes:
         (lambda data, second: flipped(data, second + 40), r"1 records were read, then the one at byte {second} of"),
         (lambda data, second: data[: second + 5], r"1 records were read, then the one at byte {second} of"),
         (lambda data, second: data[: second + 60], r"1 records were read, then the one at byte {second} of"),
-        (lambda data, second: flipped(data, 0), r"is no TFRecord file, or its first record"),
+        (lambda data, second: flipped(data, 0), r"is not a TFRecord file, or its first record"),
         (lambda data, second: b"", r"holds no record"),
-        (lambda data, second: b"\x08\0\0\0", r"is no TFRecord file"),
+        (lambda data, second: b"\x08\0\0\0", r"is not a TFRecord file"),
     ],
     ids=["length", "data", "cut in the length", "cut in the data", "first", "empty", "too short"],
 )
-def test_a_damaged_file_says_how_far_it_could_be_read(
+def test_the_error_of_a_damaged_file_gives_the_records_read(
     tmp_path: Path, damage: Callable[[bytes, int], bytes], message: str
 ) -> None:
     path = Path(write(tmp_path / "a", [labelled(0, 0), labelled(1, 1)]))
@@ -210,7 +214,7 @@ def test_a_damaged_file_says_how_far_it_could_be_read(
 def test_a_record_of_something_else_is_an_error(tmp_path: Path) -> None:
     with tf.io.TFRecordWriter(str(tmp_path / "a")) as writer:
         writer.write(b"\xff\xff\xff")
-    with pytest.raises(DataError, match="a#0 is no tf.train.Example"):
+    with pytest.raises(DataError, match="a#0 is not a tf.train.Example"):
         TFRecords(tmp_path / "a").read()
 
 
@@ -227,10 +231,10 @@ def test_a_compressed_file_is_refused_with_the_cure(tmp_path: Path, compression:
         ("{folder}/none-*", r"There is no file .*none-\*"),
         ("{folder}", r"is a folder; TFRecords needs files, such as .*/\*.tfrecord"),
         ("ram://bucket/none", "There is no file ram://bucket/none"),
-        ("nosuch://bucket/none", "nosuch://bucket/none could not be looked for: .*nosuch"),
+        ("nosuch://bucket/none", "nosuch://bucket/none could not be searched for: .*nosuch"),
     ],
 )
-def test_files_that_are_not_there_are_an_error(tmp_path: Path, path: str, message: str) -> None:
+def test_missing_files_are_an_error(tmp_path: Path, path: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         TFRecords(path.format(folder=tmp_path)).read()
 
@@ -241,7 +245,7 @@ def test_a_source_survives_json(tmp_path: Path) -> None:
     assert isinstance(source, Choice)
 
 
-def test_files_that_did_not_change_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unchanged_files_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a", [labelled(0, 1, text=[b"cat"]), labelled(1, 0, 2)])
     before = TFRecords(path).read()
     with monkeypatch.context() as patch:
@@ -252,22 +256,22 @@ def test_files_that_did_not_change_are_not_read_again(tmp_path: Path, monkeypatc
     assert len(TFRecords(path).read()) == 1
 
 
-def test_other_features_are_looked_for_again(tmp_path: Path) -> None:
+def test_other_features_are_indexed_again(tmp_path: Path) -> None:
     path = write(tmp_path / "a", [{"image/encoded": [b"x"], "a": [0], "b": [1]}])
     labels = [TFRecords(path, features=Features(label=name)).read().labels.tolist() for name in "ab"]
     assert labels == [[0], [1]]
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", b"\x93NUMPY"])
-def test_a_damaged_index_is_made_again(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_index_is_rebuilt(tmp_path: Path, content: bytes) -> None:
     path = write(tmp_path / "a", [labelled(0, 0)])
     before = read_by_us(TFRecords(path))
-    for kept in (tmp_path / "cache" / "index").iterdir():
-        kept.write_bytes(content)
+    for cached in (tmp_path / "cache" / "index").iterdir():
+        cached.write_bytes(content)
     assert read_by_us(TFRecords(path)) == before
 
 
-def test_an_index_that_cannot_be_kept_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_that_cannot_be_cached_is_not_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MODEL_TRAINER_CACHE", str(tmp_path / "file"))
     assert len(TFRecords(write(tmp_path / "a", [labelled(0, 0)])).read()) == 1

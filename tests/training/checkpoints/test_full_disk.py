@@ -122,7 +122,7 @@ def test_the_saver_knows_why_its_newest_save_failed(
         saver.save(partial(checkpoint, 1))
         saver.wait()
         assert "1.2 kB are needed" in str(saver.failed)
-        assert "Until one can be, --resume would begin at the first step." in caplog.text
+        assert "Until a checkpoint can be written, --resume would start at the first step." in caplog.text
         monkeypatch.setattr(local, "write_synced", write)
         saver.save(partial(checkpoint, 2))
         saver.wait()
@@ -211,7 +211,7 @@ def test_events_end_where_they_do_not_fit_and_lines_go_on(
     logs.close()
     assert tried == [1]
     assert [record.getMessage() for record in caplog.records] == [
-        f"{tmp_path}: TensorBoard's events end here: No space left on device."
+        f"{tmp_path}: TensorBoard events are no longer written: No space left on device."
     ]
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
@@ -246,7 +246,7 @@ def test_a_model_that_cannot_be_written_stops_the_run_which_then_goes_on_to_the_
     run = make_run(training__epochs=2, val_data=None)
     with monkeypatch.context() as patch:
         patch.setattr(run_folder.files, "check_room", no_room_in_the_second_epoch)
-        with pytest.raises(StorageError, match=r"min_loss.hdf5 could .* Make room, then go on with --resume."):
+        with pytest.raises(StorageError, match=r"min_loss.hdf5 could .* Free some space, then continue with --resume."):
             train_model(run)
     (folder,) = Path(run.output_dir).glob("test-*")
     resumed = train_model(run, resume=True)
@@ -272,7 +272,9 @@ def test_figures_that_cannot_be_written_name_the_cure_and_leave_the_old_ones(
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", replace_or_fail)
-    with pytest.raises(StorageError, match=rf"{name} could not be .* are free. Make room, then go on with --resume."):
+    with pytest.raises(
+        StorageError, match=rf"{name} could not be .* are free. Free some space, then continue with --resume."
+    ):
         folder.write_history([row, row], "title")
     assert names_in(folder.path) == ["curves.png", "history.csv", "logs", "model_spec.json"]
     assert (folder.path / name).read_bytes() == before
@@ -445,7 +447,7 @@ def test_a_real_disk_that_is_full_for_a_while_changes_nothing_but_checkpoints_an
 ) -> None:
     messages = on_small_disk["messages"]
     assert "checkpoints/epoch-00000-step-0000001 could not be written: No space left on device; " in messages
-    assert "Until one can be, --resume would begin at the first step." in messages
+    assert "Until a checkpoint can be written, --resume would start at the first step." in messages
     told = [line for line in messages.splitlines() if "for-a-while" in line and "be missing from it" in line]
     assert sum("metrics.jsonl could not be written: No space left on device; 0 bytes are free." in t for t in told) == 1
     assert len(told) <= 2  # the other is train.log
@@ -457,7 +459,7 @@ def test_a_real_disk_that_is_full_for_good_ends_the_run_which_then_goes_on_to_th
     on_small_disk: dict[str, Any],
 ) -> None:
     assert "hdf5 could not be written: No space left on device; 44 kB are needed, " in on_small_disk["error"]
-    assert on_small_disk["error"].endswith("Make room, then go on with --resume.")
-    assert on_small_disk["messages"].count("TensorBoard's events end here: No space left on device.") >= 1
+    assert on_small_disk["error"].endswith("Free some space, then continue with --resume.")
+    assert on_small_disk["messages"].count("TensorBoard events are no longer written: No space left on device.") >= 1
     assert on_small_disk["left aside"] == []
     assert on_small_disk["for good, then resumed"] == on_small_disk["for a while"]

@@ -15,7 +15,7 @@ import pytest
 
 from model_trainer.training.checkpoints.store import read_newest
 
-pytestmark = pytest.mark.timeout(900)  # up to 23 trainings, one after another
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]  # up to 23 trainings, one after another
 
 # Each training is a fork of a process that has imported everything and started nothing.
 PROGRAM = """

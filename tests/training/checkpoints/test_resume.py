@@ -138,7 +138,7 @@ def test_another_batch_size_goes_on_where_it_divides_evenly(stopped: tuple[Run, 
     resumed = train_model(run.changed("training.batch_size", 8), resume_from=result.path)
     log = (result.path / "logs" / "train.log").read_text()
     assert "resumed at step 1 of epoch 2" in log  # 8 images are seen
-    assert "training.batch_size was 4 and is 8 from here on." in log
+    assert "training.batch_size was 4 and is 8 from now on." in log
     assert len(resumed.history) == 2
 
 
@@ -146,7 +146,7 @@ def test_another_batch_size_that_does_not_divide_begins_the_epoch_anew(stopped: 
     run, result = stopped
     train_model(run.changed("training.batch_size", 5), resume=True)
     log = (result.path / "logs" / "train.log").read_text()
-    assert "Epoch 2 begins anew: the 8 images it has seen are no whole number of batches of 5." in log
+    assert "Epoch 2 is restarted: the 8 images it has seen are not a whole number of batches of 5." in log
 
 
 def test_what_is_not_safe_to_change_is_named_with_both_values(stopped: tuple[Run, Result]) -> None:
@@ -206,7 +206,7 @@ def test_weight_decay_of_lamb_that_is_another_now_is_said(make_run: MakeRun) -> 
     result = train_model(run)
     begun_by_an_older_version(result)
     assert len(train_model(run, resume=True).history) == 2
-    assert "whose LAMB had the weight decay inside the direction" in (result.path / "logs" / "train.log").read_text()
+    assert "whose LAMB scaled the weight decay with the update" in (result.path / "logs" / "train.log").read_text()
 
 
 def test_a_run_that_commit_3d3d0bb_stopped_goes_on_as_that_commit_went_on(
@@ -310,7 +310,7 @@ def test_other_data_is_refused(stopped: tuple[Run, Result], colours: Path, tmp_p
     options = json.loads((result.path / "training_options.json").read_text())
     options["data_fingerprint"]["val"] = "other"
     (result.path / "training_options.json").write_text(json.dumps(options))
-    with pytest.raises(DataError, match="The validation data is not what .* began with"):
+    with pytest.raises(DataError, match="The validation data is not that with which .* was started"):
         train_model(run, resume=True)
 
 
@@ -356,7 +356,7 @@ def test_a_signal_before_the_first_step_ends_with_75() -> None:
 def test_options_that_describe_no_run_are_named(stopped: tuple[Run, Result], content: str) -> None:
     run, result = stopped
     (result.path / "training_options.json").write_text(content)
-    with pytest.raises(DataError, match=r"training_options.json .* Start anew without --resume"):
+    with pytest.raises(DataError, match=r"training_options.json .* Start a new run without --resume"):
         train_model(run, resume=True)
 
 

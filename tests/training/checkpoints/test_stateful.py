@@ -31,7 +31,7 @@ def test_what_was_got_does_not_change_when_training_goes_on() -> None:
     ("state", "message"),
     [
         ({}, "optimizer/0/v0 is missing"),
-        ({"0/v0": np.zeros(3, np.float32)}, r"optimizer/0/v0 has the shape \(3,\), not \(2,\)"),
+        ({"0/v0": np.zeros(3, np.float32)}, r"optimizer/0/v0 should have shape \(2,\), got \(3,\)"),
     ],
 )
 def test_variables_that_do_not_fit_are_named(state: dict[str, np.ndarray], message: str) -> None:

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import logging as python_logging
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_trainer.errors import ConfigError, StorageError
@@ -42,6 +45,60 @@ def test_a_checkpoint_comes_back_to_the_bit(tmp_path: Path) -> None:
     for name, array in written.arrays.items():
         assert read.arrays[name].dtype == array.dtype
         np.testing.assert_array_equal(read.arrays[name], array)
+
+
+DTYPES = [
+    *("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", ">i8"),
+    *("float16", "bfloat16", "float8_e4m3fn", "float32", "float64", ">f4", "complex64", "complex128"),
+    *("U3", "S3", "datetime64[s]"),
+]
+
+
+def same_bits(array: np.ndarray, expected: np.ndarray) -> bool:
+    return (array.dtype, array.shape, array.tobytes()) == (expected.dtype, expected.shape, expected.tobytes())
+
+
+@settings(max_examples=25)
+@given(st.binary(min_size=16, max_size=64), st.sampled_from(["C", "F", "strided", "0-d", "empty"]))
+def test_every_dtype_and_layout_comes_back_to_the_bit(content: bytes, layout: str) -> None:
+    """Any bytes: NaNs with a payload, -0.0, and the smallest numbers."""
+    arrays = {}
+    for dtype in map(np.dtype, DTYPES):
+        flat = np.frombuffer((content * dtype.itemsize)[: 12 * dtype.itemsize], dtype)
+        views = {"C": flat, "F": flat.reshape(3, 4).T, "strided": flat[::-2], "0-d": flat[0, ...], "empty": flat[:0]}
+        arrays[str(dtype)] = views[layout]
+    with tempfile.TemporaryDirectory() as folder:
+        write_checkpoint(Path(folder), Checkpoint(0, 0, {}, arrays))
+        read = read_newest(Path(folder))
+    assert read is not None
+    assert [name for name, array in arrays.items() if not same_bits(read.arrays[name], array)] == []
+
+
+def test_negative_zero_and_the_payload_of_nan_come_back(tmp_path: Path) -> None:
+    bits = np.array([0x80000000, 0x7FC00001, 0xFFC12345, 0x00000001], np.uint32)
+    write_checkpoint(tmp_path, Checkpoint(0, 0, {}, {"x": bits.view(np.float32)}))
+    read = read_newest(tmp_path)
+    assert read is not None
+    assert read.arrays["x"].view(np.uint32).tolist() == bits.tolist()
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [[["x", "float32", [999]]], [["x", "float33", [1]]], [["x", "object", [1]]], [["x", "float32", "1"]], "x", None],
+)
+def test_a_checkpoint_whose_hashes_fit_and_whose_arrays_do_not_is_damaged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, listed: object
+) -> None:
+    write_checkpoint(tmp_path, checkpoint(1))
+    target = write_checkpoint(tmp_path, checkpoint(2))
+    state = json.dumps({"epoch": 2, "position": 0, "arrays": listed}).encode()
+    (target / "state.json").write_bytes(state)
+    hashes = json.loads((target / "hashes.json").read_text())
+    (target / "hashes.json").write_text(json.dumps({**hashes, "state.json": hashlib.sha256(state).hexdigest()}))
+    read = read_newest(tmp_path)
+    assert read is not None
+    assert read.epoch == 1
+    assert "epoch-00002-step-0000000 is damaged (state.json does not describe arrays.bin)" in caplog.text
 
 
 def test_the_last_two_are_kept_in_the_order_of_the_run(tmp_path: Path) -> None:
@@ -111,7 +168,7 @@ def test_training_goes_on_when_the_disk_is_full_and_says_what_is_kept(
     with Saver(tmp_path) as saver, caplog.at_level(python_logging.WARNING):
         saver.save(partial(checkpoint, 2))
     assert "No space left on device; 152 bytes are needed, " in caplog.text
-    assert "--resume would go on from the last good one, epoch-00001-step-0000000." in caplog.text
+    assert "--resume would continue from the last good one, epoch-00001-step-0000000." in caplog.text
 
 
 VALUES = st.recursive(
@@ -132,6 +189,15 @@ def test_arrays_in_a_callbacks_state_come_back() -> None:
     back = unpack(pack({"best": weights}, "callbacks/0", arrays), arrays)
     for array, expected in zip(back["best"], weights, strict=True):
         np.testing.assert_array_equal(array, expected)
+
+
+@pytest.mark.parametrize(
+    ("array", "kind"),
+    [(np.array([None]), "Python objects"), (np.zeros(1, [("a", "f4"), ("b", "i4")]), "records")],
+)
+def test_arrays_that_no_checkpoint_can_carry_are_refused(array: np.ndarray, kind: str) -> None:
+    with pytest.raises(ConfigError, match=f"callbacks/0/mine holds an array of {kind}"):
+        pack({"mine": array}, "callbacks/0", {})
 
 
 def test_what_no_checkpoint_can_carry_is_refused() -> None:

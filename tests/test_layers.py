@@ -1,4 +1,4 @@
-"""The house: imports point to the same floor or a lower one, and declaring loads no TensorFlow."""
+"""The layers of the package: imports point to the same layer or a lower one, and declaring loads no TensorFlow."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from model_trainer.tasks import Task
 
 PACKAGE = Path(model_trainer.__file__).parent
 
-FLOORS = [
-    "version", "errors", "cuda_libraries", "stderr_filter", "quiet_tensorflow", "dotted", "messages", "config",
-    "storage", "specs", "sources", "images", "pipeline", "tasks", "run", "network", "model_files", "cluster",
+LAYERS = [
+    "version", "errors", "cuda_libraries", "stderr_filter", "quiet_tensorflow", "dotted", "messages", "display",
+    "config", "storage", "specs", "images", "sources", "pipeline", "tasks", "run", "network", "model_files", "cluster",
     "training", "evaluation", "findings", "diagnosis", "report", "tuning", "index", "serving", "cloud", "api", "cli",
 ]  # fmt: skip
-# Stand beside the floors: the package's own front door, its __main__, and the toy network.
-BESIDE = {"__init__", "__main__", "testing"}
+# Modules that may import from any layer: the public names, __main__, and the network for tests.
+EXEMPT = {"__init__", "__main__", "testing"}
 
 FILES = sorted(
     path
     for path in PACKAGE.rglob("*.py")
-    if path.relative_to(PACKAGE).parts[0] not in {f"{name}.py" for name in BESIDE}
+    if path.relative_to(PACKAGE).parts[0] not in {f"{name}.py" for name in EXEMPT}
 )
 
 
-def floor_of(module: str) -> int:
-    return FLOORS.index(module.split(".")[1])
+def layer_of(module: str) -> int:
+    return LAYERS.index(module.split(".")[1])
 
 
 def imported_modules(path: Path) -> list[str]:
@@ -42,19 +42,19 @@ def imported_modules(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_point_to_the_same_floor_or_lower(path: Path) -> None:
-    own = FLOORS.index(path.relative_to(PACKAGE).parts[0].removesuffix(".py"))
-    higher = [name for name in imported_modules(path) if floor_of(name) > own]
+def test_imports_point_to_the_same_layer_or_lower(path: Path) -> None:
+    layer = LAYERS.index(path.relative_to(PACKAGE).parts[0].removesuffix(".py"))
+    higher = [name for name in imported_modules(path) if layer_of(name) > layer]
     assert not higher
 
 
-def test_the_floor_test_sees_imports() -> None:
+def test_imported_modules_lists_imports() -> None:
     assert "model_trainer.run.run" in imported_modules(PACKAGE / "training" / "prepare.py")
 
 
-def test_nobody_outside_of_tasks_asks_which_task_it_is() -> None:
+def test_no_code_outside_of_tasks_checks_the_class_of_a_task() -> None:
     tasks = set(Task.kinds())
-    asking = {
+    checks = {
         f"{path.relative_to(PACKAGE)}:{node.lineno}"
         for path in FILES
         if path.relative_to(PACKAGE).parts[0] != "tasks"
@@ -63,7 +63,7 @@ def test_nobody_outside_of_tasks_asks_which_task_it_is() -> None:
         if tasks & {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
     }
     assert tasks >= {"Classification", "MultiLabel"}
-    assert not asking
+    assert not checks
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -80,39 +80,39 @@ HTML = re.compile(
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_html_is_written_in_templates_only(path: Path) -> None:
     tree = ast.parse(path.read_text())
-    texts = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
-    assert not [f"line {node.lineno}: {node.value}" for node in texts if HTML.search(node.value)]
+    strings = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    assert not [f"line {node.lineno}: {node.value}" for node in strings if HTML.search(node.value)]
 
 
-def test_the_html_test_sees_tags() -> None:
+def test_the_html_pattern_matches_tags_only() -> None:
     for text in ("<p>", '<a href="', "</td>", "<br/>", "x <svg"):
         assert HTML.search(text)
     for text in ("<I", "output/<name>-<date>", "a < b", "<lambda>"):
         assert not HTML.search(text)
 
 
-def test_pages_are_made_in_one_place_and_nothing_is_exempt_from_escaping() -> None:
-    texts = {str(path.relative_to(PACKAGE)): path.read_text() for path in FILES}
-    assert [name for name, text in texts.items() if re.search(r"\bjinja2\b", text)] == ["report/pages.py"]
-    assert not [name for name, text in texts.items() if re.search(r"\bmarkupsafe\b|\bMarkup\b", text)]
+def test_one_module_renders_html_and_nothing_is_exempt_from_escaping() -> None:
+    sources = {str(path.relative_to(PACKAGE)): path.read_text() for path in FILES}
+    assert [name for name, source in sources.items() if re.search(r"\bjinja2\b", source)] == ["display/pages.py"]
+    assert not [name for name, source in sources.items() if re.search(r"\bmarkupsafe\b|\bMarkup\b", source)]
 
 
-def loaded_after(code: str) -> set[str]:
+def modules_loaded_by(code: str) -> set[str]:
     program = f"{code}\nimport sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     return set(done.stdout.split())
 
 
 def test_declaring_a_run_loads_no_tensorflow() -> None:
-    loaded = loaded_after("import runpy; runpy.run_path('script/TrainModel.py', run_name='declared')")
+    loaded = modules_loaded_by("import runpy; runpy.run_path('script/TrainModel.py', run_name='declared')")
     assert "model_trainer.run.run" in loaded
-    assert not loaded & {"tensorflow", "keras", "sklearn", "matplotlib", "h5py", "jinja2"}
+    assert not loaded & {"tensorflow", "keras", "sklearn", "matplotlib", "h5py", "jinja2", "pyarrow"}
 
 
 def test_the_command_line_loads_no_tensorflow() -> None:
-    loaded = loaded_after("import model_trainer.cli.main")
+    loaded = modules_loaded_by("import model_trainer.cli.main")
     assert "model_trainer.cli.train" in loaded
-    assert not loaded & {"tensorflow", "keras", "sklearn", "matplotlib", "h5py", "jinja2"}
+    assert not loaded & {"tensorflow", "keras", "sklearn", "matplotlib", "h5py", "jinja2", "pyarrow"}
 
 
 def test_every_public_name_can_be_imported() -> None:

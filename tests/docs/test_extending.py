@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
-import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,24 +28,14 @@ compiled = pytest.mark.usefixtures("compiled_steps")
 
 MakeRun = Callable[..., Run]
 
-PAGE = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
+PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 
 
 @pytest.fixture(scope="module")
-def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the page's blocks define, by name; each is a module of its own outside of the package."""
-    found: dict[str, Any] = {}
-    for number, block in enumerate(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)):
-        file = tmp_path_factory.mktemp("code") / f"block_{number}_of_the_page.py"
-        file.write_text(block)
-        spec = importlib.util.spec_from_file_location(file.stem, file)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[file.stem] = module  # where dataclasses look for what annotations name
-        spec.loader.exec_module(module)
-        found |= vars(module)
-    return found | {"Pairs": _pairs(found["Rating"]), "TwoOutputs": _two_outputs(found["Rating"])}
+def names(session_of: Callable[[Path], Any]) -> dict[str, Any]:
+    """What the page's blocks define, by name."""
+    defined: dict[str, Any] = session_of(PAGE).run_to()
+    return defined | {"Pairs": _pairs(defined["Rating"]), "TwoOutputs": _two_outputs(defined["Rating"])}
 
 
 def _pairs(rating: Any) -> Any:
@@ -198,7 +185,9 @@ def test_a_loss_over_the_whole_batch_trains_on_one_device(names: dict[str, Any],
 
 
 def test_a_head_of_more_outputs_than_are_named_is_refused(names: dict[str, Any], make_run: MakeRun) -> None:
-    with pytest.raises(ConfigError, match=r"`task.outputs` should name each output .*head\(\) gives 2, none are named"):
+    with pytest.raises(
+        ConfigError, match=r"`task.outputs` should name each output .*head\(\) returns 2, none are named"
+    ):
         train_model(make_run(task=names["TwoOutputs"]()))
 
 

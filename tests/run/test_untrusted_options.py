@@ -1,4 +1,4 @@
-"""A `training_options.json` from a stranger, as `evaluate` and `train` read it: no code that it names is run."""
+"""An untrusted `training_options.json`, as `evaluate` and `train` read it: no code that it names is executed."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ MakeRun = Callable[..., Run]
 
 
 def payload(marker: Path) -> dict[str, Any]:
-    """A callable of Python's own library that would write a file."""
+    """A function of Python's standard library that would write a file."""
     return {"path": "pydoc.pipepager", "arguments": {"text": "", "cmd": f"touch {marker}"}}
 
 
 @pytest.fixture
-def written(make_run: MakeRun, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+def options(make_run: MakeRun, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     return tmp_path / "training_options.json", make_run().to_dict()
 
 
-def test_a_filter_that_is_code_is_refused_and_not_run(written: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    path, run = written
+def test_a_filter_that_names_code_is_rejected_and_not_executed(
+    options: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    path, run = options
     run["val_data"] = {"type": "Filtered", "source": run["val_data"], "where": payload(tmp_path / "marker")}
     path.write_text(json.dumps({"run": run}))
     for load in (Run.load, load_validation_data):
@@ -51,11 +53,11 @@ def test_a_filter_that_is_code_is_refused_and_not_run(written: tuple[Path, dict[
         ("network", {"type": "OwnModel", "model": "os.system"}),
     ],
 )
-def test_a_dotted_path_needs_trust_wherever_it_stands(
-    written: tuple[Path, dict[str, Any]], field: str, value: object
+def test_a_dotted_path_needs_trust_in_every_field(
+    options: tuple[Path, dict[str, Any]], field: str, value: object
 ) -> None:
-    path, run = written
+    path, run = options
     run[field] = value
     path.write_text(json.dumps({"run": run}))
-    with pytest.raises(ConfigError, match=r"names the code .* add --trust"):
+    with pytest.raises(ConfigError, match=r"names the code .* Add --trust"):
         Run.load(path)

@@ -1,0 +1,75 @@
+"""What NVIDIA's management library (NVML, the one behind nvidia-smi) knows about the driver and the GPUs.
+
+CUDA_VISIBLE_DEVICES does not touch it, so it tells GPUs that are hidden from GPUs that are not there.
+It is asked in a process of its own (`python -m ...gpu.nvml`), because a broken driver can hang or crash whoever asks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pynvml
+
+from model_trainer.diagnosis.gpu.process import run_answering
+
+__all__ = ["NvmlAnswer", "ask_nvml", "read_nvml"]
+
+_WORKER = (sys.executable, "-P", "-m", "model_trainer.diagnosis.gpu.nvml")
+
+
+@dataclass(frozen=True)
+class NvmlAnswer:
+    """What NVML says; all but the code is empty where there is no NVML."""
+
+    driver_version: str = ""  # such as "550.54.15"
+    gpus: tuple[str, ...] = ()  # names of the GPUs that this user may use
+    code: int | None = None  # an nvmlReturn_t, 0 for success; None when no answer came
+    error: str = ""  # why something could not be read, in words
+
+
+def ask_nvml(worker: Sequence[str] = _WORKER, *, silence_seconds: float = 30) -> NvmlAnswer:
+    """Asks NVML in another process.
+
+    Args:
+        worker: the command that asks and prints the answer as a JSON object.
+        silence_seconds: a driver that does not answer for so long is given up.
+    """
+    answers: list[Mapping[str, Any]] = []
+    failure, _ = run_answering(worker, answers.append, environment=os.environ, silence_seconds=silence_seconds)
+    if not answers:
+        return NvmlAnswer(error=f"asking NVML failed: {failure or 'it gave no answer'}")
+    return NvmlAnswer(**{**answers[0], "gpus": tuple(answers[0]["gpus"])})
+
+
+def read_nvml() -> NvmlAnswer:
+    """Asks NVML in this process, which NVML may hang or crash."""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError_LibraryNotFound as problem:  # it comes with the driver; libcuda.so.1 says the same
+        return NvmlAnswer(code=problem.value)
+    except pynvml.NVMLError as problem:
+        return NvmlAnswer(code=problem.value, error=str(problem))
+    try:
+        version = pynvml.nvmlSystemGetDriverVersion()
+        count = pynvml.nvmlDeviceGetCount()
+    except pynvml.NVMLError as problem:
+        return NvmlAnswer(code=problem.value, error=str(problem))
+    names: list[str] = []
+    problems: list[tuple[int, str]] = []
+    for index in range(count):
+        try:
+            names.append(pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(index)))
+        except pynvml.NVMLError as problem:  # a GPU of somebody else's job, or one that fell off the bus
+            problems.append((problem.value, f"GPU {index}: {problem}"))
+    # One GPU that answers is enough to train on; the code then says that all is well.
+    code = problems[0][0] if problems and not names else 0
+    return NvmlAnswer(version, tuple(names), code, "; ".join(words for _, words in problems))
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(read_nvml())))

@@ -1,0 +1,1 @@
+"""What values show of themselves in a notebook, and how a notebook shows progress."""

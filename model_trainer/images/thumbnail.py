@@ -1,0 +1,71 @@
+"""Small pictures of images, for pages and notebooks; of one that cannot be read the reason."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from model_trainer.images.limits import MAX_PIXELS
+from model_trainer.images.pillow import Unreadable, pixels_of, with_image
+from model_trainer.storage.read import why_not_read
+
+__all__ = ["Thumbnail", "jpeg_of", "make_thumbnail"]
+
+SIDE = 112  # pixels
+
+_WHITE = (255, 255, 255)
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A small picture with what stands below it.
+
+    Attributes:
+        name: of the image.
+        caption: such as its label.
+        jpeg: the encoded picture; None where the image cannot be read.
+        problem: why it cannot, such as "is truncated".
+    """
+
+    name: str
+    caption: str
+    jpeg: bytes | None
+    problem: str = ""
+
+
+def make_thumbnail(
+    read: Callable[[], bytes], name: str, caption: str, crop: tuple[int, int, int, int] | None = None
+) -> Thumbnail:
+    """The thumbnail of an image, upright.
+
+    Args:
+        read: gives the encoded image, or raises OSError.
+        name, caption: see `Thumbnail`.
+        crop: top, left, height, width of the part that is shown.
+    """
+    try:
+        data = read()
+        pixels = with_image(data, lambda image: pixels_of(image, _WHITE, False, MAX_PIXELS))
+    except OSError as error:
+        return Thumbnail(name, caption, None, why_not_read(error, if_missing="is not there"))
+    except Unreadable as reason:
+        return Thumbnail(name, caption, None, str(reason))
+    if crop is not None:
+        top, left, height, width = crop
+        if top < 0 or left < 0 or top + height > pixels.shape[0] or left + width > pixels.shape[1]:
+            return Thumbnail(name, caption, None, f"does not reach its crop {list(crop)}")
+        pixels = pixels[top : top + height, left : left + width]
+    return Thumbnail(name, caption, jpeg_of(pixels))
+
+
+def jpeg_of(pixels: np.ndarray) -> bytes:
+    """A JPEG of some KB of uint8 `(height, width, 3)`, made smaller to at most 112 pixels a side."""
+    small = Image.fromarray(pixels)
+    small.thumbnail((SIDE, SIDE))
+    file = io.BytesIO()
+    small.save(file, "JPEG", quality=75)
+    return file.getvalue()

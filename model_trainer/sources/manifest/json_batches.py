@@ -1,0 +1,134 @@
+"""JSON Lines as batches of columns, with pyarrow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.json
+
+from model_trainer.sources.manifest.arrow_values import Declined
+from model_trainer.sources.manifest.columns import Columns
+from model_trainer.sources.manifest.gathered import Gathered
+from model_trainer.sources.manifest.line_blocks import line_blocks
+
+__all__ = ["json_batches"]
+
+_SAMPLE_LINES = 200
+_MAX_DEPTH = 8  # of what stands in a column
+_EXACT_INTEGERS = 2**53  # below them a float64 has every integer
+
+
+def json_batches(file: BinaryIO, gathered: Gathered) -> Iterator[pa.RecordBatch]:
+    """The rows of a file of JSON Lines, see `batches`.
+
+    The first lines show what the columns are and hold; a later line that has others, or other types, is declined.
+
+    Raises:
+        Declined, DataError, ValueError, ArrowException: the file needs the exact reader.
+    """
+    schema: pa.Schema | None = None
+    for block in line_blocks(file):
+        lines = _one_object_a_line(block)
+        if not lines:
+            continue
+        if schema is None:
+            sample = [json.loads(line) for line in lines.split(b"\n", _SAMPLE_LINES)[:_SAMPLE_LINES]]
+            columns = _note_columns(sample, gathered)
+            schema = _schema_of(sample, columns)
+        table = pa.json.read_json(
+            pa.BufferReader(lines),
+            read_options=pa.json.ReadOptions(block_size=len(lines) + 1),
+            parse_options=pa.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error"),
+        ).combine_chunks()
+        if table.num_rows != lines.count(b"\n") + 1:
+            raise Declined("there are several objects in a line")
+        for column in table.columns:
+            _check_numbers(column.chunk(0))
+        read = columns.read()
+        # A column that was given, but is in none of the rows so far.
+        missing = [name for name in read if name not in schema.names]
+        if missing:
+            raise Declined(f"no row has {missing[0]!r} yet")
+        yield pa.RecordBatch.from_arrays([table.column(name).chunk(0) for name in read], names=read)
+
+
+def _one_object_a_line(block: bytes) -> bytes:
+    """The lines of the block without the last line break.
+
+    Where each begins with "{" and ends with "}" no object goes on in the next line, because after a "}" inside of an
+    object no "{" may follow. So there is one object in each if there are as many as lines.
+    """
+    lines = (block.replace(b"\r\n", b"\n") if b"\r" in block else block).strip(b"\n")
+    if lines and not (lines.startswith(b"{") and lines.endswith(b"}") and lines.count(b"}\n{") == lines.count(b"\n")):
+        raise Declined("a line does not begin with { and end with }")
+    return lines
+
+
+def _note_columns(sample: list[dict[str, Any]], gathered: Gathered) -> Columns:
+    for row in sample:
+        before = gathered.columns
+        if before is None or not row.keys() <= gathered.names.keys():
+            now = gathered.note_columns(row)
+            for each in fields(Columns) if before is not None else ():
+                name = getattr(before, each.name)
+                if each.compare and name is not None and name != getattr(now, each.name):
+                    raise Declined(f"{name!r} is read in the first rows only")
+    assert gathered.columns is not None
+    return gathered.columns
+
+
+def _schema_of(sample: list[dict[str, Any]], columns: Columns) -> pa.Schema:
+    names = dict.fromkeys(name for row in sample for name in row)
+    # Their values become text, in which 1 and 1.0 differ.
+    as_written = {columns.group, columns.split}
+    return pa.schema(
+        [(name, _type_of([row.get(name) for row in sample], floats=name not in as_written)) for name in names]
+    )
+
+
+def _type_of(values: list[Any], *, floats: bool, depth: int = 0) -> pa.DataType:
+    """The type that all of the values have.
+
+    Raises:
+        Declined: they have several, or are nested deeply.
+    """
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {int} and not floats:
+        return pa.int64()
+    if kinds and kinds <= {int, float} and floats:
+        return pa.float64()
+    if len(kinds) > 1 or depth > _MAX_DEPTH:
+        raise Declined("a column holds values of several types")
+    kind = next(iter(kinds), None)
+    if kind is list:
+        items = [item for value in values if value is not None for item in value]
+        return pa.list_(_type_of(items, floats=floats, depth=depth + 1))
+    if kind is dict:
+        names = dict.fromkeys(name for value in values if value is not None for name in value)
+        inner = {name: [value.get(name) for value in values if value is not None] for name in names}
+        return pa.struct([(name, _type_of(each, floats=floats, depth=depth + 1)) for name, each in inner.items()])
+    plain = {None: pa.null(), str: pa.string(), bool: pa.bool_()}.get(kind)
+    if plain is None:
+        raise Declined("a column holds floating-point numbers as text")
+    return plain
+
+
+def _check_numbers(column: pa.Array) -> None:
+    """Raises Declined unless every number is the one that Python reads.
+
+    Arrow takes "Inf" for a number, which is no JSON, and -0 and long integers for float64.
+    """
+    if pa.types.is_list(column.type):
+        _check_numbers(column.flatten())
+    elif pa.types.is_struct(column.type):
+        for inner in column.flatten():
+            _check_numbers(inner)
+    elif pa.types.is_floating(column.type):
+        numbers = np.asarray(column.fill_null(1.0))
+        if not np.all(np.abs(numbers) < _EXACT_INTEGERS) or np.any(np.signbit(numbers) & (numbers == 0)):
+            raise Declined("a number is not finite, or very large, or -0")

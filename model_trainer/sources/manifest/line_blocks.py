@@ -1,0 +1,45 @@
+"""A text file in blocks of whole lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from model_trainer.sources.manifest.arrow_values import Declined
+
+__all__ = ["line_blocks"]
+
+_BLOCK_BYTES = 4 * 2**20
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def line_blocks(file: BinaryIO) -> Iterator[bytes]:
+    """Blocks of some MiB, each of whole lines that end in "\\n" or "\\r\\n", in UTF-8 and without a byte order mark.
+
+    Raises:
+        Declined: there are other line breaks, zero bytes or very long lines in it.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    rest = b""
+    data = file.read(_BLOCK_BYTES).removeprefix(_BYTE_ORDER_MARK)
+    while data:
+        following = file.read(_BLOCK_BYTES)
+        end = data.rfind(b"\n") + 1 if following else len(data)
+        if not end and len(rest) > _BLOCK_BYTES:
+            raise Declined("a line is very long")
+        if end:
+            yield _checked(rest + data[:end])
+            rest = data[end:]
+        else:
+            rest += data
+        data = following
+
+
+def _checked(block: bytes) -> bytes:
+    if not block.isascii():
+        block.decode()
+    if b"\r" in block and block.count(b"\r") != block.count(b"\r\n"):
+        raise Declined("there are line breaks of several kinds")
+    if b"\0" in block or block.startswith(_BYTE_ORDER_MARK):
+        raise Declined("there are zero bytes or several byte order marks")
+    return block

@@ -1,0 +1,127 @@
+"""README.md and the pages of docs/, and the code blocks in them.
+
+A test with an argument `python_block` runs for each block of Python, one with `console_block` for each console session,
+and so on; one with `block` for each block of any language, and one with `page` for each page.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import textwrap
+import types
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import keras
+import pytest
+
+import model_trainer
+
+ROOT = Path(__file__).parents[2]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+FENCED = re.compile(
+    r"^(?P<indent> *)```(?P<language>[\w-]*)[^\n]*\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL
+)
+
+# These read data, train, or open a model. In the session of a page they have only their signature.
+STAND_INS = {
+    model_trainer: ("evaluate", "load_image", "load_model", "predict", "preview", "train", "write_recordio"),
+    keras.models: ("load_model",),
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block. `line` is where its text begins, counted from 1."""
+
+    page: Path
+    line: int
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+def read_blocks(page: Path) -> list[Block]:
+    content = page.read_text()
+    return [
+        Block(
+            page,
+            content.count("\n", 0, found.start("text")) + 1,
+            found["language"],
+            textwrap.dedent(found["text"]),
+        )
+        for found in FENCED.finditer(content)
+    ]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    for name in metafunc.fixturenames:
+        language = name.removesuffix("_block")
+        if name == "page":
+            metafunc.parametrize(name, PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+        elif name == "block" or name != language:
+            blocks = [
+                each for page in PAGES for each in read_blocks(page) if name == "block" or each.language == language
+            ]
+            metafunc.parametrize(name, blocks, ids=str)
+
+
+class PageSession:
+    """The Python blocks of a page, run one after another, as by a reader who types them into one session."""
+
+    def __init__(self, page: Path, folder: Path) -> None:
+        self._folder = folder
+        self._blocks = [block for block in read_blocks(page) if block.language == "python"]
+        self._done: list[Block] = []
+        self._module = types.ModuleType(f"page_{page.stem.replace('-', '_')}")
+        sys.modules[self._module.__name__] = self._module  # where dataclasses look for what annotations name
+        self.names: dict[str, Any] = vars(self._module)
+
+    def run_to(self, last: Block | None = None) -> dict[str, Any]:
+        """The names after `last`, None: after the whole page; what is not runnable is passed over."""
+        for block in self._blocks:
+            if block not in self._done:
+                self._done.append(block)
+                if is_runnable(block):
+                    self._run(block)
+            if block == last:
+                break
+        return self.names
+
+    def _run(self, block: Block) -> None:
+        # A real file, in which AutoGraph finds the source; blank lines, so that errors name the line of the page.
+        file = self._folder / f"{block.page.stem}_{block.line}.py"
+        file.write_text("\n" * (block.line - 1) + block.text)
+        with ExitStack() as stack:
+            for module, names in STAND_INS.items():
+                for name in names:
+                    stand_in = mock.create_autospec(getattr(module, name))
+                    stack.enter_context(mock.patch.object(module, name, stand_in))
+            exec(compile(file.read_text(), str(file), "exec"), self.names)
+
+
+def is_runnable(block: Block) -> bool:
+    """Whether a block declares things; a training by Keras, and what needs a package that is not ours, is not run."""
+    return not re.search(r"\.fit\(|(?:from|import) (?:keras_trainer|keras_model_specs|sagemaker)\b", block.text)
+
+
+@pytest.fixture(scope="session")
+def session_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], PageSession]]:
+    """The session of a page; each page has one."""
+    sessions: dict[Path, PageSession] = {}
+
+    def session(page: Path) -> PageSession:
+        if page not in sessions:
+            sessions[page] = PageSession(page, tmp_path_factory.mktemp("page"))
+        return sessions[page]
+
+    yield session
+    for page in sessions:
+        sys.modules.pop(f"page_{page.stem.replace('-', '_')}", None)

@@ -1,0 +1,64 @@
+"""The first screen of the README keeps what it promises."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import keras
+import pytest
+
+from model_trainer.cli.main import app
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+FIRST_CODE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[0]
+FIRST_TABLE = re.findall(r"(?:^\|.*\n)+", README, re.MULTILINE)[0].splitlines()[2:]
+
+
+def test_the_first_screen_is_a_sentence_an_install_line_twelve_lines_of_python_and_a_table() -> None:
+    sentence, install, table = re.match(
+        r"# Model Trainer\n\n(.+)\n\n```console\n(.+)\n```\n```python\n(?:.*\n){12}```\n\n(\| what .+)", README
+    ).groups()  # type: ignore[union-attr]
+    assert sentence.count(". ") == 0
+    assert install.startswith("$ git clone")
+    assert "`model.fit` does not give you" in table
+
+
+@pytest.mark.usefixtures("short_pipeline", "plain_graphs")
+def test_the_twelve_lines_train_a_model_that_keras_loads(colours: Path, tmp_path: Path) -> None:
+    code = FIRST_CODE
+    for old, new in {
+        '.named("mobilenet_v2", target_size=(96, 96, 3))': (
+            '(class_="model_trainer.testing.small_backbone", target_size=(16, 16, 3))'
+        ),
+        "data/sample": str(colours),
+        "batch_size=32": f'batch_size=4), weights=None, output_dir="{tmp_path}"',
+        ", learning_rate=1e-3)": "",
+    }.items():
+        assert old in code
+        code = code.replace(old, new)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert isinstance(names["model"], keras.Model)
+    assert names["model"].output_shape == (None, 3)
+    assert len(names["result"].history) == 5
+
+
+@pytest.mark.parametrize("row", FIRST_TABLE)
+def test_each_row_of_the_table_links_to_a_test(row: str) -> None:
+    (link,) = re.findall(r"\[(test_\w+\.py)\]\((tests/[\w/]+\.py)\) \|$", row)
+    assert link[0] == Path(link[1]).name
+    assert "\ndef test_" in (ROOT / link[1]).read_text()
+
+
+def test_the_commands_are_those_of_the_command_line() -> None:
+    table = re.findall(r"^\| `model-trainer (\w+)", README, re.MULTILINE)
+    assert sorted(table) == sorted(command.callback.__name__ for command in app.registered_commands)
+
+
+def test_one_output_folder_is_named_throughout() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    named = [name for page in pages for name in re.findall(r"output/[\w-]*-\d{8}-\d{6}", page.read_text())]
+    assert set(named) == {"output/sample-20261126-044731"}
