@@ -110,10 +110,10 @@ def short_pipeline() -> Iterator[None]:
 
 
 def _exact_image(
-    data: tf.Tensor, view: View, *, part: tf.Tensor | None = None, seed: tf.Tensor | None = None
+    data: tf.Tensor, view: View, *, region: tf.Tensor | None = None, seed: tf.Tensor | None = None
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    if view.crop is not None or part is not None:
-        return exact_image(data, view, part=part, seed=seed)
+    if view.crop is not None or region is not None:
+        return exact_image(data, view, region=region, seed=seed)
     image, readable = _graph_of(view.spec.model_dump_json(by_alias=True))(data)
     return image, readable
 
