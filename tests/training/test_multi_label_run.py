@@ -65,7 +65,7 @@ def mosaics(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def declared(mosaics: Path, declare_run: Callable[..., Run]) -> Run:
+def tagging(mosaics: Path, declare_run: Callable[..., Run]) -> Run:
     classes = tuple(COLOURS)
     return declare_run(
         train_data=Manifest(str(mosaics / "train" / "tags.csv"), classes=classes),
@@ -81,14 +81,14 @@ def declared(mosaics: Path, declare_run: Callable[..., Run]) -> Run:
 
 
 @pytest.fixture
-def run(declared: Run, tmp_path: Path) -> Run:
-    return declared.changed("output_dir", str(tmp_path / "output"))
+def run(tagging: Run, tmp_path: Path) -> Run:
+    return tagging.changed("output_dir", str(tmp_path / "output"))
 
 
 @pytest.fixture(scope="module")
-def result(short_pipeline: None, plain_graphs: None, declared: Run, tmp_path_factory: pytest.TempPathFactory) -> Result:
+def result(short_pipeline: None, plain_graphs: None, tagging: Run, tmp_path_factory: pytest.TempPathFactory) -> Result:
     """Of compiled steps; it is only to be read."""
-    return train_model(declared.changed("output_dir", str(tmp_path_factory.mktemp("output"))))
+    return train_model(tagging.changed("output_dir", str(tmp_path_factory.mktemp("output"))))
 
 
 def test_a_tagger_learns_says_what_it_sees_and_remembers_its_thresholds(result: Result, mosaics: Path) -> None:
