@@ -1,4 +1,4 @@
-"""What does it cost to recompute the statistics of batch normalisation at the end of each epoch?
+"""What does it cost to recompute the statistics of batch normalization at the end of each epoch?
 
     .venv/bin/python benchmarks/refresh.py                         about 5 minutes on 2 cores
     .venv/bin/python benchmarks/refresh.py --spec resnet50 --images 1024

@@ -8,7 +8,7 @@ batches of 32 images of 224 x 224, Adam, from random weights. All three train th
 that name differs (VGG19 with layers of 4,096 at its end, ResNet50 with its strides in other convolutions),
 PyTorch's is made as Keras'. Each contestant has a process of its own, and they train in turn; each round times about
 `--seconds` of steps, after 4 that are not timed. Left out are validation, and what ours does before it for batch
-normalisation and the others do not: a forward pass of at most 1,024 training images an epoch.
+normalization and the others do not: a forward pass of at most 1,024 training images an epoch.
 Ours runs its own loop with `precision="auto"`. The others run at their best: Keras in the faster of its policies,
 PyTorch in bfloat16 autocast with channels last, eager or compiled, whichever is faster in a first round
 (`train_torch.py` says how to install it).

@@ -123,7 +123,7 @@ def auto_momentum(batch_size: int, steps_per_epoch: int) -> float:
 
     A moving average with momentum m has the variance of a mean over (1 + m) / (1 - m) batches. Averages over more
     batches lag behind the weights: after 100 steps of MobileNetV2 with Adam(0.001) the validation loss was too high by
-    a factor of 1.2 with 0.9, 1.6 with 0.95 and 6 with 0.99 (docs/decisions/0018-batch-normalisation.md).
+    a factor of 1.2 with 0.9, 1.6 with 0.95 and 6 with 0.99 (docs/decisions/0018-batch-normalization.md).
 
     Args:
         batch_size: images in a batch, over all devices.

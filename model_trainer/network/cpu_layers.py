@@ -1,7 +1,7 @@
 """Layers for CPUs that compute in bfloat16: faster than TensorFlow's, and accurate where those are not.
 
 Only the training copy uses them. They compute the same as Keras' own layers, from the same weights. They avoid the
-following (measurements in docs/decisions/0018-batch-normalisation.md): the gradient of a depthwise convolution with
+following (measurements in docs/decisions/0018-batch-normalization.md): the gradient of a depthwise convolution with
 strides, or with a kernel wider than 3 pixels, takes up to 70 times as long as the convolution; a sigmoid in bfloat16
 takes four times as long as in float32; each elementwise operation on a feature map is a pass through memory, and XLA
 fuses several into one. And `BiasAddGrad` sums in bfloat16: over 50,000 pixels the gradient of a bias is 62 % off.

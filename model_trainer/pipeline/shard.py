@@ -33,7 +33,7 @@ class BatchShard:
         first: index of this process's first device among them.
         count: devices of this process; None means all.
         least: minimum of rows for a device. If the batch has too few, it is padded with copies of its first image with
-            weight 0: without any image batch normalisation would have nothing to average.
+            weight 0: without any image batch normalization would have nothing to average.
     """
 
     num_devices: int = 1

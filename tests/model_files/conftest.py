@@ -57,7 +57,7 @@ def _randomize(model: keras.Model, images: np.ndarray, seed: int = 0) -> None:
                 value = random.normal(0, np.sqrt(2.0 / fan_in), shape)
             elif variable.name in ("bias", "beta"):
                 value = random.normal(0, 0.1, shape)
-            else:  # gamma of normalisation, and ConvNeXt's scale of each layer
+            else:  # gamma of normalization, and ConvNeXt's scale of each layer
                 value = random.uniform(0.3, 0.9, shape)
             variable.assign(value)
     for layer in layers:

@@ -2,7 +2,7 @@
 
 Every variable has a random value of realistic spread. The same logits come from the reference, the plain network, its
 two stages, the training copy, the `.hdf5` in plain Keras, `load_model`, a checkpoint, and two devices. They are
-compared relative to the spread that they have over images: where only some input normalisation is missing, an untrained
+compared relative to the spread that they have over images: where only some input normalization is missing, an untrained
 network still gives nearly the same probabilities.
 """
 
@@ -57,7 +57,7 @@ Logits = list[np.ndarray]  # of each output
 
 NUM_COMPARED = 4  # of the images that moving averages were made of
 ROUNDING = 1e-3  # of the spread; float32 in a hundred layers
-# The kernel of batch normalisation rounds otherwise than Keras' operations. Both are as far from float64, which a
+# The kernel of batch normalization rounds otherwise than Keras' operations. Both are as far from float64, which a
 # random ResNet50 magnifies to 0.006 (Keras) and 0.007 (the kernel), and MobileNetV2 to 0.012 and 0.009.
 KERNEL_ROUNDING = 2e-2
 

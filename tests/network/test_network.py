@@ -87,7 +87,7 @@ def test_layers_freeze_by_position_name_or_pattern(names: tuple[int | str, ...])
     assert network.model.get_layer("conv1").trainable
 
 
-def test_frozen_batch_normalisation_runs_in_inference_mode() -> None:
+def test_frozen_batch_normalization_runs_in_inference_mode() -> None:
     network = build(kwargs={"batch_normalization": True})
     declared = Network(freeze=("norm1",))
     freeze(network.model, network, declared)

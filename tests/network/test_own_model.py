@@ -311,7 +311,7 @@ def test_layers_in_nested_models_compute_in_the_runs_precision() -> None:
     assert policies["answer"] == policies["probabilities"] == "float32"
 
 
-def test_batch_normalisation_in_nested_models_averages_over_devices() -> None:
+def test_batch_normalization_in_nested_models_averages_over_devices() -> None:
     copy = make_training_copy(stage(own(dense())), "float32", seed=0, synchronized_batch_norm=True)
     assert copy.model.get_layer("norm").synchronized
 

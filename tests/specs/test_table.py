@@ -209,7 +209,7 @@ def test_the_same_result_by_another_function_is_not_a_mismatch(name, function, a
     assert preprocessing_mismatch(spec) is None
 
 
-def test_the_class_is_recognised_by_every_public_path():
+def test_the_class_is_recognized_by_every_public_path():
     assert preprocessing_mismatch(ModelSpec(**{"class": "keras.applications.VGG19"}, target_size=[64, 64, 3]))
 
 

@@ -1,4 +1,4 @@
-"""Batch normalisation in training: beside Keras' own layers, on several devices, and where its statistics are used."""
+"""Batch normalization in training: beside Keras' own layers, on several devices, and where its statistics are used."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_20_steps_are_those_of_keras(make_run: MakeRun, network: dict[str, Any],
     optimizer, step = keras.optimizers.SGD(rate), make_step(prepared)
     random = np.random.default_rng(0)
     for number in range(20):
-        # Noise: of images of one colour the features vary so little that normalising them magnifies rounding, too.
+        # Noise: of images of one colour the features vary so little that normalizing them magnifies rounding, too.
         images = tf.constant(random.integers(0, 256, (8, *run.spec.target_size)), tf.uint8)
         labels = tf.constant(random.integers(0, 3, 8), tf.int32)
         step(Batch(images, labels, tf.ones(8)), number, 8)
@@ -247,7 +247,7 @@ def test_statistics_of_the_users_own_layers_are_the_mean_of_all_devices(
         assert [float(each.numpy()) for each in average.variables] == pytest.approx([0.9, 0.9 * np.mean(means)])
 
 
-def test_weight_decay_spares_all_parameters_of_normalisation() -> None:
+def test_weight_decay_spares_all_parameters_of_normalization() -> None:
     inputs = keras.Input((4, 4, 3))
     features = keras.layers.LayerNormalization(axis=(1, 2, 3), name="norm")(inputs)
     features = keras.layers.PReLU(shared_axes=[1, 2], name="prelu")(keras.layers.Conv2D(5, 3, name="conv")(features))
@@ -340,7 +340,7 @@ def test_a_run_that_is_stopped_in_validation_goes_on_to_the_same_bits(make_run: 
 
 @pytest.mark.parametrize("optimizer", [AdamW(weight_decay=0.5), SGD(weight_decay=0.5)], ids=["AdamW", "SGD"])
 @pytest.mark.parametrize("on", ["kernels", "all"])
-def test_weight_decay_spares_biases_and_normalisation(make_run: MakeRun, optimizer: Any, on: str) -> None:
+def test_weight_decay_spares_biases_and_normalization(make_run: MakeRun, optimizer: Any, on: str) -> None:
     # With a class weight of 0 all gradients are 0, so that only decay moves anything.
     weights = {"blue": 0.0, "green": 0.0, "red": 0.0}
     changes = {**NORMALIZED, "task__class_weights": weights, "val_data": None, "training__schedule": Constant()}
@@ -407,6 +407,6 @@ def test_validation_of_every_family_is_meaningful_after_200_steps(tmp_path: Path
     check_200_steps(name, tmp_path, size)
 
 
-def test_the_copy_that_trains_normalises_by_the_kernel(make_run: MakeRun) -> None:
+def test_the_copy_that_trains_normalizes_by_the_kernel(make_run: MakeRun) -> None:
     layer = prepare(make_run(**NORMALIZED)).parts.network.model.get_layer("norm1")
     assert isinstance(layer, FusedBatchNormalization)

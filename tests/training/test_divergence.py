@@ -87,7 +87,7 @@ def test_a_step_that_is_not_finite_changes_nothing(make_run: MakeRun, devices: i
     num_broken, *sums = take(grey)
     assert num_broken == 0
     changed = [not np.array_equal(old, new) for old, new in zip(before, values_of(variables), strict=True)]
-    assert sum(changed) > 10  # weights, averages, statistics of batch normalisation, momentum
+    assert sum(changed) > 10  # weights, averages, statistics of batch normalization, momentum
 
 
 def test_a_poisoned_image_costs_a_step_and_is_named_also_in_a_table(

@@ -42,7 +42,7 @@ COMBINATIONS = [(1, "float32"), (2, "mixed_bfloat16"), (1, "mixed_bfloat16"), (2
 def check_three_steps(make_run: MakeRun, colours: Path, name: str, devices: int, precision: str) -> None:
     """Asserts that the loss of one batch, repeated, falls, and that the whole network learns.
 
-    All images are of one class: the features of a random network with batch normalisation are so sensitive that the
+    All images are of one class: the features of a random network with batch normalization are so sensitive that the
     loss of several classes may rise after a step that is right, in bfloat16 above all.
     """
     least = max(32, TABLE[name].minimum_size)
@@ -53,7 +53,7 @@ def check_three_steps(make_run: MakeRun, colours: Path, name: str, devices: int,
         training__optimizer=SGD(),
         training__learning_rate=0.005,
         training__precision=precision,
-        training__synchronized_batch_norm=devices > 1,  # over two images alone, normalisation leaves nothing but signs
+        training__synchronized_batch_norm=devices > 1,  # over two images alone, normalization leaves nothing but signs
         hardware=Hardware(platform="cpu", devices=devices),
     )
     prepared = prepare(run)

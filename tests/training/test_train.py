@@ -446,7 +446,7 @@ def test_images_that_are_not_there_are_told_of_before_training(make_run: MakeRun
         train_model(run)
 
 
-def test_class_probabilities_and_crops_of_keras_trainers_json_are_learnt(make_run: MakeRun, tmp_path: Path) -> None:
+def test_class_probabilities_and_crops_of_keras_trainers_json_are_learned(make_run: MakeRun, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     records = []
     for number in range(24):

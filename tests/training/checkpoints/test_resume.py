@@ -212,7 +212,7 @@ def test_weight_decay_of_lamb_that_is_another_now_is_said(make_run: MakeRun) -> 
 def test_a_run_that_commit_3d3d0bb_stopped_goes_on_as_that_commit_went_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With batch normalisation, class weights, Adam with weight decay and limited gradients, and early stopping."""
+    """With batch normalization, class weights, Adam with weight decay and limited gradients, and early stopping."""
     there = Path(__file__).with_name("run_of_3d3d0bb")
     shutil.copytree(there / "images", tmp_path / "data")
     shutil.copytree(there / "run", tmp_path / "output" / "older-20261126-035427")
