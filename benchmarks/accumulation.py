@@ -45,8 +45,8 @@ def measure(folder: Path, parts: int) -> tuple[float, float]:
         hardware=Hardware(platform="cpu"),
     )
     prepared = prepare(run)
-    prepared.optimizer.build(prepared.parts.network.model.trainable_variables)
-    step = make_train_step(prepared.parts, prepared.optimizer, Clip(), average=None)
+    prepared.optimizer.build(prepared.step_setup.network.model.trainable_variables)
+    step = make_train_step(prepared.step_setup, prepared.optimizer, Clip(), average=None)
     batch = (tf.zeros((BATCH_SIZE, 160, 160, 3), tf.uint8), tf.zeros(BATCH_SIZE, tf.int32), tf.ones(BATCH_SIZE))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds = []

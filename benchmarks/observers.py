@@ -50,8 +50,8 @@ def make_timed_step(folder: Path, arguments: argparse.Namespace, observers: Obse
         training=Training(batch_size=arguments.batch_size, precision="float32"),
     )
     prepared = prepare(run)
-    prepared.optimizer.build(prepared.parts.network.model.trainable_variables)
-    step = make_train_step(prepared.parts, prepared.optimizer, Clip(), None, observers)
+    prepared.optimizer.build(prepared.step_setup.network.model.trainable_variables)
+    step = make_train_step(prepared.step_setup, prepared.optimizer, Clip(), None, observers)
     batch: Any = next(iter(prepared.train_pipeline.training(epochs=1)))
 
     def timed(number: int) -> float:

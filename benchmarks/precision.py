@@ -48,8 +48,8 @@ def make_step(folder: Path, name: str, size: int, batch_size: int, precision: st
         training=Training(precision=precision, batch_size=batch_size),
     )
     prepared = prepare(run)
-    prepared.optimizer.build(prepared.parts.network.model.trainable_variables)
-    step = make_train_step(prepared.parts, prepared.optimizer, Clip(), None)
+    prepared.optimizer.build(prepared.step_setup.network.model.trainable_variables)
+    step = make_train_step(prepared.step_setup, prepared.optimizer, Clip(), None)
     images = np.random.default_rng(0).integers(0, 256, (batch_size, size, size, 3), np.uint8)
     batch = (tf.constant(images), tf.constant(np.arange(batch_size) % 10, tf.int32), tf.ones(batch_size))
 

@@ -92,7 +92,7 @@ def train_epochs(
     if loop.average is not None:
         loop.average.assign()
     if isinstance(prepared.run.training.optimizer, (Call, Live)):
-        with prepared.parts.strategy.scope():  # with use_ema=True it assigns averages to the network, as in `fit`
+        with prepared.step_setup.strategy.scope():  # with use_ema=True it assigns averages to the network, as in `fit`
             loop.phase.optimizer.finalize_variable_values(loop.model.trainable_variables)
     last_row = loop.history[-1] if loop.history else {}
     for index, callback in enumerate(prepared.callbacks):
@@ -139,7 +139,7 @@ def _train_from(loop: Loop, start: EpochPosition) -> None:
                 metrics = totals.metrics() | {f"val_{name}": value for name, value in val_metrics.items()}
                 _finish_epoch(loop, epoch, metrics)
             else:
-                prepared.parts.network.averages.assign(statistics)  # the resumed run refreshes them again
+                prepared.step_setup.network.averages.assign(statistics)  # the resumed run refreshes them again
         if is_stopped:
             loop.saver.save(partial(capture, loop, EpochPosition(epoch, steps_done, totals)))
             return

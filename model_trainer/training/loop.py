@@ -118,7 +118,7 @@ class Loop:
     @property
     def model(self) -> keras.Model:
         """The training copy of the network."""
-        return self.prepared.parts.network.model
+        return self.prepared.step_setup.network.model
 
     @property
     def has_gpu(self) -> bool:
@@ -196,7 +196,7 @@ class Loop:
         self.unfrozen = False
 
     def _start_phase(self, learning_rate: float) -> None:
-        with self.prepared.parts.strategy.scope():
+        with self.prepared.step_setup.strategy.scope():
             optimizer = make_optimizer(self.prepared.run.training.optimizer, learning_rate * self.rate_cut)
         self.phase = make_phase(self.prepared, optimizer, learning_rate, self.average, self.observers)
         self.scheduled_rate = None
@@ -229,10 +229,10 @@ def make_loop(
     prepared: Prepared, folder: RunFolder, logs: Logs, console: Console, stop: StopRequest, saver: Saver
 ) -> Loop:
     """Returns the loop before its first step, with optimizer, compiled steps and callbacks."""
-    training, model, strategy = prepared.run.training, prepared.parts.network.model, prepared.parts.strategy
+    training, model, strategy = prepared.run.training, prepared.step_setup.network.model, prepared.step_setup.strategy
     average = None
     if training.ema_decay is not None:
-        average = _make_average(prepared.parts.network, training.ema_decay, strategy)
+        average = _make_average(prepared.step_setup.network, training.ema_decay, strategy)
     model.stop_training = False
     steps = num_steps(len(prepared.train), training.batch_size)
     params = {"epochs": training.epochs, "steps": steps, "verbose": 0}
@@ -261,7 +261,7 @@ def make_loop(
         calls_back_each_batch=has_hook(prepared.callbacks, "on_test_batch_begin", "on_test_batch_end"),
         phase=phase,
         average=average,
-        validation_step=make_validation_step(prepared.parts, gather=len(prepared.process_group) > 1),
+        validation_step=make_validation_step(prepared.step_setup, gather=len(prepared.process_group) > 1),
         best=BestModels(prepared.run.task.metrics),
         watch=watch,
         observers=observers,

@@ -37,11 +37,11 @@ def make_phase(
     observers: Observers,
 ) -> Phase:
     """Returns a phase before its first step. Builds the optimizer, with loss scaling in mixed_float16."""
-    declared, model = prepared.run.training.optimizer, prepared.parts.network.model
+    declared, model = prepared.run.training.optimizer, prepared.step_setup.network.model
     exclude_from_decay(optimizer, declared, exempt_from_decay(model))
-    with prepared.parts.strategy.scope():
+    with prepared.step_setup.strategy.scope():
         if prepared.precision == "mixed_float16" and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         optimizer.build(model.trainable_variables)
-    step = make_train_step(prepared.parts, optimizer, Clip.from_optimizer(declared), average, observers)
-    return Phase(learning_rate, optimizer, step, make_statistics_step(prepared.parts))
+    step = make_train_step(prepared.step_setup, optimizer, Clip.from_optimizer(declared), average, observers)
+    return Phase(learning_rate, optimizer, step, make_statistics_step(prepared.step_setup))

@@ -54,7 +54,7 @@ class Prepared:
         train, val: the training and validation examples.
         train_pipeline, val_pipeline: the pipelines of their batches.
         plain: the network that is saved, and the origin of its weights.
-        parts: the setup of the training step, with the training copy of the network.
+        step_setup: the setup of the training step, with the training copy of the network.
         frozen: names of the frozen layers.
         precision: the dtype policy.
         bad_images: collects the images that the pipelines cannot read.
@@ -69,7 +69,7 @@ class Prepared:
     train_pipeline: Pipeline
     val_pipeline: Pipeline | None
     plain: InitializedNetwork
-    parts: StepSetup
+    step_setup: StepSetup
     frozen: list[str]
     precision: str
     bad_images: BadImages
@@ -79,7 +79,7 @@ class Prepared:
 
     def divided(self, dataset: tf.data.Dataset) -> Iterable[Any]:
         """Returns the batches of a pipeline, distributed over the devices of this process."""
-        return feed(dataset, self.train_pipeline.share, self.parts.strategy)
+        return feed(dataset, self.train_pipeline.share, self.step_setup.strategy)
 
     def names_in_step(self, step: int) -> list[str]:
         """Returns the names of the images in a step of the run."""
@@ -117,7 +117,7 @@ class Prepared:
             "seed": self.run.training.seed,
             "weights_used": self.plain.weights,
             "precision_used": self.precision,
-            "devices_used": describe_devices(self.parts.strategy),
+            "devices_used": describe_devices(self.step_setup.strategy),
             "data_fingerprint": fingerprints,
             "num_train_images": len(self.train),
             "num_val_images": len(self.val) if self.val else 0,
@@ -184,7 +184,7 @@ def prepare(run: Run, process_group: ProcessGroup | None = None, origin: Origin 
     check_callbacks(callbacks, run, optimizer, is_resumed=origin is not None)
     decide_directions(callbacks)
     accumulation_steps = run.training.accumulation_steps
-    parts = StepSetup(
+    step_setup = StepSetup(
         strategy=strategy,
         network=copy,
         spec=run.spec,
@@ -221,7 +221,7 @@ def prepare(run: Run, process_group: ProcessGroup | None = None, origin: Origin 
         train_pipeline=pipeline(train),
         val_pipeline=pipeline(val) if val is not None else None,
         plain=plain,
-        parts=parts,
+        step_setup=step_setup,
         frozen=frozen,
         precision=precision,
         bad_images=bad_images,

@@ -35,7 +35,7 @@ def refresh_statistics(loop: Loop, epoch: int) -> list[np.ndarray]:
     Returns:
         The previous statistics, for `MovingAverages.assign`.
     """
-    prepared, averages = loop.prepared, loop.prepared.parts.network.averages
+    prepared, averages = loop.prepared, loop.prepared.step_setup.network.averages
     previous = averages.values()
     batch_size = prepared.run.training.batch_size
     if not _is_due(loop):
@@ -75,7 +75,7 @@ def _beginnings(loop: Loop, epoch: int) -> tf.data.Dataset:
 
 def _is_due(loop: Loop) -> bool:
     is_auto = loop.prepared.run.network.batch_norm_momentum == "auto"
-    return is_auto and loop.prepared.parts.network.averages.any_trainable and not loop.must_stop
+    return is_auto and loop.prepared.step_setup.network.averages.any_trainable and not loop.must_stop
 
 
 def _num_batches(loop: Loop, is_last: bool) -> int:

@@ -38,7 +38,7 @@ GRAPH_PER_SIZE = functools.partial(tf.function, autograph=False, reduce_retracin
 
 
 def make_train_step(
-    parts: StepSetup,
+    setup: StepSetup,
     optimizer: keras.optimizers.Optimizer,
     clip: Clip,
     average: WeightAverage | None,
@@ -50,7 +50,7 @@ def make_train_step(
     step whose loss or gradients are not finite changes nothing, except that an overflow lowers the loss scale.
     """
     observers = observers or Observers()
-    network, task, strategy = parts.network, parts.task, parts.strategy
+    network, task, strategy = setup.network, setup.task, setup.strategy
     variables, num_replicas = network.model.trainable_variables, strategy.num_replicas_in_sync
     # Integers, such as counters, are not averaged over replicas.
     statistics = [var for var in network.statistics if keras.backend.is_float_dtype(var.dtype)]
@@ -59,25 +59,25 @@ def make_train_step(
     def replica_gradients(
         batch: Batch, stop: tf.Tensor, old: list[tf.Tensor]
     ) -> tuple[list[tf.Tensor], tuple[Sums, tf.Tensor, dict[str, Moments], list[tf.Tensor], tf.Tensor]]:
-        encoded = task.encode(batch, parts.factors, parts.loss_mean)
+        encoded = task.encode(batch, setup.factors, setup.loss_mean)
         # The divisor is the sum over all replicas: a mean of means is not the batch's mean if shards differ in size.
         (total,) = sum_over_replicas([tf.reduce_sum(encoded.counts)])
         # Keras sums gradients over replicas, and each computes the whole penalty, so each adds a fraction of it.
-        penalty_fraction = 1.0 / (num_replicas * parts.accumulation_steps)
+        penalty_fraction = 1.0 / (num_replicas * setup.accumulation_steps)
 
         def slice_gradients(index: int, rows: tuple[Any, Encoded]) -> tuple[list[tf.Tensor], Sums, dict[str, Moments]]:
             network.seeds.begin_slice(index)
             inputs, encoded = rows
             with tf.GradientTape() as tape:
-                outputs, moments = network.training_pass(parts.spec.preprocess(inputs))
-                weighted = task.loss_sum(outputs, encoded, parts.factors)
+                outputs, moments = network.training_pass(setup.spec.preprocess(inputs))
+                weighted = task.loss_sum(outputs, encoded, setup.factors)
                 penalty = _penalty(network.model)
                 loss = tf.math.divide_no_nan(weighted, total) + penalty * penalty_fraction
                 scaled = optimizer.scale_loss(loss)
             gradients = _dense(tape.gradient(scaled, variables), variables)
             return gradients, _sums(task, outputs, encoded, weighted, penalty), moments
 
-        gradients, sums, moments = accumulate(slice_gradients, (batch.inputs, encoded), parts.accumulation_steps)
+        gradients, sums, moments = accumulate(slice_gradients, (batch.inputs, encoded), setup.accumulation_steps)
         # Infinite moments would never leave their moving averages.
         is_broken = ~(tf.math.is_finite(sums[LOSS][0]) & all_finite(tf.nest.flatten(moments)))
         overflows, scale = ~all_finite(gradients), scale_of(optimizer)
@@ -85,7 +85,7 @@ def make_train_step(
         is_finite = ~is_broken & (~overflows if scale is None else ~overflows | (scale >= 1.0))
         scalars = tf.stack([*tf.unstack(sums[LOSS]), tf.cast(~is_finite, tf.float32), tf.cast(stop, tf.float32)])
         # Means over replicas, and for batch normalization also over slices, by the same all-reduce.
-        moments = tf.nest.map_structure(lambda moment: moment / (num_replicas * parts.accumulation_steps), moments)
+        moments = tf.nest.map_structure(lambda moment: moment / (num_replicas * setup.accumulation_steps), moments)
         # Differences instead of values, so that an unchanged variable stays exactly the same.
         changes = [
             tf.cast(variable - value, tf.float32) / num_replicas
@@ -109,7 +109,7 @@ def make_train_step(
 
         def update() -> None:
             strategy.run(replica_update, args=(gradients,))
-            network.averages.update(moments, strategy, size / parts.batch_size)
+            network.averages.update(moments, strategy, size / setup.batch_size)
             if num_replicas > 1:  # each replica has changed its own copy
                 for variable, value, change in zip(statistics, old, changes, strict=True):
                     variable.assign(value + tf.cast(change, variable.dtype))
@@ -136,20 +136,20 @@ def make_train_step(
     return train_step
 
 
-def make_statistics_step(parts: StepSetup) -> StatisticsStep:
+def make_statistics_step(setup: StepSetup) -> StatisticsStep:
     """Returns the compiled `statistics_step(batch, step, size, stop)`: the batch moments of a forward pass.
 
     It runs in training mode, and changes no variable.
     """
-    network, strategy = parts.network, parts.strategy
-    num_passes = strategy.num_replicas_in_sync * parts.accumulation_steps
+    network, strategy = setup.network, setup.strategy
+    num_passes = strategy.num_replicas_in_sync * setup.accumulation_steps
 
     def replica_moments(batch: Batch, stop: tf.Tensor) -> Any:
         def slice_moments(index: int, images: tf.Tensor) -> dict[str, Moments]:
             network.seeds.begin_slice(index)
-            return network.training_pass(parts.spec.preprocess(images))[1]
+            return network.training_pass(setup.spec.preprocess(images))[1]
 
-        moments = accumulate(slice_moments, batch.inputs, parts.accumulation_steps)
+        moments = accumulate(slice_moments, batch.inputs, setup.accumulation_steps)
         means = tf.nest.map_structure(lambda moment: moment / num_passes, moments)
         return sum_over_replicas((means, tf.cast(stop, tf.float32)))
 
@@ -169,18 +169,18 @@ def make_statistics_step(parts: StepSetup) -> StatisticsStep:
     return statistics_step
 
 
-def make_validation_step(parts: StepSetup, gather: bool = False) -> ValidationStep:
+def make_validation_step(setup: StepSetup, gather: bool = False) -> ValidationStep:
     """Returns the compiled `validation_step(batch, size, stop)`: sums without update, dropout or class weights.
 
     Args:
         gather: whether each process gets the predictions of all processes.
     """
-    network, strategy, task = parts.network, parts.strategy, parts.task
-    ones = Factors.ones(parts.num_classes)
+    network, strategy, task = setup.network, setup.strategy, setup.task
+    ones = Factors.ones(setup.num_classes)
 
     def replica_step(batch: Batch, stop: tf.Tensor) -> tuple[tuple[Sums, tf.Tensor], BatchPredictions]:
-        encoded = task.encode(batch, ones, parts.loss_mean)
-        outputs = network.outputs(parts.spec.preprocess(batch.inputs), training=False)
+        encoded = task.encode(batch, ones, setup.loss_mean)
+        outputs = network.outputs(setup.spec.preprocess(batch.inputs), training=False)
         weighted = task.loss_sum(outputs, encoded, ones)
         sums = _sums(task, outputs, encoded, weighted, _penalty(network.model))
         predictions = tf.nest.map_structure(tf.identity, task.predictions(outputs, encoded))

@@ -28,7 +28,7 @@ def validate(loop: Loop, batches: Iterator[Any]) -> dict[str, float]:
     num_images = len(loop.prepared.val or ())
     loop.callbacks.on_test_begin()
     totals = MetricAccumulator(run.task.additive_metrics)
-    collector = PredictionCollector(run.task, loop.prepared.parts.strategy)
+    collector = PredictionCollector(run.task, loop.prepared.step_setup.strategy)
     count = num_steps(num_images, run.training.batch_size)
     with EpochProgress(loop.console, "validation", count) as progress:
         for position, batch in enumerate(itertools.islice(batches, count)):

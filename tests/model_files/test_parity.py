@@ -171,7 +171,7 @@ def check_parity(
     run = run.changed("hardware", Hardware(platform="cpu", devices=2))
     with mock.patch.object(prepare_module, "initialize_network", filled):
         prepared = prepare(run)
-    plain, copy = prepared.plain.network, prepared.parts.network
+    plain, copy = prepared.plain.network, prepared.step_setup.network
     same(plain.to_logits(images), "plain network")
     same(plain.model(images), "plain network", activation)
     same(plain.head(plain.backbone(images)), "backbone and head")
@@ -188,7 +188,7 @@ def check_parity(
     same(load_model(folder.path, trust=True).model(images), "load_model", activation)
 
     # A checkpoint goes back into a network of zeros, which then computes on both devices.
-    strategy = prepared.parts.strategy
+    strategy = prepared.step_setup.strategy
     with folder.logs() as logs, Saver(folder.path / "checkpoints") as saver:
         loop = make_loop(prepared, folder, logs, Console(quiet=True), StopRequest(), saver)
         saver.save(lambda: capture(loop, EpochPosition(0, 0, MetricAccumulator(run.task.additive_metrics))))

@@ -206,7 +206,7 @@ def test_a_model_that_ends_in_probabilities_is_trained_on_its_logits(make_run: M
     model.get_layer("answer").kernel.assign(10.0 * model.get_layer("answer").kernel)
     prepared = prepare(make_run(spec=SPEC, network=OwnModel(model)))
     assert prepared.val_pipeline is not None
-    step = make_validation_step(prepared.parts)
+    step = make_validation_step(prepared.step_setup)
     losses, expected = [], []
     for batch in prepared.val_pipeline.validation():
         loss, count = step(batch, len(batch[1]), tf.constant(False)).sums["loss"].numpy()
@@ -295,10 +295,10 @@ def test_layers_frozen_by_the_user_stay_frozen(make_run: MakeRun) -> None:
     base = base_model()
     base.trainable = False
     prepared = prepare(make_run(spec=SPEC, network=OwnModel(own(dense(), nested=base))))
-    trainable = {variable.path for variable in prepared.parts.network.model.trainable_variables}
+    trainable = {variable.path for variable in prepared.step_setup.network.model.trainable_variables}
     assert trainable == {"answer/kernel", "answer/bias"}
     # What a step moves or has to restore are moving averages, not frozen kernels.
-    copy = prepared.parts.network
+    copy = prepared.step_setup.network
     assert {variable.name for variable in copy.averages.variables} == {"moving_mean", "moving_variance"}
     assert not copy.averages.any_trainable
     assert "kernel" not in {variable.name for variable in copy.statistics}

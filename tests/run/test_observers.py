@@ -52,7 +52,7 @@ def test_layers_whose_names_give_no_blocks_are_divided_in_order_into_equal_group
 )
 def test_the_groups_of_real_networks_are_consecutive(make_run: MakeRun, spec: str, expected: str) -> None:
     prepared = prepare(make_run(spec=ModelSpec.named(spec)))
-    variables = prepared.parts.network.model.trainable_variables
+    variables = prepared.step_setup.network.model.trainable_variables
     groups = layer_groups([variable.path for variable in variables])
     assert expected in groups
     assert 3 <= len(groups) <= 32

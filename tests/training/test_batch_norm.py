@@ -54,9 +54,9 @@ MOBILENET = {
 
 
 def make_step(prepared: Prepared, average: WeightAverage | None = None) -> Callable[[Any, int, int], Any]:
-    with prepared.parts.strategy.scope():
-        prepared.optimizer.build(prepared.parts.network.model.trainable_variables)
-    step = make_train_step(prepared.parts, prepared.optimizer, Clip(), average)
+    with prepared.step_setup.strategy.scope():
+        prepared.optimizer.build(prepared.step_setup.network.model.trainable_variables)
+    step = make_train_step(prepared.step_setup, prepared.optimizer, Clip(), average)
     return lambda batch, number, size: step(batch, tf.constant(np.int64(number)), size, tf.constant(False))
 
 
@@ -91,7 +91,7 @@ def test_20_steps_are_those_of_keras(make_run: MakeRun, network: dict[str, Any],
         variables = [variable.value for variable in theirs.trainable_variables]
         optimizer.apply(tape.gradient(loss, variables), theirs.trainable_variables)
     ours, expected = [], []
-    for old, mine, reference in zip(before, prepared.parts.network.model.weights, theirs.weights, strict=True):
+    for old, mine, reference in zip(before, prepared.step_setup.network.model.weights, theirs.weights, strict=True):
         change, wanted = mine.numpy() - old, reference.numpy() - old
         if "moving" in mine.path:  # they see no gradient, so they agree closely in any network
             assert np.linalg.norm(change - wanted) < 1e-3 * np.linalg.norm(wanted), mine.path
@@ -107,18 +107,18 @@ def test_20_steps_are_those_of_keras(make_run: MakeRun, network: dict[str, Any],
 def test_all_replicas_hold_the_mean_of_what_each_has_seen(make_run: MakeRun, devices: int) -> None:
     run = make_run(**NORMALIZED, training__batch_size=8, hardware=Hardware(platform="cpu", devices=devices))
     prepared = prepare(run)
-    network = prepared.parts.network
+    network = prepared.step_setup.network
     layer = network.model.get_layer("norm1")
     before_norm = keras.Model(
         prepared.plain.network.model.inputs, prepared.plain.network.model.get_layer("conv1").output
     )
     (batch,) = first_batches(prepared, 1)
-    shards = prepared.parts.strategy.experimental_local_results(batch[0])
+    shards = prepared.step_setup.strategy.experimental_local_results(batch[0])
     seen = [np.asarray(before_norm(run.spec.preprocess(shard))) for shard in shards]
     make_step(prepared)(batch, 0, 8)
     for variable, moment in ((layer.moving_mean, np.mean), (layer.moving_variance, np.var)):
         expected = np.mean([moment(features, axis=(0, 1, 2)) for features in seen], axis=0)
-        held = [replica.numpy() for replica in prepared.parts.strategy.experimental_local_results(variable.value)]
+        held = [replica.numpy() for replica in prepared.step_setup.strategy.experimental_local_results(variable.value)]
         assert len(held) == devices
         for replica in held:
             np.testing.assert_allclose(replica, expected, rtol=1e-4, atol=1e-6)  # of a first step nothing else is left
@@ -202,9 +202,9 @@ def test_what_a_callback_saves_has_only_layers_of_keras(make_run: MakeRun, tmp_p
 def test_a_step_that_the_loss_scale_leaves_out_moves_no_statistics(make_run: MakeRun) -> None:
     prepared = prepare(make_run(**NORMALIZED))
     optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=3e38)
-    optimizer.build(prepared.parts.network.model.trainable_variables)
-    step = make_train_step(prepared.parts, optimizer, Clip(), None)
-    layer = prepared.parts.network.model.get_layer("norm1")
+    optimizer.build(prepared.step_setup.network.model.trainable_variables)
+    step = make_train_step(prepared.step_setup, optimizer, Clip(), None)
+    layer = prepared.step_setup.network.model.get_layer("norm1")
     (batch,) = first_batches(prepared, 1)
     step(batch, tf.constant(np.int64(0)), 4, tf.constant(False))
     np.testing.assert_array_equal(layer.moving_mean, np.zeros(8))
@@ -235,11 +235,11 @@ def test_statistics_of_the_users_own_layers_are_the_mean_of_all_devices(
     network = OwnModel(keras.Model(images, outputs))
     prepared = prepare(make_run(network=network, hardware=Hardware(platform="cpu", devices=2)))
     (batch,) = first_batches(prepared, 1)
-    copy = prepared.parts.network
-    average = None if ema_decay is None else WeightAverage([], copy.statistics, ema_decay, prepared.parts.strategy)
+    copy = prepared.step_setup.network
+    average = None if ema_decay is None else WeightAverage([], copy.statistics, ema_decay, prepared.step_setup.strategy)
     make_step(prepared, average)(batch, 0, 4)
     layer = copy.model.get_layer("counter")
-    shards = prepared.parts.strategy.experimental_local_results(batch[0])
+    shards = prepared.step_setup.strategy.experimental_local_results(batch[0])
     means = [np.asarray(prepared.run.spec.preprocess(shard)).mean() for shard in shards]
     assert float(layer.last.numpy()) == pytest.approx(np.mean(means), rel=1e-5)
     assert float(layer.count.numpy()) == 1.0
@@ -259,11 +259,11 @@ def test_weight_decay_spares_all_parameters_of_normalization() -> None:
 @compiled
 def test_a_step_with_an_infinite_variance_leaves_the_averages_alone(make_run: MakeRun) -> None:
     prepared = prepare(make_run(network=OwnModel(two_norms())))
-    layer, step = prepared.parts.network.model.get_layer("norm1"), make_step(prepared)
+    layer, step = prepared.step_setup.network.model.get_layer("norm1"), make_step(prepared)
     (batch,) = first_batches(prepared, 1)
     step(batch, 0, 4)
     before = layer.get_weights()
-    kernel = prepared.parts.network.model.get_layer("conv1").kernel
+    kernel = prepared.step_setup.network.model.get_layer("conv1").kernel
     kernel.assign(kernel * 1e25)
     assert step(batch, 1, 4).scalars["num_broken"] > 0
     for mine, old in zip(layer.get_weights(), before, strict=True):
@@ -273,9 +273,9 @@ def test_a_step_with_an_infinite_variance_leaves_the_averages_alone(make_run: Ma
 @compiled
 def test_a_pass_that_is_not_finite_adds_nothing_to_a_refresh(make_run: MakeRun) -> None:
     prepared = prepare(make_run(network=OwnModel(two_norms())))
-    step = make_statistics_step(prepared.parts)
+    step = make_statistics_step(prepared.step_setup)
     (batch,) = first_batches(prepared, 1)
-    kernel = prepared.parts.network.model.get_layer("conv1").kernel
+    kernel = prepared.step_setup.network.model.get_layer("conv1").kernel
     for factor, is_finite in ((1.0, True), (1e25, False)):
         kernel.assign(kernel * factor)
         result = step(batch, tf.constant(np.int64(0)), 4, tf.constant(False))
@@ -408,5 +408,5 @@ def test_validation_of_every_family_is_meaningful_after_200_steps(tmp_path: Path
 
 
 def test_the_copy_that_trains_normalizes_by_the_kernel(make_run: MakeRun) -> None:
-    layer = prepare(make_run(**NORMALIZED)).parts.network.model.get_layer("norm1")
+    layer = prepare(make_run(**NORMALIZED)).step_setup.network.model.get_layer("norm1")
     assert isinstance(layer, FusedBatchNormalization)

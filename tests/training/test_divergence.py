@@ -57,11 +57,11 @@ def values_of(variables: list[keras.Variable]) -> list[np.ndarray]:
 def test_a_step_that_is_not_finite_changes_nothing(make_run: MakeRun, devices: int) -> None:
     run = make_run(**POISONABLE, hardware=Hardware(devices=devices, platform="cpu"))
     prepared = prepare(run)
-    model, optimizer, strategy = prepared.parts.network.model, prepared.optimizer, prepared.parts.strategy
+    model, optimizer, strategy = prepared.step_setup.network.model, prepared.optimizer, prepared.step_setup.strategy
     with strategy.scope():
         optimizer.build(model.trainable_variables)
-    average = WeightAverage(model.trainable_variables, prepared.parts.network.averages.variables, 0.9, strategy)
-    step = make_train_step(prepared.parts, optimizer, Clip(), average)
+    average = WeightAverage(model.trainable_variables, prepared.step_setup.network.averages.variables, 0.9, strategy)
+    step = make_train_step(prepared.step_setup, optimizer, Clip(), average)
     variables = [*model.variables, *optimizer.variables, *average.variables]
     before = values_of(variables)
 

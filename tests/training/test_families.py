@@ -57,10 +57,10 @@ def check_three_steps(make_run: MakeRun, colours: Path, name: str, devices: int,
         hardware=Hardware(platform="cpu", devices=devices),
     )
     prepared = prepare(run)
-    model = prepared.parts.network.model
-    with prepared.parts.strategy.scope():
+    model = prepared.step_setup.network.model
+    with prepared.step_setup.strategy.scope():
         prepared.optimizer.build(model.trainable_variables)
-    step = make_train_step(prepared.parts, prepared.optimizer, Clip(), None)
+    step = make_train_step(prepared.step_setup, prepared.optimizer, Clip(), None)
     batch = next(iter(prepared.divided(prepared.train_pipeline.training(1))))
     before = [np.array(variable) for variable in model.trainable_variables]
     losses = []

@@ -36,11 +36,11 @@ def prepared(request: pytest.FixtureRequest, make_run: MakeRun) -> Prepared:
 
 def make_step(prepared: Prepared, clip: Clip, scale: float) -> tuple[Any, Callable[[np.ndarray], StepResult]]:
     """The optimizer, and a step on two images of the class 0."""
-    strategy = prepared.parts.strategy
+    strategy = prepared.step_setup.strategy
     with strategy.scope():
         optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), scale, dynamic_growth_steps=2)
-        optimizer.build(prepared.parts.network.model.trainable_variables)
-    step = make_train_step(prepared.parts, optimizer, clip, None)
+        optimizer.build(prepared.step_setup.network.model.trainable_variables)
+    step = make_train_step(prepared.step_setup, optimizer, clip, None)
     devices = strategy.num_replicas_in_sync
 
     def take(images: np.ndarray) -> StepResult:
@@ -59,8 +59,8 @@ def make_step(prepared: Prepared, clip: Clip, scale: float) -> tuple[Any, Callab
 
 def kernels(prepared: Prepared) -> list[np.ndarray]:
     """On each device."""
-    variable = prepared.parts.network.model.get_layer("dense").kernel.value
-    return [each.numpy() for each in prepared.parts.strategy.experimental_local_results(variable)]
+    variable = prepared.step_setup.network.model.get_layer("dense").kernel.value
+    return [each.numpy() for each in prepared.step_setup.strategy.experimental_local_results(variable)]
 
 
 LAST_IS_BRIGHT = np.stack([np.zeros((16, 16, 3), np.uint8), np.full((16, 16, 3), 255, np.uint8)])
@@ -74,7 +74,7 @@ def test_an_overflow_on_the_last_device_changes_no_weight_and_halves_the_scale(p
     assert taken.scalars["num_broken"] == 0  # the scale's affair, and no step that went wrong
     for kernel in kernels(prepared):
         np.testing.assert_array_equal(kernel, 0.0)
-    scales = prepared.parts.strategy.experimental_local_results(optimizer.dynamic_scale.value)
+    scales = prepared.step_setup.strategy.experimental_local_results(optimizer.dynamic_scale.value)
     assert [float(scale.numpy()) for scale in scales] == [2.0**14] * len(scales)
 
 
@@ -91,7 +91,7 @@ def test_a_scale_below_1_trains_on(prepared: Prepared) -> None:
 
 def test_an_overflow_below_1_counts_as_a_step_that_went_wrong(prepared: Prepared) -> None:
     optimizer, take = make_step(prepared, Clip(), 0.25)
-    prepared.parts.network.model.get_layer("last").kernel.assign(np.eye(3) * 1e4)  # the loss stays what it was
+    prepared.step_setup.network.model.get_layer("last").kernel.assign(np.eye(3) * 1e4)  # the loss stays what it was
     taken = take(LAST_IS_BRIGHT)
     assert np.isfinite(taken.scalars["loss_sum"])
     assert taken.scalars["num_broken"] > 0
@@ -100,6 +100,6 @@ def test_an_overflow_below_1_counts_as_a_step_that_went_wrong(prepared: Prepared
 
 def test_a_loss_that_is_no_number_leaves_the_scale_alone(prepared: Prepared) -> None:
     optimizer, take = make_step(prepared, Clip(), 2.0**15)
-    prepared.parts.network.model.get_layer("dense").kernel.assign(np.full((3, 3), np.nan))
+    prepared.step_setup.network.model.get_layer("dense").kernel.assign(np.full((3, 3), np.nan))
     assert take(DARK).scalars["num_broken"] > 0
     assert float(optimizer.dynamic_scale.numpy()) == 2.0**15

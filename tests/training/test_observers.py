@@ -58,10 +58,10 @@ class Received:
 
 def step_of(run: Run, clip: Clip, observers: Observers) -> tuple[Any, Callable[[np.ndarray, int], Any]]:
     prepared = prepare(run)
-    strategy, model = prepared.parts.strategy, prepared.parts.network.model
+    strategy, model = prepared.step_setup.strategy, prepared.step_setup.network.model
     with strategy.scope():
         prepared.optimizer.build(model.trainable_variables)
-    step = make_train_step(prepared.parts, prepared.optimizer, clip, None, observers)
+    step = make_train_step(prepared.step_setup, prepared.optimizer, clip, None, observers)
     devices = strategy.num_replicas_in_sync
 
     def take(images: np.ndarray, number: int) -> Any:

@@ -71,14 +71,14 @@ class Covered(Task):
 def after_a_step(run: Run) -> tuple[float, list[np.ndarray]]:
     """The loss of a step over the four images, and the weights after it."""
     prepared = prepare(run)
-    strategy, model = prepared.parts.strategy, prepared.parts.network.model
+    strategy, model = prepared.step_setup.strategy, prepared.step_setup.network.model
     with strategy.scope():
         prepared.optimizer.build(model.trainable_variables)
     boxes = tf.ragged.constant(BOXES, ragged_rank=1, inner_shape=(4,), dtype=tf.float32)
     batch = Batch(IMAGES, {"boxes": boxes, "group": GROUPS}, np.ones(4, np.float32))
     shards = tf.data.Dataset.from_tensor_slices(batch).batch(4 // strategy.num_replicas_in_sync, drop_remainder=True)
     (placed,) = prepared.divided(shards)
-    step = make_train_step(prepared.parts, prepared.optimizer, Clip(), None)
+    step = make_train_step(prepared.step_setup, prepared.optimizer, Clip(), None)
     result = step(placed, tf.constant(0, tf.int64), 4, tf.constant(False))
     assert result.scalars["num_examples"] == 4
     return float(result.scalars["loss_sum"]), [np.array(weight) for weight in model.weights]

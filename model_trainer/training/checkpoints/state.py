@@ -31,7 +31,7 @@ ARRAYS_ONLY = ("network", "optimizer", "average", "batch_norm", "totals")  # the
 
 def stateful_parts(loop: Loop) -> dict[str, Stateful]:
     """Returns all stateful parts by their names in a checkpoint, in the order of restoring. Callbacks come later."""
-    network, average = loop.prepared.parts.network, loop.average
+    network, average = loop.prepared.step_setup.network, loop.average
     fractions = network.averages.fractions
 
     def missing_average(index: int) -> np.ndarray | None:
