@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
+import hypothesis
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -44,6 +45,10 @@ from model_trainer.training import run_folder
 _CPU = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(_CPU, [tf.config.LogicalDeviceConfiguration()] * 4)
 tf.config.list_logical_devices()  # starts TensorFlow, so that no test can divide the CPU otherwise
+
+# The same examples in each run, whatever the machine has to do beside: a test has no luck in it.
+hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 
 # A shell starts what runs in its background deaf to Ctrl-C, and the processes of the tests would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
