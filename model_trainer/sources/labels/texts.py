@@ -199,7 +199,7 @@ def _are_numbers(
         return False
     if class_names is None and max_number >= max(1000, 10 * len(labels)):
         logging.warning(
-            "%s: %d different numbers up to %d are read as names of classes. Say labels='indices' if they are "
+            "%s: %d different numbers up to %d are read as names of classes. Set labels='indices' if they are "
             "class numbers.",
             *(where.origin, len(labels), max_number),
         )
