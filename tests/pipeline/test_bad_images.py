@@ -69,4 +69,4 @@ def test_a_crop_outside_is_named_as_people_write_it(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "small.png")
     collected = BadImages(0, 0.0, 1)
     collected.add("small.png", (tmp_path / "small.png").read_bytes, crop=(100, 50, 20, 10))
-    assert collected.reasons == {"small.png": "does not reach its crop [100, 50, 20, 10]"}
+    assert collected.reasons == {"small.png": "does not contain its crop [100, 50, 20, 10]"}

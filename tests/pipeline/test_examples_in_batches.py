@@ -53,7 +53,7 @@ def test_the_crop_of_an_example_is_what_the_model_sees(tmp_path: Path, suffix: s
     corner = Image.fromarray(pixels[20:24, 28:32]).resize((8, 8), Image.Resampling.BILINEAR)
     assert np.abs(images[2].astype(int) - np.asarray(corner)).max() <= 1  # what lies inside
     assert weights.tolist() == [1, 1, 1, 0]
-    assert of.bad_images.reasons == {str(path): "does not reach its crop [0, 30, 5, 5]"}
+    assert of.bad_images.reasons == {str(path): "does not contain its crop [0, 30, 5, 5]"}
 
 
 @whole_pipeline
