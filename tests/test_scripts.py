@@ -68,8 +68,8 @@ def checkout(tmp_path: Path) -> Checkout:
     path = tmp_path / "bin"
     path.mkdir()
     for tool in [*TOOLS, "chmod"]:
-        if found := shutil.which(tool):
-            (path / tool).symlink_to(found)
+        if executable := shutil.which(tool):
+            (path / tool).symlink_to(executable)
     (path / "python3.12").write_text(PYTHON)
     (path / "python3.12").chmod(0o755)
     return Checkout(folder, path)

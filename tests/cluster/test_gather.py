@@ -129,8 +129,8 @@ def test_a_process_that_was_started_anew_takes_its_own_place() -> None:
         port = int(listener.getsockname()[1])
         with call(port) as killed:
             killed.sendall(report(size=3, port=20001))
-        with call(port) as anew, call(port) as third:
-            anew.sendall(report(size=3, port=20002))
+        with call(port) as retry, call(port) as third:
+            retry.sendall(report(size=3, port=20002))
             third.sendall(report(size=3, rank=2, port=20003))
             # Both reports are read before the end of the first connection is.
             gathered = asyncio.run(gather(listener, "127.0.0.1", port, 3, 20000, SECONDS))
@@ -138,7 +138,7 @@ def test_a_process_that_was_started_anew_takes_its_own_place() -> None:
 
 
 @pytest.mark.parametrize(
-    ("second", "said"),
+    ("second", "message"),
     [
         ({"size": 3}, "two processes have rank 1"),
         ({"size": 4, "rank": 2}, "expects 4 processes, the first one 3"),
@@ -146,14 +146,14 @@ def test_a_process_that_was_started_anew_takes_its_own_place() -> None:
         ({"size": 3, "rank": 0}, "has rank 0; the first one has 0, the others have 1 to 2"),
     ],
 )
-def test_processes_that_contradict_each_other_all_learn_why(second: dict[str, object], said: str) -> None:
+def test_processes_that_contradict_each_other_all_learn_why(second: dict[str, object], message: str) -> None:
     with first_process(3) as (port, gathered), call(port) as other, call(port) as contradicting:
         other.sendall(report(size=3))
         contradicting.sendall(report(**second))
         answers = [answer(one)["error"] for one in (other, contradicting)]
         error = gathered.exception(SECONDS)
     assert isinstance(error, ConfigError)
-    assert said in error.problem
+    assert message in error.problem
     assert error.field == "MASTER_ADDR"
     assert answers == [error.problem] * 2
 

@@ -47,7 +47,7 @@ def test_all_processes_get_the_same_list_in_the_order_of_their_ranks() -> None:
 def test_real_processes_meet_by_the_variables_of_a_launcher() -> None:
     program = (
         "import os; from model_trainer.cluster.launchers import find_hosts; "
-        "found = find_hosts(None, None, os.environ, timeout_seconds=60); print(found.index, *found.addresses)"
+        "hosts = find_hosts(None, None, os.environ, timeout_seconds=60); print(hosts.index, *hosts.addresses)"
     )
     port = str(free_port())
     common = {name: value for name, value in os.environ.items() if name not in ("TF_CONFIG", "RANK", "WORLD_SIZE")}

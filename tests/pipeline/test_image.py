@@ -186,7 +186,7 @@ def test_a_turned_photo_stands_upright(tmp_path: Path, orientation: int, suffix:
 
 
 class FixedBox:
-    """A crop that always takes the same part."""
+    """A crop that always takes the same region."""
 
     def box(self, height: tf.Tensor, width: tf.Tensor, seed: tf.Tensor | None) -> tf.Tensor:
         return tf.constant([3, 5, 11, 14])
@@ -203,7 +203,7 @@ def test_a_crop_of_a_turned_jpeg_is_the_crop_of_the_whole(tmp_path: Path, orient
     with Image.open(path) as turned:
         whole = np.asarray(ImageOps.exif_transpose(turned))
     image, _ = read(path, spec((11, 14)), crop=FIXED_BOX)
-    # At the edges of a part the decoder smooths colour without its neighbours.
+    # At the edges of a region the decoder smooths colour without its neighbours.
     np.testing.assert_allclose(image[2:-2, 2:-2].astype(int), whole[3:14, 5:19][2:-2, 2:-2].astype(int), atol=3)
 
 

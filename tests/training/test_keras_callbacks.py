@@ -88,7 +88,7 @@ def _recording(hook: str) -> Callable[..., None]:
 
 
 HOOKS = [
-    f"on_{place}_{end}" for place in ("train", "epoch", "train_batch", "test", "test_batch") for end in ("begin", "end")
+    f"on_{phase}_{end}" for phase in ("train", "epoch", "train_batch", "test", "test_batch") for end in ("begin", "end")
 ]
 for name in HOOKS:
     setattr(Recorder, name, _recording(name))

@@ -98,7 +98,7 @@ class SingleTexts:
 
 
 def first_positions(codes: np.ndarray, count: int) -> np.ndarray:
-    """int64 `(count,)`: where each number below `count` first stands in `codes`."""
+    """int64 `(count,)`: where each number below `count` first occurs in `codes`."""
     first = np.zeros(count, np.int64)
     first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)  # of several the last that is written stays
     return first

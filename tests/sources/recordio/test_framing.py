@@ -31,11 +31,11 @@ def joined_by_definition(data: bytes) -> list[bytes]:
     while data:
         assert data[:4] == MAGIC
         (word,) = struct.unpack("<I", data[4:8])
-        part, data = data[8 : 8 + word % 2**29], data[8 + -(-(word % 2**29) // 4) * 4 :]
+        chunk, data = data[8 : 8 + word % 2**29], data[8 + -(-(word % 2**29) // 4) * 4 :]
         if word >> 29 in (0, 1):
-            records.append(part)
+            records.append(chunk)
         else:
-            records[-1] += MAGIC + part
+            records[-1] += MAGIC + chunk
     return records
 
 

@@ -71,9 +71,9 @@ def run_in(output):
     )
 
 
-def kill_at(place, number):
+def kill_at(target, number):
     # Replaces a function by one that kills the process at its `number`th call.
-    owner, name = place
+    owner, name = target
     calls, original = [], getattr(owner, name)
     def counted(*arguments, **options):
         calls.append(1)
@@ -158,10 +158,10 @@ def output_of(folder: Path, name: str) -> Path:
 
 
 def arrays_in(path: Path) -> dict[str, np.ndarray]:
-    found: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.ndarray] = {}
     with h5py.File(path) as file:
-        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
-    return found
+        file.visititems(lambda name, item: arrays.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+    return arrays
 
 
 def test_every_kill_killed_and_the_rest_ended_well(

@@ -155,13 +155,13 @@ def test_what_is_not_safe_to_change_is_named_with_both_values(stopped: tuple[Run
         train_model(run.changed("training.learning_rate", 0.1), resume=True)
 
 
-def begun_by_an_older_version(result: Result, **found: object) -> None:
+def begun_by_an_older_version(result: Result, **changes: object) -> None:
     """Takes out of the folder what older versions did not write."""
     path = result.path / "training_options.json"
     options = json.loads(path.read_text())
     del options["run"]["network"]["batch_norm_momentum"], options["run"]["training"]["loss_mean"]
     options["run"]["training"]["optimizer"].pop("weight_decay_on")
-    path.write_text(json.dumps({**options, **found}))
+    path.write_text(json.dumps({**options, **changes}))
     saved = read_newest(result.path / "checkpoints")
     assert saved is not None
     new = [name for name in saved.arrays if name.startswith("batch_norm/") or ("average/" in name and "moving" in name)]

@@ -137,7 +137,7 @@ def test_without_a_whole_one_there_is_none(tmp_path: Path) -> None:
     assert read_newest(tmp_path / "none") is None
 
 
-def full(path: Path, parts: object) -> None:
+def full(path: Path, chunks: object) -> None:
     path.write_bytes(b"half of it")
     raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -150,9 +150,9 @@ def test_a_disk_that_fills_up_leaves_the_last_good_one(
     calls: list[Path] = []
     whole = local.write_synced
 
-    def write(path: Path, parts: object) -> None:
+    def write(path: Path, chunks: object) -> None:
         calls.append(path)
-        (full if len(calls) == at else whole)(path, parts)
+        (full if len(calls) == at else whole)(path, chunks)
 
     monkeypatch.setattr(local, "write_synced", write)
     with pytest.raises(StorageError, match="epoch-00002-step-0000000 could not be written: No space left on device"):
