@@ -60,7 +60,7 @@ PORT = 15_000 + 711 * 16
 # Without any launcher.
 
 
-def test_a_process_of_which_nothing_is_said_is_alone() -> None:
+def test_a_process_without_any_setting_is_a_single_process() -> None:
     assert find() is None
 
 
@@ -71,7 +71,7 @@ def test_flags_name_all_machines_and_the_own_one() -> None:
     assert hosts_of("a:1000, b:2000", 1) == Hosts(("a:1000", "b:2000"), 1, "--hosts")
 
 
-def test_ipv6_stands_in_brackets() -> None:
+def test_an_ipv6_address_is_in_brackets() -> None:
     assert hosts_of("[fd00::1]:2222,[fd00::2]:2222", 0).addresses == ("[fd00::1]:2222", "[fd00::2]:2222")
 
 

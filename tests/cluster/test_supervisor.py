@@ -52,7 +52,7 @@ def test_a_run_that_ends_well_is_not_restarted(
         ("kill -TERM $$", "143 (killed by SIGTERM)"),  # somebody else's, not ours
     ],
 )
-def test_a_run_that_was_lost_goes_on_with_resume(
+def test_a_lost_run_is_restarted_with_resume(
     command: Callable[..., list[str]],
     starts: Callable[[], list[str]],
     capfd: pytest.CaptureFixture[str],
@@ -163,7 +163,7 @@ def test_a_signal_during_the_pause_ends_it_at_once(supervisor: Callable[..., sub
     assert process.stderr.readline() == "Stopped by a signal; no restart.\n"
 
 
-def test_a_lost_host_is_told_to_the_supervisor_by_a_code_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_host_has_an_exit_code_of_its_own_for_the_supervisor(monkeypatch: pytest.MonkeyPatch) -> None:
     def lose() -> None:
         raise HostError("gone")
 

@@ -172,7 +172,7 @@ def random_small(randomize: Randomize, end: Callable[[Any], Any] = breeds) -> ke
 
 @pytest.mark.parametrize("suffix", [".h5", ".keras"])
 @pytest.mark.parametrize("trust", [False, True])
-def test_a_file_of_keras_answers_when_its_spec_and_classes_are_said(
+def test_a_file_of_keras_predicts_with_its_spec_and_classes(
     tmp_path: Path, save: Save, randomize: Randomize, suffix: str, trust: bool
 ) -> None:
     model = random_small(randomize)

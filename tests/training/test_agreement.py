@@ -172,7 +172,7 @@ def test_only_the_first_process_writes(on_hosts: Callable[[int], OnHosts]) -> No
 
 
 @pytest.mark.parametrize("num_hosts", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_hosts_that_lose_one_or_are_stopped_go_on_to_the_same_bits(
+def test_hosts_that_lose_one_or_are_stopped_resume_to_the_same_bits(
     on_hosts: Callable[[int], OnHosts], num_hosts: int
 ) -> None:
     outputs = on_hosts(num_hosts)

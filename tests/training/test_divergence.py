@@ -190,7 +190,7 @@ def test_training_goes_back_to_where_layers_were_frozen_still(make_run: MakeRun)
     assert result.history[-1]["learning_rate"] == pytest.approx(0.01)
 
 
-def test_a_run_that_may_not_go_back_ends_at_once_and_goes_on_with_other_limits(make_run: MakeRun) -> None:
+def test_a_run_without_rollbacks_ends_at_once_and_resumes_with_other_limits(make_run: MakeRun) -> None:
     run = make_run(training__epochs=6, callbacks=(Absurd(),), training__divergence=Divergence(rollbacks=0))
     with pytest.raises(
         DivergedError, match=r"^Training diverged: the loss rose from .*\nSteps 1, 2, 3, 4 of epoch 4: "

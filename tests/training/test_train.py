@@ -438,7 +438,7 @@ def test_unreadable_images_are_named_and_left_out(
     ]
 
 
-def test_images_that_are_not_there_are_told_of_before_training(make_run: MakeRun, tmp_path: Path) -> None:
+def test_missing_images_are_reported_before_training(make_run: MakeRun, tmp_path: Path) -> None:
     rows = [f"{number}.jpg,{'cat' if number % 2 else 'dog'}" for number in range(40)]
     (tmp_path / "train.csv").write_text("\n".join(["filename,label", *rows]))
     run = make_run(train_data=Manifest(tmp_path / "train.csv", root="elsewhere"), val_data=None)

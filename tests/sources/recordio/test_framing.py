@@ -58,7 +58,7 @@ def test_what_is_written_means_the_same_by_the_format_s_definition(records: list
 
 @settings(deadline=None)
 @given(payloads)
-def test_the_magic_word_stands_only_before_parts(record: bytes) -> None:
+def test_the_magic_word_occurs_only_before_chunks(record: bytes) -> None:
     data = b"".join(frame_record(record))
     words = [data[k : k + 4] for k in range(0, len(data), 4)]
     num_parts = 1 + sum(record[k : k + 4] == MAGIC for k in range(0, len(record), 4))

@@ -57,7 +57,7 @@ def test_one_number_for_one_declared_class_is_its_presence(make_rec: MakeRec) ->
         ([(5, 2), (1,)], "the records carry 1 to 2 numbers; read as class numbers, labels='indices'"),
     ],
 )
-def test_what_was_told_from_the_data_is_said(
+def test_what_is_inferred_from_the_data_is_logged(
     make_rec: MakeRec, records: list[object], line: str, log: pytest.LogCaptureFixture
 ) -> None:
     RecordIO(make_rec(*records)).read()

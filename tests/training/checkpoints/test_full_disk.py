@@ -184,7 +184,7 @@ def test_a_log_file_on_a_full_disk_is_quiet(
     assert sum("train.log could not be written" in line for line in lines) == 1
 
 
-def test_messages_that_nobody_can_be_told_are_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_that_cannot_be_written_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from absl import logging
 
     with FullFile(tmp_path / "stderr", "w") as file, plain_messages(), monkeypatch.context() as patch:
@@ -193,7 +193,7 @@ def test_messages_that_nobody_can_be_told_are_let_go(tmp_path: Path, monkeypatch
         sys.stderr.detach()
 
 
-def test_events_end_where_they_do_not_fit_and_lines_go_on(
+def test_events_end_on_a_full_disk_and_lines_continue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     logs = Logs(tmp_path)
@@ -217,7 +217,7 @@ def test_events_end_where_they_do_not_fit_and_lines_go_on(
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
 
 
-def test_training_goes_on_when_neither_checkpoints_nor_logs_can_be_written(
+def test_training_continues_when_neither_checkpoints_nor_logs_can_be_written(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full_at_its_end(path: str, mode: str, **rest: Any) -> Any:
@@ -232,7 +232,7 @@ def test_training_goes_on_when_neither_checkpoints_nor_logs_can_be_written(
     assert (result.path / "logs" / "metrics.jsonl").read_bytes() == b""
 
 
-def test_a_model_that_cannot_be_written_stops_the_run_which_then_goes_on_to_the_same_end(
+def test_a_model_that_cannot_be_written_stops_the_run_which_resumes_to_the_same_result(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = train_model(make_run(training__epochs=2, val_data=None, name="whole"))
@@ -327,7 +327,7 @@ def test_a_run_that_cannot_begin_leaves_no_folder(make_run: MakeRun, monkeypatch
     assert names_in(Path(run.output_dir)) == []
 
 
-def test_of_a_quota_no_free_space_is_told(tmp_path: Path) -> None:
+def test_a_quota_error_reports_no_free_space(tmp_path: Path) -> None:
     error = not_written(tmp_path / "a", OSError(errno.EDQUOT, "Disk quota exceeded"))
     assert is_full(error)
     assert str(error) == f"{tmp_path}/a could not be written: {os.strerror(errno.EDQUOT)}."
@@ -458,7 +458,7 @@ def test_a_real_disk_that_is_full_for_a_while_changes_nothing_but_checkpoints_an
     assert "epoch 2/2" in on_small_disk["log"]
 
 
-def test_a_real_disk_that_is_full_for_good_ends_the_run_which_then_goes_on_to_the_same_end(
+def test_a_real_disk_that_stays_full_ends_the_run_which_resumes_to_the_same_result(
     on_small_disk: dict[str, Any],
 ) -> None:
     assert "hdf5 could not be written: No space left on device; 44 kB are needed, " in on_small_disk["error"]

@@ -196,7 +196,7 @@ def test_optimizer_history_and_callbacks_are_the_same(trained: tuple[Path, list[
         assert {k: v for k, v in row.items() if k != "seconds"} == {k: v for k, v in other.items() if k != "seconds"}
 
 
-def test_a_callback_of_the_user_goes_on(trained: tuple[Path, list[int]]) -> None:
+def test_a_callback_of_the_user_continues(trained: tuple[Path, list[int]]) -> None:
     whole = json.loads((trained[0] / "counted-whole.json").read_text())
     assert json.loads((trained[0] / "counted.json").read_text()) == whole
     assert whole[0] == 4 * len(whole[1])

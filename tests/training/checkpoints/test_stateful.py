@@ -20,7 +20,7 @@ def test_variables_are_matched_by_position_whatever_their_names() -> None:
     assert [each.numpy().tolist() for _, each in new] == [[1.0, 2.0], [3.0]]
 
 
-def test_what_was_got_does_not_change_when_training_goes_on() -> None:
+def test_a_state_does_not_change_when_training_continues() -> None:
     known = variables([1.0])
     state = Variables("network", lambda: known).get_state()
     known[0][1].assign([5.0])

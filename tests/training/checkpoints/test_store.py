@@ -160,7 +160,7 @@ def test_a_disk_that_fills_up_leaves_the_last_good_one(
     assert [path.name for path in tmp_path.iterdir()] == ["epoch-00001-step-0000000"]
 
 
-def test_training_goes_on_when_the_disk_is_full_and_says_what_is_kept(
+def test_training_continues_when_the_disk_is_full_and_logs_what_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_checkpoint(tmp_path, checkpoint(1))
