@@ -30,13 +30,13 @@ class Curve:
 
     Attributes:
         name: such as "validation".
-        color: index in the palette of `templates/notebook.css`.
+        colour: index in the palette of `templates/notebook.css`.
         points: x and y in pixels, from the left and the top.
         lines: the points as polylines; a value that is not finite interrupts the curve.
     """
 
     name: str
-    color: int
+    colour: int
     points: tuple[Point, ...]
     lines: tuple[tuple[Point, ...], ...]
 
