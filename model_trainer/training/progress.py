@@ -123,7 +123,7 @@ class EpochProgress:
 
     @property
     def images_per_second(self) -> float:
-        """Images per second start the first step of this epoch, or including it while it is the only one."""
+        """Images per second since the first step of this epoch, or including it while it is the only one."""
         now = time.monotonic()
         start = self._since_first if self._since_first is not None and self._images > self._first_images else None
         if start is None:

@@ -159,7 +159,7 @@ def lists_of(column: pa.Array, name: str, *, missing_is_empty: bool) -> ManyLabe
     widths = np.array([len(row) for row in rows], np.int64)
     starts = np.cumsum(widths) - widths
     row_widths = widths[codes]
-    # The position of each item position_in_row its row.
+    # The position of each item within its row.
     position_in_row = np.arange(row_widths.sum()) - np.repeat(np.cumsum(row_widths) - row_widths, row_widths)
     items = [item for row in rows for item in row]
     return items, np.repeat(starts[codes], row_widths) + position_in_row, row_widths
