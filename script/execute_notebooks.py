@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Executes the notebooks of docs/notebooks/ and keeps their outputs: .venv/bin/python script/execute_notebooks.py
+"""Executes the notebooks of docs/notebooks/ and saves their outputs: .venv/bin/python script/execute_notebooks.py
 
-Each runs in a new kernel of this Python and in an empty folder, so that it needs nothing but the package. Do this after
-a change of a notebook, or of what notebooks show, and commit the result.
+Each runs in a new kernel of this Python and in an empty folder, so that it needs nothing but the package. Run this
+after changing a notebook, or the output of code that it uses, and commit the result.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 
 NOTEBOOKS = Path(__file__).parents[1] / "docs" / "notebooks"
-SECONDS = 300  # for a cell
+TIMEOUT_SECONDS = 300  # for each cell
 
 
 class ThisPython(AsyncKernelManager):
-    """Starts kernels of the Python that runs this, whatever kernels are installed."""
+    """Starts kernels of the Python that runs this script, whatever kernels are installed."""
 
     @property
     def kernel_spec(self) -> KernelSpec:
@@ -32,21 +32,21 @@ class ThisPython(AsyncKernelManager):
 
 
 def execute(path: Path, folder: Path) -> Any:
-    """The notebook at `path` with the outputs of a new kernel that works in `folder`.
+    """Executes the notebook at `path` in a new kernel with the working directory `folder`, and returns it with outputs.
 
     Raises:
-        CellExecutionError: a cell did.
+        CellExecutionError: a cell raised an exception.
     """
     notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
     client = NotebookClient(
         notebook,
-        timeout=SECONDS,
+        timeout=TIMEOUT_SECONDS,
         kernel_manager_class=ThisPython,
         resources={"metadata": {"path": str(folder)}},
         record_timing=False,
     )
     client.execute()
-    # Without the version of Python, and with the kernel's usual name, so that any Jupyter opens it.
+    # Without the version of Python, and with the kernel's usual name, so that every Jupyter can open it.
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
@@ -56,7 +56,7 @@ def execute(path: Path, folder: Path) -> Any:
 
 
 def code_digest(notebook: Any) -> str:
-    """A hex digest of the code; in the metadata it is that of the code which made the outputs."""
+    """A hex digest of the code; the metadata has that of the code which produced the outputs."""
     code = "\0".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     return hashlib.sha256(code.encode()).hexdigest()
 

@@ -2,7 +2,7 @@
 #
 # .venv/base.stamp says where, with which Python and from which pins .venv was made; .venv/dev.stamp says it of the
 # tools that script/test adds. A stamp is written last, so what was interrupted is done again.
-# Everything said here goes to standard error. Exit 2: this machine lacks something; the message says what.
+# All messages go to standard error. Exit 2: this machine lacks something; the message says what.
 
 root=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 venv=$root/.venv
@@ -30,7 +30,7 @@ is_current() {
 # Looks again, because another script may have held the lock and done it.
 install_what_is_missing() {
     if [ "$(stamp_of base)" != "$(base_stamp)" ]; then
-        # Changed pins go over the old ones. Another place or Python, or a setup that broke off, starts anew.
+        # Changed pins go over the old ones. After a move, another Python or an interrupted setup, .venv is made again.
         case $(stamp_of base) in "$(here)"*) ;; *) make_venv ;; esac
         rm -f "$venv/base.stamp"
         install_base
@@ -88,7 +88,7 @@ show_what_matters() {
 find_python() {
     local name version executable seen=""
     for name in python3.13 python3.12 python3.11 python3; do
-        # A name may be a shim without a Python behind it, or lie in a virtual environment: ask it.
+        # A name may be a shim without a Python behind it, or be in a virtual environment: run it.
         read -r version executable < <("$name" -c "$about_python" 2>/dev/null) || continue
         case $version in
             3.11 | 3.12 | 3.13) found_python=$executable found_version=$version && return ;;

@@ -68,8 +68,8 @@ def checkout(tmp_path: Path) -> Checkout:
     path = tmp_path / "bin"
     path.mkdir()
     for tool in [*TOOLS, "chmod"]:
-        if found := shutil.which(tool):
-            (path / tool).symlink_to(found)
+        if executable := shutil.which(tool):
+            (path / tool).symlink_to(executable)
     (path / "python3.12").write_text(PYTHON)
     (path / "python3.12").chmod(0o755)
     return Checkout(folder, path)
@@ -116,7 +116,7 @@ def test_changed_pins_are_installed_over_the_old_ones(checkout: Checkout, file: 
     assert not any("venv" in call for call in checkout.new_calls)
 
 
-def test_moved_checkout_makes_its_environment_anew(checkout: Checkout, tmp_path: Path) -> None:
+def test_moved_checkout_makes_a_new_environment(checkout: Checkout, tmp_path: Path) -> None:
     checkout.run("script/train")
     checkout.folder = checkout.folder.rename(tmp_path / "moved")
 
@@ -125,7 +125,7 @@ def test_moved_checkout_makes_its_environment_anew(checkout: Checkout, tmp_path:
     assert checkout.new_calls[0] == f"-m venv --clear {tmp_path}/moved/.venv"
 
 
-def test_environment_whose_python_is_gone_is_made_anew(checkout: Checkout) -> None:
+def test_environment_without_its_python_is_made_again(checkout: Checkout) -> None:
     checkout.run("script/train")
     (checkout.folder / ".venv/bin/python").unlink()
 
@@ -134,7 +134,7 @@ def test_environment_whose_python_is_gone_is_made_anew(checkout: Checkout) -> No
     assert checkout.new_calls[0].startswith("-m venv --clear")
 
 
-def test_setup_that_broke_off_starts_anew(checkout: Checkout) -> None:
+def test_interrupted_setup_restarts(checkout: Checkout) -> None:
     checkout.run("script/train")
     (checkout.folder / "pyproject.toml").write_text("# changed")
     checkout.run("script/train", FAIL="--editable")
@@ -206,7 +206,7 @@ def test_fewer_or_more_tests_come_after_the_same_checks(checkout: Checkout, opti
 @pytest.mark.parametrize(
     "arguments", [("--fast", "tests/network"), ("tests/network", "--all"), ("--fast", "--all"), ("-x", "--fast", "-v")]
 )
-def test_fast_and_all_stand_alone(checkout: Checkout, arguments: tuple[str, ...]) -> None:
+def test_fast_and_all_take_no_other_arguments(checkout: Checkout, arguments: tuple[str, ...]) -> None:
     done = checkout.run("script/test", *arguments)
 
     assert done.returncode == 2
@@ -257,7 +257,7 @@ def test_unsuitable_python_gets_one_clear_message(checkout: Checkout, version: s
     assert not (checkout.folder / ".venv").exists()
 
 
-def test_machine_without_python_is_told_so(checkout: Checkout) -> None:
+def test_machine_without_python_gets_a_message(checkout: Checkout) -> None:
     (checkout.path / "python3.12").unlink()
 
     done = checkout.run("script/train")

@@ -66,11 +66,11 @@ def test_it_holds_every_file_of_the_package_and_nothing_else(wheel: Path) -> Non
 
 
 def test_its_metadata_says_licence_python_and_extras(wheel: Path) -> None:
-    found = metadata(wheel)
-    assert found["Name"] == "model-trainer"
-    assert found["License-Expression"] == "MIT"
-    assert set(found["Requires-Python"].split(",")) == {">=3.11", "<3.14"}
-    assert set(found.get_all("Provides-Extra") or ()) == {"dev", "docs", "gpu", "notebooks", "tfds"}
+    fields = metadata(wheel)
+    assert fields["Name"] == "model-trainer"
+    assert fields["License-Expression"] == "MIT"
+    assert set(fields["Requires-Python"].split(",")) == {">=3.11", "<3.14"}
+    assert set(fields.get_all("Provides-Extra") or ()) == {"dev", "docs", "gpu", "notebooks", "tfds"}
 
 
 def test_it_requires_what_the_project_declares(wheel: Path) -> None:

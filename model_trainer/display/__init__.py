@@ -1,1 +1,1 @@
-"""What values show of themselves in a notebook, and how a notebook shows progress."""
+"""The HTML representation of values, and progress, in notebooks."""

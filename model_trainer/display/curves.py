@@ -1,4 +1,4 @@
-"""Curves by epoch: where each point lies. `templates/curves.html` draws them as SVG."""
+"""Lays out charts of metrics by epoch; `templates/curves.html` draws them as SVG."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Tick:
-    """A number at an axis, and its pixel along it."""
+    """A label of an axis, and its position in pixels."""
 
     text: str
     position: float
@@ -30,9 +30,9 @@ class Curve:
 
     Attributes:
         name: such as "validation".
-        colour: 0 to 3.
-        points: pixels from the left and the top.
-        lines: the same where they follow each other; a curve is interrupted where a number is not finite.
+        colour: index in the palette of `templates/notebook.css`.
+        points: x and y in pixels, from the left and the top.
+        lines: the points as polylines; a value that is not finite interrupts the curve.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class CurveChart:
-    """Curves of one metric over the epochs."""
+    """The curves of one metric by epoch."""
 
     title: str
     curves: tuple[Curve, ...]
@@ -58,13 +58,13 @@ class CurveChart:
 
 
 def curves_by_epoch(rows: Sequence[Mapping[str, float]]) -> list[CurveChart]:
-    """A chart of the loss and of each metric, training and validation in one.
+    """A chart of the loss and of each metric, for training and validation.
 
     Args:
-        rows: one for each epoch: "epoch", and by name its metrics; "val_loss" is the validation's "loss".
+        rows: one per epoch, with "epoch" and its metrics by name; "val_loss" is the validation loss.
     """
-    without = ("epoch", "learning_rate", "seconds")
-    names = dict.fromkeys(name.removeprefix("val_") for row in rows for name in row if name not in without)
+    excluded = ("epoch", "learning_rate", "seconds")
+    names = dict.fromkeys(name.removeprefix("val_") for row in rows for name in row if name not in excluded)
     return [_chart(rows, name) for name in names]
 
 
@@ -75,23 +75,23 @@ def _chart(rows: Sequence[Mapping[str, float]], name: str) -> CurveChart:
         for label, column in ((TRAINING, name), (VALIDATION, f"val_{name}"))
         if any(column in row for row in rows)
     }
-    numbers = [number for column in series.values() for number in column if math.isfinite(number)]
-    y_ticks = _nice_ticks(min([0.0, *numbers]), max(numbers, default=1.0))
+    values = [value for column in series.values() for value in column if math.isfinite(value)]
+    y_ticks = _nice_ticks(min([0.0, *values]), max(values, default=1.0))
     x_low, x_high = epochs[0], max(epochs[-1], epochs[0] + 1)
     y_low, y_high = y_ticks[0], y_ticks[-1]
 
     def x(epoch: float) -> float:
         return round(LEFT + (epoch - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT), 1)
 
-    def y(number: float) -> float:
-        return round(HEIGHT - BOTTOM - (number - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM), 1)
+    def y(value: float) -> float:
+        return round(HEIGHT - BOTTOM - (value - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM), 1)
 
     curves = []
     for label, column in series.items():
         lines: list[list[Point]] = [[]]
-        for epoch, number in zip(epochs, column, strict=True):
-            if math.isfinite(number):
-                lines[-1].append((x(epoch), y(number)))
+        for epoch, value in zip(epochs, column, strict=True):
+            if math.isfinite(value):
+                lines[-1].append((x(epoch), y(value)))
             elif lines[-1]:
                 lines.append([])
         points = tuple(point for line in lines for point in line)
@@ -109,7 +109,7 @@ def _chart(rows: Sequence[Mapping[str, float]], name: str) -> CurveChart:
 
 
 def _nice_ticks(low: float, high: float) -> list[float]:
-    """Three to six round numbers, the first at most `low`, the last at least `high`."""
+    """Three to six round values, the first at most `low`, the last at least `high`."""
     if not high > low:
         high = low + 1.0
     power = 10.0 ** math.floor(math.log10((high - low) / 4))

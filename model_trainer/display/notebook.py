@@ -1,7 +1,7 @@
-"""Messages and progress in a Jupyter notebook: one output of the cell, whose last line changes.
+"""Shows messages and progress in a Jupyter notebook as one output of the cell, whose last line changes.
 
-A notebook keeps all that a cell prints, also what a carriage return would overwrite, and shows standard error in red.
-So messages and progress are one output with an id, which is replaced as they come: the file holds its last state.
+A notebook keeps everything that a cell prints, even what a carriage return overwrites, and shows standard error in red.
+So messages and progress are one output with an id, which is updated in place; the file holds its last state.
 """
 
 from __future__ import annotations
@@ -14,53 +14,53 @@ from typing import Any
 
 __all__ = ["CellLog", "cell_log", "in_notebook", "text_bar"]
 
-MOST_LINES = 200  # each update sends them all
+MAX_LINES = 200  # because each update sends all of them
 BAR_WIDTH = 20
 
 
 def in_notebook() -> bool:
     """Whether a Jupyter kernel runs this code: JupyterLab, Colab, an editor's notebook, nbclient."""
-    ipython = sys.modules.get("IPython")  # a kernel has imported it
+    ipython = sys.modules.get("IPython")  # every kernel has imported it
     shell = None if ipython is None else ipython.get_ipython()
     return getattr(shell, "kernel", None) is not None
 
 
 class CellLog:
-    """Lines in one output of the running cell, and below them one line that changes. Any thread may write."""
+    """An output of the running cell: lines, and below them a status line that changes. Thread-safe."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
         self._num_lines = 0
-        self._last = ""
+        self._status = ""
         self._handle: Any = None
         self._lock = threading.RLock()
 
     def write(self, text: str) -> None:
-        """Adds lines that stay, above the one that changes."""
+        """Appends lines above the status line."""
         with self._lock:
             lines = text.splitlines()
             self._num_lines += len(lines)
-            self._lines = [*self._lines, *lines][-MOST_LINES:]
+            self._lines = [*self._lines, *lines][-MAX_LINES:]
             self._update()
 
     def show(self, text: str) -> None:
-        """Replaces the line that changes; the empty string takes it away."""
+        """Replaces the status line; an empty string removes it."""
         with self._lock:
-            if text != self._last:
-                self._last = text
+            if text != self._status:
+                self._status = text
                 self._update()
 
     def keep(self) -> None:
-        """Lets the line that changes stay as it is now; what comes goes below it."""
+        """Keeps the status line as a permanent line; later lines are appended below it."""
         with self._lock:
-            if self._last:
-                self._lines, self._num_lines, self._last = [*self._lines, self._last], self._num_lines + 1, ""
+            if self._status:
+                self._lines, self._num_lines, self._status = [*self._lines, self._status], self._num_lines + 1, ""
 
     def _update(self) -> None:
         from IPython.display import display
 
         earlier = self._num_lines - len(self._lines)
-        lines = [f"({earlier:,} earlier lines)"] * bool(earlier) + self._lines + [self._last] * bool(self._last)
+        lines = [f"({earlier:,} earlier lines)"] * bool(earlier) + self._lines + [self._status] * bool(self._status)
         output = {"text/plain": "\n".join(lines)}
         if self._handle is None:
             self._handle = display(output, raw=True, display_id=True)  # type: ignore[no-untyped-call]
@@ -68,24 +68,24 @@ class CellLog:
             self._handle.update(output, raw=True)
 
 
-_open: CellLog | None = None
+_current_log: CellLog | None = None
 
 
 @contextlib.contextmanager
 def cell_log() -> Iterator[CellLog | None]:
-    """The log of the block, one output of the cell; None outside of a notebook.
+    """The log of the `with` block, one output of the cell; None outside of a notebook.
 
-    Inside of another such block it is that one's, so that messages and progress of one training stand together.
+    Nested blocks share one log, so that the messages and the progress of one training are together.
     """
-    global _open
-    if _open is not None or not in_notebook():
-        yield _open
+    global _current_log
+    if _current_log is not None or not in_notebook():
+        yield _current_log
         return
-    _open = CellLog()
+    _current_log = CellLog()
     try:
-        yield _open
+        yield _current_log
     finally:
-        _open = None
+        _current_log = None
 
 
 def text_bar(done: int, total: int) -> str:

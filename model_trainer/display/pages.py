@@ -1,7 +1,7 @@
-"""HTML from Jinja2 templates.
+"""Renders HTML from Jinja2 templates.
 
-Every value that a template writes is made printable and then escaped, so file names, class names and messages may
-contain anything. No value is exempt: reusable HTML is a macro of a template.
+Unprintable characters of every value are replaced and the rest is HTML-escaped, so file names, class names and messages
+may contain anything. No value is exempt: reusable HTML is a macro of a template.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def make_environment(package: str) -> Environment:
     """The Jinja environment of the templates in `templates/` of `package`, with their filters.
 
     `| thousands` formats 1234 as 1,234; `| jpeg_uri` embeds the bytes of a JPEG as a data URI; `| basename` is that of
-    `os.path`; `| split_code` splits a string at code in backticks, so that every second piece is code.
+    `os.path`; `| split_code` splits a string at code in backticks, so that every second item is code.
     """
     environment = Environment(
         loader=PackageLoader(package),
@@ -70,7 +70,7 @@ def make_environment(package: str) -> Environment:
 
 
 def _printable(value: Any) -> Any:
-    """Escapes unprintable characters of strings. A macro returns HTML, whose values have come through here already."""
+    """Escapes unprintable characters of strings, except in the HTML of a macro, whose values are escaped already."""
     return shown(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 

@@ -1,4 +1,4 @@
-"""Small pictures of images, for pages and notebooks; of one that cannot be read the reason."""
+"""Makes thumbnails of images for web pages and notebooks."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _WHITE = (255, 255, 255)
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A small picture with what stands below it.
+    """A thumbnail with its caption.
 
     Attributes:
-        name: of the image.
-        caption: such as its label.
-        jpeg: the encoded picture; None where the image cannot be read.
-        problem: why it cannot, such as "is truncated".
+        name: the name of the image.
+        caption: the text below it, such as its label.
+        jpeg: the encoded thumbnail; None if the image cannot be read.
+        problem: why the image cannot be read, such as "is truncated".
     """
 
     name: str
@@ -40,30 +40,30 @@ class Thumbnail:
 def make_thumbnail(
     read: Callable[[], bytes], name: str, caption: str, crop: tuple[int, int, int, int] | None = None
 ) -> Thumbnail:
-    """The thumbnail of an image, upright.
+    """Makes the thumbnail of an image, upright; it tells the reason if the image cannot be read.
 
     Args:
-        read: gives the encoded image, or raises OSError.
+        read: returns the encoded image, or raises OSError.
         name, caption: see `Thumbnail`.
-        crop: top, left, height, width of the part that is shown.
+        crop: top, left, height, width of the region that is shown.
     """
     try:
         data = read()
         pixels = with_image(data, lambda image: pixels_of(image, _WHITE, False, MAX_PIXELS))
     except OSError as error:
-        return Thumbnail(name, caption, None, why_not_read(error, if_missing="is not there"))
+        return Thumbnail(name, caption, None, why_not_read(error, if_missing="does not exist"))
     except Unreadable as reason:
         return Thumbnail(name, caption, None, str(reason))
     if crop is not None:
         top, left, height, width = crop
         if top < 0 or left < 0 or top + height > pixels.shape[0] or left + width > pixels.shape[1]:
-            return Thumbnail(name, caption, None, f"does not reach its crop {list(crop)}")
+            return Thumbnail(name, caption, None, f"does not contain its crop {list(crop)}")
         pixels = pixels[top : top + height, left : left + width]
     return Thumbnail(name, caption, jpeg_of(pixels))
 
 
 def jpeg_of(pixels: np.ndarray) -> bytes:
-    """A JPEG of some KB of uint8 `(height, width, 3)`, made smaller to at most 112 pixels a side."""
+    """Encodes uint8 `(height, width, 3)` as a JPEG of a few KB, resized to at most 112 pixels a side."""
     small = Image.fromarray(pixels)
     small.thumbnail((SIDE, SIDE))
     file = io.BytesIO()

@@ -119,5 +119,5 @@ def _why(read: Callable[[], bytes], crop: tuple[int, int, int, int] | None) -> s
     except OSError as error:
         return why_not_read(error, if_missing="is gone")
     if crop is not None and reason.startswith("could not be read at first"):
-        return f"does not reach its crop {list(crop)}"
+        return f"does not contain its crop {list(crop)}"
     return reason

@@ -1,4 +1,4 @@
-"""What a run shows of itself in a notebook: its options in groups, and which of them are not at their defaults."""
+"""The HTML representation of a run: its options in groups, with those that differ from their defaults first."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ class _Option:
 
     Attributes:
         name: dotted, such as "training.epochs".
-        value: lines.
-        default: None where it has none.
+        value: the formatted value, in lines.
+        default: the formatted default; None if there is none.
+        is_changed: whether the value differs from the default.
     """
 
     name: str
@@ -45,7 +46,7 @@ class _Option:
 
 
 def run_html(run: Run) -> str:
-    """Each option with its value and, where it was changed, its default; the others are folded up."""
+    """Renders each option with its value and, if changed, its default; unchanged options are collapsed."""
     groups = []
     for title, fields in GROUPS.items():
         options = [option for field in fields for option in _options(run, field, "")]
@@ -63,8 +64,8 @@ def _options(parent: Config, field: str, prefix: str) -> Iterator[_Option]:
     info, value = type(parent).model_fields[field], getattr(parent, field)
     name = f"{prefix}{info.alias or field}"
     default = _default_of(info)
-    # What is always of the same kind, such as `Training`, is its fields; a choice is one value, `Adam(beta_1=0.8)`, but
-    # for the large ones.
+    # A config of a fixed class, such as `Training`, is shown by its fields; a choice as one value, `Adam(beta_1=0.8)`,
+    # except for large ones.
     if isinstance(value, Config) and (field in LARGE_CHOICES or not isinstance(value, (Choice, Call, Live))):
         if field in LARGE_CHOICES:
             kind, default_kind = type(value).__name__, type(default).__name__
@@ -83,7 +84,7 @@ def _options(parent: Config, field: str, prefix: str) -> Iterator[_Option]:
 
 
 def value_text(value: Any) -> str:
-    """A value as one would write it, without what is at its default: `Adam(beta_1=0.8)`."""
+    """Formats a value as Python code without arguments at their defaults, such as `Adam(beta_1=0.8)`."""
     if isinstance(value, Call):
         return f"Call({', '.join([repr(value.path), *_arguments(value.arguments)])})"
     if isinstance(value, Live):

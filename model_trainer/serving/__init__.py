@@ -1,1 +1,1 @@
-"""Inference: predictions of a model file for images."""
+"""Inference: predictions of a trained model for image files."""

@@ -1,4 +1,4 @@
-"""Predictions of a trained model for image files."""
+"""Predicts the labels of image files with a trained model."""
 
 from __future__ import annotations
 
@@ -22,39 +22,43 @@ from model_trainer.storage.read import read_image_file
 
 __all__ = ["Predictions", "find_images", "predict_images"]
 
-MOST_IMAGES = 12
-MOST_LABELS = 2
-LEAST_PROBABILITY = 0.01  # of the second
+MAX_IMAGES = 12
+MAX_LABELS = 2
+MIN_PROBABILITY = 0.01  # of labels after the first
 
 Prediction = dict[str, Any]  # {"image": path, "predictions": [{"label", "probability"}]} or {"image", "error"}
 
 
 class Predictions(list[Prediction]):
-    """Answers about images: a list, which in a notebook shows some of them."""
+    """A list of predictions, one per image, which a notebook shows with thumbnails."""
 
     def _repr_html_(self) -> str:
         return render_fragment(
             "predictions.html",
             heading=f"Predictions for {counted(len(self), 'image{s}')}",
             thumbnails=[
-                make_thumbnail(functools.partial(read_image_file, answer["image"]), answer["image"], _caption(answer))
-                for answer in self[:MOST_IMAGES]
+                make_thumbnail(
+                    functools.partial(read_image_file, prediction["image"]), prediction["image"], _caption(prediction)
+                )
+                for prediction in self[:MAX_IMAGES]
             ],
-            num_more=max(0, len(self) - MOST_IMAGES),
+            num_more=max(0, len(self) - MAX_IMAGES),
         )
 
 
-def _caption(answer: Prediction) -> str:
-    if "error" in answer:
-        return os.path.basename(answer["image"])
-    few = answer["predictions"][:MOST_LABELS]
-    likely = [each for each in few if each is few[0] or each.get("probability", 1.0) >= LEAST_PROBABILITY]
-    return ", ".join(map(_in_words, likely)) or "no label"
+def _caption(prediction: Prediction) -> str:
+    if "error" in prediction:
+        return os.path.basename(prediction["image"])
+    top_labels = prediction["predictions"][:MAX_LABELS]
+    shown_labels = [
+        each for each in top_labels if each is top_labels[0] or each.get("probability", 1.0) >= MIN_PROBABILITY
+    ]
+    return ", ".join(map(_format_label, shown_labels)) or "no label"
 
 
-def _in_words(prediction: dict[str, Any]) -> str:
-    numbers = (f"{value:.2f}" for name, value in prediction.items() if name != "label")
-    return " ".join([prediction["label"], *numbers])
+def _format_label(label: dict[str, Any]) -> str:
+    numbers = (f"{value:.2f}" for name, value in label.items() if name != "label")
+    return " ".join([label["label"], *numbers])
 
 
 def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[str]:

@@ -74,7 +74,7 @@ class Examples:
         crops: np.ndarray | None = None,
         groups: np.ndarray | None = None,
     ) -> Self:
-        """Examples whose images are files, one each."""
+        """Makes examples of image files, one per file."""
         return cls.of_images(Files(PackedStrings.of(paths)), labels, classes, origin, weights, crops, groups)
 
     @classmethod
@@ -88,7 +88,7 @@ class Examples:
         crops: np.ndarray | None = None,
         groups: np.ndarray | None = None,
     ) -> Self:
-        """Examples of `images`, one each, in order; without `weights` all have the weight 1."""
+        """Makes examples of `images`, one per image, in order; without `weights` all have the weight 1."""
         return cls(
             images=images,
             rows=np.arange(len(images), dtype=np.int64),
@@ -105,7 +105,7 @@ class Examples:
 
     @property
     def label_kind(self) -> LabelKind:
-        """One class each, a probability for each class, or any number of tags."""
+        """Whether labels are single classes, probabilities of all classes, or tags."""
         return kind_of(self.labels)
 
     def name(self, index: int) -> str:
@@ -128,8 +128,8 @@ class Examples:
             scheme, separator, _ = name.partition("://")
             if separator and scheme not in TENSORFLOW_SCHEMES:
                 raise DataError(
-                    f"{self.origin}: {name} lies in an object store that is not read yet. Copy the images to a local "
-                    "disk and give their paths there."
+                    f"{self.origin}: {name} is in an object store that is not supported yet. Copy the images to a "
+                    "local disk and give their paths there."
                 )
 
     def take(self, indices: np.ndarray) -> Examples:

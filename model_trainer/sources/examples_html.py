@@ -1,4 +1,4 @@
-"""What examples show of themselves in a notebook: how many of each class, and some of the images."""
+"""The HTML representation of examples: their number by class, and some of the images."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 __all__ = ["examples_html"]
 
 MAX_CLASSES = 20
-MOST_IMAGES = 12
+MAX_IMAGES = 12
 
 
 def examples_html(examples: Examples) -> str:
-    """A table of classes with their numbers of images, and thumbnails of images that lie evenly over the examples."""
+    """Renders a table of the number of images by class, and thumbnails of evenly spaced examples."""
     counts = examples.counts()
     largest = np.argsort(-counts, kind="stable")[:MAX_CLASSES]
     shown = range(len(counts)) if len(counts) <= MAX_CLASSES else [int(index) for index in largest]
-    most = max(1, int(counts.max(initial=0)))
+    max_count = max(1, int(counts.max(initial=0)))
     return render_fragment(
         "examples.html",
         heading=f"{counted(len(examples), 'image{s}')} of {counted(len(counts), 'class{es}')}",
@@ -34,7 +34,7 @@ def examples_html(examples: Examples) -> str:
             {
                 "name": examples.classes[index],
                 "count": int(counts[index]),
-                "percent": round(100 * int(counts[index]) / most, 1),
+                "percent": round(100 * int(counts[index]) / max_count, 1),
             }
             for index in shown
         ],
@@ -44,12 +44,10 @@ def examples_html(examples: Examples) -> str:
 
 
 def _thumbnails(examples: Examples) -> list[Thumbnail]:
-    chosen = (
-        np.unique(np.linspace(0, len(examples) - 1, MOST_IMAGES).astype(np.int64)) if len(examples) else np.empty(0)
-    )
-    few = examples.take(chosen.astype(np.int64))
-    labels = few.label_rows().dense(len(few.classes))
-    return [_thumbnail(few, index, label_text(labels[index], few.classes)) for index in range(len(few))]
+    chosen = np.unique(np.linspace(0, len(examples) - 1, MAX_IMAGES).astype(np.int64)) if len(examples) else np.empty(0)
+    sample = examples.take(chosen.astype(np.int64))
+    labels = sample.label_rows().dense(len(sample.classes))
+    return [_thumbnail(sample, index, label_text(labels[index], sample.classes)) for index in range(len(sample))]
 
 
 def _thumbnail(examples: Examples, index: int, label: str) -> Thumbnail:

@@ -65,7 +65,7 @@ class ImageFolder(Source):
         unknown = [name for name in folders if name not in classes]
         if unknown:
             raise DataError(
-                f"{self.path} has the folder {unknown[0]!r}, which is not one of the given classes."
+                f"{self.path} has the folder {unknown[0]!r}, which is not in the class list."
                 f"{nearest(unknown[0], classes)}"
             )
         paths: list[str] = []

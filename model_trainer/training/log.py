@@ -1,4 +1,4 @@
-"""Log messages: plain sentences on standard error or in the output of a notebook cell, with time and level in files."""
+"""Log messages: plain sentences on standard error or in a notebook cell, with time and level in log files."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["LogFile", "plain_messages"]
 
 
 class _StderrHandler(python_logging.Handler):
-    """Looks up `sys.stderr` for each message, so that a progress bar can replace it."""
+    """Looks up `sys.stderr` for each message, because a progress bar replaces it."""
 
     def emit(self, record: python_logging.LogRecord) -> None:
-        # A closed pipe, or a file on a full disk, is no reason to end a training.
+        # A closed pipe, or a file on a full disk, should not end training.
         with contextlib.suppress(OSError):
             sys.stderr.write(self.format(record) + "\n")  # one write, because several processes may write there
 
@@ -67,7 +67,7 @@ def plain_messages(label: str = "") -> Iterator[None]:
 
 
 class _FileHandler(python_logging.Handler):
-    """Ignores a full disk, where logging's own handler prints a traceback for each message."""
+    """Writes to a file and ignores a full disk; `logging.FileHandler` would print a traceback for each message."""
 
     def __init__(self, path: PurePath) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class _FileHandler(python_logging.Handler):
 
 
 class LogFile:
-    """A log file with every message of the `with` block, also those from before its path was known."""
+    """A log file with every message of the `with` block, including those before `write_to` sets its path."""
 
     def __init__(self) -> None:
         self._early = MemoryHandler(capacity=10_000, flushLevel=python_logging.CRITICAL + 1)

@@ -1,5 +1,6 @@
-"""What a person sees while training: a bar on a terminal, one changing line in a notebook, elsewhere a line now and
-then. On standard error, but in a notebook.
+"""Shows the progress of training: a bar on a terminal, a changing line in a notebook, otherwise a line now and then.
+
+It is written to standard error, except in a notebook.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class EpochProgress:
-    """One epoch's progress.
+    """Shows the progress of one epoch.
 
     Args:
         console: writes to standard error.
         title: such as "epoch 1/5".
-        num_steps: how many steps it has.
-        beginning: what stands there until the first step is done, where that takes long.
+        num_steps: number of steps of the epoch.
+        first_step_note: text until the first step is done, such as "building the graph ...".
     """
 
     def __init__(
@@ -35,11 +36,11 @@ class EpochProgress:
         console: Console,
         title: str,
         num_steps: int,
-        beginning: str = "",
+        first_step_note: str = "",
     ) -> None:
         self._console = console
         self._title = title
-        self._beginning = beginning
+        self._first_step_note = first_step_note
         self._num_steps = num_steps
         self._started = self._updated = time.monotonic()
         self._images = 0
@@ -54,7 +55,7 @@ class EpochProgress:
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[metrics]}"),
-                _Rate(beginning),
+                _Rate(first_step_note),
                 console=console,
                 transient=True,
             )
@@ -66,9 +67,9 @@ class EpochProgress:
             return self
         self._log = None if self._console.quiet else self._block.enter_context(cell_log())
         if self._log is not None:
-            self._log.show(f"{self._title}  {self._beginning}".rstrip())
-        elif self._beginning:
-            self._print(f"{self._title}  {self._beginning}")
+            self._log.show(f"{self._title}  {self._first_step_note}".rstrip())
+        elif self._first_step_note:
+            self._print(f"{self._title}  {self._first_step_note}")
         return self
 
     def __exit__(
@@ -85,7 +86,7 @@ class EpochProgress:
         now = time.monotonic()
         self._images += num_images
         if self._since_first is None:
-            # The first step builds the graph; a rate over it would promise too long a wait.
+            # The first step builds the graph; a rate that includes it would overestimate the remaining time.
             self._since_first, self._first_images = now, self._images
         changes_in_place = self._bar is not None or self._log is not None
         wait = SECONDS_BETWEEN_UPDATES if changes_in_place else SECONDS_BETWEEN_LINES
@@ -95,7 +96,7 @@ class EpochProgress:
         return True
 
     def show(self, steps_done: int, metrics: dict[str, float], images_left: float | None = None) -> None:
-        """Shows metrics, images per second, and where it is known how many images are left, the time that is left."""
+        """Shows metrics, images per second and, if `images_left` is known, the remaining time."""
         text = format_metrics(metrics)
         rate = self.images_per_second
         steps_left = self._num_steps - steps_done
@@ -104,7 +105,7 @@ class EpochProgress:
             self._bar.update(self._task, completed=steps_done, metrics=text, rate=rate, left=seconds_left)
             return
         if steps_left == 0:
-            return  # the epoch's own line follows
+            return  # the log line of the epoch follows
         position = f"{steps_done}/{self._num_steps}  {text}  {rate_text(rate, seconds_left)}"
         if self._log is not None:
             self._log.show(f"{self._title}  {text_bar(steps_done, self._num_steps)}  {position}")
@@ -112,22 +113,22 @@ class EpochProgress:
         self._print(f"{self._title}  {position}")
 
     def _print(self, text: str) -> None:
-        with contextlib.suppress(OSError):  # nobody reads it any more, or it goes to a file on a full disk
+        with contextlib.suppress(OSError):  # a closed pipe, or a file on a full disk
             self._console.print(text, highlight=False, soft_wrap=True)
 
     @property
     def seconds_since_first(self) -> float:
-        """How long the steps after the first one took."""
+        """Seconds that the steps after the first one took."""
         return 0.0 if self._since_first is None else time.monotonic() - self._since_first
 
     @property
     def images_per_second(self) -> float:
-        """Since the first step of this epoch; over it all while that was the only one."""
+        """Images per second since the first step of this epoch, or including it while it is the only one."""
         now = time.monotonic()
-        since = self._since_first if self._since_first is not None and self._images > self._first_images else None
-        if since is None:
+        start = self._since_first if self._since_first is not None and self._images > self._first_images else None
+        if start is None:
             return self._images / max(now - self._started, 1e-9)
-        return (self._images - self._first_images) / max(now - since, 1e-9)
+        return (self._images - self._first_images) / max(now - start, 1e-9)
 
 
 def format_metrics(metrics: dict[str, float]) -> str:
@@ -143,20 +144,20 @@ def rate_text(rate: float, seconds_left: float | None) -> str:
 
 def format_seconds(seconds: float) -> str:
     """Such as "41 s", "3:05 min" or "2:07 h"."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60}:{whole % 60:02d} min"
-    return f"{whole // 3600}:{whole % 3600 // 60:02d} h"
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded} s"
+    if rounded < 3600:
+        return f"{rounded // 60}:{rounded % 60:02d} min"
+    return f"{rounded // 3600}:{rounded % 3600 // 60:02d} h"
 
 
 class _Rate(ProgressColumn):
-    def __init__(self, beginning: str) -> None:
+    def __init__(self, first_step_note: str) -> None:
         super().__init__()
-        self._beginning = beginning
+        self._first_step_note = first_step_note
 
     def render(self, task: Task) -> Text:
         if not task.fields["rate"]:
-            return Text(self._beginning, style="dim")
+            return Text(self._first_step_note, style="dim")
         return Text(rate_text(task.fields["rate"], task.fields["left"]), style="green")

@@ -1,4 +1,4 @@
-"""What is printed when a run has ended, and what its result shows in a notebook."""
+"""Prints the summary of a run, and renders its result in a notebook."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["print_summary", "result_html"]
 
 
 def print_summary(result: Result, console: Console) -> None:
-    """Prints a table of epochs, how many images were left out, and where the files lie.
+    """Prints a table of the epochs, the number of unreadable images, and the output folder.
 
-    In a notebook without the table, which the result shows itself.
+    In a notebook the table is omitted, because the result itself shows it.
     """
     if result.history and not in_notebook():
         table = Table(box=None, pad_edge=False, header_style="bold")
@@ -34,7 +34,7 @@ def print_summary(result: Result, console: Console) -> None:
 
 
 def result_html(result: Result) -> str:
-    """A table of epochs, curves, and where the files lie."""
+    """The HTML representation of a result: a table of the epochs, curves, and the output folder."""
     from model_trainer.display.pages import render_fragment
 
     columns = list(result.history[0]) if result.history else []
@@ -62,16 +62,16 @@ def result_html(result: Result) -> str:
 
 
 def _notes(result: Result) -> list[str]:
-    """What a person should know of the run, in sentences."""
+    """Notes about the run: unreadable images, early stopping, missing checkpoints and hints."""
     resume = "train(run, resume=True)" if in_notebook() else "--resume"
     notes = []
     if result.bad_images:
         notes.append(f"{len(result.bad_images)} images could not be read; bad_images.csv names them.")
     if result.stopped:
-        epochs = counted(len(result.history), "whole epoch{s}")
-        notes.append(f"Stopped early by {result.stopped} after {epochs}; {resume} goes on.")
+        epochs = counted(len(result.history), "complete epoch{s}")
+        notes.append(f"Stopped early by {result.stopped} after {epochs}; {resume} continues.")
     if result.not_saved:
-        notes.append(f"{result.not_saved} With {resume} training goes on from the checkpoint before.")
+        notes.append(f"{result.not_saved} With {resume} training continues from the previous checkpoint.")
     return [*notes, *result.hints]
 
 

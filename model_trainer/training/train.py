@@ -48,11 +48,11 @@ __all__ = ["Result", "train_model"]
 
 @dataclass(frozen=True)
 class Result:
-    """The result of a training.
+    """The result of a training run.
 
     Attributes:
         path: the output folder.
-        history: one row of metrics for each epoch.
+        history: one row of metrics per epoch.
         bad_images: the reasons why images could not be read, by path.
         stopped: the signal that stopped the training early, or the empty string.
         not_saved: the reason why the last checkpoint could not be written, or the empty string.

@@ -100,7 +100,7 @@ def test_predict_prints_a_json_list_and_nothing_else(
     assert sum(each["probability"] for each in answers[0]["predictions"]) == pytest.approx(1.0, abs=1e-5)
 
 
-def test_predict_goes_on_after_an_unreadable_image_and_exits_with_2(
+def test_predict_continues_after_an_unreadable_image_and_exits_with_2(
     output_dir: Path, colours: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"no image")

@@ -36,7 +36,7 @@ def test_a_file_has_a_name_on_each_line(tmp_path: Path, content: str) -> None:
         ("binary.txt", "it is not a text file"),
     ],
 )
-def test_what_is_wrong_with_names_is_said(
+def test_an_error_about_names_gives_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: str, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -64,7 +64,7 @@ def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen
 
 
 @pytest.mark.slow  # cluster/test_supervisor.py has the supervisor alone, test_killed.py the way on
-def test_restarts_go_on_with_the_run_that_was_killed_and_not_with_an_older_one(folder: Path) -> None:
+def test_restarts_continue_the_run_that_was_killed_and_not_an_older_one(folder: Path) -> None:
     older = folder / "output" / "small-20200101-000000"
     older.mkdir(parents=True)
     (older / "training_options.json").write_text("{}")

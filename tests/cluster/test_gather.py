@@ -66,7 +66,7 @@ def test_everybody_gets_the_list_on_one_line_of_json() -> None:
         report(rank="1"),
     ],
 )
-def test_what_is_no_report_is_hung_up_on_and_hinders_nobody(sent: bytes) -> None:
+def test_an_invalid_report_closes_its_connection_and_affects_no_other(sent: bytes) -> None:
     with first_process(2) as (port, gathered), call(port) as silent:
         with call(port) as scanner:
             scanner.sendall(sent)
@@ -77,7 +77,7 @@ def test_what_is_no_report_is_hung_up_on_and_hinders_nobody(sent: bytes) -> None
         assert silent.recv(1) == b""
 
 
-def test_who_goes_on_after_its_report_is_hung_up_on() -> None:
+def test_data_after_a_report_closes_the_connection() -> None:
     with first_process(3) as (port, gathered):
         with call(port) as talking:
             talking.sendall(report(size=3) + b"more")
@@ -111,7 +111,7 @@ def test_of_too_many_connections_the_oldest_without_a_report_is_closed(monkeypat
         assert [one.recv(1) for one in silent] == [b""] * 4
 
 
-def test_who_reads_no_answer_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_does_not_read_its_answer_does_not_delay_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gather_module, "ANSWER_SECONDS", 0.01)
     with first_process(2, "m" * 20_000_000) as (port, gathered), call(port) as second:
         second.sendall(report())
@@ -124,13 +124,13 @@ def test_a_list_that_is_longer_than_what_the_system_buffers_arrives_whole() -> N
         assert answer(second)["addresses"] == list(gathered.result(SECONDS))
 
 
-def test_a_process_that_was_started_anew_takes_its_own_place() -> None:
+def test_a_restarted_process_keeps_its_rank() -> None:
     with listen(0) as listener:
         port = int(listener.getsockname()[1])
         with call(port) as killed:
             killed.sendall(report(size=3, port=20001))
-        with call(port) as anew, call(port) as third:
-            anew.sendall(report(size=3, port=20002))
+        with call(port) as retry, call(port) as third:
+            retry.sendall(report(size=3, port=20002))
             third.sendall(report(size=3, rank=2, port=20003))
             # Both reports are read before the end of the first connection is.
             gathered = asyncio.run(gather(listener, "127.0.0.1", port, 3, 20000, SECONDS))
@@ -138,7 +138,7 @@ def test_a_process_that_was_started_anew_takes_its_own_place() -> None:
 
 
 @pytest.mark.parametrize(
-    ("second", "said"),
+    ("second", "message"),
     [
         ({"size": 3}, "two processes have rank 1"),
         ({"size": 4, "rank": 2}, "expects 4 processes, the first one 3"),
@@ -146,14 +146,14 @@ def test_a_process_that_was_started_anew_takes_its_own_place() -> None:
         ({"size": 3, "rank": 0}, "has rank 0; the first one has 0, the others have 1 to 2"),
     ],
 )
-def test_processes_that_contradict_each_other_all_learn_why(second: dict[str, object], said: str) -> None:
+def test_processes_that_contradict_each_other_all_learn_why(second: dict[str, object], message: str) -> None:
     with first_process(3) as (port, gathered), call(port) as other, call(port) as contradicting:
         other.sendall(report(size=3))
         contradicting.sendall(report(**second))
         answers = [answer(one)["error"] for one in (other, contradicting)]
         error = gathered.exception(SECONDS)
     assert isinstance(error, ConfigError)
-    assert said in error.problem
+    assert message in error.problem
     assert error.field == "MASTER_ADDR"
     assert answers == [error.problem] * 2
 

@@ -18,7 +18,7 @@ def find(hosts: str | None = None, index: int | None = None, **environ: str) -> 
     return find_hosts(hosts, index, environ, resource_config=NOWHERE, timeout_seconds=0.1)
 
 
-def found(hosts: str | None = None, index: int | None = None, **environ: str) -> Hosts:
+def hosts_of(hosts: str | None = None, index: int | None = None, **environ: str) -> Hosts:
     result = find(hosts, index, **environ)
     assert result is not None
     return result
@@ -57,10 +57,10 @@ SCRIPT = {
 PORT = 15_000 + 711 * 16
 
 
-# Nothing said.
+# Without any launcher.
 
 
-def test_a_process_of_which_nothing_is_said_is_alone() -> None:
+def test_a_process_without_any_setting_is_a_single_process() -> None:
     assert find() is None
 
 
@@ -68,11 +68,11 @@ def test_a_process_of_which_nothing_is_said_is_alone() -> None:
 
 
 def test_flags_name_all_machines_and_the_own_one() -> None:
-    assert found("a:1000, b:2000", 1) == Hosts(("a:1000", "b:2000"), 1, "--hosts")
+    assert hosts_of("a:1000, b:2000", 1) == Hosts(("a:1000", "b:2000"), 1, "--hosts")
 
 
-def test_ipv6_stands_in_brackets() -> None:
-    assert found("[fd00::1]:2222,[fd00::2]:2222", 0).addresses == ("[fd00::1]:2222", "[fd00::2]:2222")
+def test_an_ipv6_address_is_in_brackets() -> None:
+    assert hosts_of("[fd00::1]:2222,[fd00::2]:2222", 0).addresses == ("[fd00::1]:2222", "[fd00::2]:2222")
 
 
 def test_one_address_is_a_single_process() -> None:
@@ -82,11 +82,11 @@ def test_one_address_is_a_single_process() -> None:
 
 def test_flags_win_over_the_environment() -> None:
     environ = {"TF_CONFIG": tf_config({"type": "worker", "index": 1}, worker=["x:1", "y:1"])}
-    assert found("a:1,b:1", 0, **environ).addresses == ("a:1", "b:1")
+    assert hosts_of("a:1,b:1", 0, **environ).addresses == ("a:1", "b:1")
 
 
 @pytest.mark.parametrize(
-    ("hosts", "said"),
+    ("hosts", "message"),
     [
         ("a:2222,b", "has no port for 'b'. Write it as b:2222."),
         ("a:2222,b:x", "port from 1 to 65535, got 'x' in 'b:x'"),
@@ -101,10 +101,10 @@ def test_flags_win_over_the_environment() -> None:
         ("http://a:2222,b:2222", "got 'http://a:2222'"),
     ],
 )
-def test_wrong_addresses_name_the_flag_and_the_cure(hosts: str, said: str) -> None:
+def test_wrong_addresses_name_the_flag_and_the_cure(hosts: str, message: str) -> None:
     error = refusal(hosts, 0)
     assert error.field == "--hosts"
-    assert said in error.problem
+    assert message in error.problem
 
 
 @pytest.mark.parametrize("index", [2, -1])
@@ -135,7 +135,7 @@ def test_hosts_without_an_index_are_refused_where_nothing_else_says_it() -> None
     ],
 )
 def test_a_launcher_gives_the_index_to_hosts(environ: dict[str, str]) -> None:
-    assert found("a:1,b:1", **environ).index == 1
+    assert hosts_of("a:1,b:1", **environ).index == 1
 
 
 def test_hosts_and_a_launcher_that_started_more_processes_are_refused() -> None:
@@ -148,14 +148,14 @@ def test_hosts_and_a_launcher_that_started_more_processes_are_refused() -> None:
 
 def test_tf_config_counts_the_chief_before_the_workers() -> None:
     cluster = {"worker": ["b:1", "c:1"], "chief": ["a:1"]}
-    second_worker = found(TF_CONFIG=tf_config({"type": "worker", "index": 1}, **cluster))
+    second_worker = hosts_of(TF_CONFIG=tf_config({"type": "worker", "index": 1}, **cluster))
     assert second_worker == Hosts(("a:1", "b:1", "c:1"), 2, "TF_CONFIG")
-    assert found(TF_CONFIG=tf_config({"type": "chief", "index": "0"}, **cluster)).is_chief
+    assert hosts_of(TF_CONFIG=tf_config({"type": "chief", "index": "0"}, **cluster)).is_chief
 
 
 def test_tf_config_may_number_its_tasks() -> None:
     text = tf_config({"type": "worker", "index": 1}, worker={"1": "b:1", "0": "a:1"})
-    assert found(TF_CONFIG=text).addresses == ("a:1", "b:1")
+    assert hosts_of(TF_CONFIG=text).addresses == ("a:1", "b:1")
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ TWO = {"worker": ["a:1", "b:1"]}
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("{", "should be JSON"),
         ("[1]", "got [1]"),
@@ -188,17 +188,17 @@ TWO = {"worker": ["a:1", "b:1"]}
         (tf_config({"type": "cheif", "index": 0}, cheif=["a:1"], **TWO), "Did you mean 'chief'?"),
     ],
 )
-def test_a_wrong_tf_config_is_refused_with_the_reason(text: str, said: str) -> None:
+def test_a_wrong_tf_config_is_refused_with_the_reason(text: str, message: str) -> None:
     error = refusal(TF_CONFIG=text)
     assert error.field == "TF_CONFIG"
-    assert said in error.problem
+    assert message in error.problem
 
 
 # Slurm.
 
 
 def test_tasks_of_a_node_have_ports_in_a_row() -> None:
-    hosts = found(**STEP)
+    hosts = hosts_of(**STEP)
     assert hosts.addresses == (f"gpu1:{PORT}", f"gpu1:{PORT + 1}", f"gpu2:{PORT}", f"gpu2:{PORT + 1}")
     assert hosts.source == "Slurm"
 
@@ -210,7 +210,7 @@ def test_every_task_of_a_step_finds_another_place_whatever_the_distribution() ->
         environs = [
             STEP | {"SLURM_PROCID": task, "SLURM_NODEID": node, "SLURM_LOCALID": at} for task, node, at in tasks
         ]
-        assert [found(**environ).index for environ in environs] == expected
+        assert [hosts_of(**environ).index for environ in environs] == expected
 
 
 def test_an_sbatch_script_and_a_shell_of_salloc_are_one_process() -> None:
@@ -236,10 +236,10 @@ def test_variables_of_slurm_that_do_not_fit_are_refused(changed: dict[str, str],
 
 
 def test_half_set_variables_of_torch_inside_a_step_leave_it_to_slurm() -> None:
-    assert found(**STEP, WORLD_SIZE="4", MASTER_ADDR="gpu1").source == "Slurm"
+    assert hosts_of(**STEP, WORLD_SIZE="4", MASTER_ADDR="gpu1").source == "Slurm"
 
 
-# Open MPI and torchrun; that they meet stands in test_rendezvous.py.
+# Open MPI and torchrun; test_rendezvous.py tests that the processes meet.
 
 
 def test_open_mpi_without_an_address_is_refused_with_the_cure() -> None:
@@ -288,7 +288,7 @@ def test_sagemaker_names_its_machines_in_a_file(tmp_path: Path) -> None:
 
 
 def test_sagemaker_names_its_machines_in_variables() -> None:
-    hosts = found(SM_HOSTS='["algo-1", "algo-2"]', SM_CURRENT_HOST="algo-2")
+    hosts = hosts_of(SM_HOSTS='["algo-1", "algo-2"]', SM_CURRENT_HOST="algo-2")
     assert hosts == Hosts(("algo-1:2222", "algo-2:2222"), 1, "SageMaker")
 
 

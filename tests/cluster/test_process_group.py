@@ -21,6 +21,6 @@ HOSTS = Hosts(tuple(f"10.0.0.{number}:2222" for number in range(14)), 0, "--host
         ("/job:worker/replica:0/task:0: the ring is broken", "another host"),  # this process itself
     ],
 )
-def test_only_the_machine_that_the_error_names_is_said_to_be_gone(error: str, gone: str) -> None:
+def test_only_the_host_that_the_error_names_is_reported_as_lost(error: str, gone: str) -> None:
     message = lost_host_message(HOSTS, tf.errors.UnavailableError(None, None, error))
     assert message.startswith(f"The connection to {gone} was lost")

@@ -47,7 +47,7 @@ def test_all_processes_get_the_same_list_in_the_order_of_their_ranks() -> None:
 def test_real_processes_meet_by_the_variables_of_a_launcher() -> None:
     program = (
         "import os; from model_trainer.cluster.launchers import find_hosts; "
-        "found = find_hosts(None, None, os.environ, timeout_seconds=60); print(found.index, *found.addresses)"
+        "hosts = find_hosts(None, None, os.environ, timeout_seconds=60); print(hosts.index, *hosts.addresses)"
     )
     port = str(free_port())
     common = {name: value for name, value in os.environ.items() if name not in ("TF_CONFIG", "RANK", "WORLD_SIZE")}
@@ -72,7 +72,7 @@ def test_real_processes_meet_by_the_variables_of_a_launcher() -> None:
     assert len(first[1:]) == 2
 
 
-def test_bare_variables_and_torchrun_meet_each_where_nobody_else_listens() -> None:
+def test_processes_of_bare_variables_and_torchrun_meet_at_a_free_port() -> None:
     port = free_port()
     environ = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
 
@@ -96,7 +96,7 @@ def outcome(waiting: Future[tuple[str, ...]]) -> ConfigError:
     return error
 
 
-def test_a_process_that_is_told_of_missing_others_ends_as_the_first_one() -> None:
+def test_a_process_that_learns_of_missing_processes_ends_as_the_first_one() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(come, int(server.getsockname()[1]), 1, 3)
         connection, _ = server.accept()
@@ -176,7 +176,7 @@ def test_processes_meet_also_where_a_loop_runs_already_as_in_a_notebook() -> Non
     assert first == second
 
 
-def test_hosts_with_known_addresses_go_on_when_all_have_come() -> None:
+def test_hosts_with_known_addresses_continue_when_all_have_joined() -> None:
     addresses = free_addresses(3)
     with ThreadPoolExecutor(3) as threads:
         waiting = [threads.submit(assemble, Hosts(addresses, index, "the test"), 60.0) for index in range(3)]
@@ -192,6 +192,6 @@ def test_a_port_of_its_own_that_is_taken_is_named() -> None:
 
 
 @pytest.mark.parametrize("index", [0, 1])
-def test_who_waits_in_vain_says_for_whom(index: int) -> None:
+def test_a_timeout_names_the_missing_hosts(index: int) -> None:
     with pytest.raises(HostError, match=r"^host [01] of 2 .*: .*(not been reached by rank 1|from the first one)"):
         assemble(Hosts(free_addresses(2), index, "the test"), 0.1)

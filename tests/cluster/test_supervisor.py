@@ -42,7 +42,7 @@ def test_a_run_that_ends_well_is_not_restarted(
 
 
 @pytest.mark.parametrize(
-    ("ending", "said"),
+    ("ending", "reason"),
     [
         ("exit 76", "75 (a machine was lost)"),
         ("exit 1", "1 (an error, see above)"),
@@ -52,16 +52,16 @@ def test_a_run_that_ends_well_is_not_restarted(
         ("kill -TERM $$", "143 (killed by SIGTERM)"),  # somebody else's, not ours
     ],
 )
-def test_a_run_that_was_lost_goes_on_with_resume(
+def test_a_lost_run_is_restarted_with_resume(
     command: Callable[..., list[str]],
     starts: Callable[[], list[str]],
     capfd: pytest.CaptureFixture[str],
     ending: str,
-    said: str,
+    reason: str,
 ) -> None:
     assert supervise(command(ending, "exit 0"), 3, pause_seconds=0) == 0
     assert starts() == ["run.py", "run.py --resume"]
-    assert capfd.readouterr().err.splitlines()[-1] == f"Training ended with {said}; restart 1 of 3."
+    assert capfd.readouterr().err.splitlines()[-1] == f"Training ended with {reason}; restart 1 of 3."
 
 
 @pytest.mark.parametrize("code", [2, 3, 130])
@@ -99,7 +99,7 @@ def test_a_command_that_resumes_already_stays_as_it_is(
     assert starts() == [f"run.py {given}"] * 2
 
 
-# The child tells the supervisor to stop, as a scheduler would, and waits to be told itself.
+# The child tells the supervisor to stop, as a scheduler would, and waits for the signal itself.
 WAITS = """
 import os, signal, sys
 number = signal.Signals[sys.argv[1]]
@@ -163,7 +163,7 @@ def test_a_signal_during_the_pause_ends_it_at_once(supervisor: Callable[..., sub
     assert process.stderr.readline() == "Stopped by a signal; no restart.\n"
 
 
-def test_a_lost_host_is_told_to_the_supervisor_by_a_code_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_host_has_an_exit_code_of_its_own_for_the_supervisor(monkeypatch: pytest.MonkeyPatch) -> None:
     def lose() -> None:
         raise HostError("gone")
 

@@ -1,4 +1,4 @@
-"""Curves by epoch: where the points lie."""
+"""The layout of the charts of metrics by epoch."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def test_validation_has_the_same_colour_in_each_chart() -> None:
     assert charts[0].curves[1].colour == charts[1].curves[0].colour != charts[0].curves[0].colour
 
 
-def test_later_is_to_the_right_and_more_is_higher() -> None:
+def test_later_epochs_are_to_the_right_and_larger_values_are_higher() -> None:
     (chart,) = curves_by_epoch(rows(loss=[2.0, 1.0, 1.5]))
     (first, second, third) = chart.curves[0].points
     assert first[0] < second[0] < third[0]
     assert first[1] < third[1] < second[1]  # pixels from the top
 
 
-def test_a_number_lies_between_the_ticks_around_it() -> None:
+def test_a_value_is_interpolated_between_the_ticks_around_it() -> None:
     (chart,) = curves_by_epoch(rows(loss=[2.0, 1.3]))
     ticks = {float(tick.text): tick.position for tick in chart.y_ticks}
     below, above = max(value for value in ticks if value <= 1.3), min(value for value in ticks if value >= 1.3)
@@ -58,7 +58,7 @@ def test_all_points_and_ticks_lie_inside_the_chart(numbers: list[float]) -> None
     assert len({tick.text for tick in chart.y_ticks}) == len(chart.y_ticks)
 
 
-def test_a_curve_is_interrupted_where_a_number_is_not_finite() -> None:
+def test_a_curve_is_interrupted_where_a_value_is_not_finite() -> None:
     (chart,) = curves_by_epoch(rows(loss=[3.0, 2.0, math.nan, 1.0, 0.5]))
     assert [len(line) for line in chart.curves[0].lines] == [2, 2]
 
@@ -68,5 +68,5 @@ def test_a_hundred_epochs_have_few_ticks() -> None:
     assert 4 <= len(chart.x_ticks) <= 8
 
 
-def test_no_epochs_have_no_charts() -> None:
+def test_there_are_no_charts_without_epochs() -> None:
     assert curves_by_epoch([]) == []

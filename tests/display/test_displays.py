@@ -1,4 +1,4 @@
-"""What values show of themselves in a notebook: true, readable, and never anything but text."""
+"""The HTML representation of values: correct, readable, and with every value escaped."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
 MakeRun = Callable[..., Run]
 
 
-class Seen(HTMLParser):
-    """What a browser would see: text, tags, attributes, and the cells of each row of tables."""
+class Page(HTMLParser):
+    """What a browser would show: text, tags, attributes, and the cells of each row of tables."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -76,8 +76,8 @@ def html_of(value: Any) -> str:
     return value._repr_html_()
 
 
-def seen(value: Any) -> Seen:
-    return Seen(html_of(value))
+def parsed(value: Any) -> Page:
+    return Page(html_of(value))
 
 
 # Run
@@ -92,14 +92,14 @@ def test_each_field_of_a_run_is_in_one_group() -> None:
     assert sorted(field for fields in GROUPS.values() for field in fields) == sorted(Run.model_fields)
 
 
-def test_a_changed_option_stands_beside_its_default() -> None:
-    page = seen(a_run(training__epochs=30))
+def test_a_changed_option_is_shown_with_its_default() -> None:
+    page = parsed(a_run(training__epochs=30))
     assert ["training.epochs", "30", "default: 2"] in page.rows
     assert page.classes[page.rows.index(["training.epochs", "30", "default: 2"])] == "changed"
 
 
-def test_an_option_at_its_default_is_dimmed_and_folded_up() -> None:
-    page = seen(a_run())
+def test_an_option_at_its_default_is_dimmed_and_collapsed() -> None:
+    page = parsed(a_run())
     assert page.classes[page.rows.index(["training.epochs", "2", ""])] == "soft"
     inside = "".join(re.findall(r"<details>.*?</details>", html_of(a_run()), re.DOTALL))
     assert "training.epochs" in inside
@@ -107,7 +107,7 @@ def test_an_option_at_its_default_is_dimmed_and_folded_up() -> None:
 
 
 def test_every_option_of_a_run_is_shown_once() -> None:
-    names = [row[0] for row in seen(a_run()).rows]
+    names = [row[0] for row in parsed(a_run()).rows]
     assert len(names) == len(set(names))
     assert {"spec.class", "training.divergence.bad_steps", "network.pooling", "output_dir"} <= set(names)
 
@@ -124,12 +124,12 @@ def test_every_option_of_a_run_is_shown_once() -> None:
     ],
     ids=str,
 )
-def test_a_value_is_written_without_its_defaults(value: Any, text: str) -> None:
+def test_a_value_is_formatted_without_its_defaults(value: Any, text: str) -> None:
     assert value_text(value) == text
 
 
-def test_another_kind_of_network_stands_beside_the_default_kind() -> None:
-    page = seen(a_run(network=Call("my_code.make_model")))
+def test_another_kind_of_network_is_shown_with_the_default_kind() -> None:
+    page = parsed(a_run(network=Call("my_code.make_model")))
     assert ["network", "OwnModel", "default: Network"] in page.rows
     assert ["network.model", "Call('my_code.make_model')", ""] in page.rows
 
@@ -148,14 +148,14 @@ def test_showing_a_run_loads_no_tensorflow() -> None:
 # Examples
 
 
-def test_examples_show_the_images_of_each_class(colours: Path) -> None:
-    page = seen(ImageFolder(colours / "train").read())
+def test_examples_show_the_number_of_images_by_class(colours: Path) -> None:
+    page = parsed(ImageFolder(colours / "train").read())
     assert page.rows[1:] == [["blue", "5", ""], ["green", "5", ""], ["red", "5", ""]]
     assert "15 images of 3 classes" in page.text
 
 
 def test_examples_show_at_most_twelve_images_of_all_classes(colours: Path) -> None:
-    page = seen(ImageFolder(colours / "train").read())
+    page = parsed(ImageFolder(colours / "train").read())
     assert len(page.jpegs) == 12
     means = np.array([np.asarray(jpeg).mean(axis=(0, 1)) for jpeg in page.jpegs])
     assert {tuple(channel) for channel in np.argsort(means)[:, 2:].tolist()} == {(0,), (1,), (2,)}  # red, green, blue
@@ -164,48 +164,48 @@ def test_examples_show_at_most_twelve_images_of_all_classes(colours: Path) -> No
 def test_a_thumbnail_is_small(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     Image.new("RGB", (800, 400)).save(tmp_path / "cat" / "1.jpg")
-    (jpeg,) = seen(ImageFolder(tmp_path).read()).jpegs
+    (jpeg,) = parsed(ImageFolder(tmp_path).read()).jpegs
     assert jpeg.size == (112, 56)
 
 
-def test_a_thumbnail_shows_the_crop_alone(tmp_path: Path) -> None:
+def test_a_thumbnail_shows_only_the_crop(tmp_path: Path) -> None:
     pixels = np.zeros((40, 40, 3), np.uint8)
     pixels[10:20, 30:40] = (250, 0, 0)
     Image.fromarray(pixels).save(tmp_path / "1.png")
     crops = np.array([[10, 30, 10, 10], [35, 0, 10, 10], [0, 0, 0, 0]], np.int32)
     paths = [str(tmp_path / "1.png")] * 3
-    page = seen(Examples.of_files(paths, np.zeros(3, np.int32), ("a",), "here", crops=crops))
-    part, whole = page.jpegs
-    assert part.size == (10, 10)
-    assert np.asarray(part).mean(axis=(0, 1)) == pytest.approx([250, 0, 0], abs=6)
-    assert whole.size == (40, 40)
-    assert "does not reach its crop [35, 0, 10, 10]" in page.text
+    page = parsed(Examples.of_files(paths, np.zeros(3, np.int32), ("a",), "here", crops=crops))
+    cropped, uncropped = page.jpegs
+    assert cropped.size == (10, 10)
+    assert np.asarray(cropped).mean(axis=(0, 1)) == pytest.approx([250, 0, 0], abs=6)
+    assert uncropped.size == (40, 40)
+    assert "does not contain its crop [35, 0, 10, 10]" in page.text
 
 
-def test_a_broken_image_shows_its_reason_in_its_place(tmp_path: Path) -> None:
+def test_an_unreadable_image_shows_the_reason_instead(tmp_path: Path) -> None:
     Image.new("RGB", (20, 20)).save(tmp_path / "1.png")
     (tmp_path / "2.png").write_bytes((tmp_path / "1.png").read_bytes()[:40])
     paths = [str(tmp_path / f"{number}.png") for number in (1, 2, 3)]
-    page = seen(Examples.of_files(paths, np.array([0, 1, 1]), ("cat", "dog"), "here"))
+    page = parsed(Examples.of_files(paths, np.array([0, 1, 1]), ("cat", "dog"), "here"))
     assert len(page.jpegs) == 1
     assert "2.png is truncated" in page.text
-    assert "3.png is not there" in page.text
+    assert "3.png does not exist" in page.text
 
 
-def test_of_very_many_classes_the_largest_are_shown() -> None:
+def test_only_the_largest_of_many_classes_are_shown() -> None:
     labels = np.concatenate([np.arange(100), np.full(5, 70)])
     classes = tuple(f"class{number}" for number in range(100))
-    page = seen(Examples.of_files(["gone.png"] * 105, labels, classes, "here"))
+    page = parsed(Examples.of_files(["gone.png"] * 105, labels, classes, "here"))
     assert ["class70", "6", ""] in page.rows
     assert len(page.rows) == 21
     assert "80 more classes" in page.text
 
 
-def test_no_examples_are_shown_as_none() -> None:
-    assert "0 images of 1 class" in seen(Examples.of_files([], np.zeros(0, np.int32), ("cat",), "here")).text
+def test_empty_examples_are_shown() -> None:
+    assert "0 images of 1 class" in parsed(Examples.of_files([], np.zeros(0, np.int32), ("cat",), "here")).text
 
 
-def test_the_text_of_examples_is_one_line(colours: Path) -> None:
+def test_the_repr_of_examples_is_one_line(colours: Path) -> None:
     assert repr(ImageFolder(colours / "train").read()).endswith("train: 15 images of 3 classes>")
 
 
@@ -222,7 +222,7 @@ def a_result(folder: Path, **changes: Any) -> Result:
 
 
 def test_a_result_shows_its_epochs_and_marks_the_best(tmp_path: Path) -> None:
-    page = seen(a_result(tmp_path))
+    page = parsed(a_result(tmp_path))
     assert page.rows[0] == ["epoch", "loss", "val_loss", "val_accuracy", "learning_rate", "seconds", ""]
     assert page.rows[1] == ["1", "2.0000", "1.5000", "0.5000", "1.00e-03", "1:02 min", "★ model_min_loss"]
     assert page.rows[2] == ["2", "1.0000", "1.7000", "0.7500", "1.00e-04", "9 s", "★ model_max_acc"]
@@ -231,15 +231,15 @@ def test_a_result_shows_its_epochs_and_marks_the_best(tmp_path: Path) -> None:
 
 def test_a_result_draws_curves_and_names_its_files(tmp_path: Path) -> None:
     (tmp_path / "history.csv").touch()
-    page = seen(a_result(tmp_path))
+    page = parsed(a_result(tmp_path))
     assert ("aria-label", "accuracy by epoch") in page.attributes
     assert {"svg", "polyline"} <= page.tags
     assert str(tmp_path) in page.text
     assert "history.csv" in page.text
 
 
-def test_a_result_without_an_epoch_says_why(tmp_path: Path) -> None:
-    page = seen(Result(tmp_path / "gone", [], {"a.jpg": "is empty"}, stopped="SIGTERM", hints=("Look out.",)))
+def test_a_result_without_an_epoch_shows_the_reason(tmp_path: Path) -> None:
+    page = parsed(Result(tmp_path / "gone", [], {"a.jpg": "is empty"}, stopped="SIGTERM", hints=("Look out.",)))
     assert "0 epochs trained" in page.text
     for note in ("1 images could not be read", "Stopped early by SIGTERM", "Look out."):
         assert note in page.text
@@ -250,14 +250,14 @@ def an_evaluation(classes: tuple[str, ...]) -> Any:
 
 
 def test_an_evaluation_shows_metrics_and_a_row_for_each_class() -> None:
-    page = seen(an_evaluation(("cat", "dog")))
+    page = parsed(an_evaluation(("cat", "dog")))
     assert ["accuracy", "0.6667"] in page.rows
     assert ["dog", "2", "1.000", "0.500", "0.667", "cat (1)"] in page.rows
 
 
 def test_an_evaluation_of_tags_shows_a_row_for_each_tag() -> None:
     targets = np.array([[1.0, 0.0], [np.nan, 1.0]])
-    page = seen(evaluate_tags(targets, np.array([[0.9, 0.2], [0.5, 0.8]]), ("blue", "bold"), (0.5, 0.5)))
+    page = parsed(evaluate_tags(targets, np.array([[0.9, 0.2], [0.5, 0.8]]), ("blue", "bold"), (0.5, 0.5)))
     assert ["bold", "1", "1.000", "0.500", "1.000", "1.000", "1.000"] in page.rows
 
 
@@ -265,7 +265,7 @@ def test_predictions_show_images_with_their_labels(colours: Path) -> None:
     path = str(colours / "val" / "red" / "0.png")
     likely = [{"label": "red", "probability": 0.9}, {"label": "blue", "probability": 0.08}]
     certain = [{"label": "green", "probability": 1.0}, {"label": "blue", "probability": 0.0}]
-    page = seen(Predictions([{"image": path, "predictions": likely}, {"image": path, "predictions": certain}]))
+    page = parsed(Predictions([{"image": path, "predictions": likely}, {"image": path, "predictions": certain}]))
     assert len(page.jpegs) == 2
     assert "red 0.90, blue 0.08" in page.text
     assert "green 1.00" in page.text
@@ -273,7 +273,7 @@ def test_predictions_show_images_with_their_labels(colours: Path) -> None:
 
 
 def test_predictions_of_any_task_and_none_at_all_are_shown() -> None:
-    page = seen(
+    page = parsed(
         Predictions(
             [
                 {"image": "a.png", "predictions": [{"label": "good", "rating": 3.25}]},
@@ -287,8 +287,8 @@ def test_predictions_of_any_task_and_none_at_all_are_shown() -> None:
 
 
 def test_predictions_beyond_twelve_are_counted() -> None:
-    page = seen(Predictions([{"image": "a.png", "error": "is not there"}] * 15))
-    assert page.text.count("a.png is not there") == 12
+    page = parsed(Predictions([{"image": "a.png", "error": "does not exist"}] * 15))
+    assert page.text.count("a.png does not exist") == 12
     assert "3 more" in page.text
 
 
@@ -296,12 +296,12 @@ def test_a_diagnosis_shows_its_findings(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "1.png").write_text("no image")
     diagnosis = examine(str(tmp_path))
-    page = seen(diagnosis)
+    page = parsed(diagnosis)
     assert ["fault", "1 unreadable image"] in [row[:2] for row in page.rows]
     assert repr(diagnosis).startswith(f"<Diagnosis of {tmp_path}: 1 unreadable image")
 
 
-# Whatever names hold
+# Hostile names
 
 
 def hostile_values(folder: Path) -> dict[str, Any]:
@@ -335,22 +335,22 @@ KINDS = ["run", "examples", "result", "evaluation", "predictions", "model", "dia
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_hostile_names_stay_text(kind: str, tmp_path: Path) -> None:
-    page = seen(hostile_values(tmp_path)[kind])
+def test_hostile_names_are_escaped(kind: str, tmp_path: Path) -> None:
+    page = parsed(hostile_values(tmp_path)[kind])
     assert "alert(1)" in page.text
     assert "script" not in page.tags
     assert not [name for name, _ in page.attributes if name.startswith("on")]
     assert [value for name, value in page.attributes if name == "src"] == []
 
 
-def test_all_that_is_shown_is_tried_with_hostile_names(tmp_path: Path) -> None:
+def test_every_html_representation_is_tested_with_hostile_names(tmp_path: Path) -> None:
     package = Path(__file__).parents[2] / "model_trainer"
-    showing = [path for path in package.rglob("*.py") if "def _repr_html_" in path.read_text()]
-    assert len(showing) == len(KINDS) == len(hostile_values(tmp_path))
+    modules = [path for path in package.rglob("*.py") if "def _repr_html_" in path.read_text()]
+    assert len(modules) == len(KINDS) == len(hostile_values(tmp_path))
 
 
 def test_a_training_option_of_the_user_is_shown_by_name() -> None:
     import keras
 
     run = a_run(training=Training(optimizer=keras.optimizers.Adagrad()))
-    assert "Adagrad" in seen(run).text
+    assert "Adagrad" in parsed(run).text

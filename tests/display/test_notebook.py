@@ -1,4 +1,4 @@
-"""Messages and progress in a notebook are one output, which is replaced. Kernels are tried in tests/notebooks/."""
+"""Messages and progress in a notebook are one output that is updated; tests/notebooks/ does it in real kernels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.console import Console
 
 from model_trainer.diagnosis.data import examine
 from model_trainer.diagnosis.data.progress import ReadingProgress
-from model_trainer.display.notebook import MOST_LINES, CellLog, cell_log, in_notebook, text_bar
+from model_trainer.display.notebook import MAX_LINES, CellLog, cell_log, in_notebook, text_bar
 from model_trainer.training.log import plain_messages
 from model_trainer.training.progress import EpochProgress
 from model_trainer.training.summary import print_summary
@@ -23,7 +23,7 @@ from model_trainer.training.train import Result
 
 
 class Cell:
-    """The outputs of a cell: the last text of each, and all that each has shown."""
+    """The outputs of a cell, with all texts that each has shown."""
 
     def __init__(self) -> None:
         self.states: list[list[str]] = []
@@ -80,7 +80,7 @@ def test_the_next_block_is_another_output(cell: Cell) -> None:
     assert cell.outputs == ["first", "second"]
 
 
-def test_a_block_inside_of_another_writes_into_its_output(cell: Cell) -> None:
+def test_a_nested_block_writes_into_its_output(cell: Cell) -> None:
     with plain_messages():
         logging.info("outer")
         with plain_messages():
@@ -88,7 +88,7 @@ def test_a_block_inside_of_another_writes_into_its_output(cell: Cell) -> None:
     assert cell.outputs == ["outer\ninner"]
 
 
-def test_a_block_that_says_nothing_has_no_output(cell: Cell) -> None:
+def test_a_block_without_messages_has_no_output(cell: Cell) -> None:
     with plain_messages(), EpochProgress(Console(quiet=True), "epoch 1/2", 20) as progress:
         progress.show(1, {"loss": 1.0})
     assert cell.outputs == []
@@ -107,16 +107,16 @@ def test_after_an_error_the_next_block_is_another_output(cell: Cell) -> None:
     assert cell.outputs == ["first", "second"]
 
 
-def test_of_very_many_lines_the_last_are_shown(cell: Cell) -> None:
+def test_only_the_last_of_many_lines_are_shown(cell: Cell) -> None:
     log = CellLog()
-    for number in range(MOST_LINES + 5):
+    for number in range(MAX_LINES + 5):
         log.write(f"line {number}")
     lines = cell.outputs[0].splitlines()
     assert lines[0] == "(5 earlier lines)"
-    assert lines[1:] == [f"line {number}" for number in range(5, MOST_LINES + 5)]
+    assert lines[1:] == [f"line {number}" for number in range(5, MAX_LINES + 5)]
 
 
-def test_the_reading_of_the_doctor_is_a_line_that_changes(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctors_progress_is_a_line_that_changes(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter((0.0, 1.0, 11.0, 30.0))
     monkeypatch.setattr("model_trainer.diagnosis.data.progress.time", SimpleNamespace(monotonic=lambda: next(clock)))
     with ReadingProgress(Console(stderr=True), "Reading") as progress:
@@ -127,24 +127,24 @@ def test_the_reading_of_the_doctor_is_a_line_that_changes(cell: Cell, monkeypatc
     assert cell.outputs == ["Reading  ████████████████████  2,000/2,000  69 images/s  0 s left"]
 
 
-def test_the_reading_of_a_moment_shows_nothing(cell: Cell, colours: Path) -> None:
+def test_a_quick_examination_shows_no_progress(cell: Cell, colours: Path) -> None:
     examine(colours)
     assert cell.outputs == []
 
 
-def test_examining_shows_a_line(cell: Cell, colours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_examination_shows_progress(cell: Cell, colours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("model_trainer.diagnosis.data.progress.SECONDS_BETWEEN_UPDATES", 0.0)
     examine(colours)
     (output,) = cell.outputs
     assert output.startswith("Reading  ████████████████████  24/24")
 
 
-def test_the_summary_leaves_the_table_to_the_result(cell: Cell, tmp_path: Path) -> None:
+def test_the_summary_omits_the_table_which_the_result_shows(cell: Cell, tmp_path: Path) -> None:
     output = io.StringIO()
     result = Result(tmp_path, [{"epoch": 1.0, "loss": 0.5}], {}, stopped="SIGINT")
     print_summary(result, Console(file=output, width=200))
     assert output.getvalue().splitlines() == [
-        "Stopped early by SIGINT after 1 whole epoch; train(run, resume=True) goes on.",
+        "Stopped early by SIGINT after 1 complete epoch; train(run, resume=True) continues.",
         f"Results: {tmp_path}",
     ]
 

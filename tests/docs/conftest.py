@@ -53,11 +53,11 @@ def read_blocks(page: Path) -> list[Block]:
     return [
         Block(
             page,
-            content.count("\n", 0, found.start("text")) + 1,
-            found["language"],
-            textwrap.dedent(found["text"]),
+            content.count("\n", 0, block.start("text")) + 1,
+            block["language"],
+            textwrap.dedent(block["text"]),
         )
-        for found in FENCED.finditer(content)
+        for block in FENCED.finditer(content)
     ]
 
 

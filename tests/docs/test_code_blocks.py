@@ -261,10 +261,10 @@ def test_options_that_the_text_sets_exist(page: Path, declared: Run) -> None:
 
 
 def has_option(value: Any, name: str) -> bool:
-    for part in name.split("."):
-        if not hasattr(value, part):
+    for attribute in name.split("."):
+        if not hasattr(value, attribute):
             return False
-        value = getattr(value, part)
+        value = getattr(value, attribute)
     return True
 
 

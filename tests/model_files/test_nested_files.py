@@ -46,14 +46,14 @@ def pixels(size: int = 32) -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (4, size, size, 3)).astype(np.uint8)
 
 
-def check_same(found: Any, expected: Any) -> None:
+def check_same(actual: Any, expected: Any) -> None:
     """Equal but for rounding, beside how far the answers for other images are.
 
     A compiled network is computed in another order than one that is called, and layers that see one pixel magnify that:
     in 32 x 32 pixels the one gives logits of EfficientNetV2B0 that are 0.8e-3 off those in float64, the other 1.2e-3.
     """
     expected = np.asarray(expected)
-    assert np.abs(found - expected).max() < 0.05 * expected.std(axis=0).max()
+    assert np.abs(actual - expected).max() < 0.05 * expected.std(axis=0).max()
 
 
 def breeds(x: Any) -> Any:
@@ -172,7 +172,7 @@ def random_small(randomize: Randomize, end: Callable[[Any], Any] = breeds) -> ke
 
 @pytest.mark.parametrize("suffix", [".h5", ".keras"])
 @pytest.mark.parametrize("trust", [False, True])
-def test_a_file_of_keras_answers_when_its_spec_and_classes_are_said(
+def test_a_file_of_keras_predicts_with_its_spec_and_classes(
     tmp_path: Path, save: Save, randomize: Randomize, suffix: str, trust: bool
 ) -> None:
     model = random_small(randomize)
@@ -383,15 +383,15 @@ def test_what_a_config_says_of_a_head_runs_nothing_and_takes_no_memory(
 
 
 def test_arrays_of_no_layer_and_names_that_are_none_are_refused(dogs: Callable[[str], str], tmp_path: Path) -> None:
-    for place, name, message in (
+    for group, name, message in (
         ("layers/vars", None, "it has arrays that belong to no layer, at 'layers/vars'"),
         ("layers/dense_9/vars", "evil\nname_1", "'evil\\nname_1' is not the name of a layer"),
     ):
         path = shutil.copy(dogs(".weights.h5"), tmp_path / "dogs.weights.h5")
         with h5py.File(path, "r+") as file:
-            file[f"{place}/0"] = np.zeros(3, np.float32)
+            file[f"{group}/0"] = np.zeros(3, np.float32)
             if name is not None:
-                file[place].attrs["name"] = name
+                file[group].attrs["name"] = name
         with pytest.raises(ModelFileError, match=re.escape(message)):
             initialize_network(SPEC, Network(), Classification(), 5, path)
 

@@ -133,9 +133,9 @@ def to_logits(outputs: Logits, activation: str) -> Logits:
     return [np.log(output) - np.log1p(-output) for output in outputs] if activation == "sigmoid" else outputs
 
 
-def assert_same(found: Logits, expected: Logits, activation: str, where: str, rounding: float) -> None:
-    assert len(found) == len(expected)
-    for ours, reference in zip(found, expected, strict=True):
+def assert_same(actual: Logits, expected: Logits, activation: str, where: str, rounding: float) -> None:
+    assert len(actual) == len(expected)
+    for ours, reference in zip(actual, expected, strict=True):
         if activation == "softmax":
             ours, reference = (each - each.mean(axis=-1, keepdims=True) for each in (ours, reference))
         spread = reference.std(axis=0).mean()
@@ -199,11 +199,11 @@ def check_parity(
         checkpoint = read_newest(folder.path / "checkpoints")
         assert checkpoint is not None
         restore(loop, checkpoint)
-    parts = np.array_split(images, 2)
+    halves = np.array_split(images, 2)
     # In a batch of another size another kernel may round, which a hundred random layers magnify.
-    expected = [np.concatenate(of_halves) for of_halves in zip(*map(reference, parts), strict=True)]
+    expected = [np.concatenate(of_halves) for of_halves in zip(*map(reference, halves), strict=True)]
     halves = strategy.experimental_distribute_values_from_function(
-        lambda context: tf.constant(parts[context.replica_id_in_sync_group])
+        lambda context: tf.constant(halves[context.replica_id_in_sync_group])
     )
     of_devices = strategy.run(lambda half: copy.outputs(half, training=False), args=(halves,))
     outputs = [np.concatenate(strategy.experimental_local_results(each)) for each in of_devices]

@@ -50,7 +50,7 @@ Within = Callable[[float], contextlib.AbstractContextManager[None]]
 
 
 def replaced(make: Spoil, name: str = KERNEL) -> Spoil:
-    """Puts something else in the place of an array."""
+    """Replaces an array by something else."""
 
     def spoil(file: h5py.File, folder: Path) -> None:
         del file[name]
@@ -117,8 +117,8 @@ def crowded(file: h5py.File, folder: Path) -> None:
         file.create_group(f"model_weights/conv1/{number}")
 
 
-def set_attribute(place: str, name: str, value: object, **options: object) -> Spoil:
-    return lambda file, _: file[place].attrs.create(name, value, **options)
+def set_attribute(path: str, name: str, value: object, **options: object) -> Spoil:
+    return lambda file, _: file[path].attrs.create(name, value, **options)
 
 
 SPOILT: dict[str, tuple[Spoil, str]] = {
@@ -297,9 +297,9 @@ def test_a_text_that_thousands_of_names_share_is_not_read(model_file: Path, with
     content = model_file.read_bytes()
     at = content.index(struct.pack("<IQ", len(text), content.index(b"GCOL")))
     pointer = content[at : at + 16]
-    heaps = [place for place in range(0, len(content), 8) if content.startswith(b"GCOL", place)]
+    heaps = [offset for offset in range(0, len(content), 8) if content.startswith(b"GCOL", offset)]
     pointers = [content.find(struct.pack("<IQ", len("layer0000"), heap)) for heap in heaps]
-    first = min(place for place in pointers if place >= 0)
+    first = min(offset for offset in pointers if offset >= 0)
     model_file.write_bytes(content[:first] + pointer * count + content[first + 16 * count :])
     reason = "it holds a string of 1,000,000 bytes where the maximum is 1,024"
     with within(16e6), pytest.raises(ModelFileError, match=reason):
@@ -325,8 +325,8 @@ def test_changed_bytes_never_end_in_another_error(model_file: Path) -> None:
     refused = 0
     for _ in range(60):
         content = bytearray(good)
-        for place in random.integers(0, 12_000, 8):
-            content[place] = random.integers(0, 256)
+        for offset in random.integers(0, 12_000, 8):
+            content[offset] = random.integers(0, 256)
         model_file.write_bytes(content)
         try:
             initialize_network(SPEC, Network(), Classification(), 3, str(model_file))

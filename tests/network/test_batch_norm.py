@@ -52,8 +52,8 @@ def test_it_computes_what_keras_does(shape: tuple[int, ...], policy: str, option
     ours = filled(FusedBatchNormalization(dtype=policy, name="norm", **options), shape)
     for training in (False, True):
         expected, _ = forward_and_backward(theirs, inputs, training)
-        found, moments = forward_and_backward(ours, inputs, training)
-        for mine, reference in zip(found, expected, strict=True):
+        actual, moments = forward_and_backward(ours, inputs, training)
+        for mine, reference in zip(actual, expected, strict=True):
             scale = max(np.abs(reference).max(), 1e-2)
             np.testing.assert_allclose(mine, reference, rtol=0, atol=scale * ROUNDING[policy])
         assert list(moments) == (["norm"] if training else [])
@@ -89,8 +89,8 @@ def test_a_mask_is_respected_as_by_keras() -> None:
     theirs = filled(keras.layers.BatchNormalization(), inputs.shape)
     ours = filled(FusedBatchNormalization(), inputs.shape)
     expected, _ = forward_and_backward(theirs, inputs, True, mask=mask)
-    found, moments = forward_and_backward(ours, inputs, True, mask=mask)
-    for mine, reference in zip(found, expected, strict=True):
+    actual, moments = forward_and_backward(ours, inputs, True, mask=mask)
+    for mine, reference in zip(actual, expected, strict=True):
         np.testing.assert_allclose(mine, reference, rtol=1e-4, atol=1e-5)
     (moment,) = moments.values()
     kept = inputs.numpy()[mask.numpy()]

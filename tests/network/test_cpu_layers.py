@@ -129,8 +129,8 @@ def test_kernel_pixels_that_overlap_only_padding_have_a_zero_gradient(size: tupl
         layer.set_weights([np.ones(variable.shape) for variable in layer.weights])
     for number in range(20):
         inputs = rounded(np.random.default_rng(number).normal(0, 1, (4, *size, 16)))
-        expected, found = (outputs_and_gradients(layer, inputs)[2] for layer in layers)
-        np.testing.assert_allclose(found, expected, rtol=0, atol=ROUNDING * np.abs(expected).max())
+        expected, actual = (outputs_and_gradients(layer, inputs)[2] for layer in layers)
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=ROUNDING * np.abs(expected).max())
 
 
 def test_infinities_and_nans_are_propagated() -> None:

@@ -1,4 +1,4 @@
-"""Interrupting the kernel of a notebook is Ctrl-C: training stops after the step, saves and returns."""
+"""Interrupting a notebook's kernel is like Ctrl-C: training stops after the step, saves and returns."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ print(result.stopped, len(result.history) > 0, signal.getsignal(signal.SIGINT) i
 
 
 class Kernel:
-    """A kernel and what its cells show."""
+    """A Jupyter kernel that runs cells."""
 
     def __init__(self, folder: Path) -> None:
         self.manager: Any = type("ThisPython", (KernelManager,), {"kernel_spec": SCRIPT["ThisPython"].kernel_spec})()
@@ -38,14 +38,14 @@ class Kernel:
         self.client.wait_for_ready(timeout=60)
 
     def run(self, code: str, interrupt_at: str = "") -> dict[str, list[Any]]:
-        """Runs a cell, and returns the contents of its messages by kind."""
+        """Runs a cell, and returns the contents of its messages by type."""
         parent = self.client.execute(code)
         contents: dict[str, list[Any]] = {}
         while True:
             try:
                 message = self.client.get_iopub_msg(timeout=120)
             except queue.Empty:
-                raise AssertionError("the kernel says nothing") from None
+                raise AssertionError("the kernel does not answer") from None
             kind, content = message["msg_type"], message["content"]
             if message["parent_header"].get("msg_id") != parent:
                 continue
@@ -77,7 +77,7 @@ def test_interrupting_a_kernel_ends_training_with_a_result(kernel: Kernel) -> No
     last = shown["update_display_data"][-1]["data"]["text/plain"].splitlines()
     assert last[-1].startswith("SIGINT: stopping after this step and saving.")
     printed = "".join(each["text"] for each in shown["stream"])
-    assert "train(run, resume=True) goes on." in printed
+    assert "train(run, resume=True) continues." in printed
     assert {each["name"] for each in shown["stream"]} == {"stdout"}
     (state,) = kernel.run(STATE)["stream"]
     assert state["text"] == "SIGINT True True\n"

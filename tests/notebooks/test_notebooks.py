@@ -1,4 +1,4 @@
-"""The notebooks of docs/notebooks/ run as they stand, and what is committed beside their code came from it."""
+"""The notebooks of docs/notebooks/ run, and their committed outputs are those of their code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 SCRIPT = runpy.run_path(str(ROOT / "script" / "execute_notebooks.py"))
-MOST_BYTES = 300_000
+MAX_BYTES = 300_000
 
 of_each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -29,8 +29,8 @@ def code_cells(notebook: Any) -> list[Any]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def texts_of(cell: Any, kind: str) -> list[str]:
-    """What the outputs of a cell have of a MIME type; of what is printed the text."""
+def outputs_of(cell: Any, kind: str) -> list[str]:
+    """The outputs of a cell of a MIME type; printed text is text/plain."""
     shown = [output.get("data", {}).get(kind) for output in cell.outputs]
     printed = [output.text for output in cell.outputs if output.output_type == "stream" and kind == "text/plain"]
     return [text for text in shown if text] + printed
@@ -41,7 +41,7 @@ def test_there_are_notebooks() -> None:
 
 
 @of_each
-def test_what_a_notebook_imports_is_there(path: Path) -> None:
+def test_all_imports_of_a_notebook_exist(path: Path) -> None:
     for cell in code_cells(read(path)):
         for node in ast.walk(ast.parse(cell.source)):
             for alias in node.names if isinstance(node, ast.ImportFrom) else ():
@@ -50,7 +50,7 @@ def test_what_a_notebook_imports_is_there(path: Path) -> None:
 
 
 @of_each
-def test_the_outputs_came_from_the_code_beside_them(path: Path) -> None:
+def test_the_outputs_are_those_of_the_code(path: Path) -> None:
     notebook = read(path)
     assert notebook.metadata["executed"] == SCRIPT["code_digest"](notebook), "run script/execute_notebooks.py"
     cells = code_cells(notebook)
@@ -58,37 +58,37 @@ def test_the_outputs_came_from_the_code_beside_them(path: Path) -> None:
 
 
 @of_each
-def test_outputs_have_no_errors_and_nothing_red(path: Path) -> None:
+def test_outputs_have_no_errors_and_no_standard_error(path: Path) -> None:
     outputs = [output for cell in code_cells(read(path)) for output in cell.outputs]
     assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
 
 
 @of_each
-def test_outputs_name_no_path_of_the_machine_that_made_them(path: Path) -> None:
+def test_outputs_contain_no_path_of_the_machine_that_executed_them(path: Path) -> None:
     for cell in code_cells(read(path)):
-        for text in [*texts_of(cell, "text/plain"), *texts_of(cell, "text/html")]:
+        for text in [*outputs_of(cell, "text/plain"), *outputs_of(cell, "text/html")]:
             assert not re.search(r"(?<![\w.>])(/|[A-Z]:\\)\w+/", re.sub(r"base64,[\w+/=]+", "", text))
 
 
 @of_each
 def test_a_notebook_is_small(path: Path) -> None:
-    assert path.stat().st_size < MOST_BYTES
+    assert path.stat().st_size < MAX_BYTES
 
 
 @of_each
-def test_links_between_notebooks_lead_somewhere(path: Path) -> None:
+def test_links_of_a_notebook_exist(path: Path) -> None:
     prose = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
     for target in re.findall(r"\]\(([^)]+)\)", prose):
         assert (path.parent / target).is_file()
 
 
-# Executed. Some 13 CPU seconds each, of which TensorFlow's start takes 5.
+# Executed. About 13 CPU seconds each, of which importing TensorFlow takes 5.
 
 
 def check_train(cells: list[Any]) -> None:
     run, training, result = cells[3:6]
-    assert any("training.batch_size" in html for html in texts_of(run, "text/html"))
-    messages, results = texts_of(training, "text/plain")
+    assert any("training.batch_size" in html for html in outputs_of(run, "text/html"))
+    messages, results = outputs_of(training, "text/plain")
     lines = messages.splitlines()
     assert lines[0] == "Reading the data ..."
     assert [line.split("  ")[0] for line in lines if line.startswith("epoch")] == [f"epoch {n}/4" for n in (1, 2, 3, 4)]
@@ -96,27 +96,27 @@ def check_train(cells: list[Any]) -> None:
     assert accuracy is not None
     assert float(accuracy[1]) > 0.7
     assert results.startswith("Results: output/clothes-")
-    (html,) = texts_of(result, "text/html")
+    (html,) = outputs_of(result, "text/html")
     assert "★ model_max_acc" in html
     assert "<svg" in html
-    assert texts_of(cells[-1], "text/plain")[0].startswith("('sneaker', ")
+    assert outputs_of(cells[-1], "text/plain")[0].startswith("('sneaker', ")
 
 
 def check_data(cells: list[Any]) -> None:
-    html = "".join(text for cell in cells for text in texts_of(cell, "text/html"))
+    html = "".join(text for cell in cells for text in outputs_of(cell, "text/html"))
     for text in ("2,000 images of 10 classes", "200 images of 3 classes", "1 truncated image", "2.png is truncated"):
         assert text in html
-    assert texts_of(cells[-1], "image/png")
+    assert outputs_of(cells[-1], "image/png")
 
 
 def check_evaluate(cells: list[Any]) -> None:
-    (evaluated,) = (text for cell in cells for text in texts_of(cell, "text/html") if ">Evaluation<" in text)
+    (evaluated,) = (text for cell in cells for text in outputs_of(cell, "text/html") if ">Evaluation<" in text)
     accuracy = re.search(r"accuracy</th><td>(0\.\d+)", evaluated)
     assert accuracy is not None
     assert float(accuracy[1]) > 0.7
-    predicted = next(text for cell in cells for text in texts_of(cell, "text/html") if "Predictions for 11" in text)
+    predicted = next(text for cell in cells for text in outputs_of(cell, "text/html") if "Predictions for 11" in text)
     assert predicted.count("data:image/jpeg") == 10
-    assert "no-such-photo.jpg is not there" in predicted
+    assert "no-such-photo.jpg does not exist" in predicted
 
 
 CHECKS: dict[str, Callable[[list[Any]], None]] = {"train": check_train, "data": check_data, "evaluate": check_evaluate}

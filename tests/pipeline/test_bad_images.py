@@ -39,13 +39,13 @@ def test_more_than_the_count_and_the_share_stop_the_run(tmp_path: Path) -> None:
         bad(tmp_path, 3, 29).check()
 
 
-def test_a_file_that_is_gone_is_told_of(tmp_path: Path) -> None:
+def test_a_deleted_file_is_reported(tmp_path: Path) -> None:
     collected = BadImages(0, 0.0, 1)
     add(collected, tmp_path / "none.jpg")
     assert list(collected.reasons.values()) == ["is gone"]
 
 
-def test_bad_images_stand_in_a_table_those_from_before_it_was_there_too(tmp_path: Path) -> None:
+def test_bad_images_csv_lists_all_bad_images_including_earlier_ones(tmp_path: Path) -> None:
     collected = bad(tmp_path, 1, 100)
     collected.write_to(tmp_path / "bad_images.csv")
     (tmp_path / "a, b.jpg").write_bytes(b"text")
@@ -69,4 +69,4 @@ def test_a_crop_outside_is_named_as_people_write_it(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "small.png")
     collected = BadImages(0, 0.0, 1)
     collected.add("small.png", (tmp_path / "small.png").read_bytes, crop=(100, 50, 20, 10))
-    assert collected.reasons == {"small.png": "does not reach its crop [100, 50, 20, 10]"}
+    assert collected.reasons == {"small.png": "does not contain its crop [100, 50, 20, 10]"}

@@ -1,4 +1,4 @@
-"""Which example stands in which batch, whatever the batch size, the devices and where a run began."""
+"""Which example is in which batch, for any batch size, number of devices and start of the run."""
 
 from __future__ import annotations
 
@@ -107,21 +107,21 @@ def test_replicas_share_each_batch_in_order_with_sizes_that_differ_by_one(
     examples: Examples, num_replicas: int
 ) -> None:
     whole = training(make(examples))
-    parts = training(make(examples, share=BatchShard(num_replicas)))
-    assert len(parts) == num_replicas * len(whole)
+    shards = training(make(examples, share=BatchShard(num_replicas)))
+    assert len(shards) == num_replicas * len(whole)
     for number, (images, labels, weights) in enumerate(whole):
-        mine = parts[num_replicas * number : num_replicas * (number + 1)]
-        sizes = [len(part[0]) for part in mine]
+        mine = shards[num_replicas * number : num_replicas * (number + 1)]
+        sizes = [len(shard[0]) for shard in mine]
         assert max(sizes) - min(sizes) <= 1
         count = len(images)
-        np.testing.assert_array_equal(np.concatenate([part[0] for part in mine])[:count], images)
-        np.testing.assert_array_equal(np.concatenate([part[1] for part in mine])[:count], labels)
-        assert np.concatenate([part[2] for part in mine]).sum() == weights.sum()
+        np.testing.assert_array_equal(np.concatenate([shard[0] for shard in mine])[:count], images)
+        np.testing.assert_array_equal(np.concatenate([shard[1] for shard in mine])[:count], labels)
+        assert np.concatenate([shard[2] for shard in mine]).sum() == weights.sum()
 
 
-def test_no_replica_goes_without_an_image(examples: Examples) -> None:
-    parts = training(make(examples.take(np.arange(5)), share=BatchShard(3)))  # the last batch has one image
-    last = parts[-3:]
+def test_every_replica_gets_an_image(examples: Examples) -> None:
+    shards = training(make(examples.take(np.arange(5)), share=BatchShard(3)))  # the last batch has one image
+    last = shards[-3:]
     assert [len(images) for images, _, _ in last] == [1, 1, 1]
     assert [float(weights[0]) for _, _, weights in last] == [1.0, 0.0, 0.0]
 
@@ -130,19 +130,21 @@ def test_no_replica_goes_without_an_image(examples: Examples) -> None:
 def test_three_machines_of_two_devices_read_each_batch_together(examples: Examples, augment: tuple[MixUp, ...]) -> None:
     options = {"batch_size": 7, "augment": augment}  # 2, 1, 1, 1, 1, 1; the last batch has one image
     whole = training(make(examples, **options))
-    shares = [training(make(examples, share=BatchShard(6, first, 2), **options)) for first in (0, 2, 4)]
-    assert [len(share) for share in shares] == [2 * len(whole)] * 3
+    per_machine = [training(make(examples, share=BatchShard(6, first, 2), **options)) for first in (0, 2, 4)]
+    assert [len(own) for own in per_machine] == [2 * len(whole)] * 3
     for number, batch in enumerate(whole):
-        parts = [part for share in shares for part in share[2 * number : 2 * number + 2]]
-        assert [len(part[0]) for part in parts] == ([2, 1, 1, 1, 1, 1] if len(batch[0]) == 7 else [1] * 6)
+        shards = [shard for own in per_machine for shard in own[2 * number : 2 * number + 2]]
+        assert [len(shard[0]) for shard in shards] == ([2, 1, 1, 1, 1, 1] if len(batch[0]) == 7 else [1] * 6)
         for column, expected in enumerate(batch):
-            np.testing.assert_array_equal(np.concatenate([part[column] for part in parts])[: len(expected)], expected)
-        assert np.concatenate([part[2] for part in parts])[len(batch[0]) :].sum() == 0
+            np.testing.assert_array_equal(
+                np.concatenate([shard[column] for shard in shards])[: len(expected)], expected
+            )
+        assert np.concatenate([shard[2] for shard in shards])[len(batch[0]) :].sum() == 0
 
 
 @whole_pipeline
 def test_a_machine_decodes_no_more_than_its_own_share(examples: Examples, tmp_path: Path) -> None:
-    # Unreadable images are told of where they are read.
+    # Unreadable images are reported by the process that reads them.
     paths = [tmp_path / f"{number}.jpg" for number in range(12)]
     for path in paths:
         path.write_bytes(b"none")

@@ -53,7 +53,7 @@ def test_the_crop_of_an_example_is_what_the_model_sees(tmp_path: Path, suffix: s
     corner = Image.fromarray(pixels[20:24, 28:32]).resize((8, 8), Image.Resampling.BILINEAR)
     assert np.abs(images[2].astype(int) - np.asarray(corner)).max() <= 1  # what lies inside
     assert weights.tolist() == [1, 1, 1, 0]
-    assert of.bad_images.reasons == {str(path): "does not reach its crop [0, 30, 5, 5]"}
+    assert of.bad_images.reasons == {str(path): "does not contain its crop [0, 30, 5, 5]"}
 
 
 @whole_pipeline
@@ -72,8 +72,8 @@ def test_tags_come_as_rows_with_nan_for_unknown(tmp_path: Path) -> None:
     Image.fromarray(picture()).save(tmp_path / "a.png")
     table = np.array([[1, 0, 0], [0, 0, 0], [1, np.nan, 1], [0, 0.25, 0], [0, 0, 1]], np.float32)
     examples = Examples.of_files([str(tmp_path / "a.png")] * 5, LabelRows.of_dense(table), CLASSES, "tags")
-    found = np.concatenate([labels for _, labels, _ in batches(pipeline(examples))])
-    np.testing.assert_array_equal(found, table)
+    all_labels = np.concatenate([labels for _, labels, _ in batches(pipeline(examples))])
+    np.testing.assert_array_equal(all_labels, table)
 
 
 @whole_pipeline
@@ -120,10 +120,10 @@ def test_mixing_is_the_same_however_many_replicas_share_a_batch(even: Examples, 
     alone = batches(pipeline(even, augment=(augment,)), epochs=1)
     shared = batches(pipeline(even, augment=(augment,), share=BatchShard(3)), epochs=1)
     for step, batch in enumerate(alone):
-        parts = shared[3 * step : 3 * step + 3]
+        shards = shared[3 * step : 3 * step + 3]
         count = len(batch[0])
         for column, whole in enumerate(batch):
-            np.testing.assert_array_equal(np.concatenate([part[column] for part in parts])[:count], whole)
+            np.testing.assert_array_equal(np.concatenate([shard[column] for shard in shards])[:count], whole)
 
 
 def test_a_run_that_begins_later_mixes_what_the_whole_run_mixed_there(even: Examples) -> None:
@@ -142,9 +142,9 @@ def test_sampling_decides_what_an_epoch_shows(tmp_path: Path) -> None:
     assert np.bincount(seen).tolist() == [8, 8, 8]
 
 
-def assert_same(found: list[tuple[np.ndarray, ...]], expected: list[tuple[np.ndarray, ...]]) -> None:
-    assert len(found) == len(expected)
-    for batch, other in zip(found, expected, strict=True):
+def assert_same(actual: list[tuple[np.ndarray, ...]], expected: list[tuple[np.ndarray, ...]]) -> None:
+    assert len(actual) == len(expected)
+    for batch, other in zip(actual, expected, strict=True):
         for column, same in zip(batch, other, strict=True):
             np.testing.assert_array_equal(column, same)
 
@@ -174,5 +174,5 @@ def test_the_beginnings_of_epochs_are_batches_of_training(seven: Examples, devic
     steps = [trained[number : number + devices] for number in range(0, len(trained), devices)]
     # After the second, third and fourth epoch of four: two steps of the next one, after the last one all.
     expected = [*steps[8:10], *steps[12:14], *steps[16:20]]
-    found = list(of.beginnings(epochs=4, first_epoch=1, count=2, last_count=4).as_numpy_iterator())
-    assert_same(found, [part for step in expected for part in step])
+    beginnings = list(of.beginnings(epochs=4, first_epoch=1, count=2, last_count=4).as_numpy_iterator())
+    assert_same(beginnings, [batch for step in expected for batch in step])

@@ -173,7 +173,7 @@ def test_16_bits_are_scaled_not_cut(tmp_path: Path, colour_type: int, channels: 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
-def test_a_turned_photo_stands_upright(tmp_path: Path, orientation: int, suffix: str) -> None:
+def test_a_rotated_photo_is_decoded_upright(tmp_path: Path, orientation: int, suffix: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {"lossless": True} if suffix == ".webp" else {}
@@ -186,7 +186,7 @@ def test_a_turned_photo_stands_upright(tmp_path: Path, orientation: int, suffix:
 
 
 class FixedBox:
-    """A crop that always takes the same part."""
+    """A crop that always takes the same region."""
 
     def box(self, height: tf.Tensor, width: tf.Tensor, seed: tf.Tensor | None) -> tf.Tensor:
         return tf.constant([3, 5, 11, 14])
@@ -203,7 +203,7 @@ def test_a_crop_of_a_turned_jpeg_is_the_crop_of_the_whole(tmp_path: Path, orient
     with Image.open(path) as turned:
         whole = np.asarray(ImageOps.exif_transpose(turned))
     image, _ = read(path, spec((11, 14)), crop=FIXED_BOX)
-    # At the edges of a part the decoder smooths colour without its neighbours.
+    # At the edges of a region the decoder smooths colour without its neighbours.
     np.testing.assert_allclose(image[2:-2, 2:-2].astype(int), whole[3:14, 5:19][2:-2, 2:-2].astype(int), atol=3)
 
 
@@ -222,7 +222,7 @@ def test_damaged_exif_of_other_formats_does_not_matter(tmp_path: Path, suffix: s
     np.testing.assert_array_equal(image, smooth())
 
 
-def test_a_png_that_is_turned_after_its_pixels_stands_upright(tmp_path: Path) -> None:
+def test_a_png_with_its_orientation_after_the_pixels_is_decoded_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     content = save(tmp_path / "a.png", rgb_image()).read_bytes()
@@ -237,7 +237,7 @@ def test_a_png_that_is_turned_after_its_pixels_stands_upright(tmp_path: Path) ->
     np.testing.assert_array_equal(read(tmp_path / "late.png", spec((WIDTH, HEIGHT)))[0], expected)
 
 
-def test_a_turned_jpeg_behind_other_metadata_stands_upright(tmp_path: Path) -> None:
+def test_a_jpeg_with_its_orientation_after_other_metadata_is_decoded_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     content = save(tmp_path / "a.jpg", rgb_image(), exif=exif).read_bytes()
@@ -296,7 +296,7 @@ def bad_files() -> Iterator[tuple[str, bytes, str]]:
 @pytest.mark.parametrize(
     ("name", "content", "reason"), list(bad_files()), ids=lambda value: value if isinstance(value, str) else ""
 )
-def test_a_bad_file_is_told_of_and_raises_nothing(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
+def test_a_bad_file_is_reported_and_raises_nothing(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
     path = tmp_path / "bad.jpg"
     path.write_bytes(content)
     image, readable = read(path, spec())
@@ -306,8 +306,8 @@ def test_a_bad_file_is_told_of_and_raises_nothing(tmp_path: Path, name: str, con
         read_image(path, spec())
 
 
-def test_a_missing_file_is_told_of(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"none.jpg is not there."):
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none.jpg does not exist."):
         load_image(tmp_path / "none.jpg", spec())
 
 
@@ -393,6 +393,6 @@ def test_an_image_is_the_same_eagerly_and_in_tf_data(tmp_path: Path, name: str) 
         np.testing.assert_array_equal(image, read(path, spec((16, 16)), crop, seed)[0])
 
 
-def test_a_bad_file_is_told_of_eagerly_too(tmp_path: Path) -> None:
+def test_a_bad_file_is_reported_eagerly_too(tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"nothing")
     assert not eagerly(tmp_path / "bad.png", spec())[1]

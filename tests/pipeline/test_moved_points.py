@@ -1,4 +1,4 @@
-"""Spots of light in an image are found again where the transform says, whatever moved the image."""
+"""Spots of light in a transformed image are where its transform of points says."""
 
 from __future__ import annotations
 
@@ -111,13 +111,13 @@ def distances(change: Change, seeds: range, may_hide: bool = False) -> np.ndarra
             inside = np.minimum(expected, [dark.shape[1], dark.shape[0]] - expected).min(axis=1)
             if (np.abs(inside) < radius).any():  # cut off at an edge it has its middle elsewhere
                 continue
-            found = find(change(tf.constant(spot(point)), seed)[0].numpy(), dark)
+            position = find(change(tf.constant(spot(point)), seed)[0].numpy(), dark)
             if inside.min() < 0:
-                assert found is None
-            elif found is None:
+                assert position is None
+            elif position is None:
                 assert may_hide
             else:
-                missed.append(np.hypot(*(found - expected[-1])))
+                missed.append(np.hypot(*(position - expected[-1])))
     return np.array(missed)
 
 
@@ -140,7 +140,7 @@ def test_points_move_with_the_image(name: str) -> None:
 def test_points_stay_or_move_with_every_kind(kind: type[Augmentation]) -> None:
     missed = distances(compiled(kind()), range(4), issubclass(kind, MAY_HIDE))
     assert len(missed) > 3
-    # A spot of which a part is covered has its middle elsewhere.
+    # A partly covered spot has its centre elsewhere.
     assert (np.median(missed) if kind is RandomErasing else missed.max()) < TOLERANCE
 
 
@@ -234,13 +234,13 @@ VIEWS = {
 @pytest.mark.parametrize("name", VIEWS)
 def test_points_move_with_the_view(name: str, region: tuple[int, int, int, int]) -> None:
     view, scale = VIEWS[name]
-    part = tf.constant(region) * scale
+    crop = tf.constant(region) * scale
 
     @tf.function(autograph=False)
     def change(image: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         large = tf.repeat(tf.repeat(image, scale, axis=0), scale, axis=1)
         enlarged = tf.linalg.diag([float(scale), float(scale), 1.0])
-        return view(large, part, seed), compose(enlarged, view.transform(part, seed))
+        return view(large, crop, seed), compose(enlarged, view.transform(crop, seed))
 
     missed = distances(change, range(8 if view.crop else 1))
     assert len(missed) >= (8 if view.crop else 2)
@@ -249,13 +249,13 @@ def test_points_move_with_the_view(name: str, region: tuple[int, int, int, int])
 
 def test_points_move_with_view_and_augmentations_together() -> None:
     view = View(ModelSpec(target_size=(72, 60, 3)), RandomResizedCrop())
-    part, augment = tf.constant([2, 3, 62, 85]), (RandomRotation(degrees=90), RandomFlip(), RandomZoom(factor=0.3))
+    crop, augment = tf.constant([2, 3, 62, 85]), (RandomRotation(degrees=90), RandomFlip(), RandomZoom(factor=0.3))
 
     @tf.function(autograph=False)
     def change(image: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        viewed = view.transform(part, seed)
+        viewed = view.transform(crop, seed)
         moved = compose(viewed, augment_transform(72, 60, augment, seed))
-        return augment_image(view(image, part, seed), augment, seed), tf.stack([viewed, moved])
+        return augment_image(view(image, crop, seed), augment, seed), tf.stack([viewed, moved])
 
     missed = distances(change, range(20))
     assert len(missed) > 25

@@ -34,14 +34,14 @@ def drawn() -> np.ndarray:
 
 @pytest.mark.long
 def test_every_example_comes_to_every_place_equally_often(drawn: np.ndarray) -> None:
-    worst = min(stats.chisquare(np.bincount(drawn[:, place], minlength=64)).pvalue for place in range(64))
+    worst = min(stats.chisquare(np.bincount(drawn[:, position], minlength=64)).pvalue for position in range(64))
     assert worst > 1e-4  # the smallest of 64 fair p-values is near 0.016
 
 
 @pytest.mark.long
 def test_neighbours_are_independent(drawn: np.ndarray) -> None:
     steps = (drawn[:, 1:] - drawn[:, :-1]) % 64
-    worst = min(stats.chisquare(np.bincount(steps[:, place], minlength=64)[1:]).pvalue for place in range(63))
+    worst = min(stats.chisquare(np.bincount(steps[:, position], minlength=64)[1:]).pvalue for position in range(63))
     assert worst > 1e-4
 
 

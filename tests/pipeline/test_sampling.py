@@ -25,7 +25,7 @@ EXAMPLES = Examples.of_files(NAMES, LABELS, ("cat", "dog", "eel"), "data")
 
 
 def epochs_of(sampling: Sampling, examples: Examples = EXAMPLES, epochs: int = 1, seed: int = 0) -> np.ndarray:
-    """`(epochs, num_examples)`: what each place of each epoch shows."""
+    """`(epochs, num_examples)`: the example at each position of each epoch."""
     sample = make_sampler(examples, sampling, seed)
     assert sample is not None
     seeds = tf.constant(epoch_seeds(seed, epochs), tf.uint32)
@@ -70,7 +70,7 @@ def test_two_epochs_and_two_seeds_have_other_orders() -> None:
 
 def test_the_order_of_classes_is_mixed() -> None:
     labels = LABELS[epochs_of(Equiprobable())[0]]
-    assert all(set(part) == {0, 1, 2} for part in np.array_split(labels, 4))
+    assert all(set(quarter) == {0, 1, 2} for quarter in np.array_split(labels, 4))
 
 
 def test_a_power_of_the_count_lies_between() -> None:

@@ -240,6 +240,6 @@ def test_remote_files_are_read_by_tensorflows_file_systems() -> None:
         file.write(b"remote")
     examples = Examples.of_files(["ram://images/a.jpg", "ram://images/none.jpg"], np.zeros(2), ("cat",), "remote")
     assert examples.images.read(0) == b"remote"
-    assert examples.num_bytes.tolist() == [0, 0]  # nobody asked
+    assert examples.num_bytes.tolist() == [0, 0]  # sizes of remote files are not queried
     with pytest.raises(FileNotFoundError):
         examples.images.read(1)

@@ -249,7 +249,7 @@ def test_a_relative_pattern_names_files_as_older_versions_did(tmp_path: Path, mo
     for name in ("train-0.rec", "train-1.rec", ".train-2.rec", "sub/train-3.rec"):
         files.make_folder((tmp_path / name).parent)
         files.write(tmp_path / name, b"")
-    (tmp_path / "train-gone.rec").symlink_to(tmp_path / "nowhere")  # is found, and said to be gone when it is read
+    (tmp_path / "train-gone.rec").symlink_to(tmp_path / "nowhere")  # is listed, and an error when it is read
     monkeypatch.chdir(tmp_path)
     assert files.matching("train-*.rec") == ["./train-0.rec", "./train-1.rec", "./train-gone.rec"]
     assert files.matching("train-[01].rec") == ["./train-0.rec", "./train-1.rec"]

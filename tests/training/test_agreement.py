@@ -62,8 +62,8 @@ OF_SGD = ("uneven", "mixed", "averaged", "loss_scaling")
 
 @pytest.fixture(scope="module")
 def declared(declare_run: DeclareRun, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
-    def declare(name: str, place: str, devices: int = 1) -> Run:
-        folder = tmp_path_factory.getbasetemp() / "agreement" / place
+    def declare(name: str, folder_name: str, devices: int = 1) -> Run:
+        folder = tmp_path_factory.getbasetemp() / "agreement" / folder_name
         hardware = Hardware(platform="cpu", devices=devices)
         changes = {"name": name, "network__dropout_rate": 0.0, "output_dir": str(folder), "hardware": hardware}
         return declare_run(**{**changes, **RUNS[name]})
@@ -165,14 +165,14 @@ def test_several_processes_train_like_one(
 
 
 def test_only_the_first_process_writes(on_hosts: Callable[[int], OnHosts]) -> None:
-    # A second folder would have been found by `output_of`, a second writer would have doubled the lines.
+    # `output_of` would have found a second folder, a second writer would have doubled the lines.
     lines = (on_hosts(2).whole["uneven"] / "logs" / "metrics.jsonl").read_text().splitlines()
     epochs = [json.loads(line)["epoch"] for line in lines if json.loads(line)["kind"] == "epoch"]
     assert epochs == [1, 2, 3, 4, 5, 6, 7]
 
 
 @pytest.mark.parametrize("num_hosts", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_hosts_that_lose_one_or_are_stopped_go_on_to_the_same_bits(
+def test_hosts_that_lose_one_or_are_stopped_resume_to_the_same_bits(
     on_hosts: Callable[[int], OnHosts], num_hosts: int
 ) -> None:
     outputs = on_hosts(num_hosts)

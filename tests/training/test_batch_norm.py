@@ -157,7 +157,7 @@ def test_layers_that_join_in_later_are_refreshed_from_then_on(
     assert refreshed == [["norm2"], ["norm1", "norm2"]]
 
 
-def test_before_validation_statistics_are_averaged_anew_over_the_next_batches(make_run: MakeRun) -> None:
+def test_before_validation_statistics_are_recomputed_over_the_next_batches(make_run: MakeRun) -> None:
     # So high a rate that moving averages are far behind the weights, and one epoch, so that nothing else is saved.
     run = make_run(**NORMALIZED, training__epochs=1, training__learning_rate=0.3, training__schedule=Constant())
     result = train_model(run)
@@ -326,7 +326,7 @@ class StopInValidation(keras.callbacks.Callback):
 
 
 @compiled
-def test_a_run_that_is_stopped_in_validation_goes_on_to_the_same_bits(make_run: MakeRun, tmp_path: Path) -> None:
+def test_a_run_that_is_stopped_in_validation_resumes_to_the_same_bits(make_run: MakeRun, tmp_path: Path) -> None:
     changes = {**NORMALIZED, "training__epochs": 3, "training__batch_size": 5, "training__deterministic": True}
     run = make_run(callbacks=(StopInValidation(2),), **changes)
     assert train_model(run).stopped == "SIGUSR1"

@@ -20,7 +20,7 @@ def test_of_equals_the_one_with_the_lower_loss_is_better() -> None:
     assert best.epochs == {"model_max_acc": 4, "model_min_loss": 2}
 
 
-def test_what_is_restored_goes_on_alike() -> None:
+def test_a_restored_state_continues_alike() -> None:
     first, again = BestModels((Accuracy(),)), BestModels((Accuracy(),))
     first.improved(row(1, 0.5, 2.0))
     again.set_state(first.get_state())

@@ -47,14 +47,14 @@ def test_mixed_float16_trains_on_two_devices(make_run: MakeRun) -> None:
 def test_dropout_masks_differ_between_replicas_steps_and_parts_and_follow_from_the_seed() -> None:
     strategy = make_strategy(Hardware(devices=2, platform="cpu"))
 
-    def masks(seed: int, step: int, part: int = 0) -> list[np.ndarray]:
+    def masks(seed: int, step: int, slice_index: int = 0) -> list[np.ndarray]:
         seeds = StepSeeds(seed, tf.constant(step, tf.int64))
         with strategy.scope():
             layer = keras.layers.Dropout(0.5)
         layer.seed_generator.next = lambda ordered=True: seeds.layer_seed(0)
 
         def pass_of_part() -> tf.Tensor:
-            seeds.begin_slice(part)
+            seeds.begin_slice(slice_index)
             return layer(tf.ones((1, 200)), training=True)
 
         replicas = strategy.run(pass_of_part)
@@ -63,7 +63,7 @@ def test_dropout_masks_differ_between_replicas_steps_and_parts_and_follow_from_t
     first, second = masks(0, 0)
     assert not np.array_equal(first, second)
     np.testing.assert_array_equal(masks(0, 0), [first, second])
-    for other in (masks(0, 1), masks(1, 0), masks(0, 0, part=1)):
+    for other in (masks(0, 1), masks(1, 0), masks(0, 0, slice_index=1)):
         assert not np.array_equal(other[0], first)
         assert not np.array_equal(other[0], second)
 

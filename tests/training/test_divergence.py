@@ -96,9 +96,9 @@ def test_a_poisoned_image_costs_a_step_and_is_named_also_in_a_table(
     result = train_model(make_run(**POISONABLE, train_data=poisoned, training__epochs=3))
     assert [math.isfinite(row["loss"]) for row in result.history] == [True] * 3
     assert all(np.isfinite(weight.numpy()).all() for weight in load_model(result.path, trust=True).model.weights)
-    told = [line for line in capfd.readouterr().err.splitlines() if "was not applied" in line]
-    assert len(told) == 3  # once an epoch
-    assert all(f"{poisoned.path}/red/0.png" in line for line in told)
+    warnings = [line for line in capfd.readouterr().err.splitlines() if "was not applied" in line]
+    assert len(warnings) == 3  # once an epoch
+    assert all(f"{poisoned.path}/red/0.png" in line for line in warnings)
     rows = (result.path / "bad_steps.csv").read_text().splitlines()
     assert rows[0] == "step,image,why"
     assert sum(f"{poisoned.path}/red/0.png,not finite" in row for row in rows) == 3
@@ -190,7 +190,7 @@ def test_training_goes_back_to_where_layers_were_frozen_still(make_run: MakeRun)
     assert result.history[-1]["learning_rate"] == pytest.approx(0.01)
 
 
-def test_a_run_that_may_not_go_back_ends_at_once_and_goes_on_with_other_limits(make_run: MakeRun) -> None:
+def test_a_run_without_rollbacks_ends_at_once_and_resumes_with_other_limits(make_run: MakeRun) -> None:
     run = make_run(training__epochs=6, callbacks=(Absurd(),), training__divergence=Divergence(rollbacks=0))
     with pytest.raises(
         DivergedError, match=r"^Training diverged: the loss rose from .*\nSteps 1, 2, 3, 4 of epoch 4: "
@@ -213,14 +213,14 @@ class Poison(keras.callbacks.Callback):
 
     def __init__(self, epoch: int, batch: int, stop_after: int = 0) -> None:
         super().__init__()
-        self.epoch, self.place, self.steps_left = 0, (epoch, batch), stop_after
+        self.epoch, self.position, self.steps_left = 0, (epoch, batch), stop_after
 
     def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
         self.epoch = epoch
 
     def on_train_batch_begin(self, batch: int, logs: object = None) -> None:
-        if (self.epoch, batch) == self.place:
-            self.place = (-1, -1)
+        if (self.epoch, batch) == self.position:
+            self.position = (-1, -1)
             self.model.set_weights([np.full_like(weight, np.inf) for weight in self.model.get_weights()])
 
     def on_train_batch_end(self, batch: int, logs: object = None) -> None:
@@ -318,8 +318,8 @@ def follow(losses: list[float], **limits: object) -> list[int]:
     for step, loss in enumerate(losses):
         try:
             health.note(step, loss, not math.isfinite(loss), Divergence(**limits))
-        except Diverging as found:
-            return found.steps
+        except Diverging as error:
+            return error.steps
     return []
 
 
@@ -344,24 +344,24 @@ NAN = math.nan
     ],
 )
 def test_when_training_has_to_go_back(losses: list[float], limits: dict[str, object], expected: object) -> None:
-    found = follow(losses, **limits)
-    assert bool(found) if expected is True else found == expected
+    bad_steps = follow(losses, **limits)
+    assert bool(bad_steps) if expected is True else bad_steps == expected
 
 
 def test_the_watch_tells_each_bad_step_and_knows_ahead_that_training_has_to_go_back() -> None:
-    told: list[int] = []
-    watch = Watch(Divergence(bad_steps=2), told.append)
+    bad_steps: list[int] = []
+    watch = Watch(Divergence(bad_steps=2), bad_steps.append)
     watch.receive(0, observed(1.0, bad=1))
     watch.receive(1, observed(1.0))
-    assert told == [0]
+    assert bad_steps == [0]
     waiting = [(2, observed(1.0, bad=1, stop=1))]
     assert watch.ahead(waiting) is not None
     waiting.append((3, observed(1.0, bad=1)))
     assert watch.ahead(waiting) is None  # so that no checkpoint is taken now
     assert not watch.asked_to_stop
-    assert told == [0]
+    assert bad_steps == [0]
     watch.receive(*waiting[0])
     assert watch.asked_to_stop
     with pytest.raises(Diverging):
         watch.receive(*waiting[1])
-    assert told == [0, 2, 3]
+    assert bad_steps == [0, 2, 3]

@@ -24,21 +24,21 @@ def examples(*counts: int) -> Examples:
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "is_told"), [(0.373, True), (0.2, True), (0.47, True), (0.60, False), (float("nan"), False)]
+    ("accuracy", "expects_hint"), [(0.373, True), (0.2, True), (0.47, True), (0.60, False), (float("nan"), False)]
 )
-def test_a_run_that_ends_no_better_than_chance_is_told_so(accuracy: float, is_told: bool) -> None:
+def test_a_run_that_ends_no_better_than_chance_gets_a_hint(accuracy: float, expects_hint: bool) -> None:
     history = [{"val_accuracy": 0.9}, {"val_accuracy": accuracy}]
     hint = learned_nothing(RUN, history, examples(200, 200), examples(28, 27, 20), "random")
-    assert bool(hint) == is_told
+    assert bool(hint) == expects_hint
     perfect = learned_nothing(RUN, [{"val_accuracy": 1.0}], examples(10, 2), examples(10, 2), "random")
     assert perfect == ""  # although two standard deviations more than 10 of 12 are above 1
-    if is_told:
+    if expects_hint:
         assert hint.startswith(f"val_accuracy ended at {accuracy:.3f}; always predicting 'a' gives 0.373.")
         assert "model-trainer doctor data/train" in hint
         assert "26 steps are few: --set training.epochs=20" in hint
 
 
-def test_a_long_run_on_a_cpu_is_told_what_would_help() -> None:
+def test_a_long_run_on_a_cpu_gets_a_hint() -> None:
     assert takes_long(RUN, 1.6, 3000.0) == ""
     hint = takes_long(RUN, 1.6, 9000.0)
     assert hint.startswith("At 1.6 images/s this run takes about 2:30 h on the CPU.")
@@ -51,7 +51,7 @@ def test_a_long_run_on_a_cpu_is_told_what_would_help() -> None:
 
 
 @pytest.mark.parametrize("devices", [1, 2])
-def test_what_would_help_a_long_run_is_said_once_while_it_trains(
+def test_the_hint_for_a_long_run_is_logged_once(
     make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], devices: int
 ) -> None:
     monkeypatch.setattr(epochs, "SECONDS_TO_JUDGE", -1.0)
@@ -60,7 +60,7 @@ def test_what_would_help_a_long_run_is_said_once_while_it_trains(
     assert capfd.readouterr().err.count("Each of these would help:") == 1
 
 
-def test_the_share_of_the_largest_class_stands_beside_the_first_validation(
+def test_the_fraction_of_the_largest_class_is_logged_with_the_first_validation(
     make_run: Callable[..., Run], capfd: pytest.CaptureFixture[str]
 ) -> None:
     train_model(make_run(training__epochs=2))

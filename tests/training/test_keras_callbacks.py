@@ -88,7 +88,7 @@ def _recording(hook: str) -> Callable[..., None]:
 
 
 HOOKS = [
-    f"on_{place}_{end}" for place in ("train", "epoch", "train_batch", "test", "test_batch") for end in ("begin", "end")
+    f"on_{phase}_{end}" for phase in ("train", "epoch", "train_batch", "test", "test_batch") for end in ("begin", "end")
 ]
 for name in HOOKS:
     setattr(Recorder, name, _recording(name))
@@ -405,7 +405,7 @@ class SetsTheRate(keras.callbacks.Callback):
 
 
 @eagerly
-def test_a_rate_that_is_set_in_vain_is_told_once(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_learning_rate_that_has_no_effect_is_warned_about_once(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     run = run.changed("training.epochs", 2)
     train(run.changed("training.schedule", Cosine()), SetsTheRate())
     assert capfd.readouterr().err.count("A callback set the learning rate to 0.001, but training.schedule, Cosine") == 1
@@ -415,7 +415,7 @@ def test_a_rate_that_is_set_in_vain_is_told_once(run: Run, capfd: pytest.Capture
 
 
 @eagerly
-def test_model_checkpoint_goes_on_in_the_middle_of_an_epoch(run: Run, tmp_path: Path) -> None:
+def test_model_checkpoint_continues_in_the_middle_of_an_epoch(run: Run, tmp_path: Path) -> None:
     def callbacks() -> tuple[keras.callbacks.Callback, ...]:
         saving = keras.callbacks.ModelCheckpoint(str(tmp_path / "{epoch}-{batch}.keras"), save_freq=2)
         return saving, Starts(), StopAfter(4)
@@ -469,7 +469,7 @@ class EndsAndStops(StopAfter):
 
 
 @eagerly
-def test_an_epoch_that_a_callback_ended_is_finished_when_the_run_goes_on(run: Run) -> None:
+def test_an_epoch_that_a_callback_ended_is_finished_when_the_run_resumes(run: Run) -> None:
     first = train(run, EndsAndStops(4))
     assert len(first.history) == 1
     result = train_model(run.changed("callbacks", (EndsAndStops(4),)), resume=True)
@@ -490,7 +490,7 @@ class EndsInStep(keras.callbacks.Callback):
 
 
 @eagerly
-def test_what_keras_callbacks_count_goes_on_in_a_resumed_run(run: Run) -> None:
+def test_counters_of_keras_callbacks_continue_in_a_resumed_run(run: Run) -> None:
     stopping = keras.callbacks.EarlyStopping(monitor="val_accuracy", min_delta=2.0, patience=3)
     short = run.changed("training.epochs", 2)
     train(short, stopping)

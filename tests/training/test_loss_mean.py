@@ -56,8 +56,8 @@ def losses_of_fit(run: Run, loss: Any, class_weight: dict[int, float] | None = N
 
     batches = prepared.train_pipeline.training(3).map(columns)
     options = {"epochs": 3, "steps_per_epoch": 3, "shuffle": False, "verbose": 0, "class_weight": class_weight}
-    found: list[float] = model.fit(batches, **options).history["loss"]
-    return found
+    losses: list[float] = model.fit(batches, **options).history["loss"]
+    return losses
 
 
 def test_class_weights_are_those_of_fit(run: Run) -> None:

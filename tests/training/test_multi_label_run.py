@@ -104,9 +104,9 @@ def test_a_tagger_learns_says_what_it_sees_and_remembers_its_thresholds(result: 
     model = load_model(result.path)
     assert list(model.thresholds) == spec["thresholds"]
 
-    found = evaluate(model)
-    assert found.mean_average_precision == pytest.approx(best, abs=1e-6)
-    assert found.thresholds == model.thresholds
+    evaluation = evaluate(model)
+    assert evaluation.mean_average_precision == pytest.approx(best, abs=1e-6)
+    assert evaluation.thresholds == model.thresholds
 
     (answer,) = predict(model, str(mosaics / "val" / "0.png"))
     image = np.asarray(Image.open(mosaics / "val" / "0.png"), np.float32)[None] / 127.5 - 1
@@ -161,13 +161,13 @@ def test_with_the_weights_of_the_best_epoch_come_its_thresholds(run: Run, declar
 
 
 def test_figures_of_one_name_have_one_threshold(result: Result) -> None:
-    found, model = evaluate(result.path), load_model(result.path)
+    evaluation, model = evaluate(result.path), load_model(result.path)
     best = max(result.history, key=lambda row: row["val_map"])
-    assert found.micro_f1 == pytest.approx(best["val_micro_f1"], abs=1e-6)
+    assert evaluation.micro_f1 == pytest.approx(best["val_micro_f1"], abs=1e-6)
     predictions = predict_examples(model, Run.load(result.path / "training_options.json").val_data.read())
-    present, said = predictions.targets >= 0.5, predictions.probabilities >= np.array(model.thresholds)
-    assert found.micro_f1_at_thresholds == pytest.approx(f1_score(present, said, average="micro"))
-    assert found.macro_f1_at_thresholds == pytest.approx(f1_score(present, said, average="macro"))
+    present, predicted = predictions.targets >= 0.5, predictions.probabilities >= np.array(model.thresholds)
+    assert evaluation.micro_f1_at_thresholds == pytest.approx(f1_score(present, predicted, average="micro"))
+    assert evaluation.macro_f1_at_thresholds == pytest.approx(f1_score(present, predicted, average="macro"))
 
 
 def test_tags_that_only_validation_has_are_left_out_of_it(

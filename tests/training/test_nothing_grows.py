@@ -56,13 +56,13 @@ def children() -> list[str]:
 
 def open_files() -> collections.Counter[str]:
     """What the process holds open, by target; descriptors of no file by their kind."""
-    found: collections.Counter[str] = collections.Counter()
+    counts: collections.Counter[str] = collections.Counter()
     for descriptor in os.listdir("/proc/self/fd"):
         try:
-            found[os.readlink(f"/proc/self/fd/{descriptor}").partition(":[")[0]] += 1
+            counts[os.readlink(f"/proc/self/fd/{descriptor}").partition(":[")[0]] += 1
         except FileNotFoundError:  # that of the listing itself
             continue
-    return found
+    return counts
 
 
 @needs_proc

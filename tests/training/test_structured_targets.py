@@ -1,4 +1,4 @@
-"""Targets that are no rows: boxes of any number and the id of a group, on devices and in parts of a batch."""
+"""Structured targets, a ragged number of boxes and a group id, on several devices and with gradient accumulation."""
 
 from __future__ import annotations
 

@@ -438,7 +438,7 @@ def test_unreadable_images_are_named_and_left_out(
     ]
 
 
-def test_images_that_are_not_there_are_told_of_before_training(make_run: MakeRun, tmp_path: Path) -> None:
+def test_missing_images_are_reported_before_training(make_run: MakeRun, tmp_path: Path) -> None:
     rows = [f"{number}.jpg,{'cat' if number % 2 else 'dog'}" for number in range(40)]
     (tmp_path / "train.csv").write_text("\n".join(["filename,label", *rows]))
     run = make_run(train_data=Manifest(tmp_path / "train.csv", root="elsewhere"), val_data=None)
@@ -485,11 +485,11 @@ def test_curves_are_drawn_when_that_takes_little_of_the_time_and_at_the_end(
 ) -> None:
     from model_trainer.training import loop
 
-    now, found = [0.0], []
+    now, num_rows_drawn = [0.0], []
 
     def draw(path: Path, rows: list[Any], title: str) -> None:
         now[0] += 1.0  # takes a second
-        found.append(len(rows))
+        num_rows_drawn.append(len(rows))
 
     class Wait(keras.callbacks.Callback):
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -498,14 +498,14 @@ def test_curves_are_drawn_when_that_takes_little_of_the_time_and_at_the_end(
     monkeypatch.setattr(run_folder, "draw_curves", draw)
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now[0]))
     train_model(make_run(training__epochs=4, callbacks=(Wait(),)))
-    assert found == drawn
+    assert num_rows_drawn == drawn
 
 
 def test_a_run_that_ends_with_an_error_shows_its_curves(
     make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found: list[int] = []
-    monkeypatch.setattr(run_folder, "draw_curves", lambda path, rows, title: found.append(len(rows)))
+    num_rows_drawn: list[int] = []
+    monkeypatch.setattr(run_folder, "draw_curves", lambda path, rows, title: num_rows_drawn.append(len(rows)))
     monkeypatch.setattr("model_trainer.training.loop.MAX_CURVES_FRACTION", 1e-9)
 
     class Fail(keras.callbacks.Callback):
@@ -515,4 +515,4 @@ def test_a_run_that_ends_with_an_error_shows_its_curves(
 
     with pytest.raises(RuntimeError, match="mine"):
         train_model(make_run(training__epochs=4, callbacks=(Fail(),)))
-    assert found == [1, 3]
+    assert num_rows_drawn == [1, 3]

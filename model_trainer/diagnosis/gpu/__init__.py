@@ -1,4 +1,4 @@
-"""Does TensorFlow see the GPUs, do they compute rightly, and how fast; and if not, why, and what cures it."""
+"""Checks whether TensorFlow sees the GPUs and how correctly and fast they compute; if not, why, and how to fix it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ __all__ = ["main"]
 
 
 def main(*, as_json: bool = False) -> int:
-    """Checks all GPUs and prints what was found to standard output; progress goes to standard error.
+    """Checks all GPUs and prints a report to standard output; progress goes to standard error.
 
     Args:
         as_json: print one JSON object and nothing else.
 
     Returns:
-        The exit code: 0 when at least one GPU computes rightly, 1 when none does, 130 after Ctrl-C.
+        The exit code: 0 when at least one GPU computes correctly, 1 when none does, 130 after Ctrl-C.
     """
     try:  # Ctrl-C may come while these load
         from rich.console import Console
@@ -24,7 +24,7 @@ def main(*, as_json: bool = False) -> int:
         from model_trainer.diagnosis.gpu.show import print_report, to_dict
 
         with Console(stderr=True).status("") as status:  # shown on a terminal only
-            report = check_gpus(on_progress=lambda words: status.update(f"{words} ..."))
+            report = check_gpus(on_progress=lambda phase: status.update(f"{phase} ..."))
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130

@@ -1,4 +1,4 @@
-"""Sums a tensor over devices, as training with several GPUs does with gradients."""
+"""Checks the all-reduce over devices with which training on several GPUs sums gradients."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from model_trainer.diagnosis.gpu.compute import in_words
+from model_trainer.diagnosis.gpu.compute import describe_error
 from model_trainer.diagnosis.gpu.facts import AllReduce
 
 __all__ = ["check_all_reduce"]
 
 
 def check_all_reduce(devices: Sequence[str], *, elements: int) -> AllReduce:
-    """Lets every device hold its own numbers, sums them over all, and compares the sum on each device.
+    """Sums a different tensor of each device over all devices, and checks the sum that each device receives.
 
     Args:
         devices: such as `("GPU:0", "GPU:1")`; one is enough.
-        elements: float32 numbers on each device.
+        elements: the size of the float32 tensor on each device.
     """
     try:
         return _check(tuple(devices), elements)
     except Exception as problem:  # noqa: BLE001 - a broken connection between GPUs is a finding, not the end of the check
-        return AllReduce(tuple(devices), "failed", note=in_words(problem))
+        return AllReduce(tuple(devices), "failed", note=describe_error(problem))
 
 
 def _check(devices: tuple[str, ...], elements: int) -> AllReduce:
@@ -33,19 +33,19 @@ def _check(devices: tuple[str, ...], elements: int) -> AllReduce:
     base = np.arange(elements, dtype=np.int64) % 1000
     expected = base * (len(devices) * (len(devices) + 1) // 2)
     strategy = tf.distribute.MirroredStrategy(list(devices))
-    shares = strategy.experimental_distribute_values_from_function(
+    per_device = strategy.experimental_distribute_values_from_function(
         lambda context: tf.constant(base * (context.replica_id_in_sync_group + 1), tf.float32)
     )
 
     def sum_over_devices(value):  # type: ignore[no-untyped-def]
-        # An argument has no device yet, for which MirroredStrategy over one device raises; identity gives it one.
+        # Over one device MirroredStrategy raises for a tensor without a device, such as an argument: identity sets it.
         return tf.distribute.get_replica_context().all_reduce("SUM", tf.identity(value))
 
     @tf.function
     def summed(values):  # type: ignore[no-untyped-def]
         return strategy.run(sum_over_devices, (values,))
 
-    results = strategy.experimental_local_results(summed(shares))
+    results = strategy.experimental_local_results(summed(per_device))
     wrong = [device for device, result in zip(devices, results, strict=True) if not np.array_equal(result, expected)]
     size = 4 * elements
     if wrong:
@@ -53,7 +53,7 @@ def _check(devices: tuple[str, ...], elements: int) -> AllReduce:
 
     def seconds() -> float:
         start = time.perf_counter()
-        summed(shares)
+        summed(per_device)
         tf.test.experimental.sync_devices()
         return time.perf_counter() - start
 

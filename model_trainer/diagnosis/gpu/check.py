@@ -1,4 +1,4 @@
-"""The whole GPU check: reads the machine, lets TensorFlow compute in another process, and judges."""
+"""The GPU check: inspects the machine, runs TensorFlow in another process, and diagnoses the result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from model_trainer.diagnosis.gpu.facts import AllReduce, Check, Device, Facts, GpuReport, TensorFlow
 from model_trainer.diagnosis.gpu.libraries import probe_libraries
 from model_trainer.diagnosis.gpu.machine import probe_machine, probe_versions, read_driver_version
-from model_trainer.diagnosis.gpu.nvml import ask_nvml
+from model_trainer.diagnosis.gpu.nvml import query_nvml
 from model_trainer.diagnosis.gpu.process import run_answering
 from model_trainer.diagnosis.gpu.reason import diagnose
 from model_trainer.diagnosis.gpu.worker import ALL_REDUCE
@@ -22,13 +22,13 @@ __all__ = ["Computed", "check_gpus", "compute", "read_log"]
 
 _WORKER = (sys.executable, "-P", "-m", "model_trainer.diagnosis.gpu.worker")
 
-# A GPU newer than TensorFlow has its code translated at the first run, which takes minutes.
+# For a GPU newer than TensorFlow the driver compiles the kernels in the first run, which takes minutes.
 _SILENCE_SECONDS = 300.0
 
 
 @dataclass
 class Computed:
-    """What the worker processes have answered so far."""
+    """The results of the worker processes so far."""
 
     tensorflow: TensorFlow = field(default_factory=TensorFlow)
     devices: list[Device] = field(default_factory=list)
@@ -36,14 +36,14 @@ class Computed:
 
 
 def check_gpus(on_progress: Callable[[str], None] = lambda _: None) -> GpuReport:
-    """Checks the machine, the driver, the libraries, and every GPU's arithmetic.
+    """Checks the machine, the driver, the CUDA libraries, and the arithmetic of every GPU.
 
     Args:
-        on_progress: called with a few words before each longer step.
+        on_progress: called with a short description before each longer step.
     """
     on_progress("Reading the machine")
     libraries, driver = probe_libraries()
-    nvml = ask_nvml()
+    nvml = query_nvml()
     driver = replace(
         driver,
         version=read_driver_version() or nvml.driver_version,
@@ -64,34 +64,37 @@ def compute(
     silence_seconds: float = _SILENCE_SECONDS,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> Computed:
-    """Runs workers until every device is checked; a device that ends its worker has failed, the next worker goes on.
+    """Checks every device in a worker process; if a device crashes it, another worker checks the remaining devices.
 
     Args:
-        worker: command; what is done already becomes its last argument.
-        silence_seconds: a worker that says nothing for so long is ended.
-        on_progress: called with a few words before each device.
+        worker: the command; the devices that are done are appended as its last argument.
+        silence_seconds: a worker without output for so long is killed.
+        on_progress: called with a short description before each device.
     """
     computed = Computed()
     while True:
         started: list[str] = []
 
-        def take(answer: Mapping[str, Any], started: list[str] = started) -> None:
+        def handle_answer(answer: Mapping[str, Any], started: list[str] = started) -> None:
             if "checking" in answer:
                 started.append(answer["checking"])
                 on_progress(f"Checking {answer['checking']}")
             elif "device" in answer:
                 computed.devices.append(_device(answer["device"]))
             elif "all_reduce" in answer:
-                said = answer["all_reduce"]
-                computed.all_reduce = AllReduce(**said | {"devices": tuple(said["devices"])})
+                result = answer["all_reduce"]
+                computed.all_reduce = AllReduce(**result | {"devices": tuple(result["devices"])})
             else:
                 computed.tensorflow = _tensorflow(answer["tensorflow"])
 
         done = {device.device: device.right for device in computed.devices}
         failure, log = run_answering(
-            [*worker, json.dumps({"done": done})], take, environment=_environment(), silence_seconds=silence_seconds
+            [*worker, json.dumps({"done": done})],
+            handle_answer,
+            environment=_environment(),
+            silence_seconds=silence_seconds,
         )
-        if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":  # whoever asks for the most wants to see it
+        if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":  # the user wants to see the full log
             print(log, file=sys.stderr, end="")
         refused, tail = read_log(log)
         computed.tensorflow = replace(computed.tensorflow, refused=refused, log=tail)
@@ -111,39 +114,40 @@ def compute(
 
 
 def read_log(text: str) -> tuple[tuple[tuple[str, str], ...], str]:
-    """What TensorFlow's C++ log says about GPUs.
+    """Extracts what TensorFlow's C++ log reports about GPUs.
 
     Returns:
-        The libraries that it could not load, with the loader's words; and its last five warnings and errors, cleaned.
+        The libraries that it could not load, with the loader's messages; and the last five warnings and errors, without
+        time and file.
     """
     refused = re.findall(r"Could not load dynamic library '([^']+)'; dlerror: ([^;\n]*)", text)
     # Lines begin with a letter for the severity: I, W, E or F.
-    grave = re.findall(r"^[WEF]\d{4} \S+\s+\d+ \S+\] (.*)$", text, re.MULTILINE)
-    return tuple(dict(refused).items()), "\n".join(grave[-5:])
+    errors = re.findall(r"^[WEF]\d{4} \S+\s+\d+ \S+\] (.*)$", text, re.MULTILINE)
+    return tuple(dict(refused).items()), "\n".join(errors[-5:])
 
 
 def _environment() -> dict[str, str]:
-    # The level at which the loader of CUDA's libraries says which of them it could not open; read_log() needs it.
+    # At this level the loader of CUDA's libraries logs which of them it could not open; read_log() needs it.
     return {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "0", "TF_CPP_VMODULE": "dso_loader=1"}
 
 
-def _tensorflow(said: Mapping[str, Any]) -> TensorFlow:
+def _tensorflow(answer: Mapping[str, Any]) -> TensorFlow:
     return TensorFlow(
         **{
-            **said,
-            "built_capabilities": tuple(said["built_capabilities"]),
-            "gpus": tuple(said["gpus"]),
+            **answer,
+            "built_capabilities": tuple(answer["built_capabilities"]),
+            "gpus": tuple(answer["gpus"]),
             "refused": (),
         }
     )
 
 
-def _device(said: Mapping[str, Any]) -> Device:
+def _device(answer: Mapping[str, Any]) -> Device:
     return Device(
-        device=said["device"],
-        name=said["name"],
-        compute_capability=_pair(said["compute_capability"]),
-        checks=tuple(Check(**check) for check in said["checks"]),
+        device=answer["device"],
+        name=answer["name"],
+        compute_capability=_pair(answer["compute_capability"]),
+        checks=tuple(Check(**check) for check in answer["checks"]),
     )
 
 
@@ -152,7 +156,7 @@ def _pair(numbers: Sequence[int] | None) -> tuple[int, int] | None:
 
 
 def _with_memory(device: Device, facts: Facts) -> Device:
-    """Adds what only the driver knows; TensorFlow numbers GPUs in the driver's order unless it leaves one out."""
+    """Adds what only the driver knows, such as the memory; TensorFlow has the driver's order unless it skips a GPU."""
     gpus = facts.driver.gpus
     index = int(device.device.rpartition(":")[2])
     if len(gpus) != len(facts.tensorflow.gpus) or index >= len(gpus):

@@ -1,7 +1,7 @@
-"""Computes on a device and compares with the CPU: is it right, and how fast is it.
+"""Compares computations on a device with the CPU, and measures their speed.
 
-Sizes are chosen so that one GPU takes seconds: small ones to compare, since the CPU must follow, large ones to time,
-since a small product leaves a GPU idle.
+Sizes are chosen so that one GPU takes seconds: small ones to compare, because the CPU computes them too, and large ones
+to time, because a small product leaves a GPU idle.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ __all__ = [
     "PRECISIONS",
     "Operation",
     "check_device",
-    "in_words",
+    "describe_error",
     "largest_error",
 ]
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
-# The largest difference that rounding explains, as a share of the root mean square of the result.
-# A value rounded to p bits is wrong by up to 2**-p of itself, here 2**-8 for bfloat16 and 2**-11 for float16 and TF32,
+# The largest difference that rounding explains, as a fraction of the root mean square of the result.
+# A value rounded to p bits has a relative error up to 2**-p, here 2**-8 for bfloat16 and 2**-11 for float16 and TF32,
 # the format that Ampere and later GPUs use for float32 products. Inputs are rounded, and the largest of a million
-# results is about 5 times their root mean square and rounded once more; 16 times 2**-p holds all of it, and a
-# result computed from one wrong input does not fit in.
+# results is about 5 times their root mean square and rounded once more; 16 times 2**-p covers all of it, but not
+# the error of a result that is computed from one wrong input.
 # Float32's own 2**-24 grows with the number of terms and with the transforms of fast convolutions to about 1e-5,
-# which is still far below what TF32 would show.
+# which is still far below the error of TF32.
 _TOLERANCE = {"float32": 2e-4, "float32 (TF32)": 16 * 2**-11, "bfloat16": 16 * 2**-8, "float16": 16 * 2**-11}
 
 _SEED = 20240229
 
-# TensorFlow opens the text of an error inside a graph with these.
-_EMPTY_PHRASES = ("Graph execution error", "Detected at node", "in user code", "File ", "return ", "^")
+# TensorFlow begins the message of an error inside a graph with lines of these.
+_UNINFORMATIVE_PREFIXES = ("Graph execution error", "Detected at node", "in user code", "File ", "return ", "^")
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class Operation:
 
     Attributes:
         function: takes both tensors.
-        compare: the two shapes for comparing with the CPU.
-        measure: the two shapes for timing. The first one's last axis is summed over.
+        compare: the shapes of both tensors for comparing with the CPU.
+        measure: their shapes for timing; the last axis of the first tensor is summed over.
     """
 
     name: str
@@ -84,13 +84,13 @@ OPERATIONS = (MATRIX_PRODUCT, CONVOLUTION)
 def check_device(
     device: str, *, tf32: bool = False, operations: Sequence[Operation] = OPERATIONS, timed: bool = True
 ) -> tuple[Check, ...]:
-    """Checks every operation in every precision; an exception becomes a failed check, and the others go on.
+    """Checks every operation in every precision; an exception becomes a failed check, and the others continue.
 
     Args:
         device: such as `GPU:0`.
         tf32: whether the device computes float32 products in TF32, which is less exact.
         operations: what to compute.
-        timed: whether to measure the speed of what is right.
+        timed: whether to measure the speed of correct operations.
     """
     return tuple(
         _check(device, operation, precision, tf32=tf32, timed=timed)
@@ -105,8 +105,8 @@ def _check(device: str, operation: Operation, precision: str, *, tf32: bool, tim
         left, right = (_random(shape, offset) for offset, shape in enumerate(operation.compare))
         expected = _compute("CPU:0", operation, left, right, "float32")
         got = _compute(device, operation, left, right, precision)
-    except Exception as problem:  # noqa: BLE001 - whatever a driver comes up with is a finding, not the end of the check
-        return Check(operation.name, label, "failed", note=in_words(problem))
+    except Exception as problem:  # noqa: BLE001 - any error of a driver is a finding, not the end of the check
+        return Check(operation.name, label, "failed", note=describe_error(problem))
     error = largest_error(got, expected)
     tolerance = _TOLERANCE[label]
     if not error <= tolerance:
@@ -116,14 +116,14 @@ def _check(device: str, operation: Operation, precision: str, *, tf32: bool, tim
     try:
         teraflops = _measure(device, operation, precision)
     except Exception as problem:  # noqa: BLE001 - most likely too little free memory for the large size
-        return Check(operation.name, label, "right", error, tolerance, note=f"not timed: {in_words(problem)}")
+        return Check(operation.name, label, "right", error, tolerance, note=f"not timed: {describe_error(problem)}")
     return Check(operation.name, label, "right", error, tolerance, teraflops)
 
 
 def largest_error(got: np.ndarray, expected: np.ndarray) -> float:
-    """The largest difference, as a share of the expected values' root mean square; infinite for NaN and infinity.
+    """The largest difference, as a fraction of the expected values' root mean square; infinite for NaN and infinity.
 
-    The largest and not the mean, so that one wrong number among a million shows.
+    The largest and not the mean, so that one wrong number among a million is detected.
     """
     if got.shape != expected.shape or not np.isfinite(got).all():
         return math.inf
@@ -138,13 +138,13 @@ def _random(shape: tuple[int, ...], offset: int) -> np.ndarray:
 def _compute(device: str, operation: Operation, left: np.ndarray, right: np.ndarray, precision: str) -> np.ndarray:
     with tf.device(device):
         result = operation.function(tf.cast(left, precision), tf.cast(right, precision))
-    if not result.device.endswith(device):  # TensorFlow moves an operation silently to where it can run
+    if not result.device.endswith(device):  # TensorFlow silently moves an operation to a device that supports it
         raise RuntimeError(f"TensorFlow ran it on {result.device.rpartition('device:')[2]} instead")
     return np.asarray(tf.cast(result, "float32"))
 
 
 def _measure(device: str, operation: Operation, precision: str) -> float:
-    """TFLOP/s, by the median of 5 repetitions of about 50 ms each."""
+    """TFLOP/s, from the median of 5 repetitions of about 50 ms each."""
     with tf.device(device):
         left, right = (
             tf.cast(tf.random.stateless_normal(shape, seed=(_SEED, offset)), precision)
@@ -158,14 +158,14 @@ def _measure(device: str, operation: Operation, precision: str) -> float:
             tf.test.experimental.sync_devices()  # a GPU is still computing when the call returns
             return time.perf_counter() - start
 
-        seconds(1)  # the first one loads kernels and tries the algorithms
+        seconds(1)  # the first call loads kernels and autotunes
         launches = max(1, round(0.05 / seconds(1)))
-        middle = statistics.median(seconds(launches) for _ in range(5))
-    return operation.flop * launches / middle / 1e12
+        median = statistics.median(seconds(launches) for _ in range(5))
+    return operation.flop * launches / median / 1e12
 
 
-def in_words(problem: Exception) -> str:
-    """The error's type and the line of its text that says something, at most 200 characters of it."""
+def describe_error(problem: Exception) -> str:
+    """The error's type and the first informative line of its message, at most 200 characters of it."""
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(_EMPTY_PHRASES)] or [""]
-    return f"{type(problem).__name__}: {telling[0][:200]}"
+    informative = [line for line in lines if not line.startswith(_UNINFORMATIVE_PREFIXES)] or [""]
+    return f"{type(problem).__name__}: {informative[0][:200]}"

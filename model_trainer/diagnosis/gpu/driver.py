@@ -1,4 +1,4 @@
-"""NVIDIA's driver: which one is needed, and the command that installs it."""
+"""NVIDIA's driver: the version that CUDA needs, and the command that installs it."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ _INSTALL_ANYWHERE = "Install the driver from https://www.nvidia.com/drivers, the
 
 
 def oldest_driver(cuda: str) -> str:
-    """The oldest driver that runs CUDA `cuda`, such as "12.5.1"; empty when it is not known."""
+    """The oldest driver that runs CUDA `cuda`, such as "12.5.1"; empty if unknown."""
     return _OLDEST_DRIVER.get(cuda.partition(".")[0], "")
 
 
 def is_too_old(driver: str, cuda: str) -> bool:
-    """Whether the driver's version, such as "470.82.01", is below what CUDA `cuda` needs; False when unknown."""
+    """Whether the driver's version, such as "470.82.01", is too old for CUDA `cuda`; False if unknown."""
     oldest = oldest_driver(cuda)
     return bool(driver and oldest) and _numbers(driver) < _numbers(oldest)
 
 
 def driver_command(machine: Machine) -> str:
-    """What installs or renews the driver on this machine."""
+    """The command that installs or updates the driver on this machine."""
     if machine.wsl:
         return "On Windows: install the driver from https://www.nvidia.com/drivers, then run: wsl --update"
     return next((_INSTALL[name] for name in machine.distribution if name in _INSTALL), _INSTALL_ANYWHERE)
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".") if part.isdigit())
+    return tuple(int(number) for number in version.split(".") if number.isdigit())

@@ -1,4 +1,4 @@
-"""What the GPU check learns, as plain values: about the machine, its driver, TensorFlow, and each GPU's arithmetic."""
+"""The values of a GPU report: the machine, its driver, TensorFlow, and the arithmetic of each GPU."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = [
     "Versions",
 ]
 
-Status = Literal["right", "wrong", "failed"]  # failed: it gave no result to compare
+Status = Literal["right", "wrong", "failed"]  # failed: there is no result to compare
 
 
 @dataclass(frozen=True)
 class Versions:
-    """Of the Python packages; empty where a package is missing."""
+    """Versions of the Python packages; empty for a missing package."""
 
     model_trainer: str = ""
     python: str = ""
@@ -34,31 +34,33 @@ class Versions:
 
 @dataclass(frozen=True)
 class Machine:
-    """What the operating system says."""
+    """What the operating system reports."""
 
     system: str = "Linux"  # as platform.system(): Linux, Darwin, Windows
     architecture: str = "x86_64"
     distribution: tuple[str, ...] = ()  # ID and ID_LIKE of /etc/os-release, such as ("pop", "ubuntu", "debian")
     container: bool = False
     wsl: bool = False  # Windows Subsystem for Linux
-    pci_gpus: tuple[str, ...] | None = None  # makers of the PCI display controllers; None when they cannot be listed
+    pci_gpus: tuple[str, ...] | None = None  # vendors of the PCI display controllers; None when they cannot be listed
     device_files: int = 0  # /dev/nvidia0, /dev/nvidiactl...
-    closed_device_files: tuple[str, ...] = ()  # those of them that this user may not open
-    visible_devices: str | None = None  # CUDA_VISIBLE_DEVICES; None when it is not set
+    closed_device_files: tuple[str, ...] = ()  # the device files that this user may not open
+    visible_devices: str | None = None  # CUDA_VISIBLE_DEVICES; None if it is not set
 
 
 @dataclass(frozen=True)
 class Driver:
-    """What NVIDIA's driver says."""
+    """What NVIDIA's driver reports."""
 
     version: str = ""  # such as "550.54.15"; empty when no driver runs
     libcuda_error: str = ""  # why libcuda.so.1 did not load; empty when it did
     init_code: int | None = None  # what cuInit() returned, 0 for success; None when it could not be called
     cuda_version: str = ""  # the newest CUDA that the driver runs, such as "12.4"
     gpus: tuple[DriverGpu, ...] = ()  # those that CUDA_VISIBLE_DEVICES leaves, in CUDA's order
-    nvml_code: int | None = None  # what NVML, the library behind nvidia-smi, answered: 0 for success; None for nothing
-    smi_gpus: tuple[str, ...] = ()  # names from NVML, which CUDA_VISIBLE_DEVICES does not touch
-    smi_error: str = ""  # what NVML said when it failed; empty also when there is no NVML
+    nvml_code: int | None = (
+        None  # what NVML, the library behind nvidia-smi, returned: 0 for success; None for no answer
+    )
+    smi_gpus: tuple[str, ...] = ()  # names from NVML, which ignores CUDA_VISIBLE_DEVICES
+    smi_error: str = ""  # the error message of NVML; empty also if there is no NVML
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,10 @@ class Library:
 
     name: str  # such as "libcudnn.so.9"
     needed: bool  # TensorFlow uses no GPU at all without it
-    package: str  # the pip package that brings it
+    package: str  # the pip package that contains it
     path: str = ""  # the file that loaded; empty when none did
-    version: str = ""  # where the library can say it
-    error: str = ""  # the loader's words when none did
+    version: str = ""  # if the library can report it
+    error: str = ""  # the loader's message when none did
 
     @property
     def loaded(self) -> bool:
@@ -88,7 +90,7 @@ class Library:
 
 @dataclass(frozen=True)
 class TensorFlow:
-    """What TensorFlow says about itself."""
+    """What TensorFlow reports about itself."""
 
     import_error: str = ""
     with_cuda: bool = False
@@ -96,13 +98,13 @@ class TensorFlow:
     built_cudnn: str = ""  # such as "9"
     built_capabilities: tuple[str, ...] = ()  # such as ("sm_60", "compute_90")
     gpus: tuple[str, ...] = ()  # such as ("GPU:0", "GPU:1")
-    refused: tuple[tuple[str, str], ...] = ()  # libraries that TensorFlow could not load, with the loader's words
-    log: str = ""  # the end of what its C++ side logged
+    refused: tuple[tuple[str, str], ...] = ()  # libraries that TensorFlow could not load, with the loader's messages
+    log: str = ""  # the end of its C++ log
 
 
 @dataclass(frozen=True)
 class Facts:
-    """All that is known before anything is computed."""
+    """All that is known about the machine and its software before computing."""
 
     versions: Versions = Versions()
     machine: Machine = Machine()
@@ -118,7 +120,7 @@ class Check:
     operation: str
     precision: str
     status: Status
-    error: float | None = None  # largest difference, as a share of the result's root mean square
+    error: float | None = None  # largest difference, as a fraction of the result's root mean square
     tolerance: float | None = None  # the largest error that counts as right
     teraflops: float | None = None  # 10**12 floating-point operations per second; None when it was not timed
     note: str = ""
@@ -133,11 +135,11 @@ class Device:
     memory_bytes: int | None = None
     compute_capability: tuple[int, int] | None = None
     checks: tuple[Check, ...] = ()
-    failure: str = ""  # why the checks came to no end, such as a crash
+    failure: str = ""  # why the checks were not completed, such as a crash
 
     @property
     def right(self) -> bool:
-        """Every float32 check is right and no other is wrong.
+        """Whether every float32 check is right and no other is wrong.
 
         A mixed precision that fails with an error is allowed, since older GPUs lack bfloat16.
         """
@@ -152,34 +154,34 @@ class Device:
 
 @dataclass(frozen=True)
 class AllReduce:
-    """A sum over devices, as training with several GPUs uses it for gradients."""
+    """A sum over devices, with which training on several GPUs sums gradients."""
 
     devices: tuple[str, ...]
     status: Status
-    size_bytes: int = 0  # of each device's share
+    size_bytes: int = 0  # of the tensor on each device
     seconds: float | None = None  # for one all-reduce; None when it was not timed
     note: str = ""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Why no GPU can be used, and what to do."""
+    """Why no GPU can be used, and how to fix it."""
 
-    code: str  # one stable word for programs, such as "no_driver"
+    code: str  # a stable code for programs, such as "no_driver"
     reason: str  # a sentence
     cure: str  # a command where there is one, otherwise a sentence
 
 
 @dataclass(frozen=True)
 class GpuReport:
-    """All that the GPU check found."""
+    """The results of the GPU check."""
 
     facts: Facts
     devices: tuple[Device, ...] = ()
     all_reduce: AllReduce | None = None
-    diagnosis: Diagnosis | None = None  # None when a GPU computes rightly
+    diagnosis: Diagnosis | None = None  # None when a GPU computes correctly
 
     @property
     def exit_code(self) -> int:
-        """0 when at least one GPU computes rightly, otherwise 1."""
+        """0 when at least one GPU computes correctly, otherwise 1."""
         return 0 if any(device.right for device in self.devices) else 1

@@ -1,4 +1,4 @@
-"""Which of CUDA's libraries load on this machine, and what the driver says; both asked in a process of their own."""
+"""Checks which CUDA libraries load on this machine, and queries the driver, in a process of their own."""
 
 from __future__ import annotations
 
@@ -41,21 +41,21 @@ def probe_libraries(
     loader: Sequence[str] = (sys.executable, "-I", _LOADER),
     timeout_seconds: float = 60,
 ) -> tuple[tuple[Library, ...], Driver]:
-    """Tries to load each library, and asks libcuda.so.1 about the GPUs.
+    """Tries to load each library, and queries libcuda.so.1 for the GPUs.
 
     Args:
         libraries: what to load, in this order.
-        folders: where pip's NVIDIA packages keep their libraries; found by itself when None.
+        folders: those of the libraries in pip's NVIDIA packages; None searches for them.
         loader: the command that loads them.
-        timeout_seconds: a driver that hangs is given up after this.
+        timeout_seconds: a process that takes longer is killed.
 
     Returns:
-        The libraries with `path` or `error`, and the driver without what only other sources know.
+        The libraries with `path` or `error`, and the driver with the fields that libcuda reports.
     """
     names = [library.name for library in libraries]
-    loaded: dict[str, Library] = {}
+    probed: dict[str, Library] = {}
     driver = Driver()
-    while remaining := [name for name in names if name not in loaded]:
+    while remaining := [name for name in names if name not in probed]:
         request = {"libraries": remaining, "folders": list(cuda_folders() if folders is None else folders)}
         lines, ending = _run([*loader, json.dumps(request)], timeout_seconds)
         by_name = {library.name: library for library in libraries}
@@ -66,28 +66,28 @@ def probe_libraries(
             elif "loading" in line:
                 current = line["loading"]
             else:
-                found = line["library"]
-                known = by_name[found["name"]]
-                loaded[known.name] = Library(
-                    known.name,
-                    known.needed,
-                    known.package,
-                    path=found.get("path", ""),
-                    version=found.get("version", ""),
-                    error=found.get("error", ""),
+                answer = line["library"]
+                library = by_name[answer["name"]]
+                probed[library.name] = Library(
+                    library.name,
+                    library.needed,
+                    library.package,
+                    path=answer.get("path", ""),
+                    version=answer.get("version", ""),
+                    error=answer.get("error", ""),
                 )
-        if current not in loaded:  # the process ended in the middle of this one; the next process takes the rest
-            known = by_name[current]
-            loaded[current] = Library(known.name, known.needed, known.package, error=ending)
-    return tuple(loaded[name] for name in names), driver
+        if current not in probed:  # the process ended while loading it; the next process continues after it
+            library = by_name[current]
+            probed[current] = Library(library.name, library.needed, library.package, error=ending)
+    return tuple(probed[name] for name in names), driver
 
 
 def _run(command: list[str], timeout_seconds: float) -> tuple[list[dict[str, Any]], str]:
     """The JSON lines that the command printed, and how it ended."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_seconds, check=False)
-    except subprocess.TimeoutExpired as late:
-        printed = late.stdout.decode() if isinstance(late.stdout, bytes) else late.stdout or ""
+    except subprocess.TimeoutExpired as error:
+        printed = error.stdout.decode() if isinstance(error.stdout, bytes) else error.stdout or ""
         ending = f"loading took longer than {timeout_seconds:.0f} seconds"
     else:
         printed = done.stdout
@@ -95,14 +95,14 @@ def _run(command: list[str], timeout_seconds: float) -> tuple[list[dict[str, Any
     return [json.loads(line) for line in printed.splitlines() if line.endswith("}")], ending
 
 
-def _driver(said: dict[str, Any]) -> Driver:
+def _driver(answer: dict[str, Any]) -> Driver:
     gpus = tuple(
         DriverGpu(gpu["name"], gpu["memory_bytes"], (gpu["compute_capability"][0], gpu["compute_capability"][1]))
-        for gpu in said.get("gpus", ())
+        for gpu in answer.get("gpus", ())
     )
     return Driver(
-        libcuda_error=said.get("libcuda_error", ""),
-        init_code=said.get("init_code"),
-        cuda_version=said.get("cuda_version", ""),
+        libcuda_error=answer.get("libcuda_error", ""),
+        init_code=answer.get("init_code"),
+        cuda_version=answer.get("cuda_version", ""),
         gpus=gpus,
     )

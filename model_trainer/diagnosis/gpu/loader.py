@@ -1,8 +1,8 @@
-"""Loads CUDA's libraries one after another and prints what came of it, one JSON object per line.
+"""Loads CUDA's libraries one after another and prints the results, one JSON object per line.
 
 It runs in a process of its own (`python loader.py REQUEST`): a damaged library can kill the process that loads it, and
-TensorFlow must not find afterwards what was loaded here, which would make it look better than it is.
-Only the standard library is imported, so it starts in a fraction of a second.
+a library that is loaded here must not be available to TensorFlow, which may not find it by itself.
+Only the standard library is imported, so that the process starts in a fraction of a second.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _CAPABILITY_MINOR = 76
 
 
 def load_library(name: str, folders: Sequence[str]) -> dict[str, str]:
-    """Loads the library where TensorFlow would take it from.
+    """Loads the library from where TensorFlow would load it.
 
     Args:
         name: file name, such as `libcudnn.so.9`.
@@ -30,10 +30,10 @@ def load_library(name: str, folders: Sequence[str]) -> dict[str, str]:
     Returns:
         `name`, and `path` with `version`, or `error`.
     """
-    # The order of the loader for a library that TensorFlow asks for: this variable, its own search path
-    # (which holds pip's folders), the system.
-    before = os.environ.get("LD_LIBRARY_PATH", "").split(":")
-    files = [str(Path(folder, name)) for folder in (*before, *folders) if folder and Path(folder, name).exists()]
+    # The search order for a library that TensorFlow loads: this variable, TensorFlow's own search path (with pip's
+    # folders), the system.
+    search_path = os.environ.get("LD_LIBRARY_PATH", "").split(":")
+    files = [str(Path(folder, name)) for folder in (*search_path, *folders) if folder and Path(folder, name).exists()]
     error = ""
     for candidate in (*files, name):
         try:
@@ -46,17 +46,17 @@ def load_library(name: str, folders: Sequence[str]) -> dict[str, str]:
 
 
 def read_driver() -> dict[str, Any]:
-    """Asks libcuda.so.1 for the driver's CUDA version and the GPUs; the fields are those of `facts.Driver`."""
+    """Queries libcuda.so.1 for the driver's CUDA version and the GPUs; the fields are those of `facts.Driver`."""
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
     except OSError as problem:
         return {"libcuda_error": str(problem)}
     code = cuda.cuInit(0)
-    found = {"init_code": code, "cuda_version": _dotted(_ask_int(cuda.cuDriverGetVersion), 1000, 10)}
+    driver = {"init_code": code, "cuda_version": _dotted(_read_int(cuda.cuDriverGetVersion), 1000, 10)}
     if code != 0:
-        return found
-    count = _ask_int(cuda.cuDeviceGetCount)
-    return found | {"gpus": [_gpu(cuda, index) for index in range(count)]}
+        return driver
+    count = _read_int(cuda.cuDeviceGetCount)
+    return driver | {"gpus": [_gpu(cuda, index) for index in range(count)]}
 
 
 def _gpu(cuda: ctypes.CDLL, index: int) -> dict[str, Any]:
@@ -66,12 +66,12 @@ def _gpu(cuda: ctypes.CDLL, index: int) -> dict[str, Any]:
     cuda.cuDeviceGet(ctypes.byref(handle), index)
     cuda.cuDeviceGetName(name, len(name), handle)
     cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), handle)
-    major = _ask_int(lambda out: cuda.cuDeviceGetAttribute(out, _CAPABILITY_MAJOR, handle))
-    minor = _ask_int(lambda out: cuda.cuDeviceGetAttribute(out, _CAPABILITY_MINOR, handle))
+    major = _read_int(lambda out: cuda.cuDeviceGetAttribute(out, _CAPABILITY_MAJOR, handle))
+    minor = _read_int(lambda out: cuda.cuDeviceGetAttribute(out, _CAPABILITY_MINOR, handle))
     return {"name": name.value.decode(), "memory_bytes": memory.value, "compute_capability": [major, minor]}
 
 
-def _ask_int(function: Callable[[Any], int]) -> int:
+def _read_int(function: Callable[[Any], int]) -> int:
     """The number that a C function writes through its pointer; 0 when it reports an error."""
     value = ctypes.c_int()
     return value.value if function(ctypes.byref(value)) == 0 else 0
@@ -80,12 +80,12 @@ def _ask_int(function: Callable[[Any], int]) -> int:
 def _version_of(name: str, library: ctypes.CDLL) -> str:
     try:
         if name.startswith("libcudart."):
-            return _dotted(_ask_int(library.cudaRuntimeGetVersion), 1000, 10)
+            return _dotted(_read_int(library.cudaRuntimeGetVersion), 1000, 10)
         if name.startswith("libcudnn."):
             library.cudnnGetVersion.restype = ctypes.c_size_t
             return _dotted(library.cudnnGetVersion(), 10000, 100, 1)
         if name.startswith("libnccl."):
-            return _dotted(_ask_int(library.ncclGetVersion), 10000, 100, 1)
+            return _dotted(_read_int(library.ncclGetVersion), 10000, 100, 1)
     except AttributeError:  # a library of this name without this function is not NVIDIA's
         pass
     return ""
@@ -93,12 +93,12 @@ def _version_of(name: str, library: ctypes.CDLL) -> str:
 
 def _dotted(number: int, *units: int) -> str:
     """`_dotted(12040, 1000, 10)` is "12.4"; empty for 0."""
-    parts = []
+    digits = []
     rest = number
     for unit in units:
-        parts.append(str(rest // unit))
+        digits.append(str(rest // unit))
         rest %= unit
-    return ".".join(parts) if number else ""
+    return ".".join(digits) if number else ""
 
 
 def _path_of(candidate: str) -> str:

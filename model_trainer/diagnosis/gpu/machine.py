@@ -1,4 +1,4 @@
-"""What the operating system knows about GPUs and their driver, without loading anything."""
+"""Reads what the operating system knows about GPUs and their driver, without loading libraries."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from model_trainer.diagnosis.gpu.facts import Machine, Versions
 
 __all__ = ["probe_machine", "probe_versions", "read_driver_version"]
 
-_MAKERS = {"0x10de": "NVIDIA", "0x1002": "AMD", "0x8086": "Intel"}
+_VENDORS = {"0x10de": "NVIDIA", "0x1002": "AMD", "0x8086": "Intel"}
 
 
 def probe_versions() -> Versions:
+    """The versions of the installed Python packages."""
     return Versions(
         model_trainer=_version("model-trainer"),
         python=platform.python_version(),
@@ -55,18 +56,18 @@ def _read_distribution(file: Path) -> tuple[str, ...]:
 def _read_pci_gpus(folder: Path) -> tuple[str, ...] | None:
     if not folder.is_dir():
         return None
-    makers = []
+    vendors = []
     for device in sorted(folder.iterdir()):
         # Class 03 is a display controller: 0300 with a monitor's connector, 0302 without, as in a data centre.
         if _read(device / "class").startswith("0x03"):
-            makers.append(_MAKERS.get(_read(device / "vendor").strip(), "another maker"))
-    return tuple(makers)
+            vendors.append(_VENDORS.get(_read(device / "vendor").strip(), "another vendor"))
+    return tuple(vendors)
 
 
 def read_driver_version(file: Path = Path("/proc/driver/nvidia/version")) -> str:
-    """The version of the running kernel module, such as `550.54.15`; empty when none runs."""
-    found = re.search(r"Kernel Module.*?\s(\d+\.\d+(?:\.\d+)?)\s", _read(file))
-    return found[1] if found else ""
+    """The version of the running kernel module, such as `550.54.15`; empty if none runs."""
+    match = re.search(r"Kernel Module.*?\s(\d+\.\d+(?:\.\d+)?)\s", _read(file))
+    return match[1] if match else ""
 
 
 def _read(file: Path) -> str:

@@ -1,4 +1,4 @@
-"""From the facts to the likely reason why no GPU can be used, and the command that cures it. Nothing is read here."""
+"""Derives the likely reason why no GPU can be used, and the fix, from the facts alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from model_trainer.diagnosis.gpu.facts import Device, Diagnosis, Facts, Library
 __all__ = ["diagnose"]
 
 _INSTALL_CUDA = ".venv/bin/pip install -e '.[gpu]'  (script/train does it, too)"
-_GIVE_TO_CONTAINER = "docker run --gpus all ...  (the host needs the NVIDIA Container Toolkit)"
+_EXPOSE_TO_CONTAINER = "docker run --gpus all ...  (the host needs the NVIDIA Container Toolkit)"
 _ANOTHER_MACHINE = "Train on the CPU, or on a machine with an NVIDIA GPU."
 
 # CUresult values of cuda.h.
@@ -25,16 +25,16 @@ _NVML_MISMATCH = 18
 
 
 def diagnose(facts: Facts, devices: Sequence[Device] = ()) -> Diagnosis | None:
-    """The likely reason why no GPU computes rightly; None when one does.
+    """The likely reason why no GPU computes correctly; None if one does.
 
-    The first rule that fits answers. They go from the outside in: TensorFlow itself, the system, the hardware,
-    the driver, what hides the GPUs, the libraries, the arithmetic.
+    The first rule that applies decides. Their order: TensorFlow itself, the system, the hardware, the driver,
+    hidden GPUs, the libraries, the arithmetic.
     """
     if any(device.right for device in devices):
         return None
     rules = (_no_arithmetic,) if devices else _RULES
-    found = (rule(facts, devices) for rule in rules)
-    return next((diagnosis for diagnosis in found if diagnosis), _unknown(facts))
+    diagnoses = (rule(facts, devices) for rule in rules)
+    return next((diagnosis for diagnosis in diagnoses if diagnosis), _unknown(facts))
 
 
 def _no_tensorflow(facts: Facts, _: Sequence[Device]) -> Diagnosis | None:
@@ -57,12 +57,12 @@ def _wrong_system(facts: Facts, _: Sequence[Device]) -> Diagnosis | None:
 def _no_hardware(facts: Facts, _: Sequence[Device]) -> Diagnosis | None:
     machine = facts.machine
     driver = facts.driver
-    # Inside WSL and some containers the PCI devices are hidden, and a driver that answers is proof enough.
+    # Inside WSL and some containers the PCI devices are hidden, but a driver that answers proves that there is a GPU.
     if machine.pci_gpus is None or "NVIDIA" in machine.pci_gpus or machine.wsl or driver.version or driver.smi_gpus:
         return None
     if "AMD" in machine.pci_gpus:
-        return Diagnosis("amd", "This machine's GPU is AMD's; this TensorFlow uses NVIDIA GPUs only.", _ANOTHER_MACHINE)
-    return Diagnosis("no_gpu", "This machine has no NVIDIA GPU: there is none among its PCI devices.", _ANOTHER_MACHINE)
+        return Diagnosis("amd", "This machine has an AMD GPU; this TensorFlow uses NVIDIA GPUs only.", _ANOTHER_MACHINE)
+    return Diagnosis("no_gpu", "This machine has no NVIDIA GPU among its PCI devices.", _ANOTHER_MACHINE)
 
 
 def _no_driver(facts: Facts, _: Sequence[Device]) -> Diagnosis | None:
@@ -72,12 +72,12 @@ def _no_driver(facts: Facts, _: Sequence[Device]) -> Diagnosis | None:
         return None
     if machine.container and (driver.version or "NVIDIA" in (machine.pci_gpus or ())):
         reason = "There is an NVIDIA GPU, but this container was started without it."
-        return Diagnosis("container", reason, _GIVE_TO_CONTAINER)
+        return Diagnosis("container", reason, _EXPOSE_TO_CONTAINER)
     if driver.version:
         reason = f"NVIDIA driver {driver.version} runs, but its library does not load: {driver.libcuda_error}."
         return Diagnosis("no_libcuda", reason, driver_command(machine))
-    seen = "NVIDIA" in (machine.pci_gpus or ())
-    reason = "There is an NVIDIA GPU, but no NVIDIA driver." if seen else "No NVIDIA driver was found."
+    has_gpu = "NVIDIA" in (machine.pci_gpus or ())
+    reason = "There is an NVIDIA GPU, but no NVIDIA driver." if has_gpu else "No NVIDIA driver was found."
     return Diagnosis("no_driver", reason, driver_command(machine))
 
 
@@ -85,7 +85,7 @@ def _mismatch(facts: Facts, _: Sequence[Device]) -> Diagnosis | None:
     driver = facts.driver
     if driver.init_code != _DRIVER_MISMATCH and driver.nvml_code != _NVML_MISMATCH:
         return None
-    reason = "The NVIDIA driver was renewed, and the old one still runs until the machine restarts."
+    reason = "The NVIDIA driver was updated, and the old one still runs until the machine restarts."
     return Diagnosis("driver_mismatch", reason, "sudo reboot")
 
 
@@ -114,7 +114,7 @@ def _hidden(facts: Facts, _: Sequence[Device]) -> Diagnosis | None:
     driver = facts.driver
     if visible is None or driver.gpus or driver.init_code not in (0, _NO_DEVICE):
         return None
-    # A cluster sets it to the GPUs of a job, which hides none; NVML tells the difference.
+    # A cluster sets it to the GPUs of a job, which hides none; NVML lists GPUs if it really hides them.
     if not driver.smi_gpus and visible not in ("", "-1"):
         return None
     reason = f"The environment variable CUDA_VISIBLE_DEVICES={visible!r} hides the GPUs."
@@ -125,18 +125,18 @@ def _driver_fails(facts: Facts, _: Sequence[Device]) -> Diagnosis | None:
     driver = facts.driver
     unloaded = driver.nvml_code == _NVML_NOT_LOADED and not driver.version
     if facts.machine.container and not facts.machine.device_files and (unloaded or driver.init_code == _NO_DEVICE):
-        reason = "The driver is there, but this container was given no GPU."
-        return Diagnosis("container", reason, _GIVE_TO_CONTAINER)
+        reason = "The driver is installed, but this container has no GPU."
+        return Diagnosis("container", reason, _EXPOSE_TO_CONTAINER)
     if unloaded:
         reason = "The NVIDIA driver is installed, but its kernel module is not loaded."
         cure = "sudo modprobe nvidia  (if it fails, the driver was built for another kernel)"
         return Diagnosis("not_loaded", reason, cure)
     if driver.init_code == _NO_DEVICE:
         reason = f"The NVIDIA driver runs but finds no GPU{f' ({driver.smi_error})' if driver.smi_error else ''}."
-        return Diagnosis("no_device", reason, "nvidia-smi  (says what it sees)")
+        return Diagnosis("no_device", reason, "nvidia-smi  (lists the GPUs that the driver sees)")
     if driver.init_code not in (0, None):
-        # After a suspended laptop wakes up this is common, with code 999.
-        reason = f"The NVIDIA driver does not start: cuInit gave {driver.init_code}."
+        # Common after a laptop was suspended, with code 999.
+        reason = f"The NVIDIA driver does not start: cuInit returned {driver.init_code}."
         return Diagnosis("driver_fails", reason, "sudo reboot")
     return None
 
@@ -165,7 +165,7 @@ def _missing_libraries(facts: Facts, _: Sequence[Device]) -> Diagnosis | None:
 
 
 def _not_found_by_tensorflow(facts: Facts, _: Sequence[Device]) -> Diagnosis | None:
-    """It loads here, but not for TensorFlow, which looks in other folders."""
+    """A library loads here, but TensorFlow searches other folders."""
     paths = {library.name: library.path for library in facts.libraries if library.loaded}
     refused = [name for name, _ in facts.tensorflow.refused if name in paths]
     if not refused:
@@ -180,33 +180,33 @@ def _old_gpu(facts: Facts, _: Sequence[Device]) -> Diagnosis | None:
     gpus = facts.driver.gpus
     if not gpus or any(gpu.compute_capability >= oldest for gpu in gpus):
         return None
-    has = ", ".join(f"{gpu.name} has {_dotted(gpu.compute_capability)}" for gpu in gpus)
-    reason = f"This TensorFlow needs a GPU of compute capability {_dotted(oldest)} or later; {has}."
+    capabilities = ", ".join(f"{gpu.name} has {_dotted(gpu.compute_capability)}" for gpu in gpus)
+    reason = f"This TensorFlow needs a GPU of compute capability {_dotted(oldest)} or later; {capabilities}."
     return Diagnosis("old_gpu", reason, _ANOTHER_MACHINE)
 
 
 def _no_arithmetic(facts: Facts, devices: Sequence[Device]) -> Diagnosis:
-    """GPUs were found, and none computes rightly."""
-    said = [device.failure for device in devices] + [check.note for device in devices for check in device.checks]
-    text = " ".join(words for words in said if words)
+    """There are GPUs, but none computes correctly."""
+    messages = [device.failure for device in devices] + [check.note for device in devices for check in device.checks]
+    text = " ".join(filter(None, messages))
     if re.search(r"ResourceExhausted|OOM|out of memory|OUT_OF_MEMORY|failed to allocate", text, re.IGNORECASE):
         reason = "Other programs fill the GPU's memory."
-        return Diagnosis("memory", reason, "nvidia-smi  (names them; end those you can spare)")
+        return Diagnosis("memory", reason, "nvidia-smi  (lists them; end those that you do not need)")
     if re.search(r"cudnn|DNN library|no algorithm worked", text, re.IGNORECASE):
         cure = "pip install --force-reinstall --no-deps nvidia-cudnn-cu12"
         return Diagnosis("cudnn", "cuDNN does not work on this GPU; its version may not fit.", cure)
     if re.search(r"no kernel image|INVALID_PTX|UNSUPPORTED_PTX|unsupported toolchain", text, re.IGNORECASE):
-        reason = "This TensorFlow has no code for this GPU, or the driver is too old to translate it."
+        reason = "This TensorFlow has no code for this GPU, or the driver is too old to compile it."
         return Diagnosis("no_kernel", reason, driver_command(facts.machine))
     if any(check.status == "wrong" for device in devices for check in device.checks):
         reason = "The GPU computes wrong numbers: the driver, the memory or the card is faulty."
-        return Diagnosis("wrong", reason, "sudo reboot  (if it stays, renew the driver, then replace the card)")
+        return Diagnosis("wrong", reason, "sudo reboot  (if it persists, update the driver, then replace the card)")
     return Diagnosis("fails", f"The GPU was found but does not compute: {text[:200]}", "sudo reboot")
 
 
 def _unknown(facts: Facts) -> Diagnosis:
-    said = facts.tensorflow.log.strip().splitlines()
-    last = f" TensorFlow's last word: {said[-1]}" if said else ""
+    lines = facts.tensorflow.log.strip().splitlines()
+    last = f" TensorFlow's last message: {lines[-1]}" if lines else ""
     return Diagnosis(
         "unknown",
         f"TensorFlow registers no GPU although the driver and the libraries are in order.{last}",
@@ -236,7 +236,7 @@ def _with_errors(libraries: Sequence[Library]) -> str:
 
 
 def _oldest_capability(built: Sequence[str]) -> tuple[int, int]:
-    """(6, 0) of ("sm_60", "compute_90"); (0, 0) when there are none."""
+    """The lowest of them: (6, 0) for ("sm_60", "compute_90"); (0, 0) if there are none."""
     numbers = [match[1] for name in built if (match := re.search(r"_(\d+)", name))]
     return min(((int(number[:-1]), int(number[-1])) for number in numbers), default=(0, 0))
 

@@ -1,4 +1,4 @@
-"""Shows a GPU report: as tables for a person, or as JSON for a program."""
+"""Prints a GPU report as tables, or converts it to JSON."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _STYLES = {"right": "green", "wrong": "bold red", "failed": "yellow"}
 def to_dict(report: GpuReport) -> dict[str, Any]:
     """The report as JSON types, with `ok`, and `right` for each device."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(report)))
-    for shown, device in zip(plain["devices"], report.devices, strict=True):
-        shown["right"] = device.right
-        for check in shown["checks"]:
-            if check["error"] == math.inf:  # which JSON cannot say; the status says "wrong"
+    for fields, device in zip(plain["devices"], report.devices, strict=True):
+        fields["right"] = device.right
+        for check in fields["checks"]:
+            if check["error"] == math.inf:  # which JSON lacks; the status is "wrong"
                 check["error"] = None
     return {"ok": report.exit_code == 0, **plain}
 
 
 def print_report(report: GpuReport, console: Console | None = None) -> None:
-    """Prints the report; without colours and lines when standard output is no terminal."""
+    """Prints the report; without colours and lines if standard output is not a terminal."""
     console = console or Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
     _print_versions(report.facts, console)
     for device in report.devices:
@@ -59,7 +59,7 @@ def _print_versions(facts: Facts, console: Console) -> None:
     )
     tensorflow = facts.tensorflow
     oldest = oldest_driver(tensorflow.built_cuda)
-    table = _table("", "TensorFlow is built for", "found here")
+    table = _table("", "TensorFlow is built for", "this machine has")
     table.add_row("NVIDIA driver", f"{oldest} or later" if oldest else "", facts.driver.version or "none")
     table.add_row("CUDA", _needs(tensorflow.built_cuda), _version(facts, "libcudart"))
     table.add_row("cuDNN", _needs(tensorflow.built_cudnn), _version(facts, "libcudnn"))
@@ -75,8 +75,8 @@ def _needs(built: str) -> str:
 
 
 def _version(facts: Facts, name: str) -> str:
-    found = [library for library in facts.libraries if library.name.startswith(f"{name}.") and library.loaded]
-    return (found[0].version or "yes") if found else "none"
+    loaded = [library for library in facts.libraries if library.name.startswith(f"{name}.") and library.loaded]
+    return (loaded[0].version or "yes") if loaded else "none"
 
 
 def _print_device(device: Device, console: Console) -> None:
@@ -110,7 +110,7 @@ def _all_reduce_line(all_reduce: AllReduce) -> Text:
     if all_reduce.note:
         line += f" ({all_reduce.note})"
     if all_reduce.status != "right":
-        line += "\nTraining on several GPUs will not work; on one it does: --set hardware.devices=1"
+        line += "\nTraining on several GPUs will not work; use one: --set hardware.devices=1"
     return Text(line, _STYLES[all_reduce.status])
 
 

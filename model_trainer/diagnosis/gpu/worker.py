@@ -1,7 +1,7 @@
-"""The part of the GPU check that uses TensorFlow, in a process of its own (`python -m ...gpu.worker`).
+"""The worker of the GPU check: uses TensorFlow in a process of its own (`python -m ...gpu.worker`).
 
-CUDA ends a process when it finds no other way out, and it logs wherever it likes; here both stay contained.
-It prints one JSON object per line: what TensorFlow says, each device before and after its checks, and the all-reduce.
+CUDA ends its process after some errors, and it logs to standard output; a worker contains both.
+It prints one JSON object per line: about TensorFlow, each device before and after its checks, and the all-reduce.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ Emit = Callable[[Mapping[str, Any]], None]
 def work(
     done: Mapping[str, bool], emit: Emit, *, kind: str = "GPU", timed: bool = True, elements: int = 16 * 2**20
 ) -> None:
-    """Checks every device that is not done yet, then the all-reduce over the right ones.
+    """Checks every device that is not done yet, then the all-reduce over the correct ones.
 
     Args:
-        done: devices that an earlier process has checked, and whether they were right.
+        done: whether each device that an earlier process has checked was correct.
         emit: called with each result, as JSON types.
-        kind: `GPU`; the tests take `CPU`, which every machine has.
+        kind: `GPU`; tests use `CPU`, which every machine has.
         timed: whether to measure speeds.
-        elements: numbers that each device adds to the all-reduce; 16 Mi are the gradients of a middling network.
+        elements: size of the tensor for the all-reduce; 16 Mi are the gradients of a medium-sized network.
     """
     preload_cuda()
     try:
         import tensorflow as tf
-    except Exception as problem:  # noqa: BLE001 - broken installs raise all sorts
+    except Exception as problem:  # noqa: BLE001 - a broken installation raises any error
         emit({"tensorflow": asdict(TensorFlow(import_error=f"{type(problem).__name__}: {problem}"))})
         return
     # Imported after TensorFlow, which they need, and whose failure is reported above.
@@ -47,10 +47,10 @@ def work(
     from model_trainer.diagnosis.gpu.compute import check_device
 
     for gpu in tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.set_memory_growth(gpu, True)  # leave the rest to whoever else uses the GPU
+        tf.config.experimental.set_memory_growth(gpu, True)  # leaves the rest to other processes
     physical = {_short(device.name): device for device in tf.config.list_physical_devices(kind)}
     names = [_short(device.name) for device in tf.config.list_logical_devices(kind)]
-    emit({"tensorflow": asdict(_about(tf, tuple(names)))})
+    emit({"tensorflow": asdict(_describe_tensorflow(tf, tuple(names)))})
 
     right = [name for name in names if done.get(name)]
     for name in names:
@@ -77,7 +77,7 @@ def work(
         emit({"all_reduce": asdict(check_all_reduce(right, elements=elements))})
 
 
-def _about(tf: Any, devices: tuple[str, ...]) -> TensorFlow:
+def _describe_tensorflow(tf: Any, devices: tuple[str, ...]) -> TensorFlow:
     build = tf.sysconfig.get_build_info()
     return TensorFlow(
         with_cuda=bool(tf.test.is_built_with_cuda()),
@@ -89,17 +89,17 @@ def _about(tf: Any, devices: tuple[str, ...]) -> TensorFlow:
 
 
 def _uses_tf32(tf: Any, capability: tuple[int, int]) -> bool:
-    """Ampere (8.0) and later, unless it was turned off."""
+    """Whether the GPU is Ampere (8.0) or later, and TF32 is not turned off."""
     return capability >= (8, 0) and bool(tf.config.experimental.tensor_float_32_execution_enabled())
 
 
 def _short(name: str) -> str:
-    """`GPU:0` of `/physical_device:GPU:0` or `/device:GPU:0`."""
+    """`GPU:0` for `/physical_device:GPU:0` or `/device:GPU:0`."""
     return name.rpartition("device:")[2]
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends this process at once; the one that started it answers
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends this process at once; its parent prints the message
     # Whatever TensorFlow's C++ side writes to standard output goes to standard error instead.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

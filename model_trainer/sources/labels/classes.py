@@ -86,7 +86,7 @@ def _what_is_wrong(number: float, class_names: tuple[str, ...] | None, first: in
     if class_names is None or number < first or not is_whole:
         return no_class_number(written, where.cure, first=first)
     return (
-        f"label {written} is not a class: the {len(class_names)} given ones have the numbers {first} to "
+        f"label {written} is not a class: the class numbers are {first} to "
         f"{first + len(class_names) - 1}.{_after(where.range_cure)}"
     )
 

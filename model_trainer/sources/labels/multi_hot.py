@@ -14,7 +14,7 @@ from model_trainer.sources.labels.number_rows import NumberRows
 __all__ = ["MULTI_HOT_HOLDS", "fits_multi_hot", "interpret_multi_hot", "log_multi_hot"]
 
 MULTI_HOT_HOLDS = "a multi-hot row holds 0 and 1, {unknown} for unknown, or something between 0 and 1."
-_CURE = "Say labels='indices' if they are class numbers."
+_CURE = "Set labels='indices' if they are class numbers."
 
 
 def fits_multi_hot(widths: np.ndarray, values: np.ndarray, class_names: tuple[str, ...] | None) -> bool:
@@ -48,16 +48,16 @@ def interpret_multi_hot(
         raise no_labels(where.origin)
     other_widths = np.flatnonzero(rows.widths != width)
     if len(other_widths):
-        which = "the first row has" if class_names is None else "the given classes are"
+        which = "the first row has" if class_names is None else "the class list has"
         raise DataError(
             f"{where.labels_of(int(other_widths[0]))} has {rows.widths[other_widths[0]]} numbers, {which} {width}; "
-            f"in a multi-hot row each class has its place. {_CURE}"
+            f"a multi-hot row has a number for each class. {_CURE}"
         )
     values = rows.entries.values
     wrong = np.flatnonzero(~_can_be_in_one(values))
     if len(wrong):
         raise DataError(
-            f"{where.labels_of(rows.row_of(wrong[0]))} has {values[wrong[0]]:g} at place "
+            f"{where.labels_of(rows.row_of(wrong[0]))} has {values[wrong[0]]:g} at position "
             f"{rows.entries.classes[wrong[0]]}; {MULTI_HOT_HOLDS.format(unknown=-1)} {_CURE}"
         )
     values_or_nan = np.where(values == -1, np.float32(np.nan), values)
@@ -76,7 +76,7 @@ def log_multi_hot(rows: NumberRows, where: LabelLocation) -> None:
         logging.WARNING if ambiguous else logging.INFO,
         "%s holds %d numbers in each row; read as multi-hot rows, labels='multi_hot'. %s",
         *(where.all_labels, rows.widths[0]),
-        "They may as well be class numbers: then say labels='indices'." if ambiguous else _CURE,
+        "They may as well be class numbers: then set labels='indices'." if ambiguous else _CURE,
     )
 
 

@@ -72,7 +72,7 @@ def _single(rows: NumberRows, class_names: tuple[str, ...] | None, where: LabelL
         row = int(several[0])
         raise DataError(
             f"{where.row(row)} carries {rows.widths[row]} labels, one was expected. "
-            "Say labels='multi_hot' or labels='indices'."
+            "Set labels='multi_hot' or labels='indices'."
         )
     numbers = np.zeros(len(rows), np.float32)
     numbers[rows.entries.row_of_entry()] = rows.entries.values

@@ -84,7 +84,7 @@ class ProbabilityRows:
             if names and set(names) <= set(self.class_names):
                 problem = self._disagreement(rows, self.class_names, names, where)
                 if problem:
-                    logging.warning("%s Check the order of the given classes.", problem)
+                    logging.warning("%s Check the order of the class list.", problem)
             return rows, self.class_names
         classes = tuple(sorted(names))
         if len(classes) != self.width:
@@ -99,7 +99,7 @@ class ProbabilityRows:
                 f"{problem} The order of the numbers is not that of the sorted names; give it: classes=('...', ...)."
             )
         logging.info(
-            "%s: the order of %r is that of the sorted names: %s. Say classes=(...) if it is another.",
+            "%s: the order of %r is that of the sorted names: %s. Set classes=(...) if it is another.",
             *(where.origin, where.column, ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")),
         )
         return rows, classes

@@ -24,8 +24,8 @@ from model_trainer.sources.labels.texts import TextsAs, Vocabulary, first_positi
 
 __all__ = ["ManyLabels", "TagTexts", "tag_rows"]
 
-# The labels of many rows: the different ones in the order in which they come first (one may stand there twice); which
-# of them stand in the rows, one row after the other; and how many of those each row has.
+# The labels of many rows: the distinct labels in the order of their first row (a label may occur more than once); their
+# indices in the rows, one row after the other; and the number of labels in each row.
 ManyLabels = tuple[Sequence[Any], np.ndarray, np.ndarray]
 
 

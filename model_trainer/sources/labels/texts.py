@@ -98,7 +98,7 @@ class SingleTexts:
 
 
 def first_positions(codes: np.ndarray, count: int) -> np.ndarray:
-    """int64 `(count,)`: where each number below `count` first stands in `codes`."""
+    """int64 `(count,)`: where each number below `count` first occurs in `codes`."""
     first = np.zeros(count, np.int64)
     first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)  # of several the last that is written stays
     return first
@@ -199,7 +199,7 @@ def _are_numbers(
         return False
     if class_names is None and max_number >= max(1000, 10 * len(labels)):
         logging.warning(
-            "%s: %d different numbers up to %d are read as names of classes. Say labels='indices' if they are "
+            "%s: %d different numbers up to %d are read as names of classes. Set labels='indices' if they are "
             "class numbers.",
             *(where.origin, len(labels), max_number),
         )

@@ -1,4 +1,4 @@
-"""Labels in words, for people."""
+"""Formats labels for display."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ __all__ = ["label_text"]
 
 
 def label_text(target: np.ndarray, classes: tuple[str, ...]) -> str:
-    """Such as "dog", "blue, bold" or "cat 0.70, dog 0.30"; an unknown tag as "red?".
+    """Formats a label, such as "dog", "blue, bold" or "cat 0.70, dog 0.30"; an unknown tag has a question mark.
 
     Args:
-        target: float `(num_classes,)`, as `LabelRows.dense` gives it: NaN is unknown.
+        target: float `(num_classes,)`, a row of `LabelRows.dense`; NaN is unknown.
     """
-    words = [f"{classes[index]}?" for index in np.flatnonzero(np.isnan(target))]
+    unknown = [f"{classes[index]}?" for index in np.flatnonzero(np.isnan(target))]
     present = [index for index in np.argsort(-np.nan_to_num(target), kind="stable") if target[index] > 0.005]
-    known = [classes[i] if target[i] > 0.995 else f"{classes[i]} {target[i]:.2f}" for i in present]
-    return ", ".join(known + words) or "no label"
+    shown = [classes[i] if target[i] > 0.995 else f"{classes[i]} {target[i]:.2f}" for i in present]
+    return ", ".join(shown + unknown) or "no label"

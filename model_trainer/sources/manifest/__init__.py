@@ -1,4 +1,4 @@
-"""Tables of images and labels: CSV, TSV, JSON, JSON Lines and Parquet."""
+"""Manifests, tables of image paths and labels: CSV, TSV, JSON, JSON Lines and Parquet."""
 
 from model_trainer.sources.manifest.manifest import Manifest
 

@@ -1,6 +1,6 @@
-"""The values of a whole column of Arrow at once: as NumPy arrays, or each different value once.
+"""Converts whole Arrow columns to NumPy arrays, or to their distinct values.
 
-Each function agrees with its counterpart in `values`, by whose rules the different values are interpreted, or declines.
+Each function gives what its counterpart in `values` gives row by row, or raises `Declined`.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ __all__ = [
 
 
 class Declined(Exception):
-    """The fast reading met what only the exact one reads, or explains."""
+    """The fast reader met something that only the row-by-row reader can read or explain."""
 
 
 class Distinct(NamedTuple):
-    """A column as its different values.
+    """A column as its distinct values.
 
     Attributes:
-        values: each different value, in the order in which they come first; one may stand there twice.
-        codes: int `(num_rows,)`, which of them each row has.
+        values: the distinct values, in the order of their first row; a value may occur more than once.
+        codes: int `(num_rows,)`, the index in `values` of each row's value.
     """
 
     values: list[Any]
@@ -48,12 +48,12 @@ class Distinct(NamedTuple):
 
 
 class Paths(NamedTuple):
-    """Paths one after the other.
+    """Concatenated paths.
 
     Attributes:
-        data: their bytes, as `os.fsencode` gives them.
-        ends: int64 `(num_rows,)`, where in `data` each ends.
-        first_windows_path: the first that had "\\" for "/", empty if none.
+        data: their bytes, encoded as by `os.fsencode`.
+        ends: int64 `(num_rows,)`, the offset in `data` at which each path ends.
+        first_windows_path: the first path with "\\" for "/"; empty if there is none.
     """
 
     data: bytes
@@ -62,12 +62,12 @@ class Paths(NamedTuple):
 
 
 def is_text(column: pa.Array) -> bool:
-    """Whether it holds text."""
+    """Whether the column holds strings."""
     return pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
 
 
 def is_empty(column: pa.Array, *, text_too: bool) -> np.ndarray:
-    """bool `(num_rows,)`: where there is nothing, as `is_missing` says; `text_too` counts empty text as nothing."""
+    """bool `(num_rows,)`: whether the value is null or NaN, or with `text_too` an empty string, as in `is_missing`."""
     empty = np.asarray(pc.is_null(column, nan_is_null=True))
     if text_too and is_text(column):
         empty = empty | np.asarray(pc.equal(column, "").fill_null(True))
@@ -75,10 +75,10 @@ def is_empty(column: pa.Array, *, text_too: bool) -> np.ndarray:
 
 
 def distinct(column: pa.Array, *, zeros_alike: bool = False) -> Distinct:
-    """The different values of a column.
+    """The distinct values of a column.
 
     Args:
-        zeros_alike: whether 0.0 and -0.0 are the same value.
+        zeros_alike: whether 0.0 and -0.0 count as one value.
     """
     kind = column.type
     is_plain = is_text(column) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
@@ -89,12 +89,12 @@ def distinct(column: pa.Array, *, zeros_alike: bool = False) -> Distinct:
 
 
 def weights_of(column: pa.Array, name: str) -> np.ndarray:
-    """float32 `(num_rows,)`, see `weight_of`."""
+    """float32 `(num_rows,)`: the weights, as `weight_of` gives them."""
     if is_text(column):
         column = pc.if_else(pc.equal(column, ""), None, column)
     try:
         weights = np.asarray(column.cast(pa.float64()).fill_null(1.0))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # such as "1_000", which Python takes for a number
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # such as "1_000", which Python parses as a number
         values, codes = distinct(column)
         return np.array([weight_of(value, name) for value in values], np.float32)[codes]
     if not np.all((weights >= 0) & (weights <= 3e38)):
@@ -103,21 +103,21 @@ def weights_of(column: pa.Array, name: str) -> np.ndarray:
 
 
 def crops_of(column: pa.Array, name: str) -> np.ndarray:
-    """int32 `(num_rows, 4)`, see `crop_of`."""
+    """int32 `(num_rows, 4)`: the crops, as `crop_of` gives them."""
     if pa.types.is_list(column.type) and _are_numbers(column.type.value_type):
         return _crops_of_lists(column, name)
     if not is_text(column):
         return np.array([crop_of(value, name) for value in column.to_pylist()], np.int32).reshape(-1, 4)
     encoded = column.dictionary_encode(null_encoding="encode")
-    texts = encoded.dictionary
+    strings = encoded.dictionary
     try:
-        # "[1, 2, 3, 4]" as all programs write it; other ways to write it fail, and are read one by one.
-        lists = pc.split_pattern(pc.ascii_trim(texts, " []()"), ",")
+        # "[1, 2, 3, 4]", as all programs write it; other spellings fail here and are parsed one by one.
+        lists = pc.split_pattern(pc.ascii_trim(strings, " []()"), ",")
         numbers = pc.ascii_trim_whitespace(lists.flatten()).cast(pa.float64())
         lists = pa.ListArray.from_arrays(lists.offsets, numbers)
         crops = _crops_of_lists(lists, name)
     except (pa.ArrowInvalid, Declined):
-        crops = np.array([crop_of(value, name) for value in texts.to_pylist()], np.int32).reshape(-1, 4)
+        crops = np.array([crop_of(value, name) for value in strings.to_pylist()], np.int32).reshape(-1, 4)
     return crops[np.asarray(encoded.indices)]
 
 
@@ -132,7 +132,7 @@ def _crops_of_lists(column: pa.ListArray, name: str) -> np.ndarray:
     if flat.null_count or not np.all(widths[present] == 4):
         raise Declined(f"a value of {name!r} is no crop")
     numbers = np.asarray(flat.cast(pa.float64())).reshape(-1, 4)
-    # The exact limit is twice as high; rounding could decide there. NaN is not below either.
+    # The exact limit is twice as high; near it rounding could decide. NaN compares as False and is declined, too.
     if not np.all(np.abs(numbers).sum(axis=1) < 2**30):
         raise Declined(f"a value of {name!r} is no crop")
     x, y, width, height = np.rint(numbers).astype(np.int32).T
@@ -144,7 +144,7 @@ def _crops_of_lists(column: pa.ListArray, name: str) -> np.ndarray:
 
 
 def lists_of(column: pa.Array, name: str, *, missing_is_empty: bool) -> ManyLabels:
-    """The labels in each row, see `items_of`.
+    """The labels of each row, as `items_of` gives them.
 
     Args:
         missing_is_empty: whether rows without a value have no labels.
@@ -159,18 +159,18 @@ def lists_of(column: pa.Array, name: str, *, missing_is_empty: bool) -> ManyLabe
     widths = np.array([len(row) for row in rows], np.int64)
     starts = np.cumsum(widths) - widths
     row_widths = widths[codes]
-    # Where in the items of its value each item of a row stands.
-    within = np.arange(row_widths.sum()) - np.repeat(np.cumsum(row_widths) - row_widths, row_widths)
+    # The position of each item within its row.
+    position_in_row = np.arange(row_widths.sum()) - np.repeat(np.cumsum(row_widths) - row_widths, row_widths)
     items = [item for row in rows for item in row]
-    return items, np.repeat(starts[codes], row_widths) + within, row_widths
+    return items, np.repeat(starts[codes], row_widths) + position_in_row, row_widths
 
 
 def paths_of(column: pa.Array, name: str, root: str) -> Paths:
-    """The paths below `root`; absolute paths and URLs stay as they are."""
+    """Joins the paths to `root`; absolute paths and URLs are unchanged."""
     if not is_text(column) or column.null_count:
         raise Declined(f"a value of {name!r} is no path")
     if os.name == "nt" or sys.getfilesystemencoding() != "utf-8":
-        raise Declined("paths have another encoding here than in the file")
+        raise Declined("the file system's encoding of paths is not UTF-8")
     data, ends = content_of(column)
     if b"\0" in data or np.any(np.diff(ends, prepend=0) == 0):
         raise Declined(f"a value of {name!r} is no path")
@@ -183,16 +183,16 @@ def paths_of(column: pa.Array, name: str, root: str) -> Paths:
             column = pc.if_else(is_windows, pc.replace_substring(column, "\\", "/"), column)
             data, _ = content_of(column)
     if root:
-        below = pc.binary_join_element_wise(pa.scalar(root, column.type), column, pa.scalar("", column.type))
-        is_complete = pc.starts_with(column, "/")
+        joined = pc.binary_join_element_wise(pa.scalar(root, column.type), column, pa.scalar("", column.type))
+        is_absolute = pc.starts_with(column, "/")
         if b"://" in data:
-            is_complete = pc.or_(is_complete, pc.match_substring(column, "://"))
-        column = pc.if_else(is_complete, column, below)
+            is_absolute = pc.or_(is_absolute, pc.match_substring(column, "://"))
+        column = pc.if_else(is_absolute, column, joined)
     return Paths(*content_of(column), first_windows_path)
 
 
 def content_of(column: pa.Array) -> tuple[bytes, np.ndarray]:
-    """The bytes of all texts one after the other, and where each ends in them."""
+    """The concatenated bytes of a column of strings, and the offset at which each string ends."""
     _, offsets, data = column.buffers()
     wide = pa.types.is_large_string(column.type)
     starts = np.frombuffer(offsets, np.int64 if wide else np.int32)[column.offset : column.offset + len(column) + 1]

@@ -1,7 +1,7 @@
-"""A manifest file as batches of Arrow's columns: the fast way to the rows that `rows` defines, or none.
+"""Reads a manifest as Arrow record batches: the fast path for the rows that `rows` defines.
 
-The contract of each kind of file: `batch.to_pylist()` are the next rows as `read_rows` gives them, but only with the
-columns that are read, and with None for what a row lacks. What would be another row there, or an error, is declined.
+The contract for each file format: `batch.to_pylist()` gives the next rows as `read_rows` does, with only the columns
+that are read, and None for missing values. Whatever would give a different row, or an error, raises `Declined`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,14 @@ __all__ = ["gather_batches", "read_batches"]
 
 
 def gather_batches(path: str, layout: Layout, gathered: Gathered) -> bool:
-    """Whether all rows of a file could be gathered; otherwise `gathered` is worth nothing, and nothing was said."""
+    """Adds all rows of a file to `gathered`; returns False, without a message, if the file needs the exact reader.
+
+    `gathered` is then incomplete and must be discarded.
+    """
     try:
         for batch in read_batches(path, layout, gathered):
             gathered.add_batch(batch)
-    # A fault in the file or in a value: only the exact reader can say in which line it is.
+    # An error in the file or in a value: only the exact reader knows its line.
     except (Declined, DataError, OSError, ValueError, pa.ArrowException) as reason:
         logging.debug("%s is read row by row: %s", path, reason)
         return False
@@ -36,13 +39,13 @@ def gather_batches(path: str, layout: Layout, gathered: Gathered) -> bool:
 
 
 def read_batches(path: str, layout: Layout, gathered: Gathered) -> Iterator[pa.RecordBatch]:
-    """The rows of a file in batches, after `gathered` has noted its columns.
+    """Yields the rows of a file in batches; `gathered` has noted its columns before the first.
 
     Raises:
         Declined, DataError, OSError, ValueError, ArrowException: the file needs the exact reader.
     """
     if layout.kind == "json":
-        raise Declined("a list in JSON is held in memory anyway")
+        raise Declined("a JSON list is held in memory anyway")
     if layout.kind == "parquet":
         yield from parquet_batches(path, gathered)
         return

@@ -1,4 +1,4 @@
-"""Which column means what: by the usual names, or as given."""
+"""Assigns the columns of a manifest their meaning, by their usual names or as the user specifies."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from model_trainer.sources.image_folder import IMAGE_SUFFIXES
 __all__ = ["ROLES", "Columns", "LabelRole", "find_columns"]
 
 LabelRole = Literal["probabilities", "labels", "label", "ids"]
-_LABEL_ROLES: tuple[LabelRole, ...] = ("probabilities", "labels", "label", "ids")  # where several are there: the first
+_LABEL_ROLES: tuple[LabelRole, ...] = ("probabilities", "labels", "label", "ids")  # in order of precedence
 
-# The usual names, the first of several wins; case, "_", "-", "." and spaces do not count.
+# The usual names, in order of precedence; case, "_", "-", "." and spaces are ignored.
 _USUAL = {
     "file": (
         *("filename", "path", "filepath", "file", "sourceref", "imageref", "image", "imagepath", "imagefile"),
@@ -32,19 +32,19 @@ _USUAL = {
     "split": ("split", "subset", "partition"),
     "group": ("group", "groupid"),
 }
-# What a column can be given for; class numbers are given as labels.
+# The roles for which the user can name a column; one of class numbers is named as a label column.
 ROLES = tuple(role for role in _USUAL if role != "ids")
-_METADATA = "-metadata"  # SageMaker Ground Truth: beside the labels in "job" the column "job-metadata"
+_METADATA = "-metadata"  # SageMaker Ground Truth writes "job-metadata" beside the labels in "job"
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns that are read; None where there is none.
+    """The names of the columns that are read; None where there is no such column.
 
     Attributes:
-        kind: what `label` holds: "probabilities", "labels" several, "label" one, "ids" one or several class numbers.
-        class_name: of probabilities, the column with each row's class.
-        notes: lines for the log, about choices between columns.
+        kind: what `label` holds: "probabilities", several "labels", one "label", or class numbers, "ids".
+        class_name: for probabilities, the column with each row's class.
+        notes: log messages about choices between columns.
     """
 
     file: str
@@ -68,19 +68,19 @@ class Columns:
         return list(dict.fromkeys(name for name in names if name is not None))
 
 
-def find_columns(names: Collection[str], asked: Mapping[str, str | None], *, all_known: bool) -> Columns:
-    """The columns among `names`.
+def find_columns(names: Collection[str], requested: Mapping[str, str | None], *, all_known: bool) -> Columns:
+    """Chooses the columns to read among `names`.
 
     Args:
-        asked: by what a column means, such as "file", the name that was given for it; None looks for the usual ones.
-        all_known: False while rows to come may have more columns; a given one may then be missing.
+        requested: column names from the user, by role such as "file"; None searches for the usual names.
+        all_known: False while later rows may have more columns; a requested column may then be missing.
 
     Raises:
-        DataError: there is none with files or labels, or none of a given name.
+        DataError: no column has files or labels, or a requested column does not exist.
     """
     notes: list[str] = []
-    name_of = {role: _find(role, names, asked.get(role), all_known, notes) for role in _USUAL}
-    kind = _kind(name_of, asked, notes)
+    name_of = {role: _find(role, names, requested.get(role), all_known, notes) for role in _USUAL}
+    kind = _kind(name_of, requested, notes)
     label = name_of[kind] if kind else None
     if kind is None:
         label = next((name.removesuffix(_METADATA) for name in names if _is_metadata(name, names)), None)
@@ -104,34 +104,38 @@ def find_columns(names: Collection[str], asked: Mapping[str, str | None], *, all
     )
 
 
-def _find(role: str, names: Collection[str], asked: str | None, all_known: bool, notes: list[str]) -> str | None:
-    if asked is not None:
-        if asked in names:
-            return asked
-        alike = next((name for name in names if _plain(name) == _plain(asked)), None)
-        if alike is None and (all_known or role in {"file", *_LABEL_ROLES}):
-            raise DataError(f"there is no column {asked!r} ({role}_column).{nearest(asked, names)} {_listed(names)}")
-        return alike
-    fitting = [name for usual in _USUAL[role] for name in names if _plain(name) == usual]
-    if len(fitting) > 1:
-        others = " and ".join(map(repr, fitting[1:]))
+def _find(role: str, names: Collection[str], requested: str | None, all_known: bool, notes: list[str]) -> str | None:
+    if requested is not None:
+        if requested in names:
+            return requested
+        similar = next((name for name in names if _plain(name) == _plain(requested)), None)
+        if similar is None and (all_known or role in {"file", *_LABEL_ROLES}):
+            raise DataError(
+                f"there is no column {requested!r} ({role}_column).{nearest(requested, names)} {_listed(names)}"
+            )
+        return similar
+    candidates = [name for usual in _USUAL[role] for name in names if _plain(name) == usual]
+    if len(candidates) > 1:
+        unread = " and ".join(map(repr, candidates[1:]))
         option = "label_column" if role == "ids" else f"{role}_column"
-        notes.append(f"the column {fitting[0]!r} is read, not {others}; say {option}={fitting[1]!r} for the other")
-    return fitting[0] if fitting else None
+        notes.append(
+            f"the column {candidates[0]!r} is read, not {unread}; set {option}={candidates[1]!r} to read the other"
+        )
+    return candidates[0] if candidates else None
 
 
-def _kind(name_of: Mapping[str, str | None], asked: Mapping[str, str | None], notes: list[str]) -> LabelRole | None:
-    given = [kind for kind in _LABEL_ROLES if asked.get(kind) is not None]
-    if given:
-        return given[0]
-    there = [kind for kind in _LABEL_ROLES if name_of[kind] is not None]
-    unread = [name_of[kind] for kind in there[1:] if (there[0], kind) != ("probabilities", "label")]
+def _kind(name_of: Mapping[str, str | None], requested: Mapping[str, str | None], notes: list[str]) -> LabelRole | None:
+    explicit = [kind for kind in _LABEL_ROLES if requested.get(kind) is not None]
+    if explicit:
+        return explicit[0]
+    available = [kind for kind in _LABEL_ROLES if name_of[kind] is not None]
+    unread = [name_of[kind] for kind in available[1:] if (available[0], kind) != ("probabilities", "label")]
     if unread:
         notes.append(
-            f"labels are read from {name_of[there[0]]!r}, not from {' or '.join(map(repr, unread))}; "
-            f"say label_column={unread[0]!r} for the other"
+            f"labels are read from {name_of[available[0]]!r}, not from {' or '.join(map(repr, unread))}; "
+            f"set label_column={unread[0]!r} to read the other"
         )
-    return there[0] if there else None
+    return available[0] if available else None
 
 
 def _is_metadata(name: str, names: Collection[str]) -> bool:
@@ -145,12 +149,14 @@ def _plain(name: str) -> str:
 def _no_column(what: str, option: str, usual: Collection[str], names: Collection[str]) -> str:
     if any(name.lower().endswith(IMAGE_SUFFIXES) for name in names):
         return (
-            f"the first line should hold names of columns, got {', '.join(map(repr, names))}. "
+            f"the first line should hold the column names, got {', '.join(map(repr, names))}. "
             "Put a line such as filename,label above it."
         )
-    return f"no column of {what} was found. {_listed(names)} Usual names are {', '.join(usual)}; else say {option}."
+    return (
+        f"no column of {what} was found. {_listed(names)} Usual names are {', '.join(usual)}; otherwise set {option}."
+    )
 
 
-def _listed(names: Collection[str], most: int = 20) -> str:
-    shown = ", ".join(repr(name) for name in list(names)[:most])
-    return f"The columns are {shown}{'' if len(names) <= most else f' and {len(names) - most} more'}."
+def _listed(names: Collection[str], max_shown: int = 20) -> str:
+    shown = ", ".join(repr(name) for name in list(names)[:max_shown])
+    return f"The columns are {shown}{'' if len(names) <= max_shown else f' and {len(names) - max_shown} more'}."

@@ -1,4 +1,4 @@
-"""CSV as batches of columns, with pyarrow."""
+"""Reads CSV as Arrow record batches."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from model_trainer.sources.manifest.rows import column_names, csv_reader
 
 __all__ = ["csv_batches"]
 
-# What str.strip() takes away: each character for which str.isspace() is True.
+# What str.strip() removes: each character for which str.isspace() is True.
 _SPACES = (
     "\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000"
@@ -29,7 +29,7 @@ _NEWLINE, _CARRIAGE_RETURN, _QUOTE = b'\n\r"'
 
 
 def csv_batches(file: BinaryIO, layout: Layout, gathered: Gathered) -> Iterator[pa.RecordBatch]:
-    """The rows of a CSV file, see `batches`.
+    """Yields the rows of a CSV file in batches, see `batches`.
 
     Raises:
         Declined, DataError, ValueError, ArrowException: the file needs the exact reader.
@@ -45,20 +45,20 @@ def csv_batches(file: BinaryIO, layout: Layout, gathered: Gathered) -> Iterator[
 
 
 def _without_names(block: bytes, layout: Layout) -> tuple[list[str], bytes]:
-    """The names of the columns, and the lines after them."""
+    """Splits the first block into the column names and the lines below them."""
     reader = csv_reader(io.StringIO(block.decode(), newline=""), layout)
     for values in reader:
         if any(values):
             lines = block.split(b"\n", reader.line_num)
             return column_names(values, ""), lines[-1] if len(lines) > reader.line_num else b""
-    raise Declined("no line of names in the first block")
+    raise Declined("no column names in the first block")
 
 
 def _check_quotes(block: bytes, layout: Layout) -> None:
     """Raises Declined unless both readers see the same values in the block.
 
-    They do where each value in quotes is quoted as a whole, ends in the line in which it begins, and is shorter than
-    the longest that Python's reader takes.
+    They do where each quoted value is quoted as a whole, ends in the line in which it begins, and is not too long for
+    Python's reader.
     """
     codes = np.frombuffer(block, np.uint8)
     newlines = np.flatnonzero(codes == _NEWLINE)
@@ -70,7 +70,7 @@ def _check_quotes(block: bytes, layout: Layout) -> None:
         return
     if len(quotes) % 2 or np.any(np.searchsorted(quotes, newlines) % 2):
         raise Declined("there is a line break in a value, or a quote too many")
-    # Of a quote in a value, which is written twice, the first ends a pair, and the second begins the next.
+    # A quote within a value is doubled: the first of the two ends a pair, the second begins the next.
     around = np.concatenate([[_NEWLINE], codes, [_NEWLINE]])
     before, after = around[quotes[::2]], around[quotes[1::2] + 2]
     delimiter = ord(layout.delimiter)
@@ -78,12 +78,12 @@ def _check_quotes(block: bytes, layout: Layout) -> None:
         np.all((before == delimiter) | (before == _NEWLINE) | (before == _QUOTE))
         and np.all((after == delimiter) | (after == _NEWLINE) | (after == _CARRIAGE_RETURN) | (after == _QUOTE))
     ):
-        raise Declined("there are quotes around a part of a value")
+        raise Declined("only part of a value is in quotes")
 
 
 def _batch_of(block: bytes, layout: Layout, names: list[str], gathered: Gathered) -> pa.RecordBatch:
     assert gathered.columns is not None
-    number_of = {name: str(number) for number, name in enumerate(names)}  # of equal names the last, as a dict has it
+    number_of = {name: str(number) for number, name in enumerate(names)}  # the last of equal names, as in a dict
     read = {name: number_of[name] for name in gathered.columns.read()}
     table = pa.csv.read_csv(
         pa.BufferReader(block),
@@ -92,17 +92,17 @@ def _batch_of(block: bytes, layout: Layout, names: list[str], gathered: Gathered
         convert_options=pa.csv.ConvertOptions(
             include_columns=sorted(set(read.values())),
             column_types=dict.fromkeys(read.values(), pa.string()),
-            check_utf8=False,  # the block is
+            check_utf8=False,  # `line_blocks` has checked the block
         ),
     ).combine_chunks()
     columns = {name: _stripped(table.column(number).chunk(0)) for name, number in read.items()}
     if pc.any(pc.equal(columns[gathered.columns.file], "")).as_py():
-        raise Declined("a row may be nothing but separators, as Excel writes them below a table")
+        raise Declined("a row may hold only separators, as Excel writes them below a table")
     return pa.RecordBatch.from_pydict(columns)
 
 
 def _stripped(column: pa.StringArray) -> pa.StringArray:
-    """The values without the spaces around them, as `str.strip` does it."""
+    """The values without surrounding whitespace, as by `str.strip`."""
     data, ends = content_of(column)
     codes = np.frombuffer(data, np.uint8)
     starts = np.concatenate([[0], ends[:-1]])

@@ -1,4 +1,4 @@
-"""JSON Lines as batches of columns, with pyarrow."""
+"""Reads JSON Lines as Arrow record batches."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from model_trainer.sources.manifest.line_blocks import line_blocks
 __all__ = ["json_batches"]
 
 _SAMPLE_LINES = 200
-_MAX_DEPTH = 8  # of what stands in a column
-_EXACT_INTEGERS = 2**53  # below them a float64 has every integer
+_MAX_DEPTH = 8  # of nested values
+_EXACT_INTEGERS = 2**53  # float64 represents every integer below this
 
 
 def json_batches(file: BinaryIO, gathered: Gathered) -> Iterator[pa.RecordBatch]:
-    """The rows of a file of JSON Lines, see `batches`.
+    """Yields the rows of a JSON Lines file in batches, see `batches`.
 
-    The first lines show what the columns are and hold; a later line that has others, or other types, is declined.
+    The schema is inferred from the first lines; a later line with other columns or types is declined.
 
     Raises:
         Declined, DataError, ValueError, ArrowException: the file needs the exact reader.
@@ -50,7 +50,7 @@ def json_batches(file: BinaryIO, gathered: Gathered) -> Iterator[pa.RecordBatch]
         for column in table.columns:
             _check_numbers(column.chunk(0))
         read = columns.read()
-        # A column that was given, but is in none of the rows so far.
+        # A column that the user requested, but that no row has so far.
         missing = [name for name in read if name not in schema.names]
         if missing:
             raise Declined(f"no row has {missing[0]!r} yet")
@@ -58,10 +58,10 @@ def json_batches(file: BinaryIO, gathered: Gathered) -> Iterator[pa.RecordBatch]
 
 
 def _one_object_a_line(block: bytes) -> bytes:
-    """The lines of the block without the last line break.
+    """The lines of the block without the last line break; raises `Declined` if an object may span several lines.
 
-    Where each begins with "{" and ends with "}" no object goes on in the next line, because after a "}" inside of an
-    object no "{" may follow. So there is one object in each if there are as many as lines.
+    If every line begins with "{" and ends with "}", no object continues in the next line, because within an object
+    no "{" may follow a "}". So there is one object in each line if there are as many objects as lines.
     """
     lines = (block.replace(b"\r\n", b"\n") if b"\r" in block else block).strip(b"\n")
     if lines and not (lines.startswith(b"{") and lines.endswith(b"}") and lines.count(b"}\n{") == lines.count(b"\n")):
@@ -84,7 +84,7 @@ def _note_columns(sample: list[dict[str, Any]], gathered: Gathered) -> Columns:
 
 def _schema_of(sample: list[dict[str, Any]], columns: Columns) -> pa.Schema:
     names = dict.fromkeys(name for row in sample for name in row)
-    # Their values become text, in which 1 and 1.0 differ.
+    # Their values are converted to strings, where 1 and 1.0 differ.
     as_written = {columns.group, columns.split}
     return pa.schema(
         [(name, _type_of([row.get(name) for row in sample], floats=name not in as_written)) for name in names]
@@ -92,10 +92,10 @@ def _schema_of(sample: list[dict[str, Any]], columns: Columns) -> pa.Schema:
 
 
 def _type_of(values: list[Any], *, floats: bool, depth: int = 0) -> pa.DataType:
-    """The type that all of the values have.
+    """The common type of the values.
 
     Raises:
-        Declined: they have several, or are nested deeply.
+        Declined: the types differ, or the values are nested too deeply.
     """
     kinds = {type(value) for value in values if value is not None}
     if kinds == {int} and not floats:
@@ -114,14 +114,14 @@ def _type_of(values: list[Any], *, floats: bool, depth: int = 0) -> pa.DataType:
         return pa.struct([(name, _type_of(each, floats=floats, depth=depth + 1)) for name, each in inner.items()])
     plain = {None: pa.null(), str: pa.string(), bool: pa.bool_()}.get(kind)
     if plain is None:
-        raise Declined("a column holds floating-point numbers as text")
+        raise Declined("a group or split is a floating-point number")
     return plain
 
 
 def _check_numbers(column: pa.Array) -> None:
-    """Raises Declined unless every number is the one that Python reads.
+    """Raises Declined unless every number is the one that Python would parse.
 
-    Arrow takes "Inf" for a number, which is no JSON, and -0 and long integers for float64.
+    Arrow accepts "Inf", which is not JSON, and parses -0 and long integers as float64.
     """
     if pa.types.is_list(column.type):
         _check_numbers(column.flatten())

@@ -11,13 +11,13 @@ __all__ = ["rows_of_json"]
 
 
 def rows_of_json(data: Any, path: str) -> tuple[bool, Iterator[dict[str, Any]]]:
-    """`(uniform, rows)`; uniform is True where every row has every column.
+    """Returns `(uniform, rows)`; uniform is True where every row has every column.
 
     The forms: `[{"filename": "a.jpg", ...}, ...]`; pandas' own `{"filename": {"0": "a.jpg", ...}, ...}`; columns as
     lists, `{"filename": ["a.jpg", ...], ...}`; and pandas' orient="split".
 
     Raises:
-        DataError: it is none of them, or columns have different rows.
+        DataError: the data has none of these forms, or its columns have different rows.
     """
     if isinstance(data, list):
         return False, _checked_records(data, path)
@@ -38,7 +38,7 @@ def rows_of_json(data: Any, path: str) -> tuple[bool, Iterator[dict[str, Any]]]:
             listed = ", ".join(f"{name!r} {length}" for name, length in lengths.items())
             raise DataError(f"{path}: the columns have different numbers of rows: {listed}.")
         return True, (dict(zip(data, values, strict=True)) for values in zip(*data.values(), strict=True))
-    return False, iter([data])  # one record alone
+    return False, iter([data])  # a single record
 
 
 def _checked_records(records: list[Any], path: str) -> Iterator[dict[str, Any]]:

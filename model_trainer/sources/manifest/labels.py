@@ -1,4 +1,4 @@
-"""The labels of a manifest, a row or a batch of rows at a time; `sources/labels/` interprets them."""
+"""Reads the label columns of a manifest, row by row or in batches; `sources/labels/` interprets them."""
 
 from __future__ import annotations
 
@@ -27,58 +27,58 @@ HOW_TO_SKIP = (
 
 
 class LabelReader(Protocol):
-    """Takes the label of one row after the other."""
+    """Collects the labels of the rows, then interprets them all."""
 
     def add(self, row: Mapping[str, Any], columns: Columns) -> None:
-        """Takes the label of the next row.
+        """Adds the labels of the next row.
 
         Raises:
-            DataError: it makes no sense; says so without the row.
+            DataError: a value is invalid; the message does not name the row.
         """
 
     def add_batch(self, batch: RecordBatch, columns: Columns) -> None:
-        """Takes the labels of the next rows, a column of Arrow for each one that is read.
+        """Adds the labels of the next rows, an Arrow column for each column that is read.
 
         Raises:
-            Declined: they are to be added one by one; some may have been taken.
-            DataError: one makes no sense.
+            Declined: the rows must be added one by one; some may have been added already.
+            DataError: a value is invalid.
         """
 
     def interpret(self, names: Mapping[int, str], where: LabelLocation) -> Interpreted:
         """The labels of all rows, and the class list.
 
         Args:
-            names: of class numbers, from metadata.
+            names: class names by class number, from metadata.
 
         Raises:
-            DataError: they do not fit each other, or the given classes; names the row.
+            DataError: a label is inconsistent with the others or is not in the class list; the message names the row.
         """
 
 
 def make_label_reader(
-    columns: Columns, first: Mapping[str, Any], labels_as: TextsAs, given: tuple[str, ...] | None
+    columns: Columns, first: Mapping[str, Any], labels_as: TextsAs, classes: tuple[str, ...] | None
 ) -> LabelReader:
-    """What fits the kind of labels, inferred from the column and the value in the first row.
+    """The reader for the kind of labels, which is inferred from the column and its value in the first row.
 
     Args:
-        given: the class list, if given.
+        classes: the class list, or None.
     """
     column = columns.label
     if columns.kind == "probabilities":
-        return ProbabilityReader(column, given)
+        return ProbabilityReader(column, classes)
     if columns.kind == "ids" and labels_as == "auto":
         labels_as = "indices"
     if columns.kind == "labels" or labels_as == "multi_hot" or looks_like_list(first.get(column)):
-        return TagReader(column, labels_as, given)
-    return SingleReader(column, labels_as, given)
+        return TagReader(column, labels_as, classes)
+    return SingleReader(column, labels_as, classes)
 
 
 @final
 class SingleReader:
-    """One label for each image."""
+    """Reads one label per image."""
 
-    def __init__(self, column: str, labels_as: TextsAs, given: tuple[str, ...] | None) -> None:
-        self.column, self.labels_as, self.given = column, labels_as, given
+    def __init__(self, column: str, labels_as: TextsAs, classes: tuple[str, ...] | None) -> None:
+        self.column, self.labels_as, self.classes = column, labels_as, classes
         self.texts = SingleTexts()
 
     def add(self, row: Mapping[str, Any], columns: Columns) -> None:
@@ -96,20 +96,20 @@ class SingleReader:
         if isinstance(label, (list, dict)):
             raise DataError(
                 f"{self.column!r} should be one label as in the first row, got {str(label)[:60]}. "
-                f"Say labels_column={self.column!r} if an image can have several."
+                f"Set labels_column={self.column!r} if an image can have several."
             )
         return label
 
     def interpret(self, names: Mapping[int, str], where: LabelLocation) -> Interpreted:
-        return self.texts.interpret(self.labels_as, self.given, names, where)
+        return self.texts.interpret(self.labels_as, self.classes, names, where)
 
 
 @final
 class TagReader:
-    """Any number of labels for each image, and in another column those that are unknown."""
+    """Reads any number of tags per image, and from another column the unknown ones."""
 
-    def __init__(self, column: str, labels_as: TextsAs, given: tuple[str, ...] | None) -> None:
-        self.column, self.labels_as, self.given = column, labels_as, given
+    def __init__(self, column: str, labels_as: TextsAs, classes: tuple[str, ...] | None) -> None:
+        self.column, self.labels_as, self.classes = column, labels_as, classes
         self.texts = TagTexts()
 
     def add(self, row: Mapping[str, Any], columns: Columns) -> None:
@@ -129,10 +129,10 @@ class TagReader:
         self.texts.extend(present, unknown)
 
     def interpret(self, names: Mapping[int, str], where: LabelLocation) -> Interpreted:
-        interpreted = self.texts.interpret(self.labels_as, self.given, names, where)
+        interpreted = self.texts.interpret(self.labels_as, self.classes, names, where)
         if self.labels_as != "multi_hot" and self.texts.one_each():
             logging.info(
-                "%s: %r holds one label in every row, read as tags. Say label_column=%r if each image has exactly one.",
+                "%s: %r holds one label in every row, read as tags. Set label_column=%r if each image has exactly one.",
                 *(where.origin, self.column, self.column),
             )
         return interpreted
@@ -140,11 +140,11 @@ class TagReader:
 
 @final
 class ProbabilityReader:
-    """A probability for each class, and in another column each image's class."""
+    """Reads a probability for each class, and from another column each image's class."""
 
-    def __init__(self, column: str, given: tuple[str, ...] | None) -> None:
+    def __init__(self, column: str, classes: tuple[str, ...] | None) -> None:
         self.column = column
-        self.rows = ProbabilityRows(given, column)
+        self.rows = ProbabilityRows(classes, column)
 
     def add(self, row: Mapping[str, Any], columns: Columns) -> None:
         self._add(row.get(self.column), None if columns.class_name is None else row.get(columns.class_name))

@@ -1,4 +1,4 @@
-"""How a manifest is written: CSV, JSON, JSON Lines or Parquet, inferred from its name and its first line."""
+"""The file format of a manifest: CSV, JSON, JSON Lines or Parquet, inferred from its name and first line."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _BY_SUFFIX: dict[str, Format] = {
 
 @dataclass(frozen=True)
 class Layout:
-    """How a manifest is written.
+    """The file format of a manifest.
 
     Attributes:
-        kind: of the file.
-        delimiter: of CSV, what stands between values.
-        skips_spaces: of CSV, whether spaces may follow the delimiter.
-        may_be_lines: of JSON, whether it may turn out to be JSON Lines.
+        kind: the format.
+        delimiter: for CSV, the character between values.
+        skips_spaces: for CSV, whether spaces may follow the delimiter.
+        may_be_lines: for JSON, whether it may turn out to be JSON Lines.
     """
 
     kind: Literal["csv", "json", "jsonl", "parquet"]
@@ -56,16 +56,16 @@ def layout_of(path: str, form: Format) -> Layout:
     first = _first_line(path)
     if not first:
         raise DataError(f"{path} is empty; expected a line of column names and a row for each image.")
-    kind = _kind_of(suffix_form, first) if form == "auto" else form
+    kind = _infer_format(suffix_form, first) if form == "auto" else form
     if kind == "jsonl":
         return Layout("jsonl")
     if kind == "json":
         return Layout("json", may_be_lines=form == "auto")
-    delimiter = "\t" if kind == "tsv" else max(",;\t", key=first.count)  # of equals the comma
+    delimiter = "\t" if kind == "tsv" else max(",;\t", key=first.count)  # a tie goes to the comma
     return Layout("csv", delimiter, skips_spaces=f"{delimiter} " in first)
 
 
-def _kind_of(suffix_form: Format | None, first: str) -> Format:
+def _infer_format(suffix_form: Format | None, first: str) -> Format:
     if suffix_form in {"csv", "tsv"}:
         return suffix_form
     if first.startswith("["):
@@ -76,7 +76,7 @@ def _kind_of(suffix_form: Format | None, first: str) -> Format:
 
 
 def _first_line(path: str) -> str:
-    """The first line that is not blank, without the spaces around it; at most its first 100,000 characters."""
+    """The first line that is not blank, without surrounding whitespace; at most its first 100,000 characters."""
     with open_text(path) as file:
         while line := file.readline(100_000):
             if line.strip():
@@ -86,34 +86,34 @@ def _first_line(path: str) -> str:
 
 @contextlib.contextmanager
 def open_bytes(path: str) -> Iterator[BinaryIO]:
-    """The file for reading bytes.
+    """Opens the file for reading bytes.
 
     Raises:
-        DataError: it is missing, a folder, or cannot be read, also inside the block.
+        DataError: it is missing, is a folder, or cannot be read, now or within the `with` block.
     """
-    with _says_why(path), files.open_file(path) as file:
+    with _explained_errors(path), files.open_file(path) as file:
         yield file
 
 
 @contextlib.contextmanager
 def open_text(path: str, newline: str | None = None) -> Iterator[TextIO]:
-    """The file for reading text in UTF-8, with or without a byte order mark.
+    """Opens the file for reading text in UTF-8, with or without a byte order mark.
 
     Raises:
         DataError: as `open_bytes`, or it is not UTF-8; names the line.
     """
-    with _says_why(path), files.open_text(path, "utf-8-sig", newline=newline) as file:
+    with _explained_errors(path), files.open_text(path, "utf-8-sig", newline=newline) as file:
         yield file
 
 
 @contextlib.contextmanager
-def _says_why(path: str) -> Iterator[None]:
+def _explained_errors(path: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
         raise DataError(f"There is no file {path}.") from None
     except IsADirectoryError:
-        raise DataError(f"{path} is a folder; Manifest needs a file. Take ImageFolder for a folder.") from None
+        raise DataError(f"{path} is a folder; Manifest needs a file. Use ImageFolder for a folder.") from None
     except UnicodeDecodeError:
         raise DataError(_why_not_utf8(path)) from None
     except OSError as error:
@@ -124,7 +124,7 @@ def _why_not_utf8(path: str) -> str:
     with files.open_file(path) as file:
         for number, line in enumerate(file, 1):
             if number == 1 and line.startswith(b"PAR1"):
-                return f"{path} is a Parquet file. Give it the suffix .parquet, or say format='parquet'."
+                return f"{path} is a Parquet file. Give it the suffix .parquet, or set format='parquet'."
             try:
                 line.decode()
             except UnicodeDecodeError as error:

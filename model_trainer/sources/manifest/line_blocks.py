@@ -1,4 +1,4 @@
-"""A text file in blocks of whole lines."""
+"""Reads a text file in blocks of complete lines."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def line_blocks(file: BinaryIO) -> Iterator[bytes]:
-    """Blocks of some MiB, each of whole lines that end in "\\n" or "\\r\\n", in UTF-8 and without a byte order mark.
+    """Yields blocks of a few MiB, each of complete lines that end in "\\n" or "\\r\\n", without a byte order mark.
 
     Raises:
-        Declined: there are other line breaks, zero bytes or very long lines in it.
-        UnicodeDecodeError: it is not UTF-8.
+        Declined: the file has other line breaks, zero bytes or very long lines.
+        UnicodeDecodeError: the file is not UTF-8.
     """
     rest = b""
     data = file.read(_BLOCK_BYTES).removeprefix(_BYTE_ORDER_MARK)

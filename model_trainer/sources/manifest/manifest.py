@@ -1,4 +1,4 @@
-"""A table of images and labels in one file, as a source."""
+"""The source that reads a manifest: a file with a table of image paths and labels."""
 
 from __future__ import annotations
 
@@ -28,40 +28,39 @@ from model_trainer.sources.source import Source
 
 __all__ = ["Manifest"]
 
-OTHERS = {".rec": "RecordIO", ".lst": "MxnetList", ".tfrecord": "TFRecords", ".tfrecords": "TFRecords"}
+SOURCE_OF_SUFFIX = {".rec": "RecordIO", ".lst": "MxnetList", ".tfrecord": "TFRecords", ".tfrecords": "TFRecords"}
 
 
 @final
 class Manifest(Source):
-    """The images that a table names, a row for each: `Manifest("data/train.csv", root="data/images")`.
+    """Images listed in a table with a row for each: `Manifest("data/train.csv", root="data/images")`.
 
     The file is Parquet, or UTF-8: CSV (also with ";" or tabs), TSV, JSON Lines (also SageMaker's augmented manifests),
     or JSON: a list of records, such as keras-trainer's `train_data.json`, or a table by columns as pandas writes it.
-    JSON is held in memory while it is read, the others are read in blocks.
+    JSON is held in memory while it is read; the other formats are read in blocks.
 
-    Columns are found by their usual names, in any case, or given:
+    Columns are recognized by their usual names, in any case, or named by `file_column` etc.:
         file: `filename`, `path`, `file`, `source-ref`, `image`, ...
-        label: one for each image: `class_name`, `label`, `class`, ...; or class numbers: `class_id`.
+        label: one per image: `class_name`, `label`, `class`, ...; or class numbers: `class_id`.
         labels: any number: `labels`, `tags`; a list, or text such as "red|dress". Empty text and [] mean none.
         probabilities: `class_probabilities`, a number for each class; a row sums to 1, within 0.001.
-        unknown: `unknown`, tags of which nobody knows whether the image has them.
-        weight: at least 0, how much the image counts; empty counts 1.
-        crop: `[x, y, width, height]` in pixels of the upright image; empty or null is the whole image.
+        unknown: `unknown`, tags that the image may or may not have; loss and metrics ignore them.
+        weight: the weight of the image in loss and metrics, at least 0; empty means 1.
+        crop: `[x, y, width, height]` in pixels of the upright image; empty or null means the whole image.
         split: a name such as "train", see `split`.
-        group: `Manifest(...).split(val=0.1)` never parts images with the same value; empty stands alone.
-    Labels come from the first of probabilities, labels, label that is there. Files are not looked for here.
+        group: `Manifest(...).split(val=0.1)` never separates images of the same group; empty means a group of its own.
+    Labels come from the first of probabilities, labels, label that exists. The image files are not opened here.
 
     Fields:
         path: the file.
-        root: the folder below which its paths are; None means the folder of the file.
+        root: the folder to which its paths are relative; None means the folder of the file.
         classes: names of the classes in the order of the model's outputs; None means the labels of all rows, sorted,
             and of class numbers "0" up to the largest, or the names that SageMaker's metadata give.
         labels: how labels are written: "names", "indices" (class numbers) or "multi_hot" (lists of 0 and 1, and -1 or
-            null for unknown); "auto" infers it from all rows, and a line in the log says what it is.
-        split: only the rows that have this in their split column; the classes are those of all rows.
-        skip_unlabelled: leave out the rows without a label, and say how many they are; otherwise the first ends the
-            reading.
-        file_column, label_column, ...: the column with that meaning.
+            null for unknown); "auto" infers it from all rows, and logs the result.
+        split: reads only the rows with this value in their split column; the classes are those of all rows.
+        skip_unlabelled: leave out the rows without a label and log their number; otherwise such a row is an error.
+        file_column, label_column, ...: the name of the column with that role.
         format: "csv", "tsv", "json", "jsonl" or "parquet"; "auto" infers it from the file's name and first line.
 
     Example:
@@ -74,7 +73,7 @@ class Manifest(Source):
     root: PathText | None = None
     classes: tuple[str, ...] | None = Field(None, min_length=1)
     labels: TextsAs = "auto"
-    split_name: str | None = Field(None, alias="split")  # `split` is what every source does
+    split_name: str | None = Field(None, alias="split")  # `split` is a method of every source
     skip_unlabelled: bool = False
     file_column: str | None = None
     label_column: str | None = None
@@ -96,9 +95,9 @@ class Manifest(Source):
         return classes
 
     def read(self) -> Examples:
-        other = OTHERS.get(os.path.splitext(self.path)[1].lower())
+        other = SOURCE_OF_SUFFIX.get(os.path.splitext(self.path)[1].lower())
         if other is not None:
-            raise DataError(f"{self.path} is no table. Take {other}({self.path!r}).")
+            raise DataError(f"{self.path} is not a table. Use {other}({self.path!r}).")
         layout = layout_of(self.path, self.format)
         gathered = self._gather(layout)
         columns, labels, table = gathered.columns, gathered.labels, gathered.table
@@ -114,15 +113,15 @@ class Manifest(Source):
                 *(counted(len(skipped), "row{s} without a label"), self.path, self._position(layout, int(skipped[0]))),
             )
         self._check_all_columns(gathered)
-        kept = np.setdiff1d(np.arange(gathered.num_rows), skipped, assume_unique=True) if len(skipped) else None
+        labelled = np.setdiff1d(np.arange(gathered.num_rows), skipped, assume_unique=True) if len(skipped) else None
         where = LabelLocation(
             self.path,
-            lambda row: f"{self.path} {self._position(layout, row if kept is None else int(kept[row]))}",
+            lambda row: f"{self.path} {self._position(layout, row if labelled is None else int(labelled[row]))}",
             columns.label,
-            cure="Say labels='names' if it is the class's name.",
+            cure="Set labels='names' if it is the class's name.",
         )
         examples = Examples.of_images(
-            Files(table.texts()),
+            Files(table.packed_paths()),
             *labels.interpret(gathered.class_numbers, where),
             self.path,
             table.weight_column(),
@@ -132,43 +131,45 @@ class Manifest(Source):
         return examples if self.split_name is None else examples.take(self._rows_of_split(table))
 
     def split_names(self) -> list[str]:
-        """What the split column holds, in the order of appearance; none where no column says it.
+        """The values of the split column, in the order of appearance; empty if there is no such column.
 
         Raises:
-            DataError: the file or a row makes no sense; names the line.
+            DataError: the file or a row is invalid; the message names the line.
         """
         return [name for name in self._gather(layout_of(self.path, self.format)).table.split_counts() if name]
 
     def _gather(self, layout: Layout) -> Gathered:
-        """All rows: in batches with pyarrow, or where something needs the exact reader, one by one.
+        """Reads all rows, in batches with pyarrow, or row by row if the file needs the exact reader.
 
         Raises:
-            DataError: the file or a row makes no sense; names the line.
+            DataError: the file or a row is invalid; the message names the line.
         """
         if layout.kind == "json":
             return self._gather_rows(read_rows(self.path, layout))
         from model_trainer.sources.manifest.batches import gather_batches  # loads pyarrow
 
-        gathered = self._gathered(uniform=layout.kind != "jsonl")
+        gathered = self._new_gathered(uniform=layout.kind != "jsonl")
         if gather_batches(self.path, layout, gathered):
             return gathered
-        # Without columns of files and labels any one shows that there are rows, for which that is an error.
+        # Without columns of files and labels any one will do: if there are rows, that is an error.
         only = list(gathered.names)[:1] if gathered.columns is None else gathered.columns.read()
         return self._gather_rows(read_rows(self.path, layout, only), gathered.names if layout.kind == "parquet" else {})
 
     def _gather_rows(self, rows: Rows, names: Mapping[str, None] = MappingProxyType({})) -> Gathered:
-        """All rows, one by one; `names` are those of columns that the rows may leave out."""
-        gathered = self._gathered(uniform=rows.uniform)
+        """Reads all rows, one by one; `names` are columns that rows may lack."""
+        gathered = self._new_gathered(uniform=rows.uniform)
         gathered.names.update(names)
         for position, row in rows.rows:
             try:
                 gathered.add_row(row)
             except DataError as error:
-                of_all = rows.uniform and gathered.columns is None
-                raise DataError(f"{self.path}{'' if of_all else f' {rows.unit} {position}'}: {error}") from None
+                affects_all_rows = rows.uniform and gathered.columns is None
+                raise DataError(
+                    f"{self.path}{'' if affects_all_rows else f' {rows.unit} {position}'}: {error}"
+                ) from None
         return gathered
 
-    def _gathered(self, *, uniform: bool) -> Gathered:
+    def _new_gathered(self, *, uniform: bool) -> Gathered:
         return Gathered(
             os.path.dirname(self.path) if self.root is None else self.root,
             {role: getattr(self, f"{role}_column") for role in ROLES},
@@ -179,13 +180,13 @@ class Manifest(Source):
         )
 
     def _check_all_columns(self, gathered: Gathered) -> None:
-        """Says what was chosen among all columns, and whether splits were mixed.
+        """Logs which of several columns are read, and whether rows of several splits are.
 
         Raises:
-            DataError: a column that was given is in no row.
+            DataError: no row has a requested column.
         """
         try:
-            columns = find_columns(gathered.names, gathered.asked, all_known=True)
+            columns = find_columns(gathered.names, gathered.requested, all_known=True)
         except DataError as error:
             raise DataError(f"{self.path}: {error}") from None
         for note in columns.notes:
@@ -195,7 +196,7 @@ class Manifest(Source):
         counts = gathered.table.split_counts()
         if self.split_name is None and len(counts) > 1:
             logging.warning(
-                "%s: rows of all splits are read: %s. Say split=%r for one of them.",
+                "%s: rows of all splits are read: %s. Set split=%r to read one of them.",
                 *(self.path, _listed(counts), next(iter(counts))),
             )
 
@@ -203,7 +204,7 @@ class Manifest(Source):
         counts = table.split_counts()
         if not counts:
             raise DataError(
-                f"{self.path} has no column that says which rows are {self.split_name!r}; give split_column."
+                f"{self.path} has no column that says which rows are {self.split_name!r}; set split_column."
             )
         if self.split_name not in counts:
             raise DataError(
@@ -213,7 +214,7 @@ class Manifest(Source):
         return table.rows_of_split(self.split_name)
 
     def _position(self, layout: Layout, row: int) -> str:
-        """Where a row stands: "line 17". Reads the file once more, and only for a message."""
+        """The position of a row, such as "line 17", for messages only: it reads the file once more."""
         if layout.kind == "parquet":
             return f"row {row + 1}"
         rows = read_rows(self.path, layout)

@@ -1,4 +1,4 @@
-"""What SageMaker Ground Truth writes beside a label: the names of class numbers."""
+"""Reads the class names of class numbers from the metadata that SageMaker Ground Truth writes beside a label."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["note_names"]
 
 
 def note_names(metadata: Any, label: Any, names: dict[int, str]) -> None:
-    """Adds to `names` what the metadata of one label say: `class-map`, or `class-name` of one class number.
+    """Adds the class names in the metadata of one label to `names`: `class-map`, or `class-name` of one class number.
 
     Raises:
         DataError: a number has two names.

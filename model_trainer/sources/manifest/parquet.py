@@ -1,4 +1,4 @@
-"""Parquet, as batches of columns and as rows."""
+"""Reads Parquet, as Arrow record batches and as rows."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from model_trainer.sources.manifest.layout import open_bytes
 
 __all__ = ["parquet_batches", "parquet_rows"]
 
-_BATCH_ROWS = 16_384  # a few bytes can stand for a text that repeats in every row: this bounds what they become
-# A path takes a good part of a byte of the file, however well it is packed; equal ones take next to nothing.
+_BATCH_ROWS = 16_384  # a few bytes can encode a string that repeats in every row: this limits the memory of a batch
+# A path takes a good part of a byte of the file, however well it is compressed; equal ones take next to nothing.
 _MAX_ROWS_PER_BYTE = 10
 _PLAUSIBLE_ROWS = 1_000_000  # in a file of any size
 
 
 def parquet_batches(path: str, gathered: Gathered) -> Iterator[pa.RecordBatch]:
-    """The rows of a Parquet file, see `batches`.
+    """Yields the rows of a Parquet file in batches, see `batches`.
 
     Raises:
         Declined, DataError: the file needs the exact reader.
     """
-    with _opened(path) as file:
+    with _open_parquet(path) as file:
         names = file.schema_arrow.names
         read = gathered.note_columns(names).read()
         for batch in file.iter_batches(_BATCH_ROWS, columns=read):
@@ -38,25 +38,25 @@ def parquet_batches(path: str, gathered: Gathered) -> Iterator[pa.RecordBatch]:
 
 
 def parquet_rows(path: str, only: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet file; `only` are the columns to read, empty reads all.
+    """Yields the rows of a Parquet file; `only` are the columns to read, empty reads all.
 
     Raises:
-        DataError: it is missing, damaged, or no Parquet.
+        DataError: the file is missing, damaged, or not Parquet.
     """
-    with _opened(path) as file:
+    with _open_parquet(path) as file:
         for batch in file.iter_batches(_BATCH_ROWS, columns=list(only) or None):
             yield from batch.to_pylist()
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[pq.ParquetFile]:
+def _open_parquet(path: str) -> Iterator[pq.ParquetFile]:
     with open_bytes(path) as content:
         try:
             with pq.ParquetFile(content) as file:
                 names = file.schema_arrow.names
-                twice = next((name for name in names if names.count(name) > 1), None)
-                if twice is not None:
-                    raise DataError(f"{path}: the column {twice!r} stands twice. Rename or remove one.")
+                duplicate = next((name for name in names if names.count(name) > 1), None)
+                if duplicate is not None:
+                    raise DataError(f"{path}: the column {duplicate!r} occurs duplicate. Rename or remove one.")
                 num_rows, num_bytes = file.metadata.num_rows, content.seek(0, io.SEEK_END)
                 if num_rows > _PLAUSIBLE_ROWS + _MAX_ROWS_PER_BYTE * num_bytes:
                     raise DataError(
@@ -70,14 +70,14 @@ def _opened(path: str) -> Iterator[pq.ParquetFile]:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise DataError(
                 f"{path} could not be read as Parquet ({reason}). Write it again; if it is another kind of table, give "
-                "it the suffix of that kind, or say format='...'."
+                "it the suffix of that kind, or set format='...'."
             ) from error
 
 
 def _plain(column: pa.Array) -> pa.Array:
-    """The column without a dictionary."""
+    """The column without dictionary encoding."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_list(column.type) and pa.types.is_dictionary(column.type.value_type):
-        raise Declined("labels in lists have a dictionary")
+        raise Declined("lists are dictionary-encoded")
     return column

@@ -1,4 +1,4 @@
-"""A manifest file as rows: CSV, TSV, JSON Lines and Parquet one at a time, JSON as a whole."""
+"""Reads a manifest row by row; a JSON file is parsed as a whole."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _HOW_TO_QUOTE = (
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a manifest, to be gone through once.
+    """The rows of a manifest, to be iterated once.
 
     Attributes:
         unit: what `position` counts, from 1: "line", "record" or "row".
@@ -38,14 +38,14 @@ class Rows:
 
 
 def read_rows(path: str, layout: Layout, only: Sequence[str] = ()) -> Rows:
-    """The rows of the file. What a manifest holds is defined here; `batches` reads the same faster, or declines.
+    """The rows of the file. This is the reference reader; `batches` gives the same rows faster, or declines.
 
     Args:
-        only: of Parquet, the columns to read; others may be large, such as images. Empty reads all.
+        only: for Parquet, the columns to read; others may be large, such as images. Empty reads all.
 
     Raises:
-        DataError: the file is missing, not UTF-8, or not of its form; names the line. It may come while the rows are
-            gone through.
+        DataError: the file is missing, not UTF-8, or malformed; the message names the line. It may be raised during
+            the iteration.
     """
     if layout.kind == "jsonl":
         return Rows("line", False, _json_lines(path))
@@ -65,7 +65,7 @@ def csv_reader(lines: Iterable[str], layout: Layout) -> Any:
 
 def _csv_rows(path: str, layout: Layout) -> Iterator[tuple[int, Row]]:
     names: list[str] = []
-    line = 1  # where the row at hand begins; a quoted value may go on for several
+    line = 1  # where the current row begins; a quoted value may span several
     with open_text(path, newline="") as file:
         reader = csv_reader(file, layout)
         try:
@@ -79,23 +79,23 @@ def _csv_rows(path: str, layout: Layout) -> Iterator[tuple[int, Row]]:
                         f"{path} line {line}: {len(values)} values, but there are {len(names)} columns. {_HOW_TO_QUOTE}"
                     )
                 else:
-                    # Without the spaces around them, as the names of columns.
+                    # Without surrounding whitespace, as for the column names.
                     yield line, dict(zip(names, map(str.strip, values), strict=False))
                 line = reader.line_num + 1
         except csv.Error as error:
-            raise DataError(f"{path} line {line}: the row is broken ({error}). {_HOW_TO_QUOTE}") from None
+            raise DataError(f"{path} line {line}: the row is malformed ({error}). {_HOW_TO_QUOTE}") from None
 
 
 def column_names(values: list[str], where: str) -> list[str]:
-    """The names of the columns from the values of the first row.
+    """The column names from the values of the first row.
 
     Raises:
-        DataError: one stands twice.
+        DataError: a name occurs twice.
     """
     names = [value.strip() for value in values]
     for name in filter(None, names):
         if names.count(name) > 1:
-            raise DataError(f"{where}: the column {name!r} stands twice. Rename or remove one.")
+            raise DataError(f"{where}: the column {name!r} occurs twice. Rename or remove one.")
     return names
 
 
@@ -121,7 +121,7 @@ def _read_json(path: str, *, lines_too: bool) -> Rows:
             if isinstance(error, UnicodeDecodeError):
                 raise
             if lines_too and isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
-                return Rows("line", False, _json_lines(path))  # JSON Lines by another name
+                return Rows("line", False, _json_lines(path))  # JSON Lines in a file named .json
             line = f" line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
             raise DataError(f"{path}{line}: expected JSON, but {_why_not_json(error)}.") from None
     uniform, rows = rows_of_json(data, path)

@@ -1,4 +1,4 @@
-"""The columns of all rows beside the labels, gathered in little memory."""
+"""Collects the columns beside the labels in compact arrays."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _ON_WINDOWS = os.name == "nt"
 
 
 class Table:
-    """Paths, weights, crops, groups and splits; columns that the manifest lacks take nothing.
+    """Paths, weights, crops, groups and splits; columns that the manifest lacks take no memory.
 
-    For each row: its path and 8 bytes, 4 for a weight, 16 for a crop, 8 for a group, 4 for a split.
+    A row takes its path and 8 bytes, 4 for a weight, 16 for a crop, 8 for a group, 4 for a split.
 
     Args:
-        root: the folder below which the files are; absolute paths and URLs stay as they are.
+        root: the folder to which paths are relative; absolute paths and URLs are unchanged.
     """
 
     def __init__(self, root: str) -> None:
@@ -44,10 +44,10 @@ class Table:
         self.first_windows_path = ""
 
     def add(self, row: Mapping[str, Any], columns: Columns) -> None:
-        """Takes the next row.
+        """Adds the next row.
 
         Raises:
-            DataError: a value makes no sense; says so without the row.
+            DataError: a value is invalid; the message does not name the row.
         """
         path = file_of(row.get(columns.file), columns.file)
         if "\\" in path and "/" not in path and not _ON_WINDOWS:
@@ -58,9 +58,9 @@ class Table:
         try:
             self.paths += os.fsencode(path)
         except UnicodeEncodeError:
-            raise DataError(f"{columns.file!r} is {path!r}, which no file can be called.") from None
+            raise DataError(f"{columns.file!r} is {path!r}, which cannot be the name of a file.") from None
         self.starts.append(len(self.paths))
-        self._start_columns(columns)
+        self._create_columns(columns)
         if columns.weight is not None and self.weights is not None:
             self.weights.append(weight_of(row.get(columns.weight), columns.weight))
         if columns.crop is not None and self.crops is not None:
@@ -72,11 +72,11 @@ class Table:
         self.num_rows += 1
 
     def add_batch(self, batch: RecordBatch, columns: Columns) -> None:
-        """Takes the next rows, a column of Arrow for each one that is read.
+        """Adds the next rows, an Arrow column for each column that is read.
 
         Raises:
-            Declined: they are to be added one by one; some columns may have been taken.
-            DataError: a value makes no sense.
+            Declined: the rows must be added one by one; some columns may have been added already.
+            DataError: a value is invalid.
         """
         from model_trainer.sources.manifest import arrow_values
 
@@ -87,7 +87,7 @@ class Table:
         self.first_windows_path = self.first_windows_path or paths.first_windows_path
         self.starts.frombytes((paths.ends + len(self.paths)).tobytes())
         self.paths += paths.data
-        self._start_columns(columns)
+        self._create_columns(columns)
         if columns.weight is not None and self.weights is not None:
             weights = arrow_values.weights_of(column(columns.weight), columns.weight)
             self.weights.frombytes(weights.tobytes())
@@ -96,8 +96,8 @@ class Table:
         if columns.group is not None and self.groups is not None:
             values, codes = arrow_values.distinct(column(columns.group))
             hashes = np.fromiter(map(hash, map(str, values)), np.int64, len(values))[codes]
-            alone = np.flatnonzero(arrow_values.is_empty(column(columns.group), text_too=True))
-            hashes[alone] = [_hash_of_group(None, self.num_rows + row) for row in alone.tolist()]
+            ungrouped = np.flatnonzero(arrow_values.is_empty(column(columns.group), text_too=True))
+            hashes[ungrouped] = [_hash_of_group(None, self.num_rows + row) for row in ungrouped.tolist()]
             self.groups.frombytes(hashes.tobytes())
         if columns.split is not None and self.splits is not None:
             values, codes = arrow_values.distinct(column(columns.split))
@@ -105,8 +105,8 @@ class Table:
             self.splits.frombytes(ids[codes].tobytes())
         self.num_rows += len(paths.ends)
 
-    def _start_columns(self, columns: Columns) -> None:
-        """Makes the columns that are there, as if the rows so far had no value in them."""
+    def _create_columns(self, columns: Columns) -> None:
+        """Creates the columns that have appeared, with missing values for the rows so far."""
         if columns.weight is not None and self.weights is None:
             self.weights = array("f", [1.0]) * self.num_rows
         if columns.crop is not None and self.crops is None:
@@ -116,25 +116,25 @@ class Table:
         if columns.split is not None and self.splits is None:
             self.splits = array("i", [self._split_id(None)]) * self.num_rows
 
-    def texts(self) -> PackedStrings:
-        """The paths."""
+    def packed_paths(self) -> PackedStrings:
+        """The paths of all rows."""
         return PackedStrings(bytes(self.paths), np.frombuffer(self.starts, np.int64))
 
     def weight_column(self) -> np.ndarray | None:
-        """float32 `(num_rows,)`."""
+        """float32 `(num_rows,)`: the weights; None if the manifest has none."""
         return None if self.weights is None else np.frombuffer(self.weights, np.float32)
 
     def crop_column(self) -> np.ndarray | None:
-        """int32 `(num_rows, 4)` top, left, height, width; None where no row has a crop."""
+        """int32 `(num_rows, 4)` top, left, height, width; None if no row has a crop."""
         crops = np.zeros(0, np.int32) if self.crops is None else np.frombuffer(self.crops, np.int32)
         return crops.reshape(-1, 4) if crops.any() else None
 
     def group_column(self) -> np.ndarray | None:
-        """int32 `(num_rows,)`, numbered in the order of appearance; a row without group has one of its own."""
+        """int32 `(num_rows,)`: group numbers in the order of appearance; a row without a group has one of its own."""
         if self.groups is None:
             return None
         _, first, group = np.unique(np.frombuffer(self.groups, np.int64), return_index=True, return_inverse=True)
-        # Hashes of text differ from one process to the next, and with them their order.
+        # The hash of a string differs from process to process, and with it the order that np.unique gives.
         number = np.empty(len(first), np.int32)
         number[np.argsort(first)] = np.arange(len(first))
         return number[group]
@@ -157,8 +157,8 @@ class Table:
 
 
 def _hash_of_group(group: object, row: int) -> int:
-    """64 bits in place of the text; a row without a group has a group of its own.
+    """A 64-bit hash of the group; a row without a group has a group of its own.
 
-    Of 50 million groups two share them once in 10,000 data sets, and then they only stay together.
+    With 50 million groups, two collide in one of 10,000 data sets; they then only go to the same split.
     """
     return hash(("a group of its own", row)) if is_missing(group) else hash(str(group))

@@ -1,4 +1,4 @@
-"""The values of a row, whether they come as text or as JSON."""
+"""Parses the values of a row, which are strings (CSV) or JSON values."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from model_trainer.errors import DataError
 
 __all__ = ["crop_of", "file_of", "is_missing", "items_of", "looks_like_list", "numbers_of", "weight_of"]
 
-_LARGEST = 2**31 - 1
+_MAX_SUM = 2**31 - 1
 _WRITTEN_AS_NONE = {"null", "none", "nan"}
 
 
 def is_missing(value: object) -> bool:
-    """Whether nothing is there: null, NaN or empty text."""
-    return value is None or value == "" or value != value  # NaN is what differs from itself
+    """Whether the value is null, NaN or an empty string."""
+    return value is None or value == "" or value != value  # only NaN differs from itself
 
 
 def looks_like_list(value: object) -> bool:
-    """Whether it is a list, or text such as "[0, 2]"."""
+    """Whether the value is a list, or a string such as "[0, 2]"."""
     if isinstance(value, str):
         value = value.strip()
         return value.startswith("[") and value.endswith("]")
@@ -29,10 +29,10 @@ def looks_like_list(value: object) -> bool:
 
 
 def file_of(value: object, column: str) -> str:
-    """The path as it stands in the manifest.
+    """The path as written in the manifest.
 
     Raises:
-        DataError: there is none, or no file can have it.
+        DataError: the value is missing, or cannot be a path.
     """
     if is_missing(value):
         raise DataError(f"{column!r} is empty; each row needs the path of an image.")
@@ -42,10 +42,10 @@ def file_of(value: object, column: str) -> str:
 
 
 def weight_of(value: object, column: str) -> float:
-    """The weight; nothing means 1.
+    """The weight; null or an empty string means 1.
 
     Raises:
-        DataError: it is no finite number of at least 0.
+        DataError: the value is not a finite number of at least 0.
     """
     if value is None or value == "":
         return 1.0
@@ -59,17 +59,17 @@ def weight_of(value: object, column: str) -> float:
 
 
 def crop_of(value: object, column: str) -> tuple[int, int, int, int]:
-    """`(top, left, height, width)` of `[x, y, width, height]`, rounded to whole pixels; nothing gives four zeros.
+    """`(top, left, height, width)` of `[x, y, width, height]`, rounded to whole pixels; four zeros for a missing value.
 
-    x and y may lie outside the image; whether the crop does is known when the image is.
+    Whether the crop lies within the image is checked when the image is read.
 
     Raises:
-        DataError: it is not four finite numbers, or has no width or height.
+        DataError: the value is not four finite numbers, or its width or height is below 1.
     """
     if is_missing(value) or (isinstance(value, str) and value.strip().lower() in _WRITTEN_AS_NONE):
         return 0, 0, 0, 0
     numbers = numbers_of(value, column)
-    if len(numbers) != 4 or not sum(map(abs, numbers)) < _LARGEST:  # NaN is not below either
+    if len(numbers) != 4 or not sum(map(abs, numbers)) < _MAX_SUM:  # also False for NaN
         raise DataError(f"{column!r} should be [x, y, width, height] in pixels, got {_short(value)}.")
     x, y, width, height = map(round, numbers)
     if width < 1 or height < 1:
@@ -80,10 +80,10 @@ def crop_of(value: object, column: str) -> tuple[int, int, int, int]:
 
 
 def numbers_of(value: object, column: str) -> list[float]:
-    """The numbers of a list, or of text such as "[0.9, 0.1]" or "0.9|0.1".
+    """The numbers of a list, or of a string such as "[0.9, 0.1]" or "0.9|0.1".
 
     Raises:
-        DataError: something in it is no number.
+        DataError: an item is not a number.
     """
     items: Any = value
     if isinstance(value, str):
@@ -95,21 +95,21 @@ def numbers_of(value: object, column: str) -> list[float]:
 
 
 def items_of(value: object, column: str) -> list[Any]:
-    """The labels of a list; of text such as '["red", "dress"]' or "red|dress"; or of one number.
+    """The labels of a list, of a string such as '["red", "dress"]' or "red|dress", or a single number.
 
     Raises:
-        DataError: there is no value, or one that is no list.
+        DataError: the value is missing, or is not a list.
     """
     if isinstance(value, list):
         return value
     if isinstance(value, str):
         if looks_like_list(value):
             return _parsed_list(value.strip(), column)
-        return [part for part in map(str.strip, value.split("|")) if part]
+        return [label for label in map(str.strip, value.split("|")) if label]
     if value is None or value != value:
         raise DataError(
-            f"{column!r} is missing; write an empty list for an image without labels, or leave rows that nobody has "
-            "labelled out: Manifest(..., skip_unlabelled=True)."
+            f"{column!r} is missing; write an empty list for an image without labels, or leave out unlabelled "
+            "rows: Manifest(..., skip_unlabelled=True)."
         )
     if isinstance(value, dict):
         raise DataError(f"{column!r} should be a list of labels or text such as 'red|dress', got {_short(value)}.")

@@ -30,7 +30,7 @@ def make_labels(
     are_boxes = looks_like_boxes(rows)
     if are_boxes and labels_as == "auto":
         raise DataError(
-            f"{where.origin}: all labels {_ARE_BOXES} Say labels='indices' if they are class numbers all the same."
+            f"{where.origin}: all labels {_ARE_BOXES} Set labels='indices' if they are class numbers all the same."
         )
     has_one_class = (
         labels_as == "multi_hot" and classes is not None and len(classes) == 1

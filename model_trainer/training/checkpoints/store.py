@@ -1,8 +1,8 @@
-"""Checkpoints: each whole or absent, and checked before it is believed.
+"""Writes checkpoints atomically, and verifies them when they are read.
 
 A checkpoint is a folder `epoch-00003-step-0000120` of two files: `state.json`, with the names, dtypes and shapes of its
-arrays, and `arrays.bin`, their bytes one after the other. `hashes.json`, written last, holds the SHA-256 of both. The
-last two are kept. Where there is no room for a third, the older goes first.
+arrays, and `arrays.bin`, their concatenated bytes. `hashes.json`, written last, holds the SHA-256 of both. The last
+two are kept; if there is no room for a third, the older one is removed before it is written.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-import ml_dtypes  # noqa: F401 - np.dtype("bfloat16") is known from here on
+import ml_dtypes  # noqa: F401 - registers np.dtype("bfloat16")
 import numpy as np
 from absl import logging
 
@@ -24,7 +24,7 @@ from model_trainer.storage import files
 from model_trainer.storage.trouble import is_full, not_written
 
 __all__ = [
-    "KEPT",
+    "MAX_CHECKPOINTS",
     "Checkpoint",
     "checkpoints_in",
     "newest_complete",
@@ -33,20 +33,20 @@ __all__ = [
     "write_checkpoint",
 ]
 
-KEPT = 2
+MAX_CHECKPOINTS = 2
 
 STATE, ARRAYS, HASHES = "state.json", "arrays.bin", "hashes.json"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A training at the end of a step.
+    """The state of training after a step.
 
     Attributes:
         epoch: counted from 0.
-        position: steps of that epoch that are done; 0 before its first.
-        state: plain JSON types.
-        arrays: by name.
+        position: the number of completed steps of that epoch.
+        state: JSON types.
+        arrays: arrays by name.
     """
 
     epoch: int
@@ -60,14 +60,14 @@ class Checkpoint:
 
 
 class _Damaged(Exception):
-    """What is wrong with a checkpoint on the disk."""
+    """A checkpoint on disk is damaged; the message gives the reason."""
 
 
 def write_checkpoint(folder: PurePath, checkpoint: Checkpoint) -> PurePath:
-    """Writes a checkpoint into `folder`, whole or not at all, and removes all but it and the one before.
+    """Writes a checkpoint into `folder`, completely or not at all, and removes all but it and the previous one.
 
     Raises:
-        StorageError: it cannot be written, such as for lack of space; the last good one is untouched.
+        StorageError: it cannot be written, for example for lack of space; the newest complete one is kept.
     """
     target = folder / checkpoint.name
     try:
@@ -83,22 +83,22 @@ def write_checkpoint(folder: PurePath, checkpoint: Checkpoint) -> PurePath:
         num_bytes = sum(array.nbytes for array in checkpoint.arrays.values())
         raise not_written(target, error, num_bytes) from error
     files.clear_leftovers(folder)
-    # What comes after it in the run is damaged, counted in other steps, or what training went back from.
+    # Later checkpoints of the run are damaged, counted in other steps, or were rolled back.
     earlier = [path for path in checkpoints_in(folder) if path.name < target.name]
-    _remove(path for path in checkpoints_in(folder) if path not in [*earlier[1 - KEPT :], target])
+    _remove(path for path in checkpoints_in(folder) if path not in [*earlier[1 - MAX_CHECKPOINTS :], target])
     return target
 
 
 def read_newest(folder: PurePath) -> Checkpoint | None:
-    """The newest checkpoint that is whole; None where there is none."""
+    """The newest complete checkpoint; None if there is none."""
     newest = next(read_complete(folder), None)
     if newest is None and checkpoints_in(folder):
-        logging.warning("None of the checkpoints in %s is whole.", folder)
+        logging.warning("None of the checkpoints in %s is complete.", folder)
     return newest
 
 
 def read_complete(folder: PurePath) -> Iterator[Checkpoint]:
-    """The checkpoints that are whole, the newest first; a damaged one is named in the log."""
+    """Yields the complete checkpoints, newest first; logs a warning for each damaged one."""
     for path in reversed(checkpoints_in(folder)):
         try:
             yield _read(path)
@@ -107,7 +107,7 @@ def read_complete(folder: PurePath) -> Iterator[Checkpoint]:
 
 
 def newest_complete(folder: PurePath) -> PurePath | None:
-    """Where the newest checkpoint lies that is whole; reads it all."""
+    """The folder of the newest complete checkpoint, which is read and verified; None if there is none."""
     for path in reversed(checkpoints_in(folder)):
         with contextlib.suppress(_Damaged):
             _read(path)
@@ -116,24 +116,24 @@ def newest_complete(folder: PurePath) -> PurePath | None:
 
 
 def checkpoints_in(folder: PurePath) -> list[PurePath]:
-    """The checkpoints of a folder, the oldest first."""
-    found = sorted(files.complete_folders(folder, "epoch-").items())
-    return [path for name, path in found if re.fullmatch(r"epoch-\d+-step-\d+", name)]
+    """The folders of the checkpoints in `folder`, oldest first, without verifying them."""
+    folders = sorted(files.complete_folders(folder, "epoch-").items())
+    return [path for name, path in folders if re.fullmatch(r"epoch-\d+-step-\d+", name)]
 
 
 def _files(checkpoint: Checkpoint) -> Iterator[tuple[str, Iterable[bytes | memoryview]]]:
-    """The files of a checkpoint; the last one says what the others must hold."""
+    """Yields the files of a checkpoint by name; the last one holds the hashes of the others."""
     listed = [[name, str(array.dtype), list(array.shape)] for name, array in checkpoint.arrays.items()]
     state = {"epoch": checkpoint.epoch, "position": checkpoint.position, "arrays": listed, **checkpoint.state}
-    # Viewed as bytes by NumPy, since Python's memoryview knows no bfloat16.
+    # Viewed as bytes by NumPy, because Python's memoryview does not support bfloat16.
     rows = (np.ascontiguousarray(array).reshape(-1) for array in checkpoint.arrays.values() if array.nbytes)
     arrays = (row.view(np.uint8).data for row in rows)
     digests = {ARRAYS: hashlib.sha256(), STATE: hashlib.sha256()}
 
-    def hashed(name: str, parts: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-        for part in parts:
-            digests[name].update(part)
-            yield part
+    def hashed(name: str, chunks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+        for chunk in chunks:
+            digests[name].update(chunk)
+            yield chunk
 
     yield ARRAYS, hashed(ARRAYS, arrays)
     yield STATE, hashed(STATE, [json.dumps(state).encode()])
@@ -141,12 +141,12 @@ def _files(checkpoint: Checkpoint) -> Iterator[tuple[str, Iterable[bytes | memor
 
 
 def _make_room(folder: PurePath) -> bool:
-    """Removes all checkpoints but the newest that is whole; whether there was something to remove."""
-    there = checkpoints_in(folder)
-    kept = newest_complete(folder) if len(there) > 1 else None
-    if kept is None:
+    """Removes all checkpoints but the newest complete one; returns whether any was removed."""
+    checkpoints = checkpoints_in(folder)
+    newest = newest_complete(folder) if len(checkpoints) > 1 else None
+    if newest is None:
         return False
-    _remove(path for path in there if path != kept)
+    _remove(path for path in checkpoints if path != newest)
     return True
 
 
@@ -163,7 +163,7 @@ def _read(path: PurePath) -> Checkpoint:
     except OSError as error:
         raise _Damaged(f"{error.filename}: {error.strerror}") from None
     except ValueError:
-        raise _Damaged(f"{HASHES} is no JSON") from None
+        raise _Damaged(f"{HASHES} is not JSON") from None
     for name, data in content.items():
         if not isinstance(hashes, Mapping) or hashlib.sha256(data).hexdigest() != hashes.get(name):
             raise _Damaged(f"the content of {name} is not what was written")
@@ -171,7 +171,7 @@ def _read(path: PurePath) -> Checkpoint:
         state = json.loads(content[STATE])
         arrays = dict(_arrays(state.pop("arrays"), content[ARRAYS]))
         return Checkpoint(state.pop("epoch"), state.pop("position"), state, arrays)
-    except (KeyError, TypeError, ValueError):  # such as an array that reaches beyond the end
+    except (KeyError, TypeError, ValueError):  # for example an array that extends beyond the end
         raise _Damaged(f"{STATE} does not describe {ARRAYS}") from None
 
 

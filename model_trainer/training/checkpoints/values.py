@@ -1,4 +1,4 @@
-"""The state of one part of a training, any structure of plain values and arrays, as JSON and named arrays."""
+"""Converts nested state, of plain values and arrays, to JSON and named arrays for a checkpoint, and back."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _ARRAY = "__array__"
 
 
 def pack(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
-    """`value` as JSON types; its arrays go into `arrays` under names that begin with `name`.
+    """Converts `value` to JSON types, and adds its arrays to `arrays` under names that begin with `name`.
 
     Raises:
-        ConfigError: there is a value that neither is.
+        ConfigError: an item is neither a JSON type nor an array that a checkpoint can hold.
     """
     if isinstance(value, float):  # np.float64 is one too
         return float(value)
@@ -27,7 +27,7 @@ def pack(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
     if isinstance(value, np.ndarray):
         if value.dtype.hasobject or value.dtype.names:
             kind = "Python objects" if value.dtype.hasobject else "records"
-            raise ConfigError(f"{name} holds an array of {kind}, which no checkpoint can carry.")
+            raise ConfigError(f"{name} holds an array of {kind}, which a checkpoint cannot hold.")
         arrays[name] = np.array(value)
         return {_ARRAY: name}
     if isinstance(value, Mapping):
@@ -36,11 +36,11 @@ def pack(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
         return [pack(item, f"{name}/{index}", arrays) for index, item in enumerate(value)]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise ConfigError(f"{name} is {value!r}; a state is made of numbers, text, lists, dicts and arrays.")
+    raise ConfigError(f"{name} is {value!r}; state must consist of numbers, strings, lists, dicts and arrays.")
 
 
 def unpack(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
-    """What `pack` was given; tuples come back as lists."""
+    """Restores the value that `pack` converted; tuples become lists."""
     if isinstance(value, Mapping):
         if set(value) == {_ARRAY}:
             return np.array(arrays[value[_ARRAY]])

@@ -1,4 +1,4 @@
-"""The whole check: worker processes that answer, fail, crash or hang; what is printed; the script itself."""
+"""The GPU check: workers that answer, fail, crash or hang; the printed report; the script."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ SCRIPT = Path(__file__).parents[3] / "script/GPUtest.py"
 FAKE_WORKER = """
 import json, os, signal, sys, time
 done = json.loads(sys.argv[1])["done"]
-def say(**answer): print(json.dumps(answer), flush=True)
+def answer(**answer): print(json.dumps(answer), flush=True)
 def right(name):
     check = dict(operation="matrix product", precision="float32", status="right", error=0.0, tolerance=1e-4,
                  teraflops=1.0, note="")
-    say(device=dict(device=name, name="Fake", compute_capability=[8, 6], checks=[check]))
-say(tensorflow=TENSORFLOW)
+    answer(device=dict(device=name, name="Fake", compute_capability=[8, 6], checks=[check]))
+answer(tensorflow=TENSORFLOW)
 for name in ("GPU:0", "GPU:1"):
     if name in done: continue
-    say(checking=name)
+    answer(checking=name)
     BODY
-say(checking="all-reduce")
+answer(checking="all-reduce")
 ALL_REDUCE
 """
-ANSWERS = 'say(all_reduce=dict(devices=["GPU:0"], status="right", size_bytes=4, seconds=0.1, note=""))'
+ANSWERS = 'answer(all_reduce=dict(devices=["GPU:0"], status="right", size_bytes=4, seconds=0.1, note=""))'
 
 
 def fake_worker(body: str, all_reduce: str = ANSWERS) -> list[str]:
@@ -57,13 +57,13 @@ def fake_worker(body: str, all_reduce: str = ANSWERS) -> list[str]:
 
 
 def test_answers_of_the_worker_become_values() -> None:
-    heard: list[str] = []
-    computed = compute(fake_worker("right(name)"), on_progress=heard.append)
+    phases: list[str] = []
+    computed = compute(fake_worker("right(name)"), on_progress=phases.append)
     assert [device.device for device in computed.devices] == ["GPU:0", "GPU:1"]
     assert all(device.right and device.compute_capability == (8, 6) for device in computed.devices)
     assert computed.all_reduce == AllReduce(("GPU:0",), "right", 4, 0.1)
     assert computed.tensorflow.gpus == ("GPU:0", "GPU:1")
-    assert heard == ["Checking GPU:0", "Checking GPU:1", "Checking all-reduce"]
+    assert phases == ["Checking GPU:0", "Checking GPU:1", "Checking all-reduce"]
 
 
 def test_gpu_that_ends_its_process_is_reported_and_the_next_is_checked() -> None:
@@ -75,7 +75,7 @@ def test_gpu_that_ends_its_process_is_reported_and_the_next_is_checked() -> None
     assert computed.all_reduce is not None
 
 
-def test_gpu_that_hangs_is_given_up() -> None:
+def test_gpu_that_hangs_has_failed() -> None:
     body = "if name == 'GPU:1': time.sleep(60)\n    right(name)"
     computed = compute(fake_worker(body), silence_seconds=1)
     assert [device.right for device in computed.devices] == [True, False]
@@ -90,7 +90,7 @@ def test_all_reduce_that_ends_the_process_leaves_the_gpus_right() -> None:
     assert "SIGSEGV" in computed.all_reduce.note
 
 
-def test_crash_at_the_very_end_takes_nothing_back() -> None:
+def test_crash_after_the_last_answer_keeps_all_results() -> None:
     computed = compute(fake_worker("right(name)", f"{ANSWERS}; os.abort()"))
     assert computed.all_reduce is not None
     assert computed.all_reduce.status == "right"
@@ -119,7 +119,7 @@ work({"CPU:0": True}, lambda answer: print(json.dumps(answer)), kind="CPU", time
     assert answers[4]["all_reduce"]["status"] == "right"
 
 
-def test_log_gives_refused_libraries_and_grave_lines() -> None:
+def test_log_gives_refused_libraries_and_errors() -> None:
     log = (
         "I0000 00:00:1795253929.433391    6616 dso_loader.cc:144] Could not load dynamic library 'libcudnn.so.9'; "
         "dlerror: libcudnn.so.9: cannot open shared object file; LD_LIBRARY_PATH: /a\n"
@@ -149,7 +149,7 @@ def printed(report: GpuReport) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def test_right_gpu_is_shown_with_its_figures() -> None:
+def test_correct_gpu_is_shown_with_its_results() -> None:
     report = GpuReport(Facts(), (RIGHT,), AllReduce(("GPU:0",), "right", 2**26, 0.001))
     text = printed(report)
     assert report.exit_code == 0
@@ -173,7 +173,7 @@ def test_broken_all_reduce_says_what_still_works() -> None:
     assert "hardware.devices=1" in printed(report)
 
 
-def test_json_is_plain_and_says_whether_all_is_well() -> None:
+def test_json_has_plain_types_and_the_key_ok() -> None:
     report = GpuReport(Facts(versions=Versions(tensorflow="2.21.0")), (RIGHT,))
     plain = json.loads(json.dumps(to_dict(report)))
     assert plain["ok"] is True
@@ -201,7 +201,7 @@ import os, signal, sys
 from model_trainer.diagnosis.gpu import check, main
 
 run = check.run_answering
-# Ctrl-C, which reaches the worker too, as soon as the worker says anything.
+# Ctrl-C, which reaches the worker too, as soon as the worker prints anything.
 check.run_answering = lambda command, take, **options: run(command, lambda _: os.killpg(0, signal.SIGINT), **options)
 sys.exit(main())
 """
@@ -215,7 +215,7 @@ def test_ctrl_c_ends_the_check_without_a_traceback() -> None:
 
 
 @pytest.mark.gpu
-def test_gpus_of_this_machine_compute_rightly() -> None:
+def test_gpus_of_this_machine_compute_correctly() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
     done = subprocess.run(
         [sys.executable, str(SCRIPT), "--json"], capture_output=True, text=True, check=False, env=environment

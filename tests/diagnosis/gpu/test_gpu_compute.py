@@ -1,4 +1,4 @@
-"""The arithmetic checks, on the CPU's logical devices, which every machine has."""
+"""The arithmetic checks, on logical devices of the CPU."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_cpu_agrees_with_itself_in_every_precision() -> None:
     }
 
 
-def test_error_is_that_of_numpy() -> None:
+def test_error_agrees_with_numpy() -> None:
     left, right = (compute._random(shape, offset) for offset, shape in enumerate(SMALL.compare))
     exact = left.astype(np.float64) @ right.astype(np.float64)
     half = np.asarray(tf.cast(tf.linalg.matmul(tf.cast(left, "bfloat16"), tf.cast(right, "bfloat16")), "float32"))
@@ -35,7 +35,7 @@ def test_error_is_that_of_numpy() -> None:
     assert check.error == pytest.approx(np.max(np.abs(half - exact)) / np.sqrt(np.mean(exact**2)), rel=1e-3)
 
 
-def test_speed_is_operations_by_seconds() -> None:
+def test_speed_is_operations_per_second() -> None:
     checks = check_device("CPU:0", operations=[SMALL])
     assert all(check.teraflops is not None and 0 < check.teraflops < 100 for check in checks)
     assert SMALL.flop == 2 * 64**3
@@ -64,7 +64,7 @@ def wrong_on_second_call(change: Any) -> Any:
     ],
     ids=["one number", "one NaN", "all by a tenth", "one column short"],
 )
-def test_wrong_result_is_found_in_every_precision(change: Any) -> None:
+def test_wrong_result_is_detected_in_every_precision(change: Any) -> None:
     operation = replace(SMALL, function=wrong_on_second_call(change))
     checks = check_device("CPU:0", operations=[operation])
     assert [check.status for check in checks] == ["wrong"] * 3
@@ -92,7 +92,7 @@ def test_rounding_to_tf32_is_allowed_only_where_the_device_uses_it() -> None:
         assert (check.precision, check.status) == (label, status)
 
 
-def test_exception_becomes_a_failed_check_and_the_others_go_on() -> None:
+def test_exception_becomes_a_failed_check_and_the_others_continue() -> None:
     def fails(left: Any, right: Any) -> Any:
         if left.dtype == tf.bfloat16:
             raise tf.errors.UnimplementedError(None, None, "Graph execution error:\n\nno bfloat16 here\nmore")
@@ -120,7 +120,7 @@ def test_too_little_memory_for_timing_leaves_the_result_right() -> None:
     assert "OOM" in check.note
 
 
-def test_largest_error_is_a_share_of_the_root_mean_square() -> None:
+def test_largest_error_is_a_fraction_of_the_root_mean_square() -> None:
     expected = np.array([3.0, -3.0, 3.0, -3.0], np.float32)
     assert largest_error(expected + np.array([0, 0, 0.3, 0], np.float32), expected) == pytest.approx(0.1)
 
@@ -137,7 +137,7 @@ def test_all_reduce_over_all_devices_is_right() -> None:
     assert result.seconds is not None
 
 
-def test_wrong_sum_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_sum_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tf.distribute.ReplicaContext, "all_reduce", lambda self, op, value: value + 1)
     result = check_all_reduce(["CPU:0"], elements=1000)
     assert result.status == "wrong"

@@ -1,4 +1,4 @@
-"""What is read from the machine's files and from CUDA's libraries."""
+"""Reading the machine's files and loading CUDA's libraries."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def test_only_display_controllers_count_as_gpus(tmp_path: Path) -> None:
     for slot, vendor, kind in (
         ("00:01.0", "0x10de", "0x030200"),
         ("00:02.0", "0x1002", "0x030000"),
-        ("00:03.0", "0x10de", "0x040300"),  # the sound of a graphics card
+        ("00:03.0", "0x10de", "0x040300"),  # the audio device of a graphics card
     ):
         write(tmp_path, f"sys/bus/pci/devices/{slot}/vendor", f"{vendor}\n")
         write(tmp_path, f"sys/bus/pci/devices/{slot}/class", f"{kind}\n")
     assert probe_machine(tmp_path).pci_gpus == ("NVIDIA", "AMD")
 
 
-def test_pci_bus_that_cannot_be_listed_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
+def test_pci_bus_that_cannot_be_listed_is_distinguished_from_an_empty_one(tmp_path: Path) -> None:
     assert probe_machine(tmp_path).pci_gpus is None
 
 
-def test_containers_wsl_and_device_files_are_seen(tmp_path: Path) -> None:
+def test_containers_wsl_and_device_files_are_detected(tmp_path: Path) -> None:
     write(tmp_path, ".dockerenv", "")
     write(tmp_path, "proc/sys/kernel/osrelease", "5.15.90.1-microsoft-standard-WSL2\n")
     for name in ("nvidia0", "nvidiactl", "nvidia-caps"):
@@ -74,7 +74,7 @@ def test_versions_are_those_of_the_installed_packages() -> None:
     assert probe_versions().tensorflow == tf.__version__
 
 
-def test_list_of_libraries_fits_the_installed_tensorflow() -> None:
+def test_list_of_libraries_matches_the_installed_tensorflow() -> None:
     build = tf.sysconfig.get_build_info()
     if not build["is_cuda_build"]:
         pytest.skip("this TensorFlow is built without CUDA")
@@ -91,8 +91,8 @@ def test_library_of_the_system_loads_and_names_its_file() -> None:
 
 
 @linux
-def test_missing_and_damaged_libraries_say_why(tmp_path: Path) -> None:
-    damaged = write(tmp_path, "libdamaged.so.1", "this is no library, only long enough to be read as one" * 10)
+def test_missing_and_damaged_libraries_have_an_error(tmp_path: Path) -> None:
+    damaged = write(tmp_path, "libdamaged.so.1", "this is not a library, only long enough to be read as one" * 10)
     wanted = [Library("libnone.so.1", True, ""), Library(damaged.name, True, ""), Library("libm.so.6", True, "")]
     libraries, _ = probe_libraries(wanted, folders=[str(tmp_path)])
     assert [library.loaded for library in libraries] == [False, False, True]
@@ -100,7 +100,7 @@ def test_missing_and_damaged_libraries_say_why(tmp_path: Path) -> None:
     assert "invalid ELF header" in libraries[1].error
 
 
-def test_library_that_kills_the_process_is_named_and_the_others_go_on() -> None:
+def test_library_that_kills_the_process_has_an_error_and_the_others_are_loaded() -> None:
     program = """
 import json, os, sys
 for name in json.loads(sys.argv[1])["libraries"]:
@@ -114,7 +114,7 @@ for name in json.loads(sys.argv[1])["libraries"]:
     assert "ended the process with code 139" in libraries[1].error
 
 
-def test_loader_that_hangs_is_given_up() -> None:
+def test_loader_that_hangs_is_killed() -> None:
     program = "import time; time.sleep(60)"
     libraries, driver = probe_libraries(
         [Library("libm.so.6", True, "")], loader=[sys.executable, "-c", program], timeout_seconds=0.5
@@ -166,7 +166,7 @@ def test_driver_lists_name_memory_and_capability(monkeypatch: pytest.MonkeyPatch
     }
 
 
-def test_driver_that_does_not_start_gives_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_driver_that_does_not_start_has_its_error_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda name: FakeCuda(999))
     assert loader.read_driver() == {"init_code": 999, "cuda_version": "12.4"}
 
@@ -177,7 +177,7 @@ def test_folders_of_pips_nvidia_packages_are_found(tmp_path: Path, monkeypatch: 
     assert str(library.parent) in cuda_folders()
 
 
-def test_only_what_tensorflow_would_not_find_is_loaded_beforehand(
+def test_only_libraries_that_tensorflow_would_not_find_are_preloaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path, "nvidia/cudnn/lib/libcudnn.so.9", "")

@@ -1,4 +1,4 @@
-"""What NVML answers, through NVIDIA's own bindings; only the C library behind them is made."""
+"""Answers of NVML through NVIDIA's own Python bindings; only the C library behind them is fake."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pynvml
 import pytest
 
-from model_trainer.diagnosis.gpu.nvml import NvmlAnswer, ask_nvml, read_nvml
+from model_trainer.diagnosis.gpu.nvml import NvmlAnswer, query_nvml, read_nvml
 
 
 def no_library(name: str) -> None:
@@ -20,7 +20,7 @@ def no_library(name: str) -> None:
 
 
 def nvml(*, init_code: int = 0, gpus: Sequence[str | int] = ()) -> Callable[[str], SimpleNamespace]:
-    """Opens a library that answers as libnvidia-ml.so.1 does; a number among the GPUs is the error of that GPU."""
+    """A loader of a fake libnvidia-ml.so.1; a number among the GPUs is the error code of that GPU."""
 
     def write(out: Any, value: Any) -> int:
         getattr(out, "_obj", out).value = value
@@ -46,7 +46,7 @@ Load = Callable[[Callable[[str], Any]], None]
 
 @pytest.fixture
 def load(monkeypatch: pytest.MonkeyPatch) -> Load:
-    """Puts another library in the place of libnvidia-ml.so.1."""
+    """Replaces libnvidia-ml.so.1."""
 
     def replace_library(opener: Callable[[str], Any]) -> None:
         monkeypatch.setattr(pynvml, "nvmlLib", None)
@@ -61,7 +61,7 @@ def test_names_of_all_gpus_and_the_drivers_version_are_read(load: Load) -> None:
     assert read_nvml() == NvmlAnswer("550.54.15", ("NVIDIA A100", "Tesla T4"), 0)
 
 
-def test_variable_that_hides_gpus_does_not_hide_them_here(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_visible_devices_hides_no_gpus_from_nvml(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     load(nvml(gpus=["Tesla T4"]))
     assert read_nvml().gpus == ("Tesla T4",)
@@ -73,7 +73,7 @@ def test_machine_without_nvml_is_no_error(load: Load) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "words"),
+    ("error", "message"),
     [
         (pynvml.NVMLError_DriverNotLoaded, "Driver Not Loaded"),
         (pynvml.NVMLError_LibRmVersionMismatch, "RM has detected an NVML/RM version mismatch."),
@@ -81,47 +81,47 @@ def test_machine_without_nvml_is_no_error(load: Load) -> None:
         (pynvml.NVMLError_Unknown, "Unknown Error"),
     ],
 )
-def test_driver_that_does_not_start_gives_its_code_and_words(
-    load: Load, error: type[pynvml.NVMLError], words: str
+def test_driver_that_does_not_start_gives_its_error_code_and_message(
+    load: Load, error: type[pynvml.NVMLError], message: str
 ) -> None:
     load(nvml(init_code=error().value))
-    assert read_nvml() == NvmlAnswer(code=error().value, error=words)
+    assert read_nvml() == NvmlAnswer(code=error().value, error=message)
 
 
-def test_gpu_of_somebody_elses_job_is_left_out(load: Load) -> None:
+def test_gpu_of_another_users_job_is_left_out(load: Load) -> None:
     load(nvml(gpus=[pynvml.NVML_ERROR_NO_PERMISSION, "Tesla T4"]))
     assert read_nvml() == NvmlAnswer("550.54.15", ("Tesla T4",), 0, "GPU 0: Insufficient Permissions")
 
 
-def test_only_gpu_that_is_lost_is_the_code(load: Load) -> None:
+def test_error_code_of_a_lost_gpu_is_reported_if_there_is_no_other(load: Load) -> None:
     load(nvml(gpus=[pynvml.NVML_ERROR_GPU_IS_LOST]))
     assert read_nvml() == NvmlAnswer("550.54.15", (), pynvml.NVML_ERROR_GPU_IS_LOST, "GPU 0: GPU is lost")
 
 
-def test_library_that_lacks_a_function_is_an_error_in_words(load: Load) -> None:
+def test_library_that_lacks_a_function_is_an_error(load: Load) -> None:
     load(lambda name: SimpleNamespace(nvmlInitWithFlags=lambda flags: 0))
     assert read_nvml() == NvmlAnswer(code=pynvml.NVML_ERROR_FUNCTION_NOT_FOUND, error="Function Not Found")
 
 
-def test_another_process_answers_for_this_machine() -> None:
-    there = os.path.exists("/proc/driver/nvidia/version") or find_library("nvidia-ml")
-    assert (ask_nvml().code == 12) == (not there)
+def test_real_worker_finds_nvml_if_this_machine_has_it() -> None:
+    is_installed = os.path.exists("/proc/driver/nvidia/version") or find_library("nvidia-ml")
+    assert (query_nvml().code == 12) == (not is_installed)
 
 
 def worker(program: str) -> list[str]:
     return [sys.executable, "-c", program]
 
 
-def test_driver_that_hangs_is_given_up() -> None:
-    answer = ask_nvml(worker("import time; time.sleep(60)"), silence_seconds=0.2)
-    assert answer == NvmlAnswer(error="asking NVML failed: gave no answer for 0.2 seconds")
+def test_driver_that_hangs_is_an_error() -> None:
+    answer = query_nvml(worker("import time; time.sleep(60)"), silence_seconds=0.2)
+    assert answer == NvmlAnswer(error="querying NVML failed: gave no answer for 0.2 seconds")
 
 
-def test_driver_that_crashes_leaves_this_process_alone() -> None:
-    answer = ask_nvml(worker("import os; os.abort()"))
-    assert answer == NvmlAnswer(error="asking NVML failed: the process was ended by SIGABRT")
+def test_driver_that_crashes_is_an_error() -> None:
+    answer = query_nvml(worker("import os; os.abort()"))
+    assert answer == NvmlAnswer(error="querying NVML failed: the process was ended by SIGABRT")
 
 
-def test_crash_after_the_answer_takes_nothing_back() -> None:
+def test_crash_after_the_answer_keeps_the_answer() -> None:
     program = 'import os; print(\'{"driver_version": "1", "gpus": ["T4"], "code": 0, "error": ""}\', flush=True); '
-    assert ask_nvml(worker(program + "os.abort()")) == NvmlAnswer("1", ("T4",), 0)
+    assert query_nvml(worker(program + "os.abort()")) == NvmlAnswer("1", ("T4",), 0)

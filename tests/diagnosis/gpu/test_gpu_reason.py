@@ -1,4 +1,4 @@
-"""Every reason why no GPU can be used, from made facts."""
+"""Diagnoses of machines on which no GPU can be used."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NCCL = Library(
     "libnccl.so.2", False, "nvidia-nccl-cu12", error="libnccl.so.2: cannot open shared object file: No such file"
 )
 
-# A machine on which everything is in order, but for the GPU that TensorFlow does not register.
+# A machine on which everything is in order, except that TensorFlow registers no GPU.
 HEALTHY = Facts(
     machine=Machine(distribution=("ubuntu", "debian"), pci_gpus=("Intel", "NVIDIA"), device_files=2),
     driver=Driver(version="550.54.15", init_code=0, cuda_version="12.4", gpus=(RTX,), smi_gpus=(RTX.name,)),
@@ -44,12 +44,12 @@ NO_DRIVER = Driver(libcuda_error="libcuda.so.1: cannot open shared object file: 
 
 def facts(**changes: dict[str, object]) -> Facts:
     """HEALTHY with other fields: `facts(driver={"version": "470.82"})`."""
-    parts = {name: replace(getattr(HEALTHY, name), **fields) for name, fields in changes.items()}  # type: ignore[arg-type]
-    return replace(HEALTHY, **parts)  # type: ignore[arg-type]
+    changed = {name: replace(getattr(HEALTHY, name), **fields) for name, fields in changes.items()}  # type: ignore[arg-type]
+    return replace(HEALTHY, **changed)  # type: ignore[arg-type]
 
 
-def found(known: Facts, *devices: Device) -> Diagnosis:
-    diagnosis = diagnose(known, devices)
+def diagnosed(facts: Facts, *devices: Device) -> Diagnosis:
+    diagnosis = diagnose(facts, devices)
     assert diagnosis is not None
     return diagnosis
 
@@ -59,7 +59,7 @@ def missing(library: Library, error: str = "cannot open shared object file: No s
 
 
 def test_tensorflow_that_cannot_be_imported_is_named_first() -> None:
-    diagnosis = found(replace(facts(tensorflow={"import_error": "ImportError: bad file"}), driver=NO_DRIVER))
+    diagnosis = diagnosed(replace(facts(tensorflow={"import_error": "ImportError: bad file"}), driver=NO_DRIVER))
     assert diagnosis.code == "no_tensorflow"
     assert "ImportError: bad file" in diagnosis.reason
     assert "pip install" in diagnosis.cure
@@ -67,50 +67,50 @@ def test_tensorflow_that_cannot_be_imported_is_named_first() -> None:
 
 @pytest.mark.parametrize(("system", "code"), [("Darwin", "apple"), ("Windows", "windows")])
 def test_other_systems_have_no_gpu_for_tensorflow(system: str, code: str) -> None:
-    assert found(replace(facts(machine={"system": system}), driver=NO_DRIVER)).code == code
+    assert diagnosed(replace(facts(machine={"system": system}), driver=NO_DRIVER)).code == code
 
 
 def test_machine_without_an_nvidia_card_needs_no_driver() -> None:
-    diagnosis = found(replace(facts(machine={"pci_gpus": ("Intel",)}), driver=NO_DRIVER))
+    diagnosis = diagnosed(replace(facts(machine={"pci_gpus": ("Intel",)}), driver=NO_DRIVER))
     assert diagnosis.code == "no_gpu"
     assert "install" not in diagnosis.cure
 
 
 def test_amd_card_is_named_as_such() -> None:
-    assert "AMD" in found(replace(facts(machine={"pci_gpus": ("AMD",)}), driver=NO_DRIVER)).reason
+    assert "AMD" in diagnosed(replace(facts(machine={"pci_gpus": ("AMD",)}), driver=NO_DRIVER)).reason
 
 
 @pytest.mark.parametrize("pci_gpus", [("NVIDIA",), None])
 def test_missing_driver_is_cured_by_the_distributions_command(pci_gpus: tuple[str, ...] | None) -> None:
-    diagnosis = found(replace(facts(machine={"pci_gpus": pci_gpus}), driver=NO_DRIVER))
+    diagnosis = diagnosed(replace(facts(machine={"pci_gpus": pci_gpus}), driver=NO_DRIVER))
     assert diagnosis.code == "no_driver"
     assert diagnosis.cure == "sudo ubuntu-drivers install && sudo reboot"
 
 
-def test_card_that_is_hidden_from_the_pci_bus_counts_when_the_driver_answers() -> None:
-    assert found(facts(machine={"pci_gpus": ()})).code == "unknown"
+def test_card_that_is_not_on_the_pci_bus_exists_if_the_driver_answers() -> None:
+    assert diagnosed(facts(machine={"pci_gpus": ()})).code == "unknown"
 
 
 def test_container_that_was_started_without_the_gpu_needs_an_option() -> None:
-    diagnosis = found(replace(facts(machine={"container": True}), driver=NO_DRIVER))
+    diagnosis = diagnosed(replace(facts(machine={"container": True}), driver=NO_DRIVER))
     assert diagnosis.code == "container"
     assert "--gpus all" in diagnosis.cure
 
 
-def test_driver_whose_library_is_missing_is_told_from_no_driver() -> None:
+def test_driver_without_its_library_is_distinguished_from_no_driver() -> None:
     driver = replace(NO_DRIVER, version="550.54.15")
-    diagnosis = found(replace(HEALTHY, driver=driver))
+    diagnosis = diagnosed(replace(HEALTHY, driver=driver))
     assert diagnosis.code == "no_libcuda"
     assert "libcuda.so.1" in diagnosis.reason
 
 
 @pytest.mark.parametrize("driver", [{"init_code": 803}, {"nvml_code": pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH}])
-def test_renewed_driver_needs_a_restart(driver: dict[str, object]) -> None:
-    assert found(facts(driver=driver)).cure == "sudo reboot"
+def test_updated_driver_needs_a_restart(driver: dict[str, object]) -> None:
+    assert diagnosed(facts(driver=driver)).cure == "sudo reboot"
 
 
 def test_old_driver_is_named_with_the_version_that_is_needed() -> None:
-    diagnosis = found(facts(driver={"version": "470.82.01", "init_code": 0}))
+    diagnosis = diagnosed(facts(driver={"version": "470.82.01", "init_code": 0}))
     assert diagnosis.code == "old_driver"
     assert "470.82.01" in diagnosis.reason
     assert "525.60.13" in diagnosis.reason
@@ -118,35 +118,35 @@ def test_old_driver_is_named_with_the_version_that_is_needed() -> None:
 
 
 def test_driver_older_than_libcuda_is_old_whatever_its_version() -> None:
-    assert found(facts(driver={"init_code": 804, "gpus": ()})).code == "old_driver"
+    assert diagnosed(facts(driver={"init_code": 804, "gpus": ()})).code == "old_driver"
 
 
 def test_closed_device_file_is_named() -> None:
-    diagnosis = found(facts(machine={"closed_device_files": ("/dev/nvidia0",)}))
+    diagnosis = diagnosed(facts(machine={"closed_device_files": ("/dev/nvidia0",)}))
     assert "/dev/nvidia0" in diagnosis.reason
     assert "usermod" in diagnosis.cure
 
 
 @pytest.mark.parametrize("visible", ["", "-1", "7"])
-def test_hidden_gpus_are_brought_back_by_unsetting_the_variable(visible: str) -> None:
-    diagnosis = found(facts(machine={"visible_devices": visible}, driver={"init_code": 100, "gpus": ()}))
+def test_hidden_gpus_are_fixed_by_unsetting_the_variable(visible: str) -> None:
+    diagnosis = diagnosed(facts(machine={"visible_devices": visible}, driver={"init_code": 100, "gpus": ()}))
     assert diagnosis.code == "hidden"
     assert repr(visible) in diagnosis.reason
     assert diagnosis.cure == "unset CUDA_VISIBLE_DEVICES"
 
 
-def test_variable_that_leaves_a_gpu_hides_none() -> None:
-    assert found(facts(machine={"visible_devices": "0"})).code == "unknown"
+def test_variable_that_selects_a_gpu_hides_none() -> None:
+    assert diagnosed(facts(machine={"visible_devices": "0"})).code == "unknown"
 
 
 def test_variable_is_not_blamed_for_a_driver_that_fails() -> None:
-    known = facts(machine={"visible_devices": "0"}, driver={"init_code": 999, "gpus": (), "smi_gpus": ()})
-    assert found(known).code == "driver_fails"
+    broken = facts(machine={"visible_devices": "0"}, driver={"init_code": 999, "gpus": (), "smi_gpus": ()})
+    assert diagnosed(broken).code == "driver_fails"
 
 
-def test_driver_without_a_device_is_told_from_one_that_fails() -> None:
-    assert found(facts(driver={"init_code": 100, "gpus": (), "smi_gpus": ()})).code == "no_device"
-    diagnosis = found(facts(driver={"init_code": 999, "gpus": ()}))
+def test_driver_without_a_device_is_distinguished_from_one_that_fails() -> None:
+    assert diagnosed(facts(driver={"init_code": 100, "gpus": (), "smi_gpus": ()})).code == "no_device"
+    diagnosis = diagnosed(facts(driver={"init_code": 999, "gpus": ()}))
     assert diagnosis.code == "driver_fails"
     assert "999" in diagnosis.reason
 
@@ -156,80 +156,82 @@ NOT_LOADED = {"version": "", "nvml_code": pynvml.NVML_ERROR_DRIVER_NOT_LOADED, "
 
 @pytest.mark.parametrize("init_code", [100, 999])
 def test_driver_whose_kernel_module_is_missing_is_loaded(init_code: int) -> None:
-    diagnosis = found(facts(driver={**NOT_LOADED, "init_code": init_code}))
+    diagnosis = diagnosed(facts(driver={**NOT_LOADED, "init_code": init_code}))
     assert diagnosis.code == "not_loaded"
     assert diagnosis.cure.startswith("sudo modprobe nvidia ")
 
 
 def test_container_with_a_drivers_libraries_but_no_gpu_needs_an_option() -> None:
-    known = facts(machine={"container": True, "device_files": 0}, driver={**NOT_LOADED, "init_code": 999})
-    assert found(known).code == "container"
+    broken = facts(machine={"container": True, "device_files": 0}, driver={**NOT_LOADED, "init_code": 999})
+    assert diagnosed(broken).code == "container"
 
 
 def test_driver_without_a_device_quotes_nvml() -> None:
     lost = {"init_code": 100, "gpus": (), "smi_gpus": (), "nvml_code": 15, "smi_error": "GPU 0: GPU is lost"}
-    assert found(facts(driver=lost)).reason == "The NVIDIA driver runs but finds no GPU (GPU 0: GPU is lost)."
+    assert diagnosed(facts(driver=lost)).reason == "The NVIDIA driver runs but finds no GPU (GPU 0: GPU is lost)."
 
 
 def test_tensorflow_without_cuda_is_replaced() -> None:
-    diagnosis = found(facts(tensorflow={"with_cuda": False}))
+    diagnosis = diagnosed(facts(tensorflow={"with_cuda": False}))
     assert diagnosis.code == "cpu_build"
     assert ".[gpu]" in diagnosis.cure
 
 
 def test_arm_machine_is_not_sent_to_a_package_that_does_not_exist() -> None:
-    diagnosis = found(facts(tensorflow={"with_cuda": False}, machine={"architecture": "aarch64"}))
+    diagnosis = diagnosed(facts(tensorflow={"with_cuda": False}, machine={"architecture": "aarch64"}))
     assert "pip install" not in diagnosis.cure
 
 
 def test_install_without_cuda_libraries_is_cured_by_the_extra() -> None:
-    diagnosis = found(replace(HEALTHY, libraries=(missing(CUDART), missing(CUSOLVER))))
+    diagnosis = diagnosed(replace(HEALTHY, libraries=(missing(CUDART), missing(CUSOLVER))))
     assert diagnosis.code == "no_cuda"
     assert ".venv/bin/pip install -e '.[gpu]'" in diagnosis.cure
 
 
 def test_missing_library_is_named() -> None:
-    diagnosis = found(replace(HEALTHY, libraries=(CUDART, missing(CUSOLVER), NCCL)))
+    diagnosis = diagnosed(replace(HEALTHY, libraries=(CUDART, missing(CUSOLVER), NCCL)))
     assert "libcusolver.so.11 (cannot open shared object file: No such file or directory)" in diagnosis.reason
     assert "libnccl" not in diagnosis.reason
     assert ".[gpu]" in diagnosis.cure
 
 
-def test_damaged_library_is_installed_anew() -> None:
-    diagnosis = found(replace(HEALTHY, libraries=(CUDART, missing(CUSOLVER, "file too short"))))
+def test_damaged_library_is_reinstalled() -> None:
+    diagnosis = diagnosed(replace(HEALTHY, libraries=(CUDART, missing(CUSOLVER, "file too short"))))
     assert "file too short" in diagnosis.reason
     assert diagnosis.cure == "pip install --force-reinstall --no-deps nvidia-cusolver-cu12"
 
 
 def test_library_that_only_tensorflow_does_not_find_gets_its_folder() -> None:
-    diagnosis = found(facts(tensorflow={"refused": (("libcusolver.so.11", "no such file"), ("libcuda.so.1", "no"))}))
+    diagnosis = diagnosed(
+        facts(tensorflow={"refused": (("libcusolver.so.11", "no such file"), ("libcuda.so.1", "no"))})
+    )
     assert diagnosis.code == "library_path"
     assert diagnosis.cure == 'export LD_LIBRARY_PATH="/site/nvidia/cusolver/lib:$LD_LIBRARY_PATH"'
 
 
 def test_gpu_older_than_tensorflow_supports_is_named() -> None:
     old = DriverGpu("GeForce GTX 980", 4 * 2**30, (5, 2))
-    diagnosis = found(facts(driver={"gpus": (old,)}))
+    diagnosis = diagnosed(facts(driver={"gpus": (old,)}))
     assert diagnosis.code == "old_gpu"
     assert "6.0" in diagnosis.reason
     assert "GeForce GTX 980 has 5.2" in diagnosis.reason
 
 
-def test_what_nobody_foresaw_shows_tensorflows_last_word() -> None:
-    diagnosis = found(facts(tensorflow={"log": "first\nthe last word"}))
+def test_unknown_reason_shows_tensorflows_last_message() -> None:
+    diagnosis = diagnosed(facts(tensorflow={"log": "first\nthe last message"}))
     assert diagnosis.code == "unknown"
-    assert "the last word" in diagnosis.reason
+    assert "the last message" in diagnosis.reason
 
 
 def check(status: str, note: str = "", precision: str = "float32") -> Check:
     return Check("convolution", precision, status, note=note)  # type: ignore[arg-type]
 
 
-def test_gpu_that_computes_rightly_has_no_diagnosis() -> None:
+def test_gpu_that_computes_correctly_has_no_diagnosis() -> None:
     assert diagnose(HEALTHY, [Device("GPU:0", checks=(check("right"),))]) is None
 
 
-def test_one_right_gpu_among_two_is_enough() -> None:
+def test_one_correct_gpu_of_two_is_enough() -> None:
     assert diagnose(HEALTHY, [Device("GPU:0", failure="crash"), Device("GPU:1", checks=(check("right"),))]) is None
 
 
@@ -243,8 +245,8 @@ def test_one_right_gpu_among_two_is_enough() -> None:
         (Device("GPU:0", failure="the process was ended by SIGABRT."), "fails"),
     ],
 )
-def test_gpu_that_fails_is_told_by_how_it_fails(device: Device, code: str) -> None:
-    assert found(HEALTHY, device).code == code
+def test_cause_is_inferred_from_how_a_gpu_fails(device: Device, code: str) -> None:
+    assert diagnosed(HEALTHY, device).code == code
 
 
 def test_gpu_without_bfloat16_can_still_train() -> None:
@@ -255,7 +257,7 @@ def test_gpu_that_is_wrong_in_a_mixed_precision_is_not_right() -> None:
     assert not Device("GPU:0", checks=(check("right"), check("wrong", precision="float16"))).right
 
 
-def test_gpu_whose_checks_never_came_is_not_right() -> None:
+def test_gpu_without_checks_is_not_right() -> None:
     assert not Device("GPU:0").right
 
 
@@ -279,9 +281,9 @@ def test_driver_versions_compare_as_numbers(driver: str, cuda: str, too_old: boo
         (Machine(distribution=("linuxmint", "ubuntu", "debian")), "ubuntu-drivers"),
         (Machine(distribution=("debian",)), "apt install nvidia-driver"),
         (Machine(distribution=("fedora",)), "akmod-nvidia"),
-        (Machine(distribution=("unheard-of",)), "https://www.nvidia.com/drivers"),
+        (Machine(distribution=("another",)), "https://www.nvidia.com/drivers"),
         (Machine(distribution=("ubuntu",), wsl=True), "wsl --update"),
     ],
 )
-def test_driver_command_fits_the_system(machine: Machine, words: str) -> None:
+def test_driver_command_matches_the_system(machine: Machine, words: str) -> None:
     assert words in driver_command(machine)

@@ -47,8 +47,8 @@ def test_a_resized_crop_has_the_declared_area_and_ratio() -> None:
 )
 def test_crops_reach_every_corner(crop: Crop) -> None:
     top, left, height, width = boxes(crop, 10, 10).T
-    assert {int(place) for place in top} == set(range(10 - int(height[0]) + 1))
-    assert {int(place) for place in left} == set(range(10 - int(width[0]) + 1))
+    assert {int(offset) for offset in top} == set(range(10 - int(height[0]) + 1))
+    assert {int(offset) for offset in left} == set(range(10 - int(width[0]) + 1))
 
 
 @pytest.mark.parametrize(

@@ -60,9 +60,9 @@ def test_the_last_of_an_odd_batch_stays(mixing: BatchAugmentation) -> None:
 def test_a_part_of_a_batch_is_mixed_as_in_the_whole_batch(mixing: BatchAugmentation) -> None:
     images = draw_images(11)
     whole, shares = mixed(mixing, images)
-    part = mixing.apply_to_batch(tf.constant(images[4:8]), tf.eye(11)[4:8], tf.ones(4), SEED, first=4)
-    np.testing.assert_array_equal(part[0], whole[4:8])
-    np.testing.assert_array_equal(part[1], shares[4:8])
+    sliced = mixing.apply_to_batch(tf.constant(images[4:8]), tf.eye(11)[4:8], tf.ones(4), SEED, first=4)
+    np.testing.assert_array_equal(sliced[0], whole[4:8])
+    np.testing.assert_array_equal(sliced[1], shares[4:8])
 
 
 @pytest.mark.parametrize("nothing", [0.0, MIN_WEIGHT], ids=["unreadable", "declared"])

@@ -42,7 +42,7 @@ def test_named_numbers_that_no_image_has_are_classes_too() -> None:
         (
             [0, 2, 1],
             ("a",),
-            "train.rec#1: label 2 is not a class: the 1 given ones .* 0 to 0. Give more.",
+            "train.rec#1: label 2 is not a class: the class numbers are 0 to 0. Give more.",
         ),
     ],
 )

@@ -113,7 +113,7 @@ def test_several_numbers_are_tags(reader: Reader, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("second", "classes", "message"),
     [
-        (2, ("a", "b"), "label 2 is not a class: the 2 given ones have the numbers 0 to 1."),
+        (2, ("a", "b"), "label 2 is not a class: the class numbers are 0 to 1."),
         (-1, None, "label -1 should be a class number, a whole number from 0 to 16777215."),
     ],
 )
@@ -152,9 +152,9 @@ def test_rows_of_zeros_and_ones_are_multi_hot(reader: Reader, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("rows", "level", "text"),
     [
-        ([[1, 1, 0], [0, 0, 1]], "INFO", "Say labels='indices' if they are class numbers."),
-        ([[0, 1], [1, 0]], "WARNING", "They may as well be class numbers: then say labels='indices'."),
-        ([[0, 1], [1, 1]], "INFO", "Say labels='indices' if they are class numbers."),
+        ([[1, 1, 0], [0, 0, 1]], "INFO", "Set labels='indices' if they are class numbers."),
+        ([[0, 1], [1, 0]], "WARNING", "They may as well be class numbers: then set labels='indices'."),
+        ([[0, 1], [1, 1]], "INFO", "Set labels='indices' if they are class numbers."),
     ],
 )
 def test_multi_hot_rows_that_may_be_class_numbers_give_a_warning(
@@ -170,11 +170,11 @@ def test_multi_hot_rows_that_may_be_class_numbers_give_a_warning(
 @pytest.mark.parametrize(
     ("second", "classes", "message"),
     [
-        ([1], None, "has 1 numbers, the first row has 2; in a multi-hot row each class has its place"),
+        ([1], None, "has 1 numbers, the first row has 2; a multi-hot row has a number for each class"),
         (
             [1, 0],
             ("a", "b", "c"),
-            "has 2 numbers, the given classes are 3; in a multi-hot row each class has its place",
+            "has 2 numbers, the class list has 3; a multi-hot row has a number for each class",
         ),
         ([1, 7], None, "has .*7.*; a multi-hot row holds 0 and 1, -1 .*for unknown, or something between 0 and 1"),
     ],

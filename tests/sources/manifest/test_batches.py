@@ -1,4 +1,4 @@
-"""The fast reader is the exact reader, or it declines."""
+"""The fast reader gives what the exact reader gives, or it declines."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ def save(tmp_path: Path) -> Iterator[Any]:
 
 
 def fast_rows(file: str) -> Rows:
-    """The columns that are read, in batches with pyarrow."""
+    """The rows, with the columns that are read, from Arrow batches."""
     layout = layout_of(file, "auto")
-    taker = Gathered("", {}, "auto", None, skip_unlabelled=False, uniform=layout.kind != "jsonl")
-    return [row for batch in batches.read_batches(file, layout, taker) for row in batch.to_pylist()]
+    collected = Gathered("", {}, "auto", None, skip_unlabelled=False, uniform=layout.kind != "jsonl")
+    return [row for batch in batches.read_batches(file, layout, collected) for row in batch.to_pylist()]
 
 
 def is_read_fast(file: str, **options: Any) -> bool:
     manifest = Manifest(file, **options)
     layout = layout_of(file, "auto")
-    return batches.gather_batches(file, layout, manifest._gathered(uniform=layout.kind != "jsonl"))
+    return batches.gather_batches(file, layout, manifest._new_gathered(uniform=layout.kind != "jsonl"))
 
 
 def exactly(manifest: Manifest) -> Examples:
@@ -149,7 +149,7 @@ def outcome(manifest: Manifest) -> list[Any] | str:
     ),
     options=st.sampled_from([{}, {"skip_unlabelled": True}, {"labels": "names"}, {"root": "s3://x"}]),
 )
-def test_a_file_with_random_faults_is_read_or_explained_as_by_the_exact_reader(
+def test_a_file_with_random_errors_is_read_or_explained_as_by_the_exact_reader(
     name: str, changes: list[tuple[int, int, str]], options: dict[str, Any]
 ) -> None:
     content = SEEDS[name]
@@ -222,13 +222,13 @@ def test_unusual_files_are_left_to_the_exact_reader(save: Any, name: str, conten
         '{"filename": "b.jpg", "label": "x"',
     ],
 )
-def test_what_arrow_takes_for_json_but_python_does_not_is_an_error_with_its_line(save: Any, line: str) -> None:
+def test_invalid_json_that_arrow_accepts_is_an_error_that_names_the_line(save: Any, line: str) -> None:
     file = save("a.jsonl", f'{{"filename": "a.jpg", "label": "x", "width": 0.5}}\n{line}\n')
     with pytest.raises(DataError, match="a.jsonl line 2: expected JSON"):
         Manifest(file).read()
 
 
-def test_a_column_that_a_better_one_replaces_counts_until_then(save: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_column_is_read_until_one_of_higher_precedence_appears(save: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(line_blocks, "_BLOCK_BYTES", 1000)
     lines = ['{"path": "1", "label": "x", "sample_weight": 2}', '{"path": "2", "label": "x", "weight": 3}']
     assert Manifest(save("a.jsonl", "\n".join(lines))).read().weights.tolist() == [2, 3]
@@ -249,7 +249,7 @@ def test_a_weight_may_be_written_in_any_way_that_python_reads(save: Any) -> None
     np.testing.assert_array_equal(Manifest(file).read().weights, np.float32([1000, 0.5, 1e-3, 1, 2]))
 
 
-def test_messages_of_a_second_pass_name_the_line_after_blank_ones(save: Any) -> None:
+def test_messages_of_a_second_pass_count_blank_lines(save: Any) -> None:
     rows = ["a.jpg,cat", "", "", "b.jpg,dog", "c.jpg,dgo"]
     file = save("a.csv", "\n".join(["filename,label", *rows]))
     with pytest.raises(DataError, match=r"a.csv line 6: label 'dgo' is not a class. Did you mean 'dog'\?"):

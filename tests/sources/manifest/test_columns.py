@@ -15,7 +15,7 @@ Make = Callable[..., Manifest]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    """Makes a manifest of the given text; names that begin with "{" are JSON Lines."""
+    """Makes a manifest of `content`; it is JSON Lines if it begins with "{"."""
 
     def make(content: str, **options: Any) -> Manifest:
         path = tmp_path / ("a.jsonl" if content.startswith("{") else "a.csv")
@@ -29,12 +29,12 @@ def make(tmp_path: Path) -> Make:
     "file", ["filename", "File Name", "file_name", "path", "source-ref", "image", "IMG", "filepath"]
 )
 @pytest.mark.parametrize("label", ["label", "class_name", "Class", "category"])
-def test_columns_are_found_by_their_usual_names(make: Make, file: str, label: str) -> None:
+def test_columns_are_recognized_by_their_usual_names(make: Make, file: str, label: str) -> None:
     examples = make(f"{label},{file}\ncat,a.jpg\n").read()
     assert (examples.names(), examples.classes) == (["a.jpg"], ("cat",))
 
 
-def test_columns_of_other_names_are_given(make: Make) -> None:
+def test_other_columns_can_be_named(make: Make) -> None:
     content = "was,wo,wieviel,wessen,filename,label\ncat,a.jpg,2,x,no.jpg,no\ndog,b.jpg,3,x,no.jpg,no\n"
     columns = {"file_column": "wo", "label_column": "was", "weight_column": "wieviel", "group_column": "wessen"}
     examples = make(content, **columns).read()
@@ -44,19 +44,19 @@ def test_columns_of_other_names_are_given(make: Make) -> None:
     assert examples.groups.tolist() == [0, 0]
 
 
-def test_of_two_columns_that_fit_the_log_says_which_is_read(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_says_which_of_two_possible_columns_is_read(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="absl")
     assert make("path,filename,label,class_id\nb.jpg,a.jpg,cat,7\n").read().names() == ["a.jpg"]
-    assert "the column 'filename' is read, not 'path'; say file_column='path' for the other" in caplog.text
-    assert "labels are read from 'label', not from 'class_id'; say label_column='class_id'" in caplog.text
+    assert "the column 'filename' is read, not 'path'; set file_column='path' to read the other" in caplog.text
+    assert "labels are read from 'label', not from 'class_id'; set label_column='class_id'" in caplog.text
 
 
-def test_a_given_column_of_labels_counts_even_beside_probabilities(make: Make) -> None:
+def test_a_label_column_that_the_user_names_precedes_probabilities(make: Make) -> None:
     content = 'filename,class_probabilities,label\na.jpg,"[1, 0]",cat\n'
     assert make(content, label_column="label").read().label_kind == "single"
 
 
-def test_a_split_keeps_its_rows_and_the_classes_of_all(make: Make) -> None:
+def test_a_split_has_its_rows_and_the_classes_of_all_rows(make: Make) -> None:
     content = "filename,label,split,weight\na.jpg,cat,train,1\nb.jpg,dog,val,2\nc.jpg,cat,val,3\n"
     examples = make(content, split="val").read()
     assert examples.names() == ["b.jpg", "c.jpg"]
@@ -67,19 +67,19 @@ def test_a_split_keeps_its_rows_and_the_classes_of_all(make: Make) -> None:
 
 def test_rows_of_all_splits_are_read_with_a_warning(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     assert len(make("filename,label,split\na.jpg,x,train\nb.jpg,x,test\n").read()) == 2
-    assert "rows of all splits are read: train 1, test 1. Say split='train'" in caplog.text
+    assert "rows of all splits are read: train 1, test 1. Set split='train'" in caplog.text
 
 
-def test_the_parts_of_a_split_never_share_a_group(make: Make) -> None:
+def test_a_group_is_never_in_two_splits(make: Make) -> None:
     rows = [f"{number}.jpg,{'cat' if number % 3 else 'dog'},patient-{number // 4}" for number in range(80)]
-    train, val = (part.read() for part in make("\n".join(["filename,label,group", *rows])).split(val=0.3))
+    train, val = (split.read() for split in make("\n".join(["filename,label,group", *rows])).split(val=0.3))
     assert len(train) + len(val) == 80
-    patients = [{int(name.removesuffix(".jpg")) // 4 for name in part.names()} for part in (train, val)]
+    patients = [{int(name.removesuffix(".jpg")) // 4 for name in split.names()} for split in (train, val)]
     assert not patients[0] & patients[1]
     assert 15 <= len(val) <= 35
 
 
-def test_rows_without_group_stand_alone(make: Make) -> None:
+def test_rows_without_a_group_are_a_group_each(make: Make) -> None:
     lines = [
         '{"filename": "a.jpg", "label": "x"}',
         '{"filename": "b.jpg", "label": "x", "group": 5}',
@@ -108,14 +108,14 @@ def test_crops_are_rounded_and_may_begin_outside(make: Make) -> None:
         ),
         (
             "filename,what\na.jpg,x\n",
-            r"a.csv: no column of labels was found. .* say label_column='...' or labels_column=",
+            r"a.csv: no column of labels was found. .* set label_column='...' or labels_column=",
         ),
         ("{}", "a.jsonl line 1: no column of files was found"),
         ("filename,label\n,x\n", "a.csv line 2: 'filename' is empty"),
         ("filename,label\na.jpg,x\nb.jpg,\n", "a.csv line 3: 'label' is empty; each row needs a label"),
         ('{"filename": 7, "label": "x"}', "a.jsonl line 1: 'filename' should be the path of an image, got 7"),
         ('{"filename": "a\\u0000", "label": "x"}', "'filename' should be the path of an image"),
-        ('{"filename": "\\ud800", "label": "x"}', "which no file can be called"),
+        ('{"filename": "\\ud800", "label": "x"}', "which cannot be the name of a file"),
         (
             "filename,label,weight\na.jpg,x,-1\n",
             "a.csv line 2: 'weight' should be a finite number of at least 0, got '-1'",
@@ -135,15 +135,15 @@ def test_crops_are_rounded_and_may_begin_outside(make: Make) -> None:
         ('{"filename": "a.jpg", "label": "x", "crop": {"x": 1}}', "'crop' should be a list of numbers"),
         (
             '{"filename": "a.jpg", "label": "x"}\n{"filename": "b.jpg", "class_name": "y"}',
-            "a.jsonl line 2: labels stand in 'class_name', but in 'label' in the rows before",
+            "a.jsonl line 2: labels are in 'class_name', but in 'label' in the rows before",
         ),
         (
             '{"path": "a.jpg", "label": "x"}\n{"filename": "b.jpg", "label": "y"}',
-            "a.jsonl line 2: the file stands in 'filename', but in 'path'",
+            "a.jsonl line 2: the file is in 'filename', but in 'path'",
         ),
     ],
 )
-def test_a_row_that_makes_no_sense_is_named_with_its_column(make: Make, content: str, message: str) -> None:
+def test_an_invalid_value_is_an_error_that_names_the_row_and_column(make: Make, content: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         make(content).read()
 
@@ -159,7 +159,7 @@ def test_a_row_that_makes_no_sense_is_named_with_its_column(make: Make, content:
         ({"split": "vla"}, r"no row has the split 'vla'; there are train 1, val 1. Did you mean 'val'\?"),
     ],
 )
-def test_a_given_name_that_is_not_there_is_an_error(make: Make, options: dict[str, str], message: str) -> None:
+def test_a_missing_column_or_split_is_an_error(make: Make, options: dict[str, str], message: str) -> None:
     for content in (
         "filename,label,split\na.jpg,x,train\nb.jpg,x,val\n",
         '{"filename": "a.jpg", "label": "x", "split": "train"}\n{"filename": "b.jpg", "label": "x", "split": "val"}',
@@ -169,7 +169,7 @@ def test_a_given_name_that_is_not_there_is_an_error(make: Make, options: dict[st
 
 
 def test_a_split_needs_a_column(make: Make) -> None:
-    with pytest.raises(DataError, match="a.csv has no column that says which rows are 'val'; give split_column"):
+    with pytest.raises(DataError, match="a.csv has no column that says which rows are 'val'; set split_column"):
         make("filename,label\na.jpg,x\n", split="val").read()
 
 
@@ -180,6 +180,6 @@ def test_a_manifest_survives_json() -> None:
     assert Source.kinds()["Manifest"] is Manifest
 
 
-def test_a_class_given_twice_is_an_error() -> None:
+def test_a_duplicate_class_is_an_error() -> None:
     with pytest.raises(ConfigError, match="`classes` should have each class once, got 'a' twice"):
         Manifest("a.csv", classes=("a", "b", "a"))

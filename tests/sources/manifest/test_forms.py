@@ -32,7 +32,7 @@ def save(path: Path, content: str | bytes) -> Path:
 
 
 def as_table(records: list[dict[str, Any]], delimiter: str) -> str:
-    """The records as text, lists as JSON and null as nothing."""
+    """The records as CSV, with lists as JSON and null as an empty value."""
     file = io.StringIO()
     writer = csv.DictWriter(file, list(records[0]), delimiter=delimiter)
     writer.writeheader()
@@ -86,7 +86,7 @@ record = st.fixed_dictionaries(
 
 @settings(max_examples=30, deadline=None, derandomize=True, phases=[Phase.generate, Phase.shrink])
 @given(records=st.lists(record, min_size=1, max_size=5))
-def test_the_same_table_reads_the_same_in_every_form(records: list[dict[str, Any]]) -> None:
+def test_the_same_table_gives_the_same_examples_in_every_format(records: list[dict[str, Any]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         read = {}
         for form, content in in_all_forms(records).items():
@@ -97,7 +97,7 @@ def test_the_same_table_reads_the_same_in_every_form(records: list[dict[str, Any
         assert plain == read["rows.json"], form
 
 
-def test_keras_trainers_train_data_loads_as_it_is(tmp_path: Path) -> None:
+def test_train_data_of_keras_trainer_loads_unchanged(tmp_path: Path) -> None:
     examples = Manifest(save(tmp_path / "train_data.json", KERAS_TRAINER), root="data/train").read()
     assert examples.names() == ["data/train/cat/cat-1.jpg", "data/train/cat/cat-2.jpg", "data/train/dog/dog-2.jpg"]
     assert examples.classes == ("cat", "dog")
@@ -107,7 +107,7 @@ def test_keras_trainers_train_data_loads_as_it_is(tmp_path: Path) -> None:
     assert examples.crops.tolist() == [[100, 100, 75, 50], [0, 0, 0, 0], [0, 0, 0, 0]]  # top, left, height, width
 
 
-def test_paths_are_below_the_manifests_folder_unless_they_are_absolute_or_urls(tmp_path: Path) -> None:
+def test_paths_are_relative_to_the_manifests_folder_unless_they_are_absolute_or_urls(tmp_path: Path) -> None:
     path = save(tmp_path / "a.csv", "path,label\nx/1.jpg,a\n/data/2.jpg,a\ns3://bucket/3.jpg,a\n")
     assert Manifest(path).read().names() == [f"{tmp_path}/x/1.jpg", "/data/2.jpg", "s3://bucket/3.jpg"]
     assert Manifest(path, root="s3://other/").read().name(0) == "s3://other/x/1.jpg"
@@ -123,24 +123,24 @@ def test_paths_are_below_the_manifests_folder_unless_they_are_absolute_or_urls(t
         ",filename,label\n0,a.jpg,cat\n1,b.jpg,dog\n",  # pandas writes its index into a column without name
     ],
 )
-def test_csv_is_read_as_programs_write_it(tmp_path: Path, content: str) -> None:
+def test_csv_is_read_as_common_programs_write_it(tmp_path: Path, content: str) -> None:
     examples = Manifest(save(tmp_path / "a.csv", content)).read()
     assert [Path(each).name for each in examples.names()] == ["a.jpg", "b.jpg"]
     assert [examples.classes[label] for label in examples.labels] == ["cat", "dog"]
 
 
 @pytest.mark.skipif("__import__('os').sep != '/'")
-def test_a_path_of_windows_is_read_with_slashes(tmp_path: Path) -> None:
+def test_a_windows_path_is_read_with_slashes(tmp_path: Path) -> None:
     examples = Manifest(save(tmp_path / "a.csv", "filename,label\ncat\\1.jpg,cat\n"), root="images").read()
     assert examples.names() == ["images/cat/1.jpg"]
 
 
-def test_nan_in_json_is_no_value(tmp_path: Path) -> None:
+def test_nan_in_json_is_a_missing_value(tmp_path: Path) -> None:
     content = '[{"filename": "a.jpg", "label": "x", "crop": NaN, "group": NaN}]'
     assert Manifest(save(tmp_path / "a.json", content)).read().crops is None
 
 
-def test_a_column_may_begin_in_a_later_line_of_json_lines(tmp_path: Path) -> None:
+def test_a_column_may_first_appear_in_a_later_line_of_json_lines(tmp_path: Path) -> None:
     lines = [
         '{"filename": "a.jpg", "label": "x"}',
         '{"filename": "b.jpg", "label": "x", "weight": 3, "crop": [1, 2, 3, 4]}',
@@ -159,12 +159,12 @@ def test_a_column_may_begin_in_a_later_line_of_json_lines(tmp_path: Path) -> Non
         ("a.csv", "filename,label\n", "a.csv has column names but no row"),
         ("a.json", "[]", "a.json has column names but no row"),
         ("a.csv", "filename,label\na.jpg,x\n\nb.jpg,x,y\n", "a.csv line 4: 3 values, but there are 2 columns. A value"),
-        ("a.csv", 'filename,label\na.jpg,x\nb.jpg,"x\nc.jpg,x', r"a.csv line 3: the row is broken \(unexpected end"),
-        ("a.csv", "filename,label,label\na.jpg,x,y\n", "a.csv line 1: the column 'label' stands twice"),
+        ("a.csv", 'filename,label\na.jpg,x\nb.jpg,"x\nc.jpg,x', r"a.csv line 3: the row is malformed \(unexpected end"),
+        ("a.csv", "filename,label,label\na.jpg,x,y\n", "a.csv line 1: the column 'label' occurs twice"),
         (
             "a.csv",
             "a.jpg,cat\nb.jpg,dog\n",
-            "a.csv: the first line should hold names of columns, got 'a.jpg', 'cat'. Put",
+            "a.csv: the first line should hold the column names, got 'a.jpg', 'cat'. Put",
         ),
         (
             "a.csv",
@@ -205,34 +205,34 @@ def test_a_column_may_begin_in_a_later_line_of_json_lines(tmp_path: Path) -> Non
         ),
     ],
 )
-def test_a_file_that_is_no_table_is_an_error_that_names_the_line(
+def test_a_malformed_file_is_an_error_that_names_the_line(
     tmp_path: Path, file: str, content: str | bytes, message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
         Manifest(save(tmp_path / file, content)).read()
 
 
-def test_what_is_no_file_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_file_or_a_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"There is no file .*none.csv\."):
         Manifest(tmp_path / "none.csv").read()
-    with pytest.raises(DataError, match="is a folder; Manifest needs a file. Take ImageFolder"):
+    with pytest.raises(DataError, match="is a folder; Manifest needs a file. Use ImageFolder"):
         Manifest(tmp_path).read()
 
 
 def test_a_file_of_another_source_names_that_source() -> None:
-    with pytest.raises(DataError, match=r"train.rec is no table. Take RecordIO\('train.rec'\)"):
+    with pytest.raises(DataError, match=r"train.rec is not a table. Use RecordIO\('train.rec'\)"):
         Manifest("train.rec").read()
 
 
-def test_values_lose_the_spaces_around_them_as_names_of_columns_do(tmp_path: Path) -> None:
+def test_values_and_column_names_are_stripped_of_surrounding_spaces(tmp_path: Path) -> None:
     path = save(tmp_path / "a.csv", "path ,label\n1.jpg , cat\n2.jpg,cat \n")
     examples = Manifest(path).read()
     assert examples.names() == [f"{tmp_path}/1.jpg", f"{tmp_path}/2.jpg"]
     assert examples.classes == ("cat",)
 
 
-def test_images_in_an_object_store_are_said_not_to_be_supported(tmp_path: Path) -> None:
+def test_images_in_an_unsupported_object_store_are_an_error(tmp_path: Path) -> None:
     examples = Manifest(save(tmp_path / "a.csv", "path,label\n/1.jpg,a\ns3://bucket/2.jpg,b\n")).read()
-    with pytest.raises(DataError, match=r"s3://bucket/2.jpg lies in an object store that is not read yet"):
+    with pytest.raises(DataError, match=r"s3://bucket/2.jpg is in an object store that is not supported yet"):
         examples.check_local()
     Manifest(save(tmp_path / "b.csv", "path,label\ngs://bucket/2.jpg,b\n")).read().check_local()

@@ -20,7 +20,7 @@ NAN = float("nan")
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    """Makes a manifest with one column of labels beside the files: of text as CSV, of other values as JSON Lines."""
+    """Makes a manifest with one column of labels beside the files: strings as CSV, other values as JSON Lines."""
 
     def make(column: str, values: list[Any], more: dict[str, list[Any]] | None = None, **options: Any) -> Manifest:
         columns = {"filename": [f"{row}.jpg" for row in range(len(values))], column: values, **(more or {})}
@@ -50,11 +50,11 @@ def single(manifest: Manifest) -> tuple[list[int], tuple[str, ...]]:
     return examples.labels.tolist(), examples.classes
 
 
-def test_names_are_sorted_and_kept_as_they_are_written_but_for_spaces_around_them(make: Make) -> None:
+def test_names_are_sorted_and_stripped_of_surrounding_spaces(make: Make) -> None:
     assert single(make("label", ["dog", "cat", "Dog", "dog "])) == ([2, 1, 0, 2], ("Dog", "cat", "dog"))
 
 
-def test_given_classes_decide_the_order(make: Make) -> None:
+def test_the_class_list_decides_the_order(make: Make) -> None:
     assert single(make("label", ["dog", "cat"], classes=("dog", "eel", "cat"))) == ([0, 2], ("dog", "eel", "cat"))
 
 
@@ -64,14 +64,14 @@ def test_whole_numbers_are_class_numbers(make: Make, values: list[Any]) -> None:
     assert single(make("label", values, classes=("a", "b", "c"))) == ([2, 0], ("a", "b", "c"))
 
 
-def test_numbers_are_names_where_the_classes_are_numbers_or_it_is_said_or_they_are_far_apart(make: Make) -> None:
+def test_numbers_are_names_if_the_classes_are_or_labels_says_so_or_they_are_far_apart(make: Make) -> None:
     assert single(make("label", ["2", "5"], classes=("5", "2"))) == ([1, 0], ("5", "2"))
     assert single(make("label", ["2", "5"], labels="names")) == ([0, 1], ("2", "5"))
     assert single(make("label", ["900001", "17"])) == ([1, 0], ("17", "900001"))
     assert single(make("label", ["007", "1"])) == ([0, 1], ("007", "1"))
 
 
-def test_tags_are_a_list_or_text_with_bars_or_a_list_as_text(make: Make) -> None:
+def test_tags_are_a_list_or_a_string_with_bars_or_a_list_in_a_string(make: Make) -> None:
     expected = [[0, 1], [0, 0], [1, 1]]
     assert dense(make("labels", [["red"], [], ["red", "dress", "red"]])) == expected
     assert dense(make("tags", ["red", "", "red | dress"])) == expected
@@ -97,7 +97,7 @@ def test_lists_of_zeros_and_ones_of_one_length_are_multi_hot_rows(
 ) -> None:
     caplog.set_level("INFO", logger="absl")
     np.testing.assert_array_equal(dense(make("labels", values)), [[1, 0, 1], [0, 0, NAN]])
-    assert "read as multi-hot rows, labels='multi_hot'. Say labels='indices' if they are class numbers." in caplog.text
+    assert "read as multi-hot rows, labels='multi_hot'. Set labels='indices' if they are class numbers." in caplog.text
     assert make("labels", values, classes=("a", "b", "c")).read().classes == ("a", "b", "c")
 
 
@@ -113,7 +113,7 @@ def test_other_lists_of_numbers_are_class_numbers(make: Make, caplog: pytest.Log
     assert dense(make("labels", ["0|2", "1"], classes=("a", "b", "c", "d"))) == [[1, 0, 1, 0], [0, 1, 0, 0]]
 
 
-def test_two_numbers_in_each_row_are_class_numbers_if_it_is_said(make: Make) -> None:
+def test_two_numbers_in_each_row_are_class_numbers_if_labels_says_so(make: Make) -> None:
     values = [[0, 1], [1, 0]]
     assert dense(make("labels", values)) == [[0, 1], [1, 0]]
     assert dense(make("labels", values, labels="indices")) == [[1, 1], [1, 1]]
@@ -121,13 +121,13 @@ def test_two_numbers_in_each_row_are_class_numbers_if_it_is_said(make: Make) -> 
     assert dense(make("labels", values, classes=("a", "b", "c"))) == [[1, 1, 0], [1, 1, 0]]
 
 
-def test_probabilities_may_come_without_names_when_classes_are_given(make: Make) -> None:
+def test_probabilities_need_no_names_with_a_class_list(make: Make) -> None:
     manifest = make("class_probabilities", ["[0.25, 0.75]", "[1, 0]"], classes=("dog", "cat"))
     assert manifest.read().label_kind == "probabilities"
     assert dense(manifest) == [[0.25, 0.75], [1, 0]]
 
 
-def test_probabilities_of_another_order_than_the_names_are_an_error(make: Make) -> None:
+def test_probabilities_in_another_order_than_the_names_are_an_error(make: Make) -> None:
     values, names = [[0.1, 0.9], [0.8, 0.2], [1, 0]], {"class_name": ["cat", "dog", "dog"]}
     with pytest.raises(DataError, match=r"in 3 of 3 rows another class .* line 1: 'dog' instead of 'cat'. .* classes="):
         make("class_probabilities", values, names).read()
@@ -142,9 +142,9 @@ def test_two_swapped_classes_among_many_rows_are_an_error(make: Make) -> None:
         make("class_probabilities", values, {"class_name": names}).read()
 
 
-def test_a_wrong_order_of_given_classes_is_warned_of(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_class_list_in_the_wrong_order_is_warned_about(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     make("class_probabilities", [[1, 0], [0, 1]], {"class_name": ["a", "b"]}, classes=("b", "a")).read()
-    assert "Check the order of the given classes." in caplog.text
+    assert "Check the order of the class list." in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -166,14 +166,14 @@ def test_a_wrong_order_of_given_classes_is_warned_of(make: Make, caplog: pytest.
             "label",
             [0, -1],
             {},
-            "line 2: label -1 should be a class number, .* from 0 to 16777215. Say labels='names'",
+            "line 2: label -1 should be a class number, .* from 0 to 16777215. Set labels='names'",
         ),
         ("label", ["0", "x"], {"labels": "indices"}, "a.csv line 3: label 'x' should be a class number"),
         (
             "label",
             ["x", ["y"]],
             {},
-            "line 2: 'label' should be one label as in the first row, got .* Say labels_column='label'",
+            "line 2: 'label' should be one label as in the first row, got .* Set labels_column='label'",
         ),
         ("labels", [["x"], [""]], {}, "line 2: a label is empty"),
         ("labels", [["x"], [["y"]]], {}, "line 2: expected one label, got"),
@@ -239,7 +239,7 @@ def test_a_wrong_order_of_given_classes_is_warned_of(make: Make, caplog: pytest.
         ),
     ],
 )
-def test_labels_that_make_no_sense_are_named_with_their_row(
+def test_an_invalid_label_is_an_error_that_names_the_row(
     make: Make, column: str, values: list[Any], options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
@@ -264,14 +264,14 @@ def test_a_label_cannot_be_present_and_unknown(make: Make) -> None:
 def test_rows_without_a_label_can_be_skipped(
     make: Make, column: str, values: list[Any], expected: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    given = {"class_probabilities": ("cat", "dog")}.get(column)
+    classes = {"class_probabilities": ("cat", "dog")}.get(column)
     with pytest.raises(DataError, match=r"skip_unlabelled=True"):
-        make(column, values, classes=given).read()
+        make(column, values, classes=classes).read()
     with plain_messages():
-        examples = make(column, values, classes=given, skip_unlabelled=True).read()
-    missing = [place for place, value in enumerate(values) if value in (None, "") or value != value]
+        examples = make(column, values, classes=classes, skip_unlabelled=True).read()
+    missing = [row for row, value in enumerate(values) if value in (None, "") or value != value]
     assert [Path(name).name for name in examples.names()] == [
-        f"{place}.jpg" for place in range(len(values)) if place not in missing
+        f"{row}.jpg" for row in range(len(values)) if row not in missing
     ]
     labels = examples.labels
     if isinstance(labels, np.ndarray):
@@ -280,9 +280,9 @@ def test_rows_without_a_label_can_be_skipped(
         rows = [labels.classes[start:stop] for start, stop in itertools.pairwise(labels.starts)]
         assert " ".join(",".join(map(str, row)) for row in rows) == expected
     line = missing[0] + (2 if isinstance(values[0], str) else 1)
-    rows_text = "1 row without a label" if len(missing) == 1 else f"{len(missing)} rows without a label"
-    assert f"Skipped {rows_text}: " in (said := capfd.readouterr().err)
-    assert f", the first in line {line}.\n" in said
+    counted_rows = "1 row without a label" if len(missing) == 1 else f"{len(missing)} rows without a label"
+    assert f"Skipped {counted_rows}: " in (messages := capfd.readouterr().err)
+    assert f", the first in line {line}.\n" in messages
 
 
 def test_messages_after_skipped_rows_name_the_right_line(make: Make) -> None:
@@ -291,7 +291,7 @@ def test_messages_after_skipped_rows_name_the_right_line(make: Make) -> None:
         make("labels", values, labels="multi_hot", skip_unlabelled=True).read()
 
 
-def test_a_manifest_in_which_nothing_is_labelled_is_an_error(make: Make) -> None:
+def test_a_manifest_without_any_label_is_an_error(make: Make) -> None:
     with pytest.raises(DataError, match=r"a.csv has no row with a label"):
         make("label", ["", ""], skip_unlabelled=True).read()
 
@@ -306,5 +306,5 @@ def test_first_rows_without_the_key_can_be_skipped(make: Make, tmp_path: Path) -
         Manifest(path, skip_unlabelled=True).read()
 
 
-def test_empty_text_among_lists_of_class_numbers_means_none(make: Make) -> None:
+def test_an_empty_string_among_lists_of_class_numbers_means_no_label(make: Make) -> None:
     assert dense(make("class_ids", ["[0, 1]", "", "[1]"], skip_unlabelled=True)) == [[1, 1], [0, 0], [0, 1]]

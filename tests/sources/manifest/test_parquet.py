@@ -46,7 +46,7 @@ def make(tmp_path: Path) -> Make:
         (pa.array([False, True, False]), ("false", "true")),
     ],
 )
-def test_one_label_each_is_text_or_a_number_or_a_category(make: Make, labels: pa.Array, classes: Any) -> None:
+def test_single_labels_are_strings_or_numbers_or_categories(make: Make, labels: pa.Array, classes: Any) -> None:
     examples = make("label", labels).read()
     assert examples.names() == ["0.jpg", "1.jpg", "2.jpg"]
     assert examples.classes == classes
@@ -64,7 +64,7 @@ def test_one_label_each_is_text_or_a_number_or_a_category(make: Make, labels: pa
         (pa.array(["a|b", "", "a"]), [[1, 1], [0, 0], [1, 0]]),
     ],
 )
-def test_tags_are_lists_of_names_or_numbers_or_text(make: Make, labels: pa.Array, dense: Any) -> None:
+def test_tags_are_lists_of_names_or_numbers_or_strings(make: Make, labels: pa.Array, dense: Any) -> None:
     examples = make("tags", labels).read()
     assert isinstance(examples.labels, LabelRows)
     np.testing.assert_array_equal(examples.labels.dense(2), dense)
@@ -104,7 +104,7 @@ def test_null_is_a_missing_value(make: Make, crops: pa.Array) -> None:
         ({"path": ["a", "b", "c"], "weight": [1.0, np.inf, 1.0]}, "row 2: 'weight'"),
     ],
 )
-def test_a_row_that_makes_no_sense_is_named(make: Make, more: Any, message: str) -> None:
+def test_an_invalid_value_is_an_error_that_names_the_row(make: Make, more: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         make("label", pa.array(["a", "b", "a"]), more).read()
 
@@ -117,7 +117,7 @@ def test_a_row_that_makes_no_sense_is_named(make: Make, more: Any, message: str)
         (pa.array([{"x": 1}] * 3), "row 1: 'label' should be one label"),
     ],
 )
-def test_a_label_that_makes_no_sense_is_named_with_its_row(make: Make, labels: pa.Array, message: str) -> None:
+def test_an_invalid_label_is_an_error_that_names_the_row(make: Make, labels: pa.Array, message: str) -> None:
     with pytest.raises(DataError, match=f"a.parquet {message}"):
         make("label", labels, classes=("cat", "dog")).read()
 
@@ -143,15 +143,15 @@ def test_columns_that_are_not_read_cost_nothing_even_for_a_message(make: Make, m
     assert columns == [["filename", "label"]] * 2
 
 
-def test_batches_of_a_few_rows_read_as_one(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_batches_give_the_same_as_one(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = make("label", pa.array(["b", "a", "c", "a", "b"]), {"group": pa.array([1, 2, 1, None, 2])})
-    whole = manifest.read()
+    expected = manifest.read()
     monkeypatch.setattr(parquet, "_BATCH_ROWS", 2)
-    parts = manifest.read()
-    assert (parts.names(), parts.classes) == (whole.names(), whole.classes)
-    assert parts.labels.tolist() == whole.labels.tolist() == [1, 0, 2, 0, 1]
-    assert parts.groups is not None
-    assert parts.groups.tolist() == [0, 1, 0, 2, 1]
+    examples = manifest.read()
+    assert (examples.names(), examples.classes) == (expected.names(), expected.classes)
+    assert examples.labels.tolist() == expected.labels.tolist() == [1, 0, 2, 0, 1]
+    assert examples.groups is not None
+    assert examples.groups.tolist() == [0, 1, 0, 2, 1]
 
 
 def test_a_path_on_the_command_line_may_be_parquet(make: Make) -> None:
@@ -159,7 +159,7 @@ def test_a_path_on_the_command_line_may_be_parquet(make: Make) -> None:
     assert source_of_path(manifest.path) == Manifest(manifest.path)
 
 
-def test_a_parquet_file_of_another_name_is_said_to_be_one(make: Make, tmp_path: Path) -> None:
+def test_a_parquet_file_with_another_suffix_is_recognized(make: Make, tmp_path: Path) -> None:
     Path(make("label", pa.array(["é"])).path).rename(tmp_path / "a.csv")
     with pytest.raises(DataError, match=r"a.csv is a Parquet file. Give it the suffix .parquet, or"):
         Manifest(tmp_path / "a.csv").read()
@@ -167,13 +167,13 @@ def test_a_parquet_file_of_another_name_is_said_to_be_one(make: Make, tmp_path: 
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"filename,label\na.jpg,x\n", b"PAR1" + bytes(100) + b"PAR1"])
-def test_a_file_that_is_no_parquet_is_an_error(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_parquet_is_an_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.parquet").write_bytes(content)
     with pytest.raises(DataError, match=r"a.parquet could not be read as Parquet \(.*\). Write it again"):
         Manifest(tmp_path / "a.parquet").read()
 
 
-def test_a_parquet_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_parquet_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="There is no file"):
         Manifest(tmp_path / "a.parquet").read()
 

@@ -23,7 +23,7 @@ def single(manifest: Manifest) -> tuple[list[int], tuple[str, ...]]:
     return examples.labels.tolist(), examples.classes
 
 
-def test_sagemakers_augmented_manifests_load_as_its_documentation_shows_them(tmp_path: Path) -> None:
+def test_augmented_manifests_load_as_in_sagemakers_documentation(tmp_path: Path) -> None:
     path = tmp_path / "train.manifest"
     path.write_text(
         '{"source-ref":"s3://image/filename1.jpg", "class":"0"}\n'
@@ -56,7 +56,7 @@ def test_the_labels_of_a_ground_truth_job_are_found_by_their_metadata(tmp_path: 
     )
     assert Manifest(path).read().classes == ("red", "dress", "2", "shoe")
     assert dense(Manifest(path)) == [[1, 1, 0, 0], [0, 1, 0, 1]]
-    # By name where the classes are given: the numbers are those of the job.
+    # With a class list labels are matched by name; the numbers are those of the job.
     assert dense(Manifest(path, classes=("shoe", "red", "dress"))) == [[0, 1, 1], [1, 0, 1]]
 
 
@@ -68,7 +68,7 @@ def test_a_class_number_cannot_have_two_names(tmp_path: Path) -> None:
         Manifest(path).read()
 
 
-def test_a_class_number_beyond_all_reason_is_refused(tmp_path: Path) -> None:
+def test_a_very_large_class_number_is_refused(tmp_path: Path) -> None:
     line = '{"source-ref": "1.png", "job": 0, "job-metadata": {"class-map": {"900000000": "red"}}}'
     (tmp_path / "m.manifest").write_text(line + "\n")
     with pytest.raises(DataError, match="class number 900000000 should be at most 16777215"):

@@ -19,7 +19,7 @@ def image_record(labels: Labels, image: bytes = b"image", number: int = 0) -> by
 
 
 def framed(payload: bytes) -> bytes:
-    """A record without the magic word in it, which so needs one part."""
+    """A record without the magic word in it, which therefore is a single chunk."""
     return struct.pack("<II", 0xCED7230A, len(payload)) + payload + b"\0" * (-len(payload) % 4)
 
 

@@ -31,11 +31,11 @@ def joined_by_definition(data: bytes) -> list[bytes]:
     while data:
         assert data[:4] == MAGIC
         (word,) = struct.unpack("<I", data[4:8])
-        part, data = data[8 : 8 + word % 2**29], data[8 + -(-(word % 2**29) // 4) * 4 :]
+        chunk, data = data[8 : 8 + word % 2**29], data[8 + -(-(word % 2**29) // 4) * 4 :]
         if word >> 29 in (0, 1):
-            records.append(part)
+            records.append(chunk)
         else:
-            records[-1] += MAGIC + part
+            records[-1] += MAGIC + chunk
     return records
 
 
@@ -58,7 +58,7 @@ def test_what_is_written_means_the_same_by_the_format_s_definition(records: list
 
 @settings(deadline=None)
 @given(payloads)
-def test_the_magic_word_stands_only_before_parts(record: bytes) -> None:
+def test_the_magic_word_occurs_only_before_chunks(record: bytes) -> None:
     data = b"".join(frame_record(record))
     words = [data[k : k + 4] for k in range(0, len(data), 4)]
     num_parts = 1 + sum(record[k : k + 4] == MAGIC for k in range(0, len(record), 4))

@@ -57,7 +57,7 @@ def test_one_number_for_one_declared_class_is_its_presence(make_rec: MakeRec) ->
         ([(5, 2), (1,)], "the records carry 1 to 2 numbers; read as class numbers, labels='indices'"),
     ],
 )
-def test_what_was_told_from_the_data_is_said(
+def test_what_is_inferred_from_the_data_is_logged(
     make_rec: MakeRec, records: list[object], line: str, log: pytest.LogCaptureFixture
 ) -> None:
     RecordIO(make_rec(*records)).read()
@@ -94,10 +94,10 @@ BOXES = (2, 5, 0, 0.1, 0.2, 0.5, 0.7)
         ("auto", None, [0.0, NAN], "train.rec#1: label nan"),
         ("auto", None, [float("inf")], "train.rec#0: label inf"),
         ("single", None, [2.0**24], "a whole number from 0 to 16777215"),
-        ("auto", ("a", "b"), [1.0, 0.0, 7.0], r"#2: label 7 is not a class: the 2 given ones .* 0 to 1. Name"),
-        ("single", None, [0.0, (1, 0)], r"#1 carries 2 labels, one was expected. Say labels='multi_hot'"),
-        ("multi_hot", None, [(0, 1), (0, 7)], r"#1 has 7 at place 1; a multi-hot row holds 0 and 1"),
-        ("multi_hot", None, [(0, 1), (0, NAN)], r"#1 has nan at place 1"),
+        ("auto", ("a", "b"), [1.0, 0.0, 7.0], r"#2: label 7 is not a class: the class numbers are 0 to 1. Name"),
+        ("single", None, [0.0, (1, 0)], r"#1 carries 2 labels, one was expected. Set labels='multi_hot'"),
+        ("multi_hot", None, [(0, 1), (0, 7)], r"#1 has 7 at position 1; a multi-hot row holds 0 and 1"),
+        ("multi_hot", None, [(0, 1), (0, NAN)], r"#1 has nan at position 1"),
         ("auto", None, [(0, 2), (0, 2.5)], "#1: label 2.5 should be a class number"),
         ("auto", None, [BOXES, BOXES], "all labels look like MXNet's boxes for detection"),
         ("indices", None, [BOXES, BOXES], r"#0: label 0.1 should be .* look like MXNet's boxes for detection"),

@@ -249,7 +249,7 @@ def test_unchanged_files_are_not_read_again(tmp_path: Path, monkeypatch: pytest.
     path = write(tmp_path / "a", [labelled(0, 1, text=[b"cat"]), labelled(1, 0, 2)])
     before = TFRecords(path).read()
     with monkeypatch.context() as patch:
-        patch.setattr(index_module, "make_parser", None)  # whoever reads a record calls it
+        patch.setattr(index_module, "make_parser", None)  # every read of a record calls it
         after = TFRecords(path).read()
     assert after.fingerprint == before.fingerprint
     write(path, [labelled(5, 0)])

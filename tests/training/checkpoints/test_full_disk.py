@@ -1,4 +1,4 @@
-"""A disk that is full: what is already good stays, training goes on if it can, and no partial file is left."""
+"""A full disk: complete files are kept, training continues if it can, and no partial file is left."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ def full_while(monkeypatch: pytest.MonkeyPatch, folder: Path, num_folders: int) 
     refused: list[str] = []
     write = local.write_synced
 
-    def write_or_fail(path: Path, parts: Any) -> None:
+    def write_or_fail(path: Path, chunks: Any) -> None:
         if len(list(folder.iterdir())) >= num_folders:
             path.write_bytes(b"half of it")
             refused.append(path.parent.name)
             fail()
-        write(path, parts)
+        write(path, chunks)
 
     monkeypatch.setattr(local, "write_synced", write_or_fail)
     return refused
@@ -164,9 +164,9 @@ def test_lines_that_do_not_fit_are_left_out_whole_and_said_once(
                 lines.write(f"line {number}\n")
             lines.close()
     assert path.read_text() == "line 0\nline 1\nline 2\n" * 2
-    told = [record.getMessage() for record in caplog.records]
-    assert len(told) == 2  # of each file that was opened
-    assert "metrics.jsonl could not be written: No space left on device; " in told[0]
+    warned = [record.getMessage() for record in caplog.records]
+    assert len(warned) == 2  # of each file that was opened
+    assert "metrics.jsonl could not be written: No space left on device; " in warned[0]
 
 
 def test_a_log_file_on_a_full_disk_is_quiet(
@@ -184,7 +184,7 @@ def test_a_log_file_on_a_full_disk_is_quiet(
     assert sum("train.log could not be written" in line for line in lines) == 1
 
 
-def test_messages_that_nobody_can_be_told_are_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_that_cannot_be_written_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from absl import logging
 
     with FullFile(tmp_path / "stderr", "w") as file, plain_messages(), monkeypatch.context() as patch:
@@ -193,7 +193,7 @@ def test_messages_that_nobody_can_be_told_are_let_go(tmp_path: Path, monkeypatch
         sys.stderr.detach()
 
 
-def test_events_end_where_they_do_not_fit_and_lines_go_on(
+def test_events_end_on_a_full_disk_and_lines_continue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     logs = Logs(tmp_path)
@@ -217,7 +217,7 @@ def test_events_end_where_they_do_not_fit_and_lines_go_on(
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
 
 
-def test_training_goes_on_when_neither_checkpoints_nor_logs_can_be_written(
+def test_training_continues_when_neither_checkpoints_nor_logs_can_be_written(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full_at_its_end(path: str, mode: str, **rest: Any) -> Any:
@@ -232,7 +232,7 @@ def test_training_goes_on_when_neither_checkpoints_nor_logs_can_be_written(
     assert (result.path / "logs" / "metrics.jsonl").read_bytes() == b""
 
 
-def test_a_model_that_cannot_be_written_stops_the_run_which_then_goes_on_to_the_same_end(
+def test_a_model_that_cannot_be_written_stops_the_run_which_resumes_to_the_same_result(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = train_model(make_run(training__epochs=2, val_data=None, name="whole"))
@@ -327,10 +327,10 @@ def test_a_run_that_cannot_begin_leaves_no_folder(make_run: MakeRun, monkeypatch
     assert names_in(Path(run.output_dir)) == []
 
 
-def test_of_a_quota_no_free_space_is_told(tmp_path: Path) -> None:
-    told = not_written(tmp_path / "a", OSError(errno.EDQUOT, "Disk quota exceeded"))
-    assert is_full(told)
-    assert str(told) == f"{tmp_path}/a could not be written: {os.strerror(errno.EDQUOT)}."
+def test_a_quota_error_reports_no_free_space(tmp_path: Path) -> None:
+    error = not_written(tmp_path / "a", OSError(errno.EDQUOT, "Disk quota exceeded"))
+    assert is_full(error)
+    assert str(error) == f"{tmp_path}/a could not be written: {os.strerror(errno.EDQUOT)}."
 
 
 PROGRAM = """
@@ -394,20 +394,20 @@ def left_aside():
     return [path.name for path in disk.rglob("*") if "partial" in path.name]
 
 
-found = {}
+results = {}
 for_a_while = train_model(run_of("for-a-while", Filler(1, 44)))
-found["for a while"] = losses(for_a_while)
-found["log"] = (for_a_while.path / "logs" / "train.log").read_text()
+results["for a while"] = losses(for_a_while)
+results["log"] = (for_a_while.path / "logs" / "train.log").read_text()
 lines = (for_a_while.path / "logs" / "metrics.jsonl").read_text().splitlines()
-found["steps"] = [json.loads(line)["step"] for line in lines]
+results["steps"] = [json.loads(line)["step"] for line in lines]
 try:
     train_model(run_of("for-good", Filler(60, 1000)))
 except StorageError as error:
-    found["error"] = str(error)
-found["left aside"] = left_aside()
+    results["error"] = str(error)
+results["left aside"] = left_aside()
 (disk / "filler").unlink()
-found["for good, then resumed"] = losses(train_model(run_of("for-good", Filler(1000, 1000)), resume=True))
-print(json.dumps(found))
+results["for good, then resumed"] = losses(train_model(run_of("for-good", Filler(1000, 1000)), resume=True))
+print(json.dumps(results))
 """
 
 
@@ -427,7 +427,7 @@ def copied(number: int, source: str, target: str) -> None:
 
 @pytest.fixture(scope="module")
 def on_small_disk(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> dict[str, Any]:
-    """What a process found that trained on a disk of 1 MB which other files filled up."""
+    """The results of a process that trained on a disk of 1 MB which other files filled up."""
     if why := why_no_mount():
         pytest.skip(f"no file system can be mounted: {why}")
     folder = tmp_path_factory.mktemp("small")
@@ -448,14 +448,17 @@ def test_a_real_disk_that_is_full_for_a_while_changes_nothing_but_checkpoints_an
     messages = on_small_disk["messages"]
     assert "checkpoints/epoch-00000-step-0000001 could not be written: No space left on device; " in messages
     assert "Until a checkpoint can be written, --resume would start at the first step." in messages
-    told = [line for line in messages.splitlines() if "for-a-while" in line and "be missing from it" in line]
-    assert sum("metrics.jsonl could not be written: No space left on device; 0 bytes are free." in t for t in told) == 1
-    assert len(told) <= 2  # the other is train.log
-    assert on_small_disk["steps"][-48:] == [44, 45, *range(45, 91), 90][-48:]  # each epoch's last is told twice
+    warned = [line for line in messages.splitlines() if "for-a-while" in line and "be missing from it" in line]
+    assert (
+        sum("metrics.jsonl could not be written: No space left on device; 0 bytes are free." in line for line in warned)
+        == 1
+    )
+    assert len(warned) <= 2  # the other is train.log
+    assert on_small_disk["steps"][-48:] == [44, 45, *range(45, 91), 90][-48:]  # each epoch's last step is logged twice
     assert "epoch 2/2" in on_small_disk["log"]
 
 
-def test_a_real_disk_that_is_full_for_good_ends_the_run_which_then_goes_on_to_the_same_end(
+def test_a_real_disk_that_stays_full_ends_the_run_which_resumes_to_the_same_result(
     on_small_disk: dict[str, Any],
 ) -> None:
     assert "hdf5 could not be written: No space left on device; 44 kB are needed, " in on_small_disk["error"]

@@ -71,9 +71,9 @@ def run_in(output):
     )
 
 
-def kill_at(place, number):
+def kill_at(target, number):
     # Replaces a function by one that kills the process at its `number`th call.
-    owner, name = place
+    owner, name = target
     calls, original = [], getattr(owner, name)
     def counted(*arguments, **options):
         calls.append(1)
@@ -158,10 +158,10 @@ def output_of(folder: Path, name: str) -> Path:
 
 
 def arrays_in(path: Path) -> dict[str, np.ndarray]:
-    found: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.ndarray] = {}
     with h5py.File(path) as file:
-        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
-    return found
+        file.visititems(lambda name, item: arrays.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+    return arrays
 
 
 def test_every_kill_killed_and_the_rest_ended_well(
@@ -196,7 +196,7 @@ def test_optimizer_history_and_callbacks_are_the_same(trained: tuple[Path, list[
         assert {k: v for k, v in row.items() if k != "seconds"} == {k: v for k, v in other.items() if k != "seconds"}
 
 
-def test_a_callback_of_the_user_goes_on(trained: tuple[Path, list[int]]) -> None:
+def test_a_callback_of_the_user_continues(trained: tuple[Path, list[int]]) -> None:
     whole = json.loads((trained[0] / "counted-whole.json").read_text())
     assert json.loads((trained[0] / "counted.json").read_text()) == whole
     assert whole[0] == 4 * len(whole[1])

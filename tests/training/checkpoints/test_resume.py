@@ -101,7 +101,7 @@ def losses(result: Result) -> list[float]:
     return [row["loss"] for row in result.history]
 
 
-def test_a_signal_saves_and_the_run_goes_on_from_there(
+def test_a_signal_saves_and_the_run_resumes_from_there(
     stopped: tuple[Run, Result], whole_losses: Callable[..., list[float]]
 ) -> None:
     run, result = stopped
@@ -124,7 +124,7 @@ def test_a_signal_saves_and_the_run_goes_on_from_there(
 
 
 @pytest.mark.parametrize("devices", [2, 4])
-def test_another_number_of_devices_goes_on_alike(
+def test_another_number_of_devices_resumes_alike(
     stop: Stop, whole_losses: Callable[..., list[float]], devices: int
 ) -> None:
     run, _ = stop(network__dropout_rate=0.0)
@@ -133,7 +133,7 @@ def test_another_number_of_devices_goes_on_alike(
     assert losses(resumed) == pytest.approx(whole_losses(network__dropout_rate=0.0), abs=1e-5)
 
 
-def test_another_batch_size_goes_on_where_it_divides_evenly(stopped: tuple[Run, Result]) -> None:
+def test_another_batch_size_resumes_in_the_epoch_if_it_divides_evenly(stopped: tuple[Run, Result]) -> None:
     run, result = stopped
     resumed = train_model(run.changed("training.batch_size", 8), resume_from=result.path)
     log = (result.path / "logs" / "train.log").read_text()
@@ -142,7 +142,7 @@ def test_another_batch_size_goes_on_where_it_divides_evenly(stopped: tuple[Run, 
     assert len(resumed.history) == 2
 
 
-def test_another_batch_size_that_does_not_divide_begins_the_epoch_anew(stopped: tuple[Run, Result]) -> None:
+def test_another_batch_size_that_does_not_divide_restarts_the_epoch(stopped: tuple[Run, Result]) -> None:
     run, result = stopped
     train_model(run.changed("training.batch_size", 5), resume=True)
     log = (result.path / "logs" / "train.log").read_text()
@@ -155,13 +155,13 @@ def test_what_is_not_safe_to_change_is_named_with_both_values(stopped: tuple[Run
         train_model(run.changed("training.learning_rate", 0.1), resume=True)
 
 
-def begun_by_an_older_version(result: Result, **found: object) -> None:
+def begun_by_an_older_version(result: Result, **changes: object) -> None:
     """Takes out of the folder what older versions did not write."""
     path = result.path / "training_options.json"
     options = json.loads(path.read_text())
     del options["run"]["network"]["batch_norm_momentum"], options["run"]["training"]["loss_mean"]
     options["run"]["training"]["optimizer"].pop("weight_decay_on")
-    path.write_text(json.dumps({**options, **found}))
+    path.write_text(json.dumps({**options, **changes}))
     saved = read_newest(result.path / "checkpoints")
     assert saved is not None
     new = [name for name in saved.arrays if name.startswith("batch_norm/") or ("average/" in name and "moving" in name)]
@@ -169,7 +169,7 @@ def begun_by_an_older_version(result: Result, **found: object) -> None:
     write_checkpoint(result.path / "checkpoints", replace(saved, arrays=kept))
 
 
-def test_a_run_of_an_older_version_goes_on_as_it_began(stopped: tuple[Run, Result]) -> None:
+def test_a_run_of_an_older_version_resumes_with_its_settings(stopped: tuple[Run, Result]) -> None:
     run, result = stopped
     begun_by_an_older_version(result)
     train_model(run, resume=True)
@@ -200,7 +200,7 @@ def test_the_checkpoint_of_an_older_version_knows_no_averages_of_statistics(make
     assert resumed.history[-1]["val_loss"] == pytest.approx(expected["val_loss"], rel=0.2)
 
 
-def test_weight_decay_of_lamb_that_is_another_now_is_said(make_run: MakeRun) -> None:
+def test_a_changed_weight_decay_of_lamb_is_logged(make_run: MakeRun) -> None:
     changes = {"training__optimizer": LAMB(weight_decay=0.1), "training__epochs": 2}
     run = make_run(**changes, callbacks=(StopAt(6, signal.SIGUSR1),))
     result = train_model(run)
@@ -209,7 +209,7 @@ def test_weight_decay_of_lamb_that_is_another_now_is_said(make_run: MakeRun) -> 
     assert "whose LAMB scaled the weight decay with the update" in (result.path / "logs" / "train.log").read_text()
 
 
-def test_a_run_that_commit_3d3d0bb_stopped_goes_on_as_that_commit_went_on(
+def test_a_run_that_commit_3d3d0bb_stopped_resumes_as_that_commit_did(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With batch normalization, class weights, Adam with weight decay and limited gradients, and early stopping."""
@@ -264,7 +264,7 @@ def make_nameless() -> keras.Model:
     return keras.Model(images, keras.layers.Dense(3)(features))
 
 
-def test_names_of_keras_making_may_be_others_when_a_run_goes_on(make_run: MakeRun) -> None:
+def test_automatic_names_of_keras_may_differ_when_a_run_resumes(make_run: MakeRun) -> None:
     model, again = make_nameless(), make_nameless()
     assert model.layers[-1].name != again.layers[-1].name
     whole = train_model(make_run(network=OwnModel(model), training__epochs=2, name="whole"))

@@ -20,7 +20,7 @@ def test_variables_are_matched_by_position_whatever_their_names() -> None:
     assert [each.numpy().tolist() for _, each in new] == [[1.0, 2.0], [3.0]]
 
 
-def test_what_was_got_does_not_change_when_training_goes_on() -> None:
+def test_a_state_does_not_change_when_training_continues() -> None:
     known = variables([1.0])
     state = Variables("network", lambda: known).get_state()
     known[0][1].assign([5.0])
@@ -42,16 +42,16 @@ def test_variables_that_do_not_fit_are_named(state: dict[str, np.ndarray], messa
 
 def test_what_older_versions_did_not_keep_has_a_value_of_its_own() -> None:
     known = variables([1.0, 2.0], [3.0])
-    part = Variables("average", lambda: known, lambda number: np.full(1, 7.0, np.float32) if number == 1 else None)
-    part.set_state({"0/v0": np.zeros(2, np.float32)})
+    stateful = Variables("average", lambda: known, lambda number: np.full(1, 7.0, np.float32) if number == 1 else None)
+    stateful.set_state({"0/v0": np.zeros(2, np.float32)})
     assert [each.numpy().tolist() for _, each in known] == [[0.0, 0.0], [7.0]]
 
 
 def test_an_attribute_is_kept_and_restored_in_its_own_form() -> None:
     owner = SimpleNamespace(skipped={3, 1})
-    part = Attribute(owner, "skipped", sorted, set)
-    state = part.get_state()
+    stateful = Attribute(owner, "skipped", sorted, set)
+    state = stateful.get_state()
     assert state == [1, 3]
     owner.skipped = set()
-    part.set_state(state)
+    stateful.set_state(state)
     assert owner.skipped == {1, 3}

@@ -137,7 +137,7 @@ def test_without_a_whole_one_there_is_none(tmp_path: Path) -> None:
     assert read_newest(tmp_path / "none") is None
 
 
-def full(path: Path, parts: object) -> None:
+def full(path: Path, chunks: object) -> None:
     path.write_bytes(b"half of it")
     raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -150,9 +150,9 @@ def test_a_disk_that_fills_up_leaves_the_last_good_one(
     calls: list[Path] = []
     whole = local.write_synced
 
-    def write(path: Path, parts: object) -> None:
+    def write(path: Path, chunks: object) -> None:
         calls.append(path)
-        (full if len(calls) == at else whole)(path, parts)
+        (full if len(calls) == at else whole)(path, chunks)
 
     monkeypatch.setattr(local, "write_synced", write)
     with pytest.raises(StorageError, match="epoch-00002-step-0000000 could not be written: No space left on device"):
@@ -160,7 +160,7 @@ def test_a_disk_that_fills_up_leaves_the_last_good_one(
     assert [path.name for path in tmp_path.iterdir()] == ["epoch-00001-step-0000000"]
 
 
-def test_training_goes_on_when_the_disk_is_full_and_says_what_is_kept(
+def test_training_continues_when_the_disk_is_full_and_logs_what_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_checkpoint(tmp_path, checkpoint(1))

@@ -17,7 +17,7 @@ def test_a_number_of_numpy_that_is_a_float_stays_one() -> None:
 def test_arrays_and_other_numbers_of_numpy_come_back_as_they_were() -> None:
     arrays: dict[str, np.ndarray] = {}
     value = {"waits": np.int64(3), "weights": np.arange(3.0), "names": ["a"], "none": None}
-    found = unpack(json.loads(json.dumps(pack(value, "callbacks/0", arrays))), arrays)
-    assert (found["waits"], found["waits"].dtype) == (3, np.int64)
-    assert found["weights"].tolist() == [0.0, 1.0, 2.0]
-    assert (found["names"], found["none"]) == (["a"], None)
+    restored = unpack(json.loads(json.dumps(pack(value, "callbacks/0", arrays))), arrays)
+    assert (restored["waits"], restored["waits"].dtype) == (3, np.int64)
+    assert restored["weights"].tolist() == [0.0, 1.0, 2.0]
+    assert (restored["names"], restored["none"]) == (["a"], None)
