@@ -147,7 +147,13 @@ def assert_same_training(one: Path, other: Path, *, also_weights: bool = True) -
 
 
 @pytest.mark.parametrize(
-    ("name", "devices"), [*((name, 2) for name in RUNS), ("uneven", 4), ("mixed", 3), ("averaged", 4)]
+    ("name", "devices"),
+    [
+        *((name, 2) for name in RUNS),
+        ("uneven", 4),
+        pytest.param("mixed", 3, marks=pytest.mark.slow),
+        pytest.param("averaged", 4, marks=pytest.mark.slow),
+    ],
 )
 def test_several_devices_train_like_one(
     alone: dict[str, Path], declared: Callable[..., Run], name: str, devices: int

@@ -26,9 +26,10 @@ FAMILIES = {
     "inception_v3": {}, "mobilenet_v1": {}, "mobilenet_v2": {"alpha": 0.35}, "mobilenet_v3_small": {},
     "nasnet_mobile": {}, "resnet50": {}, "resnet50_v2": {}, "vgg16": {}, "xception": {},
 }  # fmt: skip
-# With -m slow only: they have many layers, or those of others.
+# With -m slow only: they have many layers, or the same kinds of layers as another.
 SLOW = (
     "densenet_121",
+    "efficientnetv2b0",
     "inception_resnet_v2",
     "inception_v3",
     "mobilenet_v1",
