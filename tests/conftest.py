@@ -54,12 +54,13 @@ hypothesis.settings.load_profile("repeatable")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the same of `nohup`
 
-# Files of few tests that take long begin first; at the end one process would wait for the other.
+# Files that take long come first, those of few tests before all; at the end one process would wait for the other.
 LONG = ("test_killed.py", "test_agreement.py", "test_machines.py", "test_nothing_grows.py", "test_parity.py")
+LONG_FOLDERS = ("training", "cli", "model_files")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name not in LONG)
+    items.sort(key=lambda item: (item.path.name not in LONG, not {*LONG_FOLDERS} & {*item.path.parts}))
     for item in items:
         # Whoever asks for one of these builds a run or its pipeline, which is what takes the time.
         if {"declare_run", "short_pipeline"} & {*getattr(item, "fixturenames", ())}:
