@@ -56,9 +56,7 @@ class Driver:
     init_code: int | None = None  # what cuInit() returned, 0 for success; None when it could not be called
     cuda_version: str = ""  # the newest CUDA that the driver runs, such as "12.4"
     gpus: tuple[DriverGpu, ...] = ()  # those that CUDA_VISIBLE_DEVICES leaves, in CUDA's order
-    nvml_code: int | None = (
-        None  # what NVML, the library behind nvidia-smi, returned: 0 for success; None for no answer
-    )
+    nvml_code: int | None = None  # what NVML, the library behind nvidia-smi, returned: 0 for success
     smi_gpus: tuple[str, ...] = ()  # names from NVML, which ignores CUDA_VISIBLE_DEVICES
     smi_error: str = ""  # the error message of NVML; empty also if there is no NVML
 

@@ -50,9 +50,7 @@ def read_nvml() -> NvmlAnswer:
     """Queries NVML in this process, which it may hang or crash."""
     try:
         pynvml.nvmlInit()
-    except (
-        pynvml.NVMLError_LibraryNotFound
-    ) as problem:  # it comes with the driver; the check of libcuda.so.1 reports that
+    except pynvml.NVMLError_LibraryNotFound as problem:  # part of the driver; the check of libcuda.so.1 reports it
         return NvmlAnswer(code=problem.value)
     except pynvml.NVMLError as problem:
         return NvmlAnswer(code=problem.value, error=str(problem))
