@@ -136,8 +136,9 @@ class Choice(Config):
     def _kind_named(cls, name: Any) -> type[Choice] | None:
         """The kind with this present or former name; case and underscores do not matter: "power_of_count"."""
         plain = str(name).replace("_", "").lower()
-        matches = (kind for key, kind in cls._kinds.items() if key.lower() == plain or name in kind.former_names)
-        return next(matches, None)
+        exact = (kind for key, kind in cls._kinds.items() if key == name)  # first: another may differ only by case
+        matches = (kind for key, kind in cls._kinds.items() if name in kind.former_names or key.lower() == plain)
+        return next(exact, None) or next(matches, None)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

@@ -39,6 +39,22 @@ class Outer(Config):
 OUTER = Outer(name="w")
 
 
+def test_a_kind_of_the_exact_name_is_chosen_before_one_that_differs_by_case() -> None:
+    class Shape(Choice):
+        size: int = 1
+
+    class Square(Shape):
+        pass
+
+    class SQUARE(Shape):
+        former_names = ("Box",)
+
+    assert type(Shape._choose({"type": "SQUARE"})) is SQUARE
+    assert type(Shape._choose({"type": "Square"})) is Square
+    assert type(Shape._choose({"type": "square"})) is Square
+    assert type(Shape._choose({"type": "Box"})) is SQUARE
+
+
 def test_a_value_is_frozen() -> None:
     with pytest.raises(Exception, match="frozen"):
         OUTER.name = "other"

@@ -75,7 +75,7 @@ def _chart(rows: Sequence[Mapping[str, float]], name: str) -> CurveChart:
         for label, column in ((TRAINING, name), (VALIDATION, f"val_{name}"))
         if any(column in row for row in rows)
     }
-    values = [value for column in series.values() for value in column if math.isfinite(value)]
+    values = [value for column in series.values() for value in column if _can_be_drawn(value)]
     y_ticks = _nice_ticks(min([0.0, *values]), max(values, default=1.0))
     x_low, x_high = epochs[0], max(epochs[-1], epochs[0] + 1)
     y_low, y_high = y_ticks[0], y_ticks[-1]
@@ -90,7 +90,7 @@ def _chart(rows: Sequence[Mapping[str, float]], name: str) -> CurveChart:
     for label, column in series.items():
         lines: list[list[Point]] = [[]]
         for epoch, value in zip(epochs, column, strict=True):
-            if math.isfinite(value):
+            if _can_be_drawn(value):
                 lines[-1].append((x(epoch), y(value)))
             elif lines[-1]:
                 lines.append([])
@@ -110,9 +110,14 @@ def _chart(rows: Sequence[Mapping[str, float]], name: str) -> CurveChart:
 
 def _nice_ticks(low: float, high: float) -> list[float]:
     """Three to six round values, the first at most `low`, the last at least `high`."""
-    if not high > low:
+    if not high - low > 1e-200:
         high = low + 1.0
     power = 10.0 ** math.floor(math.log10((high - low) / 4))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= (high - low) / 4.001)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(number * step, 12) for number in range(first, last + 1)]
+    digits = 2 - math.floor(math.log10(step))  # removes the rounding of the product, at any magnitude
+    return [round(number * step, digits) for number in range(first, last + 1)]
+
+
+def _can_be_drawn(value: float) -> bool:
+    return math.isfinite(value) and abs(value) < 1e200  # the difference of two must be finite, too

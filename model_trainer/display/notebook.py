@@ -12,6 +12,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from model_trainer.messages import shown
+
 __all__ = ["CellLog", "cell_log", "in_notebook", "text_bar"]
 
 MAX_LINES = 200  # because each update sends all of them
@@ -38,7 +40,9 @@ class CellLog:
     def write(self, text: str) -> None:
         """Appends lines above the status line."""
         with self._lock:
-            lines = text.splitlines()
+            lines = [
+                shown(line) for line in text.removesuffix("\n").split("\n")
+            ]  # a file name may contain escape sequences
             self._num_lines += len(lines)
             self._lines = [*self._lines, *lines][-MAX_LINES:]
             self._update()

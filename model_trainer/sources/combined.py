@@ -24,7 +24,7 @@ __all__ = ["Concatenated", "Filtered", "Reclassed", "Subset"]
 class Subset(Source):
     """The first `count` examples of a source; with a seed, `count` random ones, in the order of the source."""
 
-    former_names = ("Subset",)
+    former_names = ("Taken",)
 
     source: Source
     count: int = Field(ge=1)

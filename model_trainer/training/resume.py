@@ -13,7 +13,7 @@ from typing import Any
 from absl import logging
 
 from model_trainer.cluster.supervisor import STARTED
-from model_trainer.config import Config, to_plain
+from model_trainer.config import Choice, Config, to_plain
 from model_trainer.errors import ConfigError, DataError
 from model_trainer.model_files.description import read_description_file
 from model_trainer.model_files.weights import Origin
@@ -202,7 +202,24 @@ def _read_options(folder: PurePath) -> dict[str, Any]:
         raise DataError(f"{path} cannot be read: {error}. Start a new run without --resume.") from error
     if not isinstance(options, dict) or not isinstance(options.get("run"), dict):
         raise DataError(f"{path} does not describe a run. Start a new run without --resume.")
-    return options
+    return {**options, "run": _with_current_names(options["run"])}
+
+
+def _with_current_names(options: Any) -> Any:
+    """The options with the present name of each kind that was renamed since they were recorded."""
+    kinds = [kind for family in Choice.__subclasses__() for kind in family.kinds().values()]
+    current = {former: kind.__name__ for kind in kinds for former in kind.former_names}
+
+    def rename(value: Any) -> Any:
+        if isinstance(value, list):
+            return [rename(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        renamed = {key: rename(item) for key, item in value.items()}
+        kind = renamed.get("type")
+        return {**renamed, "type": current[kind]} if isinstance(kind, str) and kind in current else renamed
+
+    return rename(options)
 
 
 def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

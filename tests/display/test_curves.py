@@ -70,3 +70,10 @@ def test_a_hundred_epochs_have_few_ticks() -> None:
 
 def test_there_are_no_charts_without_epochs() -> None:
     assert curves_by_epoch([]) == []
+
+
+@pytest.mark.parametrize("losses", [[1e-13, 2e-13], [1e-45, 1e-44], [5e-324, 0.0], [1.7e308, -1.7e308], [3e-8, 1e7]])
+def test_a_chart_has_increasing_ticks_at_any_magnitude(losses: list[float]) -> None:
+    (chart,) = curves_by_epoch([{"epoch": float(number), "loss": loss} for number, loss in enumerate(losses, 1)])
+    heights = [tick.position for tick in chart.y_ticks]
+    assert len(set(heights)) == len(heights) >= 2

@@ -107,6 +107,12 @@ def test_after_an_error_the_next_block_is_another_output(cell: Cell) -> None:
     assert cell.outputs == ["first", "second"]
 
 
+def test_escape_sequences_in_a_message_stay_text(cell: Cell) -> None:
+    with cell_log() as log:
+        log.write("photos/\x1b[31mred\u202e.png\nis damaged\n")
+    assert cell.outputs == ["photos/\\x1b[31mred\\u202e.png\nis damaged"]
+
+
 def test_only_the_last_of_many_lines_are_shown(cell: Cell) -> None:
     log = CellLog()
     for number in range(MAX_LINES + 5):

@@ -214,7 +214,7 @@ def test_combined_sources_survive_json(source: Source) -> None:
 
 
 def test_options_of_an_earlier_version_name_a_subset_by_its_former_name() -> None:
-    former = {"type": "Subset", "source": {"type": "ImageFolder", "path": "data/train"}, "count": 5, "seed": None}
+    former = {"type": "Taken", "source": {"type": "ImageFolder", "path": "data/train"}, "count": 5, "seed": None}
     assert Run.from_dict({"spec": {"target_size": [8, 8, 3]}, "train_data": former}).train_data == ImageFolder(
         "data/train"
     ).take(5)

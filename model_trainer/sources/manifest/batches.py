@@ -31,8 +31,8 @@ def gather_batches(path: str, layout: Layout, gathered: Gathered) -> bool:
     try:
         for batch in read_batches(path, layout, gathered):
             gathered.add_batch(batch)
-    # An error in the file or in a value: only the exact reader knows its line.
-    except (Declined, DataError, OSError, ValueError, pa.ArrowException) as reason:
+    # An error in the file or in a value: only the exact reader knows its line. JSON may be nested too deeply.
+    except (Declined, DataError, OSError, ValueError, RecursionError, pa.ArrowException) as reason:
         logging.debug("%s is read row by row: %s", path, reason)
         return False
     return gathered.labels is not None

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from model_trainer.errors import DataError
@@ -17,10 +20,18 @@ from model_trainer.sources.manifest.layout import open_bytes
 
 __all__ = ["parquet_batches", "parquet_rows"]
 
-_BATCH_ROWS = 16_384  # a few bytes can encode a string that repeats in every row: this limits the memory of a batch
+_BATCH_ROWS = 4_096  # a few bytes can encode a string that repeats in every row: this limits the memory of a batch
 # A path takes a good part of a byte of the file, however well it is compressed; equal ones take next to nothing.
 _MAX_ROWS_PER_BYTE = 10
 _PLAUSIBLE_ROWS = 1_000_000  # in a file of any size
+_MAX_EXPANSION = 100  # decoded bytes for each byte of the file
+_PLAUSIBLE_BYTES = 2**28  # decoded from a file of any size
+
+
+@dataclass(frozen=True)
+class _File:
+    parquet: pq.ParquetFile
+    num_bytes: int
 
 
 def parquet_batches(path: str, gathered: Gathered) -> Iterator[pa.RecordBatch]:
@@ -30,9 +41,8 @@ def parquet_batches(path: str, gathered: Gathered) -> Iterator[pa.RecordBatch]:
         Declined, DataError: the file needs the exact reader.
     """
     with _open_parquet(path) as file:
-        names = file.schema_arrow.names
-        read = gathered.note_columns(names).read()
-        for batch in file.iter_batches(_BATCH_ROWS, columns=read):
+        read = gathered.note_columns(file.parquet.schema_arrow.names).read()
+        for batch in _limited_batches(path, file, read):
             batch.validate(full=True)  # also that text is UTF-8
             yield pa.RecordBatch.from_arrays([_plain(batch.column(name)) for name in read], names=read)
 
@@ -44,26 +54,50 @@ def parquet_rows(path: str, only: Sequence[str]) -> Iterator[dict[str, Any]]:
         DataError: the file is missing, damaged, or not Parquet.
     """
     with _open_parquet(path) as file:
-        for batch in file.iter_batches(_BATCH_ROWS, columns=list(only) or None):
+        for batch in _limited_batches(path, file, list(only) or None):
             yield from batch.to_pylist()
 
 
+def _limited_batches(path: str, file: _File, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
+    """The batches of a file, unless they decode to far more bytes than a table of images has."""
+    decoded, limit = 0, _PLAUSIBLE_BYTES + _MAX_EXPANSION * file.num_bytes
+    for batch in file.parquet.iter_batches(_BATCH_ROWS, columns=columns):
+        decoded += sum(map(_decoded_bytes, batch.columns))
+        if decoded > limit:
+            raise DataError(
+                f"{path} decodes to more than {limit:,} bytes from {file.num_bytes:,}, which no table of images does. "
+                "Check where the file comes from."
+            )
+        yield batch
+
+
+def _decoded_bytes(column: pa.Array) -> int:
+    if not pa.types.is_dictionary(column.type):
+        return column.nbytes
+    values = column.dictionary
+    if not len(values) or not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+        return column.nbytes
+    lengths = pc.fill_null(pc.binary_length(values), 0)
+    return int(pc.sum(pc.take(lengths, pc.drop_null(column.indices))).as_py() or 0)
+
+
 @contextlib.contextmanager
-def _open_parquet(path: str) -> Iterator[pq.ParquetFile]:
+def _open_parquet(path: str) -> Iterator[_File]:
     with open_bytes(path) as content:
         try:
             with pq.ParquetFile(content) as file:
                 names = file.schema_arrow.names
-                duplicate = next((name for name in names if names.count(name) > 1), None)
+                counts = Counter(names)
+                duplicate = next((name for name in names if counts[name] > 1), None)
                 if duplicate is not None:
-                    raise DataError(f"{path}: the column {duplicate!r} occurs duplicate. Rename or remove one.")
+                    raise DataError(f"{path}: the column {duplicate!r} occurs twice. Rename or remove one.")
                 num_rows, num_bytes = file.metadata.num_rows, content.seek(0, io.SEEK_END)
                 if num_rows > _PLAUSIBLE_ROWS + _MAX_ROWS_PER_BYTE * num_bytes:
                     raise DataError(
                         f"{path} claims {num_rows:,} rows in {num_bytes:,} bytes, which no table of images has. "
                         "Check where the file comes from."
                     )
-                yield file
+                yield _File(file, num_bytes)
         except DataError:
             raise
         except (OSError, ValueError, MemoryError, pa.ArrowException) as error:

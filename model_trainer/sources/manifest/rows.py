@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -93,8 +94,9 @@ def column_names(values: list[str], where: str) -> list[str]:
         DataError: a name occurs twice.
     """
     names = [value.strip() for value in values]
+    counts = Counter(names)
     for name in filter(None, names):
-        if names.count(name) > 1:
+        if counts[name] > 1:
             raise DataError(f"{where}: the column {name!r} occurs twice. Rename or remove one.")
     return names
 

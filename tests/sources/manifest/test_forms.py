@@ -178,6 +178,11 @@ def test_a_column_may_first_appear_in_a_later_line_of_json_lines(tmp_path: Path)
         ),
         ("a.json", '[{"filename": "a.jpg"},\n]', "a.json line 2: expected JSON, but expecting value at column 1"),
         ("a.json", "[" * 100_000, "a.json: expected JSON, but it is nested too deeply"),
+        (
+            "a.jsonl",
+            '{"a": ' * 50_000 + "1" + "}" * 50_000,
+            "a.jsonl line 1: expected JSON, but it is nested too deeply",
+        ),
         ("a.json", '"a.jpg"', "a.json: expected a list of records or a table by columns, got 'a.jpg'"),
         ("a.json", '[["a.jpg", "x"]]', "a.json record 1: expected an object {...}, got"),
         (

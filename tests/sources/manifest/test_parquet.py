@@ -193,6 +193,17 @@ def test_a_file_that_claims_more_rows_than_it_can_hold_is_refused(make: Make, mo
         manifest.read()
 
 
+def test_a_small_file_that_decodes_to_far_more_is_refused(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    long_label = pa.array(["a" * 10_000] * 5_000)
+    for labels in (long_label, long_label.dictionary_encode()):
+        manifest = make("label", labels)
+        assert len(manifest.read()) == 5_000
+        with monkeypatch.context() as patch:
+            patch.setattr(parquet, "_PLAUSIBLE_BYTES", 10_000_000)
+            with pytest.raises(DataError, match=r"decodes to more than [\d,]+ bytes from [\d,]+, which no table"):
+                manifest.read()
+
+
 def test_damaged_files_are_errors_and_nothing_else(make: Make) -> None:
     path = Path(make("label", pa.array(["a", "b"] * 20), {"tags2": pa.array([["a"], []] * 20)}).path)
     content = path.read_bytes()

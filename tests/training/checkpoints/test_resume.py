@@ -18,7 +18,7 @@ from model_trainer.errors import ConfigError, DataError, StoppedError, StorageEr
 from model_trainer.storage.folders import only_process
 from model_trainer.training import prepare as prepare_module
 from model_trainer.training.checkpoints.store import read_newest, write_checkpoint
-from model_trainer.training.resume import find_folder
+from model_trainer.training.resume import check_changes, find_folder
 from model_trainer.training.run_folder import RunFolder
 from model_trainer.training.signals import end_on_signals
 from model_trainer.training.train import Result, train_model
@@ -153,6 +153,18 @@ def test_what_is_not_safe_to_change_is_named_with_both_values(stopped: tuple[Run
     run, _ = stopped
     with pytest.raises(ConfigError, match=r"`training.learning_rate` was 0.05 and is 0.1 now"):
         train_model(run.changed("training.learning_rate", 0.1), resume=True)
+
+
+def test_a_source_that_was_recorded_by_its_former_name_is_no_change(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run()
+    run = run.changed("train_data", run.train_data.take(8).split(val=0.25)[0])
+    options = {"run": run.to_dict()}
+    assert options["run"]["train_data"]["source"]["type"] == "Subset"
+    options["run"]["train_data"]["source"]["type"] = "Taken"
+    (tmp_path / "training_options.json").write_text(json.dumps(options))
+    check_changes(run, tmp_path)
+    with pytest.raises(ConfigError, match=r"`train_data.source.count` was 8 and is 7 now"):
+        check_changes(run.changed("train_data.source.count", 7), tmp_path)
 
 
 def begun_by_an_older_version(result: Result, **changes: object) -> None:
