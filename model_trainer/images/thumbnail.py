@@ -51,7 +51,7 @@ def make_thumbnail(
         data = read()
         pixels = with_image(data, lambda image: pixels_of(image, _WHITE, False, MAX_PIXELS))
     except OSError as error:
-        return Thumbnail(name, caption, None, why_not_read(error, if_missing="is not there"))
+        return Thumbnail(name, caption, None, why_not_read(error, if_missing="does not exist"))
     except Unreadable as reason:
         return Thumbnail(name, caption, None, str(reason))
     if crop is not None:

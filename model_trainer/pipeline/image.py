@@ -79,7 +79,7 @@ def read_image(path: str | os.PathLike[str], spec: ModelSpec) -> np.ndarray:
     try:
         data = tf.constant(read_image_file(path))
     except OSError as error:
-        raise DataError(f"{path} {why_not_read(error, if_missing='is not there')}.") from None
+        raise DataError(f"{path} {why_not_read(error, if_missing='does not exist')}.") from None
     try:
         return fast(data).numpy()
     except tf.errors.OpError:

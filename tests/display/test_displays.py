@@ -189,7 +189,7 @@ def test_a_broken_image_shows_its_reason_in_its_place(tmp_path: Path) -> None:
     page = seen(Examples.of_files(paths, np.array([0, 1, 1]), ("cat", "dog"), "here"))
     assert len(page.jpegs) == 1
     assert "2.png is truncated" in page.text
-    assert "3.png is not there" in page.text
+    assert "3.png does not exist" in page.text
 
 
 def test_of_very_many_classes_the_largest_are_shown() -> None:
@@ -241,7 +241,7 @@ def test_a_result_draws_curves_and_names_its_files(tmp_path: Path) -> None:
 def test_a_result_without_an_epoch_says_why(tmp_path: Path) -> None:
     page = seen(Result(tmp_path / "gone", [], {"a.jpg": "is empty"}, stopped="SIGTERM", hints=("Look out.",)))
     assert "0 epochs trained" in page.text
-    for note in ("1 images could not be read", "Stopped early by SIGTERM", "Look out."):
+    for note in ("1 image could not be read", "Stopped early by SIGTERM", "Look out."):
         assert note in page.text
 
 
@@ -287,8 +287,8 @@ def test_predictions_of_any_task_and_none_at_all_are_shown() -> None:
 
 
 def test_predictions_beyond_twelve_are_counted() -> None:
-    page = seen(Predictions([{"image": "a.png", "error": "is not there"}] * 15))
-    assert page.text.count("a.png is not there") == 12
+    page = seen(Predictions([{"image": "a.png", "error": "does not exist"}] * 15))
+    assert page.text.count("a.png does not exist") == 12
     assert "3 more" in page.text
 
 

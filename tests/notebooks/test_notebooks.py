@@ -116,7 +116,7 @@ def check_evaluate(cells: list[Any]) -> None:
     assert float(accuracy[1]) > 0.7
     predicted = next(text for cell in cells for text in texts_of(cell, "text/html") if "Predictions for 11" in text)
     assert predicted.count("data:image/jpeg") == 10
-    assert "no-such-photo.jpg is not there" in predicted
+    assert "no-such-photo.jpg does not exist" in predicted
 
 
 CHECKS: dict[str, Callable[[list[Any]], None]] = {"train": check_train, "data": check_data, "evaluate": check_evaluate}

@@ -307,7 +307,7 @@ def test_a_bad_file_is_told_of_and_raises_nothing(tmp_path: Path, name: str, con
 
 
 def test_a_missing_file_is_told_of(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"none.jpg is not there."):
+    with pytest.raises(DataError, match=r"none.jpg does not exist."):
         load_image(tmp_path / "none.jpg", spec())
 
 

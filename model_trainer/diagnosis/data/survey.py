@@ -175,7 +175,7 @@ def _survey_image(survey: Survey, image: int, max_pixels: int) -> None:
         data = survey.read(image)
     except OSError as error:
         row["state"] = State.MISSING if isinstance(error, FileNotFoundError) else State.INACCESSIBLE
-        survey.reasons[image] = why_not_read(error, if_missing="is not there")
+        survey.reasons[image] = why_not_read(error, if_missing="does not exist")
         return
     crop = survey.crop(image)
     digest = hashlib.blake2b(data, digest_size=8)

@@ -13,12 +13,12 @@ import keras
 import numpy as np
 import pytest
 
-from model_trainer import LAMB, OwnModel, Run
+from model_trainer import LAMB, Divergence, Hardware, OwnModel, Run
 from model_trainer.errors import ConfigError, DataError, StoppedError, StorageError
 from model_trainer.storage.folders import only_process
 from model_trainer.training import prepare as prepare_module
 from model_trainer.training.checkpoints.store import read_newest, write_checkpoint
-from model_trainer.training.resume import find_folder
+from model_trainer.training.resume import check_changes, find_folder
 from model_trainer.training.run_folder import RunFolder
 from model_trainer.training.signals import end_on_signals
 from model_trainer.training.train import Result, train_model
@@ -153,6 +153,22 @@ def test_what_is_not_safe_to_change_is_named_with_both_values(stopped: tuple[Run
     run, _ = stopped
     with pytest.raises(ConfigError, match=r"`training.learning_rate` was 0.05 and is 0.1 now"):
         train_model(run.changed("training.learning_rate", 0.1), resume=True)
+
+
+def test_the_refusal_of_a_change_names_the_folder_and_the_options_that_may_change(stopped: tuple[Run, Result]) -> None:
+    run, result = stopped
+    with pytest.raises(ConfigError) as refused:
+        check_changes(run.changed("training.learning_rate", 0.1), result.path)
+    message = str(refused.value)
+    assert f"the run in {result.path} was started with the former" in message
+    assert "repeat the --set options of its first start" in message
+    for option, value in {
+        "name": "other", "output_dir": "elsewhere", "training.epochs": 9, "training.batch_size": 2,
+        "training.accumulation_steps": 2, "training.max_bad_images": 7, "training.max_bad_share": 0.5,
+        "training.divergence": Divergence(rollbacks=7), "hardware": Hardware(platform="cpu"), "observers": (),
+    }.items():  # fmt: skip
+        assert option in message.split("Only these")[1]
+        check_changes(run.changed(option, value), result.path)
 
 
 def begun_by_an_older_version(result: Result, **found: object) -> None:
