@@ -29,7 +29,7 @@ def examples(*counts: int) -> Examples:
     [
         ({"weights": None}, True),
         ({"weights": "auto"}, False),
-        ({"weights": None, "spec.target_size": (64, 64, 1)}, False),
+        ({"weights": None, "spec": GREY}, False),
     ],
 )
 def test_imagenets_weights_are_suggested_where_they_exist_and_were_not_tried(
