@@ -26,7 +26,10 @@ def evaluate(
     classes: ClassesOfDataOrModel = None,
     trust: bool = typer.Option(False, "--trust", help="Allow the file to run code outside keras.applications."),
 ) -> None:
-    """Compute the metrics of a trained model on labelled images, overall and for each class."""
+    """Compute the metrics of a trained model on labelled images, overall and for each class.
+
+    `sensitivity` is the macro recall: the mean of the recalls of the classes.
+    """
     announce_tensorflow()
     filter_stderr_until_exit()
     from rich.console import Console
