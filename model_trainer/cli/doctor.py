@@ -21,12 +21,17 @@ def doctor(
         None, "--quarantine", metavar="DIR", help="Move unreadable files to this folder, and check the others."
     ),
     fix: str | None = typer.Option(
-        None, "--fix", metavar="DIR", help="Write a fixed copy: suffixes, orientation, RGB, first frames."
+        None,
+        "--fix",
+        metavar="DIR",
+        help="Write a fixed copy: correct suffixes, rotate by EXIF, convert to RGB, keep first frames.",
     ),
     max_pixels: int | None = typer.Option(
-        None, "--max-pixels", min=1, help="Do not decode larger images; default: the limit of training."
+        None, "--max-pixels", metavar="N", min=1, help="Do not decode larger images; default: the limit of training."
     ),
-    min_size: int = typer.Option(32, "--min-size", min=1, help="Report images with a side of fewer pixels."),
+    min_size: int = typer.Option(
+        32, "--min-size", metavar="N", min=1, help="Report images with a side of fewer pixels."
+    ),
     trust: bool = typer.Option(False, "--trust", help="Allow a .json to run code outside keras.applications."),
 ) -> None:
     """Check a data set for problems. Reads each file once; exits with 1 if it finds faults."""

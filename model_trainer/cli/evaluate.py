@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from model_trainer.cli.foreign_options import ClassesOfDataOrModel, Root, Spec, read_classes
+from model_trainer.cli.starting import announce_tensorflow
 from model_trainer.stderr_filter import filter_stderr_until_exit
 
 __all__ = ["evaluate"]
@@ -25,7 +26,11 @@ def evaluate(
     classes: ClassesOfDataOrModel = None,
     trust: bool = typer.Option(False, "--trust", help="Allow the file to run code outside keras.applications."),
 ) -> None:
-    """Compute the metrics of a trained model on labelled images, overall and for each class."""
+    """Compute the metrics of a trained model on labelled images, overall and for each class.
+
+    `sensitivity` is the macro recall: the mean of the recalls of the classes.
+    """
+    announce_tensorflow()
     filter_stderr_until_exit()
     from rich.console import Console
 

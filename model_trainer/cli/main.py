@@ -7,10 +7,12 @@ import typer
 import model_trainer
 from model_trainer.cli import doctor, evaluate, gpu, predict, preview, specs, train
 from model_trainer.cli.errors import exit_code_of
+from model_trainer.cli.help import Command, Group
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
+    cls=Group,
     help="Train Keras image models from a short declaration, and get .hdf5 files that any service can load.",
     no_args_is_help=True,
     add_completion=False,
@@ -27,7 +29,7 @@ COMMANDS = (
     gpu.gpu,
 )
 for command in COMMANDS:
-    app.command()(command)
+    app.command(cls=Command)(command)
 
 
 def _print_version(wanted: bool) -> None:

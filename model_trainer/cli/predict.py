@@ -7,6 +7,7 @@ import json
 import typer
 
 from model_trainer.cli.foreign_options import Classes, Spec, read_classes
+from model_trainer.cli.starting import announce_tensorflow
 from model_trainer.stderr_filter import filter_stderr_until_exit
 
 __all__ = ["predict"]
@@ -19,13 +20,18 @@ def predict(
     images: list[str] = typer.Argument(help="Image files, and folders, which are searched recursively."),
     as_json: bool = typer.Option(False, "--json", help="Print a JSON list and nothing else."),
     top: int | None = typer.Option(
-        None, "--top", min=1, help="Number of labels per image; default: 5, or the tags that reach their thresholds."
+        None,
+        "--top",
+        metavar="N",
+        min=1,
+        help="Number of labels per image; default: 5, or the tags that reach their thresholds.",
     ),
     spec: Spec = None,
     classes: Classes = None,
     trust: bool = typer.Option(False, "--trust", help="Allow the file to run code outside keras.applications."),
 ) -> None:
     """Predict the labels of images, with their probabilities."""
+    announce_tensorflow()
     filter_stderr_until_exit()
     from rich.console import Console
 

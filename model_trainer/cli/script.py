@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from model_trainer.cli.errors import STOPPED_EARLY, exit_code_of
+from model_trainer.cli.help import Command
 from model_trainer.cli.overrides import with_overrides
+from model_trainer.cli.starting import check_weights
 from model_trainer.cli.train_options import (
     HostIndex,
     HostList,
@@ -50,15 +52,16 @@ def main(run: Run, sample: Run | None = None) -> None:
 
             unpack_sample()
             chosen = sample
+        chosen = with_overrides(chosen, overrides or [])
+        if not resume and resume_from is None:  # the checkpoint has the weights
+            check_weights(chosen)
 
         typer.echo("Starting TensorFlow ...", err=True)
         filter_stderr_until_exit()
         from model_trainer.api import train
 
         try:
-            result = train(
-                with_overrides(chosen, overrides or []), resume, resume_from, hosts=hosts, host_index=host_index
-            )
+            result = train(chosen, resume, resume_from, hosts=hosts, host_index=host_index)
         except DataError as error:
             if use_sample or sample is None or _has_folders(chosen.train_data):
                 raise
@@ -67,7 +70,7 @@ def main(run: Run, sample: Run | None = None) -> None:
             raise typer.Exit(STOPPED_EARLY)
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(command)
+    app.command(cls=Command)(command)
     raise SystemExit(exit_code_of(lambda: app(standalone_mode=True)))
 
 

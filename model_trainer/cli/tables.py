@@ -4,42 +4,77 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
 from rich.console import Console
+from rich.measure import Measurement
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
+
+from model_trainer.messages import shown
 
 if TYPE_CHECKING:
     from model_trainer.tasks.evaluation import Evaluation
 
 __all__ = ["print_evaluation", "print_predictions", "print_specs"]
 
+_UNLIMITED = 100_000  # characters, the width of a table in a pipe
+
 
 def print_specs(console: Console) -> None:
-    """Prints one row for each named spec."""
+    """Prints one row for each named spec; on a terminal too narrow for the class, without it."""
     from model_trainer.specs import TABLE, ModelSpec
 
-    table = _table("name", "size", "preprocess_func", "class")
+    rows = []
     for name in TABLE:
         spec = ModelSpec.named(name)
         height, width, channels = spec.target_size
-        table.add_row(name, f"{height} x {width} x {channels}", spec.preprocess_func, spec.class_)
+        rows.append([name, f"{height} x {width} x {channels}", spec.preprocess_func, spec.class_ or ""])
+    columns = ["name", "size", "preprocess_func", "class"]
+    table = _table(columns, rows)
+    if not _fits(table, console):
+        table = _table(columns[:-1], [row[:-1] for row in rows])
     _print_table(table, console)
 
 
 def print_predictions(results: list[dict[str, Any]], console: Console, errors: Console) -> None:
-    """Prints one row for each image, with labels and probabilities; unreadable images are printed to `errors`."""
-    table = _table("image", "predictions")
+    """Prints one row for each image, with labels and probabilities; unreadable images are printed to `errors`.
+
+    If a row is wider than the terminal, the labels are printed below the path of each image.
+    """
+    rows: list[tuple[str, list[str]]] = []
     for result in results:
         if "error" in result:
-            errors.print(f"{result['image']}: {result['error']}", highlight=False, soft_wrap=True, markup=False)
+            text = shown(f"{result['image']} {result['error']}")
+            errors.print(text, highlight=False, soft_wrap=True, markup=False)
         else:
-            table.add_row(result["image"], "  ".join(map(_prediction_text, result["predictions"])))
-    if table.row_count:
+            rows.append((result["image"], [shown(_prediction_text(each)) for each in result["predictions"]]))
+    table = _table(["image", "predictions"], [[image, "  ".join(texts)] for image, texts in rows])
+    if not rows:
+        return
+    if _fits(table, console):
         _print_table(table, console)
+        return
+    for image, texts in rows:
+        # The terminal wraps the path, not a line break, so that it can be copied.
+        console.print(Text(shown(image)), soft_wrap=True)
+        console.print(Padding.indent(_wrapped(texts, console.width - 2), 2))
 
 
 def _prediction_text(prediction: dict[str, Any]) -> str:
     numbers = (f"{value:.3f}" for name, value in prediction.items() if name != "label")
     return " ".join([prediction["label"], *numbers])
+
+
+def _wrapped(texts: list[str], width: int) -> Text:
+    """The texts, two spaces apart, on lines of at most `width` characters; none is divided unless it is longer."""
+    lines: list[str] = []
+    for text in texts:
+        if lines and cell_len(lines[-1]) + 2 + cell_len(text) <= width:
+            lines[-1] += f"  {text}"
+        else:
+            lines.append(text)
+    return Text("\n".join(lines), overflow="fold")
 
 
 def print_evaluation(evaluation: Evaluation, console: Console) -> None:
@@ -50,22 +85,26 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
         console.print(f"{name:{width}} {value}", highlight=False)
     by_class = evaluation.table()
     if by_class is not None:
-        columns, rows = by_class
-        table = _table(*columns)
-        for row in rows:
-            table.add_row(*row)
-        _print_table(table, console)
+        _print_table(_table(*by_class), console)
 
 
 def _print_table(table: Table, console: Console) -> None:
-    """Prints a table; in a pipe at full width, so that no path is cut."""
+    """Prints a table; in a pipe at full width, so that each row is one line."""
     if not console.is_terminal:
-        console = Console(file=console.file, width=100_000)
+        console = Console(file=console.file, width=_UNLIMITED)
     console.print(table)
 
 
-def _table(*columns: str) -> Table:
+def _fits(table: Table, console: Console) -> bool:
+    """Whether no cell needs to be wrapped; a pipe has no width."""
+    options = console.options.update(width=_UNLIMITED)
+    return not console.is_terminal or Measurement.get(console, options, table).maximum <= console.width
+
+
+def _table(columns: list[str], rows: list[list[str]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, no_wrap=True, overflow="fold")
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(shown(cell)) for cell in row))
     return table

@@ -6,6 +6,7 @@ import typer
 
 from model_trainer.cli.errors import STOPPED_EARLY
 from model_trainer.cli.overrides import load_run, with_overrides
+from model_trainer.cli.starting import check_weights
 from model_trainer.cli.train_options import (
     HostIndex,
     HostList,
@@ -33,6 +34,8 @@ def train(
     """Train a run, and write models, logs and metrics to its output folder."""
     supervised(restarts)
     declared = with_overrides(load_run(run, trust), overrides or [])
+    if not resume and resume_from is None:  # the checkpoint has the weights
+        check_weights(declared)
 
     typer.echo("Starting TensorFlow ...", err=True)
     filter_stderr_until_exit()

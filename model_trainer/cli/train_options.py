@@ -26,7 +26,9 @@ HostList = Annotated[
     str | None,
     typer.Option("--hosts", metavar="A:PORT,B:PORT", help="Train on these machines; the same list on each."),
 ]
-HostIndex = Annotated[int | None, typer.Option("--host-index", help="Index of this machine in --hosts, from 0.")]
+HostIndex = Annotated[
+    int | None, typer.Option("--host-index", metavar="N", help="Index of this machine in --hosts, from 0.")
+]
 Restarts = Annotated[
     int, typer.Option("--restarts", metavar="N", min=0, help="Restart up to N times after a crash or a lost machine.")
 ]

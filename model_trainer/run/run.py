@@ -91,10 +91,10 @@ class Run(Config):
             raise ConfigError(f"should be letters, digits, '.', '_' and '-', as it names a folder, got {name!r}.")
         return name
 
-    @field_validator("val_data", mode="before")
+    @field_validator("val_data", "weights", mode="before")
     @classmethod
     def _may_be_none(cls, value: Any) -> Any:
-        return None if isinstance(value, str) and value.lower() == "none" else value
+        return None if isinstance(value, str) and value.lower() in ("none", "null") else value
 
     @field_validator("augment", "callbacks", "observers", mode="before")
     @classmethod

@@ -8,6 +8,7 @@ from model_trainer.pipeline.sampling import EachOnce
 from model_trainer.run.network import Network
 from model_trainer.run.run import Run
 from model_trainer.sources.examples import Examples
+from model_trainer.specs.table import entry_of_class
 from model_trainer.training.history import Row
 from model_trainer.training.progress import format_seconds
 
@@ -37,7 +38,10 @@ def learned_nothing(run: Run, history: list[Row], train: Examples, val: Examples
     learning_rate = run.training.learning_rate
     causes = []
     if weights == "random":
-        causes.append("random weights need more images and epochs; start from trained weights: --set weights=FILE")
+        # "auto" has tried ImageNet's weights already.
+        has_imagenet = run.weights is None and entry_of_class(run.spec.class_) and run.spec.target_size[2] == 3
+        start = "--set weights=imagenet, or weights=FILE" if has_imagenet else "--set weights=FILE"
+        causes.append(f"random weights need more images and epochs; start from trained ones: {start}")
     if steps < MIN_STEPS:
         causes.append(f"{steps:,} steps are few: --set training.epochs={max(10, 10 * run.training.epochs)}")
     causes.append(

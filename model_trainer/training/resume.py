@@ -38,10 +38,12 @@ __all__ = [
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 # The options that may change: duration, output, devices, and tolerances.
-SAFE = re.compile(
-    r"name|output_dir|training\.(epochs|batch_size|accumulation_steps|max_bad_images|max_bad_share|divergence\..*)"
-    r"|hardware\..*|callbacks\.\d+\.patience|observers.*"
-)
+SAFE_OPTIONS = (
+    "name", "output_dir", "training.epochs", "training.batch_size", "training.accumulation_steps",
+    "training.max_bad_images", "training.max_bad_share", "training.divergence", "hardware", "observers",
+    "callbacks.N.patience",
+)  # fmt: skip
+SAFE = re.compile("|".join(re.escape(option).replace("N", r"\d+") + r"(\..*)?" for option in SAFE_OPTIONS))
 
 
 def find_folder(run: Run, resume_from: str | PurePath | None = None) -> PurePath | None:
@@ -91,8 +93,9 @@ def check_changes(run: Run, folder: PurePath) -> None:
     for field, (old, new) in changes.items():
         if not SAFE.fullmatch(field):
             raise ConfigError(
-                f"was {old} and is {new} now. A resumed run may change only epochs, batch size, patience, devices "
-                "and its output folder. Change it back, or start a new run without --resume.",
+                f"was {old} and is {new} now; the run in {folder} was started with the former. To continue it, repeat "
+                "the --set options of its first start, or change the option back; for a new run leave out --resume. "
+                f"Only these may change in a resumed run: {', '.join(SAFE_OPTIONS)}.",
                 field,
             )
     for field, values in changes.items():

@@ -16,7 +16,7 @@ __all__ = ["print_summary", "result_html"]
 
 
 def print_summary(result: Result, console: Console) -> None:
-    """Prints a table of the epochs, the number of unreadable images, and the output folder.
+    """Prints a table of the epochs, notes such as how training was stopped, and the output folder.
 
     In a notebook the table is omitted, because the result itself shows it.
     """
@@ -27,6 +27,7 @@ def print_summary(result: Result, console: Console) -> None:
         for row in result.history:
             table.add_row(*(_cell(name, value) for name, value in row.items()))
         console.print(table)
+    # The log has named the unreadable images just before.
     for note in _notes(result):
         console.print(note, soft_wrap=True, highlight=False, markup=False)
     # Neither wrapped nor coloured, so that it can be copied and clicked.
@@ -55,18 +56,21 @@ def result_html(result: Result) -> str:
             for row in result.history
         ],
         charts=curves_by_epoch(result.history),
-        notes=_notes(result),
+        notes=[*_bad_images(result), *_notes(result)],
         path=str(result.path),
         files=sorted(files.names_in(result.path)),
     )
+
+
+def _bad_images(result: Result) -> list[str]:
+    count = counted(len(result.bad_images), "image{s}")
+    return [f"{count} could not be read; see bad_images.csv."] if result.bad_images else []
 
 
 def _notes(result: Result) -> list[str]:
     """Notes about the run: unreadable images, early stopping, missing checkpoints and hints."""
     resume = "train(run, resume=True)" if in_notebook() else "--resume"
     notes = []
-    if result.bad_images:
-        notes.append(f"{len(result.bad_images)} images could not be read; bad_images.csv names them.")
     if result.stopped:
         epochs = counted(len(result.history), "complete epoch{s}")
         notes.append(f"Stopped early by {result.stopped} after {epochs}; {resume} continues.")

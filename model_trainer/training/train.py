@@ -14,6 +14,7 @@ from rich.console import Console
 from model_trainer.cluster.hosts import Hosts
 from model_trainer.cluster.process_group import LOST_CONNECTION, lost_host_message
 from model_trainer.errors import ConfigError, DataError, DeviceError, HostError
+from model_trainer.messages import counted
 from model_trainer.model_files.weights import Origin
 from model_trainer.network.training_copy import copy_weights
 from model_trainer.run.run import Run
@@ -276,7 +277,8 @@ def _hints(prepared: Prepared, history: list[Row]) -> tuple[str, ...]:
 def _log_bad_images(prepared: Prepared) -> None:
     count = len(prepared.bad_images)
     if count:
-        logging.warning("%d images could not be read and were skipped; see bad_images.csv.", count)
+        images, were = counted(count, "image{s}"), "was" if count == 1 else "were"
+        logging.warning("%s could not be read and %s skipped; see bad_images.csv.", images, were)
 
 
 def _out_of_memory(run: Run) -> str:

@@ -189,6 +189,8 @@ def test_the_options_of_a_run_train_it_again(output_dir: Path, tmp_path: Path) -
         (("train", "RUN", "--set", "training.epoch=3"), "`training.epoch` is not an option of Training. Did you mean"),
         (("train", "RUN", "--set", "training.epochs=abc"), "`training.epochs` should be a whole number, got 'abc'"),
         (("train", "RUN", "--set", "training.epochs"), "--set needs name=value"),
+        (("train", "RUN", "--set", "weights=nowhere.hdf5"), "`weights` should be imagenet, none, auto or a model file"),
+        (("train", "RUN", "--set", "weights=imagnet"), "there is no file imagnet. Did you mean 'imagenet'?"),
         (("train", "RUN", "--resume-from", "nowhere"), "nowhere has no training_options.json"),
         (("train", "RUN", "--set", "output_dir=/proc/nowhere"), "The output folder /proc/nowhere/small-"),
         (("train", "RUN", "--set", "train_data.path=nowhere"), "There is no folder nowhere. Put images into one"),

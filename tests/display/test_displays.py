@@ -241,7 +241,7 @@ def test_a_result_draws_curves_and_names_its_files(tmp_path: Path) -> None:
 def test_a_result_without_an_epoch_shows_the_reason(tmp_path: Path) -> None:
     page = parsed(Result(tmp_path / "gone", [], {"a.jpg": "is empty"}, stopped="SIGTERM", hints=("Look out.",)))
     assert "0 epochs trained" in page.text
-    for note in ("1 images could not be read", "Stopped early by SIGTERM", "Look out."):
+    for note in ("1 image could not be read", "Stopped early by SIGTERM", "Look out."):
         assert note in page.text
 
 

@@ -155,6 +155,12 @@ def test_the_summary_omits_the_table_which_the_result_shows(cell: Cell, tmp_path
     ]
 
 
+def test_the_summary_does_not_repeat_what_the_log_said_of_unreadable_images(tmp_path: Path) -> None:
+    output = io.StringIO()
+    print_summary(Result(tmp_path, [], {"a.jpg": "is empty"}), Console(file=output, width=200))
+    assert output.getvalue() == f"Results: {tmp_path}\n"
+
+
 def test_a_bar_is_full_at_the_end() -> None:
     assert (text_bar(0, 4), text_bar(2, 4), text_bar(4, 4)) == ("░" * 20, "█" * 10 + "░" * 10, "█" * 20)
     assert text_bar(0, 0) == "░" * 20

@@ -14,6 +14,7 @@ from model_trainer.training.train import train_model
 
 pytestmark = pytest.mark.usefixtures("short_pipeline", "eager_steps")
 
+GREY = ModelSpec.named("mobilenet_v2").changed("target_size", (64, 64, 1))
 RUN = Run(spec=ModelSpec.named("vgg19"), train_data=ImageFolder("data/train"))
 
 
@@ -21,6 +22,23 @@ def examples(*counts: int) -> Examples:
     labels = np.repeat(np.arange(len(counts)), counts)
     names = tuple("abcdefgh"[: len(counts)])
     return Examples.of_files([f"{number}.jpg" for number in range(len(labels))], labels, names, "data/train")
+
+
+@pytest.mark.parametrize(
+    ("changes", "suggests_imagenet"),
+    [
+        ({"weights": None}, True),
+        ({"weights": "auto"}, False),
+        ({"weights": None, "spec": GREY}, False),
+    ],
+)
+def test_imagenets_weights_are_suggested_where_they_exist_and_were_not_tried(
+    changes: dict[str, object], suggests_imagenet: bool
+) -> None:
+    run = RUN.changed_all(changes)
+    hint = learned_nothing(run, [{"val_accuracy": 0.2}], examples(200, 200), examples(28, 27, 20), "random")
+    assert ("--set weights=imagenet" in hint) == suggests_imagenet
+    assert "weights=FILE" in hint
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,22 @@
-"""Prints a diagnosis on a terminal: counts of images, then a table of findings."""
+"""Prints a diagnosis on a terminal: counts of images, then the findings."""
 
 from __future__ import annotations
 
 import sys
 
 from rich.console import Console
-from rich.table import Table
+from rich.padding import Padding
 from rich.text import Text
 
 from model_trainer.diagnosis.data.diagnosis import Diagnosis
-from model_trainer.findings.finding import Example
+from model_trainer.findings.finding import Example, Finding
 from model_trainer.messages import counted, shown
 
 __all__ = ["print_diagnosis", "summary_of"]
 
-_PIPED_WIDTH = 160  # characters, if the output is not a terminal; rich's default of 80 would fold long paths
+_PIPED_WIDTH = 160  # characters, if the output is not a terminal
 _STYLES = {"fault": "bold red", "warning": "yellow", "note": "dim"}
+_INDENT = 9  # characters, the longest level and a space or two
 _MAX_EXAMPLES = 3  # of each finding
 
 
@@ -34,21 +35,23 @@ def print_diagnosis(diagnosis: Diagnosis, console: Console | None = None) -> Non
         num_classes = len(split.examples.classes)
         classes = f", {counted(num_classes, 'class{es}')}" if num_classes else ""
         origin = shown(split.examples.origin)
-        console.print(f"{split.name:10} {counted(len(split.examples), 'image{s}')}{classes}  {origin}", markup=False)
-    if diagnosis.findings:
-        table = Table(box=None, pad_edge=False, padding=(1, 3, 0, 0), header_style="bold")
-        table.add_column("", no_wrap=True)
-        table.add_column("finding", overflow="fold", ratio=2)
-        table.add_column("what to do", overflow="fold", ratio=3)
-        for finding in diagnosis.findings:
-            examples = "\n".join(_example_text(each) for each in finding.examples[:_MAX_EXAMPLES])
-            more = f"\n... and {finding.count - _MAX_EXAMPLES:,} more" if finding.count > _MAX_EXAMPLES else ""
-            table.add_row(
-                Text(finding.level, _STYLES[finding.level]),
-                Text.assemble((shown(finding.title), "bold"), "\n", (examples + more, "dim")),
-                Text(finding.cure),
-            )
-        console.print(table)
+        line = f"{split.name:10} {counted(len(split.examples), 'image{s}')}{classes}  {origin}"
+        console.print(line, markup=False, soft_wrap=True)
+    # Findings with the same cure print it once, after the last.
+    groups: dict[tuple[str, str], list[Finding]] = {}
+    for finding in diagnosis.findings:
+        groups.setdefault((finding.level, finding.cure), []).append(finding)
+    for (level, cure), findings in groups.items():
+        console.print()
+        for finding in findings:
+            console.print(Text.assemble((f"{level:{_INDENT}}", _STYLES[level]), (shown(finding.title), "bold")))
+            for example in finding.examples[:_MAX_EXAMPLES]:
+                # The terminal wraps the path, not a line break, so that it can be copied.
+                line = " " * _INDENT + _example_text(example)
+                console.print(Text(line, "dim"), soft_wrap=True)
+            if finding.count > _MAX_EXAMPLES:
+                console.print(Text(f"{'':{_INDENT}}... and {finding.count - _MAX_EXAMPLES:,} more", "dim"))
+        console.print(Padding.indent(Text.assemble(("What to do: ", "bold"), shown(cure)), _INDENT))
     console.print(f"\n{summary_of(diagnosis)}", style="bold red" if diagnosis.exit_code else "green")
 
 

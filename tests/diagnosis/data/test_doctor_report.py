@@ -39,13 +39,28 @@ def test_a_finding_shows_at_most_24_pictures(colours: Path, draw_folder: object,
     assert (finding.count, len(finding.examples)) == (45, 24)
 
 
-def test_the_table_lists_findings_examples_and_cures(colours: Path) -> None:
+def test_the_terminal_lists_findings_examples_and_cures(colours: Path) -> None:
     console = Console(width=400, file=io.StringIO())
     print_diagnosis(examine(colours, min_size=64), console)
     printed = console.file.getvalue()  # type: ignore[attr-defined]
     assert "24 images with a side below 64 pixels" in printed
     assert "train/blue/0.png  32 × 32" in printed
     assert "--set spec.target_size=[64,64,3]" in printed
+
+
+def test_a_narrow_terminal_shows_each_path_in_one_piece_and_a_shared_cure_once(tmp_path: Path) -> None:
+    names = [f"{'a-long-file-name-' * 4}{number}.jpg" for number in range(3)]
+    (tmp_path / "cat").mkdir()
+    for name in names:
+        (tmp_path / "cat" / name).write_bytes(b"no image")
+    (tmp_path / "cat" / "truncated.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    (tmp_path / "cat" / "empty.jpg").write_bytes(b"")
+    console = Console(width=80, force_terminal=True, color_system=None, file=io.StringIO())
+    print_diagnosis(examine(tmp_path), console)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    for name in names:
+        assert str(tmp_path / "cat" / name) in printed
+    assert printed.count("Download or copy them again") == 1
 
 
 def test_ctrl_c_gives_130_and_no_file(colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

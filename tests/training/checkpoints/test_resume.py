@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 
-from model_trainer import LAMB, OwnModel, Run
+from model_trainer import LAMB, Divergence, Hardware, OwnModel, Run
 from model_trainer.errors import ConfigError, DataError, StoppedError, StorageError
 from model_trainer.storage.folders import only_process
 from model_trainer.training import prepare as prepare_module
@@ -165,6 +165,22 @@ def test_a_source_that_was_recorded_by_its_former_name_is_no_change(make_run: Ma
     check_changes(run, tmp_path)
     with pytest.raises(ConfigError, match=r"`train_data.source.count` was 8 and is 7 now"):
         check_changes(run.changed("train_data.source.count", 7), tmp_path)
+
+
+def test_the_refusal_of_a_change_names_the_folder_and_the_options_that_may_change(stopped: tuple[Run, Result]) -> None:
+    run, result = stopped
+    with pytest.raises(ConfigError) as refused:
+        check_changes(run.changed("training.learning_rate", 0.1), result.path)
+    message = str(refused.value)
+    assert f"the run in {result.path} was started with the former" in message
+    assert "repeat the --set options of its first start" in message
+    for option, value in {
+        "name": "other", "output_dir": "elsewhere", "training.epochs": 9, "training.batch_size": 2,
+        "training.accumulation_steps": 2, "training.max_bad_images": 7, "training.max_bad_share": 0.5,
+        "training.divergence": Divergence(rollbacks=7), "hardware": Hardware(platform="cpu"), "observers": (),
+    }.items():  # fmt: skip
+        assert option in message.split("Only these")[1]
+        check_changes(run.changed(option, value), result.path)
 
 
 def begun_by_an_older_version(result: Result, **changes: object) -> None:

@@ -1,0 +1,34 @@
+"""Help pages in the usual notation: `RUN` for an argument, and no type behind a flag."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typer.core import TyperCommand, TyperGroup, TyperOption
+
+__all__ = ["Command", "Group"]
+
+
+class Command(TyperCommand):
+    """A command; typer writes `{run}` in its usage, and `<bool>` behind `--resume`."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_types_of_flags(super().get_params(ctx))
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        options, *arguments = super().collect_usage_pieces(ctx)
+        return [options, *(argument.strip("{}").replace("}...", "...").upper() for argument in arguments)]
+
+
+class Group(TyperGroup):
+    """The commands; typer writes `<bool>` behind `--version`."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_types_of_flags(super().get_params(ctx))
+
+
+def _without_types_of_flags(params: list[Any]) -> list[Any]:
+    for param in params:
+        if isinstance(param, TyperOption) and param.is_flag:
+            param.metavar = ""
+    return params
