@@ -1,8 +1,10 @@
-"""An extension of griffe: declared values (pydantic's) are documented field by field.
+"""An extension of griffe: examples are code, and declared values (pydantic's) are documented field by field.
 
 The entries below `Fields:` (or `Args:`, `Attributes:`) in the docstring of a class become the text of each field. One
 may name several: `train_data, val_data: where images come from`. `Field(2, ge=1)` becomes the default, 2, and "At
 least 1."
+
+griffe reads `Examples:` as doctests, and `Example:`, which our docstrings have, as a note in prose.
 """
 
 from __future__ import annotations
@@ -15,10 +17,15 @@ import griffe
 
 SECTION = re.compile(r"^(?:Fields|Args|Attributes):\n(?P<entries>(?:[ \t]+.*\n?|\n)+)", re.MULTILINE)
 ENTRY = re.compile(r"^(?P<names>\w+(?:, \w+)*):(?P<text>.*(?:\n[ \t]+.*)*)", re.MULTILINE)
+EXAMPLE = re.compile(r"^Example:$", re.MULTILINE)
 LIMITS = {"ge": "At least", "gt": "Above", "le": "At most", "lt": "Below", "min_length": "Length at least"}
 
 
 class Fields(griffe.Extension):
+    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
+        if obj.docstring:
+            obj.docstring.value = EXAMPLE.sub("Examples: Example:", obj.docstring.value)
+
     def on_class(self, *, cls: griffe.Class, **_: Any) -> None:
         if not cls.docstring or {"dataclass", "namedtuple"} & set(cls.labels):
             return

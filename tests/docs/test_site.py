@@ -109,3 +109,12 @@ def test_links_to_files_outside_of_the_pages_are_code(site: Path) -> None:
     page = (site / "from-fit" / "index.html").read_text()
     assert "<code>test_agreement.py</code>" in page
     assert "../tests/" not in page
+
+
+def test_examples_in_the_api_reference_are_highlighted_code(site: Path) -> None:
+    for page in (site / "api").glob("*/index.html"):
+        text = page.read_text()
+        assert "<blockquote>" not in text  # what Markdown makes of `>>>`
+        assert "&gt;&gt;&gt;" not in text.replace('<span class="gp">&gt;&gt;&gt; </span>', "")
+    run = (site / "api" / "run" / "index.html").read_text()
+    assert re.search(r'>Example:</span></p>\s*<div class="highlight"><pre>.*<span class="gp">', run)
