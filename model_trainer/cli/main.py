@@ -11,7 +11,10 @@ from model_trainer.cli.errors import exit_code_of
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    help="Train Keras image models from a short declaration, and get .hdf5 files that any service can load.",
+    help=(
+        "Train Keras image classifiers and taggers from a short declaration, and get .hdf5 files that plain Keras "
+        "loads."
+    ),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,13 @@ def test_each_row_of_the_table_links_to_a_test_that_exists(row: str) -> None:
     for file, test, path in links:
         assert Path(path).name == file
         assert f"\ndef {test}(" in (ROOT / path).read_text()
+
+
+def test_the_project_describes_itself_by_the_first_sentence_everywhere() -> None:
+    sentence = README.splitlines()[2].replace("`", "")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["description"] == app.info.help == sentence
+    assert f"\nsite_description: {sentence}\n" in (ROOT / "mkdocs.yml").read_text()
 
 
 def test_the_commands_are_those_of_the_command_line() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import runpy
 import subprocess
@@ -56,6 +57,15 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
 def test_every_decision_has_a_line_in_the_index() -> None:
     index = (DOCS / "decisions" / "index.md").read_text()
     assert re.findall(r"\]\((\d{4}-[\w-]+\.md)\)", index) == sorted(file.name for file in DOCS.glob("decisions/0*.md"))
+
+
+def test_the_layers_of_the_package_are_named_in_their_order() -> None:
+    (code,) = re.findall(r"(?ms)^LAYERS = (\[.*?\])", (ROOT / "tests" / "test_layers.py").read_text())
+    layers = ast.literal_eval(code)
+    package = Path(model_trainer.__file__).parent
+    built = [name for name in layers if (package / name).is_dir() or (package / f"{name}.py").is_file()]
+    (listed,) = re.findall(r"from the lowest: ([^.]+)\.", (DOCS / "contributing.md").read_text())
+    assert re.findall(r"`(\w+)`", listed) == built[built.index("display") :]
 
 
 def test_every_public_name_is_in_the_api_reference() -> None:
