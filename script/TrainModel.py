@@ -2,7 +2,7 @@
 """Trains an image classifier. Edit this file, then run it: script/train
 
     script/train                              train on data/train/CLASS/ and data/val/CLASS/
-    script/train --sample                     train on the built-in photos of clothes, about three minutes
+    script/train --sample                     train on the built-in photos of clothes, about five minutes
     script/train --set training.epochs=30     change one option for this time; repeatable
     script/train --resume                     continue the newest run of this name
     script/train --help
@@ -29,7 +29,7 @@ run = Run(
     # 1. A name, which the name of the output folder starts with.
     name="vgg19",
     # 2. The backbone and its preprocessing. `model-trainer specs` lists all of them, and
-    #    ModelSpec.named("resnet50", target_size=[128, 128, 3]) looks one up.
+    #    ModelSpec.named("resnet50", target_size=(128, 128, 3)) looks one up.
     spec=ModelSpec(
         **{
             "class": "keras.applications.vgg19.VGG19",

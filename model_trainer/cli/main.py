@@ -13,7 +13,10 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     cls=Group,
-    help="Train Keras image models from a short declaration, and get .hdf5 files that any service can load.",
+    help=(
+        "Train Keras image classifiers and taggers from a short declaration, and get .hdf5 files that plain Keras "
+        "loads."
+    ),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -44,7 +44,8 @@ class Run(Config):
     Fields:
         name: beginning of the output folder's name, `output_dir/name-<yyyymmdd-hhmmss>`.
         spec: the backbone and its preprocessing.
-        train_data, val_data: the training and validation images; without `val_data` there is no validation.
+        train_data: the training images.
+        val_data: the validation images; without them there is no validation.
         weights: initial weights of the backbone: "imagenet", None for random ones, a weights or model file, or "auto".
         network: head, freezing and regularization; or the user's own Keras model.
         augment: augmentations of the training images, in order; crops come first.

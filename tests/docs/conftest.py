@@ -6,6 +6,7 @@ and so on; one with `block` for each block of any language, and one with `page` 
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import sys
 import textwrap
@@ -18,9 +19,16 @@ from typing import Any
 from unittest import mock
 
 import keras
+import numpy as np
 import pytest
 
 import model_trainer
+from model_trainer import ImageFolder
+from model_trainer.model_files.load import TrainedModel
+from model_trainer.serving.predictor import Predictions
+from model_trainer.sources.examples import Examples
+from model_trainer.tasks.evaluation import Evaluation
+from model_trainer.training.train import Result
 
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -28,11 +36,31 @@ FENCED = re.compile(
     r"^(?P<indent> *)```(?P<language>[\w-]*)[^\n]*\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL
 )
 
-# These read data, train, or open a model. In the session of a page they have only their signature.
-STAND_INS = {
-    model_trainer: ("evaluate", "load_image", "load_model", "predict", "preview", "train", "write_recordio"),
-    keras.models: ("load_model",),
+# These read data, train, or open a model. In the session of a page they have only their signature, and what they return
+# has only the attributes of its class.
+STAND_INS: dict[Any, dict[str, Any]] = {
+    model_trainer: {
+        "evaluate": Evaluation,
+        "load_image": np.ndarray,
+        "load_model": TrainedModel,
+        "predict": Predictions,
+        "preview": None,
+        "train": Result,
+        "write_recordio": None,
+    },
+    keras.models: {"load_model": keras.Model},
+    ImageFolder: {"read": Examples},
 }
+
+
+def stand_in_for(function: Any, returned: type | None) -> Any:
+    if returned is None:
+        return mock.create_autospec(function)
+    value = mock.create_autospec(returned, instance=True)
+    for each in dataclasses.fields(returned) if dataclasses.is_dataclass(returned) else ():
+        if each.name not in dir(returned):  # a field without a default is no attribute of its class
+            setattr(value, each.name, mock.MagicMock())
+    return mock.create_autospec(function, return_value=value)
 
 
 @dataclass(frozen=True)
@@ -100,10 +128,10 @@ class PageSession:
         file = self._folder / f"{block.page.stem}_{block.line}.py"
         file.write_text("\n" * (block.line - 1) + block.text)
         with ExitStack() as stack:
-            for module, names in STAND_INS.items():
-                for name in names:
-                    stand_in = mock.create_autospec(getattr(module, name))
-                    stack.enter_context(mock.patch.object(module, name, stand_in))
+            for owner, functions in STAND_INS.items():
+                for name, returned in functions.items():
+                    stand_in = stand_in_for(getattr(owner, name), returned)
+                    stack.enter_context(mock.patch.object(owner, name, stand_in))
             exec(compile(file.read_text(), str(file), "exec"), self.names)
 
 

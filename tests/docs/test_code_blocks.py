@@ -42,6 +42,11 @@ PROSE = "text"
 NOT_OURS = {"keras_model_specs", "keras_trainer", "my_code", "sagemaker"}  # packages that only a reader has
 LAUNCHERS = {"mpirun", "srun", "torchrun"}
 OTHERS_COMMANDS = {"cd", "export", "git", "source", "tensorboard"}
+OTHERS_KEYWORDS = {  # of functions of Keras, TensorFlow, h5py, keras-trainer and ours
+    "crop_to_aspect_ratio", "inter_op_parallelism_threads", "iterator_mode", "libver", "random_crop_size", "recursive",
+    "reduce_retracing", "stopped", "trust", "use_ema", "validation_split",
+}  # fmt: skip
+DECLARED = [each for name in model_trainer.__all__ if hasattr(each := getattr(model_trainer, name), "model_fields")]
 COMMANDS: dict[str, click.Command] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 
@@ -258,6 +263,33 @@ def test_options_that_the_text_sets_exist(page: Path, declared: Run) -> None:
     for code in inline_code(page):
         for name in re.findall(r"--set '?([\w.]+)=", code):
             assert name == "name" or any(has_option(run, name) for run in runs), code
+
+
+def test_options_that_the_text_names_exist(page: Path, declared: Run) -> None:
+    """`training.ema_decay` is an option, and so is the name in `batch_norm_momentum="auto"`, of some declared value."""
+    fields = {name for value in DECLARED for key, field in value.model_fields.items() for name in (key, field.alias)}
+    for code in inline_code(page):
+        dotted = re.match(r"((?:training|network|task|spec|hardware)(?:\.\w+)+)(?:=|$)", code)
+        if dotted and not dotted[1].endswith((".json", ".train_model")):  # a file, and a module of training/
+            assert has_option(declared, dotted[1]), code
+        keyword = re.match(r"(\w+)=", code)
+        assert not keyword or keyword[1] in fields | OTHERS_KEYWORDS, code
+
+
+def test_declared_values_in_the_text_take_their_options(page: Path) -> None:
+    for code in inline_code(page):
+        for call in calls_in(code):
+            function = getattr(model_trainer, ast.unparse(call.func), None)
+            unknown = {keyword.arg for keyword in call.keywords if keyword.arg} - keywords_of(function)
+            assert not unknown or takes_any(function), f"{code}: {unknown}"
+
+
+def calls_in(code: str) -> list[ast.Call]:
+    """The calls in Python; none in what is not Python."""
+    try:
+        return [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
+    except SyntaxError:
+        return []
 
 
 def has_option(value: Any, name: str) -> bool:

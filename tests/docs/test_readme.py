@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
 import pytest
 
+from model_trainer import ImageFolder, Run, train
 from model_trainer.cli.main import app
 
 ROOT = Path(__file__).parents[2]
@@ -46,11 +49,45 @@ def test_the_twelve_lines_train_a_model_that_keras_loads(colours: Path, tmp_path
     assert len(names["result"].history) == 5
 
 
+@pytest.mark.usefixtures("short_pipeline", "plain_graphs", "eager_steps")
+def test_the_output_tree_and_the_messages_are_those_of_a_run(
+    make_run: Callable[..., Run], draw_folder: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tree,) = re.findall(r"```text\noutput/\S+/\n(.*?)```", README, re.DOTALL)
+    shown = {word.strip("/") for word in re.findall(r"(?:[a-z_]+\.(?:hdf5|json|csv|png)|[a-z]+/)(?=\s)", tree)}
+    folder = draw_folder(tmp_path / "train", 5)
+    (folder / "red" / "empty.png").write_bytes(b"")
+    result = train(make_run(name="sample", train_data=ImageFolder(folder), val_data=ImageFolder(folder)))
+    # No step of this run was bad, and conftest.py leaves curves out.
+    assert {path.name for path in result.path.iterdir()} == shown - {"bad_steps.csv", "curves.png"}
+
+    (log,) = re.findall(r"```console\n\$ script/train --sample\n(.*?)```", README, re.DOTALL)
+    lines = messages_in(log[log.index("Reading the data") :])
+    assert len(lines) == 8
+    assert lines <= messages_in("".join(capfd.readouterr()))
+
+
+def messages_in(text: str) -> set[str]:
+    """The lines but for the rows of metrics, without numbers, the name of the network, the precision and the path."""
+    lines = {" ".join(re.sub(r"\d+(?:[.,]\d+)*", "#", line).split()) for line in text.splitlines()}
+    lines = {re.sub(r"^(Network: |Output: |Results: )[^ ,]+|(?<=CPU in )\w+", r"\1", line) for line in lines}
+    return {line for line in lines if not re.match(r"epoch #|#|\.\.\.", line)}
+
+
 @pytest.mark.parametrize("row", FIRST_TABLE)
-def test_each_row_of_the_table_links_to_a_test(row: str) -> None:
-    (link,) = re.findall(r"\[(test_\w+\.py)\]\((tests/[\w/]+\.py)\) \|$", row)
-    assert link[0] == Path(link[1]).name
-    assert "\ndef test_" in (ROOT / link[1]).read_text()
+def test_each_row_of_the_table_links_to_a_test_that_exists(row: str) -> None:
+    links = re.findall(r"\[(\w+\.py)::(test_\w+)\]\((tests/[\w/]+\.py)\)", row.split(" | ")[1])
+    assert links
+    for file, test, path in links:
+        assert Path(path).name == file
+        assert f"\ndef {test}(" in (ROOT / path).read_text()
+
+
+def test_the_project_describes_itself_by_the_first_sentence_everywhere() -> None:
+    sentence = README.splitlines()[2].replace("`", "")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["description"] == app.info.help == sentence
+    assert f"\nsite_description: {sentence}\n" in (ROOT / "mkdocs.yml").read_text()
 
 
 def test_the_commands_are_those_of_the_command_line() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import runpy
 import subprocess
@@ -58,6 +59,15 @@ def test_every_decision_has_a_line_in_the_index() -> None:
     assert re.findall(r"\]\((\d{4}-[\w-]+\.md)\)", index) == sorted(file.name for file in DOCS.glob("decisions/0*.md"))
 
 
+def test_the_layers_of_the_package_are_named_in_their_order() -> None:
+    (code,) = re.findall(r"(?ms)^LAYERS = (\[.*?\])", (ROOT / "tests" / "test_layers.py").read_text())
+    layers = ast.literal_eval(code)
+    package = Path(model_trainer.__file__).parent
+    built = [name for name in layers if (package / name).is_dir() or (package / f"{name}.py").is_file()]
+    (listed,) = re.findall(r"from the lowest: ([^.]+)\.", (DOCS / "contributing.md").read_text())
+    assert re.findall(r"`(\w+)`", listed) == built[built.index("display") :]
+
+
 def test_every_public_name_is_in_the_api_reference() -> None:
     text = "".join(file.read_text() for file in DOCS.glob("api/*.md"))
     documented = re.findall(r"(?m)^::: model_trainer\.(\w+)$", text)
@@ -109,3 +119,12 @@ def test_links_to_files_outside_of_the_pages_are_code(site: Path) -> None:
     page = (site / "from-fit" / "index.html").read_text()
     assert "<code>test_agreement.py</code>" in page
     assert "../tests/" not in page
+
+
+def test_examples_in_the_api_reference_are_highlighted_code(site: Path) -> None:
+    for page in (site / "api").glob("*/index.html"):
+        text = page.read_text()
+        assert "<blockquote>" not in text  # what Markdown makes of `>>>`
+        assert "&gt;&gt;&gt;" not in text.replace('<span class="gp">&gt;&gt;&gt; </span>', "")
+    run = (site / "api" / "run" / "index.html").read_text()
+    assert re.search(r'>Example:</span></p>\s*<div class="highlight"><pre>.*<span class="gp">', run)

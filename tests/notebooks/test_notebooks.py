@@ -7,6 +7,7 @@ import importlib
 import re
 import runpy
 from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 SCRIPT = runpy.run_path(str(ROOT / "script" / "execute_notebooks.py"))
 MAX_BYTES = 300_000
+LABELS = {"ankle-boot", "bag", "coat", "dress", "pullover", "sandal", "shirt", "sneaker", "t-shirt", "trouser"}
 
 of_each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -122,10 +124,20 @@ def check_evaluate(cells: list[Any]) -> None:
 CHECKS: dict[str, Callable[[list[Any]], None]] = {"train": check_train, "data": check_data, "evaluate": check_evaluate}
 
 
+def words_in(cell: Any) -> set[str]:
+    """The words of what a cell shows, without what is measured: numbers, units, predicted labels."""
+    shown = "\n".join([*texts_of(cell, "text/plain"), *texts_of(cell, "text/html")])
+    text = re.sub(r"(?s)<style.*?</style>|<[^>]*(?:>|$)", " ", unescape(shown))
+    text = re.sub(r"[^\s'\"(]*\d[^\s'\",)]*", " ", text)
+    return set(re.findall(r"[A-Za-z_][\w-]+", text)) - LABELS - {"min"}
+
+
 @pytest.mark.slow
 @of_each
-def test_a_notebook_runs_in_an_empty_folder(path: Path, tmp_path: Path) -> None:
+def test_a_notebook_runs_in_an_empty_folder_and_shows_what_is_committed(path: Path, tmp_path: Path) -> None:
     notebook = SCRIPT["execute"](path, tmp_path)
+    for executed, committed in zip(code_cells(notebook), code_cells(read(path)), strict=True):
+        assert words_in(executed) == words_in(committed), f"run script/execute_notebooks.py {path.name}"
     cells = code_cells(notebook)
     outputs = [output for cell in cells for output in cell.outputs]
     assert not [output for output in outputs if output.get("name") == "stderr"]
