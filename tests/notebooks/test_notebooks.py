@@ -126,7 +126,7 @@ CHECKS: dict[str, Callable[[list[Any]], None]] = {"train": check_train, "data": 
 
 def words_in(cell: Any) -> set[str]:
     """The words of what a cell shows, without what is measured: numbers, units, predicted labels."""
-    shown = "\n".join([*texts_of(cell, "text/plain"), *texts_of(cell, "text/html")])
+    shown = "\n".join([*outputs_of(cell, "text/plain"), *outputs_of(cell, "text/html")])
     text = re.sub(r"(?s)<style.*?</style>|<[^>]*(?:>|$)", " ", unescape(shown))
     text = re.sub(r"[^\s'\"(]*\d[^\s'\",)]*", " ", text)
     return set(re.findall(r"[A-Za-z_][\w-]+", text)) - LABELS - {"min"}
