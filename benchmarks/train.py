@@ -93,7 +93,7 @@ def train_ours(folder: str, name: str) -> None:
     run_folder = RunFolder.make(run, prepared.description)
     with run_folder.logs() as logs, open("/dev/null", "w") as nowhere:
         loop = make_loop(prepared, run_folder, logs, Console(file=nowhere), StopRequest(), NonChiefSaver())
-        batches = iter(prepared.divided(prepared.train_pipeline.training(epochs=10_000)))
+        batches = iter(prepared.distributed(prepared.train_pipeline.training(epochs=10_000)))
         position = 0
 
         def steps(count: int) -> None:

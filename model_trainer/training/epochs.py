@@ -25,7 +25,7 @@ from model_trainer.training.metric_accumulator import MetricAccumulator
 from model_trainer.training.metrics_log import Logs
 from model_trainer.training.prepare import Prepared
 from model_trainer.training.progress import EpochProgress, format_metrics, format_seconds
-from model_trainer.training.rollback import go_back
+from model_trainer.training.rollback import roll_back
 from model_trainer.training.run_folder import RunFolder
 from model_trainer.training.signals import StopRequest
 from model_trainer.training.statistics import refresh_statistics
@@ -35,7 +35,7 @@ from model_trainer.training.watch import Diverging
 
 __all__ = ["train_epochs", "train_steps"]
 
-SECONDS_TO_JUDGE = 20.0  # after which images per second predict how long a run takes
+SECONDS_BEFORE_ESTIMATE = 20.0  # after which images per second predict how long a run takes
 
 
 def train_epochs(
@@ -81,7 +81,7 @@ def train_epochs(
                 _train_from(loop, start)
                 break
             except Diverging as diverging:
-                start = go_back(loop, diverging)
+                start = roll_back(loop, diverging)
     except Exception:
         with contextlib.suppress(StorageError):  # the first error is the one to report
             loop.write_history(with_curves=True)
@@ -106,7 +106,7 @@ def _train_from(loop: Loop, start: EpochPosition) -> None:
     """Trains the epochs from `start` to the end, or until training is asked to stop."""
     prepared, epochs = loop.prepared, loop.prepared.run.training.epochs
     first_step = start.epoch * loop.steps_per_epoch + start.position
-    batches = iter(prepared.divided(prepared.train_pipeline.training(epochs, first_step)))
+    batches = iter(prepared.distributed(prepared.train_pipeline.training(epochs, first_step)))
     val_batches: Iterator[Any] | None = None  # made when needed: the first step starts half a second earlier
     position, totals = start.position, start.totals
     # If a callback ended the run within an epoch, only the validation of this epoch is left.
@@ -126,7 +126,7 @@ def _train_from(loop: Loop, start: EpochPosition) -> None:
                 raise
         if val_batches is None and prepared.val_pipeline is not None:
             # One iterator for all epochs: a new one takes a quarter of a second to start.
-            val_batches = iter(prepared.divided(prepared.val_pipeline.validation(passes=epochs - epoch)))
+            val_batches = iter(prepared.distributed(prepared.val_pipeline.validation(passes=epochs - epoch)))
         with loop.weights_to_validate():
             statistics = refresh_statistics(loop, epoch)
             val_metrics = validate(loop, val_batches) if val_batches is not None and not loop.must_stop else {}
@@ -236,7 +236,7 @@ def _show(loop: Loop, progress: EpochProgress, epoch: int, step: int, position: 
     metrics, images_left = totals.metrics(), loop.images_left(epoch, position + 1)
     progress.show(position + 1, metrics, images_left)
     images_per_second = progress.images_per_second
-    if not loop.time_is_logged and progress.seconds_since_first > SECONDS_TO_JUDGE:
+    if not loop.time_is_logged and progress.seconds_since_first > SECONDS_BEFORE_ESTIMATE:
         loop.time_is_logged = True
         seconds = images_left / images_per_second
         hint = "" if loop.has_gpu else takes_long(loop.prepared.run, images_per_second, seconds)

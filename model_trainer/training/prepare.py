@@ -77,7 +77,7 @@ class Prepared:
     callbacks: list[keras.callbacks.Callback]
     process_group: ProcessGroup
 
-    def divided(self, dataset: tf.data.Dataset) -> Iterable[Any]:
+    def distributed(self, dataset: tf.data.Dataset) -> Iterable[Any]:
         """Returns the batches of a pipeline, distributed over the devices of this process."""
         return feed(dataset, self.train_pipeline.share, self.step_setup.strategy)
 

@@ -14,10 +14,10 @@ from model_trainer.training.loop import EpochPosition, Loop
 from model_trainer.training.resume import for_batch_size
 from model_trainer.training.watch import Diverging
 
-__all__ = ["go_back"]
+__all__ = ["roll_back"]
 
 
-def go_back(loop: Loop, diverging: Diverging) -> EpochPosition:
+def roll_back(loop: Loop, diverging: Diverging) -> EpochPosition:
     """Restores the last good checkpoint, and skips the steps in `diverging` from now on.
 
     Returns:

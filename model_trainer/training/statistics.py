@@ -45,7 +45,7 @@ def refresh_statistics(loop: Loop, epoch: int) -> list[np.ndarray]:
     first = (epoch + 1) * loop.steps_per_epoch
     if loop.refreshed_until != epoch or loop.refresh_batches is None:
         # One iterator for all epochs: a new one takes a second to start.
-        loop.refresh_batches = iter(prepared.divided(_beginnings(loop, epoch)))
+        loop.refresh_batches = iter(prepared.distributed(_beginnings(loop, epoch)))
     batches = itertools.islice(loop.refresh_batches, count)
     loop.refreshed_until = epoch + 1
     sums: dict[str, Moments] = {}

@@ -61,7 +61,7 @@ def make_step(prepared: Prepared, average: WeightAverage | None = None) -> Calla
 
 
 def first_batches(prepared: Prepared, count: int) -> list[Any]:
-    return list(itertools.islice(prepared.divided(prepared.train_pipeline.training(count)), count))
+    return list(itertools.islice(prepared.distributed(prepared.train_pipeline.training(count)), count))
 
 
 @compiled

@@ -62,7 +62,7 @@ def check_three_steps(make_run: MakeRun, colours: Path, name: str, devices: int,
     with prepared.step_setup.strategy.scope():
         prepared.optimizer.build(model.trainable_variables)
     step = make_train_step(prepared.step_setup, prepared.optimizer, Clip(), None)
-    batch = next(iter(prepared.divided(prepared.train_pipeline.training(1))))
+    batch = next(iter(prepared.distributed(prepared.train_pipeline.training(1))))
     before = [np.array(variable) for variable in model.trainable_variables]
     losses = []
     for _ in range(3):

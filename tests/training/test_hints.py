@@ -72,7 +72,7 @@ def test_a_long_run_on_a_cpu_gets_a_hint() -> None:
 def test_the_hint_for_a_long_run_is_logged_once(
     make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], devices: int
 ) -> None:
-    monkeypatch.setattr(epochs, "SECONDS_TO_JUDGE", -1.0)
+    monkeypatch.setattr(epochs, "SECONDS_BEFORE_ESTIMATE", -1.0)
     monkeypatch.setattr(hints, "LONG_SECONDS", 0.0)
     train_model(make_run(training__epochs=2, hardware__devices=devices))
     assert capfd.readouterr().err.count("Each of these would help:") == 1

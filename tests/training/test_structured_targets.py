@@ -77,7 +77,7 @@ def after_a_step(run: Run) -> tuple[float, list[np.ndarray]]:
     boxes = tf.ragged.constant(BOXES, ragged_rank=1, inner_shape=(4,), dtype=tf.float32)
     batch = Batch(IMAGES, {"boxes": boxes, "group": GROUPS}, np.ones(4, np.float32))
     shards = tf.data.Dataset.from_tensor_slices(batch).batch(4 // strategy.num_replicas_in_sync, drop_remainder=True)
-    (placed,) = prepared.divided(shards)
+    (placed,) = prepared.distributed(shards)
     step = make_train_step(prepared.step_setup, prepared.optimizer, Clip(), None)
     result = step(placed, tf.constant(0, tf.int64), 4, tf.constant(False))
     assert result.scalars["num_examples"] == 4
