@@ -167,7 +167,7 @@ def test_the_classes_of_objects_are_tags_of_their_image(tmp_path: Path) -> None:
         (
             labelled(0, 2),
             {"classes": ("cat", "dog")},
-            "label 2 is not a class: the 2 .* 0 to 1. .*label_offset=1",
+            "label 2 is not a class: the class numbers are 0 to 1. .*label_offset=1",
         ),
         (labelled(0, 0, text=[b"dog"]), {"classes": ("cat", "dog")}, "call label 0 'dog', but .* has 'cat' there"),
     ],
