@@ -40,9 +40,8 @@ class CellLog:
     def write(self, text: str) -> None:
         """Appends lines above the status line."""
         with self._lock:
-            lines = [
-                shown(line) for line in text.removesuffix("\n").split("\n")
-            ]  # a file name may contain escape sequences
+            # A file name may contain escape sequences.
+            lines = [shown(line) for line in text.removesuffix("\n").split("\n")]
             self._num_lines += len(lines)
             self._lines = [*self._lines, *lines][-MAX_LINES:]
             self._update()

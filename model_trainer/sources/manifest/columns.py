@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,7 +11,7 @@ from model_trainer.errors import DataError
 from model_trainer.messages import nearest
 from model_trainer.sources.image_folder import IMAGE_SUFFIXES
 
-__all__ = ["ROLES", "Columns", "LabelRole", "find_columns"]
+__all__ = ["ROLES", "Columns", "LabelRole", "check_distinct", "find_columns"]
 
 LabelRole = Literal["probabilities", "labels", "label", "ids"]
 _LABEL_ROLES: tuple[LabelRole, ...] = ("probabilities", "labels", "label", "ids")  # in order of precedence
@@ -160,3 +160,12 @@ def _no_column(what: str, option: str, usual: Collection[str], names: Collection
 def _listed(names: Collection[str], max_shown: int = 20) -> str:
     shown = ", ".join(repr(name) for name in list(names)[:max_shown])
     return f"The columns are {shown}{'' if len(names) <= max_shown else f' and {len(names) - max_shown} more'}."
+
+
+def check_distinct(names: Iterable[str], where: str) -> None:
+    """Raises DataError if a column name occurs twice; `where` is the file or line that the message starts with."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise DataError(f"{where}: the column {name!r} occurs twice. Rename or remove one.")
+        seen.add(name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from model_trainer.errors import DataError
-from model_trainer.sources.manifest.arrow_values import Declined
+from model_trainer.sources.manifest.arrow_values import Declined, is_text
+from model_trainer.sources.manifest.columns import check_distinct
 from model_trainer.sources.manifest.gathered import Gathered
 from model_trainer.sources.manifest.layout import open_bytes
 
@@ -72,12 +72,9 @@ def _limited_batches(path: str, file: _File, columns: list[str] | None) -> Itera
 
 
 def _decoded_bytes(column: pa.Array) -> int:
-    if not pa.types.is_dictionary(column.type):
+    if not pa.types.is_dictionary(column.type) or not len(column.dictionary) or not is_text(column.dictionary):
         return column.nbytes
-    values = column.dictionary
-    if not len(values) or not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
-        return column.nbytes
-    lengths = pc.fill_null(pc.binary_length(values), 0)
+    lengths = pc.fill_null(pc.binary_length(column.dictionary), 0)
     return int(pc.sum(pc.take(lengths, pc.drop_null(column.indices))).as_py() or 0)
 
 
@@ -86,11 +83,7 @@ def _open_parquet(path: str) -> Iterator[_File]:
     with open_bytes(path) as content:
         try:
             with pq.ParquetFile(content) as file:
-                names = file.schema_arrow.names
-                counts = Counter(names)
-                duplicate = next((name for name in names if counts[name] > 1), None)
-                if duplicate is not None:
-                    raise DataError(f"{path}: the column {duplicate!r} occurs twice. Rename or remove one.")
+                check_distinct(file.schema_arrow.names, path)
                 num_rows, num_bytes = file.metadata.num_rows, content.seek(0, io.SEEK_END)
                 if num_rows > _PLAUSIBLE_ROWS + _MAX_ROWS_PER_BYTE * num_bytes:
                     raise DataError(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from model_trainer.errors import DataError
+from model_trainer.sources.manifest.columns import check_distinct
 from model_trainer.sources.manifest.json_rows import rows_of_json
 from model_trainer.sources.manifest.layout import Layout, open_text
 
@@ -94,10 +94,7 @@ def column_names(values: list[str], where: str) -> list[str]:
         DataError: a name occurs twice.
     """
     names = [value.strip() for value in values]
-    counts = Counter(names)
-    for name in filter(None, names):
-        if counts[name] > 1:
-            raise DataError(f"{where}: the column {name!r} occurs twice. Rename or remove one.")
+    check_distinct(filter(None, names), where)
     return names
 
 
