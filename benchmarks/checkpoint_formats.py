@@ -22,6 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -146,7 +147,7 @@ def main() -> None:
             for name in [*FORMATS][:: 1 if number % 2 else -1]:
                 write, read = FORMATS[name]
                 folders[name].mkdir(exist_ok=True)
-                actions = {"write": lambda: write(folders[name], arrays), "read": lambda: read(folders[name])}  # noqa: B023
+                actions = {"write": partial(write, folders[name], arrays), "read": partial(read, folders[name])}
                 for kind, action in actions.items():
                     took = longest_standstill(action)
                     if number:
