@@ -36,7 +36,7 @@ def history_charts(run: RunFiles) -> list[LineChart]:
     steps = [row for row in run.steps if isinstance(row.get("loss"), (int, float))]
     if len(steps) > 1:
         series = Series("training", [float(row["step"]) for row in steps], [float(row["loss"]) for row in steps], 1)
-        charts.append(line_chart("Loss by step", [series], "step", from_zero=True))
+        charts.append(line_chart("Loss", [series], "step", from_zero=True))
     return charts
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from model_trainer.display.curves import Tick, nice_ticks
 
 __all__ = ["LineChart", "Series", "line_chart", "number_text"]
 
-WIDTH, HEIGHT = 360, 220  # of the view box
+WIDTH, HEIGHT = 330, 204  # of the view box
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 10, 26  # around the curves
 MAX_POINTS = 400  # of a series; more of them cannot be told apart
 MAX_DOTS = 40  # points of a series that get a dot
@@ -134,7 +135,7 @@ def line_chart(
         summary=_summary(title, series, x_label),
         lines=tuple(_line(each, to_x, to_y) for each in series),
         x_ticks=tuple(Tick(f"{x:,g}", to_x(x)) for x in _x_ticks(xs, x_low, x_high, x_range is not None)),
-        y_ticks=tuple(Tick(f"{y:,g}", to_y(y)) for y in y_ticks),
+        y_ticks=tuple(Tick(_tick_text(y), to_y(y)) for y in y_ticks),
         at=position(xs[-1]) if xs else "",
         readout=json.dumps(readout, separators=(",", ":")),
         x_label=x_label,
@@ -151,6 +152,13 @@ def number_text(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return "–"
     return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+
+
+def _tick_text(value: float) -> str:
+    if value and (abs(value) < 1e-3 or abs(value) >= 1e6):
+        digits, _, exponent = f"{value:.1e}".partition("e")
+        return f"{digits.removesuffix('.0')}e{int(exponent)}"
+    return f"{value:,g}"
 
 
 def _thinned(series: Series) -> Series:
@@ -177,7 +185,8 @@ _FIFTHS = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
 def _x_ticks(xs: list[float], low: float, high: float, is_fixed: bool) -> list[float]:
     if is_fixed:
         return [low + (high - low) * number / 5 for number in range(6)] if (low, high) != (0.0, 1.0) else _FIFTHS
-    if len(xs) <= 8:
+    gaps = {later - earlier for earlier, later in itertools.pairwise(xs)}
+    if len(xs) <= 8 and len(gaps) <= 1:
         return xs
     return [x for x in nice_ticks(low, high) if low <= x <= high]
 

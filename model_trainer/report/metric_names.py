@@ -8,7 +8,7 @@ __all__ = ["is_fraction", "metric_explanation", "metric_name"]
 
 # Words that are not written as their identifier.
 WORDS = {
-    "auroc": "AUROC", "f1": "F1", "map": "mAP", "ece": "ECE", "lrap": "label-ranking average precision", "mcc": "Matthews",
+    "auroc": "AUROC", "f1": "F1", "map": "mAP", "ece": "ECE", "corrcoef": "correlation",
     "kappa": "kappa", "cohen": "Cohen's", "cohens": "Cohen's", "matthews": "Matthews", "nll": "log loss",
 }  # fmt: skip
 
@@ -62,12 +62,14 @@ def metric_explanation(name: str) -> str:
     """
     if match := re.match(r"top_?(\d+)_", name):
         return EXPLANATIONS["top_k"].format(k=match[1])
-    if name in EXPLANATIONS:
+    name, threshold = re.match(r"(.*?)(?:(?:@|_at_)(.*))?$", name).groups()  # type: ignore[union-attr]  # matches all
+    if name in EXPLANATIONS and not threshold:
         return EXPLANATIONS[name]
     kind = next((KINDS[word] for word in name.split("_") if word in KINDS), "")
     rest = "_".join(word for word in name.split("_") if word not in (*KINDS, "cohen", "cohens", "corrcoef", "error", "loss"))
     base = EXPLANATIONS.get(rest, "")
-    return "; ".join(part for part in (base, kind) if base and part)
+    at = f"at {threshold.replace('_', ' ')}" if threshold else ""
+    return "; ".join(part for part in (base, kind, at) if base and part)
 
 
 def is_fraction(name: str, value: float | None, low: float | None = None, high: float | None = None) -> bool:

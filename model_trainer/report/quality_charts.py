@@ -18,7 +18,7 @@ def calibration_chart(calibration: Calibration) -> LineChart:
     series = [_reliability(names[name], state, colour) for name, state, colour in states if state is not None]
     total = sum(each.images for each in calibration.before.bins) or 1
     return line_chart(
-        "Accuracy by confidence",
+        "Accuracy",
         series,
         "confidence",
         x_range=(0.0, 1.0),
@@ -39,7 +39,7 @@ def selective_chart(thresholds: list[Threshold]) -> LineChart:
     """The accuracy of the images whose confidence reaches a threshold, and their fraction."""
     xs = [each.threshold for each in thresholds]
     return line_chart(
-        "Accuracy by threshold",
+        "Accuracy and images kept",
         [
             Series("accuracy", xs, [math.nan if each.accuracy is None else each.accuracy for each in thresholds], 0),
             Series("images kept", xs, [math.nan if each.coverage is None else each.coverage for each in thresholds], 1),
@@ -68,7 +68,7 @@ def tag_curves(curves: list[Curve]) -> TagCurves | None:
     """Lays out the precision-recall curves; None if there are none."""
     if not curves:
         return None
-    chart = line_chart("Precision by recall", [], "recall", x_range=(0.0, 1.0), y_range=(0.0, 1.0))
+    chart = line_chart("Precision", [], "recall", x_range=(0.0, 1.0), y_range=(0.0, 1.0))
     laid_out = []
     for curve in curves:
         pairs = [(r, p) for r, p in zip(curve.recall, curve.precision, strict=True) if r is not None and p is not None]

@@ -18,9 +18,9 @@ FORMULAS = {
     "mean_std_normalization": "(PIXELS - {first}) / {second}",
 }
 RESIZED = {
-    "crop": "ImageOps.fit(image, ({width}, {height}), {filter})",
-    "squash": "image.resize(({width}, {height}), {filter})",
-    "pad": "ImageOps.pad(image, ({width}, {height}), {filter}, {background})",
+    "crop": "ImageOps.fit(image, size, how)",
+    "squash": "image.resize(size, how)",
+    "pad": "ImageOps.pad(image, size, how, color={background})",
 }
 FILTERS = {"nearest": "NEAREST", "bicubic": "BICUBIC", "lanczos3": "LANCZOS", "area": "BOX"}
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -34,11 +34,9 @@ def plain_keras(run: RunFiles) -> list[str]:
         return []
     height, width, channels = size
     resized = RESIZED.get(str(spec.get("resize")), RESIZED["crop"]).format(
-        width=int(width),
-        height=int(height),
-        filter=f"Image.Resampling.{FILTERS.get(str(spec.get('interpolation')), 'BILINEAR')}",
-        background=f"color={tuple(spec.get('background') or (255, 255, 255))!r}",
+        background=tuple(spec.get("background") or (255, 255, 255))
     )
+    resampling = FILTERS.get(str(spec.get("interpolation")), "BILINEAR")
     formula = _formula(str(function), spec.get("preprocess_args"), channels)
     pixels = "np.asarray(image, np.float32)" + ("[..., None]" if channels == 1 else "")
     lines = [
@@ -49,10 +47,14 @@ def plain_keras(run: RunFiles) -> list[str]:
         f"from PIL import Image{'' if 'ImageOps' not in resized else ', ImageOps'}",
         "",
         f"folder = {str(run.path)!r}",
-        f"model = keras.models.load_model(folder + {'/' + _best(run)!r}, compile=False)",
-        'classes = json.load(open(folder + "/model_spec.json", encoding="utf-8"))["classes"]',
+        "model = keras.models.load_model(",
+        f'    f"{{folder}}/{_best(run)}", compile=False',
+        ")",
+        'with open(f"{folder}/model_spec.json", encoding="utf-8") as file:',
+        '    classes = json.load(file)["classes"]',
         "",
         f'image = Image.open("photo.jpg").convert("{MODES[channels]}")',
+        f"size, how = ({int(width)}, {int(height)}), Image.Resampling.{resampling}",
         f"image = {resized}",
         f"pixels = {pixels}  # 0 to 255",
     ]

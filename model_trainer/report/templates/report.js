@@ -142,7 +142,7 @@
       await navigator.clipboard.writeText(code.querySelector("code").textContent);
       button.textContent = "Copied";
     });
-    code.before(button);
+    code.after(button);
   }
 
   // The list of sections shows where the reader is.
