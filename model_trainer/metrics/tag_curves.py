@@ -49,6 +49,7 @@ def rank_images(
     curves_of: frozenset[int] = frozenset(),
     f1_at: tuple[np.ndarray, ...] | None = None,
     progress: Progress | None = None,
+    rows: np.ndarray | None = None,
 ) -> TagCurves:
     """Ranks the images by the probability of each tag; the metrics equal scikit-learn's on the known images.
 
@@ -63,6 +64,7 @@ def rank_images(
             `(counts - 1) @ influence`, which is much cheaper than ranking a million images a thousand times
             (https://doi.org/10.1201/9780429246593, chapter 22, the infinitesimal jackknife).
         progress: is called with a text and the fraction that is done.
+        rows: int, ascending: the images that `labels` are of; None for all.
 
     Example:
         >>> from model_trainer.metrics.tag_curves import rank_images
@@ -79,7 +81,7 @@ def rank_images(
     curves: dict[int, Curve] = {}
     totals = np.zeros((1 + len(f1_at), num_images)) if f1_at is not None else None
     num_f1 = np.zeros(len(f1_at or ()), np.int64)
-    for tags, block in class_blocks(probabilities):
+    for tags, block in class_blocks(probabilities, rows=rows):
         for tag, scores in enumerate(block.T, start=tags.start):
             present, unknown = present_rows[tag], unknown_rows[tag]
             if totals is not None:
