@@ -98,6 +98,8 @@ def count_tags(
 ) -> TagCounts:
     """Compares the predictions of all images with their tags, in one pass.
 
+    A probability that is NaN, of a model that has diverged, counts as 0, and makes the loss of its image NaN.
+
     Args:
         labels: the true and the unknown tags.
         probabilities: float `(num_images, num_tags)`, may be memory-mapped.
@@ -130,6 +132,8 @@ def count_tags(
         table = np.array(probabilities[rows], np.float32)
         table[unknown.rows, unknown.tags] = 0.0  # costs nothing
         loss[rows] = _cross_entropy(table, chunk)
+        if np.isnan(loss[rows]).any():
+            np.nan_to_num(table, copy=False)
         table[unknown.rows, unknown.tags] = -1.0  # below every threshold and every other tag
         span = slice(present_starts[rows.start], present_starts[rows.stop])
         present_probability[span] = table[true.rows, true.tags]

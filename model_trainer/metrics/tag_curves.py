@@ -53,6 +53,8 @@ def rank_images(
 ) -> TagCurves:
     """Ranks the images by the probability of each tag; the metrics equal scikit-learn's on the known images.
 
+    A probability that is NaN counts as 0.
+
     Args:
         labels: the true and the unknown tags.
         probabilities: float `(num_images, num_tags)`, may be memory-mapped.
@@ -84,6 +86,8 @@ def rank_images(
     for tags, block in class_blocks(probabilities, rows=rows):
         for tag, scores in enumerate(block.T, start=tags.start):
             present, unknown = present_rows[tag], unknown_rows[tag]
+            if num_images and np.isnan(scores.min()):
+                scores = np.nan_to_num(scores)
             if totals is not None:
                 for index, thresholds in enumerate(f1_at or ()):
                     num_f1[index] += _add_f1_influence(totals[1 + index], scores, thresholds[tag], present, unknown)

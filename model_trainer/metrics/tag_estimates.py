@@ -6,6 +6,7 @@ Metrics of single images are over their known tags, and means leave out images o
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -16,8 +17,9 @@ from model_trainer.metrics.estimate import Estimate
 from model_trainer.metrics.multi_label import KS, Decisions, TagCounts
 from model_trainer.metrics.tag_curves import TagCurves
 from model_trainer.metrics.tag_labels import TagLabels
+from model_trainer.metrics.wilson import wilson_interval
 
-__all__ = ["estimate_tags", "exact_match", "mean_f1", "ranks_every_resample", "ratios"]
+__all__ = ["estimate_tags", "exact_match", "fraction", "mean_f1", "ranks_every_resample", "ratios", "tag_estimates"]
 
 SUFFIXES = ("", "_at_thresholds")  # of metrics at 0.5, and at the threshold of each tag
 
@@ -29,20 +31,21 @@ Ratio = tuple[np.ndarray, np.ndarray]  # numerators and denominators, one of eac
 def ratios(counts: TagCounts) -> dict[str, Ratio]:
     """Returns the metrics that are a sum over images divided by another one, by name.
 
-    They are, at 0.5 and `_at_thresholds`: `micro_f1`, `exact_match` (the fraction of the images of which every known
-    tag is right) and `hamming_loss` (the mean over images of the fraction of wrong tags); `precision_at_k` and
-    `recall_at_k`, as the metrics `PrecisionAtK` and `RecallAtK` define them; `coverage_error`,
-    `label_ranking_average_precision` and `label_ranking_loss`; `cross_entropy`, the mean over known labels.
+        They are, at 0.5 and `_at_thresholds`: `micro_f1`, `exact_match` (the fraction of the images of which every known
+        tag is right) and `hamming_loss` (the mean over images of the fraction of wrong tags); `precision_at_k` and
+        `recall_at_k`, as the metrics `PrecisionAtK` and `RecallAtK` define them; `coverage_error`,
+        `label_ranking_average_precision` and `label_ranking_loss`; `cross_entropy`, the mean over known labels.
 
-    Example:
-        >>> from model_trainer.metrics.multi_label import count_tags
-        >>> from model_trainer.metrics.tag_estimates import ratios
-        >>> from model_trainer.metrics.tag_labels import TagLabels
-        >>> labels = TagLabels.of_dense(np.float32([[1, 0, 1], [0, np.nan, 1]]))
-        >>> probabilities = np.float32([[0.9, 0.7, 0.6], [0.2, 0.8, 0.1]])
-        >>> numerators, denominators = ratios(count_tags(labels, probabilities, (np.full(3, 0.5),) * 2))["micro_f1"]
-        >>> round(float(numerators.sum() / denominators.sum()), 3)
-        0.667
+        Example:
+            >>> from model_trainer.metrics.multi_label import count_tags
+            >>> from model_trainer.metrics.tag_estimates import ratios
+            >>> from model_trainer.metrics.tag_labels import TagLabels
+    from model_trainer.metrics.wilson import wilson_interval
+            >>> labels = TagLabels.of_dense(np.float32([[1, 0, 1], [0, np.nan, 1]]))
+            >>> probabilities = np.float32([[0.9, 0.7, 0.6], [0.2, 0.8, 0.1]])
+            >>> numerators, denominators = ratios(count_tags(labels, probabilities, (np.full(3, 0.5),) * 2))["micro_f1"]
+            >>> round(float(numerators.sum() / denominators.sum()), 3)
+            0.667
     """
     num_tags = len(counts.tag_known)
     is_known, has_any = (counts.num_known > 0).astype(np.float32), (counts.num_present > 0).astype(np.float32)
@@ -70,6 +73,32 @@ def ratios(counts: TagCounts) -> dict[str, Ratio]:
 def exact_match(counts: TagCounts, decisions: Decisions) -> np.ndarray:
     """Returns bool `(num_images,)`: whether every known tag of an image is right; True if none is known."""
     return (decisions.hits == decisions.predicted) & (decisions.hits == counts.num_present)
+
+
+def fraction(numerators: Any, denominators: Any, undefined: float = np.nan) -> np.ndarray:
+    """Returns numerators / denominators; `undefined` where a denominator is 0."""
+    denominators = np.asarray(denominators, np.float64)
+    fractions = np.asarray(numerators, np.float64) / np.where(denominators == 0, 1.0, denominators)
+    return np.where(denominators == 0, undefined, fractions)
+
+
+def tag_estimates(counts: TagCounts, decisions: Decisions) -> dict[str, dict[str, np.ndarray]]:
+    """Computes the metrics of each tag, `{name: {"value": ..., "low": ..., "high": ...}}`, `(num_tags,)` each.
+
+    They are of the images in which the tag is known. Precision, recall and specificity are proportions of images and
+    have Wilson's interval; F1 has none.
+    """
+    hits, predicted, present = decisions.tag_hits, decisions.tag_predicted, counts.tag_present
+    absent = counts.tag_known - present
+    columns = {}
+    for name, successes, totals in (
+        ("precision", hits, predicted),
+        ("recall", hits, present),
+        ("specificity", absent - (predicted - hits), absent),
+    ):
+        low, high = wilson_interval(successes, totals)
+        columns[name] = {"value": fraction(successes, totals), "low": low, "high": high}
+    return columns | {"f1": {"value": fraction(2 * hits, predicted + present)}}
 
 
 def mean_f1(hits: np.ndarray, both: np.ndarray) -> np.ndarray:
@@ -144,8 +173,7 @@ def estimate_tags(
 
 
 def _ratio(numerators: np.ndarray, denominators: np.ndarray) -> float:
-    total = float(denominators.sum(dtype=np.float64))
-    return float(numerators.sum(dtype=np.float64)) / total if total else float("nan")
+    return float(fraction(numerators.sum(dtype=np.float64), denominators.sum(dtype=np.float64)))
 
 
 def _mean(by_tag: np.ndarray) -> float:
@@ -163,7 +191,7 @@ def _every_resample(
     """Returns the function of float32 `(b, num_images)` that computes mean average precision and macro F1."""
     entries = labels.entries()
     present, unknown = labels.rows_by_tag(entries.present), labels.rows_by_tag(entries.unknown)
-    table = np.array(probabilities, np.float32)
+    table = np.nan_to_num(np.array(probabilities, np.float32))
     table[entries.unknown.rows, entries.unknown.tags] = -1.0
     is_present = np.zeros(table.shape, np.float32)
     is_present[entries.present.rows, entries.present.tags] = 1.0

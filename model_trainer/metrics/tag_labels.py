@@ -76,6 +76,13 @@ class TagLabels:
         row_of_entry = np.repeat(np.arange(last - first), np.diff(self.starts[first : last + 1]))
         return TagEntries(row_of_entry, self.tags[span], self.values[span])
 
+    def take(self, rows: np.ndarray) -> TagLabels:
+        """Returns the labels of the images at `rows`, in that order."""
+        sizes = np.diff(self.starts)[rows]
+        starts = np.concatenate([[0], np.cumsum(sizes)])
+        chosen = np.arange(starts[-1]) + np.repeat(self.starts[:-1][rows] - starts[:-1], sizes)
+        return TagLabels(starts, self.tags[chosen], self.values[chosen], self.num_tags)
+
     def rows_by_tag(self, entries: TagEntries) -> list[np.ndarray]:
         """Returns for each tag the rows of its entries, ascending."""
         order = np.argsort(entries.tags, kind="stable")
