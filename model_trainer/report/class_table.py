@@ -67,7 +67,9 @@ def class_table(evaluation: EvaluationFile, word: str) -> ClassTable | None:
     for index in chosen:
         row = [Cell(evaluation.classes[index])]
         row += [Cell(f"{column[index]:,}", float(column[index])) for column in counts.values()]
-        row += [_metric_cell(name, column, index) for name, column in columns.items() if isinstance(column, ClassColumn)]
+        row += [
+            _metric_cell(name, column, index) for name, column in columns.items() if isinstance(column, ClassColumn)
+        ]
         if confused is not None:
             row.append(Cell(confused.get(evaluation.classes[index], "")))
         rows.append(tuple(row))
@@ -155,4 +157,6 @@ def _estimate_cell(estimate: Estimate | None) -> Cell:
     if estimate is None or estimate.value is None:
         return Cell("–")
     has_interval = estimate.low is not None and estimate.high is not None
-    return Cell(f"{estimate.value:.3f}", estimate.value, f"{estimate.low:.2f} to {estimate.high:.2f}" if has_interval else "")
+    return Cell(
+        f"{estimate.value:.3f}", estimate.value, f"{estimate.low:.2f} to {estimate.high:.2f}" if has_interval else ""
+    )

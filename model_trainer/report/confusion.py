@@ -54,7 +54,10 @@ def confusion_table(evaluation: EvaluationFile) -> ConfusionTable | None:
         return None
     names = tuple((name, short_name(name)) for name in evaluation.classes)
     rows = tuple(
-        tuple(_cell(count, sum(counts), names[true][1], names[predicted][1], true == predicted) for predicted, count in enumerate(counts))
+        tuple(
+            _cell(count, sum(counts), names[true][1], names[predicted][1], true == predicted)
+            for predicted, count in enumerate(counts)
+        )
         for true, counts in enumerate(confusion.matrix)
     )
     size = "roomy" if len(names) <= ROOMY else "dense" if len(names) <= 26 else "tiny"
@@ -74,9 +77,11 @@ def short_name(name: str, max_characters: int = MAX_CHARACTERS) -> str:
 
 def _cell(count: int, total: int, true: str, predicted: str, is_right: bool) -> ConfusionCell:
     fraction = count / total if total else 0.0
-    percent = f"{100 * fraction:.0f} %" if 0.995 <= fraction or fraction >= 0.0995 else f"{100 * fraction:.1f} %"
+    percent = f"{100 * fraction:.0f} %" if fraction >= 0.995 or fraction >= 0.0995 else f"{100 * fraction:.1f} %"
     images = f"{count:,} image{'' if count == 1 else 's'} of {true}"
     verb = "was" if count == 1 else "were"
     # The square root makes the few mistakes of a good model visible.
     shade = round(fraction if is_right else min(1.0, fraction**0.5), 3)
-    return ConfusionCell(count, percent if total else "", shade, is_right, f"{images} {verb} predicted as {predicted} ({percent})")
+    return ConfusionCell(
+        count, percent if total else "", shade, is_right, f"{images} {verb} predicted as {predicted} ({percent})"
+    )

@@ -80,8 +80,8 @@ class Settings(_Part):
 class Baselines(_Part):
     """The accuracy of guessing evenly, and of always predicting the most frequent class."""
 
-    chance: float
-    majority: float
+    chance: float | None = None
+    majority: float | None = None
     majority_class: str = ""
 
 

@@ -31,7 +31,9 @@ def history_charts(run: RunFiles) -> list[LineChart]:
     ]
     if any("learning_rate" in row for row in run.history):
         charts.append(
-            line_chart("Learning rate", [_series("learning rate", run.history, "learning_rate", 2)], "epoch", from_zero=True)
+            line_chart(
+                "Learning rate", [_series("learning rate", run.history, "learning_rate", 2)], "epoch", from_zero=True
+            )
         )
     steps = [row for row in run.steps if isinstance(row.get("loss"), (int, float))]
     if len(steps) > 1:

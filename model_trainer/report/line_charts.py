@@ -140,7 +140,12 @@ def line_chart(
         readout=json.dumps(readout, separators=(",", ":")),
         x_label=x_label,
         bars=tuple(
-            (to_x(start), round(base - share * (base - TOP), 1), round(to_x(stop) - to_x(start) - 1, 1), round(share * (base - TOP), 1))
+            (
+                to_x(start),
+                round(base - share * (base - TOP), 1),
+                round(to_x(stop) - to_x(start) - 1, 1),
+                round(share * (base - TOP), 1),
+            )
             for start, stop, share in shares
         ),
         diagonal=diagonal,
@@ -167,9 +172,7 @@ def _thinned(series: Series) -> Series:
     if step <= 1:
         return series
     kept = sorted({*range(0, len(series.x), step), len(series.x) - 1})
-    return Series(
-        series.name, [series.x[k] for k in kept], [series.y[k] for k in kept], series.colour, series.dashed
-    )
+    return Series(series.name, [series.x[k] for k in kept], [series.y[k] for k in kept], series.colour, series.dashed)
 
 
 def _y_ticks(values: list[float], y_range: tuple[float, float] | None, from_zero: bool) -> list[float]:

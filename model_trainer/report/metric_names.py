@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["is_fraction", "metric_explanation", "metric_name"]
+__all__ = ["is_fraction", "is_lower_better", "metric_explanation", "metric_name"]
 
 # Words that are not written as their identifier.
 WORDS = {
@@ -19,11 +19,14 @@ EXPLANATIONS = {
     "top_k": "fraction of the images whose true class is among the {k} most probable ones",
     "precision": "of the images predicted as a class, the fraction that belongs to it",
     "recall": "of the images of a class, the fraction that was found",
+    "precision_at_k": "of the {k} most probable tags of an image, the fraction that it has",
+    "recall_at_k": "of the tags of an image, the fraction among its {k} most probable ones",
     "specificity": "of the images of other classes, the fraction that was not predicted as this one",
     "f1": "harmonic mean of precision and recall",
     "auroc": "probability that an image of the class gets a higher score than another one; 0.5 is chance",
     "average_precision": "area under the precision-recall curve",
     "map": "mean of the tags' average precisions",
+    "cross_entropy": "mean over known tags, in nats; confident mistakes cost most; lower is better",
     "log_loss": "cross-entropy in nats; confident mistakes cost most; lower is better",
     "loss": "cross-entropy in nats; confident mistakes cost most; lower is better",
     "brier": "squared error of the probabilities; lower is better",
@@ -35,8 +38,12 @@ EXPLANATIONS = {
     "coverage": "how many tags, by probability, must be taken to include all true ones; lower is better",
     "label_ranking_average_precision": "how high the true tags rank among all tags of an image; 1 is best",
 }
-KINDS = {"macro": "mean over classes", "weighted": "mean over classes, weighted by their images", "micro": "over all decisions together"}
-UNBOUNDED = ("loss", "coverage_error", "log_loss", "kappa", "matthews", "brier")
+KINDS = {
+    "macro": "mean, each class or tag counts the same",
+    "weighted": "mean, weighted by the images of each",
+    "micro": "over all decisions together",
+}
+LOWER_IS_BETTER = ("loss", "entropy", "coverage", "brier", "ece", "hamming")
 
 
 def metric_name(name: str) -> str:
@@ -58,22 +65,31 @@ def metric_explanation(name: str) -> str:
 
     Example:
         >>> metric_explanation("macro_recall")
-        'of the images of a class, the fraction that was found; mean over classes'
+        'of the images of a class, the fraction that was found; mean, each class or tag counts the same'
     """
     if match := re.match(r"top_?(\d+)_", name):
         return EXPLANATIONS["top_k"].format(k=match[1])
+    if match := re.match(r"(precision|recall)_at_(\d+)$", name):
+        return EXPLANATIONS[f"{match[1]}_at_k"].format(k=match[2])
     name, threshold = re.match(r"(.*?)(?:(?:@|_at_)(.*))?$", name).groups()  # type: ignore[union-attr]  # matches all
     if name in EXPLANATIONS and not threshold:
         return EXPLANATIONS[name]
     kind = next((KINDS[word] for word in name.split("_") if word in KINDS), "")
-    rest = "_".join(word for word in name.split("_") if word not in (*KINDS, "cohen", "cohens", "corrcoef", "error", "loss"))
+    rest = "_".join(
+        word for word in name.split("_") if word not in (*KINDS, "cohen", "cohens", "corrcoef", "error", "loss")
+    )
     base = EXPLANATIONS.get(rest, "")
-    at = f"at {threshold.replace('_', ' ')}" if threshold else ""
+    at = {"thresholds": "at the threshold of each tag", None: ""}.get(threshold, f"at {threshold}")
     return "; ".join(part for part in (base, kind, at) if base and part)
 
 
 def is_fraction(name: str, value: float | None, low: float | None = None, high: float | None = None) -> bool:
     """Whether a metric is a fraction between 0 and 1 that can be drawn on a scale, the more the better."""
-    if value is None or any(word in name for word in (*UNBOUNDED, "ece", "hamming", "coverage")):
+    if value is None or is_lower_better(name) or "kappa" in name or "matthews" in name:
         return False
     return all(0 <= each <= 1 for each in (value, low, high) if each is not None)
+
+
+def is_lower_better(name: str) -> bool:
+    """Whether a lower value of a metric is the better one, as for a loss."""
+    return any(word in name for word in LOWER_IS_BETTER)

@@ -74,7 +74,10 @@ def tag_curves(curves: list[Curve]) -> TagCurves | None:
         pairs = [(r, p) for r, p in zip(curve.recall, curve.precision, strict=True) if r is not None and p is not None]
         pairs.sort(key=lambda pair: (pair[0], -pair[1]))
         points = [
-            (round(chart.left + r * (chart.right - chart.left), 1), round(chart.bottom - p * (chart.bottom - chart.top), 1))
+            (
+                round(chart.left + r * (chart.right - chart.left), 1),
+                round(chart.bottom - p * (chart.bottom - chart.top), 1),
+            )
             for r, p in pairs
         ]
         line = " ".join(f"{x:g},{y:g}" for x, y in points)

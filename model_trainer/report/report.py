@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from model_trainer.errors import StorageError
 from model_trainer.report.charts import BarChart
@@ -51,7 +51,7 @@ def write_page(path: files.StrPath, page: str) -> Path:
     except OSError as error:
         raise error if isinstance(error, StorageError) else not_written(path.parent, error) from error
     files.write_text(path, page)
-    return cast(Path, path)
+    return path
 
 
 def render_report(run: RunFiles, *, version: str = "") -> str:
@@ -74,7 +74,9 @@ def render_report(run: RunFiles, *, version: str = "") -> str:
         "curves": history_charts(run),
         "class_table": class_table(evaluation, _word(run)) if evaluation is not None else None,
         "confusion": confusion_table(evaluation) if evaluation is not None else None,
-        "calibration_chart": calibration_chart(evaluation.calibration) if evaluation and evaluation.calibration else None,
+        "calibration_chart": calibration_chart(evaluation.calibration)
+        if evaluation and evaluation.calibration
+        else None,
         "selective_chart": selective_chart(evaluation.selective) if evaluation and evaluation.selective else None,
         "tag_curves": tag_curves(evaluation.curves) if evaluation is not None else None,
         "slices": slice_tables(evaluation) if evaluation is not None else [],
@@ -109,7 +111,11 @@ def _sections(run: RunFiles, values: dict[str, Any]) -> list[tuple[str, str]]:
         ("curves", "Training curves", True),
         ("metrics", "Metrics", values["metrics"]),
         ("classes", words, values["class_table"]),
-        ("confusion", "Confusions", values["confusion"] or (evaluation and evaluation.confusion and evaluation.confusion.largest)),
+        (
+            "confusion",
+            "Confusions",
+            values["confusion"] or (evaluation and evaluation.confusion and evaluation.confusion.largest),
+        ),
         ("probabilities", "Probabilities", values["calibration_chart"] or values["selective_chart"]),
         ("tag-curves", "Precision and recall", values["tag_curves"]),
         ("missed", "Missed together", evaluation and evaluation.missed_together),

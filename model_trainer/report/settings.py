@@ -11,9 +11,9 @@ from pydantic_core import PydanticUndefined
 
 from model_trainer.config import to_plain
 from model_trainer.errors import ModelTrainerError
+from model_trainer.report.run_files import RunFiles
 from model_trainer.run.run import Run
 from model_trainer.run.run_html import option_groups
-from model_trainer.report.run_files import RunFiles
 
 __all__ = ["ChangedSetting", "changed_settings", "different_settings"]
 
@@ -82,4 +82,3 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             flat[name.removesuffix(".type")] = item if isinstance(item, str) else json.dumps(item, ensure_ascii=False)
     return flat
-

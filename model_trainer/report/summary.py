@@ -13,7 +13,18 @@ from model_trainer.report.line_charts import number_text
 from model_trainer.report.metric_names import is_fraction, metric_explanation, metric_name
 from model_trainer.report.run_files import RunFiles
 
-__all__ = ["Card", "Metric", "cards", "data_text", "estimate_text", "facts", "metrics", "notes", "seconds_text", "subtitle"]
+__all__ = [
+    "Card",
+    "Metric",
+    "cards",
+    "data_text",
+    "estimate_text",
+    "facts",
+    "metrics",
+    "notes",
+    "seconds_text",
+    "subtitle",
+]
 
 NUM_CARDS = 4
 MAX_WARNINGS = 8
@@ -83,7 +94,8 @@ def _card(name: str, evaluation: EvaluationFile) -> Card:
     marks: tuple[tuple[str, float], ...] = ()
     if name == "accuracy" and baselines is not None:
         majority = f"always “{baselines.majority_class}”" if baselines.majority_class else "majority class"
-        marks = (("chance", _percent(baselines.chance)), (majority, _percent(baselines.majority)))
+        named = (("chance", baselines.chance), (majority, baselines.majority))
+        marks = tuple((text, _percent(value)) for text, value in named if value is not None)
     return Card(
         _metric(name, estimate),
         _percent(estimate.value or 0.0),
@@ -147,8 +159,9 @@ def facts(run: RunFiles) -> list[tuple[str, str]]:
         ]
         if evaluation.baselines is not None:
             base = evaluation.baselines
-            rows.append(("Chance level", f"{base.chance:.3f} by guessing evenly"))
-            rows.append(("Majority share", f"{base.majority:.3f} by always predicting “{base.majority_class}”"))
+            always = f"by always predicting “{base.majority_class}”"
+            rows.append(("Chance level", "" if base.chance is None else f"{base.chance:.3f} by guessing evenly"))
+            rows.append(("Majority share", "" if base.majority is None else f"{base.majority:.3f} {always}"))
     return [(name, value) for name, value in rows if value]
 
 
@@ -167,7 +180,9 @@ def _epochs(run: RunFiles) -> str:
     declared = training.get("epochs") if isinstance(training, dict) else None
     if not run.history:
         return ""
-    batch = f", {training['batch_size']} images a step" if isinstance(training, dict) and "batch_size" in training else ""
+    batch = (
+        f", {training['batch_size']} images a step" if isinstance(training, dict) and "batch_size" in training else ""
+    )
     return f"{len(run.history):,}{f' of {declared:,}' if isinstance(declared, int) else ''}{batch}"
 
 
@@ -229,7 +244,7 @@ def notes(run: RunFiles) -> list[str]:
 
 def _is_no_better_than_majority(evaluation: EvaluationFile) -> bool:
     accuracy, baselines = evaluation.metrics.get("accuracy"), evaluation.baselines
-    if accuracy is None or baselines is None or accuracy.value is None:
+    if accuracy is None or baselines is None or accuracy.value is None or baselines.majority is None:
         return False
     return (accuracy.value if accuracy.low is None else accuracy.low) <= baselines.majority
 
