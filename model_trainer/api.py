@@ -8,15 +8,14 @@ import os
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from absl import logging
 from rich.console import Console
 
 from model_trainer.cluster.launchers import find_hosts
-from model_trainer.errors import ConfigError
-from model_trainer.evaluation.data import source_to_evaluate
+from model_trainer.evaluation.data import Model, load_models, source_of
 from model_trainer.evaluation.session import EvaluationOptions, evaluate_and_record
 from model_trainer.model_files.load import load_model
 from model_trainer.model_files.trained_model import TrainedModel
+from model_trainer.report.after_training import report_run
 from model_trainer.report.preview import draw_preview
 from model_trainer.run.run import Run
 from model_trainer.serving.predictor import Predictions, find_images, predict_images
@@ -30,8 +29,6 @@ from model_trainer.training.train import Result, train_model
 
 __all__ = ["evaluate", "load_model", "predict", "preview", "train"]
 
-Model = str | os.PathLike[str] | TrainedModel
-
 
 def train(
     run: Run,
@@ -40,8 +37,9 @@ def train(
     *,
     hosts: str | None = None,
     host_index: int | None = None,
+    report: bool = True,
 ) -> Result:
-    """Trains a run, and prints a table of its epochs and the path of its output folder.
+    """Trains a run, evaluates it, and prints a table of its epochs and the path of its output folder.
 
     To train on several machines, call it in the same way on each of them. They find each other by `hosts`, or by the
     environment of Slurm, Open MPI, torchrun, Kubernetes, SageMaker or `TF_CONFIG`; see docs/machines.md.
@@ -52,6 +50,7 @@ def train(
         resume_from: continue the run in this output folder.
         hosts: addresses of all machines, such as "gpu01:2222,gpu02:2222".
         host_index: index of this machine in `hosts`, from 0.
+        report: evaluate the best model on the validation data at the end, and write `report/index.html`.
 
     Returns:
         The output folder as `path`, the metrics of each epoch as `history`, and the unreadable images.
@@ -78,6 +77,9 @@ def train(
         resolved_hosts = find_hosts(hosts, host_index, os.environ)  # may wait for the other machines
     result = train_model(run, resume, None if resume_from is None else os.fspath(resume_from), resolved_hosts)
     if resolved_hosts is None or resolved_hosts.is_chief:
+        if report:
+            with plain_messages():
+                report_run(result, run, Console(stderr=True))
         print_summary(result, Console(force_jupyter=False))  # in a notebook as plain text too
     return result
 
@@ -128,27 +130,19 @@ def evaluate(
         >>> evaluation.num_images
         8
     """
-    data = os.fspath(data) if isinstance(data, os.PathLike) else data
-    if not isinstance(data, str) and (root is not None or (classes is not None and spec is None)):
-        raise ConfigError("needs `data` to be a path (--data PATH).", "classes" if root is None else "root")
     several = [model] if isinstance(model, (str, os.PathLike, TrainedModel)) else list(model)
-    if not several:
-        raise ConfigError("should be a model or a list of models, got an empty list.", "model")
-    models = [_load(each, trust, spec, None if spec is None else classes) for each in several]
+    options = EvaluationOptions(
+        by=(by,) if isinstance(by, str) else tuple(by),
+        coarse=None if coarse is None else os.fspath(coarse),
+        tta=tta,
+        calibrated=calibrated,
+        batch_size=batch_size,
+    )
+    folder = None if output is None else files.as_path(output)
     with plain_messages(), each_read_once():
-        for each in models:
-            logging.info("Model: %s", each.path)  # one of those in an output folder
-        if isinstance(data, str):
-            data = source_to_evaluate(data, root, classes, is_foreign=spec is not None)
-        options = EvaluationOptions(
-            by=(by,) if isinstance(by, str) else tuple(by),
-            coarse=None if coarse is None else os.fspath(coarse),
-            tta=tta,
-            calibrated=calibrated,
-            batch_size=batch_size,
-        )
-        folder = None if output is None else files.as_path(output)
-        evaluated, _ = evaluate_and_record(models, data, options, folder, write=folder is not None, trust=trust)
+        models = load_models(several, trust, spec, classes)
+        source = source_of(data, root, classes, is_foreign=spec is not None)
+        evaluated, _ = evaluate_and_record(models, source, options, folder, write=folder is not None, trust=trust)
     return evaluated.evaluation
 
 

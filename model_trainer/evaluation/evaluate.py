@@ -132,7 +132,8 @@ def metrics_progress(console: Console | None) -> Iterator[Progress | None]:
     if not console.is_terminal:
         yield _lines(console)
         return
-    from rich.progress import BarColumn, Progress as Bar, TaskProgressColumn, TextColumn
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+    from rich.progress import Progress as Bar
 
     columns: list[Any] = [TextColumn("{task.description}"), BarColumn(bar_width=24), TaskProgressColumn()]
     with Bar(*columns, console=console, transient=True) as bar:

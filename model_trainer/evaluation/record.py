@@ -69,9 +69,7 @@ def record_evaluation(
     galleries = []
     if with_images:
         # Of an ensemble there is no one network whose attribution map could be drawn.
-        galleries = write_galleries(
-            folder, None if ensemble else trained, predictions, evaluation.galleries(), columns
-        )
+        galleries = write_galleries(folder, None if ensemble else trained, predictions, evaluation.galleries(), columns)
     baseline = trained.task.majority_baseline(examples)
     notes = (ON_TRAINING_DATA, *data.notes) if data.split == "training" else data.notes
     content: dict[str, Any] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -61,11 +62,10 @@ def _quartiles(values: Sequence[str]) -> Sequence[str]:
     if len(np.unique(finite)) <= MAX_DISTINCT_NUMBERS:
         return values
     edges = np.unique(np.quantile(finite, [0, 0.25, 0.5, 0.75, 1], method="lower"))
-    labels = [f"{low:g} to {high:g}" for low, high in zip(edges, edges[1:], strict=False)]
+    labels = [f"{low:g} to {high:g}" for low, high in itertools.pairwise(edges)]
     positions = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, len(labels) - 1)
     return [
-        labels[position] if math.isfinite(number) else ""
-        for number, position in zip(numbers, positions, strict=True)
+        labels[position] if math.isfinite(number) else "" for number, position in zip(numbers, positions, strict=True)
     ]
 
 
@@ -81,7 +81,7 @@ def read_mapping(path: str, classes: Sequence[str]) -> dict[str, str]:
     except FileNotFoundError:
         raise DataError(f"There is no file {path}.") from None
     except (OSError, ValueError, RecursionError, csv.Error) as error:
-        raise DataError(f"{path} could not be read: {error}. Expected JSON such as {{\"beagle\": \"dog\"}}.") from error
+        raise DataError(f'{path} could not be read: {error}. Expected JSON such as {{"beagle": "dog"}}.') from error
     missing = [name for name in classes if name not in mapping]
     if missing:
         raise DataError(

@@ -13,7 +13,7 @@ import numpy as np
 
 from model_trainer.display.pages import render_table
 from model_trainer.errors import ConfigError
-from model_trainer.metrics.calibration import scale_probabilities
+from model_trainer.metrics.calibration import with_temperature
 from model_trainer.run.run_html import value_text
 from model_trainer.specs import ModelSpec
 from model_trainer.tasks.task import Task
@@ -90,7 +90,7 @@ class TrainedModel:
 
     def _scaled(self, probabilities: np.ndarray) -> np.ndarray:
         assert self.temperature is not None
-        return scale_probabilities(probabilities, self.temperature, exclusive=self.task.loss_activation != "sigmoid")
+        return with_temperature(probabilities, self.temperature, self.task.loss_activation or "softmax")
 
     def _repr_html_(self) -> str:
         height, width, channels = self.spec.target_size
