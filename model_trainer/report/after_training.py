@@ -15,7 +15,7 @@ from model_trainer.evaluation.session import EvaluationOptions, evaluate_and_rec
 from model_trainer.model_files.load import load_model
 from model_trainer.report.data_files import write_data_files
 from model_trainer.report.preview import images_to_see
-from model_trainer.report.run_report import write_report
+from model_trainer.report.report import write_report
 from model_trainer.run.run import Run
 from model_trainer.sources.source import each_read_once
 from model_trainer.storage import files
