@@ -97,7 +97,10 @@ class GradCAM:
         self._head = keras.Model(features, logits)
         dtype = tf.uint8 if self._spec else images.dtype
         signature = [tf.TensorSpec([None, *self._size], dtype), tf.TensorSpec([None], tf.int32)]
-        self._compute = tf.function(self._maps, autograph=False, input_signature=signature)
+        # The concrete function: TensorFlow takes several models in one process for one function that is traced again
+        # and again, and warns.
+        self._compute = tf.function(self._maps, autograph=False, input_signature=signature).get_concrete_function()
+        self._dtype = dtype
 
     def __call__(self, images: np.ndarray, class_indices: np.ndarray, batch_size: int = 32) -> np.ndarray:
         """Computes the maps; arguments, result and errors as in `attribution_maps`."""
@@ -105,7 +108,7 @@ class GradCAM:
         self._check(np.asarray(images), classes)
         starts = range(0, len(images), batch_size)
         batches = [(images[start : start + batch_size], classes[start : start + batch_size]) for start in starts]
-        maps = [self._compute(tf.cast(some, self._compute.input_signature[0].dtype), of) for some, of in batches]
+        maps = [self._compute(tf.cast(some, self._dtype), tf.cast(of, tf.int32)) for some, of in batches]
         empty = np.zeros((0, *(side or 0 for side in self._map_size)), np.float32)
         return np.concatenate([each.numpy() for each in maps]) if maps else empty
 
