@@ -31,21 +31,21 @@ Ratio = tuple[np.ndarray, np.ndarray]  # numerators and denominators, one of eac
 def ratios(counts: TagCounts) -> dict[str, Ratio]:
     """Returns the metrics that are a sum over images divided by another one, by name.
 
-        They are, at 0.5 and `_at_thresholds`: `micro_f1`, `exact_match` (the fraction of the images of which every known
-        tag is right) and `hamming_loss` (the mean over images of the fraction of wrong tags); `precision_at_k` and
-        `recall_at_k`, as the metrics `PrecisionAtK` and `RecallAtK` define them; `coverage_error`,
-        `label_ranking_average_precision` and `label_ranking_loss`; `cross_entropy`, the mean over known labels.
+    They are, at 0.5 and `_at_thresholds`: `micro_f1`, `exact_match` (the fraction of the images of which every known
+    tag is right) and `hamming_loss` (the mean over images of the fraction of wrong tags); `precision_at_k` and
+    `recall_at_k`, as the metrics `PrecisionAtK` and `RecallAtK` define them; `coverage_error`,
+    `label_ranking_average_precision` and `label_ranking_loss`; `cross_entropy`, the mean over known labels.
 
-        Example:
-            >>> from model_trainer.metrics.multi_label import count_tags
-            >>> from model_trainer.metrics.tag_estimates import ratios
-            >>> from model_trainer.metrics.tag_labels import TagLabels
+    Example:
+        >>> from model_trainer.metrics.multi_label import count_tags
+        >>> from model_trainer.metrics.tag_estimates import ratios
+        >>> from model_trainer.metrics.tag_labels import TagLabels
     from model_trainer.metrics.wilson import wilson_interval
-            >>> labels = TagLabels.of_dense(np.float32([[1, 0, 1], [0, np.nan, 1]]))
-            >>> probabilities = np.float32([[0.9, 0.7, 0.6], [0.2, 0.8, 0.1]])
-            >>> numerators, denominators = ratios(count_tags(labels, probabilities, (np.full(3, 0.5),) * 2))["micro_f1"]
-            >>> round(float(numerators.sum() / denominators.sum()), 3)
-            0.667
+        >>> labels = TagLabels.of_dense(np.float32([[1, 0, 1], [0, np.nan, 1]]))
+        >>> probabilities = np.float32([[0.9, 0.7, 0.6], [0.2, 0.8, 0.1]])
+        >>> numerators, denominators = ratios(count_tags(labels, probabilities, (np.full(3, 0.5),) * 2))["micro_f1"]
+        >>> round(float(numerators.sum() / denominators.sum()), 3)
+        0.667
     """
     num_tags = len(counts.tag_known)
     is_known, has_any = (counts.num_known > 0).astype(np.float32), (counts.num_present > 0).astype(np.float32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -173,10 +174,10 @@ class MultiLabelEvaluation(Evaluation):
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        pairs = missed_together(
-            self.labels.entries().present, self._decisions.is_hit, self.num_images, len(self.classes)
-        )
+        present = self.labels.entries().present
+        pairs = missed_together(present, self._decisions.is_hit, self.num_images, len(self.classes))
         at_k = [k for k in KS if f"precision_at_{k}" in self.all_metrics]
+        largest = sorted(self.curves.curves, key=lambda tag: (-self.support[tag], tag))
         return {
             **super().to_dict(),
             "classes": list(self.classes),
@@ -185,17 +186,12 @@ class MultiLabelEvaluation(Evaluation):
                 {
                     "class": self.classes[tag],
                     "average_precision": strict(self.average_precision[tag]),
-                    "recall": curve.recall.tolist(),
-                    "precision": curve.precision.tolist(),
+                    **{name: values.tolist() for name, values in self.curves.curves[tag]._asdict().items()},
                 }
-                for tag, curve in sorted(self.curves.curves.items(), key=lambda item: (-self.support[item[0]], item[0]))
+                for tag in largest
             ],
             "missed_together": [
-                {
-                    "tags": [self.classes[tag] for tag in pair.tags],
-                    "images": pair.num_images,
-                    "expected": strict(pair.expected),
-                }
+                {"tags": [self.classes[tag] for tag in pair.tags], "images": pair.num_images, "expected": pair.expected}
                 for pair in pairs
             ],
             "at_k": {
@@ -205,15 +201,15 @@ class MultiLabelEvaluation(Evaluation):
         }
 
     def _per_class(self) -> dict[str, Any]:
-        columns: dict[str, Any] = {"images": self.support.tolist(), "unknown": self.unknown.tolist()}
-        without_interval = {"auroc": self.curves.auroc, "average_precision": self.average_precision}
-        for name, values in (
-            *self._by_tag.items(),
-            *((name, {"value": values}) for name, values in without_interval.items()),
-            ("threshold", {"value": np.array(self.thresholds)}),
-        ):
-            columns[name] = {key: [strict(value) for value in column] for key, column in values.items()}
-        return columns
+        by_tag = self._by_tag | {
+            "auroc": {"value": self.curves.auroc},
+            "average_precision": {"value": self.average_precision},
+            "threshold": {"value": np.array(self.thresholds)},
+        }
+        return {"images": self.support.tolist(), "unknown": self.unknown.tolist()} | {
+            name: {key: [strict(value) for value in column] for key, column in values.items()}
+            for name, values in by_tag.items()
+        }
 
     def image_columns(self) -> dict[str, np.ndarray | list[str]]:
         """Returns the columns of `predictions.csv`; tags are in the order of the classes, joined by "|".
@@ -235,21 +231,18 @@ class MultiLabelEvaluation(Evaluation):
 
     def _joined(self, tags: np.ndarray, bounds: np.ndarray) -> list[str]:
         names = [self.classes[tag] for tag in tags.tolist()]
-        return [
-            "|".join(names[start:stop]) for start, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)
-        ]
+        return ["|".join(names[start:stop]) for start, stop in pairwise(bounds.tolist())]
 
     def scores(self) -> dict[str, np.ndarray]:
         """Returns for each image, at the thresholds, "correct" (1 if every known tag is right, otherwise 0), "f1" (1 if
         it neither has nor gets a tag), and "loss" (mean over its known tags). NaN for an image without a known tag.
         """
         counts, decisions = self.counts, self._decisions
-        f1 = fraction(2 * decisions.hits, decisions.predicted + counts.num_present, 1.0)
-        is_known = counts.num_known > 0
+        is_known, both = counts.num_known > 0, decisions.predicted + counts.num_present
         return {
             "correct": np.where(is_known, exact_match(counts, decisions), np.nan),
-            "f1": np.where(is_known, f1, np.nan),
-            "loss": fraction(counts.loss, counts.num_known, np.nan),
+            "f1": np.where(is_known, fraction(2 * decisions.hits, both, undefined=1.0), np.nan),
+            "loss": fraction(counts.loss, counts.num_known),
         }
 
     def galleries(self) -> list[Gallery]:

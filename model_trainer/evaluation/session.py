@@ -1,0 +1,187 @@
+"""An evaluation as users ask for it: which models, on which images, how, and where its files go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from rich.console import Console
+
+from model_trainer.errors import ConfigError
+from model_trainer.evaluation.data import data_of_run
+from model_trainer.evaluation.evaluate import EvaluatedModel, evaluate_ensemble, evaluate_model
+from model_trainer.evaluation.files import FOLDER
+from model_trainer.evaluation.predictions import TTA
+from model_trainer.evaluation.record import DataSource, record_evaluation
+from model_trainer.evaluation.slices import coarse_labels, read_mapping, slice_metrics
+from model_trainer.model_files.temperature import write_temperature
+from model_trainer.model_files.trained_model import TrainedModel
+from model_trainer.sources.examples import Examples
+from model_trainer.sources.manifest.other_columns import column_values
+from model_trainer.sources.source import Source, each_read_once
+from model_trainer.storage import files
+
+__all__ = ["EvaluationOptions", "evaluate_and_record", "evaluation_folder"]
+
+_OF_COARSE_CLASSES = ("main_metric", "metrics", "per_class", "confusion")
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How a model is evaluated.
+
+    Attributes:
+        by: columns of the manifest; metrics are also computed for each of their values.
+        coarse: a file that maps classes to coarser classes, see `read_mapping`.
+        tta: test-time augmentation: "flips" averages each image and its mirror image.
+        calibrated: divide the logits by the temperature that was fitted on validation data.
+        batch_size: number of images that are computed together.
+        with_images: whether thumbnails and attribution maps are written.
+    """
+
+    by: tuple[str, ...] = ()
+    coarse: str | None = None
+    tta: TTA | None = None
+    calibrated: bool = False
+    batch_size: int = 32
+    with_images: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class _Groups:
+    """How the images are grouped, read before the model runs so that a mistake is reported at once.
+
+    Attributes:
+        columns: the value of each example, by the name of the column.
+        mapping: the coarser class of each class; None without coarser classes.
+    """
+
+    columns: dict[str, list[str]]
+    mapping: dict[str, str] | None
+
+
+def evaluation_folder(model_file: PurePath, data: DataSource) -> PurePath | None:
+    """Returns the folder in which the evaluation of a run belongs; None outside of an output folder.
+
+    The metrics on the data of the run are in `evaluation/`, from which the report is made; those on other data are in
+    a folder beside it that is named after them.
+    """
+    if not files.is_file(model_file.with_name("training_options.json")):
+        return None
+    if data.split != "other":
+        return model_file.with_name(FOLDER)
+    name = "-".join(PurePath(data.origin).parts[-2:])
+    safe = "".join(each if each.isalnum() or each in "._-" else "-" for each in name).strip(".-")
+    return model_file.with_name(f"{FOLDER}-{safe[-80:] or 'other'}")
+
+
+def evaluate_and_record(
+    models: Sequence[TrainedModel],
+    source: Source | Examples | None,
+    options: EvaluationOptions,
+    output: PurePath | None,
+    *,
+    write: bool,
+    trust: bool = False,
+    console: Console | None = None,
+    data: DataSource | None = None,
+) -> tuple[EvaluatedModel, PurePath | None]:
+    """Evaluates a model, or the mean of several, and writes the files of the evaluation.
+
+    The temperature that calibrates the model is stored beside it if the data are its validation data.
+
+    Args:
+        source: the data; None is the validation data of the first model's run.
+        output: the folder to write; None is that of `evaluation_folder`.
+        write: whether to write files at all.
+        trust: whether code that the run's options name may be executed.
+        console: shows progress.
+        data: what `source` is, if it is known to be that of the run.
+
+    Returns:
+        The evaluation, and the folder that was written.
+
+    Raises:
+        ConfigError: options that do not go together; the message has the cure.
+        DataError: the data cannot be read, or do not fit the model.
+    """
+    first = models[0]
+    if options.calibrated:
+        models = [model.calibrated() for model in models]
+    with each_read_once():
+        if source is None:
+            source, data = data_of_run(first.path, trust)
+        examples = source if isinstance(source, Examples) else source.read_shared()
+        data = data or DataSource(examples.origin, "other")
+        groups = _read_groups(first, source, examples, options)
+        if len(models) > 1:
+            arguments = (models, examples, options.batch_size)
+            evaluated = evaluate_ensemble(*arguments, tta=options.tta, console=console)
+        else:
+            evaluated = evaluate_model(models[0], examples, options.batch_size, tta=options.tta, console=console)
+    folder = output if output is not None else evaluation_folder(first.path, data)
+    if not write or folder is None:
+        return evaluated, None
+    record_evaluation(
+        folder,
+        evaluated,
+        data,
+        slices=_slices(evaluated, groups, options),
+        coarse=_coarse(evaluated, groups, options),
+        tta=options.tta,
+        ensemble=[str(model.path) for model in models] if len(models) > 1 else (),
+        calibrated=options.calibrated,
+        with_images=options.with_images,
+    )
+    is_plain = len(models) == 1 and options.tta is None and not options.calibrated
+    if is_plain and data.split == "validation" and files.is_file(first.path.with_name("model_spec.json")):
+        write_temperature(first.path, temperature_of(evaluated))
+    return evaluated, folder
+
+
+def temperature_of(evaluated: EvaluatedModel) -> float | None:
+    """Returns the temperature that the evaluation has fitted; None for a task without one."""
+    calibration = evaluated.evaluation.to_dict().get("calibration") or {}
+    temperature = calibration.get("temperature")
+    return None if temperature is None else float(temperature)
+
+
+def _read_groups(
+    model: TrainedModel, source: Source | Examples, examples: Examples, options: EvaluationOptions
+) -> _Groups:
+    if options.by and isinstance(source, Examples):
+        raise ConfigError("needs `data` to be a source, such as a Manifest.", "by")
+    columns = {by: column_values(source, examples, by) for by in options.by if isinstance(source, Source)}
+    if options.coarse is None:
+        return _Groups(columns, None)
+    if model.task.label_kind != "single":
+        raise ConfigError("needs one class for each image; this model predicts tags.", "coarse")
+    return _Groups(columns, read_mapping(options.coarse, model.classes))
+
+
+def _slices(evaluated: EvaluatedModel, groups: _Groups, options: EvaluationOptions) -> list[dict[str, Any]]:
+    """Computes the metrics for each value of the columns, and for each coarser class."""
+    evaluation, predictions = evaluated.evaluation, evaluated.predictions
+    slices = [
+        slice_metrics(evaluation, [values[row] for row in predictions.rows], by)
+        for by, values in groups.columns.items()
+    ]
+    if groups.mapping is not None:
+        of_class = list(groups.mapping.values())
+        values = [of_class[label] for label in predictions.examples.label_rows().most_likely()]
+        slices.append(slice_metrics(evaluation, values, f"coarser class of {options.coarse}"))
+    return slices
+
+
+def _coarse(evaluated: EvaluatedModel, groups: _Groups, options: EvaluationOptions) -> dict[str, Any] | None:
+    """Computes the metrics of the coarser classes."""
+    if groups.mapping is None:
+        return None
+    predictions, task = evaluated.predictions, evaluated.trained.task
+    labels = predictions.examples.label_rows().most_likely()
+    labels, probabilities, classes = coarse_labels(labels, predictions.probabilities, groups.mapping)
+    content = task.evaluate(labels, probabilities, classes, None, predictions.num_bad).to_dict()
+    selected = {key: value for key, value in content.items() if key in _OF_COARSE_CLASSES}
+    return {"mapping": options.coarse, "classes": list(classes), **selected}
