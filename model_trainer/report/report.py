@@ -9,7 +9,7 @@ from typing import Any
 from model_trainer.errors import StorageError
 from model_trainer.report.charts import BarChart
 from model_trainer.report.class_counts import MAX_CLASSES, class_counts_chart
-from model_trainer.report.class_table import class_table, slice_tables
+from model_trainer.report.class_table import class_table, fold_table, slice_tables
 from model_trainer.report.confusion import confusion_table
 from model_trainer.report.embedded_images import Pictures
 from model_trainer.report.evaluation_file import EvaluationFile
@@ -17,7 +17,7 @@ from model_trainer.report.history_charts import history_charts
 from model_trainer.report.pages import render_page, script_hash
 from model_trainer.report.quality_charts import calibration_chart, selective_chart, tag_curves
 from model_trainer.report.run_files import RunFiles, read_run
-from model_trainer.report.settings import changed_settings
+from model_trainer.report.settings import changed_settings, options_file
 from model_trainer.report.snippet import plain_keras, with_model_trainer
 from model_trainer.report.summary import cards, facts, metrics, notes, subtitle
 from model_trainer.storage import files
@@ -65,6 +65,7 @@ def render_report(run: RunFiles, *, version: str = "") -> str:
     values: dict[str, Any] = {
         **_values_of_evaluation(run.evaluation, _word(run)),
         "run": run,
+        "folds": None if run.folds is None else fold_table(run.folds),
         "subtitle": subtitle(run),
         "facts": facts(run),
         "notes": notes(run),
@@ -76,6 +77,7 @@ def render_report(run: RunFiles, *, version: str = "") -> str:
         "repeat": [f"model-trainer train {shlex.quote(str(run.path / 'training_options.json'))}"],
         "max_classes": MAX_CLASSES,
         "settings": changed_settings(run),
+        "options_file": options_file(run),
         "word": _word(run),
         "version": version,
         "script_hashes": [script_hash("report.js"), *([script_hash("watch.js")] if version else [])],
@@ -118,7 +120,8 @@ def _sections(run: RunFiles, values: dict[str, Any]) -> list[tuple[str, str]]:
     galleries = values["galleries"]
     sections: list[tuple[str, str, Any]] = [
         ("summary", "Summary", True),
-        ("curves", "Training curves", True),
+        ("folds", "Folds", run.folds),
+        ("curves", "Training curves", values["curves"] or run.folds is None),
         ("metrics", "Metrics", values["metrics"]),
         ("classes", words, values["class_table"]),
         ("confusion", "Confusions", values["confusion"] or values["largest"]),
@@ -129,7 +132,7 @@ def _sections(run: RunFiles, values: dict[str, Any]) -> list[tuple[str, str]]:
         ("slices", "Slices", values["slices"]),
         ("data", "Data", values["class_counts"] or values["examples"]),
         ("findings", "Findings", run.findings is not None),
-        ("settings", "Settings", run.options),
+        ("settings", "Settings", run.run),
         ("environment", "Environment", run.options),
     ]
     return [(name, title) for name, title, content in sections if content]

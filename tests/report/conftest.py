@@ -170,6 +170,12 @@ TAGS: dict[str, Any] = {
 
 
 @pytest.fixture
+def run() -> Run:
+    """The run of `make_folder`."""
+    return RUN
+
+
+@pytest.fixture
 def evaluation() -> dict[str, Any]:
     """The content of an evaluation.json of three classes."""
     return json.loads(json.dumps(EVALUATION))

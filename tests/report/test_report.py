@@ -305,6 +305,29 @@ def test_data_has_class_counts_and_augmented_examples(make_folder: MakeFolder) -
     assert re.findall(r'class="number">(\d)<', section) == ["4", "5"]
 
 
+def test_a_k_fold_training_has_mean_and_spread_of_its_folds(make_folder: MakeFolder, run: Run) -> None:
+    folder = make_folder()
+    for name in ("training_options.json", "model_spec.json", "history.csv", "logs/metrics.jsonl", "final_model.hdf5"):
+        (folder / name).unlink()
+    metric = {"mean": 0.75, "standard_deviation": 0.0625, "out_of_fold": 0.7166, "folds": [0.625, None, 0.875]}
+    folds = [{"fold": number, "folder": f"fold-{number}", "state": "finished"} for number in (1, 2, 3)]
+    options = {
+        "state": "finished",
+        "folds": folds,
+        "main_metric": "accuracy",
+        "metrics": {"log_loss": metric, "accuracy": metric},
+    }
+    write_json(folder / "folds.json", options | {"run": run.to_dict()})
+    page = write_report(folder).read_text()
+    assert sections_of(Page(page))[:3] == ["summary", "folds", "metrics"]
+    section = page[page.index('id="folds"') :]
+    assert re.findall(r'<th scope="row">(.*?)</th>', section)[:2] == ["Accuracy", "Log loss"]
+    assert re.findall(r'data-key="(.*?)"', section)[:6] == ["0.750", "0.062", "0.717", "0.625", "–", "0.875"]
+    assert "<code>fold-3</code>." in section
+    assert "folds.json has all of them" in page
+    assert "has not come to its end" not in page
+
+
 @pytest.mark.parametrize("missing", ["history.csv", "logs/metrics.jsonl", "training_options.json", "model_spec.json"])
 def test_a_report_is_made_without_a_file(make_folder: MakeFolder, missing: str) -> None:
     folder = make_folder()
