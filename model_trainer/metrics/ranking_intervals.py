@@ -28,7 +28,7 @@ def macro_intervals(
         probabilities: float `(num_images, num_classes)`.
 
     Returns:
-        `(low, high)` of each; None for a table that is too large, or with a probability that is NaN.
+        `(low, high)` of each; None for a table that is empty, too large, or has a NaN.
 
     Example:
         >>> from model_trainer.metrics.ranking_intervals import macro_intervals
@@ -39,7 +39,7 @@ def macro_intervals(
         0.84 to 0.96
     """
     resamples = min(RESAMPLES, _MAX_STEPS // max(probabilities.size, 1))
-    if resamples < _MIN_RESAMPLES or np.isnan(probabilities).any():
+    if not len(labels) or resamples < _MIN_RESAMPLES or np.isnan(probabilities).any():
         return None
     rankings = [_rank(labels == index, probabilities[:, index]) for index in np.unique(labels)]
 
