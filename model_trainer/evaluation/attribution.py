@@ -69,7 +69,7 @@ def attribution_maps(
 class GradCAM:
     """Computes attribution maps with one model; see `attribution_maps`.
 
-    It computes in float32, whatever the model trains in, with the weights that the model has when this is made.
+    It computes in float32. A model that is nested or in mixed precision is copied, with the weights that it has then.
 
     Args:
         model: see `attribution_maps`.
@@ -120,9 +120,9 @@ class GradCAM:
             logits = self._head(features, training=False)
             # Images do not depend on each other, so the gradient of the sum is that of each image's logit.
             explained = tf.reduce_sum(tf.gather(logits, class_indices, batch_dims=1))
-        weights = tf.reduce_mean(tape.gradient(explained, features), axis=[1, 2])
-        evidence = tf.einsum("bhwc,bc->bhw", features, weights)
-        magnitude = tf.einsum("bhwc,bc->bhw", tf.abs(features), tf.abs(weights))
+        terms = features * tf.reduce_mean(tape.gradient(explained, features), axis=[1, 2], keepdims=True)
+        # Not a product of matrices, which GPUs compute in TensorFloat-32, with 10 bits.
+        evidence, magnitude = tf.reduce_sum(terms, axis=-1), tf.reduce_sum(tf.abs(terms), axis=-1)
         strongest = tf.reduce_max(evidence, axis=[1, 2], keepdims=True)
         # What is left of terms that cancel is rounding, which the division would blow up. NaN compares as false.
         is_evidence = strongest > ROUNDING * tf.reduce_max(magnitude, axis=[1, 2], keepdims=True)
