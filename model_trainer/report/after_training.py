@@ -63,7 +63,7 @@ def _evaluate(result: Result, run: Run, console: Console) -> None:
             [trained], examples, options, result.path / FOLDER, write=True, console=console, data=data
         )
     for name, estimate in list(evaluated.evaluation.estimates().items())[:1]:
-        logging.info("%s of %s: %s, 95 %% interval.", name.capitalize(), model, estimate)
+        logging.info("%s: %s on the %s data %s.", model, name, data.split, estimate)
 
 
 @contextlib.contextmanager

@@ -69,14 +69,16 @@ def metric_columns(rows: Sequence[Mapping[str, float]]) -> list[str]:
 
 def best_epoch(run: RunFiles) -> tuple[str, float, int] | None:
     """The best value of the task's main metric: its column, the value and its epoch; None without epochs."""
-    names = [name for name in metric_columns(run.history) if not _is_loss(name)] or metric_columns(run.history)
-    if not names:
+    # Validation has more metrics than training, in the order of the task, whose first one is the main metric.
+    columns = list(dict.fromkeys(column for row in run.history for column in row if column.startswith("val_")))
+    columns = columns or metric_columns(run.history)
+    if not columns:
         return None
-    column = f"val_{names[0]}" if any(f"val_{names[0]}" in row for row in run.history) else names[0]
+    column = next((column for column in columns if not _is_loss(column)), columns[0])
     rows = [row for row in run.history if math.isfinite(row.get(column, math.nan))]
     if not rows:
         return None
-    best = (min if _is_loss(names[0]) else max)(rows, key=lambda row: row[column])
+    best = (min if _is_loss(column) else max)(rows, key=lambda row: row[column])
     return column, best[column], int(best["epoch"])
 
 

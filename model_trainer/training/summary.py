@@ -14,6 +14,8 @@ from model_trainer.training.train import Result
 
 __all__ = ["print_summary", "result_html"]
 
+_UNLIMITED = 100_000  # characters
+
 
 def print_summary(result: Result, console: Console) -> None:
     """Prints a table of the epochs, notes such as how training was stopped, and the output folder.
@@ -23,10 +25,11 @@ def print_summary(result: Result, console: Console) -> None:
     if result.history and not in_notebook():
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name in result.history[0]:
-            table.add_column(name, justify="right")
+            table.add_column(name, justify="right", overflow="fold")
         for row in result.history:
             table.add_row(*(_cell(name, value) for name, value in row.items()))
-        console.print(table)
+        # In a pipe each epoch is one line.
+        (console if console.is_terminal else Console(file=console.file, width=_UNLIMITED)).print(table)
     # The log has named the unreadable images just before.
     for note in _notes(result):
         console.print(note, soft_wrap=True, highlight=False, markup=False)

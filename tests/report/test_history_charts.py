@@ -1,0 +1,16 @@
+"""What the report reads from the history of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from model_trainer.report.history_charts import best_epoch
+from model_trainer.report.run_files import RunFiles
+
+
+def test_the_best_epoch_is_that_of_the_main_metric_which_training_may_not_have() -> None:
+    rows = [
+        {"epoch": 1.0, "loss": 1.0, "micro_f1": 0.9, "val_loss": 0.5, "val_map": 0.6, "val_micro_f1": 0.1},
+        {"epoch": 2.0, "loss": 0.9, "micro_f1": 0.8, "val_loss": 0.6, "val_map": 0.5, "val_micro_f1": 0.9},
+    ]
+    assert best_epoch(RunFiles(path=Path("x"), options={}, history=rows)) == ("val_map", 0.6, 1)
