@@ -20,7 +20,7 @@ from model_trainer.training.checkpoints.saver import Saver
 from model_trainer.training.checkpoints.state import capture, restore, restore_callbacks
 from model_trainer.training.checkpoints.store import Checkpoint
 from model_trainer.training.hints import takes_long
-from model_trainer.training.keras_callbacks import restored_epoch
+from model_trainer.training.keras_callbacks import announce_failure, restored_epoch, set_run
 from model_trainer.training.loop import EpochPosition, Loop, make_loop
 from model_trainer.training.metric_accumulator import MetricAccumulator
 from model_trainer.training.metrics_log import Logs
@@ -76,6 +76,8 @@ def train_epochs(
     else:
         loop.start_clock()
         loop.initial_checkpoint = capture(loop, start)
+    if prepared.process_group.is_chief:
+        set_run(prepared.callbacks, prepared.run, folder.path)
     try:
         while True:
             try:
@@ -88,6 +90,7 @@ def train_epochs(
             loop.write_history(with_curves=True)
         with contextlib.suppress(tf.errors.OpError):
             loop.observers.log_all()
+        announce_failure(prepared.callbacks)
         raise
     loop.write_history(with_curves=True)
     if loop.average is not None:

@@ -42,7 +42,7 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 SAFE_OPTIONS = (
     "name", "output_dir", "training.epochs", "training.batch_size", "training.accumulation_steps",
     "training.max_bad_images", "training.max_bad_share", "training.divergence", "hardware", "observers",
-    "callbacks.N.patience",
+    "callbacks.N.patience", "callbacks.N.tracking_uri", "callbacks.N.mode",
 )  # fmt: skip
 SAFE = re.compile("|".join(re.escape(option).replace("N", r"\d+") + r"(\..*)?" for option in SAFE_OPTIONS))
 
