@@ -79,6 +79,7 @@ _HOMES = {
     "run.hardware": ["Hardware"],
     "run.training": ["Divergence", "Training"],
     "run.run": ["Run"],
+    "run.trackers": ["MLflow", "WeightsAndBiases"],
     "run.schedules": [
         "Constant",
         "Cosine",
@@ -148,6 +149,7 @@ if TYPE_CHECKING:
         ReduceOnPlateau,
         StepDecay,
     )
+    from model_trainer.run.trackers import MLflow, WeightsAndBiases
     from model_trainer.run.training import Divergence, Training
     from model_trainer.sources.image_folder import ImageFolder
     from model_trainer.sources.manifest import Manifest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 import model_trainer
-from model_trainer.cli import doctor, evaluate, gpu, predict, preview, report, specs, train
+from model_trainer.cli import doctor, evaluate, gpu, predict, preview, report, runs, specs, train
 from model_trainer.cli.errors import exit_code_of
 from model_trainer.cli.help import Command, Group
 
@@ -29,6 +29,7 @@ COMMANDS = (
     evaluate.evaluate,
     predict.predict,
     report.report,
+    runs.runs,
     specs.specs,
     gpu.gpu,
 )

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from model_trainer.evaluation.compare import Comparison
+    from model_trainer.report.runs import RunSummary
     from model_trainer.tasks.evaluation import Evaluation
 
-__all__ = ["print_comparison", "print_evaluation", "print_predictions", "print_specs"]
+__all__ = ["print_comparison", "print_evaluation", "print_predictions", "print_runs", "print_specs"]
 
 _UNLIMITED = 100_000  # characters, the width of a table in a pipe
 
@@ -78,6 +79,38 @@ def _wrapped(texts: list[str], width: int) -> Text:
         else:
             lines.append(text)
     return Text("\n".join(lines), overflow="fold")
+
+
+def print_runs(runs: list[RunSummary], settings: list[str], metric: str, console: Console) -> None:
+    """Prints one row for each run; on a terminal too narrow for it, without the start, or as lines below its name.
+
+    Args:
+        runs: in the order of the rows.
+        settings: names of the settings to show.
+        metric: name of another metric to show; a name that is none is ignored.
+    """
+    from model_trainer.report.runs_table import run_cells, setting_text
+
+    rows = []
+    for run in runs:
+        cells = run_cells(run)
+        cells |= {name: setting_text(run.settings[name]) if name in run.settings else "" for name in settings}
+        if any(metric in each.metrics for each in runs):
+            cells[metric] = f"{run.metrics[metric]:.4f}" if metric in run.metrics else ""
+        if any(each.problem for each in runs):
+            cells["problem"] = run.problem
+        rows.append(cells)
+    columns = list(rows[0])
+    for shown_columns in (columns, [name for name in columns if name != "started"]):
+        table = _table(shown_columns, [[row[name] for name in shown_columns] for row in rows])
+        if _fits(table, console):
+            _print_table(table, console)
+            return
+    for row in rows:
+        console.print(Text(shown(row["run"])), soft_wrap=True)
+        facts = [f"{row['epochs']} epochs", row["state"], row["best"]]
+        facts += [f"{name} {row[name]}" for name in columns[5:] if row[name]]
+        console.print(Padding.indent(_wrapped([shown(fact) for fact in facts if fact], console.width - 2), 2))
 
 
 def print_evaluation(evaluation: Evaluation, console: Console, *, by_class: bool = True) -> None:

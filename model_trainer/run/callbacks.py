@@ -65,13 +65,16 @@ def make_callbacks(declared: tuple[Callback | Call | Live, ...]) -> list[keras.c
     """Returns the Keras callbacks of the declared ones.
 
     Raises:
-        ConfigError: one of them is not a Keras callback.
+        ConfigError: one of them is not a Keras callback, or needs a package that is not installed.
     """
     import keras
 
     callbacks = []
     for index, value in enumerate(declared):
-        callback = value.value if isinstance(value, Live) else value.make()
+        try:
+            callback = value.value if isinstance(value, Live) else value.make()
+        except ConfigError as error:
+            raise error.under(f"callbacks.{index}") from error
         if not isinstance(callback, keras.callbacks.Callback):
             raise ConfigError(f"should be a keras.callbacks.Callback, got {callback!r}.", f"callbacks.{index}")
         callbacks.append(callback)

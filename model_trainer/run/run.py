@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 
 from pydantic import field_validator
 
+import model_trainer.run.trackers  # noqa: F401  # so that its callbacks are known by name
 from model_trainer.config import Call, Config, Live
 from model_trainer.dotted import is_safe
 from model_trainer.errors import ConfigError, DataError

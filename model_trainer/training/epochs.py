@@ -13,18 +13,19 @@ from absl import logging
 from rich.console import Console
 
 from model_trainer.config import Call, Live
+from model_trainer.display.notebook import in_notebook
 from model_trainer.errors import StorageError
 from model_trainer.network.training_copy import copy_weights
 from model_trainer.training.checkpoints.saver import Saver
 from model_trainer.training.checkpoints.state import capture, restore, restore_callbacks
 from model_trainer.training.checkpoints.store import Checkpoint
 from model_trainer.training.hints import takes_long
-from model_trainer.training.keras_callbacks import restored_epoch
+from model_trainer.training.keras_callbacks import announce_failure, restored_epoch, set_run
 from model_trainer.training.loop import EpochPosition, Loop, make_loop
 from model_trainer.training.metric_accumulator import MetricAccumulator
 from model_trainer.training.metrics_log import Logs
 from model_trainer.training.prepare import Prepared
-from model_trainer.training.progress import EpochProgress, format_metrics, format_seconds
+from model_trainer.training.progress import EpochProgress, format_metrics, format_seconds, metric_line
 from model_trainer.training.rollback import roll_back
 from model_trainer.training.run_folder import RunFolder
 from model_trainer.training.signals import StopRequest
@@ -75,6 +76,8 @@ def train_epochs(
     else:
         loop.start_clock()
         loop.initial_checkpoint = capture(loop, start)
+    if prepared.process_group.is_chief:
+        set_run(prepared.callbacks, prepared.run, folder.path)
     try:
         while True:
             try:
@@ -87,6 +90,7 @@ def train_epochs(
             loop.write_history(with_curves=True)
         with contextlib.suppress(tf.errors.OpError):
             loop.observers.log_all()
+        announce_failure(prepared.callbacks)
         raise
     loop.write_history(with_curves=True)
     if loop.average is not None:
@@ -218,6 +222,10 @@ def _finish_epoch(loop: Loop, epoch: int, metrics: dict[str, float]) -> None:
     logging.info(
         "epoch %d/%d  %s  %s", epoch + 1, run.training.epochs, format_metrics(metrics), format_seconds(seconds)
     )
+    if loop.process_group.is_chief:
+        # The log file has it always; on a terminal and in a notebook it would only repeat the line above.
+        for_people = loop.console.is_terminal or in_notebook()
+        logging.log(logging.DEBUG if for_people else logging.INFO, "%s", metric_line(row))
     if len(loop.history) == 1:
         examples = loop.prepared.train if loop.prepared.val is None else loop.prepared.val
         baseline = run.task.majority_baseline(examples)

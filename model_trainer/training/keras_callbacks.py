@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
+from pathlib import PurePath
 from typing import Any
 
 import keras
@@ -12,7 +13,16 @@ from absl import logging
 from model_trainer.errors import ConfigError
 from model_trainer.run.run import Run
 
-__all__ = ["check_callbacks", "decide_directions", "has_hook", "load_state", "restored_epoch", "state_of"]
+__all__ = [
+    "announce_failure",
+    "check_callbacks",
+    "decide_directions",
+    "has_hook",
+    "load_state",
+    "restored_epoch",
+    "set_run",
+    "state_of",
+]
 
 # State attributes by class; any other callback without get_state() is reset when a run is resumed.
 _STATES = {
@@ -105,6 +115,24 @@ def decide_directions(callbacks: Iterable[keras.callbacks.Callback]) -> None:
 def has_hook(callbacks: Iterable[keras.callbacks.Callback], *names: str) -> bool:
     """Whether any callback overrides one of these methods, also with an attribute, as `LambdaCallback` does."""
     return any(not getattr(getattr(callback, name), "_is_default", False) for callback in callbacks for name in names)
+
+
+def set_run(callbacks: Iterable[keras.callbacks.Callback], run: Run, folder: PurePath) -> None:
+    """Calls `set_run(run, folder)` of the callbacks that have it, such as trackers; Keras' hooks know neither.
+
+    Args:
+        folder: the output folder.
+    """
+    for callback in callbacks:
+        if hasattr(callback, "set_run"):
+            callback.set_run(run, folder)
+
+
+def announce_failure(callbacks: Iterable[keras.callbacks.Callback]) -> None:
+    """Calls `on_train_failed()` of the callbacks that have it: training ends with an error, without `on_train_end`."""
+    for callback in callbacks:
+        if hasattr(callback, "on_train_failed"):
+            callback.on_train_failed()
 
 
 def restored_epoch(callback: keras.callbacks.Callback) -> int | None:

@@ -14,6 +14,7 @@ from typing import Self
 from absl import logging
 
 from model_trainer.display.notebook import CellLog, cell_log
+from model_trainer.errors import ModelTrainerError
 from model_trainer.storage.lines import LineFile
 
 __all__ = ["LogFile", "plain_messages"]
@@ -82,7 +83,10 @@ class _FileHandler(python_logging.Handler):
 
 
 class LogFile:
-    """A log file with every message of the `with` block, including those before `write_to` sets its path."""
+    """A log file with every message of the `with` block, including those before `write_to` sets its path.
+
+    An error that ends the block is its last message.
+    """
 
     def __init__(self) -> None:
         self._early = MemoryHandler(capacity=10_000, flushLevel=python_logging.CRITICAL + 1)
@@ -99,6 +103,8 @@ class LogFile:
         logger.removeHandler(self._early)
         if self._file is not None:
             logger.removeHandler(self._file)
+            if isinstance(value, Exception):  # whoever catches it shows it elsewhere
+                self._file.handle(logger.makeRecord("absl", python_logging.ERROR, "", 0, _text_of(value), (), None))
             self._file.close()
 
     def write_to(self, path: PurePath) -> None:
@@ -110,3 +116,7 @@ class LogFile:
         logger = logging.get_absl_logger()
         logger.removeHandler(self._early)
         logger.addHandler(self._file)
+
+
+def _text_of(error: Exception) -> str:
+    return str(error) if isinstance(error, ModelTrainerError) else f"{type(error).__name__}: {error}"

@@ -1,18 +1,21 @@
-"""The metrics in `logs/` of a run: TensorBoard events and JSON Lines. (`log.LogFile` writes `train.log`.)"""
+"""The metrics and images in `logs/` of a run: TensorBoard events and JSON Lines. (`log.LogFile` writes `train.log`.)"""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from absl import logging
+from PIL import Image
 
 from model_trainer.storage import files
 from model_trainer.storage.lines import LineFile
@@ -49,6 +52,25 @@ class Logs:
             for name, value in metrics.items()
             if name != "epoch"
         ]
+        self._write_event(step=step, summary=tf.compat.v1.Summary(value=values))
+
+    def write_images(self, tag: str, step: int, images: Sequence[np.ndarray]) -> None:
+        """Writes images for TensorBoard, which shows them under `tag`.
+
+        Args:
+            tag: such as "augmented".
+            step: number of finished steps of the run.
+            images: uint8 `(height, width, channels)` each, with 1, 3 or 4 channels.
+        """
+        values = []
+        for index, pixels in enumerate(images):
+            height, width, channels = pixels.shape
+            encoded = io.BytesIO()
+            Image.fromarray(pixels[..., 0] if channels == 1 else pixels).save(encoded, "PNG")
+            image = tf.compat.v1.Summary.Image(
+                height=height, width=width, colorspace=channels, encoded_image_string=encoded.getvalue()
+            )
+            values.append(tf.compat.v1.Summary.Value(tag=f"{tag}/image/{index}", image=image))
         self._write_event(step=step, summary=tf.compat.v1.Summary(value=values))
 
     def forget_after(self, step: int, epochs: int) -> None:

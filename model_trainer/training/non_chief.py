@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self, final
 
 import keras
+import numpy as np
 
 from model_trainer.errors import StorageError
 from model_trainer.run.run import Run
@@ -55,6 +56,9 @@ class _NoLogs(Logs):
         pass
 
     def write(self, kind: str, step: int, metrics: dict[str, float]) -> None:
+        pass
+
+    def write_images(self, tag: str, step: int, images: Sequence[np.ndarray]) -> None:
         pass
 
     def forget_after(self, step: int, epochs: int) -> None:

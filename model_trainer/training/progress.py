@@ -16,7 +16,7 @@ from rich.text import Text
 
 from model_trainer.display.notebook import CellLog, cell_log, text_bar
 
-__all__ = ["EpochProgress", "format_metrics", "format_seconds", "rate_text"]
+__all__ = ["EpochProgress", "format_metrics", "format_seconds", "metric_line", "rate_text"]
 
 SECONDS_BETWEEN_UPDATES = 0.5  # reading metrics waits for the device, so not every step
 SECONDS_BETWEEN_LINES = 10.0
@@ -137,6 +137,22 @@ class EpochProgress:
 def format_metrics(metrics: dict[str, float]) -> str:
     """Such as "loss 1.8061  accuracy 0.3190"."""
     return "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+
+
+def metric_line(row: dict[str, float]) -> str:
+    """Formats the metrics of an epoch for programs that collect logs, such as SageMaker.
+
+    The regular expression ` val_accuracy=([0-9.eE+-]+);` matches a value, and only that one, because of the space.
+
+    Args:
+        row: "epoch" and its metrics, as in `history.csv`.
+
+    Example:
+        >>> metric_line({"epoch": 3.0, "loss": 0.4123456789, "val_accuracy": 0.91})
+        '[metric] epoch=3 loss=0.412346; val_accuracy=0.91;'
+    """
+    values = " ".join(f"{name}={value:.6g};" for name, value in row.items() if name != "epoch")
+    return f"[metric] epoch={row['epoch']:.0f} {values}"
 
 
 def rate_text(rate: float, seconds_left: float | None) -> str:

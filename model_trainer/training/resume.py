@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
@@ -13,13 +13,14 @@ from typing import Any
 from absl import logging
 
 from model_trainer.cluster.supervisor import STARTED
-from model_trainer.config import Choice, Config, to_plain
+from model_trainer.config import Choice
 from model_trainer.errors import ConfigError, DataError
 from model_trainer.model_files.description import read_description_file
 from model_trainer.model_files.weights import Origin
 from model_trainer.network.variants import IMAGENET, has_variants
 from model_trainer.run.optimizers import LAMB
 from model_trainer.run.run import Run
+from model_trainer.run.settings import default_settings, flatten
 from model_trainer.specs import ModelSpec
 from model_trainer.storage import files
 from model_trainer.training.checkpoints.store import Checkpoint
@@ -41,7 +42,7 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 SAFE_OPTIONS = (
     "name", "output_dir", "training.epochs", "training.batch_size", "training.accumulation_steps",
     "training.max_bad_images", "training.max_bad_share", "training.divergence", "hardware", "observers",
-    "callbacks.N.patience",
+    "callbacks.N.patience", "callbacks.N.tracking_uri", "callbacks.N.mode",
 )  # fmt: skip
 SAFE = re.compile("|".join(re.escape(option).replace("N", r"\d+") + r"(\..*)?" for option in SAFE_OPTIONS))
 
@@ -71,8 +72,8 @@ def find_folder(run: Run, resume_from: str | PurePath | None = None) -> PurePath
 
 def check_changes(run: Run, folder: PurePath) -> None:
     """Raises ConfigError if `run` differs from the run in `folder` in an option that must not change."""
-    older, recorded = older_choices(run, folder), dict(_flatten(_read_options(folder)["run"]))
-    new_options = {**dict(_flatten(run.to_dict())), **older}
+    older, recorded = older_choices(run, folder), dict(flatten(_read_options(folder)["run"]))
+    new_options = {**dict(flatten(run.to_dict())), **older}
     if older:
         former_defaults = " and ".join(f"{field}={value}" for field, value in older.items())
         logging.info("The run continues with %s, the default of the version that started it.", former_defaults)
@@ -83,7 +84,7 @@ def check_changes(run: Run, folder: PurePath) -> None:
             "decoupled, as in keras.optimizers.Lamb, so the run does not continue exactly as before."
         )
     # An option that did not exist when the run started counts as its default; another kind shows by its "type".
-    defaults = {field: default for field, default in _defaults(run) if field in new_options}
+    defaults = {field: default for field, default in default_settings(run) if field in new_options}
     old_options = {**defaults, **_former_defaults(run, new_options), **recorded}
     changes = {
         field: (_formatted(old_options.get(field)), _formatted(new_options.get(field)))
@@ -104,7 +105,7 @@ def check_changes(run: Run, folder: PurePath) -> None:
 
 def first_difference(run: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, Any, Any]:
     """Returns the first field, by name, in which two runs as JSON differ, and both values; an empty name if none."""
-    values, other_values = dict(_flatten(run)), dict(_flatten(other))
+    values, other_values = dict(flatten(run)), dict(flatten(other))
     for field in sorted(values.keys() | other_values.keys()):
         if values.get(field) != other_values.get(field):
             return field, values.get(field), other_values.get(field)
@@ -142,8 +143,8 @@ def older_choices(run: Run, folder: PurePath) -> dict[str, Any]:
     A resumed run keeps them. A field that is now declared with another value than its default is a change, and is not
     among them.
     """
-    recorded, new_options = dict(_flatten(_read_options(folder)["run"])), dict(_flatten(run.to_dict()))
-    defaults = dict(_defaults(run))
+    recorded, new_options = dict(flatten(_read_options(folder)["run"])), dict(flatten(run.to_dict()))
+    defaults = dict(default_settings(run))
     return {
         field: former
         for field, former in _former_defaults(run, new_options).items()
@@ -223,32 +224,6 @@ def _with_current_names(options: Any) -> Any:
         return {**renamed, "type": current[kind]} if isinstance(kind, str) and kind in current else renamed
 
     return rename(options)
-
-
-def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields every plain value with its dotted name; empty lists and dicts are values too."""
-    if isinstance(value, Mapping) and value:
-        for key, item in value.items():
-            yield from _flatten(item, f"{name}.{key}".lstrip("."))
-    elif isinstance(value, list) and value:
-        for index, item in enumerate(value):
-            yield from _flatten(item, f"{name}.{index}")
-    else:
-        yield name, value
-
-
-def _defaults(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields the default of each option of a declared value that has one, as JSON, with its dotted name."""
-    if isinstance(value, tuple):
-        for index, item in enumerate(value):
-            yield from _defaults(item, f"{name}.{index}")
-    if not isinstance(value, Config):
-        return
-    for key, info in type(value).model_fields.items():
-        inner, item = f"{name}.{info.alias or key}".lstrip("."), getattr(value, key)
-        yield from _defaults(item, inner)
-        if not info.is_required() and not isinstance(item, Config):
-            yield from _flatten(to_plain(info.get_default(call_default_factory=True)), inner)
 
 
 def _formatted(value: Any) -> str:

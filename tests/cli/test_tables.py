@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+from datetime import datetime
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from model_trainer.cli.tables import print_evaluation, print_predictions, print_specs
+from model_trainer.cli.tables import print_evaluation, print_predictions, print_runs, print_specs
+from model_trainer.report.runs import RunSummary
 from model_trainer.specs import TABLE
 from model_trainer.tasks.evaluation import Evaluation
 
@@ -84,3 +88,46 @@ def test_a_narrow_terminal_cuts_neither_the_numbers_nor_the_names_of_an_evaluati
     lines = printed_on(console)
     assert all(number in lines[2] or number in lines[3] for number in ("12", "0.123", "0.456", "0.789")), lines
     assert all(len(line) <= 80 for line in lines)
+
+
+def summary(name: str, epochs: int, **values: Any) -> RunSummary:
+    started = datetime(2026, 11, 26, 12, 0)
+    best = {"metric": "val_accuracy", "value": 0.75, "source": "history", "best_epoch": 2}
+    settings = {"weights": "auto" if epochs == 3 else None}
+    return RunSummary(name, Path(name), started, 2, epochs, "stopped", settings=settings, **{**best, **values})
+
+
+RUNS = [summary("pets-20261126-120000", 3), summary("pets-20261126-110000", 5, metrics={"val_loss": 0.25})]
+
+
+def test_a_wide_terminal_shows_runs_with_start_settings_and_the_metric_of_the_order() -> None:
+    console = terminal(120)
+    print_runs(RUNS, ["weights"], "val_loss", console)
+    assert printed_on(console) == [
+        "run                   started           epochs  state    best                           weights  val_loss",
+        "pets-20261126-120000  2026-11-26 12:00  2/3     stopped  val_accuracy 0.7500 (epoch 2)  auto",
+        "pets-20261126-110000  2026-11-26 12:00  2/5     stopped  val_accuracy 0.7500 (epoch 2)  null     0.2500",
+    ]
+
+
+def test_a_narrow_terminal_shows_runs_without_their_start() -> None:
+    console = terminal()
+    print_runs(RUNS, [], "run", console)
+    assert printed_on(console)[1] == "pets-20261126-120000  2/3     stopped  val_accuracy 0.7500 (epoch 2)"
+
+
+def test_a_terminal_too_narrow_for_the_settings_of_runs_shows_them_below() -> None:
+    console = terminal()
+    runs = [summary("pets-20261126-120000", 3, problem="history.csv cannot be read (ValueError)")]
+    print_runs(runs, ["weights"], "run", console)
+    assert printed_on(console) == [
+        "pets-20261126-120000",
+        "  2/3 epochs  stopped  val_accuracy 0.7500 (epoch 2)  weights auto",
+        "  problem history.csv cannot be read (ValueError)",
+    ]
+
+
+def test_a_pipe_has_one_line_for_each_run() -> None:
+    console = Console(width=80, file=io.StringIO())
+    print_runs(RUNS * 2, ["weights"], "run", console)
+    assert len(printed_on(console)) == 5

@@ -1,0 +1,38 @@
+"""`model-trainer runs`."""
+
+from __future__ import annotations
+
+import json
+
+import typer
+
+__all__ = ["runs"]
+
+
+def runs(
+    folder: str = typer.Argument("output", metavar="DIR", help="The folder of the output folders."),
+    sort: str = typer.Option(
+        "-started",
+        "--sort",
+        metavar="NAME",
+        help="Sort by a column, metric or setting, such as val_loss or training.epochs; -NAME: highest first.",
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print a JSON list and nothing else on standard output."),
+) -> None:
+    """List all runs with their states, their best metrics, and the settings in which they differ.
+
+    A best metric is from evaluation/evaluation.json if there is one, otherwise from the best epoch in history.csv.
+    """
+    from model_trainer.report.runs import list_runs
+    from model_trainer.report.runs_table import differing_settings, sorted_runs
+
+    found = sorted_runs(list_runs(folder), sort)
+    settings = differing_settings(found)
+    if as_json:
+        typer.echo(json.dumps([run.to_dict(settings) for run in found], indent=2))
+        return
+    from rich.console import Console
+
+    from model_trainer.cli.tables import print_runs
+
+    print_runs(found, settings, sort.removeprefix("-"), Console())

@@ -1,0 +1,60 @@
+"""`model-trainer runs`: what it prints, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from model_trainer.cli.errors import exit_code_of
+from model_trainer.cli.main import app
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    for name, epochs in (("a-20261126-120000", 3), ("b-20261126-130000", 2)):
+        (tmp_path / name).mkdir()
+        options = {"run": {"training": {"epochs": epochs, "batch_size": 8}}}
+        (tmp_path / name / "training_options.json").write_text(json.dumps(options))
+    return tmp_path
+
+
+@pytest.fixture
+def printed(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    def run(*arguments: object) -> tuple[int, str, str]:
+        code = exit_code_of(lambda: app(["runs", *map(str, arguments)]))
+        return (code, *capsys.readouterr())
+
+    return run
+
+
+def test_json_is_a_list_with_the_settings_that_differ_and_nothing_else(
+    printed: Callable[..., tuple[int, str, str]], output: Path
+) -> None:
+    code, out, errors = printed(output, "--json")
+    runs = json.loads(out)
+    assert (code, errors) == (0, "")
+    assert [run["run"] for run in runs] == ["b-20261126-130000", "a-20261126-120000"]
+    assert [run["settings"] for run in runs] == [{"training.epochs": 2}, {"training.epochs": 3}]
+
+
+@pytest.mark.parametrize(("order", "names"), [("run", "ab"), ("-run", "ba"), ("-training.epochs", "ab")])
+def test_the_order_is_a_name_with_a_minus_for_the_highest_first(
+    printed: Callable[..., tuple[int, str, str]], output: Path, order: str, names: str
+) -> None:
+    _, out, _ = printed(output, "--sort", order)
+    header, *rows = out.splitlines()
+    assert header.split() == ["run", "started", "epochs", "state", "best", "training.epochs"]
+    assert "".join(row[0] for row in rows) == names
+
+
+@pytest.mark.parametrize("arguments", [["missing"], ["missing", "--json"]])
+def test_a_missing_folder_is_one_line_on_standard_error_and_exit_code_2(
+    printed: Callable[..., tuple[int, str, str]], tmp_path: Path, arguments: list[str]
+) -> None:
+    code, out, errors = printed(tmp_path / arguments[0], *arguments[1:])
+    assert (code, out) == (2, "")
+    assert errors.startswith("Error: There is no folder ")
+    assert errors.count("\n") == 1

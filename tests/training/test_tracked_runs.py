@@ -1,0 +1,237 @@
+"""Runs that an experiment tracker records: what the loop tells it, a local MLflow server, Weights & Biases offline."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path, PurePath
+from typing import Any, final
+
+import keras
+import pytest
+
+import model_trainer
+from model_trainer import MLflow, Run, WeightsAndBiases
+from model_trainer.errors import DivergedError
+from model_trainer.report.runs import list_runs
+from model_trainer.training.train import train_model
+
+in_memory = pytest.mark.usefixtures("short_pipeline", "plain_graphs", "eager_steps")
+needs_mlflow = pytest.mark.skipif(
+    find_spec("mlflow") is None or find_spec("sqlalchemy") is None,
+    reason="the server of MLflow is not installed: .venv/bin/pip install mlflow",
+)
+needs_wandb = pytest.mark.skipif(
+    find_spec("wandb") is None, reason="not installed: .venv/bin/pip install -e '.[wandb]'"
+)
+
+MakeRun = Callable[..., Run]
+
+
+@final
+class Noted(keras.callbacks.Callback):
+    """Notes what the loop tells it, with the epochs; raises an error in the first one if `fails`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes: list[object] = []
+        self.fails = False
+
+    def get_state(self) -> dict[str, Any]:
+        return {"run_id": "abc"}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        self.notes.append(state["run_id"])
+
+    def set_run(self, run: Run, folder: PurePath) -> None:
+        self.notes.append((run.name, folder.name))
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.notes.append(epoch)
+        if self.fails:
+            raise DivergedError("too bad")
+
+    def on_train_failed(self) -> None:
+        self.notes.append("failed")
+
+
+@in_memory
+def test_a_callback_gets_run_and_folder_before_the_first_epoch_and_after_its_state(make_run: MakeRun) -> None:
+    callback = Noted()
+    run = make_run(callbacks=(callback,))
+    path = train_model(run).path
+    assert callback.notes == [("test", path.name), 0]
+    callback.notes.clear()
+    train_model(run.changed("training.epochs", 2), resume=True)
+    assert callback.notes == ["abc", ("test", path.name), 1]
+
+
+@in_memory
+def test_a_failure_reaches_callbacks_the_log_file_and_the_list_of_runs(make_run: MakeRun) -> None:
+    callback = Noted()
+    callback.fails = True
+    with pytest.raises(DivergedError):
+        train_model(run := make_run(callbacks=(callback,)))
+    (_, folder), *rest = callback.notes
+    assert rest == [0, "failed"]
+    log = Path(run.output_dir) / folder / "logs" / "train.log"
+    assert log.read_text().endswith(" ERROR too bad\n")
+    assert [each.state for each in list_runs(run.output_dir)] == ["failed"]
+
+
+def train_in_a_process(run: Run, folder: Path, *arguments: str, **environment: str) -> str:
+    """Trains as a user does, and returns what the process wrote to standard error."""
+    path = folder / "run.json"
+    path.write_text(json.dumps({"run": run.to_dict()}))
+    done = subprocess.run(
+        [sys.executable, "-m", "model_trainer", "train", str(path), *arguments],
+        env={**os.environ, "PYTHONPATH": str(Path(model_trainer.__file__).parents[1]), **environment},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("epoch  "), done.stdout  # nothing of the tracker is before the table
+    return done.stderr
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def mlflow_server(tmp_path: Path) -> Iterator[str]:
+    """The address of a tracking server with a database and artifacts of its own."""
+    address = f"http://127.0.0.1:{(port := free_port())}"
+    options = {"host": "127.0.0.1", "port": str(port), "workers": "1", "backend-store-uri": f"sqlite:///{tmp_path}/db"}
+    options["artifacts-destination"] = str(tmp_path / "artifacts")
+    with subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "server", *(f"--{name}={value}" for name, value in options.items())],
+        env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as server:
+        assert server.stdout is not None
+        assert any("startup complete" in line for line in server.stdout), "the server ended"
+        reader = threading.Thread(target=server.stdout.read)  # so that its pipe never fills
+        reader.start()
+        yield address
+        os.killpg(server.pid, signal.SIGKILL)
+        reader.join()
+
+
+def ask(address: str, path: str, question: object = None) -> Any:
+    """The answer of MLflow's REST interface, without its client."""
+    body = None if question is None else json.dumps(question).encode()
+    request = urllib.request.Request(f"{address}/api/2.0/mlflow/{path}", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request) as answer:
+        return json.load(answer)
+
+
+@pytest.mark.slow
+@needs_mlflow
+def test_mlflow_has_one_run_with_settings_epochs_and_files_of_a_run_that_was_resumed(
+    make_run: MakeRun, tmp_path: Path, mlflow_server: str
+) -> None:
+    run = make_run(callbacks=(MLflow(mlflow_server, experiment="pets"),), training__epochs=1)
+    first = train_in_a_process(run, tmp_path)
+    assert f"MLflow: {mlflow_server}/#/experiments/1/runs/" in first
+    train_in_a_process(run, tmp_path, "--resume", "--set", "training.epochs=3")
+    (recorded,) = ask(mlflow_server, "runs/search", {"experiment_ids": ["1"]})["runs"]
+    (folder,) = Path(run.output_dir).iterdir()
+    run_id, info = recorded["info"]["run_id"], recorded["info"]
+    assert (info["status"], info["run_name"]) == ("FINISHED", folder.name)
+    params = {each["key"]: each["value"] for each in recorded["data"]["params"]}
+    assert params["training.epochs"] == "1"
+    assert params["versions.keras"] == keras.__version__
+    assert params["spec.target_size"] == "[16, 16, 3]"
+    assert "training.seed" not in params
+    tags = {each["key"]: each["value"] for each in recorded["data"]["tags"]}
+    assert (tags["output_dir"], tags["training.epochs"]) == (str(folder), "3")
+    history = ask(mlflow_server, f"metrics/get-history?run_id={run_id}&metric_key=val_loss")["metrics"]
+    losses = [float(line.split(",")[3]) for line in (folder / "history.csv").read_text().splitlines()[1:]]
+    assert [each["step"] for each in history] == [1, 2, 3]
+    assert [each["value"] for each in history] == pytest.approx(losses, rel=1e-6)
+    files = {each["path"] for each in ask(mlflow_server, f"artifacts/list?run_id={run_id}")["files"]}
+    assert files == {"history.csv", "model_spec.json", "training_options.json"}
+
+
+@pytest.mark.slow
+@needs_mlflow
+def test_a_run_trains_to_its_end_without_the_mlflow_server(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(callbacks=(MLflow(f"http://127.0.0.1:{free_port()}"),), training__epochs=2)
+    errors = train_in_a_process(run, tmp_path)
+    assert errors.count("MLflow does not record this run at the moment") == 1
+    assert "WARNING:" not in errors  # of the libraries
+
+
+@pytest.mark.slow
+@needs_wandb
+def test_wandb_offline_has_settings_and_epochs_of_a_run_that_was_resumed_under_one_id(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    run = make_run(callbacks=(WeightsAndBiases("pets", mode="offline"),), training__epochs=1)
+    train_in_a_process(run, tmp_path)
+    train_in_a_process(run, tmp_path, "--resume", "--set", "training.epochs=3")
+    (folder,) = Path(run.output_dir).iterdir()
+    records: list[list[Any]] = []
+    for file in sorted((folder / "logs" / "wandb").glob("offline-run-*/run-*.wandb")):
+        records.append([Record.FromString(data) for data in records_in(file.read_bytes())])
+    assert len(records) == 2
+    started = [next(each.run for each in session if each.HasField("run")) for session in records]
+    assert started[0].run_id == started[1].run_id
+    assert {each.project for each in started} == {"pets"}
+    for session, epochs in zip(started, (1, 3), strict=True):
+        config = {each.key: json.loads(each.value_json) for each in session.config.update}
+        assert config["training.epochs"] == epochs
+        assert config["versions.keras"] == keras.__version__
+    rows = [
+        {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in each.history.item}
+        for session in records
+        for each in session
+        if each.HasField("history")
+    ]
+    losses = [float(line.split(",")[3]) for line in (folder / "history.csv").read_text().splitlines()[1:]]
+    assert [row["_step"] for row in rows] == [1, 2, 3]
+    assert [row["val_loss"] for row in rows] == pytest.approx(losses, rel=1e-6)
+
+
+@pytest.mark.slow
+@needs_wandb
+def test_a_run_trains_to_its_end_without_an_answer_of_wandb(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(callbacks=(WeightsAndBiases("pets"),), training__epochs=2)
+    server = f"http://127.0.0.1:{free_port()}"
+    errors = train_in_a_process(run, tmp_path, WANDB_MODE="online", WANDB_BASE_URL=server, WANDB_API_KEY="0" * 40)
+    assert errors.count("Weights & Biases does not record this run at the moment") == 1
+
+
+def records_in(log: bytes) -> Iterator[bytes]:
+    """The records of a `.wandb` file, in the format of LevelDB's logs: blocks of 32 KiB, after a header of 7 bytes."""
+    record, position = b"", 7
+    while position + 7 <= len(log):
+        if 32768 - position % 32768 < 7:
+            position += 32768 - position % 32768
+            continue
+        size, kind = struct.unpack_from("<HB", log, position + 4)
+        if kind == 0:
+            return
+        record += log[position + 7 : position + 7 + size]
+        position += 7 + size
+        if kind in (1, 4):  # whole, or the last fragment
+            yield record
+            record = b""
