@@ -2,39 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from rich.console import Console
 
 from model_trainer.errors import DataError
 from model_trainer.model_files.load import TrainedModel
 from model_trainer.pipeline.bad_images import BadImages
-from model_trainer.pipeline.dataset import Pipeline
+from model_trainer.pipeline.dataset import Pipeline, num_steps
 from model_trainer.sources.examples import Examples
+from model_trainer.storage.arrays import RowWriter
+from model_trainer.training.progress import EpochProgress
 
-__all__ = ["Predictions", "predict_examples"]
+__all__ = ["TTA", "Predictions", "average_predictions", "images_of", "predict_examples"]
+
+TTA = Literal["flips"]  # kinds of test-time augmentation
+ROWS_PER_CHUNK = 4096
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Predictions:
-    """Predicted probabilities and their targets.
+    """Predicted probabilities of labelled images.
 
     Attributes:
-        targets: float32 `(num_images, num_classes)`; NaN is unknown.
-        probabilities: float32 `(num_images, num_classes)`.
-        num_bad: number of images that could not be read; they are not in `targets` and `probabilities`.
+        examples: the images that could be read, with the classes of the model and equal weights.
+        rows: int64 `(num_images,)`, the row of each of them in the examples that were given.
+        probabilities: float32 `(num_images, num_classes)`; of a large data set a memory map.
+        bad_images: why each unreadable image could not be read, by name.
     """
 
-    targets: np.ndarray
+    examples: Examples
+    rows: np.ndarray
     probabilities: np.ndarray
-    num_bad: int
+    bad_images: dict[str, str]
+
+    @property
+    def num_bad(self) -> int:
+        """The number of images that could not be read."""
+        return len(self.bad_images)
 
 
-def predict_examples(trained: TrainedModel, examples: Examples, batch_size: int = 32) -> Predictions:
+def predict_examples(
+    trained: TrainedModel,
+    examples: Examples,
+    batch_size: int = 32,
+    *,
+    tta: TTA | None = None,
+    console: Console | None = None,
+) -> Predictions:
     """Runs the model on the examples; each image counts once, whatever its weight.
 
     Args:
         batch_size: number of images that are computed together.
+        tta: test-time augmentation; "flips" averages the probabilities of each image and its mirror image.
+        console: shows progress; None shows none.
 
     Raises:
         DataError: no image could be read, or the classes of the examples differ from the model's.
@@ -49,11 +73,62 @@ def predict_examples(trained: TrainedModel, examples: Examples, batch_size: int 
             "Is its folder right, such as root= of a Manifest?"
         )
     bad_images = BadImages(max_count=len(examples) - 1, max_share=0.0, num_examples=len(examples))
-    targets, probabilities = [], []
-    for batch in Pipeline(examples, trained.spec, batch_size, bad_images).validation():
-        readable = np.asarray(batch.weights) > 0
-        if readable.any():
-            probabilities.append(trained.probabilities(np.asarray(batch.inputs)[readable]))
-            targets.append(np.asarray(trained.task.targets(batch.targets, len(trained.classes)))[readable])
+    is_readable = np.zeros(len(examples), bool)
+    table = RowWriter(len(trained.classes), len(examples))
+    start, num_batches = 0, num_steps(len(examples), batch_size)
+    with EpochProgress(console or Console(quiet=True), "evaluating", num_batches) as progress:
+        batches = Pipeline(examples, trained.spec, batch_size, bad_images).validation()
+        for number, batch in enumerate(batches, 1):
+            readable = np.asarray(batch.weights) > 0
+            if readable.any():
+                table.append(_probabilities(trained, np.asarray(batch.inputs)[readable], tta))
+            is_readable[start : start + len(readable)] = readable
+            start += len(readable)
+            if progress.advance(len(readable)):
+                progress.show(number, {}, images_left=len(examples) - start)
     bad_images.check()
-    return Predictions(np.concatenate(targets), np.concatenate(probabilities), len(bad_images))
+    rows = np.flatnonzero(is_readable)
+    readable_examples = examples if len(rows) == len(examples) else examples.take(rows)
+    return Predictions(readable_examples, rows, table.finish(), bad_images.reasons)
+
+
+def _probabilities(trained: TrainedModel, images: np.ndarray, tta: TTA | None) -> np.ndarray:
+    probabilities = trained.probabilities(images)
+    if tta is None:
+        return probabilities
+    return (probabilities + trained.probabilities(np.ascontiguousarray(images[:, :, ::-1]))) / 2
+
+
+def average_predictions(several: Sequence[Predictions]) -> Predictions:
+    """Averages the probabilities of an ensemble, for the images that all of its models could read.
+
+    Args:
+        several: of the same examples, with the same classes in the same order.
+    """
+    first = several[0]
+    rows = first.rows
+    for each in several[1:]:
+        rows = np.intersect1d(rows, each.rows, assume_unique=True)
+    table = RowWriter(first.probabilities.shape[1], len(rows))
+    positions = [np.searchsorted(each.rows, rows) for each in several]
+    for start in range(0, len(rows), ROWS_PER_CHUNK):
+        chunk = slice(start, start + ROWS_PER_CHUNK)
+        pairs = zip(several, positions, strict=True)
+        table.append(np.mean([each.probabilities[position[chunk]] for each, position in pairs], 0, np.float64))
+    bad_images = {name: reason for each in several for name, reason in each.bad_images.items()}
+    examples = first.examples if len(rows) == len(first.rows) else first.examples.take(positions[0])
+    return Predictions(examples, rows, table.finish(), bad_images)
+
+
+def images_of(trained: TrainedModel, examples: Examples, indices: Iterable[int]) -> np.ndarray:
+    """The images at `indices` as the model sees them before preprocessing.
+
+    Returns:
+        uint8 `(num_indices, height, width, channels)`; an image that cannot be read is black.
+    """
+    chosen = examples.take(np.fromiter(indices, np.int64))
+    if not len(chosen):
+        return np.zeros((0, *trained.spec.target_size), np.uint8)
+    bad_images = BadImages(max_count=len(chosen), max_share=1.0, num_examples=len(chosen))
+    batches = Pipeline(chosen, trained.spec, 32, bad_images).validation()
+    return np.concatenate([np.asarray(batch.inputs) for batch in batches])

@@ -38,7 +38,11 @@ class Thumbnail:
 
 
 def make_thumbnail(
-    read: Callable[[], bytes], name: str, caption: str, crop: tuple[int, int, int, int] | None = None
+    read: Callable[[], bytes],
+    name: str,
+    caption: str,
+    crop: tuple[int, int, int, int] | None = None,
+    side: int = SIDE,
 ) -> Thumbnail:
     """Makes the thumbnail of an image, upright; it tells the reason if the image cannot be read.
 
@@ -46,6 +50,7 @@ def make_thumbnail(
         read: returns the encoded image, or raises OSError.
         name, caption: see `Thumbnail`.
         crop: top, left, height, width of the region that is shown.
+        side: maximum length of its sides in pixels.
     """
     try:
         data = read()
@@ -59,13 +64,13 @@ def make_thumbnail(
         if top < 0 or left < 0 or top + height > pixels.shape[0] or left + width > pixels.shape[1]:
             return Thumbnail(name, caption, None, f"does not contain its crop {list(crop)}")
         pixels = pixels[top : top + height, left : left + width]
-    return Thumbnail(name, caption, jpeg_of(pixels))
+    return Thumbnail(name, caption, jpeg_of(pixels, side))
 
 
-def jpeg_of(pixels: np.ndarray) -> bytes:
-    """Encodes uint8 `(height, width, 3)` as a JPEG of a few KB, resized to at most 112 pixels a side."""
+def jpeg_of(pixels: np.ndarray, side: int = SIDE) -> bytes:
+    """Encodes uint8 `(height, width, 3)` as a JPEG of a few KB, resized to at most `side` pixels a side."""
     small = Image.fromarray(pixels)
-    small.thumbnail((SIDE, SIDE))
+    small.thumbnail((side, side))
     file = io.BytesIO()
     small.save(file, "JPEG", quality=75)
     return file.getvalue()

@@ -11,6 +11,7 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 from model_trainer.display.notebook import CellLog, cell_log, text_bar
@@ -19,6 +20,8 @@ __all__ = ["EpochProgress", "format_metrics", "format_seconds", "rate_text"]
 
 SECONDS_BETWEEN_UPDATES = 0.5  # reading metrics waits for the device, so not every step
 SECONDS_BETWEEN_LINES = 10.0
+BAR_WIDTH = 24  # characters, on a terminal that is wide enough
+TEXT_WIDTH = 80  # characters beside the bar, with two metrics
 
 
 class EpochProgress:
@@ -52,7 +55,7 @@ class EpochProgress:
         if console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
+                BarColumn(bar_width=min(BAR_WIDTH, max(4, console.width - TEXT_WIDTH))),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[metrics]}"),
                 _Rate(first_step_note),
@@ -154,7 +157,7 @@ def format_seconds(seconds: float) -> str:
 
 class _Rate(ProgressColumn):
     def __init__(self, first_step_note: str) -> None:
-        super().__init__()
+        super().__init__(Column(no_wrap=True))
         self._first_step_note = first_step_note
 
     def render(self, task: Task) -> Text:

@@ -1,0 +1,122 @@
+"""The files of an evaluation: `evaluation.json`, predictions as CSV and Parquet, probabilities, and images.
+
+`docs/evaluation.md` documents the schema of `evaluation.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+
+from model_trainer.errors import DataError
+from model_trainer.storage import files
+from model_trainer.storage.arrays import write_npy
+from model_trainer.storage.lines import csv_lines
+
+__all__ = ["FILE_NAME", "FOLDER", "read_evaluation", "write_evaluation", "write_predictions"]
+
+FOLDER, FILE_NAME = "evaluation", "evaluation.json"
+VERSION = 1
+ROWS_PER_CHUNK = 20_000
+
+Column = np.ndarray | Sequence[Any]
+
+
+def write_evaluation(folder: PurePath, content: Mapping[str, Any]) -> None:
+    """Writes `evaluation.json`.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    files.write_text(folder / FILE_NAME, json.dumps({"version": VERSION, **content}, indent=1, allow_nan=False) + "\n")
+
+
+def read_evaluation(folder: PurePath) -> dict[str, Any]:
+    """Reads the `evaluation.json` in `folder`.
+
+    Raises:
+        DataError: it is missing, damaged, or of a later version.
+    """
+    path = folder / FILE_NAME
+    cure = f"Write it again with: model-trainer evaluate {folder.parent}"
+    try:
+        content = json.loads(files.read_text(path))
+    except FileNotFoundError:
+        raise DataError(f"There is no {path}. Write it with: model-trainer evaluate {folder.parent}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} is damaged: {error}. {cure}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("metrics"), dict):
+        raise DataError(f"{path} is damaged: it should contain an object with 'metrics'. {cure}")
+    if not isinstance(content.get("version"), int) or content["version"] > VERSION:
+        raise DataError(
+            f"{path} has the version {content.get('version')!r}, but this Model Trainer reads up to {VERSION}. {cure}"
+        )
+    return content
+
+
+def write_predictions(
+    folder: PurePath, names: Sequence[str], columns: Mapping[str, Column], probabilities: np.ndarray
+) -> None:
+    """Writes `predictions.csv`, `predictions.parquet` and `probabilities.npy`.
+
+    Args:
+        names: the name of each image.
+        columns: the other columns of the table, one value for each image.
+        probabilities: float32 `(num_images, num_classes)`.
+
+    Raises:
+        StorageError: one of them cannot be written.
+    """
+    table = {"image": names, **columns}
+    files.write(folder / "predictions.csv", _csv_chunks(table, len(names)))
+    _write_parquet(folder / "predictions.parquet", table, len(names))
+    write_npy(folder / "probabilities.npy", probabilities)
+
+
+def _csv_chunks(table: Mapping[str, Column], num_rows: int) -> Iterator[bytes]:
+    yield csv_lines([tuple(table)]).encode()
+    for start in range(0, num_rows, ROWS_PER_CHUNK):
+        chunk = [_values(column[start : start + ROWS_PER_CHUNK]) for column in table.values()]
+        rows = ([_cell(value) for value in row] for row in zip(*chunk, strict=True))
+        yield csv_lines(rows).encode("utf-8", "backslashreplace")
+
+
+def _write_parquet(path: PurePath, table: Mapping[str, Column], num_rows: int) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    with files.atomic_write(path) as partial:
+        writer: parquet.ParquetWriter | None = None
+        try:
+            for start in range(0, max(num_rows, 1), ROWS_PER_CHUNK):
+                chunk = {name: _arrow(column[start : start + ROWS_PER_CHUNK]) for name, column in table.items()}
+                batch = pa.table(chunk)
+                writer = writer or parquet.ParquetWriter(partial, batch.schema)
+                writer.write_table(batch)
+        finally:
+            if writer is not None:
+                writer.close()
+
+
+def _arrow(column: Column) -> Any:
+    import pyarrow as pa
+
+    if isinstance(column, np.ndarray) and column.dtype != object:
+        return pa.array(column)
+    # A file name may hold bytes that are not UTF-8.
+    texts = [str(value).encode("utf-8", "backslashreplace").decode() for value in column]
+    return pa.array(texts, pa.string())
+
+
+def _values(column: Column) -> Sequence[Any]:
+    return column.tolist() if isinstance(column, np.ndarray) else column
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.6g}" if isinstance(value, float) else value

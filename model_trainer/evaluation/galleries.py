@@ -1,0 +1,100 @@
+"""The images of an evaluation that are worth a look: thumbnails and attribution maps, as JPEG files."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+from model_trainer.evaluation.predictions import Predictions
+from model_trainer.images.thumbnail import make_thumbnail
+from model_trainer.model_files.load import TrainedModel
+from model_trainer.sources.examples import Examples
+from model_trainer.storage import files
+from model_trainer.tasks.evaluation import Gallery, GalleryImage
+
+__all__ = ["write_galleries"]
+
+SIDE = 224  # pixels
+
+
+def write_galleries(
+    folder: PurePath,
+    trained: TrainedModel | None,
+    predictions: Predictions,
+    galleries: Sequence[Gallery],
+    columns: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    """Writes the images of `galleries` to `folder/images`, and returns the "galleries" of `evaluation.json`.
+
+    Args:
+        trained: the model, for attribution maps; None draws none.
+        columns: the columns of `predictions.csv`, for labels and probabilities.
+
+    Raises:
+        StorageError: an image cannot be written.
+    """
+    images = folder / "images"
+    files.delete_folder(images)
+    shown = list(dict.fromkeys(image.index for gallery in galleries for image in gallery.images))
+    if not shown:
+        return []
+    files.make_folder(images)
+    thumbnails = {index: _write_thumbnail(images, predictions.examples, index) for index in shown}
+    pairs = list(dict.fromkeys((image.index, image.class_index) for each in galleries for image in each.images))
+    maps = _write_maps(images, trained, predictions.examples, [pair for pair in pairs if thumbnails[pair[0]][0]])
+
+    def entry(image: GalleryImage) -> dict[str, Any]:
+        file, problem = thumbnails[image.index]
+        return {
+            "image": predictions.examples.name(image.index),
+            "row": image.index,
+            "file": file,
+            "map": maps.get((image.index, image.class_index)),
+            "true": _labels(columns, "true_label", image.index),
+            "predicted": _labels(columns, "predicted_label", image.index),
+            "probability": float(predictions.probabilities[image.index, image.class_index]),
+            "caption": image.caption,
+            "problem": problem,
+        }
+
+    return [
+        {
+            "name": gallery.name,
+            "title": gallery.title,
+            "explanation": gallery.explanation,
+            "images": [entry(image) for image in gallery.images],
+        }
+        for gallery in galleries
+    ]
+
+
+def _labels(columns: Mapping[str, Any], name: str, index: int) -> list[str]:
+    if name in columns:
+        return [str(columns[name][index])]
+    joined = str(columns.get(f"{name}s", {index: ""})[index])
+    return joined.split("|") if joined else []
+
+
+def _write_thumbnail(folder: PurePath, examples: Examples, index: int) -> tuple[str | None, str]:
+    """Returns the path of the thumbnail relative to the evaluation, or None and the reason."""
+    row = int(examples.rows[index])
+    crop = None
+    if examples.crops is not None and examples.crops[index][2] > 0:
+        top, left, height, width = (int(edge) for edge in examples.crops[index])
+        crop = (top, left, height, width)
+    thumbnail = make_thumbnail(functools.partial(examples.images.read, row), examples.name(index), "", crop, SIDE)
+    if thumbnail.jpeg is None:
+        return None, thumbnail.problem
+    name = f"{index:06d}.jpg"
+    files.write(folder / name, thumbnail.jpeg)
+    return f"{folder.name}/{name}", ""
+
+
+def _write_maps(
+    folder: PurePath, trained: TrainedModel | None, examples: Examples, pairs: Sequence[tuple[int, int]]
+) -> dict[tuple[int, int], str]:
+    """Writes an attribution map over each image and class of `pairs`; returns their relative paths."""
+    return {}
+
