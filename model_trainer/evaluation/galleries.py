@@ -97,4 +97,3 @@ def _write_maps(
 ) -> dict[tuple[int, int], str]:
     """Writes an attribution map over each image and class of `pairs`; returns their relative paths."""
     return {}
-

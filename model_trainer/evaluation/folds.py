@@ -1,0 +1,276 @@
+"""`train_folds`: k-fold cross-validation, from the training of each fold to metrics with mean and spread."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from absl import logging
+from rich.console import Console
+
+from model_trainer.cluster.launchers import find_hosts
+from model_trainer.errors import ConfigError, MissingExtra, ModelFileError, ModelTrainerError, StoppedError
+from model_trainer.evaluation.files import FOLDER, write_evaluation, write_predictions
+from model_trainer.evaluation.fold_metrics import FoldMetric, metric_values
+from model_trainer.evaluation.label_issues import FILE_NAME, find_label_issues, write_label_issues
+from model_trainer.evaluation.out_of_fold import FoldPredictions, OutOfFold, combine
+from model_trainer.evaluation.predictions import predict_examples
+from model_trainer.messages import counted
+from model_trainer.metrics.estimate import strict
+from model_trainer.model_files.load import load_model
+from model_trainer.model_files.untrusted import refuse_dangerous
+from model_trainer.run.run import Run
+from model_trainer.sources.examples import Examples
+from model_trainer.sources.folds import assign_folds
+from model_trainer.sources.source import each_read_once
+from model_trainer.storage import files
+from model_trainer.storage.folders import only_process
+from model_trainer.tasks.evaluation import Evaluation
+from model_trainer.training.folds import data_of, own_keras_state, train_fold_models
+from model_trainer.training.folds_folder import FoldsFolder
+from model_trainer.training.log import plain_messages
+from model_trainer.training.signals import end_on_signals
+from model_trainer.training.train import Result
+
+__all__ = ["FoldsResult", "train_folds"]
+
+
+@dataclass(frozen=True)
+class FoldsResult:
+    """The result of a k-fold training.
+
+    Attributes:
+        path: the folder of all folds.
+        folds: the result of each fold's training; fewer if it was stopped.
+        stopped: the signal that stopped it early, or the empty string; after a signal nothing below is set.
+        main_metric: name of the metric by which the best models were chosen.
+        metrics: each metric over the folds, by name: `folds`, `mean`, `standard_deviation`, `out_of_fold`.
+        evaluation: of the out-of-fold predictions.
+        num_label_issues: number of probably wrong labels in `evaluation/label_issues.csv`; None if cleanlab, which
+            finds them, is not installed.
+    """
+
+    path: Path
+    folds: list[Result]
+    stopped: str = ""
+    main_metric: str = ""
+    metrics: dict[str, FoldMetric] = field(default_factory=dict)
+    evaluation: Evaluation | None = None
+    num_label_issues: int | None = None
+
+    def _repr_html_(self) -> str:
+        from model_trainer.evaluation.folds_table import folds_html
+
+        return folds_html(self)
+
+
+def train_folds(
+    run: Run,
+    folds: int = 5,
+    seed: int | None = None,
+    resume: bool = False,
+    *,
+    resume_from: str | os.PathLike[str] | None = None,
+) -> FoldsResult:
+    """Trains a model for each of several folds, evaluates each on the images it has not seen, and prints the metrics.
+
+    The folds divide `train_data` and `val_data` together, or `train_data` alone if there is no other data. They are
+    stratified, and never divide a group; see `Source.folds`. Each fold is an ordinary run, with the seed of `run` and
+    an output folder of its own inside `output_dir/<name>-folds-<yyyymmdd-hhmmss>/`. `evaluation/` there has the
+    prediction for every image by the model that was not trained on it, and in `label_issues.csv` the labels that these
+    predictions contradict.
+
+    Args:
+        run: what to train.
+        folds: number of folds, at least 2.
+        seed: of the division into folds; None is the seed of the run.
+        resume: continue the newest training of this name: finished folds are kept, an interrupted one continues from
+            its checkpoint, others start. Without one start a new one.
+        resume_from: continue the training in this folder.
+
+    Returns:
+        The folder as `path`, each metric with mean and spread as `metrics`, and the results of the folds.
+
+    Raises:
+        ModelTrainerError: as `train`; also if a resumed training had other folds or other data.
+
+    Example:
+        >>> small = {"class": "model_trainer.testing.small_backbone", "preprocess_func": "between_plus_minus_1"}
+        >>> run = Run(
+        ...     name="pets",
+        ...     spec=ModelSpec(**small, target_size=[16, 16, 3]),
+        ...     weights=None,
+        ...     train_data=ImageFolder("data/train"),
+        ...     training=Training(epochs=1, batch_size=8),
+        ... )
+        >>> result = train_folds(run, folds=2)
+        fold ... accuracy ...
+        1 ...
+        2 ...
+        mean ± sd ...
+        out of fold ...
+        Results: output/pets-folds-...
+        >>> len(result.metrics["accuracy"].folds)
+        2
+    """
+    from model_trainer.evaluation.folds_table import print_folds
+
+    seed = run.training.seed if seed is None else seed
+    with plain_messages(), end_on_signals():
+        _check_single_process()
+        source, data = data_of(run)
+        source.folds(folds, seed)  # checks both numbers
+        folder = FoldsFolder.find(run, resume_from) if resume or resume_from is not None else None
+        if folder is not None:
+            folder.check(folds, seed, data)
+        elif resume:
+            logging.info("There are no folds of %s in %s to resume; starting new ones.", run.name, run.output_dir)
+        logging.info("The %d folds divide %s.", folds, data)
+        with each_read_once():
+            examples = source.read_shared()
+        fold_of = assign_folds(examples, folds, seed)
+        if folder is None:
+            run.task.check(examples)
+            folder = FoldsFolder.make(run, folds, seed, data, examples.fingerprint, len(examples))
+        else:
+            folder.check_data(examples.fingerprint)
+        logging.info("Output of all folds: %s", folder.path)
+        result = _train_and_evaluate(folder, run, examples, fold_of)
+    print_folds(result, Console(force_jupyter=False))
+    return result
+
+
+def _check_single_process() -> None:
+    if find_hosts(None, None, os.environ) is not None:
+        raise ConfigError(
+            "Folds are trained by one process, but a launcher has started several. Start a single one, which uses all "
+            "devices of its machine; or train each fold as a run of its own, with the data of Source.folds()."
+        )
+
+
+def _train_and_evaluate(folder: FoldsFolder, run: Run, examples: Examples, fold_of: np.ndarray) -> FoldsResult:
+    with only_process(folder.path / FOLDER):
+        try:
+            folder.note(state="training")
+            results = train_fold_models(folder, run)
+        except ModelTrainerError as error:
+            if folder.run_folder(1) is None:  # as an ordinary run that cannot start, it leaves nothing behind
+                files.delete_folder(folder.path)
+            raise _with_hint_to_resume(error) from error
+        if results[-1].stopped:
+            folder.note(state="stopped")
+            return FoldsResult(cast(Path, folder.path), results, results[-1].stopped)
+        try:
+            return _evaluate(folder, run, results, examples, fold_of)
+        except (KeyboardInterrupt, StoppedError) as error:
+            raise StoppedError(
+                "A signal stopped the evaluation of the folds. All are trained; the same command with --resume "
+                "evaluates them."
+            ) from error
+
+
+def _with_hint_to_resume(error: ModelTrainerError) -> ModelTrainerError:
+    if isinstance(error, StoppedError):
+        return StoppedError(f"{error} Finished folds are kept; the same command with --resume continues.")
+    return error
+
+
+def _evaluate(
+    folder: FoldsFolder, run: Run, results: list[Result], examples: Examples, fold_of: np.ndarray
+) -> FoldsResult:
+    predictions: list[FoldPredictions] = []
+    in_folds: list[dict[str, float]] = []
+    for index, result in enumerate(results):
+        logging.info("Evaluating fold %d of %d", index + 1, len(results))
+        with own_keras_state():
+            fold, evaluation = _evaluate_fold(run, result.path, examples, np.flatnonzero(fold_of == index))
+        predictions.append(fold)
+        in_folds.append(metric_values(evaluation))
+    combined = combine(examples, predictions)
+    evaluation = run.task.evaluate(
+        combined.examples.labels,
+        combined.probabilities,
+        combined.examples.classes,
+        combined.thresholds,
+        len(combined.bad_images),
+    )
+    metrics = {
+        name: FoldMetric.of([values.get(name, float("nan")) for values in in_folds], value)
+        for name, value in metric_values(evaluation).items()
+    }
+    declared = run.task.metrics[0].name
+    main_metric = declared if declared in metrics else next(iter(metrics), "")
+    _write_evaluation(folder, run, combined, evaluation)
+    num_label_issues = _write_label_issues(folder, combined)
+    for number, (values, fold) in enumerate(zip(in_folds, predictions, strict=True)):
+        strict_values = {name: strict(value) for name, value in values.items()}
+        folder.content["folds"][number] |= {"images": len(fold.rows), "metrics": strict_values}
+    folder.note(
+        state="finished",
+        main_metric=main_metric,
+        metrics={name: metric.to_dict() for name, metric in metrics.items()},
+        label_issues=num_label_issues,
+    )
+    return FoldsResult(cast(Path, folder.path), results, "", main_metric, metrics, evaluation, num_label_issues)
+
+
+def _evaluate_fold(run: Run, path: Path, examples: Examples, rows: np.ndarray) -> tuple[FoldPredictions, Evaluation]:
+    trained = load_model(path, trust=_needs_trust(run))
+    predicted = predict_examples(trained, examples.take(rows), run.training.batch_size, console=Console(stderr=True))
+    evaluation = trained.task.evaluate(
+        predicted.examples.labels,
+        predicted.probabilities,
+        trained.classes,
+        trained.thresholds,
+        predicted.num_bad,
+    )
+    return FoldPredictions(predicted, rows[predicted.rows], trained.thresholds), evaluation
+
+
+def _needs_trust(run: Run) -> bool:
+    """Whether the declared run itself has what only a trusted file may have, such as a network of the user's own."""
+    try:
+        refuse_dangerous(run.spec, run.network, run.task)
+    except ModelFileError:
+        return True
+    return False
+
+
+def _write_evaluation(folder: FoldsFolder, run: Run, combined: OutOfFold, evaluation: Evaluation) -> None:
+    path = folder.path / FOLDER
+    columns: dict[str, np.ndarray | Sequence[Any]] = {**evaluation.image_columns(), "fold": combined.folds}
+    write_predictions(path, combined.examples.names(), columns, combined.probabilities)
+    data = {
+        "origin": combined.examples.origin,
+        "split": "out-of-fold",
+        "images": len(combined.examples),
+        "unreadable": len(combined.bad_images),
+        "notes": ["Each image was predicted by the model of the fold that was not trained on it."],
+    }
+    content = {
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S"),
+        "model": None,
+        "task": type(run.task).__name__,
+        "data": data,
+        "classes": list(combined.examples.classes),
+        **evaluation.to_dict(),
+    }
+    write_evaluation(path, content)
+
+
+def _write_label_issues(folder: FoldsFolder, combined: OutOfFold) -> int | None:
+    """Writes the probably wrong labels, if cleanlab is installed, and returns their number."""
+    try:
+        issues = find_label_issues(combined.examples, combined.probabilities)
+    except MissingExtra as error:
+        logging.info("%s Then the same command with --resume lists them.", error)
+        return None
+    path = folder.path / FOLDER / FILE_NAME
+    write_label_issues(path, issues)
+    logging.info("%s: see %s", counted(len(issues), "probably wrong label{s}"), path)
+    return len(issues)
