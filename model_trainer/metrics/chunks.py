@@ -66,10 +66,11 @@ def class_blocks(table: np.ndarray, max_bytes: int = 256 << 20) -> Iterator[tupl
 
 def _map_of(table: np.ndarray) -> mmap.mmap | None:
     """Returns the memory map that an array is a view of, if pages of it may be dropped."""
-    base: Any = table
-    while isinstance(base, np.ndarray):
-        if isinstance(base, np.memmap) and isinstance(base.base, mmap.mmap):
+    array: Any = table
+    while isinstance(array, np.ndarray):
+        base: Any = array.base
+        if isinstance(array, np.memmap) and isinstance(base, mmap.mmap):
             # Mode "c" has private pages, which hold changes that this process made.
-            return base.base if base.mode != "c" and hasattr(mmap, "MADV_DONTNEED") else None
-        base = base.base
+            return base if array.mode != "c" and hasattr(mmap, "MADV_DONTNEED") else None
+        array = base
     return None

@@ -9,8 +9,10 @@ from pydantic import Field
 
 from model_trainer.config import Call, Live
 from model_trainer.errors import DataError
+from model_trainer.metrics.chunks import Progress
 from model_trainer.sources.examples import Examples
 from model_trainer.sources.label_rows import LabelRows
+from model_trainer.sources.labels.kinds import Labels
 from model_trainer.tasks.class_weights import by_name, check_at_least_two_classes, check_class_names
 from model_trainer.tasks.losses import Activation, CrossEntropy, Loss, make_loss, to_probabilities
 from model_trainer.tasks.metrics import Accuracy, Metric
@@ -133,12 +135,20 @@ class Classification(Task):
 
     def evaluate(
         self,
-        targets: np.ndarray,
+        labels: Labels,
         probabilities: np.ndarray,
         classes: tuple[str, ...],
         thresholds: tuple[float, ...] | None = None,
         num_bad: int = 0,
+        progress: Progress | None = None,
     ) -> ClassificationEvaluation:
         from model_trainer.tasks.classification_evaluation import evaluate_classes  # loads scikit-learn
 
-        return evaluate_classes(targets.argmax(axis=1), probabilities, classes, num_bad)
+        return evaluate_classes(true_classes(labels), probabilities, classes, num_bad)
+
+
+def true_classes(labels: Labels) -> np.ndarray:
+    """Returns the class index of each image, int `(num_images,)`: of probabilities the most likely class."""
+    if isinstance(labels, LabelRows):
+        return labels.most_likely()
+    return labels if labels.ndim == 1 else labels.argmax(axis=1)

@@ -9,7 +9,9 @@ import numpy as np
 from pydantic import model_validator
 
 from model_trainer.config import Call, Choice, Config, Live
+from model_trainer.metrics.chunks import Progress
 from model_trainer.sources.examples import Examples
+from model_trainer.sources.labels.kinds import Labels
 from model_trainer.tasks.evaluation import Evaluation
 from model_trainer.tasks.head import HeadOptions, make_head
 from model_trainer.tasks.losses import Activation, Loss
@@ -253,17 +255,22 @@ class Task(Choice):
     @abstractmethod
     def evaluate(
         self,
-        targets: np.ndarray,
+        labels: Labels,
         probabilities: np.ndarray,
         classes: tuple[str, ...],
         thresholds: tuple[float, ...] | None = None,
         num_bad: int = 0,
+        progress: Progress | None = None,
     ) -> Evaluation:
         """Returns the metrics of predictions on labelled data.
 
         Args:
-            targets, probabilities: as in `BatchPredictions`.
+            labels: as `Examples.labels`: int32 `(num_images,)`, or `LabelRows`; or a dense table, float
+                `(num_images, num_classes)`, in which NaN is unknown.
+            probabilities: as the task computes them; for classes and tags float32 `(num_images, num_classes)`. They may
+                be a memory map that is larger than the memory, so they are read in chunks.
             classes: names of the classes.
             thresholds: fitted threshold of each class.
             num_bad: number of images that could not be read.
+            progress: called from time to time with what is being computed, and the fraction that is done.
         """
