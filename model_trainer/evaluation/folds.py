@@ -125,11 +125,9 @@ def train_folds(
         _check_single_process()
         source, data = data_of(run)
         source.folds(folds, seed)  # checks both numbers
-        folder = FoldsFolder.find(run, resume_from) if resume or resume_from is not None else None
+        folder = _find_folder(run, resume, resume_from)
         if folder is not None:
             folder.check(folds, seed, data)
-        elif resume:
-            logging.info("There are no folds of %s in %s to resume; starting new ones.", run.name, run.output_dir)
         logging.info("The %d folds divide %s.", folds, data)
         with each_read_once():
             examples = source.read_shared()
@@ -151,6 +149,17 @@ def _check_single_process() -> None:
             "Folds are trained by one process, but a launcher has started several. Start a single one, which uses all "
             "devices of its machine; or train each fold as a run of its own, with the data of Source.folds()."
         )
+
+
+def _find_folder(run: Run, resume: bool, resume_from: str | os.PathLike[str] | None) -> FoldsFolder | None:
+    if resume_from is not None:
+        return FoldsFolder.find(run, os.fspath(resume_from))
+    if not resume:
+        return None
+    folder = FoldsFolder.find(run)
+    if folder is None:
+        logging.info("There are no folds of %s in %s to resume; starting new ones.", run.name, run.output_dir)
+    return folder
 
 
 def _train_and_evaluate(folder: FoldsFolder, run: Run, examples: Examples, fold_of: np.ndarray) -> FoldsResult:

@@ -146,17 +146,17 @@ def _tag_issues(examples: Examples, probabilities: np.ndarray) -> Iterator[Label
             for index in map(int, _find_in_tag(given, block[:, column])):
                 found = (tag, bool(given[index] >= 0.5), float(block[index, column]))
                 suspicious.setdefault(index, []).append(found)
-    for index, found in suspicious.items():
+    for index, wrong in suspicious.items():
         row = slice(int(labels.starts[index]), int(labels.starts[index + 1]))
         tags = set(labels.classes[row][labels.values[row] >= 0.5].tolist())
         yield LabelIssue(
             path=examples.name(index),
             label=_joined(examples, tags),
-            suggested_label=_joined(examples, tags ^ {tag for tag, _, _ in found}),
-            label_quality=min(value if is_given else 1 - value for _, is_given, value in found),
+            suggested_label=_joined(examples, tags ^ {tag for tag, _, _ in wrong}),
+            label_quality=min(value if is_given else 1 - value for _, is_given, value in wrong),
             reason="; ".join(
                 f"{examples.classes[tag]} {value:.2f} is {'given' if is_given else 'missing'}"
-                for tag, is_given, value in found
+                for tag, is_given, value in wrong
             ),
         )
 

@@ -114,8 +114,8 @@ class Source(Choice):
 
         return [
             (
-                Fold(source=self, folds=folds, index=index, seed=seed, part="train"),
-                Fold(source=self, folds=folds, index=index, seed=seed, part="val"),
+                Fold(source=self, num_folds=folds, index=index, seed=seed, part="train"),
+                Fold(source=self, num_folds=folds, index=index, seed=seed, part="val"),
             )
             for index in range(max(1, folds))  # so that 0 is refused, too
         ]
