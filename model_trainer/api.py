@@ -6,21 +6,19 @@ import model_trainer.quiet_tensorflow  # noqa: F401  # isort: skip  # before any
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from absl import logging
 from rich.console import Console
 
 from model_trainer.cluster.launchers import find_hosts
-from model_trainer.errors import ConfigError, DataError
-from model_trainer.evaluation.evaluate import evaluate_model
-from model_trainer.model_files.load import TrainedModel, load_model
+from model_trainer.evaluation.data import Model, load_models, source_of
+from model_trainer.evaluation.session import EvaluationOptions, evaluate_and_record
+from model_trainer.model_files.load import load_model
+from model_trainer.model_files.trained_model import TrainedModel
+from model_trainer.report.after_training import report_run
 from model_trainer.report.preview import draw_preview
-from model_trainer.run.run import Run, load_validation_data
+from model_trainer.run.run import Run
 from model_trainer.serving.predictor import Predictions, find_images, predict_images
-from model_trainer.sources.from_path import source_of_path
-from model_trainer.sources.image_folder import ImageFolder
 from model_trainer.sources.source import Source, each_read_once
 from model_trainer.specs import ModelSpec
 from model_trainer.storage import files
@@ -39,8 +37,9 @@ def train(
     *,
     hosts: str | None = None,
     host_index: int | None = None,
+    report: bool = True,
 ) -> Result:
-    """Trains a run, and prints a table of its epochs and the path of its output folder.
+    """Trains a run, evaluates it, and prints a table of its epochs and the path of its output folder.
 
     To train on several machines, call it in the same way on each of them. They find each other by `hosts`, or by the
     environment of Slurm, Open MPI, torchrun, Kubernetes, SageMaker or `TF_CONFIG`; see docs/machines.md.
@@ -51,6 +50,7 @@ def train(
         resume_from: continue the run in this output folder.
         hosts: addresses of all machines, such as "gpu01:2222,gpu02:2222".
         host_index: index of this machine in `hosts`, from 0.
+        report: evaluate the best model on the validation data at the end, and write `report/index.html`.
 
     Returns:
         The output folder as `path`, the metrics of each epoch as `history`, and the unreadable images.
@@ -77,23 +77,33 @@ def train(
         resolved_hosts = find_hosts(hosts, host_index, os.environ)  # may wait for the other machines
     result = train_model(run, resume, None if resume_from is None else os.fspath(resume_from), resolved_hosts)
     if resolved_hosts is None or resolved_hosts.is_chief:
+        if report:
+            with plain_messages():
+                report_run(result, run, Console(stderr=True))
         print_summary(result, Console(force_jupyter=False))  # in a notebook as plain text too
     return result
 
 
 def evaluate(
-    model: str | os.PathLike[str] | TrainedModel,
+    model: Model | Sequence[Model],
     data: Source | str | os.PathLike[str] | None = None,
     trust: bool = False,
     *,
     spec: ModelSpec | str | None = None,
     classes: Sequence[str] | None = None,
     root: str | None = None,
+    output: str | os.PathLike[str] | None = None,
+    by: str | Sequence[str] = (),
+    coarse: str | os.PathLike[str] | None = None,
+    tta: Literal["flips"] | None = None,
+    calibrated: bool = False,
+    batch_size: int = 32,
 ) -> Evaluation:
     """Computes the metrics of a trained model on labelled images.
 
     Args:
-        model: an output folder, an `.hdf5` in one, or a loaded model.
+        model: an output folder, an `.hdf5` in one, or a loaded model. A list of several is an ensemble: the mean of
+            their probabilities is evaluated.
         data: a source, or a path: a folder with one folder for each class, a manifest, a `.rec`, TFRecord files. None
             is the validation data of the run, or its training data if it has none.
         trust: whether code that the files name may be executed.
@@ -101,6 +111,13 @@ def evaluate(
         classes: with `spec` the names of the model's outputs, otherwise the names of the classes of `data`, which must
             be a path then. They name class numbers that have no names.
         root: base folder of the paths in a manifest.
+        output: a folder to which `evaluation.json`, the predictions and the images behind them are written; None
+            writes nothing. `model-trainer evaluate` writes them to `evaluation/` in the output folder.
+        by: columns of the manifest; the metrics are also computed for each of their values.
+        coarse: a JSON file or CSV that maps each class to a coarser one; the metrics of those are computed, too.
+        tta: test-time augmentation; "flips" averages the probabilities of each image and its mirror image.
+        calibrated: divide the logits by the temperature that was fitted on the validation data.
+        batch_size: number of images that are computed together.
 
     Returns:
         The evaluation of the model's task, with its metrics as attributes, such as `accuracy`.
@@ -113,19 +130,20 @@ def evaluate(
         >>> evaluation.num_images
         8
     """
-    data = os.fspath(data) if isinstance(data, os.PathLike) else data
-    if not isinstance(data, str) and (root is not None or (classes is not None and spec is None)):
-        raise ConfigError("needs `data` to be a path (--data PATH).", "classes" if root is None else "root")
-    trained = _load(model, trust, spec, None if spec is None else classes)
-    with plain_messages():
-        logging.info("Model: %s", trained.path)  # one of those in an output folder
-    with each_read_once():
-        if isinstance(data, str):
-            data = _source_of(data, root, classes, is_foreign=spec is not None)
-        if data is None:
-            data = _data_of_run(trained.path, trust)
-        examples = data.read_shared()
-    return evaluate_model(trained, examples)
+    several = [model] if isinstance(model, (str, os.PathLike, TrainedModel)) else list(model)
+    options = EvaluationOptions(
+        by=(by,) if isinstance(by, str) else tuple(by),
+        coarse=None if coarse is None else os.fspath(coarse),
+        tta=tta,
+        calibrated=calibrated,
+        batch_size=batch_size,
+    )
+    folder = None if output is None else files.as_path(output)
+    with plain_messages(), each_read_once():
+        models = load_models(several, trust, spec, classes)
+        source = source_of(data, root, classes, is_foreign=spec is not None)
+        evaluated, _ = evaluate_and_record(models, source, options, folder, write=folder is not None, trust=trust)
+    return evaluated.evaluation
 
 
 def predict(
@@ -192,20 +210,3 @@ def _load(
         return model
     with plain_messages():
         return load_model(model, trust, spec=spec, classes=classes)
-
-
-def _source_of(path: str, root: str | None, classes: Sequence[str] | None, *, is_foreign: bool) -> Source:
-    if not is_foreign or classes is None:
-        return source_of_path(path, root=root, classes=classes)
-    source = source_of_path(path, root=root)
-    # `classes` is in the order of the model's outputs, so it must not rename the classes of data that has names.
-    names = () if isinstance(source, ImageFolder) else source.read_shared().classes
-    are_numbers = names and names == tuple(map(str, range(len(names))))
-    return source_of_path(path, root=root, classes=classes) if are_numbers else source
-
-
-def _data_of_run(model_file: Path, trust: bool) -> Source:
-    options = model_file.with_name("training_options.json")
-    if not files.is_file(options):
-        raise DataError(f"There is no training_options.json next to {model_file}; choose the data with --data PATH.")
-    return load_validation_data(options, trust)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 import typer
 
 from model_trainer.cli.foreign_options import ClassesOfDataOrModel, Root, Spec, read_classes
@@ -11,9 +13,23 @@ from model_trainer.stderr_filter import filter_stderr_until_exit
 __all__ = ["evaluate"]
 
 
+class Ensemble(StrEnum):
+    """How the predictions of several models become one."""
+
+    mean = "mean"
+
+
+class TestTimeAugmentation(StrEnum):
+    """Versions of an image whose predictions are averaged."""
+
+    flips = "flips"
+
+
 def evaluate(
-    output_dir: str = typer.Argument(
-        help="An output folder, an .hdf5 in one, or any Keras model file with --spec and --classes."
+    models: list[str] = typer.Argument(
+        metavar="OUTPUT_DIR...",
+        help="An output folder, an .hdf5 in one, or any Keras model file with --spec and --classes. Several are "
+        "compared on the same images, or averaged with --ensemble.",
     ),
     data: str | None = typer.Option(
         None,
@@ -22,20 +38,46 @@ def evaluate(
         help="A folder with one folder per class, a manifest, .rec or .tfrecord; default: the run's validation data.",
     ),
     root: Root = None,
+    output: str | None = typer.Option(
+        None, "--output", metavar="DIR", help="Folder for the results; default: evaluation/ in the output folder."
+    ),
+    by: list[str] | None = typer.Option(
+        None, "--by", metavar="COLUMN", help="Also the metrics for each value of this column of the manifest."
+    ),
+    coarse: str | None = typer.Option(
+        None, "--coarse", metavar="FILE", help="Also the metrics of coarser classes: a CSV or JSON of class to coarser."
+    ),
+    ensemble: Ensemble | None = typer.Option(None, "--ensemble", help="Evaluate the mean of several models."),
+    tta: TestTimeAugmentation | None = typer.Option(
+        None, "--tta", help="Test-time augmentation: average each image and its mirror image."
+    ),
+    calibrated: bool = typer.Option(False, "--calibrated", help="Apply the temperature fitted on validation data."),
+    batch_size: int = typer.Option(32, "--batch-size", metavar="N", min=1, help="Images that are computed together."),
     spec: Spec = None,
     classes: ClassesOfDataOrModel = None,
     trust: bool = typer.Option(False, "--trust", help="Allow the file to run code outside keras.applications."),
 ) -> None:
     """Compute the metrics of a trained model on labelled images, overall and for each class.
 
-    `sensitivity` is the macro recall: the mean of the recalls of the classes.
+    Metrics have 95 % confidence intervals. `sensitivity` is the macro recall: the mean of the recalls of the classes.
+    The metrics, the predictions and the images behind them are written to evaluation/ in the output folder.
     """
     announce_tensorflow()
     filter_stderr_until_exit()
-    from rich.console import Console
+    from model_trainer.cli.evaluate_models import evaluate_models
 
-    from model_trainer.api import evaluate as evaluate_model
-    from model_trainer.cli.tables import print_evaluation
-
-    evaluation = evaluate_model(output_dir, data, trust, spec=spec, classes=read_classes(classes), root=root)
-    print_evaluation(evaluation, Console())
+    evaluate_models(
+        models,
+        data=data,
+        root=root,
+        output=output,
+        by=tuple(by or ()),
+        coarse=coarse,
+        is_ensemble=ensemble is not None,
+        tta=None if tta is None else tta.value,
+        calibrated=calibrated,
+        batch_size=batch_size,
+        spec=spec,
+        classes=read_classes(classes),
+        trust=trust,
+    )

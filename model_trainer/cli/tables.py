@@ -11,12 +11,15 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from model_trainer.messages import shown
+from model_trainer.messages import counted, shown
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from model_trainer.evaluation.compare import Comparison
     from model_trainer.tasks.evaluation import Evaluation
 
-__all__ = ["print_evaluation", "print_predictions", "print_specs"]
+__all__ = ["print_comparison", "print_evaluation", "print_predictions", "print_specs"]
 
 _UNLIMITED = 100_000  # characters, the width of a table in a pipe
 
@@ -77,15 +80,34 @@ def _wrapped(texts: list[str], width: int) -> Text:
     return Text("\n".join(lines), overflow="fold")
 
 
-def print_evaluation(evaluation: Evaluation, console: Console) -> None:
+def print_evaluation(evaluation: Evaluation, console: Console, *, by_class: bool = True) -> None:
     """Prints the metrics over all images, then those of each class."""
     metrics = evaluation.metrics()
     width = max([15, *map(len, metrics)])
     for name, value in metrics.items():
         console.print(f"{name:{width}} {value}", highlight=False)
-    by_class = evaluation.table()
-    if by_class is not None:
-        _print_table(_table(*by_class), console)
+    table = evaluation.table() if by_class else None
+    if table is not None:
+        _print_table(_table(*table), console)
+
+
+def print_comparison(comparisons: Sequence[Comparison], console: Console) -> None:
+    """Prints how each model differs from the first, with intervals and significance."""
+    for each in comparisons:
+        console.print(f"\n{each.second} compared with {each.first}", soft_wrap=True, highlight=False, markup=False)
+        rows = [
+            [name, f"{paired.difference:+.4f}", f"{paired.low:+.4f} to {paired.high:+.4f}", f"{paired.p_value:.2g}",
+             paired.test]
+            for name, paired in each.scores.items()
+        ]  # fmt: skip
+        _print_table(_table(["mean of", "difference", "95 % interval", "p", "test"], rows), console)
+        if "correct" in each.scores:
+            right, wrong = len(each.got_right), len(each.got_wrong)
+            console.print(
+                f"{counted(right, 'image{s}')} only the second has right, {counted(wrong, 'image{s}')} only the first.",
+                highlight=False,
+                soft_wrap=True,
+            )
 
 
 def _print_table(table: Table, console: Console) -> None:

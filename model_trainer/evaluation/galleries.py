@@ -7,9 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from model_trainer.evaluation.predictions import Predictions
-from model_trainer.images.thumbnail import make_thumbnail
-from model_trainer.model_files.load import TrainedModel
+import numpy as np
+from absl import logging
+
+from model_trainer.evaluation.attribution import NoFeatureMap, attribution_maps, overlay
+from model_trainer.evaluation.predictions import Predictions, images_of
+from model_trainer.images.thumbnail import jpeg_of, make_thumbnail
+from model_trainer.model_files.trained_model import TrainedModel
 from model_trainer.sources.examples import Examples
 from model_trainer.storage import files
 from model_trainer.tasks.evaluation import Gallery, GalleryImage
@@ -96,4 +100,26 @@ def _write_maps(
     folder: PurePath, trained: TrainedModel | None, examples: Examples, pairs: Sequence[tuple[int, int]]
 ) -> dict[tuple[int, int], str]:
     """Writes an attribution map over each image and class of `pairs`; returns their relative paths."""
-    return {}
+    if trained is None or not pairs:
+        return {}
+    indices = list(dict.fromkeys(index for index, _ in pairs))
+    images = images_of(trained, examples, indices)
+    position = {index: number for number, index in enumerate(indices)}
+    seen = images[[position[index] for index, _ in pairs]]
+    try:
+        maps = attribution_maps(trained, seen, np.array([class_index for _, class_index in pairs]))
+    except NoFeatureMap as reason:
+        logging.info("No attribution maps: %s", reason)
+        return {}
+    paths = {}
+    for (index, class_index), image, attribution in zip(pairs, seen, maps, strict=True):
+        name = f"{index:06d}-{class_index}.jpg"
+        files.write(folder / name, jpeg_of(_enlarged(overlay(image, attribution)), SIDE))
+        paths[index, class_index] = f"{folder.name}/{name}"
+    return paths
+
+
+def _enlarged(pixels: np.ndarray) -> np.ndarray:
+    """Images of a small network are enlarged by a whole factor, so that the map is as large as a thumbnail."""
+    factor = max(1, SIDE // max(pixels.shape[:2]))
+    return pixels.repeat(factor, axis=0).repeat(factor, axis=1)

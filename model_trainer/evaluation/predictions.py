@@ -114,7 +114,8 @@ def average_predictions(several: Sequence[Predictions]) -> Predictions:
     for start in range(0, len(rows), ROWS_PER_CHUNK):
         chunk = slice(start, start + ROWS_PER_CHUNK)
         pairs = zip(several, positions, strict=True)
-        table.append(np.mean([each.probabilities[position[chunk]] for each, position in pairs], 0, np.float64))
+        chunks = np.stack([each.probabilities[position[chunk]] for each, position in pairs])
+        table.append(chunks.mean(axis=0, dtype=np.float64))
     bad_images = {name: reason for each in several for name, reason in each.bad_images.items()}
     examples = first.examples if len(rows) == len(first.rows) else first.examples.take(positions[0])
     return Predictions(examples, rows, table.finish(), bad_images)

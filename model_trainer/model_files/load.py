@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import keras
-import numpy as np
 from pydantic import Field, model_validator
 
 from model_trainer.config import Config
-from model_trainer.display.pages import render_table
 from model_trainer.errors import ConfigError, ModelFileError
 from model_trainer.model_files.arrays import assign_arrays, find_arrays
 from model_trainer.model_files.container import ModelFile, open_model_file
 from model_trainer.model_files.description import read_description_file
 from model_trainer.model_files.files import read_description
+from model_trainer.model_files.temperature import read_temperature
+from model_trainer.model_files.trained_model import TrainedModel
 from model_trainer.model_files.undescribed import how_to_describe, load_undescribed, load_with_keras
 from model_trainer.model_files.untrusted import TRUST, refuse_code_in_config, refuse_dangerous, refuse_unfitting
 from model_trainer.model_files.variant import variant_of_file
@@ -27,86 +25,12 @@ from model_trainer.network.build import build_network
 from model_trainer.network.own_model import stage_own_model
 from model_trainer.network.stages import TwoStageNetwork
 from model_trainer.run.network import AnyNetwork, NetworkField, OwnModel
-from model_trainer.run.run_html import value_text
 from model_trainer.specs import ModelSpec
 from model_trainer.storage import files
 from model_trainer.tasks.classification import Classification
 from model_trainer.tasks.task import Task
 
 __all__ = ["TrainedModel", "find_model_file", "load_model"]
-
-
-@dataclass(frozen=True)
-class TrainedModel:
-    """A trained model together with what it takes to predict with it.
-
-    Attributes:
-        model: maps preprocessed images, float32 `(batch, height, width, channels)` as `load_image` returns them, to
-            the output of the task's activation.
-        spec: preprocessing and input size.
-        task: decodes the outputs.
-        classes: class names in the order of the outputs.
-        path: the file that it was loaded from.
-        thresholds: for each tag the minimum probability with which it is predicted; None if the task fits none.
-
-    Example:
-        >>> network = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Flatten()])
-        >>> network.add(keras.layers.Dense(2, activation="softmax"))
-        >>> spec = ModelSpec(target_size=[16, 16, 3])
-        >>> model = TrainedModel(network, spec, Classification(), ("cat", "dog"), Path("pets.h5"))
-        >>> images = np.zeros((1, 16, 16, 3), np.uint8)
-        >>> model.probabilities(images)
-        array([[0.5, 0.5]], dtype=float32)
-    """
-
-    model: keras.Model
-    spec: ModelSpec
-    task: Task
-    classes: tuple[str, ...]
-    path: Path
-    thresholds: tuple[float, ...] | None = None
-
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Predicts the class probabilities of images.
-
-        Args:
-            images: uint8 `(batch, height, width, channels)`, not preprocessed, as `read_image` returns them.
-
-        Returns:
-            float32 `(batch, num_classes)`; of a model with several outputs those of the first.
-        """
-        outputs = self._compute(images)
-        outputs = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
-        # Without an activation in the file the task computes the probabilities, as it does in training.
-        probabilities = self.task.probabilities(outputs) if self.task.head_activation == "none" else outputs[0]
-        return np.asarray(keras.ops.convert_to_numpy(probabilities), np.float32)
-
-    def _repr_html_(self) -> str:
-        height, width, channels = self.spec.target_size
-        return render_table(
-            self.model.name,
-            {
-                "file": str(self.path),
-                "input": f"{height} × {width} × {channels}, {self.spec.preprocess_func}",
-                "parameters": f"{self.model.count_params():,}",
-                "task": value_text(self.task),
-                "classes": f"{len(self.classes)}: {', '.join(self.classes[:20])}{', …' * (len(self.classes) > 20)}",
-            },
-        )
-
-    @functools.cached_property
-    def _compute(self) -> Callable[[np.ndarray], Any]:
-        """Maps uint8 images to the outputs; with the TensorFlow backend compiled once for batches of any size."""
-
-        def compute(images: Any) -> Any:
-            return self.model(self.spec.preprocess(images), training=False)
-
-        if keras.backend.backend() != "tensorflow":
-            return compute
-        import tensorflow as tf
-
-        signature = tf.TensorSpec([None, *self.spec.target_size], tf.uint8)
-        return tf.function(compute, autograph=False, input_signature=[signature])
 
 
 class _Description(Config):
@@ -219,7 +143,7 @@ def _load_described(file: ModelFile, description: Mapping[str, Any], trust: bool
         except ConfigError as error:
             raise ModelFileError(f"{path}: {error}") from error
         assign_arrays(file, find_arrays(file, model, exact=True))
-    return TrainedModel(model, spec, rest.task, rest.classes, path, rest.thresholds)
+    return TrainedModel(model, spec, rest.task, rest.classes, path, rest.thresholds, read_temperature(path))
 
 
 def _staged(model: keras.Model, spec: ModelSpec, task: Task, num_classes: int, path: Path) -> TwoStageNetwork:

@@ -43,7 +43,7 @@ class Seen:
     labels: tuple[str, ...]
 
 
-def images_to_see(run: Run, count: int = 8, draws: int = 4) -> list[Seen]:
+def images_to_see(run: Run, count: int = 8, draws: int = 4, examples: Examples | None = None) -> list[Seen]:
     """Augments some examples of the run's training data.
 
     The augmented images come from the training pipeline with the run's seed. They differ from those of the first
@@ -53,11 +53,12 @@ def images_to_see(run: Run, count: int = 8, draws: int = 4) -> list[Seen]:
         run: the run.
         count: number of examples, chosen at random with the run's seed.
         draws: number of augmented images for each example.
+        examples: the training data, if they have been read already.
 
     Raises:
         ModelTrainerError: the run's data cannot be read.
     """
-    examples = run.train_data.read()
+    examples = run.train_data.read() if examples is None else examples
     run.task.check(examples)
     chosen = np.sort(np.random.default_rng(run.training.seed).permutation(len(examples))[:count])
     repeated = examples.take(np.repeat(chosen, draws))

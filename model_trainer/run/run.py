@@ -31,7 +31,7 @@ from model_trainer.storage import files
 from model_trainer.tasks.classification import Classification
 from model_trainer.tasks.task import Task
 
-__all__ = ["Run", "load_validation_data"]
+__all__ = ["Run", "load_data"]
 
 
 # Keys whose values are imported as code; "klass" and "class_" are other spellings of the spec's "class".
@@ -141,8 +141,8 @@ class _Data(Config):
     val_data: Source | None = None
 
 
-def load_validation_data(path: str | Path, trust: bool = False) -> Source:
-    """Reads the validation data of a `training_options.json`, or its training data if it has none.
+def load_data(path: str | Path, trust: bool = False) -> tuple[Source, Source | None]:
+    """Reads the training and the validation data of a `training_options.json`; None if it has no validation data.
 
     Only the data is read: the run may contain live objects elsewhere. Arguments and errors as in `Run.load`.
     """
@@ -150,7 +150,7 @@ def load_validation_data(path: str | Path, trust: bool = False) -> Source:
     if not trust:
         _refuse_foreign_code(data, "")
     sources = _Data.from_dict(data)
-    return sources.val_data or sources.train_data
+    return sources.train_data, sources.val_data
 
 
 def _read_run(path: str | Path) -> dict[str, Any]:

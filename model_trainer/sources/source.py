@@ -26,6 +26,9 @@ _READ: ContextVar[list[tuple[Source, Examples]] | None] = ContextVar("read", def
 @contextlib.contextmanager
 def each_read_once() -> Iterator[None]:
     """Inside this context a source that several others are made of, such as both splits of a source, is read once."""
+    if _READ.get() is not None:
+        yield
+        return
     token = _READ.set([])
     try:
         yield

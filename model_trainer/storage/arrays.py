@@ -41,7 +41,7 @@ class RowWriter:
         self._chunks: list[np.ndarray] = []
         self._file: IO[bytes] | None = None
         if num_columns * num_rows * 4 > MAX_BYTES_IN_MEMORY:
-            self._file = tempfile.TemporaryFile(dir=folder)
+            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # it lives as long as the table
 
     def append(self, rows: np.ndarray) -> None:
         """Appends `(k, num_columns)` rows."""

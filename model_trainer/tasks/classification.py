@@ -144,7 +144,14 @@ class Classification(Task):
     ) -> ClassificationEvaluation:
         from model_trainer.tasks.classification_evaluation import evaluate_classes  # loads scikit-learn
 
-        return evaluate_classes(true_classes(labels), probabilities, classes, num_bad)
+        return evaluate_classes(
+            true_classes(labels),
+            probabilities,
+            classes,
+            num_bad,
+            activation=self.loss_activation,
+            progress=progress,
+        )
 
 
 def true_classes(labels: Labels) -> np.ndarray:

@@ -1,104 +1,266 @@
-"""Metrics of a classifier on labelled images, computed with scikit-learn."""
+"""Metrics of a classifier on labelled images: one pass over the predictions feeds every number."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
-from sklearn import metrics
 
-from model_trainer.tasks.evaluation import Evaluation
+from model_trainer.metrics.calibration import Activation, Calibration, calibrate
+from model_trainer.metrics.chunks import Progress
+from model_trainer.metrics.classification import Confusion, class_metrics, overall_metrics
+from model_trainer.metrics.classification_estimates import class_estimates, overall_estimates
+from model_trainer.metrics.estimate import Estimate, strict
+from model_trainer.metrics.image_scores import ImageScores, score_images
+from model_trainer.metrics.ranking import one_vs_rest
+from model_trainer.metrics.selective import THRESHOLDS, accuracy_above_thresholds
+from model_trainer.metrics.wilson import wilson_interval
+from model_trainer.tasks.classification_galleries import galleries_of_classes
+from model_trainer.tasks.evaluation import Evaluation, Gallery
 
 __all__ = ["ClassificationEvaluation", "evaluate_classes"]
 
+# The headline, the main metric first: what a terminal shows. `estimates()` has all metrics.
+_SHOWN = ("accuracy", "balanced_accuracy", "top_5_accuracy", "macro_f1", "log_loss", "macro_auroc", "ece")
+_MAX_MATRIX = 50  # classes of which `to_dict` has the whole confusion matrix
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class ClassificationEvaluation(Evaluation):
     """The metrics of a classifier on some data.
 
+    An image without a prediction, because a probability of it is NaN or infinite, counts as a mistake; what is computed
+    from the probabilities themselves, such as the loss, is then NaN.
+
     Attributes:
         num_images, num_bad: number of images that could be read, and that could not.
-        loss: cross-entropy in nats, the mean over images.
-        accuracy: fraction of the images whose predicted class is right.
-        sensitivity: macro-averaged recall, over the classes that occur.
-        top_5_accuracy: None with fewer than 6 classes.
         classes: names of the classes.
-        precision, recall, f1: float `(num_classes,)`.
-        support: int `(num_classes,)`, number of images of each class.
-        confusion: int `(num_classes, num_classes)`, rows are true classes, columns predicted ones.
+        labels: int `(num_images,)`, the true class of each image.
+        image_scores: prediction, probability, rank and loss of each image.
+        confusion_cells: the non-zero cells of the confusion matrix.
+        calibration: of the probability of the predicted class, before and after temperature scaling.
+        auroc, average_precision: float `(num_classes,)`, of each class against the rest; NaN without images.
+        all_metrics: every metric over all images, by name.
+
+    Example:
+        >>> from model_trainer.tasks.classification_evaluation import evaluate_classes
+        >>> probabilities = np.array([[0.7, 0.3], [0.4, 0.6], [0.2, 0.8]], np.float32)
+        >>> evaluation = evaluate_classes(np.array([0, 0, 1]), probabilities, ("cat", "dog"))
+        >>> print(f"{evaluation.accuracy:.3f}", evaluation.confusion.tolist(), evaluation.estimates()["macro_f1"].low)
+        0.667 [[1, 1], [0, 1]] 0.0
     """
 
     num_images: int
     num_bad: int
-    loss: float
-    accuracy: float
-    sensitivity: float
-    top_5_accuracy: float | None
-    classes: tuple[str, ...]
-    precision: np.ndarray
-    recall: np.ndarray
-    f1: np.ndarray
-    support: np.ndarray
-    confusion: np.ndarray
+    classes: tuple[str, ...] = field(repr=False)
+    labels: np.ndarray = field(repr=False)
+    image_scores: ImageScores = field(repr=False)
+    confusion_cells: Confusion = field(repr=False)
+    calibration: Calibration = field(repr=False)
+    auroc: np.ndarray = field(repr=False)
+    average_precision: np.ndarray = field(repr=False)
+    all_metrics: dict[str, Estimate]
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of the images whose predicted class is right."""
+        return self.all_metrics["accuracy"].value
+
+    @property
+    def sensitivity(self) -> float:
+        """Macro-averaged recall, over the classes that occur: the balanced accuracy."""
+        return self.all_metrics["balanced_accuracy"].value
+
+    @property
+    def top_5_accuracy(self) -> float | None:
+        """Fraction of the images whose class is among the five most probable; None with fewer than 6 classes."""
+        return self.all_metrics["top_5_accuracy"].value if "top_5_accuracy" in self.all_metrics else None
+
+    @property
+    def loss(self) -> float:
+        """Cross-entropy in nats, the mean over images."""
+        return self.all_metrics["log_loss"].value
+
+    @property
+    def precision(self) -> np.ndarray:
+        """Float `(num_classes,)`; 0 for a class that was never predicted."""
+        return np.nan_to_num(self._by_class["precision"])
+
+    @property
+    def recall(self) -> np.ndarray:
+        """Float `(num_classes,)`; 0 for a class without images."""
+        return np.nan_to_num(self._by_class["recall"])
+
+    @property
+    def f1(self) -> np.ndarray:
+        """Float `(num_classes,)`; 0 for a class that neither occurs nor was predicted."""
+        return np.nan_to_num(self._by_class["f1"])
+
+    @property
+    def support(self) -> np.ndarray:
+        """Int `(num_classes,)`, number of images of each class."""
+        return np.bincount(self.labels, minlength=len(self.classes))
+
+    @cached_property
+    def confusion(self) -> np.ndarray:
+        """Int `(num_classes, num_classes)`: rows are true classes, columns predicted ones. Large for many classes."""
+        return self.confusion_cells.matrix()
+
+    @cached_property
+    def _by_class(self) -> dict[str, np.ndarray]:
+        return {name: values[0] for name, values in class_metrics(self.confusion_cells.counts()).items()}
+
+    def estimates(self) -> dict[str, Estimate]:
+        return dict(self.all_metrics)
 
     def metrics(self) -> dict[str, str]:
-        metrics = {"images": f"{self.num_images:,}", "loss": f"{self.loss:.4f}"}
+        lines = {name: str(self.all_metrics[name]) for name in _SHOWN if name in self.all_metrics}
+        lines["images"] = f"{self.num_images:,}"
         if self.num_bad:
-            metrics["unreadable"] = f"{self.num_bad:,}"
-        metrics |= {"accuracy": f"{self.accuracy:.4f}", "sensitivity": f"{self.sensitivity:.4f}"}
-        if self.top_5_accuracy is not None:
-            metrics["top_5_accuracy"] = f"{self.top_5_accuracy:.4f}"
-        return metrics
+            lines["unreadable"] = f"{self.num_bad:,}"
+        without = int(np.count_nonzero(~self.image_scores.is_finite))
+        if without:
+            lines["no prediction"] = f"{without:,} (probabilities are NaN or infinite: the model has diverged)"
+        return lines
 
     def table(self) -> tuple[list[str], list[list[str]]]:
+        confused = self.confusion_cells.most_confused_with()
         return ["class", "images", "precision", "recall", "f1", "most often confused with"], [
             [
                 name,
-                str(self.support[index]),
-                *(f"{metric[index]:.3f}" for metric in (self.precision, self.recall, self.f1)),
-                self._most_confused_with(index),
+                str(images),
+                *(f"{metric:.3f}" for metric in metrics),
+                "" if other is None else f"{self.classes[other[0]]} ({other[1]})",
             ]
-            for index, name in enumerate(self.classes)
+            for name, images, *metrics, other in zip(
+                self.classes, self.support, self.precision, self.recall, self.f1, confused, strict=True
+            )
         ]
 
-    def _most_confused_with(self, index: int) -> str:
-        errors = self.confusion[index].copy()
-        errors[index] = 0
-        other = int(errors.argmax())
-        return f"{self.classes[other]} ({errors[other]})" if errors[other] else ""
+    def to_dict(self) -> dict[str, Any]:
+        support = self.support
+        majority = int(support.argmax())
+        return {
+            **super().to_dict(),
+            "classes": list(self.classes),
+            "baselines": {
+                "chance": 1.0 / len(self.classes),
+                "majority": strict(support[majority] / self.num_images) if self.num_images else None,
+                "majority_class": self.classes[majority],
+            },
+            "per_class": self._per_class(),
+            "confusion": {
+                "matrix": self.confusion.tolist() if len(self.classes) <= _MAX_MATRIX else None,
+                "largest": [
+                    {
+                        "true": self.classes[true],
+                        "predicted": self.classes[predicted],
+                        "images": images,
+                        "fraction": images / int(support[true]),
+                    }
+                    for true, predicted, images in self.confusion_cells.largest(100)
+                ],
+            },
+            "calibration": self.calibration.to_dict(),
+            "selective": self._selective(),
+        }
+
+    def _per_class(self) -> dict[str, Any]:
+        ranking = {"auroc": self.auroc, "average_precision": self.average_precision}
+        columns: dict[str, Any] = {"images": self.support.tolist()}
+        for name, values in class_estimates(self.confusion_cells.counts()).items():
+            columns[name] = {key: [strict(value) for value in column] for key, column in values.items()}
+        return columns | {name: {"value": [strict(value) for value in values]} for name, values in ranking.items()}
+
+    def _selective(self) -> list[dict[str, float | None]]:
+        coverage, accuracy = accuracy_above_thresholds(self.image_scores.probability, self._correct)
+        return [
+            {"threshold": threshold, "coverage": strict(covered), "accuracy": strict(hits)}
+            for threshold, covered, hits in zip(THRESHOLDS, coverage, accuracy, strict=True)
+        ]
+
+    @property
+    def _correct(self) -> np.ndarray:
+        return self.image_scores.predicted == self.labels
+
+    def image_columns(self) -> dict[str, np.ndarray | list[str]]:
+        scores, names = self.image_scores, (*self.classes, "")  # an image without a prediction has the index -1
+        return {
+            "true_label": [names[index] for index in self.labels],
+            "predicted_label": [names[index] for index in scores.predicted],
+            "probability": scores.probability,
+            "correct": self._correct,
+            "true_label_probability": scores.true_probability,
+            "loss": scores.loss,
+        }
+
+    def scores(self) -> dict[str, np.ndarray]:
+        return {"correct": self._correct, "loss": self.image_scores.loss}
+
+    def galleries(self) -> list[Gallery]:
+        return galleries_of_classes(self.labels, self.image_scores, self.confusion_cells, self.classes)
+
+    def subset(self, rows: np.ndarray) -> dict[str, Estimate]:
+        labels, predicted = self.labels[rows], self.image_scores.predicted[rows]
+        overall = overall_metrics(Confusion.of(labels, predicted, len(self.classes)).counts())
+        estimates = {"accuracy": _proportion(predicted == labels)}
+        if "top_5_accuracy" in self.all_metrics:
+            estimates["top_5_accuracy"] = _proportion(self.image_scores.true_rank[rows] < 5)
+        for name in ("balanced_accuracy", "macro_f1"):
+            estimates[name] = Estimate(float(overall[name][0]))
+        estimates["log_loss"] = Estimate(_mean(self.image_scores.loss[rows]))
+        return estimates
 
 
 def evaluate_classes(
-    labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...], num_bad: int = 0
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    classes: tuple[str, ...],
+    num_bad: int = 0,
+    *,
+    activation: Activation = "softmax",
+    progress: Progress | None = None,
 ) -> ClassificationEvaluation:
     """Computes the metrics of a classifier.
 
     Args:
         labels: int `(num_images,)`, index of each image's class.
-        probabilities: float `(num_images, num_classes)`.
+        probabilities: float `(num_images, num_classes)`, possibly memory-mapped.
         classes: names of the classes.
         num_bad: number of images that could not be read.
+        activation: of the network's last layer, which temperature scaling needs to know.
+        progress: called from time to time with what is being computed, and the fraction that is done.
     """
-    class_indices = np.arange(len(classes))
-    predicted = probabilities.argmax(axis=1)
-    precision, recall, f1, support = metrics.precision_recall_fscore_support(
-        labels, predicted, labels=class_indices, zero_division=0.0
-    )
-    top_5 = None
-    if len(classes) > 5:
-        top_5 = float(metrics.top_k_accuracy_score(labels, probabilities, k=5, labels=class_indices))
-    true_class_probabilities = np.clip(probabilities[np.arange(len(labels)), labels], 1e-7, 1.0)
+    scores = score_images(labels, probabilities, progress)
+    confusion = Confusion.of(labels, scores.predicted, len(classes))
+    auroc, average_precision = one_vs_rest(labels, probabilities, progress)
+    calibration = calibrate(labels, probabilities, scores, activation, progress)
+    all_metrics = {
+        **overall_estimates(scores, confusion, progress),
+        "macro_auroc": Estimate(_mean(auroc[~np.isnan(auroc)])),
+        "macro_average_precision": Estimate(_mean(average_precision[~np.isnan(average_precision)])),
+        "ece": Estimate(calibration.before.ece),
+    }
     return ClassificationEvaluation(
         num_images=len(labels),
         num_bad=num_bad,
-        loss=float(-np.log(true_class_probabilities).mean()),
-        accuracy=float(metrics.accuracy_score(labels, predicted)),
-        sensitivity=float(recall[support > 0].mean()),
-        top_5_accuracy=top_5,
         classes=classes,
-        precision=precision,
-        recall=recall,
-        f1=f1,
-        support=support,
-        confusion=metrics.confusion_matrix(labels, predicted, labels=class_indices),
+        labels=labels,
+        image_scores=scores,
+        confusion_cells=confusion,
+        calibration=calibration,
+        auroc=auroc,
+        average_precision=average_precision,
+        all_metrics={name: all_metrics[name] for name in (*_SHOWN, *all_metrics) if name in all_metrics},
     )
+
+
+def _proportion(hits: np.ndarray) -> Estimate:
+    low, high = wilson_interval(np.count_nonzero(hits), len(hits))
+    return Estimate(_mean(hits), float(low), float(high))
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean(dtype=np.float64)) if len(values) else np.nan

@@ -18,6 +18,7 @@ from model_trainer.messages import counted
 from model_trainer.model_files.weights import Origin
 from model_trainer.network.training_copy import copy_weights
 from model_trainer.run.run import Run
+from model_trainer.sources.examples import Examples
 from model_trainer.storage import files
 from model_trainer.storage.folders import only_process
 from model_trainer.training.best_models import BestModels
@@ -60,6 +61,7 @@ class Result:
         was_finished: whether the resumed run was already complete.
         hints: warnings to read before using the models.
         best_epochs: the epoch that each model file holds, counted from 1, by its name, such as "model_max_acc".
+        train_examples, val_examples: the data; None without validation data, and for a run that was finished before.
     """
 
     path: Path
@@ -70,6 +72,8 @@ class Result:
     was_finished: bool = False
     hints: tuple[str, ...] = ()
     best_epochs: dict[str, int] = field(default_factory=dict)
+    train_examples: Examples | None = field(default=None, repr=False)
+    val_examples: Examples | None = field(default=None, repr=False)
 
     def _repr_html_(self) -> str:
         from model_trainer.training.summary import result_html
@@ -217,6 +221,8 @@ def _train_in_folder(
         not_saved=not_saved,
         hints=hints,
         best_epochs={name: epoch for name, epoch in loop.best.epochs.items() if epoch},
+        train_examples=prepared.train,
+        val_examples=prepared.val,
     )
 
 

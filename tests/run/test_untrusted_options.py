@@ -11,7 +11,7 @@ import pytest
 
 from model_trainer import Run
 from model_trainer.errors import ConfigError
-from model_trainer.run.run import load_validation_data
+from model_trainer.run.run import load_data
 
 MakeRun = Callable[..., Run]
 
@@ -32,7 +32,7 @@ def test_a_filter_that_names_code_is_rejected_and_not_executed(
     path, run = options
     run["val_data"] = {"type": "Filtered", "source": run["val_data"], "where": payload(tmp_path / "marker")}
     path.write_text(json.dumps({"run": run}))
-    for load in (Run.load, load_validation_data):
+    for load in (Run.load, load_data):
         with pytest.raises(ConfigError, match="val_data.where.path` names the code 'pydoc.pipepager'.*--trust"):
             load(path)
     assert not (tmp_path / "marker").exists()

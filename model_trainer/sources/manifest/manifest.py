@@ -130,6 +130,11 @@ class Manifest(Source):
         )
         return examples if self.split_name is None else examples.take(self._rows_of_split(table))
 
+    @property
+    def base_folder(self) -> str:
+        """The folder to which its paths are relative."""
+        return os.path.dirname(self.path) if self.root is None else self.root
+
     def split_names(self) -> list[str]:
         """The values of the split column, in the order of appearance; empty if there is no such column.
 
@@ -171,7 +176,7 @@ class Manifest(Source):
 
     def _new_gathered(self, *, uniform: bool) -> Gathered:
         return Gathered(
-            os.path.dirname(self.path) if self.root is None else self.root,
+            self.base_folder,
             {role: getattr(self, f"{role}_column") for role in ROLES},
             self.labels,
             self.classes,

@@ -1,0 +1,108 @@
+"""Compares models on the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+
+import numpy as np
+
+from model_trainer.errors import ConfigError, DataError
+from model_trainer.evaluation.evaluate import EvaluatedModel, metrics_of
+from model_trainer.metrics.paired import PairedComparison, changed_sides, compare_scores
+from model_trainer.storage import files
+from model_trainer.storage.lines import csv_lines
+
+__all__ = ["Comparison", "compare_evaluated", "write_changed"]
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """A model compared with the first one, on the images that both could read.
+
+    Attributes:
+        first, second: paths of the models.
+        scores: the comparison of each value that every image has, such as "correct" and "loss".
+        got_right, got_wrong: names of the images of which only the second, or only the first, is right.
+        metrics: the metrics of both on these images: name, first, second.
+    """
+
+    first: str
+    second: str
+    scores: dict[str, PairedComparison]
+    got_right: tuple[str, ...]
+    got_wrong: tuple[str, ...]
+    metrics: tuple[tuple[str, float, float], ...]
+
+
+def compare_evaluated(models: Sequence[EvaluatedModel]) -> list[Comparison]:
+    """Compares each model with the first.
+
+    Args:
+        models: evaluated on the same examples.
+
+    Raises:
+        ConfigError: the models have different tasks.
+        DataError: there is no image that two of them can read.
+    """
+    return [_compare(models[0], other) for other in models[1:]]
+
+
+def _compare(first: EvaluatedModel, second: EvaluatedModel) -> Comparison:
+    if first.trained.task.label_kind != second.trained.task.label_kind:
+        raise ConfigError(
+            f"{second.trained.path} and {first.trained.path} have different tasks: one predicts tags, the other one "
+            "class for each image. Only models of the same task can be compared."
+        )
+    common = np.intersect1d(first.predictions.rows, second.predictions.rows, assume_unique=True)
+    if not len(common):
+        raise DataError(f"{first.predictions.examples.origin}: there is no image that both models can read.")
+    one, other = (_restricted(each, common) for each in (first, second))
+    scores_one, scores_other = one.evaluation.scores(), other.evaluation.scores()
+    scores = {name: compare_scores(scores_one[name], scores_other[name]) for name in scores_one if name in scores_other}
+    changed = changed_sides(scores_one["correct"], scores_other["correct"]) if "correct" in scores else ((), ())
+    names = one.predictions.examples.name
+    estimates_one, estimates_other = one.evaluation.estimates(), other.evaluation.estimates()
+    return Comparison(
+        first=str(first.trained.path),
+        second=str(second.trained.path),
+        scores=scores,
+        got_right=tuple(names(int(row)) for row in changed[1]),
+        got_wrong=tuple(names(int(row)) for row in changed[0]),
+        metrics=tuple(
+            (name, estimate.value, estimates_other[name].value)
+            for name, estimate in estimates_one.items()
+            if name in estimates_other
+        ),
+    )
+
+
+def _restricted(evaluated: EvaluatedModel, rows: np.ndarray) -> EvaluatedModel:
+    """The evaluation of some of the images only."""
+    predictions = evaluated.predictions
+    if len(rows) == len(predictions.rows):
+        return evaluated
+    positions = np.searchsorted(predictions.rows, rows)
+    fewer = replace(
+        predictions,
+        examples=predictions.examples.take(positions),
+        rows=rows,
+        probabilities=predictions.probabilities[positions],
+    )
+    return EvaluatedModel(evaluated.trained, fewer, metrics_of(evaluated.trained, fewer))
+
+
+def write_changed(path: PurePath, comparisons: Sequence[Comparison]) -> None:
+    """Writes the images that changed sides as CSV: `image,first,second,right`.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    rows = [
+        (name, each.first, each.second, right)
+        for each in comparisons
+        for names, right in ((each.got_right, "second"), (each.got_wrong, "first"))
+        for name in names
+    ]
+    files.write(path, csv_lines([("image", "first", "second", "right"), *rows]).encode("utf-8", "backslashreplace"))

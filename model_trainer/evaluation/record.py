@@ -1,0 +1,105 @@
+"""Writes an evaluation to a folder: metrics, predictions, and the images behind them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any, Literal
+
+from model_trainer.evaluation.evaluate import EvaluatedModel
+from model_trainer.evaluation.files import write_evaluation, write_predictions
+from model_trainer.evaluation.galleries import write_galleries
+from model_trainer.evaluation.predictions import TTA
+from model_trainer.metrics.bootstrap import CONFIDENCE, RESAMPLES
+from model_trainer.storage import files
+
+__all__ = ["DataSource", "record_evaluation"]
+
+ON_TRAINING_DATA = (
+    "The run has no validation data, so these are metrics on its training data. They say little about new images."
+)
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """What the evaluated images are.
+
+    Attributes:
+        origin: where they come from, such as "data/val".
+        split: "validation" or "training" if they are those of the run, "out-of-fold", or "other".
+        notes: what a reader of the metrics must know.
+    """
+
+    origin: str
+    split: Literal["validation", "training", "out-of-fold", "other"]
+    notes: tuple[str, ...] = field(default=())
+
+
+def record_evaluation(
+    folder: PurePath,
+    evaluated: EvaluatedModel,
+    data: DataSource,
+    *,
+    slices: Sequence[Mapping[str, Any]] = (),
+    coarse: Mapping[str, Any] | None = None,
+    tta: TTA | None = None,
+    ensemble: Sequence[str] = (),
+    calibrated: bool = False,
+    with_images: bool = True,
+) -> None:
+    """Writes `evaluation.json`, the predictions, and the images of its galleries to `folder`, which is created.
+
+    `evaluation.json` is written last, so that it is never newer than the rest.
+
+    Args:
+        slices, coarse: entries of `evaluation.json`.
+        tta, ensemble, calibrated: how the predictions were made.
+        with_images: whether thumbnails and attribution maps are written.
+
+    Raises:
+        StorageError: a file cannot be written.
+    """
+    trained, predictions, evaluation = evaluated.trained, evaluated.predictions, evaluated.evaluation
+    examples = predictions.examples
+    files.make_folder(folder)
+    columns = evaluation.image_columns()
+    write_predictions(folder, examples.names(), columns, predictions.probabilities)
+    galleries = []
+    if with_images:
+        # Of an ensemble there is no one network whose attribution map could be drawn.
+        galleries = write_galleries(folder, None if ensemble else trained, predictions, evaluation.galleries(), columns)
+    baseline = trained.task.majority_baseline(examples)
+    notes = (ON_TRAINING_DATA, *data.notes) if data.split == "training" else data.notes
+    content: dict[str, Any] = {
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S"),
+        "model": trained.path.name,
+        "task": type(trained.task).__name__,
+        "data": {
+            "origin": data.origin,
+            "split": data.split,
+            "images": len(examples),
+            "unreadable": predictions.num_bad,
+            "notes": list(notes),
+        },
+        "settings": {
+            "tta": tta,
+            "ensemble": list(ensemble) or None,
+            "calibrated": calibrated,
+            "bootstrap": {"resamples": RESAMPLES, "seed": 0, "confidence": CONFIDENCE},
+        },
+        "classes": list(trained.classes),
+        **evaluation.to_dict(),
+        "galleries": galleries,
+        "slices": list(slices),
+    }
+    if baseline is not None:
+        content["baselines"] = {
+            "chance": 1 / len(trained.classes),
+            "majority": baseline[0],
+            "majority_class": baseline[1],
+        }
+    if coarse is not None:
+        content["coarse"] = dict(coarse)
+    write_evaluation(folder, content)

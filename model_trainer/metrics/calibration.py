@@ -1,0 +1,240 @@
+"""Calibration: does a prediction of 80 % hold in 80 % of the cases? Measured, and improved by a temperature."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from model_trainer.metrics.chunks import Progress, row_chunks
+from model_trainer.metrics.estimate import strict
+from model_trainer.metrics.image_scores import ImageScores, score_images
+
+__all__ = ["NUM_BINS", "Calibration", "Reliability", "calibrate", "fit_temperature", "reliability", "with_temperature"]
+
+NUM_BINS = 15
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
+
+Activation = Literal["softmax", "sigmoid"]
+
+_MAX_VALUES = 40_000_000  # probabilities that a temperature is fitted to; one number needs no more
+
+
+@dataclass(frozen=True, eq=False)
+class Reliability:
+    """How far the probability of the predicted class is from the fraction of predictions that are right.
+
+    Attributes:
+        ece: expected calibration error, over `NUM_BINS` bins of equal width.
+        brier, log_loss: means over images; see `ImageScores`.
+        images: int `(NUM_BINS,)`, images in each bin, which includes its upper end.
+        confidence, accuracy: float64 `(NUM_BINS,)`, mean probability and fraction of hits; NaN in an empty bin.
+    """
+
+    ece: float
+    brier: float
+    log_loss: float
+    images: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns it as strict JSON, with a list of bins."""
+        bins = [
+            {
+                "low": index / NUM_BINS,
+                "high": (index + 1) / NUM_BINS,
+                "images": int(self.images[index]),
+                "confidence": strict(self.confidence[index]),
+                "accuracy": strict(self.accuracy[index]),
+            }
+            for index in range(NUM_BINS)
+        ]
+        return {"ece": strict(self.ece), "brier": strict(self.brier), "log_loss": strict(self.log_loss), "bins": bins}
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """The reliability of a classifier as it is, and after temperature scaling.
+
+    Attributes:
+        temperature: None if none fits better than all others; see `fit_temperature`.
+        before, after: reliability of the probabilities as they are, and with the temperature; None without one.
+    """
+
+    temperature: float | None
+    before: Reliability
+    after: Reliability | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns it as strict JSON."""
+        after = None if self.after is None else self.after.to_dict()
+        return {"temperature": self.temperature, "before": self.before.to_dict(), "after": after}
+
+
+def reliability(scores: ImageScores, labels: np.ndarray) -> Reliability:
+    """Computes the reliability of scored images; images without a prediction make the errors NaN.
+
+    Example:
+        >>> from model_trainer.metrics.calibration import reliability
+        >>> from model_trainer.metrics.image_scores import score_images
+        >>> labels, probabilities = np.array([0, 1]), np.array([[0.8, 0.2], [0.8, 0.2]])
+        >>> round(reliability(score_images(labels, probabilities), labels).ece, 3)  # half are right, not 80 %
+        0.3
+    """
+    known = scores.is_finite
+    confidence = scores.probability[known].astype(np.float64)
+    correct = (scores.predicted == labels)[known]
+    # Bins as Guo et al. have them: a value on an edge belongs to the lower bin, and 0 to the first.
+    bins = np.clip(np.digitize(confidence, np.linspace(0.0, 1.0, NUM_BINS + 1), right=True) - 1, 0, NUM_BINS - 1)
+    images = np.bincount(bins, minlength=NUM_BINS)
+    totals = [np.bincount(bins, weights, NUM_BINS) for weights in (confidence, correct)]
+    undefined = np.full(NUM_BINS, np.nan)
+    means = [np.divide(total, images, out=undefined.copy(), where=images > 0) for total in totals]
+    gaps = np.abs(totals[0] - totals[1])
+    is_defined = bool(known.all()) and len(known) > 0
+    return Reliability(
+        ece=float(gaps.sum() / len(known)) if is_defined else np.nan,
+        brier=float(scores.brier.mean()) if is_defined else np.nan,
+        log_loss=float(scores.loss.mean()) if is_defined else np.nan,
+        images=images,
+        confidence=means[0],
+        accuracy=means[1],
+    )
+
+
+def with_temperature(probabilities: np.ndarray, temperature: float, activation: Activation = "softmax") -> np.ndarray:
+    """Divides the logits behind probabilities by a temperature: above 1 the predictions become less confident.
+
+    Args:
+        probabilities: float `(num_images, num_classes)`, of a softmax or of a sigmoid for each class.
+
+    Returns:
+        Probabilities of the same shape and dtype; the order of the classes of an image stays the same.
+
+    Example:
+        >>> from model_trainer.metrics.calibration import with_temperature
+        >>> with_temperature(np.array([[0.8, 0.2]]), temperature=2.0).round(3).tolist()
+        [[0.667, 0.333]]
+
+    Source: https://arxiv.org/abs/1706.04599
+    """
+    with np.errstate(divide="ignore"):  # of 0, whose logarithm remains minus infinity
+        logits = np.log(probabilities)
+        if activation == "sigmoid":
+            logits -= np.log1p(-probabilities)
+    if activation == "sigmoid":
+        logits /= -temperature
+        with np.errstate(over="ignore"):
+            np.exp(logits, out=logits)
+        return np.divide(1.0, 1.0 + logits, dtype=probabilities.dtype)
+    logits -= logits.max(axis=1, keepdims=True)
+    logits /= temperature
+    np.exp(logits, out=logits)
+    logits /= logits.sum(axis=1, keepdims=True)
+    return logits
+
+
+def fit_temperature(
+    labels: np.ndarray, probabilities: np.ndarray, activation: Activation = "softmax", progress: Progress | None = None
+) -> float | None:
+    """Finds the temperature with the lowest mean cross-entropy.
+
+    Of more than 40 million probabilities evenly spaced images are used, which one number needs no more of.
+
+    Args:
+        labels: int `(num_images,)`, the true class of each image.
+        probabilities: float `(num_images, num_classes)`, possibly memory-mapped.
+        activation: that the probabilities come from; for a sigmoid the cross-entropy is binary, of each class.
+
+    Returns:
+        The temperature; None if the best one is not between 0.05 and 20, as when each prediction is right, which would
+        make the most confident the best, or when a probability is NaN.
+
+    Example:
+        >>> from model_trainer.metrics.calibration import fit_temperature
+        >>> labels, probabilities = np.array([0, 0, 1]), np.array([[0.9, 0.1]] * 3)  # 2 of 3 are right
+        >>> round(fit_temperature(labels, probabilities), 3)
+        3.17
+    """
+    from scipy.optimize import brentq
+
+    num_images, num_classes = probabilities.shape
+    count = min(num_images, max(1, _MAX_VALUES // num_classes))
+    chosen = np.linspace(0, num_images - 1, count).astype(np.int64) if count else np.zeros(0, np.int64)
+    logits = np.empty((count, num_classes), np.float32 if probabilities.dtype == np.float32 else np.float64)
+    done = 0
+    for rows in row_chunks(probabilities):
+        here = chosen[np.searchsorted(chosen, rows.start) : np.searchsorted(chosen, rows.stop)]
+        logits[done : done + len(here)] = _logits(probabilities[rows][here - rows.start], activation)
+        done += len(here)
+    truth = labels[chosen]
+    if not count or not np.isfinite(logits).all():
+        return None
+    steps = 0
+
+    def slope(inverse: float) -> float:
+        """The derivative of the mean cross-entropy, which is convex in the inverse of the temperature."""
+        nonlocal steps
+        steps += 1
+        if progress is not None:
+            progress("fitting the temperature", min(steps / 12, 1.0))
+        return _slope(inverse, logits, truth, activation)
+
+    least, most = 1.0 / MAX_TEMPERATURE, 1.0 / MIN_TEMPERATURE
+    if not slope(least) < 0.0 < slope(most):
+        return None
+    return 1.0 / brentq(slope, least, most, xtol=1e-7, rtol=1e-7)
+
+
+def calibrate(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    scores: ImageScores,
+    activation: Activation = "softmax",
+    progress: Progress | None = None,
+) -> Calibration:
+    """Measures the calibration of probabilities, fits a temperature to them, and measures it again.
+
+    Args:
+        scores: those of `score_images` for the same labels and probabilities.
+        labels, probabilities, activation, progress: as for `fit_temperature`.
+    """
+    before = reliability(scores, labels)
+    temperature = fit_temperature(labels, probabilities, activation, progress)
+    if temperature is None:
+        return Calibration(None, before, None)
+    parts = []
+    for rows in row_chunks(probabilities, 32 << 20):
+        scaled = with_temperature(np.asarray(probabilities[rows]), temperature, activation)
+        parts.append(score_images(labels[rows], scaled))
+        if progress is not None:
+            progress("applying the temperature", rows.stop / len(labels))
+    fields = ImageScores.__dataclass_fields__
+    joined = ImageScores(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in fields})
+    return Calibration(temperature, before, reliability(joined, labels))
+
+
+def _logits(probabilities: np.ndarray, activation: Activation) -> np.ndarray:
+    """Logits up to a constant of each image; a probability of exactly 0 or 1 is taken for the nearest other number."""
+    numbers = np.finfo(probabilities.dtype)
+    logits = np.log(np.maximum(probabilities, numbers.tiny))
+    if activation == "sigmoid":
+        logits -= np.log1p(-np.minimum(probabilities, 1.0 - numbers.epsneg))
+    return logits
+
+
+def _slope(inverse: float, logits: np.ndarray, truth: np.ndarray, activation: Activation) -> float:
+    total = 0.0
+    for rows in row_chunks(logits, 16 << 20):
+        chunk = logits[rows].astype(np.float64)
+        scaled = chunk * inverse
+        if activation == "sigmoid":
+            weights = 1.0 / (1.0 + np.exp(-np.clip(scaled, -700.0, 700.0)))
+        else:
+            scaled -= scaled.max(axis=1, keepdims=True)
+            weights = np.exp(scaled, out=scaled)
+            weights /= weights.sum(axis=1, keepdims=True)
+        total += float(np.einsum("ij,ij->", weights, chunk)) - float(chunk[np.arange(len(chunk)), truth[rows]].sum())
+    return total / len(logits)

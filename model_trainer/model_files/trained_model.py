@@ -1,0 +1,120 @@
+"""A trained model: a Keras network with its preprocessing, classes and task."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from model_trainer.display.pages import render_table
+from model_trainer.errors import ConfigError
+from model_trainer.metrics.calibration import with_temperature
+from model_trainer.run.run_html import value_text
+from model_trainer.specs import ModelSpec
+from model_trainer.tasks.task import Task
+
+__all__ = ["TrainedModel"]
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A trained model together with what it takes to predict with it.
+
+    Attributes:
+        model: maps preprocessed images, float32 `(batch, height, width, channels)` as `load_image` returns them, to
+            the output of the task's activation.
+        spec: preprocessing and input size.
+        task: decodes the outputs.
+        classes: class names in the order of the outputs.
+        path: the file that it was loaded from.
+        thresholds: for each tag the minimum probability with which it is predicted; None if the task fits none.
+        temperature: divides the logits in `calibrated()`, so that probabilities agree with how often predictions are
+            right; None if it has not been fitted.
+        is_calibrated: whether `probabilities` divides the logits by it.
+
+    Example:
+        >>> network = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Flatten()])
+        >>> network.add(keras.layers.Dense(2, activation="softmax"))
+        >>> spec = ModelSpec(target_size=[16, 16, 3])
+        >>> model = TrainedModel(network, spec, Classification(), ("cat", "dog"), Path("pets.h5"))
+        >>> images = np.zeros((1, 16, 16, 3), np.uint8)
+        >>> model.probabilities(images)
+        array([[0.5, 0.5]], dtype=float32)
+    """
+
+    model: keras.Model
+    spec: ModelSpec
+    task: Task
+    classes: tuple[str, ...]
+    path: Path
+    thresholds: tuple[float, ...] | None = None
+    temperature: float | None = None
+    is_calibrated: bool = False
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Predicts the class probabilities of images.
+
+        Args:
+            images: uint8 `(batch, height, width, channels)`, not preprocessed, as `read_image` returns them.
+
+        Returns:
+            float32 `(batch, num_classes)`; of a model with several outputs those of the first.
+        """
+        outputs = self._compute(images)
+        outputs = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
+        # Without an activation in the file the task computes the probabilities, as it does in training.
+        probabilities = self.task.probabilities(outputs) if self.task.head_activation == "none" else outputs[0]
+        result = np.asarray(keras.ops.convert_to_numpy(probabilities), np.float32)
+        return self._scaled(result) if self.is_calibrated else result
+
+    def calibrated(self) -> TrainedModel:
+        """Returns the same model with calibrated probabilities; thresholds select the same tags as before.
+
+        Raises:
+            ConfigError: its temperature has not been fitted.
+        """
+        if self.temperature is None:
+            raise ConfigError(
+                f"{self.path} has no temperature yet. Fit it on the validation data of its run: "
+                f"model-trainer evaluate {self.path.parent}"
+            )
+        thresholds = self.thresholds
+        if thresholds is not None:
+            thresholds = tuple(self._scaled(np.array([thresholds], np.float32))[0].tolist())
+        return replace(self, thresholds=thresholds, is_calibrated=True)
+
+    def _scaled(self, probabilities: np.ndarray) -> np.ndarray:
+        assert self.temperature is not None
+        return with_temperature(probabilities, self.temperature, self.task.loss_activation or "softmax")
+
+    def _repr_html_(self) -> str:
+        height, width, channels = self.spec.target_size
+        return render_table(
+            self.model.name,
+            {
+                "file": str(self.path),
+                "input": f"{height} × {width} × {channels}, {self.spec.preprocess_func}",
+                "parameters": f"{self.model.count_params():,}",
+                "task": value_text(self.task),
+                "classes": f"{len(self.classes)}: {', '.join(self.classes[:20])}{', …' * (len(self.classes) > 20)}",
+            },
+        )
+
+    @functools.cached_property
+    def _compute(self) -> Callable[[np.ndarray], Any]:
+        """Maps uint8 images to the outputs; with the TensorFlow backend compiled once for batches of any size."""
+
+        def compute(images: Any) -> Any:
+            return self.model(self.spec.preprocess(images), training=False)
+
+        if keras.backend.backend() != "tensorflow":
+            return compute
+        import tensorflow as tf
+
+        signature = tf.TensorSpec([None, *self.spec.target_size], tf.uint8)
+        return tf.function(compute, autograph=False, input_signature=[signature])

@@ -1,0 +1,72 @@
+"""Evaluates a run when its training has ended, and writes its report. A failure here never fails the training."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from absl import logging
+from rich.console import Console
+
+from model_trainer.errors import ModelTrainerError
+from model_trainer.evaluation.files import FILE_NAME, FOLDER
+from model_trainer.evaluation.record import DataSource
+from model_trainer.evaluation.session import EvaluationOptions, evaluate_and_record
+from model_trainer.model_files.load import load_model
+from model_trainer.report.data_files import write_data_files
+from model_trainer.report.preview import images_to_see
+from model_trainer.report.run_report import write_report
+from model_trainer.run.run import Run
+from model_trainer.sources.source import each_read_once
+from model_trainer.storage import files
+from model_trainer.training.train import Result
+
+__all__ = ["report_run"]
+
+NUM_EXAMPLES, NUM_DRAWS = 8, 3
+
+
+def report_run(result: Result, run: Run, console: Console) -> None:
+    """Evaluates the model that `predict` uses, and writes `evaluation/` and `report/` of the output folder.
+
+    A run that was stopped early is not evaluated, because whoever stops it may not wait; its report has the curves.
+    Errors are logged, and Ctrl-C skips the rest.
+
+    Args:
+        result: of training the run.
+        console: shows progress.
+    """
+    folder = result.path / FOLDER
+    with _without_failing(f"model-trainer evaluate {result.path}", "evaluated"):
+        is_evaluated = result.was_finished and files.is_file(folder / FILE_NAME)
+        if not result.stopped and not is_evaluated:
+            _evaluate(result, run, console)
+    with _without_failing(f"model-trainer report {result.path}", "described in a report"):
+        files.make_folder(result.path / "report")
+        if result.train_examples is not None:
+            seen = images_to_see(run, NUM_EXAMPLES, NUM_DRAWS, result.train_examples)
+            write_data_files(result.path / "report", result.train_examples, result.val_examples, seen)
+        logging.info("Report: %s", write_report(result.path))
+
+
+def _evaluate(result: Result, run: Run, console: Console) -> None:
+    trained = load_model(result.path, trust=True)  # this process has just written it
+    with each_read_once():
+        source = run.val_data or run.train_data
+        examples = (result.val_examples or result.train_examples) or source.read_shared()
+        data = DataSource(examples.origin, "training" if run.val_data is None else "validation")
+        options = EvaluationOptions(batch_size=run.training.batch_size)
+        evaluate_and_record([trained], examples, options, result.path / FOLDER, write=True, console=console, data=data)
+
+
+@contextlib.contextmanager
+def _without_failing(command: str, done: str) -> Iterator[None]:
+    """Logs any error instead of raising it: the models are saved, and `command` does the same again."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        logging.warning("Interrupted: the run could not be %s. Do it later: %s", done, command)
+    except ModelTrainerError as error:
+        logging.warning("The run could not be %s: %s Try again: %s", done, error, command)
+    except Exception as error:  # noqa: BLE001
+        logging.exception("The run could not be %s: %s. Try again: %s", done, error, command)
