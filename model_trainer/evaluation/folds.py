@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from absl import logging
@@ -15,11 +13,14 @@ from rich.console import Console
 
 from model_trainer.cluster.launchers import find_hosts
 from model_trainer.errors import ConfigError, MissingExtra, ModelFileError, ModelTrainerError, StoppedError
-from model_trainer.evaluation.files import FOLDER, write_evaluation, write_predictions
+from model_trainer.evaluation.evaluate import EvaluatedModel, metrics_of
+from model_trainer.evaluation.files import FOLDER
 from model_trainer.evaluation.fold_metrics import FoldMetric, metric_values
 from model_trainer.evaluation.label_issues import FILE_NAME, find_label_issues, write_label_issues
-from model_trainer.evaluation.out_of_fold import FoldPredictions, OutOfFold, combine
-from model_trainer.evaluation.predictions import predict_examples
+from model_trainer.evaluation.out_of_fold import FoldPredictions, combine
+from model_trainer.evaluation.predictions import Predictions
+from model_trainer.evaluation.record import DataSource, record_evaluation
+from model_trainer.evaluation.session import EvaluationOptions, evaluate_and_record
 from model_trainer.messages import counted
 from model_trainer.metrics.estimate import strict
 from model_trainer.model_files.load import load_model
@@ -38,6 +39,8 @@ from model_trainer.training.signals import end_on_signals
 from model_trainer.training.train import Result
 
 __all__ = ["FoldsResult", "train_folds"]
+
+OUT_OF_FOLD = "Each image was predicted by the model of the fold that was not trained on it."
 
 
 @dataclass(frozen=True)
@@ -192,30 +195,35 @@ def _with_hint_to_resume(error: ModelTrainerError) -> ModelTrainerError:
 def _evaluate(
     folder: FoldsFolder, run: Run, results: list[Result], examples: Examples, fold_of: np.ndarray
 ) -> FoldsResult:
+    console, models = Console(stderr=True), []
     predictions: list[FoldPredictions] = []
     in_folds: list[dict[str, float]] = []
     for index, result in enumerate(results):
         logging.info("Evaluating fold %d of %d", index + 1, len(results))
+        rows = np.flatnonzero(fold_of == index)
         with own_keras_state():
-            fold, evaluation = _evaluate_fold(run, result.path, examples, np.flatnonzero(fold_of == index))
-        predictions.append(fold)
-        in_folds.append(metric_values(evaluation))
+            evaluated = _evaluate_fold(run, result.path, examples.take(rows), console)
+        models.append(str(evaluated.trained.path))
+        predictions.append(
+            FoldPredictions(evaluated.predictions, rows[evaluated.predictions.rows], evaluated.trained.thresholds)
+        )
+        in_folds.append(metric_values(evaluated.evaluation))
     combined = combine(examples, predictions)
-    evaluation = run.task.evaluate(
-        combined.examples.labels,
-        combined.probabilities,
-        combined.examples.classes,
-        combined.thresholds,
-        len(combined.bad_images),
-    )
+    evaluation = metrics_of(evaluated.trained, combined.predictions, console, thresholds=combined.thresholds)
     metrics = {
         name: FoldMetric.of([values.get(name, float("nan")) for values in in_folds], value)
         for name, value in metric_values(evaluation).items()
     }
     declared = run.task.metrics[0].name
     main_metric = declared if declared in metrics else next(iter(metrics), "")
-    _write_evaluation(folder, run, combined, evaluation)
-    num_label_issues = _write_label_issues(folder, combined)
+    record_evaluation(
+        folder.path / FOLDER,
+        EvaluatedModel(evaluated.trained, combined.predictions, evaluation),
+        DataSource(examples.origin, "out-of-fold", (OUT_OF_FOLD,)),
+        ensemble=models,
+        more_columns={"fold": combined.folds},
+    )
+    num_label_issues = _write_label_issues(folder, combined.predictions)
     for number, (values, fold) in enumerate(zip(in_folds, predictions, strict=True)):
         strict_values = {name: strict(value) for name, value in values.items()}
         folder.content["folds"][number] |= {"images": len(fold.rows), "metrics": strict_values}
@@ -228,17 +236,11 @@ def _evaluate(
     return FoldsResult(cast(Path, folder.path), results, "", main_metric, metrics, evaluation, num_label_issues)
 
 
-def _evaluate_fold(run: Run, path: Path, examples: Examples, rows: np.ndarray) -> tuple[FoldPredictions, Evaluation]:
+def _evaluate_fold(run: Run, path: Path, examples: Examples, console: Console) -> EvaluatedModel:
     trained = load_model(path, trust=_needs_trust(run))
-    predicted = predict_examples(trained, examples.take(rows), run.training.batch_size, console=Console(stderr=True))
-    evaluation = trained.task.evaluate(
-        predicted.examples.labels,
-        predicted.probabilities,
-        trained.classes,
-        trained.thresholds,
-        predicted.num_bad,
-    )
-    return FoldPredictions(predicted, rows[predicted.rows], trained.thresholds), evaluation
+    options = EvaluationOptions(batch_size=run.training.batch_size, with_images=False)
+    data = DataSource(examples.origin, "validation")
+    return evaluate_and_record([trained], examples, options, path / FOLDER, write=True, console=console, data=data)[0]
 
 
 def _needs_trust(run: Run) -> bool:
@@ -250,32 +252,10 @@ def _needs_trust(run: Run) -> bool:
     return False
 
 
-def _write_evaluation(folder: FoldsFolder, run: Run, combined: OutOfFold, evaluation: Evaluation) -> None:
-    path = folder.path / FOLDER
-    columns: dict[str, np.ndarray | Sequence[Any]] = {**evaluation.image_columns(), "fold": combined.folds}
-    write_predictions(path, combined.examples.names(), columns, combined.probabilities)
-    data = {
-        "origin": combined.examples.origin,
-        "split": "out-of-fold",
-        "images": len(combined.examples),
-        "unreadable": len(combined.bad_images),
-        "notes": ["Each image was predicted by the model of the fold that was not trained on it."],
-    }
-    content = {
-        "created": time.strftime("%Y-%m-%dT%H:%M:%S"),
-        "model": None,
-        "task": type(run.task).__name__,
-        "data": data,
-        "classes": list(combined.examples.classes),
-        **evaluation.to_dict(),
-    }
-    write_evaluation(path, content)
-
-
-def _write_label_issues(folder: FoldsFolder, combined: OutOfFold) -> int | None:
+def _write_label_issues(folder: FoldsFolder, predictions: Predictions) -> int | None:
     """Writes the probably wrong labels, if cleanlab is installed, and returns their number."""
     try:
-        issues = find_label_issues(combined.examples, combined.probabilities)
+        issues = find_label_issues(predictions.examples, predictions.probabilities)
     except MissingExtra as error:
         logging.info("%s Then the same command with --resume lists them.", error)
         return None

@@ -33,20 +33,16 @@ class FoldPredictions:
 
 @dataclass(frozen=True, eq=False)
 class OutOfFold:
-    """Out-of-fold predictions, in the order of the data set.
+    """Out-of-fold predictions.
 
     Attributes:
-        examples: the images that could be read.
-        probabilities: float32 `(num_images, num_classes)`; of a large data set a memory map.
+        predictions: of all images that could be read, in the order of the data set.
         folds: int32 `(num_images,)`, the fold that predicted each of them, counted from 1.
-        bad_images: why each unreadable image could not be read, by name.
         thresholds: the mean of the folds' thresholds; None if the task fits none.
     """
 
-    examples: Examples
-    probabilities: np.ndarray
+    predictions: Predictions
     folds: np.ndarray
-    bad_images: dict[str, str]
     thresholds: tuple[float, ...] | None
 
 
@@ -55,7 +51,7 @@ def combine(examples: Examples, folds: Sequence[FoldPredictions]) -> OutOfFold:
 
     Args:
         examples: the whole data set.
-        folds: the predictions of each fold; their rows are disjoint.
+        folds: the predictions of each fold; no row is in two of them.
     """
     rows = np.concatenate([fold.rows for fold in folds])
     fold_of = np.repeat(np.arange(len(folds), dtype=np.int32), [len(fold.rows) for fold in folds])
@@ -72,9 +68,12 @@ def combine(examples: Examples, folds: Sequence[FoldPredictions]) -> OutOfFold:
         table.append(probabilities)
     thresholds = [fold.thresholds for fold in folds if fold.thresholds is not None]
     return OutOfFold(
-        examples=examples.take(rows[order]).with_equal_weights(),
-        probabilities=table.finish(),
+        Predictions(
+            examples=examples.take(rows[order]).with_equal_weights(),
+            rows=rows[order],
+            probabilities=table.finish(),
+            bad_images={name: reason for fold in folds for name, reason in fold.predictions.bad_images.items()},
+        ),
         folds=fold_of[order] + 1,
-        bad_images={name: reason for fold in folds for name, reason in fold.predictions.bad_images.items()},
         thresholds=tuple(np.mean(thresholds, axis=0).tolist()) if thresholds else None,
     )

@@ -117,4 +117,5 @@ class TrainedModel:
         import tensorflow as tf
 
         signature = tf.TensorSpec([None, *self.spec.target_size], tf.uint8)
-        return tf.function(compute, autograph=False, input_signature=[signature])
+        # Concrete: TensorFlow would warn of retracing when several models are evaluated, each of which is traced once.
+        return tf.function(compute, autograph=False, input_signature=[signature]).get_concrete_function()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 
 import keras
 from absl import logging
@@ -48,7 +49,7 @@ def train_fold_models(folder: FoldsFolder, run: Run) -> list[Result]:
             result = train_model(fold_run, resume_from=folder.run_folder(number))
         state = "stopped" if result.stopped else "finished"
         folder.note_fold(number, state=state, folder=files.as_path(result.path).name)
-        results.append(result)
+        results.append(replace(result, train_examples=None, val_examples=None))  # every fold has nearly all images
         if result.stopped:
             break
     return results

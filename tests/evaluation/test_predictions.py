@@ -103,9 +103,7 @@ def test_an_ensemble_has_the_images_that_all_models_can_read(with_broken: Exampl
         (("blue", "green", "pink"), "'pink' is in one of them only, and so are 1 more"),
     ],
 )
-def test_models_of_other_classes_are_no_ensemble(
-    examples: Examples, classes: tuple[str, ...], message: str
-) -> None:
+def test_models_of_other_classes_are_no_ensemble(examples: Examples, classes: tuple[str, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         evaluate_ensemble([model_of(0), model_of(1, classes)], examples)
 

@@ -25,9 +25,7 @@ def test_rows_come_back_in_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     np.testing.assert_array_equal(finished, table)
 
 
-def test_the_temporary_file_has_no_name_that_could_stay_behind(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_temporary_file_has_no_name_that_could_stay_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(arrays, "MAX_BYTES_IN_MEMORY", 0)
     writer = RowWriter(1, 1, tmp_path)
     writer.append(np.ones((1, 1)))
