@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import keras
 
-__all__ = ["PROBABILITIES", "TwoStageNetwork", "find_features", "join_stages"]
+__all__ = ["PROBABILITIES", "TwoStageNetwork", "find_feature_map", "find_features", "join_stages"]
 
 PROBABILITIES = "probabilities"  # name of the last layer, if the task does not name its outputs
 
@@ -138,6 +139,44 @@ def find_features(images: keras.KerasTensor, logits: Sequence[keras.KerasTensor]
     return (maps or vectors or [images])[-1]
 
 
+def find_feature_map(images: keras.KerasTensor, logits: keras.KerasTensor) -> keras.KerasTensor | None:
+    """Finds the last feature map of a network whose pixels still stand for places in the image.
+
+    Where the features of `find_features` are a feature map, that is the same tensor, except for networks with several
+    outputs: here a single one counts.
+
+    Args:
+        images, logits: input and output of a flat graph.
+
+    Returns:
+        The last tensor `(batch, height, width, channels)` of more than one pixel that every path from the images to
+        the logits passes through, with weights before it and, if there is such a tensor, after it. None if the network
+        has none, or learns from a sequence after it, as transformers do.
+    """
+    bottlenecks, order = _bottlenecks(images, [logits])
+    maps = list(itertools.takewhile(_has_places, bottlenecks))
+    after_weights = _after_weights(order, images)
+    learned = [tensor for tensor in maps if id(tensor) in after_weights and not _is_shifted(tensor)]
+    before_weights = _before_weights(order, [logits])
+    candidates = [tensor for tensor in learned if id(tensor) in before_weights] or learned
+    if not candidates:
+        return None
+    sequences = [tensor for tensor in bottlenecks[len(maps) :] if len(tensor.shape) == 3 and not _is_one_pixel(tensor)]
+    after_weights = _after_weights(order, candidates[-1])
+    return None if any(id(tensor) in after_weights for tensor in sequences) else candidates[-1]
+
+
+def _has_places(tensor: keras.KerasTensor) -> bool:
+    """Whether it is a feature map, of which each pixel stands for the same place as in the map before it."""
+    moves_pixels = isinstance(tensor._keras_history.operation, (keras.layers.Reshape, keras.layers.Permute))
+    return len(tensor.shape) == 4 and not _is_one_pixel(tensor) and not moves_pixels
+
+
+def _is_shifted(tensor: keras.KerasTensor) -> bool:
+    """Whether it is an earlier map with other borders, so that its tiles do not cover the image evenly."""
+    return isinstance(tensor._keras_history.operation, (keras.layers.ZeroPadding2D, keras.layers.Cropping2D))
+
+
 def _bottlenecks(
     images: keras.KerasTensor, logits: Sequence[keras.KerasTensor]
 ) -> tuple[list[keras.KerasTensor], list[keras.KerasTensor]]:
@@ -176,6 +215,20 @@ def _before_weights(order: Sequence[keras.KerasTensor], logits: Sequence[keras.K
         if getattr(layer, "weights", ()) or id(tensor) in before_weights:
             before_weights.update(id(each) for each in _inputs_of(tensor))
     return before_weights
+
+
+def _after_weights(order: Sequence[keras.KerasTensor], first: keras.KerasTensor) -> set[int]:
+    """The ids of tensors with weights, other than the statistics of images, on the path from `first`."""
+    reached, after_weights = {id(first)}, set[int]()
+    for tensor in order:
+        layer, inputs = tensor._keras_history.operation, {id(each) for each in _inputs_of(tensor)}
+        if not inputs & reached:
+            continue
+        reached.add(id(tensor))
+        has_weights = getattr(layer, "weights", ()) and not isinstance(layer, keras.layers.Normalization)
+        if has_weights or inputs & after_weights:
+            after_weights.add(id(tensor))
+    return after_weights
 
 
 def _inputs_of(tensor: keras.KerasTensor) -> list[keras.KerasTensor]:
