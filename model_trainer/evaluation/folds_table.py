@@ -54,7 +54,8 @@ def _table(result: FoldsResult) -> tuple[list[str], list[list[str]]]:
     rows = [[str(index + 1), *(_cell(metric.folds[index]) for metric in metrics)] for index in range(len(result.folds))]
     return ["fold", *names], [
         *rows,
-        ["mean ± sd", *(f"{_cell(metric.mean)} ± {_cell(metric.standard_deviation)}" for metric in metrics)],
+        ["mean", *(_cell(metric.mean) for metric in metrics)],
+        ["± sd", *(_cell(metric.standard_deviation) for metric in metrics)],
         ["out of fold", *(_cell(metric.out_of_fold) for metric in metrics)],
     ]
 
