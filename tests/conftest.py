@@ -35,6 +35,7 @@ from model_trainer import (
     Run,
     Training,
 )
+from model_trainer import api
 from model_trainer.pipeline import dataset
 from model_trainer.pipeline.fallback import MapFunction, map_with_fallback
 from model_trainer.pipeline.image import exact_image
@@ -92,6 +93,12 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 def _no_curves() -> None:
     """Drawing them takes a fifth of a small run; the tests of curves put `history.draw_curves` back."""
     run_folder.draw_curves = lambda *arguments: None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_report() -> None:
+    """`train` would evaluate and report each small run; tests/report calls `report_run` itself."""
+    api.report_run = lambda *arguments: None
 
 
 @pytest.fixture(scope="module")

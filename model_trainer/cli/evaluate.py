@@ -19,7 +19,7 @@ class Ensemble(StrEnum):
     mean = "mean"
 
 
-class TestTimeAugmentation(StrEnum):
+class Augmentation(StrEnum):
     """Versions of an image whose predictions are averaged."""
 
     flips = "flips"
@@ -48,7 +48,7 @@ def evaluate(
         None, "--coarse", metavar="FILE", help="Also the metrics of coarser classes: a CSV or JSON of class to coarser."
     ),
     ensemble: Ensemble | None = typer.Option(None, "--ensemble", help="Evaluate the mean of several models."),
-    tta: TestTimeAugmentation | None = typer.Option(
+    tta: Augmentation | None = typer.Option(
         None, "--tta", help="Test-time augmentation: average each image and its mirror image."
     ),
     calibrated: bool = typer.Option(False, "--calibrated", help="Apply the temperature fitted on validation data."),
@@ -74,7 +74,7 @@ def evaluate(
         by=tuple(by or ()),
         coarse=coarse,
         is_ensemble=ensemble is not None,
-        tta=None if tta is None else tta.value,
+        tta=None if tta is None else "flips",
         calibrated=calibrated,
         batch_size=batch_size,
         spec=spec,

@@ -11,7 +11,9 @@ from model_trainer.cli.tables import print_comparison, print_evaluation
 from model_trainer.errors import ConfigError
 from model_trainer.evaluation.compare import compare_evaluated, write_changed
 from model_trainer.evaluation.data import data_of_run, load_models, source_of
+from model_trainer.evaluation.files import FOLDER
 from model_trainer.evaluation.session import EvaluationOptions, evaluate_and_record
+from model_trainer.report.report import write_report
 from model_trainer.sources.source import each_read_once
 from model_trainer.storage import files
 from model_trainer.training.log import plain_messages
@@ -53,6 +55,8 @@ def evaluate_models(
             print_evaluation(evaluated.evaluation, console)
             if written is not None:
                 logging.info("Results: %s", written)
+                if written == models[0].path.with_name(FOLDER):
+                    logging.info("Report: %s", write_report(written.parent))
             return
         results = []
         if source is None:

@@ -26,6 +26,9 @@ def predict(
         min=1,
         help="Number of labels per image; default: 5, or the tags that reach their thresholds.",
     ),
+    calibrated: bool = typer.Option(
+        False, "--calibrated", help="Apply the temperature that `evaluate` fitted on the validation data."
+    ),
     spec: Spec = None,
     classes: Classes = None,
     trust: bool = typer.Option(False, "--trust", help="Allow the file to run code outside keras.applications."),
@@ -38,7 +41,9 @@ def predict(
     from model_trainer.api import predict as predict_images
     from model_trainer.cli.tables import print_predictions
 
-    results = predict_images(model, images, top=top, trust=trust, spec=spec, classes=read_classes(classes))
+    results = predict_images(
+        model, images, top=top, trust=trust, spec=spec, classes=read_classes(classes), calibrated=calibrated
+    )
     if as_json:
         typer.echo(json.dumps(results, indent=1, ensure_ascii=False))
     else:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Curve", "CurveChart", "Tick", "curves_by_epoch"]
+__all__ = ["Curve", "CurveChart", "Tick", "curves_by_epoch", "nice_ticks"]
 
 WIDTH, HEIGHT = 300, 190  # pixels of a chart
 LEFT, RIGHT, TOP, BOTTOM = 42, 12, 26, 24  # around its curves
@@ -76,7 +76,7 @@ def _chart(rows: Sequence[Mapping[str, float]], name: str) -> CurveChart:
         if any(column in row for row in rows)
     }
     values = [value for column in series.values() for value in column if _can_be_drawn(value)]
-    y_ticks = _nice_ticks(min([0.0, *values]), max(values, default=1.0))
+    y_ticks = nice_ticks(min([0.0, *values]), max(values, default=1.0))
     x_low, x_high = epochs[0], max(epochs[-1], epochs[0] + 1)
     y_low, y_high = y_ticks[0], y_ticks[-1]
 
@@ -108,7 +108,7 @@ def _chart(rows: Sequence[Mapping[str, float]], name: str) -> CurveChart:
     return CurveChart(name, tuple(curves), x_ticks, tuple(Tick(f"{number:g}", y(number)) for number in y_ticks))
 
 
-def _nice_ticks(low: float, high: float) -> list[float]:
+def nice_ticks(low: float, high: float) -> list[float]:
     """Three to six round values, the first at most `low`, the last at least `high`."""
     if not high - low > 1e-200:
         high = low + 1.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
@@ -50,9 +50,16 @@ class EvaluationOptions:
 
 
 @dataclass(frozen=True, eq=False)
-class _Extras:
-    slices: list[dict[str, Any]] = field(default_factory=list)
-    coarse: dict[str, Any] | None = None
+class _Groups:
+    """How the images are grouped, read before the model runs so that a mistake is reported at once.
+
+    Attributes:
+        columns: the value of each example, by the name of the column.
+        mapping: the coarser class of each class; None without coarser classes.
+    """
+
+    columns: dict[str, list[str]]
+    mapping: dict[str, str] | None
 
 
 def evaluation_folder(model_file: PurePath, data: DataSource) -> PurePath | None:
@@ -107,12 +114,12 @@ def evaluate_and_record(
             source, data = data_of_run(first.path, trust)
         examples = source if isinstance(source, Examples) else source.read_shared()
         data = data or DataSource(examples.origin, "other")
+        groups = _read_groups(first, source, examples, options)
         if len(models) > 1:
             arguments = (models, examples, options.batch_size)
             evaluated = evaluate_ensemble(*arguments, tta=options.tta, console=console)
         else:
             evaluated = evaluate_model(models[0], examples, options.batch_size, tta=options.tta, console=console)
-        extras = _extras(evaluated, source, options)
     folder = output if output is not None else evaluation_folder(first.path, data)
     if not write or folder is None:
         return evaluated, None
@@ -120,8 +127,8 @@ def evaluate_and_record(
         folder,
         evaluated,
         data,
-        slices=extras.slices,
-        coarse=extras.coarse,
+        slices=_slices(evaluated, groups, options),
+        coarse=_coarse(evaluated, groups, options),
         tta=options.tta,
         ensemble=[str(model.path) for model in models] if len(models) > 1 else (),
         calibrated=options.calibrated,
@@ -140,27 +147,40 @@ def temperature_of(evaluated: EvaluatedModel) -> float | None:
     return None if temperature is None else float(temperature)
 
 
-def _extras(evaluated: EvaluatedModel, source: Source | Examples, options: EvaluationOptions) -> _Extras:
-    """Computes the slices and the metrics of coarser classes."""
-    evaluation, predictions = evaluated.evaluation, evaluated.predictions
-    extras = _Extras()
+def _read_groups(
+    model: TrainedModel, source: Source | Examples, examples: Examples, options: EvaluationOptions
+) -> _Groups:
     if options.by and isinstance(source, Examples):
         raise ConfigError("needs `data` to be a source, such as a Manifest.", "by")
-    for column in options.by:
-        assert isinstance(source, Source)
-        extras.slices.append(slice_metrics(evaluation, column_values(source, predictions.examples, column), column))
+    columns = {by: column_values(source, examples, by) for by in options.by if isinstance(source, Source)}
     if options.coarse is None:
-        return extras
-    task, classes = evaluated.trained.task, evaluated.trained.classes
-    if task.label_kind != "single":
+        return _Groups(columns, None)
+    if model.task.label_kind != "single":
         raise ConfigError("needs one class for each image; this model predicts tags.", "coarse")
-    mapping = read_mapping(options.coarse, classes)
+    return _Groups(columns, read_mapping(options.coarse, model.classes))
+
+
+def _slices(evaluated: EvaluatedModel, groups: _Groups, options: EvaluationOptions) -> list[dict[str, Any]]:
+    """Computes the metrics for each value of the columns, and for each coarser class."""
+    evaluation, predictions = evaluated.evaluation, evaluated.predictions
+    slices = [
+        slice_metrics(evaluation, [values[row] for row in predictions.rows], by)
+        for by, values in groups.columns.items()
+    ]
+    if groups.mapping is not None:
+        of_class = list(groups.mapping.values())
+        values = [of_class[label] for label in predictions.examples.label_rows().most_likely()]
+        slices.append(slice_metrics(evaluation, values, f"coarser class of {options.coarse}"))
+    return slices
+
+
+def _coarse(evaluated: EvaluatedModel, groups: _Groups, options: EvaluationOptions) -> dict[str, Any] | None:
+    """Computes the metrics of the coarser classes."""
+    if groups.mapping is None:
+        return None
+    predictions, task = evaluated.predictions, evaluated.trained.task
     labels = predictions.examples.label_rows().most_likely()
-    extras.slices.append(
-        slice_metrics(evaluation, [mapping[classes[label]] for label in labels], f"coarser class of {options.coarse}")
-    )
-    coarse = coarse_labels(labels, predictions.probabilities, mapping)
-    coarse_evaluation = task.evaluate(*coarse, None, predictions.num_bad)
-    content: dict[str, Any] = {"mapping": options.coarse, "classes": list(coarse[2])}
-    content |= {key: value for key, value in coarse_evaluation.to_dict().items() if key in _OF_COARSE_CLASSES}
-    return _Extras(extras.slices, content)
+    labels, probabilities, classes = coarse_labels(labels, predictions.probabilities, groups.mapping)
+    content = task.evaluate(labels, probabilities, classes, None, predictions.num_bad).to_dict()
+    selected = {key: value for key, value in content.items() if key in _OF_COARSE_CLASSES}
+    return {"mapping": options.coarse, "classes": list(classes), **selected}

@@ -18,7 +18,9 @@ MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 
 Activation = Literal["softmax", "sigmoid"]
 
+_CHUNK_BYTES = 32 << 20
 _MAX_VALUES = 40_000_000  # probabilities that a temperature is fitted to; one number needs no more
+_MAX_EXACT = 2_000_000  # up to here in float64, which takes several times as long
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,9 +165,9 @@ def fit_temperature(
     num_images, num_classes = probabilities.shape
     count = min(num_images, max(1, _MAX_VALUES // num_classes))
     chosen = np.linspace(0, num_images - 1, count).astype(np.int64) if count else np.zeros(0, np.int64)
-    logits = np.empty((count, num_classes), np.float32 if probabilities.dtype == np.float32 else np.float64)
+    logits = np.empty((count, num_classes), np.float64 if count * num_classes <= _MAX_EXACT else probabilities.dtype)
     done = 0
-    for rows in row_chunks(probabilities):
+    for rows in row_chunks(probabilities, _CHUNK_BYTES):
         here = chosen[np.searchsorted(chosen, rows.start) : np.searchsorted(chosen, rows.stop)]
         logits[done : done + len(here)] = _logits(probabilities[rows][here - rows.start], activation)
         done += len(here)
@@ -182,10 +184,16 @@ def fit_temperature(
             progress("fitting the temperature", min(steps / 12, 1.0))
         return _slope(inverse, logits, truth, activation)
 
-    least, most = 1.0 / MAX_TEMPERATURE, 1.0 / MIN_TEMPERATURE
-    if not slope(least) < 0.0 < slope(most):
-        return None
-    return 1.0 / brentq(slope, least, most, xtol=1e-7, rtol=1e-7)
+    # The slope rises with the inverse: from 1 on in steps of 2 to where its sign changes. A slope that is 0 but for
+    # rounding does not change it: all probabilities equal, or so confident that no temperature matters.
+    direction = 1.0 if slope(1.0) >= 0.0 else -1.0
+    factor, inverse = 0.5**direction, 1.0
+    while direction * slope(inverse * factor) >= -1e-7:
+        inverse *= factor
+        if not MIN_TEMPERATURE <= inverse <= MAX_TEMPERATURE:
+            return None
+    temperature = 1.0 / brentq(slope, *sorted((inverse, inverse * factor)), xtol=1e-6, rtol=1e-6)
+    return temperature if MIN_TEMPERATURE <= temperature <= MAX_TEMPERATURE else None
 
 
 def calibrate(
@@ -206,7 +214,7 @@ def calibrate(
     if temperature is None:
         return Calibration(None, before, None)
     parts = []
-    for rows in row_chunks(probabilities, 32 << 20):
+    for rows in row_chunks(probabilities, _CHUNK_BYTES):
         scaled = with_temperature(np.asarray(probabilities[rows]), temperature, activation)
         parts.append(score_images(labels[rows], scaled))
         if progress is not None:
@@ -227,14 +235,15 @@ def _logits(probabilities: np.ndarray, activation: Activation) -> np.ndarray:
 
 def _slope(inverse: float, logits: np.ndarray, truth: np.ndarray, activation: Activation) -> float:
     total = 0.0
-    for rows in row_chunks(logits, 16 << 20):
-        chunk = logits[rows].astype(np.float64)
-        scaled = chunk * inverse
+    for rows in row_chunks(logits, 4 << 20):  # stays in the processor's cache
+        chunk = logits[rows]
+        scaled = chunk * chunk.dtype.type(inverse)
         if activation == "sigmoid":
-            weights = 1.0 / (1.0 + np.exp(-np.clip(scaled, -700.0, 700.0)))
+            weights = 1.0 / (1.0 + np.exp(-np.clip(scaled, -80.0, 80.0)))
         else:
             scaled -= scaled.max(axis=1, keepdims=True)
             weights = np.exp(scaled, out=scaled)
             weights /= weights.sum(axis=1, keepdims=True)
-        total += float(np.einsum("ij,ij->", weights, chunk)) - float(chunk[np.arange(len(chunk)), truth[rows]].sum())
+        expected = np.einsum("ij,ij->i", weights, chunk)
+        total += float((expected - chunk[np.arange(len(chunk)), truth[rows]]).sum(dtype=np.float64))
     return total / len(logits)

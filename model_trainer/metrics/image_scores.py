@@ -10,6 +10,8 @@ from model_trainer.metrics.chunks import Progress, row_chunks
 
 __all__ = ["ImageScores", "score_images"]
 
+_CHUNK_BYTES = 32 << 20
+
 
 @dataclass(frozen=True)
 class ImageScores:
@@ -59,7 +61,7 @@ def score_images(labels: np.ndarray, probabilities: np.ndarray, progress: Progre
     true_probability = np.empty(num_images, probabilities.dtype)
     true_rank = np.empty(num_images, np.int32)
     squares = np.empty(num_images, np.float64)
-    for rows in row_chunks(probabilities, 32 << 20):
+    for rows in row_chunks(probabilities, _CHUNK_BYTES):
         chunk = np.asarray(probabilities[rows])
         within = np.arange(len(chunk))
         best = chunk.argmax(axis=1)

@@ -12,10 +12,11 @@ from model_trainer.errors import ModelTrainerError
 from model_trainer.evaluation.files import FILE_NAME, FOLDER
 from model_trainer.evaluation.record import DataSource
 from model_trainer.evaluation.session import EvaluationOptions, evaluate_and_record
+from model_trainer.messages import counted
 from model_trainer.model_files.load import load_model
 from model_trainer.report.data_files import write_data_files
 from model_trainer.report.preview import images_to_see
-from model_trainer.report.run_report import write_report
+from model_trainer.report.report import write_report
 from model_trainer.run.run import Run
 from model_trainer.sources.source import each_read_once
 from model_trainer.storage import files
@@ -55,8 +56,14 @@ def _evaluate(result: Result, run: Run, console: Console) -> None:
         source = run.val_data or run.train_data
         examples = (result.val_examples or result.train_examples) or source.read_shared()
         data = DataSource(examples.origin, "training" if run.val_data is None else "validation")
+        model = trained.path.name
+        logging.info("Evaluating %s on %s ...", model, counted(len(examples), f"{data.split} image{{s}}"))
         options = EvaluationOptions(batch_size=run.training.batch_size)
-        evaluate_and_record([trained], examples, options, result.path / FOLDER, write=True, console=console, data=data)
+        evaluated, _ = evaluate_and_record(
+            [trained], examples, options, result.path / FOLDER, write=True, console=console, data=data
+        )
+    for name, estimate in list(evaluated.evaluation.estimates().items())[:1]:
+        logging.info("%s of %s: %s, 95 %% interval.", name.capitalize(), model, estimate)
 
 
 @contextlib.contextmanager

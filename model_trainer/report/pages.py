@@ -1,16 +1,18 @@
 """Renders HTML pages from the templates in `templates/`.
 
 A template extends `base.html`, which contains the style with its light and dark colours. A page is a single file that
-needs no network and no script. `display/pages.py` escapes all values.
+needs no network; where it has a script, it can be read without it. `display/pages.py` escapes all values.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from typing import Any
 
 from model_trainer.display.pages import Environment, make_environment
 
-__all__ = ["environment", "render_page"]
+__all__ = ["environment", "render_page", "script_hash"]
 
 
 def render_page(template: str, **values: Any) -> str:
@@ -29,3 +31,14 @@ def render_page(template: str, **values: Any) -> str:
 def environment() -> Environment:
     """The Jinja environment with the templates of pages."""
     return make_environment("model_trainer.report")
+
+
+def script_hash(template: str) -> str:
+    """The hash of a script in `templates/` by which a page's Content-Security-Policy allows it, and no other.
+
+    The page contains the script as it is: it is a template without values.
+    """
+    jinja = environment()
+    assert jinja.loader is not None
+    source = jinja.loader.get_source(jinja, template)[0]
+    return f"sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}"

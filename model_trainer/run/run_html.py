@@ -16,7 +16,7 @@ from model_trainer.dotted import name_of
 if TYPE_CHECKING:
     from model_trainer.run.run import Run
 
-__all__ = ["GROUPS", "run_html", "value_text"]
+__all__ = ["GROUPS", "Option", "option_groups", "run_html", "value_text"]
 
 GROUPS = {
     "Data": ("train_data", "val_data", "augment"),
@@ -29,7 +29,7 @@ LARGE_CHOICES = ("network", "task")
 
 
 @dataclass(frozen=True)
-class _Option:
+class Option:
     """One option of the run.
 
     Attributes:
@@ -47,6 +47,11 @@ class _Option:
 
 def run_html(run: Run) -> str:
     """Renders each option with its value and, if changed, its default; unchanged options are collapsed."""
+    return render_fragment("run.html", name=run.name, groups=option_groups(run))
+
+
+def option_groups(run: Run) -> list[dict[str, Any]]:
+    """The options of a run in groups: `{"name": str, "changed": list[Option], "unchanged": list[Option]}`."""
     groups = []
     for title, fields in GROUPS.items():
         options = [option for field in fields for option in _options(run, field, "")]
@@ -57,10 +62,10 @@ def run_html(run: Run) -> str:
                 "unchanged": [option for option in options if not option.is_changed],
             }
         )
-    return render_fragment("run.html", name=run.name, groups=groups)
+    return groups
 
 
-def _options(parent: Config, field: str, prefix: str) -> Iterator[_Option]:
+def _options(parent: Config, field: str, prefix: str) -> Iterator[Option]:
     info, value = type(parent).model_fields[field], getattr(parent, field)
     name = f"{prefix}{info.alias or field}"
     default = _default_of(info)
@@ -69,13 +74,13 @@ def _options(parent: Config, field: str, prefix: str) -> Iterator[_Option]:
     if isinstance(value, Config) and (field in LARGE_CHOICES or not isinstance(value, (Choice, Call, Live))):
         if field in LARGE_CHOICES:
             kind, default_kind = type(value).__name__, type(default).__name__
-            yield _Option(name, [kind], default_kind, is_changed=kind != default_kind)
+            yield Option(name, [kind], default_kind, is_changed=kind != default_kind)
         for inner in type(value).model_fields:
             yield from _options(value, inner, f"{name}.")
         return
     has_default = default is not PydanticUndefined
     lines = [value_text(each) for each in value] if isinstance(value, tuple) and _has_configs(value) else []
-    yield _Option(
+    yield Option(
         name=name,
         value=lines or [value_text(value)],
         default=value_text(default) if has_default else None,

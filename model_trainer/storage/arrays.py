@@ -54,10 +54,13 @@ class RowWriter:
 
     def finish(self) -> np.ndarray:
         """Returns float32 `(num_rows, num_columns)`; of a temporary file a read-only memory map."""
-        if self._file is None or not self._num_rows:
+        if self._file is None:
             return np.concatenate([np.empty((0, self._num_columns), np.float32), *self._chunks])
-        self._file.flush()
-        return np.memmap(self._file, np.float32, mode="r", shape=(self._num_rows, self._num_columns))
+        with self._file:  # the map keeps a descriptor of its own
+            self._file.flush()
+            if not self._num_rows:
+                return np.empty((0, self._num_columns), np.float32)
+            return np.memmap(self._file, np.float32, mode="r", shape=(self._num_rows, self._num_columns))
 
 
 def write_npy(path: StrPath, table: np.ndarray) -> None:

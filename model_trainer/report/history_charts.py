@@ -1,0 +1,90 @@
+"""Charts of training: loss and metrics by epoch, the learning rate, and the loss by step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from model_trainer.report.line_charts import LineChart, Series, line_chart
+from model_trainer.report.metric_names import metric_name
+from model_trainer.report.run_files import RunFiles
+
+__all__ = ["best_epoch", "compared_charts", "history_charts", "metric_columns"]
+
+FIXED = ("epoch", "learning_rate", "seconds")
+
+
+def history_charts(run: RunFiles) -> list[LineChart]:
+    """A chart of the loss and of each metric by epoch, then the learning rate, and the loss by step."""
+    charts = [
+        line_chart(
+            metric_name(name),
+            [
+                _series(label, run.history, column, colour, dashed=column == name)
+                for label, column, colour in (("training", name, 1), ("validation", f"val_{name}", 0))
+                if any(column in row for row in run.history)
+            ],
+            "epoch",
+            from_zero=_is_loss(name),
+        )
+        for name in metric_columns(run.history)
+    ]
+    if any("learning_rate" in row for row in run.history):
+        charts.append(
+            line_chart(
+                "Learning rate", [_series("learning rate", run.history, "learning_rate", 2)], "epoch", from_zero=True
+            )
+        )
+    steps = [row for row in run.steps if isinstance(row.get("loss"), (int, float))]
+    if len(steps) > 1:
+        series = Series("training", [float(row["step"]) for row in steps], [float(row["loss"]) for row in steps], 1)
+        charts.append(line_chart("Loss", [series], "step", from_zero=True))
+    return charts
+
+
+def compared_charts(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> list[LineChart]:
+    """A chart of each metric with one curve for each run: of validation, or of training where there is none.
+
+    Args:
+        runs: the rows of each run's history by its name.
+    """
+    names = dict.fromkeys(name for rows in runs.values() for name in metric_columns(rows))
+    charts = []
+    for name in names:
+        series = []
+        for colour, (run, rows) in enumerate(runs.items()):
+            is_validated = any(f"val_{name}" in row for row in rows)
+            column = f"val_{name}" if is_validated else name
+            if any(column in row for row in rows):
+                label = run if is_validated else f"{run}, training"
+                series.append(_series(label, rows, column, colour, dashed=not is_validated))
+        charts.append(line_chart(metric_name(name), series, "epoch", from_zero=_is_loss(name)))
+    return charts
+
+
+def metric_columns(rows: Sequence[Mapping[str, float]]) -> list[str]:
+    """The names of the loss and the metrics, without "val_", in the order of the file."""
+    return list(dict.fromkeys(name.removeprefix("val_") for row in rows for name in row if name not in FIXED))
+
+
+def best_epoch(run: RunFiles) -> tuple[str, float, int] | None:
+    """The best value of the task's main metric: its column, the value and its epoch; None without epochs."""
+    names = [name for name in metric_columns(run.history) if not _is_loss(name)] or metric_columns(run.history)
+    if not names:
+        return None
+    column = f"val_{names[0]}" if any(f"val_{names[0]}" in row for row in run.history) else names[0]
+    rows = [row for row in run.history if math.isfinite(row.get(column, math.nan))]
+    if not rows:
+        return None
+    best = (min if _is_loss(names[0]) else max)(rows, key=lambda row: row[column])
+    return column, best[column], int(best["epoch"])
+
+
+def _series(
+    label: str, rows: Sequence[Mapping[str, float]], column: str, colour: int, *, dashed: bool = False
+) -> Series:
+    return Series(label, [row["epoch"] for row in rows], [row.get(column, math.nan) for row in rows], colour, dashed)
+
+
+def _is_loss(name: str) -> bool:
+    return "loss" in name

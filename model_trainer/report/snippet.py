@@ -1,0 +1,90 @@
+"""Python code that loads the model of a run with plain Keras and classifies an image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from model_trainer.report.run_files import RunFiles
+
+__all__ = ["plain_keras", "with_model_trainer"]
+
+# What `specs/preprocess.py` computes, in NumPy; PIXELS is the float32 array.
+FORMULAS = {
+    "none": "PIXELS",
+    "between_plus_minus_1": "PIXELS / 127.5 - 1",
+    "mean_subtraction": "(PIXELS - {first}) / 127.5",
+    "mean_subtraction_plus_minus_1": "(PIXELS - {first}) / 255",
+    "bgr_mean_subtraction": "(PIXELS - {first})[..., ::-1]",
+    "mean_std_normalization": "(PIXELS - {first}) / {second}",
+}
+RESIZED = {
+    "crop": "ImageOps.fit(image, size, how)",
+    "squash": "image.resize(size, how)",
+    "pad": "ImageOps.pad(image, size, how, color={background})",
+}
+FILTERS = {"nearest": "NEAREST", "bicubic": "BICUBIC", "lanczos3": "LANCZOS", "area": "BOX"}
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+def plain_keras(run: RunFiles) -> list[str]:
+    """Lines of code that need Keras, NumPy and Pillow, and a photo.jpg; empty without a model or its spec."""
+    spec = run.spec
+    size, function = spec.get("target_size"), spec.get("preprocess_func")
+    if not run.models or not isinstance(size, list) or len(size) != 3 or size[2] not in MODES:
+        return []
+    height, width, channels = size
+    resized = RESIZED.get(str(spec.get("resize")), RESIZED["crop"]).format(
+        background=tuple(spec.get("background") or (255, 255, 255))
+    )
+    resampling = FILTERS.get(str(spec.get("interpolation")), "BILINEAR")
+    formula = _formula(str(function), spec.get("preprocess_args"), channels)
+    pixels = "np.asarray(image, np.float32)" + ("[..., None]" if channels == 1 else "")
+    lines = [
+        "import json",
+        "",
+        "import keras",
+        "import numpy as np",
+        f"from PIL import Image{'' if 'ImageOps' not in resized else ', ImageOps'}",
+        "",
+        f"folder = {str(run.path)!r}",
+        "model = keras.models.load_model(",
+        f'    f"{{folder}}/{_best(run)}", compile=False',
+        ")",
+        'with open(f"{folder}/model_spec.json", encoding="utf-8") as file:',
+        '    classes = json.load(file)["classes"]',
+        "",
+        f'image = Image.open("photo.jpg").convert("{MODES[channels]}")',
+        f"size, how = ({int(width)}, {int(height)}), Image.Resampling.{resampling}",
+        f"image = {resized}",
+        f"pixels = {pixels}  # 0 to 255",
+    ]
+    if formula is None:
+        return [*lines, f"batch = pixels[None]  # preprocess them first, by {function}"]
+    return [
+        *lines,
+        f"batch = ({formula})[None]" if formula != "pixels" else "batch = pixels[None]",
+        "probabilities = model.predict(batch, verbose=0)[0]",
+        "for index in probabilities.argsort()[::-1][:3]:",
+        '    print(f"{classes[index]}: {probabilities[index]:.3f}")',
+    ]
+
+
+def with_model_trainer(run: RunFiles) -> list[str]:
+    """Lines of code that use Model Trainer, which resizes and preprocesses exactly as in validation."""
+    if not run.models:
+        return []
+    return ["from model_trainer import predict", "", f'predict({str(run.path)!r}, ["photo.jpg"])']
+
+
+def _best(run: RunFiles) -> str:
+    evaluated = run.evaluation.model if run.evaluation is not None else ""
+    return evaluated if evaluated in run.models else run.models[0]
+
+
+def _formula(function: str, arguments: Any, channels: int) -> str | None:
+    """The expression for `pixels`; None for a function of the user."""
+    if function not in FORMULAS:
+        return None
+    numbers = [float(each) for each in arguments or ()]
+    first, second = numbers[:channels], numbers[channels:]
+    return FORMULAS[function].replace("PIXELS", "pixels").format(first=first, second=second)

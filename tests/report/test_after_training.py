@@ -1,0 +1,142 @@
+"""The end of a run: its evaluation and its report, which never fail the training."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from model_trainer import MultiLabel, Run, load_model
+from model_trainer.model_files.temperature import read_temperature
+from model_trainer.report import after_training
+from model_trainer.report.after_training import report_run
+from model_trainer.training.train import Result, train_model
+
+pytestmark = pytest.mark.usefixtures("short_pipeline", "plain_graphs")
+
+MakeRun = Callable[..., Run]
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def trained(declare_run: MakeRun, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Result]:
+    run = declare_run(output_dir=str(tmp_path_factory.mktemp("output")), augment=["RandomFlip"])
+    result = train_model(run)
+    report_run(result, run, QUIET)
+    return run, result
+
+
+def evaluation_of(path: Path) -> dict[str, object]:
+    content: dict[str, object] = json.loads((path / "evaluation" / "evaluation.json").read_text())
+    return content
+
+
+def test_a_run_ends_with_the_metrics_of_its_best_model(trained: tuple[Run, Result]) -> None:
+    _, result = trained
+    content = evaluation_of(result.path)
+    assert content["model"] == "model_max_acc.hdf5"
+    assert content["data"]["split"] == "validation"
+    assert content["data"]["images"] == 9
+    best = max(row["val_accuracy"] for row in result.history)
+    assert content["metrics"]["accuracy"]["value"] == pytest.approx(best)
+
+
+def test_a_run_ends_with_a_report(trained: tuple[Run, Result]) -> None:
+    _, result = trained
+    assert (result.path / "report" / "index.html").stat().st_size > 10_000
+
+
+def test_the_temperature_is_stored_for_predictions(trained: tuple[Run, Result]) -> None:
+    _, result = trained
+    fitted = evaluation_of(result.path)["calibration"]["temperature"]
+    assert load_model(result.path).temperature == fitted
+    assert read_temperature(result.path / "model_min_loss.hdf5") is None
+
+
+def test_the_report_shows_the_data_and_what_augmentation_makes_of_them(trained: tuple[Run, Result]) -> None:
+    _, result = trained
+    content = json.loads((result.path / "report" / "data.json").read_text())
+    assert content["train"]["counts"] == {"blue": 5, "green": 5, "red": 5}
+    assert content["val"]["images"] == 9
+    assert len(content["examples"]) == 8
+    for example in content["examples"]:
+        assert len(example["augmented"]) == 3
+        assert all((result.path / "report" / file).is_file() for file in [example["original"], *example["augmented"]])
+
+
+def test_galleries_have_thumbnails_and_attribution_maps(trained: tuple[Run, Result]) -> None:
+    _, result = trained
+    images = [image for gallery in evaluation_of(result.path)["galleries"] for image in gallery["images"]]
+    assert images
+    for image in images:
+        assert (result.path / "evaluation" / image["file"]).is_file()
+        assert (result.path / "evaluation" / image["map"]).is_file()
+
+
+def test_a_run_without_validation_data_is_evaluated_on_its_training_data(make_run: MakeRun) -> None:
+    run = make_run(val_data=None)
+    result = train_model(run)
+    report_run(result, run, QUIET)
+    content = evaluation_of(result.path)
+    assert content["data"]["split"] == "training"
+    assert "metrics on its training data" in content["data"]["notes"][0]
+    assert load_model(result.path).temperature is None  # fitted on training data it would say nothing
+
+
+def test_a_failure_is_a_warning(
+    trained: tuple[Run, Result], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, result = trained
+    for error in (OSError("disk on fire"), KeyboardInterrupt()):
+
+        def fail(*arguments: object, error: BaseException = error, **options: object) -> None:
+            raise error
+
+        monkeypatch.setattr(after_training, "evaluate_and_record", fail)
+        monkeypatch.setattr(after_training, "write_report", fail)
+        report_run(result, run, QUIET)
+    assert "could not be evaluated: disk on fire. Try again: model-trainer evaluate" in caplog.text
+    assert "Interrupted: the run could not be described in a report. Do it later: model-trainer report" in caplog.text
+
+
+def test_a_run_that_was_stopped_is_not_evaluated(
+    trained: tuple[Run, Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, result = trained
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(after_training, "evaluate_and_record", fail)
+    report_run(dataclasses.replace(result, stopped="SIGTERM"), run, QUIET)
+
+
+def test_a_finished_run_is_evaluated_once(trained: tuple[Run, Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    run, result = trained
+    again = train_model(run, resume_from=result.path)
+    assert again.was_finished
+    before = (result.path / "evaluation" / "evaluation.json").stat().st_mtime_ns
+    report_run(again, run, QUIET)
+    assert (result.path / "evaluation" / "evaluation.json").stat().st_mtime_ns == before
+
+
+def test_calibrated_predictions_divide_the_logits(trained: tuple[Run, Result]) -> None:
+    model = dataclasses.replace(load_model(trained[1].path), temperature=2.0)
+    images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3)).astype(np.uint8)
+    roots = np.sqrt(model.probabilities(images))
+    np.testing.assert_allclose(model.calibrated().probabilities(images), roots / roots.sum(1, keepdims=True), rtol=1e-5)
+
+
+def test_calibration_keeps_the_predicted_tags(trained: tuple[Run, Result]) -> None:
+    model = dataclasses.replace(
+        load_model(trained[1].path), task=MultiLabel(), thresholds=(0.2, 0.5, 0.9), temperature=3.0
+    )
+    images = np.random.default_rng(0).integers(0, 256, (16, 16, 16, 3)).astype(np.uint8)
+    plain = model.probabilities(images) >= model.thresholds
+    calibrated = model.calibrated()
+    np.testing.assert_array_equal(calibrated.probabilities(images) >= calibrated.thresholds, plain)
