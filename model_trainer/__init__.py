@@ -88,16 +88,15 @@ _HOMES = {
         "ReduceOnPlateau",
         "StepDecay",
     ],
-    "evaluation.folds": ["train_folds"],
-    "api": ["evaluate", "predict", "preview", "train"],
+    "api": ["evaluate", "predict", "preview", "train", "train_folds"],
 }
-_LOAD_TENSORFLOW = {"api", "evaluation.folds", "model_files.load", "pipeline.image"}
+_LOAD_TENSORFLOW = {"api", "model_files.load", "pipeline.image"}
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = sorted([*_HOME_OF, "__version__"])
 
 if TYPE_CHECKING:
-    from model_trainer.api import evaluate, predict, preview, train
+    from model_trainer.api import evaluate, predict, preview, train, train_folds
     from model_trainer.config import Call, Live
     from model_trainer.errors import (
         ConfigError,
@@ -109,7 +108,6 @@ if TYPE_CHECKING:
         ModelTrainerError,
         StorageError,
     )
-    from model_trainer.evaluation.folds import train_folds
     from model_trainer.model_files.load import TrainedModel, load_model
     from model_trainer.pipeline.augment import (
         KERAS_TRAINER,

@@ -45,10 +45,8 @@ def train_declared(
     """
     typer.echo("Starting TensorFlow ...", err=True)
     filter_stderr_until_exit()
+    from model_trainer.api import train, train_folds
+
     if folds is not None:
-        from model_trainer.evaluation.folds import train_folds
-
         return bool(train_folds(run, folds, resume=resume, resume_from=resume_from).stopped)
-    from model_trainer.api import train
-
     return bool(train(run, resume, resume_from, hosts=hosts, host_index=host_index).stopped)

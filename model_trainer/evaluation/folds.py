@@ -1,4 +1,4 @@
-"""`train_folds`: k-fold cross-validation, from the training of each fold to metrics with mean and spread."""
+"""k-fold cross-validation, from the training of each fold to metrics with mean and spread."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from model_trainer.training.log import plain_messages
 from model_trainer.training.signals import end_on_signals
 from model_trainer.training.train import Result
 
-__all__ = ["FoldsResult", "train_folds"]
+__all__ = ["FoldsResult", "train_and_evaluate_folds"]
 
 OUT_OF_FOLD = "Each image was predicted by the model of the fold that was not trained on it."
 
@@ -72,58 +72,14 @@ class FoldsResult:
         return folds_html(self)
 
 
-def train_folds(
+def train_and_evaluate_folds(
     run: Run,
     folds: int = 5,
     seed: int | None = None,
     resume: bool = False,
-    *,
     resume_from: str | os.PathLike[str] | None = None,
 ) -> FoldsResult:
-    """Trains a model for each of several folds, evaluates each on the images it has not seen, and prints the metrics.
-
-    The folds divide `train_data` and `val_data` together, or `train_data` alone if there is no other data. They are
-    stratified, and never divide a group; see `Source.folds`. Each fold is an ordinary run, with the seed of `run` and
-    an output folder of its own inside `output_dir/<name>-folds-<yyyymmdd-hhmmss>/`. `evaluation/` there has the
-    prediction for every image by the model that was not trained on it, and in `label_issues.csv` the labels that these
-    predictions contradict.
-
-    Args:
-        run: what to train.
-        folds: number of folds, at least 2.
-        seed: of the division into folds; None is the seed of the run.
-        resume: continue the newest training of this name: finished folds are kept, an interrupted one continues from
-            its checkpoint, others start. Without one start a new one.
-        resume_from: continue the training in this folder.
-
-    Returns:
-        The folder as `path`, each metric with mean and spread as `metrics`, and the results of the folds.
-
-    Raises:
-        ModelTrainerError: as `train`; also if a resumed training had other folds or other data.
-
-    Example:
-        >>> small = {"class": "model_trainer.testing.small_backbone", "preprocess_func": "between_plus_minus_1"}
-        >>> run = Run(
-        ...     name="pets",
-        ...     spec=ModelSpec(**small, target_size=[16, 16, 3]),
-        ...     weights=None,
-        ...     train_data=ImageFolder("data/train"),
-        ...     training=Training(epochs=1, batch_size=8),
-        ... )
-        >>> result = train_folds(run, folds=2)
-        fold ... accuracy ...
-        1 ...
-        2 ...
-        mean ...
-        ± sd ...
-        out of fold ...
-        Results: output/pets-folds-...
-        >>> len(result.metrics["accuracy"].folds)
-        2
-    """
-    from model_trainer.evaluation.folds_table import print_folds
-
+    """Trains and evaluates each fold, and all folds together; see `train_folds`, which also prints and reports."""
     seed = run.training.seed if seed is None else seed
     with plain_messages(), end_on_signals():
         _check_single_process()
@@ -142,9 +98,7 @@ def train_folds(
         else:
             folder.check_data(examples.fingerprint)
         logging.info("Output of all folds: %s", folder.path)
-        result = _train_and_evaluate(folder, run, examples, fold_of)
-    print_folds(result, Console(force_jupyter=False))
-    return result
+        return _train_and_evaluate(folder, run, examples, fold_of)
 
 
 def _check_single_process() -> None:

@@ -77,14 +77,14 @@ def run(declare_run: Callable[..., Run], tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def whole(run: Run, eagerly: None) -> FoldsResult:
-    return train_folds(run, FOLDS)
+    return train_folds(run, FOLDS)  # its pages, too
 
 
 @pytest.fixture(scope="module")
 def continued(run: Run, whole: FoldsResult) -> list[FoldsResult]:
     """The same, stopped in the middle of the second fold and then continued."""
     interrupted = run.changed("name", "interrupted").changed("callbacks", (SignalIn(2),))
-    return [train_folds(interrupted, FOLDS), train_folds(interrupted, FOLDS, resume=True)]
+    return [train_folds(interrupted, FOLDS, report=False), train_folds(interrupted, FOLDS, resume=True, report=False)]
 
 
 def arrays_in(path: Path) -> dict[str, np.ndarray]:
@@ -173,6 +173,11 @@ def test_folds_json_names_the_folder_of_each_fold(whole: FoldsResult) -> None:
     for fold, result in zip(content["folds"], whole.folds, strict=True):
         assert (fold["state"], fold["folder"], fold["images"]) == ("finished", result.path.name, 8)
         assert fold["metrics"]["accuracy"] == content["metrics"]["accuracy"]["folds"][fold["fold"] - 1]
+
+
+def test_there_is_a_page_for_each_fold_and_one_for_all(whole: FoldsResult) -> None:
+    pages = [path / "report" / "index.html" for path in (whole.path, *(fold.path for fold in whole.folds))]
+    assert all("Confusions" in page.read_text() for page in pages)
 
 
 def test_other_folds_or_another_seed_are_refused_on_resume(whole: FoldsResult, run: Run) -> None:
