@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import keras
 from absl import logging
@@ -57,8 +58,23 @@ def train_fold_models(folder: FoldsFolder, run: Run) -> list[Result]:
 
 @contextlib.contextmanager
 def own_keras_state() -> Iterator[None]:
-    """What Keras keeps of the models that are built in the `with` block, such as used names, ends with it."""
+    """What Keras and TensorFlow keep of the networks that are built in the `with` block ends with it.
+
+    That is Keras' names and seeds, and the graphs of steps with a custom gradient: TensorFlow registers each such
+    gradient for ever, and with it the whole graph, some MB for the smallest network.
+    """
+    registry = _gradient_registry()
+    before = set(registry)
     try:
         yield
     finally:
-        keras.backend.clear_session()
+        for name in [name for name in registry if name.startswith("CustomGradient-") and name not in before]:
+            del registry[name]
+        keras.backend.clear_session()  # it also collects garbage, of which graphs are the largest
+
+
+def _gradient_registry() -> dict[str, Any]:
+    """TensorFlow's gradients by name; it has no public way to remove one."""
+    from tensorflow.python.framework import ops
+
+    return getattr(getattr(ops, "gradient_registry", None), "_registry", {})
