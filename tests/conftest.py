@@ -34,8 +34,8 @@ from model_trainer import (
     ModelSpec,
     Run,
     Training,
+    api,
 )
-from model_trainer import api
 from model_trainer.pipeline import dataset
 from model_trainer.pipeline.fallback import MapFunction, map_with_fallback
 from model_trainer.pipeline.image import exact_image

@@ -59,7 +59,7 @@ def evaluate(
 ) -> None:
     """Compute the metrics of a trained model on labelled images, overall and for each class.
 
-    Metrics have 95 % confidence intervals. `sensitivity` is the macro recall: the mean of the recalls of the classes.
+    Metrics have 95 % confidence intervals. `balanced_accuracy` is the mean of the recalls of the classes.
     The metrics, the predictions and the images behind them are written to evaluation/ in the output folder.
     """
     announce_tensorflow()

@@ -69,7 +69,7 @@ def attribution_maps(
 class GradCAM:
     """Computes attribution maps with one model; see `attribution_maps`.
 
-    It computes in float32, whatever the model trains in, with the weights that the model has when this is made.
+    It computes in float32. A model that is nested or in mixed precision is copied, with the weights that it has then.
 
     Args:
         model: see `attribution_maps`.
@@ -97,7 +97,10 @@ class GradCAM:
         self._head = keras.Model(features, logits)
         dtype = tf.uint8 if self._spec else images.dtype
         signature = [tf.TensorSpec([None, *self._size], dtype), tf.TensorSpec([None], tf.int32)]
-        self._compute = tf.function(self._maps, autograph=False, input_signature=signature)
+        # The concrete function: TensorFlow takes several models in one process for one function that is traced again
+        # and again, and warns.
+        self._compute = tf.function(self._maps, autograph=False, input_signature=signature).get_concrete_function()
+        self._dtype = dtype
 
     def __call__(self, images: np.ndarray, class_indices: np.ndarray, batch_size: int = 32) -> np.ndarray:
         """Computes the maps; arguments, result and errors as in `attribution_maps`."""
@@ -105,7 +108,7 @@ class GradCAM:
         self._check(np.asarray(images), classes)
         starts = range(0, len(images), batch_size)
         batches = [(images[start : start + batch_size], classes[start : start + batch_size]) for start in starts]
-        maps = [self._compute(tf.cast(some, self._compute.input_signature[0].dtype), of) for some, of in batches]
+        maps = [self._compute(tf.cast(some, self._dtype), tf.cast(of, tf.int32)) for some, of in batches]
         empty = np.zeros((0, *(side or 0 for side in self._map_size)), np.float32)
         return np.concatenate([each.numpy() for each in maps]) if maps else empty
 
@@ -117,9 +120,9 @@ class GradCAM:
             logits = self._head(features, training=False)
             # Images do not depend on each other, so the gradient of the sum is that of each image's logit.
             explained = tf.reduce_sum(tf.gather(logits, class_indices, batch_dims=1))
-        weights = tf.reduce_mean(tape.gradient(explained, features), axis=[1, 2])
-        evidence = tf.einsum("bhwc,bc->bhw", features, weights)
-        magnitude = tf.einsum("bhwc,bc->bhw", tf.abs(features), tf.abs(weights))
+        terms = features * tf.reduce_mean(tape.gradient(explained, features), axis=[1, 2], keepdims=True)
+        # Not a product of matrices, which GPUs compute in TensorFloat-32, with 10 bits.
+        evidence, magnitude = tf.reduce_sum(terms, axis=-1), tf.reduce_sum(tf.abs(terms), axis=-1)
         strongest = tf.reduce_max(evidence, axis=[1, 2], keepdims=True)
         # What is left of terms that cancel is rounding, which the division would blow up. NaN compares as false.
         is_evidence = strongest > ROUNDING * tf.reduce_max(magnitude, axis=[1, 2], keepdims=True)

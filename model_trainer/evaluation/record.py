@@ -12,7 +12,7 @@ from model_trainer.evaluation.evaluate import EvaluatedModel
 from model_trainer.evaluation.files import Column, write_evaluation, write_predictions
 from model_trainer.evaluation.galleries import write_galleries
 from model_trainer.evaluation.predictions import TTA
-from model_trainer.metrics.bootstrap import CONFIDENCE, RESAMPLES
+from model_trainer.metrics.bootstrap import CONFIDENCE, num_resamples
 from model_trainer.storage import files
 
 __all__ = ["DataSource", "record_evaluation"]
@@ -72,7 +72,6 @@ def record_evaluation(
     if with_images:
         # Of an ensemble there is no one network whose attribution map could be drawn.
         galleries = write_galleries(folder, None if ensemble else trained, predictions, evaluation.galleries(), columns)
-    baseline = trained.task.majority_baseline(examples)
     notes = (ON_TRAINING_DATA, *data.notes) if data.split == "training" else data.notes
     content: dict[str, Any] = {
         "created": time.strftime("%Y-%m-%dT%H:%M:%S"),
@@ -89,19 +88,13 @@ def record_evaluation(
             "tta": tta,
             "ensemble": list(ensemble) or None,
             "calibrated": calibrated,
-            "bootstrap": {"resamples": RESAMPLES, "seed": 0, "confidence": CONFIDENCE},
+            "bootstrap": {"resamples": num_resamples(len(examples)), "seed": 0, "confidence": CONFIDENCE},
         },
         "classes": list(trained.classes),
         **evaluation.to_dict(),
         "galleries": galleries,
         "slices": list(slices),
     }
-    if baseline is not None:
-        content["baselines"] = {
-            "chance": 1 / len(trained.classes),
-            "majority": baseline[0],
-            "majority_class": baseline[1],
-        }
     if coarse is not None:
         content["coarse"] = dict(coarse)
     write_evaluation(folder, content)

@@ -72,8 +72,9 @@ def evaluation_folder(model_file: PurePath, data: DataSource) -> PurePath | None
         return None
     if data.split != "other":
         return model_file.with_name(FOLDER)
-    name = "".join(each if each.isalnum() or each in "._-" else "-" for each in data.origin.strip("/"))
-    return model_file.with_name(f"{FOLDER}-{name.strip('.-')[-80:] or 'other'}")
+    name = "-".join(PurePath(data.origin).parts[-2:])
+    safe = "".join(each if each.isalnum() or each in "._-" else "-" for each in name).strip(".-")
+    return model_file.with_name(f"{FOLDER}-{safe[-80:] or 'other'}")
 
 
 def evaluate_and_record(

@@ -19,6 +19,7 @@ MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 Activation = Literal["softmax", "sigmoid"]
 
 _CHUNK_BYTES = 32 << 20
+_CACHE_BYTES = 4 << 20  # of the processor
 _MAX_VALUES = 40_000_000  # probabilities that a temperature is fitted to; one number needs no more
 _MAX_EXACT = 2_000_000  # up to here in float64, which takes several times as long
 
@@ -181,14 +182,14 @@ def fit_temperature(
         nonlocal steps
         steps += 1
         if progress is not None:
-            progress("fitting the temperature", min(steps / 12, 1.0))
+            progress("fitting the temperature", min(steps / 15, 1.0))  # about so many are needed
         return _slope(inverse, logits, truth, activation)
 
-    # The slope rises with the inverse: from 1 on in steps of 2 to where its sign changes. A slope that is 0 but for
-    # rounding does not change it: all probabilities equal, or so confident that no temperature matters.
+    # The slope rises with the inverse: from 1 on in steps of 2 to where its sign changes. It stays 0 if all
+    # probabilities are equal, and negative, or at last 0, if each prediction is right.
     direction = 1.0 if slope(1.0) >= 0.0 else -1.0
     factor, inverse = 0.5**direction, 1.0
-    while direction * slope(inverse * factor) >= -1e-7:
+    while direction * slope(inverse * factor) >= 0.0:
         inverse *= factor
         if not MIN_TEMPERATURE <= inverse <= MAX_TEMPERATURE:
             return None
@@ -235,7 +236,7 @@ def _logits(probabilities: np.ndarray, activation: Activation) -> np.ndarray:
 
 def _slope(inverse: float, logits: np.ndarray, truth: np.ndarray, activation: Activation) -> float:
     total = 0.0
-    for rows in row_chunks(logits, 4 << 20):  # stays in the processor's cache
+    for rows in row_chunks(logits, _CACHE_BYTES):
         chunk = logits[rows]
         scaled = chunk * chunk.dtype.type(inverse)
         if activation == "sigmoid":

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
+
+from model_trainer.storage.arrays import drop_pages
 
 __all__ = ["Progress", "class_blocks", "row_chunks"]
 
@@ -27,11 +27,9 @@ def row_chunks(table: np.ndarray, max_bytes: int = 64 << 20) -> Iterator[slice]:
     """
     row_bytes = max(1, table.dtype.itemsize * int(np.prod(table.shape[1:])))
     rows = max(1, max_bytes // row_bytes)
-    mapped = _map_of(table)
     for start in range(0, len(table), rows):
         yield slice(start, min(start + rows, len(table)))
-        if mapped is not None:
-            mapped.madvise(mmap.MADV_DONTNEED)
+        drop_pages(table)
 
 
 def class_blocks(
@@ -70,15 +68,3 @@ def class_blocks(
                 first, last = np.searchsorted(rows, [chunk.start, chunk.stop])
                 block[first:last, :width] = table[rows[first:last], classes]
         yield classes, block[:, :width]
-
-
-def _map_of(table: np.ndarray) -> mmap.mmap | None:
-    """Returns the memory map that an array is a view of, if pages of it may be dropped."""
-    array: Any = table
-    while isinstance(array, np.ndarray):
-        base: Any = array.base
-        if isinstance(array, np.memmap) and isinstance(base, mmap.mmap):
-            # Mode "c" has private pages, which hold changes that this process made.
-            return base if array.mode != "c" and hasattr(mmap, "MADV_DONTNEED") else None
-        array = base
-    return None

@@ -159,7 +159,7 @@ def overall_metrics(counts: ClassCounts) -> dict[str, np.ndarray]:
     metrics["cohen_kappa"] = _ratio(hits.sum(axis=1) * total - by_chance, total**2 - by_chance)
     spread = (total**2 - (predicted**2).sum(axis=1)) * (total**2 - (support**2).sum(axis=1))
     matthews = _ratio(hits.sum(axis=1) * total - by_chance, np.sqrt(spread))
-    metrics["matthews"] = np.where(spread == 0, 0.0, matthews)  # as scikit-learn
+    metrics["matthews"] = np.where((spread == 0) & (total > 0), 0.0, matthews)  # as scikit-learn
     return metrics
 
 

@@ -33,8 +33,8 @@ class TagCurves:
         average_precision: float64 `(num_tags,)`, NaN for a tag without an image.
         auroc: float64 `(num_tags,)`, NaN for a tag that all or none of its known images have.
         curves: of the wanted tags, by index.
-        influence: `None` or float64 `(3, num_images)`: how much the mean average precision, and the macro F1 at each
-            of the two thresholds, change with the weight of each image; see `rank_images`.
+        influence: None, or float64 `(2 + n, num_images)`: how much the mean average precision, the macro AUROC, and the
+            macro F1 at each of n thresholds change with the weight of each image; see `rank_images`.
     """
 
     average_precision: np.ndarray
@@ -61,10 +61,9 @@ def rank_images(
         curves_of: indices of the tags to draw a curve of. Its points are points of scikit-learn's curve: the start at
             recall 0, and of the true images' probabilities at most 99, evenly chosen.
         f1_at: None, or thresholds of tags, float `(num_tags,)`, once for each way to decide. Then `influence` is
-            computed: the derivative of the mean average precision, and of the macro F1 at these thresholds, with
-            respect to the weight of each image, at weight 1. A resample changes the metric by about
-            `(counts - 1) @ influence`, which is much cheaper than ranking a million images a thousand times
-            (https://doi.org/10.1201/9780429246593, chapter 22, the infinitesimal jackknife).
+            computed: the derivatives of the mean average precision, of the macro AUROC, and of the macro F1 at these
+            thresholds with respect to the weight of each image, at weight 1. A resample changes the metric by about
+            `(counts - 1) @ influence`, the infinitesimal jackknife (https://doi.org/10.1137/1.9781611970319).
         progress: is called with a text and the fraction that is done.
         rows: int, ascending: the images that `labels` are of; None for all.
 
@@ -81,7 +80,7 @@ def rank_images(
     present_rows, unknown_rows = labels.rows_by_tag(entries.present), labels.rows_by_tag(entries.unknown)
     average_precision, auroc = np.full(num_tags, np.nan), np.full(num_tags, np.nan)
     curves: dict[int, Curve] = {}
-    totals = np.zeros((1 + len(f1_at), num_images)) if f1_at is not None else None
+    totals = np.zeros((2 + len(f1_at), num_images)) if f1_at is not None else None
     num_f1 = np.zeros(len(f1_at or ()), np.int64)
     for tags, block in class_blocks(probabilities, rows=rows):
         for tag, scores in enumerate(block.T, start=tags.start):
@@ -90,7 +89,7 @@ def rank_images(
                 scores = np.nan_to_num(scores)
             if totals is not None:
                 for index, thresholds in enumerate(f1_at or ()):
-                    num_f1[index] += _add_f1_influence(totals[1 + index], scores, thresholds[tag], present, unknown)
+                    num_f1[index] += _add_f1_influence(totals[2 + index], scores, thresholds[tag], present, unknown)
             if not len(present):
                 continue
             ranks = _Ranks.of(np.delete(scores, unknown) if len(unknown) else scores, scores[present])
@@ -98,11 +97,11 @@ def rank_images(
             if tag in curves_of:
                 curves[tag] = ranks.curve()
             if totals is not None:
-                _add_average_precision_influence(totals[0], scores, ranks, present, unknown)
+                _add_ranking_influence(totals[:2], scores, ranks, present, unknown)
         if progress is not None:
             progress("metrics of the tags", tags.stop / num_tags)
     if totals is not None:
-        divisors = np.array([np.isfinite(average_precision).sum(), *num_f1])
+        divisors = np.array([np.isfinite(average_precision).sum(), np.isfinite(auroc).sum(), *num_f1])
         totals /= np.maximum(divisors, 1)[:, None]
     return TagCurves(average_precision, auroc, curves, totals)
 
@@ -156,22 +155,36 @@ class _Ranks(NamedTuple):
         return Curve(np.concatenate([[0.0], recall]), np.concatenate([[1.0], precision]))
 
 
-def _add_average_precision_influence(
-    total: np.ndarray, scores: np.ndarray, ranks: _Ranks, present: np.ndarray, unknown: np.ndarray
+def _add_ranking_influence(
+    totals: np.ndarray, scores: np.ndarray, ranks: _Ranks, present: np.ndarray, unknown: np.ndarray
 ) -> None:
-    """Adds the derivative of a tag's average precision with respect to the weight of each image."""
-    num_true = len(present)
+    """Adds the derivatives of a tag's average precision and AUROC with respect to the weight of each image."""
+    num_true, num_wrong = len(present), ranks.num_known - len(present)
+    not_above = np.searchsorted(ranks.scores, scores, "right")  # number of true images that are not above each image
     precision = ranks.true_at_least / ranks.at_least
     # A true image i contributes precision(i) = true(i) / all(i), which every image at or above it changes: by -1 /
     # all(i) * precision(i), and a true one by another 1 / all(i).
     of_all = np.concatenate([[0.0], np.cumsum(precision / ranks.at_least)])
     of_true = np.concatenate([[0.0], np.cumsum(1.0 / ranks.at_least)])
-    change = of_all[np.searchsorted(ranks.scores, scores, "right")]
+    change = of_all[not_above]
     change *= -1.0 / num_true
     change[unknown] = 0.0
-    own = np.searchsorted(ranks.scores, scores[present], "right")
+    own = not_above[present]
     change[present] += (of_true[own] + precision[own - 1] - precision.mean()) / num_true
-    total += change
+    totals[0] += change
+    if not num_wrong:
+        return
+    auroc = ranks.auroc()
+    # A wrong image loses half a win to each true image that it ties with, and a whole one to those below it.
+    value = np.append(ranks.scores, np.nan)[not_above - 1]  # the highest true probability that is not above
+    ties = np.append(num_true - ranks.true_above - np.searchsorted(ranks.scores, ranks.scores, "left"), 0)
+    lost = np.where(value == scores, not_above - ties[not_above - 1] / 2.0, not_above)
+    change = (1.0 - lost / num_true - auroc) / num_wrong
+    change[unknown] = 0.0
+    wrong_at_least = (ranks.at_least - ranks.true_at_least)[own - 1]
+    wrong_above = (ranks.above - ranks.true_above)[own - 1]
+    change[present] = (1.0 - (wrong_at_least + wrong_above) / (2.0 * num_wrong) - auroc) / num_true
+    totals[1] += change
 
 
 def _add_f1_influence(

@@ -117,5 +117,7 @@ class TrainedModel:
         import tensorflow as tf
 
         signature = tf.TensorSpec([None, *self.spec.target_size], tf.uint8)
-        # Concrete: TensorFlow would warn of retracing when several models are evaluated, each of which is traced once.
-        return tf.function(compute, autograph=False, input_signature=[signature]).get_concrete_function()
+        # The concrete function: TensorFlow takes several models in one process for one function that is traced again
+        # and again, and warns.
+        compiled = tf.function(compute, autograph=False, input_signature=[signature]).get_concrete_function()
+        return lambda images: compiled(tf.convert_to_tensor(images))

@@ -1,4 +1,4 @@
-"""The tables of metrics by class, and by slices of the data."""
+"""The tables of metrics by class, by slices of the data, and by folds of a k-fold training."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from model_trainer.report.evaluation_file import ClassColumn, Estimate, EvaluationFile
 from model_trainer.report.line_charts import number_text
 from model_trainer.report.metric_names import metric_name
+from model_trainer.report.run_files import FoldsFile
 
-__all__ = ["Cell", "ClassTable", "SliceTable", "class_table", "slice_tables"]
+__all__ = ["Cell", "ClassTable", "SliceTable", "class_table", "fold_table", "slice_tables"]
 
 MAX_SLICES = 200  # rows of a slice table
 MAX_ROWS = 2_000  # a page of more would be neither small nor fast; evaluation.json has all
@@ -160,3 +161,18 @@ def _estimate_cell(estimate: Estimate | None) -> Cell:
     return Cell(
         f"{estimate.value:.3f}", estimate.value, f"{estimate.low:.2f} to {estimate.high:.2f}" if has_interval else ""
     )
+
+
+def fold_table(folds: FoldsFile) -> tuple[list[str], list[list[str]]] | None:
+    """The names of the columns and the rows of texts, one for each metric; None before all folds are evaluated."""
+    if not folds.metrics:
+        return None
+    count = max(len(metric.folds) for metric in folds.metrics.values())
+    columns = ["Metric", "Mean", "Standard deviation", "Out of fold", *(f"Fold {fold + 1}" for fold in range(count))]
+    names = sorted(folds.metrics, key=lambda name: name != folds.main_metric)
+    rows = []
+    for name in names:
+        metric = folds.metrics[name]
+        values = [metric.mean, metric.standard_deviation, metric.out_of_fold, *metric.folds]
+        rows.append([metric_name(name), *("–" if value is None else f"{value:.3f}" for value in values)])
+    return columns, rows

@@ -9,14 +9,15 @@ from typing import Any
 from model_trainer.errors import StorageError
 from model_trainer.report.charts import BarChart
 from model_trainer.report.class_counts import MAX_CLASSES, class_counts_chart
-from model_trainer.report.class_table import class_table, slice_tables
+from model_trainer.report.class_table import class_table, fold_table, slice_tables
 from model_trainer.report.confusion import confusion_table
 from model_trainer.report.embedded_images import Pictures
+from model_trainer.report.evaluation_file import EvaluationFile
 from model_trainer.report.history_charts import history_charts
 from model_trainer.report.pages import render_page, script_hash
 from model_trainer.report.quality_charts import calibration_chart, selective_chart, tag_curves
 from model_trainer.report.run_files import RunFiles, read_run
-from model_trainer.report.settings import changed_settings
+from model_trainer.report.settings import changed_settings, options_file
 from model_trainer.report.snippet import plain_keras, with_model_trainer
 from model_trainer.report.summary import cards, facts, metrics, notes, subtitle
 from model_trainer.storage import files
@@ -61,30 +62,22 @@ def render_report(run: RunFiles, *, version: str = "") -> str:
         run: the files of its output folder.
         version: of a page that asks its server for a newer one, see `watch.py`; empty for a page that is a file.
     """
-    evaluation = run.evaluation
     values: dict[str, Any] = {
+        **_values_of_evaluation(run.evaluation, _word(run)),
         "run": run,
+        "folds": None if run.folds is None else fold_table(run.folds),
         "subtitle": subtitle(run),
         "facts": facts(run),
         "notes": notes(run),
-        "cards": cards(evaluation) if evaluation is not None else [],
-        "metrics": metrics(evaluation) if evaluation is not None else [],
         "plain_keras": plain_keras(run),
         "with_model_trainer": with_model_trainer(run),
         "curves": history_charts(run),
-        "class_table": class_table(evaluation, _word(run)) if evaluation is not None else None,
-        "confusion": confusion_table(evaluation) if evaluation is not None else None,
-        "calibration_chart": calibration_chart(evaluation.calibration)
-        if evaluation and evaluation.calibration
-        else None,
-        "selective_chart": selective_chart(evaluation.selective) if evaluation and evaluation.selective else None,
-        "tag_curves": tag_curves(evaluation.curves) if evaluation is not None else None,
-        "slices": slice_tables(evaluation) if evaluation is not None else [],
         "class_counts": _class_counts(run),
         "command": [shlex.join(map(str, run.options["command"]))] if run.options.get("command") else [],
         "repeat": [f"model-trainer train {shlex.quote(str(run.path / 'training_options.json'))}"],
         "max_classes": MAX_CLASSES,
         "settings": changed_settings(run),
+        "options_file": options_file(run),
         "word": _word(run),
         "version": version,
         "script_hashes": [script_hash("report.js"), *([script_hash("watch.js")] if version else [])],
@@ -102,20 +95,36 @@ def render_report(run: RunFiles, *, version: str = "") -> str:
         room = min(room, pictures.num_bytes) - excess
 
 
+def _values_of_evaluation(evaluation: EvaluationFile | None, word: str) -> dict[str, Any]:
+    """The variables of the template that need an evaluation; each is None or empty without one."""
+    if evaluation is None:
+        names = ("largest", "class_table", "confusion", "calibration_chart", "selective_chart", "tag_curves")
+        return {"cards": [], "metrics": [], "slices": [], **dict.fromkeys(names)}
+    calibration, thresholds = evaluation.calibration, evaluation.selective
+    return {
+        "cards": cards(evaluation),
+        "metrics": metrics(evaluation),
+        "class_table": class_table(evaluation, word),
+        "confusion": confusion_table(evaluation),
+        "largest": evaluation.confusion.largest if evaluation.confusion is not None else [],
+        "calibration_chart": None if calibration is None else calibration_chart(calibration),
+        "selective_chart": selective_chart(thresholds) if thresholds else None,
+        "tag_curves": tag_curves(evaluation.curves),
+        "slices": slice_tables(evaluation),
+    }
+
+
 def _sections(run: RunFiles, values: dict[str, Any]) -> list[tuple[str, str]]:
     """The ids and titles of the sections that have something to show."""
     evaluation, words = run.evaluation, "Tags" if _word(run) == "tag" else "Classes"
     galleries = values["galleries"]
-    sections = [
+    sections: list[tuple[str, str, Any]] = [
         ("summary", "Summary", True),
-        ("curves", "Training curves", True),
+        ("folds", "Folds", run.folds),
+        ("curves", "Training curves", values["curves"] or run.folds is None),
         ("metrics", "Metrics", values["metrics"]),
         ("classes", words, values["class_table"]),
-        (
-            "confusion",
-            "Confusions",
-            values["confusion"] or (evaluation and evaluation.confusion and evaluation.confusion.largest),
-        ),
+        ("confusion", "Confusions", values["confusion"] or values["largest"]),
         ("probabilities", "Probabilities", values["calibration_chart"] or values["selective_chart"]),
         ("tag-curves", "Precision and recall", values["tag_curves"]),
         ("missed", "Missed together", evaluation and evaluation.missed_together),
@@ -123,7 +132,7 @@ def _sections(run: RunFiles, values: dict[str, Any]) -> list[tuple[str, str]]:
         ("slices", "Slices", values["slices"]),
         ("data", "Data", values["class_counts"] or values["examples"]),
         ("findings", "Findings", run.findings is not None),
-        ("settings", "Settings", run.options),
+        ("settings", "Settings", run.run),
         ("environment", "Environment", run.options),
     ]
     return [(name, title) for name, title, content in sections if content]

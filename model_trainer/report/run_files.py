@@ -69,6 +69,32 @@ class FindingFile(BaseModel):
     examples: list[FindingExample] = []
 
 
+class FoldMetric(BaseModel):
+    """A metric over the folds of a k-fold training."""
+
+    mean: float | None = None
+    standard_deviation: float | None = None
+    out_of_fold: float | None = None
+    folds: list[float | None] = []
+
+
+class Fold(BaseModel):
+    """One fold: its number, counted from 1, and its output folder in that of the whole."""
+
+    fold: int
+    folder: str | None = None
+
+
+class FoldsFile(BaseModel):
+    """The content of `folds.json`, in the folder of a k-fold training."""
+
+    run: dict[str, Any] = {}
+    state: str = ""
+    folds: list[Fold] = []
+    main_metric: str | None = None
+    metrics: dict[str, FoldMetric] | None = None
+
+
 class _Findings(RootModel[list[FindingFile]]):
     pass
 
@@ -101,6 +127,7 @@ class RunFiles:
         bad_images: paths and reasons of bad_images.csv.
         warnings: of logs/train.log, without repetitions.
         models: the names of the model files, the one that `predict` uses first.
+        folds: folds.json; None if it is not the folder of a k-fold training.
     """
 
     path: PurePath
@@ -114,11 +141,12 @@ class RunFiles:
     bad_images: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     models: tuple[str, ...] = ()
+    folds: FoldsFile | None = None
 
     @property
     def run(self) -> dict[str, Any]:
         """The run as declared, as JSON."""
-        return self.options.get("run", {})
+        return self.options.get("run") or (self.folds.run if self.folds is not None else {})
 
     @property
     def name(self) -> str:
@@ -144,6 +172,8 @@ class RunFiles:
     @property
     def is_finished(self) -> bool:
         """Whether training came to its end, which writes final_model.hdf5 last."""
+        if self.folds is not None:
+            return self.folds.state == "finished"
         return "final_model.hdf5" in self.models
 
 
@@ -157,7 +187,7 @@ def read_run(output_dir: files.StrPath) -> RunFiles:
     if not files.is_folder(path):
         found = "which is a file" if files.exists(path) else "which does not exist"
         raise DataError(f"A report needs the output folder of a run, got {path}, {found}.")
-    known = ("training_options.json", "model_spec.json", "evaluation/evaluation.json")
+    known = ("training_options.json", "model_spec.json", "evaluation/evaluation.json", "folds.json")
     if not any(files.exists(path / name) for name in known):
         raise DataError(
             f"{path} is not the output folder of a run: it contains neither {known[0]} nor {known[1]}. A run's folder "
@@ -180,6 +210,7 @@ def read_run(output_dir: files.StrPath) -> RunFiles:
         bad_images=[(row["image"], row.get("reason") or "") for row in _csv_rows(path / "bad_images.csv", "image")],
         warnings=_warnings(path / "logs" / "train.log"),
         models=tuple(name for name in MODELS if name in names),
+        folds=parsed(FoldsFile, path / "folds.json", repeat),
     )
 
 

@@ -15,7 +15,7 @@ from model_trainer.report.run_files import RunFiles
 from model_trainer.run.run import Run
 from model_trainer.run.run_html import option_groups
 
-__all__ = ["ChangedSetting", "changed_settings", "different_settings"]
+__all__ = ["ChangedSetting", "changed_settings", "different_settings", "options_file"]
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class ChangedSetting:
 
 
 def changed_settings(run: RunFiles) -> list[ChangedSetting]:
-    """The settings of training_options.json that differ from the defaults of `Run`."""
+    """The settings that differ from the defaults of `Run`."""
     if not run.run:
         return []
     try:
-        groups = option_groups(Run.load(str(run.path / "training_options.json")))
+        groups = option_groups(Run.load(str(run.path / options_file(run))))
     except ModelTrainerError:  # an option of another version, or code of the user's own, which a report does not run
         groups = None
     if groups is not None:
@@ -50,6 +50,11 @@ def changed_settings(run: RunFiles) -> list[ChangedSetting]:
         for name, value in _flat(run.run).items()
         if defaults.get(name) != value
     ]
+
+
+def options_file(run: RunFiles) -> str:
+    """The name of the file that has all settings."""
+    return "training_options.json" if run.options else "folds.json"
 
 
 def different_settings(runs: Sequence[RunFiles]) -> list[tuple[str, list[str]]]:

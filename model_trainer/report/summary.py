@@ -231,7 +231,7 @@ def notes(run: RunFiles) -> list[str]:
         rows.append(f"There is no evaluation in this folder. model-trainer evaluate {run.path} writes it.")
     elif _is_no_better_than_majority(run.evaluation):
         rows.append("The accuracy is not distinguishable from always predicting the most frequent class.")
-    if not run.is_finished and run.options:
+    if not run.is_finished and run.run:
         rows.append("Training has not come to its end; --resume continues it.")
     if run.bad_images:
         first, reason = run.bad_images[0]

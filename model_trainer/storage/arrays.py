@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import io
+import mmap
 import os
 import tempfile
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
 from model_trainer.storage import files
 from model_trainer.storage.paths import StrPath
 
-__all__ = ["RowWriter", "map_npy", "write_npy"]
+__all__ = ["RowWriter", "drop_pages", "map_npy", "write_npy"]
 
 MAX_BYTES_IN_MEMORY = 128 << 20
 CHUNK_BYTES = 16 << 20
@@ -61,6 +62,22 @@ class RowWriter:
             if not self._num_rows:
                 return np.empty((0, self._num_columns), np.float32)
             return np.memmap(self._file, np.float32, mode="r", shape=(self._num_rows, self._num_columns))
+
+
+def drop_pages(table: np.ndarray) -> None:
+    """Removes the pages of a memory-mapped table that were read from the memory of this process, if it is one.
+
+    The operating system keeps them in its cache as long as it likes. Other arrays are left as they are.
+    """
+    array: Any = table
+    while isinstance(array, np.ndarray):
+        base: Any = array.base
+        if isinstance(array, np.memmap) and isinstance(base, mmap.mmap):
+            # Mode "c" has private pages, which hold changes that this process made.
+            if array.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
+                base.madvise(mmap.MADV_DONTNEED)
+            return
+        array = base
 
 
 def write_npy(path: StrPath, table: np.ndarray) -> None:

@@ -15,6 +15,7 @@ from model_trainer.metrics.classification_estimates import class_estimates, over
 from model_trainer.metrics.estimate import Estimate, strict
 from model_trainer.metrics.image_scores import ImageScores, score_images
 from model_trainer.metrics.ranking import one_vs_rest
+from model_trainer.metrics.ranking_intervals import macro_intervals
 from model_trainer.metrics.selective import THRESHOLDS, accuracy_above_thresholds
 from model_trainer.metrics.wilson import wilson_interval
 from model_trainer.tasks.classification_galleries import galleries_of_classes
@@ -236,11 +237,14 @@ def evaluate_classes(
     scores = score_images(labels, probabilities, progress)
     confusion = Confusion.of(labels, scores.predicted, len(classes))
     auroc, average_precision = one_vs_rest(labels, probabilities, progress)
+    auroc_interval, average_precision_interval = macro_intervals(labels, probabilities) or ((None, None), (None, None))
     calibration = calibrate(labels, probabilities, scores, activation, progress)
     all_metrics = {
         **overall_estimates(scores, confusion, progress),
-        "macro_auroc": Estimate(_mean(auroc[~np.isnan(auroc)])),
-        "macro_average_precision": Estimate(_mean(average_precision[~np.isnan(average_precision)])),
+        "macro_auroc": Estimate(_mean(auroc[~np.isnan(auroc)]), *auroc_interval),
+        "macro_average_precision": Estimate(
+            _mean(average_precision[~np.isnan(average_precision)]), *average_precision_interval
+        ),
         "ece": Estimate(calibration.before.ece),
     }
     return ClassificationEvaluation(

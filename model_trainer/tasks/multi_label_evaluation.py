@@ -18,7 +18,6 @@ from model_trainer.metrics.tag_estimates import (
     estimate_tags,
     exact_match,
     fraction,
-    ranks_every_resample,
     tag_estimates,
 )
 from model_trainer.metrics.tag_labels import TagLabels
@@ -279,14 +278,8 @@ def evaluate_tags(
     counts = count_tags(tags, probabilities, (np.full(len(classes), 0.5), np.asarray(thresholds)), progress)
     largest = np.argsort(-counts.tag_present, kind="stable")[:_MAX_CURVES]
     f1_at = tuple(decisions.thresholds for decisions in counts.decisions)
-    curves = rank_images(
-        tags,
-        probabilities,
-        frozenset(largest.tolist()),
-        None if ranks_every_resample(len(tags), len(classes)) else f1_at,
-        progress,
-    )
-    all_metrics = estimate_tags(tags, probabilities, counts, curves, progress=progress)
+    curves = rank_images(tags, probabilities, frozenset(largest.tolist()), f1_at, progress)
+    all_metrics = estimate_tags(counts, curves, progress=progress)
     return MultiLabelEvaluation(
         num_images=len(tags),
         num_bad=num_bad,

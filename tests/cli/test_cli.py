@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,10 +17,10 @@ import pytest
 from typer.testing import CliRunner
 
 from model_trainer import Run, evaluate
-from model_trainer.api import _source_of
 from model_trainer.cli.errors import exit_code_of
 from model_trainer.cli.main import app
 from model_trainer.errors import ConfigError, DivergedError, ModelTrainerError
+from model_trainer.evaluation.data import source_of
 from model_trainer.training.train import train_model
 
 pytestmark = pytest.mark.usefixtures("short_pipeline", "plain_graphs")  # the processes have the whole of it
@@ -135,7 +136,67 @@ def test_evaluate_gives_the_figures_of_the_best_epoch(output_dir: Path) -> None:
 def test_evaluate_takes_other_data(output_dir: Path, colours: Path) -> None:
     code, output = called("evaluate", str(output_dir), "--data", str(colours / "train"))
     assert code == 0
-    assert "15" in output.splitlines()[0]
+    assert ["images", "15"] in [line.split() for line in output.splitlines()]
+    written = json.loads((output_dir / f"evaluation-{colours.name}-train" / "evaluation.json").read_text())
+    assert written["data"]["split"] == "other"
+
+
+def test_evaluate_writes_its_files_and_the_report(output_dir: Path) -> None:
+    shutil.rmtree(output_dir / "evaluation", ignore_errors=True)
+    assert called("evaluate", str(output_dir))[0] == 0
+    content = json.loads((output_dir / "evaluation" / "evaluation.json").read_text())
+    lines = (output_dir / "evaluation" / "predictions.csv").read_text().splitlines()
+    assert content["data"]["images"] == 9 == len(lines) - 1
+    assert content["metrics"]["accuracy"]["value"] == sum(",true," in line for line in lines) / 9
+    assert (output_dir / "report" / "index.html").is_file()
+
+
+def test_evaluate_compares_several_models_and_writes_who_changed_sides(output_dir: Path, tmp_path: Path) -> None:
+    models = [str(output_dir / name) for name in ("model_max_acc.hdf5", "final_model.hdf5")]
+    code, output = called("evaluate", *models, "--output", str(tmp_path / "results"))
+    assert code == 0
+    assert f"{models[1]} compared with {models[0]}" in output
+    assert "McNemar" in output
+    assert (tmp_path / "results" / "changed.csv").read_text().splitlines()[0] == "image,first,second,right"
+
+
+def test_an_ensemble_of_a_model_with_itself_has_its_metrics(output_dir: Path, tmp_path: Path) -> None:
+    code, _ = called(
+        "evaluate", str(output_dir), str(output_dir), "--ensemble", "mean", "--output", str(tmp_path / "results")
+    )
+    assert code == 0
+    content = json.loads((tmp_path / "results" / "evaluation.json").read_text())
+    assert len(content["settings"]["ensemble"]) == 2
+    alone = evaluate(output_dir).estimates()["accuracy"]
+    assert content["metrics"]["accuracy"] == alone.to_dict()
+
+
+def test_coarser_classes_have_metrics_of_their_own(output_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "coarse.csv").write_text("blue,cold\ngreen,cold\nred,warm\n")
+    code, _ = called(
+        "evaluate", str(output_dir), "--coarse", str(tmp_path / "coarse.csv"), "--tta", "flips", "--output",
+        str(tmp_path / "results"),
+    )  # fmt: skip
+    assert code == 0
+    content = json.loads((tmp_path / "results" / "evaluation.json").read_text())
+    assert content["coarse"]["classes"] == ["cold", "warm"]
+    assert 0 <= content["coarse"]["metrics"]["accuracy"]["value"] <= 1
+    assert content["settings"]["tta"] == "flips"
+    assert sum(each["images"] for each in content["slices"][0]["values"]) == 9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--ensemble", "mean"), "`--ensemble` needs at least two models"),
+        (("--by", "camera"), "is not a manifest, so it has no column 'camera'"),
+        (("--coarse", "none.csv"), "There is no file none.csv"),
+    ],
+)
+def test_evaluate_reports_what_does_not_go_together(output_dir: Path, arguments: tuple[str, ...], message: str) -> None:
+    code, output = called("evaluate", str(output_dir), *arguments)
+    assert code == 2
+    assert message in output
 
 
 def test_evaluate_takes_the_options_of_a_source(output_dir: Path, colours: Path, tmp_path: Path) -> None:
@@ -145,11 +206,16 @@ def test_evaluate_takes_the_options_of_a_source(output_dir: Path, colours: Path,
     data = ["--data", str(tmp_path / "data.csv"), "--root", str(colours / "val")]
     code, output = called("evaluate", str(output_dir), *data, "--classes", "blue,green,red")
     assert code == 0
-    assert output == called("evaluate", str(output_dir))[1]
+    of_run = called("evaluate", str(output_dir))[1]
+    assert _metrics_in(output) == _metrics_in(of_run)
     with pytest.raises(ConfigError, match=r"`classes` needs `data` to be a path \(--data PATH\)"):
         evaluate(output_dir, classes=("blue", "green", "red"))
     with pytest.raises(ConfigError, match=r"`--root` is for the paths in a manifest"):
         evaluate(output_dir, str(colours / "val"), root="images")
+
+
+def _metrics_in(output: str) -> list[str]:
+    return [line for line in output.splitlines() if not line.startswith(("Model: ", "Results: ", "Report: "))]
 
 
 def test_names_of_a_foreign_models_outputs_name_only_class_numbers(tmp_path: Path, colours: Path) -> None:
@@ -157,7 +223,7 @@ def test_names_of_a_foreign_models_outputs_name_only_class_numbers(tmp_path: Pat
     (tmp_path / "numbers.csv").write_text("filename,class_id\na.png,1\nb.png,0\n")
 
     def classes_of(path: Path) -> tuple[str, ...]:
-        return _source_of(str(path), None, ("dog", "cat"), is_foreign=True).read().classes
+        return source_of(str(path), None, ("dog", "cat"), is_foreign=True).read().classes
 
     assert classes_of(tmp_path / "names.csv") == ("cat", "dog")
     assert classes_of(tmp_path / "numbers.csv") == ("dog", "cat")

@@ -251,7 +251,7 @@ def an_evaluation(classes: tuple[str, ...]) -> Any:
 
 def test_an_evaluation_shows_metrics_and_a_row_for_each_class() -> None:
     page = parsed(an_evaluation(("cat", "dog")))
-    assert ["accuracy", "0.6667"] in page.rows
+    assert ["accuracy", "0.6667 (0.0000 to 1.0000)"] in page.rows
     assert ["dog", "2", "1.000", "0.500", "0.667", "cat (1)"] in page.rows
 
 

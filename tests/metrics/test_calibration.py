@@ -161,7 +161,8 @@ def test_after_is_what_the_calibrated_probabilities_measure() -> None:
 
 def test_chunks_are_calibrated_like_the_whole_table(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, _, _ = calibrated(4.0)
-    monkeypatch.setattr("model_trainer.metrics.calibration._CHUNK_BYTES", 20 * 7)
+    for constant in ("_CHUNK_BYTES", "_CACHE_BYTES"):
+        monkeypatch.setattr(f"model_trainer.metrics.calibration.{constant}", 20 * 7)
     in_chunks, _, _ = calibrated(4.0)
     assert whole.after is not None
     assert in_chunks.after is not None

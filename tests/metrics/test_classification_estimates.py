@@ -54,13 +54,14 @@ def test_an_interval_contains_its_value() -> None:
 
 def test_precision_recall_and_specificity_have_wilsons_interval() -> None:
     columns = class_estimates(Confusion.of(LABELS, SCORES.predicted, 6).counts())
-    own, taken = LABELS == 2, SCORES.predicted == 2
-    for name, successes, totals in (
-        ("precision", own & taken, taken),
-        ("recall", own & taken, own),
-        ("specificity", ~own & ~taken, ~own),
-    ):
-        expected = binomtest(int(successes.sum()), int(totals.sum())).proportion_ci(method="wilson")
-        assert columns[name]["low"][2] == pytest.approx(expected.low), name
-        assert columns[name]["high"][2] == pytest.approx(expected.high), name
+    for index in range(6):
+        own, taken = index == LABELS, SCORES.predicted == index
+        for name, successes, totals in (
+            ("precision", own & taken, taken),
+            ("recall", own & taken, own),
+            ("specificity", ~own & ~taken, ~own),
+        ):
+            expected = binomtest(int(successes.sum()), int(totals.sum())).proportion_ci(method="wilson")
+            interval = columns[name]["low"][index], columns[name]["high"][index]
+            assert interval == pytest.approx((expected.low, expected.high)), name
     assert "low" not in columns["f1"]

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
+from model_trainer.metrics.estimate import Estimate
 from model_trainer.metrics.multi_label import TagCounts, count_tags
 from model_trainer.metrics.tag_curves import rank_images
 from model_trainer.metrics.tag_estimates import estimate_tags, mean_f1, ratios
@@ -66,6 +67,12 @@ THRESHOLDS = np.float32([0.5, 0.3, 0.7, 0.5, 0.6, 0.4, 0.2])
 def counted(table: TagTable) -> TagCounts:
     num_tags = table.targets.shape[1]
     return count_tags(table.labels, table.probabilities, (np.full(num_tags, 0.5), THRESHOLDS[:num_tags]))
+
+
+def estimated(table: TagTable) -> dict[str, Estimate]:
+    counts = counted(table)
+    f1_at = tuple(decisions.thresholds for decisions in counts.decisions)
+    return estimate_tags(counts, rank_images(table.labels, table.probabilities, f1_at=f1_at))
 
 
 def mean(values: list[float]) -> float:
@@ -143,6 +150,15 @@ def test_precision_and_recall_at_k_count_the_k_most_probable_known_tags(table: T
     np.testing.assert_allclose(value(counts, f"recall_at_{k}"), recall, rtol=1e-6)
 
 
+def test_of_equally_probable_tags_the_first_are_among_the_k_most_probable() -> None:
+    table = TagTable(np.float32([[0, 1, 0, 1], [1, 0, 1, 0]]), np.full((2, 4), 0.5, np.float32))
+    assert {k: hits.tolist() for k, hits in counted(table).ranking.hits_at.items()} == {
+        1: [0, 1],
+        3: [1, 2],
+        5: [2, 2],
+    }
+
+
 @settings(max_examples=25, deadline=None)
 @given(TABLES)
 def test_the_loss_matches_log_loss_of_scikit_learn(table: TagTable) -> None:
@@ -193,16 +209,18 @@ def test_a_curve_of_many_images_has_at_most_100_points_of_scikit_learns() -> Non
 
 
 def macro_metrics(table: TagTable, weights: np.ndarray) -> list[float]:
-    """Mean average precision, and macro F1 at 0.5 and at THRESHOLDS, with weighted images."""
-    results: list[list[float]] = [[], [], []]
+    """Mean average precision, AUROC, and macro F1 at 0.5 and at THRESHOLDS, with weighted images."""
+    results: list[list[float]] = [[], [], [], []]
     for tag in range(table.targets.shape[1]):
         rows = table.known[:, tag] & (weights > 0)
         true, p, weight = table.targets[rows, tag], table.probabilities[rows, tag], weights[rows]
         if true.any():
             results[0].append(sk.average_precision_score(true, p, sample_weight=weight))
+            if not true.all():
+                results[1].append(sk.roc_auc_score(true, p, sample_weight=weight))
         for index, threshold in enumerate([0.5, THRESHOLDS[tag]]):
             if true.any() or (p >= threshold).any():
-                results[1 + index].append(sk.f1_score(true, p >= threshold, sample_weight=weight, zero_division=0))
+                results[2 + index].append(sk.f1_score(true, p >= threshold, sample_weight=weight, zero_division=0))
     return [mean(each) for each in results]
 
 
@@ -216,58 +234,55 @@ def test_the_influence_of_an_image_is_the_derivative_by_its_weight(levels: int) 
         for step in (-1e-4, 1e-4):
             weights = np.ones(40)
             weights[image] += step
-            changed.append(macro_metrics(table, weights))
-        slope = (np.array(changed[1]) - changed[0]) / 2e-4
+            changed.append(np.array(macro_metrics(table, weights)))
+        slope = (changed[1] - changed[0]) / 2e-4
         np.testing.assert_allclose(influence[:, image], slope, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("levels", [1 << 20, 8], ids=["different scores", "equal scores"])
-def test_intervals_are_the_quantiles_of_the_metrics_of_resampled_images(
-    levels: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    table = tag_table(2, 12, 3, levels=levels)
-    captured: list[np.ndarray] = []
+def test_intervals_are_the_quantiles_of_the_metrics_of_resampled_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tag_table(2, 12, 3, levels=8)
 
     def bootstrap(statistic, num_images: int, *, seed: int):
         random = np.random.default_rng(seed)
         resamples = random.multinomial(num_images, np.full(num_images, 1 / num_images), 6)
-        captured.append(statistic(resamples.astype(np.int32)))
-        for counts, values in zip(resamples, captured[0], strict=True):
-            np.testing.assert_allclose(values[:3], macro_metrics(table, counts), rtol=1e-5)
+        results = statistic(resamples.astype(np.int32))
+        for counts, values in zip(resamples, results, strict=True):
             drawn = np.repeat(np.arange(num_images), counts)
             again = counted(TagTable(table.targets[drawn], table.probabilities[drawn]))
-            np.testing.assert_allclose(values[3:], [value(again, name) for name in ratios(again)], rtol=1e-4)
-        return captured[0].min(axis=0), captured[0].max(axis=0)
+            np.testing.assert_allclose(values[4:], [value(again, name) for name in ratios(again)], rtol=1e-4)
+        return np.arange(results.shape[1]), np.arange(results.shape[1]) + 0.5
 
     monkeypatch.setattr("model_trainer.metrics.tag_estimates.bootstrap_interval", bootstrap)
-    curves = rank_images(table.labels, table.probabilities)
-    estimates = estimate_tags(table.labels, table.probabilities, counted(table), curves)
-    assert estimates["map"].low == captured[0][:, 0].min()
-    assert estimates["cross_entropy"].high == captured[0][:, -1].max()
+    estimates = estimated(table)
+    assert list(estimates)[:2] == ["map", "macro_auroc"]
+    assert [(each.low, each.high) for each in estimates.values()] == [(i, i + 0.5) for i in range(len(estimates))]
 
 
-def test_intervals_by_influence_agree_with_those_of_every_resample() -> None:
-    table = tag_table(3, 600, 4)
-    counts = counted(table)
-    f1_at = tuple(each.thresholds for each in counts.decisions)
-    by_influence, every = (
-        estimate_tags(
-            table.labels, table.probabilities, counts, rank_images(table.labels, table.probabilities, f1_at=at)
-        )
-        for at in (f1_at, None)
-    )
-    for name in ("map", "macro_f1", "macro_f1_at_thresholds"):
-        width = every[name].high - every[name].low
-        assert every[name].low < every[name].value < every[name].high
-        np.testing.assert_allclose(by_influence[name].low, every[name].low, atol=0.08 * width)
-        np.testing.assert_allclose(by_influence[name].high, every[name].high, atol=0.08 * width)
+def test_a_resample_changes_the_macro_averaged_metrics_as_the_influence_of_its_images_says() -> None:
+    table = tag_table(3, 400, 3)
+    influence = rank_images(table.labels, table.probabilities, f1_at=(np.full(3, 0.5), THRESHOLDS[:3])).influence
+    resamples = np.random.default_rng(0).multinomial(400, np.full(400, 1 / 400), 12)
+    expected = np.array([macro_metrics(table, counts) for counts in resamples])
+    actual = np.array(macro_metrics(table, np.ones(400))) + resamples @ influence.T
+    error = np.sqrt(np.mean((actual - expected) ** 2, axis=0))
+    np.testing.assert_array_less(error, 0.15 * expected.std(axis=0))
+
+
+def test_the_interval_of_a_metric_has_95_percent_of_its_resamples() -> None:
+    table = tag_table(4, 300, 4)
+    estimates = estimated(table)
+    curves = rank_images(table.labels, table.probabilities, f1_at=(np.full(4, 0.5), THRESHOLDS[:4]))
+    deviations = np.sqrt((curves.influence**2).sum(axis=1))  # of a sum over multinomial counts
+    for name, deviation in zip(("map", "macro_auroc", "macro_f1", "macro_f1_at_thresholds"), deviations, strict=True):
+        estimate = estimates[name]
+        assert estimate.high - estimate.low == pytest.approx(2 * 1.96 * deviation, rel=0.1)
+        assert estimate.low < estimate.value < estimate.high
 
 
 @settings(max_examples=15, deadline=None)
 @given(TABLES)
 def test_no_degenerate_table_makes_an_estimate_fail(table: TagTable) -> None:
-    curves = rank_images(table.labels, table.probabilities)
-    estimates = estimate_tags(table.labels, table.probabilities, counted(table), curves)
+    estimates = estimated(table)
     for name, estimate in estimates.items():
         assert np.isnan(estimate.value) or estimate.low is None or estimate.low <= estimate.high, name
 

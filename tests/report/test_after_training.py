@@ -104,9 +104,7 @@ def test_a_failure_is_a_warning(
     assert "Interrupted: the run could not be described in a report. Do it later: model-trainer report" in caplog.text
 
 
-def test_a_run_that_was_stopped_is_not_evaluated(
-    trained: tuple[Run, Result], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_was_stopped_is_not_evaluated(trained: tuple[Run, Result], monkeypatch: pytest.MonkeyPatch) -> None:
     run, result = trained
 
     def fail(*arguments: object, **options: object) -> None:

@@ -158,6 +158,10 @@ def test_the_metrics_of_a_subset_are_those_of_its_images_alone(evaluation: Class
 
 
 def test_no_images_have_undefined_metrics(evaluation: ClassificationEvaluation) -> None:
+    nothing = evaluate_classes(np.zeros(0, np.int32), np.zeros((0, 3), np.float32), CLASSES)
+    assert math.isnan(nothing.accuracy)
+    assert all(math.isnan(estimate.value) for estimate in nothing.estimates().values())
+    json.dumps(nothing.to_dict(), allow_nan=False)
     assert all(math.isnan(estimate.value) for estimate in evaluation.subset(np.zeros(0, int)).values())
 
 

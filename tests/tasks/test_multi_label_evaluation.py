@@ -190,8 +190,14 @@ def test_without_mistakes_there_is_no_gallery_of_them() -> None:
 
 @pytest.mark.parametrize(
     "targets",
-    [np.float32([[1, 0]]), np.float32([[np.nan, np.nan]]), np.zeros((3, 2), np.float32), np.float32([[1], [0]])],
-    ids=["one image", "all unknown", "no tag occurs", "one tag"],
+    [
+        np.zeros((0, 2), np.float32),
+        np.float32([[1, 0]]),
+        np.float32([[np.nan, np.nan]]),
+        np.zeros((3, 2), np.float32),
+        np.float32([[1], [0]]),
+    ],
+    ids=["no image", "one image", "all unknown", "no tag occurs", "one tag"],
 )
 def test_degenerate_data_have_metrics_or_undefined_ones_everywhere(targets: np.ndarray) -> None:
     evaluation = evaluated(targets, np.full(targets.shape, 0.5, np.float32), ("blue", "bold")[: targets.shape[1]])
