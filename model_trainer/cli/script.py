@@ -14,6 +14,7 @@ from model_trainer.cli.train_options import (
     Folds,
     HostIndex,
     HostList,
+    NoReport,
     Overrides,
     Restarts,
     Resume,
@@ -43,6 +44,7 @@ def main(run: Run, sample: Run | None = None) -> None:
         hosts: HostList = None,
         host_index: HostIndex = None,
         restarts: Restarts = 0,
+        no_report: NoReport = False,
     ) -> None:
         """Train the run that this file declares, and write models, logs and metrics to output/."""
         check_folds(folds, hosts, host_index)
@@ -61,7 +63,13 @@ def main(run: Run, sample: Run | None = None) -> None:
 
         try:
             is_stopped = train_declared(
-                chosen, folds=folds, resume=resume, resume_from=resume_from, hosts=hosts, host_index=host_index
+                chosen,
+                folds=folds,
+                resume=resume,
+                resume_from=resume_from,
+                hosts=hosts,
+                host_index=host_index,
+                report=not no_report,
             )
         except DataError as error:
             if use_sample or sample is None or _has_folders(chosen.train_data):

@@ -11,6 +11,7 @@ from model_trainer.cli.train_options import (
     Folds,
     HostIndex,
     HostList,
+    NoReport,
     Overrides,
     Restarts,
     Resume,
@@ -31,6 +32,7 @@ def train(
     hosts: HostList = None,
     host_index: HostIndex = None,
     restarts: Restarts = 0,
+    no_report: NoReport = False,
     trust: bool = typer.Option(False, "--trust", help="Allow a .json to run code outside keras.applications."),
 ) -> None:
     """Train a run, and write models, logs and metrics to its output folder."""
@@ -41,6 +43,12 @@ def train(
         check_weights(declared)
 
     if train_declared(
-        declared, folds=folds, resume=resume, resume_from=resume_from, hosts=hosts, host_index=host_index
+        declared,
+        folds=folds,
+        resume=resume,
+        resume_from=resume_from,
+        hosts=hosts,
+        host_index=host_index,
+        report=not no_report,
     ):
         raise typer.Exit(STOPPED_EARLY)

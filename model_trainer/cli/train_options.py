@@ -11,7 +11,7 @@ import typer
 
 from model_trainer.cluster.supervisor import STARTED, supervise
 
-__all__ = ["Folds", "HostIndex", "HostList", "Overrides", "Restarts", "Resume", "ResumeFrom", "supervised"]
+__all__ = ["Folds", "HostIndex", "HostList", "NoReport", "Overrides", "Restarts", "Resume", "ResumeFrom", "supervised"]
 
 Overrides = Annotated[
     list[str] | None,
@@ -34,6 +34,9 @@ HostList = Annotated[
 ]
 HostIndex = Annotated[
     int | None, typer.Option("--host-index", metavar="N", help="Index of this machine in --hosts, from 0.")
+]
+NoReport = Annotated[
+    bool, typer.Option("--no-report", help="Do not evaluate the model and write report/index.html at the end.")
 ]
 Restarts = Annotated[
     int, typer.Option("--restarts", metavar="N", min=0, help="Restart up to N times after a crash or a lost machine.")

@@ -33,12 +33,13 @@ def train_declared(
     resume_from: str | None,
     hosts: str | None,
     host_index: int | None,
+    report: bool = True,
 ) -> bool:
     """Starts TensorFlow and trains `run`.
 
     Args:
         folds: number of folds; None trains a single model.
-        resume, resume_from, hosts, host_index: as in `train`.
+        resume, resume_from, hosts, host_index, report: as in `train`.
 
     Returns:
         Whether a signal stopped the training.
@@ -48,5 +49,5 @@ def train_declared(
     from model_trainer.api import train, train_folds
 
     if folds is not None:
-        return bool(train_folds(run, folds, resume=resume, resume_from=resume_from).stopped)
-    return bool(train(run, resume, resume_from, hosts=hosts, host_index=host_index).stopped)
+        return bool(train_folds(run, folds, resume=resume, resume_from=resume_from, report=report).stopped)
+    return bool(train(run, resume, resume_from, hosts=hosts, host_index=host_index, report=report).stopped)

@@ -12,15 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from model_trainer.errors import DataError
 from model_trainer.storage import files
 from model_trainer.storage.arrays import write_npy
 from model_trainer.storage.lines import csv_lines
 
-__all__ = ["FILE_NAME", "FOLDER", "read_evaluation", "write_evaluation", "write_predictions"]
+__all__ = ["FILE_NAME", "FOLDER", "write_evaluation", "write_predictions"]
 
 FOLDER, FILE_NAME = "evaluation", "evaluation.json"
-VERSION = 1
+VERSION = 1  # `report/evaluation_file.py` reads it
 ROWS_PER_CHUNK = 20_000
 
 Column = np.ndarray | Sequence[Any]
@@ -33,29 +32,6 @@ def write_evaluation(folder: PurePath, content: Mapping[str, Any]) -> None:
         StorageError: it cannot be written.
     """
     files.write_text(folder / FILE_NAME, json.dumps({"version": VERSION, **content}, indent=1, allow_nan=False) + "\n")
-
-
-def read_evaluation(folder: PurePath) -> dict[str, Any]:
-    """Reads the `evaluation.json` in `folder`.
-
-    Raises:
-        DataError: it is missing, damaged, or of a later version.
-    """
-    path = folder / FILE_NAME
-    cure = f"Write it again with: model-trainer evaluate {folder.parent}"
-    try:
-        content = json.loads(files.read_text(path))
-    except FileNotFoundError:
-        raise DataError(f"There is no {path}. Write it with: model-trainer evaluate {folder.parent}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} is damaged: {error}. {cure}") from error
-    if not isinstance(content, dict) or not isinstance(content.get("metrics"), dict):
-        raise DataError(f"{path} is damaged: it should contain an object with 'metrics'. {cure}")
-    if not isinstance(content.get("version"), int) or content["version"] > VERSION:
-        raise DataError(
-            f"{path} has the version {content.get('version')!r}, but this Model Trainer reads up to {VERSION}. {cure}"
-        )
-    return content
 
 
 def write_predictions(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import PurePath
 
+import numpy as np
 from absl import logging
 from rich.console import Console
 
@@ -21,6 +23,7 @@ from model_trainer.report.report import write_report
 from model_trainer.run.run import Run
 from model_trainer.sources.source import each_read_once
 from model_trainer.storage import files
+from model_trainer.training.metrics_log import Logs
 from model_trainer.training.train import Result
 
 __all__ = ["report_folds", "report_run"]
@@ -48,6 +51,7 @@ def report_run(result: Result, run: Run, console: Console) -> None:
         if result.train_examples is not None:
             seen = images_to_see(run, NUM_EXAMPLES, NUM_DRAWS, result.train_examples)
             write_data_files(result.path / "report", result.train_examples, result.val_examples, seen)
+            _log_images(result.path, [example.images[0] for example in seen if example.original is not None])
         logging.info("Report: %s", write_report(result.path))
 
 
@@ -74,6 +78,12 @@ def _evaluate(result: Result, run: Run, console: Console) -> None:
         )
     for name, estimate in list(evaluated.evaluation.estimates().items())[:1]:
         logging.info("%s: %s on the %s data %s.", model, name, data.split, estimate)
+
+
+def _log_images(path: PurePath, images: list[np.ndarray]) -> None:
+    """Adds augmented training images to the TensorBoard events of the run."""
+    with contextlib.closing(Logs(path / "logs")) as logs:
+        logs.write_images("augmented", 0, images)
 
 
 @contextlib.contextmanager

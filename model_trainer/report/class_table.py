@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass
 
-from model_trainer.report.evaluation_file import ClassColumn, Estimate, EvaluationFile
+from model_trainer.report.evaluation_file import ClassColumn, Coarse, Estimate, EvaluationFile
 from model_trainer.report.line_charts import number_text
 from model_trainer.report.metric_names import metric_name
 from model_trainer.report.run_files import FoldsFile
@@ -151,7 +151,25 @@ def slice_tables(evaluation: EvaluationFile) -> list[SliceTable]:
         )
         columns = (each.by, "Images", *map(metric_name, names))
         tables.append(SliceTable(each.by, columns, rows, len(each.values) - len(rows)))
+    if evaluation.coarse is not None:
+        tables.append(_coarse_table(evaluation.coarse))
     return tables
+
+
+def _coarse_table(coarse: Coarse) -> SliceTable:
+    """Lays out the metrics of coarser classes: of each class, and over all images in the first row."""
+    names = [name for name in ("precision", "recall", "f1") if isinstance(coarse.per_class.get(name), ClassColumn)]
+    images = coarse.per_class.get("images")
+    counts = images if isinstance(images, list) else [0] * len(coarse.classes)
+    overall = [coarse.metrics.get("accuracy" if name == "recall" else f"macro_{name}") for name in names]
+    rows = [(Cell("all"), Cell(f"{sum(counts):,}", float(sum(counts))), *map(_estimate_cell, overall))]
+    for index, name in enumerate(coarse.classes[:MAX_SLICES]):
+        columns = [coarse.per_class[each] for each in names]
+        values = [Estimate(value=column.value[index]) for column in columns if isinstance(column, ClassColumn)]
+        rows.append((Cell(name), Cell(f"{counts[index]:,}", float(counts[index])), *map(_estimate_cell, values)))
+    by = f"the coarser classes of {coarse.mapping}, whose probabilities are added up"
+    headers = ("Recall; of all, accuracy" if name == "recall" else metric_name(name) for name in names)
+    return SliceTable(by, ("Class", "Images", *headers), tuple(rows), max(0, len(coarse.classes) - MAX_SLICES))
 
 
 def _estimate_cell(estimate: Estimate | None) -> Cell:

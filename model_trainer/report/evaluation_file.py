@@ -15,6 +15,7 @@ __all__ = [
     "Calibration",
     "CalibrationState",
     "ClassColumn",
+    "Coarse",
     "Confusion",
     "Curve",
     "Estimate",
@@ -201,6 +202,20 @@ class Slice(_Part):
     values: list[SliceValue]
 
 
+class Coarse(_Part):
+    """The metrics of coarser classes."""
+
+    mapping: str
+    classes: list[str]
+    metrics: dict[str, Estimate] = {}
+    per_class: dict[str, ClassColumn | list[int]] = {}
+
+    @model_validator(mode="after")
+    def _has_a_value_for_each_class(self) -> Self:
+        _check_lengths(self.per_class, len(self.classes))
+        return self
+
+
 class EvaluationFile(_Part):
     """The content of `evaluation.json`."""
 
@@ -223,6 +238,7 @@ class EvaluationFile(_Part):
     at_k: dict[str, dict[str, float | None]] = {}
     galleries: list[Gallery] = []
     slices: list[Slice] = []
+    coarse: Coarse | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -231,14 +247,18 @@ class EvaluationFile(_Part):
 
     @model_validator(mode="after")
     def _has_a_value_for_each_class(self) -> Self:
-        for name, column in self.per_class.items():
-            lists = [column] if isinstance(column, list) else [column.value, column.low, column.high]
-            if any(each is not None and len(each) != len(self.classes) for each in lists):
-                raise ValueError(f"per_class.{name} should have {len(self.classes)} values, one for each class")
+        _check_lengths(self.per_class, len(self.classes))
         matrix = self.confusion.matrix if self.confusion else None
         if matrix is not None and {len(self.classes)} != {len(matrix), *map(len, matrix)}:
             raise ValueError(f"confusion.matrix should be {len(self.classes)} x {len(self.classes)}")
         return self
+
+
+def _check_lengths(per_class: dict[str, ClassColumn | list[int]], num_classes: int) -> None:
+    for name, column in per_class.items():
+        lists = [column] if isinstance(column, list) else [column.value, column.low, column.high]
+        if any(each is not None and len(each) != num_classes for each in lists):
+            raise ValueError(f"per_class.{name} should have {num_classes} values, one for each class")
 
 
 def read_evaluation(output_dir: PurePath) -> EvaluationFile | None:

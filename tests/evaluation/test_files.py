@@ -10,9 +10,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from model_trainer.errors import DataError
 from model_trainer.evaluation import files as evaluation_files
-from model_trainer.evaluation.files import read_evaluation, write_evaluation, write_predictions
+from model_trainer.evaluation.files import write_evaluation, write_predictions
 
 NAMES = ["a.jpg", 'with "quotes", and commas.jpg', "line\nbreak.jpg", "bytes\udcff.jpg"]
 COLUMNS = {
@@ -48,33 +47,5 @@ def test_an_evaluation_is_strict_json(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_evaluation(tmp_path, {"metrics": {"accuracy": {"value": float("nan")}}})
     write_evaluation(tmp_path, {"metrics": {"accuracy": {"value": None}}})
-    assert read_evaluation(tmp_path) == {"version": 1, "metrics": {"accuracy": {"value": None}}}
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("{", "is damaged"),
-        ("[1]", "should contain an object with 'metrics'"),
-        ('{"version": 1}', "should contain an object with 'metrics'"),
-        ('{"version": 9, "metrics": {}}', "has the version 9, but this Model Trainer reads up to 1"),
-        ('{"version": "x", "metrics": {}}', "has the version 'x'"),
-        ("[" * 100_000, "is damaged"),
-    ],
-    ids=["cut", "a list", "no metrics", "later", "no number", "deep"],
-)
-def test_a_damaged_evaluation_is_reported_with_the_cure(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "evaluation.json").write_text(text)
-    with pytest.raises(DataError, match=message) as caught:
-        read_evaluation(tmp_path)
-    assert "model-trainer evaluate" in str(caught.value)
-
-
-def test_a_missing_evaluation_is_reported_with_the_cure(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"There is no .*evaluation\.json\. Write it with: model-trainer evaluate"):
-        read_evaluation(tmp_path)
-
-
-def test_the_json_is_readable(tmp_path: Path) -> None:
-    write_evaluation(tmp_path, {"metrics": {}})
-    assert json.loads((tmp_path / "evaluation.json").read_text())["version"] == 1
+    text = (tmp_path / "evaluation.json").read_text()
+    assert json.loads(text) == {"version": 1, "metrics": {"accuracy": {"value": None}}}
