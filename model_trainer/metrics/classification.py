@@ -62,7 +62,7 @@ class Confusion:
         """Returns for each true class the class that it is most often taken for, and how often; None if never."""
         answers: list[tuple[int, int] | None] = [None] * self.num_classes
         wrong = np.flatnonzero((self.true != self.predicted) & (self.predicted >= 0))
-        for cell in wrong[np.argsort(self.images[wrong], kind="stable")[::-1]]:
+        for cell in wrong[np.argsort(-self.images[wrong], kind="stable")]:  # of equals the first class
             if answers[self.true[cell]] is None:
                 answers[self.true[cell]] = int(self.predicted[cell]), int(self.images[cell])
         return answers
