@@ -34,7 +34,9 @@ def row_chunks(table: np.ndarray, max_bytes: int = 64 << 20) -> Iterator[slice]:
             mapped.madvise(mmap.MADV_DONTNEED)
 
 
-def class_blocks(table: np.ndarray, max_bytes: int = 256 << 20) -> Iterator[tuple[slice, np.ndarray]]:
+def class_blocks(
+    table: np.ndarray, max_bytes: int = 256 << 20, rows: np.ndarray | None = None
+) -> Iterator[tuple[slice, np.ndarray]]:
     """Yields the columns of a table in blocks that fit into memory.
 
     Each block is a pass over the table, so larger blocks are faster.
@@ -42,6 +44,7 @@ def class_blocks(table: np.ndarray, max_bytes: int = 256 << 20) -> Iterator[tupl
     Args:
         table: float `(num_images, num_classes)`.
         max_bytes: size of a block; at least one column is read.
+        rows: int, ascending: the images to read; None for all.
 
     Yields:
         `(classes, block)`: a slice of class indices, and float32 `(num_images, classes)` in Fortran order, in which
@@ -53,14 +56,19 @@ def class_blocks(table: np.ndarray, max_bytes: int = 256 << 20) -> Iterator[tupl
         >>> [(classes, block.tolist()) for classes, block in class_blocks(table, max_bytes=16)]
         [(slice(0, 2, None), [[0.0, 1.0], [3.0, 4.0]]), (slice(2, 3, None), [[2.0], [5.0]])]
     """
-    num_images, num_classes = table.shape
+    num_classes = table.shape[1]
+    num_images = len(table) if rows is None else len(rows)
     columns = max(1, min(num_classes, max_bytes // max(1, 4 * num_images)))
     block = np.empty((num_images, columns), np.float32, order="F")
     for start in range(0, num_classes, columns):
         classes = slice(start, min(start + columns, num_classes))
         width = classes.stop - start
-        for rows in row_chunks(table):
-            block[rows, :width] = table[rows, classes]
+        for chunk in row_chunks(table):
+            if rows is None:
+                block[chunk, :width] = table[chunk, classes]
+            else:
+                first, last = np.searchsorted(rows, [chunk.start, chunk.stop])
+                block[first:last, :width] = table[rows[first:last], classes]
         yield classes, block[:, :width]
 
 

@@ -21,6 +21,13 @@ def test_class_blocks_are_the_whole_table(max_bytes: int) -> None:
     assert np.array_equal(np.concatenate(blocks, axis=1), TABLE)
 
 
+@pytest.mark.parametrize("max_bytes", [1, 44, 1 << 20])
+def test_class_blocks_of_some_rows_are_those_rows(max_bytes: int) -> None:
+    rows = np.array([0, 3, 4, 10])
+    blocks = [block.copy() for _, block in class_blocks(TABLE, max_bytes, rows)]
+    assert np.array_equal(np.concatenate(blocks, axis=1), TABLE[rows])
+
+
 def test_the_values_of_a_class_are_adjacent() -> None:
     assert all(block[:, 0].flags.c_contiguous for _, block in class_blocks(TABLE, 100))
 
