@@ -11,7 +11,7 @@ from model_trainer.config import Call, Live
 from model_trainer.errors import ConfigError, DataError
 from model_trainer.metrics.chunks import Progress
 from model_trainer.sources.examples import Examples
-from model_trainer.sources.labels.kinds import Labels, rows_of
+from model_trainer.sources.labels.kinds import Labels
 from model_trainer.tasks.class_weights import by_name, check_class_names
 from model_trainer.tasks.losses import Activation, CrossEntropy, Loss, make_loss, to_probabilities
 from model_trainer.tasks.metrics import Metric
@@ -181,9 +181,7 @@ class MultiLabel(Task):
         num_bad: int = 0,
         progress: Progress | None = None,
     ) -> MultiLabelEvaluation:
-        from model_trainer.tasks.multi_label_evaluation import evaluate_tags  # loads scikit-learn
+        from model_trainer.tasks.multi_label_evaluation import evaluate_tags  # loads SciPy
 
         thresholds = thresholds or self.declared_thresholds(len(classes))
-        if not isinstance(labels, np.ndarray) or labels.ndim == 1:
-            labels = rows_of(labels).dense(len(classes))
-        return evaluate_tags(labels, probabilities, classes, thresholds, num_bad)
+        return evaluate_tags(labels, probabilities, classes, thresholds, num_bad, progress=progress)

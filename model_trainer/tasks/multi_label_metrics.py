@@ -162,6 +162,8 @@ class _AtK(AdditiveMetric):
 class PrecisionAtK(_AtK):
     """Precision at k: the fraction of an image's k most probable labels that are true; the mean over images.
 
+    Images without a known label are left out.
+
     Example:
         >>> targets, probabilities = np.float32([[1, 0, 1]]), np.float32([[0.9, 0.7, 0.6]])
         >>> precision = PrecisionAtK(k=2)
@@ -178,6 +180,7 @@ class PrecisionAtK(_AtK):
 
         hits, _ = self._hits(targets, probabilities)
         k = min(self.k, int(targets.shape[-1]))
+        weights = weights * _has_known(targets)
         return tf.stack([tf.reduce_sum(hits / k * weights), tf.reduce_sum(weights)])
 
 
@@ -208,6 +211,8 @@ class RecallAtK(_AtK):
 class ExactMatch(AdditiveMetric):
     """Exact match ratio (subset accuracy): the fraction of the images of which every known label is right.
 
+    Images without a known label are left out.
+
     Fields:
         threshold: minimum probability of a predicted label.
 
@@ -231,6 +236,7 @@ class ExactMatch(AdditiveMetric):
         positive, known = _positive_and_known(targets)
         predicted = tf.cast(probabilities >= self.threshold, tf.float32)
         is_match = tf.cast(tf.reduce_all((predicted == positive) | (known == 0), axis=-1), tf.float32)
+        weights = weights * _has_known(targets)
         return tf.stack([tf.reduce_sum(is_match * weights), tf.reduce_sum(weights)])
 
     def value(self, total: np.ndarray) -> float:
@@ -261,3 +267,10 @@ def _positive_and_known(targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
     known = ~tf.math.is_nan(targets)
     return tf.cast(known & (targets >= 0.5), tf.float32), tf.cast(known, tf.float32)
+
+
+def _has_known(targets: tf.Tensor) -> tf.Tensor:
+    """float32 `(batch,)`: 1 for an image with a known label, otherwise 0."""
+    import tensorflow as tf
+
+    return tf.cast(tf.reduce_any(~tf.math.is_nan(targets), axis=-1), tf.float32)

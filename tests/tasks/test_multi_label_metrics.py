@@ -116,6 +116,13 @@ def test_an_exact_match_compares_known_tags_only() -> None:
     assert ExactMatch().sums(targets, probabilities, np.ones(2, np.float32)).numpy().tolist() == [1, 2]
 
 
+@pytest.mark.parametrize("metric", [ExactMatch(), PrecisionAtK(1)], ids=["exact match", "precision at k"])
+def test_an_image_without_a_known_tag_is_left_out_of_the_mean_over_images(metric: Metric) -> None:
+    targets = np.array([[np.nan, np.nan], [1, 0]], np.float32)
+    probabilities = np.array([[0.1, 0.1], [0.9, 0.1]], np.float32)
+    assert metric.sums(targets, probabilities, np.ones(2, np.float32)).numpy().tolist() == [1, 1]
+
+
 def test_mean_average_precision_without_any_positive_is_nan() -> None:
     absent = np.zeros((4, 2), np.float32)
     assert np.isnan(MeanAveragePrecision().compute(absent, absent + 0.5, np.ones(4, np.float32)))
