@@ -2,6 +2,7 @@
 
 from model_trainer.sources.combined import Concatenated, Filtered, Reclassed, Subset
 from model_trainer.sources.examples import Examples
+from model_trainer.sources.folds import Fold
 from model_trainer.sources.image_folder import ImageFolder
 from model_trainer.sources.manifest import Manifest
 from model_trainer.sources.recordio import MxnetList, RecordIO
@@ -15,6 +16,7 @@ __all__ = [
     "Examples",
     "Features",
     "Filtered",
+    "Fold",
     "ImageFolder",
     "Manifest",
     "MxnetList",

@@ -15,6 +15,7 @@ from model_trainer.storage import files
 
 if TYPE_CHECKING:
     from model_trainer.sources.combined import Concatenated, Filtered, Reclassed, Subset
+    from model_trainer.sources.folds import Fold
     from model_trainer.sources.split import Split
 
 __all__ = ["Source", "each_read_once"]
@@ -90,6 +91,37 @@ class Source(Choice):
             Split(source=self, val=val, seed=seed, part="train"),
             Split(source=self, val=val, seed=seed, part="val"),
         )
+
+    def folds(self, folds: int = 5, seed: int = 0) -> list[tuple[Fold, Fold]]:
+        """Divides the source for k-fold cross-validation: each example is in the validation data of one fold.
+
+        The folds are stratified by class, and by tag; examples of one group stay together. The same seed and the same
+        examples give the same folds.
+
+        Args:
+            folds: number of folds, at least 2.
+            seed: of the random choice.
+
+        Returns:
+            `(train, val)` of each fold.
+
+        Example:
+            >>> for train_data, val_data in ImageFolder("data/train").folds(4):
+            ...     print(len(train_data.read()), val_data.read().counts())
+            12 [2 2]
+            12 [2 2]
+            12 [2 2]
+            12 [2 2]
+        """
+        from model_trainer.sources.folds import Fold
+
+        return [
+            (
+                Fold(source=self, num_folds=folds, index=index, seed=seed, part="train"),
+                Fold(source=self, num_folds=folds, index=index, seed=seed, part="val"),
+            )
+            for index in range(max(1, folds))  # so that 0 is refused, too
+        ]
 
     def take(self, count: int, seed: int | None = None) -> Subset:
         """The first `count` examples; with a `seed`, `count` random ones.
