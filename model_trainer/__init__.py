@@ -88,7 +88,7 @@ _HOMES = {
         "ReduceOnPlateau",
         "StepDecay",
     ],
-    "api": ["evaluate", "predict", "preview", "train"],
+    "api": ["evaluate", "predict", "preview", "train", "train_folds"],
 }
 _LOAD_TENSORFLOW = {"api", "model_files.load", "pipeline.image"}
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -96,7 +96,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = sorted([*_HOME_OF, "__version__"])
 
 if TYPE_CHECKING:
-    from model_trainer.api import evaluate, predict, preview, train
+    from model_trainer.api import evaluate, predict, preview, train, train_folds
     from model_trainer.config import Call, Live
     from model_trainer.errors import (
         ConfigError,

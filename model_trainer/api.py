@@ -1,4 +1,4 @@
-"""The functions for users: `train`, `evaluate`, `predict` and `preview`."""
+"""The functions for users: `train`, `train_folds`, `evaluate`, `predict` and `preview`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from rich.console import Console
 
 from model_trainer.cluster.launchers import find_hosts
 from model_trainer.evaluation.data import Model, load_models, source_of
+from model_trainer.evaluation.folds import FoldsResult, train_and_evaluate_folds
+from model_trainer.evaluation.folds_table import print_folds
 from model_trainer.evaluation.session import EvaluationOptions, evaluate_and_record
 from model_trainer.model_files.load import load_model
 from model_trainer.model_files.trained_model import TrainedModel
-from model_trainer.report.after_training import report_run
+from model_trainer.report.after_training import report_folds, report_run
 from model_trainer.report.preview import draw_preview
 from model_trainer.run.run import Run
 from model_trainer.serving.predictor import Predictions, find_images, predict_images
@@ -27,7 +29,7 @@ from model_trainer.training.log import plain_messages
 from model_trainer.training.summary import print_summary
 from model_trainer.training.train import Result, train_model
 
-__all__ = ["evaluate", "load_model", "predict", "preview", "train"]
+__all__ = ["evaluate", "load_model", "predict", "preview", "train", "train_folds"]
 
 
 def train(
@@ -81,6 +83,52 @@ def train(
             with plain_messages():
                 report_run(result, run, Console(stderr=True))
         print_summary(result, Console(force_jupyter=False))  # in a notebook as plain text too
+    return result
+
+
+def train_folds(
+    run: Run,
+    folds: int = 5,
+    seed: int | None = None,
+    resume: bool = False,
+    *,
+    resume_from: str | os.PathLike[str] | None = None,
+    report: bool = True,
+) -> FoldsResult:
+    """Trains a model for each of several folds, evaluates each on the images it has not seen, and prints the metrics.
+
+    The folds divide `train_data` and `val_data` together, or `train_data` alone if there is no other data. They are
+    stratified, and never divide a group; see `Source.folds`. Each fold is an ordinary run, with the seed of `run` and
+    an output folder of its own inside `output_dir/<name>-folds-<yyyymmdd-hhmmss>/`. `evaluation/` there has the
+    prediction for every image by the model that was not trained on it, and in `label_issues.csv` the labels that these
+    predictions contradict.
+
+    Args:
+        run: what to train.
+        folds: number of folds, at least 2.
+        seed: of the division into folds; None is the seed of the run.
+        resume: continue the newest training of this name: finished folds are kept, an interrupted one continues from
+            its checkpoint, others start. Without one start a new one.
+        resume_from: continue the training in this folder.
+        report: write a page for each fold, and one for all of them, `report/index.html`.
+
+    Returns:
+        The folder as `path`, each metric with mean and spread as `metrics`, and the results of the folds.
+
+    Raises:
+        ModelTrainerError: as `train`; also if a resumed training had other folds or other data.
+
+    Example:
+        >>> run = Run(spec=ModelSpec.named("mobilenet_v2"), train_data=ImageFolder("data/train"), name="pets")
+        >>> result = train_folds(run, folds=5)  # doctest: +SKIP
+        >>> result.metrics["accuracy"].mean, result.metrics["accuracy"].standard_deviation  # doctest: +SKIP
+        (0.9131, 0.0187)
+    """
+    result = train_and_evaluate_folds(run, folds, seed, resume, resume_from)
+    if report and not result.stopped:
+        with plain_messages():
+            report_folds(result)
+    print_folds(result, Console(force_jupyter=False))
     return result
 
 

@@ -11,6 +11,7 @@ from model_trainer.cli.help import Command
 from model_trainer.cli.overrides import with_overrides
 from model_trainer.cli.starting import check_weights
 from model_trainer.cli.train_options import (
+    Folds,
     HostIndex,
     HostList,
     Overrides,
@@ -19,8 +20,8 @@ from model_trainer.cli.train_options import (
     ResumeFrom,
     supervised,
 )
+from model_trainer.cli.training import check_folds, train_declared
 from model_trainer.errors import ConfigError, DataError
-from model_trainer.stderr_filter import filter_stderr_until_exit
 from model_trainer.storage import files
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def main(run: Run, sample: Run | None = None) -> None:
     def command(
         use_sample: bool = typer.Option(False, "--sample", help="Train on the built-in sample, photos of clothes."),
         overrides: Overrides = None,
+        folds: Folds = None,
         resume: Resume = False,
         resume_from: ResumeFrom = None,
         hosts: HostList = None,
@@ -43,6 +45,7 @@ def main(run: Run, sample: Run | None = None) -> None:
         restarts: Restarts = 0,
     ) -> None:
         """Train the run that this file declares, and write models, logs and metrics to output/."""
+        check_folds(folds, hosts, host_index)
         supervised(restarts)
         chosen = run
         if use_sample:
@@ -56,17 +59,15 @@ def main(run: Run, sample: Run | None = None) -> None:
         if not resume and resume_from is None:  # the checkpoint has the weights
             check_weights(chosen)
 
-        typer.echo("Starting TensorFlow ...", err=True)
-        filter_stderr_until_exit()
-        from model_trainer.api import train
-
         try:
-            result = train(chosen, resume, resume_from, hosts=hosts, host_index=host_index)
+            is_stopped = train_declared(
+                chosen, folds=folds, resume=resume, resume_from=resume_from, hosts=hosts, host_index=host_index
+            )
         except DataError as error:
             if use_sample or sample is None or _has_folders(chosen.train_data):
                 raise
             raise DataError(f"{error}\nTo try it without images of your own: script/train --sample") from error
-        if result.stopped:
+        if is_stopped:
             raise typer.Exit(STOPPED_EARLY)
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

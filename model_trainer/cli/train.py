@@ -8,6 +8,7 @@ from model_trainer.cli.errors import STOPPED_EARLY
 from model_trainer.cli.overrides import load_run, with_overrides
 from model_trainer.cli.starting import check_weights
 from model_trainer.cli.train_options import (
+    Folds,
     HostIndex,
     HostList,
     Overrides,
@@ -16,7 +17,7 @@ from model_trainer.cli.train_options import (
     ResumeFrom,
     supervised,
 )
-from model_trainer.stderr_filter import filter_stderr_until_exit
+from model_trainer.cli.training import check_folds, train_declared
 
 __all__ = ["train"]
 
@@ -24,6 +25,7 @@ __all__ = ["train"]
 def train(
     run: str = typer.Argument(help="A .py file that defines `run`, or a training_options.json."),
     overrides: Overrides = None,
+    folds: Folds = None,
     resume: Resume = False,
     resume_from: ResumeFrom = None,
     hosts: HostList = None,
@@ -32,14 +34,13 @@ def train(
     trust: bool = typer.Option(False, "--trust", help="Allow a .json to run code outside keras.applications."),
 ) -> None:
     """Train a run, and write models, logs and metrics to its output folder."""
+    check_folds(folds, hosts, host_index)
     supervised(restarts)
     declared = with_overrides(load_run(run, trust), overrides or [])
     if not resume and resume_from is None:  # the checkpoint has the weights
         check_weights(declared)
 
-    typer.echo("Starting TensorFlow ...", err=True)
-    filter_stderr_until_exit()
-    from model_trainer.api import train as train_run
-
-    if train_run(declared, resume, resume_from, hosts=hosts, host_index=host_index).stopped:
+    if train_declared(
+        declared, folds=folds, resume=resume, resume_from=resume_from, hosts=hosts, host_index=host_index
+    ):
         raise typer.Exit(STOPPED_EARLY)

@@ -11,11 +11,17 @@ import typer
 
 from model_trainer.cluster.supervisor import STARTED, supervise
 
-__all__ = ["HostIndex", "HostList", "Overrides", "Restarts", "Resume", "ResumeFrom", "supervised"]
+__all__ = ["Folds", "HostIndex", "HostList", "Overrides", "Restarts", "Resume", "ResumeFrom", "supervised"]
 
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="Change an option, such as training.epochs=5; repeatable."),
+]
+Folds = Annotated[
+    int | None,
+    typer.Option(
+        "--folds", metavar="N", min=2, help="Train a model for each of N folds of the data: k-fold cross-validation."
+    ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the newest run of this name from its checkpoint.")]
 ResumeFrom = Annotated[

@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import Any, Literal
 
 from model_trainer.evaluation.evaluate import EvaluatedModel
-from model_trainer.evaluation.files import write_evaluation, write_predictions
+from model_trainer.evaluation.files import Column, write_evaluation, write_predictions
 from model_trainer.evaluation.galleries import write_galleries
 from model_trainer.evaluation.predictions import TTA
 from model_trainer.metrics.bootstrap import CONFIDENCE, num_resamples
@@ -48,6 +48,7 @@ def record_evaluation(
     ensemble: Sequence[str] = (),
     calibrated: bool = False,
     with_images: bool = True,
+    more_columns: Mapping[str, Column] | None = None,
 ) -> None:
     """Writes `evaluation.json`, the predictions, and the images of its galleries to `folder`, which is created.
 
@@ -57,6 +58,7 @@ def record_evaluation(
         slices, coarse: entries of `evaluation.json`.
         tta, ensemble, calibrated: how the predictions were made.
         with_images: whether thumbnails and attribution maps are written.
+        more_columns: further columns of `predictions.csv`, one value for each image.
 
     Raises:
         StorageError: a file cannot be written.
@@ -65,7 +67,7 @@ def record_evaluation(
     examples = predictions.examples
     files.make_folder(folder)
     columns = evaluation.image_columns()
-    write_predictions(folder, examples.names(), columns, predictions.probabilities)
+    write_predictions(folder, examples.names(), {**columns, **(more_columns or {})}, predictions.probabilities)
     galleries = []
     if with_images:
         # Of an ensemble there is no one network whose attribution map could be drawn.

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from model_trainer.errors import ModelTrainerError
 from model_trainer.evaluation.files import FILE_NAME, FOLDER
+from model_trainer.evaluation.folds import FoldsResult
 from model_trainer.evaluation.record import DataSource
 from model_trainer.evaluation.session import EvaluationOptions, evaluate_and_record
 from model_trainer.messages import counted
@@ -22,7 +23,7 @@ from model_trainer.sources.source import each_read_once
 from model_trainer.storage import files
 from model_trainer.training.train import Result
 
-__all__ = ["report_run"]
+__all__ = ["report_folds", "report_run"]
 
 NUM_EXAMPLES, NUM_DRAWS = 8, 3
 
@@ -48,6 +49,15 @@ def report_run(result: Result, run: Run, console: Console) -> None:
             seen = images_to_see(run, NUM_EXAMPLES, NUM_DRAWS, result.train_examples)
             write_data_files(result.path / "report", result.train_examples, result.val_examples, seen)
         logging.info("Report: %s", write_report(result.path))
+
+
+def report_folds(result: FoldsResult) -> None:
+    """Writes the page of each fold, and that of the predictions of all of them. Errors are logged."""
+    for path in (*(fold.path for fold in result.folds), result.path):
+        with _without_failing(f"model-trainer report {path}", "described in a report"):
+            page = write_report(path)
+            if path == result.path:
+                logging.info("Report: %s", page)
 
 
 def _evaluate(result: Result, run: Run, console: Console) -> None:

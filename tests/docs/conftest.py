@@ -24,6 +24,7 @@ import pytest
 
 import model_trainer
 from model_trainer import ImageFolder
+from model_trainer.evaluation.folds import FoldsResult
 from model_trainer.model_files.load import TrainedModel
 from model_trainer.serving.predictor import Predictions
 from model_trainer.sources.examples import Examples
@@ -46,6 +47,7 @@ STAND_INS: dict[Any, dict[str, Any]] = {
         "predict": Predictions,
         "preview": None,
         "train": Result,
+        "train_folds": FoldsResult,
         "write_recordio": None,
     },
     keras.models: {"load_model": keras.Model},

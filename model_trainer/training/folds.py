@@ -1,0 +1,80 @@
+"""Trains one model for each fold of the data, one after the other, each as an ordinary run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import keras
+from absl import logging
+
+from model_trainer.run.run import Run
+from model_trainer.sources.source import Source
+from model_trainer.storage import files
+from model_trainer.training.folds_folder import FoldsFolder
+from model_trainer.training.train import Result, train_model
+
+__all__ = ["data_of", "own_keras_state", "run_of_fold", "train_fold_models"]
+
+
+def data_of(run: Run) -> tuple[Source, str]:
+    """The data of a run that is divided into folds, and which of it that is, in words."""
+    if run.val_data is None or run.val_data == run.train_data:
+        return run.train_data, "train_data"
+    return run.train_data + run.val_data, "train_data + val_data"
+
+
+def run_of_fold(run: Run, number: int, folds: int, seed: int, output_dir: str) -> Run:
+    """The ordinary run that trains a fold, counted from 1: the same but for its name, its data and its folder."""
+    train, val = data_of(run)[0].folds(folds, seed)[number - 1]
+    return run.changed_all({"name": f"fold-{number}", "train_data": train, "val_data": val, "output_dir": output_dir})
+
+
+def train_fold_models(folder: FoldsFolder, run: Run) -> list[Result]:
+    """Trains the folds that are not finished, in order, and continues one that was interrupted.
+
+    Returns:
+        A result for each fold; fewer if a signal stopped the training, the last of them with `stopped`.
+
+    Raises:
+        ModelTrainerError: as `train_model`.
+    """
+    settings, results = folder.content["settings"], []
+    for number in range(1, settings["folds"] + 1):
+        fold_run = run_of_fold(run, number, settings["folds"], settings["seed"], str(folder.path))
+        logging.info("Fold %d of %d", number, settings["folds"])
+        folder.note_fold(number, state="training")
+        with own_keras_state():
+            result = train_model(fold_run, resume_from=folder.run_folder(number))
+        state = "stopped" if result.stopped else "finished"
+        folder.note_fold(number, state=state, folder=files.as_path(result.path).name)
+        results.append(replace(result, train_examples=None, val_examples=None))  # every fold has nearly all images
+        if result.stopped:
+            break
+    return results
+
+
+@contextlib.contextmanager
+def own_keras_state() -> Iterator[None]:
+    """What Keras and TensorFlow keep of the networks that are built in the `with` block ends with it.
+
+    That is Keras' names and seeds, and the graphs of steps with a custom gradient: TensorFlow registers each such
+    gradient for ever, and with it the whole graph, some MB for the smallest network.
+    """
+    registry = _gradient_registry()
+    before = set(registry)
+    try:
+        yield
+    finally:
+        for name in [name for name in registry if name.startswith("CustomGradient-") and name not in before]:
+            del registry[name]
+        keras.backend.clear_session()  # it also collects garbage, of which graphs are the largest
+
+
+def _gradient_registry() -> dict[str, Any]:
+    """TensorFlow's gradients by name; it has no public way to remove one."""
+    from tensorflow.python.framework import ops
+
+    return getattr(getattr(ops, "gradient_registry", None), "_registry", {})
