@@ -20,6 +20,12 @@ def doctor(
     quarantine: str | None = typer.Option(
         None, "--quarantine", metavar="DIR", help="Move unreadable files to this folder, and check the others."
     ),
+    images: str | None = typer.Option(
+        None,
+        "--images",
+        metavar="CSV",
+        help="With --quarantine: move exactly the images in the column `path` of this table, such as label_issues.csv.",
+    ),
     fix: str | None = typer.Option(
         None,
         "--fix",
@@ -49,6 +55,7 @@ def doctor(
             classes=read_classes(classes),
             output=output,
             quarantine=quarantine,
+            images=images,
             fix=fix,
             max_pixels=max_pixels,
             min_size=min_size,

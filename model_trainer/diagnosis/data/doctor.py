@@ -12,11 +12,12 @@ from rich.console import Console
 from model_trainer.diagnosis.data.diagnosis import Diagnosis
 from model_trainer.diagnosis.data.examine import MIN_SIZE, diagnose, survey_splits
 from model_trainer.diagnosis.data.fixed_copy import write_fixed_copy
+from model_trainer.diagnosis.data.listed_images import read_listed_images
 from model_trainer.diagnosis.data.progress import ReadingProgress
-from model_trainer.diagnosis.data.quarantine import check_folder_beside, move_aside
+from model_trainer.diagnosis.data.quarantine import check_folder_beside, move_aside, unreadable_images
 from model_trainer.diagnosis.data.show import print_diagnosis
 from model_trainer.diagnosis.data.splits import find_splits
-from model_trainer.errors import StorageError
+from model_trainer.errors import ConfigError, StorageError
 from model_trainer.findings.finding import Finding
 from model_trainer.messages import counted
 from model_trainer.run.run import Run
@@ -36,6 +37,7 @@ def run_doctor(
     classes: Sequence[str] | None = None,
     output: str = ".",
     quarantine: str | None = None,
+    images: str | None = None,
     fix: str | None = None,
     max_pixels: int | None = None,
     min_size: int = MIN_SIZE,
@@ -49,6 +51,7 @@ def run_doctor(
         root, classes: see `examine`.
         output: folder for the two files.
         quarantine: folder to which unreadable files are moved; the findings are about the files that remain.
+        images: a table with a column `path`; with `quarantine` the images in it are moved, instead of unreadable ones.
         fix: folder to which a fixed copy is written; the findings are about the original.
         max_pixels, min_size: see `examine`.
 
@@ -59,17 +62,26 @@ def run_doctor(
         DataError, ConfigError: there is nothing to examine, or an option does not apply to it.
         StorageError: a file cannot be written.
     """
+    if images is not None and quarantine is None:
+        raise ConfigError("needs a folder to which the listed images are moved: --quarantine DIR.", "--images")
     console = Console(stderr=True)
+    listed: dict[int, str] = {}
     try:
         with ReadingProgress(console, "Reading") as progress:
             splits = find_splits(run or path, root=root, classes=classes)
             for folder, option in ((quarantine, "--quarantine"), (fix, "--fix")):
                 if folder is not None:
                     check_folder_beside(None if run else path, splits, Path(folder), option)
+            if images is not None and quarantine is not None:
+                listed = read_listed_images(images, splits, Path(quarantine))
             survey = survey_splits(splits, max_pixels, progress.update)
         extra_findings: list[Finding] = []
         if quarantine is not None:
-            survey, extra_findings = move_aside(survey, Path(quarantine))
+            if images is None:
+                reasons, why = unreadable_images(survey), "They could not be read"
+            else:
+                reasons, why = listed, f"They are listed in {images}"
+            survey, extra_findings = move_aside(survey, Path(quarantine), reasons, why)
         if fix is not None:
             with ReadingProgress(console, "Copying") as progress:
                 num_changed = write_fixed_copy(survey, Path(fix), progress.update)

@@ -1,9 +1,11 @@
-"""Moves files that training cannot read to another folder, and logs each move."""
+"""Moves files that training cannot read, or that a user lists, to another folder, and logs each move."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import csv
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from model_trainer.messages import counted
 from model_trainer.storage import files, moves
 from model_trainer.storage.lines import csv_lines
 
-__all__ = ["check_folder_beside", "move_aside"]
+__all__ = ["check_folder_beside", "move_aside", "moved_before", "unreadable_images"]
 
 LOG_NAME = "quarantine.csv"
 
@@ -46,11 +48,30 @@ def check_folder_beside(path: str | None, splits: Sequence[DataSplit], folder: P
         raise DataError(f"{option} {folder} is a file; it should be a folder.")
 
 
-def move_aside(survey: Survey, folder: Path) -> tuple[Survey, list[Finding]]:
-    """Moves unreadable, truncated and empty files and decompression bombs to `folder`.
+def unreadable_images(survey: Survey) -> dict[int, str]:
+    """Finds unreadable, truncated and empty files and decompression bombs: the reason by the image's index."""
+    images = np.flatnonzero(np.isin(survey["state"], _MOVED_STATES))
+    return {image: survey.reasons[image] for image in map(int, images)}
+
+
+def moved_before(folder: Path) -> set[str]:
+    """The absolute paths from which files were moved to `folder` by earlier calls, and which no longer exist."""
+    if not files.is_file(folder / LOG_NAME):
+        return set()
+    with files.open_text(folder / LOG_NAME, "utf-8", "surrogateescape", newline="") as file:
+        paths = [row.get("from") for row in csv.DictReader(file)]
+    return {os.path.abspath(path) for path in paths if path and not files.exists(path)}
+
+
+def move_aside(survey: Survey, folder: Path, reasons: Mapping[int, str], why: str) -> tuple[Survey, list[Finding]]:
+    """Moves images to `folder`.
 
     Below `folder` they keep their paths relative to the data set. Nothing is overwritten. Each move is appended to
     `quarantine.csv` in `folder` as a line `from,to,reason`.
+
+    Args:
+        reasons: why each image is moved, by its index.
+        why: the same of all of them, for the finding.
 
     Returns:
         The survey of the remaining images, and a finding about the moved ones.
@@ -58,7 +79,7 @@ def move_aside(survey: Survey, folder: Path) -> tuple[Survey, list[Finding]]:
     Raises:
         StorageError: a file cannot be moved. Those before it have been moved and logged.
     """
-    images = np.flatnonzero(np.isin(survey["state"], _MOVED_STATES))
+    images = np.array(sorted(reasons), np.int64)
     if not len(images):
         return survey, []
     log = folder / LOG_NAME
@@ -71,18 +92,18 @@ def move_aside(survey: Survey, folder: Path) -> tuple[Survey, list[Finding]]:
             for image in map(int, images):
                 source = survey.name(image)
                 target = moves.move_aside(Path(source), folder / survey.find(image)[0].relative(source))
-                table.write(_line(source, str(target), survey.reasons[image]))
+                table.write(_line(source, str(target), reasons[image]))
     except OSError as error:
         raise StorageError(f"Could not move files to {folder}: {error}.") from error
     finding = Finding(
         id="quarantined",
         level="note",
         title=f"{counted(len(images), 'file{s}')} moved to {folder}",
-        why="They could not be read; they are no longer part of the data set.",
+        why=f"{why}; they are no longer part of the data set.",
         cure=f"{log} lists where each file was and why it was moved.",
         count=len(images),
         examples=tuple(
-            Example(survey.name(image), survey.find(image)[0].name, survey.label(image), survey.reasons[image])
+            Example(survey.name(image), survey.find(image)[0].name, survey.label(image), reasons[image])
             for image in map(int, images[:MAX_EXAMPLES])
         ),
         images=np.zeros(0, np.int64),  # they have no index among the remaining images
