@@ -174,7 +174,7 @@ def _evaluate(
     record_evaluation(
         folder.path / FOLDER,
         EvaluatedModel(evaluated.trained, combined.predictions, evaluation),
-        DataSource(examples.origin, "out-of-fold", (OUT_OF_FOLD,)),
+        DataSource(examples.origin, "out-of-fold", (OUT_OF_FOLD, _spread_text(main_metric, metrics))),
         ensemble=models,
         more_columns={"fold": combined.folds},
     )
@@ -189,6 +189,16 @@ def _evaluate(
         label_issues=num_label_issues,
     )
     return FoldsResult(cast(Path, folder.path), results, "", main_metric, metrics, evaluation, num_label_issues)
+
+
+def _spread_text(name: str, metrics: dict[str, FoldMetric]) -> str:
+    if name not in metrics:
+        return "The task has no metrics."
+    metric = metrics[name]
+    return (
+        f"Over the {len(metric.folds)} folds, {name} is {metric.mean:.4f} ± {metric.standard_deviation:.4f}, mean and "
+        "standard deviation; folds.json has all metrics."
+    )
 
 
 def _evaluate_fold(run: Run, path: Path, examples: Examples, console: Console) -> EvaluatedModel:

@@ -178,6 +178,7 @@ def test_folds_json_names_the_folder_of_each_fold(whole: FoldsResult) -> None:
 def test_there_is_a_page_for_each_fold_and_one_for_all(whole: FoldsResult) -> None:
     pages = [path / "report" / "index.html" for path in (whole.path, *(fold.path for fold in whole.folds))]
     assert all("Confusions" in page.read_text() for page in pages)
+    assert "Over the 3 folds, accuracy is" in pages[0].read_text()
 
 
 def test_other_folds_or_another_seed_are_refused_on_resume(whole: FoldsResult, run: Run) -> None:
