@@ -74,14 +74,16 @@ def predict_examples(
         )
     bad_images = BadImages(max_count=len(examples) - 1, max_share=0.0, num_examples=len(examples))
     is_readable = np.zeros(len(examples), bool)
-    table = RowWriter(len(trained.classes), len(examples))
+    table: RowWriter | None = None
     start, num_batches = 0, num_steps(len(examples), batch_size)
     with EpochProgress(console or Console(quiet=True), "evaluating", num_batches) as progress:
         batches = Pipeline(examples, trained.spec, batch_size, bad_images).validation()
         for number, batch in enumerate(batches, 1):
             readable = np.asarray(batch.weights) > 0
             if readable.any():
-                table.append(_probabilities(trained, np.asarray(batch.inputs)[readable], tta))
+                probabilities = _probabilities(trained, np.asarray(batch.inputs)[readable], tta)
+                table = table or RowWriter(probabilities.shape[1], len(examples))  # a task may have other outputs
+                table.append(probabilities)
             is_readable[start : start + len(readable)] = readable
             start += len(readable)
             if progress.advance(len(readable)):
@@ -89,6 +91,7 @@ def predict_examples(
     bad_images.check()
     rows = np.flatnonzero(is_readable)
     readable_examples = examples if len(rows) == len(examples) else examples.take(rows)
+    assert table is not None  # `check` raises if no image could be read
     return Predictions(readable_examples, rows, table.finish(), bad_images.reasons)
 
 

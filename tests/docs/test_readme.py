@@ -11,8 +11,9 @@ from typing import Any
 import keras
 import pytest
 
-from model_trainer import ImageFolder, Run, train
+from model_trainer import ImageFolder, Run, api, train
 from model_trainer.cli.main import app
+from model_trainer.report.after_training import report_run
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -51,8 +52,13 @@ def test_the_twelve_lines_train_a_model_that_keras_loads(colours: Path, tmp_path
 
 @pytest.mark.usefixtures("short_pipeline", "plain_graphs", "eager_steps")
 def test_the_output_tree_and_the_messages_are_those_of_a_run(
-    make_run: Callable[..., Run], draw_folder: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    make_run: Callable[..., Run],
+    draw_folder: Callable[..., Path],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(api, "report_run", report_run)
     (tree,) = re.findall(r"```text\noutput/\S+/\n(.*?)```", README, re.DOTALL)
     shown = {word.strip("/") for word in re.findall(r"(?:[a-z_]+\.(?:hdf5|json|csv|png)|[a-z]+/)(?=\s)", tree)}
     folder = draw_folder(tmp_path / "train", 5)
@@ -63,14 +69,14 @@ def test_the_output_tree_and_the_messages_are_those_of_a_run(
 
     (log,) = re.findall(r"```console\n\$ script/train --sample\n(.*?)```", README, re.DOTALL)
     lines = messages_in(log[log.index("Reading the data") :])
-    assert len(lines) == 8
+    assert len(lines) == 11
     assert lines <= messages_in("".join(capfd.readouterr()))
 
 
 def messages_in(text: str) -> set[str]:
     """The lines but for the rows of metrics, without numbers, the name of the network, the precision and the path."""
     lines = {" ".join(re.sub(r"\d+(?:[.,]\d+)*", "#", line).split()) for line in text.splitlines()}
-    lines = {re.sub(r"^(Network: |Output: |Results: )[^ ,]+|(?<=CPU in )\w+", r"\1", line) for line in lines}
+    lines = {re.sub(r"^(Network: |Output: |Results: |Report: )[^ ,]+|(?<=CPU in )\w+", r"\1", line) for line in lines}
     return {line for line in lines if not re.match(r"epoch #|#|\.\.\.", line)}
 
 
@@ -98,4 +104,4 @@ def test_the_commands_are_those_of_the_command_line() -> None:
 def test_one_output_folder_is_named_throughout() -> None:
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
     named = [name for page in pages for name in re.findall(r"output/[\w-]*-\d{8}-\d{6}", page.read_text())]
-    assert set(named) == {"output/sample-20261126-044731"}
+    assert set(named) == {"output/sample-20261126-044731", "output/sample-folds-20261126-044731"}
