@@ -15,10 +15,13 @@ import numpy as np
 from model_trainer.storage import files
 from model_trainer.storage.arrays import write_npy
 from model_trainer.storage.lines import csv_lines
+from model_trainer.training.run_folder import EVALUATION_FILE
 
-__all__ = ["FILE_NAME", "FOLDER", "write_evaluation", "write_predictions"]
+__all__ = ["FILE_NAME", "FOLDER", "IMAGES", "PREDICTION_FILES", "write_evaluation", "write_predictions"]
 
-FOLDER, FILE_NAME = "evaluation", "evaluation.json"
+FOLDER, FILE_NAME = EVALUATION_FILE.split("/")
+PREDICTION_FILES = ("predictions.csv", "predictions.parquet", "probabilities.npy")
+IMAGES = "images"  # a folder
 VERSION = 1  # `report/evaluation_file.py` reads it
 ROWS_PER_CHUNK = 20_000
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
@@ -11,8 +12,10 @@ import numpy as np
 from absl import logging
 
 from model_trainer.evaluation.attribution import NoFeatureMap, attribution_maps, overlay
+from model_trainer.evaluation.files import IMAGES
 from model_trainer.evaluation.predictions import Predictions, images_of
 from model_trainer.images.thumbnail import jpeg_of, make_thumbnail
+from model_trainer.metrics.estimate import strict
 from model_trainer.model_files.trained_model import TrainedModel
 from model_trainer.sources.examples import Examples
 from model_trainer.storage import files
@@ -21,6 +24,8 @@ from model_trainer.tasks.evaluation import Gallery, GalleryImage
 __all__ = ["write_galleries"]
 
 SIDE = 224  # pixels
+
+_IMAGE_NAME = re.compile(r"\d{6,}(-\d+)?\.jpg")
 
 
 def write_galleries(
@@ -39,8 +44,10 @@ def write_galleries(
     Raises:
         StorageError: an image cannot be written.
     """
-    images = folder / "images"
-    files.delete_folder(images)
+    images = folder / IMAGES
+    for name in files.names_in(images):
+        if _IMAGE_NAME.fullmatch(name):  # of an earlier evaluation
+            files.delete(images / name)
     shown = list(dict.fromkeys(image.index for gallery in galleries for image in gallery.images))
     if not shown:
         return []
@@ -58,7 +65,7 @@ def write_galleries(
             "map": maps.get((image.index, image.class_index)),
             "true": _labels(columns, "true_label", image.index),
             "predicted": _labels(columns, "predicted_label", image.index),
-            "probability": float(predictions.probabilities[image.index, image.class_index]),
+            "probability": strict(float(predictions.probabilities[image.index, image.class_index])),
             "caption": image.caption,
             "problem": problem,
         }

@@ -72,7 +72,7 @@ def combine(examples: Examples, folds: Sequence[FoldPredictions]) -> OutOfFold:
             examples=examples.take(rows[order]).with_equal_weights(),
             rows=rows[order],
             probabilities=table.finish(),
-            bad_images={name: reason for fold in folds for name, reason in fold.predictions.bad_images.items()},
+            num_bad=sum(fold.predictions.num_bad for fold in folds),
         ),
         folds=fold_of[order] + 1,
         thresholds=tuple(np.mean(thresholds, axis=0).tolist()) if thresholds else None,

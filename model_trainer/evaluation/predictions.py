@@ -31,18 +31,13 @@ class Predictions:
         examples: the images that could be read, with the classes of the model and equal weights.
         rows: int64 `(num_images,)`, the row of each of them in the examples that were given.
         probabilities: float32 `(num_images, num_classes)`; of a large data set a memory map.
-        bad_images: why each unreadable image could not be read, by name.
+        num_bad: number of examples that could not be read; several may be crops of one image.
     """
 
     examples: Examples
     rows: np.ndarray
     probabilities: np.ndarray
-    bad_images: dict[str, str]
-
-    @property
-    def num_bad(self) -> int:
-        """The number of images that could not be read."""
-        return len(self.bad_images)
+    num_bad: int
 
 
 def predict_examples(
@@ -92,7 +87,7 @@ def predict_examples(
     rows = np.flatnonzero(is_readable)
     readable_examples = examples if len(rows) == len(examples) else examples.take(rows)
     assert table is not None  # `check` raises if no image could be read
-    return Predictions(readable_examples, rows, table.finish(), bad_images.reasons)
+    return Predictions(readable_examples, rows, table.finish(), len(examples) - len(rows))
 
 
 def _probabilities(trained: TrainedModel, images: np.ndarray, tta: TTA | None) -> np.ndarray:
@@ -119,9 +114,9 @@ def average_predictions(several: Sequence[Predictions]) -> Predictions:
         pairs = zip(several, positions, strict=True)
         chunks = np.stack([each.probabilities[position[chunk]] for each, position in pairs])
         table.append(chunks.mean(axis=0, dtype=np.float64))
-    bad_images = {name: reason for each in several for name, reason in each.bad_images.items()}
+    num_bad = first.num_bad + len(first.rows) - len(rows)
     examples = first.examples if len(rows) == len(first.rows) else first.examples.take(positions[0])
-    return Predictions(examples, rows, table.finish(), bad_images)
+    return Predictions(examples, rows, table.finish(), num_bad)
 
 
 def images_of(trained: TrainedModel, examples: Examples, indices: Iterable[int]) -> np.ndarray:

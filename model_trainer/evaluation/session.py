@@ -12,10 +12,11 @@ from rich.console import Console
 from model_trainer.errors import ConfigError
 from model_trainer.evaluation.data import data_of_run
 from model_trainer.evaluation.evaluate import EvaluatedModel, evaluate_ensemble, evaluate_model
-from model_trainer.evaluation.files import FOLDER
+from model_trainer.evaluation.files import FILE_NAME, FOLDER, IMAGES, PREDICTION_FILES
 from model_trainer.evaluation.predictions import TTA
 from model_trainer.evaluation.record import DataSource, record_evaluation
 from model_trainer.evaluation.slices import coarse_labels, read_mapping, slice_metrics
+from model_trainer.model_files.load import find_model_file
 from model_trainer.model_files.temperature import write_temperature
 from model_trainer.model_files.trained_model import TrainedModel
 from model_trainer.sources.examples import Examples
@@ -70,11 +71,24 @@ def evaluation_folder(model_file: PurePath, data: DataSource) -> PurePath | None
     """
     if not files.is_file(model_file.with_name("training_options.json")):
         return None
-    if data.split != "other":
-        return model_file.with_name(FOLDER)
-    name = "-".join(PurePath(data.origin).parts[-2:])
-    safe = "".join(each if each.isalnum() or each in "._-" else "-" for each in name).strip(".-")
-    return model_file.with_name(f"{FOLDER}-{safe[-80:] or 'other'}")
+    name = "" if find_model_file(model_file.parent) == model_file else f"-{model_file.stem}"
+    if data.split == "other":
+        name += f"-{'-'.join(PurePath(data.origin).parts[-2:])}"
+    safe = "".join(each if each.isalnum() or each in "._-" else "-" for each in name)
+    return model_file.with_name(f"{FOLDER}{safe[:80].rstrip('.-')}")
+
+
+def _check_output(folder: PurePath) -> None:
+    """Raises ConfigError if files in a folder that the user has chosen would be replaced that no evaluation wrote."""
+    if files.exists(folder / FILE_NAME):
+        return
+    present = [name for name in (*PREDICTION_FILES, IMAGES) if files.exists(folder / name)]
+    if present:
+        raise ConfigError(
+            f"is {folder}, which has {present[0]} already, and no {FILE_NAME} beside it. Choose an empty folder, so "
+            "that no file of yours is replaced.",
+            "output",
+        )
 
 
 def evaluate_and_record(
@@ -108,8 +122,11 @@ def evaluate_and_record(
         DataError: the data cannot be read, or do not fit the model.
     """
     first = models[0]
+    if write and output is not None and output != first.path.with_name(FOLDER):
+        _check_output(output)
     if options.calibrated:
         models = [model.calibrated() for model in models]
+    is_calibrated = any(model.is_calibrated for model in models)
     with each_read_once():
         if source is None:
             source, data = data_of_run(first.path, trust)
@@ -132,10 +149,10 @@ def evaluate_and_record(
         coarse=_coarse(evaluated, groups, options),
         tta=options.tta,
         ensemble=[str(model.path) for model in models] if len(models) > 1 else (),
-        calibrated=options.calibrated,
+        calibrated=is_calibrated,
         with_images=options.with_images,
     )
-    is_plain = len(models) == 1 and options.tta is None and not options.calibrated
+    is_plain = len(models) == 1 and options.tta is None and not is_calibrated
     if is_plain and data.split == "validation" and files.is_file(first.path.with_name("model_spec.json")):
         write_temperature(first.path, temperature_of(evaluated))
     return evaluated, folder

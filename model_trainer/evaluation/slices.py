@@ -37,7 +37,7 @@ def slice_metrics(evaluation: Evaluation, values: Sequence[str], by: str) -> dic
     Returns:
         An entry of "slices" in `evaluation.json`.
     """
-    names, index_of = np.unique(np.array([value or EMPTY for value in _quartiles(values)], object), return_inverse=True)
+    names, index_of = _groups(values)
     main = next(iter(evaluation.estimates()), "")
     rows = np.argsort(index_of, kind="stable")
     bounds = np.searchsorted(index_of[rows], np.arange(len(names) + 1))
@@ -52,21 +52,49 @@ def slice_metrics(evaluation: Evaluation, values: Sequence[str], by: str) -> dic
     return {"by": by, "values": [entry for _, entry in entries[:MAX_VALUES]], "num_values": len(entries)}
 
 
-def _quartiles(values: Sequence[str]) -> Sequence[str]:
-    """The values, or the quartile of each value if they are many different numbers."""
+def _groups(values: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """The groups of images: their names, and int `(num_images,)`, the group of each image.
+
+    Many different numbers are grouped by quartile; a number that more than a quarter of the images have is a group of
+    its own.
+    """
+    texts, index_of = np.unique(np.array([value or EMPTY for value in values], object), return_inverse=True)
+    names = [str(text) for text in texts]
     try:
-        numbers = np.array([float(value) if value else math.nan for value in values])
+        numbers = np.array([float(name) if name != EMPTY else math.nan for name in names])
     except ValueError:
-        return values
-    finite = numbers[np.isfinite(numbers)]
-    if len(np.unique(finite)) <= MAX_DISTINCT_NUMBERS:
-        return values
-    edges = np.unique(np.quantile(finite, [0, 0.25, 0.5, 0.75, 1], method="lower"))
-    labels = [f"{low:g} to {high:g}" for low, high in itertools.pairwise(edges)]
-    positions = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, len(labels) - 1)
-    return [
-        labels[position] if math.isfinite(number) else "" for number, position in zip(numbers, positions, strict=True)
-    ]
+        return names, index_of
+    each = numbers[index_of]
+    is_number = np.isfinite(each)
+    distinct, counts = np.unique(each[is_number], return_counts=True)
+    if len(distinct) <= MAX_DISTINCT_NUMBERS:
+        return names, index_of
+    frequent = distinct[counts > is_number.sum() / 4]
+    groups = np.full(len(each), -1)
+    labels: list[str] = []
+    for number in frequent:
+        groups[each == number] = len(labels)
+        labels.append(_number_text([number])[0])
+    rest = is_number & (groups < 0)
+    edges = np.unique(np.quantile(each[rest], [0, 0.25, 0.5, 0.75, 1], method="lower"))
+    bins = np.clip(np.searchsorted(edges, each[rest], side="right") - 1, 0, max(len(edges) - 2, 0))
+    groups[rest] = bins + len(labels)
+    edge_texts = _number_text(edges)
+    labels += [f"{low} to {high}" for low, high in itertools.pairwise(edge_texts)] or edge_texts
+    if not is_number.all():
+        groups[~is_number] = len(labels)
+        labels.append(EMPTY)
+    return labels, groups
+
+
+def _number_text(numbers: Sequence[float] | np.ndarray) -> list[str]:
+    """Numbers with as few digits as tell them apart."""
+    texts: list[str] = []
+    for digits in range(4, 18):
+        texts = [f"{number:.0f}" if number == round(number) else f"{number:.{digits}g}" for number in numbers]
+        if len(set(texts)) == len(texts):
+            break
+    return texts
 
 
 def read_mapping(path: str, classes: Sequence[str]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -15,8 +15,6 @@ __all__ = ["NUM_BINS", "Calibration", "Reliability", "calibrate", "fit_temperatu
 
 NUM_BINS = 15
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
-
-Activation = Literal["softmax", "sigmoid"]
 
 _CHUNK_BYTES = 32 << 20
 _CACHE_BYTES = 4 << 20  # of the processor
@@ -107,11 +105,11 @@ def reliability(scores: ImageScores, labels: np.ndarray) -> Reliability:
     )
 
 
-def with_temperature(probabilities: np.ndarray, temperature: float, activation: Activation = "softmax") -> np.ndarray:
+def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """Divides the logits behind probabilities by a temperature: above 1 the predictions become less confident.
 
     Args:
-        probabilities: float `(num_images, num_classes)`, of a softmax or of a sigmoid for each class.
+        probabilities: float `(num_images, num_classes)`, of a softmax.
 
     Returns:
         Probabilities of the same shape and dtype; the order of the classes of an image stays the same.
@@ -125,13 +123,6 @@ def with_temperature(probabilities: np.ndarray, temperature: float, activation: 
     """
     with np.errstate(divide="ignore"):  # of 0, whose logarithm remains minus infinity
         logits = np.log(probabilities)
-        if activation == "sigmoid":
-            logits -= np.log1p(-probabilities)
-    if activation == "sigmoid":
-        logits /= -temperature
-        with np.errstate(over="ignore"):
-            np.exp(logits, out=logits)
-        return np.divide(1.0, 1.0 + logits, dtype=probabilities.dtype)
     logits -= logits.max(axis=1, keepdims=True)
     logits /= temperature
     np.exp(logits, out=logits)
@@ -139,9 +130,7 @@ def with_temperature(probabilities: np.ndarray, temperature: float, activation: 
     return logits
 
 
-def fit_temperature(
-    labels: np.ndarray, probabilities: np.ndarray, activation: Activation = "softmax", progress: Progress | None = None
-) -> float | None:
+def fit_temperature(labels: np.ndarray, probabilities: np.ndarray, progress: Progress | None = None) -> float | None:
     """Finds the temperature with the lowest mean cross-entropy.
 
     Of more than 40 million probabilities evenly spaced images are used, which one number needs no more of.
@@ -149,7 +138,6 @@ def fit_temperature(
     Args:
         labels: int `(num_images,)`, the true class of each image.
         probabilities: float `(num_images, num_classes)`, possibly memory-mapped.
-        activation: that the probabilities come from; for a sigmoid the cross-entropy is binary, of each class.
 
     Returns:
         The temperature; None if the best one is not between 0.05 and 20, as when each prediction is right, which would
@@ -170,7 +158,7 @@ def fit_temperature(
     done = 0
     for rows in row_chunks(probabilities, _CHUNK_BYTES):
         here = chosen[np.searchsorted(chosen, rows.start) : np.searchsorted(chosen, rows.stop)]
-        logits[done : done + len(here)] = _logits(probabilities[rows][here - rows.start], activation)
+        logits[done : done + len(here)] = _logits(probabilities[rows][here - rows.start])
         done += len(here)
     truth = labels[chosen]
     if not count or not np.isfinite(logits).all():
@@ -183,7 +171,7 @@ def fit_temperature(
         steps += 1
         if progress is not None:
             progress("fitting the temperature", min(steps / 15, 1.0))  # about so many are needed
-        return _slope(inverse, logits, truth, activation)
+        return _slope(inverse, logits, truth)
 
     # The slope rises with the inverse: from 1 on in steps of 2 to where its sign changes. It stays 0 if all
     # probabilities are equal, and negative, or at last 0, if each prediction is right.
@@ -201,22 +189,27 @@ def calibrate(
     labels: np.ndarray,
     probabilities: np.ndarray,
     scores: ImageScores,
-    activation: Activation = "softmax",
+    *,
+    is_softmax: bool = True,
     progress: Progress | None = None,
 ) -> Calibration:
     """Measures the calibration of probabilities, fits a temperature to them, and measures it again.
 
+    Probabilities that need not sum to 1, of a sigmoid for each class, have no temperature: what makes each of them fit
+    can make the largest one fit worse.
+
     Args:
         scores: those of `score_images` for the same labels and probabilities.
-        labels, probabilities, activation, progress: as for `fit_temperature`.
+        labels, probabilities, progress: as for `fit_temperature`.
+        is_softmax: whether the probabilities are those of a softmax.
     """
     before = reliability(scores, labels)
-    temperature = fit_temperature(labels, probabilities, activation, progress)
+    temperature = fit_temperature(labels, probabilities, progress) if is_softmax else None
     if temperature is None:
         return Calibration(None, before, None)
     parts = []
     for rows in row_chunks(probabilities, _CHUNK_BYTES):
-        scaled = with_temperature(np.asarray(probabilities[rows]), temperature, activation)
+        scaled = with_temperature(np.asarray(probabilities[rows]), temperature)
         parts.append(score_images(labels[rows], scaled))
         if progress is not None:
             progress("applying the temperature", rows.stop / len(labels))
@@ -225,26 +218,18 @@ def calibrate(
     return Calibration(temperature, before, reliability(joined, labels))
 
 
-def _logits(probabilities: np.ndarray, activation: Activation) -> np.ndarray:
-    """Logits up to a constant of each image; a probability of exactly 0 or 1 is taken for the nearest other number."""
-    numbers = np.finfo(probabilities.dtype)
-    logits = np.log(np.maximum(probabilities, numbers.tiny))
-    if activation == "sigmoid":
-        logits -= np.log1p(-np.minimum(probabilities, 1.0 - numbers.epsneg))
-    return logits
+def _logits(probabilities: np.ndarray) -> np.ndarray:
+    """Logits up to a constant of each image; a probability of exactly 0 is taken for the smallest number."""
+    return np.asarray(np.log(np.maximum(probabilities, np.finfo(probabilities.dtype).tiny)))
 
 
-def _slope(inverse: float, logits: np.ndarray, truth: np.ndarray, activation: Activation) -> float:
+def _slope(inverse: float, logits: np.ndarray, truth: np.ndarray) -> float:
     total = 0.0
-    for rows in row_chunks(logits, _CACHE_BYTES):
-        chunk = logits[rows]
-        scaled = chunk * chunk.dtype.type(inverse)
-        if activation == "sigmoid":
-            weights = 1.0 / (1.0 + np.exp(-np.clip(scaled, -80.0, 80.0)))
-        else:
-            scaled -= scaled.max(axis=1, keepdims=True)
-            weights = np.exp(scaled, out=scaled)
-            weights /= weights.sum(axis=1, keepdims=True)
-        expected = np.einsum("ij,ij->i", weights, chunk)
-        total += float((expected - chunk[np.arange(len(chunk)), truth[rows]]).sum(dtype=np.float64))
+    for rows in row_chunks(logits, 16 << 20):
+        chunk = logits[rows].astype(np.float64)
+        scaled = chunk * inverse
+        scaled -= scaled.max(axis=1, keepdims=True)
+        weights = np.exp(scaled, out=scaled)
+        weights /= weights.sum(axis=1, keepdims=True)
+        total += float(np.einsum("ij,ij->", weights, chunk)) - float(chunk[np.arange(len(chunk)), truth[rows]].sum())
     return total / len(logits)

@@ -20,7 +20,7 @@ KEY = "calibration"
 def write_temperature(model_file: PurePath, temperature: float | None) -> None:
     """Stores the temperature of a model file in the `model_spec.json` beside it; None removes it.
 
-    It belongs to the weights in this file, so it names it: a later model of the same run needs its own.
+    Each model file of a run has its own.
 
     Raises:
         ModelFileError: `model_spec.json` is missing or damaged.
@@ -28,10 +28,15 @@ def write_temperature(model_file: PurePath, temperature: float | None) -> None:
     """
     path = model_file.with_name("model_spec.json")
     description = read_description_file(path)
-    description.pop(KEY, None)
+    before = description.pop(KEY, None)
+    stored = dict(before) if isinstance(before, Mapping) else {}
+    stored.pop(model_file.name, None)
     if temperature is not None:
-        description[KEY] = {"model": model_file.name, "temperature": temperature}
-    files.write_text(path, json.dumps(description, indent=2, ensure_ascii=False) + "\n")
+        stored[model_file.name] = {"temperature": temperature}
+    if stored:
+        description[KEY] = stored
+    if stored != before:
+        files.write_text(path, json.dumps(description, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_temperature(model_file: PurePath) -> float | None:
@@ -43,10 +48,11 @@ def read_temperature(model_file: PurePath) -> float | None:
     path = model_file.with_name("model_spec.json")
     if not files.is_file(path):
         return None
-    stored: Any = read_description_file(path).get(KEY)
-    if not isinstance(stored, Mapping) or stored.get("model") != model_file.name:
+    calibration: Any = read_description_file(path).get(KEY)
+    stored: Any = calibration.get(model_file.name) if isinstance(calibration, Mapping) else None
+    if stored is None:
         return None
-    temperature: Any = stored.get("temperature")
+    temperature: Any = stored.get("temperature") if isinstance(stored, Mapping) else stored
     is_number = isinstance(temperature, (int, float)) and not isinstance(temperature, bool)
     if not is_number or not math.isfinite(temperature) or temperature <= 0:
         raise ModelFileError(f"{path}: the temperature should be a number above 0, got {temperature!r}.")

@@ -70,27 +70,30 @@ class TrainedModel:
         # Without an activation in the file the task computes the probabilities, as it does in training.
         probabilities = self.task.probabilities(outputs) if self.task.head_activation == "none" else outputs[0]
         result = np.asarray(keras.ops.convert_to_numpy(probabilities), np.float32)
-        return self._scaled(result) if self.is_calibrated else result
+        if not self.is_calibrated:
+            return result
+        assert self.temperature is not None
+        return with_temperature(result, self.temperature)
 
     def calibrated(self) -> TrainedModel:
-        """Returns the same model with calibrated probabilities; thresholds select the same tags as before.
+        """Returns the same model with calibrated probabilities, which select the same classes.
 
         Raises:
-            ConfigError: its temperature has not been fitted.
+            ConfigError: it has no temperature.
         """
+        if self.is_calibrated:
+            return self
+        if self.task.loss_activation != "softmax":
+            raise ConfigError(
+                f"{self.path} has a sigmoid for each class, so its probabilities cannot be calibrated; a temperature "
+                "is for a softmax."
+            )
         if self.temperature is None:
             raise ConfigError(
-                f"{self.path} has no temperature yet. Fit it on the validation data of its run: "
-                f"model-trainer evaluate {self.path.parent}"
+                f"{self.path} has no temperature. It is fitted where the model is evaluated on the validation data of "
+                f"its run, if it improves the probabilities: model-trainer evaluate {self.path}"
             )
-        thresholds = self.thresholds
-        if thresholds is not None:
-            thresholds = tuple(self._scaled(np.array([thresholds], np.float32))[0].tolist())
-        return replace(self, thresholds=thresholds, is_calibrated=True)
-
-    def _scaled(self, probabilities: np.ndarray) -> np.ndarray:
-        assert self.temperature is not None
-        return with_temperature(probabilities, self.temperature, self.task.loss_activation or "softmax")
+        return replace(self, is_calibrated=True)
 
     def _repr_html_(self) -> str:
         height, width, channels = self.spec.target_size

@@ -149,7 +149,7 @@ class Classification(Task):
             probabilities,
             classes,
             num_bad,
-            activation=self.loss_activation,
+            is_softmax=self.loss_activation == "softmax",
             progress=progress,
         )
 

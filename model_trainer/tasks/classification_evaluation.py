@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from model_trainer.metrics.calibration import Activation, Calibration, calibrate
+from model_trainer.metrics.calibration import Calibration, calibrate
 from model_trainer.metrics.chunks import Progress
 from model_trainer.metrics.classification import Confusion, class_metrics, overall_metrics
 from model_trainer.metrics.classification_estimates import class_estimates, overall_estimates
@@ -221,7 +221,7 @@ def evaluate_classes(
     classes: tuple[str, ...],
     num_bad: int = 0,
     *,
-    activation: Activation = "softmax",
+    is_softmax: bool = True,
     progress: Progress | None = None,
 ) -> ClassificationEvaluation:
     """Computes the metrics of a classifier.
@@ -231,14 +231,14 @@ def evaluate_classes(
         probabilities: float `(num_images, num_classes)`, possibly memory-mapped.
         classes: names of the classes.
         num_bad: number of images that could not be read.
-        activation: of the network's last layer, which temperature scaling needs to know.
+        is_softmax: whether the probabilities are those of a softmax, which temperature scaling needs.
         progress: called from time to time with what is being computed, and the fraction that is done.
     """
     scores = score_images(labels, probabilities, progress)
     confusion = Confusion.of(labels, scores.predicted, len(classes))
     auroc, average_precision = one_vs_rest(labels, probabilities, progress)
     auroc_interval, average_precision_interval = macro_intervals(labels, probabilities) or ((None, None), (None, None))
-    calibration = calibrate(labels, probabilities, scores, activation, progress)
+    calibration = calibrate(labels, probabilities, scores, is_softmax=is_softmax, progress=progress)
     all_metrics = {
         **overall_estimates(scores, confusion, progress),
         "macro_auroc": Estimate(_mean(auroc[~np.isnan(auroc)]), *auroc_interval),

@@ -17,10 +17,11 @@ import numpy as np
 import tensorflow as tf
 
 import model_trainer
-from model_trainer.errors import StorageError
+from model_trainer.errors import ModelFileError, StorageError
 from model_trainer.model_files.container import open_model_file
 from model_trainer.model_files.files import read_description, save_model
 from model_trainer.model_files.load import find_model_file
+from model_trainer.model_files.temperature import write_temperature
 from model_trainer.run.run import Run
 from model_trainer.storage import files
 from model_trainer.storage.folders import make_run_dir
@@ -29,7 +30,9 @@ from model_trainer.storage.trouble import is_full, not_written
 from model_trainer.training.history import Row, draw_curves, write_history
 from model_trainer.training.metrics_log import Logs
 
-__all__ = ["RunFolder"]
+__all__ = ["EVALUATION_FILE", "RunFolder"]
+
+EVALUATION_FILE = "evaluation/evaluation.json"  # the metrics of the model that `predict` uses
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class RunFolder:
         path = self.path / f"{name}.hdf5"
         description = self.description | {"thresholds": None if thresholds is None else list(thresholds)}
         with _with_hint_to_resume():
+            self._forget_evaluation(name)
             files.check_room(path, _num_bytes(model))  # a write that fails inside HDF5 crashes the process
             try:
                 save_model(model, path, description)
@@ -112,6 +116,7 @@ class RunFolder:
             Whether there was a backup.
         """
         path, backup = self.path / f"{name}.hdf5", self._backup_path(name, epoch)
+        self._forget_evaluation(name)
         if not epoch:
             files.delete(path)
         if not files.is_file(backup):
@@ -122,6 +127,16 @@ class RunFolder:
                 with open_model_file(path) as file:
                     files.write_text(self.path / "model_spec.json", _json(read_description(file) or self.description))
         return True
+
+    def _forget_evaluation(self, name: str) -> None:
+        """Removes what was measured with the weights in `name`.hdf5, which are about to be replaced."""
+        path = self.path / f"{name}.hdf5"
+        if not files.is_file(path):
+            return
+        if find_model_file(self.path) == path:
+            files.delete(self.path / EVALUATION_FILE)
+        with contextlib.suppress(ModelFileError):  # without model_spec.json, or with a damaged one, there is none
+            write_temperature(path, None)
 
     def forget_kept_models(self) -> None:
         """Deletes the backups of `save_best`, at the end of a run."""

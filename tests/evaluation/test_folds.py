@@ -243,7 +243,7 @@ def test_a_folder_of_an_ordinary_run_is_no_folder_of_folds(whole: FoldsResult, r
 def predicted(rows: list[int], value: float, thresholds: tuple[float, ...] | None) -> FoldPredictions:
     examples = Examples.of_files(["x"] * len(rows), np.zeros(len(rows)), ("a", "b"), "given")
     table = np.array([[row, value] for row in rows], np.float32)
-    return FoldPredictions(Predictions(examples, np.arange(len(rows)), table, {}), np.array(rows), thresholds)
+    return FoldPredictions(Predictions(examples, np.arange(len(rows)), table, 0), np.array(rows), thresholds)
 
 
 def test_predictions_are_combined_in_the_order_of_the_data_without_unreadable_images() -> None:

@@ -43,6 +43,25 @@ def test_a_column_of_many_numbers_is_divided_at_its_quartiles() -> None:
     assert {each["value"] for each in slices["values"]} == {"0 to 24", "24 to 49", "49 to 74", "74 to 99"}
 
 
+def test_large_numbers_have_names_that_tell_their_quartiles_apart() -> None:
+    labels = [0] * 400
+    slices = slice_metrics(
+        evaluation_of(labels, labels), [str(1_700_000_000 + number) for number in range(400)], "time"
+    )
+    assert len({each["value"] for each in slices["values"]}) == 4
+    assert all(90 <= each["images"] <= 110 for each in slices["values"])
+    assert any(each["value"].startswith("1700000000 to ") for each in slices["values"])
+
+
+def test_a_number_that_many_images_have_is_a_slice_of_its_own() -> None:
+    labels = [0] * 400
+    values = ["0"] * 350 + [str(number) for number in range(1, 51)]
+    slices = slice_metrics(evaluation_of(labels, labels), values, "count")
+    counts = {each["value"]: each["images"] for each in slices["values"]}
+    assert counts["0"] == 350
+    assert len(counts) == 5
+
+
 def test_few_different_numbers_are_slices_of_their_own() -> None:
     slices = slice_metrics(evaluation_of([0, 0, 1], [0, 0, 1]), ["1", "2", "2"], "sensor")
     assert {each["value"]: each["images"] for each in slices["values"]} == {"1": 1, "2": 2}

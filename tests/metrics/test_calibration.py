@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
-from scipy.special import expit, log_softmax, softmax
+from scipy.special import log_softmax, softmax
 from sklearn.metrics import log_loss
 
 from model_trainer.metrics.calibration import (
@@ -44,35 +44,17 @@ def test_the_temperature_of_a_softmax_is_the_one_that_scipy_finds_for_the_logits
     assert fitted == pytest.approx(np.exp(best_temperature(mean_loss)), rel=1e-4)
 
 
-def test_the_temperature_of_a_sigmoid_is_the_one_that_scipy_finds_for_the_logits() -> None:
-    random = np.random.default_rng(3)
-    labels = random.integers(0, 4, 200)
-    present = np.eye(4)[labels]
-    logits = (present * 2 - 1) * 2.0 + random.normal(size=present.shape) * 4.0
-
-    def mean_loss(temperature: float) -> float:
-        p = expit(logits / temperature)
-        return -(present * np.log(p) + (1 - present) * np.log1p(-p)).sum(axis=1).mean()
-
-    fitted = fit_temperature(labels, expit(logits).astype(np.float32), "sigmoid")
-    assert fitted is not None
-    assert fitted == pytest.approx(np.exp(best_temperature(mean_loss)), rel=1e-3)
-
-
 @pytest.mark.parametrize("temperature", [0.5, 3.0])
 def test_a_temperature_divides_the_logits(temperature: float) -> None:
     _, logits = predictions(1.0)
     scaled = with_temperature(softmax(logits, axis=1).astype(np.float32), temperature)
     assert scaled == pytest.approx(softmax(logits / temperature, axis=1), abs=1e-6)
-    scaled = with_temperature(expit(logits).astype(np.float32), temperature, "sigmoid")
-    assert scaled == pytest.approx(expit(logits / temperature), abs=1e-6)
     assert scaled.dtype == np.float32
 
 
 def test_probabilities_of_exactly_0_and_1_stay_so_at_any_temperature() -> None:
     table = np.array([[1.0, 0.0], [0.5, 0.5]], np.float32)
     assert with_temperature(table, 2.0).tolist() == table.tolist()
-    assert with_temperature(table, 2.0, "sigmoid").tolist() == table.tolist()
 
 
 def test_exact_zeros_and_ones_do_not_stop_the_fit() -> None:
@@ -83,7 +65,6 @@ def test_exact_zeros_and_ones_do_not_stop_the_fit() -> None:
     assert temperature is None or 1.0 < temperature < 200.0
 
 
-@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
 @pytest.mark.parametrize(
     "table",
     [
@@ -95,9 +76,9 @@ def test_exact_zeros_and_ones_do_not_stop_the_fit() -> None:
         pytest.param(np.zeros((0, 2)), id="there are no images"),
     ],
 )
-def test_there_is_no_temperature_if(table: list[list[float]], activation) -> None:
+def test_there_is_no_temperature_if(table: list[list[float]]) -> None:
     array = np.array(table, np.float32)
-    assert fit_temperature(np.arange(len(array)), array, activation) is None
+    assert fit_temperature(np.arange(len(array)), array) is None
 
 
 def test_a_sample_of_a_large_table_has_about_its_temperature(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from model_trainer import MultiLabel, Run, load_model
-from model_trainer.model_files.temperature import read_temperature
+from model_trainer import MultiLabel, Run, evaluate, load_model
+from model_trainer.errors import ConfigError, ModelFileError
+from model_trainer.model_files.temperature import read_temperature, write_temperature
 from model_trainer.report import after_training
 from model_trainer.report.after_training import report_run
+from model_trainer.training.run_folder import RunFolder
 from model_trainer.training.train import Result, train_model
 
 pytestmark = pytest.mark.usefixtures("short_pipeline", "plain_graphs")
@@ -130,11 +132,57 @@ def test_calibrated_predictions_divide_the_logits(trained: tuple[Run, Result]) -
     np.testing.assert_allclose(model.calibrated().probabilities(images), roots / roots.sum(1, keepdims=True), rtol=1e-5)
 
 
-def test_calibration_keeps_the_predicted_tags(trained: tuple[Run, Result]) -> None:
-    model = dataclasses.replace(
-        load_model(trained[1].path), task=MultiLabel(), thresholds=(0.2, 0.5, 0.9), temperature=3.0
-    )
-    images = np.random.default_rng(0).integers(0, 256, (16, 16, 16, 3)).astype(np.uint8)
-    plain = model.probabilities(images) >= model.thresholds
-    calibrated = model.calibrated()
-    np.testing.assert_array_equal(calibrated.probabilities(images) >= calibrated.thresholds, plain)
+def test_probabilities_of_a_sigmoid_have_no_temperature(trained: tuple[Run, Result]) -> None:
+    model = dataclasses.replace(load_model(trained[1].path), task=MultiLabel(), thresholds=(0.2, 0.5, 0.9))
+    with pytest.raises(ConfigError, match="has a sigmoid for each class, so its probabilities cannot be calibrated"):
+        model.calibrated()
+
+
+def test_a_calibrated_model_is_not_calibrated_again(trained: tuple[Run, Result], tmp_path: Path) -> None:
+    _, result = trained
+    before = read_temperature(result.path / "model_max_acc.hdf5")
+    model = load_model(result.path).calibrated()
+    assert model.calibrated() is model
+    evaluate(model, output=tmp_path / "calibrated")
+    assert json.loads((tmp_path / "calibrated" / "evaluation.json").read_text())["settings"]["calibrated"] is True
+    assert read_temperature(result.path / "model_max_acc.hdf5") == before
+
+
+def test_each_model_file_has_its_own_temperature(trained: tuple[Run, Result], tmp_path: Path) -> None:
+    _, result = trained
+    before = read_temperature(result.path / "model_max_acc.hdf5")
+    write_temperature(result.path / "final_model.hdf5", 3.0)
+    assert read_temperature(result.path / "model_max_acc.hdf5") == before
+    write_temperature(result.path / "final_model.hdf5", None)
+    assert read_temperature(result.path / "final_model.hdf5") is None
+
+
+@pytest.mark.parametrize("temperature", ["hot", 0, -1, True, 1e400, [1]])
+def test_a_bad_temperature_is_reported(tmp_path: Path, temperature: object) -> None:
+    calibration = {"model.hdf5": {"temperature": temperature}}
+    text = json.dumps({"calibration": calibration}).replace("Infinity", "1e400")
+    (tmp_path / "model_spec.json").write_text(text)
+    with pytest.raises(ModelFileError, match="temperature should be a number above 0|too large"):
+        read_temperature(tmp_path / "model.hdf5")
+
+
+def test_new_weights_remove_what_was_measured_with_the_old_ones(make_run: MakeRun) -> None:
+    run = make_run()
+    result = train_model(run)
+    report_run(result, run, QUIET)
+    more = train_model(run.changed("training.epochs", 2), resume_from=result.path)
+    assert not (result.path / "evaluation" / "evaluation.json").exists() or more.best_epochs["model_max_acc"] == 1
+    write_temperature(result.path / "model_max_acc.hdf5", 2.0)
+    folder = RunFolder.reopen(result.path, {"classes": ["a"]})
+    (result.path / "evaluation" / "evaluation.json").write_text("{}")
+    folder.save_model(load_model(result.path).model, "model_max_acc")
+    assert not (result.path / "evaluation" / "evaluation.json").exists()
+    assert read_temperature(result.path / "model_max_acc.hdf5") is None
+
+
+def test_files_of_the_users_own_are_not_replaced(trained: tuple[Run, Result], tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "000001.jpg").write_bytes(b"mine")
+    with pytest.raises(ConfigError, match="has images already, and no evaluation.json beside it"):
+        evaluate(trained[1].path, output=tmp_path)
+    assert (tmp_path / "images" / "000001.jpg").read_bytes() == b"mine"

@@ -254,13 +254,11 @@ def test_a_task_evaluates_labels_of_every_kind(labels: Any) -> None:
     assert evaluation.accuracy == pytest.approx(2 / 3)
 
 
-def test_a_sigmoid_head_is_calibrated_as_such() -> None:
+def test_a_sigmoid_head_has_no_temperature() -> None:
     labels, table = many()
-    softmax, sigmoid = (
-        Classification(activation=activation).evaluate(labels, table, MANY_CLASSES)
-        for activation in ("softmax", "sigmoid")
-    )
-    assert softmax.calibration.temperature != sigmoid.calibration.temperature
+    evaluation = Classification(activation="sigmoid").evaluate(labels, table, MANY_CLASSES)
+    assert evaluation.calibration.temperature is None
+    assert evaluation.calibration.after is None
 
 
 def test_predictions_in_a_file_are_evaluated_like_those_in_memory(tmp_path: Path) -> None:
