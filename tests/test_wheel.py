@@ -70,7 +70,16 @@ def test_its_metadata_says_licence_python_and_extras(wheel: Path) -> None:
     assert fields["Name"] == "model-trainer"
     assert fields["License-Expression"] == "MIT"
     assert set(fields["Requires-Python"].split(",")) == {">=3.11", "<3.14"}
-    assert set(fields.get_all("Provides-Extra") or ()) == {"dev", "docs", "gpu", "notebooks", "tfds"}
+    assert set(fields.get_all("Provides-Extra") or ()) == {
+        "dev",
+        "docs",
+        "gpu",
+        "labels",
+        "mlflow",
+        "notebooks",
+        "tfds",
+        "wandb",
+    }
 
 
 def test_it_requires_what_the_project_declares(wheel: Path) -> None:

@@ -99,7 +99,8 @@ class GradCAM:
         signature = [tf.TensorSpec([None, *self._size], dtype), tf.TensorSpec([None], tf.int32)]
         # The concrete function: TensorFlow takes several models in one process for one function that is traced again
         # and again, and warns.
-        self._compute = tf.function(self._maps, autograph=False, input_signature=signature).get_concrete_function()
+        compiled = tf.function(self._maps, autograph=False, input_signature=signature).get_concrete_function
+        self._compute = self._maps if tf.config.functions_run_eagerly() else compiled()
         self._dtype = dtype
 
     def __call__(self, images: np.ndarray, class_indices: np.ndarray, batch_size: int = 32) -> np.ndarray:

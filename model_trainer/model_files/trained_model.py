@@ -119,6 +119,8 @@ class TrainedModel:
             return compute
         import tensorflow as tf
 
+        if tf.config.functions_run_eagerly():  # to debug
+            return compute
         signature = tf.TensorSpec([None, *self.spec.target_size], tf.uint8)
         # The concrete function: TensorFlow takes several models in one process for one function that is traced again
         # and again, and warns.

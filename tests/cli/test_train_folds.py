@@ -43,9 +43,9 @@ def test_folds_and_resume_are_passed_on(run_file: str, trained: list[tuple[Any, 
     assert CliRunner().invoke(app, ["train", run_file, "--folds", "3", "--resume"]).exit_code == 0
     assert CliRunner().invoke(app, ["train", run_file, "--folds", "3", "--resume-from", "output/x"]).exit_code == 0
     assert trained == [
-        (5, {"resume": False, "resume_from": None}),
-        (3, {"resume": True, "resume_from": None}),
-        (3, {"resume": False, "resume_from": "output/x"}),
+        (5, {"resume": False, "resume_from": None, "report": True}),
+        (3, {"resume": True, "resume_from": None, "report": True}),
+        (3, {"resume": False, "resume_from": "output/x", "report": True}),
     ]
 
 

@@ -20,6 +20,8 @@ from PIL import Image
 
 from model_trainer import AdamW, Call, ImageFolder, ModelSpec, MultiLabel, RandomFlip, Run, Training
 from model_trainer.diagnosis.data import examine
+from model_trainer.evaluation.fold_metrics import FoldMetric
+from model_trainer.evaluation.folds import FoldsResult
 from model_trainer.model_files.load import TrainedModel
 from model_trainer.run.run_html import GROUPS, value_text
 from model_trainer.serving.predictor import Predictions
@@ -327,11 +329,17 @@ def hostile_values(folder: Path) -> dict[str, Any]:
             ]
         ),
         "model": TrainedModel(model, spec, MultiLabel(), (HOSTILE,), Path(HOSTILE)),
+        "folds": FoldsResult(
+            path=Path(HOSTILE),
+            folds=[Result(Path(HOSTILE), [], {})],
+            main_metric=HOSTILE,
+            metrics={HOSTILE: FoldMetric((1.0,), 1.0, 0.0, 1.0)},
+        ),
         "diagnosis": SimpleNamespace(_repr_html_=lambda: Diagnosis._repr_html_(diagnosis)),  # type: ignore[arg-type]
     }
 
 
-KINDS = ["run", "examples", "result", "evaluation", "predictions", "model", "diagnosis"]
+KINDS = ["run", "examples", "result", "evaluation", "predictions", "model", "diagnosis", "folds"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

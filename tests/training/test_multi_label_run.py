@@ -165,7 +165,8 @@ def test_figures_of_one_name_have_one_threshold(result: Result) -> None:
     best = max(result.history, key=lambda row: row["val_map"])
     assert evaluation.micro_f1 == pytest.approx(best["val_micro_f1"], abs=1e-6)
     predictions = predict_examples(model, Run.load(result.path / "training_options.json").val_data.read())
-    present, predicted = predictions.targets >= 0.5, predictions.probabilities >= np.array(model.thresholds)
+    present = predictions.examples.label_rows().dense(len(model.classes)) >= 0.5
+    predicted = predictions.probabilities >= np.array(model.thresholds)
     assert evaluation.micro_f1_at_thresholds == pytest.approx(f1_score(present, predicted, average="micro"))
     assert evaluation.macro_f1_at_thresholds == pytest.approx(f1_score(present, predicted, average="macro"))
 

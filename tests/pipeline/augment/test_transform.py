@@ -24,8 +24,18 @@ fractions = st.floats(0, 1, width=32)
 
 @st.composite
 def boxes(draw: Callable[..., float]) -> np.ndarray:
-    left, right = sorted((draw(st.floats(0, WIDTH, width=32)), draw(st.floats(0, WIDTH, width=32))))
-    top, bottom = sorted((draw(st.floats(0, HEIGHT, width=32)), draw(st.floats(0, HEIGHT, width=32))))
+    left, right = sorted(
+        (
+            draw(st.floats(0, WIDTH, width=32, allow_subnormal=False)),
+            draw(st.floats(0, WIDTH, width=32, allow_subnormal=False)),
+        )
+    )
+    top, bottom = sorted(
+        (
+            draw(st.floats(0, HEIGHT, width=32, allow_subnormal=False)),
+            draw(st.floats(0, HEIGHT, width=32, allow_subnormal=False)),
+        )
+    )
     return np.array([[left, top, right, bottom]], np.float32)
 
 
