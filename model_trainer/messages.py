@@ -23,6 +23,17 @@ def counted(count: int, words: str) -> str:
     return f"{count:,} {words}"
 
 
+def as_utf8(value: Any) -> Any:
+    """The same JSON value with text that any reader of UTF-8 accepts: other bytes of file names become `\\udce9`."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return {as_utf8(key): as_utf8(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_utf8(item) for item in value]
+    return value
+
+
 def shown(text: str) -> str:
     """Escapes the unprintable characters of `text`: control sequences for a terminal, and bytes of file names that
     are not UTF-8."""

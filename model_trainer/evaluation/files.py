@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from model_trainer.messages import as_utf8
 from model_trainer.storage import files
 from model_trainer.storage.arrays import write_npy
 from model_trainer.storage.lines import csv_lines
@@ -34,7 +35,8 @@ def write_evaluation(folder: PurePath, content: Mapping[str, Any]) -> None:
     Raises:
         StorageError: it cannot be written.
     """
-    files.write_text(folder / FILE_NAME, json.dumps({"version": VERSION, **content}, indent=1, allow_nan=False) + "\n")
+    text = json.dumps(as_utf8({"version": VERSION, **content}), indent=1, allow_nan=False)
+    files.write_text(folder / FILE_NAME, text + "\n")
 
 
 def write_predictions(
@@ -86,9 +88,7 @@ def _arrow(column: Column) -> Any:
 
     if isinstance(column, np.ndarray) and column.dtype != object:
         return pa.array(column)
-    # A file name may hold bytes that are not UTF-8.
-    texts = [str(value).encode("utf-8", "backslashreplace").decode() for value in column]
-    return pa.array(texts, pa.string())
+    return pa.array([as_utf8(str(value)) for value in column], pa.string())
 
 
 def _values(column: Column) -> Sequence[Any]:

@@ -77,6 +77,7 @@ def record_evaluation(
         "created": time.strftime("%Y-%m-%dT%H:%M:%S"),
         "model": trained.path.name,
         "task": type(trained.task).__name__,
+        "label_kind": trained.task.label_kind,
         "data": {
             "origin": data.origin,
             "split": data.split,

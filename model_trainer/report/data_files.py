@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from model_trainer.images.thumbnail import jpeg_of
+from model_trainer.messages import as_utf8
 from model_trainer.report.preview import Seen
 from model_trainer.sources.examples import Examples
 from model_trainer.storage import files
@@ -38,7 +39,7 @@ def write_data_files(folder: PurePath, train: Examples, val: Examples | None, se
         "val": None if val is None else _summary(val),
         "examples": [_write_example(folder, number, each) for number, each in enumerate(seen)],
     }
-    files.write_text(folder / "data.json", json.dumps(content, indent=1, ensure_ascii=True) + "\n")
+    files.write_text(folder / "data.json", json.dumps(as_utf8(content), indent=1) + "\n")
 
 
 def _summary(examples: Examples) -> dict[str, Any]:

@@ -49,3 +49,10 @@ def test_an_evaluation_is_strict_json(tmp_path: Path) -> None:
     write_evaluation(tmp_path, {"metrics": {"accuracy": {"value": None}}})
     text = (tmp_path / "evaluation.json").read_text()
     assert json.loads(text) == {"version": 1, "metrics": {"accuracy": {"value": None}}}
+
+
+def test_names_that_are_not_utf_8_are_escaped(tmp_path: Path) -> None:
+    write_evaluation(tmp_path, {"metrics": {}, "classes": ["caf\udce9"], "caf\udce9": {"a": ["caf\udce9"]}})
+    text = (tmp_path / "evaluation.json").read_text()
+    assert json.loads(text)["classes"] == ["caf\\udce9"]
+    assert json.loads(text)["caf\\udce9"] == {"a": ["caf\\udce9"]}
