@@ -42,7 +42,10 @@ def evaluate(
         None, "--output", metavar="DIR", help="Folder for the results; default: evaluation/ in the output folder."
     ),
     by: list[str] | None = typer.Option(
-        None, "--by", metavar="COLUMN", help="Also the metrics for each value of this column of the manifest."
+        None,
+        "--by",
+        metavar="COLUMN",
+        help="Also the metrics for each value, or quartile, of this column of the manifest; repeatable.",
     ),
     coarse: str | None = typer.Option(
         None, "--coarse", metavar="FILE", help="Also the metrics of coarser classes: a CSV or JSON of class to coarser."

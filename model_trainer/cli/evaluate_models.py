@@ -7,7 +7,7 @@ from typing import Literal
 from absl import logging
 from rich.console import Console
 
-from model_trainer.cli.tables import print_comparison, print_evaluation
+from model_trainer.cli.tables import print_comparison, print_evaluation, print_slices
 from model_trainer.errors import ConfigError
 from model_trainer.evaluation.compare import compare_evaluated, write_changed
 from model_trainer.evaluation.data import data_of_run, load_models, source_of
@@ -40,6 +40,8 @@ def evaluate_models(
     """Evaluates one model, the mean of several, or several in comparison; the options are those of the command."""
     if is_ensemble and len(paths) < 2:
         raise ConfigError("needs at least two models.", "--ensemble")
+    if len(paths) > 1 and not is_ensemble and (by or coarse is not None):
+        raise ConfigError("is for one model, or for several with --ensemble.", "--by" if by else "--coarse")
     options = EvaluationOptions(by=by, coarse=coarse, tta=tta, calibrated=calibrated, batch_size=batch_size)
     folder = None if output is None else files.as_path(output)
     console, progress = Console(), Console(stderr=True)
@@ -53,6 +55,7 @@ def evaluate_models(
                 models, source, options, folder, write=write, trust=trust, console=progress
             )
             print_evaluation(evaluated.evaluation, console)
+            print_slices(evaluated, console)
             if written is not None:
                 logging.info("Results: %s", written)
                 if written == models[0].path.with_name(FOLDER):
@@ -61,6 +64,12 @@ def evaluate_models(
         results = []
         if source is None:
             source, _ = data_of_run(models[0].path, trust)
+        for model in models[1:]:
+            if set(model.classes) != set(models[0].classes):
+                raise ConfigError(
+                    f"{model.path} has other classes than {models[0].path}: {len(model.classes)} and "
+                    f"{len(models[0].classes)}. Only models of the same classes can be compared.",
+                )
         for model in models:
             # All on the data of the first, without touching the results that their folders have.
             evaluated, _ = evaluate_and_record([model], source, options, None, write=False, console=progress)

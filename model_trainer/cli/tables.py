@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from model_trainer.evaluation.compare import Comparison
+    from model_trainer.evaluation.evaluate import EvaluatedModel
     from model_trainer.report.runs import RunSummary
     from model_trainer.tasks.evaluation import Evaluation
 
-__all__ = ["print_comparison", "print_evaluation", "print_predictions", "print_runs", "print_specs"]
+__all__ = ["print_comparison", "print_evaluation", "print_predictions", "print_runs", "print_slices", "print_specs"]
 
+MAX_SLICES = 20
+MAX_COARSE_METRICS = 4
 _UNLIMITED = 100_000  # characters, the width of a table in a pipe
 
 
@@ -122,6 +125,35 @@ def print_evaluation(evaluation: Evaluation, console: Console, *, by_class: bool
     table = evaluation.table() if by_class else None
     if table is not None:
         _print_table(_table(*table), console)
+
+
+def print_slices(evaluated: EvaluatedModel, console: Console) -> None:
+    """Prints the headline metrics of slices, and of coarser classes."""
+    for entry in evaluated.slices:
+        names = list(entry["values"][0]["metrics"]) if entry["values"] else []
+        rows = [
+            [each["value"], f"{each['images']:,}", *(_value_text(each["metrics"].get(name)) for name in names)]
+            for each in entry["values"][:MAX_SLICES]
+        ]
+        console.print()
+        _print_table(_table([entry["by"], "images", *names], rows), console)
+        num_more = entry["num_values"] - len(rows)
+        if num_more > 0:
+            console.print(
+                f"The {len(rows)} worst of {entry['num_values']:,}; evaluation.json has more.", highlight=False
+            )
+    if evaluated.coarse is not None:
+        metrics = evaluated.coarse["metrics"]
+        console.print(
+            f"\nCoarser classes of {evaluated.coarse['mapping']}", soft_wrap=True, highlight=False, markup=False
+        )
+        for name in list(metrics)[:MAX_COARSE_METRICS]:
+            console.print(f"{name:17} {_value_text(metrics[name])}", highlight=False)
+
+
+def _value_text(estimate: dict[str, float | None] | None) -> str:
+    value = None if estimate is None else estimate["value"]
+    return "" if value is None else f"{value:.4f}"
 
 
 def print_comparison(comparisons: Sequence[Comparison], console: Console) -> None:

@@ -28,11 +28,15 @@ class EvaluatedModel:
         trained: the model; of an ensemble the first.
         predictions: the predictions for each image.
         evaluation: their metrics.
+        slices: metrics of parts of the images, as in `evaluation.json`.
+        coarse: metrics of coarser classes, as in `evaluation.json`; None without them.
     """
 
     trained: TrainedModel
     predictions: Predictions
     evaluation: Evaluation
+    slices: tuple[dict[str, Any], ...] = ()
+    coarse: dict[str, Any] | None = None
 
 
 def evaluate_model(

@@ -42,8 +42,6 @@ def record_evaluation(
     evaluated: EvaluatedModel,
     data: DataSource,
     *,
-    slices: Sequence[Mapping[str, Any]] = (),
-    coarse: Mapping[str, Any] | None = None,
     tta: TTA | None = None,
     ensemble: Sequence[str] = (),
     calibrated: bool = False,
@@ -55,7 +53,6 @@ def record_evaluation(
     `evaluation.json` is written last, so that it is never newer than the rest.
 
     Args:
-        slices, coarse: entries of `evaluation.json`.
         tta, ensemble, calibrated: how the predictions were made.
         with_images: whether thumbnails and attribution maps are written.
         more_columns: further columns of `predictions.csv`, one value for each image.
@@ -94,8 +91,8 @@ def record_evaluation(
         "classes": list(trained.classes),
         **evaluation.to_dict(),
         "galleries": galleries,
-        "slices": list(slices),
+        "slices": list(evaluated.slices),
     }
-    if coarse is not None:
-        content["coarse"] = dict(coarse)
+    if evaluated.coarse is not None:
+        content["coarse"] = evaluated.coarse
     write_evaluation(folder, content)

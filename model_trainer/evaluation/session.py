@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
 
+from absl import logging
 from rich.console import Console
 
 from model_trainer.errors import ConfigError
@@ -63,15 +64,18 @@ class _Groups:
     mapping: dict[str, str] | None
 
 
-def evaluation_folder(model_file: PurePath, data: DataSource) -> PurePath | None:
+def evaluation_folder(model_file: PurePath, data: DataSource, options: EvaluationOptions) -> PurePath | None:
     """Returns the folder in which the evaluation of a run belongs; None outside of an output folder.
 
-    The metrics on the data of the run are in `evaluation/`, from which the report is made; those on other data are in
-    a folder beside it that is named after them.
+    The metrics of the model that `predict` uses, on the data of the run, are in `evaluation/`, from which the report is
+    made. Those of another model file, on other data, or with other probabilities are in a folder beside it that is
+    named after them.
     """
     if not files.is_file(model_file.with_name("training_options.json")):
         return None
     name = "" if find_model_file(model_file.parent) == model_file else f"-{model_file.stem}"
+    name += f"-{options.tta}" if options.tta else ""
+    name += "-calibrated" if options.calibrated else ""
     if data.split == "other":
         name += f"-{'-'.join(PurePath(data.origin).parts[-2:])}"
     safe = "".join(each if each.isalnum() or each in "._-" else "-" for each in name)
@@ -138,15 +142,15 @@ def evaluate_and_record(
             evaluated = evaluate_ensemble(*arguments, tta=options.tta, console=console)
         else:
             evaluated = evaluate_model(models[0], examples, options.batch_size, tta=options.tta, console=console)
-    folder = output if output is not None else evaluation_folder(first.path, data)
+    slices, coarse = tuple(_slices(evaluated, groups, options)), _coarse(evaluated, groups, options)
+    evaluated = replace(evaluated, slices=slices, coarse=coarse)
+    folder = output if output is not None else evaluation_folder(first.path, data, options)
     if not write or folder is None:
         return evaluated, None
     record_evaluation(
         folder,
         evaluated,
         data,
-        slices=_slices(evaluated, groups, options),
-        coarse=_coarse(evaluated, groups, options),
         tta=options.tta,
         ensemble=[str(model.path) for model in models] if len(models) > 1 else (),
         calibrated=is_calibrated,
@@ -154,7 +158,12 @@ def evaluate_and_record(
     )
     is_plain = len(models) == 1 and options.tta is None and not is_calibrated
     if is_plain and data.split == "validation" and files.is_file(first.path.with_name("model_spec.json")):
-        write_temperature(first.path, temperature_of(evaluated))
+        temperature = temperature_of(evaluated)
+        write_temperature(first.path, temperature)
+        if temperature is None and first.task.loss_activation == "softmax":
+            logging.info(
+                "No temperature improves the probabilities of %s, so it has no calibrated ones.", first.path.name
+            )
     return evaluated, folder
 
 

@@ -160,6 +160,16 @@ def test_evaluate_compares_several_models_and_writes_who_changed_sides(output_di
     assert (tmp_path / "results" / "changed.csv").read_text().splitlines()[0] == "image,first,second,right"
 
 
+def test_other_probabilities_and_other_models_leave_the_evaluation_of_the_run_alone(output_dir: Path) -> None:
+    assert called("evaluate", str(output_dir))[0] == 0
+    before = (output_dir / "evaluation" / "evaluation.json").read_bytes()
+    assert called("evaluate", str(output_dir), "--tta", "flips")[0] == 0
+    assert called("evaluate", str(output_dir / "model_min_loss.hdf5"))[0] == 0
+    assert (output_dir / "evaluation" / "evaluation.json").read_bytes() == before
+    assert (output_dir / "evaluation-flips" / "evaluation.json").is_file()
+    assert (output_dir / "evaluation-model_min_loss" / "evaluation.json").is_file()
+
+
 def test_an_ensemble_of_a_model_with_itself_has_its_metrics(output_dir: Path, tmp_path: Path) -> None:
     code, _ = called(
         "evaluate", str(output_dir), str(output_dir), "--ensemble", "mean", "--output", str(tmp_path / "results")
@@ -173,7 +183,7 @@ def test_an_ensemble_of_a_model_with_itself_has_its_metrics(output_dir: Path, tm
 
 def test_coarser_classes_have_metrics_of_their_own(output_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "coarse.csv").write_text("blue,cold\ngreen,cold\nred,warm\n")
-    code, _ = called(
+    code, output = called(
         "evaluate", str(output_dir), "--coarse", str(tmp_path / "coarse.csv"), "--tta", "flips", "--output",
         str(tmp_path / "results"),
     )  # fmt: skip
@@ -183,18 +193,23 @@ def test_coarser_classes_have_metrics_of_their_own(output_dir: Path, tmp_path: P
     assert 0 <= content["coarse"]["metrics"]["accuracy"]["value"] <= 1
     assert content["settings"]["tta"] == "flips"
     assert sum(each["images"] for each in content["slices"][0]["values"]) == 9
+    assert "Coarser classes of " in output
+    assert ["cold", "6"] in [line.split()[:2] for line in output.splitlines()]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("OTHER", "--by", "camera"), "`--by` is for one model, or for several with --ensemble"),
+        (("OTHER", "--coarse", "a.csv"), "`--coarse` is for one model, or for several with --ensemble"),
         (("--ensemble", "mean"), "`--ensemble` needs at least two models"),
         (("--by", "camera"), "is not a manifest, so it has no column 'camera'"),
         (("--coarse", "none.csv"), "There is no file none.csv"),
     ],
 )
 def test_evaluate_reports_what_does_not_go_together(output_dir: Path, arguments: tuple[str, ...], message: str) -> None:
-    code, output = called("evaluate", str(output_dir), *arguments)
+    others = [str(output_dir) if each == "OTHER" else each for each in arguments]
+    code, output = called("evaluate", str(output_dir), *others)
     assert code == 2
     assert message in output
 
@@ -215,7 +230,9 @@ def test_evaluate_takes_the_options_of_a_source(output_dir: Path, colours: Path,
 
 
 def _metrics_in(output: str) -> list[str]:
-    return [line for line in output.splitlines() if not line.startswith(("Model: ", "Results: ", "Report: "))]
+    return [
+        line for line in output.splitlines() if not line.startswith(("Model: ", "Results: ", "Report: ", "No temp"))
+    ]
 
 
 def test_names_of_a_foreign_models_outputs_name_only_class_numbers(tmp_path: Path, colours: Path) -> None:
