@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
@@ -46,18 +47,19 @@ def evaluate_model(
     *,
     tta: TTA | None = None,
     console: Console | None = None,
+    known_bad: Mapping[str, str] = MappingProxyType({}),
 ) -> EvaluatedModel:
     """Runs the model on the examples and computes the metrics of its task.
 
     Args:
         batch_size: number of images that are computed together.
-        tta: test-time augmentation, see `predict_examples`.
+        tta, known_bad: see `predict_examples`.
         console: shows progress; None shows none.
 
     Raises:
         DataError: no image could be read, or classes or labels of the examples differ from the model's.
     """
-    predictions = predict_examples(trained, examples, batch_size, tta=tta, console=console)
+    predictions = predict_examples(trained, examples, batch_size, tta=tta, console=console, known_bad=known_bad)
     return EvaluatedModel(trained, predictions, metrics_of(trained, predictions, console))
 
 

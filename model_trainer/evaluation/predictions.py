@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -47,6 +48,7 @@ def predict_examples(
     *,
     tta: TTA | None = None,
     console: Console | None = None,
+    known_bad: Mapping[str, str] = MappingProxyType({}),
 ) -> Predictions:
     """Runs the model on the examples; each image counts once, whatever its weight.
 
@@ -54,6 +56,7 @@ def predict_examples(
         batch_size: number of images that are computed together.
         tta: test-time augmentation; "flips" averages the probabilities of each image and its mirror image.
         console: shows progress; None shows none.
+        known_bad: reasons of unreadable images by name, which have been logged already.
 
     Raises:
         DataError: no image could be read, or the classes of the examples differ from the model's.
@@ -68,6 +71,7 @@ def predict_examples(
             "Is its folder right, such as root= of a Manifest?"
         )
     bad_images = BadImages(max_count=len(examples) - 1, max_share=0.0, num_examples=len(examples))
+    bad_images.take_over(known_bad)
     is_readable = np.zeros(len(examples), bool)
     table: RowWriter | None = None
     start, num_batches = 0, num_steps(len(examples), batch_size)

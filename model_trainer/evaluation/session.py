@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
+from types import MappingProxyType
 from typing import Any
 
 from absl import logging
@@ -41,6 +42,7 @@ class EvaluationOptions:
         calibrated: divide the logits by the temperature that was fitted on validation data.
         batch_size: number of images that are computed together.
         with_images: whether thumbnails and attribution maps are written.
+        known_bad: reasons of unreadable images by name, which have been logged already.
     """
 
     by: tuple[str, ...] = ()
@@ -49,6 +51,7 @@ class EvaluationOptions:
     calibrated: bool = False
     batch_size: int = 32
     with_images: bool = True
+    known_bad: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +144,14 @@ def evaluate_and_record(
             arguments = (models, examples, options.batch_size)
             evaluated = evaluate_ensemble(*arguments, tta=options.tta, console=console)
         else:
-            evaluated = evaluate_model(models[0], examples, options.batch_size, tta=options.tta, console=console)
+            evaluated = evaluate_model(
+                models[0],
+                examples,
+                options.batch_size,
+                tta=options.tta,
+                console=console,
+                known_bad=options.known_bad,
+            )
     slices, coarse = tuple(_slices(evaluated, groups, options)), _coarse(evaluated, groups, options)
     evaluated = replace(evaluated, slices=slices, coarse=coarse)
     folder = output if output is not None else evaluation_folder(first.path, data, options)

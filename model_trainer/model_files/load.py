@@ -168,6 +168,12 @@ def find_model_file(path: str | os.PathLike[str]) -> Path:
     for name in ("model_max_acc.hdf5", "final_model.hdf5"):
         if files.is_file(path / name):
             return path / name
+    if files.is_file(path / "folds.json"):
+        raise ModelFileError(
+            f"{path} is the folder of a k-fold training, with a model in the folder of each fold, such as "
+            f"{next((name for name in files.names_in(path) if name.startswith('fold-')), 'fold-1-...')}. Choose one; "
+            "evaluate --ensemble mean takes several."
+        )
     raise ModelFileError(
         f"{path} contains neither model_max_acc.hdf5 nor final_model.hdf5; is it the output folder of a run? A run "
         "that was stopped in its first epoch has them after --resume."

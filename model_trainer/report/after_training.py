@@ -72,7 +72,7 @@ def _evaluate(result: Result, run: Run, console: Console) -> None:
         data = DataSource(examples.origin, "training" if run.val_data is None else "validation")
         model = trained.path.name
         logging.info("Evaluating %s on %s ...", model, counted(len(examples), f"{data.split} image{{s}}"))
-        options = EvaluationOptions(batch_size=run.training.batch_size)
+        options = EvaluationOptions(batch_size=run.training.batch_size, known_bad=result.bad_images)
         evaluated, _ = evaluate_and_record(
             [trained], examples, options, result.path / FOLDER, write=True, console=console, data=data
         )

@@ -230,9 +230,8 @@ def test_evaluate_takes_the_options_of_a_source(output_dir: Path, colours: Path,
 
 
 def _metrics_in(output: str) -> list[str]:
-    return [
-        line for line in output.splitlines() if not line.startswith(("Model: ", "Results: ", "Report: ", "No temp"))
-    ]
+    others = ("Model: ", "Results: ", "Report: ", "No temperature ")
+    return [line for line in output.splitlines() if not line.startswith(others)]
 
 
 def test_names_of_a_foreign_models_outputs_name_only_class_numbers(tmp_path: Path, colours: Path) -> None:
