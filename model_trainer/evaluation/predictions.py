@@ -71,7 +71,9 @@ def predict_examples(
             "Is its folder right, such as root= of a Manifest?"
         )
     bad_images = BadImages(max_count=len(examples) - 1, max_share=0.0, num_examples=len(examples))
-    bad_images.take_over(known_bad)
+    if known_bad:
+        names = set(examples.names())
+        bad_images.take_over({name: reason for name, reason in known_bad.items() if name in names})
     is_readable = np.zeros(len(examples), bool)
     table: RowWriter | None = None
     start, num_batches = 0, num_steps(len(examples), batch_size)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
-from types import MappingProxyType
 from typing import Any
 
 from absl import logging
@@ -51,7 +50,7 @@ class EvaluationOptions:
     calibrated: bool = False
     batch_size: int = 32
     with_images: bool = True
-    known_bad: Mapping[str, str] = MappingProxyType({})
+    known_bad: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
