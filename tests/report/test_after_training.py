@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -166,18 +167,19 @@ def test_a_bad_temperature_is_reported(tmp_path: Path, temperature: object) -> N
         read_temperature(tmp_path / "model.hdf5")
 
 
-def test_new_weights_remove_what_was_measured_with_the_old_ones(make_run: MakeRun) -> None:
-    run = make_run()
-    result = train_model(run)
-    report_run(result, run, QUIET)
-    more = train_model(run.changed("training.epochs", 2), resume_from=result.path)
-    assert not (result.path / "evaluation" / "evaluation.json").exists() or more.best_epochs["model_max_acc"] == 1
-    write_temperature(result.path / "model_max_acc.hdf5", 2.0)
-    folder = RunFolder.reopen(result.path, {"classes": ["a"]})
-    (result.path / "evaluation" / "evaluation.json").write_text("{}")
-    folder.save_model(load_model(result.path).model, "model_max_acc")
-    assert not (result.path / "evaluation" / "evaluation.json").exists()
-    assert read_temperature(result.path / "model_max_acc.hdf5") is None
+def test_new_weights_remove_what_was_measured_with_the_old_ones(trained: tuple[Run, Result], tmp_path: Path) -> None:
+    path = tmp_path / "copy"
+    shutil.copytree(trained[1].path, path)
+    write_temperature(path / "model_max_acc.hdf5", None)
+    folder = RunFolder.reopen(path, json.loads((path / "model_spec.json").read_text()))
+    write_temperature(path / "model_max_acc.hdf5", 2.0)
+    model = load_model(path).model
+    folder.save_model(model, "model_min_loss")
+    assert (path / "evaluation" / "evaluation.json").exists()
+    assert read_temperature(path / "model_max_acc.hdf5") == 2.0
+    folder.save_model(model, "model_max_acc")
+    assert not (path / "evaluation" / "evaluation.json").exists()
+    assert read_temperature(path / "model_max_acc.hdf5") is None
 
 
 def test_files_of_the_users_own_are_not_replaced(trained: tuple[Run, Result], tmp_path: Path) -> None:
