@@ -6,6 +6,7 @@ import contextlib
 import fnmatch
 import json
 import platform
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 import model_trainer
+from model_trainer.display.notebook import in_notebook
 from model_trainer.errors import ModelFileError, StorageError
 from model_trainer.model_files.container import open_model_file
 from model_trainer.model_files.files import read_description, save_model
@@ -73,7 +75,7 @@ class RunFolder:
             "tensorflow": tf.__version__,
             "keras": keras.__version__,
         }
-        content = {"versions": versions, **resolved_settings, "run": run.to_dict()}
+        content = {"versions": versions, "command": _command(), **resolved_settings, "run": run.to_dict()}
         files.write_text(self.path / "training_options.json", _json(content))
 
     def save_model(self, model: keras.Model, name: str, thresholds: tuple[float, ...] | None = None) -> None:
@@ -203,6 +205,14 @@ def _make_folder(path: PurePath) -> None:
 def _num_bytes(model: keras.Model) -> int:
     """The approximate size of its .hdf5; the headers of each array take a few kB."""
     return sum(int(np.prod(weight.shape)) * 4 + 4096 for weight in model.weights) + 16_384
+
+
+def _command() -> list[str]:
+    """The command that started this process, as one types it; empty in a notebook."""
+    if in_notebook():
+        return []
+    is_ours = PurePath(sys.argv[0]).name in ("__main__.py", "model-trainer")
+    return ["model-trainer" if is_ours else sys.argv[0], *sys.argv[1:]]
 
 
 def _json(content: dict[str, Any]) -> str:

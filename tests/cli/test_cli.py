@@ -82,6 +82,10 @@ run = Run(
     )
 
 
+def test_the_command_is_recorded(output_dir: Path) -> None:
+    assert json.loads((output_dir / "training_options.json").read_text())["command"] == sys.argv
+
+
 def test_an_override_changes_the_run(output_dir: Path) -> None:
     options = json.loads((output_dir / "training_options.json").read_text())
     assert options["run"]["training"]["epochs"] == 3
