@@ -17,7 +17,7 @@ from model_trainer.evaluation.folds_table import print_folds
 from model_trainer.evaluation.session import EvaluationOptions, evaluate_and_record
 from model_trainer.model_files.load import load_model
 from model_trainer.model_files.trained_model import TrainedModel
-from model_trainer.report.after_training import report_folds, report_run
+from model_trainer.report.after_training import announce_report, report_folds, report_run
 from model_trainer.report.preview import draw_preview
 from model_trainer.run.run import Run
 from model_trainer.serving.predictor import Predictions, find_images, predict_images
@@ -77,11 +77,15 @@ def train(
     """
     with plain_messages():
         resolved_hosts = find_hosts(hosts, host_index, os.environ)  # may wait for the other machines
-    result = train_model(run, resume, None if resume_from is None else os.fspath(resume_from), resolved_hosts)
+    folder = None if resume_from is None else os.fspath(resume_from)
+    result = train_model(run, resume, folder, resolved_hosts, report_follows=report)
     if resolved_hosts is None or resolved_hosts.is_chief:
         if report:
             with plain_messages():
-                report_run(result, run, Console(stderr=True))
+                try:
+                    report_run(result, run, Console(stderr=True))
+                finally:
+                    announce_report(result)
         print_summary(result, Console(force_jupyter=False))  # in a notebook as plain text too
     return result
 

@@ -29,7 +29,7 @@ def runs(
     found = sorted_runs(list_runs(folder), sort)
     settings = differing_settings(found)
     if as_json:
-        typer.echo(json.dumps([run.to_dict(settings) for run in found], indent=2))
+        typer.echo(json.dumps([run.to_dict(settings) for run in found], indent=2, allow_nan=False))
         return
     from rich.console import Console
 

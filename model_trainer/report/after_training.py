@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import PurePath
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -24,9 +26,9 @@ from model_trainer.run.run import Run
 from model_trainer.sources.source import each_read_once
 from model_trainer.storage import files
 from model_trainer.training.metrics_log import Logs
-from model_trainer.training.train import Result
+from model_trainer.training.train import Result, end_run
 
-__all__ = ["report_folds", "report_run"]
+__all__ = ["announce_report", "report_folds", "report_run"]
 
 NUM_EXAMPLES, NUM_DRAWS = 8, 3
 
@@ -53,6 +55,21 @@ def report_run(result: Result, run: Run, console: Console) -> None:
             write_data_files(result.path / "report", result.train_examples, result.val_examples, seen)
             _log_images(result.path, [example.images[0] for example in seen if example.original is not None])
         logging.info("Report: %s", write_report(result.path))
+
+
+def announce_report(result: Result) -> None:
+    """Calls `on_run_end` of the run's callbacks, such as trackers, with the metrics of its evaluation, if it has one.
+
+    Args:
+        result: of `train_model(..., report_follows=True)`.
+    """
+    metrics: dict[str, Any] = {}
+    try:
+        if files.is_file(result.path / FOLDER / FILE_NAME):
+            metrics = json.loads(files.read_text(result.path / FOLDER / FILE_NAME))["metrics"]
+    except (OSError, ValueError, KeyError) as error:
+        logging.warning("Callbacks get no metrics of the evaluation: %s cannot be read. (%s)", FILE_NAME, error)
+    end_run(result, metrics)
 
 
 def report_folds(result: FoldsResult) -> None:

@@ -66,7 +66,7 @@ class RunSummary:
     problem: str = ""
 
     def to_dict(self, settings: list[str] | None = None) -> dict[str, Any]:
-        """Returns the run as JSON types; undefined metrics are None.
+        """Returns the run as strict JSON types; undefined metrics, and settings that are not finite, are None.
 
         Args:
             settings: the names of the settings to include; None for all.
@@ -80,11 +80,13 @@ class RunSummary:
             "declared_epochs": self.max_epochs,
             "metric": self.metric or None,
             "value": _or_none(self.value),
-            "interval": None if self.interval is None else list(self.interval),
+            "interval": None if self.interval is None else [_or_none(bound) for bound in self.interval],
             "source": self.source or None,
             "best_epoch": self.best_epoch,
             "metrics": {name: _or_none(value) for name, value in self.metrics.items()},
-            "settings": {name: value for name, value in self.settings.items() if settings is None or name in settings},
+            "settings": {
+                name: _strict(value) for name, value in self.settings.items() if settings is None or name in settings
+            },
             "problem": self.problem or None,
         }
 
@@ -128,13 +130,12 @@ def _run_folders(folder: PurePath, depth: int) -> Iterator[PurePath]:
 
 def _summarize(path: PurePath, parent: PurePath) -> RunSummary:
     name = str(path)[len(str(parent)) :].lstrip("/\\") or path.name
-    stamp = re.search(r"-(\d{8}-\d{6})(?:-\d+)?$", path.name)
-    values: dict[str, Any] = {"started": datetime.strptime(stamp[1], "%Y%m%d-%H%M%S") if stamp else None}
+    values: dict[str, Any] = {}
     problems = []
-    for read in (_settings, _history, _evaluation, _state):
+    for read in (_started, _settings, _history, _evaluation, _state):
         try:
             values = _merged(values, read(path))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
+        except Exception as error:  # noqa: BLE001  # files may hold anything, and one must not hide the other runs
             problems.append(f"{_FILES[read]} cannot be read ({type(error).__name__})")
     return RunSummary(name, path, problem="; ".join(problems), **values)
 
@@ -144,6 +145,11 @@ def _merged(values: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     metrics = new.get("metrics", {})
     rest = {name: value for name, value in values.get("metrics", {}).items() if name not in metrics}
     return values | new | {"metrics": metrics | rest}
+
+
+def _started(path: PurePath) -> dict[str, Any]:
+    stamp = re.search(r"-(\d{8}-\d{6})(?:-\d+)?$", path.name)
+    return {"started": datetime.strptime(stamp[1], "%Y%m%d-%H%M%S")} if stamp else {}
 
 
 def _settings(path: PurePath) -> dict[str, Any]:
@@ -230,7 +236,13 @@ def _is_finished(folder: PurePath) -> bool:
     return bool(json.loads(files.read_text(folder / names[-1] / "state.json"))["finished"])
 
 
-_FILES = {_settings: OPTIONS, _history: HISTORY, _evaluation: EVALUATION, _state: "the newest checkpoint"}
+_FILES = {
+    _started: "the time in the folder's name",
+    _settings: OPTIONS,
+    _history: HISTORY,
+    _evaluation: EVALUATION,
+    _state: "the newest checkpoint",
+}
 
 
 def _number(value: Any) -> float:
@@ -239,3 +251,9 @@ def _number(value: Any) -> float:
 
 def _or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_strict(item) for item in value]
+    return _or_none(value) if isinstance(value, float) else value

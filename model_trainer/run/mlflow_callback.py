@@ -12,6 +12,7 @@ from typing import Any, final
 import mlflow
 from mlflow.entities import Metric, Param, RunTag
 
+from model_trainer.run.mlflow_keys import mlflow_keys
 from model_trainer.run.tracker_callback import Status, TrackerCallback
 
 __all__ = ["MlflowCallback"]
@@ -40,7 +41,7 @@ class MlflowCallback(TrackerCallback):
         self._experiment = experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME", "Default")
         self._client: Any = None
 
-    def start_run(self, name: str, folder: str, settings: Mapping[str, Any], all_settings: Mapping[str, Any]) -> None:
+    def start_run(self, name: str, folder: str) -> None:
         with _short_quiet_requests():
             self._client = mlflow.MlflowClient(tracking_uri=self._tracking_uri)
             if self.run_id is None:
@@ -52,30 +53,40 @@ class MlflowCallback(TrackerCallback):
                 self.run_id = self._client.create_run(experiment_id, run_name=name).info.run_id
             else:
                 self._client.update_run(self.run_id, status="RUNNING")
-            started = self._client.get_run(self.run_id)
-            recorded = started.data.params
-            params = [Param(key, _text(value)) for key, value in settings.items() if key not in recorded]
-            # A parameter cannot be changed: a setting that is changed when a run is resumed becomes a tag.
-            changed = {key: _text(all_settings[key]) for key in recorded if key in all_settings}
-            changed = {key: text for key, text in changed.items() if text != recorded[key]}
-            tags = [RunTag(key, text) for key, text in ({"output_dir": folder} | changed).items()]
-            for start in range(0, len(params), BATCH):
-                self._client.log_batch(self.run_id, params=params[start : start + BATCH], synchronous=True)
-            self._client.log_batch(self.run_id, tags=tags[:BATCH], synchronous=True)
-            uri, experiment_id = self._client.tracking_uri, started.info.experiment_id
+            uri = self._client.tracking_uri
             if uri.startswith("http"):
+                experiment_id = self._client.get_run(self.run_id).info.experiment_id
                 self.url = f"{uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{self.run_id}"
 
-    def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        now = int(time.time() * 1000)
+    def log_settings(self, folder: str, settings: Mapping[str, Any], all_settings: Mapping[str, Any]) -> None:
+        keys = mlflow_keys([*all_settings, *settings])
         with _short_quiet_requests():
-            values = [Metric(name, value, now, epoch) for name, value in metrics.items()]
+            recorded = self._client.get_run(self.run_id).data.params
+            params = [Param(keys[name], _text(value)) for name, value in settings.items() if keys[name] not in recorded]
+            # A parameter cannot be changed: a setting that is changed when a run is resumed becomes a tag.
+            texts = {keys[name]: _text(value) for name, value in all_settings.items()}
+            changed = {key: text for key, text in texts.items() if key in recorded and text != recorded[key]}
+            tags = [RunTag(key, text) for key, text in ({"output_dir": folder} | changed).items()]
+            # First, because parameters may be refused.
+            self._client.log_batch(self.run_id, tags=tags[:BATCH], synchronous=True)
+            for start in range(0, len(params), BATCH):
+                self._client.log_batch(self.run_id, params=params[start : start + BATCH], synchronous=True)
+
+    def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        self._log_metrics(metrics, epoch)
+
+    def _log_metrics(self, metrics: Mapping[str, float], epoch: int) -> None:
+        now, keys = int(time.time() * 1000), mlflow_keys(metrics)
+        values = [Metric(keys[name], value, now, epoch) for name, value in metrics.items()]
+        with _short_quiet_requests():
             self._client.log_batch(self.run_id, metrics=values, synchronous=True)
 
-    def end_run(self, status: Status, texts: Mapping[str, str]) -> None:
+    def end_run(self, status: Status, metrics: Mapping[str, float], texts: Mapping[str, str]) -> None:
         with _short_quiet_requests():
             # First, because files may be stored elsewhere, where they may be refused.
             self._client.set_terminated(self.run_id, STATUSES[status])
+            if metrics:
+                self._log_metrics(metrics, self._num_epochs)
             for path, text in texts.items():
                 self._client.log_text(self.run_id, text, path)
 

@@ -33,7 +33,7 @@ class WandbCallback(TrackerCallback):
         self._mode = mode or os.environ.get("WANDB_MODE", "online")
         self._session: Any = None
 
-    def start_run(self, name: str, folder: str, settings: Mapping[str, Any], all_settings: Mapping[str, Any]) -> None:
+    def start_run(self, name: str, folder: str) -> None:
         if self._mode == "online" and not wandb.login(timeout=WAIT_SECONDS):
             raise ConnectionError("there is no API key. Run: .venv/bin/wandb login")
         self.run_id = self.run_id or uuid.uuid4().hex[:8]
@@ -46,8 +46,6 @@ class WandbCallback(TrackerCallback):
             resume="allow",
             reinit="create_new",
             mode=self._mode,
-            config={**settings, "output_dir": folder},
-            allow_val_change=True,  # in a resumed run
             dir=logs if "WANDB_DIR" not in os.environ and files.is_local_folder(logs) else None,
             settings=wandb.Settings(
                 init_timeout=WAIT_SECONDS,
@@ -59,15 +57,25 @@ class WandbCallback(TrackerCallback):
         )
         self.url = self._session.url or ""
 
+    def log_settings(self, folder: str, settings: Mapping[str, Any], all_settings: Mapping[str, Any]) -> None:
+        # In a resumed run they may have changed.
+        self._session.config.update({**settings, "output_dir": folder}, allow_val_change=True)
+
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         self._session.log(dict(metrics), step=epoch)
 
-    def end_run(self, status: Status, texts: Mapping[str, str]) -> None:
+    def end_run(self, status: Status, metrics: Mapping[str, float], texts: Mapping[str, str]) -> None:
+        try:
+            self._log_end(metrics, texts)
+        finally:
+            if status == "stopped":
+                self._session.mark_preempting()  # then it counts as one that will be resumed, not as failed
+            self._session.finish(exit_code=EXIT_CODES[status])
+
+    def _log_end(self, metrics: Mapping[str, float], texts: Mapping[str, str]) -> None:
+        self._session.summary.update(dict(metrics))
         artifact = wandb.Artifact(f"run-{self.run_id}", type="run")
         for path, text in texts.items():
             with artifact.new_file(path) as file:
                 file.write(text)
         self._session.log_artifact(artifact)
-        if status == "stopped":
-            self._session.mark_preempting()  # then it counts as one that will be resumed, not as failed
-        self._session.finish(exit_code=EXIT_CODES[status])

@@ -12,9 +12,10 @@ from model_trainer.cluster.hosts import Hosts
 from model_trainer.cluster.rendezvous import assemble
 from model_trainer.errors import ConfigError, DeviceError, HostError
 from model_trainer.run.hardware import Hardware
+from model_trainer.run.run import Run
 from model_trainer.storage import files
 
-__all__ = ["describe_devices", "make_strategy"]
+__all__ = ["describe_devices", "make_strategy", "out_of_memory_message"]
 
 HEARTBEAT_SECONDS = 20  # without a heartbeat a machine counts as lost; with a closed connection immediately
 ARRIVAL_SECONDS = 600  # time limit for machines to find each other
@@ -121,6 +122,18 @@ def describe_devices(strategy: tf.distribute.Strategy) -> str:
         return "the CPU" if count == 1 else f"{count} logical devices of the CPU"
     details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
     return f"{count} GPU{'s' * (count > 1)} ({details.get('device_name', 'unknown')})"
+
+
+def out_of_memory_message(run: Run) -> str:
+    """Returns the message of an error for a device whose memory is not enough for a step of the run, with the cures."""
+    batch_size = run.training.batch_size
+    height, width, _ = run.spec.target_size
+    return (
+        f"Out of memory with {batch_size} images of {height} x {width} in a step. "
+        f"Lower the batch: --set training.batch_size={max(1, batch_size // 2)}; or the size: "
+        f"--set spec.target_size=[{height // 2},{width // 2},{run.spec.target_size[2]}]; "
+        "or the precision: --set training.precision=mixed_bfloat16"
+    )
 
 
 def _gpu_strategy(gpus: list[tf.config.PhysicalDevice], num_devices: int | str) -> tf.distribute.Strategy:

@@ -20,7 +20,7 @@ from model_trainer.training.checkpoints.saver import Saver
 from model_trainer.training.checkpoints.state import capture, restore, restore_callbacks
 from model_trainer.training.checkpoints.store import Checkpoint
 from model_trainer.training.hints import takes_long
-from model_trainer.training.keras_callbacks import announce_failure, restored_epoch, set_run
+from model_trainer.training.keras_callbacks import restored_epoch, set_run
 from model_trainer.training.loop import EpochPosition, Loop, make_loop
 from model_trainer.training.metric_accumulator import MetricAccumulator
 from model_trainer.training.metrics_log import Logs
@@ -90,7 +90,6 @@ def train_epochs(
             loop.write_history(with_curves=True)
         with contextlib.suppress(tf.errors.OpError):
             loop.observers.log_all()
-        announce_failure(prepared.callbacks)
         raise
     loop.write_history(with_curves=True)
     if loop.average is not None:

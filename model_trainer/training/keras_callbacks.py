@@ -15,6 +15,7 @@ from model_trainer.run.run import Run
 
 __all__ = [
     "announce_failure",
+    "announce_run_end",
     "check_callbacks",
     "decide_directions",
     "has_hook",
@@ -22,6 +23,7 @@ __all__ = [
     "restored_epoch",
     "set_run",
     "state_of",
+    "with_run_end",
 ]
 
 # State attributes by class; any other callback without get_state() is reset when a run is resumed.
@@ -124,15 +126,46 @@ def set_run(callbacks: Iterable[keras.callbacks.Callback], run: Run, folder: Pur
         folder: the output folder.
     """
     for callback in callbacks:
-        if hasattr(callback, "set_run"):
+        if callable(getattr(callback, "set_run", None)):
             callback.set_run(run, folder)
 
 
 def announce_failure(callbacks: Iterable[keras.callbacks.Callback]) -> None:
-    """Calls `on_train_failed()` of the callbacks that have it: training ends with an error, without `on_train_end`."""
+    """Calls `on_train_failed()` of the callbacks that have it: training ends with an error.
+
+    What they raise is a warning, so that it neither hides that error nor keeps it from the other callbacks.
+    """
+    _call_each(callbacks, "on_train_failed")
+
+
+def with_run_end(callbacks: Iterable[keras.callbacks.Callback]) -> list[keras.callbacks.Callback]:
+    """Returns the callbacks that `announce_run_end` calls; the others need not be kept until then."""
+    return [callback for callback in callbacks if callable(getattr(callback, "on_run_end", None))]
+
+
+def announce_run_end(
+    callbacks: Iterable[keras.callbacks.Callback], folder: PurePath, metrics: Mapping[str, Any]
+) -> None:
+    """Calls `on_run_end(folder, metrics)` of the callbacks that have it; what they raise is a warning.
+
+    Args:
+        folder: the output folder, in which every file is written.
+        metrics: those of the evaluation, as in `evaluation.json`; empty without one.
+    """
+    _call_each(callbacks, "on_run_end", folder, metrics)
+
+
+def _call_each(callbacks: Iterable[keras.callbacks.Callback], name: str, *arguments: Any) -> None:
     for callback in callbacks:
-        if hasattr(callback, "on_train_failed"):
-            callback.on_train_failed()
+        hook = getattr(callback, name, None)
+        if not callable(hook):
+            continue
+        try:
+            hook(*arguments)
+        except Exception as error:  # noqa: BLE001  # the user's code raises anything
+            logging.warning(
+                "%s of the callback %s raised %s: %s", name, type(callback).__name__, type(error).__name__, error
+            )
 
 
 def restored_epoch(callback: keras.callbacks.Callback) -> int | None:

@@ -6,6 +6,7 @@ It is written to standard error, except in a notebook.
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from types import TracebackType
 
@@ -144,6 +145,8 @@ def metric_line(row: dict[str, float]) -> str:
 
     The regular expression ` val_accuracy=([0-9.eE+-]+);` matches a value, and only that one, because of the space.
 
+    A character of a name that may end or divide the name of a metric, such as a space, becomes "_".
+
     Args:
         row: "epoch" and its metrics, as in `history.csv`.
 
@@ -151,7 +154,8 @@ def metric_line(row: dict[str, float]) -> str:
         >>> metric_line({"epoch": 3.0, "loss": 0.4123456789, "val_accuracy": 0.91})
         '[metric] epoch=3 loss=0.412346; val_accuracy=0.91;'
     """
-    values = " ".join(f"{name}={value:.6g};" for name, value in row.items() if name != "epoch")
+    metrics = {re.sub(r"[^\w.@/-]", "_", name): value for name, value in row.items() if name != "epoch"}
+    values = " ".join(f"{name}={value:.6g};" for name, value in metrics.items())
     return f"[metric] epoch={row['epoch']:.0f} {values}"
 
 

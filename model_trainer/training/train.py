@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, cast
@@ -13,7 +14,7 @@ from rich.console import Console
 
 from model_trainer.cluster.hosts import Hosts
 from model_trainer.cluster.process_group import LOST_CONNECTION, lost_host_message
-from model_trainer.errors import ConfigError, DataError, DeviceError, HostError
+from model_trainer.errors import DeviceError, HostError
 from model_trainer.messages import counted
 from model_trainer.model_files.weights import Origin
 from model_trainer.network.training_copy import copy_weights
@@ -25,9 +26,11 @@ from model_trainer.training.best_models import BestModels
 from model_trainer.training.checkpoints.broadcast import broadcast_checkpoint
 from model_trainer.training.checkpoints.saver import Saver
 from model_trainer.training.checkpoints.store import Checkpoint, read_newest
+from model_trainer.training.devices import out_of_memory_message
 from model_trainer.training.epochs import train_epochs
 from model_trainer.training.hints import learned_nothing
 from model_trainer.training.history import Row
+from model_trainer.training.keras_callbacks import announce_failure, announce_run_end, with_run_end
 from model_trainer.training.log import LogFile, plain_messages
 from model_trainer.training.non_chief import NonChiefRunFolder, NonChiefSaver
 from model_trainer.training.prepare import Prepared, join_hosts, prepare
@@ -35,7 +38,6 @@ from model_trainer.training.resume import (
     check_changes,
     check_data,
     find_folder,
-    first_difference,
     for_batch_size,
     is_finished,
     older_choices,
@@ -43,9 +45,10 @@ from model_trainer.training.resume import (
     steps_done,
 )
 from model_trainer.training.run_folder import RunFolder
+from model_trainer.training.same_data import check_same_data
 from model_trainer.training.signals import end_on_signals, stop_on_signals
 
-__all__ = ["Result", "train_model"]
+__all__ = ["Result", "end_run", "train_model"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class Result:
     best_epochs: dict[str, int] = field(default_factory=dict)
     train_examples: Examples | None = field(default=None, repr=False)
     val_examples: Examples | None = field(default=None, repr=False)
+    _callbacks: list[Any] = field(default_factory=list, repr=False, compare=False)  # for `end_run`
 
     def _repr_html_(self) -> str:
         from model_trainer.training.summary import result_html
@@ -81,8 +85,19 @@ class Result:
         return result_html(self)
 
 
+def end_run(result: Result, metrics: Mapping[str, Any]) -> None:
+    """Calls `on_run_end` of the run's callbacks, once: every file is written, and trackers can end their runs."""
+    announce_run_end(result._callbacks, result.path, metrics)
+    result._callbacks.clear()  # they may hold the network
+
+
 def train_model(
-    run: Run, resume: bool = False, resume_from: str | PurePath | None = None, hosts: Hosts | None = None
+    run: Run,
+    resume: bool = False,
+    resume_from: str | PurePath | None = None,
+    hosts: Hosts | None = None,
+    *,
+    report_follows: bool = False,
 ) -> Result:
     """Trains `run` and writes its output folder.
 
@@ -92,6 +107,7 @@ def train_model(
         resume_from: continue the run in this output folder.
         hosts: all processes that train the run, each of which calls this; None for a single process. The chief worker
             chooses the folder.
+        report_follows: the caller writes more files to the output folder, and then calls `end_run`.
 
     Raises:
         ModelTrainerError: the run, its data or its devices are wrong, or training diverged; the message has the cure.
@@ -103,12 +119,12 @@ def train_model(
         end_on_signals(),
     ):
         if hosts is not None:
-            return _train_on_hosts(run, resume, resume_from, hosts, console, log_file)
-        start = _find_starting_point(run, resume, resume_from)
-        if start.is_finished(run):
-            return _finished_result(start)
-        prepared = prepare(run.changed_all(start.choices), origin=start.origin)
-        return _train(prepared, start, console, log_file)
+            result = _train_on_hosts(run, resume, resume_from, hosts, console, log_file)
+        else:
+            result = _train_alone(run, resume, resume_from, console, log_file)
+        if not report_follows:
+            end_run(result, {})
+        return result
 
 
 @dataclass(frozen=True)
@@ -141,6 +157,16 @@ def _find_starting_point(run: Run, resume: bool, resume_from: str | PurePath | N
     return _StartingPoint(path, checkpoint, read_origin(path, run.spec), older_choices(run, path))
 
 
+def _train_alone(
+    run: Run, resume: bool, resume_from: str | PurePath | None, console: Console, log_file: LogFile
+) -> Result:
+    start = _find_starting_point(run, resume, resume_from)
+    if start.is_finished(run):
+        return _finished_result(start)
+    prepared = prepare(run.changed_all(start.choices), origin=start.origin)
+    return _train(prepared, start, console, log_file)
+
+
 def _train_on_hosts(
     run: Run, resume: bool, resume_from: str | PurePath | None, hosts: Hosts, console: Console, log_file: LogFile
 ) -> Result:
@@ -168,7 +194,7 @@ def _train_on_hosts(
         if start.is_finished(run):
             return _finished_result(start)
         prepared = prepare(run.changed_all(start.choices), process_group, start.origin)
-        _check_same_data(prepared)
+        check_same_data(prepared)
         return _train(prepared, start, console if process_group.is_chief else Console(quiet=True), log_file)
     except LOST_CONNECTION as error:
         raise HostError(lost_host_message(hosts, error)) from error
@@ -176,7 +202,12 @@ def _train_on_hosts(
 
 def _train(prepared: Prepared, start: _StartingPoint, console: Console, log_file: LogFile) -> Result:
     with contextlib.ExitStack() as lock:
-        return _train_in_folder(_open_folder(prepared, start.path, lock), prepared, start, console, log_file)
+        folder = _open_folder(prepared, start.path, lock)
+        try:
+            return _train_in_folder(folder, prepared, start, console, log_file)
+        except BaseException:  # also a second Ctrl-C: a tracker's run must not stay open
+            announce_failure(prepared.callbacks)
+            raise
 
 
 def _train_in_folder(
@@ -201,7 +232,7 @@ def _train_in_folder(
         try:
             loop = train_epochs(prepared, folder, logs, console, stop, saver, checkpoint)
         except tf.errors.ResourceExhaustedError as error:
-            raise DeviceError(_out_of_memory(run)) from error
+            raise DeviceError(out_of_memory_message(run)) from error
         if loop.final_checkpoint is not None:
             copy_weights(loop.model, prepared.plain.network.model)
             folder.save_model(prepared.plain.network.model, "final_model", loop.thresholds)
@@ -223,6 +254,7 @@ def _train_in_folder(
         best_epochs={name: epoch for name, epoch in loop.best.epochs.items() if epoch},
         train_examples=prepared.train,
         val_examples=prepared.val,
+        _callbacks=with_run_end(prepared.callbacks) if process_group.is_chief else [],
     )
 
 
@@ -240,25 +272,6 @@ def _open_folder(prepared: Prepared, path: PurePath | None, lock: contextlib.Exi
 
     kind = RunFolder if prepared.process_group.is_chief else NonChiefRunFolder
     return kind(files.as_path(prepared.process_group.broadcast_from_chief(open_or_make)), prepared.description)
-
-
-def _check_same_data(prepared: Prepared) -> None:
-    """Raises ConfigError or DataError if another process has another run or other data."""
-    run = prepared.run.changed("output_dir", "").to_dict()
-    fingerprint = prepared.resolved_settings["data_fingerprint"]
-    own = [run, fingerprint, [len(prepared.train), len(prepared.val or ())]]
-    for number, other in enumerate(prepared.process_group.all_gather(own)):
-        here, there = f"Host {prepared.process_group.index}", f"host {number}"
-        field, mine, theirs = first_difference(run, other[0])
-        if field:
-            raise ConfigError(
-                f"is {mine!r} on {here.lower()} and {theirs!r} on {there}; all hosts need the same value.", field
-            )
-        if own[1:] != other[1:]:
-            raise DataError(
-                f"{here} has other images than {there}: {own[2][0]:,} to train and {own[2][1]:,} to validate, there "
-                f"{other[2][0]:,} and {other[2][1]:,}. All hosts need the same images, under the same paths."
-            )
 
 
 def _finished_result(start: _StartingPoint) -> Result:
@@ -285,14 +298,3 @@ def _log_bad_images(prepared: Prepared) -> None:
     if count:
         images, were = counted(count, "image{s}"), "was" if count == 1 else "were"
         logging.warning("%s could not be read and %s skipped; see bad_images.csv.", images, were)
-
-
-def _out_of_memory(run: Run) -> str:
-    batch_size = run.training.batch_size
-    height, width, _ = run.spec.target_size
-    return (
-        f"Out of memory with {batch_size} images of {height} x {width} in a step. "
-        f"Lower the batch: --set training.batch_size={max(1, batch_size // 2)}; or the size: "
-        f"--set spec.target_size=[{height // 2},{width // 2},{run.spec.target_size[2]}]; "
-        "or the precision: --set training.precision=mixed_bfloat16"
-    )

@@ -40,6 +40,22 @@ def test_json_is_a_list_with_the_settings_that_differ_and_nothing_else(
     assert [run["settings"] for run in runs] == [{"training.epochs": 2}, {"training.epochs": 3}]
 
 
+def test_json_is_strict_where_a_setting_or_an_interval_is_not_finite(
+    printed: Callable[..., tuple[int, str, str]], output: Path
+) -> None:
+    path = output / "a-20261126-120000"
+    (path / "training_options.json").write_text('{"run": {"training": {"epochs": 3, "x": NaN, "y": [1, -Infinity]}}}')
+    (path / "evaluation").mkdir()
+    metric = '{"value": 0.5, "low": NaN, "high": 1e999}'
+    (path / "evaluation" / "evaluation.json").write_text(
+        f'{{"main_metric": "accuracy", "metrics": {{"accuracy": {metric}}}}}'
+    )
+    _, out, _ = printed(output, "--json")
+    run = json.loads(out, parse_constant=lambda constant: pytest.fail(f"{constant} is not JSON"))[1]
+    assert (run["settings"]["training.x"], run["settings"]["training.y"]) == (None, [1, None])
+    assert run["interval"] == [None, None]
+
+
 @pytest.mark.parametrize(("order", "names"), [("run", "ab"), ("-run", "ba"), ("-training.epochs", "ab")])
 def test_the_order_is_a_name_with_a_minus_for_the_highest_first(
     printed: Callable[..., tuple[int, str, str]], output: Path, order: str, names: str

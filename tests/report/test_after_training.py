@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from rich.console import Console
 
-from model_trainer import MultiLabel, Run, evaluate, load_model
+from model_trainer import ImageFolder, ModelSpec, MultiLabel, Run, api, evaluate, load_model
 from model_trainer.errors import ConfigError, ModelFileError
 from model_trainer.model_files.temperature import read_temperature, write_temperature
 from model_trainer.report import after_training
-from model_trainer.report.after_training import report_run
+from model_trainer.report.after_training import announce_report, report_run
 from model_trainer.training.run_folder import RunFolder
 from model_trainer.training.train import Result, train_model
 
@@ -124,6 +127,46 @@ def test_a_finished_run_is_evaluated_once(trained: tuple[Run, Result], monkeypat
     before = (result.path / "evaluation" / "evaluation.json").stat().st_mtime_ns
     report_run(again, run, QUIET)
     assert (result.path / "evaluation" / "evaluation.json").stat().st_mtime_ns == before
+
+
+class Ended(keras.callbacks.Callback):
+    """Notes what it gets at the end of a run, and whether there is a report by then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes: list[tuple[dict[str, Any], bool]] = []
+
+    def on_run_end(self, folder: Path, metrics: dict[str, Any]) -> None:
+        self.notes.append((metrics, (folder / "report" / "index.html").exists()))
+
+
+def test_callbacks_get_the_metrics_of_the_evaluation_when_the_report_is_written(trained: tuple[Run, Result]) -> None:
+    callback = Ended()
+    announce_report(dataclasses.replace(trained[1], _callbacks=[callback]))
+    assert callback.notes == [(evaluation_of(trained[1].path)["metrics"], True)]
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt()])
+def test_train_announces_the_end_of_the_run_after_its_report_and_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException | None
+) -> None:
+    callback = Ended()
+
+    def train_nothing(*arguments: object, report_follows: bool) -> Result:
+        assert report_follows
+        return Result(tmp_path, [], {}, _callbacks=[callback])
+
+    def write_page(*arguments: object) -> None:
+        if error is not None:
+            raise error
+        (tmp_path / "report").mkdir()
+        (tmp_path / "report" / "index.html").touch()
+
+    monkeypatch.setattr(api, "train_model", train_nothing)
+    monkeypatch.setattr(api, "report_run", write_page)
+    with contextlib.nullcontext() if error is None else pytest.raises(KeyboardInterrupt):
+        api.train(Run(spec=ModelSpec.named("vgg19"), train_data=ImageFolder("data/train")))
+    assert callback.notes == [({}, error is None)]
 
 
 def test_calibrated_predictions_divide_the_logits(trained: tuple[Run, Result]) -> None:

@@ -153,6 +153,10 @@ def test_a_run_without_an_epoch_has_no_metric(tmp_path: Path) -> None:
     [
         ("training_options.json", b"{"),
         ("training_options.json", b'{"run": []}'),
+        ("training_options.json", b'{"run": {"training": {"epochs": 1e999}}}'),
+        ("training_options.json", b"[" * 100_000),
+        ("history.csv", b"epoch,seconds\n1,4\n"),
+        ("history.csv", b"epoch,val_loss\ninf,0.5\n"),
         ("history.csv", b"epoch,loss\n1,high\n"),
         ("history.csv", b"epoch,val_accuracy\n1\n"),
         ("history.csv", b"\xff\xfe\x00"),
@@ -169,6 +173,14 @@ def test_a_damaged_file_is_named_and_the_other_runs_are_listed(tmp_path: Path, f
     assert whole.problem == ""
     name = "the newest checkpoint" if file.startswith("checkpoints") else file
     assert damaged.problem.startswith(f"{name} cannot be read (")
+
+
+def test_a_folder_whose_name_has_an_impossible_time_is_listed(tmp_path: Path) -> None:
+    write_run(tmp_path, "b-20261126-120000")
+    write_run(tmp_path, "a-99999999-999999")
+    _, odd = list_runs(tmp_path)
+    assert (odd.name, odd.started, odd.max_epochs) == ("a-99999999-999999", None, 3)
+    assert odd.problem == "the time in the folder's name cannot be read (ValueError)"
 
 
 def test_a_folder_without_a_run_is_an_error(tmp_path: Path) -> None:

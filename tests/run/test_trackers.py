@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import SimpleNamespace
 from typing import Any, final
 from unittest import mock
@@ -17,6 +17,7 @@ from model_trainer import Adam, ImageFolder, MLflow, ModelSpec, Run, Training, W
 from model_trainer.errors import ConfigError
 from model_trainer.run import trackers
 from model_trainer.run.callbacks import make_callbacks
+from model_trainer.run.mlflow_keys import mlflow_keys
 from model_trainer.run.tracker_callback import Status, TrackerCallback
 
 RUN = Run(
@@ -36,20 +37,27 @@ class Recorder(TrackerCallback):
         self.settings: dict[str, Any] = {}
         self.epochs: list[tuple[int, dict[str, float]]] = []
         self.closed: list[tuple[Status, dict[str, str]]] = []
+        self.evaluated: dict[str, float] = {}
+        self.refuses_settings = False
         self.is_down = False
         self.num_accesses = 0
 
-    def start_run(self, name: str, folder: str, settings: Mapping[str, Any], all_settings: Mapping[str, Any]) -> None:
+    def start_run(self, name: str, folder: str) -> None:
         self._access()
         self.run_id = self.run_id or f"id-of-{name}"
+
+    def log_settings(self, folder: str, settings: Mapping[str, Any], all_settings: Mapping[str, Any]) -> None:
+        if self.refuses_settings:
+            raise ValueError("no such name")
         self.settings = dict(settings)
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         self._access()
         self.epochs.append((epoch, dict(metrics)))
 
-    def end_run(self, status: Status, texts: Mapping[str, str]) -> None:
+    def end_run(self, status: Status, metrics: Mapping[str, float], texts: Mapping[str, str]) -> None:
         self._access()
+        self.evaluated = dict(metrics)
         self.closed.append((status, dict(texts)))
 
     def _access(self) -> None:
@@ -154,6 +162,7 @@ def test_a_run_that_a_signal_stopped_can_be_told_from_a_finished_one(
         tracker.on_epoch_end(epoch, {})
     tracker.model.stop_training = stop_training
     tracker.on_train_end()
+    tracker.on_run_end(folder, {})
     assert tracker.closed[0][0] == status
 
 
@@ -171,7 +180,101 @@ def test_a_run_that_had_only_its_final_model_to_write_is_finished_in_the_tracker
     tracker.set_state({"run_id": "abc", "num_epochs": 3, "unsent": []})
     tracker.set_run(RUN, folder)
     tracker.on_train_end()
+    tracker.on_run_end(folder, {})
     assert tracker.closed[0][0] == "finished"
+
+
+def finish_training(tracker: Recorder, folder: Path) -> None:
+    tracker.set_run(RUN, folder)
+    for epoch in range(3):
+        tracker.on_epoch_begin(epoch)
+        tracker.on_epoch_end(epoch, {"loss": 0.5})
+    tracker.on_train_end()
+
+
+def test_a_finished_run_stays_open_until_its_report_is_written(tracker: Recorder, folder: Path) -> None:
+    finish_training(tracker, folder)
+    assert tracker.closed == []
+    (folder / "report").mkdir()
+    (folder / "report" / "index.html").write_text("a page")
+    tracker.on_run_end(folder, {"accuracy": {"value": 0.8, "low": 0.7, "high": 0.9}, "auroc": {"value": None}})
+    ((status, texts),) = tracker.closed
+    assert (status, texts["report/index.html"]) == ("finished", "a page")
+    assert tracker.evaluated == {
+        "evaluation/accuracy": 0.8,
+        "evaluation/accuracy_low": 0.7,
+        "evaluation/accuracy_high": 0.9,
+    }
+
+
+def test_a_run_is_ended_once(tracker: Recorder, folder: Path) -> None:
+    finish_training(tracker, folder)
+    tracker.on_run_end(folder, {})
+    tracker.on_run_end(folder, {})
+    assert len(tracker.closed) == 1
+
+
+def test_a_stopped_run_does_not_wait_for_a_report(tracker: Recorder, folder: Path) -> None:
+    tracker.set_run(RUN, folder)
+    tracker.on_train_end()
+    assert [status for status, _ in tracker.closed] == ["stopped"]
+    tracker.on_run_end(folder, {})
+    assert len(tracker.closed) == 1
+
+
+def test_a_tracker_does_not_keep_the_network_in_memory_during_the_evaluation(tracker: Recorder, folder: Path) -> None:
+    finish_training(tracker, folder)
+    assert tracker.model is None
+
+
+def test_metrics_are_recorded_if_the_settings_are_refused(tracker: Recorder, folder: Path, warnings: list[str]) -> None:
+    tracker.refuses_settings = True
+    finish_training(tracker, folder)
+    tracker.on_run_end(folder, {})
+    assert len(tracker.epochs) == 3
+    assert [status for status, _ in tracker.closed] == ["finished"]
+    (warning,) = warnings
+    assert warning.startswith("Recorder has not recorded the settings of this run; training continues, and metrics are")
+    assert warning.endswith("(ValueError: no such name)")
+
+
+def test_settings_that_arrived_too_early_are_recorded_at_the_end(
+    tracker: Recorder, folder: Path, warnings: list[str]
+) -> None:
+    tracker.refuses_settings = True
+    finish_training(tracker, folder)
+    tracker.refuses_settings = False
+    tracker.on_run_end(folder, {})
+    assert tracker.settings["training.epochs"] == 3
+
+
+@pytest.mark.parametrize("damage", ["metrics", "file"])
+def test_a_run_is_ended_even_if_something_is_refused_or_cannot_be_read(
+    tracker: Recorder, folder: Path, warnings: list[str], damage: str
+) -> None:
+    finish_training(tracker, folder)
+    if damage == "metrics":
+        tracker._unsent.append((4, {"a name that is refused": 0.5}))
+        tracker.log_epoch = mock.Mock(side_effect=ValueError("refused"))  # type: ignore[method-assign]
+    else:
+        (folder / "history.csv").write_bytes(b"\xff")
+    tracker.on_run_end(folder, {})
+    assert [status for status, _ in tracker.closed] == ["finished"]
+    assert warnings[0].startswith("Recorder has not recorded all of this run; the output folder has everything.")
+
+
+def test_mlflow_keys_have_only_characters_that_mlflow_accepts() -> None:
+    # As its message says: alphanumerics, underscores, dashes, periods, spaces, colons and slashes.
+    keys = mlflow_keys(["weights.Häuser (alt) [x]", "a-b_c.d e:f/g", "x" * 300, "/a", "a//b", "../c", ".", ""])
+    assert list(keys.values()) == [
+        "weights.H_user _alt_ _x_", "a-b_c.d e:f/g", "x" * 250, "__a", "_a__b", "_.._c", "_.", "_"
+    ]  # fmt: skip
+
+
+def test_names_with_the_same_mlflow_key_are_numbered() -> None:
+    names = ["cat?", "cat_", "cat!", "y" * 300, "y" * 301]
+    keys = mlflow_keys(names)
+    assert [keys[name] for name in names] == ["cat__2", "cat_", "cat__3", "y" * 250, "y" * 248 + "_2"]
 
 
 def test_metrics_that_could_not_be_sent_are_sent_with_those_of_a_later_epoch(
@@ -198,6 +301,7 @@ def test_a_tracker_that_does_not_answer_is_warned_of_once_and_without_passwords(
     (warning,) = warnings
     assert warning.startswith("Recorder does not record this run at the moment; training continues")
     assert "secret" not in warning
+    tracker.on_run_end(folder, {})
     assert tracker.num_accesses == 5
 
 
@@ -218,5 +322,6 @@ def test_a_process_without_the_run_records_nothing(tracker: Recorder) -> None:
     tracker.on_epoch_begin(0)
     tracker.on_epoch_end(0, {"loss": 0.5})
     tracker.on_train_end()
+    tracker.on_run_end(PurePath("run"), {})
     tracker.on_train_failed()
     assert not tracker.num_accesses

@@ -35,6 +35,11 @@ def test_sagemakers_documented_expression_finds_a_metric() -> None:
     assert re.findall("val_loss=(.*?);", metric_line({"epoch": 1.0, "loss": 0.5, "val_loss": 0.25})) == ["0.25"]
 
 
+def test_odd_characters_in_a_name_do_not_divide_the_line() -> None:
+    line = metric_line({"epoch": 1.0, "precision@1; x=0": 0.5, "größe/val-a.b": 0.25})
+    assert line == "[metric] epoch=1 precision@1__x_0=0.5; größe/val-a.b=0.25;"
+
+
 def test_a_line_begins_with_the_epoch_and_has_six_digits() -> None:
     line = metric_line({"epoch": 12.0, "loss": 0.123456789, "val_map": float("nan")})
     assert line == "[metric] epoch=12 loss=0.123457; val_map=nan;"

@@ -20,10 +20,12 @@ import keras
 import pytest
 
 import model_trainer
-from model_trainer import MLflow, Run, WeightsAndBiases
-from model_trainer.errors import DivergedError
+from model_trainer import Call, MLflow, Run, WeightsAndBiases
+from model_trainer.errors import DivergedError, StorageError
 from model_trainer.report.runs import list_runs
-from model_trainer.training.train import train_model
+from model_trainer.training.keras_callbacks import announce_run_end
+from model_trainer.training.run_folder import RunFolder
+from model_trainer.training.train import end_run, train_model
 
 in_memory = pytest.mark.usefixtures("short_pipeline", "plain_graphs", "eager_steps")
 needs_mlflow = pytest.mark.skipif(
@@ -63,16 +65,91 @@ class Noted(keras.callbacks.Callback):
     def on_train_failed(self) -> None:
         self.notes.append("failed")
 
+    def on_run_end(self, folder: PurePath, metrics: Mapping[str, Any]) -> None:
+        self.notes.append(sorted(path.name for path in Path(folder).glob("final_model*")))
+
+
+class Clumsy(keras.callbacks.Callback):
+    """Raises an error in hooks that Keras does not know."""
+
+    def set_run(self, run: Run, folder: PurePath) -> None:
+        raise DivergedError("the first error")
+
+    def on_train_failed(self) -> None:
+        raise RuntimeError("the second error")
+
+    def on_run_end(self, folder: PurePath, metrics: Mapping[str, Any]) -> None:
+        raise RuntimeError("too late")
+
+
+class WithoutHooks(keras.callbacks.Callback):
+    """Has attributes of these names that are no methods."""
+
+    set_run = on_train_failed = on_run_end = None
+
 
 @in_memory
 def test_a_callback_gets_run_and_folder_before_the_first_epoch_and_after_its_state(make_run: MakeRun) -> None:
     callback = Noted()
     run = make_run(callbacks=(callback,))
     path = train_model(run).path
-    assert callback.notes == [("test", path.name), 0]
+    assert callback.notes[:2] == [("test", path.name), 0]
     callback.notes.clear()
     train_model(run.changed("training.epochs", 2), resume=True)
-    assert callback.notes == ["abc", ("test", path.name), 1]
+    assert callback.notes[:3] == ["abc", ("test", path.name), 1]
+
+
+@in_memory
+def test_callbacks_get_the_end_of_a_run_after_its_final_model(make_run: MakeRun) -> None:
+    callback = Noted()
+    train_model(make_run(callbacks=(WithoutHooks(), callback)))
+    assert callback.notes[2:] == [["final_model.hdf5"]]
+
+
+@in_memory
+def test_a_caller_that_writes_a_report_announces_the_end_itself(make_run: MakeRun) -> None:
+    callback = Noted()
+    result = train_model(make_run(callbacks=(callback,)), report_follows=True)
+    assert len(callback.notes) == 2
+    end_run(result, {})
+    end_run(result, {})
+    assert callback.notes[2:] == [["final_model.hdf5"]]
+
+
+@in_memory
+def test_a_final_model_that_cannot_be_written_is_a_failure_for_callbacks(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(folder: RunFolder, model: keras.Model, name: str, *rest: object) -> None:
+        if name == "final_model":
+            raise StorageError("the disk is full")
+
+    monkeypatch.setattr(RunFolder, "save_model", fail)
+    callback = Noted()
+    with pytest.raises(StorageError):
+        train_model(make_run(callbacks=(callback,)))
+    assert callback.notes[2:] == ["failed"]
+
+
+@in_memory
+def test_an_error_of_a_callback_neither_hides_the_first_one_nor_keeps_it_from_others(
+    make_run: MakeRun, capfd: pytest.CaptureFixture[str]
+) -> None:
+    opened = Noted()
+    with pytest.raises(DivergedError, match="the first error"):
+        train_model(make_run(callbacks=(Clumsy(), opened)))
+    assert opened.notes == ["failed"]
+    with pytest.raises(DivergedError, match="the first error"):
+        train_model(make_run(callbacks=(opened, Clumsy())))
+    assert opened.notes[2:] == ["failed"]
+    assert "on_train_failed of the callback Clumsy raised RuntimeError: the second error" in capfd.readouterr().err
+
+
+def test_an_error_at_the_end_of_a_run_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    last = Noted()
+    announce_run_end([Clumsy(), last], tmp_path, {})
+    assert last.notes == [[]]
+    assert "on_run_end of the callback Clumsy raised RuntimeError: too late" in caplog.text
 
 
 @in_memory
@@ -146,10 +223,13 @@ def ask(address: str, path: str, question: object = None) -> Any:
 def test_mlflow_has_one_run_with_settings_epochs_and_files_of_a_run_that_was_resumed(
     make_run: MakeRun, tmp_path: Path, mlflow_server: str
 ) -> None:
-    run = make_run(callbacks=(MLflow(mlflow_server, experiment="pets"),), training__epochs=1)
-    first = train_in_a_process(run, tmp_path)
+    odd_name = Call("keras.callbacks.LambdaCallback", weights={"Häuser (alt)?": 2.0})
+    run = make_run(callbacks=(MLflow(mlflow_server, experiment="pets"), odd_name), training__epochs=1)
+    first = train_in_a_process(run, tmp_path, "--trust")
     assert f"MLflow: {mlflow_server}/#/experiments/1/runs/" in first
-    train_in_a_process(run, tmp_path, "--resume", "--set", "training.epochs=3")
+    (stored,) = (tmp_path / "artifacts").rglob("model_spec.json")
+    assert "calibration" in json.loads(stored.read_text())  # the temperature, which the evaluation has fitted
+    train_in_a_process(run, tmp_path, "--trust", "--resume", "--set", "training.epochs=3")
     (recorded,) = ask(mlflow_server, "runs/search", {"experiment_ids": ["1"]})["runs"]
     (folder,) = Path(run.output_dir).iterdir()
     run_id, info = recorded["info"]["run_id"], recorded["info"]
@@ -158,6 +238,7 @@ def test_mlflow_has_one_run_with_settings_epochs_and_files_of_a_run_that_was_res
     assert params["training.epochs"] == "1"
     assert params["versions.keras"] == keras.__version__
     assert params["spec.target_size"] == "[16, 16, 3]"
+    assert params["callbacks.1.weights.H_user _alt__"] == "2.0"
     assert "training.seed" not in params
     tags = {each["key"]: each["value"] for each in recorded["data"]["tags"]}
     assert (tags["output_dir"], tags["training.epochs"]) == (str(folder), "3")
@@ -166,7 +247,14 @@ def test_mlflow_has_one_run_with_settings_epochs_and_files_of_a_run_that_was_res
     assert [each["step"] for each in history] == [1, 2, 3]
     assert [each["value"] for each in history] == pytest.approx(losses, rel=1e-6)
     files = {each["path"] for each in ask(mlflow_server, f"artifacts/list?run_id={run_id}")["files"]}
-    assert files == {"history.csv", "model_spec.json", "training_options.json"}
+    assert files == {"history.csv", "model_spec.json", "training_options.json", "report"}
+    # The files are those that the report has completed, the metrics those of its evaluation.
+    for name in ("model_spec.json", "report/index.html"):
+        assert (stored.parent / name).read_text() == (folder / name).read_text()
+    evaluated = json.loads((folder / "evaluation" / "evaluation.json").read_text())["metrics"]["accuracy"]
+    metrics = {each["key"]: each["value"] for each in recorded["data"]["metrics"]}
+    for key, suffix in (("value", ""), ("low", "_low"), ("high", "_high")):
+        assert metrics[f"evaluation/accuracy{suffix}"] == pytest.approx(evaluated[key], rel=1e-6)
 
 
 @pytest.mark.slow
@@ -196,8 +284,9 @@ def test_wandb_offline_has_settings_and_epochs_of_a_run_that_was_resumed_under_o
     started = [next(each.run for each in session if each.HasField("run")) for session in records]
     assert started[0].run_id == started[1].run_id
     assert {each.project for each in started} == {"pets"}
-    for session, epochs in zip(started, (1, 3), strict=True):
-        config = {each.key: json.loads(each.value_json) for each in session.config.update}
+    for session, epochs in zip(records, (1, 3), strict=True):
+        updates = [item for each in session if each.HasField("config") for item in each.config.update]
+        config = {item.key: json.loads(item.value_json) for item in updates}
         assert config["training.epochs"] == epochs
         assert config["versions.keras"] == keras.__version__
     rows = [
@@ -209,6 +298,15 @@ def test_wandb_offline_has_settings_and_epochs_of_a_run_that_was_resumed_under_o
     losses = [float(line.split(",")[3]) for line in (folder / "history.csv").read_text().splitlines()[1:]]
     assert [row["_step"] for row in rows] == [1, 2, 3]
     assert [row["val_loss"] for row in rows] == pytest.approx(losses, rel=1e-6)
+    updates = [item for each in records[1] if each.HasField("summary") for item in each.summary.update]
+    summary = {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in updates}
+    evaluated = json.loads((folder / "evaluation" / "evaluation.json").read_text())["metrics"]["accuracy"]
+    for key, suffix in (("value", ""), ("low", "_low"), ("high", "_high")):
+        assert summary[f"evaluation/accuracy{suffix}"] == pytest.approx(evaluated[key])
+    (artifact,) = [each.artifact for each in records[1] if each.HasField("artifact")]
+    sizes = {entry.path: entry.size for entry in artifact.manifest.contents}
+    for name in ("model_spec.json", "report/index.html"):
+        assert sizes[name] == (folder / name).stat().st_size
 
 
 @pytest.mark.slow
