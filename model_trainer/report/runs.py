@@ -223,7 +223,7 @@ def _is_locked(logs: PurePath) -> bool:
     if not files.is_folder(logs):
         return False
     try:
-        with files.lock(logs):
+        with files.lock(logs, shared=True):  # other readers may look at the same time
             return False
     except BlockingIOError:
         return True

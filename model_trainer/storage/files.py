@@ -265,9 +265,9 @@ def clear_leftovers(parent: StrPath) -> None:
     storage_of(parent).clear_leftovers(os.fspath(parent))
 
 
-def lock(folder: StrPath) -> contextlib.AbstractContextManager[None]:
+def lock(folder: StrPath, shared: bool = False) -> contextlib.AbstractContextManager[None]:
     """Locks a folder for this process inside the `with` block; raises BlockingIOError if another process holds it."""
-    return storage_of(folder).lock(os.fspath(folder))
+    return storage_of(folder).lock(os.fspath(folder), shared)
 
 
 def check_room(path: StrPath, num_bytes: int) -> None:

@@ -114,7 +114,7 @@ class LocalDisk(Storage):
                 shutil.rmtree(each.path, ignore_errors=True)
 
     @contextlib.contextmanager
-    def lock(self, folder: str) -> Iterator[None]:
+    def lock(self, folder: str, shared: bool = False) -> Iterator[None]:
         if os.name != "posix":
             yield
             return
@@ -123,7 +123,7 @@ class LocalDisk(Storage):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise
             except OSError:  # a file system without locks

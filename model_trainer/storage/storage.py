@@ -185,8 +185,10 @@ class Storage(ABC):
     def clear_leftovers(self, parent: str) -> None:  # noqa: B027
         """Deletes the temporary files of a process that was killed inside `write_folder`; by default there are none."""
 
-    def lock(self, folder: str) -> contextlib.AbstractContextManager[None]:
+    def lock(self, folder: str, shared: bool = False) -> contextlib.AbstractContextManager[None]:
         """Locks a folder for this process inside the `with` block, or until the process ends; by default does nothing.
+
+        A shared lock only excludes others, for whoever wants to know whether there is one.
 
         Raises:
             BlockingIOError: another process holds the lock.
