@@ -102,14 +102,14 @@ def train_folds(
     """Trains a model for each of several folds, evaluates each on the images it has not seen, and prints the metrics.
 
     The folds divide `train_data` and `val_data` together, or `train_data` alone if there is no other data. They are
-    stratified, and never divide a group; see `Source.folds`. Each fold is an ordinary run, with the seed of `run` and
-    an output folder of its own inside `output_dir/<name>-folds-<yyyymmdd-hhmmss>/`. `evaluation/` there has the
-    prediction for every image by the model that was not trained on it, and in `label_issues.csv` the labels that these
-    predictions contradict.
+    stratified, and never divide a group or the rows of an image; see `Source.folds`. Each fold is an ordinary run, with
+    the seed of `run` and an output folder of its own inside `output_dir/<name>-folds-<yyyymmdd-hhmmss>/`. `evaluation/`
+    there has the prediction for every image by the model that was not trained on it, and in `label_issues.csv` the
+    labels that these predictions contradict.
 
     Args:
         run: what to train.
-        folds: number of folds, at least 2.
+        folds: number of folds, 2 to 10,000.
         seed: of the division into folds; None is the seed of the run.
         resume: continue the newest training of this name: finished folds are kept, an interrupted one continues from
             its checkpoint, others start. Without one start a new one.
@@ -120,7 +120,8 @@ def train_folds(
         The folder as `path`, each metric with mean and spread as `metrics`, and the results of the folds.
 
     Raises:
-        ModelTrainerError: as `train`; also if a resumed training had other folds or other data.
+        ModelTrainerError: as `train`; also if a resumed training had other folds or other data, or if all images of
+            `val_data` are in `train_data` too.
 
     Example:
         >>> run = Run(spec=ModelSpec.named("mobilenet_v2"), train_data=ImageFolder("data/train"), name="pets")

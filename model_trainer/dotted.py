@@ -10,7 +10,7 @@ import importlib
 import re
 from typing import Any
 
-from model_trainer.errors import ConfigError
+from model_trainer.errors import ConfigError, StoppedError
 
 __all__ = ["import_dotted", "is_safe", "name_of"]
 
@@ -35,6 +35,8 @@ def import_dotted(path: str) -> Any:
             if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
                 continue
             raise ConfigError(f"{path!r} could not be imported: {error}.") from error
+        except StoppedError:  # a signal
+            raise
         except Exception as error:
             raise ConfigError(f"{path!r} could not be imported: {type(error).__name__}: {error}.") from error
         for name in names[split:]:

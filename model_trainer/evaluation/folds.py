@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -18,7 +20,7 @@ from model_trainer.evaluation.files import FOLDER
 from model_trainer.evaluation.fold_metrics import FoldMetric, metric_values
 from model_trainer.evaluation.label_issues import FILE_NAME, find_label_issues, write_label_issues
 from model_trainer.evaluation.out_of_fold import FoldPredictions, combine
-from model_trainer.evaluation.predictions import Predictions
+from model_trainer.evaluation.predictions import NoReadableImage, Predictions
 from model_trainer.evaluation.record import DataSource, record_evaluation
 from model_trainer.evaluation.session import EvaluationOptions, evaluate_and_record
 from model_trainer.messages import counted
@@ -27,12 +29,12 @@ from model_trainer.model_files.load import load_model
 from model_trainer.model_files.untrusted import refuse_dangerous
 from model_trainer.run.run import Run
 from model_trainer.sources.examples import Examples
-from model_trainer.sources.folds import assign_folds
+from model_trainer.sources.folds import assign_folds, fold_pair
 from model_trainer.sources.source import each_read_once
 from model_trainer.storage import files
 from model_trainer.storage.folders import only_process
 from model_trainer.tasks.evaluation import Evaluation
-from model_trainer.training.folds import data_of, own_keras_state, train_fold_models
+from model_trainer.training.folds import check_not_doubled, data_of, own_keras_state, train_fold_models
 from model_trainer.training.folds_folder import FoldsFolder
 from model_trainer.training.log import plain_messages
 from model_trainer.training.signals import end_on_signals
@@ -84,21 +86,23 @@ def train_and_evaluate_folds(
     with plain_messages(), end_on_signals():
         _check_single_process()
         source, data = data_of(run)
-        source.folds(folds, seed)  # checks both numbers
+        fold_pair(source, folds, 0, seed)  # checks both numbers
         folder = _find_folder(run, resume, resume_from)
         if folder is not None:
             folder.check(folds, seed, data)
         logging.info("The %d folds divide %s.", folds, data)
         with each_read_once():
             examples = source.read_shared()
+            check_not_doubled(run, examples)
         fold_of = assign_folds(examples, folds, seed)
+        is_new = folder is None
         if folder is None:
             run.task.check(examples)
             folder = FoldsFolder.make(run, folds, seed, data, examples.fingerprint, len(examples))
         else:
             folder.check_data(examples.fingerprint)
         logging.info("Output of all folds: %s", folder.path)
-        return _train_and_evaluate(folder, run, examples, fold_of)
+        return _train_and_evaluate(folder, is_new, run, examples, fold_of)
 
 
 def _check_single_process() -> None:
@@ -120,15 +124,23 @@ def _find_folder(run: Run, resume: bool, resume_from: str | os.PathLike[str] | N
     return folder
 
 
-def _train_and_evaluate(folder: FoldsFolder, run: Run, examples: Examples, fold_of: np.ndarray) -> FoldsResult:
-    with only_process(folder.path / FOLDER):
+def _train_and_evaluate(
+    folder: FoldsFolder, is_new: bool, run: Run, examples: Examples, fold_of: np.ndarray
+) -> FoldsResult:
+    with only_process(folder.path / FOLDER), _noting_errors(folder):
         try:
             folder.note(state="training")
             results = train_fold_models(folder, run)
-        except ModelTrainerError as error:
-            if folder.run_folder(1) is None:  # as an ordinary run that cannot start, it leaves nothing behind
+        except (ModelTrainerError, KeyboardInterrupt) as error:
+            if is_new and not folder.is_started:  # as an ordinary run that cannot start, it leaves nothing behind
                 files.delete_folder(folder.path)
-            raise _with_hint_to_resume(error) from error
+                raise
+            if isinstance(error, (KeyboardInterrupt, StoppedError)):
+                signal = str(error) or "Ctrl-C stopped the training immediately."
+                raise StoppedError(
+                    f"{signal} Finished folds are kept; the same command with --resume continues."
+                ) from error
+            raise
         if results[-1].stopped:
             folder.note(state="stopped")
             return FoldsResult(cast(Path, folder.path), results, results[-1].stopped)
@@ -141,28 +153,40 @@ def _train_and_evaluate(folder: FoldsFolder, run: Run, examples: Examples, fold_
             ) from error
 
 
-def _with_hint_to_resume(error: ModelTrainerError) -> ModelTrainerError:
-    if isinstance(error, StoppedError):
-        return StoppedError(f"{error} Finished folds are kept; the same command with --resume continues.")
-    return error
+@contextlib.contextmanager
+def _noting_errors(folder: FoldsFolder) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        folder.note_error(error)
+        raise
 
 
 def _evaluate(
     folder: FoldsFolder, run: Run, results: list[Result], examples: Examples, fold_of: np.ndarray
 ) -> FoldsResult:
     console, models = Console(stderr=True), []
-    predictions: list[FoldPredictions] = []
+    predictions: list[FoldPredictions | None] = []
     in_folds: list[dict[str, float]] = []
+    evaluated: EvaluatedModel | None = None
     for index, result in enumerate(results):
         logging.info("Evaluating fold %d of %d", index + 1, len(results))
         rows = np.flatnonzero(fold_of == index)
-        with own_keras_state():
-            evaluated = _evaluate_fold(run, result.path, examples.take(rows), console)
+        try:
+            with own_keras_state():
+                evaluated = _evaluate_fold(run, result.path, examples.take(rows), console)
+        except NoReadableImage as error:
+            logging.warning("Fold %d has no metrics. %s", index + 1, error)
+            predictions.append(None)
+            in_folds.append({})
+            continue
         models.append(str(evaluated.trained.path))
         predictions.append(
             FoldPredictions(evaluated.predictions, rows[evaluated.predictions.rows], evaluated.trained.thresholds)
         )
         in_folds.append(metric_values(evaluated.evaluation))
+    if evaluated is None:
+        raise NoReadableImage(f"{examples.origin}: no image of any fold could be read. See model-trainer doctor.")
     combined = combine(examples, predictions)
     evaluation = metrics_of(evaluated.trained, combined.predictions, console, thresholds=combined.thresholds)
     metrics = {
@@ -181,7 +205,8 @@ def _evaluate(
     num_label_issues = _write_label_issues(folder, combined.predictions)
     for number, (values, fold) in enumerate(zip(in_folds, predictions, strict=True)):
         strict_values = {name: strict(value) for name, value in values.items()}
-        folder.content["folds"][number] |= {"images": len(fold.rows), "metrics": strict_values}
+        num_images = len(fold.rows) if fold is not None else 0
+        folder.content["folds"][number] |= {"images": num_images, "metrics": strict_values}
     folder.note(
         state="finished",
         main_metric=main_metric,

@@ -46,33 +46,35 @@ class OutOfFold:
     thresholds: tuple[float, ...] | None
 
 
-def combine(examples: Examples, folds: Sequence[FoldPredictions]) -> OutOfFold:
+def combine(examples: Examples, folds: Sequence[FoldPredictions | None]) -> OutOfFold:
     """Combines the predictions of all folds.
 
     Args:
         examples: the whole data set.
-        folds: the predictions of each fold; no row is in two of them.
+        folds: the predictions of each fold; no row is in two of them. None for a fold without a readable image; at
+            least one has some.
     """
-    rows = np.concatenate([fold.rows for fold in folds])
-    fold_of = np.repeat(np.arange(len(folds), dtype=np.int32), [len(fold.rows) for fold in folds])
-    position = np.concatenate([np.arange(len(fold.rows)) for fold in folds])
+    numbered = [(number, fold) for number, fold in enumerate(folds) if fold is not None]
+    rows = np.concatenate([fold.rows for _, fold in numbered])
+    fold_of = np.concatenate([np.full(len(fold.rows), number, np.int32) for number, fold in numbered])
+    position = np.concatenate([np.arange(len(fold.rows)) for _, fold in numbered])
     order = np.argsort(rows)
-    num_classes = folds[0].predictions.probabilities.shape[1]
+    num_classes = numbered[0][1].predictions.probabilities.shape[1]
     table = RowWriter(num_classes, len(order))
     for start in range(0, len(order), ROWS_PER_CHUNK):
         chunk = order[start : start + ROWS_PER_CHUNK]
         probabilities = np.empty((len(chunk), num_classes), np.float32)
-        for number, fold in enumerate(folds):
+        for number, fold in numbered:
             is_here = fold_of[chunk] == number
             probabilities[is_here] = fold.predictions.probabilities[position[chunk[is_here]]]
         table.append(probabilities)
-    thresholds = [fold.thresholds for fold in folds if fold.thresholds is not None]
+    thresholds = [fold.thresholds for _, fold in numbered if fold.thresholds is not None]
     return OutOfFold(
         Predictions(
             examples=examples.take(rows[order]).with_equal_weights(),
             rows=rows[order],
             probabilities=table.finish(),
-            num_bad=sum(fold.predictions.num_bad for fold in folds),
+            num_bad=len(examples) - len(order),
         ),
         folds=fold_of[order] + 1,
         thresholds=tuple(np.mean(thresholds, axis=0).tolist()) if thresholds else None,

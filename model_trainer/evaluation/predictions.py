@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from model_trainer.errors import DataError
+from model_trainer.messages import counted
 from model_trainer.model_files.load import TrainedModel
 from model_trainer.pipeline.bad_images import BadImages
 from model_trainer.pipeline.dataset import Pipeline, num_steps
@@ -18,10 +19,14 @@ from model_trainer.sources.examples import Examples
 from model_trainer.storage.arrays import RowWriter
 from model_trainer.training.progress import EpochProgress
 
-__all__ = ["TTA", "Predictions", "average_predictions", "images_of", "predict_examples"]
+__all__ = ["TTA", "NoReadableImage", "Predictions", "average_predictions", "images_of", "predict_examples"]
 
 TTA = Literal["flips"]  # kinds of test-time augmentation
 ROWS_PER_CHUNK = 4096
+
+
+class NoReadableImage(DataError):
+    """There is nothing to predict: none of the images can be read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,18 +64,19 @@ def predict_examples(
         known_bad: reasons of unreadable images by name, which have been logged already.
 
     Raises:
-        DataError: no image could be read, or the classes of the examples differ from the model's.
+        NoReadableImage: no image could be read.
+        DataError: the classes of the examples differ from the model's.
     """
     examples = examples.without_unknown_classes(trained.classes).with_classes(trained.classes).with_equal_weights()
     trained.task.check(examples)
     examples.check_local()
     missing = np.flatnonzero(examples.num_bytes < 0)
     if len(missing) == len(examples):
-        raise DataError(
+        raise NoReadableImage(
             f"{examples.origin}: none of its {len(examples):,} images exists; the first is {examples.name(0)}. "
             "Is its folder right, such as root= of a Manifest?"
         )
-    bad_images = BadImages(max_count=len(examples) - 1, max_share=0.0, num_examples=len(examples))
+    bad_images = BadImages(max_count=len(examples), max_share=1.0, num_examples=len(examples))
     if known_bad:
         names = set(examples.names())
         bad_images.take_over({name: reason for name, reason in known_bad.items() if name in names})
@@ -89,10 +95,14 @@ def predict_examples(
             start += len(readable)
             if progress.advance(len(readable)):
                 progress.show(number, {}, images_left=len(examples) - start)
-    bad_images.check()
+    if table is None:
+        name, reason = next(iter(bad_images.reasons.items()))
+        raise NoReadableImage(
+            f"{examples.origin}: none of its {counted(len(examples), 'image{s}')} could be read; the first: {name} "
+            f"{reason}. See model-trainer doctor."
+        )
     rows = np.flatnonzero(is_readable)
     readable_examples = examples if len(rows) == len(examples) else examples.take(rows)
-    assert table is not None  # `check` raises if no image could be read
     return Predictions(readable_examples, rows, table.finish(), len(examples) - len(rows))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import h5py
 
-from model_trainer.errors import ModelFileError
+from model_trainer.errors import ModelFileError, ModelTrainerError
 from model_trainer.model_files.attributes import MAX_STRING_BYTES
 from model_trainer.model_files.scan import EXPANSION, Scanned, scan_hdf5
 from model_trainer.model_files.structure import Content, check_skeleton, root_address
@@ -98,7 +98,7 @@ def reading(path: Path) -> Iterator[None]:
     """Turns the errors that HDF5 raises for damaged files into a ModelFileError that names the file."""
     try:
         yield
-    except ModelFileError:
+    except ModelTrainerError:  # also of a signal, which says nothing about the file
         raise
     except RecursionError:
         raise ModelFileError(f"{path} is damaged: its nesting is too deep.") from None

@@ -16,7 +16,7 @@ from typing import Any
 
 import keras
 
-from model_trainer.errors import ConfigError, ModelFileError
+from model_trainer.errors import ConfigError, ModelFileError, ModelTrainerError
 from model_trainer.model_files.arrays import find_arrays
 from model_trainer.model_files.container import ModelFile
 from model_trainer.network.build import build_network
@@ -119,6 +119,8 @@ def building(file: ModelFile) -> Iterator[None]:
         yield
     except ConfigError as error:
         raise ModelFileError(f"{file.path}: {error}") from error
+    except ModelTrainerError:  # such as that of a signal
+        raise
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200].rstrip(".")
         raise ModelFileError(f"{file.path} describes a network that cannot be built: {reason}.") from error

@@ -8,7 +8,7 @@ from typing import Literal
 
 from absl import logging
 
-from model_trainer.errors import ConfigError
+from model_trainer.errors import ConfigError, ModelTrainerError
 from model_trainer.model_files.arrays import assign_arrays, find_arrays
 from model_trainer.model_files.container import open_model_file
 from model_trainer.model_files.variant import variant_of_file
@@ -145,7 +145,7 @@ def _auto(spec: ModelSpec, network: AnyNetwork, task: Task, num_classes: int) ->
 def _with_imagenet(spec: ModelSpec, network: AnyNetwork, task: Task, num_classes: int) -> TwoStageNetwork:
     try:
         return build_network(spec, network, task, num_classes, weights="imagenet")
-    except ConfigError:
+    except ModelTrainerError:
         raise
     except Exception as error:  # Keras raises a bare Exception when a download fails
         raise ConfigError(

@@ -25,6 +25,7 @@ from model_trainer.sources.labels.kinds import (
     take_labels,
 )
 from model_trainer.sources.packed_strings import PackedStrings
+from model_trainer.sources.same_image import number_images
 from model_trainer.storage.read import TENSORFLOW_SCHEMES
 
 __all__ = ["Examples"]
@@ -120,6 +121,11 @@ class Examples:
     def num_bytes(self) -> np.ndarray:
         """int64 `(num_examples,)`: the size of each encoded image, -1 if it is missing. Queries every file."""
         return self.images.num_bytes(self.rows)
+
+    @functools.cached_property
+    def image_numbers(self) -> np.ndarray:
+        """int64 `(num_examples,)`: equal for examples of the same image, such as its crops; see `number_images`."""
+        return number_images(self.images, self.rows)
 
     def check_local(self) -> None:
         """Raises DataError if an image is in an object store."""

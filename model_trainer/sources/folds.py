@@ -13,19 +13,22 @@ from model_trainer.messages import counted
 from model_trainer.sources.examples import Examples
 from model_trainer.sources.source import Source
 
-__all__ = ["Fold", "assign_folds"]
+__all__ = ["Fold", "assign_folds", "fold_pair"]
+
+MAX_FOLDS = 10_000  # each trains a model, and all of them are held as a list
 
 
 @final
 class Fold(Source):
     """The training or the validation data of one fold of another source; see `Source.folds`.
 
-    Folds are stratified: each has its share of every class, or tag. If the source has groups, none is divided. With
+    Folds are stratified: each has its share of every class, or tag. Rows of the same image, such as its crops, stay
+    together. If the source has groups, none is divided, and groups that share an image stay together. With
     probabilities of all classes the most likely one counts.
     """
 
     source: Source
-    num_folds: int = Field(5, ge=2, alias="folds")  # `folds` is a method of every source
+    num_folds: int = Field(5, ge=2, le=MAX_FOLDS, alias="folds")  # `folds` is a method of every source
     index: int = Field(0, ge=0)  # of the fold, below `folds`
     seed: int = Field(0, ge=0)
     part: Literal["train", "val"] = "train"
@@ -41,15 +44,28 @@ class Fold(Source):
         examples = self.source.read_shared()
         is_val = assign_folds(examples, self.num_folds, self.seed) == self.index
         if self.index == 0 and self.part == "train":  # one of all folds, so that it is logged once
+            _log_repeated_images(examples)
             _warn_of_small_classes(examples, self.num_folds)
         return examples.take(np.flatnonzero(is_val if self.part == "val" else ~is_val))
+
+
+def fold_pair(source: Source, folds: int, index: int, seed: int) -> tuple[Fold, Fold]:
+    """The training and the validation data of the fold `index`, counted from 0.
+
+    Raises:
+        ConfigError: a number is out of its range, or no whole number.
+    """
+    return (
+        Fold(source=source, num_folds=folds, index=index, seed=seed, part="train"),
+        Fold(source=source, num_folds=folds, index=index, seed=seed, part="val"),
+    )
 
 
 def assign_folds(examples: Examples, folds: int, seed: int) -> np.ndarray:
     """Chooses the fold in whose validation data each example is.
 
-    Groups, or images, with the same labels are dealt out evenly. What remains of them is placed one by one, the
-    largest and those of the rarest classes first, where its classes are most needed.
+    Groups, or images with all their rows, are dealt out evenly if their labels are the same. What remains of them is
+    placed one by one, the largest and those of the rarest classes first, where its classes are most needed.
 
     Returns:
         int32 `(num_examples,)`, from 0 to `folds` - 1.
@@ -93,10 +109,25 @@ class _UnitLabels:
 
 
 def _units(examples: Examples) -> np.ndarray:
-    """int64 `(num_examples,)`: the number of each example's group; without groups each example is one."""
+    """int64 `(num_examples,)`: the number of each example's image; with groups that of its group.
+
+    Groups that share an image are one.
+    """
+    images = examples.image_numbers
     if examples.groups is None:
-        return np.arange(len(examples))
-    return np.unique(examples.groups, return_inverse=True)[1].reshape(-1)
+        return images
+    groups = np.unique(examples.groups, return_inverse=True)[1].reshape(-1)
+    is_repeated = np.bincount(images)[images] > 1
+    if not is_repeated.any():
+        return groups
+    from scipy import sparse
+
+    num_groups = int(groups.max()) + 1
+    num_nodes = num_groups + int(images.max()) + 1  # of a graph in which groups are connected with their images
+    edges = (groups[is_repeated], images[is_repeated] + num_groups)
+    graph = sparse.coo_array((np.ones(len(edges[0]), np.int8), edges), shape=(num_nodes, num_nodes))
+    # Components are counted in the order of their first nodes, which are groups.
+    return sparse.csgraph.connected_components(graph, directed=False)[1].astype(np.int64)[groups]
 
 
 def _label_pairs(examples: Examples) -> tuple[np.ndarray, np.ndarray]:
@@ -151,14 +182,24 @@ def _check_enough(examples: Examples, folds: int, num_units: int) -> None:
     if num_units >= folds:
         return
     if examples.groups is None:
+        kind = "image{s}" if num_units == len(examples) else "different image{s}"
         raise DataError(
-            f"{examples.origin} has {counted(num_units, 'image{s}')}, too few for {folds} folds. Use fewer folds, at "
+            f"{examples.origin} has {counted(num_units, kind)}, too few for {folds} folds. Use fewer folds, at "
             "least 2, or more images."
         )
     raise DataError(
         f"{examples.origin} has {counted(num_units, 'group{s}')}, too few for {folds} folds, since a group is never "
         f"divided. Use at most {max(num_units, 2)} folds, or data of more groups."
     )
+
+
+def _log_repeated_images(examples: Examples) -> None:
+    count = int((np.bincount(examples.image_numbers) > 1).sum())
+    if count:
+        logging.info(
+            "%s: %s; all rows of an image stay in one fold.",
+            examples.origin, counted(count, "image{s} in several rows"),
+        )  # fmt: skip
 
 
 def _warn_of_small_classes(examples: Examples, folds: int) -> None:

@@ -95,11 +95,11 @@ class Source(Choice):
     def folds(self, folds: int = 5, seed: int = 0) -> list[tuple[Fold, Fold]]:
         """Divides the source for k-fold cross-validation: each example is in the validation data of one fold.
 
-        The folds are stratified by class, and by tag; examples of one group stay together. The same seed and the same
-        examples give the same folds.
+        The folds are stratified by class, and by tag; examples of one group, and rows of the same image, stay
+        together. The same seed and the same examples give the same folds.
 
         Args:
-            folds: number of folds, at least 2.
+            folds: number of folds, 2 to 10,000.
             seed: of the random choice.
 
         Returns:
@@ -113,15 +113,10 @@ class Source(Choice):
             12 [2 2]
             12 [2 2]
         """
-        from model_trainer.sources.folds import Fold
+        from model_trainer.sources.folds import fold_pair
 
-        return [
-            (
-                Fold(source=self, num_folds=folds, index=index, seed=seed, part="train"),
-                Fold(source=self, num_folds=folds, index=index, seed=seed, part="val"),
-            )
-            for index in range(max(1, folds))  # so that 0 is refused, too
-        ]
+        first = fold_pair(self, folds, 0, seed)  # checks both numbers
+        return [first, *(fold_pair(self, first[0].num_folds, index, seed) for index in range(1, first[0].num_folds))]
 
     def take(self, count: int, seed: int | None = None) -> Subset:
         """The first `count` examples; with a `seed`, `count` random ones.

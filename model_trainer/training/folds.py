@@ -8,15 +8,19 @@ from dataclasses import replace
 from typing import Any
 
 import keras
+import numpy as np
 from absl import logging
 
+from model_trainer.errors import DataError
 from model_trainer.run.run import Run
+from model_trainer.sources.examples import Examples
+from model_trainer.sources.folds import fold_pair
 from model_trainer.sources.source import Source
 from model_trainer.storage import files
 from model_trainer.training.folds_folder import FoldsFolder
 from model_trainer.training.train import Result, train_model
 
-__all__ = ["data_of", "own_keras_state", "run_of_fold", "train_fold_models"]
+__all__ = ["check_not_doubled", "data_of", "own_keras_state", "run_of_fold", "train_fold_models"]
 
 
 def data_of(run: Run) -> tuple[Source, str]:
@@ -26,9 +30,29 @@ def data_of(run: Run) -> tuple[Source, str]:
     return run.train_data + run.val_data, "train_data + val_data"
 
 
+def check_not_doubled(run: Run, examples: Examples) -> None:
+    """Raises DataError if all of `val_data` is in `train_data` too, as when both name a folder in different words.
+
+    Args:
+        examples: what the data of `data_of` contains.
+    """
+    source, _ = data_of(run)
+    if source is run.train_data:
+        return
+    row = examples.image_numbers
+    if examples.crops is not None:  # crops of one image are different examples
+        row = np.unique(np.column_stack([row, examples.crops]), axis=0, return_inverse=True)[1].reshape(-1)
+    num_train = len(run.train_data.read_shared())
+    if np.isin(row[num_train:], row[:num_train]).all():
+        raise DataError(
+            f"All images of val_data are in train_data too ({examples.origin}), so the folds would have them twice. "
+            "Leave out val_data: val_data=None, or --set val_data=null."
+        )
+
+
 def run_of_fold(run: Run, number: int, folds: int, seed: int, output_dir: str) -> Run:
     """The ordinary run that trains a fold, counted from 1: the same but for its name, its data and its folder."""
-    train, val = data_of(run)[0].folds(folds, seed)[number - 1]
+    train, val = fold_pair(data_of(run)[0], folds, number - 1, seed)
     return run.changed_all({"name": f"fold-{number}", "train_data": train, "val_data": val, "output_dir": output_dir})
 
 
@@ -45,11 +69,15 @@ def train_fold_models(folder: FoldsFolder, run: Run) -> list[Result]:
     for number in range(1, settings["folds"] + 1):
         fold_run = run_of_fold(run, number, settings["folds"], settings["seed"], str(folder.path))
         logging.info("Fold %d of %d", number, settings["folds"])
-        folder.note_fold(number, state="training")
-        with own_keras_state():
-            result = train_model(fold_run, resume_from=folder.run_folder(number))
-        state = "stopped" if result.stopped else "finished"
-        folder.note_fold(number, state=state, folder=files.as_path(result.path).name)
+        try:
+            folder.note_fold(number, state="training")
+            with own_keras_state():
+                result = train_model(fold_run, resume_from=folder.run_folder(number))
+            state = "stopped" if result.stopped else "finished"
+            folder.note_fold(number, state=state, folder=files.as_path(result.path).name)
+        except BaseException as error:
+            folder.note_error(error, number)
+            raise
         results.append(replace(result, train_examples=None, val_examples=None))  # every fold has nearly all images
         if result.stopped:
             break

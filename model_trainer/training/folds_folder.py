@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -13,7 +14,7 @@ from typing import Any, Self
 from absl import logging
 
 from model_trainer.cluster.supervisor import STARTED
-from model_trainer.errors import ConfigError, DataError
+from model_trainer.errors import ConfigError, DataError, StoppedError
 from model_trainer.run.run import Run
 from model_trainer.storage import files
 from model_trainer.storage.folders import make_run_dir
@@ -118,6 +119,11 @@ class FoldsFolder:
         started = [name for name in names if files.is_file(self.path / name / "training_options.json")]
         return self.path / max(started) if started else None
 
+    @property
+    def is_started(self) -> bool:
+        """Whether any fold has an output folder."""
+        return any(self.run_folder(number) is not None for number in range(1, self.content["settings"]["folds"] + 1))
+
     def note_fold(self, number: int, **values: Any) -> None:
         """Changes what `folds.json` says of a fold, counted from 1."""
         self.content["folds"][number - 1].update(values)
@@ -127,6 +133,18 @@ class FoldsFolder:
         """Changes what `folds.json` says of the whole."""
         self.content.update(values)
         self.write()
+
+    def note_error(self, error: BaseException, number: int | None = None) -> None:
+        """Notes that `error` ended the training, in the fold `number`, if `folds.json` can be written."""
+        state = "stopped" if isinstance(error, (KeyboardInterrupt, StoppedError)) else "failed"
+        with contextlib.suppress(OSError):  # the first error is the one to report
+            if not files.exists(self.path / FILE_NAME):
+                return  # deleted, since nothing was trained
+            if number is None:
+                self.note(state=state)
+                return
+            path = self.run_folder(number)
+            self.note_fold(number, state=state, folder=None if path is None else path.name)
 
     def write(self) -> None:
         """Writes `folds.json`; raises StorageError if it cannot."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -31,10 +32,20 @@ from model_trainer.training.step_types import (
 
 __all__ = ["make_statistics_step", "make_train_step", "make_validation_step"]
 
-# One graph per batch size, of which a run has two. A graph for any size would round differently, and which batches it
-# computes would depend on where the process started: a resumed run would not be identical. The size is that of the
-# whole batch, because all processes must build their graphs at the same time for their all-reduces to match.
-GRAPH_PER_SIZE = functools.partial(tf.function, autograph=False, reduce_retracing=False)
+
+def graph_per_size(function: Callable[..., Any]) -> Any:
+    """Compiles a step, into one graph for each batch size, of which a run has two.
+
+    A graph for any size would round differently, and which batches it computes would depend on where the process
+    started: a resumed run would not be identical. The size is that of the whole batch, because all processes must build
+    their graphs at the same time for their all-reduces to match.
+    """
+    # TensorFlow counts how often functions of the same code are traced. Each run of a process, such as a fold, has
+    # steps of its own, and from the third on it would warn that one function is traced again and again. A partial has
+    # no code of its own, so each step is counted alone, and real retracing still warns.
+    step = functools.partial(function)
+    step.__name__ = function.__name__  # type: ignore[attr-defined]  # the name of the graph in profiles
+    return tf.function(step, autograph=False, reduce_retracing=False)
 
 
 def make_train_step(
@@ -98,7 +109,7 @@ def make_train_step(
         clipped = clip_gradients(gradients, clip, scale=optimizer.scale_loss(1.0), strategy=strategy)
         optimizer.apply_gradients(zip(clipped, variables, strict=True))
 
-    @GRAPH_PER_SIZE
+    @graph_per_size
     def train_step(batch: Batch, step: tf.Tensor, size: int, stop: tf.Tensor) -> StepResult:
         old, old_integers = ([tf.identity(variable) for variable in group] for group in (statistics, integers))
         with network.seeds.at(step):
@@ -153,7 +164,7 @@ def make_statistics_step(setup: StepSetup) -> StatisticsStep:
         means = tf.nest.map_structure(lambda moment: moment / num_passes, moments)
         return sum_over_replicas((means, tf.cast(stop, tf.float32)))
 
-    @GRAPH_PER_SIZE
+    @graph_per_size
     def statistics_step(batch: Batch, step: tf.Tensor, size: int, stop: tf.Tensor) -> StatisticsResult:
         before = [tf.identity(variable) for variable in network.statistics]
         with network.seeds.at(step):
@@ -186,7 +197,7 @@ def make_validation_step(setup: StepSetup, gather: bool = False) -> ValidationSt
         predictions = tf.nest.map_structure(tf.identity, task.predictions(outputs, encoded))
         return sum_over_replicas((sums, tf.cast(stop, tf.float32))), predictions
 
-    @GRAPH_PER_SIZE
+    @graph_per_size
     def validation_step(batch: Batch, size: int, stop: tf.Tensor) -> Validated:
         totals, predictions = strategy.run(replica_step, args=(batch, stop))
         if gather:

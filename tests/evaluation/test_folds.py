@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gc
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,13 +20,15 @@ import tensorflow as tf
 from sklearn.metrics import accuracy_score
 
 from model_trainer import ImageFolder, Run, load_image, load_model, train_folds
-from model_trainer.errors import ConfigError, DataError
+from model_trainer.errors import ConfigError, DataError, StoppedError
 from model_trainer.evaluation import folds as folds_module
 from model_trainer.evaluation.fold_metrics import FoldMetric
 from model_trainer.evaluation.folds import FoldsResult
 from model_trainer.evaluation.out_of_fold import FoldPredictions, combine
-from model_trainer.evaluation.predictions import Predictions
+from model_trainer.evaluation.predictions import NoReadableImage, Predictions
+from model_trainer.model_files import container
 from model_trainer.sources import Examples
+from model_trainer.training import folds as training_folds
 from model_trainer.training.folds import data_of, run_of_fold
 from model_trainer.training.folds_folder import FoldsFolder
 from model_trainer.training.train import train_model
@@ -209,6 +213,100 @@ def test_a_run_that_cannot_start_leaves_no_folder(run: Run, tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture
+def copied(whole: FoldsResult, tmp_path: Path) -> Path:
+    """A copy of the folder of `whole`, of which a test may change what it likes."""
+    return shutil.copytree(whole.path, tmp_path / "copied")
+
+
+def state_in(folder: Path) -> tuple[str, list[str]]:
+    content = json.loads((folder / "folds.json").read_text())
+    return content["state"], [fold["state"] for fold in content["folds"]]
+
+
+def failing_with(error: BaseException) -> Callable[..., object]:
+    def fail(*arguments: object, **options: object) -> object:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "state"),
+    [
+        (ConfigError("wrong"), ConfigError, "failed"),
+        (ZeroDivisionError(), ZeroDivisionError, "failed"),
+        (StoppedError("SIGTERM came."), StoppedError, "stopped"),
+        (KeyboardInterrupt(), StoppedError, "stopped"),
+    ],
+)
+def test_finished_folds_outlive_a_resumed_one_that_cannot_start(
+    copied: Path, run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException, raised: type, state: str
+) -> None:
+    shutil.rmtree(next(copied.glob("fold-1-*")))
+    monkeypatch.setattr(training_folds, "train_model", failing_with(error))
+    with pytest.raises(raised) as caught:
+        train_folds(run, FOLDS, resume_from=copied)
+    assert len(list(copied.glob("fold-*"))) == 2
+    assert state_in(copied) == (state, [state, "finished", "finished"])
+    assert ("--resume continues" in str(caught.value)) == (raised is StoppedError)
+
+
+def test_an_interrupted_training_that_has_not_started_leaves_no_folder(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_folds, "train_model", failing_with(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        train_folds(run.changed("output_dir", str(tmp_path)), FOLDS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sigterm_in_the_evaluation_says_that_resume_evaluates(
+    copied: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*arguments: object) -> object:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("the signal did not end it")
+
+    monkeypatch.setattr(container, "scan_hdf5", killed)
+    with pytest.raises(StoppedError, match="All are trained; the same command with --resume evaluates them") as caught:
+        train_folds(run, FOLDS, resume_from=copied)
+    assert caught.value.exit_code == 75
+    assert state_in(copied) == ("stopped", ["finished"] * 3)
+
+
+def test_a_fold_without_a_readable_image_has_no_metrics_and_no_rows(
+    copied: Path, run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    evaluate, fold = folds_module._evaluate_fold, iter(range(FOLDS))
+
+    def all_but_the_second(*arguments: object) -> object:
+        if next(fold) == 1:
+            raise NoReadableImage("none of its 8 images could be read")
+        return evaluate(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(folds_module, "_evaluate_fold", all_but_the_second)
+    monkeypatch.setattr(folds_module, "plain_messages", contextlib.nullcontext)  # which hides them from caplog
+    result = train_folds(run, FOLDS, resume_from=copied, report=False)
+    first, second, third = result.metrics["accuracy"].folds
+    assert np.isnan(second)
+    assert result.metrics["accuracy"].mean == pytest.approx((first + third) / 2)
+    assert {row["fold"] for row in predictions_of(result)} == {"1", "3"}
+    assert [each["images"] for each in content_of(result)["folds"]] == [8, 0, 8]
+    assert json.loads((copied / "evaluation" / "evaluation.json").read_text())["data"]["unreadable"] == 8
+    assert "Fold 2 has no metrics. none of its 8 images could be read" in caplog.text
+
+
+def test_validation_data_that_is_in_the_training_data_already_is_refused(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(run.train_data.path)
+    monkeypatch.chdir(folder.parent)
+    for val_data in (ImageFolder(f"./{folder.name}"), run.train_data.take(3)):
+        with pytest.raises(DataError, match="All images of val_data are in train_data too .*--set val_data=null"):
+            train_folds(run.changed("val_data", val_data), FOLDS)
+
+
 def test_a_launcher_with_several_processes_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folds_module, "find_hosts", lambda *arguments: object())
     with pytest.raises(ConfigError, match="a launcher has started several"):
@@ -257,6 +355,13 @@ def test_predictions_are_combined_in_the_order_of_the_data_without_unreadable_im
     )
     assert whole.folds.tolist() == [2, 1, 2, 1, 2, 1]
     assert whole.thresholds == pytest.approx((0.3, 0.6))
+
+
+def test_a_fold_without_predictions_keeps_its_number() -> None:
+    examples = Examples.of_files([f"{index}.jpg" for index in range(6)], np.arange(6) % 2, ("a", "b"), "given")
+    whole = combine(examples, [None, predicted([0, 3], 0.1, None), predicted([1], 0.2, None)])
+    assert (whole.predictions.rows.tolist(), whole.folds.tolist()) == ([0, 1, 3], [2, 3, 2])
+    assert whole.predictions.num_bad == 3
 
 
 def test_a_metric_that_is_undefined_in_a_fold_is_left_out_of_the_mean() -> None:

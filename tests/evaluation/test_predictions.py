@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from model_trainer import Classification, ImageFolder, ModelSpec, load_image
-from model_trainer.errors import ConfigError
+from model_trainer.errors import ConfigError, DataError
 from model_trainer.evaluation.evaluate import evaluate_ensemble, evaluate_model
 from model_trainer.evaluation.predictions import average_predictions, images_of, predict_examples
 from model_trainer.model_files.trained_model import TrainedModel
@@ -68,6 +68,16 @@ def test_an_unreadable_image_has_no_row(with_broken: Examples) -> None:
     assert predictions.rows.tolist() == [0, 2]
     assert [Path(name).parent.name for name in predictions.examples.names()] == ["blue", "red"]
     assert predictions.num_bad == 1
+
+
+def test_without_a_readable_image_the_error_names_the_first_and_no_option_of_training(tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG no more")
+    examples = Examples.of_files([str(tmp_path / "broken.png")] * 2, np.array([0, 1]), CLASSES, "two images")
+    with pytest.raises(
+        DataError, match=r"two images: none of its 2 images could be read; the first: .*broken.png .*doctor"
+    ) as e:
+        predict_examples(model_of(0), examples)
+    assert "max_bad" not in str(e.value)
 
 
 def test_an_ensemble_has_the_mean_of_the_probabilities(examples: Examples) -> None:

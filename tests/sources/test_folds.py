@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import warnings
 
 import numpy as np
@@ -115,6 +116,45 @@ def test_the_same_seed_gives_the_same_folds_and_another_gives_others() -> None:
     assert names[0] == names[1] != names[2]
 
 
+def named_examples(names: list[str], groups: list[int] | None = None) -> Examples:
+    numbers = None if groups is None else np.array(groups, np.int32)
+    return Examples.of_files(names, np.arange(len(names)) % 2, ("a", "b"), "given", groups=numbers)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_all_rows_of_an_image_are_in_one_fold_however_its_path_is_written(seed: int) -> None:
+    spellings = ("d/{}.jpg", "./d/{}.jpg", "d/x/../{}.jpg", f"{os.getcwd()}/d/{{}}.jpg")
+    fold = assign_folds(named_examples([text.format(index) for text in spellings for index in range(10)]), 5, seed)
+    rows = fold.reshape(4, 10)
+    assert (rows == rows[0]).all()
+    assert np.bincount(rows[0]).tolist() == [2] * 5
+
+
+def test_images_in_an_object_store_are_the_same_only_if_their_names_are() -> None:
+    examples = named_examples(["s3://a/b.jpg", "s3:/a/b.jpg", "s3://a/b.jpg"])
+    assert examples.image_numbers.tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_that_share_an_image_are_in_one_fold(seed: int) -> None:
+    names = ["0.jpg", "1.jpg", "1.jpg", "2.jpg", "2.jpg", *(f"{index}.jpg" for index in range(5, 12))]
+    groups = [9, 9, 4, 4, 7, 1, 1, 2, 2, 3, 3, 3]  # 9, 4 and 7 are a chain
+    fold = assign_folds(named_examples(names, groups), 3, seed)
+    assert len(set(fold[:5])) == 1
+    assert all(len(set(fold[np.array(groups) == group])) == 1 for group in (1, 2, 3))
+    assert set(fold) == {0, 1, 2}
+
+
+def test_the_number_of_repeated_images_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    TABLES["repeated"] = named_examples([f"{index % 8}.jpg" for index in range(10)])
+    with caplog.at_level(logging.INFO, "absl"):
+        for train, val in Table(key="repeated").folds(2):
+            assert not {*train.read().names()} & {*val.read().names()}
+    assert [record.getMessage() for record in caplog.records] == [
+        "given: 2 images in several rows; all rows of an image stay in one fold."
+    ]
+
+
 def test_folds_keep_the_order_of_their_source() -> None:
     train, val = source_of(np.arange(60) % 3, 3).folds(5)[2]
     for examples in (train.read(), val.read()):
@@ -142,6 +182,12 @@ def test_a_run_with_folds_survives_json() -> None:
 def test_fewer_than_two_folds_are_refused(folds: int) -> None:
     with pytest.raises(ConfigError, match=f"`folds` should be at least 2, got {folds}"):
         ImageFolder("data/train").folds(folds)
+
+
+@pytest.mark.parametrize(("folds", "problem"), [(2.5, "a whole number, got 2.5"), (300_000, "at most 10000")])
+def test_a_number_that_is_not_one_of_folds_is_refused(folds: float, problem: str) -> None:
+    with pytest.raises(ConfigError, match=f"`folds` should be .*{problem}"):
+        ImageFolder("data/train").folds(folds)  # type: ignore[arg-type]
 
 
 def test_an_index_beyond_the_folds_is_refused() -> None:

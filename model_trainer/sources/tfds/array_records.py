@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, final
 
 import numpy as np
 
-from model_trainer.errors import DataError, MissingExtra
+from model_trainer.errors import DataError, MissingExtra, StoppedError
 from model_trainer.sources.images import Images
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ def read_array_records(path: str) -> Iterator[tuple[int, bytes]]:
             for record in reader.read(first, min(first + _RECORDS_PER_READ, total)):
                 yield 0, record
                 number += 1
+    except StoppedError:  # a signal
+        raise
     except (OSError, RuntimeError) as error:
         raise DataError(f"{path} is damaged: {number} records were read, then: {error}. Prepare it again.") from error
 
