@@ -20,7 +20,7 @@ __all__ = ["MLflow", "WeightsAndBiases"]
 
 @final
 class MLflow(Callback):
-    """Records the run in MLflow: settings and versions, the metrics of each epoch, and the small files of its folder.
+    """Records the run in MLflow: settings, versions, metrics of each epoch and of the evaluation, report, small files.
 
     A resumed run continues its run in MLflow. A server that does not answer delays training by seconds and does not
     end it. User name and password come from the environment variables MLFLOW_TRACKING_USERNAME and
@@ -64,7 +64,7 @@ class MLflow(Callback):
 
 @final
 class WeightsAndBiases(Callback):
-    """Records the run in Weights & Biases: settings and versions, the metrics of each epoch, the small files.
+    """Records the run in Weights & Biases: settings, versions, metrics of epochs and evaluation, report, small files.
 
     A resumed run continues its run in W&B. A server that does not answer delays training by seconds and does not end
     it. The API key comes from `wandb login` or the environment variable WANDB_API_KEY.
