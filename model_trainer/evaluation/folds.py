@@ -165,7 +165,7 @@ def _noting_errors(folder: FoldsFolder) -> Iterator[None]:
 def _evaluate(
     folder: FoldsFolder, run: Run, results: list[Result], examples: Examples, fold_of: np.ndarray
 ) -> FoldsResult:
-    console, models = Console(stderr=True), []
+    console = Console(stderr=True)
     predictions: list[FoldPredictions | None] = []
     in_folds: list[dict[str, float]] = []
     evaluated: EvaluatedModel | None = None
@@ -180,7 +180,6 @@ def _evaluate(
             predictions.append(None)
             in_folds.append({})
             continue
-        models.append(str(evaluated.trained.path))
         predictions.append(
             FoldPredictions(evaluated.predictions, rows[evaluated.predictions.rows], evaluated.trained.thresholds)
         )
@@ -199,7 +198,6 @@ def _evaluate(
         folder.path / FOLDER,
         EvaluatedModel(evaluated.trained, combined.predictions, evaluation),
         DataSource(examples.origin, "out-of-fold", (OUT_OF_FOLD, _spread_text(main_metric, metrics))),
-        ensemble=models,
         more_columns={"fold": combined.folds},
     )
     num_label_issues = _write_label_issues(folder, combined.predictions)

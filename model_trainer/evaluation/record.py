@@ -67,8 +67,9 @@ def record_evaluation(
     write_predictions(folder, examples.names(), {**columns, **(more_columns or {})}, predictions.probabilities)
     galleries = []
     if with_images:
-        # Of an ensemble there is no one network whose attribution map could be drawn.
-        galleries = write_galleries(folder, None if ensemble else trained, predictions, evaluation.galleries(), columns)
+        # Of several models there is no one network whose attribution map could be drawn.
+        network = None if ensemble or data.split == "out-of-fold" else trained
+        galleries = write_galleries(folder, network, predictions, evaluation.galleries(), columns)
     notes = (ON_TRAINING_DATA, *data.notes) if data.split == "training" else data.notes
     content: dict[str, Any] = {
         "created": time.strftime("%Y-%m-%dT%H:%M:%S"),
