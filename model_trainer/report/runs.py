@@ -23,7 +23,7 @@ MAX_DEPTH = 3  # of folders, below the one that is listed
 # Folders of a run that hold no other run.
 NOT_SEARCHED = {"checkpoints", "evaluation", "logs", "report"}
 LOG_TAIL_BYTES = 4096
-FROM_EVALUATION, FROM_HISTORY = "evaluation", "history"
+FROM_EVALUATION, FROM_HISTORY, FROM_TRAINING_DATA = "evaluation", "history", "training data"
 NOT_METRICS = {"epoch", "learning_rate", "seconds"}
 
 
@@ -42,7 +42,8 @@ class RunSummary:
         metric: name of the main metric, such as "accuracy", or "val_accuracy" from the history; empty if there is none.
         value: the best value of the main metric; NaN if there is none.
         interval: its 95 % confidence interval; None if there is none.
-        source: where the value is from: "evaluation" or "history"; empty if there is none.
+        source: where the value is from: "evaluation", "training data" for an evaluation of a run without validation
+            data, or "history"; empty if there is none.
         best_epoch: the epoch of the value in the history, counted from 1; None if it is from an evaluation.
         metrics: by name, those of the evaluation, and of the best epoch in the history: of validation, or of training
             in a run without validation.
@@ -194,7 +195,7 @@ def _evaluation(path: PurePath) -> dict[str, Any]:
         "metric": main,
         "value": metrics[main],
         "interval": None if low is None or high is None else (float(low), float(high)),
-        "source": FROM_EVALUATION,
+        "source": FROM_TRAINING_DATA if content.get("data", {}).get("split") == "training" else FROM_EVALUATION,
         "best_epoch": None,
         "metrics": metrics,
     }

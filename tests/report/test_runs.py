@@ -230,3 +230,11 @@ def test_an_unknown_name_to_sort_by_is_an_error_with_the_nearest_name(tmp_path: 
     write_run(tmp_path)
     with pytest.raises(ConfigError, match="`--sort` .* Did you mean 'val_loss'"):
         sorted_runs(list_runs(tmp_path), "val_los")
+
+
+def test_metrics_on_training_data_are_marked(tmp_path: Path) -> None:
+    path = write_run(tmp_path)
+    content = evaluation_of(0.9) | {"data": {"split": "training"}}
+    (path / "evaluation").mkdir(exist_ok=True)
+    (path / "evaluation" / "evaluation.json").write_text(json.dumps(content))
+    assert list_runs(tmp_path)[0].source == "training data"
