@@ -74,7 +74,7 @@ def run_cells(run: RunSummary) -> dict[str, str]:
     """Returns the text of the run's cells by column, such as `{"epochs": "3/5", "state": "stopped", ...}`."""
     best = ""
     if run.source:
-        where = "evaluation" if run.best_epoch is None else f"epoch {run.best_epoch}"
+        where = run.source if run.best_epoch is None else f"epoch {run.best_epoch}"
         best = f"{run.metric} {run.value:.4f} ({where})"
     return {
         "run": run.name,
