@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from model_trainer.errors import ConfigError, ModelTrainerError
 
-__all__ = ["counted", "nearest", "shown", "to_config_error"]
+__all__ = ["as_utf8", "counted", "nearest", "shown", "to_config_error"]
 
 
 def counted(count: int, words: str) -> str:
