@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from model_trainer.errors import DataError
-from model_trainer.messages import as_utf8
+from model_trainer.messages import as_utf8, shown
 from model_trainer.storage import files
 from model_trainer.storage.read import read_limited
 
@@ -78,11 +78,11 @@ def parsed(model: type[Model], path: PurePath, cure: str) -> Model | None:
         return model.model_validate(_content(path))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = shortened(".".join(map(str, first["loc"])))
+        where = shown(shortened(".".join(map(str, first["loc"]))))
         problem = first["msg"].removeprefix("Value error, ")
         raise DataError(f"{path} is damaged: {where}{': ' if where else ''}{problem}. {cure}") from None
     except (ArithmeticError, RecursionError, ValueError) as error:
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else shown(str(error))
         raise DataError(f"{path} is damaged: {reason}. {cure}") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}. {cure}") from error

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from model_trainer.errors import DataError
+from model_trainer.messages import shown
 from model_trainer.metrics.paired import PairedComparison, changed_sides, compare_scores
 from model_trainer.report.json_files import shortened
 from model_trainer.report.run_files import RunFiles
@@ -49,7 +50,7 @@ class PairedRuns:
 
     Attributes:
         correct: the difference of the fraction of right images.
-        loss: the difference of the mean loss; None if a run has no losses.
+        loss: the difference of the mean loss; None if a run has no losses, or an infinite one.
         worse, better: images that the second run lost and won, at most 50 of each.
         num_worse, num_better: how many there are.
         num_other_labels: images left out because the runs know another true label for them.
@@ -97,7 +98,8 @@ def read_predictions(run: RunFiles) -> Any | None:
                 raise KeyError(f"there is no column {names[0]}")
         return pa.table(columns)
     except (pa.ArrowException, KeyError, OSError, ValueError) as error:
-        reason = str(error).strip("'").partition("\n")[0] or type(error).__name__
+        text = str(getattr(error, "strerror", None) or error).strip("'").partition("\n")[0].rstrip(".")
+        reason = shown(shortened(text)) or type(error).__name__
         raise DataError(f"{path} is damaged: {reason}. Evaluate again: model-trainer evaluate {run.path}") from error
 
 
@@ -183,10 +185,11 @@ def pair_runs(first: RunFiles, second: RunFiles) -> PairedRuns | None:
         return None
     correct = [one["correct"].to_numpy(), two["correct"].to_numpy()]
     changed = changed_sides(*correct)
-    has_loss = "loss" in one.column_names and "loss" in two.column_names
+    losses = [table["loss"].to_numpy() for table in (one, two) if "loss" in table.column_names]
+    has_loss = len(losses) == 2 and not np.isinf(losses).any()
     return PairedRuns(
         correct=compare_scores(*correct),
-        loss=compare_scores(one["loss"].to_numpy(), two["loss"].to_numpy()) if has_loss else None,
+        loss=compare_scores(*losses) if has_loss else None,
         worse=_images(one, two, changed.only_first[:MAX_CHANGED]),
         better=_images(one, two, changed.only_second[:MAX_CHANGED]),
         num_worse=len(changed.only_first),

@@ -95,9 +95,7 @@ HARMLESS = {
 
 
 @pytest.mark.parametrize(("name", "content"), HARMLESS.values(), ids=HARMLESS)
-def test_absurd_values_of_the_logs_leave_the_rest_of_the_page(
-    make_folder: MakeFolder, name: str, content: str
-) -> None:
+def test_absurd_values_of_the_logs_leave_the_rest_of_the_page(make_folder: MakeFolder, name: str, content: str) -> None:
     folder = make_folder()
     (folder / name).write_text(content)
     assert "0.717" in write_report(folder).read_text()
