@@ -300,7 +300,7 @@ def test_an_infinite_loss_has_no_difference(pair: tuple[Path, Path]) -> None:
 def test_a_message_about_predictions_has_no_control_sequence(
     pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pa.parquet.write_table(predictions(loss=["\x1b[31m", "2"]), pair[1] / "evaluation" / "predictions.parquet")
+    pa.parquet.write_table(predictions(loss=["\x1b[31m"] * 2), pair[1] / "evaluation" / "predictions.parquet")
     assert "\\x1b[31m" in refused([*pair], capsys)
 
 

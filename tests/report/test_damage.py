@@ -41,6 +41,9 @@ def test_a_lone_surrogate_of_an_earlier_version_is_read(make_folder: MakeFolder,
     file = path / "evaluation" / "evaluation.json"
     file.write_text(file.read_text().replace("caf_", "caf\\udce9"))
     assert "caf\\udce9.jpg" in write_report(path).read_text()
+    evaluated = read_run(path).evaluation
+    assert evaluated is not None
+    assert evaluated.galleries[0].images[0].image.isprintable()
 
 
 DAMAGED = {
