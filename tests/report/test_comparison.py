@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import html
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -24,30 +22,6 @@ from model_trainer.report.predicted_images import pair_runs
 from model_trainer.report.run_files import read_run
 
 MakeFolder = Callable[..., Path]
-
-
-def write_predictions(folder: Path, predicted: dict[str, tuple[str, str]]) -> None:
-    """Writes predictions.csv: true and predicted label by image."""
-    with (folder / "evaluation" / "predictions.csv").open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(
-            ["image", "true_label", "predicted_label", "probability", "correct", "true_label_probability", "loss"]
-        )
-        for image, (true, label) in predicted.items():
-            rows.writerow([image, true, label, 0.75, true == label, 0.5, 0.25 if true == label else 1.25])
-
-
-@pytest.fixture
-def pair(make_folder: MakeFolder) -> tuple[Path, Path]:
-    """Two runs on 100 images: 20 are wrong in both, 4 only in the second, 16 only in the first."""
-    first, second = make_folder("first"), make_folder("second")
-    wrong = {"first": {*range(36)}, "second": {*range(20), *range(96, 100)}}
-    for folder in (first, second):
-        write_predictions(
-            folder,
-            {f"val/{number}.jpg": ("bag", "coat" if number in wrong[folder.name] else "bag") for number in range(100)},
-        )
-    return first, second
 
 
 def text_of(path: Path) -> str:
@@ -215,103 +189,6 @@ def test_names_in_a_comparison_run_nothing(pair: tuple[Path, Path]) -> None:
     page = write_comparison(pair).read_text()
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert page.count("<script>") == 1
-
-
-def test_crops_of_one_file_are_compared_each_with_its_own(pair: tuple[Path, Path]) -> None:
-    """Every image has two crops, of which the second is wrong in both runs, and in the second run the first of 3."""
-    for folder in pair:
-        rows = [f"{k}.jpg,bag,{label},{label == 'bag'},0.5" for k in range(10) for label in ("bag", "coat")]
-        if folder == pair[1]:
-            rows[6] = "3.jpg,bag,coat,False,0.5"
-            rows = rows[10:] + rows[:10]
-        header = "image,true_label,predicted_label,correct,loss"
-        (folder / "evaluation" / "predictions.csv").write_text(
-            "\n".join([header, *rows, f"{folder.name}.jpg,bag,bag,True,0"])
-        )
-    compared = pair_runs(*map(read_run, pair))
-    assert compared is not None
-    assert [each.image for each in compared.worse] == ["3.jpg"]
-    assert (compared.num_better, compared.correct.num_images, compared.num_missing) == (0, 20, 2)
-
-
-def test_a_crop_that_only_one_run_has_is_missing_in_the_other(pair: tuple[Path, Path]) -> None:
-    for folder, count in zip(pair, (3, 2), strict=True):
-        rows = ["image,true_label,predicted_label,correct", *["a.jpg,bag,bag,True"] * count]
-        (folder / "evaluation" / "predictions.csv").write_text("\n".join(rows))
-    compared = pair_runs(*map(read_run, pair))
-    assert compared is not None
-    assert (compared.correct.num_images, compared.num_missing, compared.loss) == (2, 1, None)
-
-
-def predictions(**changes: list[Any]) -> Any:
-    columns = {"image": ["a", "b"], "true_label": ["x", "y"], "predicted_label": ["x", "x"], "correct": [True, False]}
-    return pa.table(columns | {"loss": [0.5, 1.5]} | changes)
-
-
-@pytest.mark.parametrize(
-    "table",
-    [
-        predictions(image=[["a"], ["b"]]), predictions(correct=["maybe", "x"]), predictions(loss=["<", ">"]),
-        predictions(predicted_label=[[1], [2]]), predictions().drop_columns("true_label"),
-        pa.table({name: [0] for name in ("image", "true_label", "predicted_label")} | {"correct": ["\x00"]}),
-    ],
-)  # fmt: skip
-def test_columns_of_another_type_are_one_message(
-    pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str], table: Any
-) -> None:
-    pa.parquet.write_table(table, pair[1] / "evaluation" / "predictions.parquet")
-    assert f"{pair[1]}/evaluation/predictions.parquet is damaged: " in refused([*pair], capsys)
-
-
-def bomb_of_rows(path: Path) -> None:
-    nothing = pa.nulls(2_000_000, pa.string())
-    columns = dict.fromkeys(("image", "true_label", "predicted_label"), nothing)
-    pa.parquet.write_table(pa.table(columns | {"correct": nothing.cast(pa.bool_())}), path)
-
-
-def bomb_of_text(path: Path) -> None:
-    """One long name, which each of 2,000 rows refers to."""
-    names = pa.DictionaryArray.from_arrays(pa.array([0] * 2_000, pa.int32()), ["a" * 1_000_000])
-    labels = pa.array(["x"] * 2_000)
-    columns = {"image": names, "true_label": labels, "predicted_label": labels, "correct": [True] * 2_000}
-    pa.parquet.write_table(pa.table(columns), path)
-
-
-@pytest.mark.parametrize(
-    ("write", "reason"), [(bomb_of_rows, "it claims 2,000,000 rows"), (bomb_of_text, "it decodes to more than")]
-)
-def test_predictions_that_decode_to_far_more_than_they_have_are_refused(
-    pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str], write: Callable[[Path], None], reason: str
-) -> None:
-    path = pair[1] / "evaluation" / "predictions.parquet"
-    write(path)
-    assert path.stat().st_size < 200_000
-    assert reason in refused([*pair], capsys)
-
-
-def test_an_infinite_loss_has_no_difference(pair: tuple[Path, Path]) -> None:
-    for folder in pair:
-        pa.parquet.write_table(predictions(loss=[0.5, float("inf")]), folder / "evaluation" / "predictions.parquet")
-    compared = pair_runs(*map(read_run, pair))
-    assert compared is not None
-    assert compared.loss is None
-
-
-def test_a_message_about_predictions_has_no_control_sequence(
-    pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    pa.parquet.write_table(predictions(loss=["\x1b[31m"] * 2), pair[1] / "evaluation" / "predictions.parquet")
-    assert "\\x1b[31m" in refused([*pair], capsys)
-
-
-@pytest.mark.parametrize("name", ["predictions.parquet", "predictions.csv"])
-def test_predictions_that_are_a_pipe_are_refused(
-    pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str], name: str
-) -> None:
-    path = pair[1] / "evaluation" / name
-    path.unlink(missing_ok=True)
-    os.mkfifo(path)
-    assert "it is not a regular file" in refused([*pair], capsys)
 
 
 def test_a_metric_by_class_that_is_a_list_of_counts_is_not_compared(
