@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +50,7 @@ def changed_settings(run: RunFiles) -> list[ChangedSetting]:
         return [_bounded(ChangedSetting(option.name, option.value, option.default)) for option in changed]
     defaults = _flat(_defaults())
     changes = [(name, value) for name, value in _flat(run.run).items() if defaults.get(name) != value]
-    return [_bounded(ChangedSetting(name, [value], defaults.get(name))) for name, value in changes[:MAX_SETTINGS]]
+    return [_bounded(ChangedSetting(name, [value], _default(name, defaults))) for name, value in changes[:MAX_SETTINGS]]
 
 
 def _bounded(setting: ChangedSetting) -> ChangedSetting:
@@ -82,6 +82,13 @@ def _defaults() -> dict[str, Any]:
         if default is not PydanticUndefined:
             values[info.alias or name] = to_plain(default)
     return values
+
+
+def _default(name: str, defaults: Mapping[str, str]) -> str | None:
+    """The default of a setting, or of the choice or list that it is part of."""
+    while name and name not in defaults:
+        name = name.rpartition(".")[0]
+    return defaults.get(name)
 
 
 def _flat(value: Any) -> dict[str, str]:
