@@ -6,11 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Curve", "CurveChart", "Tick", "curves_by_epoch", "nice_ticks"]
+__all__ = ["NOT_METRICS", "Curve", "CurveChart", "Tick", "curves_by_epoch", "nice_ticks"]
 
 WIDTH, HEIGHT = 300, 190  # pixels of a chart
 LEFT, RIGHT, TOP, BOTTOM = 42, 12, 26, 24  # around its curves
 
+NOT_METRICS = ("epoch", "learning_rate", "seconds")  # columns of history.csv
 TRAINING, VALIDATION = "training", "validation"
 
 Point = tuple[float, float]
@@ -63,8 +64,7 @@ def curves_by_epoch(rows: Sequence[Mapping[str, float]]) -> list[CurveChart]:
     Args:
         rows: one per epoch, with "epoch" and its metrics by name; "val_loss" is the validation loss.
     """
-    excluded = ("epoch", "learning_rate", "seconds")
-    names = dict.fromkeys(name.removeprefix("val_") for row in rows for name in row if name not in excluded)
+    names = dict.fromkeys(name.removeprefix("val_") for row in rows for name in row if name not in NOT_METRICS)
     return [_chart(rows, name) for name in names]
 
 

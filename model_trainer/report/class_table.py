@@ -10,9 +10,11 @@ from model_trainer.report.line_charts import number_text
 from model_trainer.report.metric_names import metric_name
 from model_trainer.report.run_files import FoldsFile
 
-__all__ = ["Cell", "ClassTable", "SliceTable", "class_table", "fold_table", "slice_tables"]
+__all__ = ["MAX_FOLDS", "Cell", "ClassTable", "SliceTable", "class_table", "fold_table", "slice_tables"]
 
 MAX_SLICES = 200  # rows of a slice table
+MAX_COLUMNS = 24
+MAX_FOLDS, MAX_METRICS = 50, 100
 MAX_ROWS = 2_000  # a page of more would be neither small nor fast; evaluation.json has all
 ORDER = ("f1", "average_precision", "recall")  # the first that is there decides which classes are the worst
 
@@ -57,10 +59,11 @@ def class_table(evaluation: EvaluationFile, word: str) -> ClassTable | None:
     Args:
         word: "class" or "tag".
     """
-    if not evaluation.per_class:
+    if not evaluation.per_class or not evaluation.classes:
         return None
-    columns = {name: column for name, column in evaluation.per_class.items() if name not in ("images", "unknown")}
-    counts = {name: column for name, column in evaluation.per_class.items() if isinstance(column, list)}
+    first = list(evaluation.per_class.items())[:MAX_COLUMNS]
+    columns = {name: column for name, column in first if name not in ("images", "unknown")}
+    counts = {name: column for name, column in first if isinstance(column, list)}
     order = next((name for name in ORDER if isinstance(columns.get(name), ClassColumn)), "")
     chosen = _worst(columns.get(order), len(evaluation.classes))
     confused = _most_confused(evaluation)
@@ -140,7 +143,7 @@ def slice_tables(evaluation: EvaluationFile) -> list[SliceTable]:
     """Lays out the metrics of slices."""
     tables = []
     for each in evaluation.slices:
-        names = list(dict.fromkeys(name for value in each.values for name in value.metrics))
+        names = list(dict.fromkeys(name for value in each.values for name in value.metrics))[:MAX_COLUMNS]
         rows = tuple(
             (
                 Cell(value.value),
@@ -185,12 +188,12 @@ def fold_table(folds: FoldsFile) -> tuple[list[str], list[list[str]]] | None:
     """The names of the columns and the rows of texts, one for each metric; None before all folds are evaluated."""
     if not folds.metrics:
         return None
-    count = max(len(metric.folds) for metric in folds.metrics.values())
+    count = min(MAX_FOLDS, max(len(metric.folds) for metric in folds.metrics.values()))
     columns = ["Metric", "Mean", "Standard deviation", "Out of fold", *(f"Fold {fold + 1}" for fold in range(count))]
-    names = sorted(folds.metrics, key=lambda name: name != folds.main_metric)
+    names = sorted(folds.metrics, key=lambda name: name != folds.main_metric)[:MAX_METRICS]
     rows = []
     for name in names:
         metric = folds.metrics[name]
-        values = [metric.mean, metric.standard_deviation, metric.out_of_fold, *metric.folds]
+        values = [metric.mean, metric.standard_deviation, metric.out_of_fold, *metric.folds[:count]]
         rows.append([metric_name(name), *("–" if value is None else f"{value:.3f}" for value in values)])
     return columns, rows

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from model_trainer.errors import DataError
 from model_trainer.messages import nearest, shown
+from model_trainer.report.damage import damage_named
 from model_trainer.report.evaluation_file import ClassColumn, Estimate
 from model_trainer.report.history_charts import compared_charts
 from model_trainer.report.metric_names import is_lower_better, metric_name
@@ -22,6 +23,7 @@ from model_trainer.storage import files
 __all__ = ["render_comparison", "write_comparison"]
 
 MAX_CLASSES = 50  # whose metric differs most
+MAX_METRICS = 100
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,11 @@ def render_comparison(runs: Sequence[RunFiles]) -> str:
         DataError: they have different tasks or classes, or a file of predictions is damaged.
     """
     _check_same_kind(runs)
+    with damage_named(*(run.path for run in runs)):
+        return _render(runs)
+
+
+def _render(runs: Sequence[RunFiles]) -> str:
     names = _names(runs)
     metrics, classes = _metrics(runs), _classes(runs)
     pairs = [(name, pair_runs(runs[0], run)) for name, run in zip(names[1:], runs[1:], strict=True)]
@@ -74,7 +81,7 @@ def render_comparison(runs: Sequence[RunFiles]) -> str:
         ("summary", "Runs"),
         ("metrics", "Metrics"),
         ("images", "Image by image"),
-        *([("classes", "Tags" if runs[0].task == "MultiLabel" else "Classes")] if classes else []),
+        *([("classes", "Tags" if runs[0].word == "tag" else "Classes")] if classes else []),
         ("curves", "Training curves"),
         ("settings", "Settings"),
     ]
@@ -88,7 +95,7 @@ def render_comparison(runs: Sequence[RunFiles]) -> str:
         significance=[_significance(pair) for _, pair in pairs],
         classes=classes,
         class_metric=metric_name(_class_metric(runs) or ""),
-        is_tags=runs[0].task == "MultiLabel",
+        is_tags=runs[0].word == "tag",
         curves=compared_charts({name: run.history for name, run in zip(names, runs, strict=True)}),
         settings=different_settings(runs),
         version="",
@@ -129,7 +136,7 @@ def _metrics(runs: Sequence[RunFiles]) -> list[ComparedMetric]:
         if any(estimate is not None for estimate in estimates):
             texts = tuple(estimate_text(estimate) for estimate in estimates)
             rows.append(ComparedMetric(metric_name(name), texts, _best(name, estimates)))
-    return rows
+    return rows[:MAX_METRICS]
 
 
 def _best(name: str, estimates: Sequence[Estimate | None]) -> int | None:
@@ -141,7 +148,8 @@ def _best(name: str, estimates: Sequence[Estimate | None]) -> int | None:
 
 def _class_metric(runs: Sequence[RunFiles]) -> str | None:
     """The metric by class that every run has."""
-    columns = [set(run.evaluation.per_class) if run.evaluation is not None else set() for run in runs]
+    by_run = [run.evaluation.per_class if run.evaluation is not None else {} for run in runs]
+    columns = [{name for name, column in each.items() if isinstance(column, ClassColumn)} for each in by_run]
     return next((name for name in ("f1", "average_precision", "recall") if all(name in each for each in columns)), None)
 
 
@@ -153,7 +161,7 @@ def _classes(runs: Sequence[RunFiles]) -> list[ComparedClass]:
     by_run = []
     for run in runs:
         column = run.evaluation.per_class[metric] if run.evaluation is not None else None
-        assert isinstance(column, ClassColumn)
+        assert isinstance(column, ClassColumn)  # see _class_metric
         by_run.append(dict(zip(run.classes, column.value, strict=True)))
     rows = []
     for name in runs[0].classes:

@@ -10,6 +10,7 @@ from model_trainer.report.evaluation_file import EvaluationFile
 __all__ = ["ConfusionCell", "ConfusionTable", "confusion_table", "short_name"]
 
 MAX_CHARACTERS = 22  # of a name beside the matrix
+MAX_CLASSES = 60  # evaluations have a matrix up to 50
 ROOMY = 14  # up to so many classes each cell also shows its percentage
 
 
@@ -50,7 +51,7 @@ class ConfusionTable:
 def confusion_table(evaluation: EvaluationFile) -> ConfusionTable | None:
     """Lays out the confusion matrix; None if there is none, such as above 50 classes."""
     confusion = evaluation.confusion
-    if confusion is None or confusion.matrix is None:
+    if confusion is None or confusion.matrix is None or len(confusion.matrix) > MAX_CLASSES:
         return None
     names = tuple((name, short_name(name)) for name in evaluation.classes)
     rows = tuple(

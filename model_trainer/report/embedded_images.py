@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import PurePath
@@ -10,6 +11,7 @@ from pathlib import PurePath
 from model_trainer.report.evaluation_file import Gallery, GalleryImage
 from model_trainer.report.run_files import AugmentedExample, RunFiles
 from model_trainer.storage import files
+from model_trainer.storage.read import read_limited
 
 __all__ = ["Pictures", "ShownExample", "ShownGallery", "ShownImage"]
 
@@ -27,6 +29,15 @@ class ShownImage:
     image: GalleryImage
     picture: bytes | None
     attribution: bytes | None
+
+    @property
+    def caption(self) -> str:
+        """The caption without the predicted label and its probability, which stand above it."""
+        image = self.image
+        if image.probability is None or len(image.predicted) != 1:
+            return image.caption
+        above = f"{image.predicted[0]} {image.probability:.2f}"
+        return "" if image.caption == above else image.caption.removeprefix(f"{above}, is ")
 
 
 @dataclass(frozen=True)
@@ -103,10 +114,11 @@ class Pictures:
         if name is None or self.is_full or not SAFE_NAME.fullmatch(name):
             return None
         with contextlib.suppress(OSError):
-            with files.open_file(folder / name) as file:
-                data = file.read(MAX_BYTES + 1)
-            if data.startswith(JPEG_START) and len(data) <= MAX_BYTES:
-                return data
+            # A link could lead to any other picture of the machine, which the reader of the page is not meant to see.
+            inside = f"{files.real_path(self.run.path).rstrip('/')}{os.sep}"
+            if "://" in str(folder) or files.real_path(folder / name).startswith(inside):
+                data = read_limited(folder / name, MAX_BYTES)
+                return data if data.startswith(JPEG_START) else None
         return None
 
     def _fits(self, *pictures: bytes | None) -> bool:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import PurePath
-from typing import Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
-from model_trainer.errors import DataError
-from model_trainer.storage import files
+from model_trainer.report.json_files import Count, ImageName, Name, Text, parsed, up_to
 
 __all__ = [
     "Bin",
@@ -23,11 +22,8 @@ __all__ = [
     "Gallery",
     "GalleryImage",
     "Slice",
-    "parsed",
     "read_evaluation",
 ]
-
-Model = TypeVar("Model", bound=BaseModel)
 
 
 class _Part(BaseModel):
@@ -54,17 +50,17 @@ class ClassColumn(_Part):
 class Data(_Part):
     """The images that were evaluated."""
 
-    origin: str
-    split: str
-    images: int
-    unreadable: int = 0
-    notes: list[str] = []
+    origin: Name
+    split: Name
+    images: Count
+    unreadable: Count = 0
+    notes: Annotated[list[Text], up_to(20)] = []
 
 
 class Bootstrap(_Part):
     """How the intervals of metrics over all images were computed."""
 
-    resamples: int
+    resamples: Count
     seed: int = 0
     confidence: float = 0.95
 
@@ -72,8 +68,8 @@ class Bootstrap(_Part):
 class Settings(_Part):
     """How the predictions were made."""
 
-    tta: str | None = None
-    ensemble: list[str] | None = None
+    tta: Name | None = None
+    ensemble: Annotated[list[Name], up_to(30)] | None = None
     calibrated: bool = False
     bootstrap: Bootstrap | None = None
 
@@ -83,23 +79,23 @@ class Baselines(_Part):
 
     chance: float | None = None
     majority: float | None = None
-    majority_class: str = ""
+    majority_class: Name = ""
 
 
 class ConfusedPair(_Part):
     """How many images of a class were predicted as another one."""
 
-    true: str
-    predicted: str
-    images: int
+    true: Name
+    predicted: Name
+    images: Count
     fraction: float | None = None
 
 
 class Confusion(_Part):
     """The confusion matrix, None above 50 classes, and the largest confusions."""
 
-    matrix: list[list[int]] | None = None
-    largest: list[ConfusedPair] = []
+    matrix: list[list[Count]] | None = None
+    largest: Annotated[list[ConfusedPair], up_to(100)] = []
 
 
 class Bin(_Part):
@@ -107,7 +103,7 @@ class Bin(_Part):
 
     low: float
     high: float
-    images: int
+    images: Count
     confidence: float | None = None
     accuracy: float | None = None
 
@@ -118,7 +114,7 @@ class CalibrationState(_Part):
     ece: float | None = None
     brier: float | None = None
     log_loss: float | None = None
-    bins: list[Bin] = []
+    bins: Annotated[list[Bin], up_to(100)] = []
 
 
 class Calibration(_Part):
@@ -140,7 +136,7 @@ class Threshold(_Part):
 class Curve(_Part):
     """The precision-recall curve of a tag."""
 
-    tag: str
+    tag: Name
     average_precision: float | None = None
     recall: list[float | None]
     precision: list[float | None]
@@ -160,55 +156,55 @@ class Curve(_Part):
 class MissedTags(_Part):
     """Tags that were missed on the same images."""
 
-    tags: list[str]
-    images: int
+    tags: Annotated[list[Name], up_to(30)]
+    images: Count
     expected: float | None = None
 
 
 class GalleryImage(_Part):
     """One image of a gallery."""
 
-    image: str
-    file: str | None = None
-    map: str | None = None
-    true: list[str] = []
-    predicted: list[str] = []
+    image: ImageName
+    file: Name | None = None
+    map: Name | None = None
+    true: Annotated[list[Name], up_to(30)] = []
+    predicted: Annotated[list[Name], up_to(30)] = []
     probability: float | None = None
-    caption: str = ""
-    problem: str = ""
+    caption: Name = ""
+    problem: Name = ""
 
 
 class Gallery(_Part):
     """Images that show something, such as the most confident mistakes."""
 
-    name: str
-    title: str
-    explanation: str = ""
+    name: Name
+    title: Name
+    explanation: Text = ""
     images: list[GalleryImage] = []
 
 
 class SliceValue(_Part):
     """The metrics of the images with one value of a column."""
 
-    value: str
-    images: int
-    metrics: dict[str, Estimate] = {}
+    value: Name
+    images: Count
+    metrics: dict[Name, Estimate] = {}
 
 
 class Slice(_Part):
     """Metrics by the values of a column, the worst first."""
 
-    by: str
+    by: Name
     values: list[SliceValue]
 
 
 class Coarse(_Part):
     """The metrics of coarser classes."""
 
-    mapping: str
-    classes: list[str]
-    metrics: dict[str, Estimate] = {}
-    per_class: dict[str, ClassColumn | list[int]] = {}
+    mapping: Name
+    classes: list[Name]
+    metrics: dict[Name, Estimate] = {}
+    per_class: dict[Name, ClassColumn | list[Count]] = {}
 
     @model_validator(mode="after")
     def _has_a_value_for_each_class(self) -> Self:
@@ -220,24 +216,25 @@ class EvaluationFile(_Part):
     """The content of `evaluation.json`."""
 
     version: Literal[1]
-    created: str = ""
-    model: str = ""
-    task: str = ""
+    created: Name = ""
+    model: Name = ""
+    task: Name = ""
+    label_kind: Name = ""  # "single" or "tags"; earlier versions do not have it
     data: Data
     settings: Settings = Settings()
-    classes: list[str]
-    main_metric: str
+    classes: list[Name] = []
+    main_metric: Name
     baselines: Baselines | None = None
-    metrics: dict[str, Estimate]
-    per_class: dict[str, ClassColumn | list[int]] = {}
+    metrics: dict[Name, Estimate]
+    per_class: dict[Name, ClassColumn | list[Count]] = {}
     confusion: Confusion | None = None
     calibration: Calibration | None = None
-    selective: list[Threshold] = []
-    curves: list[Curve] = []
-    missed_together: list[MissedTags] = []
-    at_k: dict[str, dict[str, float | None]] = {}
-    galleries: list[Gallery] = []
-    slices: list[Slice] = []
+    selective: Annotated[list[Threshold], up_to(400)] = []
+    curves: Annotated[list[Curve], up_to(100)] = []
+    missed_together: Annotated[list[MissedTags], up_to(100)] = []
+    at_k: dict[Name, dict[Name, float | None]] = {}
+    galleries: Annotated[list[Gallery], up_to(30)] = []
+    slices: Annotated[list[Slice], up_to(30)] = []
     coarse: Coarse | None = None
 
     @model_validator(mode="before")
@@ -254,7 +251,7 @@ class EvaluationFile(_Part):
         return self
 
 
-def _check_lengths(per_class: dict[str, ClassColumn | list[int]], num_classes: int) -> None:
+def _check_lengths(per_class: dict[Name, ClassColumn | list[Count]], num_classes: int) -> None:
     for name, column in per_class.items():
         lists = [column] if isinstance(column, list) else [column.value, column.low, column.high]
         if any(each is not None and len(each) != num_classes for each in lists):
@@ -269,25 +266,3 @@ def read_evaluation(output_dir: PurePath) -> EvaluationFile | None:
     """
     cure = f"Evaluate again: model-trainer evaluate {output_dir}"
     return parsed(EvaluationFile, output_dir / "evaluation" / "evaluation.json", cure)
-
-
-def parsed(model: type[Model], path: PurePath, cure: str) -> Model | None:
-    """Reads a JSON file as `model`; None if there is no file.
-
-    Args:
-        cure: ends the message about a damaged file.
-
-    Raises:
-        DataError: it cannot be read, or something in it is missing or wrong.
-    """
-    if not files.exists(path):
-        return None
-    try:
-        return model.model_validate_json(files.read(path))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        problem = first["msg"].removeprefix("Value error, ")
-        raise DataError(f"{path} is damaged: {where}{': ' if where else ''}{problem}. {cure}") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}. {cure}") from error

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from model_trainer.display.curves import NOT_METRICS
 from model_trainer.report.line_charts import LineChart, Series, line_chart
 from model_trainer.report.metric_names import metric_name
 from model_trainer.report.run_files import RunFiles
 
 __all__ = ["best_epoch", "compared_charts", "history_charts", "metric_columns"]
 
-FIXED = ("epoch", "learning_rate", "seconds")
+MAX_CHARTS = 40  # metrics; a page of more would be neither small nor readable
 
 
 def history_charts(run: RunFiles) -> list[LineChart]:
@@ -35,9 +36,13 @@ def history_charts(run: RunFiles) -> list[LineChart]:
                 "Learning rate", [_series("learning rate", run.history, "learning_rate", 2)], "epoch", from_zero=True
             )
         )
-    steps = [row for row in run.steps if isinstance(row.get("loss"), (int, float))]
+    steps = [
+        (step, loss)
+        for step, loss in ((row["step"], row["loss"]) for row in run.steps)
+        if step is not None and loss is not None
+    ]
     if len(steps) > 1:
-        series = Series("training", [float(row["step"]) for row in steps], [float(row["loss"]) for row in steps], 1)
+        series = Series("training", [step for step, _ in steps], [loss for _, loss in steps], 1)
         charts.append(line_chart("Loss", [series], "step", from_zero=True))
     return charts
 
@@ -63,12 +68,17 @@ def compared_charts(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> list[L
 
 
 def metric_columns(rows: Sequence[Mapping[str, float]]) -> list[str]:
-    """The names of the loss and the metrics, without "val_", in the order of the file."""
-    return list(dict.fromkeys(name.removeprefix("val_") for row in rows for name in row if name not in FIXED))
+    """The names of the loss and the metrics, without "val_", in the order of the file; the first 40."""
+    return list(dict.fromkeys(name.removeprefix("val_") for row in rows for name in row if name not in NOT_METRICS))[
+        :MAX_CHARTS
+    ]
 
 
 def best_epoch(run: RunFiles) -> tuple[str, float, int] | None:
-    """The best value of the task's main metric: its column, the value and its epoch; None without epochs."""
+    """The best value of the task's main metric: its column, the value and its epoch; None without epochs.
+
+    Of equal values that with the lower loss is the best, as for `model_max_acc.hdf5`, and of equal losses the first.
+    """
     # Validation has more metrics than training, in the order of the task, whose first one is the main metric.
     columns = list(dict.fromkeys(column for row in run.history for column in row if column.startswith("val_")))
     columns = columns or metric_columns(run.history)
@@ -78,7 +88,13 @@ def best_epoch(run: RunFiles) -> tuple[str, float, int] | None:
     rows = [row for row in run.history if math.isfinite(row.get(column, math.nan))]
     if not rows:
         return None
-    best = (min if _is_loss(column) else max)(rows, key=lambda row: row[column])
+    loss = "val_loss" if any("val_loss" in row for row in run.history) else "loss"
+
+    def rank(row: Mapping[str, float]) -> tuple[float, float]:
+        known_loss = row.get(loss, math.nan)
+        return row[column] if _is_loss(column) else -row[column], math.inf if math.isnan(known_loss) else known_loss
+
+    best = min(rows, key=rank)
     return column, best[column], int(best["epoch"])
 
 

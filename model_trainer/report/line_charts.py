@@ -113,7 +113,8 @@ def line_chart(
     values = [y for each in series for y in each.y if _can_be_drawn(y)]
     x_low, x_high = x_range or (xs[0] if xs else 0.0, xs[-1] if xs else 1.0)
     if not x_high > x_low:
-        x_low, x_high = x_low - 0.5, x_low + 0.5
+        half = max(0.5, abs(x_low) / 2)  # wider than the gap between two floats, whatever x is
+        x_low, x_high = x_low - half, x_low + half
     y_ticks = _y_ticks(values, y_range, from_zero)
     y_low, y_high = y_range or (y_ticks[0], y_ticks[-1])
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from model_trainer.errors import DataError
+from model_trainer.messages import shown
 from model_trainer.metrics.paired import PairedComparison, changed_sides, compare_scores
+from model_trainer.report.json_files import shortened
 from model_trainer.report.run_files import RunFiles
 from model_trainer.storage import files
+from model_trainer.storage.read import NOT_REGULAR
 
 __all__ = ["ChangedImage", "PairedRuns", "pair_runs", "read_predictions"]
 
@@ -21,6 +25,13 @@ COLUMNS = {  # of a task with classes, and of one with tags
     "correct": ("correct", "exact_match"),
     "loss": ("loss",),
 }
+TEXTS = ("image", *COLUMNS["true"], *COLUMNS["predicted"])
+NUMBERS = ("correct", "loss")
+NEEDED = (*TEXTS, *COLUMNS["correct"], *COLUMNS["loss"])
+BATCH_ROWS = 4_096
+# A name takes a good part of a byte of the file, however well it is compressed; equal ones take next to nothing.
+PLAUSIBLE_ROWS, MAX_ROWS_PER_BYTE = 1_000_000, 10
+MAX_TABLE_BYTES = 1_000_000_000  # decoded; a million images have 200 MB
 
 
 @dataclass(frozen=True)
@@ -39,7 +50,7 @@ class PairedRuns:
 
     Attributes:
         correct: the difference of the fraction of right images.
-        loss: the difference of the mean loss; None if a run has no losses.
+        loss: the difference of the mean loss; None if a run has no losses, or an infinite one.
         worse, better: images that the second run lost and won, at most 50 of each.
         num_worse, num_better: how many there are.
         num_other_labels: images left out because the runs know another true label for them.
@@ -66,8 +77,6 @@ def read_predictions(run: RunFiles) -> Any | None:
         DataError: the file is damaged.
     """
     import pyarrow as pa
-    import pyarrow.csv
-    import pyarrow.parquet
 
     folder = run.path / "evaluation"
     path = next(
@@ -76,25 +85,82 @@ def read_predictions(run: RunFiles) -> Any | None:
     if path is None:
         return None
     try:
+        if not files.is_file(path):
+            raise OSError(0, NOT_REGULAR)
         with files.local_copy(path) as local:
-            table = pa.parquet.read_table(local) if path.suffix == ".parquet" else _read_csv(local)
-        names = {
-            key: next(name for name in choices if name in table.column_names)
-            for key, choices in COLUMNS.items()
-            if key != "loss" or "loss" in table.column_names
-        }
-        return pa.table({"image": table["image"]} | {key: table[name] for key, name in names.items()})
-    except (pa.ArrowException, KeyError, StopIteration, OSError) as error:
-        reason = str(error).partition("\n")[0] or "a column is missing"
+            table = (_read_parquet if path.suffix == ".parquet" else _read_csv)(local)
+        columns = {"image": table["image"].cast(pa.string())}
+        for key, names in COLUMNS.items():
+            name = next((name for name in names if name in table.column_names), None)
+            if name is not None:
+                columns[key] = _numbers(table[name]) if key in NUMBERS else table[name].cast(pa.string())
+            elif key != "loss":
+                raise KeyError(f"there is no column {names[0]}")
+        return pa.table(columns)
+    except (pa.ArrowException, KeyError, OSError, ValueError) as error:
+        text = str(getattr(error, "strerror", None) or error).strip("'").partition("\n")[0].rstrip(".")
+        reason = shown(shortened(text)) or type(error).__name__
         raise DataError(f"{path} is damaged: {reason}. Evaluate again: model-trainer evaluate {run.path}") from error
 
 
-def _read_csv(path: Any) -> Any:
+def _read_parquet(path: Path) -> Any:
+    """The columns that the comparison needs, unless the file decodes to more than any table of predictions has."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    texts = [
+        field.name for field in pa.parquet.read_schema(path) if field.name in TEXTS and pa.types.is_string(field.type)
+    ]
+    with pa.parquet.ParquetFile(path, read_dictionary=texts) as file:
+        data, num_bytes = file.metadata, path.stat().st_size
+        if data.num_rows > PLAUSIBLE_ROWS + MAX_ROWS_PER_BYTE * num_bytes:
+            raise ValueError(f"it claims {data.num_rows:,} rows in {num_bytes:,} bytes")
+        chosen = [field for field in file.schema_arrow if field.name in NEEDED]
+        chunks = [
+            data.row_group(group).column(column)
+            for group in range(data.num_row_groups)
+            for column in range(data.num_columns)
+            if data.schema.column(column).name in NEEDED
+        ]
+        if sum(chunk.total_uncompressed_size for chunk in chunks) > MAX_TABLE_BYTES:
+            raise ValueError(f"it has more than the limit of {MAX_TABLE_BYTES:,} bytes")
+        batches, decoded = [], 0
+        for batch in file.iter_batches(BATCH_ROWS, columns=[field.name for field in chosen]):
+            decoded += sum(map(_decoded_bytes, batch.columns))
+            if decoded > MAX_TABLE_BYTES:
+                raise ValueError(f"it decodes to more than the limit of {MAX_TABLE_BYTES:,} bytes")
+            batches.append(batch)
+        return pa.Table.from_batches(batches, pa.schema(chosen))
+
+
+def _decoded_bytes(column: Any) -> int:
+    """The bytes of a column when equal strings no longer share theirs."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_dictionary(column.type) or not len(column.dictionary):
+        return int(column.nbytes)
+    lengths = pc.take(pc.binary_length(column.dictionary), pc.drop_null(column.indices))
+    return int(pc.sum(lengths).as_py() or 0)
+
+
+def _read_csv(path: Path) -> Any:
     import pyarrow as pa
     import pyarrow.csv
 
-    texts = dict.fromkeys(("image", *COLUMNS["true"], *COLUMNS["predicted"]), pa.string())
-    return pa.csv.read_csv(path, convert_options=pa.csv.ConvertOptions(column_types=texts))
+    if path.stat().st_size > MAX_TABLE_BYTES:
+        raise ValueError(f"it has more than the limit of {MAX_TABLE_BYTES:,} bytes")
+    return pa.csv.read_csv(path, convert_options=pa.csv.ConvertOptions(column_types=dict.fromkeys(TEXTS, pa.string())))
+
+
+def _numbers(column: Any) -> Any:
+    """Float, null where there is none; "True" and "False" are 1 and 0."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_string(column.type) or pa.types.is_dictionary(column.type):
+        column = column.cast(pa.string()).cast(pa.bool_())  # takes "true", "false", 1 and 0, in any case
+    return pc.cast(column, pa.float64())
 
 
 def pair_runs(first: RunFiles, second: RunFiles) -> PairedRuns | None:
@@ -108,7 +174,7 @@ def pair_runs(first: RunFiles, second: RunFiles) -> PairedRuns | None:
     tables = [read_predictions(first), read_predictions(second)]
     if tables[0] is None or tables[1] is None:
         return None
-    rows_in_first = pc.index_in(tables[1]["image"], value_set=tables[0]["image"].combine_chunks())
+    rows_in_first = _rows_in(tables[0]["image"], tables[1]["image"])
     is_common = pc.is_valid(rows_in_first)
     one, two = tables[0].take(pc.drop_null(rows_in_first)), tables[1].filter(is_common)
     num_missing = len(tables[0]) + len(tables[1]) - 2 * len(two)
@@ -117,12 +183,13 @@ def pair_runs(first: RunFiles, second: RunFiles) -> PairedRuns | None:
     one, two = one.filter(same_label), two.filter(same_label)
     if not len(two):
         return None
-    correct = [_numbers(one["correct"]), _numbers(two["correct"])]
+    correct = [one["correct"].to_numpy(), two["correct"].to_numpy()]
     changed = changed_sides(*correct)
-    has_loss = "loss" in one.column_names and "loss" in two.column_names
+    losses = [table["loss"].to_numpy() for table in (one, two) if "loss" in table.column_names]
+    has_loss = len(losses) == 2 and not np.isinf(losses).any()
     return PairedRuns(
         correct=compare_scores(*correct),
-        loss=compare_scores(_numbers(one["loss"]), _numbers(two["loss"])) if has_loss else None,
+        loss=compare_scores(*losses) if has_loss else None,
         worse=_images(one, two, changed.only_first[:MAX_CHANGED]),
         better=_images(one, two, changed.only_second[:MAX_CHANGED]),
         num_worse=len(changed.only_first),
@@ -132,21 +199,37 @@ def pair_runs(first: RunFiles, second: RunFiles) -> PairedRuns | None:
     )
 
 
-def _numbers(column: Any) -> np.ndarray:
-    """Float, NaN where there is none; "True" and "False" are 1 and 0."""
+def _rows_in(first: Any, second: Any) -> Any:
+    """For each image of `second` its row in `first`, null if there is none.
+
+    Crops of one file have its name: the first of them in one run is the first in the other, and so on.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if pa.types.is_string(column.type):
-        column = pc.equal(pc.utf8_lower(column), "true")
-    values: np.ndarray = pc.cast(column, pa.float64()).to_numpy()
-    return values
+    names = pc.unique(pa.chunked_array([*first.chunks, *second.chunks], pa.string()))
+    keys = []
+    for column in (first, second):
+        # A number for each name and its occurrence.
+        which = pc.index_in(column, value_set=names).to_numpy().astype(np.int64)
+        keys.append(pa.array(which * (max(len(first), len(second)) + 1) + _occurrences(which)))
+    return pc.index_in(keys[1], value_set=keys[0])
+
+
+def _occurrences(values: np.ndarray) -> np.ndarray:
+    """How many of the values before each one are the same."""
+    order = np.argsort(values, kind="stable")
+    in_order = values[order]
+    starts = np.flatnonzero(np.concatenate([[True], in_order[1:] != in_order[:-1]])) if len(values) else in_order
+    occurrences = np.empty(len(values), np.int64)
+    occurrences[order] = np.arange(len(values)) - np.repeat(starts, np.diff([*starts, len(values)]))
+    return occurrences
 
 
 def _images(first: Any, second: Any, rows: np.ndarray) -> tuple[ChangedImage, ...]:
     chosen = [first.take(rows).to_pydict(), second.take(rows).to_pydict()]
     return tuple(
-        ChangedImage(str(image), str(true), str(one), str(two))
+        ChangedImage(*(shortened(str(each)) for each in (image, true, one, two)))
         for image, true, one, two in zip(
             chosen[0]["image"], chosen[0]["true"], chosen[0]["predicted"], chosen[1]["predicted"], strict=True
         )

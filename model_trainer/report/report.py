@@ -9,11 +9,13 @@ from typing import Any
 from model_trainer.errors import StorageError
 from model_trainer.report.charts import BarChart
 from model_trainer.report.class_counts import MAX_CLASSES, class_counts_chart
-from model_trainer.report.class_table import class_table, fold_table, slice_tables
+from model_trainer.report.class_table import MAX_FOLDS, class_table, fold_table, slice_tables
 from model_trainer.report.confusion import confusion_table
+from model_trainer.report.damage import damage_named
 from model_trainer.report.embedded_images import Pictures
 from model_trainer.report.evaluation_file import EvaluationFile
 from model_trainer.report.history_charts import history_charts
+from model_trainer.report.json_files import MAX_TEXT, shortened
 from model_trainer.report.pages import render_page, script_hash
 from model_trainer.report.quality_charts import calibration_chart, selective_chart, tag_curves
 from model_trainer.report.run_files import RunFiles, read_run
@@ -27,6 +29,7 @@ __all__ = ["render_report", "write_page", "write_report"]
 
 MAX_PAGE_BYTES = 4_500_000  # with its pictures
 ENOUGH_WITHOUT = 400_000  # bytes of a common page without pictures
+MAX_FINDINGS, MAX_VERSIONS = 100, 50
 
 
 def write_report(output_dir: files.StrPath) -> Path:
@@ -55,44 +58,70 @@ def write_page(path: files.StrPath, page: str) -> Path:
     return path
 
 
-def render_report(run: RunFiles, *, version: str = "") -> str:
+def render_report(run: RunFiles, *, version: str = "", problem: str = "") -> str:
     """Renders the page of a run.
 
     Args:
         run: the files of its output folder.
         version: of a page that asks its server for a newer one, see `watch.py`; empty for a page that is a file.
+        problem: why newer files could not be read; it is the first note of the page.
+
+    Raises:
+        DataError: values of a damaged file cannot be laid out.
     """
+    with damage_named(run.path):
+        return _render(run, version, problem)
+
+
+def _render(run: RunFiles, version: str, problem: str) -> str:
     values: dict[str, Any] = {
-        **_values_of_evaluation(run.evaluation, _word(run)),
+        **_values_of_evaluation(run.evaluation, run.word),
         "run": run,
         "folds": None if run.folds is None else fold_table(run.folds),
         "subtitle": subtitle(run),
         "facts": facts(run),
-        "notes": notes(run),
+        "notes": [*([problem] if problem else []), *notes(run)],
         "plain_keras": plain_keras(run),
         "with_model_trainer": with_model_trainer(run),
         "curves": history_charts(run),
         "class_counts": _class_counts(run),
-        "command": [shlex.join(map(str, run.options["command"]))] if run.options.get("command") else [],
+        "command": [shortened(shlex.join(run.options["command"]), MAX_TEXT)] if run.options.get("command") else [],
+        "versions": _versions(run),
+        "max_folds": MAX_FOLDS,
+        "findings": (run.findings or [])[:MAX_FINDINGS],
         "repeat": [f"model-trainer train {shlex.quote(str(run.path / 'training_options.json'))}"],
         "max_classes": MAX_CLASSES,
         "settings": changed_settings(run),
         "options_file": options_file(run),
-        "word": _word(run),
+        "word": run.word,
         "version": version,
         "script_hashes": [script_hash("report.js"), *([script_hash("watch.js")] if version else [])],
     }
     room = MAX_PAGE_BYTES - ENOUGH_WITHOUT
+    left_out: dict[str, str] = {}  # ids and titles of sections
     while True:
         pictures = Pictures(run, room)
         values |= {"examples": pictures.examples(), "galleries": pictures.galleries()}
-        sections = _sections(run, values)
         values["has_maps"] = any(image.attribution for each in values["galleries"] for image in each.images)
-        page = render_page("report.html", **values, sections=sections, shown=[name for name, _ in sections])
+        sections = [(name, title) for name, title in _sections(run, values) if name not in left_out]
+        shown = [name for name, _ in sections]
+        page = render_page("report.html", **values, sections=sections, shown=shown, left_out=[*left_out.values()])
         excess = len(page.encode()) - MAX_PAGE_BYTES
-        if excess <= 0 or room <= 0:
+        if excess <= 0:
             return page
-        room = min(room, pictures.num_bytes) - excess
+        if room > 0:
+            room = min(room, pictures.num_bytes) - excess
+        elif len(sections) > 1:
+            # Not the pictures are too much. The first section, the summary, always fits.
+            largest = max(sections[1:], key=lambda section: _section_size(page, section[0]))
+            left_out |= dict([largest])
+        else:
+            raise ValueError(f"the summary has {len(page):,} characters")
+
+
+def _section_size(page: str, name: str) -> int:
+    start = page.index(f'<section id="{name}"')
+    return page.index("</section>", start) - start
 
 
 def _values_of_evaluation(evaluation: EvaluationFile | None, word: str) -> dict[str, Any]:
@@ -116,7 +145,7 @@ def _values_of_evaluation(evaluation: EvaluationFile | None, word: str) -> dict[
 
 def _sections(run: RunFiles, values: dict[str, Any]) -> list[tuple[str, str]]:
     """The ids and titles of the sections that have something to show."""
-    evaluation, words = run.evaluation, "Tags" if _word(run) == "tag" else "Classes"
+    evaluation, words = run.evaluation, "Tags" if run.word == "tag" else "Classes"
     galleries = values["galleries"]
     sections: list[tuple[str, str, Any]] = [
         ("summary", "Summary", True),
@@ -138,8 +167,9 @@ def _sections(run: RunFiles, values: dict[str, Any]) -> list[tuple[str, str]]:
     return [(name, title) for name, title, content in sections if content]
 
 
-def _word(run: RunFiles) -> str:
-    return "tag" if run.task == "MultiLabel" else "class"
+def _versions(run: RunFiles) -> list[tuple[str, str]]:
+    seed = [("seed", shortened(str(run.options["seed"])))] if "seed" in run.options else []
+    return [*list(run.options.get("versions", {}).items())[:MAX_VERSIONS], *seed]
 
 
 def _class_counts(run: RunFiles) -> BarChart | None:

@@ -2,42 +2,41 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import io
-import json
-import math
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, RootModel
 
 from model_trainer.errors import DataError
-from model_trainer.report.evaluation_file import EvaluationFile, parsed, read_evaluation
+from model_trainer.report.damage import damage_named
+from model_trainer.report.evaluation_file import EvaluationFile, read_evaluation
+from model_trainer.report.json_files import RESTORE, Count, ImageName, Name, Text, parsed, shortened, up_to
+from model_trainer.report.training_logs import read_bad_images, read_history, read_steps, read_warnings
 from model_trainer.storage import files
 
 __all__ = ["DataFile", "FindingFile", "RunFiles", "read_run"]
 
 MODELS = ("model_max_acc.hdf5", "final_model.hdf5", "model_min_loss.hdf5", "model_max_sensitivity.hdf5")
+MAX_EXAMPLES = 24  # of a finding
 
 
 class Split(BaseModel):
     """Training or validation data."""
 
-    origin: str = ""
-    images: int
-    counts: dict[str, int] = {}
+    origin: Name = ""
+    images: Count
+    counts: dict[Name, Count] = {}
 
 
 class AugmentedExample(BaseModel):
     """A training image, and what augmentation makes of it; files are relative to `report/`."""
 
-    name: str
-    label: str = ""
-    original: str | None = None
-    augmented: list[str] = []
-    labels: list[str] = []
+    name: ImageName
+    label: Name = ""
+    original: Name | None = None
+    augmented: list[Name] = []
+    labels: list[Name] = []
 
 
 class DataFile(BaseModel):
@@ -51,22 +50,22 @@ class DataFile(BaseModel):
 class FindingExample(BaseModel):
     """See `findings.finding.Example`."""
 
-    name: str
-    split: str = ""
-    label: str = ""
-    detail: str = ""
+    name: ImageName
+    split: Name = ""
+    label: Name = ""
+    detail: Name = ""
 
 
 class FindingFile(BaseModel):
     """See `findings.finding.Finding`."""
 
-    id: str
+    id: Name
     level: Literal["fault", "warning", "note"]
-    title: str
-    why: str = ""
-    cure: str = ""
-    count: int = 0
-    examples: list[FindingExample] = []
+    title: Name
+    why: Text = ""
+    cure: Text = ""
+    count: Count = 0
+    examples: Annotated[list[FindingExample], up_to(MAX_EXAMPLES)] = []
 
 
 class FoldMetric(BaseModel):
@@ -81,18 +80,18 @@ class FoldMetric(BaseModel):
 class Fold(BaseModel):
     """One fold: its number, counted from 1, and its output folder in that of the whole."""
 
-    fold: int
-    folder: str | None = None
+    fold: Count
+    folder: Name | None = None
 
 
 class FoldsFile(BaseModel):
     """The content of `folds.json`, in the folder of a k-fold training."""
 
     run: dict[str, Any] = {}
-    state: str = ""
+    state: Name = ""
     folds: list[Fold] = []
-    main_metric: str | None = None
-    metrics: dict[str, FoldMetric] | None = None
+    main_metric: Name | None = None
+    metrics: dict[Name, FoldMetric] | None = None
 
 
 class _Findings(RootModel[list[FindingFile]]):
@@ -107,7 +106,7 @@ class _Options(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     run: dict[str, Any]
-    versions: dict[str, str] = {}
+    versions: dict[Name, Name] = {}
     command: list[str] | None = None
 
 
@@ -134,7 +133,7 @@ class RunFiles:
     options: dict[str, Any] = field(default_factory=dict)
     spec: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
-    steps: list[dict[str, Any]] = field(default_factory=list)
+    steps: list[dict[str, float | None]] = field(default_factory=list)
     evaluation: EvaluationFile | None = None
     data: DataFile | None = None
     findings: list[FindingFile] | None = None
@@ -162,12 +161,23 @@ class RunFiles:
         return str(task.get("type", "")) if isinstance(task, dict) else ""
 
     @property
+    def label_kind(self) -> str:
+        """ "single" if an image has one class, "tags" if it has any number."""
+        kind = self.evaluation.label_kind if self.evaluation is not None else ""
+        return kind or ("tags" if self.task == "MultiLabel" else "single")  # evaluations of earlier versions
+
+    @property
+    def word(self) -> str:
+        """What the labels are called: "tag" or "class"."""
+        return "tag" if self.label_kind == "tags" else "class"
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes; empty if no file contains them."""
-        if self.evaluation is not None:
+        if self.evaluation is not None and self.evaluation.classes:
             return tuple(self.evaluation.classes)
         classes = self.spec.get("classes")
-        return tuple(map(str, classes)) if isinstance(classes, list) else ()
+        return tuple(shortened(str(name)) for name in classes) if isinstance(classes, list) else ()
 
     @property
     def is_finished(self) -> bool:
@@ -184,6 +194,11 @@ def read_run(output_dir: files.StrPath) -> RunFiles:
         DataError: it is not the output folder of a run, or one of its files is damaged.
     """
     path = files.as_path(output_dir)
+    with damage_named(path):
+        return _read(path)
+
+
+def _read(path: PurePath) -> RunFiles:
     if not files.is_folder(path):
         found = "which is a file" if files.exists(path) else "which does not exist"
         raise DataError(f"A report needs the output folder of a run, got {path}, {found}.")
@@ -193,68 +208,21 @@ def read_run(output_dir: files.StrPath) -> RunFiles:
             f"{path} is not the output folder of a run: it contains neither {known[0]} nor {known[1]}. A run's folder "
             "is named like output/sample-20261126-044731."
         )
-    repeat = "Restore it from a copy, or delete it to get a report without it."
-    options = parsed(_Options, path / known[0], repeat)
-    spec = parsed(_Object, path / known[1], repeat)
-    findings = parsed(_Findings, path / "findings.json", repeat)
+    options = parsed(_Options, path / known[0], RESTORE)
+    spec = parsed(_Object, path / known[1], RESTORE)
+    findings = parsed(_Findings, path / "findings.json", RESTORE)
     names = set(files.names_in(path))
     return RunFiles(
         path=path,
         options={} if options is None else options.model_dump(),
         spec={} if spec is None else spec.root,
-        history=_history(path / "history.csv"),
-        steps=_steps(path / "logs" / "metrics.jsonl"),
+        history=read_history(path / "history.csv"),
+        steps=read_steps(path / "logs" / "metrics.jsonl"),
         evaluation=read_evaluation(path),
-        data=parsed(DataFile, path / "report" / "data.json", repeat),
+        data=parsed(DataFile, path / "report" / "data.json", RESTORE),
         findings=None if findings is None else findings.root,
-        bad_images=[(row["image"], row.get("reason") or "") for row in _csv_rows(path / "bad_images.csv", "image")],
-        warnings=_warnings(path / "logs" / "train.log"),
+        bad_images=read_bad_images(path / "bad_images.csv"),
+        warnings=read_warnings(path / "logs" / "train.log"),
         models=tuple(name for name in MODELS if name in names),
-        folds=parsed(FoldsFile, path / "folds.json", repeat),
+        folds=parsed(FoldsFile, path / "folds.json", RESTORE),
     )
-
-
-def _text(path: PurePath) -> str:
-    """The content of a text file; empty if it is missing or cannot be read."""
-    with contextlib.suppress(OSError):
-        return files.read_text(path, errors="replace")
-    return ""
-
-
-def _csv_rows(path: PurePath, required: str) -> list[dict[str, str]]:
-    rows = csv.DictReader(io.StringIO(_text(path)))
-    return [row for row in rows if row.get(required)]
-
-
-def _history(path: PurePath) -> list[dict[str, float]]:
-    rows = []
-    for row in _csv_rows(path, "epoch"):
-        numbers = {name: _number(value) for name, value in row.items() if isinstance(name, str)}
-        if math.isfinite(numbers["epoch"]):
-            rows.append(numbers)
-    return rows
-
-
-def _number(text: str | None) -> float:
-    with contextlib.suppress(TypeError, ValueError):
-        return float(text)  # type: ignore[arg-type]  # None is a TypeError
-    return math.nan
-
-
-def _steps(path: PurePath) -> list[dict[str, Any]]:
-    rows = []
-    for line in _text(path).splitlines():
-        if '"kind": "step"' not in line:  # those of observers are long
-            continue
-        with contextlib.suppress(ValueError):  # the last line may be incomplete
-            row = json.loads(line)
-            if isinstance(row, dict) and isinstance(row.get("step"), int):
-                rows.append(row)
-    return rows
-
-
-def _warnings(path: PurePath) -> list[str]:
-    """The first line of each warning and error, without time; unreadable images have a file of their own."""
-    lines = [line.split(" ", 3) for line in _text(path).splitlines()]
-    messages = [parts[3] for parts in lines if len(parts) == 4 and parts[2] in ("WARNING", "ERROR")]
-    return list(dict.fromkeys(each for each in messages if not each.endswith(("it is skipped.", "bad_images.csv."))))

@@ -11,11 +11,15 @@ from pydantic_core import PydanticUndefined
 
 from model_trainer.config import to_plain
 from model_trainer.errors import ModelTrainerError
+from model_trainer.report.json_files import shortened
 from model_trainer.report.run_files import RunFiles
 from model_trainer.run.run import Run
 from model_trainer.run.run_html import option_groups
+from model_trainer.run.settings import flatten
 
 __all__ = ["ChangedSetting", "changed_settings", "different_settings", "options_file"]
+
+MAX_SETTINGS, MAX_LINES = 300, 40  # rows of the table, and lines of one value
 
 
 @dataclass(frozen=True)
@@ -42,14 +46,16 @@ def changed_settings(run: RunFiles) -> list[ChangedSetting]:
     except ModelTrainerError:  # an option of another version, or code of the user's own, which a report does not run
         groups = None
     if groups is not None:
-        changed = [option for group in groups for option in group["changed"]]
-        return [ChangedSetting(option.name, option.value, option.default) for option in changed]
+        changed = [option for group in groups for option in group["changed"]][:MAX_SETTINGS]
+        return [_bounded(ChangedSetting(option.name, option.value, option.default)) for option in changed]
     defaults = _flat(_defaults())
-    return [
-        ChangedSetting(name, [value], defaults.get(name))
-        for name, value in _flat(run.run).items()
-        if defaults.get(name) != value
-    ]
+    changes = [(name, value) for name, value in _flat(run.run).items() if defaults.get(name) != value]
+    return [_bounded(ChangedSetting(name, [value], _default(name, defaults))) for name, value in changes[:MAX_SETTINGS]]
+
+
+def _bounded(setting: ChangedSetting) -> ChangedSetting:
+    value = [shortened(line) for line in setting.value[:MAX_LINES]]
+    return ChangedSetting(shortened(setting.name), value, setting.default and shortened(setting.default))
 
 
 def options_file(run: RunFiles) -> str:
@@ -65,7 +71,8 @@ def different_settings(runs: Sequence[RunFiles]) -> list[tuple[str, list[str]]]:
     flat = [{**_flat(run.run), "weights_used": str(run.options.get("weights_used", ""))} for run in runs]
     names = dict.fromkeys(name for each in flat for name in each if name not in ("name", "output_dir"))
     rows = [(name, [each.get(name, "") for each in flat]) for name in names]
-    return [(name, values) for name, values in rows if len(set(values)) > 1]
+    different = [(name, [shortened(each) for each in values]) for name, values in rows if len(set(values)) > 1]
+    return different[:MAX_SETTINGS]
 
 
 def _defaults() -> dict[str, Any]:
@@ -77,13 +84,16 @@ def _defaults() -> dict[str, Any]:
     return values
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Values by dotted names; a list is one value, and a choice is named by its type."""
-    flat: dict[str, str] = {}
-    for key, item in value.items():
-        name = f"{prefix}{key}"
-        if isinstance(item, Mapping) and item:
-            flat |= _flat(item, f"{name}.")
-        else:
-            flat[name.removesuffix(".type")] = item if isinstance(item, str) else json.dumps(item, ensure_ascii=False)
-    return flat
+def _default(name: str, defaults: Mapping[str, str]) -> str | None:
+    """The default of a setting, or of the choice or list that it is part of."""
+    while name and name not in defaults:
+        name = name.rpartition(".")[0]
+    return defaults.get(name)
+
+
+def _flat(value: Any) -> dict[str, str]:
+    """Values as text by dotted names; a choice is named by its type."""
+    return {
+        shortened(name.removesuffix(".type")): item if isinstance(item, str) else json.dumps(item, ensure_ascii=False)
+        for name, item in flatten(value, whole_lists=True)
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from model_trainer.report.json_files import shortened
 from model_trainer.report.run_files import RunFiles
 
 __all__ = ["plain_keras", "with_model_trainer"]
@@ -23,21 +24,22 @@ RESIZED = {
     "pad": "ImageOps.pad(image, size, how, color={background})",
 }
 FILTERS = {"nearest": "NEAREST", "bicubic": "BICUBIC", "lanczos3": "LANCZOS", "area": "BOX"}
+WHITE, MAX_NUMBER = [255, 255, 255], 1e9
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 def plain_keras(run: RunFiles) -> list[str]:
     """Lines of code that need Keras, NumPy and Pillow, and a photo.jpg; empty without a model or its spec."""
     spec = run.spec
-    size, function = spec.get("target_size"), spec.get("preprocess_func")
-    if not run.models or not isinstance(size, list) or len(size) != 3 or size[2] not in MODES:
+    size, background = _numbers(spec.get("target_size"), 3), _numbers(spec.get("background") or WHITE, 3)
+    arguments = _numbers(spec.get("preprocess_args") or [])
+    if not run.models or size is None or size[2] not in MODES or background is None or arguments is None:
         return []
-    height, width, channels = size
-    resized = RESIZED.get(str(spec.get("resize")), RESIZED["crop"]).format(
-        background=tuple(spec.get("background") or (255, 255, 255))
-    )
+    function = shortened(str(spec.get("preprocess_func")))
+    height, width, channels = map(int, size)
+    resized = RESIZED.get(str(spec.get("resize")), RESIZED["crop"]).format(background=tuple(map(int, background)))
     resampling = FILTERS.get(str(spec.get("interpolation")), "BILINEAR")
-    formula = _formula(str(function), spec.get("preprocess_args"), channels)
+    formula = _formula(function, arguments, channels)
     pixels = "np.asarray(image, np.float32)" + ("[..., None]" if channels == 1 else "")
     lines = [
         "import json",
@@ -54,7 +56,7 @@ def plain_keras(run: RunFiles) -> list[str]:
         '    classes = json.load(file)["classes"]',
         "",
         f'image = Image.open("photo.jpg").convert("{MODES[channels]}")',
-        f"size, how = ({int(width)}, {int(height)}), Image.Resampling.{resampling}",
+        f"size, how = ({width}, {height}), Image.Resampling.{resampling}",
         f"image = {resized}",
         f"pixels = {pixels}  # 0 to 255",
     ]
@@ -81,10 +83,17 @@ def _best(run: RunFiles) -> str:
     return evaluated if evaluated in run.models else run.models[0]
 
 
-def _formula(function: str, arguments: Any, channels: int) -> str | None:
+def _numbers(value: Any, count: int | None = None) -> list[float] | None:
+    """The value of a spec that anybody may have written, if it is a list of finite numbers."""
+    if not isinstance(value, list) or len(value) != (len(value) if count is None else count):
+        return None
+    is_number = all(isinstance(each, (int, float)) and abs(each) < MAX_NUMBER for each in value)
+    return [float(each) for each in value] if is_number else None
+
+
+def _formula(function: str, arguments: list[float], channels: int) -> str | None:
     """The expression for `pixels`; None for a function of the user."""
     if function not in FORMULAS:
         return None
-    numbers = [float(each) for each in arguments or ()]
-    first, second = numbers[:channels], numbers[channels:]
+    first, second = arguments[:channels], arguments[channels : 2 * channels]
     return FORMULAS[function].replace("PIXELS", "pixels").format(first=first, second=second)

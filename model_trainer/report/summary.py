@@ -9,6 +9,7 @@ from typing import Any
 from model_trainer.messages import counted
 from model_trainer.report.evaluation_file import Estimate, EvaluationFile
 from model_trainer.report.history_charts import best_epoch
+from model_trainer.report.json_files import MAX_TEXT, shortened
 from model_trainer.report.line_charts import number_text
 from model_trainer.report.metric_names import is_fraction, metric_explanation, metric_name
 from model_trainer.report.run_files import RunFiles
@@ -28,6 +29,8 @@ __all__ = [
 
 NUM_CARDS = 4
 MAX_WARNINGS = 8
+MAX_METRICS = 100
+MAX_SECONDS = 1e9  # of an epoch: 30 years
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,12 @@ class Card:
 def subtitle(run: RunFiles) -> str:
     """One sentence: what was trained, on what."""
     spec, size = run.spec or run.run.get("spec") or {}, ""
-    network = str(spec.get("class") or spec.get("name") or "A network").rpartition(".")[2]
+    spec = spec if isinstance(spec, dict) else {}
+    network = shortened(str(spec.get("class") or spec.get("name") or "A network").rpartition(".")[2])
     target = spec.get("target_size")
     if isinstance(target, list) and len(target) == 3:
-        size = f" at {target[0]} × {target[1]}"
-    classes = counted(len(run.classes), "tag{s}" if run.task == "MultiLabel" else "class{es}") if run.classes else ""
+        size = shortened(f" at {target[0]} × {target[1]}")
+    classes = counted(len(run.classes), "tag{s}" if run.word == "tag" else "class{es}") if run.classes else ""
     images = run.options.get("num_train_images")
     trained = f", trained on {counted(images, 'image{s}')}" if isinstance(images, int) else ""
     return f"{network}{size}{trained}{f' of {classes}' if classes and trained else ''}."
@@ -78,7 +82,7 @@ def subtitle(run: RunFiles) -> str:
 
 def metrics(evaluation: EvaluationFile) -> list[Metric]:
     """All metrics over all images, the main one first."""
-    names = sorted(evaluation.metrics, key=lambda name: name != evaluation.main_metric)
+    names = sorted(evaluation.metrics, key=lambda name: name != evaluation.main_metric)[:MAX_METRICS]
     return [_metric(name, evaluation.metrics[name]) for name in names]
 
 
@@ -162,7 +166,7 @@ def facts(run: RunFiles) -> list[tuple[str, str]]:
             always = f"by always predicting “{base.majority_class}”"
             rows.append(("Chance level", "" if base.chance is None else f"{base.chance:.3f} by guessing evenly"))
             rows.append(("Majority share", "" if base.majority is None else f"{base.majority:.3f} {always}"))
-    return [(name, value) for name, value in rows if value]
+    return [(name, shortened(value, MAX_TEXT)) for name, value in rows if value]
 
 
 def data_text(source: Any, images: Any) -> str:
@@ -192,10 +196,10 @@ def _best(run: RunFiles) -> str:
 
 
 def _time(run: RunFiles) -> str:
-    seconds = [row["seconds"] for row in run.history if row.get("seconds", 0) > 0]
+    seconds = [row["seconds"] for row in run.history if 0 < row.get("seconds", 0) < MAX_SECONDS]
     if not seconds:
         return ""
-    rates = [row["images_per_second"] for row in run.steps if isinstance(row.get("images_per_second"), (int, float))]
+    rates = [rate for rate in (row["images_per_second"] for row in run.steps) if rate is not None]
     rate = f", {statistics.median(rates):,.0f} images/s" if rates else ""
     return f"{seconds_text(sum(seconds))}, {seconds_text(sum(seconds) / len(seconds))} an epoch{rate}"
 

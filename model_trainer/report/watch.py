@@ -68,8 +68,9 @@ class _LiveReport:
     def __init__(self, output_dir: files.StrPath) -> None:
         self._path = files.as_path(output_dir)
         self._lock = threading.Lock()
-        self._version = self.version()
-        self._page = render_report(read_run(self._path), version=self._version)
+        self._version, self._problem = self.version(), ""
+        self._run = read_run(self._path)
+        self._page = render_report(self._run, version=self._version)
 
     def version(self) -> str:
         """A text that is another one when a file has changed."""
@@ -80,13 +81,18 @@ class _LiveReport:
         return state.hexdigest()[:16]
 
     def page(self) -> str:
-        """The page; a file that is damaged for a moment leaves it as it was."""
+        """The page; of files that are damaged, perhaps for a moment, the last one with a note about them."""
         with self._lock:
             version = self.version()
-            if version != self._version:
-                with contextlib.suppress(ModelTrainerError):
-                    self._page = render_report(read_run(self._path), version=version)
-                    self._version = version
+            if version != self._version or self._problem:
+                self._version, self._problem = version, ""
+                try:
+                    run = read_run(self._path)
+                    self._page = render_report(run, version=version)
+                    self._run = run
+                except ModelTrainerError as error:
+                    self._problem = f"This page is not the newest: {error}"
+                    self._page = render_report(self._run, version=version, problem=self._problem)
             return self._page
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import itertools
 import json
@@ -185,3 +186,27 @@ def evaluation() -> dict[str, Any]:
 def tags() -> dict[str, Any]:
     """The content of an evaluation.json of three tags."""
     return json.loads(json.dumps(TAGS))
+
+
+def write_predictions(folder: Path, predicted: dict[str, tuple[str, str]]) -> None:
+    """Writes predictions.csv: true and predicted label by image."""
+    with (folder / "evaluation" / "predictions.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(
+            ["image", "true_label", "predicted_label", "probability", "correct", "true_label_probability", "loss"]
+        )
+        for image, (true, label) in predicted.items():
+            rows.writerow([image, true, label, 0.75, true == label, 0.5, 0.25 if true == label else 1.25])
+
+
+@pytest.fixture
+def pair(make_folder: MakeFolder) -> tuple[Path, Path]:
+    """Two runs on 100 images: 20 are wrong in both, 4 only in the second, 16 only in the first."""
+    first, second = make_folder("first"), make_folder("second")
+    wrong = {"first": {*range(36)}, "second": {*range(20), *range(96, 100)}}
+    for folder in (first, second):
+        write_predictions(
+            folder,
+            {f"val/{number}.jpg": ("bag", "coat" if number in wrong[folder.name] else "bag") for number in range(100)},
+        )
+    return first, second

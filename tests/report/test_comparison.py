@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import html
 import re
 from collections.abc import Callable
@@ -23,30 +22,6 @@ from model_trainer.report.predicted_images import pair_runs
 from model_trainer.report.run_files import read_run
 
 MakeFolder = Callable[..., Path]
-
-
-def write_predictions(folder: Path, predicted: dict[str, tuple[str, str]]) -> None:
-    """Writes predictions.csv: true and predicted label by image."""
-    with (folder / "evaluation" / "predictions.csv").open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(
-            ["image", "true_label", "predicted_label", "probability", "correct", "true_label_probability", "loss"]
-        )
-        for image, (true, label) in predicted.items():
-            rows.writerow([image, true, label, 0.75, true == label, 0.5, 0.25 if true == label else 1.25])
-
-
-@pytest.fixture
-def pair(make_folder: MakeFolder) -> tuple[Path, Path]:
-    """Two runs on 100 images: 20 are wrong in both, 4 only in the second, 16 only in the first."""
-    first, second = make_folder("first"), make_folder("second")
-    wrong = {"first": {*range(36)}, "second": {*range(20), *range(96, 100)}}
-    for folder in (first, second):
-        write_predictions(
-            folder,
-            {f"val/{number}.jpg": ("bag", "coat" if number in wrong[folder.name] else "bag") for number in range(100)},
-        )
-    return first, second
 
 
 def text_of(path: Path) -> str:
@@ -214,3 +189,12 @@ def test_names_in_a_comparison_run_nothing(pair: tuple[Path, Path]) -> None:
     page = write_comparison(pair).read_text()
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert page.count("<script>") == 1
+
+
+def test_a_metric_by_class_that_is_a_list_of_counts_is_not_compared(
+    make_folder: MakeFolder, evaluation: dict[str, Any]
+) -> None:
+    evaluation["per_class"]["f1"] = [1, 2, 3]
+    folder = make_folder(evaluation=evaluation)
+    page = write_comparison([folder, folder]).read_text()
+    assert "Recall of the classes that differ most" in page

@@ -14,3 +14,12 @@ def test_the_best_epoch_is_that_of_the_main_metric_which_training_may_not_have()
         {"epoch": 2.0, "loss": 0.9, "micro_f1": 0.8, "val_loss": 0.6, "val_map": 0.5, "val_micro_f1": 0.9},
     ]
     assert best_epoch(RunFiles(path=Path("x"), options={}, history=rows)) == ("val_map", 0.6, 1)
+
+
+def test_of_equal_values_the_epoch_with_the_lower_loss_is_the_best() -> None:
+    losses = {1: 0.9, 2: 0.4, 3: 0.4, 4: float("nan")}
+    rows = [
+        {"epoch": float(epoch), "loss": 1.0 / epoch, "val_loss": loss, "val_accuracy": 0.75}
+        for epoch, loss in losses.items()
+    ]
+    assert best_epoch(RunFiles(path=Path("x"), history=rows)) == ("val_accuracy", 0.75, 2)

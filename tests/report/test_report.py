@@ -22,6 +22,7 @@ from model_trainer.errors import DataError
 from model_trainer.report.evaluation_file import EvaluationFile
 from model_trainer.report.report import render_report, write_report
 from model_trainer.report.run_files import read_run
+from model_trainer.report.settings import changed_settings
 
 MakeFolder = Callable[..., Path]
 VOID = {"meta", "img", "input", "br", "link"}
@@ -235,8 +236,12 @@ def test_settings_that_name_code_of_the_user_are_shown_without_running_it(make_f
         spec=ModelSpec.named("mobilenet_v2"), train_data=ImageFolder("data/train"), training=Training(epochs=9),
         callbacks=(Call("no_such_module.Callback", patience=3),),
     )  # fmt: skip
-    text = page_of(make_folder(run=run)).text
+    folder = make_folder(run=run)
+    text = page_of(folder).text
     assert "no_such_module.Callback" in text
+    defaults = {setting.name: setting.default for setting in changed_settings(read_run(folder))}
+    assert defaults["callbacks.0"] == "[]"
+    assert defaults["training.epochs"] == "2"
     assert "training.epochs" in text
     assert "training.batch_size" not in text
 

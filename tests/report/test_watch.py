@@ -154,3 +154,15 @@ def test_the_command_serves_until_ctrl_c_and_exits_with_0(
 def test_watching_several_runs_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code_of(lambda: app(["report", str(folder), str(folder), "--watch"])) == 2
     assert "shows one run" in capsys.readouterr().err
+
+
+def test_a_damaged_file_is_a_note_on_the_page_until_it_is_restored(folder: Path, port: int) -> None:
+    spec = (folder / "model_spec.json").read_text()
+    (folder / "model_spec.json").write_text("[" * 100_000)
+    (folder / "history.csv").write_text("epoch,loss\n1,0.5\n")
+    status, page = get(port)
+    assert status == 200
+    assert f"This page is not the newest: {folder}/model_spec.json is damaged" in page
+    assert f'data-version="{get(port, "/version")[1]}"' in page
+    (folder / "model_spec.json").write_text(spec)
+    assert "is not the newest" not in get(port)[1]
