@@ -10,6 +10,8 @@ from model_trainer.report.line_charts import LineChart, Series, line_chart, numb
 
 __all__ = ["TagCurves", "calibration_chart", "selective_chart", "tag_curves"]
 
+MIN_IMAGES = 5  # of a bin that is drawn
+
 
 def calibration_chart(calibration: Calibration) -> LineChart:
     """The reliability diagram: accuracy by confidence, before and after temperature scaling; bars are images."""
@@ -31,7 +33,9 @@ def calibration_chart(calibration: Calibration) -> LineChart:
 
 def _reliability(name: str, state: CalibrationState, colour: int) -> Series:
     # The middle of a bin, so that both curves share their positions.
-    bins = [each for each in state.bins if each.images and each.accuracy is not None]
+    # A few images say nothing: of 3 the accuracy may be anything.
+    min_images = min(MIN_IMAGES, max((each.images for each in state.bins), default=0))
+    bins = [each for each in state.bins if each.images >= max(min_images, 1) and each.accuracy is not None]
     return Series(name, [(each.low + each.high) / 2 for each in bins], [each.accuracy or 0.0 for each in bins], colour)
 
 

@@ -232,11 +232,13 @@ def notes(run: RunFiles) -> list[str]:
     """What a reader should know first: missing validation data, an early end, unreadable images, warnings."""
     rows = list(run.evaluation.data.notes) if run.evaluation is not None else []
     if run.evaluation is None:
-        rows.append(f"There is no evaluation in this folder. model-trainer evaluate {run.path} writes it.")
-    elif _is_no_better_than_majority(run.evaluation):
-        rows.append("The accuracy is not distinguishable from always predicting the most frequent class.")
+        when = "It is made at the end of training. " if not run.is_finished else ""
+        rows.append(f"There is no evaluation in this folder. {when}model-trainer evaluate {run.path} writes it.")
+    else:
+        rows += _compared_with_majority(run.evaluation)
     if not run.is_finished and run.run:
-        rows.append("Training has not come to its end; --resume continues it.")
+        running = "It is running, or was stopped; --resume continues a run that was."
+        rows.append(f"Training has not come to its end. {running}")
     if run.bad_images:
         first, reason = run.bad_images[0]
         images = counted(len(run.bad_images), "image{s}")
@@ -246,11 +248,16 @@ def notes(run: RunFiles) -> list[str]:
     return [*rows, f"{counted(more, 'more warning{s}')} in logs/train.log."] if more > 0 else rows
 
 
-def _is_no_better_than_majority(evaluation: EvaluationFile) -> bool:
+def _compared_with_majority(evaluation: EvaluationFile) -> list[str]:
+    """A note if the model is no better than always predicting the most frequent class."""
     accuracy, baselines = evaluation.metrics.get("accuracy"), evaluation.baselines
     if accuracy is None or baselines is None or accuracy.value is None or baselines.majority is None:
-        return False
-    return (accuracy.value if accuracy.low is None else accuracy.low) <= baselines.majority
+        return []
+    low, high = (accuracy.value if end is None else end for end in (accuracy.low, accuracy.high))
+    if low > baselines.majority:
+        return []
+    verdict = "worse than" if high < baselines.majority else "not distinguishable from that of"
+    return [f"The accuracy is {verdict} always predicting the most frequent class."]
 
 
 def _sentence(warning: str) -> str:

@@ -41,7 +41,7 @@ def galleries_of_tags(labels: TagLabels, counts: TagCounts, classes: tuple[str, 
             Gallery(
                 "confident_mistakes",
                 "Most confident mistakes",
-                "The model was sure of a tag that the image does not have. Look for missing labels first.",
+                "The most probable tags that an image does not have. Look for missing labels first.",
                 tuple(mistaken(int(row)) for row in _lowest(-wrong.probability)),
             ),
             Gallery(

@@ -272,7 +272,14 @@ def test_notes_come_before_everything_else(make_folder: MakeFolder) -> None:
 
 def test_an_accuracy_that_chance_explains_is_named(make_folder: MakeFolder, evaluation: dict[str, Any]) -> None:
     evaluation["baselines"]["majority"] = 0.65
-    assert "not distinguishable from always predicting" in page_of(make_folder(evaluation=evaluation)).text
+    assert "not distinguishable from that of always predicting" in page_of(make_folder(evaluation=evaluation)).text
+
+
+def test_an_accuracy_below_that_of_the_most_frequent_class_is_named(
+    make_folder: MakeFolder, evaluation: dict[str, Any]
+) -> None:
+    evaluation["baselines"]["majority"] = 0.99
+    assert "worse than always predicting" in page_of(make_folder(evaluation=evaluation)).text
 
 
 def test_findings_are_listed_with_their_cure(make_folder: MakeFolder) -> None:
