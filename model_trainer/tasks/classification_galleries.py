@@ -44,7 +44,7 @@ def galleries_of_classes(
         Gallery(
             "confident_mistakes",
             "Most confident mistakes",
-            "The wrong predictions with the highest probabilities. Look for wrong labels first, then for what misled it.",
+            "The wrong predictions with the highest probabilities. Look for wrong labels first, then for the cause.",
             images(mistakes),
         ),
         Gallery(
