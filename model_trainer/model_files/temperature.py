@@ -35,7 +35,7 @@ def write_temperature(model_file: PurePath, temperature: float | None) -> None:
         stored[model_file.name] = {"temperature": temperature}
     if stored:
         description[KEY] = stored
-    if stored != before:
+    if stored != (before or {}):
         files.write_text(path, json.dumps(description, indent=2, ensure_ascii=False) + "\n")
 
 

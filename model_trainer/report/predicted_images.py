@@ -148,7 +148,8 @@ def _read_csv(path: Path) -> Any:
     import pyarrow as pa
     import pyarrow.csv
 
-    if path.stat().st_size > MAX_TABLE_BYTES:
+    entry = files.info(path)
+    if entry is not None and entry.size > MAX_TABLE_BYTES:
         raise ValueError(f"it has more than the limit of {MAX_TABLE_BYTES:,} bytes")
     return pa.csv.read_csv(path, convert_options=pa.csv.ConvertOptions(column_types=dict.fromkeys(TEXTS, pa.string())))
 

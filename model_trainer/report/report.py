@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -120,8 +121,10 @@ def _render(run: RunFiles, version: str, problem: str) -> str:
 
 
 def _section_size(page: str, name: str) -> int:
-    start = page.index(f'<section id="{name}"')
-    return page.index("</section>", start) - start
+    """The characters from the heading of a section to the next, or to the end."""
+    starts = sorted(match.start() for match in re.finditer(r'\bid="h-', page))
+    start = page.index(f'id="h-{name}"')
+    return next((each for each in starts if each > start), len(page)) - start
 
 
 def _values_of_evaluation(evaluation: EvaluationFile | None, word: str) -> dict[str, Any]:

@@ -24,9 +24,9 @@ OF_THE_MACHINE = {
 # What of `os` is about text, the process or its environment.
 OF_NAMES = {
     "PathLike", "cpu_count", "environ", "fsdecode", "fsencode", "fspath", "getpid", "kill", "killpg", "name", "path",
-    "sched_getaffinity", "getpgid", "setsid", "strerror", "waitpid", "WNOHANG", "sep", "getppid",
+    "getcwd", "sched_getaffinity", "getpgid", "setsid", "strerror", "waitpid", "WNOHANG", "sep", "getppid",
 }  # fmt: skip
-OF_PATHS = {"abspath", "basename", "dirname", "expanduser", "isabs", "join", "relpath", "split", "splitext"}
+OF_PATHS = {"abspath", "basename", "dirname", "expanduser", "isabs", "join", "normpath", "relpath", "split", "splitext"}
 METHODS = {
     "chmod", "exists", "glob", "hardlink_to", "is_dir", "is_file", "is_symlink", "iterdir", "lstat", "mkdir", "open",
     "read_bytes", "read_text", "readlink", "rename", "resolve", "rglob", "rmdir", "stat", "symlink_to", "touch",
