@@ -112,7 +112,8 @@ def _read_parquet(path: Path) -> Any:
         field.name for field in pa.parquet.read_schema(path) if field.name in TEXTS and pa.types.is_string(field.type)
     ]
     with pa.parquet.ParquetFile(path, read_dictionary=texts) as file:
-        data, num_bytes = file.metadata, path.stat().st_size
+        entry = files.info(path)
+        data, num_bytes = file.metadata, 0 if entry is None else entry.size
         if data.num_rows > PLAUSIBLE_ROWS + MAX_ROWS_PER_BYTE * num_bytes:
             raise ValueError(f"it claims {data.num_rows:,} rows in {num_bytes:,} bytes")
         chosen = [field for field in file.schema_arrow if field.name in NEEDED]
