@@ -24,7 +24,7 @@ def runs(
     A best metric is from evaluation/evaluation.json if there is one, otherwise from the best epoch in history.csv.
     """
     from model_trainer.report.runs import list_runs
-    from model_trainer.report.runs_table import differing_settings, sorted_runs
+    from model_trainer.report.runs_table import differing_settings, settings_of_all, sorted_runs
 
     found = sorted_runs(list_runs(folder), sort)
     settings = differing_settings(found)
@@ -35,4 +35,8 @@ def runs(
 
     from model_trainer.cli.tables import print_runs
 
-    print_runs(found, settings, sort.removeprefix("-"), Console())
+    shown = settings_of_all(found, settings)
+    print_runs(found, shown, sort.removeprefix("-"), Console())
+    if len(shown) < len(settings):
+        num_more = len(settings) - len(shown)
+        typer.echo(f"{num_more} more settings differ, which not all runs have; --json has them.", err=True)

@@ -11,7 +11,7 @@ from model_trainer.errors import ConfigError
 from model_trainer.messages import nearest
 from model_trainer.report.runs import RunSummary
 
-__all__ = ["differing_settings", "run_cells", "setting_text", "sorted_runs"]
+__all__ = ["differing_settings", "run_cells", "setting_text", "settings_of_all", "sorted_runs"]
 
 NAMES = {"name", "output_dir"}  # settings that the path of a run shows
 COLUMNS: dict[str, Callable[[RunSummary], float | str | None]] = {
@@ -37,6 +37,20 @@ def differing_settings(runs: list[RunSummary]) -> list[str]:
         return any(settings.get(name, missing) != first for settings in known)
 
     return [name for name in names if name not in NAMES and differs(name)]
+
+
+def settings_of_all(runs: list[RunSummary], names: list[str]) -> list[str]:
+    """Returns those of `names` that fit a table: all runs have them, and they mean the same in all of them.
+
+    Of choices of different types, such as two kinds of sources, only the type remains.
+    """
+    known = [run.settings for run in runs if run.settings]
+    choices = tuple(f"{name.removesuffix('type')}" for name in names if name.endswith(".type"))
+    return [
+        name
+        for name in names
+        if all(name in settings for settings in known) and (name.endswith(".type") or not name.startswith(choices))
+    ]
 
 
 def sorted_runs(runs: list[RunSummary], by: str) -> list[RunSummary]:

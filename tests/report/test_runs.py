@@ -15,7 +15,7 @@ import pytest
 from model_trainer import SGD, ImageFolder, ModelSpec, Run, Training
 from model_trainer.errors import ConfigError, DataError
 from model_trainer.report.runs import list_runs
-from model_trainer.report.runs_table import differing_settings, sorted_runs
+from model_trainer.report.runs_table import differing_settings, settings_of_all, sorted_runs
 
 RUN = Run(spec=ModelSpec.named("vgg19"), train_data=ImageFolder("data/train"), training=Training(epochs=3))
 HISTORY = "epoch,loss,accuracy,val_loss,val_accuracy,learning_rate,seconds\n"
@@ -198,6 +198,15 @@ def test_only_the_settings_that_differ_are_shown(tmp_path: Path) -> None:
     assert names[:2] == ["spec.target_size", "training.epochs"]
     assert {"training.optimizer.type", "training.optimizer.momentum"} < set(names)
     assert all(name.startswith("training.optimizer.") for name in names[2:])
+
+
+def test_of_different_choices_the_table_has_the_type_alone(tmp_path: Path) -> None:
+    write_run(tmp_path, "a")
+    write_run(tmp_path, "b", RUN.changed("training.epochs", 5))
+    write_run(tmp_path, "c", RUN.changed_all({"training.optimizer": SGD(), "train_data": RUN.train_data.take(3)}))
+    runs = list_runs(tmp_path)
+    shown = settings_of_all(runs, differing_settings(runs))
+    assert shown == ["train_data.type", "training.epochs", "training.optimizer.type"]
 
 
 def test_one_run_differs_in_nothing(tmp_path: Path) -> None:
