@@ -27,7 +27,7 @@ class Augmentation(StrEnum):
 
 def evaluate(
     models: list[str] = typer.Argument(
-        metavar="OUTPUT_DIR...",
+        metavar="OUTPUT_DIR",
         help="An output folder, an .hdf5 in one, or any Keras model file with --spec and --classes. Several are "
         "compared on the same images, or averaged with --ensemble.",
     ),
