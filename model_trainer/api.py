@@ -11,6 +11,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from model_trainer.cluster.launchers import find_hosts
+from model_trainer.display.notebook import cell_log
 from model_trainer.evaluation.data import Model, load_models, source_of
 from model_trainer.evaluation.folds import FoldsResult, train_and_evaluate_folds
 from model_trainer.evaluation.folds_table import print_folds
@@ -78,14 +79,16 @@ def train(
     with plain_messages():
         resolved_hosts = find_hosts(hosts, host_index, os.environ)  # may wait for the other machines
     folder = None if resume_from is None else os.fspath(resume_from)
-    result = train_model(run, resume, folder, resolved_hosts, report_follows=report)
-    if resolved_hosts is None or resolved_hosts.is_chief:
-        if report:
+    is_chief = resolved_hosts is None or resolved_hosts.is_chief
+    with cell_log():  # in a notebook one output for all of it
+        result = train_model(run, resume, folder, resolved_hosts, report_follows=report)
+        if is_chief and report:
             with plain_messages():
                 try:
                     report_run(result, run, Console(stderr=True))
                 finally:
                     announce_report(result)
+    if is_chief:
         print_summary(result, Console(force_jupyter=False))  # in a notebook as plain text too
     return result
 
@@ -129,10 +132,11 @@ def train_folds(
         >>> result.metrics["accuracy"].mean, result.metrics["accuracy"].standard_deviation  # doctest: +SKIP
         (0.9131, 0.0187)
     """
-    result = train_and_evaluate_folds(run, folds, seed, resume, resume_from)
-    if report and not result.stopped:
-        with plain_messages():
-            report_folds(result)
+    with cell_log():
+        result = train_and_evaluate_folds(run, folds, seed, resume, resume_from)
+        if report and not result.stopped:
+            with plain_messages():
+                report_folds(result)
     print_folds(result, Console(force_jupyter=False))
     return result
 
