@@ -75,7 +75,8 @@ def test_interrupting_a_kernel_ends_training_with_a_result(kernel: Kernel) -> No
     assert "error" not in shown
     assert len(shown["display_data"]) == 1  # messages and progress; all others replace it
     last = shown["update_display_data"][-1]["data"]["text/plain"].splitlines()
-    assert last[-1].startswith("SIGINT: stopping after this step and saving.")
+    assert last[-2].startswith("SIGINT: stopping after this step and saving.")
+    assert last[-1].startswith("Report: ")  # of what has been trained
     printed = "".join(each["text"] for each in shown["stream"])
     assert "train(run, resume=True) continues." in printed
     assert {each["name"] for each in shown["stream"]} == {"stdout"}
