@@ -167,20 +167,13 @@ def evaluate_and_record(
     )
     is_plain = len(models) == 1 and options.tta is None and not is_calibrated
     if is_plain and data.split == "validation" and files.is_file(first.path.with_name("model_spec.json")):
-        temperature = temperature_of(evaluated)
+        temperature = evaluated.evaluation.temperature
         write_temperature(first.path, temperature)
         if temperature is None and first.task.loss_activation == "softmax":
             logging.info(
                 "No temperature improves the probabilities of %s, so it has no calibrated ones.", first.path.name
             )
     return evaluated, folder
-
-
-def temperature_of(evaluated: EvaluatedModel) -> float | None:
-    """Returns the temperature that the evaluation has fitted; None for a task without one."""
-    calibration = evaluated.evaluation.to_dict().get("calibration") or {}
-    temperature = calibration.get("temperature")
-    return None if temperature is None else float(temperature)
 
 
 def _read_groups(

@@ -30,7 +30,6 @@ NUMBERS = ("correct", "loss")
 NEEDED = (*TEXTS, *COLUMNS["correct"], *COLUMNS["loss"])
 BATCH_ROWS = 4_096
 # A name takes a good part of a byte of the file, however well it is compressed; equal ones take next to nothing.
-PLAUSIBLE_ROWS, MAX_ROWS_PER_BYTE = 1_000_000, 10
 MAX_TABLE_BYTES = 1_000_000_000  # decoded; a million images have 200 MB
 
 
@@ -108,6 +107,8 @@ def _read_parquet(path: Path) -> Any:
     import pyarrow as pa
     import pyarrow.parquet
 
+    from model_trainer.sources.manifest.parquet import MAX_ROWS_PER_BYTE, PLAUSIBLE_ROWS, decoded_bytes
+
     texts = [
         field.name for field in pa.parquet.read_schema(path) if field.name in TEXTS and pa.types.is_string(field.type)
     ]
@@ -127,22 +128,11 @@ def _read_parquet(path: Path) -> Any:
             raise ValueError(f"it has more than the limit of {MAX_TABLE_BYTES:,} bytes")
         batches, decoded = [], 0
         for batch in file.iter_batches(BATCH_ROWS, columns=[field.name for field in chosen]):
-            decoded += sum(map(_decoded_bytes, batch.columns))
+            decoded += sum(map(decoded_bytes, batch.columns))
             if decoded > MAX_TABLE_BYTES:
                 raise ValueError(f"it decodes to more than the limit of {MAX_TABLE_BYTES:,} bytes")
             batches.append(batch)
         return pa.Table.from_batches(batches, pa.schema(chosen))
-
-
-def _decoded_bytes(column: Any) -> int:
-    """The bytes of a column when equal strings no longer share theirs."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if not pa.types.is_dictionary(column.type) or not len(column.dictionary):
-        return int(column.nbytes)
-    lengths = pc.take(pc.binary_length(column.dictionary), pc.drop_null(column.indices))
-    return int(pc.sum(lengths).as_py() or 0)
 
 
 def _read_csv(path: Path) -> Any:

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import PurePath
 from typing import Any
 
+from model_trainer.display.curves import NOT_METRICS
 from model_trainer.errors import DataError
 from model_trainer.run.settings import flatten
 from model_trainer.storage import files
@@ -24,7 +25,6 @@ MAX_DEPTH = 3  # of folders, below the one that is listed
 NOT_SEARCHED = {"checkpoints", "evaluation", "logs", "report"}
 LOG_TAIL_BYTES = 4096
 FROM_EVALUATION, FROM_HISTORY, FROM_TRAINING_DATA = "evaluation", "history", "training data"
-NOT_METRICS = {"epoch", "learning_rate", "seconds"}
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,10 @@ class ClassificationEvaluation(Evaluation):
         """Int `(num_classes,)`, number of images of each class."""
         return np.bincount(self.labels, minlength=len(self.classes))
 
+    @property
+    def temperature(self) -> float | None:
+        return self.calibration.temperature
+
     @cached_property
     def confusion(self) -> np.ndarray:
         """Int `(num_classes, num_classes)`: rows are true classes, columns predicted ones. Large for many classes."""

@@ -58,6 +58,11 @@ class Evaluation(ABC):
     num_bad: int
     classes: tuple[str, ...]
 
+    @property
+    def temperature(self) -> float | None:
+        """The temperature that calibrates the probabilities; None if there is none."""
+        return None
+
     @abstractmethod
     def metrics(self) -> dict[str, str]:
         """Returns the metrics over all images, by name, formatted for printing, with intervals; the headline first."""

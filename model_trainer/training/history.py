@@ -7,6 +7,7 @@ import io
 import math
 from pathlib import PurePath
 
+from model_trainer.display.curves import NOT_METRICS
 from model_trainer.storage import files
 
 __all__ = ["Row", "draw_curves", "write_history"]
@@ -29,8 +30,7 @@ def draw_curves(path: PurePath, rows: list[Row], title: str) -> None:
     from matplotlib.figure import Figure  # not pyplot, which looks for a display
     from matplotlib.ticker import MaxNLocator
 
-    fixed = ("epoch", "learning_rate", "seconds")
-    names = list(dict.fromkeys(name.removeprefix("val_") for name in rows[0] if name not in fixed))
+    names = list(dict.fromkeys(name.removeprefix("val_") for name in rows[0] if name not in NOT_METRICS))
     figure = Figure(figsize=(5.2 * len(names), 3.8), layout="constrained")
     figure.suptitle(title)
     epochs = [row["epoch"] for row in rows]

@@ -18,12 +18,12 @@ from model_trainer.sources.manifest.columns import check_distinct
 from model_trainer.sources.manifest.gathered import Gathered
 from model_trainer.sources.manifest.layout import open_bytes
 
-__all__ = ["parquet_batches", "parquet_rows"]
+__all__ = ["MAX_ROWS_PER_BYTE", "PLAUSIBLE_ROWS", "decoded_bytes", "parquet_batches", "parquet_rows"]
 
 _BATCH_ROWS = 4_096  # a few bytes can encode a string that repeats in every row: this limits the memory of a batch
 # A path takes a good part of a byte of the file, however well it is compressed; equal ones take next to nothing.
-_MAX_ROWS_PER_BYTE = 10
-_PLAUSIBLE_ROWS = 1_000_000  # in a file of any size
+MAX_ROWS_PER_BYTE = 10
+PLAUSIBLE_ROWS = 1_000_000  # in a file of any size
 _MAX_EXPANSION = 100  # decoded bytes for each byte of the file
 _PLAUSIBLE_BYTES = 2**28  # decoded from a file of any size
 
@@ -62,7 +62,7 @@ def _limited_batches(path: str, file: _File, columns: list[str] | None) -> Itera
     """The batches of a file, unless they decode to far more bytes than a table of images has."""
     decoded, limit = 0, _PLAUSIBLE_BYTES + _MAX_EXPANSION * file.num_bytes
     for batch in file.parquet.iter_batches(_BATCH_ROWS, columns=columns):
-        decoded += sum(map(_decoded_bytes, batch.columns))
+        decoded += sum(map(decoded_bytes, batch.columns))
         if decoded > limit:
             raise DataError(
                 f"{path} decodes to more than {limit:,} bytes from {file.num_bytes:,}, which no table of images does. "
@@ -71,7 +71,8 @@ def _limited_batches(path: str, file: _File, columns: list[str] | None) -> Itera
         yield batch
 
 
-def _decoded_bytes(column: pa.Array) -> int:
+def decoded_bytes(column: pa.Array) -> int:
+    """The bytes of a column when equal strings no longer share theirs."""
     if not pa.types.is_dictionary(column.type) or not len(column.dictionary) or not is_text(column.dictionary):
         return column.nbytes
     lengths = pc.fill_null(pc.binary_length(column.dictionary), 0)
@@ -85,7 +86,7 @@ def _open_parquet(path: str) -> Iterator[_File]:
             with pq.ParquetFile(content) as file:
                 check_distinct(file.schema_arrow.names, path)
                 num_rows, num_bytes = file.metadata.num_rows, content.seek(0, io.SEEK_END)
-                if num_rows > _PLAUSIBLE_ROWS + _MAX_ROWS_PER_BYTE * num_bytes:
+                if num_rows > PLAUSIBLE_ROWS + MAX_ROWS_PER_BYTE * num_bytes:
                     raise DataError(
                         f"{path} claims {num_rows:,} rows in {num_bytes:,} bytes, which no table of images has. "
                         "Check where the file comes from."

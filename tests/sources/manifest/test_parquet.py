@@ -188,7 +188,7 @@ def test_a_file_that_claims_more_rows_than_it_can_hold_is_refused(make: Make, mo
     manifest = make("label", pa.array(["a"] * 100_000))
     pq.write_table(pq.read_table(manifest.path).set_column(0, "filename", [["a.jpg"] * 100_000]), manifest.path)
     assert len(manifest.read()) == 100_000
-    monkeypatch.setattr(parquet, "_PLAUSIBLE_ROWS", 10_000)
+    monkeypatch.setattr(parquet, "PLAUSIBLE_ROWS", 10_000)
     with pytest.raises(DataError, match=r"claims 100,000 rows in [\d,]+ bytes, which no table of images has"):
         manifest.read()
 
