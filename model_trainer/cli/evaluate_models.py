@@ -9,7 +9,7 @@ from rich.console import Console
 
 from model_trainer.cli.tables import print_comparison, print_evaluation, print_slices
 from model_trainer.errors import ConfigError
-from model_trainer.evaluation.compare import compare_evaluated, write_changed
+from model_trainer.evaluation.compare import check_comparable, compare_evaluated, write_changed
 from model_trainer.evaluation.data import data_of_run, load_models, source_of
 from model_trainer.evaluation.files import FOLDER
 from model_trainer.evaluation.session import EvaluationOptions, evaluate_and_record
@@ -61,15 +61,10 @@ def evaluate_models(
                 if written == models[0].path.with_name(FOLDER):
                     logging.info("Report: %s", write_report(written.parent))
             return
+        check_comparable(models)
         results = []
         if source is None:
             source, _ = data_of_run(models[0].path, trust)
-        for model in models[1:]:
-            if set(model.classes) != set(models[0].classes):
-                raise ConfigError(
-                    f"{model.path} has other classes than {models[0].path}: {len(model.classes)} and "
-                    f"{len(models[0].classes)}. Only models of the same classes can be compared.",
-                )
         for model in models:
             # All on the data of the first, without touching the results that their folders have.
             evaluated, _ = evaluate_and_record([model], source, options, None, write=False, console=progress)

@@ -11,10 +11,11 @@ import numpy as np
 from model_trainer.errors import ConfigError, DataError
 from model_trainer.evaluation.evaluate import EvaluatedModel, metrics_of
 from model_trainer.metrics.paired import PairedComparison, changed_sides, compare_scores
+from model_trainer.model_files.trained_model import TrainedModel
 from model_trainer.storage import files
 from model_trainer.storage.lines import csv_lines
 
-__all__ = ["Comparison", "compare_evaluated", "write_changed"]
+__all__ = ["Comparison", "check_comparable", "compare_evaluated", "write_changed"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +37,22 @@ class Comparison:
     metrics: tuple[tuple[str, float, float], ...]
 
 
+def check_comparable(models: Sequence[TrainedModel]) -> None:
+    """Raises ConfigError if a model has another task or other classes than the first, before they are evaluated."""
+    first = models[0]
+    for each in models[1:]:
+        if each.task.label_kind != first.task.label_kind:
+            raise ConfigError(
+                f"{each.path} and {first.path} have different tasks: one predicts tags, the other one class for each "
+                "image. Only models of the same task can be compared."
+            )
+        if set(each.classes) != set(first.classes):
+            raise ConfigError(
+                f"{each.path} has other classes than {first.path}: {len(each.classes)} and {len(first.classes)}. Only "
+                "models of the same classes can be compared."
+            )
+
+
 def compare_evaluated(models: Sequence[EvaluatedModel]) -> list[Comparison]:
     """Compares each model with the first.
 
@@ -43,18 +60,14 @@ def compare_evaluated(models: Sequence[EvaluatedModel]) -> list[Comparison]:
         models: evaluated on the same examples.
 
     Raises:
-        ConfigError: the models have different tasks.
+        ConfigError: the models have different tasks or classes.
         DataError: there is no image that two of them can read.
     """
+    check_comparable([each.trained for each in models])
     return [_compare(models[0], other) for other in models[1:]]
 
 
 def _compare(first: EvaluatedModel, second: EvaluatedModel) -> Comparison:
-    if first.trained.task.label_kind != second.trained.task.label_kind:
-        raise ConfigError(
-            f"{second.trained.path} and {first.trained.path} have different tasks: one predicts tags, the other one "
-            "class for each image. Only models of the same task can be compared."
-        )
     common = np.intersect1d(first.predictions.rows, second.predictions.rows, assume_unique=True)
     if not len(common):
         raise DataError(f"{first.predictions.examples.origin}: there is no image that both models can read.")
