@@ -1,1 +1,1 @@
-"""Inference: predictions of a trained model for image files."""
+"""Inference: predictions for image files, and an HTTP endpoint."""

@@ -1,0 +1,1 @@
+"""Engines: what computes a trained model, behind `predict`, `evaluate` and `serve` alike."""

@@ -1,0 +1,1 @@
+"""The HTTP interface of the endpoint: requests, answers, limits and the page."""
