@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -18,7 +18,26 @@ from model_trainer.run.run_html import value_text
 from model_trainer.specs import ModelSpec
 from model_trainer.tasks.task import Task
 
-__all__ = ["TrainedModel"]
+__all__ = ["Engine", "TrainedModel"]
+
+
+class Engine(Protocol):
+    """Computes a network in another way than Keras; `inference.choose.with_engine` makes one.
+
+    Attributes:
+        name: "keras" or "openvino".
+        precision: "float32", "bfloat16" or "float16".
+    """
+
+    name: str
+    precision: str
+
+    def __call__(self, images: np.ndarray) -> Any:
+        """Computes the outputs of the network, an array or a list of several; any number of threads may call it.
+
+        Args:
+            images: uint8 `(batch, height, width, channels)`, not preprocessed.
+        """
 
 
 @dataclass(frozen=True)
@@ -36,6 +55,7 @@ class TrainedModel:
         temperature: divides the logits in `calibrated()`, so that probabilities agree with how often predictions are
             right; None if it has not been fitted.
         is_calibrated: whether `probabilities` divides the logits by it.
+        engine: computes instead of the Keras model; see `inference.choose.with_engine`.
 
     Example:
         >>> network = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Flatten()])
@@ -55,6 +75,7 @@ class TrainedModel:
     thresholds: tuple[float, ...] | None = None
     temperature: float | None = None
     is_calibrated: bool = False
+    engine: Engine | None = None
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Predicts the class probabilities of images.
@@ -111,6 +132,8 @@ class TrainedModel:
     @functools.cached_property
     def _compute(self) -> Callable[[np.ndarray], Any]:
         """Maps uint8 images to the outputs; with the TensorFlow backend compiled once for batches of any size."""
+        if self.engine is not None:
+            return self.engine
 
         def compute(images: Any) -> Any:
             return self.model(self.spec.preprocess(images), training=False)

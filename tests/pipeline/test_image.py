@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import functools
 import io
 import struct
@@ -17,7 +18,7 @@ from PIL import Image, ImageOps
 from model_trainer import ModelSpec, RandomResizedCrop, load_image
 from model_trainer.errors import DataError
 from model_trainer.pipeline.fallback import map_with_fallback
-from model_trainer.pipeline.image import exact_image, fast_image, read_image
+from model_trainer.pipeline.image import ImageReader, exact_image, fast_image, read_image, read_image_bytes
 from model_trainer.pipeline.view import View
 
 pytestmark = pytest.mark.long
@@ -396,3 +397,33 @@ def test_an_image_is_the_same_eagerly_and_in_tf_data(tmp_path: Path, name: str) 
 def test_a_bad_file_is_reported_eagerly_too(tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"nothing")
     assert not eagerly(tmp_path / "bad.png", spec())[1]
+
+
+@pytest.mark.parametrize("name", ["rgb.jpg", "rgb.png", "rgb.bmp"])
+def test_bytes_give_the_pixels_of_the_file(tmp_path: Path, name: str) -> None:
+    make, options = OPAQUE[name]
+    path = save(tmp_path / name, make(), **options)
+    np.testing.assert_array_equal(read_image_bytes(path.read_bytes(), spec()), read_image(path, spec()))
+
+
+def test_bytes_that_are_no_image_are_refused_with_the_reason_alone() -> None:
+    with pytest.raises(DataError, match=r"^is not an image$"):
+        read_image_bytes(b"no image", spec())
+
+
+def test_several_threads_read_with_one_reader(tmp_path: Path) -> None:
+    make, options = OPAQUE["rgb.jpg"]
+    path = save(tmp_path / "rgb.jpg", make(), **options)
+    images = [path.read_bytes(), b"no image"] * 20
+    reader = ImageReader(spec())
+
+    def read_one(data: bytes) -> np.ndarray | str:
+        try:
+            return reader(data)
+        except DataError as error:
+            return str(error)
+
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        results = list(threads.map(read_one, images))
+    assert set(results[1::2]) == {"is not an image"}
+    np.testing.assert_array_equal(np.stack(results[::2]), [read_image(path, spec())] * 20)

@@ -1,0 +1,61 @@
+"""The Keras network as a graph of TensorFlow in which weights are constants.
+
+TensorFlow's optimizer of graphs then folds what follows from constants alone: batch normalization becomes part of the
+convolution before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, final
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import (  # no public name leads to it
+    convert_variables_to_constants_v2,
+)
+
+from model_trainer.model_files.trained_model import TrainedModel
+from model_trainer.network.own_model import stage_own_model
+from model_trainer.network.training_copy import make_training_copy
+
+__all__ = ["KerasGraph", "compute_function"]
+
+
+@final
+class KerasGraph:
+    """Computes a trained model with TensorFlow.
+
+    The weights are copied: later changes to the model change nothing.
+
+    Args:
+        trained: the model.
+        precision: "float32", or "bfloat16" or "float16" for a network rebuilt with Keras' mixed policy, whose last
+            layer stays float32.
+    """
+
+    name = "keras"
+
+    def __init__(self, trained: TrainedModel, precision: str = "float32") -> None:
+        self.precision = precision
+        function = compute_function(trained, precision)
+        self._structure = function.structured_outputs
+        self._frozen = convert_variables_to_constants_v2(function)
+
+    def __call__(self, images: np.ndarray) -> Any:
+        outputs = self._frozen(tf.convert_to_tensor(images))
+        return tf.nest.pack_sequence_as(self._structure, [output.numpy() for output in outputs])
+
+
+def compute_function(trained: TrainedModel, precision: str = "float32") -> Any:
+    """Returns the concrete function from uint8 `(batch, height, width, channels)` to the outputs of the network."""
+    network: Callable[..., Any] = trained.model
+    if precision != "float32":
+        staged = stage_own_model(trained.model, None, trained.spec, trained.task, len(trained.classes), trains=False)
+        network = make_training_copy(staged, f"mixed_{precision}", seed=0).model
+
+    def compute(images: tf.Tensor) -> Any:
+        return network(trained.spec.preprocess(images), training=False)
+
+    signature = tf.TensorSpec([None, *trained.spec.target_size], tf.uint8)
+    return tf.function(compute, autograph=False, input_signature=[signature]).get_concrete_function()
