@@ -21,7 +21,7 @@ from model_trainer.pipeline.view import View, region_inside
 from model_trainer.specs import ModelSpec
 from model_trainer.storage.read import read_image_file, why_not_read
 
-__all__ = ["exact_image", "fast_image", "load_image", "read_image"]
+__all__ = ["ImageReader", "exact_image", "fast_image", "load_image", "read_image", "read_image_bytes"]
 
 
 def fast_image(
@@ -65,6 +65,52 @@ def exact_image(
     return tf.where(readable, image, tf.zeros_like(image)), readable
 
 
+class ImageReader:
+    """Decodes encoded images and resizes them to a spec's `target_size`, without preprocessing.
+
+    It may be called by several threads at once: TensorFlow decodes without Python's global lock.
+
+    Args:
+        spec: the size of the result, and how an image is resized to it.
+
+    Example:
+        >>> read = ImageReader(ModelSpec.named("mobilenet_v2", target_size=[96, 96, 3]))
+        >>> read(read_image_file("photo.jpg")).shape
+        (96, 96, 3)
+    """
+
+    def __init__(self, spec: ModelSpec) -> None:
+        # The JSON is the key, because a spec with its dictionary has no hash.
+        self._fast, self._exact = _compiled_for(spec.model_dump_json(by_alias=True))
+
+    def __call__(self, data: bytes) -> np.ndarray:
+        """Returns the image as uint8 `target_size`.
+
+        Raises:
+            DataError: it cannot be read; the message is the reason only, such as "is not an image".
+        """
+        tensor = tf.constant(data)
+        try:
+            return self._fast(tensor).numpy()
+        except tf.errors.OpError:
+            image, readable = self._exact(tensor)
+        if not readable:
+            raise DataError(why_unreadable(data))
+        return image.numpy()
+
+
+def read_image_bytes(data: bytes, spec: ModelSpec) -> np.ndarray:
+    """Decodes an encoded image as `read_image` reads a file; for many images, keep an `ImageReader`.
+
+    Returns:
+        uint8 `(height, width, channels)`.
+
+    Raises:
+        DataError: the image cannot be read; the message is the reason only, such as "is not an image".
+    """
+    return ImageReader(spec)(data)
+
+
 def read_image(path: str | os.PathLike[str], spec: ModelSpec) -> np.ndarray:
     """Reads an image file and resizes it to the spec's `target_size`, without preprocessing.
 
@@ -75,18 +121,14 @@ def read_image(path: str | os.PathLike[str], spec: ModelSpec) -> np.ndarray:
         DataError: the image cannot be read; the message gives the reason.
     """
     path = os.fspath(path)
-    fast, exact = _compiled_for(spec.model_dump_json(by_alias=True))  # JSON, because a spec with its dict has no hash
     try:
-        data = tf.constant(read_image_file(path))
+        data = read_image_file(path)
     except OSError as error:
         raise DataError(f"{path} {why_not_read(error, if_missing='does not exist')}.") from None
     try:
-        return fast(data).numpy()
-    except tf.errors.OpError:
-        image, readable = exact(data)
-    if not readable:
-        raise DataError(f"{path} {why_unreadable(data.numpy())}.")
-    return image.numpy()
+        return read_image_bytes(data, spec)
+    except DataError as reason:
+        raise DataError(f"{path} {reason}.") from None
 
 
 def load_image(path: str | os.PathLike[str], spec: ModelSpec) -> np.ndarray:

@@ -8,12 +8,13 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from model_trainer.errors import ConfigError, MissingExtra
 from model_trainer.serving.options import ServeOptions
 from model_trainer.specs import ModelSpec
 
-__all__ = ["bind", "check_options", "serve", "url_of"]
+__all__ = ["Model", "bind", "check_options", "serve", "url_of"]
 
 LOOPBACK = ("localhost", "::1")
 # The module that is imported, and the package that has it.
@@ -25,6 +26,16 @@ NEEDED = {
     "prometheus_client": "prometheus-client",
 }
 BACKLOG = 2048
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is served: the arguments of `load_model`."""
+
+    path: str | os.PathLike[str]
+    trust: bool = False
+    spec: ModelSpec | str | None = None
+    classes: tuple[str, ...] | None = None
 
 
 def serve(
@@ -54,14 +65,14 @@ def serve(
     """
     check_options(options)
     with bind(options.host, options.port) as listener:
-        from model_trainer.serving.worker import Model, run_worker
-
         model = Model(path, trust, spec, None if classes is None else tuple(classes))
+        print(f"Loading {os.fspath(path)} ...", file=sys.stderr)
         if options.num_workers > 1:
             from model_trainer.serving.workers import run_workers
 
             return run_workers(model, options, listener)
-        print(f"Loading {os.fspath(path)} ...", file=sys.stderr)
+        from model_trainer.serving.worker import run_worker
+
         run_worker(model, options, listener)
     return 0
 

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from model_trainer.serving.http_server import run_server
 from model_trainer.serving.options import ServeOptions
 from model_trainer.serving.reload import watch_model
-from model_trainer.serving.server import url_of
+from model_trainer.serving.server import Model, url_of
 from model_trainer.serving.service import Service
-from model_trainer.specs import ModelSpec
 from model_trainer.training.log import plain_messages
 
-__all__ = ["Model", "announce", "run_worker"]
-
-
-@dataclass(frozen=True)
-class Model:
-    """What is served: the arguments of `load_model`."""
-
-    path: str | os.PathLike[str]
-    trust: bool = False
-    spec: ModelSpec | str | None = None
-    classes: tuple[str, ...] | None = None
+__all__ = ["announce", "run_worker"]
 
 
 def run_worker(

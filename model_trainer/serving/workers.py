@@ -6,6 +6,7 @@ ready, and accept connections only then, so that from the first "ready" on no cl
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import shutil
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -25,10 +26,9 @@ from typing import Any
 from absl import logging
 
 from model_trainer.diagnosis.gpu.nvml import query_nvml
-from model_trainer.errors import ModelTrainerError
+from model_trainer.errors import DeviceError, ModelTrainerError
 from model_trainer.serving.options import ServeOptions
-from model_trainer.serving.server import url_of
-from model_trainer.serving.worker import Model, announce, run_worker
+from model_trainer.serving.server import Model, url_of
 from model_trainer.training.log import plain_messages
 
 __all__ = ["run_workers"]
@@ -37,6 +37,7 @@ METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 GRACE_SECONDS = 3.0  # after `drain_seconds`, before a worker is killed
 RETRY_SECONDS = 1.0, 30.0  # before a worker is started again that died: at first, and at most
 INTERRUPTED = 130
+MAX_STARTS = 3  # of the first worker
 
 _SPAWN = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
 
@@ -62,6 +63,7 @@ class _Group:
     workers: dict[int, _Worker] = field(default_factory=dict)
     start_times: dict[int, float] = field(default_factory=dict)  # not before; of those that died
     num_deaths: int = 0  # since a worker became ready
+    was_ready: bool = False
     is_stopping: bool = False
 
     @property
@@ -84,16 +86,11 @@ def run_workers(model: Model, options: ServeOptions, listener: socket.socket) ->
         ModelTrainerError: no worker can load the model.
     """
     folder = tempfile.mkdtemp(prefix="model-trainer-metrics-")
-    previous = os.environ.get(METRICS_FOLDER)
-    os.environ[METRICS_FOLDER] = folder  # prometheus_client reads it when it is imported, in each worker
     try:
-        with plain_messages():
+        # prometheus_client reads it when it is imported, in each worker.
+        with _environment({METRICS_FOLDER: folder}), plain_messages():
             _supervise(_Group(model, options, listener, _visible_gpus()))
     finally:
-        if previous is None:
-            del os.environ[METRICS_FOLDER]
-        else:
-            os.environ[METRICS_FOLDER] = previous
         shutil.rmtree(folder, ignore_errors=True)
     return 0
 
@@ -133,15 +130,31 @@ def _start(group: _Group, number: int) -> _Worker:
     ours, theirs = _SPAWN.Pipe()
     process = _SPAWN.Process(
         target=_run,
-        args=(group.model, group.options, group.listener, theirs, group.is_ready, _environment(group, number)),
+        args=(group.model, group.options, group.listener, theirs, group.is_ready),
         name=f"worker-{number}",
     )
-    process.start()
+    with _environment(_variables(group, number)):  # TensorFlow looks for GPUs while it is imported
+        process.start()
     theirs.close()
     return _Worker(number, process, ours)
 
 
-def _environment(group: _Group, number: int) -> dict[str, str]:
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Sets environment variables in the `with` block."""
+    previous = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in previous.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _variables(group: _Group, number: int) -> dict[str, str]:
     """What differs between the workers: a GPU of its own, or its fraction of the CPU cores."""
     if group.gpus:
         return {"CUDA_VISIBLE_DEVICES": group.gpus[number % len(group.gpus)]}
@@ -167,7 +180,8 @@ def _wait_for_news(group: _Group, signals: Connection) -> None:
         if isinstance(news, ModelTrainerError):
             _bury(group, worker, news)
         else:
-            worker.is_ready, group.num_deaths = True, 0
+            worker.is_ready = group.was_ready = True
+            group.num_deaths = 0
             print(f"Worker {worker.number} is ready (process {worker.process.pid}).", file=sys.stderr, flush=True)
     for number in [number for number, start_time in group.start_times.items() if start_time <= time.monotonic()]:
         del group.start_times[number]
@@ -180,11 +194,16 @@ def _bury(group: _Group, worker: _Worker, error: ModelTrainerError | None) -> No
     worker.process.join()
     worker.pipe.close()
     del group.workers[worker.number]
-    mark_process_dead(worker.process.pid)
+    mark_process_dead(worker.process.pid)  # type: ignore[no-untyped-call]
     if group.is_stopping:
         return
     if error is not None and not group.is_ready:
         raise error
+    if not group.was_ready and group.num_deaths + 1 >= MAX_STARTS:
+        raise DeviceError(
+            f"The first worker ended {MAX_STARTS} times before it was ready, the last time with "
+            f"{worker.process.exitcode}; without --workers the reason may be seen. -9 is often a lack of memory."
+        )
     seconds = min(RETRY_SECONDS[0] * 2**group.num_deaths, RETRY_SECONDS[1]) if group.num_deaths else 0.0
     group.num_deaths += 1
     group.start_times[worker.number] = time.monotonic() + seconds
@@ -221,10 +240,10 @@ def _run(
     listener: socket.socket,
     pipe: Connection,
     loads_first: bool,
-    environment: Mapping[str, str],
 ) -> None:
     """The main function of a worker."""
-    os.environ.update(environment)
+    from model_trainer.serving.worker import announce, run_worker
+
     if loads_first:  # nothing is inside yet
         signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
     threading.Thread(target=_end_with_parent, args=(pipe,), daemon=True).start()
