@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 import model_trainer
-from model_trainer.cli import doctor, evaluate, gpu, predict, preview, report, runs, specs, train
+from model_trainer.cli import doctor, evaluate, gpu, predict, preview, report, runs, serve, specs, train
 from model_trainer.cli.errors import exit_code_of
 from model_trainer.cli.help import Command, Group
 
@@ -28,6 +28,7 @@ COMMANDS = (
     preview.preview,
     evaluate.evaluate,
     predict.predict,
+    serve.serve,
     report.report,
     runs.runs,
     specs.specs,

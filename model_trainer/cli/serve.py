@@ -1,0 +1,155 @@
+"""`model-trainer serve`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import StrEnum
+from typing import Any
+
+import typer
+
+from model_trainer.cli.foreign_options import Classes, Spec, read_classes
+from model_trainer.cli.starting import announce_tensorflow
+from model_trainer.errors import ConfigError
+from model_trainer.stderr_filter import filter_stderr_until_exit
+
+__all__ = ["serve"]
+
+MODEL_OF_SAGEMAKER = "/opt/ml/model"
+DEFAULT_PORT = 8080
+
+
+class EngineName(StrEnum):
+    """What computes the network."""
+
+    auto = "auto"
+    keras = "keras"
+    openvino = "openvino"
+
+
+class Precision(StrEnum):
+    """In which it is computed."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+def serve(
+    model: str = typer.Argument(
+        MODEL_OF_SAGEMAKER,
+        metavar="OUTPUT_DIR",
+        help="An output folder, an .hdf5 in one, or any Keras model file with --spec and --classes.",
+    ),
+    host: str = typer.Option(
+        "127.0.0.1", "--host", metavar="ADDRESS", help="Address to listen at; any but the loopback one needs a token."
+    ),
+    port: int | None = typer.Option(
+        None,
+        "--port",
+        metavar="N",
+        min=0,
+        max=65_535,
+        help="Port to listen at, 0 for a free one; default: 8080, or SAGEMAKER_BIND_TO_PORT.",
+    ),
+    token: str | None = typer.Option(
+        None,
+        "--token",
+        metavar="TOKEN",
+        help="What clients send as `Authorization: Bearer TOKEN`; better in MODEL_TRAINER_TOKEN, where no other user "
+        "of the machine reads it.",
+    ),
+    no_token: bool = typer.Option(False, "--no-token", help="Everybody who reaches the port may call."),
+    allowed_host: list[str] | None = typer.Option(
+        None, "--allowed-host", metavar="NAME", help="A further name of this server in the Host header; repeatable."
+    ),
+    workers: int = typer.Option(
+        1, "--workers", metavar="N", min=1, help="Processes on the port, each with a model of its own."
+    ),
+    reload: bool = typer.Option(False, "--reload", help="Pick up a new model file without losing a request."),
+    engine: EngineName = typer.Option(EngineName.auto, "--engine", help="What computes the network."),
+    precision: Precision = typer.Option(
+        Precision.float32, "--precision", help="Faster ones need a check on validation images that passed."
+    ),
+    calibrated: bool = typer.Option(
+        False, "--calibrated", help="Apply the temperature that `evaluate` fitted on the validation data."
+    ),
+    top: int | None = typer.Option(
+        None,
+        "--top",
+        metavar="N",
+        min=1,
+        help="Number of labels per image; default: 5, or the tags that reach their thresholds.",
+    ),
+    max_body_bytes: int | None = typer.Option(
+        None, "--max-body-bytes", metavar="N", min=1, help="Larger requests are refused; default: 6291456."
+    ),
+    max_batch: int | None = typer.Option(
+        None, "--max-batch", metavar="N", min=1, help="Images that are computed together; default: 8."
+    ),
+    max_waiting: int | None = typer.Option(
+        None, "--max-waiting", metavar="N", min=1, help="Images inside; further ones are answered 429; default: 256."
+    ),
+    no_access_log: bool = typer.Option(False, "--no-access-log", help="Do not print a line of JSON for each request."),
+    spec: Spec = None,
+    classes: Classes = None,
+    trust: bool = typer.Option(False, "--trust", help="Allow the file to run code outside keras.applications."),
+) -> None:
+    """Serve a trained model over HTTP, with a page to try it.
+
+    It follows SageMaker's contract for hosting: GET /ping, POST /invocations, and SIGTERM ends it after the requests
+    that are inside. Without OUTPUT_DIR it serves /opt/ml/model.
+
+    curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' localhost:8080/invocations
+    """
+    limits = {"max_body_bytes": max_body_bytes, "max_batch_size": max_batch, "max_waiting": max_waiting}
+    settings: dict[str, Any] = {name: value for name, value in limits.items() if value is not None}
+    settings |= {
+        "host": host,
+        "port": _port_of_environment() if port is None else port,
+        "token": _token(token, no_token),
+        "is_open": no_token,
+        "allowed_hosts": tuple(allowed_host or ()),
+        "num_workers": workers,
+        "watches_model": reload,
+        "engine": engine.value,
+        "precision": precision.value,
+        "calibrated": calibrated,
+        "top": top,
+        "has_access_log": not no_access_log,
+    }
+    from model_trainer.serving.options import ServeOptions
+    from model_trainer.serving.server import check_options
+    from model_trainer.serving.server import serve as serve_model
+
+    options = ServeOptions(**settings)
+    check_options(options)
+    announce_tensorflow()
+    filter_stderr_until_exit()
+    code = serve_model(model, options, trust=trust, spec=spec, classes=read_classes(classes))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # threads of TensorFlow may still compute what nobody waits for, and would crash at a regular end
+
+
+def _token(token: str | None, no_token: bool) -> str | None:
+    if token is not None and no_token:
+        raise ConfigError("contradicts --no-token; pass one of them.", "--token")
+    if no_token:
+        return None
+    token = os.environ.get("MODEL_TRAINER_TOKEN") if token is None else token
+    if token is not None and not (token.isascii() and token.isprintable() and token == token.strip() and token):
+        raise ConfigError(
+            "should be printable ASCII characters, at least one and without spaces at its ends.", "--token"
+        )
+    return token
+
+
+def _port_of_environment() -> int:
+    text = os.environ.get("SAGEMAKER_BIND_TO_PORT", "")
+    if not text:
+        return DEFAULT_PORT
+    if not text.isdecimal() or int(text) > 65_535:
+        raise ConfigError(f"is {text!r}; expected a port, 0 to 65535.", "SAGEMAKER_BIND_TO_PORT")
+    return int(text)

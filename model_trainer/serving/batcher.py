@@ -1,0 +1,287 @@
+"""Gathers the images of concurrent requests into batches.
+
+A few threads share the work. Each takes what is most urgent: a batch, if no other thread is computing one, or else the
+next image to decode. So the thread that decoded the only image inside computes it as well, without handing it over,
+and while a batch is computed the others decode the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from absl import logging
+
+from model_trainer.errors import DataError
+from model_trainer.serving.answers import BadImage, InferenceFailed, NotReady
+
+__all__ = ["Batcher", "Job"]
+
+Row = np.ndarray | BadImage
+
+
+class Job:
+    """The images of one request.
+
+    Attributes:
+        rows: for each image its probabilities, or why it cannot be read.
+        queue_seconds: the longest time from the start of the job to the start of a batch.
+        compute_seconds: the time of the slowest batch.
+    """
+
+    __slots__ = (
+        "compute_seconds", "error", "future", "is_abandoned", "num_missing", "queue_seconds", "rows", "start_time",
+    )  # fmt: skip
+
+    def __init__(self, num_images: int, future: asyncio.Future[None]) -> None:
+        self.rows: list[Row | None] = [None] * num_images
+        self.num_missing = num_images
+        self.future = future
+        self.error: Exception | None = None
+        self.is_abandoned = False
+        self.start_time = time.monotonic()
+        self.queue_seconds = 0.0
+        self.compute_seconds = 0.0
+
+
+Encoded = tuple[Job, int, bytes]
+Decoded = tuple[Job, int, np.ndarray]
+
+
+class Batcher:
+    """Computes images of concurrent jobs in batches.
+
+    While a batch is computed, images gather for the next one. A batch that is not full is computed at once, unless
+    other images are just being decoded: then it waits for them, up to `max_delay_seconds`.
+
+    Args:
+        decode: an encoded image to uint8 `(height, width, channels)`; raises `DataError` with the reason why it
+            cannot be read. Called by several threads.
+        compute: uint8 `(batch, height, width, channels)` to float32 `(batch, num_classes)`.
+        max_batch_size: images.
+        max_delay_seconds: see above.
+        num_decoders: images that are decoded at the same time.
+        on_batch: called after each batch, with its size and its seconds.
+    """
+
+    def __init__(
+        self,
+        decode: Callable[[bytes], np.ndarray],
+        compute: Callable[[np.ndarray], np.ndarray],
+        *,
+        max_batch_size: int,
+        max_delay_seconds: float,
+        num_decoders: int,
+        on_batch: Callable[[int, float], None] | None = None,
+    ) -> None:
+        self._decode, self._compute, self._on_batch = decode, compute, on_batch
+        self._max_batch_size, self._max_delay_seconds = max_batch_size, max_delay_seconds
+        self._num_decoders = num_decoders
+        self._encoded: deque[Encoded] = deque()
+        self._decoded: deque[Decoded] = deque()
+        self._num_decoding = 0
+        self._batch_time: float | None = None  # when the batch that is now computed was started
+        self._deadline: float | None = None  # of a batch that waits for images that are being decoded
+        self._last_error = ""  # of the last batch; empty if it was computed
+        self._seconds_per_image = 0.0
+        self._is_closed = False
+        self._work = threading.Condition(threading.Lock())
+        # One more than decodes, because one may be computing.
+        threads = [
+            threading.Thread(target=self._run, name=f"batcher-{n}", daemon=True) for n in range(num_decoders + 1)
+        ]
+        for thread in threads:
+            thread.start()
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the last batch could not be computed."""
+        return bool(self._last_error)
+
+    @property
+    def batch_seconds(self) -> float:
+        """How long the present batch has been computed; 0 if there is none."""
+        start_time = self._batch_time
+        return 0.0 if start_time is None else time.monotonic() - start_time
+
+    @property
+    def seconds_per_image(self) -> float:
+        """A moving average over the last batches; 0 before the first one."""
+        return self._seconds_per_image
+
+    def submit(self, images: Sequence[bytes | np.ndarray], *, is_urgent: bool = False) -> Job:
+        """Starts a job and returns it; its future gets a result when `rows` is complete, or the error.
+
+        Args:
+            images: encoded images, or arrays as `decode` returns them.
+            is_urgent: arrays are computed before all that wait.
+        """
+        job = Job(len(images), asyncio.get_running_loop().create_future())
+        encoded = [(job, index, image) for index, image in enumerate(images) if isinstance(image, bytes)]
+        decoded = [(job, index, image) for index, image in enumerate(images) if not isinstance(image, bytes)]
+        with self._work:
+            if self._is_closed:
+                raise NotReady
+            self._encoded.extend(encoded)
+            if is_urgent:
+                self._decoded.extendleft(decoded)
+            else:
+                self._decoded.extend(decoded)
+            self._work.notify(min(len(images), self._num_decoders))
+        return job
+
+    def abandon(self, job: Job) -> None:
+        """Removes the images of a job that nobody waits for any longer, except those that are just worked on."""
+        with self._work:
+            job.is_abandoned = True
+            self._encoded = deque(item for item in self._encoded if item[0] is not job)
+            self._decoded = deque(item for item in self._decoded if item[0] is not job)
+
+    def close(self) -> None:
+        """Ends the threads after the jobs that were submitted; does not wait for them."""
+        with self._work:
+            self._is_closed = True
+            self._work.notify_all()
+
+    def _run(self) -> None:
+        while (work := self._next_work()) is not None:
+            if isinstance(work, list):
+                self._compute_batch(work)
+            else:
+                self._decode_image(*work)
+
+    def _next_work(self) -> list[Decoded] | Encoded | None:
+        """Waits for a batch to compute, or an image to decode; None after `close`."""
+        with self._work:
+            while True:
+                delay: float | None = None
+                if self._decoded and self._batch_time is None:
+                    delay = self._delay_of_batch()
+                    if delay <= 0:
+                        return self._take_batch()
+                if self._encoded and self._num_decoding < self._num_decoders:
+                    self._num_decoding += 1
+                    if delay is not None:
+                        self._work.notify()  # another thread watches the deadline
+                    return self._encoded.popleft()
+                if self._is_closed and not self._encoded and not self._decoded and not self._num_decoding:
+                    self._work.notify_all()
+                    return None
+                self._work.wait(delay)
+
+    def _delay_of_batch(self) -> float:
+        """How many seconds the decoded images wait for others; at most 0 if they are computed now."""
+        is_last = not self._encoded and not self._num_decoding
+        if is_last or len(self._decoded) >= self._max_batch_size:
+            return 0.0
+        now = time.monotonic()
+        if self._deadline is None:
+            self._deadline = now + self._max_delay_seconds
+        return self._deadline - now
+
+    def _take_batch(self) -> list[Decoded]:
+        self._batch_time = time.monotonic()
+        self._deadline = None
+        size = min(len(self._decoded), self._max_batch_size)
+        batch = [self._decoded.popleft() for _ in range(size)]
+        if self._encoded or self._decoded:
+            self._work.notify()  # of the work that is left to the other threads
+        return batch
+
+    def _decode_image(self, job: Job, index: int, data: bytes) -> None:
+        error: Exception | None = None
+        image: np.ndarray | None = None
+        reason = ""
+        try:
+            image = self._decode(data)
+        except DataError as problem:
+            reason = str(problem)
+        except Exception as problem:  # noqa: BLE001  # a thread that ends would take a decoder from all others
+            logging.exception("An image could not be decoded.")
+            error = problem
+        with self._work:
+            self._num_decoding -= 1
+            if job.is_abandoned:
+                image = None
+            elif image is not None:
+                self._decoded.append((job, index, image))
+            is_done = image is None and self._record(job, index, BadImage(reason), error)
+            # This thread takes the next work itself; another is needed if there is more than one piece.
+            if len(self._decoded) + len(self._encoded) > 1 or self._is_closed:
+                self._work.notify()
+        if is_done:
+            _deliver([job])
+
+    def _compute_batch(self, batch: list[Decoded]) -> None:
+        start_time = self._batch_time or time.monotonic()
+        images = [image for _, _, image in batch]
+        is_finite = np.zeros(len(images), bool)
+        try:
+            rows = self._compute(np.stack(images) if len(images) > 1 else images[0][None])
+            is_finite = np.isfinite(rows).all(axis=1)
+            # One image may be at fault for its NaN; a network that has no other results is not.
+            self._note_error(None if is_finite.any() else ArithmeticError("all probabilities are NaN or infinite"))
+        except Exception as problem:  # noqa: BLE001  # whatever the network raises is the answer of this batch
+            self._note_error(problem)
+        seconds = time.monotonic() - start_time
+        done: list[Job] = []
+        with self._work:
+            self._batch_time = None
+            if not self._last_error:
+                per_image = seconds / len(batch)
+                self._seconds_per_image = per_image + 0.9 * ((self._seconds_per_image or per_image) - per_image)
+            for number, (job, index, _) in enumerate(batch):
+                job.queue_seconds = max(job.queue_seconds, start_time - job.start_time)
+                job.compute_seconds = max(job.compute_seconds, seconds)
+                row, error = (rows[number], None) if is_finite[number] else (None, InferenceFailed())
+                if self._record(job, index, row, error):
+                    done.append(job)
+            if self._decoded or self._encoded:
+                self._work.notify()
+        _deliver(done)
+        if self._on_batch is not None:
+            try:
+                self._on_batch(len(batch), seconds)
+            except Exception:  # noqa: BLE001  # a thread that ends would leave all requests without an answer
+                logging.exception("The metrics of a batch could not be recorded.")
+
+    def _record(self, job: Job, index: int, row: Row | None, error: Exception | None) -> bool:
+        """Records the result of an image; whether the job is complete with it."""
+        if job.is_abandoned or (job.error is not None):
+            return False
+        if error is not None:
+            job.error = error
+            return True
+        job.rows[index] = row
+        job.num_missing -= 1
+        return not job.num_missing
+
+    def _note_error(self, problem: Exception | None) -> None:
+        reason = "" if problem is None else f"{type(problem).__name__}: {problem}"
+        if reason and reason != self._last_error:  # once, not for each of a thousand batches
+            logging.error("The network could not be computed: %s", reason, exc_info=problem)
+        self._last_error = reason
+
+
+def _deliver(jobs: list[Job]) -> None:
+    """Wakes the event loop once for all jobs of a batch."""
+    if not jobs:
+        return
+    try:
+        jobs[0].future.get_loop().call_soon_threadsafe(_set_results, jobs)
+    except RuntimeError:  # the loop has been closed; nobody waits
+        return
+
+
+def _set_results(jobs: list[Job]) -> None:
+    for job in jobs:
+        if job.future.done():
+            continue
+        if job.error is not None:
+            job.future.set_exception(job.error)
+        else:
+            job.future.set_result(None)

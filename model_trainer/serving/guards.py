@@ -1,0 +1,174 @@
+"""The HTTP protocol of uvicorn, with limits that it lacks: slow, silent and greedy clients are cut off.
+
+Deadlines are fields of a connection, which the server checks once in a while: a timer for each phase of each request
+would cost more than the phases.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from model_trainer.serving.options import ServeOptions
+
+__all__ = ["CHECK_SECONDS", "GuardedProtocol", "guarded"]
+
+MAX_HEADER_BYTES = 65_536  # request line and headers
+MAX_CONNECTIONS = 2_000
+MAX_OFFER_BYTES = 4_096  # where the headers of a client that speaks HTTP/2 end
+CHECK_SECONDS = 0.5
+# After the body's time the application answers, and the client gets this long to read the answer.
+GRACE_SECONDS = 5.0
+WRITE_SECONDS = 30.0  # a client that reads nothing of its answer for so long is cut off
+
+_IDLE, _HEADERS, _BODY = range(3)
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """One connection; `options` is set by a subclass, because uvicorn makes the instances."""
+
+    options: ServeOptions
+    max_connections = MAX_CONNECTIONS
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Gives a new connection, also a silent one, the time for its first headers."""
+        super().connection_made(transport)
+        self._phase = _IDLE
+        self._header_bytes = 0
+        self._is_refused = False
+        self._write_deadline: float | None = None
+        self._deadline = time.monotonic() + self.options.header_seconds
+        if len(self.connections) > self.max_connections:
+            self._refuse(503, "Too many connections; try again later.")
+
+    def data_received(self, data: bytes) -> None:
+        """Parses what has come, and limits the bytes of headers, which httptools collects without end."""
+        if self._is_refused:
+            return
+        if self._phase != _BODY:
+            self._header_bytes += len(data)
+            data = _without_http2(data)
+        super().data_received(data)
+        # Headers that are complete are checked in `on_headers_complete`; the rest of `data` may be a body.
+        if self._phase == _BODY:
+            self._header_bytes = 0
+        elif self._header_bytes > MAX_HEADER_BYTES:
+            if self._phase == _IDLE:  # a request ended in `data`, or it is nothing but line feeds
+                self._header_bytes = 0
+            else:
+                self._refuse(431, f"The headers are larger than {MAX_HEADER_BYTES:,} bytes.")
+
+    def on_message_begin(self) -> None:
+        """Starts the time for the headers of a request."""
+        super().on_message_begin()
+        if self.cycle is not None:  # the time of the first request started with the connection
+            self._deadline = time.monotonic() + self.options.header_seconds
+        self._phase = _HEADERS
+
+    def on_headers_complete(self) -> None:
+        """Starts the time for the body, and the application."""
+        self._phase = _BODY
+        self._deadline = time.monotonic() + self.options.body_seconds + GRACE_SECONDS
+        if self._header_bytes > MAX_HEADER_BYTES and self._size_of_headers() > MAX_HEADER_BYTES:
+            self._refuse(431, f"The headers are larger than {MAX_HEADER_BYTES:,} bytes.")
+            return
+        self._header_bytes = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Hands a part of the body to the application."""
+        if not self._is_refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Ends the time for the body."""
+        self._phase = _IDLE
+        self._deadline = time.monotonic() + self.options.idle_seconds
+        if not self._is_refused:
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Starts the time between two requests."""
+        if self._phase == _IDLE:
+            self._deadline = time.monotonic() + self.options.idle_seconds
+        super().on_response_complete()
+
+    def pause_writing(self) -> None:
+        """Starts the time in which the client has to read its answer."""
+        super().pause_writing()
+        self._write_deadline = time.monotonic() + WRITE_SECONDS
+
+    def resume_writing(self) -> None:
+        """The client reads."""
+        super().resume_writing()
+        self._write_deadline = None
+
+    def send_400_response(self, msg: str) -> None:
+        """Answers what is no HTTP, in the form of all errors."""
+        self._refuse(400, msg)
+
+    def check(self, now: float) -> None:
+        """Cuts the connection off if its time is over.
+
+        Args:
+            now: `time.monotonic()`.
+        """
+        if self._write_deadline is not None and now > self._write_deadline:
+            self.transport.abort()
+        elif now > self._deadline and not (self._phase == _IDLE and self._is_answering()):
+            self._cut_off()
+
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _cut_off(self) -> None:
+        if self.transport.is_closing() or self.transport.get_write_buffer_size():
+            self.transport.abort()  # a transport that is closed waits for the client to read the rest
+        elif self._phase == _HEADERS and not self._is_answering():
+            self._refuse(408, f"The headers took longer than {self.options.header_seconds:g} seconds.")
+        else:
+            self.transport.close()
+
+    def _size_of_headers(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _refuse(self, status: int, message: str) -> None:
+        """Answers without the application, and closes the connection."""
+        self._is_refused = True
+        if self.transport.is_closing():
+            return
+        if not self._is_answering():  # else these bytes would be part of another answer
+            body = json.dumps({"error": message}).encode()
+            head = [
+                STATUS_LINE[status],
+                b"content-type: application/json\r\nx-content-type-options: nosniff\r\nconnection: close\r\n",
+                b"content-length: %d\r\n\r\n" % len(body),
+            ]
+            self.transport.write(b"".join([*head, body]))
+        self.transport.close()
+
+    def handle_websocket_upgrade(self) -> None:
+        """There are no web sockets."""
+        self._refuse(400, "Web sockets are not supported.")
+
+
+def _without_http2(data: bytes) -> bytes:
+    """Removes the offer to go on with HTTP/2, as Java's and other clients make it, from the headers of a request.
+
+    The parser takes the request for complete with its headers then, and its body for another protocol.
+    """
+    if data.find(b"h2c", 0, MAX_OFFER_BYTES) < 0:
+        return data
+    head, separator, body = data.partition(b"\r\n\r\n")
+    return re.sub(rb"(?i)\r\nupgrade:[ \t]*h2c[ \t]*(?=\r\n|$)", b"", head) + separator + body
+
+
+def guarded(options: ServeOptions) -> type[GuardedProtocol]:
+    """The class of the connections of a server with these options."""
+    attributes: dict[str, Any] = {"options": options}
+    return type("GuardedProtocol", (GuardedProtocol,), attributes)

@@ -1,0 +1,134 @@
+"""uvicorn as the server of one process: its deadlines, its signals, and the model that it loads while it listens."""
+
+from __future__ import annotations
+
+import contextlib
+import logging as python_logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from model_trainer.serving.guards import CHECK_SECONDS, GuardedProtocol, guarded
+from model_trainer.serving.options import ServeOptions
+from model_trainer.serving.service import Service
+
+__all__ = ["HttpServer", "run_server"]
+
+BACKLOG = 2048
+TICKS_PER_CHECK = round(CHECK_SECONDS / 0.1)  # uvicorn ticks every 0.1 seconds
+INTERRUPTED = 130
+
+
+class HttpServer(uvicorn.Server):
+    """A uvicorn server that cuts off slow clients, and after a signal ends like any program that did its work.
+
+    uvicorn raises the signal again after its shutdown, so that its process would be killed by it.
+    """
+
+    def __init__(self, app: Any, service: Service, options: ServeOptions) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=guarded(options),
+                ws="none",
+                lifespan="off",
+                interface="asgi3",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                backlog=BACKLOG,
+                # The deadlines of `GuardedProtocol` hold; this one ends at the first byte that comes.
+                timeout_keep_alive=max(1, round(options.idle_seconds)),
+                timeout_graceful_shutdown=max(1, round(options.drain_seconds)),
+            )
+        )
+        self._service = service
+
+    async def on_tick(self, counter: int) -> bool:
+        """Checks the deadlines of all connections now and then."""
+        if counter % TICKS_PER_CHECK == 0:
+            now = time.monotonic()
+            for connection in list(self.server_state.connections):
+                assert isinstance(connection, GuardedProtocol)
+                connection.check(now)
+        return await super().on_tick(counter)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handles SIGTERM and SIGINT in the `with` block, and restores the handlers, without raising them again."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        previous = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal lets the requests inside finish; Ctrl-C after it ends the process at once."""
+        if self.should_exit and sig == signal.SIGINT:
+            os._exit(INTERRUPTED)
+        self.should_exit = True
+        self._service.stop()
+
+
+def run_server(
+    service: Service,
+    app: Any,
+    options: ServeOptions,
+    listener: socket.socket,
+    *,
+    on_ready: Callable[[], None],
+) -> None:
+    """Answers requests until a signal comes; loads the model in a thread if it is not loaded yet.
+
+    Args:
+        service: what the application calls.
+        app: the ASGI application.
+        options: of the endpoint.
+        listener: a listening socket; it is closed at the end.
+        on_ready: called when the model is loaded.
+
+    Raises:
+        ModelTrainerError: the model cannot be loaded.
+    """
+    _log_errors_only()
+    server = HttpServer(app, service, options)
+    failures: list[BaseException] = []
+
+    def load() -> None:
+        try:
+            service.load()
+            on_ready()
+        except BaseException as error:  # noqa: BLE001  # raised again below, in the main thread
+            failures.append(error)
+            server.should_exit = True
+
+    loading = threading.Thread(target=load, name="load", daemon=True)
+    if service.trained is None:
+        loading.start()
+    else:
+        on_ready()
+    try:
+        server.run([listener])
+    finally:
+        service.close()
+    if failures:
+        raise failures[0]
+
+
+def _log_errors_only() -> None:
+    """uvicorn reports errors of the application on standard error, and nothing else."""
+    logger = python_logging.getLogger("uvicorn.error")
+    logger.setLevel(python_logging.ERROR)
+    logger.handlers, logger.propagate = [python_logging.StreamHandler()], False

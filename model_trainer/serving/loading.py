@@ -1,0 +1,162 @@
+"""Loads a model for an endpoint: with its engine, warmed up, and with the functions that the batches need."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from model_trainer.errors import DataError, ModelFileError, ModelTrainerError
+from model_trainer.images.pillow import Unreadable, opened
+from model_trainer.model_files.load import find_model_file, load_model
+from model_trainer.model_files.trained_model import TrainedModel
+from model_trainer.pipeline.image import read_image_bytes
+from model_trainer.serving.options import ServeOptions
+from model_trainer.specs import ModelSpec
+from model_trainer.storage import files
+
+__all__ = ["LoadedModel", "load_for_serving"]
+
+VERSION_CHARACTERS = 12
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A model that has computed batches of all sizes.
+
+    Attributes:
+        trained: the model with its engine.
+        version: the first characters of the SHA-256 of its file.
+        max_pixels: larger images are not read.
+        seconds: how long it took to load and to warm up.
+        seconds_of_batch: how long a batch of one image, and one of `max_batch_size`, took; by size.
+    """
+
+    trained: TrainedModel
+    version: str
+    max_pixels: int
+    seconds: float = 0.0
+    seconds_of_batch: Mapping[int, float] = field(default_factory=dict)
+
+    @functools.cached_property
+    def black_image(self) -> np.ndarray:
+        """An image of the model's `target_size`."""
+        return np.zeros(self.trained.spec.target_size, np.uint8)
+
+    def decode(self, data: bytes) -> np.ndarray:
+        """Decodes an image: uint8 `target_size`.
+
+        Raises:
+            DataError: it cannot be read; the message is the reason.
+        """
+        _check_pixels(data, self.max_pixels)
+        return read_image_bytes(data, self.trained.spec)
+
+    def compute(self, images: np.ndarray) -> np.ndarray:
+        """Predicts the class probabilities: float32 `(batch, num_classes)`."""
+        return self.trained.probabilities(images)
+
+    def attribution(self, data: bytes, class_index: int | None) -> bytes:
+        """Draws an attribution map: a PNG; see `Service.attribution`."""
+        from model_trainer.serving.attribution import attribution_png
+
+        image = self.decode(data)
+        if class_index is None:
+            class_index = int(self.compute(image[None])[0].argmax())
+        return attribution_png(self._grad_cam, image, class_index)
+
+    @functools.cached_property
+    def _grad_cam(self) -> Any:
+        from model_trainer.evaluation.attribution import GradCAM
+
+        return GradCAM(self.trained)
+
+
+def load_for_serving(
+    path: str | os.PathLike[str],
+    options: ServeOptions,
+    *,
+    trust: bool = False,
+    spec: ModelSpec | str | None = None,
+    classes: Sequence[str] | None = None,
+) -> LoadedModel:
+    """Loads a model, chooses its engine, and computes batches of all sizes once.
+
+    Args:
+        path, trust, spec, classes: as for `load_model`.
+        options: of the endpoint.
+
+    Raises:
+        ModelTrainerError: it cannot be loaded, or not be computed.
+    """
+    start_time = time.monotonic()
+    version = _version_of(path)
+    trained = load_model(path, trust, spec=spec, classes=classes)
+    if options.calibrated:
+        trained = trained.calibrated()
+    trained = _with_engine(trained, options)
+    loaded = LoadedModel(trained, version, options.max_pixels)
+    try:
+        for size in range(options.max_batch_size, 0, -1):  # the largest first: memory that is too small shows at once
+            loaded.compute(np.stack([loaded.black_image] * size))
+        seconds_of_batch = {size: _measure(loaded, size) for size in (1, options.max_batch_size)}
+        for kind in ("JPEG", "PNG"):
+            loaded.decode(_encoded_image(kind))
+    except ModelTrainerError:
+        raise
+    except Exception as error:
+        raise ModelFileError(
+            f"{trained.path} is loaded, but its network cannot be computed: {type(error).__name__}: {error}"
+        ) from error
+    return replace(loaded, seconds=time.monotonic() - start_time, seconds_of_batch=seconds_of_batch)
+
+
+def _measure(loaded: LoadedModel, batch_size: int) -> float:
+    images = np.stack([loaded.black_image] * batch_size)
+    start_time = time.perf_counter()
+    loaded.compute(images)
+    return time.perf_counter() - start_time
+
+
+def _with_engine(trained: TrainedModel, options: ServeOptions) -> TrainedModel:
+    try:
+        from model_trainer.inference.choose import with_engine
+    except ModuleNotFoundError:
+        return trained
+    sizes = sorted({1, options.max_batch_size})
+    return with_engine(trained, options.engine, options.precision, batch_sizes=sizes)
+
+
+def _version_of(path: str | os.PathLike[str]) -> str:
+    digest = hashlib.sha256()
+    with files.open_file(find_model_file(path)) as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()[:VERSION_CHARACTERS]
+
+
+def _check_pixels(data: bytes, max_pixels: int) -> None:
+    """Raises DataError if an image has more pixels than that; reads its header only."""
+    try:
+        with opened(data) as image:
+            num_pixels = image.width * image.height
+    except Unreadable as problem:
+        if problem.is_bomb:
+            raise DataError(str(problem)) from None
+        return  # the decoder knows whether it can be read, and the reason
+    if num_pixels > max_pixels:
+        raise DataError(f"has {num_pixels:,} pixels, more than the limit of {max_pixels:,}")
+
+
+def _encoded_image(kind: str) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(file, kind)
+    return file.getvalue()

@@ -1,0 +1,137 @@
+"""`serve`: binds the port, loads the model, and answers until a signal comes."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from model_trainer.errors import ConfigError, MissingExtra
+from model_trainer.serving.options import ServeOptions
+from model_trainer.specs import ModelSpec
+
+__all__ = ["Model", "bind", "check_options", "serve", "url_of"]
+
+LOOPBACK = ("localhost", "::1")
+# The module that is imported, and the package that has it.
+NEEDED = {
+    "starlette": "starlette",
+    "uvicorn": "uvicorn",
+    "httptools": "httptools",
+    "python_multipart": "python-multipart",
+    "prometheus_client": "prometheus-client",
+}
+BACKLOG = 2048
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is served: the arguments of `load_model`."""
+
+    path: str | os.PathLike[str]
+    trust: bool = False
+    spec: ModelSpec | str | None = None
+    classes: tuple[str, ...] | None = None
+
+
+def serve(
+    path: str | os.PathLike[str],
+    options: ServeOptions,
+    *,
+    trust: bool = False,
+    spec: ModelSpec | str | None = None,
+    classes: Sequence[str] | None = None,
+) -> int:
+    """Serves a trained model over HTTP, until SIGTERM or Ctrl-C; then it answers the requests inside and returns.
+
+    It listens at once, and answers `GET /ping` with 503 until the model is loaded and warmed up.
+
+    Args:
+        path: of the model, as for `load_model`.
+        options: of the endpoint.
+        trust, spec, classes: as for `load_model`.
+
+    Returns:
+        The exit code of the process, 0.
+
+    Raises:
+        MissingExtra: the extra `serve` is not installed.
+        ConfigError: the address is public and there is no token, or the port is in use.
+        ModelTrainerError: the model cannot be loaded.
+    """
+    check_options(options)
+    with bind(options.host, options.port) as listener:
+        model = Model(path, trust, spec, None if classes is None else tuple(classes))
+        print(f"Loading {os.fspath(path)} ...", file=sys.stderr)
+        if options.num_workers > 1:
+            from model_trainer.serving.workers import run_workers
+
+            return run_workers(model, options, listener)
+        from model_trainer.serving.worker import run_worker
+
+        run_worker(model, options, listener)
+    return 0
+
+
+def check_options(options: ServeOptions) -> None:
+    """Checks what can be checked before anything is loaded; raises as `serve`."""
+    for module, package in NEEDED.items():
+        try:
+            importlib.import_module(module)
+        except ImportError:
+            raise MissingExtra("HTTP endpoints", package, "serve") from None
+    if options.token is None and not options.is_open and not _is_loopback(options.host):
+        raise ConfigError(
+            f"is {options.host}, which other machines can reach, so clients need a token. Set --token, or the "
+            "environment variable MODEL_TRAINER_TOKEN; or pass --no-token if everybody who reaches the port may call.",
+            "--host",
+        )
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Returns a socket that listens at an address.
+
+    Args:
+        host: a name or an IP address.
+        port: 0 takes any free one.
+
+    Raises:
+        ConfigError: it is in use, or not an address of this machine.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ConfigError(f"is {host}, which is no address of this machine: {error.strerror}.", "--host") from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)  # at once, because two processes can bind a port that neither listens at
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(
+                f"is {port}, which another process uses at {host}. Stop that process, or choose another port; 0 takes "
+                "a free one.",
+                "--port",
+            ) from None
+        field, value = ("--port", port) if error.errno == errno.EACCES else ("--host", host)
+        raise ConfigError(f"is {value}, where this process cannot listen: {error.strerror}.", field) from None
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """The URL under which this machine reaches it, such as "http://127.0.0.1:8080"."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _is_loopback(host: str) -> bool:
+    return host in LOOPBACK or host.startswith("127.")

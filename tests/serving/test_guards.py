@@ -1,0 +1,232 @@
+"""Clients that are slow, silent or greedy, at a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from model_trainer.serving import guards
+from model_trainer.serving.http_server import HttpServer
+from model_trainer.serving.options import ServeOptions
+from model_trainer.serving.server import bind
+
+SECONDS = 30.0
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n"
+ANSWER = b"HTTP/1.1 200 OK\r\n"
+
+
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    """Answers with the body of the request; /large with 64 MB, /early before it has read the body."""
+    body = b"0" * 2**26 if scope["path"] == "/large" else b""
+    while scope["path"] != "/early":
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        body += message["body"]
+        if not message["more_body"]:
+            break
+    headers = [(b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+@pytest.fixture(scope="module")
+def start() -> Iterator[Callable[..., tuple[str, int]]]:
+    """Starts servers in threads, with short times unless a test says otherwise; returns their addresses."""
+    started: dict[tuple[Any, ...], tuple[HttpServer, threading.Thread, tuple[str, int]]] = {}
+
+    def start_server(**seconds: float) -> tuple[str, int]:
+        key = tuple(sorted(seconds.items()))
+        if key not in started:
+            options = ServeOptions(port=0, drain_seconds=1, **seconds)
+            listener = bind(options.host, options.port)
+            server = HttpServer(echo, SimpleNamespace(stop=lambda: None), options)
+            thread = threading.Thread(target=server.run, args=([listener],))
+            thread.start()
+            started[key] = server, thread, listener.getsockname()
+        return started[key][2]
+
+    yield start_server
+    for server, _, _ in started.values():
+        server.should_exit = True
+    for _, thread, _ in started.values():
+        thread.join()
+
+
+@contextlib.contextmanager
+def connected(address: tuple[str, int]) -> Iterator[socket.socket]:
+    with socket.create_connection(address, timeout=SECONDS) as connection:
+        yield connection
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """Reads until the server closes the connection."""
+    received = b""
+    with contextlib.suppress(ConnectionResetError):
+        while data := connection.recv(65_536):
+            received += data
+    return received
+
+
+def read_answer(connection: socket.socket) -> bytes:
+    """Reads an answer of which the body is `{}` or empty."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        data = connection.recv(65_536)
+        assert data
+        received += data
+    return received
+
+
+def test_a_silent_connection_is_closed(start: Callable[..., tuple[str, int]]) -> None:
+    with connected(start(header_seconds=0.1)) as connection:
+        assert read_all(connection) == b""
+
+
+def test_headers_that_do_not_end_are_answered_408(start: Callable[..., tuple[str, int]]) -> None:
+    with connected(start(header_seconds=0.1)) as connection:
+        connection.sendall(GET)
+        head, _, body = read_all(connection).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 408 ")
+    assert json.loads(body)["error"] == "The headers took longer than 0.1 seconds."
+
+
+def test_a_line_feed_now_and_then_does_not_keep_a_connection_open(start: Callable[..., tuple[str, int]]) -> None:
+    with connected(start(header_seconds=0.1)) as connection:
+        connection.settimeout(0.05)
+        with pytest.raises(ConnectionError):  # noqa: PT012
+            for _ in range(1000):
+                connection.sendall(b"\r\n")
+                with contextlib.suppress(TimeoutError):
+                    if not connection.recv(1):
+                        raise ConnectionResetError
+
+
+def test_the_headers_of_a_second_request_have_their_time_too(start: Callable[..., tuple[str, int]]) -> None:
+    with connected(start(header_seconds=0.1)) as connection:
+        connection.sendall(GET + b"\r\n")
+        assert read_answer(connection).startswith(ANSWER)
+        connection.sendall(GET)
+        assert read_all(connection).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_connection_without_a_further_request_is_closed(start: Callable[..., tuple[str, int]]) -> None:
+    with connected(start(idle_seconds=0.1)) as connection:
+        connection.sendall(GET + b"\r\n")
+        assert read_answer(connection).startswith(ANSWER)
+        assert read_all(connection) == b""
+
+
+def test_a_body_that_does_not_end_closes_the_connection(
+    start: Callable[..., tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guards, "GRACE_SECONDS", 0.0)
+    with connected(start(body_seconds=0.1)) as connection:
+        connection.sendall(GET + b"Content-Length: 10\r\n\r\n12345")
+        assert read_all(connection) == b""
+
+
+def test_a_body_that_goes_on_after_its_answer_closes_the_connection(
+    start: Callable[..., tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guards, "GRACE_SECONDS", 0.0)
+    with connected(start(body_seconds=0.1)) as connection:
+        connection.sendall(b"GET /early HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n12345")
+        assert read_all(connection).startswith(ANSWER)
+
+
+def test_a_client_that_does_not_read_its_answer_is_cut_off(
+    start: Callable[..., tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guards, "WRITE_SECONDS", 0.0)
+    with connected(start(idle_seconds=600)) as connection:
+        connection.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+        # Its buffers are full, and it looks for the end of the connection without reading.
+        connection.settimeout(0.05)
+        for _ in range(1000):
+            with contextlib.suppress(TimeoutError):
+                try:
+                    connection.sendall(b"GET / HTTP/1.1\r\n")
+                except ConnectionError:
+                    return
+                threading.Event().wait(0.01)
+    pytest.fail("The connection is still open.")
+
+
+@pytest.mark.parametrize("header", [b"X: " + b"a" * 70_000 + b"\r\n", b"X: a\r\n" * 12_000])
+def test_headers_of_more_than_64_kib_are_answered_431(start: Callable[..., tuple[str, int]], header: bytes) -> None:
+    with connected(start()) as connection:
+        connection.sendall(GET + header + b"\r\n")
+        assert read_all(connection).startswith(b"HTTP/1.1 431 ")
+
+
+def test_a_header_without_end_is_answered_431(start: Callable[..., tuple[str, int]]) -> None:
+    with connected(start()) as connection:
+        connection.sendall(GET + b"X: " + b"a" * 70_000)
+        assert read_all(connection).startswith(b"HTTP/1.1 431 ")
+
+
+def test_a_large_body_is_no_large_header(start: Callable[..., tuple[str, int]]) -> None:
+    body = b"0" * 500_000
+    with connected(start()) as connection:
+        connection.sendall(GET + b"Connection: close\r\nContent-Length: 500000\r\n\r\n" + body)
+        assert read_all(connection).endswith(b"\r\n\r\n" + body)
+
+
+def test_what_is_no_http_is_answered_400(start: Callable[..., tuple[str, int]]) -> None:
+    with connected(start()) as connection:
+        connection.sendall(b"hello\r\n\r\n")
+        head, _, body = read_all(connection).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(body) == {"error": "Invalid HTTP request received."}
+
+
+def test_a_client_that_offers_http2_gets_the_answer_to_its_body(start: Callable[..., tuple[str, int]]) -> None:
+    offer = b"Connection: close, Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+    with connected(start()) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\n" + offer + b"Content-Length: 6\r\n\r\nphoto.")
+        assert read_all(connection).endswith(b"\r\n\r\nphoto.")
+
+
+def test_pipelined_requests_are_answered_in_order(start: Callable[..., tuple[str, int]]) -> None:
+    request = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n"
+    with connected(start()) as connection:
+        connection.sendall(request + b"\r\n1" + request + b"\r\n2" + request + b"Connection: close\r\n\r\n3")
+        answers = read_all(connection).split(ANSWER)
+    assert [answer[-1:] for answer in answers[1:]] == [b"1", b"2", b"3"]
+
+
+def test_connections_beyond_the_limit_are_answered_503(
+    start: Callable[..., tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guards.GuardedProtocol, "max_connections", 1)
+    address = start(header_seconds=600)
+    with connected(address) as first, connected(address) as second:
+        assert read_all(second).startswith(b"HTTP/1.1 503 ")
+        first.sendall(GET + b"\r\n")
+        assert read_answer(first).startswith(ANSWER)
+
+
+def test_answers_do_not_name_the_server_software(start: Callable[..., tuple[str, int]]) -> None:
+    with connected(start()) as connection:
+        connection.sendall(GET + b"\r\n")
+        assert b"\nserver:" not in read_answer(connection).lower()
+
+
+def test_a_server_in_a_thread_can_be_stopped() -> None:
+    options = ServeOptions(port=0)
+    server = HttpServer(echo, SimpleNamespace(stop=lambda: None), options)
+
+    async def body() -> None:
+        server.should_exit = True
+        await server.serve(sockets=[bind(options.host, 0)])
+
+    asyncio.run(body())
