@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from model_trainer.serving.answers import BadImage, Results
 from model_trainer.serving.http.errors import HttpError
 from model_trainer.serving.http.requests import Query
 
-__all__ = ["JSON", "JSON_LINES", "Answer", "Format", "answer_error", "choose_format", "encode"]
+__all__ = ["CSV", "JSON", "JSON_LINES", "NPY", "Answer", "answer_error", "choose_format", "encode"]
 
 JSON = "application/json"
 JSON_LINES = ("application/jsonlines", "application/x-jsonlines", "application/x-ndjson")
@@ -24,8 +24,6 @@ CSV = "text/csv"
 NPY = "application/x-npy"
 OFFERED = (JSON, *JSON_LINES, CSV, NPY)
 MAX_ACCEPT_BYTES = 2000
-
-Format = Literal["json", "lines", "csv", "npy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +140,8 @@ def _readable(results: Results) -> list[np.ndarray]:
     for index, row in enumerate(results.rows):
         if isinstance(row, BadImage):
             which = "The image" if len(results.rows) == 1 else f"Image {index + 1} of {len(results.rows)}"
-            raise HttpError(400, f"{which} cannot be read: it {row.reason}.")
+            reason = row.reason if row.reason.endswith(".") else f"it {row.reason}."
+            raise HttpError(400, f"{which} cannot be read: {reason}")
         rows.append(row)
     return rows
 
@@ -158,4 +157,7 @@ def _to_npy(rows: list[np.ndarray]) -> bytes:
 
 
 def _dump(value: Any) -> bytes:
-    return json.dumps(value, allow_nan=False).encode()
+    return _encode(value).encode()
+
+
+_encode = json.JSONEncoder(allow_nan=False).encode

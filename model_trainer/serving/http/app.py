@@ -230,8 +230,8 @@ HANDLERS: dict[Any, Any] = {
 
 def _page_routes(service: Any) -> list[Route]:
     try:
-        from model_trainer.serving.http.attribution import attribution  # type: ignore[import-not-found]
-        from model_trainer.serving.http.page import page_routes  # type: ignore[import-not-found]
+        from model_trainer.serving.http.attribution import attribution
+        from model_trainer.serving.http.page import page_routes
     except ImportError:
         return []
     explain = functools.partial(attribution, service=service)

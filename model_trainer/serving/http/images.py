@@ -14,7 +14,7 @@ from model_trainer.serving.http.errors import HttpError
 from model_trainer.serving.http.instances import BadJson, Instances
 from model_trainer.serving.http.multipart import read_files
 
-__all__ = ["ACCEPTED", "BodyKind", "Images", "kind_of_body", "read_images"]
+__all__ = ["ACCEPTED", "IMAGE_TYPES", "MULTIPART", "BodyKind", "Images", "kind_of_body", "read_images"]
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "application/x-image")
 MULTIPART = "multipart/form-data"

@@ -15,10 +15,10 @@ from starlette.types import Receive, Scope
 
 from model_trainer.serving.http.errors import HttpError
 
-__all__ = ["Disconnected", "Query", "Request", "read_query"]
+__all__ = ["MAX_TOP_K", "Disconnected", "Query", "Request", "read_query"]
 
 MAX_QUERY_BYTES = 2000
-MAX_HEADER_BYTES = 2000  # of one header that is interpreted
+MAX_TOP_K = 999_999_999
 ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 # Of these two values could be understood in two ways, by a proxy and by this server.
 SINGLE = {b"authorization", b"content-length", b"content-type", b"content-encoding", b"host", b"origin"}

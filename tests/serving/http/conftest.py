@@ -73,9 +73,14 @@ def trained() -> TrainedModel:
     return TrainedModel(network, spec, Classification(), classes, Path("/srv/secret/model_max_acc.hdf5"))
 
 
+@pytest.fixture(scope="session")
+def make_service(trained: TrainedModel, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], FakeService]:
+    return lambda: FakeService(trained, tmp_path_factory.mktemp("service"))
+
+
 @pytest.fixture
-def service(trained: TrainedModel, tmp_path: Path) -> FakeService:
-    return FakeService(trained, tmp_path)
+def service(make_service: Callable[[], FakeService]) -> FakeService:
+    return make_service()
 
 
 @pytest.fixture
