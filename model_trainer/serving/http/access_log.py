@@ -1,0 +1,48 @@
+"""One line of JSON on standard output for each request."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+
+from model_trainer.serving.http.requests import Request
+
+__all__ = ["log_request"]
+
+MAX_CHARACTERS = 200  # of a text that the client chooses
+
+
+def log_request(
+    request: Request,
+    *,
+    query: str,
+    status: int,
+    seconds: float,
+    num_bytes_out: int,
+    write: Callable[[str], object] | None = None,
+) -> None:
+    """Writes the line of a request that has been answered.
+
+    Args:
+        query: what is known of the query, such as "top_k=5"; nothing else of it, which may be a secret.
+        write: takes the line; None writes to standard output at once.
+    """
+    now = time.time()
+    client = request.scope.get("client")
+    path = request.path[:MAX_CHARACTERS] + (f"?{query}" if query else "")
+    # Texts are escaped by `json`, so that no client can write a line of its own; numbers need no encoder.
+    line = (
+        f'{{"time": "{time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))}.{int(now % 1 * 1000):03}Z", '
+        f'"request_id": "{request.id.decode()}", "client": {json.dumps(client[0] if client else None)}, '
+        f'"method": {json.dumps(request.method[:MAX_CHARACTERS])}, "path": {json.dumps(path)}, '
+        f'"status": {status}, "seconds": {seconds:.6f}, "bytes_in": {request.num_bytes_in}, '
+        f'"bytes_out": {num_bytes_out}, "images": {request.num_images}, '
+        f'"queue_seconds": {request.queue_seconds:.6f}, "compute_seconds": {request.compute_seconds:.6f}}}\n'
+    )
+    if write is not None:
+        write(line)
+        return
+    sys.stdout.write(line)
+    sys.stdout.flush()

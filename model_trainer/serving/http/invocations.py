@@ -1,0 +1,104 @@
+"""`POST /invocations`: from a request to the answer with its predictions."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from model_trainer.serving.answers import BadImage, Busy, InferenceFailed, NotReady, Results, TooSlow
+from model_trainer.serving.http.answers import JSON, Answer, choose_format, encode
+from model_trainer.serving.http.errors import HttpError, from_service
+from model_trainer.serving.http.images import BodyKind, Images, kind_of_body, read_images
+from model_trainer.serving.http.metrics import Metrics
+from model_trainer.serving.http.requests import Request, read_query
+from model_trainer.serving.options import ServeOptions
+
+__all__ = ["Invocations"]
+
+# Below these, the way to a thread and back takes longer than the work.
+SMALL_BODY_BYTES = 2**15
+SMALL_ANSWER_NUMBERS = 4000
+
+
+class Invocations:
+    """Answers requests with the predictions of a service.
+
+    Args:
+        service: computes probabilities, see `serving/service.py`.
+    """
+
+    def __init__(self, service: Any, options: ServeOptions, metrics: Metrics) -> None:
+        self._service = service
+        self._options = options
+        self._metrics = metrics
+        self._num_requests = 0
+        # One thread: what is built of hostile bodies is in memory once, not once for each connection.
+        self._parser = ThreadPoolExecutor(1, thread_name_prefix="parse-json")
+        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode-answer")
+
+    async def __call__(self, request: Request) -> Answer:
+        """Returns the answer.
+
+        Raises:
+            HttpError: with the status and the message.
+            Disconnected: the client is gone.
+        """
+        start = time.perf_counter()
+        options = self._options
+        content_type = request.headers.get(b"content-type")
+        kind, name = kind_of_body(content_type)
+        encoding = request.headers.get(b"content-encoding", b"identity")
+        if encoding.lower() != b"identity":
+            raise HttpError(415, "Content-Encoding is not supported; send the body as it is.")
+        accepted = choose_format(request.headers.get(b"accept", b""), default=name if kind == "lines" else JSON)
+        query = read_query(request.scope["query_string"])
+        if self._num_requests >= options.max_waiting:
+            raise from_service(Busy())
+        self._num_requests += 1
+        try:
+            body = await request.body(options.max_body_bytes, options.body_seconds)
+            images = await self._read(kind, body, content_type or b"")
+            results = await self._compute(request, images, start + options.request_seconds)
+        finally:
+            self._num_requests -= 1
+        top = options.top
+        if len(results.rows) * len(results.model.classes) <= SMALL_ANSWER_NUMBERS:
+            return encode(results, accepted, query, is_single=images.is_single, top=top)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._encoder, lambda: encode(results, accepted, query, is_single=images.is_single, top=top)
+        )
+
+    async def _read(self, kind: BodyKind, body: bytes, content_type: bytes) -> Images:
+        trained = self._service.trained
+        if trained is None:
+            raise from_service(NotReady())
+        arguments = kind, body, content_type, tuple(trained.spec.target_size), self._options.max_images
+        if kind == "image" or len(body) <= SMALL_BODY_BYTES:
+            return read_images(*arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._parser, read_images, *arguments)
+
+    async def _compute(self, request: Request, images: Images, until: float) -> Results:
+        """Returns the results of all images, those that could not be read before among them."""
+        readable: list[Any] = [image for image in images.images if not isinstance(image, BadImage)]
+        num_unreadable = len(images.images) - len(readable)
+        self._metrics.change_images_inside(len(readable))
+        try:
+            async with asyncio.timeout(until - time.perf_counter()):
+                results: Results = await self._service.probabilities(readable)
+        except (NotReady, Busy, TooSlow, InferenceFailed, TimeoutError) as error:
+            self._metrics.observe_rejected_images(num_unreadable, len(readable))
+            raise from_service(TooSlow() if isinstance(error, TimeoutError) else error) from error
+        finally:
+            self._metrics.change_images_inside(-len(readable))
+        request.queue_seconds, request.compute_seconds = results.queue_seconds, results.compute_seconds
+        request.num_images = sum(isinstance(row, np.ndarray) for row in results.rows)
+        self._metrics.observe_rejected_images(len(images.images) - request.num_images, 0)
+        if not num_unreadable:
+            return results
+        rows = iter(results.rows)
+        merged = [image if isinstance(image, BadImage) else next(rows) for image in images.images]
+        return Results(results.model, merged, results.queue_seconds, results.compute_seconds)

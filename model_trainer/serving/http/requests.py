@@ -1,0 +1,169 @@
+"""Reads a request: the headers that matter, the query and the body, within the limits of the options."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import functools
+import re
+import secrets
+import urllib.parse
+from dataclasses import dataclass
+from typing import Literal
+
+from starlette.types import Receive, Scope
+
+from model_trainer.serving.http.errors import HttpError
+
+__all__ = ["MAX_TOP_K", "Disconnected", "Query", "Request", "read_query"]
+
+MAX_QUERY_BYTES = 2000
+MAX_TOP_K = 999_999_999
+ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+# Of these two values could be understood in two ways, by a proxy and by this server.
+SINGLE = {b"authorization", b"content-length", b"content-type", b"content-encoding", b"host", b"origin"}
+
+
+class Disconnected(Exception):
+    """The client has closed the connection; nobody waits for an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """The query of `/invocations`.
+
+    Attributes:
+        top_k: number of labels for each image; None is the default of the server.
+        output: labels, or the probabilities of all classes.
+    """
+
+    top_k: int | None = None
+    output: Literal["labels", "probabilities"] = "labels"
+
+
+class Request:
+    """One request, whose body has not been read yet.
+
+    Attributes:
+        headers: by lower-case name; of a header that comes twice the first one.
+        repeated: name of a header that must be there once and is there twice; empty if there is none.
+        id: the client's own X-Request-Id if it is a plain one, else a new one.
+        num_bytes_in: of the body, as far as it has been read.
+        num_images, queue_seconds, compute_seconds: for the access log.
+    """
+
+    __slots__ = (
+        "compute_seconds", "headers", "id", "method", "num_bytes_in", "num_images", "path", "queue_seconds", "receive",
+        "repeated", "scope",
+    )  # fmt: skip
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.headers: dict[bytes, bytes] = {}
+        self.repeated = ""
+        for name, value in scope["headers"]:
+            if name not in self.headers:
+                self.headers[name] = value
+            elif name in SINGLE:
+                self.repeated = name.decode("latin-1")
+            elif name == b"accept":
+                self.headers[name] += b"," + value
+        own_id = self.headers.get(b"x-request-id", b"")
+        self.id = own_id if ID.fullmatch(own_id) else secrets.token_hex(8).encode()
+        self.num_bytes_in = self.num_images = 0
+        self.queue_seconds = self.compute_seconds = 0.0
+
+    def check_headers(self, max_body_bytes: int) -> None:
+        """Raises HttpError if the headers contradict one another, or announce a body that is too large."""
+        if self.repeated:
+            raise HttpError(400, f"The header {self.repeated} is there more than once; send it once.", closes=True)
+        length = self.headers.get(b"content-length")
+        if length is None:
+            return
+        if b"transfer-encoding" in self.headers:
+            raise HttpError(400, "Content-Length and Transfer-Encoding exclude one another; send one.", closes=True)
+        if not length.isdigit():
+            raise HttpError(400, "Content-Length should be a number of bytes.", closes=True)
+        if len(length) > 18 or int(length) > max_body_bytes:
+            raise _too_large(max_body_bytes)
+
+    async def body(self, max_bytes: int, seconds: float) -> bytes:
+        """Returns the body.
+
+        Raises:
+            HttpError: 413 as soon as more than `max_bytes` have come, 408 if it is not complete after `seconds`.
+            Disconnected: the client is gone.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._body(max_bytes)
+        except TimeoutError:
+            raise HttpError(408, f"The body was not complete after {seconds:g} s.", closes=True) from None
+
+    async def _body(self, max_bytes: int) -> bytes:
+        chunks: list[bytes] = []
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise Disconnected
+            chunk: bytes = message.get("body", b"")
+            self.num_bytes_in += len(chunk)
+            if self.num_bytes_in > max_bytes:
+                raise _too_large(max_bytes)
+            chunks.append(chunk)
+            if not message.get("more_body", False):
+                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _too_large(max_bytes: int) -> HttpError:
+    return HttpError(413, f"The body is larger than the limit of {max_bytes:,} bytes.", closes=True)
+
+
+@functools.lru_cache(maxsize=64)
+def read_query(query: bytes) -> Query:
+    """Reads the query of `/invocations`.
+
+    Names that resemble none of the known ones are ignored, because proxies and caches add their own.
+
+    Raises:
+        HttpError: a value is wrong, a name is there twice, or is a known one with a mistake.
+    """
+    if not query:
+        return Query()
+    if len(query) > MAX_QUERY_BYTES:
+        raise HttpError(400, f"The query is longer than {MAX_QUERY_BYTES:,} bytes.")
+    values: dict[str, str] = {}
+    for name, value in urllib.parse.parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+        if name not in ("top_k", "output"):
+            _check_spelling(name)
+        elif name in values:
+            raise HttpError(400, f"The query contains {name} more than once; send it once.")
+        else:
+            values[name] = value
+    return Query(_top_k(values.get("top_k")), _output(values.get("output", "labels")))
+
+
+def _check_spelling(name: str) -> None:
+    plain = name.lower().replace("-", "_")
+    meant = difflib.get_close_matches(plain, ("top_k", "output"), 1, 0.8)
+    if meant:
+        raise HttpError(400, f"The query parameter {name[:40]!r} does not exist. Did you mean {meant[0]}?")
+
+
+def _top_k(value: str | None) -> int | None:
+    if value is None:
+        return None
+    if not re.fullmatch("[0-9]{1,9}", value) or int(value) < 1:
+        raise HttpError(400, f"top_k should be a whole number from 1 on; received {value[:40]!r}.")
+    return int(value)
+
+
+def _output(value: str) -> Literal["labels", "probabilities"]:
+    if value == "labels":
+        return "labels"
+    if value == "probabilities":
+        return "probabilities"
+    raise HttpError(400, f"output should be labels or probabilities; received {value[:40]!r}.")

@@ -1,0 +1,82 @@
+"""Who may call: the token, and for browsers the Host and Origin headers.
+
+A page of another site that a browser shows can send requests to the loopback address, and with DNS rebinding reads
+the answers. Such a request has the other site's name in Host or in Origin.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+
+from model_trainer.serving.http.errors import HttpError
+from model_trainer.serving.http.requests import Request
+from model_trainer.serving.options import ServeOptions
+
+__all__ = ["Security"]
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+PUBLIC = frozenset({"/", "/ping", "/openapi.json"})
+PUBLIC_FOLDER = "/static/"
+DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+
+
+class Security:
+    """Decides whether a request may be answered, by the options alone."""
+
+    def __init__(self, options: ServeOptions) -> None:
+        self._token = None if options.token is None else options.token.get_secret_value().encode()
+        self._is_open = options.is_open
+        hosts = {name.lower() for name in options.allowed_hosts}
+        # Bound to another address the names of the server are unknown; the token protects it then.
+        self._checks_host = bool(hosts) or _is_loopback(options.host)
+        bound = f"[{options.host}]" if ":" in options.host else options.host
+        self._hosts = LOOPBACK | hosts | {bound.lower()}
+
+    def check(self, request: Request) -> None:
+        """Raises HttpError 403 for a wrong Host or Origin, 401 without the right token."""
+        if not self._is_open:
+            self._check_host(request.headers.get(b"host", b"").decode("latin-1").lower(), request)
+        if self._token is not None:
+            self._check_token(request)
+
+    def _check_host(self, host: str, request: Request) -> None:
+        if self._checks_host and _without_port(host) not in self._hosts:
+            raise HttpError(
+                403, "The Host header is not a name of this server; --allowed-host NAME adds one.", closes=True
+            )
+        origin = request.headers.get(b"origin")
+        if origin is None:
+            return
+        scheme, _, authority = origin.decode("latin-1").lower().partition("://")
+        port = DEFAULT_PORTS.get(scheme, "")
+        if not authority or authority.removesuffix(port) != host.removesuffix(port):
+            raise HttpError(403, "Pages of other sites may not call this server (Origin).", closes=True)
+
+    def _check_token(self, request: Request) -> None:
+        if request.path in PUBLIC or request.path.startswith(PUBLIC_FOLDER):
+            return
+        assert self._token is not None
+        scheme, _, token = request.headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() != b"bearer" or not hmac.compare_digest(token.strip(), self._token):
+            raise HttpError(
+                401,
+                "This server needs its token: send the header Authorization: Bearer TOKEN.",
+                ((b"www-authenticate", b"Bearer"),),
+                closes=request.method == "POST",
+            )
+
+
+def _without_port(host: str) -> str:
+    if host.startswith("["):
+        return host[: host.find("]") + 1]
+    return host.partition(":")[0]
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,59 @@
+"""schemathesis asks the app what its OpenAPI document allows and forbids, with all checks."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import schemathesis
+from hypothesis import strategies as st
+from schemathesis.config import SchemathesisConfig
+from schemathesis.engine import from_schema
+from schemathesis.engine.events import EngineFinished, FatalError, NonFatalError
+
+from model_trainer.serving.http.answers import JSON_LINES
+from model_trainer.serving.http.app import make_app
+from model_trainer.serving.http.images import IMAGE_TYPES
+from model_trainer.serving.http.metrics import Metrics
+from model_trainer.serving.options import ServeOptions
+
+TOKEN = "secret"
+
+
+def register_images(jpegs: list[bytes]) -> None:
+    """What schemathesis cannot know: the bytes of an image."""
+    images = st.sampled_from(jpegs)
+    lines = st.lists(images, min_size=1, max_size=3).map(
+        lambda files: b"\n".join(b'{"b64": "%s"}' % base64.b64encode(file) for file in files)
+    )
+    for name in (*IMAGE_TYPES, "image/*", "application/octet-stream"):
+        schemathesis.openapi.media_type(name, images)
+    for name in JSON_LINES:
+        schemathesis.openapi.media_type(name, lines)
+    schemathesis.openapi.format("byte", images.map(lambda file: base64.b64encode(file).decode()))
+    schemathesis.openapi.format("binary", images)
+
+
+def failures(app: Any, *, max_examples: int) -> list[str]:
+    """Runs all phases and checks of schemathesis; returns what it found."""
+    config = SchemathesisConfig.from_dict(
+        {
+            "headers": {"Authorization": f"Bearer {TOKEN}"},
+            "generation": {"max-examples": max_examples, "deterministic": True, "database": "none"},
+        }
+    )
+    schema = schemathesis.openapi.from_asgi("/openapi.json", app, config=config)
+    found = []
+    for event in from_schema(schema).execute():
+        if isinstance(event, NonFatalError | FatalError):
+            found.append(repr(event))
+        elif isinstance(event, EngineFinished):
+            found += [f"{each.operation}: {each.title}: {each.message}" for each in event.failures]
+    return found
+
+
+def test_the_app_answers_as_its_document_says(make_service, jpegs: list[bytes]) -> None:
+    register_images(jpegs)
+    options = ServeOptions(token=TOKEN, allowed_hosts=("testserver",), has_access_log=False)
+    app = make_app(make_service(), options, Metrics())
+    assert failures(app, max_examples=5) == []

@@ -1,0 +1,105 @@
+"""Images in, predictions out, in every format; compared with `predict` of the same files."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model_trainer.model_files.trained_model import TrainedModel
+from model_trainer.serving.predictor import predict_images
+
+
+@pytest.fixture(scope="module")
+def expected(trained: TrainedModel, jpegs: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """What `predict` says of the images."""
+    folder: Path = tmp_path_factory.mktemp("images")
+    for index, data in enumerate(jpegs):
+        (folder / f"{index}.jpg").write_bytes(data)
+    paths = [str(folder / f"{index}.jpg") for index in range(len(jpegs))]
+    return [each["predictions"] for each in predict_images(trained, paths)]
+
+
+def same(predictions: list[dict[str, Any]], expected: list[dict[str, Any]]) -> bool:
+    names = [each["label"] for each in predictions] == [each["label"] for each in expected]
+    return names and np.allclose(
+        [each["probability"] for each in predictions], [each["probability"] for each in expected], atol=1e-6
+    )
+
+
+def b64(data: bytes) -> dict[str, str]:
+    return {"b64": base64.b64encode(data).decode()}
+
+
+@pytest.mark.parametrize("content_type", ["image/jpeg", "image/png; x=y", "IMAGE/WEBP", "application/x-image"])
+def test_an_image_is_answered_as_by_predict_whatever_image_its_type_names(
+    client, jpegs, expected, content_type: str
+) -> None:
+    answer = client.send(jpegs[0], content_type)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    assert same(answer.json()["predictions"], expected[0])
+
+
+def test_instances_in_base64_are_answered_in_order(client, jpegs, expected) -> None:
+    answer = client.send_json({"instances": [b64(jpegs[2]), {"image": b64(jpegs[1])}]})
+    first, second = answer.json()["predictions"]
+    assert same(first, expected[2])
+    assert same(second, expected[1])
+
+
+def test_an_array_of_pixels_is_computed_as_it_is(client, service, pixels) -> None:
+    client.send_json({"instances": pixels.tolist()})
+    np.testing.assert_array_equal(service.received[0], pixels)
+
+
+def test_json_lines_are_answered_line_by_line(client, jpegs, expected) -> None:
+    body = "\n".join(json.dumps(each) for each in (b64(jpegs[0]), b64(b"text"), {"b64": "#"}, b64(jpegs[1])))
+    answer = client.send(body, "application/x-ndjson")
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    first, second, third, fourth = map(json.loads, answer.text.splitlines())
+    assert same(first["predictions"], expected[0])
+    assert second == {"error": "is not an image"}
+    assert "base64" in third["error"]
+    assert same(fourth["predictions"], expected[1])
+
+
+def test_several_files_of_a_form_are_answered_like_instances(client, jpegs, expected) -> None:
+    files = [("a", ("0.jpg", jpegs[0])), ("b", ("1.jpg", jpegs[1]))]
+    answer = client("POST", "/invocations", files=files, data={"comment": "hello"})
+    first, second = answer.json()["predictions"]
+    assert same(first, expected[0])
+    assert same(second, expected[1])
+
+
+def test_one_file_of_a_form_is_answered_like_an_image(client, jpegs, expected) -> None:
+    answer = client("POST", "/invocations", files={"image": ("0.jpg", jpegs[0])})
+    assert same(answer.json()["predictions"], expected[0])
+
+
+def test_probabilities_come_in_the_order_of_the_classes(client, trained, jpegs, expected) -> None:
+    answer = client.send(jpegs[0], path="/invocations?output=probabilities").json()
+    by_label = {each["label"]: each["probability"] for each in expected[0]}
+    for label, probability in zip(trained.classes, answer["prediction"], strict=True):
+        assert by_label.get(label, probability) == pytest.approx(probability, abs=1e-6)
+
+
+def test_csv_has_a_row_of_all_probabilities_for_each_image(client, jpegs) -> None:
+    body = {"instances": [b64(each) for each in jpegs]}
+    rows = list(csv.reader(io.StringIO(client.send_json(body, accept="text/csv").text)))
+    exact = client.send_json(body, path="/invocations?output=probabilities").json()["predictions"]
+    assert [[float(each) for each in row] for row in rows] == [each["prediction"] for each in exact]
+
+
+def test_npy_is_float32_of_images_by_classes(client, jpegs) -> None:
+    body = {"instances": [b64(each) for each in jpegs]}
+    array = np.load(io.BytesIO(client.send_json(body, accept="application/x-npy").content))
+    exact = client.send_json(body, path="/invocations?output=probabilities").json()["predictions"]
+    assert array.dtype == np.float32
+    assert array.tolist() == [each["prediction"] for each in exact]
