@@ -52,5 +52,5 @@ async def attribution(request: Request, service: Explainer) -> Response:
     except NoFeatureMap as error:
         raise HTTPException(501, str(error)) from error
     except DataError as error:
-        raise HTTPException(400, f"The body {error}.") from error
+        raise HTTPException(400, f"The image cannot be read: it {error}.") from error
     return Response(png, media_type="image/png", headers={"Cache-Control": "no-store"})

@@ -1,4 +1,4 @@
-"""The page of the endpoint in headless Chromium, with an application that answers like the real one."""
+"""The page of the endpoint in headless Chromium, with the real application over a service that knows its answers."""
 
 from __future__ import annotations
 
@@ -15,19 +15,12 @@ import numpy as np
 import pytest
 import uvicorn
 from PIL import Image
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from model_trainer import Classification, ModelSpec, MultiLabel
 from model_trainer.errors import DataError
 from model_trainer.evaluation.attribution import NoFeatureMap
 from model_trainer.model_files.trained_model import TrainedModel
 from model_trainer.serving.answers import BadImage, Busy, Results
-from model_trainer.serving.http.attribution import attribution
-from model_trainer.serving.http.page import page_routes
 from model_trainer.serving.options import ServeOptions
 from model_trainer.tasks.task import Task
 
@@ -78,50 +71,9 @@ class FakeService:
 
 
 def make_app(service: FakeService, options: ServeOptions) -> Any:
-    """Answers like the real one."""
-
-    def check(request: Request) -> None:
-        expected = options.token and f"Bearer {options.token.get_secret_value()}"
-        if expected and request.headers.get("authorization") != expected:
-            raise HTTPException(401, "The token is missing or wrong.")
-
-    async def describe(request: Request) -> Response:
-        check(request)
-        trained = service.trained
-        return JSONResponse(
-            {
-                "name": trained.path.name, "classes": trained.classes, "task": type(trained.task).__name__,
-                "target_size": trained.spec.target_size, "engine": "keras", "precision": "float32",
-                "version": service.model_version, "limits": {"max_body_bytes": options.max_body_bytes},
-            }
-        )  # fmt: skip
-
-    async def predict(request: Request) -> Response:
-        check(request)
-        try:
-            (row,) = (await service.probabilities([await request.body()])).rows
-        except Busy as busy:
-            return JSONResponse({"error": "Busy."}, 429, {"Retry-After": str(busy.retry_after_seconds)})
-        if isinstance(row, BadImage):
-            raise HTTPException(400, f"The image {row.reason}.")
-        top = request.query_params.get("top_k")
-        trained = service.trained
-        predictions = trained.task.decode(row, trained.classes, top and int(top), trained.thresholds)
-        return JSONResponse({"predictions": predictions})
-
-    async def explain(request: Request) -> Response:
-        check(request)
-        return await attribution(request, service)
-
-    async def fail(request: Request, error: Any) -> Response:
-        return JSONResponse({"error": error.detail}, error.status_code)
-
-    routes = [
-        Route("/model", describe),
-        Route("/invocations", predict, methods=["POST"]),
-        Route("/attribution", explain, methods=["POST"]),
-    ]
-    return Starlette(routes=[*page_routes(), *routes], exception_handlers={HTTPException: fail})
+    app = pytest.importorskip("model_trainer.serving.http.app")
+    metrics = pytest.importorskip("model_trainer.serving.http.metrics")
+    return app.make_app(service, options, metrics.Metrics())
 
 
 @contextmanager
@@ -136,7 +88,6 @@ def serving(app: Any) -> Iterator[str]:
         server.should_exit = True
         thread.join()
         sock.close()
-
 
 
 @pytest.fixture
@@ -172,7 +123,9 @@ window.press = (selector) => document.querySelector(selector).click();
 
 
 def ready(page: Any) -> Any:
-    page.wait_for("document.getElementById('facts')?.textContent || !document.getElementById('token-form')?.hidden")
+    page.wait_for(
+        "document.getElementById('facts')?.textContent || document.getElementById('token-form')?.hidden === false"
+    )
     page.run(SCRIPT)
     return page
 
@@ -230,7 +183,7 @@ def test_of_several_files_one_that_is_no_image_shows_why_and_the_others_are_answ
     page.choose(*(tmp_path / name for name in ("1.png", "2.txt", "3.png")))
     page.wait_for("texts('.card').length === 3 && !document.querySelector('[aria-busy=true]')")
     assert page.run("texts('.card .name')") == ["1.png", "2.txt", "3.png"]
-    assert page.run("texts('.message.error')") == ["The image is not an image."]
+    assert page.run("texts('.message.error')") == ["The image cannot be read: it is not an image."]
     assert page.run("[...document.querySelectorAll('.card')].map((each) => each.querySelectorAll('.bars li').length)") == [
         5, 0, 5,
     ]  # fmt: skip
@@ -333,7 +286,7 @@ def test_labels_are_text_and_stay_within_the_page(
     page = ready(open_page(serve(FakeService(WEIRD, row, Classification())), width))
     drop(page, png("red"), name="n" * 200 + ".png")
     assert page.wait_for("texts('.probability').length && texts('.bars .label')") == [each.strip() for each in WEIRD]
-    assert page.run("document.documentElement.scrollWidth") == width
+    assert page.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
 def test_a_photo_of_the_camera_is_sent(

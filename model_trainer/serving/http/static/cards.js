@@ -41,7 +41,7 @@ export class Card {
   }
 
   async predict() {
-    const limit = this.server.model.limits?.max_body_bytes;
+    const limit = this.server.model.limits.body_bytes;
     if (limit && this.file.size > limit) {
       // A server that refuses a body while it arrives closes the connection, of which a browser says only that it failed.
       this.#fail(`This file has ${sizeText(this.file.size)}; this server takes up to ${sizeText(limit)}.`, false);
@@ -91,7 +91,7 @@ export class Card {
   }
 
   #mostLabels() {
-    return Math.min(MANY, this.server.model.classes?.length ?? MANY);
+    return Math.min(MANY, this.server.model.classes.length);
   }
 
   #firstLabel() {

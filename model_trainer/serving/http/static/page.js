@@ -34,8 +34,8 @@ async function loadModel() {
 function showModel(model) {
   server.model = model;
   notify("");
-  at("model").textContent = document.title = model.name;
-  const [height, width] = model.target_size;
+  at("model").textContent = document.title = model.file;
+  const [height, width] = model.input_size;
   const size = `${height} × ${width}`;
   const numClasses = model.classes.length;
   const kind = model.task === "MultiLabel" ? "tag" : "class";
