@@ -71,7 +71,7 @@ def trained(
 MODELS = {
     "softmax": lambda: trained(classifier()),
     "reversed channels": lambda: trained(classifier(scale=1 / 127), spec=BGR),
-    "logits": lambda: trained(classifier(None), Classification(head_activation="none")),
+    "logits": lambda: trained(classifier(None), Classification(activation="none")),
     "tags": lambda: trained(classifier("sigmoid"), MultiLabel()),
     "nested": lambda: trained(nested()),
     "two outputs": lambda: trained(two_outputs(), MultiLabel()),
