@@ -75,10 +75,11 @@ def with_engine(
         ModelFileError: the model file of the check cannot be read.
 
     Example:
+        >>> import pathlib
         >>> network = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Flatten()])
         >>> network.add(keras.layers.Dense(2, activation="softmax"))
         >>> spec = ModelSpec(target_size=[16, 16, 3])
-        >>> model = TrainedModel(network, spec, Classification(), ("cat", "dog"), Path("pets.h5"))
+        >>> model = TrainedModel(network, spec, Classification(), ("cat", "dog"), pathlib.Path("pets.h5"))
         >>> with_engine(model, "keras").engine.name
         'keras'
     """

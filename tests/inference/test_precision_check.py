@@ -48,9 +48,7 @@ def test_a_check_of_another_engine_is_none(file: Path) -> None:
 
 def test_a_failed_check_is_refused_with_its_numbers(file: Path) -> None:
     record_check(file, check(file, passed=False, same_labels=0.97))
-    with pytest.raises(
-        ConfigError, match=r"did not pass .* 97.00% of .* accuracy is 0.8990 instead of 0.90"
-    ):
+    with pytest.raises(ConfigError, match=r"did not pass .* 97.00% of .* accuracy is 0.8990 instead of 0.90"):
         find_check(file, "bfloat16")
 
 
