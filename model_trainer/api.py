@@ -16,12 +16,13 @@ from model_trainer.evaluation.data import Model, load_models, source_of
 from model_trainer.evaluation.folds import FoldsResult, train_and_evaluate_folds
 from model_trainer.evaluation.folds_table import print_folds
 from model_trainer.evaluation.session import EvaluationOptions, evaluate_and_record
+from model_trainer.inference.choose import EngineName
 from model_trainer.model_files.load import load_model
 from model_trainer.model_files.trained_model import TrainedModel
 from model_trainer.report.after_training import announce_report, report_folds, report_run
 from model_trainer.report.preview import draw_preview
 from model_trainer.run.run import Run
-from model_trainer.serving.predictor import Predictions, find_images, predict_images
+from model_trainer.serving.predictor import predict_files
 from model_trainer.sources.source import Source, each_read_once
 from model_trainer.specs import ModelSpec
 from model_trainer.storage import files
@@ -155,6 +156,7 @@ def evaluate(
     tta: Literal["flips"] | None = None,
     calibrated: bool = False,
     batch_size: int = 32,
+    engine: EngineName = "auto",
 ) -> Evaluation:
     """Computes the metrics of a trained model on labelled images.
 
@@ -175,6 +177,7 @@ def evaluate(
         tta: test-time augmentation; "flips" averages the probabilities of each image and its mirror image.
         calibrated: divide the logits by the temperature that was fitted on the validation data.
         batch_size: number of images that are computed together.
+        engine: what computes the network, as in `predict`.
 
     Returns:
         The evaluation of the model's task, with its metrics as attributes, such as `accuracy`.
@@ -194,6 +197,7 @@ def evaluate(
         tta=tta,
         calibrated=calibrated,
         batch_size=batch_size,
+        engine=engine,
     )
     folder = None if output is None else files.as_path(output)
     with plain_messages(), each_read_once():
@@ -212,6 +216,7 @@ def predict(
     spec: ModelSpec | str | None = None,
     classes: Sequence[str] | None = None,
     calibrated: bool = False,
+    engine: EngineName = "auto",
 ) -> list[dict[str, Any]]:
     """Predicts the labels of images.
 
@@ -224,6 +229,8 @@ def predict(
         spec, classes: of a model file that Model Trainer did not write; see `load_model`.
         calibrated: divide the logits by the temperature that was fitted on the validation data at the end of training,
             so that of predictions with a probability of 0.8 about 80 % are right.
+        engine: what computes the network: "keras" for TensorFlow, "openvino", or "auto", the fastest exact one if there
+            are so many images that preparing it pays.
 
     Returns:
         For each image `{"image": path, "predictions": [{"label": name, "probability": p}, ...]}`, or
@@ -231,16 +238,13 @@ def predict(
 
     Raises:
         ModelFileError, DataError, ConfigError: the model cannot be read, or a folder has no images.
+        MissingExtra: `engine` is "openvino", which is not installed.
 
     Example:
         >>> predict(result.path, "photo.jpg", top=1)  # `result` is that of `train`
         [{'image': 'photo.jpg', 'predictions': [{'label': ..., 'probability': ...}]}]
     """
-    trained = _load(model, trust, spec, classes)
-    if calibrated:
-        trained = trained.calibrated()
-    paths = [images] if isinstance(images, (str, os.PathLike)) else images
-    return Predictions(predict_images(trained, find_images(paths), top=top))
+    return predict_files(model, images, top, trust, spec=spec, classes=classes, calibrated=calibrated, engine=engine)
 
 
 def preview(run: Run, path: str | os.PathLike[str] = "preview.png", count: int = 8, draws: int = 4) -> None:
@@ -260,15 +264,3 @@ def preview(run: Run, path: str | os.PathLike[str] = "preview.png", count: int =
         >>> preview(run, "preview.png", count=2, draws=3)
     """
     draw_preview(run, os.fspath(path), count, draws)
-
-
-def _load(
-    model: str | os.PathLike[str] | TrainedModel,
-    trust: bool,
-    spec: ModelSpec | str | None,
-    classes: Sequence[str] | None,
-) -> TrainedModel:
-    if isinstance(model, TrainedModel):
-        return model
-    with plain_messages():
-        return load_model(model, trust, spec=spec, classes=classes)

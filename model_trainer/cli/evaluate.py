@@ -6,6 +6,7 @@ from enum import StrEnum
 
 import typer
 
+from model_trainer.cli.engines import Engine, EngineName, FasterPrecision
 from model_trainer.cli.foreign_options import ClassesOfDataOrModel, Root, Spec, read_classes
 from model_trainer.cli.starting import announce_tensorflow
 from model_trainer.stderr_filter import filter_stderr_until_exit
@@ -56,6 +57,13 @@ def evaluate(
     ),
     calibrated: bool = typer.Option(False, "--calibrated", help="Apply the temperature fitted on validation data."),
     batch_size: int = typer.Option(32, "--batch-size", metavar="N", min=1, help="Images that are computed together."),
+    engine: Engine = EngineName.auto,
+    precision: FasterPrecision | None = typer.Option(
+        None,
+        "--precision",
+        help="Check whether the model may be used in this faster precision: compare it with float32, and record the "
+        "result in precision.json beside the model file. Exit code 1 if it does not pass.",
+    ),
     spec: Spec = None,
     classes: ClassesOfDataOrModel = None,
     trust: bool = typer.Option(False, "--trust", help="Allow the file to run code outside keras.applications."),
@@ -67,6 +75,30 @@ def evaluate(
     """
     announce_tensorflow()
     filter_stderr_until_exit()
+    if precision is not None:
+        from model_trainer.cli.evaluate_precision import check_precision
+
+        refused = {
+            "--output": output,
+            "--by": by,
+            "--coarse": coarse,
+            "--ensemble": ensemble,
+            "--tta": tta,
+            "--calibrated": calibrated,
+        }
+        passed = check_precision(
+            models,
+            precision.value,
+            engine.value,
+            data=data,
+            root=root,
+            batch_size=batch_size,
+            spec=spec,
+            classes=read_classes(classes),
+            trust=trust,
+            refused=[option for option, value in refused.items() if value],
+        )
+        raise typer.Exit(0 if passed else 1)
     from model_trainer.cli.evaluate_models import evaluate_models
 
     evaluate_models(
@@ -80,6 +112,7 @@ def evaluate(
         tta=None if tta is None else "flips",
         calibrated=calibrated,
         batch_size=batch_size,
+        engine=engine.value,
         spec=spec,
         classes=read_classes(classes),
         trust=trust,

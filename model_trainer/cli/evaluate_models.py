@@ -13,6 +13,7 @@ from model_trainer.evaluation.compare import check_comparable, compare_evaluated
 from model_trainer.evaluation.data import data_of_run, load_models, source_of
 from model_trainer.evaluation.files import FOLDER
 from model_trainer.evaluation.session import EvaluationOptions, evaluate_and_record
+from model_trainer.inference.choose import EngineName
 from model_trainer.report.report import write_report
 from model_trainer.sources.source import each_read_once
 from model_trainer.storage import files
@@ -33,6 +34,7 @@ def evaluate_models(
     tta: Literal["flips"] | None,
     calibrated: bool,
     batch_size: int,
+    engine: EngineName,
     spec: str | None,
     classes: list[str] | None,
     trust: bool,
@@ -42,7 +44,9 @@ def evaluate_models(
         raise ConfigError("needs at least two models.", "--ensemble")
     if len(paths) > 1 and not is_ensemble and (by or coarse is not None):
         raise ConfigError("is for one model, or for several with --ensemble.", "--by" if by else "--coarse")
-    options = EvaluationOptions(by=by, coarse=coarse, tta=tta, calibrated=calibrated, batch_size=batch_size)
+    options = EvaluationOptions(
+        by=by, coarse=coarse, tta=tta, calibrated=calibrated, batch_size=batch_size, engine=engine
+    )
     folder = None if output is None else files.as_path(output)
     console, progress = Console(), Console(stderr=True)
     with plain_messages(), each_read_once():

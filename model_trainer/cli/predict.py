@@ -6,6 +6,7 @@ import json
 
 import typer
 
+from model_trainer.cli.engines import Engine, EngineName
 from model_trainer.cli.foreign_options import Classes, Spec, read_classes
 from model_trainer.cli.starting import announce_tensorflow
 from model_trainer.stderr_filter import filter_stderr_until_exit
@@ -29,6 +30,7 @@ def predict(
     calibrated: bool = typer.Option(
         False, "--calibrated", help="Apply the temperature that `evaluate` fitted on the validation data."
     ),
+    engine: Engine = EngineName.auto,
     spec: Spec = None,
     classes: Classes = None,
     trust: bool = typer.Option(False, "--trust", help="Allow the file to run code outside keras.applications."),
@@ -38,15 +40,24 @@ def predict(
     filter_stderr_until_exit()
     from rich.console import Console
 
-    from model_trainer.api import predict as predict_images
     from model_trainer.cli.tables import print_predictions
+    from model_trainer.serving.predictor import predict_files
 
-    results = predict_images(
-        model, images, top=top, trust=trust, spec=spec, classes=read_classes(classes), calibrated=calibrated
+    progress = Console(stderr=True)
+    results = predict_files(
+        model,
+        images,
+        top=top,
+        trust=trust,
+        spec=spec,
+        classes=read_classes(classes),
+        calibrated=calibrated,
+        engine=engine.value,
+        console=progress,
     )
     if as_json:
         typer.echo(json.dumps(results, indent=1, ensure_ascii=False))
     else:
-        print_predictions(results, Console(), Console(stderr=True))
+        print_predictions(results, Console(), progress)
     if any("error" in result for result in results):
         raise typer.Exit(2)

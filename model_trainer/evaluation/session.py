@@ -17,6 +17,7 @@ from model_trainer.evaluation.files import FILE_NAME, FOLDER, IMAGES, PREDICTION
 from model_trainer.evaluation.predictions import TTA
 from model_trainer.evaluation.record import DataSource, record_evaluation
 from model_trainer.evaluation.slices import coarse_labels, read_mapping, slice_metrics
+from model_trainer.inference.choose import EngineName, choose_for_many
 from model_trainer.model_files.load import find_model_file
 from model_trainer.model_files.temperature import write_temperature
 from model_trainer.model_files.trained_model import TrainedModel
@@ -40,6 +41,7 @@ class EvaluationOptions:
         tta: test-time augmentation: "flips" averages each image and its mirror image.
         calibrated: divide the logits by the temperature that was fitted on validation data.
         batch_size: number of images that are computed together.
+        engine: what computes the network; "auto" is the fastest exact one if there are many images.
         with_images: whether thumbnails and attribution maps are written.
         known_bad: reasons of unreadable images by name, which have been logged already.
     """
@@ -49,6 +51,7 @@ class EvaluationOptions:
     tta: TTA | None = None
     calibrated: bool = False
     batch_size: int = 32
+    engine: EngineName = "auto"
     with_images: bool = True
     known_bad: Mapping[str, str] = field(default_factory=dict)
 
@@ -126,6 +129,7 @@ def evaluate_and_record(
     Raises:
         ConfigError: options that do not go together; the message has the cure.
         DataError: the data cannot be read, or do not fit the model.
+        MissingExtra: the engine is not installed.
     """
     first = models[0]
     if write and output is not None and output != first.path.with_name(FOLDER):
@@ -139,6 +143,7 @@ def evaluate_and_record(
         examples = source if isinstance(source, Examples) else source.read_shared()
         data = data or DataSource(examples.origin, "other")
         groups = _read_groups(first, source, examples, options)
+        models = [choose_for_many(model, len(examples), options.engine) for model in models]
         if len(models) > 1:
             arguments = (models, examples, options.batch_size)
             evaluated = evaluate_ensemble(*arguments, tta=options.tta, console=console)

@@ -11,6 +11,7 @@ from typing import Any, final
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 from tensorflow.python.framework.convert_to_constants import (  # no public name leads to it
     convert_variables_to_constants_v2,
 )
@@ -40,11 +41,20 @@ class KerasGraph:
         self.precision = precision
         function = compute_function(trained, precision)
         self._structure = function.structured_outputs
-        self._frozen = convert_variables_to_constants_v2(function)
+        self._function = function  # keeps Python functions alive that the graph calls, such as the user's preprocessing
+        try:
+            self._frozen = convert_variables_to_constants_v2(function)
+        except Exception as error:  # noqa: BLE001  # such as more than 2 GB of weights, or lookup tables
+            logging.info("The weights stay variables, which is slower: %s", str(error).split("\n")[0][:200])
+            self._frozen = function
 
     def __call__(self, images: np.ndarray) -> Any:
-        outputs = self._frozen(tf.convert_to_tensor(images))
+        outputs = tf.nest.flatten(self._frozen(tf.convert_to_tensor(images)))
         return tf.nest.pack_sequence_as(self._structure, [output.numpy() for output in outputs])
+
+    def unfolded(self, images: np.ndarray) -> list[np.ndarray]:
+        """The outputs computed in the order of the layers; they differ from the others by float32 rounding."""
+        return [output.numpy() for output in tf.nest.flatten(self._function(tf.convert_to_tensor(images)))]
 
 
 def compute_function(trained: TrainedModel, precision: str = "float32") -> Any:

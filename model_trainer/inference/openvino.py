@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import logging
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from typing import Any, final
 import numpy as np
 import tensorflow as tf
 
-from model_trainer.errors import MissingExtra
+from model_trainer.errors import ConfigError, MissingExtra
 from model_trainer.inference.keras_graph import compute_function
 from model_trainer.model_files.trained_model import TrainedModel
 
@@ -42,6 +43,7 @@ class OpenVINO:
 
     Raises:
         MissingExtra: OpenVINO is not installed.
+        ConfigError: the CPU does not have the precision.
         Exception: OpenVINO cannot convert the network; its message is long.
     """
 
@@ -54,9 +56,21 @@ class OpenVINO:
         function = compute_function(trained)
         with _without_telemetry() as openvino:
             model = openvino.convert_model(function)
-            self._compiled = openvino.Core().compile_model(
-                model, "CPU", {"INFERENCE_PRECISION_HINT": _PRECISIONS[precision], "PERFORMANCE_HINT": "LATENCY"}
+            names = [output.name for output in function.outputs]
+            for result in model.get_results():
+                # OpenVINO makes an output of each tensor that a custom gradient, as that of SiLU, keeps for training.
+                if not result.output(0).names & {*names}:
+                    model.remove_result(result)
+            # One batch at a time on all cores: several at once, each on some of them, have the same throughput on the
+            # whole, and a higher latency. A model of fixed size is no faster than one for batches of any size.
+            options = {"INFERENCE_PRECISION_HINT": _PRECISIONS[precision], "PERFORMANCE_HINT": "LATENCY"}
+            self._compiled = openvino.Core().compile_model(model, "CPU", options)
+        computed = self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        if computed != _PRECISIONS[precision]:
+            raise ConfigError(
+                f"{precision} is impossible with OpenVINO on this CPU, which has {computed}.", "precision"
             )
+        self._outputs = [self._compiled.output(name) for name in names]
         self._structure = function.structured_outputs
         self._of_thread = threading.local()
 
@@ -65,14 +79,16 @@ class OpenVINO:
         if request is None:
             request = self._of_thread.request = self._compiled.create_infer_request()
         # The outputs are copied, because the next call of this thread writes to the same memory.
-        outputs = request.infer([np.ascontiguousarray(images)], share_inputs=True, share_outputs=False)
-        return tf.nest.pack_sequence_as(self._structure, list(outputs.values()))
+        results = request.infer([np.ascontiguousarray(images)], share_inputs=True, share_outputs=False)
+        return tf.nest.pack_sequence_as(self._structure, [results[output] for output in self._outputs])
 
 
 @contextlib.contextmanager
 def _without_telemetry() -> Iterator[ModuleType]:
     """Gives OpenVINO, which otherwise reports each import and conversion to Google Analytics, with a stub instead."""
     present = sys.modules.get(_TELEMETRY)
+    logger = logging.getLogger()
+    level, filters, handlers = logger.level, logger.filters[:], logger.handlers[:]
     sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # an import raises ImportError, for which it has a stub
     try:
         import openvino
@@ -80,6 +96,8 @@ def _without_telemetry() -> Iterator[ModuleType]:
 
         yield openvino
     finally:
+        logger.setLevel(level)  # a conversion changes it, and leaves it so if it fails
+        logger.filters, logger.handlers = filters, handlers
         if present is None:
             del sys.modules[_TELEMETRY]
         else:

@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
+import collections
+import concurrent.futures
+import contextlib
 import functools
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from model_trainer.display.pages import render_fragment
 from model_trainer.errors import DataError
+from model_trainer.evaluation.data import Model
 from model_trainer.images.thumbnail import make_thumbnail
+from model_trainer.inference.choose import EngineName, choose_for_many
 from model_trainer.messages import counted
-from model_trainer.model_files.load import TrainedModel
+from model_trainer.model_files.load import TrainedModel, load_model
 from model_trainer.pipeline.image import read_image
 from model_trainer.sources.image_folder import list_images
+from model_trainer.specs import ModelSpec
 from model_trainer.storage import files
 from model_trainer.storage.read import read_image_file
+from model_trainer.training.log import plain_messages
+from model_trainer.training.progress import EpochProgress
 
-__all__ = ["Predictions", "find_images", "predict_images"]
+__all__ = ["Predictions", "find_images", "predict_files", "predict_images"]
 
 MAX_IMAGES = 12
 MAX_LABELS = 2
 MIN_PROBABILITY = 0.01  # of labels after the first
+BATCHES_AHEAD = 3  # decoded while one is computed, so that a few large images do not stop the network
+MAX_DECODERS = 16  # threads; more wait for Python's global lock
 
 Prediction = dict[str, Any]  # {"image": path, "predictions": [{"label", "probability"}]} or {"image", "error"}
 
@@ -79,33 +90,100 @@ def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
     return image_files
 
 
+def predict_files(
+    model: Model,
+    images: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
+    top: int | None = None,
+    trust: bool = False,
+    *,
+    spec: ModelSpec | str | None = None,
+    classes: Sequence[str] | None = None,
+    calibrated: bool = False,
+    engine: EngineName = "auto",
+    console: Console | None = None,
+) -> Predictions:
+    """Loads a model and predicts the labels of image files and folders; the arguments are those of `api.predict`.
+
+    Args:
+        console: shows progress; None shows none.
+    """
+    with plain_messages():
+        trained = model if isinstance(model, TrainedModel) else load_model(model, trust, spec=spec, classes=classes)
+        if calibrated:
+            trained = trained.calibrated()
+        paths = find_images([images] if isinstance(images, (str, os.PathLike)) else images)
+        return Predictions(predict_images(trained, paths, top=top, engine=engine, console=console))
+
+
 def predict_images(
-    trained: TrainedModel, paths: Iterable[str], *, top: int | None = None, batch_size: int = 32
+    trained: TrainedModel,
+    paths: Sequence[str],
+    *,
+    top: int | None = None,
+    batch_size: int = 32,
+    engine: EngineName = "auto",
+    console: Console | None = None,
 ) -> Iterator[Prediction]:
     """Yields the predictions for each image in order, or the reason why an image cannot be read.
+
+    Images are decoded in threads while the network computes the batches before them.
 
     Args:
         top: number of labels for each image; None returns the 5 most probable classes, or the tags that reach their
             thresholds.
         batch_size: number of images that are computed together.
+        engine: what computes the network; "auto" is the fastest one if there are many images.
+        console: shows progress; None shows none.
+
+    Raises:
+        MissingExtra, ConfigError: `engine` is impossible.
     """
-    remaining = iter(paths)
-    while batch := list(itertools.islice(remaining, batch_size)):
-        images, errors = _read(batch, trained)
-        probabilities = iter(trained.probabilities(np.stack(images))) if images else iter(())
-        for path in batch:
-            if path in errors:
-                yield {"image": path, "error": errors[path]}
-            else:
-                predictions = trained.task.decode(next(probabilities), trained.classes, top, trained.thresholds)
-                yield {"image": path, "predictions": predictions}
+    trained = choose_for_many(trained, len(paths), engine)
+    done = 0
+    with (
+        contextlib.closing(_decoded(trained.spec, paths, BATCHES_AHEAD * batch_size)) as images,
+        EpochProgress(console or Console(quiet=True), "predicting", len(paths)) as progress,
+    ):
+        while batch := list(itertools.islice(images, batch_size)):
+            yield from _predictions(trained, paths[done : done + len(batch)], batch, top)
+            done += len(batch)
+            if progress.advance(len(batch)):
+                progress.show(done, {}, images_left=len(paths) - done)
 
 
-def _read(paths: list[str], trained: TrainedModel) -> tuple[list[np.ndarray], dict[str, str]]:
-    images, errors = [], {}
-    for path in paths:
-        try:
-            images.append(read_image(path, trained.spec))
-        except DataError as error:
-            errors[path] = str(error).removeprefix(f"{path} ").rstrip(".")
-    return images, errors
+def _predictions(
+    trained: TrainedModel, paths: Sequence[str], images: list[np.ndarray | str], top: int | None
+) -> Iterator[Prediction]:
+    """The predictions of a batch; in place of an image there may be the reason why it cannot be read."""
+    arrays = [image for image in images if not isinstance(image, str)]
+    rows = iter(trained.probabilities(np.stack(arrays))) if arrays else iter(())
+    for path, image in zip(paths, images, strict=True):
+        if isinstance(image, str):
+            yield {"image": path, "error": image}
+        else:
+            labels = trained.task.decode(next(rows), trained.classes, top, trained.thresholds)
+            yield {"image": path, "predictions": labels}
+
+
+def _decoded(spec: ModelSpec, paths: Sequence[str], num_ahead: int) -> Generator[np.ndarray | str]:
+    """Yields the image at each path, or the reason why it cannot be read; up to `num_ahead` are decoded before."""
+    num_threads = min(MAX_DECODERS, os.cpu_count() or 1, max(1, len(paths)))
+    threads = concurrent.futures.ThreadPoolExecutor(num_threads, thread_name_prefix="decoder")
+    waiting: collections.deque[concurrent.futures.Future[np.ndarray | str]] = collections.deque()
+    try:
+        for path in paths:
+            if len(waiting) >= num_ahead:
+                yield waiting.popleft().result()
+            waiting.append(threads.submit(_read, path, spec))
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        # After Ctrl-C or an error no more are decoded; each thread finishes the image that it has begun.
+        threads.shutdown(cancel_futures=True)
+
+
+def _read(path: str, spec: ModelSpec) -> np.ndarray | str:
+    try:
+        return read_image(path, spec)
+    except DataError as error:
+        return str(error).removeprefix(f"{path} ").rstrip(".")

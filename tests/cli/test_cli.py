@@ -21,6 +21,7 @@ from model_trainer.cli.errors import exit_code_of
 from model_trainer.cli.main import app
 from model_trainer.errors import ConfigError, DivergedError, ModelTrainerError
 from model_trainer.evaluation.data import source_of
+from model_trainer.inference.precision_check import find_check
 from model_trainer.training.train import train_model
 
 pytestmark = pytest.mark.usefixtures("short_pipeline", "plain_graphs")  # the processes have the whole of it
@@ -208,6 +209,8 @@ def test_coarser_classes_have_metrics_of_their_own(output_dir: Path, tmp_path: P
         (("OTHER", "--by", "camera"), "`--by` is for one model, or for several with --ensemble"),
         (("OTHER", "--coarse", "a.csv"), "`--coarse` is for one model, or for several with --ensemble"),
         (("--ensemble", "mean"), "`--ensemble` needs at least two models"),
+        (("--precision", "bfloat16", "--tta", "flips"), "`--tta` does not go together with --precision"),
+        (("OTHER", "--precision", "bfloat16"), "`--precision` checks one model, got 2"),
         (("--by", "camera"), "is not a manifest, so it has no column 'camera'"),
         (("--coarse", "none.csv"), "There is no file none.csv"),
     ],
@@ -217,6 +220,16 @@ def test_evaluate_reports_what_does_not_go_together(output_dir: Path, arguments:
     code, output = called("evaluate", str(output_dir), *others)
     assert code == 2
     assert message in output
+
+
+def test_evaluate_checks_a_precision_and_records_it(output_dir: Path) -> None:
+    model_file = output_dir / "final_model.hdf5"
+    code, output = called("evaluate", str(model_file), "--precision", "bfloat16", "--engine", "keras")
+    check = find_check(model_file, "bfloat16")
+    assert (code, check.engine, check.num_images, check.same_labels) == (0, "keras", 9, 1.0)
+    assert 0 < check.largest_change < 0.05
+    assert "bfloat16 passed: at least 99% of the predictions are the same" in output
+    assert f"{check.after:.4f}" in output
 
 
 def test_evaluate_takes_the_options_of_a_source(output_dir: Path, colours: Path, tmp_path: Path) -> None:

@@ -1,0 +1,33 @@
+"""The options that choose what computes the network, for `predict` and `evaluate`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+__all__ = ["Engine", "EngineName", "FasterPrecision"]
+
+
+class EngineName(StrEnum):
+    """What computes the network."""
+
+    auto = "auto"
+    keras = "keras"
+    openvino = "openvino"
+
+
+class FasterPrecision(StrEnum):
+    """A precision that is faster than float32 on some devices."""
+
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+Engine = Annotated[
+    EngineName,
+    typer.Option(
+        "--engine", help="What computes the network; auto is the fastest exact one if there are very many images."
+    ),
+]

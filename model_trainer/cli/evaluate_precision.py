@@ -1,0 +1,84 @@
+"""What `model-trainer evaluate --precision` does: compares a faster precision with float32, and prints a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from absl import logging
+from rich.console import Console
+from rich.table import Table
+
+from model_trainer.errors import ConfigError
+from model_trainer.evaluation.data import data_of_run, load_models, source_of
+from model_trainer.evaluation.precision import MAX_LOSS, MIN_SAME_LABELS, compare_precisions
+from model_trainer.inference.choose import EngineName
+from model_trainer.inference.precision_check import record_check
+from model_trainer.sources.source import each_read_once
+from model_trainer.training.log import plain_messages
+
+__all__ = ["check_precision"]
+
+
+def check_precision(
+    paths: Sequence[str],
+    precision: str,
+    engine: EngineName,
+    *,
+    data: str | None,
+    root: str | None,
+    batch_size: int,
+    spec: str | None,
+    classes: list[str] | None,
+    trust: bool,
+    refused: Sequence[str] = (),
+) -> bool:
+    """Checks whether a model may be used in a faster precision, prints the comparison, and records it.
+
+    Args:
+        paths: of one model.
+        refused: options that were given and do not go together with `--precision`.
+
+    Returns:
+        Whether it passed.
+
+    Raises:
+        ConfigError: options that do not go together, or a precision that is impossible.
+    """
+    if refused:
+        raise ConfigError("does not go together with --precision, which records a check and no evaluation.", refused[0])
+    if len(paths) > 1:
+        raise ConfigError(f"checks one model, got {len(paths)}.", "--precision")
+    console = Console()
+    with plain_messages(), each_read_once():
+        (trained,) = load_models(paths, trust, spec, classes)
+        source = source_of(data, root, classes, is_foreign=spec is not None)
+        if source is None:
+            source, _ = data_of_run(trained.path, trust)
+        compared = compare_precisions(
+            trained, source.read_shared(), precision, engine, batch_size=batch_size, console=Console(stderr=True)
+        )
+        check = compared.check
+        written = record_check(trained.path, check)
+        table = Table(box=None, show_header=False, pad_edge=False)
+        paired = compared.correct
+        interval = "" if paired is None else f" ({paired.difference:+.4f}, {paired.low:+.4f} to {paired.high:+.4f})"
+        for name, value in (
+            ("engine", check.engine),
+            ("images", f"{check.num_images:,}"),
+            ("same predictions", f"{check.same_labels:.2%}"),
+            ("largest change of a probability", f"{check.largest_change:.4f}"),
+            (f"{check.metric} in float32", f"{check.before:.4f}"),
+            (f"{check.metric} in {precision}", f"{check.after:.4f}"),
+            *([] if paired is None else [("right in mean, change and 95 % interval", interval.strip(" ()"))]),
+            ("speed", f"{check.speed:.2f} times that of float32, {check.batch_size} images at a time"),
+        ):
+            table.add_row(name, value)
+        console.print(table)
+        console.print(_verdict(check.passed, precision), highlight=False, soft_wrap=True)
+        logging.info("Recorded: %s", written)
+    return check.passed
+
+
+def _verdict(passed: bool, precision: str) -> str:
+    rule = f"at least {MIN_SAME_LABELS:.0%} of the predictions are the same, and the metric is not {MAX_LOSS} lower"
+    return f"{precision} passed: {rule}." if passed else f"{precision} did not pass: it takes that {rule}."

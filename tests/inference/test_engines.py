@@ -1,0 +1,228 @@
+"""Engines against the Keras model: TensorFlow with constant weights, and OpenVINO."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from model_trainer import Classification, ModelSpec, MultiLabel
+from model_trainer.errors import ConfigError, MissingExtra
+from model_trainer.inference import choose
+from model_trainer.inference.choose import agree, choose_for_many, sample_images, with_engine
+from model_trainer.inference.keras_graph import KerasGraph
+from model_trainer.inference.openvino import OpenVINO
+from model_trainer.model_files.trained_model import TrainedModel
+from model_trainer.testing import small_backbone
+
+pytestmark = pytest.mark.long
+
+SIZE = (32, 32, 3)
+SPEC = ModelSpec(target_size=SIZE, preprocess_func="between_plus_minus_1")
+BGR = ModelSpec(target_size=SIZE, preprocess_func="bgr_mean_subtraction", preprocess_args=[100.0, 110.0, 120.0])
+ENGINES = [KerasGraph, OpenVINO]
+
+
+def randomized(model: keras.Model) -> keras.Model:
+    """Weights and batch statistics for which images differ in their outputs."""
+    random = np.random.default_rng(0)
+    for variable in model.weights:
+        if len(variable.shape) > 1:
+            variable.assign(random.normal(0, 1.5 / np.sqrt(np.prod(variable.shape[:-1])), variable.shape))
+        elif "moving_variance" in variable.path or "gamma" in variable.path:
+            variable.assign(random.uniform(0.5, 1.5, variable.shape))
+        else:
+            variable.assign(random.normal(0, 0.3, variable.shape))
+    return model
+
+
+def classifier(activation: str | None = "softmax", scale: float = 1.0) -> keras.Model:
+    images = keras.Input(SIZE)
+    features = small_backbone(SIZE, batch_normalization=True)(keras.layers.Rescaling(scale)(images))
+    features = keras.layers.GlobalAveragePooling2D()(features)
+    return randomized(keras.Model(images, keras.layers.Dense(3, activation=activation)(features)))
+
+
+def nested() -> keras.Model:
+    images = keras.Input(SIZE)
+    features = keras.layers.Activation("silu")(small_backbone(SIZE, batch_normalization=True)(images))
+    features = keras.layers.Flatten()(keras.layers.DepthwiseConv2D(3)(features))
+    return randomized(keras.Model(images, keras.layers.Dense(3, activation="softmax")(features)))
+
+
+def two_outputs() -> keras.Model:
+    backbone = small_backbone(SIZE)
+    features = keras.layers.GlobalAveragePooling2D()(backbone.output)
+    outputs = [keras.layers.Dense(count, activation="sigmoid")(features) for count in (3, 2)]
+    return randomized(keras.Model(backbone.input, outputs))
+
+
+def trained(
+    model: keras.Model, task: Classification | MultiLabel | None = None, spec: ModelSpec = SPEC
+) -> TrainedModel:
+    return TrainedModel(model, spec, task or Classification(), ("a", "b", "c"), Path("model.hdf5"))
+
+
+MODELS = {
+    "softmax": lambda: trained(classifier()),
+    "reversed channels": lambda: trained(classifier(scale=1 / 127), spec=BGR),
+    "logits": lambda: trained(classifier(None), Classification(activation="none")),
+    "tags": lambda: trained(classifier("sigmoid"), MultiLabel()),
+    "nested": lambda: trained(nested()),
+    "two outputs": lambda: trained(two_outputs(), MultiLabel()),
+}
+
+
+@pytest.fixture(scope="module")
+def model() -> TrainedModel:
+    return trained(classifier())
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return sample_images(trained(classifier()), 8)
+
+
+@pytest.fixture(scope="module")
+def openvino(model: TrainedModel) -> OpenVINO:
+    return OpenVINO(model)
+
+
+@pytest.mark.parametrize("make", ENGINES)
+@pytest.mark.parametrize("name", MODELS)
+def test_an_engine_computes_the_probabilities_of_the_keras_model(
+    make: type[KerasGraph | OpenVINO], name: str, images: np.ndarray
+) -> None:
+    plain = MODELS[name]()
+    expected = plain.probabilities(images)
+    assert np.ptp(expected, axis=0).max() > 0.01  # images differ
+    actual = replace(plain, engine=make(plain)).probabilities(images)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", ENGINES)
+def test_an_engine_keeps_the_order_and_number_of_several_outputs(
+    make: type[KerasGraph | OpenVINO], images: np.ndarray
+) -> None:
+    plain = trained(two_outputs(), MultiLabel())
+    assert [output.shape for output in make(plain)(images)] == [(8, 3), (8, 2)]
+
+
+@pytest.mark.parametrize("make", ENGINES)
+def test_threads_get_the_results_of_their_own_images(
+    make: type[KerasGraph | OpenVINO], model: TrainedModel, images: np.ndarray
+) -> None:
+    engine = make(model)
+    expected = [engine(images[[number]]) for number in range(4)]
+    wrong: list[int] = []
+
+    def compute(number: int) -> None:
+        for _ in range(30):
+            if not np.array_equal(engine(images[[number]]), expected[number]):
+                wrong.append(number)
+
+    threads = [threading.Thread(target=compute, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_results_of_openvino_survive_the_next_batch(openvino: OpenVINO, images: np.ndarray) -> None:
+    first = openvino(images[:1])
+    before = first.copy()
+    openvino(images[1:2])
+    np.testing.assert_array_equal(first, before)
+
+
+def test_openvino_computes_in_float32_unless_asked(openvino: OpenVINO) -> None:
+    assert openvino._compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
+
+
+def test_openvino_has_only_the_outputs_of_the_network(images: np.ndarray) -> None:
+    # SiLU has a custom gradient, for which TensorFlow keeps its input.
+    assert len(OpenVINO(trained(nested()))._compiled.outputs) == 1
+
+
+def test_openvino_reports_nothing_to_its_makers(openvino: OpenVINO) -> None:
+    assert "openvino_telemetry" not in sys.modules
+    assert sys.modules["openvino.tools.ovc.telemetry_utils"].tm.__name__ == "openvino.tools.ovc.telemetry_stub"
+
+
+def test_bfloat16_in_keras_changes_probabilities_a_little(model: TrainedModel, images: np.ndarray) -> None:
+    exact, rounded = (
+        replace(model, engine=KerasGraph(model, precision)).probabilities(images)
+        for precision in ("float32", "bfloat16")
+    )
+    assert 1e-5 < np.abs(exact - rounded).max() < 0.05
+
+
+def test_auto_takes_the_faster_engine(model: TrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seconds, name in (([0.2, 0.1], "openvino"), ([0.1, 0.2], "keras")):
+        monkeypatch.setattr(choose, "measure", lambda engines, images, seconds=seconds: seconds)
+        chosen = with_engine(model).engine
+        assert chosen is not None
+        assert chosen.name == name
+
+
+def test_auto_takes_tensorflow_if_openvino_cannot_convert(
+    model: TrainedModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("no such operation\nand a long text")
+
+    monkeypatch.setattr(choose, "OpenVINO", fail)
+    chosen = with_engine(model).engine
+    assert chosen is not None
+    assert chosen.name == "keras"
+    with pytest.raises(ConfigError, match="cannot compute model.hdf5: no such operation. Use the engine keras"):
+        with_engine(model, "openvino")
+
+
+def test_openvino_that_is_missing_names_the_command(model: TrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MissingExtra, match=r"OpenVINO engines need openvino. Run: .venv/bin/pip install -e '.\[openv"):
+        with_engine(model, "openvino")
+    chosen = with_engine(model).engine
+    assert chosen is not None
+    assert chosen.name == "keras"
+
+
+def test_rounding_agrees_and_a_tenth_of_a_percent_does_not() -> None:
+    outputs = np.random.default_rng(0).dirichlet(np.ones(5), 8).astype(np.float32)
+    assert agree([outputs * (1 + 1e-6)], [outputs], [outputs])
+    assert not agree([outputs * (1 + 1e-3)], [outputs], [outputs])
+
+
+def test_a_difference_behind_a_certain_class_is_noticed() -> None:
+    outputs = np.array([[1.0, 1e-8, 1e-9]], np.float32)
+    assert not agree([outputs[:, [0, 2, 1]]], [outputs], [outputs])
+
+
+def test_few_images_need_no_engine_unless_one_is_named(model: TrainedModel) -> None:
+    assert choose_for_many(model, 10).engine is None
+    named = choose_for_many(model, 10, "keras").engine
+    assert named is not None
+    assert choose_for_many(replace(model, engine=named), 10, "openvino").engine is named
+
+
+def test_sample_images_differ(model: TrainedModel) -> None:
+    assert len(np.unique(sample_images(model, 6).reshape(6, -1), axis=0)) == 6
+
+
+def test_an_engine_can_be_made_of_a_model_whose_preprocessing_is_python(images: np.ndarray) -> None:
+    spec = ModelSpec(target_size=SIZE, preprocess_func="tests.inference.test_engines.own_preprocessing")
+    plain = TrainedModel(classifier(), spec, Classification(), ("a", "b", "c"), Path("model.hdf5"))
+    expected = plain.probabilities(images)
+    np.testing.assert_allclose(with_engine(plain).probabilities(images), expected, rtol=1e-5, atol=1e-6)
+
+
+def own_preprocessing(images: np.ndarray) -> np.ndarray:
+    """NumPy's own, which a graph can only call in Python."""
+    return np.asarray(images.astype(np.float32) / np.float32(255))
