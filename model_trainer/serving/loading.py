@@ -16,9 +16,10 @@ from PIL import Image
 
 from model_trainer.errors import DataError, ModelFileError, ModelTrainerError
 from model_trainer.images.pillow import Unreadable, opened
+from model_trainer.inference.choose import with_engine
 from model_trainer.model_files.load import find_model_file, load_model
 from model_trainer.model_files.trained_model import TrainedModel
-from model_trainer.pipeline.image import read_image_bytes
+from model_trainer.pipeline.image import ImageReader
 from model_trainer.serving.options import ServeOptions
 from model_trainer.specs import ModelSpec
 from model_trainer.storage import files
@@ -51,6 +52,10 @@ class LoadedModel:
         """An image of the model's `target_size`."""
         return np.zeros(self.trained.spec.target_size, np.uint8)
 
+    @functools.cached_property
+    def _read(self) -> ImageReader:
+        return ImageReader(self.trained.spec)
+
     def decode(self, data: bytes) -> np.ndarray:
         """Decodes an image: uint8 `target_size`.
 
@@ -58,7 +63,7 @@ class LoadedModel:
             DataError: it cannot be read; the message is the reason.
         """
         _check_pixels(data, self.max_pixels)
-        return read_image_bytes(data, self.trained.spec)
+        return self._read(data)
 
     def compute(self, images: np.ndarray) -> np.ndarray:
         """Predicts the class probabilities: float32 `(batch, num_classes)`."""
@@ -102,7 +107,8 @@ def load_for_serving(
     trained = load_model(path, trust, spec=spec, classes=classes)
     if options.calibrated:
         trained = trained.calibrated()
-    trained = _with_engine(trained, options)
+    sizes = sorted({1, options.max_batch_size})
+    trained = with_engine(trained, options.engine, options.precision, batch_sizes=sizes)
     loaded = LoadedModel(trained, version, options.max_pixels)
     try:
         for size in range(options.max_batch_size, 0, -1):  # the largest first: memory that is too small shows at once
@@ -124,15 +130,6 @@ def _measure(loaded: LoadedModel, batch_size: int) -> float:
     start_time = time.perf_counter()
     loaded.compute(images)
     return time.perf_counter() - start_time
-
-
-def _with_engine(trained: TrainedModel, options: ServeOptions) -> TrainedModel:
-    try:
-        from model_trainer.inference.choose import with_engine
-    except ModuleNotFoundError:
-        return trained
-    sizes = sorted({1, options.max_batch_size})
-    return with_engine(trained, options.engine, options.precision, batch_sizes=sizes)
 
 
 def _version_of(path: str | os.PathLike[str]) -> str:
