@@ -24,9 +24,11 @@ from model_trainer.serving.options import ServeOptions
 from model_trainer.specs import ModelSpec
 from model_trainer.storage import files
 
-__all__ = ["LoadedModel", "load_for_serving"]
+__all__ = ["FileState", "LoadedModel", "load_for_serving", "state_of"]
 
 VERSION_CHARACTERS = 12
+
+FileState = tuple[object, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +39,7 @@ class LoadedModel:
         trained: the model with its engine.
         version: the first characters of the SHA-256 of its file.
         max_pixels: larger images are not read.
+        file_state: `state_of` its path, from before it was loaded.
         seconds: how long it took to load and to warm up.
         seconds_of_batch: how long a batch of one image, and one of `max_batch_size`, took; by size.
     """
@@ -44,6 +47,7 @@ class LoadedModel:
     trained: TrainedModel
     version: str
     max_pixels: int
+    file_state: FileState
     seconds: float = 0.0
     seconds_of_batch: Mapping[int, float] = field(default_factory=dict)
 
@@ -103,13 +107,14 @@ def load_for_serving(
         ModelTrainerError: it cannot be loaded, or not be computed.
     """
     start_time = time.monotonic()
+    file_state = state_of(path)
     version = _version_of(path)
     trained = load_model(path, trust, spec=spec, classes=classes)
     if options.calibrated:
         trained = trained.calibrated()
     sizes = sorted({1, options.max_batch_size})
     trained = with_engine(trained, options.engine, options.precision, batch_sizes=sizes)
-    loaded = LoadedModel(trained, version, options.max_pixels)
+    loaded = LoadedModel(trained, version, options.max_pixels, file_state)
     try:
         for size in range(options.max_batch_size, 0, -1):  # the largest first: memory that is too small shows at once
             loaded.compute(np.stack([loaded.black_image] * size))
@@ -130,6 +135,21 @@ def _measure(loaded: LoadedModel, batch_size: int) -> float:
     start_time = time.perf_counter()
     loaded.compute(images)
     return time.perf_counter() - start_time
+
+
+def state_of(path: str | os.PathLike[str]) -> FileState:
+    """What changes with the model at `path`; empty if there is none at the moment, or it is not on the local disk."""
+    try:
+        file = find_model_file(path)
+        description = file.with_name("model_spec.json")
+        return (str(file), _stat(file), _stat(description) if files.exists(description) else None)
+    except (OSError, ModelTrainerError):
+        return ()
+
+
+def _stat(file: os.PathLike[str]) -> FileState:
+    info = os.stat(file)
+    return info.st_ino, info.st_size, info.st_mtime_ns
 
 
 def _version_of(path: str | os.PathLike[str]) -> str:
