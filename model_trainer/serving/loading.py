@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from PIL import Image
 
 from model_trainer.errors import DataError, ModelFileError, ModelTrainerError
@@ -27,6 +28,7 @@ from model_trainer.storage import files
 __all__ = ["FileState", "LoadedModel", "load_for_serving", "state_of"]
 
 VERSION_CHARACTERS = 12
+JPEG = b"\xff\xd8\xff"
 
 FileState = tuple[object, ...]
 
@@ -163,14 +165,25 @@ def _version_of(path: str | os.PathLike[str]) -> str:
 def _check_pixels(data: bytes, max_pixels: int) -> None:
     """Raises DataError if an image has more pixels than that; reads its header only."""
     try:
-        with opened(data) as image:
-            num_pixels = image.width * image.height
+        num_pixels = _count_pixels(data)
     except Unreadable as problem:
         if problem.is_bomb:
             raise DataError(str(problem)) from None
         return  # the decoder knows whether it can be read, and the reason
     if num_pixels > max_pixels:
         raise DataError(f"has {num_pixels:,} pixels, more than the limit of {max_pixels:,}")
+
+
+def _count_pixels(data: bytes) -> int:
+    if data.startswith(JPEG):
+        try:  # several times as fast, and without Python's lock
+            height, width, _ = tf.image.extract_jpeg_shape(data).numpy()
+        except tf.errors.OpError:
+            pass
+        else:
+            return int(height) * int(width)
+    with opened(data) as image:
+        return image.width * image.height
 
 
 def _encoded_image(kind: str) -> bytes:

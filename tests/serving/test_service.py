@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -23,7 +24,7 @@ SECONDS = 30.0
 Encode = Callable[..., bytes]
 SPEC = ModelSpec(**{"class": "model_trainer.testing.small_backbone", "target_size": [16, 16, 3]})
 CLASSES = ("cat", "dog", "owl")
-OPTIONS = ServeOptions(max_batch_size=2, num_decoders=1, max_waiting=2)
+OPTIONS = ServeOptions(max_batch_size=2, num_decoders=1, max_waiting=2, engine="keras")
 
 
 @pytest.fixture(scope="module")
@@ -85,11 +86,13 @@ def test_arrays_and_bad_images_keep_their_order(service: Service, encode: Encode
     np.testing.assert_allclose([row.sum() for row in (results.rows[0], results.rows[2])], 1.0, rtol=1e-5)
 
 
-def test_an_image_with_too_many_pixels_is_not_decoded(pets: Path, encode: Encode) -> None:
-    service = Service(pets, OPTIONS.changed("max_pixels", 5_000), spec=SPEC, classes=CLASSES)
-    service.load()
-    results = run(service.probabilities([encode(size=(100, 51)), encode(size=(100, 50))]))
-    service.close()
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF"])
+def test_an_image_with_too_many_pixels_is_not_decoded(
+    service: Service, kind: str, monkeypatch: pytest.MonkeyPatch, encode: Encode
+) -> None:
+    loaded = dataclasses.replace(service.loaded, max_pixels=5_000)
+    monkeypatch.setattr(service._current[1], "_decode", loaded.decode)
+    results = run(service.probabilities([encode(kind, (100, 51)), encode(kind, (100, 50))]))
     assert results.rows[0] == BadImage("has 5,100 pixels, more than the limit of 5,000")
     assert not isinstance(results.rows[1], BadImage)
 
