@@ -12,7 +12,7 @@ import pytest
 from pre_commit.clientlib import load_config
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = ["script/train", "script/test", "script/lock", "script/setup.sh", ".ci/run"]
+SCRIPTS = ["script/train", "script/serve", "script/test", "script/lock", "script/setup.sh", ".ci/run"]
 TOOLS = ["bash", "cat", "cksum", "dirname", "env", "flock", "mkdir", "rm"]
 
 # Answers as Python $VERSION does; `-m venv DIR` makes another of its kind. FAIL=WORD: a call with WORD in it fails.

@@ -38,7 +38,7 @@ class HttpServer(uvicorn.Server):
                 app,
                 http=guarded(options),
                 ws="none",
-                lifespan="off",
+                lifespan="auto",
                 interface="asgi3",
                 log_config=None,
                 access_log=False,

@@ -12,20 +12,25 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from PIL import Image
 
 from model_trainer.errors import DataError, ModelFileError, ModelTrainerError
 from model_trainer.images.pillow import Unreadable, opened
+from model_trainer.inference.choose import with_engine
 from model_trainer.model_files.load import find_model_file, load_model
 from model_trainer.model_files.trained_model import TrainedModel
-from model_trainer.pipeline.image import read_image_bytes
+from model_trainer.pipeline.image import ImageReader
 from model_trainer.serving.options import ServeOptions
 from model_trainer.specs import ModelSpec
 from model_trainer.storage import files
 
-__all__ = ["LoadedModel", "load_for_serving"]
+__all__ = ["FileState", "LoadedModel", "load_for_serving", "state_of"]
 
 VERSION_CHARACTERS = 12
+JPEG = b"\xff\xd8\xff"
+
+FileState = tuple[object, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +41,7 @@ class LoadedModel:
         trained: the model with its engine.
         version: the first characters of the SHA-256 of its file.
         max_pixels: larger images are not read.
+        file_state: `state_of` its path, from before it was loaded.
         seconds: how long it took to load and to warm up.
         seconds_of_batch: how long a batch of one image, and one of `max_batch_size`, took; by size.
     """
@@ -43,6 +49,7 @@ class LoadedModel:
     trained: TrainedModel
     version: str
     max_pixels: int
+    file_state: FileState
     seconds: float = 0.0
     seconds_of_batch: Mapping[int, float] = field(default_factory=dict)
 
@@ -51,6 +58,10 @@ class LoadedModel:
         """An image of the model's `target_size`."""
         return np.zeros(self.trained.spec.target_size, np.uint8)
 
+    @functools.cached_property
+    def _read(self) -> ImageReader:
+        return ImageReader(self.trained.spec)
+
     def decode(self, data: bytes) -> np.ndarray:
         """Decodes an image: uint8 `target_size`.
 
@@ -58,7 +69,7 @@ class LoadedModel:
             DataError: it cannot be read; the message is the reason.
         """
         _check_pixels(data, self.max_pixels)
-        return read_image_bytes(data, self.trained.spec)
+        return self._read(data)
 
     def compute(self, images: np.ndarray) -> np.ndarray:
         """Predicts the class probabilities: float32 `(batch, num_classes)`."""
@@ -98,12 +109,14 @@ def load_for_serving(
         ModelTrainerError: it cannot be loaded, or not be computed.
     """
     start_time = time.monotonic()
+    file_state = state_of(path)
     version = _version_of(path)
     trained = load_model(path, trust, spec=spec, classes=classes)
     if options.calibrated:
         trained = trained.calibrated()
-    trained = _with_engine(trained, options)
-    loaded = LoadedModel(trained, version, options.max_pixels)
+    sizes = sorted({1, options.max_batch_size})
+    trained = with_engine(trained, options.engine, options.precision, batch_sizes=sizes)
+    loaded = LoadedModel(trained, version, options.max_pixels, file_state)
     try:
         for size in range(options.max_batch_size, 0, -1):  # the largest first: memory that is too small shows at once
             loaded.compute(np.stack([loaded.black_image] * size))
@@ -126,13 +139,19 @@ def _measure(loaded: LoadedModel, batch_size: int) -> float:
     return time.perf_counter() - start_time
 
 
-def _with_engine(trained: TrainedModel, options: ServeOptions) -> TrainedModel:
+def state_of(path: str | os.PathLike[str]) -> FileState:
+    """What changes with the model at `path`; empty if there is none at the moment, or it is not on the local disk."""
     try:
-        from model_trainer.inference.choose import with_engine
-    except ModuleNotFoundError:
-        return trained
-    sizes = sorted({1, options.max_batch_size})
-    return with_engine(trained, options.engine, options.precision, batch_sizes=sizes)
+        file = find_model_file(path)
+        description = file.with_name("model_spec.json")
+        return (str(file), _stat(file), _stat(description) if files.exists(description) else None)
+    except (OSError, ModelTrainerError):
+        return ()
+
+
+def _stat(file: os.PathLike[str]) -> FileState:
+    info = os.stat(file)
+    return info.st_ino, info.st_size, info.st_mtime_ns
 
 
 def _version_of(path: str | os.PathLike[str]) -> str:
@@ -146,14 +165,25 @@ def _version_of(path: str | os.PathLike[str]) -> str:
 def _check_pixels(data: bytes, max_pixels: int) -> None:
     """Raises DataError if an image has more pixels than that; reads its header only."""
     try:
-        with opened(data) as image:
-            num_pixels = image.width * image.height
+        num_pixels = _count_pixels(data)
     except Unreadable as problem:
         if problem.is_bomb:
             raise DataError(str(problem)) from None
         return  # the decoder knows whether it can be read, and the reason
     if num_pixels > max_pixels:
         raise DataError(f"has {num_pixels:,} pixels, more than the limit of {max_pixels:,}")
+
+
+def _count_pixels(data: bytes) -> int:
+    if data.startswith(JPEG):
+        try:  # several times as fast, and without Python's lock
+            height, width, _ = tf.image.extract_jpeg_shape(data).numpy()
+        except tf.errors.OpError:
+            pass
+        else:
+            return int(height) * int(width)
+    with opened(data) as image:
+        return image.width * image.height
 
 
 def _encoded_image(kind: str) -> bytes:

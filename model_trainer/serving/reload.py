@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import threading
-from pathlib import Path
 
 from absl import logging
 
 from model_trainer.errors import ModelTrainerError
-from model_trainer.model_files.load import find_model_file
+from model_trainer.serving.loading import FileState, state_of
 from model_trainer.serving.service import Service
 
 __all__ = ["watch_model"]
 
 POLL_SECONDS = 1.0
-
-State = tuple[object, ...]
 
 
 def watch_model(service: Service, poll_seconds: float = POLL_SECONDS) -> threading.Event:
@@ -34,14 +30,16 @@ def watch_model(service: Service, poll_seconds: float = POLL_SECONDS) -> threadi
 
 
 def _watch(service: Service, poll_seconds: float, stop: threading.Event) -> None:
-    loaded = previous = _state_of(service.path)
+    previous: FileState = ()
+    rejected: FileState = ()  # of a file that cannot be loaded, which is not tried again
     while not stop.wait(poll_seconds):
-        state = _state_of(service.path)
+        state = state_of(service.path)
         is_still, previous = state == previous, state
-        if state == loaded or not is_still or not state:
+        loaded = service.loaded
+        if not state or not is_still or state == rejected or (loaded is not None and state == loaded.file_state):
             continue
-        loaded = state
         version = service.model_version
+        rejected = state
         try:
             service.load()
         except ModelTrainerError as error:
@@ -50,19 +48,4 @@ def _watch(service: Service, poll_seconds: float, stop: threading.Event) -> None
             logging.exception("The new model cannot be loaded; the old one continues to answer.")
         else:
             logging.info("A new model answers: %s instead of %s.", service.model_version, version)
-
-
-def _state_of(path: str | os.PathLike[str]) -> State:
-    """What changes with the model at `path`; empty if there is none at the moment."""
-    try:
-        file = Path(find_model_file(path))
-        states: list[object] = [str(file), _stat(file)]
-    except (OSError, ModelTrainerError):
-        return ()
-    description = file.with_name("model_spec.json")
-    return (*states, _stat(description) if description.exists() else None)
-
-
-def _stat(file: Path) -> State:
-    info = file.stat()
-    return info.st_ino, info.st_size, info.st_mtime_ns
+            rejected = ()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import os
+import signal
 import socket
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from model_trainer.errors import ConfigError, MissingExtra
@@ -64,7 +67,7 @@ def serve(
         ModelTrainerError: the model cannot be loaded.
     """
     check_options(options)
-    with bind(options.host, options.port) as listener:
+    with bind(options.host, options.port) as listener, _ended_by_sigterm():
         model = Model(path, trust, spec, None if classes is None else tuple(classes))
         print(f"Loading {os.fspath(path)} ...", file=sys.stderr)
         if options.num_workers > 1:
@@ -75,6 +78,19 @@ def serve(
 
         run_worker(model, options, listener)
     return 0
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Before there is a server to drain, SIGTERM ends the process with exit code 0; also where it has the number 1."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def check_options(options: ServeOptions) -> None:
