@@ -139,7 +139,9 @@ class PageSession:
 
 def is_runnable(block: Block) -> bool:
     """Whether a block declares things; a training by Keras, and what needs a package that is not ours, is not run."""
-    return not re.search(r"\.fit\(|(?:from|import) (?:keras_trainer|keras_model_specs|sagemaker)\b", block.text)
+    return not re.search(
+        r"\.fit\(|(?:from|import) (?:keras_trainer|keras_model_specs|ray|requests|sagemaker)\b", block.text
+    )
 
 
 @pytest.fixture(scope="session")

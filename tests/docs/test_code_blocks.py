@@ -39,7 +39,14 @@ from model_trainer.sources.source import Source
 
 ROOT = Path(__file__).parents[2]
 PROSE = "text"
-NOT_OURS = {"keras_model_specs", "keras_trainer", "my_code", "sagemaker"}  # packages that only a reader has
+NOT_OURS = {
+    "keras_model_specs",
+    "keras_trainer",
+    "my_code",
+    "ray",
+    "requests",
+    "sagemaker",
+}  # packages that only a reader has
 LAUNCHERS = {"mpirun", "srun", "torchrun"}
 OTHERS_COMMANDS = {"cd", "export", "git", "source", "tensorboard"}
 OTHERS_KEYWORDS = {  # of functions of Keras, TensorFlow, h5py, keras-trainer and ours

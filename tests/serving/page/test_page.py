@@ -108,7 +108,8 @@ def pets() -> FakeService:
 
 # In the page: a file of some bytes; the event that brings it; what a card shows.
 SCRIPT = """
-window.fileOf = (name, type, text) => new File([Uint8Array.from(atob(text), (each) => each.charCodeAt())], name, {type});
+window.fileOf = (name, type, text) =>
+  new File([Uint8Array.from(atob(text), (each) => each.charCodeAt())], name, {type});
 window.bring = (event, ...files) => {
   const data = new DataTransfer();
   for (const file of files) data.items.add(file);
@@ -156,7 +157,7 @@ def test_the_head_of_the_page_describes_the_model(
 ) -> None:
     page = ready(open_page(serve(pets)))
     assert page.run("texts('#model')[0] + ': ' + texts('#facts')[0]") == (
-        "model_max_acc.hdf5: 7 classes · input 32 × 32 · keras, float32"
+        "model_max_acc.hdf5: 7 classes · input 32 × 32 · Keras in float32"
     )
 
 
@@ -184,7 +185,7 @@ def test_of_several_files_one_that_is_no_image_shows_why_and_the_others_are_answ
     page.wait_for("texts('.card').length === 3 && !document.querySelector('[aria-busy=true]')")
     assert page.run("texts('.card .name')") == ["1.png", "2.txt", "3.png"]
     assert page.run("texts('.message.error')") == ["The image cannot be read: it is not an image."]
-    assert page.run("[...document.querySelectorAll('.card')].map((each) => each.querySelectorAll('.bars li').length)") == [
+    assert page.run("[...document.querySelectorAll('.card')].map((each) => each.querySelectorAll('li').length)") == [
         5, 0, 5,
     ]  # fmt: skip
 

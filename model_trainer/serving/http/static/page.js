@@ -6,6 +6,7 @@ import { ask, hasToken, pause, useToken } from "./client.js";
 
 const MAX_FILES = 100; // at once; a browser decodes each of them
 const MAX_REQUESTS = 4; // at once
+const ENGINES = { keras: "Keras", openvino: "OpenVINO" };
 
 const at = (id) => document.getElementById(id);
 const server = { model: null, askForToken };
@@ -40,10 +41,12 @@ function showModel(model) {
   const numClasses = model.classes.length;
   const kind = model.task === "MultiLabel" ? "tag" : "class";
   const plural = kind === "tag" ? "tags" : "classes";
-  const computed = [model.engine, model.precision].filter(Boolean).join(", ");
+  const engine = ENGINES[model.engine] ?? model.engine;
   at("facts").textContent = [
-    `${numClasses.toLocaleString("en")} ${numClasses === 1 ? kind : plural}`, `input ${size}`, computed,
-  ].filter(Boolean).join(" · ");
+    `${numClasses.toLocaleString("en")} ${numClasses === 1 ? kind : plural}`,
+    `input ${size}`,
+    `${engine} in ${model.precision}`,
+  ].join(" · ");
   showCurl();
   work();
 }
@@ -59,6 +62,7 @@ function notify(text) {
 function askForToken() {
   newToken ??= new Promise((resolve) => {
     const form = at("token-form");
+    if (!server.model) at("model").textContent = "Model Trainer";
     notify(hasToken() ? "The server refuses this token." : "This server asks for a token.");
     at("token").value = "";
     form.hidden = false;

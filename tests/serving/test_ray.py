@@ -1,0 +1,90 @@
+"""The endpoint on Ray Serve."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model_trainer import Run, predict, train
+from model_trainer.errors import ConfigError, MissingExtra
+from model_trainer.serving import ray
+from model_trainer.serving.options import ServeOptions
+
+HAS_RAY = importlib.util.find_spec("ray") is not None
+needs_ray = pytest.mark.skipif(not HAS_RAY, reason="ray is not installed: .venv/bin/pip install -e '.[serve,ray]'")
+
+# A process of its own: Ray's threads and its connection to the cluster would stay in this one.
+CLUSTER = """
+import sys
+
+import ray
+from ray import serve
+
+from model_trainer.serving.ray import deployment
+
+ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"CUDA_VISIBLE_DEVICES": ""}})
+serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[2])})
+serve.run(deployment(sys.argv[1], num_replicas=2))
+print("ready", flush=True)
+sys.stdin.read()
+serve.shutdown()
+ray.shutdown()
+"""
+
+
+def test_without_ray_the_command_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match=r"need ray\[serve\]. Run: .venv/bin/pip install -e '.\[ray\]'"):
+        ray.deployment("output/run")
+
+
+@needs_ray
+def test_a_public_address_needs_a_token() -> None:
+    with pytest.raises(ConfigError, match="token"):
+        ray.deployment("output/run", ServeOptions(host="0.0.0.0"))
+
+
+@pytest.fixture
+def address(make_run: Callable[..., Run]) -> Iterator[tuple[str, Path]]:
+    """Two replicas of a small model, and its folder."""
+    folder = train(make_run()).path
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    with subprocess.Popen(
+        [sys.executable, "-c", CLUSTER, str(folder), str(port)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"},
+    ) as cluster:  # fmt: skip
+        assert cluster.stdin
+        assert cluster.stdout
+        assert "ready" in [line.strip() for line in iter(cluster.stdout.readline, "ready\n")] + ["ready"]
+        yield f"http://127.0.0.1:{port}", folder
+        cluster.stdin.close()
+
+
+@needs_ray
+@pytest.mark.slow
+def test_two_replicas_answer_as_predict_does(address: tuple[str, Path], colours: Path) -> None:
+    url, folder = address
+    image = colours / "val" / "red" / "0.png"
+    (expected,) = predict(folder, [image])
+    answers: list[Any] = []
+    for _ in range(10):
+        request = urllib.request.Request(f"{url}/invocations", image.read_bytes(), {"Content-Type": "image/png"})
+        with urllib.request.urlopen(request, timeout=60) as response:
+            answers.append(json.load(response)["predictions"])
+    for predictions in answers:
+        assert [each["label"] for each in predictions] == [each["label"] for each in expected["predictions"]]
+        assert [each["probability"] for each in predictions] == pytest.approx(
+            [each["probability"] for each in expected["predictions"]], abs=1e-6
+        )
