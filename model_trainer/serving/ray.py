@@ -71,12 +71,12 @@ def deployment(
     """
     if importlib.util.find_spec("ray") is None:
         raise MissingExtra("Deployments on several machines", "ray[serve]", "ray")
-    from ray import serve
-
     from model_trainer.serving.server import check_options
 
     options = options or ServeOptions()
     check_options(options)
+    from ray import serve  # takes seconds
+
     settings = {
         "name": "model-trainer",
         "num_replicas": num_replicas,

@@ -100,7 +100,7 @@ def test_the_label_of_the_query_is_explained(query: str, expected: bytes) -> Non
     [
         (FakeService(), "label=blue", "image/png", 400, "'blue' is not a label of this model"),
         (FakeService(), "label=red", "application/json", 415, "got 'application/json'"),
-        (FakeService(DataError("is not an image")), "label=red", "image/png", 400, "cannot be read: it is not an image."),
+        (FakeService(DataError("is not an image")), "label=red", "image/png", 400, "read: it is not an image."),
         (FakeService(NoFeatureMap("flat has no maps.")), "label=red", "image/png", 501, "flat has no maps."),
     ],
 )  # fmt: skip

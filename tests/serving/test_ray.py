@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -19,9 +18,9 @@ from model_trainer import Run, predict, train
 from model_trainer.errors import ConfigError, MissingExtra
 from model_trainer.serving import ray
 from model_trainer.serving.options import ServeOptions
+from model_trainer.testing import free_addresses
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
-needs_ray = pytest.mark.skipif(not HAS_RAY, reason="ray is not installed: .venv/bin/pip install -e '.[serve,ray]'")
 
 # A process of its own: Ray's threads and its connection to the cluster would stay in this one.
 CLUSTER = """
@@ -32,8 +31,8 @@ from ray import serve
 
 from model_trainer.serving.ray import deployment
 
-ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"CUDA_VISIBLE_DEVICES": ""}})
-serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[2])})
+ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+serve.start(http_options={"host": sys.argv[2], "port": int(sys.argv[3])})
 serve.run(deployment(sys.argv[1], num_replicas=2))
 print("ready", flush=True)
 sys.stdin.read()
@@ -48,8 +47,8 @@ def test_without_ray_the_command_that_installs_it_is_named(monkeypatch: pytest.M
         ray.deployment("output/run")
 
 
-@needs_ray
-def test_a_public_address_needs_a_token() -> None:
+def test_a_public_address_needs_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: "found")
     with pytest.raises(ConfigError, match="token"):
         ray.deployment("output/run", ServeOptions(host="0.0.0.0"))
 
@@ -58,22 +57,20 @@ def test_a_public_address_needs_a_token() -> None:
 def address(make_run: Callable[..., Run]) -> Iterator[tuple[str, Path]]:
     """Two replicas of a small model, and its folder."""
     folder = train(make_run()).path
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    host, port = free_addresses(1)[0].split(":")
     with subprocess.Popen(
-        [sys.executable, "-c", CLUSTER, str(folder), str(port)],
+        [sys.executable, "-c", CLUSTER, str(folder), host, port],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"},
     ) as cluster:  # fmt: skip
         assert cluster.stdin
         assert cluster.stdout
-        assert "ready" in [line.strip() for line in iter(cluster.stdout.readline, "ready\n")] + ["ready"]
-        yield f"http://127.0.0.1:{port}", folder
+        next(line for line in cluster.stdout if line == "ready\n")
+        yield f"http://{host}:{port}", folder
         cluster.stdin.close()
 
 
-@needs_ray
 @pytest.mark.slow
+@pytest.mark.skipif(not HAS_RAY, reason="ray is not installed: .venv/bin/pip install -e '.[serve,ray]'")
 def test_two_replicas_answer_as_predict_does(address: tuple[str, Path], colours: Path) -> None:
     url, folder = address
     image = colours / "val" / "red" / "0.png"
