@@ -5,6 +5,7 @@ Each replica has a model of its own and answers as `model-trainer serve` does, w
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ class _Replica:
         metrics = Metrics()
         self._service = Service(path, options, on_batch=metrics.observe_batch, **loading)
         self._service.load()
-        self._make_app = lambda: make_app(self._service, options, metrics)
+        self._make_app = functools.partial(make_app, self._service, options, metrics)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return self._make_app()
