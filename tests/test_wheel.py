@@ -77,6 +77,9 @@ def test_its_metadata_says_licence_python_and_extras(wheel: Path) -> None:
         "labels",
         "mlflow",
         "notebooks",
+        "openvino",
+        "ray",
+        "serve",
         "tfds",
         "wandb",
     }
