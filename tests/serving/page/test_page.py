@@ -80,6 +80,7 @@ def make_app(service: FakeService, options: ServeOptions) -> Any:
 def serving(app: Any) -> Iterator[str]:
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", ws="none", lifespan="off"))
     sock = server.config.bind_socket()
+    sock.listen()  # so that a client may come before the thread does
     thread = threading.Thread(target=server.run, args=([sock],))
     thread.start()
     try:
