@@ -77,6 +77,7 @@ def _invocations(options: ServeOptions) -> Schema:
     form = {
         "type": "object",
         "minProperties": 1,
+        "properties": {"image": BINARY},
         "additionalProperties": {
             "anyOf": [BINARY, {"type": "array", "items": BINARY, "minItems": 1, "maxItems": options.max_images}]
         },
