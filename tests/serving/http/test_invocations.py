@@ -70,6 +70,12 @@ def test_json_lines_are_answered_line_by_line(client, jpegs, expected) -> None:
     assert same(fourth["predictions"], expected[1])
 
 
+def test_without_a_readable_line_nothing_is_computed(client, service) -> None:
+    answer = client.send('{"b64": "#"}\n5', "application/jsonlines")
+    assert [set(json.loads(line)) for line in answer.text.splitlines()] == [{"error"}, {"error"}]
+    assert not service.received
+
+
 def test_several_files_of_a_form_are_answered_like_instances(client, jpegs, expected) -> None:
     files = [("a", ("0.jpg", jpegs[0])), ("b", ("1.jpg", jpegs[1]))]
     answer = client("POST", "/invocations", files=files, data={"comment": "hello"})
