@@ -87,7 +87,8 @@ class Invocations:
         num_unreadable = len(images.images) - len(readable)
         if not readable:
             self._metrics.observe_rejected_images(num_unreadable, 0)
-            return Results(self._service.trained, [*images.images])
+            unreadable = [image for image in images.images if isinstance(image, BadImage)]
+            return Results(self._service.trained, [*unreadable])
         self._metrics.change_images_inside(len(readable))
         try:
             async with asyncio.timeout(until - time.perf_counter()):
