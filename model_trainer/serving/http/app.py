@@ -62,7 +62,7 @@ class _App:
         self._invocations = Invocations(service, options, metrics)
         explain = functools.partial(attribution, service=service)
         routes = [
-            *information_routes(service, options, metrics),
+            *information_routes(service, options, metrics, self._security),
             Route("/attribution", explain, methods=["POST"]),
             *page_routes(),
         ]

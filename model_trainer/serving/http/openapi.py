@@ -36,7 +36,7 @@ def openapi_document(trained: TrainedModel | None, options: ServeOptions) -> Sch
     """Returns the OpenAPI 3.1 document.
 
     Args:
-        trained: the model, which gives the shape of arrays and the labels; None while it is being loaded.
+        trained: the model, which gives the shape of arrays and the labels; None leaves them open.
         options: the limits, and whether there is a token.
     """
     is_protected = options.token is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 from typing import Any
 
 import pytest
@@ -65,3 +66,11 @@ def test_a_client_cannot_write_lines_of_its_own(logged) -> None:
 def test_errors_are_logged_too(logged) -> None:
     line, _ = logged("POST", "/invocations", content=b"x", headers={"authorization": "Bearer s3cret"})
     assert (line["status"], line["images"]) == (415, 0)
+
+
+def test_without_a_reader_of_the_log_requests_are_answered(make_client, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = make_client(has_access_log=True)
+    with open(os.devnull, "w") as closed:
+        pass
+    monkeypatch.setattr("sys.stdout", closed)
+    assert client("GET", "/ping").status_code == 200

@@ -37,13 +37,14 @@ def register_images(jpegs: list[bytes]) -> None:
 
 def failures(app: Any, *, max_examples: int, path: str | None = None) -> list[str]:
     """Runs all phases and checks of schemathesis; returns what it found."""
+    headers = {"Authorization": f"Bearer {TOKEN}"}
     config = SchemathesisConfig.from_dict(
         {
-            "headers": {"Authorization": f"Bearer {TOKEN}"},
+            "headers": headers,
             "generation": {"max-examples": max_examples, "deterministic": True, "database": "none"},
         }
     )
-    schema = schemathesis.openapi.from_asgi("/openapi.json", app, config=config)
+    schema = schemathesis.openapi.from_asgi("/openapi.json", app, config=config, headers=headers)
     if path is not None:
         schema = schema.include(path=path)
     found = []

@@ -63,7 +63,7 @@ def test_a_parameter_of_somebody_else_is_ignored(client, jpegs) -> None:
     assert client.send(jpegs[0], path="/invocations?utm_source=x&v=3").status_code == 200
 
 
-@pytest.mark.parametrize("query", ["top_k=1&top_k=2", "output=csv", "x=" + "y" * 3000])
+@pytest.mark.parametrize("query", ["top_k=1&top_k=2", "output=csv", "x=" + "y" * 3000, "&".join(["x=1"] * 51)])
 def test_a_query_that_cannot_be_understood_is_refused(client, jpegs, query: str) -> None:
     assert client.send(jpegs[0], path=f"/invocations?{query}").status_code == 400
 

@@ -37,6 +37,14 @@ def test_health_and_document_need_no_token(make_client, path: str) -> None:
     assert make_client(token="s3cret")("GET", path).status_code == 200
 
 
+def test_without_the_token_the_document_does_not_tell_the_classes(make_client, trained) -> None:
+    client = make_client(token="s3cret")
+    assert trained.classes[0] not in client("GET", "/openapi.json").text
+    with_token = client("GET", "/openapi.json", headers={"authorization": "Bearer s3cret"}).json()
+    (label,) = with_token["paths"]["/attribution"]["post"]["parameters"]
+    assert label["schema"]["enum"] == list(trained.classes)
+
+
 @pytest.mark.parametrize("host", ["localhost", "localhost:99", "127.0.0.1:8080", "[::1]:8080", "LOCALHOST:1"])
 def test_a_server_on_the_loopback_address_answers_to_its_own_names(client, host: str) -> None:
     assert client("GET", "/ping", headers={"host": host}).status_code == 200
