@@ -24,9 +24,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from model_trainer.serving.answers import Busy, InferenceFailed, NotReady, TooSlow
 from model_trainer.serving.http.access_log import log_request
 from model_trainer.serving.http.answers import Answer, answer_error
+from model_trainer.serving.http.attribution import attribution
 from model_trainer.serving.http.errors import HttpError, from_service
 from model_trainer.serving.http.invocations import Invocations
 from model_trainer.serving.http.metrics import Metrics
+from model_trainer.serving.http.page import page_routes
 from model_trainer.serving.http.requests import Disconnected, Request, read_query
 from model_trainer.serving.http.routes import information_routes
 from model_trainer.serving.http.security import Security
@@ -58,7 +60,12 @@ class _App:
         self._metrics = metrics
         self._security = Security(options)
         self._invocations = Invocations(service, options, metrics)
-        routes = [*information_routes(service, options, metrics), *_page_routes(service)]
+        explain = functools.partial(attribution, service=service)
+        routes = [
+            *information_routes(service, options, metrics, self._security),
+            Route("/attribution", explain, methods=["POST"]),
+            *page_routes(),
+        ]
         self._routes = {route.path for route in routes} | {INVOCATIONS}
         self._others = Starlette(
             routes=routes,
@@ -226,13 +233,3 @@ HANDLERS: dict[Any, Any] = {
     Exception: _on_failure,
     **dict.fromkeys((NotReady, Busy, TooSlow, InferenceFailed), _on_service_error),
 }
-
-
-def _page_routes(service: Any) -> list[Route]:
-    try:
-        from model_trainer.serving.http.attribution import attribution
-        from model_trainer.serving.http.page import page_routes
-    except ImportError:
-        return []
-    explain = functools.partial(attribution, service=service)
-    return [*page_routes(), Route("/attribution", explain, methods=["POST"])]

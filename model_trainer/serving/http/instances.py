@@ -161,7 +161,9 @@ class Instances:
             row = np.array(values)
         except (OverflowError, RecursionError, StopIteration, ValueError):
             raise BadJson(f"{self._expected()}; a row of it cannot be read.") from None
-        if row.shape != self._shape[1:] or row.dtype.kind not in "iuf":
+        # NumPy takes true for 1 where there are numbers beside it.
+        has_booleans = window.find("true", 0, end) >= 0 or window.find("false", 0, end) >= 0
+        if row.shape != self._shape[1:] or row.dtype.kind not in "iuf" or has_booleans:
             raise BadJson(f"{self._expected()}; a row of it has the shape {row.shape} or is not numeric.")
         if not ((row >= 0) & (row <= 255)).all() or (row.dtype.kind == "f" and (row % 1).any()):
             raise BadJson(f"{self._expected()}; received other numbers.")

@@ -85,6 +85,10 @@ class Invocations:
         """Returns the results of all images, those that could not be read before among them."""
         readable: list[Any] = [image for image in images.images if not isinstance(image, BadImage)]
         num_unreadable = len(images.images) - len(readable)
+        if not readable:
+            self._metrics.observe_rejected_images(num_unreadable, 0)
+            unreadable = [image for image in images.images if isinstance(image, BadImage)]
+            return Results(self._service.trained, [*unreadable])
         self._metrics.change_images_inside(len(readable))
         try:
             async with asyncio.timeout(until - time.perf_counter()):

@@ -32,25 +32,23 @@ REASONS = {
 }
 
 
-def openapi_document(trained: TrainedModel | None, options: ServeOptions, *, has_page: bool = True) -> Schema:
+def openapi_document(trained: TrainedModel | None, options: ServeOptions) -> Schema:
     """Returns the OpenAPI 3.1 document.
 
     Args:
-        trained: the model, which gives the shape of arrays and the labels; None while it is being loaded.
+        trained: the model, which gives the shape of arrays and the labels; None leaves them open.
         options: the limits, and whether there is a token.
-        has_page: whether the page and its attribution maps are routed.
     """
     is_protected = options.token is not None
     paths = {
         "/invocations": {"post": _invocations(options)},
+        "/attribution": {"post": _attribution(trained)},
         "/ping": {"get": _ping()},
         "/model": {"get": _get("What the server knows of its model.", JSON, _ref("Model"), (401, 503))},
         "/metrics": {"get": _get("Metrics in Prometheus' format.", "text/plain", {"type": "string"}, (401,))},
         "/openapi.json": {"get": _get("This document.", JSON, {"type": "object"}, ())},
+        "/": {"get": _get("A page to try the model.", "text/html", {"type": "string"}, ())},
     }
-    if has_page:
-        paths["/"] = {"get": _get("A page to try the model.", "text/html", {"type": "string"}, ())}
-        paths["/attribution"] = {"post": _attribution(trained)}
     document: Schema = {
         "openapi": "3.1.0",
         "info": {
@@ -77,6 +75,7 @@ def _invocations(options: ServeOptions) -> Schema:
     form = {
         "type": "object",
         "minProperties": 1,
+        "properties": {"image": BINARY},
         "additionalProperties": {
             "anyOf": [BINARY, {"type": "array", "items": BINARY, "minItems": 1, "maxItems": options.max_images}]
         },

@@ -18,6 +18,7 @@ from model_trainer.serving.http.errors import HttpError
 __all__ = ["MAX_TOP_K", "Disconnected", "Query", "Request", "read_query"]
 
 MAX_QUERY_BYTES = 2000
+MAX_PARAMETERS = 50
 MAX_TOP_K = 999_999_999
 ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 # Of these two values could be understood in two ways, by a proxy and by this server.
@@ -135,8 +136,12 @@ def read_query(query: bytes) -> Query:
         return Query()
     if len(query) > MAX_QUERY_BYTES:
         raise HttpError(400, f"The query is longer than {MAX_QUERY_BYTES:,} bytes.")
+    try:
+        pairs = urllib.parse.parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
+    except ValueError:
+        raise HttpError(400, f"The query has more than {MAX_PARAMETERS} parameters.") from None
     values: dict[str, str] = {}
-    for name, value in urllib.parse.parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+    for name, value in pairs:
         if name not in ("top_k", "output"):
             _check_spelling(name)
         elif name in values:
@@ -148,7 +153,7 @@ def read_query(query: bytes) -> Query:
 
 def _check_spelling(name: str) -> None:
     plain = name.lower().replace("-", "_")
-    meant = difflib.get_close_matches(plain, ("top_k", "output"), 1, 0.8)
+    meant = difflib.get_close_matches(plain, ("top_k", "output"), 1, 0.8) if len(plain) < 10 else []
     if meant:
         raise HttpError(400, f"The query parameter {name[:40]!r} does not exist. Did you mean {meant[0]}?")
 

@@ -14,6 +14,7 @@ from model_trainer.serving.answers import NotReady
 from model_trainer.serving.http.errors import from_service
 from model_trainer.serving.http.metrics import Metrics
 from model_trainer.serving.http.openapi import openapi_document
+from model_trainer.serving.http.security import Security
 from model_trainer.serving.options import ServeOptions
 
 __all__ = ["information_routes"]
@@ -21,7 +22,7 @@ __all__ = ["information_routes"]
 PING_SECONDS = 1.5  # SageMaker waits for 2
 
 
-def information_routes(service: Any, options: ServeOptions, metrics: Metrics) -> list[Route]:
+def information_routes(service: Any, options: ServeOptions, metrics: Metrics, security: Security) -> list[Route]:
     """Returns `/ping`, `/model`, `/metrics` and `/openapi.json`."""
 
     async def ping(request: Request) -> Response:
@@ -44,7 +45,9 @@ def information_routes(service: Any, options: ServeOptions, metrics: Metrics) ->
         return Response(body, media_type=None, headers={"content-type": content_type})
 
     async def openapi(request: Request) -> Response:
-        return _json(openapi_document(service.trained, options))
+        # Labels and sizes are for those who may call, as those of /model are.
+        is_known = security.has_token(request.headers.get("authorization", "").encode("latin-1"))
+        return _json(openapi_document(service.trained if is_known else None, options))
 
     return [
         Route("/ping", ping),

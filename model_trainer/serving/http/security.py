@@ -37,8 +37,21 @@ class Security:
         """Raises HttpError 403 for a wrong Host or Origin, 401 without the right token."""
         if not self._is_open:
             self._check_host(request.headers.get(b"host", b"").decode("latin-1").lower(), request)
-        if self._token is not None:
-            self._check_token(request)
+        is_public = request.path in PUBLIC or request.path.startswith(PUBLIC_FOLDER)
+        if not is_public and not self.has_token(request.headers.get(b"authorization", b"")):
+            raise HttpError(
+                401,
+                "This server needs its token: send the header Authorization: Bearer TOKEN.",
+                ((b"www-authenticate", b"Bearer"),),
+                closes=request.method == "POST",
+            )
+
+    def has_token(self, authorization: bytes) -> bool:
+        """Whether the value of an Authorization header has the token, or none is needed."""
+        if self._token is None:
+            return True
+        scheme, _, token = authorization.partition(b" ")
+        return scheme.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token)
 
     def _check_host(self, host: str, request: Request) -> None:
         if self._checks_host and _without_port(host) not in self._hosts:
@@ -52,19 +65,6 @@ class Security:
         port = DEFAULT_PORTS.get(scheme, "")
         if not authority or authority.removesuffix(port) != host.removesuffix(port):
             raise HttpError(403, "Pages of other sites may not call this server (Origin).", closes=True)
-
-    def _check_token(self, request: Request) -> None:
-        if request.path in PUBLIC or request.path.startswith(PUBLIC_FOLDER):
-            return
-        assert self._token is not None
-        scheme, _, token = request.headers.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() != b"bearer" or not hmac.compare_digest(token.strip(), self._token):
-            raise HttpError(
-                401,
-                "This server needs its token: send the header Authorization: Bearer TOKEN.",
-                ((b"www-authenticate", b"Bearer"),),
-                closes=request.method == "POST",
-            )
 
 
 def _without_port(host: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+import pytest
 import schemathesis
 from hypothesis import strategies as st
 from schemathesis.config import SchemathesisConfig
@@ -34,15 +35,18 @@ def register_images(jpegs: list[bytes]) -> None:
     schemathesis.openapi.format("binary", images)
 
 
-def failures(app: Any, *, max_examples: int) -> list[str]:
+def failures(app: Any, *, max_examples: int, path: str | None = None) -> list[str]:
     """Runs all phases and checks of schemathesis; returns what it found."""
+    headers = {"Authorization": f"Bearer {TOKEN}"}
     config = SchemathesisConfig.from_dict(
         {
-            "headers": {"Authorization": f"Bearer {TOKEN}"},
+            "headers": headers,
             "generation": {"max-examples": max_examples, "deterministic": True, "database": "none"},
         }
     )
-    schema = schemathesis.openapi.from_asgi("/openapi.json", app, config=config)
+    schema = schemathesis.openapi.from_asgi("/openapi.json", app, config=config, headers=headers)
+    if path is not None:
+        schema = schema.include(path=path)
     found = []
     for event in from_schema(schema).execute():
         if isinstance(event, NonFatalError | FatalError):
@@ -52,8 +56,18 @@ def failures(app: Any, *, max_examples: int) -> list[str]:
     return found
 
 
-def test_the_app_answers_as_its_document_says(make_service, jpegs: list[bytes]) -> None:
+@pytest.fixture(scope="module")
+def app(make_service, jpegs: list[bytes]) -> Any:
     register_images(jpegs)
     options = ServeOptions(token=TOKEN, allowed_hosts=("testserver",), has_access_log=False)
-    app = make_app(make_service(), options, Metrics())
-    assert failures(app, max_examples=5) == []
+    return make_app(make_service(), options, Metrics())
+
+
+@pytest.mark.long
+def test_invocations_are_answered_as_the_document_says(app: Any) -> None:
+    assert failures(app, max_examples=10, path="/invocations") == []
+
+
+@pytest.mark.slow
+def test_all_routes_answer_as_the_document_says(app: Any) -> None:
+    assert failures(app, max_examples=1000) == []

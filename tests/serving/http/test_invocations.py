@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import base64
 import csv
+import dataclasses
 import io
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from model_trainer import MultiLabel
 from model_trainer.model_files.trained_model import TrainedModel
+from model_trainer.serving.http.images import read_images
 from model_trainer.serving.predictor import predict_images
 
 
@@ -70,6 +74,12 @@ def test_json_lines_are_answered_line_by_line(client, jpegs, expected) -> None:
     assert same(fourth["predictions"], expected[1])
 
 
+def test_without_a_readable_line_nothing_is_computed(client, service) -> None:
+    answer = client.send('{"b64": "#"}\n5', "application/jsonlines")
+    assert [set(json.loads(line)) for line in answer.text.splitlines()] == [{"error"}, {"error"}]
+    assert not service.received
+
+
 def test_several_files_of_a_form_are_answered_like_instances(client, jpegs, expected) -> None:
     files = [("a", ("0.jpg", jpegs[0])), ("b", ("1.jpg", jpegs[1]))]
     answer = client("POST", "/invocations", files=files, data={"comment": "hello"})
@@ -103,3 +113,55 @@ def test_npy_is_float32_of_images_by_classes(client, jpegs) -> None:
     exact = client.send_json(body, path="/invocations?output=probabilities").json()["predictions"]
     assert array.dtype == np.float32
     assert array.tolist() == [each["prediction"] for each in exact]
+
+
+def test_tags_are_those_that_reach_their_thresholds_and_with_top_k_the_most_probable(client, service, jpegs) -> None:
+    exact = client.send(jpegs[0], path="/invocations?output=probabilities").json()["prediction"]
+    thresholds = tuple(value + (0.01 if index % 2 else -0.01) for index, value in enumerate(exact))
+    service.trained = dataclasses.replace(service.trained, task=MultiLabel(), thresholds=thresholds)
+    tags = client.send(jpegs[0]).json()["predictions"]
+    assert {each["label"] for each in tags} == set(service.trained.classes[::2])
+    tags = client.send(jpegs[0], path="/invocations?top_k=6").json()["predictions"]
+    assert [each["probability"] for each in tags] == sorted(exact, reverse=True)[:6]
+
+
+def test_large_json_is_parsed_beside_the_event_loop(client, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+
+    def parse(*arguments: Any) -> Any:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return read_images(*arguments)
+
+    monkeypatch.setattr("model_trainer.serving.http.invocations.read_images", parse)
+    for size in (1000, 100_000):
+        client.send_json({"b64": base64.b64encode(bytes(size)).decode()})
+    assert threads == [True, False]
+
+
+def test_large_answers_are_complete(client, pixels, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = {"instances": pixels.tolist()}
+    small = client.send_json(body).json()
+    monkeypatch.setattr("model_trainer.serving.http.invocations.SMALL_ANSWER_NUMBERS", 0)
+    assert client.send_json(body).json() == small
+
+
+def test_what_the_server_knows_of_its_model(client, trained) -> None:
+    model = client("GET", "/model").json()
+    limits = model.pop("limits")
+    assert limits["body_bytes"] == 6_291_456
+    assert model == {
+        "file": "model_max_acc.hdf5",
+        "version": "1a2b3c4d",
+        "task": "Classification",
+        "classes": list(trained.classes),
+        "input_size": [32, 32, 3],
+        "engine": "keras",
+        "precision": "float32",
+        "is_calibrated": False,
+    }
+
+
+def test_numbers_that_are_not_finite_are_no_answer(client, service, jpegs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "_row", lambda image: np.full(7, np.nan, np.float32))
+    for accept in ("application/json", "text/csv", "application/x-npy"):
+        assert client.send(jpegs[0], accept=accept).status_code == 500

@@ -1,0 +1,286 @@
+"""Requests that are not answered with predictions, and what their answers say."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+from model_trainer.serving.answers import Busy, InferenceFailed, NotReady, TooSlow
+from model_trainer.serving.http.app import make_app
+from model_trainer.serving.http.metrics import Metrics
+from model_trainer.serving.options import ServeOptions
+
+
+@pytest.mark.parametrize(
+    ("content_type", "received"),
+    [
+        ("text/plain", "Content-Type text/plain is not supported"),
+        ("image", "Content-Type image is not supported"),
+        (None, "Content-Type is missing"),
+    ],
+)
+def test_an_unknown_content_type_is_told_what_is_accepted(client, content_type: str | None, received: str) -> None:
+    answer = client.send(b"x", content_type)
+    assert answer.status_code == 415
+    assert answer.json()["error"] == (
+        f"{received}; send image/jpeg, image/png, image/webp, application/x-image, multipart/form-data, "
+        "application/json or application/jsonlines."
+    )
+
+
+def test_a_compressed_body_is_refused(client, jpegs) -> None:
+    assert client.send(jpegs[0], content_encoding="gzip").status_code == 415
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "abc", "1e9", "", "1.5", "9" * 30, "%00"])
+def test_top_k_that_is_no_whole_number_from_1_on_is_refused(client, jpegs, value: str) -> None:
+    answer = client.send(jpegs[0], path=f"/invocations?top_k={value}")
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith("top_k should be a whole number from 1 on; received")
+
+
+def test_top_k_gives_as_many_labels_and_no_more_than_there_are(client, jpegs, trained) -> None:
+    for top_k, number in ((1, 1), (6, 6), (999_999_999, len(trained.classes))):
+        answer = client.send(jpegs[0], path=f"/invocations?top_k={top_k}").json()
+        assert len(answer["predictions"]) == number
+
+
+def test_the_default_of_the_server_holds_without_top_k(make_client, jpegs) -> None:
+    assert len(make_client(top=2).send(jpegs[0]).json()["predictions"]) == 2
+
+
+@pytest.mark.parametrize("query", ["topk=1", "top-k=1", "TOP_K=1", "ouput=labels", "outputs=labels"])
+def test_a_misspelt_parameter_is_told_its_right_name(client, jpegs, query: str) -> None:
+    answer = client.send(jpegs[0], path=f"/invocations?{query}")
+    assert answer.status_code == 400
+    assert "Did you mean" in answer.json()["error"]
+
+
+def test_a_parameter_of_somebody_else_is_ignored(client, jpegs) -> None:
+    assert client.send(jpegs[0], path="/invocations?utm_source=x&v=3").status_code == 200
+
+
+@pytest.mark.parametrize("query", ["top_k=1&top_k=2", "output=csv", "x=" + "y" * 3000, "&".join(["x=1"] * 51)])
+def test_a_query_that_cannot_be_understood_is_refused(client, jpegs, query: str) -> None:
+    assert client.send(jpegs[0], path=f"/invocations?{query}").status_code == 400
+
+
+@pytest.mark.parametrize("accept", ["image/png", "text/html", "application/json;q=0", "application/xml, text/plain"])
+def test_a_format_that_cannot_be_sent_is_refused(client, jpegs, accept: str) -> None:
+    answer = client.send(jpegs[0], accept=accept)
+    assert answer.status_code == 406
+    assert "text/csv" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("*/*", "application/json"),
+        ("text/*", "text/csv"),
+        ("text/html, application/xhtml+xml, */*;q=0.8", "application/json"),
+        ("application/json;q=0.5, text/csv", "text/csv"),
+        ("*/*;q=0.1, application/x-npy", "application/x-npy"),
+        ("application/json;q=0, */*", "application/jsonlines"),
+        ("Application/X-NDJSON", "application/x-ndjson"),
+        ("application/json;verbose;q=x, text/csv;q=0.1", "text/csv"),
+    ],
+)
+def test_the_format_is_the_one_that_accept_prefers(client, jpegs, accept: str, content_type: str) -> None:
+    answer = client.send(jpegs[0], accept=accept)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, content_type)
+
+
+@pytest.mark.parametrize("format", ["text/csv", "application/x-npy"])
+def test_a_table_has_no_room_for_a_bad_image(client, pixels, format: str) -> None:
+    body = {"instances": [pixels[0].tolist(), {"b64": "dGV4dA=="}]}
+    answer = client.send_json(body, accept=format)
+    assert answer.status_code == 400
+    assert answer.json()["error"] == "Image 2 of 2 cannot be read: it is not an image."
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "retry_after"),
+    [(NotReady(), 503, "1"), (Busy(7), 429, "7"), (TooSlow(), 504, None), (InferenceFailed("/srv/x.py"), 500, None)],
+)
+def test_a_service_without_an_answer_says_why(
+    client, service, jpegs, error: Exception, status: int, retry_after
+) -> None:
+    service.error = error
+    answer = client.send(jpegs[0])
+    assert answer.status_code == status
+    assert answer.headers.get("retry-after") == retry_after
+    assert "/srv" not in answer.text
+    service.error = None
+    assert client.send(jpegs[0]).status_code == 200
+
+
+def test_an_unforeseen_error_is_answered_without_its_text(client, service, jpegs, caplog) -> None:
+    service.error = OSError(2, "No such file", "/srv/secret/model.hdf5")
+    answer = client.send(jpegs[0], x_request_id="abc-1")
+    assert answer.status_code == 500
+    assert answer.json() == {"error": "The server failed; its log has the reason.", "request_id": "abc-1"}
+
+
+def test_before_the_model_is_loaded_the_answer_is_503(client, service, jpegs) -> None:
+    service.trained, service.status = None, "starting"
+    assert client.send(jpegs[0]).status_code == 503
+    assert client("GET", "/model").status_code == 503
+    assert client("GET", "/openapi.json").status_code == 200
+    assert client("GET", "/ping").json() == {"status": "starting"}
+
+
+def test_ping_gives_up_when_the_service_does_not_answer(client, service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model_trainer.serving.http.routes.PING_SECONDS", 0.01)
+    service.is_hanging = True
+    answer = client("GET", "/ping")
+    assert (answer.status_code, answer.json()) == (503, {"status": "failing"})
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "allow"),
+    [
+        ("GET", "/invocations", 405, {"POST"}),
+        ("OPTIONS", "/invocations", 405, {"POST"}),
+        ("HEAD", "/invocations", 405, {"POST"}),
+        ("POST", "/ping", 405, {"GET", "HEAD"}),
+        ("DELETE", "/model", 405, {"GET", "HEAD"}),
+        ("GET", "/nothing", 404, None),
+        ("POST", "/invocations/", 404, None),
+        ("GET", "/ping/", 404, None),
+        ("GET", "/../../etc/passwd", 404, None),
+        ("GET", "/static/..%2f..%2fapp.py", 404, None),
+    ],
+)
+def test_paths_and_methods_that_do_not_exist(client, method: str, path: str, status: int, allow: set[str]) -> None:
+    answer = client(method, path)
+    assert answer.status_code == status
+    assert allow is None or set(answer.headers["allow"].replace(" ", "").split(",")) == allow
+    assert method == "HEAD" or set(answer.json()) == {"error", "request_id"}
+
+
+def test_head_of_ping_has_no_body_of_its_own(client) -> None:
+    assert client("HEAD", "/ping").status_code == 200
+
+
+def test_a_percent_encoded_path_is_the_same_path(client, jpegs) -> None:
+    assert client.send(jpegs[0], path="/%69nvocations").status_code == 200
+
+
+def test_every_answer_has_an_id_and_forbids_sniffing(client, jpegs) -> None:
+    for answer in (client.send(jpegs[0]), client.send(b""), client("GET", "/ping"), client("GET", "/nothing")):
+        assert len(answer.headers.get_list("x-request-id")) == 1
+        assert answer.headers.get_list("x-content-type-options") == ["nosniff"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "is_kept"), [("a" * 128, True), ("a" * 129, False), ("a b", False), ("A.b_c-9", True)]
+)
+def test_the_id_of_the_client_is_kept_if_it_is_a_plain_one(client, sent: str, is_kept: bool) -> None:
+    assert (client("GET", "/ping", headers={"x-request-id": sent}).headers["x-request-id"] == sent) == is_kept
+
+
+def test_a_body_that_is_announced_as_too_large_is_not_read(make_client, service) -> None:
+    async def never() -> Any:
+        raise AssertionError("was read")
+
+    status, headers, _ = ask(make_client(max_body_bytes=10).app, never, length="11")
+    assert (status, headers[b"connection"]) == (413, b"close")
+
+
+def test_a_body_without_length_is_cut_off_at_the_limit(make_client) -> None:
+    chunks = iter([b"12345", b"6789", b"ab", b"never asked for"])
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": next(chunks), "more_body": True}
+
+    status, headers, _ = ask(make_client(max_body_bytes=10).app, receive)
+    assert (status, headers[b"connection"]) == (413, b"close")
+    assert next(chunks) == b"never asked for"
+
+
+def test_a_body_that_comes_in_pieces_is_joined(client, jpegs) -> None:
+    pieces = iter([jpegs[0][:100], b"", jpegs[0][100:]])
+
+    async def receive() -> Any:
+        piece = next(pieces)
+        return {"type": "http.request", "body": piece, "more_body": not piece.endswith(b"\xff\xd9")}
+
+    assert ask(client.app, receive)[0] == 200
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(make_client) -> None:
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    status, headers, _ = ask(make_client(body_seconds=0.01).app, receive)
+    assert (status, headers[b"connection"]) == (408, b"close")
+
+
+def test_a_client_that_is_gone_gets_no_answer(client, service) -> None:
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    assert ask(client.app, receive)[0] is None
+    assert not service.received
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [(b"content-length", b"3"), (b"content-length", b"4")],
+        [(b"content-length", b"3"), (b"transfer-encoding", b"chunked")],
+        [(b"content-length", b"-3")],
+        [(b"content-length", b"3, 3")],
+        [(b"host", b"localhost")],
+        [(b"content-type", b"image/png")],
+    ],
+)
+def test_headers_that_contradict_one_another_are_refused(client, headers: list[tuple[bytes, bytes]]) -> None:
+    async def receive() -> Any:
+        raise AssertionError("was read")
+
+    assert ask(client.app, receive, more=headers)[0] == 400
+
+
+def test_requests_are_refused_before_their_bodies_fill_the_memory(service, jpegs) -> None:
+    app = make_app(service, ServeOptions(max_waiting=1, has_access_log=False), Metrics())
+
+    async def ask_two() -> list[int]:
+        is_in, goes_on = asyncio.Event(), asyncio.Event()
+
+        async def slow_body() -> Any:
+            is_in.set()
+            await goes_on.wait()
+            yield jpegs[0]
+
+        headers = {"content-type": "image/jpeg"}
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+            first = asyncio.create_task(client.post("/invocations", content=slow_body(), headers=headers))
+            await is_in.wait()
+            second = await client.post("/invocations", content=jpegs[0], headers=headers)
+            goes_on.set()
+            return [(await first).status_code, second.status_code]
+
+    assert asyncio.run(ask_two()) == [200, 429]
+
+
+def ask(
+    app: Any, receive: Any, *, length: str | None = None, more: Any = ()
+) -> tuple[int | None, dict[bytes, bytes], bytes]:
+    """Posts an image, without a client library in between that would correct the request."""
+    sent: list[Any] = []
+    headers = [(b"host", b"localhost"), (b"content-type", b"image/jpeg"), *more]
+    if length is not None:
+        headers.append((b"content-length", length.encode()))
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/invocations", "query_string": b"", "headers": headers}
+    asyncio.run(app(scope, receive, send))
+    if not sent:
+        return None, {}, b""
+    return sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"]
