@@ -185,7 +185,7 @@ def _openvino(trained: TrainedModel, graph: KerasGraph) -> OpenVINO | None:
 
 
 def _faster(trained: TrainedModel, graph: Engine, other: Engine, batch_sizes: Sequence[int]) -> Engine:
-    """The faster one of two engines: the geometric mean of the ratios of their times over the batch sizes."""
+    """The faster one of two engines, by the geometric mean of the ratios of their times over the batch sizes."""
     gain, times = 1.0, []
     for size in batch_sizes:
         seconds = measure((graph, other), sample_images(trained, size))
@@ -197,15 +197,20 @@ def _faster(trained: TrainedModel, graph: Engine, other: Engine, batch_sizes: Se
 
 
 def measure(engines: Sequence[Engine], images: np.ndarray) -> list[float]:
-    """Returns for each engine the seconds for a batch: the shortest time of alternating runs, which other work on the
-    machine disturbs least. The first call of an engine, which allocates memory, is one of them."""
+    """Returns for each engine the seconds for a batch, the least of alternating runs, which other work disturbs least.
+
+    On CPUs they are the geometric mean of wall time, which is the latency of an idle machine, and of processor time,
+    which limits the throughput of a busy one. The first call of an engine, which allocates memory, is one of the runs.
+    """
+    is_cpu = not tf.config.list_logical_devices("GPU")
     best = [math.inf] * len(engines)
     started = time.monotonic()
     for number in range(_ROUNDS):
         if number and time.monotonic() - started > _SECONDS_TO_MEASURE:
             break
         for index, engine in enumerate(engines):
-            start = time.perf_counter()
+            wall, processor = time.perf_counter(), time.process_time()
             engine(images)
-            best[index] = min(best[index], time.perf_counter() - start)
+            wall, processor = time.perf_counter() - wall, time.process_time() - processor
+            best[index] = min(best[index], math.sqrt(wall * processor) if is_cpu and processor else wall)
     return best
