@@ -16,10 +16,10 @@ from model_trainer.tasks import Task
 PACKAGE = Path(model_trainer.__file__).parent
 
 LAYERS = [
-    "version", "errors", "cuda_libraries", "stderr_filter", "quiet_tensorflow", "dotted", "messages", "display",
-    "config", "storage", "specs", "images", "metrics", "sources", "pipeline", "tasks", "run", "network", "model_files",
-    "inference", "cluster", "training", "evaluation", "findings", "diagnosis", "report", "tuning", "index", "serving",
-    "cloud", "api", "cli",
+    "version", "errors", "cpu_cores", "cuda_libraries", "stderr_filter", "quiet_tensorflow", "dotted", "messages",
+    "display", "config", "storage", "specs", "images", "metrics", "sources", "pipeline", "tasks", "run", "network",
+    "model_files", "inference", "cluster", "training", "evaluation", "findings", "diagnosis", "report", "tuning",
+    "index", "serving", "cloud", "api", "cli",
 ]  # fmt: skip
 # Modules that may import from any layer: the public names, __main__, and the network for tests.
 EXEMPT = {"__init__", "__main__", "testing"}

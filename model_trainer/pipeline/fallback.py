@@ -7,11 +7,12 @@ which ones are missing, and the exact function computes those. Elements without 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
+
+from model_trainer.cpu_cores import num_usable_cores
 
 __all__ = ["map_with_fallback"]
 
@@ -31,7 +32,7 @@ def map_with_fallback(start: int, stop: int, fast: MapFunction, exact: MapFuncti
         fast: from int64 `()` to a tuple of tensors; may raise in the graph.
         exact: the same tensors for the same n; must not raise.
     """
-    options: dict[str, Any] = {"num_parallel_calls": _num_cores(), "deterministic": True}
+    options: dict[str, Any] = {"num_parallel_calls": num_usable_cores(), "deterministic": True}
     # AutoGraph would parse the source of every function, which takes longer than building the graph.
     plain = tf.autograph.experimental.do_not_convert
     traced = tf.function(fast, autograph=False).get_concrete_function(tf.TensorSpec((), tf.int64))
@@ -69,8 +70,3 @@ def map_with_fallback(start: int, stop: int, fast: MapFunction, exact: MapFuncti
 
     counted = ended.scan(tf.constant(start, tf.int64), count)
     return counted.flat_map(with_missing).map(fill, **options)
-
-
-def _num_cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -18,38 +18,9 @@ from absl import logging
 
 from model_trainer.errors import DataError
 from model_trainer.serving.answers import BadImage, InferenceFailed, NotReady
+from model_trainer.serving.jobs import Batch, Beside, Compute, Decoded, Encoded, Job, Row, deliver
 
-__all__ = ["Batcher", "Job"]
-
-Row = np.ndarray | BadImage
-
-
-class Job:
-    """The images of one request.
-
-    Attributes:
-        rows: for each image its probabilities, or why it cannot be read.
-        queue_seconds: the longest time from the start of the job to the start of a batch.
-        compute_seconds: the time of the slowest batch.
-    """
-
-    __slots__ = (
-        "compute_seconds", "error", "future", "is_abandoned", "num_missing", "queue_seconds", "rows", "start_time",
-    )  # fmt: skip
-
-    def __init__(self, num_images: int, future: asyncio.Future[None]) -> None:
-        self.rows: list[Row | None] = [None] * num_images
-        self.num_missing = num_images
-        self.future = future
-        self.error: Exception | None = None
-        self.is_abandoned = False
-        self.start_time = time.monotonic()
-        self.queue_seconds = 0.0
-        self.compute_seconds = 0.0
-
-
-Encoded = tuple[Job, int, bytes]
-Decoded = tuple[Job, int, np.ndarray]
+__all__ = ["Batcher"]
 
 
 class Batcher:
@@ -61,39 +32,44 @@ class Batcher:
     Args:
         decode: an encoded image to uint8 `(height, width, channels)`; raises `DataError` with the reason why it
             cannot be read. Called by several threads.
-        compute: uint8 `(batch, height, width, channels)` to float32 `(batch, num_classes)`.
+        compute: uint8 `(batch, height, width, channels)` to float32 `(batch, num_classes)`, on all cores.
         max_batch_size: images.
         max_delay_seconds: see above.
         num_decoders: images that are decoded at the same time.
+        beside: computes several batches at once, each on one core; None if the network has no such form. `compute`
+            is then for when nothing else is inside.
         on_batch: called after each batch, with its size and its seconds.
     """
 
     def __init__(
         self,
         decode: Callable[[bytes], np.ndarray],
-        compute: Callable[[np.ndarray], np.ndarray],
+        compute: Compute,
         *,
         max_batch_size: int,
         max_delay_seconds: float,
         num_decoders: int,
+        beside: Beside | None = None,
         on_batch: Callable[[int, float], None] | None = None,
     ) -> None:
-        self._decode, self._compute, self._on_batch = decode, compute, on_batch
+        self._decode, self._compute, self._beside, self._on_batch = decode, compute, beside, on_batch
         self._max_batch_size, self._max_delay_seconds = max_batch_size, max_delay_seconds
+        self._batch_size = min(max_batch_size, beside.batch_size) if beside else max_batch_size
+        self._max_computing = beside.num_batches if beside else 1
         self._num_decoders = num_decoders
         self._encoded: deque[Encoded] = deque()
         self._decoded: deque[Decoded] = deque()
         self._num_decoding = 0
-        self._batch_time: float | None = None  # when the batch that is now computed was started
+        self._start_times: dict[int, float] = {}  # of the batches that are now computed, by thread
         self._deadline: float | None = None  # of a batch that waits for images that are being decoded
         self._last_error = ""  # of the last batch; empty if it was computed
         self._seconds_per_image = 0.0
         self._is_closed = False
         self._work = threading.Condition(threading.Lock())
-        # One more than decodes, because one may be computing.
-        threads = [
-            threading.Thread(target=self._run, name=f"batcher-{n}", daemon=True) for n in range(num_decoders + 1)
-        ]
+        # One more than decodes, because one may be computing, on all cores. A batch on one core takes the thread of a
+        # decoder: more threads than cores would only take turns.
+        num_threads = max(num_decoders, self._max_computing) if beside else num_decoders + 1
+        threads = [threading.Thread(target=self._run, name=f"batcher-{n}", daemon=True) for n in range(num_threads)]
         for thread in threads:
             thread.start()
 
@@ -104,9 +80,9 @@ class Batcher:
 
     @property
     def batch_seconds(self) -> float:
-        """How long the present batch has been computed; 0 if there is none."""
-        start_time = self._batch_time
-        return 0.0 if start_time is None else time.monotonic() - start_time
+        """How long the oldest batch of the present ones has been computed; 0 if there is none."""
+        with self._work:
+            return time.monotonic() - min(self._start_times.values()) if self._start_times else 0.0
 
     @property
     def seconds_per_image(self) -> float:
@@ -149,17 +125,17 @@ class Batcher:
 
     def _run(self) -> None:
         while (work := self._next_work()) is not None:
-            if isinstance(work, list):
+            if isinstance(work, Batch):
                 self._compute_batch(work)
             else:
                 self._decode_image(*work)
 
-    def _next_work(self) -> list[Decoded] | Encoded | None:
+    def _next_work(self) -> Batch | Encoded | None:
         """Waits for a batch to compute, or an image to decode; None after `close`."""
         with self._work:
             while True:
                 delay: float | None = None
-                if self._decoded and self._batch_time is None:
+                if self._decoded and len(self._start_times) < self._max_computing:
                     delay = self._delay_of_batch()
                     if delay <= 0:
                         return self._take_batch()
@@ -176,18 +152,22 @@ class Batcher:
     def _delay_of_batch(self) -> float:
         """How many seconds the decoded images wait for others; at most 0 if they are computed now."""
         is_last = not self._encoded and not self._num_decoding
-        if is_last or len(self._decoded) >= self._max_batch_size:
+        if is_last or len(self._decoded) >= self._batch_size:
             return 0.0
         now = time.monotonic()
         if self._deadline is None:
             self._deadline = now + self._max_delay_seconds
         return self._deadline - now
 
-    def _take_batch(self) -> list[Decoded]:
-        self._batch_time = time.monotonic()
+    def _take_batch(self) -> Batch:
         self._deadline = None
-        size = min(len(self._decoded), self._max_batch_size)
-        batch = [self._decoded.popleft() for _ in range(size)]
+        is_alone = not self._encoded and not self._num_decoding and not self._start_times
+        if self._beside is None or (is_alone and len(self._decoded) <= self._max_batch_size):
+            size, compute = min(len(self._decoded), self._max_batch_size), self._compute
+        else:
+            size, compute = min(len(self._decoded), self._batch_size), self._beside.compute
+        batch = Batch([self._decoded.popleft() for _ in range(size)], compute, time.monotonic())
+        self._start_times[threading.get_ident()] = batch.start_time
         if self._encoded or self._decoded:
             self._work.notify()  # of the work that is left to the other threads
         return batch
@@ -214,38 +194,37 @@ class Batcher:
             if len(self._decoded) + len(self._encoded) > 1 or self._is_closed:
                 self._work.notify()
         if is_done:
-            _deliver([job])
+            deliver([job])
 
-    def _compute_batch(self, batch: list[Decoded]) -> None:
-        start_time = self._batch_time or time.monotonic()
-        images = [image for _, _, image in batch]
-        is_finite = np.zeros(len(images), bool)
+    def _compute_batch(self, batch: Batch) -> None:
+        images = [image for _, _, image in batch.images]
+        is_finite: np.ndarray = np.zeros(len(images), bool)
         try:
-            rows = self._compute(np.stack(images) if len(images) > 1 else images[0][None])
-            is_finite = np.isfinite(rows).all(axis=1)
+            rows = batch.compute(np.stack(images) if len(images) > 1 else images[0][None])
+            is_finite = np.asarray(np.isfinite(rows).all(axis=1))
             # One image may be at fault for its NaN; a network that has no other results is not.
             self._note_error(None if is_finite.any() else ArithmeticError("all probabilities are NaN or infinite"))
         except Exception as problem:  # noqa: BLE001  # whatever the network raises is the answer of this batch
             self._note_error(problem)
-        seconds = time.monotonic() - start_time
+        seconds = time.monotonic() - batch.start_time
         done: list[Job] = []
         with self._work:
-            self._batch_time = None
+            del self._start_times[threading.get_ident()]
             if not self._last_error:
-                per_image = seconds / len(batch)
+                per_image = seconds / len(images) / self._max_computing
                 self._seconds_per_image = per_image + 0.9 * ((self._seconds_per_image or per_image) - per_image)
-            for number, (job, index, _) in enumerate(batch):
-                job.queue_seconds = max(job.queue_seconds, start_time - job.start_time)
+            for number, (job, index, _) in enumerate(batch.images):
+                job.queue_seconds = max(job.queue_seconds, batch.start_time - job.start_time)
                 job.compute_seconds = max(job.compute_seconds, seconds)
                 row, error = (rows[number], None) if is_finite[number] else (None, InferenceFailed())
                 if self._record(job, index, row, error):
                     done.append(job)
             if self._decoded or self._encoded:
                 self._work.notify()
-        _deliver(done)
+        deliver(done)
         if self._on_batch is not None:
             try:
-                self._on_batch(len(batch), seconds)
+                self._on_batch(len(images), seconds)
             except Exception:  # noqa: BLE001  # a thread that ends would leave all requests without an answer
                 logging.exception("The metrics of a batch could not be recorded.")
 
@@ -265,23 +244,3 @@ class Batcher:
         if reason and reason != self._last_error:  # once, not for each of a thousand batches
             logging.error("The network could not be computed: %s", reason, exc_info=problem)
         self._last_error = reason
-
-
-def _deliver(jobs: list[Job]) -> None:
-    """Wakes the event loop once for all jobs of a batch."""
-    if not jobs:
-        return
-    try:
-        jobs[0].future.get_loop().call_soon_threadsafe(_set_results, jobs)
-    except RuntimeError:  # the loop has been closed; nobody waits
-        return
-
-
-def _set_results(jobs: list[Job]) -> None:
-    for job in jobs:
-        if job.future.done():
-            continue
-        if job.error is not None:
-            job.future.set_exception(job.error)
-        else:
-            job.future.set_result(None)

@@ -19,8 +19,9 @@ from model_trainer.errors import DataError, ModelFileError, ModelTrainerError
 from model_trainer.images.pillow import Unreadable, opened
 from model_trainer.inference.choose import with_engine
 from model_trainer.model_files.load import find_model_file, load_model
-from model_trainer.model_files.trained_model import TrainedModel
+from model_trainer.model_files.trained_model import ConcurrentEngine, TrainedModel
 from model_trainer.pipeline.image import ImageReader
+from model_trainer.serving.jobs import Beside
 from model_trainer.serving.options import ServeOptions
 from model_trainer.specs import ModelSpec
 from model_trainer.storage import files
@@ -42,6 +43,7 @@ class LoadedModel:
         version: the first characters of the SHA-256 of its file.
         max_pixels: larger images are not read.
         file_state: `state_of` its path, from before it was loaded.
+        concurrent_engine: for several batches at once, each on one core; None if that is not faster.
         seconds: how long it took to load and to warm up.
         seconds_of_batch: how long a batch of one image, and one of `max_batch_size`, took; by size.
     """
@@ -50,6 +52,7 @@ class LoadedModel:
     version: str
     max_pixels: int
     file_state: FileState
+    concurrent_engine: ConcurrentEngine | None = None
     seconds: float = 0.0
     seconds_of_batch: Mapping[int, float] = field(default_factory=dict)
 
@@ -74,6 +77,15 @@ class LoadedModel:
     def compute(self, images: np.ndarray) -> np.ndarray:
         """Predicts the class probabilities: float32 `(batch, num_classes)`."""
         return self.trained.probabilities(images)
+
+    @functools.cached_property
+    def beside(self) -> Beside | None:
+        """What computes several batches at once; None if that is not faster."""
+        engine = self.concurrent_engine
+        if engine is None:
+            return None
+        compute = replace(self.trained, engine=engine).probabilities
+        return Beside(compute, engine.batch_size, engine.num_calls)
 
     def attribution(self, data: bytes, class_index: int | None) -> bytes:
         """Draws an attribution map: a PNG; see `Service.attribution`."""
@@ -118,8 +130,14 @@ def load_for_serving(
     trained = with_engine(trained, options.engine, options.precision, batch_sizes=sizes)
     loaded = LoadedModel(trained, version, options.max_pixels, file_state)
     try:
+        engine = trained.engine
+        if engine is not None:
+            loaded = replace(loaded, concurrent_engine=engine.for_concurrent_calls(options.max_batch_size))
         for size in range(options.max_batch_size, 0, -1):  # the largest first: memory that is too small shows at once
             loaded.compute(np.stack([loaded.black_image] * size))
+        if loaded.beside is not None:
+            for size in range(loaded.beside.batch_size, 0, -1):
+                loaded.beside.compute(np.stack([loaded.black_image] * size))
         seconds_of_batch = {size: _measure(loaded, size) for size in (1, options.max_batch_size)}
         for kind in ("JPEG", "PNG"):
             loaded.decode(_encoded_image(kind))

@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from model_trainer.cpu_cores import num_usable_cores
 from model_trainer.model_files.trained_model import TrainedModel
 from model_trainer.serving.answers import Busy, NotReady, Results, TooSlow
 from model_trainer.serving.batcher import Batcher
@@ -101,7 +102,8 @@ class Service:
             loaded.compute,
             max_batch_size=self.options.max_batch_size,
             max_delay_seconds=self.options.max_delay_seconds,
-            num_decoders=self.options.num_decoders or os.cpu_count() or 1,
+            num_decoders=self.options.num_decoders or num_usable_cores(),
+            beside=loaded.beside,
             on_batch=self._on_batch,
         )
         previous, self._current = self._current, (loaded, batcher)

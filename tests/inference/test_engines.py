@@ -142,12 +142,12 @@ def test_results_of_openvino_survive_the_next_batch(openvino: OpenVINO, images: 
 
 
 def test_openvino_computes_in_float32_unless_asked(openvino: OpenVINO) -> None:
-    assert openvino._compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
+    assert openvino._compiled.precision == "f32"
 
 
 def test_openvino_has_only_the_outputs_of_the_network(images: np.ndarray) -> None:
     # SiLU has a custom gradient, for which TensorFlow keeps its input.
-    assert len(OpenVINO(trained(nested()))._compiled.outputs) == 1
+    assert len(OpenVINO(trained(nested()))._model.outputs) == 1
 
 
 def test_openvino_reports_nothing_to_its_makers(openvino: OpenVINO) -> None:
