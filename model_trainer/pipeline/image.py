@@ -16,7 +16,8 @@ import tensorflow as tf
 
 from model_trainer.errors import DataError
 from model_trainer.images.decode import decode, decode_exact, read_header
-from model_trainer.images.pillow import why_unreadable
+from model_trainer.images.pillow import Unreadable, opened, why_unreadable
+from model_trainer.pipeline.plain_jpeg import PlainJpegReader
 from model_trainer.pipeline.view import View, region_inside
 from model_trainer.specs import ModelSpec
 from model_trainer.storage.read import read_image_file, why_not_read
@@ -72,6 +73,7 @@ class ImageReader:
 
     Args:
         spec: the size of the result, and how an image is resized to it.
+        max_pixels: images with more are not read; None is the limit of the decoders.
 
     Example:
         >>> read = ImageReader(ModelSpec.named("mobilenet_v2", target_size=[96, 96, 3]))
@@ -79,9 +81,10 @@ class ImageReader:
         (96, 96, 3)
     """
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, max_pixels: int | None = None) -> None:
+        self._max_pixels = max_pixels
         # The JSON is the key, because a spec with its dictionary has no hash.
-        self._fast, self._exact = _compiled_for(spec.model_dump_json(by_alias=True))
+        self._fast, self._exact, self._plain = _readers_for(spec.model_dump_json(by_alias=True))
 
     def __call__(self, data: bytes) -> np.ndarray:
         """Returns the image as uint8 `target_size`.
@@ -89,6 +92,11 @@ class ImageReader:
         Raises:
             DataError: it cannot be read; the message is the reason only, such as "is not an image".
         """
+        plain = self._plain(data, self._max_pixels)
+        if plain is not None:
+            return plain
+        if self._max_pixels is not None:
+            _check_pixels(data, self._max_pixels)
         tensor = tf.constant(data)
         try:
             return self._fast(tensor).numpy()
@@ -153,7 +161,32 @@ def load_image(path: str | os.PathLike[str], spec: ModelSpec) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled_for(spec_json: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    view = View(ModelSpec.model_validate_json(spec_json))
+def _readers_for(spec_json: str) -> tuple[Callable[..., Any], Callable[..., Any], PlainJpegReader]:
+    spec = ModelSpec.model_validate_json(spec_json)
+    view = View(spec)
     make = functools.partial(tf.function, input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
-    return make(lambda data: fast_image(data, view)), make(lambda data: exact_image(data, view))
+    return make(lambda data: fast_image(data, view)), make(lambda data: exact_image(data, view)), PlainJpegReader(spec)
+
+
+def _check_pixels(data: bytes, max_pixels: int) -> None:
+    """Raises DataError if an image has more pixels than that; reads its header only."""
+    try:
+        num_pixels = _count_pixels(data)
+    except Unreadable as problem:
+        if problem.is_bomb:
+            raise DataError(str(problem)) from None
+        return  # the decoder knows whether it can be read, and the reason
+    if num_pixels > max_pixels:
+        raise DataError(f"has {num_pixels:,} pixels, more than the limit of {max_pixels:,}")
+
+
+def _count_pixels(data: bytes) -> int:
+    if data.startswith(b"\xff\xd8\xff"):
+        try:  # faster than Pillow, and mostly without Python's lock
+            height, width, _ = tf.image.extract_jpeg_shape(data).numpy()
+        except tf.errors.OpError:
+            pass
+        else:
+            return int(height) * int(width)
+    with opened(data) as image:
+        return image.width * image.height

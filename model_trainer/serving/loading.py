@@ -12,11 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from PIL import Image
 
-from model_trainer.errors import DataError, ModelFileError, ModelTrainerError
-from model_trainer.images.pillow import Unreadable, opened
+from model_trainer.errors import ModelFileError, ModelTrainerError
 from model_trainer.inference.choose import with_engine
 from model_trainer.model_files.load import find_model_file, load_model
 from model_trainer.model_files.trained_model import ConcurrentEngine, TrainedModel
@@ -29,7 +27,6 @@ from model_trainer.storage import files
 __all__ = ["FileState", "LoadedModel", "load_for_serving", "state_of"]
 
 VERSION_CHARACTERS = 12
-JPEG = b"\xff\xd8\xff"
 
 FileState = tuple[object, ...]
 
@@ -63,7 +60,7 @@ class LoadedModel:
 
     @functools.cached_property
     def _read(self) -> ImageReader:
-        return ImageReader(self.trained.spec)
+        return ImageReader(self.trained.spec, self.max_pixels)
 
     def decode(self, data: bytes) -> np.ndarray:
         """Decodes an image: uint8 `target_size`.
@@ -71,7 +68,6 @@ class LoadedModel:
         Raises:
             DataError: it cannot be read; the message is the reason.
         """
-        _check_pixels(data, self.max_pixels)
         return self._read(data)
 
     def compute(self, images: np.ndarray) -> np.ndarray:
@@ -178,30 +174,6 @@ def _version_of(path: str | os.PathLike[str]) -> str:
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()[:VERSION_CHARACTERS]
-
-
-def _check_pixels(data: bytes, max_pixels: int) -> None:
-    """Raises DataError if an image has more pixels than that; reads its header only."""
-    try:
-        num_pixels = _count_pixels(data)
-    except Unreadable as problem:
-        if problem.is_bomb:
-            raise DataError(str(problem)) from None
-        return  # the decoder knows whether it can be read, and the reason
-    if num_pixels > max_pixels:
-        raise DataError(f"has {num_pixels:,} pixels, more than the limit of {max_pixels:,}")
-
-
-def _count_pixels(data: bytes) -> int:
-    if data.startswith(JPEG):
-        try:  # faster than Pillow, and mostly without Python's lock
-            height, width, _ = tf.image.extract_jpeg_shape(data).numpy()
-        except tf.errors.OpError:
-            pass
-        else:
-            return int(height) * int(width)
-    with opened(data) as image:
-        return image.width * image.height
 
 
 def _encoded_image(kind: str) -> bytes:
