@@ -34,22 +34,25 @@ class PlainJpegReader:
         self._height, self._width = spec.target_size[:2]
         self._size = tf.constant([self._height, self._width])
         view = View(spec)
-        # For images of one size the box is computed once.
-        self._box = functools.lru_cache(maxsize=4096)(
-            lambda height, width: tuple(map(int, view.box(tf.constant([0, 0, height, width]))))
-        )
+
+        @functools.lru_cache(maxsize=4096)  # most images of a source have one of a few sizes
+        def box_of(height: int, width: int) -> tuple[tf.Tensor, int, int]:
+            box = view.box(tf.constant([0, 0, height, width], tf.int32))
+            return box, int(box[2]), int(box[3])
+
+        self._box_of = box_of
 
     def __call__(self, data: bytes, max_pixels: int | None = None) -> np.ndarray | None:
         """Returns the image as uint8 `target_size`; None if it is another kind of image, damaged, or too large."""
         if not self._applies or not _is_plain(data):
             return None
         try:
-            raw_height, raw_width, num_components = tf.image.extract_jpeg_shape(data).numpy()
-            num_pixels = int(raw_height) * int(raw_width)
+            height, width, num_components = map(int, tf.raw_ops.ExtractJpegShape(contents=data).numpy())
+            num_pixels = height * width
             if num_components == 4 or not 0 < num_pixels <= min(max_pixels or MAX_PIXELS, LARGE_PIXELS, MAX_PIXELS):
                 return None
-            box = self._box(int(raw_height), int(raw_width))
-            if box[2] > _MAX_SHRINKING * self._height or box[3] > _MAX_SHRINKING * self._width:
+            box, box_height, box_width = self._box_of(height, width)
+            if box_height > _MAX_SHRINKING * self._height or box_width > _MAX_SHRINKING * self._width:
                 return None
             pixels = tf.raw_ops.DecodeAndCropJpeg(
                 contents=data, crop_window=box, channels=3, dct_method="INTEGER_ACCURATE"
