@@ -69,7 +69,7 @@ def serve(
     check_options(options)
     with bind(options.host, options.port) as listener, _ended_by_sigterm():
         model = Model(path, trust, spec, None if classes is None else tuple(classes))
-        print(f"Loading {os.fspath(path)} ...", file=sys.stderr)
+        print(f"Loading {os.fspath(path)} and warming it up, which takes 10 to 30 s ...", file=sys.stderr)
         if options.num_workers > 1:
             from model_trainer.serving.workers import run_workers
 

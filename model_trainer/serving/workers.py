@@ -250,7 +250,7 @@ def _run(
 
     def ready(service: Any) -> None:
         if not loads_first:
-            announce(service, url_of(listener))
+            announce(service, url_of(listener), options)
         pipe.send("ready")
 
     code = 0

@@ -20,6 +20,8 @@ from model_trainer.pipeline.image import ImageReader
 from model_trainer.serving import server as server_module
 from model_trainer.serving.options import ServeOptions
 from model_trainer.serving.server import bind, serve, url_of
+from model_trainer.serving.service import Service
+from model_trainer.serving.worker import announce
 from model_trainer.specs import ModelSpec
 
 pytestmark = pytest.mark.long
@@ -68,6 +70,19 @@ def test_ping_answers_200_when_it_is_ready(endpoint: Any) -> None:
 def test_its_messages_have_the_model_the_speed_and_a_command_to_try(endpoint: Any, pets: Path) -> None:
     assert endpoint.wait_for(rf"{pets}: 3 classes, computed with keras in float32, 1 image in [\d.]+ ms")
     assert endpoint.wait_for(rf"curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' {endpoint.url}/invocations")
+
+
+def test_the_command_to_try_sends_a_token_that_is_needed_without_showing_it(
+    pets: Path, pets_spec: ModelSpec, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ServeOptions(token="s3cret", engine="keras", max_batch_size=1)
+    service = Service(pets, options, spec=pets_spec, classes=("cat", "dog", "owl"))
+    service.load()
+    announce(service, "http://127.0.0.1:8080", options)
+    service.close()
+    printed = capsys.readouterr().err
+    assert '-H "Authorization: Bearer $MODEL_TRAINER_TOKEN" http://127.0.0.1:8080/invocations' in printed
+    assert "s3cret" not in printed
 
 
 def test_sigterm_lets_a_request_inside_finish_and_ends_with_0(
