@@ -101,6 +101,7 @@ def test_sigterm_lets_a_request_inside_finish_and_ends_with_0(
     assert b"connection: close" in answer
     assert endpoint.wait() == 0
     assert "Traceback" not in endpoint.messages
+    assert endpoint.messages.count("Stopping when the requests in progress are answered") == 1
 
 
 @pytest.mark.slow
