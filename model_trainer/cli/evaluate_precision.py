@@ -12,7 +12,8 @@ from model_trainer.errors import ConfigError
 from model_trainer.evaluation.data import data_of_run, load_models, source_of
 from model_trainer.evaluation.precision import MAX_LOSS, MIN_SAME_LABELS, compare_precisions
 from model_trainer.inference.choose import EngineName
-from model_trainer.inference.precision_check import record_check
+from model_trainer.inference.precision_check import PrecisionCheck, record_check
+from model_trainer.metrics.paired import PairedComparison
 from model_trainer.sources.source import each_read_once
 from model_trainer.training.log import plain_messages
 
@@ -61,7 +62,6 @@ def check_precision(
         written = record_check(trained.path, check)
         table = Table(box=None, show_header=False, pad_edge=False)
         paired = compared.correct
-        interval = "" if paired is None else f" ({paired.difference:+.4f}, {paired.low:+.4f} to {paired.high:+.4f})"
         for name, value in (
             ("engine", check.engine),
             ("images", f"{check.num_images:,}"),
@@ -69,16 +69,29 @@ def check_precision(
             ("largest change of a probability", f"{check.largest_change:.4f}"),
             (f"{check.metric} in float32", f"{check.before:.4f}"),
             (f"{check.metric} in {precision}", f"{check.after:.4f}"),
-            *([] if paired is None else [("right in mean, change and 95 % interval", interval.strip(" ()"))]),
-            ("speed", f"{check.speed:.2f} times that of float32, {check.batch_size} images at a time"),
+            *([] if paired is None else [("change in correct answers (95 % interval)", _interval(paired))]),
+            (f"speed ({check.batch_size} images at a time)", f"{check.speed:.2f} x float32"),
         ):
             table.add_row(name, value)
         console.print(table)
-        console.print(_verdict(check.passed, precision), highlight=False, soft_wrap=True)
+        console.print(_verdict(check), highlight=False, soft_wrap=True)
         logging.info("Recorded: %s", written)
     return check.passed
 
 
-def _verdict(passed: bool, precision: str) -> str:
-    rule = f"at least {MIN_SAME_LABELS:.0%} of the predictions are the same, and the metric is not {MAX_LOSS} lower"
-    return f"{precision} passed: {rule}." if passed else f"{precision} did not pass: it takes that {rule}."
+def _interval(change: PairedComparison) -> str:
+    return f"{change.difference:+.4f} ({change.low:+.4f} to {change.high:+.4f})"
+
+
+def _verdict(check: PrecisionCheck) -> str:
+    name = check.precision
+    if not check.passed:
+        return (
+            f"{name} did not pass: at least {MIN_SAME_LABELS:.0%} of the predictions should be the same, and "
+            f"{check.metric} at most {MAX_LOSS} lower. `serve --precision {name}` refuses the model."
+        )
+    text = (
+        f"{name} passed: at least {MIN_SAME_LABELS:.0%} of the predictions are the same, and {check.metric} is at most "
+        f"{MAX_LOSS} lower."
+    )
+    return text if check.speed > 1 else f"{text} But it is not faster than float32 on this machine."

@@ -43,7 +43,7 @@ def serve(
         help="An output folder, an .hdf5 in one, or any Keras model file with --spec and --classes.",
     ),
     host: str = typer.Option(
-        "127.0.0.1", "--host", metavar="ADDRESS", help="Address to listen at; any but the loopback one needs a token."
+        "127.0.0.1", "--host", metavar="ADDRESS", help="Address to listen on; any but the loopback one needs a token."
     ),
     port: int | None = typer.Option(
         None,
@@ -51,26 +51,34 @@ def serve(
         metavar="N",
         min=0,
         max=65_535,
-        help="Port to listen at, 0 for a free one; default: 8080, or SAGEMAKER_BIND_TO_PORT.",
+        help="Port to listen on, 0 for a free one; default: 8080, or SAGEMAKER_BIND_TO_PORT.",
     ),
     token: str | None = typer.Option(
         None,
         "--token",
         metavar="TOKEN",
-        help="What clients send as `Authorization: Bearer TOKEN`; better in MODEL_TRAINER_TOKEN, where no other user "
-        "of the machine reads it.",
+        help="What clients have to send as `Authorization: Bearer TOKEN`. Better set MODEL_TRAINER_TOKEN, which other "
+        "users of the machine cannot read.",
     ),
-    no_token: bool = typer.Option(False, "--no-token", help="Everybody who reaches the port may call."),
+    no_token: bool = typer.Option(False, "--no-token", help="Let everybody call who can reach the port."),
     allowed_host: list[str] | None = typer.Option(
-        None, "--allowed-host", metavar="NAME", help="A further name of this server in the Host header; repeatable."
+        None, "--allowed-host", metavar="NAME", help="Another name of this server in the Host header; repeatable."
     ),
     workers: int = typer.Option(
-        1, "--workers", metavar="N", min=1, help="Processes on the port, each with a model of its own."
+        1, "--workers", metavar="N", min=1, help="Processes that share the port, each with its own copy of the model."
     ),
-    reload: bool = typer.Option(False, "--reload", help="Pick up a new model file without losing a request."),
-    engine: EngineName = typer.Option(EngineName.auto, "--engine", help="What computes the network."),
+    reload: bool = typer.Option(
+        False, "--reload", help="Load a new model file as soon as it is there, and lose no request."
+    ),
+    engine: EngineName = typer.Option(
+        EngineName.auto,
+        "--engine",
+        help="What computes the network; auto takes the fastest exact one.",
+    ),
     precision: Precision = typer.Option(
-        Precision.float32, "--precision", help="Faster ones need a check on validation images that passed."
+        Precision.float32,
+        "--precision",
+        help="All but float32 need a passed check: `evaluate --precision`.",
     ),
     calibrated: bool = typer.Option(
         False, "--calibrated", help="Apply the temperature that `evaluate` fitted on the validation data."
@@ -86,10 +94,14 @@ def serve(
         None, "--max-body-bytes", metavar="N", min=1, help="Larger requests are refused; default: 6291456."
     ),
     max_batch: int | None = typer.Option(
-        None, "--max-batch", metavar="N", min=1, help="Images that are computed together; default: 8."
+        None, "--max-batch", metavar="N", min=1, help="Largest number of images that are computed together; default: 8."
     ),
     max_waiting: int | None = typer.Option(
-        None, "--max-waiting", metavar="N", min=1, help="Images inside; further ones are answered 429; default: 256."
+        None,
+        "--max-waiting",
+        metavar="N",
+        min=1,
+        help="Images that may wait at a time; further ones get status 429; default: 256.",
     ),
     no_access_log: bool = typer.Option(False, "--no-access-log", help="Do not print a line of JSON for each request."),
     spec: Spec = None,
@@ -98,8 +110,8 @@ def serve(
 ) -> None:
     """Serve a trained model over HTTP, with a page to try it.
 
-    It follows SageMaker's contract for hosting: GET /ping, POST /invocations, and SIGTERM ends it after the requests
-    that are inside. Without OUTPUT_DIR it serves /opt/ml/model.
+    It follows SageMaker's contract for hosting: GET /ping, POST /invocations.
+    Ctrl-C and SIGTERM stop it when the requests in progress are answered.
 
     curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' localhost:8080/invocations
     """
@@ -125,6 +137,8 @@ def serve(
 
     options = ServeOptions(**settings)
     check_options(options)
+    if model == MODEL_OF_SAGEMAKER:
+        print(f"Without OUTPUT_DIR the model is that of {model}, the folder of SageMaker.", file=sys.stderr)
     announce_tensorflow()
     filter_stderr_until_exit()
     code = serve_model(model, options, trust=trust, spec=spec, classes=read_classes(classes))

@@ -17,6 +17,7 @@ import uvicorn
 
 from model_trainer.serving.guards import CHECK_SECONDS, GuardedProtocol, guarded
 from model_trainer.serving.options import ServeOptions
+from model_trainer.serving.server import announce_stop
 from model_trainer.serving.service import Service
 
 __all__ = ["HttpServer", "run_server"]
@@ -51,6 +52,7 @@ class HttpServer(uvicorn.Server):
             )
         )
         self._service = service
+        self._options = options
 
     async def on_tick(self, counter: int) -> bool:
         """Checks the deadlines of all connections now and then."""
@@ -78,6 +80,8 @@ class HttpServer(uvicorn.Server):
         """The first signal lets the requests inside finish; Ctrl-C after it ends the process at once."""
         if self.should_exit and sig == signal.SIGINT:
             os._exit(INTERRUPTED)
+        if not self.should_exit and self._options.num_workers == 1:  # else the parent process says so
+            announce_stop()
         self.should_exit = True
         self._service.stop()
 

@@ -17,7 +17,7 @@ from model_trainer.errors import ConfigError, MissingExtra
 from model_trainer.serving.options import ServeOptions
 from model_trainer.specs import ModelSpec
 
-__all__ = ["Model", "bind", "check_options", "serve", "url_of"]
+__all__ = ["Model", "announce_stop", "bind", "check_options", "serve", "url_of"]
 
 LOOPBACK = ("localhost", "::1")
 # The module that is imported, and the package that has it.
@@ -69,7 +69,7 @@ def serve(
     check_options(options)
     with bind(options.host, options.port) as listener, _ended_by_sigterm():
         model = Model(path, trust, spec, None if classes is None else tuple(classes))
-        print(f"Loading {os.fspath(path)} ...", file=sys.stderr)
+        print(f"Loading {os.fspath(path)} and warming it up, which takes 10 to 30 s ...", file=sys.stderr)
         if options.num_workers > 1:
             from model_trainer.serving.workers import run_workers
 
@@ -147,6 +147,13 @@ def url_of(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def announce_stop() -> None:
+    """Tells whoever stopped the endpoint what it waits for; may be called in a signal handler."""
+    with contextlib.suppress(OSError):  # nobody may read it any more
+        # Not `print`, which the signal may have interrupted.
+        os.write(2, b"Stopping when the requests in progress are answered; Ctrl-C stops at once.\n")
 
 
 def _is_loopback(host: str) -> bool:

@@ -53,7 +53,7 @@ def run_worker(
     url = url_of(listener)
 
     def ready() -> None:
-        (on_ready or (lambda service: announce(service, url)))(service)
+        (on_ready or (lambda service: announce(service, url, options)))(service)
         if options.watches_model:
             watch_model(service)
 
@@ -63,7 +63,7 @@ def run_worker(
         run_server(service, app, options, listener, on_ready=ready)
 
 
-def announce(service: Service, url: str) -> None:
+def announce(service: Service, url: str, options: ServeOptions) -> None:
     """Prints what is served, how fast, and how to call it."""
     loaded = service.loaded
     assert loaded is not None
@@ -74,9 +74,12 @@ def announce(service: Service, url: str) -> None:
         f"{size} image{'s' * (size > 1)} in {1000 * seconds:.3g} ms"
         for size, seconds in loaded.seconds_of_batch.items()
     )
+    # The token itself would stay in logs.
+    token = "" if options.token is None else ' -H "Authorization: Bearer $MODEL_TRAINER_TOKEN"'
     lines = [
         f"{trained.path}: {len(trained.classes)} classes, computed with {name} in {precision}, {speeds}.",
         f"Ready after {loaded.seconds:.1f} s: {url}/",
-        f"  curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' {url}/invocations",
+        "Open this address in a browser, or send an image:",
+        f"  curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg'{token} {url}/invocations",
     ]
     print("\n".join(lines), file=sys.stderr, flush=True)

@@ -28,7 +28,7 @@ from absl import logging
 from model_trainer.diagnosis.gpu.nvml import query_nvml
 from model_trainer.errors import DeviceError, ModelTrainerError
 from model_trainer.serving.options import ServeOptions
-from model_trainer.serving.server import Model, url_of
+from model_trainer.serving.server import Model, announce_stop, url_of
 from model_trainer.training.log import plain_messages
 
 __all__ = ["run_workers"]
@@ -213,6 +213,7 @@ def _bury(group: _Group, worker: _Worker, error: ModelTrainerError | None) -> No
 
 def _drain(group: _Group) -> None:
     """Lets the workers answer the requests inside."""
+    announce_stop()
     group.listener.close()
     for worker in group.workers.values():
         worker.process.terminate()
@@ -250,7 +251,7 @@ def _run(
 
     def ready(service: Any) -> None:
         if not loads_first:
-            announce(service, url_of(listener))
+            announce(service, url_of(listener), options)
         pipe.send("ready")
 
     code = 0

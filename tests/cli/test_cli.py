@@ -230,6 +230,7 @@ def test_evaluate_checks_a_precision_and_records_it(output_dir: Path) -> None:
     assert 0 < check.largest_change < 0.05
     assert "bfloat16 passed: at least 99% of the predictions are the same" in output
     assert f"{check.after:.4f}" in output
+    assert ("But it is not faster than float32" in output) == (check.speed <= 1)
 
 
 def test_evaluate_takes_the_options_of_a_source(output_dir: Path, colours: Path, tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from model_trainer.pipeline.image import ImageReader
 from model_trainer.serving import server as server_module
 from model_trainer.serving.options import ServeOptions
 from model_trainer.serving.server import bind, serve, url_of
+from model_trainer.serving.service import Service
+from model_trainer.serving.worker import announce
 from model_trainer.specs import ModelSpec
 
 pytestmark = pytest.mark.long
@@ -70,6 +72,19 @@ def test_its_messages_have_the_model_the_speed_and_a_command_to_try(endpoint: An
     assert endpoint.wait_for(rf"curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' {endpoint.url}/invocations")
 
 
+def test_the_command_to_try_sends_a_token_that_is_needed_without_showing_it(
+    pets: Path, pets_spec: ModelSpec, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ServeOptions(token="s3cret", engine="keras", max_batch_size=1)
+    service = Service(pets, options, spec=pets_spec, classes=("cat", "dog", "owl"))
+    service.load()
+    announce(service, "http://127.0.0.1:8080", options)
+    service.close()
+    printed = capsys.readouterr().err
+    assert '-H "Authorization: Bearer $MODEL_TRAINER_TOKEN" http://127.0.0.1:8080/invocations' in printed
+    assert "s3cret" not in printed
+
+
 def test_sigterm_lets_a_request_inside_finish_and_ends_with_0(
     start_endpoint: Callable[..., Any], endpoint: Any, encode: Callable[..., bytes]
 ) -> None:
@@ -86,6 +101,7 @@ def test_sigterm_lets_a_request_inside_finish_and_ends_with_0(
     assert b"connection: close" in answer
     assert endpoint.wait() == 0
     assert "Traceback" not in endpoint.messages
+    assert endpoint.messages.count("Stopping when the requests in progress are answered") == 1
 
 
 @pytest.mark.slow

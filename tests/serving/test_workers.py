@@ -36,6 +36,7 @@ def test_two_workers_from_the_first_request_to_the_exit_code(
     assert endpoint.wait() == 0
     assert not metrics.exists()
     assert "Traceback" not in endpoint.messages
+    assert endpoint.messages.count("Stopping when the requests in progress are answered") == 1
     for number in endpoint.wait_for(READY, 3):
         with pytest.raises(ProcessLookupError):
             os.kill(int(number), 0)

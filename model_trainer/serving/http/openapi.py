@@ -139,7 +139,7 @@ def _ping() -> Schema:
 def _attribution(trained: TrainedModel | None) -> Schema:
     labels = {} if trained is None else {"enum": list(dict.fromkeys(trained.classes))}
     return {
-        "summary": "Draws which places of an image speak for a label.",
+        "summary": "Draws which regions of an image support a label.",
         "parameters": [
             {
                 "name": "label",

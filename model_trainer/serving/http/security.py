@@ -41,7 +41,7 @@ class Security:
         if not is_public and not self.has_token(request.headers.get(b"authorization", b"")):
             raise HttpError(
                 401,
-                "This server needs its token: send the header Authorization: Bearer TOKEN.",
+                "The token is missing or wrong; send the header Authorization: Bearer TOKEN.",
                 ((b"www-authenticate", b"Bearer"),),
                 closes=request.method == "POST",
             )

@@ -168,6 +168,7 @@ def test_further_labels_are_shown_on_request(
     page = ready(open_page(serve(pets)))
     drop(page, png("red"), event="paste")
     page.wait_for("shown('.more')")
+    assert page.run("texts('.more')") == ["All 7 labels"]
     page.run("press('.more')")
     assert page.run("texts('.bars .label')") == ["dog", "horse", "newt", "owl", "rat", "cat", "yak"]
     assert page.run("texts('.probability')")[-1] == "0 %"
@@ -228,7 +229,7 @@ def test_the_token_is_asked_for_once_and_kept_in_the_tab(
         page.run(f"document.getElementById('token').value = '{token}'; press('#token-form button')")
         page.wait_for("document.getElementById('token').value === '' || texts('#facts')[0]")
     page.wait_for("texts('#facts')[0]")
-    assert page.run("texts('#curl')[0].includes('Bearer $TOKEN')")
+    assert page.run("texts('#curl')[0].includes('Bearer $MODEL_TRAINER_TOKEN')")
     assert not page.run("document.documentElement.outerHTML.includes('secret')")
     page.call("Page.reload")
     ready(page)
@@ -251,7 +252,7 @@ def test_a_file_above_the_limit_is_not_sent(
 ) -> None:
     page = ready(open_page(serve(pets, max_body_bytes=50_000)))
     drop(page, bytes(120_000))
-    assert page.wait_for("texts('.message.error')[0]") == "This file has 120 KB; this server takes up to 50 KB."
+    assert page.wait_for("texts('.message.error')[0]") == "This file is 120 KB; this server accepts up to 50 KB."
     assert not pets.images
 
 

@@ -44,7 +44,7 @@ export class Card {
     const limit = this.server.model.limits.body_bytes;
     if (limit && this.file.size > limit) {
       // A server that refuses a body while it arrives closes the connection, of which a browser says only that it failed.
-      this.#fail(`This file has ${sizeText(this.file.size)}; this server takes up to ${sizeText(limit)}.`, false);
+      this.#fail(`This file is ${sizeText(this.file.size)}; this server accepts up to ${sizeText(limit)}.`, false);
       return;
     }
     const start = performance.now();
@@ -121,7 +121,8 @@ export class Card {
     const more = this.#find(".more");
     const mostLabels = this.#mostLabels();
     more.hidden = mostLabels <= (this.isMultiLabel && !this.hasAll ? shown.length : FEW);
-    const many = this.isMultiLabel ? "Most probable tags" : `${mostLabels} labels`;
+    const all = mostLabels === this.server.model.classes.length ? "All " : "";
+    const many = this.isMultiLabel ? "Most probable tags" : `${all}${mostLabels} labels`;
     more.textContent = this.isExpanded ? (this.isMultiLabel ? "Predicted tags" : "Fewer labels") : many;
     more.setAttribute("aria-expanded", String(this.isExpanded));
     this.#find(".explain").hidden = !this.predictions.length;
@@ -131,7 +132,7 @@ export class Card {
     const bar = barTemplate.content.firstElementChild.cloneNode(true);
     const button = bar.querySelector(".label");
     button.textContent = label;
-    button.title = `${label}\nShow the places that speak for it`;
+    button.title = `${label}\nShow the regions that support it`;
     button.setAttribute("aria-pressed", String(label === this.explained));
     button.addEventListener("click", () => this.#explain(label === this.explained ? null : label));
     bar.querySelector(".probability").textContent = percent(probability);
@@ -180,7 +181,7 @@ export class Card {
     if (label === null) return;
     map.src = this.maps.get(label);
     map.alt = `Attribution map of ${this.file.name} for ${label}`;
-    legend.textContent = `Bright places speak for “${label}”. The image is as the network sees it.`;
+    legend.textContent = `Bright regions support “${label}”. The image is shown as the network sees it.`;
     this.announce(map.alt);
   }
 

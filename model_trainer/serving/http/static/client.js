@@ -96,7 +96,7 @@ async function problem(response, image) {
     // a proxy's page instead of our JSON
   }
   const status = response.status;
-  if (status === 413) return new Problem(image ? `This file has ${sizeText(image.size)}. ${reason}` : reason, false);
+  if (status === 413) return new Problem(image ? `This file is ${sizeText(image.size)}. ${reason}` : reason, false);
   if (status === 429) return new Problem("The server is busy. Please try again later.", true);
   if (!reason) reason = `The server answered with status ${status}.`;
   return new Problem(reason, status >= 500 && status !== 501);

@@ -141,7 +141,7 @@ function clear() {
 function showCurl() {
   const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
   const type = lastFile?.type.startsWith("image/") ? lastFile.type : "image/jpeg";
-  const token = hasToken() ? ' -H "Authorization: Bearer $TOKEN"' : "";
+  const token = hasToken() ? ' -H "Authorization: Bearer $MODEL_TRAINER_TOKEN"' : "";
   at("curl").textContent =
     `curl --data-binary @${quoted(lastFile?.name ?? "photo.jpg")} -H 'Content-Type: ${type}'${token} ` +
     quoted(new URL("invocations", document.baseURI).href);
@@ -178,7 +178,7 @@ document.addEventListener("drop", (event) => {
   depth = 0;
   at("drop").classList.remove("over");
   if (event.dataTransfer.files.length) addFiles(event.dataTransfer.files);
-  else notify("That was no file. Save the image first, or copy and paste it.");
+  else notify("That is not a file. Save the image first, or copy and paste it.");
 });
 document.addEventListener("paste", (event) => addFiles(event.clipboardData.files));
 at("choose").addEventListener("click", () => at("files").click());
