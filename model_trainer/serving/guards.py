@@ -7,8 +7,10 @@ would cost more than the phases.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
+import resource
 import secrets
 import time
 from typing import Any
@@ -22,6 +24,7 @@ __all__ = ["CHECK_SECONDS", "GuardedProtocol", "guarded"]
 MAX_HEADER_BYTES = 65_536  # request line and headers
 MAX_UNUSED_BYTES = 65_536  # of a body that has begun, between two pieces of its content: sizes of chunks, trailers
 MAX_CONNECTIONS = 2_000
+OTHER_FILES = 256  # that a process has open, beside its connections
 MAX_PIPELINED = 100  # requests of one connection that wait for the answer to an earlier one
 MAX_OFFER_BYTES = 4_096  # where the headers of a client that speaks HTTP/2 end
 CHECK_SECONDS = 0.5
@@ -37,7 +40,7 @@ class GuardedProtocol(HttpToolsProtocol):
     """One connection; `options` is set by a subclass, because uvicorn makes the instances."""
 
     options: ServeOptions
-    max_connections = MAX_CONNECTIONS
+    max_connections: int
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Gives a new connection, also a silent one, the time for its first headers."""
@@ -154,16 +157,13 @@ class GuardedProtocol(HttpToolsProtocol):
             self._cut_off()
 
     def _make_room(self) -> bool:
-        """Closes a tenth of the connections, those that have waited longest for a request of their client, if any."""
-        waiting = [each for each in self.connections if each is not self and each._can_be_closed()]
+        """Closes a tenth of the connections, those without a request to answer that have waited longest, if any."""
+        waiting = [each for each in self.connections if each is not self and not each._is_answering()]
         waiting.sort(key=lambda each: (each.cycle is not None, each._deadline))  # silent ones first
         for connection in waiting[: max(1, self.max_connections // 10)]:
             connection._is_refused = True
             connection.transport.abort()
         return bool(waiting)
-
-    def _can_be_closed(self) -> bool:
-        return self._phase != _BODY and not self._is_answering()
 
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
@@ -212,6 +212,12 @@ def _without_http2(data: bytes) -> bytes:
 
 
 def guarded(options: ServeOptions) -> type[GuardedProtocol]:
-    """The class of the connections of a server with these options."""
-    attributes: dict[str, Any] = {"options": options}
+    """The class of the connections of a server with these options; allows the process as many files as it may open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):  # macOS has a limit of its own below an infinite `hard`
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    room = MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(soft - OTHER_FILES, soft // 2)
+    attributes: dict[str, Any] = {"options": options, "max_connections": min(MAX_CONNECTIONS, room)}
     return type("GuardedProtocol", (GuardedProtocol,), attributes)
