@@ -87,10 +87,10 @@ def _of_jpeg(data: bytes) -> str:
         if after is None:
             break
         position = after.start()
-    if not num_scans and len(data) - position > _MAX_PADDING_BYTES:
-        return f"has more than {_MAX_PADDING_BYTES:,} bytes between the segments of its header"
     if not num_scans and len(data) > _MAX_HEADER_BYTES:
         return f"has a header of more than {_MAX_HEADER_BYTES:,} bytes"
+    if not num_scans and len(data) - position > _MAX_PADDING_BYTES:
+        return f"has more than {_MAX_PADDING_BYTES:,} bytes between the segments of its header"
     return ""
 
 

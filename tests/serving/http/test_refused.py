@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from model_trainer.serving.answers import Busy, InferenceFailed, NotReady, TooSlow
+from model_trainer.serving.http import requests
 from model_trainer.serving.http.app import make_app
 from model_trainer.serving.http.metrics import Metrics
 from model_trainer.serving.options import ServeOptions
@@ -267,8 +268,42 @@ def test_requests_are_refused_before_their_bodies_fill_the_memory(service, jpegs
     assert asyncio.run(ask_two()) == [200, 429]
 
 
+def test_all_bodies_together_have_a_limit(make_client, jpegs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "MAX_BYTES_OF_BODIES", 0)
+    app = make_client(max_body_bytes=len(jpegs[0])).app  # room for four of them
+
+    async def ask_five() -> list[int]:
+        statuses: list[int] = []
+        is_refused = asyncio.Event()
+
+        async def body() -> Any:
+            yield jpegs[0][:-1]
+            await is_refused.wait()
+            yield jpegs[0][-1:]
+
+        async def post(path: str) -> None:
+            answer = await client.post(path, content=body(), headers={"content-type": "image/jpeg"})
+            statuses.append(answer.status_code)
+            is_refused.set()
+
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+            await asyncio.gather(*(post(path) for path in 2 * ["/invocations", "/attribution"] + ["/invocations"]))
+        return statuses
+
+    for _ in range(2):  # those that were answered take no room
+        assert asyncio.run(ask_five()) == [429, 200, 200, 200, 200]
+
+
+@pytest.mark.parametrize("path", ["/ping", "/model", "/nothing", "/"])
+def test_a_body_that_nobody_needs_is_not_read(client, path: str) -> None:
+    async def receive() -> Any:
+        raise AssertionError("was read")
+
+    assert ask(client.app, receive, path=path)[0] in (404, 405)
+
+
 def ask(
-    app: Any, receive: Any, *, length: str | None = None, more: Any = ()
+    app: Any, receive: Any, *, path: str = "/invocations", length: str | None = None, more: Any = ()
 ) -> tuple[int | None, dict[bytes, bytes], bytes]:
     """Posts an image, without a client library in between that would correct the request."""
     sent: list[Any] = []
@@ -279,7 +314,7 @@ def ask(
     async def send(message: Any) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "POST", "path": "/invocations", "query_string": b"", "headers": headers}
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": headers}
     asyncio.run(app(scope, receive, send))
     if not sent:
         return None, {}, b""
