@@ -158,7 +158,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _make_room(self) -> bool:
         """Closes a tenth of the connections, those without a request to answer that have waited longest, if any."""
-        waiting = [each for each in self.connections if each is not self and not each._is_answering()]
+        others = [each for each in self.connections if isinstance(each, GuardedProtocol) and each is not self]
+        waiting = [each for each in others if not each._is_answering()]
         waiting.sort(key=lambda each: (each.cycle is not None, each._deadline))  # silent ones first
         for connection in waiting[: max(1, self.max_connections // 10)]:
             connection._is_refused = True
