@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import socket
@@ -300,14 +299,3 @@ def test_answers_do_not_name_the_server_software(start: Callable[..., tuple[str,
     with connected(start()) as connection:
         connection.sendall(GET + b"\r\n")
         assert b"\nserver:" not in read_answer(connection).lower()
-
-
-def test_a_server_in_a_thread_can_be_stopped() -> None:
-    options = ServeOptions(port=0)
-    server = HttpServer(echo, SimpleNamespace(stop=lambda: None), options)
-
-    async def body() -> None:
-        server.should_exit = True
-        await server.serve(sockets=[bind(options.host, 0)])
-
-    asyncio.run(body())

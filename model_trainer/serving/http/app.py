@@ -60,6 +60,7 @@ class _App:
         self._options = options
         self._metrics = metrics
         self._security = Security(options)
+        self._num_explaining = 0  # requests for an attribution map that are inside
         self._bodies = Bodies(options.max_body_bytes)
         self._invocations = Invocations(service, options, metrics, self._bodies)
         explain = functools.partial(attribution, service=service)
@@ -117,8 +118,12 @@ class _App:
 
         receive = request.receive
         request.scope["request_id"] = request.id
+        is_explaining = request.method == "POST" and request.path == ATTRIBUTION
+        if is_explaining and self._num_explaining >= self._options.max_waiting:
+            raise from_service(Busy())
+        self._num_explaining += is_explaining
         try:
-            if request.method == "POST" and request.path == ATTRIBUTION:
+            if is_explaining:
                 receive = _replay(await request.body(self._bodies, self._options.body_seconds), receive)
             await self._others(request.scope, receive, send_on)
         except Exception:
@@ -127,6 +132,7 @@ class _App:
             else:
                 raise
         finally:
+            self._num_explaining -= is_explaining
             self._bodies.remove(request.num_bytes_in)
         self._finish(request, status, num_bytes, start)
 
