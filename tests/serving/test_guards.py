@@ -189,9 +189,8 @@ def test_what_is_no_http_is_answered_400(start: Callable[..., tuple[str, int]]) 
         connection.sendall(b"hello\r\n\r\n")
         head, _, body = read_all(connection).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ")
-    answer = json.loads(body)
-    assert answer["error"] == "Invalid HTTP request received."
-    assert f"x-request-id: {answer['request_id']}".encode() in head
+    assert json.loads(body)["error"] == "Invalid HTTP request received."
+    assert f"x-request-id: {json.loads(body)['request_id']}".encode() in head
 
 
 def test_chunks_that_are_none_are_answered_400(start: Callable[..., tuple[str, int]]) -> None:
