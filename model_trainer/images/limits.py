@@ -41,6 +41,7 @@ MAX_SCANS = 200
 
 _MAX_SEGMENTS = 100_000  # an image of 512 MB in chunks of 8 KB, as libpng writes them, has 65,536
 _MAX_HEADER_BYTES = 2**25  # of a JPEG, whose header Pillow reads byte by byte and concatenates
+_MAX_PADDING_BYTES = 2**18  # between the segments of a JPEG's header, which Pillow skips byte by byte
 _MAX_VALUES = 2**22  # in the tags of a TIFF; each becomes a Python object of 40 bytes
 _MAX_RUN_LENGTH_PIXELS = 2**24  # Pillow decodes such a BMP in Python, at 10 million pixels per second
 
@@ -59,16 +60,18 @@ def why_too_costly(data: bytes) -> str:
 
 
 def _of_jpeg(data: bytes) -> str:
-    position, num_segments, num_scans = 2, 0, 0
-    while (position := data.find(b"\xff", position)) >= 0:
+    position, num_segments, num_scans, num_padding = 2, 0, 0, 0
+    while (marker_start := _MARKER.search(data, position)) is not None:
+        if not num_scans:
+            num_padding += marker_start.end() - 1 - position
+            if num_padding > _MAX_PADDING_BYTES:
+                return f"has more than {_MAX_PADDING_BYTES:,} bytes between the segments of its header"
+        position = marker_start.end() - 1
         if not num_scans and position > _MAX_HEADER_BYTES:
             break
         marker, length = data[position + 1 : position + 2], int.from_bytes(data[position + 2 : position + 4])
         if not marker or (num_scans and marker == b"\xd9"):
             break
-        if marker == b"\xff":  # padding
-            position += 1
-            continue
         position += 2 if marker in _ALONE else 2 + length
         num_segments += 1
         if num_segments > _MAX_SEGMENTS:
@@ -86,9 +89,12 @@ def _of_jpeg(data: bytes) -> str:
         position = after.start()
     if not num_scans and len(data) > _MAX_HEADER_BYTES:
         return f"has a header of more than {_MAX_HEADER_BYTES:,} bytes"
+    if not num_scans and len(data) - position > _MAX_PADDING_BYTES:
+        return f"has more than {_MAX_PADDING_BYTES:,} bytes between the segments of its header"
     return ""
 
 
+_MARKER = re.compile(rb"\xff+")  # the last byte of it begins the marker, those before are padding
 _ALONE = [bytes([code]) for code in (0, 1, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE))]  # markers without content
 _NEXT_SEGMENT = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # FF 00 and restart markers belong to the pixels
 

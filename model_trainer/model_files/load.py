@@ -164,6 +164,8 @@ def find_model_file(path: str | os.PathLike[str]) -> Path:
     if not files.is_folder(path):
         if not files.exists(path):
             raise ModelFileError(f"There is no model file or output folder {path}.")
+        if not files.is_file(path):
+            raise ModelFileError(f"{path} is neither a regular file nor a folder.")  # a pipe would be read without end
         return path
     for name in ("model_max_acc.hdf5", "final_model.hdf5"):
         if files.is_file(path / name):

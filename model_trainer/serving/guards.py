@@ -7,8 +7,11 @@ would cost more than the phases.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
+import resource
+import secrets
 import time
 from typing import Any
 
@@ -19,7 +22,10 @@ from model_trainer.serving.options import ServeOptions
 __all__ = ["CHECK_SECONDS", "GuardedProtocol", "guarded"]
 
 MAX_HEADER_BYTES = 65_536  # request line and headers
+MAX_UNUSED_BYTES = 65_536  # of a body that has begun, between two pieces of its content: sizes of chunks, trailers
 MAX_CONNECTIONS = 2_000
+OTHER_FILES = 256  # that a process has open, beside its connections
+MAX_PIPELINED = 100  # requests of one connection that wait for the answer to an earlier one
 MAX_OFFER_BYTES = 4_096  # where the headers of a client that speaks HTTP/2 end
 CHECK_SECONDS = 0.5
 # After the body's time the application answers, and the client gets this long to read the answer.
@@ -27,33 +33,42 @@ GRACE_SECONDS = 5.0
 WRITE_SECONDS = 30.0  # a client that reads nothing of its answer for so long is cut off
 
 _IDLE, _HEADERS, _BODY = range(3)
+_LENGTHS = {b"content-length", b"transfer-encoding"}
 
 
 class GuardedProtocol(HttpToolsProtocol):
     """One connection; `options` is set by a subclass, because uvicorn makes the instances."""
 
     options: ServeOptions
-    max_connections = MAX_CONNECTIONS
+    max_connections: int
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Gives a new connection, also a silent one, the time for its first headers."""
         super().connection_made(transport)
         self._phase = _IDLE
         self._header_bytes = 0
+        self._unused_bytes = 0
+        self._has_content = False  # of a body, in the bytes that are parsed now
         self._is_refused = False
+        self._is_last = False
         self._write_deadline: float | None = None
         self._deadline = time.monotonic() + self.options.header_seconds
-        if len(self.connections) > self.max_connections:
+        if len(self.connections) > self.max_connections and not self._make_room():
             self._refuse(503, "Too many connections; try again later.")
 
     def data_received(self, data: bytes) -> None:
         """Parses what has come, and limits the bytes of headers, which httptools collects without end."""
-        if self._is_refused:
+        if self._is_refused or self._is_last:
             return
-        if self._phase != _BODY:
+        was_body = self._phase == _BODY
+        if not was_body:
             self._header_bytes += len(data)
             data = _without_http2(data)
+        self._has_content = False
         super().data_received(data)
+        self._unused_bytes = self._unused_bytes + len(data) if was_body and not self._has_content else 0
+        if self._phase == _BODY and self._unused_bytes > MAX_UNUSED_BYTES:
+            self._refuse(400, "The sizes or trailers of the chunks are too large.")
         # Headers that are complete are checked in `on_headers_complete`; the rest of `data` may be a body.
         if self._phase == _BODY:
             self._header_bytes = 0
@@ -78,10 +93,28 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse(431, f"The headers are larger than {MAX_HEADER_BYTES:,} bytes.")
             return
         self._header_bytes = 0
+        if self._is_refused:  # one that was pipelined behind it
+            return
+        if len(self.pipeline) >= MAX_PIPELINED:
+            self._refuse(400, f"More than {MAX_PIPELINED} requests wait for their answers.")
+            return
+        # The parser takes what follows for another protocol, so a body would be read as requests that nobody sent.
+        self._is_last = self.parser.should_upgrade()
+        if self._is_last and any(name in _LENGTHS for name, _ in self.headers):
+            self._refuse(400, "The header Upgrade is not supported; send the request without it.")
+            return
         super().on_headers_complete()
+        if self._is_last:
+            self.cycle.keep_alive = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Collects a header; those after the body (trailers) are not read, because a proxy does not check them."""
+        if self._phase != _BODY:
+            super().on_header(name, value)
 
     def on_body(self, body: bytes) -> None:
         """Hands a part of the body to the application."""
+        self._has_content = True
         if not self._is_refused:
             super().on_body(body)
 
@@ -123,6 +156,16 @@ class GuardedProtocol(HttpToolsProtocol):
         elif now > self._deadline and not (self._phase == _IDLE and self._is_answering()):
             self._cut_off()
 
+    def _make_room(self) -> bool:
+        """Closes a tenth of the connections, those without a request to answer that have waited longest, if any."""
+        others = [each for each in self.connections if isinstance(each, GuardedProtocol) and each is not self]
+        waiting = [each for each in others if not each._is_answering()]
+        waiting.sort(key=lambda each: (each.cycle is not None, each._deadline))  # silent ones first
+        for connection in waiting[: max(1, self.max_connections // 10)]:
+            connection._is_refused = True
+            connection.transport.abort()
+        return bool(waiting)
+
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
@@ -142,19 +185,20 @@ class GuardedProtocol(HttpToolsProtocol):
         self._is_refused = True
         if self.transport.is_closing():
             return
-        if not self._is_answering():  # else these bytes would be part of another answer
-            body = json.dumps({"error": message}).encode()
+        # Else these bytes would be part of another answer.
+        if not self.pipeline and not (self._is_answering() and self.cycle.response_started):
+            request_id = secrets.token_hex(8)
+            body = json.dumps({"error": message, "request_id": request_id}).encode()
             head = [
                 STATUS_LINE[status],
                 b"content-type: application/json\r\nx-content-type-options: nosniff\r\nconnection: close\r\n",
-                b"content-length: %d\r\n\r\n" % len(body),
+                b"x-request-id: %s\r\ncontent-length: %d\r\n\r\n" % (request_id.encode(), len(body)),
             ]
             self.transport.write(b"".join([*head, body]))
+        if self.cycle is not None:  # the application does not answer any longer
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         self.transport.close()
-
-    def handle_websocket_upgrade(self) -> None:
-        """There are no web sockets."""
-        self._refuse(400, "Web sockets are not supported.")
 
 
 def _without_http2(data: bytes) -> bytes:
@@ -169,6 +213,12 @@ def _without_http2(data: bytes) -> bytes:
 
 
 def guarded(options: ServeOptions) -> type[GuardedProtocol]:
-    """The class of the connections of a server with these options."""
-    attributes: dict[str, Any] = {"options": options}
+    """The class of the connections of a server with these options; allows the process as many files as it may open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):  # macOS has a limit of its own below an infinite `hard`
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    room = MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(soft - OTHER_FILES, soft // 2)
+    attributes: dict[str, Any] = {"options": options, "max_connections": min(MAX_CONNECTIONS, room)}
     return type("GuardedProtocol", (GuardedProtocol,), attributes)

@@ -87,6 +87,7 @@ def zeros(num_bytes: int) -> bytes:
     return zlib.compress(b"\0" * num_bytes, 9)
 
 
+TOO_MUCH_PADDING = "has more than 262,144 bytes between the segments of its header"
 TOO_LARGE = r"has more than the limit of 178,956,970 pixels \(MODEL_TRAINER_MAX_PIXELS changes it\)"
 TOO_MANY = "consists of more than 100,000 segments"
 BOMBS = {
@@ -101,6 +102,8 @@ BOMBS = {
     "jpeg_without_height": (lambda: declared(8, 0), r"is damaged \(its JPEG header cannot be read\)"),
     "jpeg_scans": (lambda: with_scans(250), "has more than 200 scans"),
     "jpeg_header": (lambda: b"\xff\xd8\xff\xe0" + b"\0" * (2**25 + 1), "has a header of more than 33,554,432 bytes"),
+    "jpeg_padding": (lambda: b"\xff\xd8" + b"\xff" * 300_000, TOO_MUCH_PADDING),
+    "jpeg_garbage": (lambda: b"\xff\xd8" + b"a\xff\xe0\0\2" * 50_000 + b"a" * 300_000, TOO_MUCH_PADDING),
     "jpeg_segments": (lambda: b"\xff\xd8" + b"\xff\xe0\0\2" * 100_001, TOO_MANY),
     "gif_canvas": (lambda: gif(65535, 65535, (1, 1)), TOO_LARGE),
     "gif_frame": (lambda: gif(1, 1, (65535, 65535)), TOO_LARGE),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import socket
@@ -20,11 +19,13 @@ from model_trainer.serving.server import bind
 
 SECONDS = 30.0
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: x\r\n"
 ANSWER = b"HTTP/1.1 200 OK\r\n"
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
-    """Answers with the body of the request; /large with 64 MB, /early before it has read the body."""
+    """Answers with the body of the request; /large with 64 MB, /headers with the names of its headers, /early before it
+    has read the body."""
     body = b"0" * 2**26 if scope["path"] == "/large" else b""
     while scope["path"] != "/early":
         message = await receive()
@@ -33,6 +34,8 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
         body += message["body"]
         if not message["more_body"]:
             break
+    if scope["path"] == "/headers":
+        body = b",".join(name for name, _ in scope["headers"])
     headers = [(b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
@@ -186,7 +189,69 @@ def test_what_is_no_http_is_answered_400(start: Callable[..., tuple[str, int]]) 
         connection.sendall(b"hello\r\n\r\n")
         head, _, body = read_all(connection).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ")
-    assert json.loads(body) == {"error": "Invalid HTTP request received."}
+    assert json.loads(body)["error"] == "Invalid HTTP request received."
+    assert f"x-request-id: {json.loads(body)['request_id']}".encode() in head
+
+
+def test_chunks_that_are_none_are_answered_400(start: Callable[..., tuple[str, int]]) -> None:
+    with connected(start()) as connection:
+        connection.sendall(POST + b"Transfer-Encoding: chunked\r\n\r\n-5\r\nphoto\r\n")
+        assert read_all(connection).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("protocol", [b"websocket", b"h2c" + b" " * 5000])
+def test_the_body_of_a_request_that_offers_another_protocol_is_not_read_as_requests(
+    start: Callable[..., tuple[str, int]], protocol: bytes
+) -> None:
+    hidden = GET + b"\r\n"
+    padding = b"X: " + b"a" * guards.MAX_OFFER_BYTES + b"\r\n"
+    head = POST + padding + b"Connection: Upgrade\r\nUpgrade: " + protocol + b"\r\nContent-Length: %d\r\n\r\n"
+    with connected(start()) as connection:
+        connection.sendall(head % len(hidden))
+        received = connection.recv(12)  # so that the body comes alone
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(hidden)
+        received += read_all(connection)
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert received.count(b"HTTP/1.1") == 1
+
+
+def test_a_request_without_a_body_that_offers_another_protocol_is_answered(
+    start: Callable[..., tuple[str, int]],
+) -> None:
+    with connected(start()) as connection:
+        connection.sendall(GET + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        assert read_all(connection).startswith(ANSWER)
+
+
+def test_trailers_are_no_headers(start: Callable[..., tuple[str, int]]) -> None:
+    with connected(start()) as connection:
+        connection.sendall(
+            b"POST /headers HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"1\r\na\r\n0\r\nAuthorization: Bearer token\r\n\r\n"
+        )
+        answer = read_all(connection)
+    assert answer.endswith(b"host,connection,transfer-encoding")
+
+
+@pytest.mark.parametrize("start_of_rest", [b"0\r\nX: ", b"5;", b"0", b"0\r\n"])
+def test_what_is_no_content_of_a_body_has_a_limit(start: Callable[..., tuple[str, int]], start_of_rest: bytes) -> None:
+    rest = b"X: a\r\n" * 50_000 if start_of_rest.endswith(b"\n") else b"0" * 300_000
+    with connected(start()) as connection:
+        connection.sendall(POST + b"Transfer-Encoding: chunked\r\n\r\n" + start_of_rest)
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(rest)
+        received = read_all(connection)
+    assert received.startswith(b"HTTP/1.1 400 ") or not received  # a reset may overtake it
+
+
+def test_only_so_many_pipelined_requests_wait(
+    start: Callable[..., tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guards, "MAX_PIPELINED", 2)
+    with connected(start()) as connection:
+        connection.sendall((GET + b"\r\n") * 4)
+        assert read_all(connection).count(ANSWER) == 0
 
 
 def test_a_client_that_offers_http2_gets_the_answer_to_its_body(start: Callable[..., tuple[str, int]]) -> None:
@@ -204,14 +269,28 @@ def test_pipelined_requests_are_answered_in_order(start: Callable[..., tuple[str
     assert [answer[-1:] for answer in answers[1:]] == [b"1", b"2", b"3"]
 
 
-def test_connections_beyond_the_limit_are_answered_503(
+def test_a_new_connection_beyond_the_limit_takes_the_place_of_a_silent_one(
     start: Callable[..., tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guards.GuardedProtocol, "max_connections", 1)
+    monkeypatch.setattr(guards, "MAX_CONNECTIONS", 1)
     address = start(header_seconds=600)
-    with connected(address) as first, connected(address) as second:
-        assert read_all(second).startswith(b"HTTP/1.1 503 ")
-        first.sendall(GET + b"\r\n")
+    with connected(address) as silent, connected(address) as second:
+        assert read_all(silent) == b""
+        second.sendall(GET + b"\r\n")
+        assert read_answer(second).startswith(ANSWER)
+
+
+def test_a_connection_beyond_the_limit_is_answered_503_if_all_others_have_requests(
+    start: Callable[..., tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guards, "MAX_CONNECTIONS", 1)
+    address = start(header_seconds=601)
+    with connected(address) as first:
+        first.sendall(POST + b"Expect: 100-continue\r\nContent-Length: 6\r\n\r\n")
+        assert read_answer(first).startswith(b"HTTP/1.1 100 ")  # it is inside
+        with connected(address) as second:
+            assert read_all(second).startswith(b"HTTP/1.1 503 ")
+        first.sendall(b"photo.")
         assert read_answer(first).startswith(ANSWER)
 
 
@@ -219,14 +298,3 @@ def test_answers_do_not_name_the_server_software(start: Callable[..., tuple[str,
     with connected(start()) as connection:
         connection.sendall(GET + b"\r\n")
         assert b"\nserver:" not in read_answer(connection).lower()
-
-
-def test_a_server_in_a_thread_can_be_stopped() -> None:
-    options = ServeOptions(port=0)
-    server = HttpServer(echo, SimpleNamespace(stop=lambda: None), options)
-
-    async def body() -> None:
-        server.should_exit = True
-        await server.serve(sockets=[bind(options.host, 0)])
-
-    asyncio.run(body())

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from model_trainer.errors import ModelFileError
+from model_trainer.model_files.load import find_model_file
 from model_trainer.serving import reload
+from model_trainer.serving.loading import state_of
 from model_trainer.serving.options import ServeOptions
 from model_trainer.serving.reload import watch_model
 from model_trainer.serving.service import Service
@@ -72,3 +77,14 @@ def test_a_damaged_new_model_is_logged_once_and_the_old_one_answers(
     asyncio.run(body())
     assert len(errors) == 1
     assert errors[0].startswith("The new model cannot be loaded; the old one continues to answer: ")
+
+
+def test_a_model_that_is_replaced_by_a_pipe_is_not_waited_for(pets: Path, tmp_path: Path) -> None:
+    path = tmp_path / "pets.h5"
+    shutil.copy(pets, path)
+    assert state_of(path)
+    path.unlink()
+    os.mkfifo(path)
+    assert state_of(path) == ()
+    with pytest.raises(ModelFileError, match="is neither a regular file nor a folder"):
+        find_model_file(path)

@@ -29,7 +29,7 @@ from model_trainer.serving.http.errors import HttpError, from_service
 from model_trainer.serving.http.invocations import Invocations
 from model_trainer.serving.http.metrics import Metrics
 from model_trainer.serving.http.page import page_routes
-from model_trainer.serving.http.requests import Disconnected, Request, read_query
+from model_trainer.serving.http.requests import Bodies, Disconnected, Request, read_query
 from model_trainer.serving.http.routes import information_routes
 from model_trainer.serving.http.security import Security
 from model_trainer.serving.options import ServeOptions
@@ -37,6 +37,7 @@ from model_trainer.serving.options import ServeOptions
 __all__ = ["make_app"]
 
 INVOCATIONS = "/invocations"
+ATTRIBUTION = "/attribution"
 CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that did not wait; in log and metrics only
 WATCH_SECONDS = 1.0
 FAILED = "The server failed; its log has the reason."
@@ -59,11 +60,13 @@ class _App:
         self._options = options
         self._metrics = metrics
         self._security = Security(options)
-        self._invocations = Invocations(service, options, metrics)
+        self._num_explaining = 0  # requests for an attribution map that are inside
+        self._bodies = Bodies(options.max_body_bytes)
+        self._invocations = Invocations(service, options, metrics, self._bodies)
         explain = functools.partial(attribution, service=service)
         routes = [
             *information_routes(service, options, metrics, self._security),
-            Route("/attribution", explain, methods=["POST"]),
+            Route(ATTRIBUTION, explain, methods=["POST"]),
             *page_routes(),
         ]
         self._routes = {route.path for route in routes} | {INVOCATIONS}
@@ -114,16 +117,23 @@ class _App:
             await send(message)
 
         receive = request.receive
-        if request.method == "POST" and request.path in self._routes:
-            receive = _replay(await request.body(self._options.max_body_bytes, self._options.body_seconds), receive)
         request.scope["request_id"] = request.id
+        is_explaining = request.method == "POST" and request.path == ATTRIBUTION
+        if is_explaining and self._num_explaining >= self._options.max_waiting:
+            raise from_service(Busy())
+        self._num_explaining += is_explaining
         try:
+            if is_explaining:
+                receive = _replay(await request.body(self._bodies, self._options.body_seconds), receive)
             await self._others(request.scope, receive, send_on)
         except Exception:
             if status:
                 logging.exception("Request %s failed after its answer had begun", request.id.decode())
             else:
                 raise
+        finally:
+            self._num_explaining -= is_explaining
+            self._bodies.remove(request.num_bytes_in)
         self._finish(request, status, num_bytes, start)
 
     def _finish(self, request: Request, status: int, num_bytes: int, start: float) -> None:

@@ -14,7 +14,7 @@ from model_trainer.serving.http.answers import JSON, Answer, choose_format, enco
 from model_trainer.serving.http.errors import HttpError, from_service
 from model_trainer.serving.http.images import BodyKind, Images, kind_of_body, read_images
 from model_trainer.serving.http.metrics import Metrics
-from model_trainer.serving.http.requests import Request, read_query
+from model_trainer.serving.http.requests import Bodies, Request, read_query
 from model_trainer.serving.options import ServeOptions
 
 __all__ = ["Invocations"]
@@ -29,12 +29,14 @@ class Invocations:
 
     Args:
         service: computes probabilities, see `serving/service.py`.
+        bodies: counts the bytes of all bodies.
     """
 
-    def __init__(self, service: Any, options: ServeOptions, metrics: Metrics) -> None:
+    def __init__(self, service: Any, options: ServeOptions, metrics: Metrics, bodies: Bodies) -> None:
         self._service = service
         self._options = options
         self._metrics = metrics
+        self._bodies = bodies
         self._num_requests = 0
         # One thread: what is built of hostile bodies is in memory once, not once for each connection.
         self._parser = ThreadPoolExecutor(1, thread_name_prefix="parse-json")
@@ -60,11 +62,12 @@ class Invocations:
             raise from_service(Busy())
         self._num_requests += 1
         try:
-            body = await request.body(options.max_body_bytes, options.body_seconds)
+            body = await request.body(self._bodies, options.body_seconds)
             images = await self._read(kind, body, content_type or b"")
             results = await self._compute(request, images, start + options.request_seconds)
         finally:
             self._num_requests -= 1
+            self._bodies.remove(request.num_bytes_in)
         top = options.top
         if len(results.rows) * len(results.model.classes) <= SMALL_ANSWER_NUMBERS:
             return encode(results, accepted, query, is_single=images.is_single, top=top)

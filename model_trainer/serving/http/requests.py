@@ -15,11 +15,12 @@ from starlette.types import Receive, Scope
 
 from model_trainer.serving.http.errors import HttpError
 
-__all__ = ["MAX_TOP_K", "Disconnected", "Query", "Request", "read_query"]
+__all__ = ["MAX_TOP_K", "Bodies", "Disconnected", "Query", "Request", "read_query"]
 
 MAX_QUERY_BYTES = 2000
 MAX_PARAMETERS = 50
 MAX_TOP_K = 999_999_999
+MAX_BYTES_OF_BODIES = 2**28  # of all requests inside together, or of four with the largest body, if these have more
 ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 # Of these two values could be understood in two ways, by a proxy and by this server.
 SINGLE = {b"authorization", b"content-length", b"content-type", b"content-encoding", b"host", b"origin"}
@@ -40,6 +41,34 @@ class Query:
 
     top_k: int | None = None
     output: Literal["labels", "probabilities"] = "labels"
+
+
+class Bodies:
+    """Counts the bytes of the bodies of all requests inside, which would fill the memory without a limit.
+
+    Args:
+        max_body_bytes: of one.
+    """
+
+    def __init__(self, max_body_bytes: int) -> None:
+        self.max_body_bytes = max_body_bytes
+        self._limit = max(MAX_BYTES_OF_BODIES, 4 * max_body_bytes)
+        self._num_bytes = 0
+
+    def add(self, num_bytes: int) -> None:
+        """Counts bytes that have come; raises HttpError 429 if there are too many."""
+        self._num_bytes += num_bytes
+        if self._num_bytes > self._limit:
+            raise HttpError(
+                429,
+                "The images of other requests fill the memory that is meant for them. Send the request again in 1 s.",
+                ((b"retry-after", b"1"),),
+                closes=True,
+            )
+
+    def remove(self, num_bytes: int) -> None:
+        """Counts bytes that are not needed any longer."""
+        self._num_bytes -= num_bytes
 
 
 class Request:
@@ -91,20 +120,21 @@ class Request:
         if len(length) > 18 or int(length) > max_body_bytes:
             raise _too_large(max_body_bytes)
 
-    async def body(self, max_bytes: int, seconds: float) -> bytes:
-        """Returns the body.
+    async def body(self, bodies: Bodies, seconds: float) -> bytes:
+        """Returns the body; whoever calls it removes `num_bytes_in` from `bodies` at the end, also after an error.
 
         Raises:
-            HttpError: 413 as soon as more than `max_bytes` have come, 408 if it is not complete after `seconds`.
+            HttpError: 413 as soon as more has come than one body may have, 408 if it is not complete after `seconds`,
+                429 if the bodies of all requests are too large together.
             Disconnected: the client is gone.
         """
         try:
             async with asyncio.timeout(seconds):
-                return await self._body(max_bytes)
+                return await self._body(bodies)
         except TimeoutError:
             raise HttpError(408, f"The body was not complete after {seconds:g} s.", closes=True) from None
 
-    async def _body(self, max_bytes: int) -> bytes:
+    async def _body(self, bodies: Bodies) -> bytes:
         chunks: list[bytes] = []
         while True:
             message = await self.receive()
@@ -112,8 +142,9 @@ class Request:
                 raise Disconnected
             chunk: bytes = message.get("body", b"")
             self.num_bytes_in += len(chunk)
-            if self.num_bytes_in > max_bytes:
-                raise _too_large(max_bytes)
+            bodies.add(len(chunk))
+            if self.num_bytes_in > bodies.max_body_bytes:
+                raise _too_large(bodies.max_body_bytes)
             chunks.append(chunk)
             if not message.get("more_body", False):
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)

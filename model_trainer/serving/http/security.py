@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 
 from model_trainer.serving.http.errors import HttpError
 from model_trainer.serving.http.requests import Request
@@ -18,6 +19,7 @@ __all__ = ["Security"]
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 PUBLIC = frozenset({"/", "/ping", "/openapi.json"})
 PUBLIC_FOLDER = "/static/"
+HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:@/?#\s]+)(?::[0-9]*)?")  # a name or an address, and a port
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
@@ -68,9 +70,8 @@ class Security:
 
 
 def _without_port(host: str) -> str:
-    if host.startswith("["):
-        return host[: host.find("]") + 1]
-    return host.partition(":")[0]
+    match = HOST.fullmatch(host)
+    return match[1] if match else ""
 
 
 def _is_loopback(host: str) -> bool:
