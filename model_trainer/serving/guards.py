@@ -14,6 +14,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from model_trainer.serving.http.requests import new_request_id
 from model_trainer.serving.options import ServeOptions
 
 __all__ = ["CHECK_SECONDS", "GuardedProtocol", "guarded"]
@@ -143,11 +144,12 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if not self._is_answering():  # else these bytes would be part of another answer
-            body = json.dumps({"error": message}).encode()
+            request_id = new_request_id()
+            body = json.dumps({"error": message, "request_id": request_id.decode()}).encode()
             head = [
                 STATUS_LINE[status],
                 b"content-type: application/json\r\nx-content-type-options: nosniff\r\nconnection: close\r\n",
-                b"content-length: %d\r\n\r\n" % len(body),
+                b"x-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (request_id, len(body)),
             ]
             self.transport.write(b"".join([*head, body]))
         self.transport.close()

@@ -186,7 +186,9 @@ def test_what_is_no_http_is_answered_400(start: Callable[..., tuple[str, int]]) 
         connection.sendall(b"hello\r\n\r\n")
         head, _, body = read_all(connection).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ")
-    assert json.loads(body) == {"error": "Invalid HTTP request received."}
+    assert json.loads(body)["error"] == "Invalid HTTP request received."
+    request_id = json.loads(body)["request_id"]
+    assert f"\r\nx-request-id: {request_id}\r\n".encode() in head
 
 
 def test_a_client_that_offers_http2_gets_the_answer_to_its_body(start: Callable[..., tuple[str, int]]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,7 +16,7 @@ from model_trainer.serving.http.answers import JSON, Answer, choose_format, enco
 from model_trainer.serving.http.errors import HttpError, from_service
 from model_trainer.serving.http.images import BodyKind, Images, kind_of_body, read_images
 from model_trainer.serving.http.metrics import Metrics
-from model_trainer.serving.http.requests import Request, read_query
+from model_trainer.serving.http.requests import Disconnected, Request, read_query
 from model_trainer.serving.options import ServeOptions
 
 __all__ = ["Invocations"]
@@ -22,6 +24,8 @@ __all__ = ["Invocations"]
 # Below these, the way to a thread and back takes longer than the work.
 SMALL_BODY_BYTES = 2**15
 SMALL_ANSWER_NUMBERS = 4000
+# A request that takes longer than this is given up when its client is gone; to watch all of them would cost more.
+UNWATCHED_SECONDS = 0.2
 
 
 class Invocations:
@@ -61,8 +65,9 @@ class Invocations:
         self._num_requests += 1
         try:
             body = await request.body(options.max_body_bytes, options.body_seconds)
-            images = await self._read(kind, body, content_type or b"")
-            results = await self._compute(request, images, start + options.request_seconds)
+            async with _given_up_with_client(request):
+                images = await self._read(kind, body, content_type or b"")
+                results = await self._compute(request, images, start + options.request_seconds)
         finally:
             self._num_requests -= 1
         top = options.top
@@ -76,10 +81,14 @@ class Invocations:
         trained = self._service.trained
         if trained is None:
             raise from_service(NotReady())
-        arguments = kind, body, content_type, tuple(trained.spec.target_size), self._options.max_images
+        shape = tuple(trained.spec.target_size)
+        arguments = kind, body, content_type, shape, self._options.max_images
         if kind == "image" or len(body) <= SMALL_BODY_BYTES:
             return read_images(*arguments)
-        return await asyncio.get_running_loop().run_in_executor(self._parser, read_images, *arguments)
+        images = await asyncio.get_running_loop().run_in_executor(self._parser, read_images, *arguments)
+        if tuple(self._service.trained.spec.target_size) != shape:  # `--reload`: arrays should fit the new model
+            return await self._read(kind, body, content_type)
+        return images
 
     async def _compute(self, request: Request, images: Images, until: float) -> Results:
         """Returns the results of all images, those that could not be read before among them."""
@@ -106,3 +115,30 @@ class Invocations:
         rows = iter(results.rows)
         merged = [image if isinstance(image, BadImage) else next(rows) for image in images.images]
         return Results(results.model, merged, results.queue_seconds, results.compute_seconds)
+
+
+@contextlib.asynccontextmanager
+async def _given_up_with_client(request: Request) -> AsyncIterator[None]:
+    """Ends the block with `Disconnected` when the client closes the connection; servers do not cancel requests."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    watches: list[asyncio.Task[None]] = []
+    is_gone = False
+
+    async def watch() -> None:
+        nonlocal is_gone
+        await request.wait_for_disconnect()
+        is_gone = True
+        assert task is not None
+        task.cancel()
+
+    timer = loop.call_later(UNWATCHED_SECONDS, lambda: watches.append(loop.create_task(watch())))
+    try:
+        yield
+    except asyncio.CancelledError:
+        if is_gone:
+            raise Disconnected from None
+        raise
+    finally:
+        timer.cancel()
+        for each in watches:
+            each.cancel()

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope
 
 from model_trainer.serving.http.errors import HttpError
 
-__all__ = ["MAX_TOP_K", "Disconnected", "Query", "Request", "read_query"]
+__all__ = ["MAX_TOP_K", "Disconnected", "Query", "Request", "new_request_id", "read_query"]
 
 MAX_QUERY_BYTES = 2000
 MAX_PARAMETERS = 50
@@ -27,6 +27,11 @@ SINGLE = {b"authorization", b"content-length", b"content-type", b"content-encodi
 
 class Disconnected(Exception):
     """The client has closed the connection; nobody waits for an answer."""
+
+
+def new_request_id() -> bytes:
+    """Returns the `X-Request-Id` of a request that has none of its own."""
+    return secrets.token_hex(8).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,7 @@ class Request:
             elif name == b"accept":
                 self.headers[name] += b"," + value
         own_id = self.headers.get(b"x-request-id", b"")
-        self.id = own_id if ID.fullmatch(own_id) else secrets.token_hex(8).encode()
+        self.id = own_id if ID.fullmatch(own_id) else new_request_id()
         self.num_bytes_in = self.num_images = 0
         self.queue_seconds = self.compute_seconds = 0.0
 
@@ -117,6 +122,11 @@ class Request:
             chunks.append(chunk)
             if not message.get("more_body", False):
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def wait_for_disconnect(self) -> None:
+        """Returns when the client has closed the connection; for use after `body`."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
 
 
 def _too_large(max_bytes: int) -> HttpError:
