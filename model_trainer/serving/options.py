@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Literal
 
 from pydantic import Field, SecretStr
@@ -64,3 +65,11 @@ class ServeOptions(Config):
     idle_seconds: float = Field(65, gt=0)
     drain_seconds: float = Field(25, gt=0)
     has_access_log: bool = True
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches `host`."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"

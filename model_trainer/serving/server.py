@@ -19,7 +19,6 @@ from model_trainer.specs import ModelSpec
 
 __all__ = ["Model", "bind", "check_options", "serve", "url_of"]
 
-LOOPBACK = ("localhost", "::1")
 # The module that is imported, and the package that has it.
 NEEDED = {
     "starlette": "starlette",
@@ -100,7 +99,7 @@ def check_options(options: ServeOptions) -> None:
             importlib.import_module(module)
         except ImportError:
             raise MissingExtra("HTTP endpoints", package, "serve") from None
-    if options.token is None and not options.is_open and not _is_loopback(options.host):
+    if options.token is None and not options.is_open and not options.is_loopback:
         raise ConfigError(
             f"is {options.host}, which other machines can reach, so clients need a token. Set --token, or the "
             "environment variable MODEL_TRAINER_TOKEN; or pass --no-token if everybody who reaches the port may call.",
@@ -147,7 +146,3 @@ def url_of(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _is_loopback(host: str) -> bool:
-    return host in LOOPBACK or host.startswith("127.")

@@ -7,7 +7,6 @@ the answers. Such a request has the other site's name in Host or in Origin.
 from __future__ import annotations
 
 import hmac
-import ipaddress
 
 from model_trainer.serving.http.errors import HttpError
 from model_trainer.serving.http.requests import Request
@@ -29,7 +28,7 @@ class Security:
         self._is_open = options.is_open
         hosts = {name.lower() for name in options.allowed_hosts}
         # Bound to another address the names of the server are unknown; the token protects it then.
-        self._checks_host = bool(hosts) or _is_loopback(options.host)
+        self._checks_host = bool(hosts) or options.is_loopback
         bound = f"[{options.host}]" if ":" in options.host else options.host
         self._hosts = LOOPBACK | hosts | {bound.lower()}
 
@@ -71,12 +70,3 @@ def _without_port(host: str) -> str:
     if host.startswith("["):
         return host[: host.find("]") + 1]
     return host.partition(":")[0]
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
