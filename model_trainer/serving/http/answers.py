@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import io
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -100,9 +99,6 @@ def encode(results: Results, content_type: str, query: Query, *, is_single: bool
     Raises:
         HttpError: an image cannot be read and the format has no room for that, or is the only one.
     """
-    for row in results.rows:
-        if isinstance(row, np.ndarray) and not math.isfinite(row.sum()):
-            raise HttpError(500, "The network computed numbers that are not finite.")
     if content_type in (CSV, NPY):
         rows = _readable(results)
         body = _to_npy(rows) if content_type == NPY else _to_csv(rows)

@@ -117,6 +117,7 @@ class _App:
         if request.method == "POST" and request.path in self._routes:
             receive = _replay(await request.body(self._options.max_body_bytes, self._options.body_seconds), receive)
         request.scope["request_id"] = request.id
+        self._observe_model()  # for /metrics; of other workers `_watch` does it
         try:
             await self._others(request.scope, receive, send_on)
         except Exception:
@@ -130,7 +131,6 @@ class _App:
         seconds = time.perf_counter() - start
         route = request.path if request.path in self._routes else "other"
         self._metrics.observe_request(route, status, seconds, request.num_images)
-        self._observe_model()
         if self._options.has_access_log:
             log_request(
                 request,
