@@ -18,7 +18,7 @@ class ServeOptions(Config):
     Attributes:
         host, port: the address to listen at.
         token: what clients send as `Authorization: Bearer TOKEN`; None asks for none.
-        is_open: `--no-token`: everybody may call, and neither Host nor Origin is checked.
+        allows_anonymous: `--no-token`: everybody may call, and neither Host nor Origin is checked.
         allowed_hosts: further names in the Host header, beside those of the loopback address.
         num_workers: processes on the port, each with a model of its own.
         watches_model: `--reload`: a new model file is picked up.
@@ -44,7 +44,7 @@ class ServeOptions(Config):
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65_535)
     token: SecretStr | None = None
-    is_open: bool = False
+    allows_anonymous: bool = False
     allowed_hosts: tuple[str, ...] = ()
     num_workers: int = Field(1, ge=1)
     watches_model: bool = False

@@ -99,7 +99,7 @@ def check_options(options: ServeOptions) -> None:
             importlib.import_module(module)
         except ImportError:
             raise MissingExtra("HTTP endpoints", package, "serve") from None
-    if options.token is None and not options.is_open and not options.is_loopback:
+    if options.token is None and not options.allows_anonymous and not options.is_loopback:
         raise ConfigError(
             f"is {options.host}, which other machines can reach, so clients need a token. Set --token, or the "
             "environment variable MODEL_TRAINER_TOKEN; or pass --no-token if everybody who reaches the port may call.",

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from model_trainer.serving.answers import BadImage, Busy, InferenceFailed, NotReady, Results, TooSlow
-from model_trainer.serving.http.answers import JSON, Answer, choose_format, encode
 from model_trainer.serving.http.errors import HttpError, from_service
 from model_trainer.serving.http.images import BodyKind, Images, kind_of_body, read_images
 from model_trainer.serving.http.metrics import Metrics
 from model_trainer.serving.http.requests import Disconnected, Request, read_query
+from model_trainer.serving.http.responses import JSON, HttpResponse, encode, negotiate
 from model_trainer.serving.options import ServeOptions
 
 __all__ = ["Invocations"]
@@ -44,7 +44,7 @@ class Invocations:
         self._parser = ThreadPoolExecutor(1, thread_name_prefix="parse-json")
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode-answer")
 
-    async def __call__(self, request: Request) -> Answer:
+    async def __call__(self, request: Request) -> HttpResponse:
         """Returns the answer.
 
         Raises:
@@ -58,7 +58,7 @@ class Invocations:
         encoding = request.headers.get(b"content-encoding", b"identity")
         if encoding.lower() != b"identity":
             raise HttpError(415, "Content-Encoding is not supported; send the body as it is.")
-        accepted = choose_format(request.headers.get(b"accept", b""), default=name if kind == "lines" else JSON)
+        accepted = negotiate(request.headers.get(b"accept", b""), default=name if kind == "lines" else JSON)
         query = read_query(request.scope["query_string"])
         if self._num_requests >= options.max_waiting:
             raise from_service(Busy())

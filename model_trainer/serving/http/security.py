@@ -25,7 +25,7 @@ class Security:
 
     def __init__(self, options: ServeOptions) -> None:
         self._token = None if options.token is None else options.token.get_secret_value().encode()
-        self._is_open = options.is_open
+        self._allows_anonymous = options.allows_anonymous
         hosts = {name.lower() for name in options.allowed_hosts}
         # Bound to another address the names of the server are unknown; the token protects it then.
         self._checks_host = bool(hosts) or options.is_loopback
@@ -34,7 +34,7 @@ class Security:
 
     def check(self, request: Request) -> None:
         """Raises HttpError 403 for a wrong Host or Origin, 401 without the right token."""
-        if not self._is_open:
+        if not self._allows_anonymous:
             self._check_host(request.headers.get(b"host", b"").decode("latin-1").lower(), request)
         is_public = request.path in PUBLIC or request.path.startswith(PUBLIC_FOLDER)
         if not is_public and not self.has_token(request.headers.get(b"authorization", b"")):
