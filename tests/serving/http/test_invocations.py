@@ -174,3 +174,18 @@ def test_arrays_that_do_not_fit_a_model_that_came_meanwhile_never_reach_it(
     answer = client.send_json({"instances": np.repeat(pixels, 4, 0).tolist()})
     assert (answer.status_code, service.received) == (400, [])
     assert "16 × 16 × 3" in answer.json()["error"]
+
+
+def test_no_more_than_one_image_is_encoded_without_a_pause_for_others(
+    client, pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def encode(value: Any) -> str:
+        text = json.dumps(value)
+        sizes.append(text.count("label"))
+        return text
+
+    monkeypatch.setattr("model_trainer.serving.http.responses._encode", encode)
+    assert len(client.send_json({"instances": pixels.tolist()}).json()["predictions"]) == 4
+    assert sizes == [5, 5, 5, 5]
