@@ -25,6 +25,8 @@ MAX_OFFER_BYTES = 4_096  # where the headers of a client that speaks HTTP/2 end
 CHECK_SECONDS = 0.5
 # After the body's time the application answers, and the client gets this long to read the answer.
 GRACE_SECONDS = 5.0
+# A request that is on its way when the server is told to stop is still answered.
+LINGER_SECONDS = 0.5
 WRITE_SECONDS = 30.0  # a client that reads nothing of its answer for so long is cut off
 
 _IDLE, _HEADERS, _BODY = range(3)
@@ -41,7 +43,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._phase = _IDLE
         self._header_bytes = 0
-        self._is_refused = False
+        self._is_refused = self._is_draining = False
         self._write_deadline: float | None = None
         self._deadline = time.monotonic() + self.options.header_seconds
         if len(self.connections) > self.max_connections:
@@ -80,6 +82,8 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         self._header_bytes = 0
         super().on_headers_complete()
+        if self._is_draining:
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """Hands a part of the body to the application."""
@@ -112,6 +116,14 @@ class GuardedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Answers what is no HTTP, in the form of all errors."""
         self._refuse(400, msg)
+
+    def shutdown(self) -> None:
+        """Closes the connection after the request inside, or the one that its client may just be sending."""
+        self._is_draining = True
+        if self._is_answering():
+            super().shutdown()
+        else:
+            self.loop.call_later(LINGER_SECONDS, super().shutdown)
 
     def check(self, now: float) -> None:
         """Cuts the connection off if its time is over.
