@@ -1,0 +1,143 @@
+"""Bodies that are too large, too slow or contradict their headers, and clients that go before their answer."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+from model_trainer.serving.http.app import make_app
+from model_trainer.serving.http.metrics import Metrics
+from model_trainer.serving.options import ServeOptions
+
+
+def test_a_body_that_is_announced_as_too_large_is_not_read(make_client, service) -> None:
+    async def never() -> Any:
+        raise AssertionError("was read")
+
+    status, headers, _ = ask(make_client(max_body_bytes=10).app, never, length="11")
+    assert (status, headers[b"connection"]) == (413, b"close")
+
+
+def test_a_body_without_length_is_cut_off_at_the_limit(make_client) -> None:
+    chunks = iter([b"12345", b"6789", b"ab", b"never asked for"])
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": next(chunks), "more_body": True}
+
+    status, headers, _ = ask(make_client(max_body_bytes=10).app, receive)
+    assert (status, headers[b"connection"]) == (413, b"close")
+    assert next(chunks) == b"never asked for"
+
+
+def test_a_body_that_comes_in_pieces_is_joined(client, jpegs) -> None:
+    pieces = iter([jpegs[0][:100], b"", jpegs[0][100:]])
+
+    async def receive() -> Any:
+        piece = next(pieces)
+        return {"type": "http.request", "body": piece, "more_body": not piece.endswith(b"\xff\xd9")}
+
+    assert ask(client.app, receive)[0] == 200
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(make_client) -> None:
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    status, headers, _ = ask(make_client(body_seconds=0.01).app, receive)
+    assert (status, headers[b"connection"]) == (408, b"close")
+
+
+def test_a_client_that_is_gone_gets_no_answer(client, service) -> None:
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    assert ask(client.app, receive)[0] is None
+    assert not service.received
+
+
+def test_a_request_is_given_up_when_its_client_goes(client, service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model_trainer.serving.http.invocations.UNWATCHED_SECONDS", 0.0)
+    is_computing = asyncio.Event()
+    ends: list[str] = []
+    messages = [{"type": "http.request", "body": b"image"}]
+
+    async def receive() -> Any:
+        if messages:
+            return messages.pop()
+        await is_computing.wait()
+        return {"type": "http.disconnect"}
+
+    async def compute_for_ever(images: Any) -> None:
+        is_computing.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            ends.append("cancelled")
+            raise
+
+    monkeypatch.setattr(service, "probabilities", compute_for_ever)
+    assert ask(client.app, receive)[0] is None
+    assert ends == ["cancelled"]
+    assert 'requests_total{route="/invocations",status="499"} 1.0' in client.metrics.render()[0].decode()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [(b"content-length", b"3"), (b"content-length", b"4")],
+        [(b"content-length", b"3"), (b"transfer-encoding", b"chunked")],
+        [(b"content-length", b"-3")],
+        [(b"content-length", b"3, 3")],
+        [(b"host", b"localhost")],
+        [(b"content-type", b"image/png")],
+    ],
+)
+def test_headers_that_contradict_one_another_are_refused(client, headers: list[tuple[bytes, bytes]]) -> None:
+    async def receive() -> Any:
+        raise AssertionError("was read")
+
+    assert ask(client.app, receive, more=headers)[0] == 400
+
+
+def test_requests_are_refused_before_their_bodies_fill_the_memory(service, jpegs) -> None:
+    app = make_app(service, ServeOptions(max_waiting=1, has_access_log=False), Metrics())
+
+    async def ask_two() -> list[int]:
+        is_in, goes_on = asyncio.Event(), asyncio.Event()
+
+        async def slow_body() -> Any:
+            is_in.set()
+            await goes_on.wait()
+            yield jpegs[0]
+
+        headers = {"content-type": "image/jpeg"}
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+            first = asyncio.create_task(client.post("/invocations", content=slow_body(), headers=headers))
+            await is_in.wait()
+            second = await client.post("/invocations", content=jpegs[0], headers=headers)
+            goes_on.set()
+            return [(await first).status_code, second.status_code]
+
+    assert asyncio.run(ask_two()) == [200, 429]
+
+
+def ask(
+    app: Any, receive: Any, *, length: str | None = None, more: Any = ()
+) -> tuple[int | None, dict[bytes, bytes], bytes]:
+    """Posts an image, without a client library in between that would correct the request."""
+    sent: list[Any] = []
+    headers = [(b"host", b"localhost"), (b"content-type", b"image/jpeg"), *more]
+    if length is not None:
+        headers.append((b"content-length", length.encode()))
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/invocations", "query_string": b"", "headers": headers}
+    asyncio.run(app(scope, receive, send))
+    if not sent:
+        return None, {}, b""
+    return sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"]
