@@ -121,7 +121,7 @@ def serve(
         "host": host,
         "port": _port_of_environment() if port is None else port,
         "token": _token(token, no_token),
-        "is_open": no_token,
+        "allows_anonymous": no_token,
         "allowed_hosts": tuple(allowed_host or ()),
         "num_workers": workers,
         "watches_model": reload,

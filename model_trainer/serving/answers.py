@@ -52,7 +52,7 @@ class Results:
 
     Attributes:
         model: the model that computed them; with `--reload` the next request may be answered by another.
-        rows: for each image float32 `(num_classes,)`, or why it cannot be read.
+        rows: for each image float32 `(num_classes,)`, finite, or why it cannot be read.
         queue_seconds: the longest time that one of them waited for its batch.
         compute_seconds: the time of the slowest batch.
     """

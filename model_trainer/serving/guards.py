@@ -11,12 +11,12 @@ import contextlib
 import json
 import re
 import resource
-import secrets
 import time
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from model_trainer.serving.http.requests import new_request_id
 from model_trainer.serving.options import ServeOptions
 
 __all__ = ["CHECK_SECONDS", "GuardedProtocol", "guarded"]
@@ -30,6 +30,8 @@ MAX_OFFER_BYTES = 4_096  # where the headers of a client that speaks HTTP/2 end
 CHECK_SECONDS = 0.5
 # After the body's time the application answers, and the client gets this long to read the answer.
 GRACE_SECONDS = 5.0
+# A request that is on its way when the server is told to stop is still answered.
+LINGER_SECONDS = 0.5
 WRITE_SECONDS = 30.0  # a client that reads nothing of its answer for so long is cut off
 
 _IDLE, _HEADERS, _BODY = range(3)
@@ -49,7 +51,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._header_bytes = 0
         self._unused_bytes = 0
         self._has_content = False  # of a body, in the bytes that are parsed now
-        self._is_refused = False
+        self._is_refused = self._is_draining = False
         self._is_last = False
         self._write_deadline: float | None = None
         self._deadline = time.monotonic() + self.options.header_seconds
@@ -104,7 +106,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse(400, "The header Upgrade is not supported; send the request without it.")
             return
         super().on_headers_complete()
-        if self._is_last:
+        if self._is_last or self._is_draining:
             self.cycle.keep_alive = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -144,6 +146,14 @@ class GuardedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Answers what is no HTTP, in the form of all errors."""
         self._refuse(400, msg)
+
+    def shutdown(self) -> None:
+        """Closes the connection after the request inside, or the one that its client may just be sending."""
+        self._is_draining = True
+        if self._is_answering():
+            super().shutdown()
+        else:
+            self.loop.call_later(LINGER_SECONDS, super().shutdown)
 
     def check(self, now: float) -> None:
         """Cuts the connection off if its time is over.
@@ -187,12 +197,12 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         # Else these bytes would be part of another answer.
         if not self.pipeline and not (self._is_answering() and self.cycle.response_started):
-            request_id = secrets.token_hex(8)
-            body = json.dumps({"error": message, "request_id": request_id}).encode()
+            request_id = new_request_id()
+            body = json.dumps({"error": message, "request_id": request_id.decode()}).encode()
             head = [
                 STATUS_LINE[status],
                 b"content-type: application/json\r\nx-content-type-options: nosniff\r\nconnection: close\r\n",
-                b"x-request-id: %s\r\ncontent-length: %d\r\n\r\n" % (request_id.encode(), len(body)),
+                b"x-request-id: %s\r\ncontent-length: %d\r\n\r\n" % (request_id, len(body)),
             ]
             self.transport.write(b"".join([*head, body]))
         if self.cycle is not None:  # the application does not answer any longer

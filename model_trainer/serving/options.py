@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Literal
 
 from pydantic import Field, SecretStr
@@ -17,7 +18,7 @@ class ServeOptions(Config):
     Attributes:
         host, port: the address to listen at.
         token: what clients send as `Authorization: Bearer TOKEN`; None asks for none.
-        is_open: `--no-token`: everybody may call, and neither Host nor Origin is checked.
+        allows_anonymous: `--no-token`: everybody may call, and neither Host nor Origin is checked.
         allowed_hosts: further names in the Host header, beside those of the loopback address.
         num_workers: processes on the port, each with a model of its own.
         watches_model: `--reload`: a new model file is picked up.
@@ -43,7 +44,7 @@ class ServeOptions(Config):
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65_535)
     token: SecretStr | None = None
-    is_open: bool = False
+    allows_anonymous: bool = False
     allowed_hosts: tuple[str, ...] = ()
     num_workers: int = Field(1, ge=1)
     watches_model: bool = False
@@ -64,3 +65,11 @@ class ServeOptions(Config):
     idle_seconds: float = Field(65, gt=0)
     drain_seconds: float = Field(25, gt=0)
     has_access_log: bool = True
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches `host`."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"

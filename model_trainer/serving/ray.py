@@ -16,7 +16,7 @@ from model_trainer.serving.options import ServeOptions
 from model_trainer.specs import ModelSpec
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["deployment"]
 
@@ -36,12 +36,26 @@ class _Replica:
         self._make_app = functools.partial(make_app, self._service, options, metrics)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        return self._make_app()
+        return without_request_id(self._make_app())
 
     async def check_health(self) -> None:
         """Raises if the network does not compute; Ray Serve then replaces the replica."""
         if not await self._service.is_healthy():
             raise RuntimeError("The model does not compute; the replica's log has the reason.")
+
+
+def without_request_id(app: ASGIApp) -> ASGIApp:
+    """Removes `X-Request-Id` from the answers of an app: Ray Serve gives each request an id, and adds it itself."""
+
+    async def call(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_on(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [each for each in message["headers"] if each[0] != b"x-request-id"]}
+            await send(message)
+
+        await app(scope, receive, send_on)
+
+    return call
 
 
 def deployment(

@@ -19,7 +19,6 @@ from model_trainer.specs import ModelSpec
 
 __all__ = ["Model", "announce_stop", "bind", "check_options", "serve", "url_of"]
 
-LOOPBACK = ("localhost", "::1")
 # The module that is imported, and the package that has it.
 NEEDED = {
     "starlette": "starlette",
@@ -100,7 +99,7 @@ def check_options(options: ServeOptions) -> None:
             importlib.import_module(module)
         except ImportError:
             raise MissingExtra("HTTP endpoints", package, "serve") from None
-    if options.token is None and not options.is_open and not _is_loopback(options.host):
+    if options.token is None and not options.allows_anonymous and not options.is_loopback:
         raise ConfigError(
             f"is {options.host}, which other machines can reach, so clients need a token. Set --token, or the "
             "environment variable MODEL_TRAINER_TOKEN; or pass --no-token if everybody who reaches the port may call.",
@@ -154,7 +153,3 @@ def announce_stop() -> None:
     with contextlib.suppress(OSError):  # nobody may read it any more
         # Not `print`, which the signal may have interrupted.
         os.write(2, b"Stopping when the requests in progress are answered; Ctrl-C stops at once.\n")
-
-
-def _is_loopback(host: str) -> bool:
-    return host in LOOPBACK or host.startswith("127.")

@@ -36,7 +36,6 @@ __all__ = ["run_workers"]
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 GRACE_SECONDS = 3.0  # after `drain_seconds`, before a worker is killed
 RETRY_SECONDS = 1.0, 30.0  # before a worker is started again that died: at first, and at most
-INTERRUPTED = 130
 MAX_STARTS = 3  # of the first worker
 
 _SPAWN = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
@@ -100,8 +99,7 @@ def _supervise(group: _Group) -> None:
 
     def stop(number: int, frame: FrameType | None) -> None:
         if group.is_stopping and number == signal.SIGINT:
-            _kill(group)
-            os._exit(INTERRUPTED)
+            raise KeyboardInterrupt  # kills the workers and removes their files on its way out
         group.is_stopping = True
         writer.send_bytes(b"")  # wakes `wait`
 

@@ -66,7 +66,7 @@ def test_token_and_port_may_come_from_the_environment(monkeypatch: pytest.Monkey
 def test_no_token_opens_a_public_address_whatever_the_environment_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODEL_TRAINER_TOKEN", "s3cret")
     _, options = served(monkeypatch, "--host", "0.0.0.0", "--no-token")
-    assert options.is_open
+    assert options.allows_anonymous
     assert options.token is None
 
 

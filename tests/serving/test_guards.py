@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -298,3 +299,35 @@ def test_answers_do_not_name_the_server_software(start: Callable[..., tuple[str,
     with connected(start()) as connection:
         connection.sendall(GET + b"\r\n")
         assert b"\nserver:" not in read_answer(connection).lower()
+
+
+def test_a_request_that_is_on_its_way_when_the_server_stops_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guards, "LINGER_SECONDS", SECONDS)
+    listener = bind("127.0.0.1", 0)
+    address = listener.getsockname()
+    server = HttpServer(echo, SimpleNamespace(stop=lambda: None), ServeOptions(port=0))
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    with connected(address) as connection:
+        connection.sendall(GET + b"\r\n")
+        assert read_answer(connection).startswith(ANSWER)
+        server.should_exit = True
+        with pytest.raises(ConnectionRefusedError):  # noqa: PT012
+            while True:
+                socket.create_connection(address).close()
+        connection.sendall(GET + b"\r\n")
+        answer = read_all(connection)
+    thread.join()
+    assert answer.startswith(ANSWER)
+    assert b"connection: close" in answer
+
+
+def test_a_server_in_a_thread_can_be_stopped() -> None:
+    options = ServeOptions(port=0)
+    server = HttpServer(echo, SimpleNamespace(stop=lambda: None), options)
+
+    async def body() -> None:
+        server.should_exit = True
+        await server.serve(sockets=[bind(options.host, 0)])
+
+    asyncio.run(body())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import os
@@ -51,6 +52,22 @@ def test_a_public_address_needs_a_token(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: "found")
     with pytest.raises(ConfigError, match="token"):
         ray.deployment("output/run", ServeOptions(host="0.0.0.0"))
+
+
+def test_the_request_id_is_left_to_ray() -> None:
+    sent: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"x-request-id", b"1"), (b"content-length", b"2")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(ray.without_request_id(app)({"type": "http"}, None, send))
+    assert sent[0]["headers"] == [(b"content-length", b"2")]
+    assert sent[1]["body"] == b"{}"
 
 
 @pytest.fixture

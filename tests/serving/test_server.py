@@ -152,7 +152,7 @@ def test_the_url_of_all_addresses_is_that_of_this_machine() -> None:
         assert url_of(listener) == f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com", "127.example.com"])
 def test_a_public_address_needs_a_token(host: str) -> None:
     with pytest.raises(ConfigError, match="which other machines can reach, so clients need a token"):
         serve("pets.h5", ServeOptions(host=host, port=0))

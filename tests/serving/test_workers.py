@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+
+from model_trainer.serving import workers
+from model_trainer.serving.options import ServeOptions
+from model_trainer.serving.server import Model, bind
 
 READY = r"Worker \d is ready \(process (\d+)\)"
 
@@ -61,3 +66,15 @@ def test_a_model_that_no_worker_can_load_is_one_message_and_exit_code_2(
     assert endpoint.wait() == 2
     assert endpoint.messages.count("Error: ") == 1
     assert "Traceback" not in endpoint.messages
+
+
+def test_a_second_ctrl_c_ends_at_once_and_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def press_ctrl_c_twice(group: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(workers, "_start_missing", press_ctrl_c_twice)
+    with bind("127.0.0.1", 0) as listener, pytest.raises(KeyboardInterrupt):
+        workers.run_workers(Model("pets.h5"), ServeOptions(num_workers=2), listener)
+    assert not list(tmp_path.iterdir())

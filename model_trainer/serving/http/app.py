@@ -23,13 +23,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model_trainer.serving.answers import Busy, InferenceFailed, NotReady, TooSlow
 from model_trainer.serving.http.access_log import log_request
-from model_trainer.serving.http.answers import Answer, answer_error
 from model_trainer.serving.http.attribution import attribution
 from model_trainer.serving.http.errors import HttpError, from_service
 from model_trainer.serving.http.invocations import Invocations
 from model_trainer.serving.http.metrics import Metrics
 from model_trainer.serving.http.page import page_routes
 from model_trainer.serving.http.requests import Bodies, Disconnected, Request, read_query
+from model_trainer.serving.http.responses import HttpResponse, error_response
 from model_trainer.serving.http.routes import information_routes
 from model_trainer.serving.http.security import Security
 from model_trainer.serving.options import ServeOptions
@@ -93,13 +93,13 @@ class _App:
                 raise HttpError(405, "Send the images with POST.", ((b"allow", b"POST"),))
             answer = await self._invocations(request)
         except HttpError as error:
-            answer = answer_error(error, request.id)
+            answer = error_response(error, request.id)
         except Disconnected:
             self._finish(request, CLIENT_CLOSED_REQUEST, 0, start)
             return
         except Exception:  # noqa: BLE001  # whatever it is, the client gets an answer and no stack trace
             logging.exception("Request %s failed", request.id.decode())
-            answer = answer_error(HttpError(500, FAILED), request.id)
+            answer = error_response(HttpError(500, FAILED), request.id)
         await _send(answer, request, send)
         self._finish(request, answer.status, len(answer.body), start)
 
@@ -122,6 +122,7 @@ class _App:
         if is_explaining and self._num_explaining >= self._options.max_waiting:
             raise from_service(Busy())
         self._num_explaining += is_explaining
+        self._observe_model()  # for /metrics; of other workers `_watch` does it
         try:
             if is_explaining:
                 receive = _replay(await request.body(self._bodies, self._options.body_seconds), receive)
@@ -140,7 +141,6 @@ class _App:
         seconds = time.perf_counter() - start
         route = request.path if request.path in self._routes else "other"
         self._metrics.observe_request(route, status, seconds, request.num_images)
-        self._observe_model()
         if self._options.has_access_log:
             log_request(
                 request,
@@ -175,7 +175,7 @@ class _App:
             await asyncio.sleep(WATCH_SECONDS)
 
 
-async def _send(answer: Answer, request: Request, send: Send) -> None:
+async def _send(answer: HttpResponse, request: Request, send: Send) -> None:
     headers = [
         (b"content-type", answer.content_type.encode()),
         (b"content-length", str(len(answer.body)).encode()),
@@ -215,7 +215,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 async def _on_http_error(request: Any, error: Any) -> Response:
-    answer = answer_error(error, request.scope["request_id"])
+    answer = error_response(error, request.scope["request_id"])
     headers = {name.decode(): value.decode() for name, value in answer.headers}
     return Response(answer.body, answer.status, headers, answer.content_type)
 

@@ -40,7 +40,8 @@ async def attribution(request: Request, service: Explainer) -> Response:
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if not media_type.startswith("image/") and media_type not in IMAGE_TYPES:
         raise HTTPException(415, f"Content-Type should be image/* or {' or '.join(IMAGE_TYPES)}, got '{media_type}'.")
-    trained = service.trained
+    image = await request.body()
+    trained = service.trained  # after the body: with `--reload` another model may have been loaded meanwhile
     if trained is None:
         raise NotReady
     label = request.query_params.get("label")
@@ -48,7 +49,7 @@ async def attribution(request: Request, service: Explainer) -> Response:
         raise HTTPException(400, f"'{label[:100]}' is not a label of this model. GET /model lists them.")
     class_index = None if label is None else trained.classes.index(label)
     try:
-        png = await service.attribution(await request.body(), class_index)
+        png = await service.attribution(image, class_index)
     except NoFeatureMap as error:
         raise HTTPException(501, str(error)) from error
     except DataError as error:

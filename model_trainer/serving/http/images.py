@@ -9,10 +9,10 @@ from typing import Literal
 import numpy as np
 
 from model_trainer.serving.answers import BadImage
-from model_trainer.serving.http.answers import JSON, JSON_LINES
 from model_trainer.serving.http.errors import HttpError
 from model_trainer.serving.http.instances import BadJson, Instances
 from model_trainer.serving.http.multipart import read_files
+from model_trainer.serving.http.responses import JSON, JSON_LINES
 
 __all__ = ["ACCEPTED", "IMAGE_TYPES", "MULTIPART", "BodyKind", "Images", "kind_of_body", "read_images"]
 

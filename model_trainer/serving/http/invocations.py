@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from model_trainer.serving.answers import BadImage, Busy, InferenceFailed, NotReady, Results, TooSlow
-from model_trainer.serving.http.answers import JSON, Answer, choose_format, encode
 from model_trainer.serving.http.errors import HttpError, from_service
 from model_trainer.serving.http.images import BodyKind, Images, kind_of_body, read_images
 from model_trainer.serving.http.metrics import Metrics
-from model_trainer.serving.http.requests import Bodies, Request, read_query
+from model_trainer.serving.http.requests import Bodies, Disconnected, Request, read_query
+from model_trainer.serving.http.responses import JSON, HttpResponse, encode, negotiate
 from model_trainer.serving.options import ServeOptions
 
 __all__ = ["Invocations"]
@@ -22,6 +24,8 @@ __all__ = ["Invocations"]
 # Below these, the way to a thread and back takes longer than the work.
 SMALL_BODY_BYTES = 2**15
 SMALL_ANSWER_NUMBERS = 4000
+# A request that takes longer than this is given up when its client is gone; to watch all of them would cost more.
+UNWATCHED_SECONDS = 0.2
 
 
 class Invocations:
@@ -42,7 +46,7 @@ class Invocations:
         self._parser = ThreadPoolExecutor(1, thread_name_prefix="parse-json")
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode-answer")
 
-    async def __call__(self, request: Request) -> Answer:
+    async def __call__(self, request: Request) -> HttpResponse:
         """Returns the answer.
 
         Raises:
@@ -56,15 +60,16 @@ class Invocations:
         encoding = request.headers.get(b"content-encoding", b"identity")
         if encoding.lower() != b"identity":
             raise HttpError(415, "Content-Encoding is not supported; send the body as it is.")
-        accepted = choose_format(request.headers.get(b"accept", b""), default=name if kind == "lines" else JSON)
+        accepted = negotiate(request.headers.get(b"accept", b""), default=name if kind == "lines" else JSON)
         query = read_query(request.scope["query_string"])
         if self._num_requests >= options.max_waiting:
             raise from_service(Busy())
         self._num_requests += 1
         try:
             body = await request.body(self._bodies, options.body_seconds)
-            images = await self._read(kind, body, content_type or b"")
-            results = await self._compute(request, images, start + options.request_seconds)
+            async with _given_up_with_client(request):
+                images = await self._read(kind, body, content_type or b"")
+                results = await self._compute(request, images, start + options.request_seconds)
         finally:
             self._num_requests -= 1
             self._bodies.remove(request.num_bytes_in)
@@ -79,10 +84,14 @@ class Invocations:
         trained = self._service.trained
         if trained is None:
             raise from_service(NotReady())
-        arguments = kind, body, content_type, tuple(trained.spec.target_size), self._options.max_images
+        shape = tuple(trained.spec.target_size)
+        arguments = kind, body, content_type, shape, self._options.max_images
         if kind == "image" or len(body) <= SMALL_BODY_BYTES:
             return read_images(*arguments)
-        return await asyncio.get_running_loop().run_in_executor(self._parser, read_images, *arguments)
+        images = await asyncio.get_running_loop().run_in_executor(self._parser, read_images, *arguments)
+        if tuple(self._service.trained.spec.target_size) != shape:  # `--reload`: arrays should fit the new model
+            return await self._read(kind, body, content_type)
+        return images
 
     async def _compute(self, request: Request, images: Images, until: float) -> Results:
         """Returns the results of all images, those that could not be read before among them."""
@@ -109,3 +118,30 @@ class Invocations:
         rows = iter(results.rows)
         merged = [image if isinstance(image, BadImage) else next(rows) for image in images.images]
         return Results(results.model, merged, results.queue_seconds, results.compute_seconds)
+
+
+@contextlib.asynccontextmanager
+async def _given_up_with_client(request: Request) -> AsyncIterator[None]:
+    """Ends the block with `Disconnected` when the client closes the connection; servers do not cancel requests."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    watches: list[asyncio.Task[None]] = []
+    is_gone = False
+
+    async def watch() -> None:
+        nonlocal is_gone
+        await request.wait_for_disconnect()
+        is_gone = True
+        assert task is not None
+        task.cancel()
+
+    timer = loop.call_later(UNWATCHED_SECONDS, lambda: watches.append(loop.create_task(watch())))
+    try:
+        yield
+    except asyncio.CancelledError:
+        if is_gone:
+            raise Disconnected from None
+        raise
+    finally:
+        timer.cancel()
+        for each in watches:
+            each.cancel()

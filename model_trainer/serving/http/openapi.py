@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from model_trainer.model_files.trained_model import TrainedModel
-from model_trainer.serving.http.answers import CSV, JSON, JSON_LINES, NPY
 from model_trainer.serving.http.images import IMAGE_TYPES, MULTIPART
 from model_trainer.serving.http.requests import MAX_TOP_K
+from model_trainer.serving.http.responses import CSV, JSON, JSON_LINES, NPY
 from model_trainer.serving.options import ServeOptions
 from model_trainer.version import __version__
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import difflib
 import functools
+import random
 import re
-import secrets
 import urllib.parse
 from dataclasses import dataclass
 from typing import Literal
@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope
 
 from model_trainer.serving.http.errors import HttpError
 
-__all__ = ["MAX_TOP_K", "Bodies", "Disconnected", "Query", "Request", "read_query"]
+__all__ = ["MAX_TOP_K", "Bodies", "Disconnected", "Query", "Request", "new_request_id", "read_query"]
 
 MAX_QUERY_BYTES = 2000
 MAX_PARAMETERS = 50
@@ -28,6 +28,11 @@ SINGLE = {b"authorization", b"content-length", b"content-type", b"content-encodi
 
 class Disconnected(Exception):
     """The client has closed the connection; nobody waits for an answer."""
+
+
+def new_request_id() -> bytes:
+    """Returns the `X-Request-Id` of a request that has none of its own."""
+    return b"%016x" % random.getrandbits(64)  # it names a request, and protects nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +107,7 @@ class Request:
             elif name == b"accept":
                 self.headers[name] += b"," + value
         own_id = self.headers.get(b"x-request-id", b"")
-        self.id = own_id if ID.fullmatch(own_id) else secrets.token_hex(8).encode()
+        self.id = own_id if ID.fullmatch(own_id) else new_request_id()
         self.num_bytes_in = self.num_images = 0
         self.queue_seconds = self.compute_seconds = 0.0
 
@@ -148,6 +153,11 @@ class Request:
             chunks.append(chunk)
             if not message.get("more_body", False):
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def wait_for_disconnect(self) -> None:
+        """Returns when the client has closed the connection; for use after `body`."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
 
 
 def _too_large(max_bytes: int) -> HttpError:

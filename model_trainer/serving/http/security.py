@@ -7,7 +7,6 @@ the answers. Such a request has the other site's name in Host or in Origin.
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import re
 
 from model_trainer.serving.http.errors import HttpError
@@ -28,16 +27,16 @@ class Security:
 
     def __init__(self, options: ServeOptions) -> None:
         self._token = None if options.token is None else options.token.get_secret_value().encode()
-        self._is_open = options.is_open
+        self._allows_anonymous = options.allows_anonymous
         hosts = {name.lower() for name in options.allowed_hosts}
         # Bound to another address the names of the server are unknown; the token protects it then.
-        self._checks_host = bool(hosts) or _is_loopback(options.host)
+        self._checks_host = bool(hosts) or options.is_loopback
         bound = f"[{options.host}]" if ":" in options.host else options.host
         self._hosts = LOOPBACK | hosts | {bound.lower()}
 
     def check(self, request: Request) -> None:
         """Raises HttpError 403 for a wrong Host or Origin, 401 without the right token."""
-        if not self._is_open:
+        if not self._allows_anonymous:
             self._check_host(request.headers.get(b"host", b"").decode("latin-1").lower(), request)
         is_public = request.path in PUBLIC or request.path.startswith(PUBLIC_FOLDER)
         if not is_public and not self.has_token(request.headers.get(b"authorization", b"")):
@@ -72,12 +71,3 @@ class Security:
 def _without_port(host: str) -> str:
     match = HOST.fullmatch(host)
     return match[1] if match else ""
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

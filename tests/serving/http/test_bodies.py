@@ -1,4 +1,4 @@
-"""The bodies of requests: their limits, alone and together."""
+"""The bodies of requests: limits alone and together, contradicting headers, and clients that go before their answer."""
 
 from __future__ import annotations
 
@@ -57,6 +57,32 @@ def test_a_client_that_is_gone_gets_no_answer(client, service) -> None:
 
     assert ask(client.app, receive)[0] is None
     assert not service.received
+
+
+def test_a_request_is_given_up_when_its_client_goes(client, service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model_trainer.serving.http.invocations.UNWATCHED_SECONDS", 0.0)
+    is_computing = asyncio.Event()
+    ends: list[str] = []
+    messages = [{"type": "http.request", "body": b"image"}]
+
+    async def receive() -> Any:
+        if messages:
+            return messages.pop()
+        await is_computing.wait()
+        return {"type": "http.disconnect"}
+
+    async def compute_for_ever(images: Any) -> None:
+        is_computing.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            ends.append("cancelled")
+            raise
+
+    monkeypatch.setattr(service, "probabilities", compute_for_ever)
+    assert ask(client.app, receive)[0] is None
+    assert ends == ["cancelled"]
+    assert 'requests_total{route="/invocations",status="499"} 1.0' in client.metrics.render()[0].decode()
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import from_schema
 from schemathesis.engine.events import EngineFinished, FatalError, NonFatalError
 
-from model_trainer.serving.http.answers import JSON_LINES
 from model_trainer.serving.http.app import make_app
 from model_trainer.serving.http.images import IMAGE_TYPES
 from model_trainer.serving.http.metrics import Metrics
+from model_trainer.serving.http.responses import JSON_LINES
 from model_trainer.serving.options import ServeOptions
 
 TOKEN = "secret"

@@ -161,7 +161,31 @@ def test_what_the_server_knows_of_its_model(client, trained) -> None:
     }
 
 
-def test_numbers_that_are_not_finite_are_no_answer(client, service, jpegs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "_row", lambda image: np.full(7, np.nan, np.float32))
-    for accept in ("application/json", "text/csv", "application/x-npy"):
-        assert client.send(jpegs[0], accept=accept).status_code == 500
+def test_arrays_that_do_not_fit_a_model_that_came_meanwhile_never_reach_it(
+    client, service, pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def parse(*arguments: Any) -> Any:
+        images = read_images(*arguments)
+        spec = service.trained.spec.changed("target_size", [16, 16, 3])
+        service.trained = dataclasses.replace(service.trained, spec=spec)
+        return images
+
+    monkeypatch.setattr("model_trainer.serving.http.invocations.read_images", parse)
+    answer = client.send_json({"instances": np.repeat(pixels, 4, 0).tolist()})
+    assert (answer.status_code, service.received) == (400, [])
+    assert "16 × 16 × 3" in answer.json()["error"]
+
+
+def test_no_more_than_one_image_is_encoded_without_a_pause_for_others(
+    client, pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def encode(value: Any) -> str:
+        text = json.dumps(value)
+        sizes.append(text.count("label"))
+        return text
+
+    monkeypatch.setattr("model_trainer.serving.http.responses._encode", encode)
+    assert len(client.send_json({"instances": pixels.tolist()}).json()["predictions"]) == 4
+    assert sizes == [5, 5, 5, 5]

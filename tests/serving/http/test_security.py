@@ -89,5 +89,5 @@ def test_the_own_page_may_call(client, jpegs, origin: str, host: str) -> None:
 
 
 def test_an_open_server_checks_neither_host_nor_origin(make_client, jpegs) -> None:
-    client = make_client(is_open=True, host="0.0.0.0")
+    client = make_client(allows_anonymous=True, host="0.0.0.0")
     assert client.send(jpegs[0], host="model.internal", origin="https://a.example").status_code == 200
