@@ -23,7 +23,7 @@ import tensorflow as tf
 from model_trainer.cpu_cores import num_usable_cores
 from model_trainer.errors import ConfigError, MissingExtra
 from model_trainer.inference.keras_graph import compute_function
-from model_trainer.model_files.trained_model import TrainedModel
+from model_trainer.model_files.trained_model import Engine, TrainedModel
 
 __all__ = ["ConcurrentOpenVINO", "OpenVINO", "has_openvino"]
 
@@ -92,16 +92,20 @@ class ConcurrentOpenVINO:
     def __init__(self, engine: OpenVINO, num_calls: int, max_batch_size: int) -> None:
         self.precision, self.num_calls = engine.precision, num_calls
         names, self._structure = engine._names, engine._structure
+        # Of a fixed shape: the shapes of all layers are not inferred again in each call.
+        single = engine._model.clone()
+        single.reshape([1, *single.inputs[0].partial_shape[1:]])
+        self.alone: Engine = SingleOpenVINO(_Compiled(single, names, engine.precision, 1), self._structure, self)
         self._compiled = _Compiled(engine._model, names, engine.precision, num_calls)
         self.batch_size = self._best_batch_size(max_batch_size)
         if self.batch_size == 1:
-            # Of a fixed shape: the shapes of all layers are not inferred again in each call.
-            model = engine._model.clone()
-            model.reshape([1, *model.inputs[0].partial_shape[1:]])
-            self._compiled = _Compiled(model, names, engine.precision, num_calls)
+            self._compiled = _Compiled(single, names, engine.precision, num_calls)
 
     def __call__(self, images: np.ndarray) -> Any:
-        return tf.nest.pack_sequence_as(self._structure, self._compiled(images))
+        if self.batch_size > 1 or len(images) == 1:
+            return tf.nest.pack_sequence_as(self._structure, self._compiled(images))
+        rows = [self._compiled(images[index : index + 1]) for index in range(len(images))]
+        return tf.nest.pack_sequence_as(self._structure, [np.concatenate(each) for each in zip(*rows, strict=True)])
 
     def for_concurrent_calls(self, max_batch_size: int) -> ConcurrentOpenVINO:
         """Returns itself."""
@@ -121,6 +125,23 @@ class ConcurrentOpenVINO:
             self._compiled(images)
             best = min(best, time.process_time() - start)
         return best / len(images)
+
+
+class SingleOpenVINO:
+    """Computes single images with OpenVINO, each on all cores: the least time for one."""
+
+    name = "openvino"
+
+    def __init__(self, compiled: _Compiled, structure: Any, concurrent: ConcurrentOpenVINO) -> None:
+        self.precision = concurrent.precision
+        self._compiled, self._structure, self._concurrent = compiled, structure, concurrent
+
+    def __call__(self, images: np.ndarray) -> Any:
+        return tf.nest.pack_sequence_as(self._structure, self._compiled(images))
+
+    def for_concurrent_calls(self, max_batch_size: int) -> ConcurrentOpenVINO:
+        """Returns the engine that it was made with."""
+        return self._concurrent
 
 
 class _Compiled:

@@ -53,10 +53,12 @@ class ConcurrentEngine(Engine, Protocol):
     Attributes:
         batch_size: the number of images in a batch that takes the least time for each.
         num_calls: how many calls at once use all cores.
+        alone: the same for a single image, on all cores, when there is no other call.
     """
 
     batch_size: int
     num_calls: int
+    alone: Engine
 
 
 @dataclass(frozen=True)

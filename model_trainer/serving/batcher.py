@@ -36,8 +36,7 @@ class Batcher:
         max_batch_size: images.
         max_delay_seconds: see above.
         num_decoders: images that are decoded at the same time.
-        beside: computes several batches at once, each on one core; None if the network has no such form. `compute`
-            is then for when nothing else is inside.
+        beside: computes several batches at once, each on one core, or an image alone; None if `compute` does all.
         on_batch: called after each batch, with its size and its seconds.
     """
 
@@ -161,11 +160,12 @@ class Batcher:
 
     def _take_batch(self) -> Batch:
         self._deadline = None
-        is_alone = not self._encoded and not self._num_decoding and not self._start_times
-        if self._beside is None or (is_alone and len(self._decoded) <= self._max_batch_size):
-            size, compute = min(len(self._decoded), self._max_batch_size), self._compute
-        else:
-            size, compute = min(len(self._decoded), self._batch_size), self._beside.compute
+        size, compute = min(len(self._decoded), self._batch_size), self._compute
+        if self._beside is not None:
+            is_alone = size == 1 and not (
+                self._encoded or self._num_decoding or self._start_times or len(self._decoded) > 1
+            )
+            compute = self._beside.alone if is_alone else self._beside.compute
         batch = Batch([self._decoded.popleft() for _ in range(size)], compute, time.monotonic())
         self._start_times[threading.get_ident()] = batch.start_time
         if self._encoded or self._decoded:

@@ -58,11 +58,13 @@ class Beside(NamedTuple):
 
     Attributes:
         compute: as the `compute` of a `Batcher`, on one core.
+        alone: the same for a single image, on all cores.
         batch_size: the number of images in a batch that takes the least time for each.
         num_batches: the number of batches at a time.
     """
 
     compute: Compute
+    alone: Compute
     batch_size: int
     num_batches: int
 

@@ -7,8 +7,9 @@ import hashlib
 import io
 import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,18 +41,22 @@ class LoadedModel:
         version: the first characters of the SHA-256 of its file.
         max_pixels: larger images are not read.
         file_state: `state_of` its path, from before it was loaded.
+        batch_size: number of images that are computed together at most.
         concurrent_engine: for several batches at once, each on one core; None if that is not faster.
         seconds: how long it took to load and to warm up.
-        seconds_of_batch: how long a batch of one image, and one of `max_batch_size`, took; by size.
+        seconds_of_image: how long an image alone takes.
+        images_per_second: how many are computed when there are always enough of them.
     """
 
     trained: TrainedModel
     version: str
     max_pixels: int
     file_state: FileState
+    batch_size: int
     concurrent_engine: ConcurrentEngine | None = None
     seconds: float = 0.0
-    seconds_of_batch: Mapping[int, float] = field(default_factory=dict)
+    seconds_of_image: float = 0.0
+    images_per_second: float = 0.0
 
     @functools.cached_property
     def black_image(self) -> np.ndarray:
@@ -80,8 +85,8 @@ class LoadedModel:
         engine = self.concurrent_engine
         if engine is None:
             return None
-        compute = replace(self.trained, engine=engine).probabilities
-        return Beside(compute, engine.batch_size, engine.num_calls)
+        alone = replace(self.trained, engine=engine.alone).probabilities
+        return Beside(self.compute, alone, engine.batch_size, engine.num_calls)
 
     def attribution(self, data: bytes, class_index: int | None) -> bytes:
         """Draws an attribution map: a PNG; see `Service.attribution`."""
@@ -124,17 +129,16 @@ def load_for_serving(
         trained = trained.calibrated()
     sizes = sorted({1, options.max_batch_size})
     trained = with_engine(trained, options.engine, options.precision, batch_sizes=sizes)
-    loaded = LoadedModel(trained, version, options.max_pixels, file_state)
+    loaded = LoadedModel(trained, version, options.max_pixels, file_state, options.max_batch_size)
     try:
-        engine = trained.engine
-        if engine is not None:
-            loaded = replace(loaded, concurrent_engine=engine.for_concurrent_calls(options.max_batch_size))
+        concurrent = trained.engine.for_concurrent_calls(options.max_batch_size) if trained.engine else None
+        if concurrent is not None:  # the other engine is not needed any longer, and its weights are freed
+            trained = replace(trained, engine=concurrent)
+            loaded = replace(loaded, trained=trained, concurrent_engine=concurrent)
         for size in range(options.max_batch_size, 0, -1):  # the largest first: memory that is too small shows at once
             loaded.compute(np.stack([loaded.black_image] * size))
         if loaded.beside is not None:
-            for size in range(loaded.beside.batch_size, 0, -1):
-                loaded.beside.compute(np.stack([loaded.black_image] * size))
-        seconds_of_batch = {size: _measure(loaded, size) for size in (1, options.max_batch_size)}
+            loaded.beside.alone(loaded.black_image[None])
         for kind in ("JPEG", "PNG"):
             loaded.decode(_encoded_image(kind))
     except ModelTrainerError:
@@ -143,14 +147,29 @@ def load_for_serving(
         raise ModelFileError(
             f"{trained.path} is loaded, but its network cannot be computed: {type(error).__name__}: {error}"
         ) from error
-    return replace(loaded, seconds=time.monotonic() - start_time, seconds_of_batch=seconds_of_batch)
+    loaded = replace(loaded, seconds_of_image=_seconds_of_image(loaded), images_per_second=_throughput(loaded))
+    return replace(loaded, seconds=time.monotonic() - start_time)
 
 
-def _measure(loaded: LoadedModel, batch_size: int) -> float:
-    images = np.stack([loaded.black_image] * batch_size)
+def _seconds_of_image(loaded: LoadedModel) -> float:
+    """How long an image alone takes: the shortest of three times."""
+    compute = loaded.beside.alone if loaded.beside else loaded.compute
+    seconds = []
+    for _ in range(3):
+        start_time = time.perf_counter()
+        compute(loaded.black_image[None])
+        seconds.append(time.perf_counter() - start_time)
+    return min(seconds)
+
+
+def _throughput(loaded: LoadedModel) -> float:
+    """How many images are computed per second when there are always enough of them."""
+    size, num_calls = (loaded.beside.batch_size, loaded.beside.num_batches) if loaded.beside else (loaded.batch_size, 1)
+    images = [np.stack([loaded.black_image] * size)] * (2 * num_calls)
     start_time = time.perf_counter()
-    loaded.compute(images)
-    return time.perf_counter() - start_time
+    with ThreadPoolExecutor(num_calls) as threads:
+        list(threads.map(loaded.compute, images))
+    return len(images) * size / (time.perf_counter() - start_time)
 
 
 def state_of(path: str | os.PathLike[str]) -> FileState:

@@ -70,14 +70,11 @@ def announce(service: Service, url: str, options: ServeOptions) -> None:
     trained = loaded.trained
     engine = getattr(trained, "engine", None)
     name, precision = (engine.name, engine.precision) if engine else ("keras", "float32")
-    speeds = " and ".join(
-        f"{size} image{'s' * (size > 1)} in {1000 * seconds:.3g} ms"
-        for size, seconds in loaded.seconds_of_batch.items()
-    )
+    speed = f"{1000 * loaded.seconds_of_image:.3g} ms for an image, up to {loaded.images_per_second:.3g} images/s"
     # The token itself would stay in logs.
     token = "" if options.token is None else ' -H "Authorization: Bearer $MODEL_TRAINER_TOKEN"'
     lines = [
-        f"{trained.path}: {len(trained.classes)} classes, computed with {name} in {precision}, {speeds}.",
+        f"{trained.path}: {len(trained.classes)} classes, computed with {name} in {precision}: {speed}.",
         f"Ready after {loaded.seconds:.1f} s: {url}/",
         "Open this address in a browser, or send an image:",
         f"  curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg'{token} {url}/invocations",
