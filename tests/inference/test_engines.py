@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from model_trainer import Classification, ModelSpec, MultiLabel
 from model_trainer.errors import ConfigError, MissingExtra
@@ -132,6 +133,14 @@ def test_threads_get_the_results_of_their_own_images(
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_a_call_formats_no_image(model: TrainedModel, images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = KerasGraph(model)
+    formatted: list[object] = []
+    monkeypatch.setattr(type(tf.constant(0)), "__repr__", lambda tensor: str(formatted.append(tensor)))
+    engine(images)
+    assert not formatted
 
 
 def test_results_of_openvino_survive_the_next_batch(openvino: OpenVINO, images: np.ndarray) -> None:
