@@ -43,6 +43,7 @@ MANY_IMAGES = 2000
 # unfolded. That moved a MobileNetV3 with random weights by 2e-3.
 TOLERANCE = 1e-4  # of the largest output
 ROUNDING_FACTOR = 4.0
+_NOT_REASONS = ("Exception from ", "Check '", "FrontEnd API failed", "Model wasn't fully converted")
 _TINY = 1e-30  # probabilities below are not compared
 
 _SECONDS_TO_MEASURE = 1.5  # for each batch size; at least one round
@@ -120,10 +121,16 @@ def make_engine(trained: TrainedModel, engine: str, precision: str = "float32") 
     except ModelTrainerError:
         raise
     except Exception as error:
-        reason = str(error).strip().split("\n")[0][:300]
         raise ConfigError(
-            f"openvino cannot compute {trained.path}: {reason}. Use the engine keras.", "engine"
+            f"openvino cannot compute {trained.path}: {_reason(error)}. Use the engine keras.", "engine"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The line of OpenVINO's long message that names the operation; those before it name lines of its C++ code."""
+    lines = [line.strip(" -.") for line in str(error).splitlines()]
+    reasons = [line for line in lines if line and not line.startswith(_NOT_REASONS) and not line.endswith(":")]
+    return (reasons or [type(error).__name__])[0][:300]
 
 
 def sample_images(trained: TrainedModel, count: int) -> np.ndarray:
@@ -177,7 +184,7 @@ def _openvino(trained: TrainedModel, graph: KerasGraph) -> OpenVINO | None:
         other = OpenVINO(trained)
         is_exact = agree(tf.nest.flatten(other(images)), tf.nest.flatten(graph(images)), graph.unfolded(images))
     except Exception as error:  # noqa: BLE001  # of any kind, from its C++ code; TensorFlow is always there
-        logging.info("OpenVINO cannot compute this network: %s", str(error).strip().split("\n")[0][:200])
+        logging.info("OpenVINO cannot compute this network: %s", _reason(error))
         return None
     if not is_exact:
         logging.info("OpenVINO is not used: its results for this network differ by more than rounding.")

@@ -10,11 +10,12 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from model_trainer import Classification, ModelSpec, MultiLabel
 from model_trainer.errors import ConfigError, MissingExtra
 from model_trainer.inference import choose
-from model_trainer.inference.choose import agree, choose_for_many, sample_images, with_engine
+from model_trainer.inference.choose import agree, choose_for_many, make_engine, sample_images, with_engine
 from model_trainer.inference.keras_graph import KerasGraph
 from model_trainer.inference.openvino import OpenVINO
 from model_trainer.model_files.trained_model import TrainedModel
@@ -134,6 +135,14 @@ def test_threads_get_the_results_of_their_own_images(
     assert not wrong
 
 
+def test_a_call_formats_no_image(model: TrainedModel, images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = KerasGraph(model)
+    formatted: list[object] = []
+    monkeypatch.setattr(type(tf.constant(0)), "__repr__", lambda tensor: str(formatted.append(tensor)))
+    engine(images)
+    assert not formatted
+
+
 def test_results_of_openvino_survive_the_next_batch(openvino: OpenVINO, images: np.ndarray) -> None:
     first = openvino(images[:1])
     before = first.copy()
@@ -183,6 +192,12 @@ def test_auto_takes_tensorflow_if_openvino_cannot_convert(
     assert chosen.name == "keras"
     with pytest.raises(ConfigError, match="cannot compute model.hdf5: no such operation. Use the engine keras"):
         with_engine(model, "openvino")
+
+
+def test_the_error_names_the_operation_that_openvino_lacks() -> None:
+    spec = ModelSpec(target_size=SIZE, preprocess_func="tests.inference.test_engines.own_preprocessing")
+    with pytest.raises(ConfigError, match=r"No conversion rule found for operations: PyFunc. Use the engine keras"):
+        make_engine(trained(classifier(), spec=spec), "openvino")
 
 
 def test_openvino_that_is_missing_names_the_command(model: TrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
