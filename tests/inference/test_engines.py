@@ -17,7 +17,7 @@ from model_trainer.errors import ConfigError, MissingExtra
 from model_trainer.inference import choose
 from model_trainer.inference.choose import agree, choose_for_many, make_engine, sample_images, with_engine
 from model_trainer.inference.keras_graph import KerasGraph
-from model_trainer.inference.openvino import OpenVINO
+from model_trainer.inference.openvino import ConcurrentOpenVINO, OpenVINO
 from model_trainer.model_files.trained_model import TrainedModel
 from model_trainer.testing import small_backbone
 
@@ -241,3 +241,34 @@ def test_an_engine_can_be_made_of_a_model_whose_preprocessing_is_python(images: 
 def own_preprocessing(images: np.ndarray) -> np.ndarray:
     """NumPy's own, which a graph can only call in Python."""
     return np.asarray(images.astype(np.float32) / np.float32(255))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_openvino_for_several_calls_computes_the_same(
+    openvino: OpenVINO, images: np.ndarray, batch_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "2")
+    monkeypatch.setattr(ConcurrentOpenVINO, "_best_batch_size", lambda self, max_batch_size: batch_size)
+    engine = openvino.for_concurrent_calls(8)
+    assert engine is not None
+    assert (engine.num_calls, engine.batch_size, engine.precision) == (2, batch_size, "float32")
+    expected = openvino(images)
+    for count in (1, 3, len(images)):
+        np.testing.assert_allclose(engine(images[:count]), expected[:count], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(engine.alone(images[:1]), expected[:1], rtol=1e-5, atol=1e-6)
+
+
+def test_the_best_batch_is_the_smallest_with_almost_the_least_time_for_an_image(
+    openvino: OpenVINO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "2")
+    seconds = {1: 2.0, 2: 1.5, 4: 1.05, 6: 1.0}
+    monkeypatch.setattr(ConcurrentOpenVINO, "_seconds_per_image", lambda self, images: seconds[len(images)])
+    engine = openvino.for_concurrent_calls(6)
+    assert engine is not None
+    assert engine.batch_size == 4
+
+
+def test_on_one_core_there_is_no_form_for_several_calls(openvino: OpenVINO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "1")
+    assert openvino.for_concurrent_calls(8) is None

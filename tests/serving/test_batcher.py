@@ -13,6 +13,7 @@ import pytest
 from model_trainer.errors import DataError
 from model_trainer.serving.answers import BadImage, InferenceFailed, NotReady
 from model_trainer.serving.batcher import Batcher
+from model_trainer.serving.jobs import Beside
 
 SECONDS = 30.0
 IMAGE = np.full((1, 1, 1), 7, np.uint8)
@@ -255,5 +256,45 @@ def test_metrics_that_cannot_be_recorded_do_not_stop_the_threads(
         batcher = make(on_batch=fail, num_decoders=1)
         for _ in range(5):
             await batcher.submit([b"\x05"]).future
+
+    run(body())
+
+
+def test_with_a_form_for_several_calls_batches_are_computed_at_once(
+    make: Callable[..., Batcher], network: Network
+) -> None:
+    both = threading.Barrier(2)
+
+    def compute(images: np.ndarray) -> np.ndarray:
+        both.wait(SECONDS)  # for the other batch
+        return network.compute(images)
+
+    def alone(images: np.ndarray) -> np.ndarray:
+        raise AssertionError("two images are inside")
+
+    async def body() -> None:
+        batcher = make(beside=Beside(compute, alone, batch_size=1, num_batches=2))
+        job = batcher.submit([IMAGE, IMAGE + 1])
+        await job.future
+        assert [float(row[0]) for row in job.rows] == [7, 8]
+        assert network.sizes == [1, 1]
+
+    run(body())
+
+
+def test_an_image_alone_is_computed_on_all_cores(make: Callable[..., Batcher], network: Network) -> None:
+    alone: list[int] = []
+
+    def compute_alone(images: np.ndarray) -> np.ndarray:
+        alone.append(len(images))
+        return np.ones((1, 1), np.float32)
+
+    async def body() -> None:
+        batcher = make(beside=Beside(network.compute, compute_alone, batch_size=4, num_batches=2))
+        for image in (IMAGE, b"\x07"):
+            await batcher.submit([image]).future
+        await batcher.submit([IMAGE, IMAGE]).future
+        assert alone == [1, 1]
+        assert network.sizes == [2]
 
     run(body())
