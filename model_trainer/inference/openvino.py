@@ -69,7 +69,7 @@ class OpenVINO:
         computed = self._compiled.precision
         if computed != _PRECISIONS[precision]:
             raise ConfigError(
-                f"{precision} is impossible with OpenVINO on this CPU, which has {computed}.", "precision"
+                f"{precision} is impossible with OpenVINO on this CPU, which would compute in {computed}.", "precision"
             )
 
     def __call__(self, images: np.ndarray) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,11 @@ from model_trainer.specs import ModelSpec
 from model_trainer.storage.read import read_image_file, why_not_read
 
 __all__ = ["ImageReader", "exact_image", "fast_image", "load_image", "read_image", "read_image_bytes"]
+
+# A decoder takes up to 22 bytes for each pixel. A server that has a decoder for each of 64 cores, and gets large images
+# for all of them at once, needs no more memory than with four.
+_MANY_PIXELS = 4_000_000
+_FEW_AT_ONCE = threading.BoundedSemaphore(4)
 
 
 def fast_image(
@@ -95,8 +101,14 @@ class ImageReader:
         plain = self._plain(data, self._max_pixels)
         if plain is not None:
             return plain
-        if self._max_pixels is not None:
-            _check_pixels(data, self._max_pixels)
+        if self._max_pixels is None:
+            return self._read(data)
+        if _check_pixels(data, self._max_pixels) < _MANY_PIXELS:
+            return self._read(data)
+        with _FEW_AT_ONCE:
+            return self._read(data)
+
+    def _read(self, data: bytes) -> np.ndarray:
         tensor = tf.constant(data)
         try:
             return self._fast(tensor).numpy()
@@ -168,16 +180,17 @@ def _readers_for(spec_json: str) -> tuple[Callable[..., Any], Callable[..., Any]
     return make(lambda data: fast_image(data, view)), make(lambda data: exact_image(data, view)), PlainJpegReader(spec)
 
 
-def _check_pixels(data: bytes, max_pixels: int) -> None:
-    """Raises DataError if an image has more pixels than that; reads its header only."""
+def _check_pixels(data: bytes, max_pixels: int) -> int:
+    """Returns the number of pixels of an image, 0 if it cannot be read; raises DataError if there are more than that."""
     try:
         num_pixels = _count_pixels(data)
     except Unreadable as problem:
-        if problem.is_bomb:
-            raise DataError(str(problem)) from None
-        return  # the decoder knows whether it can be read, and the reason
+        if problem.is_bomb:  # of more pixels than any limit; the message would name the one of this process
+            raise DataError(f"has more than the limit of {max_pixels:,} pixels") from None
+        return 0  # the decoder knows whether it can be read, and the reason
     if num_pixels > max_pixels:
-        raise DataError(f"has {num_pixels:,} pixels, more than the limit of {max_pixels:,}")
+        raise DataError(f"has {num_pixels:,} pixels, more than the limit of {max_pixels:,} pixels")
+    return num_pixels
 
 
 def _count_pixels(data: bytes) -> int:

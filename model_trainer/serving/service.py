@@ -117,13 +117,17 @@ class Service:
             images: encoded images, or uint8 arrays of the model's `target_size`.
 
         Raises:
-            NotReady: the model is being loaded, or the server is stopping.
+            NotReady: the model is being loaded, or the server is stopping; or arrays have the size of a model that has
+                just been exchanged.
             Busy: too many images are inside.
             TooSlow: it took longer than `request_seconds`.
             InferenceFailed: the network could not be computed.
         """
         loaded, batcher = self._enter(len(images))
         try:
+            shape = loaded.black_image.shape
+            if any(isinstance(image, np.ndarray) and image.shape != shape for image in images):
+                raise NotReady  # in one batch with others they would let all of them fail
             job = batcher.submit(images)
             timer = job.future.get_loop().call_later(self.options.request_seconds, _time_out, job.future)
             try:

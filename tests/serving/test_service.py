@@ -93,7 +93,7 @@ def test_an_image_with_too_many_pixels_is_not_decoded(
     loaded = dataclasses.replace(service.loaded, max_pixels=5_000)
     monkeypatch.setattr(service._current[1], "_decode", loaded.decode)
     results = run(service.probabilities([encode(kind, (100, 51)), encode(kind, (100, 50))]))
-    assert results.rows[0] == BadImage("has 5,100 pixels, more than the limit of 5,000")
+    assert results.rows[0] == BadImage("has 5,100 pixels, more than the limit of 5,000 pixels")
     assert not isinstance(results.rows[1], BadImage)
 
 
