@@ -53,12 +53,13 @@ def check_precision(
         (trained,) = load_models(paths, trust, spec, classes)
         source = source_of(data, root, classes, is_foreign=spec is not None)
         if source is None:
-            source, _ = data_of_run(trained.path, trust)
+            source, data_source = data_of_run(trained.path, trust)
+            if data_source.split == "training":
+                logging.warning("The run has no validation data, so the model is checked on its training images.")
         compared = compare_precisions(
             trained, source.read_shared(), precision, engine, batch_size=batch_size, console=Console(stderr=True)
         )
         check = compared.check
-        written = record_check(trained.path, check)
         table = Table(box=None, show_header=False, pad_edge=False)
         paired = compared.correct
         interval = "" if paired is None else f" ({paired.difference:+.4f}, {paired.low:+.4f} to {paired.high:+.4f})"
@@ -75,10 +76,13 @@ def check_precision(
             table.add_row(name, value)
         console.print(table)
         console.print(_verdict(check.passed, precision), highlight=False, soft_wrap=True)
-        logging.info("Recorded: %s", written)
+        logging.info("Recorded: %s", record_check(trained.path, check))
     return check.passed
 
 
 def _verdict(passed: bool, precision: str) -> str:
-    rule = f"at least {MIN_SAME_LABELS:.0%} of the predictions are the same, and the metric is not {MAX_LOSS} lower"
+    rule = (
+        f"at least {MIN_SAME_LABELS:.0%} of the predictions are the same, the metric is not more than {MAX_LOSS} "
+        "lower, and all probabilities are numbers"
+    )
     return f"{precision} passed: {rule}." if passed else f"{precision} did not pass: it takes that {rule}."

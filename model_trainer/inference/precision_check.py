@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import PurePath
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from model_trainer.errors import ConfigError
 from model_trainer.storage import files
 
@@ -124,13 +126,14 @@ def command(model_file: PurePath, precision: str, engine: str | None = None) -> 
 
 
 _FIELD = "precision"
+_ADAPTER = TypeAdapter(PrecisionCheck)
 
 
 def _stored(path: PurePath) -> dict[str, Any]:
     """The content of `precision.json`; empty if there is none, or if it is damaged, which is as good as no check."""
     try:
         content = json.loads(files.read_text(path)) if files.is_file(path) else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return dict(content) if isinstance(content, Mapping) else {}
 
@@ -141,6 +144,6 @@ def _checks_of(stored: Mapping[str, Any], model_file: PurePath) -> list[Precisio
     if not isinstance(entries, list):
         return checks
     for entry in entries:
-        with contextlib.suppress(TypeError):  # of another version
-            checks.append(PrecisionCheck(**entry))
+        with contextlib.suppress(ValidationError):  # of another version, or damaged
+            checks.append(_ADAPTER.validate_json(json.dumps(entry), strict=True))
     return checks
