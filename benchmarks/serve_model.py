@@ -39,16 +39,16 @@ def make_photos(folder: Path) -> list[Path]:
     return paths
 
 
-def make_model(folder: Path, photos: list[Path]) -> None:
+def make_model(folder: Path, photos: list[Path], spec: ModelSpec = SPEC) -> None:
     """Writes an output folder with MobileNetV2, and `engine.xml`, the same network for OpenVINO.
 
     Its weights are random, but batch normalization has the statistics of the photos, and the last layer is scaled, so
     that answers differ from photo to photo: a wrong one would be noticed.
     """
     keras.utils.set_random_seed(0)
-    backbone = keras.applications.MobileNetV2((224, 224, 3), weights=None, include_top=False, pooling="avg")
+    backbone = keras.applications.MobileNetV2(spec.target_size, weights=None, include_top=False, pooling="avg")
     norms = [layer for layer in backbone.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    images = np.stack([load_image(photo, SPEC) for photo in photos])
+    images = np.stack([load_image(photo, spec) for photo in photos])
     for norm in norms:
         norm.momentum = 0.0
     backbone(images, training=True)
@@ -60,22 +60,22 @@ def make_model(folder: Path, photos: list[Path]) -> None:
     kernel = np.random.default_rng(0).normal(size=(features.shape[1], NUM_CLASSES))
     kernel *= 2 / (features @ kernel).std(axis=0).mean()
     head.set_weights([kernel, -(features @ kernel).mean(axis=0)])
-    description = {"format": 1, **SPEC.to_dict(), "task": Classification().to_dict(), "network": Network().to_dict()}
+    description = {"format": 1, **spec.to_dict(), "task": Classification().to_dict(), "network": Network().to_dict()}
     description |= {"classes": [f"class{number}" for number in range(NUM_CLASSES)], "thresholds": None}
     save_model(model, folder / "final_model.hdf5", description)
     (folder / "model_spec.json").write_text(json.dumps(description))
-    _save_for_openvino(model, folder)
+    _save_for_openvino(model, folder, spec)
 
 
-def _save_for_openvino(model: keras.Model, folder: Path) -> None:
+def _save_for_openvino(model: keras.Model, folder: Path, spec: ModelSpec) -> None:
     import openvino
     import tensorflow as tf
 
     exported = tf.Module()
     exported.weights = [variable.value for variable in model.variables]  # what is not an attribute is not saved
     exported.compute = tf.function(
-        lambda images: model(SPEC.preprocess(images), training=False),
-        input_signature=[tf.TensorSpec([None, *SPEC.target_size], tf.uint8)],
+        lambda images: model(spec.preprocess(images), training=False),
+        input_signature=[tf.TensorSpec([None, *spec.target_size], tf.uint8)],
     )
     place = str(folder / "saved_model")
     tf.saved_model.save(exported, place, signatures=exported.compute)

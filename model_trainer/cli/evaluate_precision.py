@@ -54,12 +54,13 @@ def check_precision(
         (trained,) = load_models(paths, trust, spec, classes)
         source = source_of(data, root, classes, is_foreign=spec is not None)
         if source is None:
-            source, _ = data_of_run(trained.path, trust)
+            source, data_source = data_of_run(trained.path, trust)
+            if data_source.split == "training":
+                logging.warning("The run has no validation data, so the model is checked on its training images.")
         compared = compare_precisions(
             trained, source.read_shared(), precision, engine, batch_size=batch_size, console=Console(stderr=True)
         )
         check = compared.check
-        written = record_check(trained.path, check)
         table = Table(box=None, show_header=False, pad_edge=False)
         paired = compared.correct
         for name, value in (
@@ -75,7 +76,7 @@ def check_precision(
             table.add_row(name, value)
         console.print(table)
         console.print(_verdict(check), highlight=False, soft_wrap=True)
-        logging.info("Recorded: %s", written)
+        logging.info("Recorded: %s", record_check(trained.path, check))
     return check.passed
 
 
@@ -87,8 +88,9 @@ def _verdict(check: PrecisionCheck) -> str:
     name = check.precision
     if not check.passed:
         return (
-            f"{name} did not pass: at least {MIN_SAME_LABELS:.0%} of the predictions should be the same, and "
-            f"{check.metric} at most {MAX_LOSS} lower. `serve --precision {name}` refuses the model."
+            f"{name} did not pass: at least {MIN_SAME_LABELS:.0%} of the predictions should be the same, "
+            f"{check.metric} at most {MAX_LOSS} lower, and all probabilities numbers. "
+            f"`serve --precision {name}` refuses the model."
         )
     text = (
         f"{name} passed: at least {MIN_SAME_LABELS:.0%} of the predictions are the same, and {check.metric} is at most "

@@ -28,6 +28,7 @@ from model_trainer.model_files.trained_model import Engine, TrainedModel
 __all__ = ["ConcurrentOpenVINO", "OpenVINO", "has_openvino"]
 
 _TELEMETRY = "openvino_telemetry"
+_LOCK = threading.Lock()  # several threads may make engines; the stub and the logger's state are the process's
 _PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 
@@ -177,6 +178,12 @@ def _num_threads() -> int:
 @contextlib.contextmanager
 def _without_telemetry() -> Iterator[ModuleType]:
     """Gives OpenVINO, which otherwise reports each import and conversion to Google Analytics, with a stub instead."""
+    with _LOCK, _stubbed_telemetry() as openvino:
+        yield openvino
+
+
+@contextlib.contextmanager
+def _stubbed_telemetry() -> Iterator[ModuleType]:
     present = sys.modules.get(_TELEMETRY)
     logger = logging.getLogger()
     level, filters, handlers = logger.level, logger.filters[:], logger.handlers[:]

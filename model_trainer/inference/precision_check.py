@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import PurePath
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from model_trainer.errors import ConfigError
 from model_trainer.storage import files
@@ -126,7 +126,7 @@ def command(model_file: PurePath, precision: str, engine: str | None = None) -> 
 
 
 _FIELD = "precision"
-_VALID = TypeAdapter(PrecisionCheck)
+_ADAPTER = TypeAdapter(PrecisionCheck)
 
 
 def _stored(path: PurePath) -> dict[str, Any]:
@@ -144,6 +144,6 @@ def _checks_of(stored: Mapping[str, Any], model_file: PurePath) -> list[Precisio
     if not isinstance(entries, list):
         return checks
     for entry in entries:
-        with contextlib.suppress(TypeError, ValueError):  # of another version, or damaged
-            checks.append(_VALID.validate_python(asdict(PrecisionCheck(**entry))))
+        with contextlib.suppress(ValidationError):  # of another version, or damaged
+            checks.append(_ADAPTER.validate_json(json.dumps(entry), strict=True))
     return checks

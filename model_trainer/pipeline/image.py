@@ -181,7 +181,7 @@ def _readers_for(spec_json: str) -> tuple[Callable[..., Any], Callable[..., Any]
 
 
 def _check_pixels(data: bytes, max_pixels: int) -> int:
-    """Returns the number of pixels of an image, 0 if it cannot be read; raises DataError if there are more than that."""
+    """Returns the number of pixels of an image, 0 if it cannot be read; raises DataError if there are more."""
     try:
         num_pixels = _count_pixels(data)
     except Unreadable as problem:

@@ -233,6 +233,21 @@ def test_evaluate_checks_a_precision_and_records_it(output_dir: Path) -> None:
     assert ("But it is not faster than float32" in output) == (check.speed <= 1)
 
 
+def test_a_precision_that_cannot_be_recorded_is_shown_and_training_images_are_named(
+    output_dir: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(output_dir, tmp_path / "copy")
+    options = json.loads((folder / "training_options.json").read_text())
+    options["run"]["val_data"] = None
+    (folder / "training_options.json").write_text(json.dumps(options))
+    (folder / "precision.json").unlink(missing_ok=True)
+    (folder / "precision.json").mkdir()
+    result = CliRunner().invoke(app, ["evaluate", str(folder), "--precision", "bfloat16", "--engine", "keras"])
+    assert "precision.json could not be written" in str(result.exception)
+    assert "same predictions" in result.output
+    assert "checked on its training images" in result.output
+
+
 def test_evaluate_takes_the_options_of_a_source(output_dir: Path, colours: Path, tmp_path: Path) -> None:
     rows = [f"{name}/{file.name},{label}" for label, name in enumerate(("blue", "green", "red"))
             for file in sorted((colours / "val" / name).iterdir())]  # fmt: skip

@@ -272,3 +272,20 @@ def test_the_best_batch_is_the_smallest_with_almost_the_least_time_for_an_image(
 def test_on_one_core_there_is_no_form_for_several_calls(openvino: OpenVINO, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "1")
     assert openvino.for_concurrent_calls(8) is None
+
+
+def test_threads_may_make_engines_at_the_same_time(model: TrainedModel) -> None:
+    errors: list[BaseException] = []
+
+    def make() -> None:
+        try:
+            OpenVINO(model)
+        except BaseException as error:  # noqa: BLE001  # whatever it is
+            errors.append(error)
+
+    threads = [threading.Thread(target=make) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors

@@ -82,15 +82,19 @@ def test_each_model_file_has_its_own(file: Path) -> None:
     assert find_check(file, "bfloat16").passed
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", "[" * 100_000, '{"model_max_acc.hdf5": [{"passed": true}]}'])
+@pytest.mark.parametrize("content", ["", "[]", "{", "[" * 100_000, '{"model_max_acc.hdf5": [{"passed": true}, null]}'])
 def test_a_damaged_record_is_no_check(file: Path, content: str) -> None:
     file.with_name(FILE_NAME).write_text(content)
     with pytest.raises(ConfigError, match="there is none"):
         find_check(file, "bfloat16")
 
 
-def test_a_record_with_a_value_of_another_kind_is_no_check(file: Path) -> None:
-    record_check(file, check(file, speed="fast"))
+@pytest.mark.parametrize("change", [{"passed": "no"}, {"same_labels": "99 %"}, {"before": None}])
+def test_a_check_with_values_of_other_types_is_none(file: Path, change: dict[str, object]) -> None:
+    path = record_check(file, check(file))
+    stored = json.loads(Path(path).read_text())
+    stored[file.name][0].update(change)
+    file.with_name(FILE_NAME).write_text(json.dumps(stored))
     with pytest.raises(ConfigError, match="there is none"):
         find_check(file, "bfloat16")
 
