@@ -6,15 +6,15 @@
     .venv/bin/python benchmarks/serve.py --rivals /tmp/rivals/bin/python      about an hour on 2 cores
     .venv/bin/python benchmarks/serve.py --memory 200000                      memory of our server, about six minutes
 
-MobileNetV2 at 224 x 224 (with --memory at 32 x 32) with random weights, JPEG photos of 500 x 375 pixels and 50 KB, one of 16 in turn; 1, 8, 32 and
-64 connections, each with one request at a time (`serve_client.py`). Ours runs with its defaults, but without an access
-log, as the others do. Each rival runs at its best: in a first round all of its SETTINGS below are tried, and
-the best at each concurrency is kept for it. "OpenVINO" rivals compute the same network as our engine, in float32; the
-others the compiled Keras model, and FastAPI `model.predict`.
-Then all answer in turn, in several rounds. Prints requests per second, latencies, and CPU seconds of the server per
-request, which the load of a shared machine changes less; our ratios to each rival; failed requests; and how far each
-server's answers are from `model.predict` for the pixels that it decodes. At last requests arrive at fixed times, 70 %
-of what ours can answer; its p99 is compared with that of one connection.
+MobileNetV2 at 224 x 224 (with --memory at 32 x 32) with random weights, JPEG photos of 500 x 375 pixels and 50 KB, one
+of 16 in turn; 1, 8, 32 and 64 connections, each with one request at a time (`serve_client.py`). Ours runs with its
+defaults, but without an access log, as the others do. Each rival runs at its best: in a first round all of its SETTINGS
+below are tried, and the best at each concurrency is kept for it. "OpenVINO" rivals compute the same network as our
+engine, in float32; the others the compiled Keras model, and FastAPI `model.predict`.
+Then all answer in turn, in several rounds, while the others are stopped. Prints requests per second, latencies, and CPU
+seconds of the server per request, which the load of a shared machine changes less; our ratios to each rival; failed
+requests; and how far each server's answers are from `model.predict` for the pixels that it decodes. At last requests
+arrive at fixed times, 70 % of what ours can answer; its p99 is compared with that of one connection.
 """
 
 from __future__ import annotations
@@ -158,13 +158,18 @@ def best_settings(bench: Bench, name: str, concurrencies: list[int], seconds: fl
 
 
 def compare(bench: Bench, concurrency: int, chosen: dict[str, dict[str, Any]], num_rounds: int, seconds: float) -> None:
-    servers = {"ours": bench.start("ours")} | {name: bench.start(name, each) for name, each in chosen.items()}
-    loads: dict[str, list[Load]] = {name: [] for name in servers}
+    servers: dict[str, ServerProcess] = {}
+    loads: dict[str, list[Load]] = {name: [] for name in ("ours", *chosen)}
+    options = ["--concurrency", str(concurrency), "--seconds", str(seconds)]
     try:
+        for name in loads:
+            servers[name] = bench.start(name, chosen.get(name))
+            servers[name].pause()  # one at a time has the cores
         for number in range(num_rounds):
             for name in list(servers) if number % 2 == 0 else list(reversed(servers)):
-                options = ["--concurrency", str(concurrency), "--seconds", str(seconds)]
+                servers[name].resume()
                 loads[name].append(bench.load(servers[name], *options))
+                servers[name].pause()
     finally:
         for server in servers.values():
             server.close()
