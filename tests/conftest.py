@@ -56,8 +56,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the same of `nohup`
 
 # Files that take long come first, those of few tests before all; at the end one process would wait for the other.
-LONG = ("test_killed.py", "test_agreement.py", "test_machines.py", "test_nothing_grows.py", "test_parity.py")
-LONG_FOLDERS = ("training", "cli", "model_files")
+LONG = (
+    "test_killed.py", "test_agreement.py", "test_machines.py", "test_nothing_grows.py", "test_parity.py",
+    "test_fuzz.py",
+)  # fmt: skip
+LONG_FOLDERS = ("training", "cli", "model_files", "serving")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -24,6 +24,7 @@ from model_trainer.serving.jobs import Beside
 from model_trainer.serving.options import ServeOptions
 from model_trainer.specs import ModelSpec
 from model_trainer.storage import files
+from model_trainer.storage.read import state_of_file
 
 __all__ = ["FileState", "LoadedModel", "load_for_serving", "state_of"]
 
@@ -177,14 +178,9 @@ def state_of(path: str | os.PathLike[str]) -> FileState:
     try:
         file = find_model_file(path)
         description = file.with_name("model_spec.json")
-        return (str(file), _stat(file), _stat(description) if files.exists(description) else None)
+        return (str(file), state_of_file(file), state_of_file(description) if files.exists(description) else None)
     except (OSError, ModelTrainerError):
         return ()
-
-
-def _stat(file: os.PathLike[str]) -> FileState:
-    info = os.stat(file)
-    return info.st_ino, info.st_size, info.st_mtime_ns
 
 
 def _version_of(path: str | os.PathLike[str]) -> str:

@@ -16,6 +16,7 @@ __all__ = [
     "read_image_file",
     "read_limited",
     "size_of",
+    "state_of_file",
     "why_not_read",
 ]
 
@@ -101,6 +102,16 @@ def size_of(path: str) -> int:
         return os.stat(path).st_size
     except OSError:
         return -1
+
+
+def state_of_file(path: str | os.PathLike[str]) -> tuple[int, int, int]:
+    """What changes when a local file is written again or replaced: inode, size in bytes, and time in nanoseconds.
+
+    Raises:
+        OSError: it is missing, or not on the local disk.
+    """
+    info = os.stat(path)
+    return info.st_ino, info.st_size, info.st_mtime_ns
 
 
 def why_not_read(error: OSError, *, if_missing: str) -> str:

@@ -11,7 +11,8 @@ import model_trainer
 
 PACKAGE = Path(model_trainer.__file__).parent
 
-# They ask the machine itself: device files, /proc, descriptors, pipes of a child process.
+# They ask the machine itself: device files, /proc, descriptors, pipes of a child process, a temporary folder that
+# worker processes share, and the files of the package.
 OF_THE_MACHINE = {
     "cuda_libraries.py",
     "stderr_filter.py",
@@ -20,11 +21,14 @@ OF_THE_MACHINE = {
     "diagnosis/gpu/machine.py",
     "diagnosis/gpu/process.py",
     "diagnosis/gpu/worker.py",
+    "serving/http/page.py",
+    "serving/server.py",
+    "serving/workers.py",
 }
 # What of `os` is about text, the process or its environment.
 OF_NAMES = {
-    "PathLike", "cpu_count", "environ", "fsdecode", "fsencode", "fspath", "getpid", "kill", "killpg", "name", "path",
-    "getcwd", "sched_getaffinity", "getpgid", "setsid", "strerror", "waitpid", "WNOHANG", "sep", "getppid",
+    "_exit", "PathLike", "cpu_count", "environ", "fsdecode", "fsencode", "fspath", "getpid", "kill", "killpg", "name",
+    "path", "getcwd", "sched_getaffinity", "getpgid", "setsid", "strerror", "waitpid", "WNOHANG", "sep", "getppid",
 }  # fmt: skip
 OF_PATHS = {"abspath", "basename", "dirname", "expanduser", "isabs", "join", "normpath", "relpath", "split", "splitext"}
 METHODS = {
