@@ -19,6 +19,7 @@ from model_trainer.serving.guards import CHECK_SECONDS, GuardedProtocol, guarded
 from model_trainer.serving.options import ServeOptions
 from model_trainer.serving.server import announce_stop
 from model_trainer.serving.service import Service
+from model_trainer.training.signals import handled_signals
 
 __all__ = ["HttpServer", "run_server"]
 
@@ -66,15 +67,8 @@ class HttpServer(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Handles SIGTERM and SIGINT in the `with` block, and restores the handlers, without raising them again."""
-        if threading.current_thread() is not threading.main_thread():
+        with handled_signals((signal.SIGINT, signal.SIGTERM), self.handle_exit):
             yield
-            return
-        previous = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal lets the requests inside finish; Ctrl-C after it ends the process at once."""

@@ -9,13 +9,13 @@ import os
 import signal
 import socket
 import sys
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from model_trainer.errors import ConfigError, MissingExtra
 from model_trainer.serving.options import ServeOptions
 from model_trainer.specs import ModelSpec
+from model_trainer.training.signals import handled_signals
 
 __all__ = ["Model", "announce_stop", "bind", "check_options", "serve", "url_of"]
 
@@ -66,7 +66,9 @@ def serve(
         ModelTrainerError: the model cannot be loaded.
     """
     check_options(options)
-    with bind(options.host, options.port) as listener, _ended_by_sigterm():
+    # Before there is a server to drain, SIGTERM ends the process with exit code 0; also where it has the number 1.
+    ended_by_sigterm = handled_signals((signal.SIGTERM,), lambda number, frame: os._exit(0))
+    with bind(options.host, options.port) as listener, ended_by_sigterm:
         model = Model(path, trust, spec, None if classes is None else tuple(classes))
         print(f"Loading {os.fspath(path)} and warming it up, which takes 10 to 30 s ...", file=sys.stderr)
         if options.num_workers > 1:
@@ -77,19 +79,6 @@ def serve(
 
         run_worker(model, options, listener)
     return 0
-
-
-@contextlib.contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Before there is a server to drain, SIGTERM ends the process with exit code 0; also where it has the number 1."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def check_options(options: ServeOptions) -> None:

@@ -30,6 +30,7 @@ from model_trainer.errors import DeviceError, ModelTrainerError
 from model_trainer.serving.options import ServeOptions
 from model_trainer.serving.server import Model, announce_stop, url_of
 from model_trainer.training.log import plain_messages
+from model_trainer.training.signals import handled_signals
 
 __all__ = ["run_workers"]
 
@@ -103,16 +104,14 @@ def _supervise(group: _Group) -> None:
         group.is_stopping = True
         writer.send_bytes(b"")  # wakes `wait`
 
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        while not group.is_stopping:
-            _start_missing(group)
-            _wait_for_news(group, reader)
-        _drain(group)
-    finally:
-        _kill(group)
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    with handled_signals((signal.SIGINT, signal.SIGTERM), stop):
+        try:
+            while not group.is_stopping:
+                _start_missing(group)
+                _wait_for_news(group, reader)
+            _drain(group)
+        finally:
+            _kill(group)
 
 
 def _start_missing(group: _Group) -> None:

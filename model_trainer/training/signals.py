@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
+from typing import Any
 
 from absl import logging
 
 from model_trainer.errors import StoppedError
 
-__all__ = ["StopRequest", "end_on_signals", "stop_on_signals"]
+__all__ = ["StopRequest", "end_on_signals", "handled_signals", "stop_on_signals"]
+
+# Some schedulers send SIGUSR1 as a warning; Windows has none.
+_STOPPING = (signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []))
 
 
 class StopRequest:
@@ -26,6 +30,20 @@ class StopRequest:
 
 
 @contextlib.contextmanager
+def handled_signals(numbers: Iterable[int], handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+    """Handles signals in the `with` block, and restores their handlers; outside the main thread it does nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, before in previous.items():
+            signal.signal(number, before)
+
+
+@contextlib.contextmanager
 def end_on_signals() -> Iterator[None]:
     """Raises `StoppedError` on SIGTERM and SIGUSR1 in the `with` block, for the time before the first step.
 
@@ -35,16 +53,8 @@ def end_on_signals() -> Iterator[None]:
     def end(number: int, frame: FrameType | None) -> None:
         raise StoppedError(f"{signal.Signals(number).name} came before the first step; there is nothing to save.")
 
-    if threading.current_thread() is not threading.main_thread():
+    with handled_signals(_STOPPING, end):
         yield
-        return
-    numbers = [signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
-    previous = {number: signal.signal(number, end) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -65,13 +75,5 @@ def stop_on_signals() -> Iterator[StopRequest]:
             "%s: stopping after this step and saving. Press Ctrl-C again to stop immediately.", request.reason
         )
 
-    if threading.current_thread() is not threading.main_thread():
+    with handled_signals((signal.SIGINT, *_STOPPING), ask):
         yield request
-        return
-    numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
-    previous = {number: signal.signal(number, ask) for number in numbers}
-    try:
-        yield request
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
