@@ -60,7 +60,11 @@ class PrecisionCheck:
 
 def hash_of(model_file: PurePath) -> str:
     """Returns the SHA-256 of a model file, hexadecimal."""
-    return hashlib.sha256(files.read(model_file)).hexdigest()
+    digest = hashlib.sha256()
+    with files.open_file(model_file) as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def record_check(model_file: PurePath, check: PrecisionCheck) -> PurePath:

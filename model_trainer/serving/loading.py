@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import io
 import os
 import time
@@ -17,6 +16,7 @@ from PIL import Image
 
 from model_trainer.errors import ModelFileError, ModelTrainerError
 from model_trainer.inference.choose import with_engine
+from model_trainer.inference.precision_check import hash_of
 from model_trainer.model_files.load import find_model_file, load_model
 from model_trainer.model_files.trained_model import ConcurrentEngine, TrainedModel
 from model_trainer.pipeline.image import ImageReader
@@ -124,7 +124,7 @@ def load_for_serving(
     """
     start_time = time.monotonic()
     file_state = state_of(path)
-    version = _version_of(path)
+    version = hash_of(find_model_file(path))[:VERSION_CHARACTERS]
     trained = load_model(path, trust, spec=spec, classes=classes)
     if options.calibrated:
         trained = trained.calibrated()
@@ -181,14 +181,6 @@ def state_of(path: str | os.PathLike[str]) -> FileState:
         return (str(file), state_of_file(file), state_of_file(description) if files.exists(description) else None)
     except (OSError, ModelTrainerError):
         return ()
-
-
-def _version_of(path: str | os.PathLike[str]) -> str:
-    digest = hashlib.sha256()
-    with files.open_file(find_model_file(path)) as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()[:VERSION_CHARACTERS]
 
 
 def _encoded_image(kind: str) -> bytes:
