@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from model_trainer.cpu_cores import num_usable_cores
 from model_trainer.display.pages import render_fragment
 from model_trainer.errors import DataError
 from model_trainer.evaluation.data import Model
@@ -167,7 +168,7 @@ def _predictions(
 
 def _decoded(spec: ModelSpec, paths: Sequence[str], num_ahead: int) -> Generator[np.ndarray | str]:
     """Yields the image at each path, or the reason why it cannot be read; up to `num_ahead` are decoded before."""
-    num_threads = min(MAX_DECODERS, os.cpu_count() or 1, max(1, len(paths)))
+    num_threads = min(MAX_DECODERS, num_usable_cores(), max(1, len(paths)))
     threads = concurrent.futures.ThreadPoolExecutor(num_threads, thread_name_prefix="decoder")
     waiting: collections.deque[concurrent.futures.Future[np.ndarray | str]] = collections.deque()
     try:

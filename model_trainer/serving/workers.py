@@ -25,6 +25,7 @@ from typing import Any
 
 from absl import logging
 
+from model_trainer.cpu_cores import num_usable_cores
 from model_trainer.diagnosis.gpu.nvml import query_nvml
 from model_trainer.errors import DeviceError, ModelTrainerError
 from model_trainer.serving.options import ServeOptions
@@ -155,7 +156,7 @@ def _variables(group: _Group, number: int) -> dict[str, str]:
     """What differs between the workers: a GPU of its own, or its fraction of the CPU cores."""
     if group.gpus:
         return {"CUDA_VISIBLE_DEVICES": group.gpus[number % len(group.gpus)]}
-    num_threads = max(1, (os.cpu_count() or 1) // group.options.num_workers)
+    num_threads = max(1, num_usable_cores() // group.options.num_workers)
     return {} if "TF_NUM_INTRAOP_THREADS" in os.environ else {"TF_NUM_INTRAOP_THREADS": str(num_threads)}
 
 
