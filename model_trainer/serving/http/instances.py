@@ -187,29 +187,26 @@ def _scan_scalar(text: str, start: int) -> tuple[Any, int]:
 
 
 def _object(text: str, start: int, scan: Scan) -> tuple[dict[str, Any], int]:
-    count = 0
-
-    def scan_next(text: str, start: int) -> tuple[Any, int]:
-        nonlocal count
-        count += 1
-        if count > MAX_MEMBERS:
-            raise BadJson(f"An object has more than {MAX_MEMBERS} members.")
-        return scan(text, start)
-
-    return _parse_object((text, start + 1), True, scan_next, None, _without_duplicates)
+    limited = _limited(scan, MAX_MEMBERS, f"An object has more than {MAX_MEMBERS} members.")
+    return _parse_object((text, start + 1), True, limited, None, _without_duplicates)
 
 
 def _array(text: str, start: int, scan: Scan, max_count: int, limit: str) -> tuple[list[Any], int]:
+    return _parse_array((text, start + 1), _limited(scan, max_count, f"There are more than {limit}."))
+
+
+def _limited(scan: Scan, max_count: int, message: str) -> Scan:
+    """Returns a `scan` that raises BadJson with the message when it is called more often than that."""
     count = 0
 
     def scan_next(text: str, start: int) -> tuple[Any, int]:
         nonlocal count
         count += 1
         if count > max_count:
-            raise BadJson(f"There are more than {limit}.")
+            raise BadJson(message)
         return scan(text, start)
 
-    return _parse_array((text, start + 1), scan_next)
+    return scan_next
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
