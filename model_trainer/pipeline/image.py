@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from model_trainer.errors import DataError
 from model_trainer.images.decode import decode, decode_exact, read_header
-from model_trainer.images.pillow import Unreadable, opened, why_unreadable
+from model_trainer.images.pillow import Unreadable, format_of, opened, why_unreadable
 from model_trainer.pipeline.plain_jpeg import PlainJpegReader
 from model_trainer.pipeline.view import View, region_inside
 from model_trainer.specs import ModelSpec
@@ -194,7 +194,7 @@ def _check_pixels(data: bytes, max_pixels: int) -> int:
 
 
 def _count_pixels(data: bytes) -> int:
-    if data.startswith(b"\xff\xd8\xff"):
+    if format_of(data) == "JPEG":
         try:  # faster than Pillow, and mostly without Python's lock
             height, width, _ = tf.image.extract_jpeg_shape(data).numpy()
         except tf.errors.OpError:

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from model_trainer.images.limits import LARGE_PIXELS, MAX_PIXELS, MAX_SCANS
+from model_trainer.images.pillow import format_of
 from model_trainer.pipeline.view import View
 from model_trainer.specs import ModelSpec
 
@@ -67,7 +68,7 @@ class PlainJpegReader:
 
 def _is_plain(data: bytes) -> bool:
     """Whether it is a JPEG whose quantization tables directly follow the usual first segment, without metadata."""
-    if not data.startswith(b"\xff\xd8\xff"):
+    if format_of(data) != "JPEG":
         return False
     start = 20 if data[2:6] == b"\xff\xe0\x00\x10" else 2
     return data[start : start + 2] == b"\xff\xdb" and data.count(b"\xff\xda") <= MAX_SCANS
