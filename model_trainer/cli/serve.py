@@ -132,7 +132,7 @@ def serve(
         "has_access_log": not no_access_log,
     }
     from model_trainer.serving.options import ServeOptions
-    from model_trainer.serving.server import check_options
+    from model_trainer.serving.server import check_options, end_process
     from model_trainer.serving.server import serve as serve_model
 
     options = ServeOptions(**settings)
@@ -141,10 +141,7 @@ def serve(
         print(f"Without OUTPUT_DIR the model is that of {model}, the folder of SageMaker.", file=sys.stderr)
     announce_tensorflow()
     filter_stderr_until_exit()
-    code = serve_model(model, options, trust=trust, spec=spec, classes=read_classes(classes))
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)  # threads of TensorFlow may still compute what nobody waits for, and would crash at a regular end
+    end_process(serve_model(model, options, trust=trust, spec=spec, classes=read_classes(classes)))
 
 
 def _token(token: str | None, no_token: bool) -> str | None:

@@ -17,13 +17,12 @@ import uvicorn
 
 from model_trainer.serving.guards import CHECK_SECONDS, GuardedProtocol, guarded
 from model_trainer.serving.options import ServeOptions
-from model_trainer.serving.server import announce_stop
+from model_trainer.serving.server import BACKLOG, announce_stop
 from model_trainer.serving.service import Service
 from model_trainer.training.signals import handled_signals
 
 __all__ = ["HttpServer", "run_server"]
 
-BACKLOG = 2048
 TICKS_PER_CHECK = round(CHECK_SECONDS / 0.1)  # uvicorn ticks every 0.1 seconds
 INTERRUPTED = 130
 

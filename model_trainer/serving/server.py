@@ -11,13 +11,14 @@ import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from model_trainer.errors import ConfigError, MissingExtra
 from model_trainer.serving.options import ServeOptions
 from model_trainer.specs import ModelSpec
 from model_trainer.training.signals import handled_signals
 
-__all__ = ["Model", "announce_stop", "bind", "check_options", "serve", "url_of"]
+__all__ = ["BACKLOG", "Model", "announce_stop", "bind", "check_options", "end_process", "serve", "url_of"]
 
 # The module that is imported, and the package that has it.
 NEEDED = {
@@ -142,3 +143,11 @@ def announce_stop() -> None:
     with contextlib.suppress(OSError):  # nobody may read it any more
         # Not `print`, which the signal may have interrupted.
         os.write(2, b"Stopping when the requests in progress are answered; Ctrl-C stops at once.\n")
+
+
+def end_process(code: int) -> NoReturn:
+    """Ends this process at once: threads of TensorFlow may still compute what nobody waits for, and would crash a
+    regular end."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

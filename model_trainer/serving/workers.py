@@ -29,7 +29,7 @@ from model_trainer.cpu_cores import num_usable_cores
 from model_trainer.diagnosis.gpu.nvml import query_nvml
 from model_trainer.errors import DeviceError, ModelTrainerError
 from model_trainer.serving.options import ServeOptions
-from model_trainer.serving.server import Model, announce_stop, url_of
+from model_trainer.serving.server import Model, announce_stop, end_process, url_of
 from model_trainer.training.log import plain_messages
 from model_trainer.training.signals import handled_signals
 
@@ -258,9 +258,7 @@ def _run(
     except ModelTrainerError as error:
         pipe.send(error)
         code = error.exit_code
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)  # see cli/serve.py
+    end_process(code)
 
 
 def _end_with_parent(pipe: Connection) -> None:
