@@ -1,4 +1,4 @@
-"""The options that choose what computes the network, for `predict` and `evaluate`."""
+"""The options that choose what computes the network."""
 
 from __future__ import annotations
 

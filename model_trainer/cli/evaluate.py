@@ -7,7 +7,7 @@ from enum import StrEnum
 import typer
 
 from model_trainer.cli.engines import Engine, EngineName, FasterPrecision
-from model_trainer.cli.foreign_options import ClassesOfDataOrModel, Root, Spec, read_classes
+from model_trainer.cli.foreign_options import ClassesOfDataOrModel, Root, Spec, Trust, read_classes
 from model_trainer.cli.starting import announce_tensorflow
 from model_trainer.stderr_filter import filter_stderr_until_exit
 
@@ -66,7 +66,7 @@ def evaluate(
     ),
     spec: Spec = None,
     classes: ClassesOfDataOrModel = None,
-    trust: bool = typer.Option(False, "--trust", help="Allow the file to run code outside keras.applications."),
+    trust: Trust = False,
 ) -> None:
     """Compute the metrics of a trained model on labelled images, overall and for each class.
 

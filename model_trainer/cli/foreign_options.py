@@ -1,4 +1,4 @@
-"""The options `--spec` and `--classes` for model files from elsewhere, shared by the commands that read models."""
+"""The options `--spec`, `--classes` and `--trust` for model files from elsewhere, shared by commands that read them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from model_trainer.errors import ConfigError
 from model_trainer.storage import files
 
-__all__ = ["Classes", "ClassesOfData", "ClassesOfDataOrModel", "Root", "Spec", "read_classes"]
+__all__ = ["Classes", "ClassesOfData", "ClassesOfDataOrModel", "Root", "Spec", "Trust", "read_classes"]
 
 MAX_CHARACTERS = 8_000_000  # in a file of names
 MAX_PATH_LENGTH = 256
@@ -31,6 +31,7 @@ Classes = Annotated[
         help="With --spec: names of the model's outputs, in order: a,b,c, or a text file with one name per line.",
     ),
 ]
+Trust = Annotated[bool, typer.Option("--trust", help="Allow the file to run code outside keras.applications.")]
 
 ClassesOfData = Annotated[
     str | None,

@@ -7,7 +7,8 @@ import json
 import typer
 
 from model_trainer.cli.engines import Engine, EngineName
-from model_trainer.cli.foreign_options import Classes, Spec, read_classes
+from model_trainer.cli.foreign_options import Classes, Spec, Trust, read_classes
+from model_trainer.cli.prediction_options import Calibrated, Top
 from model_trainer.cli.starting import announce_tensorflow
 from model_trainer.stderr_filter import filter_stderr_until_exit
 
@@ -20,20 +21,12 @@ def predict(
     ),
     images: list[str] = typer.Argument(help="Image files, and folders, which are searched recursively."),
     as_json: bool = typer.Option(False, "--json", help="Print a JSON list and nothing else."),
-    top: int | None = typer.Option(
-        None,
-        "--top",
-        metavar="N",
-        min=1,
-        help="Number of labels per image; default: 5, or the tags that reach their thresholds.",
-    ),
-    calibrated: bool = typer.Option(
-        False, "--calibrated", help="Apply the temperature that `evaluate` fitted on the validation data."
-    ),
+    top: Top = None,
+    calibrated: Calibrated = False,
     engine: Engine = EngineName.auto,
     spec: Spec = None,
     classes: Classes = None,
-    trust: bool = typer.Option(False, "--trust", help="Allow the file to run code outside keras.applications."),
+    trust: Trust = False,
 ) -> None:
     """Predict the labels of images, with their probabilities."""
     announce_tensorflow()

@@ -9,7 +9,9 @@ from typing import Any
 
 import typer
 
-from model_trainer.cli.foreign_options import Classes, Spec, read_classes
+from model_trainer.cli.engines import EngineName
+from model_trainer.cli.foreign_options import Classes, Spec, Trust, read_classes
+from model_trainer.cli.prediction_options import Calibrated, Top
 from model_trainer.cli.starting import announce_tensorflow
 from model_trainer.errors import ConfigError
 from model_trainer.stderr_filter import filter_stderr_until_exit
@@ -18,14 +20,6 @@ __all__ = ["serve"]
 
 MODEL_OF_SAGEMAKER = "/opt/ml/model"
 DEFAULT_PORT = 8080
-
-
-class EngineName(StrEnum):
-    """What computes the network."""
-
-    auto = "auto"
-    keras = "keras"
-    openvino = "openvino"
 
 
 class Precision(StrEnum):
@@ -80,16 +74,8 @@ def serve(
         "--precision",
         help="All but float32 need a passed check: `evaluate --precision`.",
     ),
-    calibrated: bool = typer.Option(
-        False, "--calibrated", help="Apply the temperature that `evaluate` fitted on the validation data."
-    ),
-    top: int | None = typer.Option(
-        None,
-        "--top",
-        metavar="N",
-        min=1,
-        help="Number of labels per image; default: 5, or the tags that reach their thresholds.",
-    ),
+    calibrated: Calibrated = False,
+    top: Top = None,
     max_body_bytes: int | None = typer.Option(
         None, "--max-body-bytes", metavar="N", min=1, help="Larger requests are refused; default: 6291456."
     ),
@@ -106,7 +92,7 @@ def serve(
     no_access_log: bool = typer.Option(False, "--no-access-log", help="Do not print a line of JSON for each request."),
     spec: Spec = None,
     classes: Classes = None,
-    trust: bool = typer.Option(False, "--trust", help="Allow the file to run code outside keras.applications."),
+    trust: Trust = False,
 ) -> None:
     """Serve a trained model over HTTP, with a page to try it.
 
