@@ -117,6 +117,16 @@ class TrainedModel:
         assert self.temperature is not None
         return with_temperature(result, self.temperature)
 
+    @property
+    def engine_name(self) -> str:
+        """What computes the network: "keras" or "openvino"."""
+        return "keras" if self.engine is None else self.engine.name
+
+    @property
+    def precision(self) -> str:
+        """In which precision the network is computed: "float32", "bfloat16" or "float16"."""
+        return "float32" if self.engine is None else self.engine.precision
+
     def calibrated(self) -> TrainedModel:
         """Returns the same model with calibrated probabilities, which select the same classes.
 

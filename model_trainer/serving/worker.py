@@ -68,13 +68,12 @@ def announce(service: Service, url: str, options: ServeOptions) -> None:
     loaded = service.loaded
     assert loaded is not None
     trained = loaded.trained
-    engine = getattr(trained, "engine", None)
-    name, precision = (engine.name, engine.precision) if engine else ("keras", "float32")
+    engine = f"{trained.engine_name} in {trained.precision}"
     speed = f"{1000 * loaded.seconds_of_image:.3g} ms for an image, up to {loaded.images_per_second:.3g} images/s"
     # The token itself would stay in logs.
     token = "" if options.token is None else ' -H "Authorization: Bearer $MODEL_TRAINER_TOKEN"'
     lines = [
-        f"{trained.path}: {len(trained.classes)} classes, computed with {name} in {precision}: {speed}.",
+        f"{trained.path}: {len(trained.classes)} classes, computed with {engine}: {speed}.",
         f"Ready after {loaded.seconds:.1f} s: {url}/",
         "Open this address in a browser, or send an image:",
         f"  curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg'{token} {url}/invocations",

@@ -152,13 +152,11 @@ class _App:
 
     def _observe_model(self) -> None:
         trained = self._service.trained
-        engine = getattr(trained, "engine", None)
-        self._metrics.observe_model(
-            self._service.status == "ready",
-            self._service.model_version if trained is not None else "",
-            "keras" if engine is None else engine.name,
-            "float32" if engine is None else engine.precision,
-        )
+        is_ready = self._service.status == "ready"
+        if trained is None:
+            self._metrics.observe_model(is_ready, "", "", "")
+        else:
+            self._metrics.observe_model(is_ready, self._service.model_version, trained.engine_name, trained.precision)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:

@@ -59,15 +59,14 @@ def information_routes(service: Any, options: ServeOptions, metrics: Metrics, se
 
 def _describe(service: Any, options: ServeOptions) -> dict[str, Any]:
     trained = service.trained
-    engine = getattr(trained, "engine", None)
     return {
         "file": trained.path.name,
         "version": service.model_version,
         "task": type(trained.task).__name__,
         "classes": list(trained.classes),
         "input_size": list(trained.spec.target_size),
-        "engine": "keras" if engine is None else engine.name,
-        "precision": "float32" if engine is None else engine.precision,
+        "engine": trained.engine_name,
+        "precision": trained.precision,
         "is_calibrated": trained.is_calibrated,
         "limits": {
             "body_bytes": options.max_body_bytes,
