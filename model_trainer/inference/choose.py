@@ -17,7 +17,7 @@ from model_trainer.errors import ConfigError, ModelTrainerError
 from model_trainer.inference.keras_graph import KerasGraph
 from model_trainer.inference.openvino import OpenVINO, has_openvino
 from model_trainer.inference.precision_check import find_check
-from model_trainer.model_files.trained_model import Engine, TrainedModel
+from model_trainer.model_files.trained_model import ConcurrentEngine, Engine, TrainedModel
 
 __all__ = [
     "MANY_IMAGES",
@@ -25,6 +25,7 @@ __all__ = [
     "Precision",
     "agree",
     "choose_for_many",
+    "for_concurrent_calls",
     "make_engine",
     "sample_images",
     "with_engine",
@@ -104,6 +105,17 @@ def choose_for_many(trained: TrainedModel, num_images: int, engine: EngineName =
     if trained.engine is not None or (engine == "auto" and num_images < MANY_IMAGES):
         return trained
     return with_engine(trained, engine, batch_sizes=(8,))
+
+
+def for_concurrent_calls(engine: Engine | None, max_batch_size: int) -> ConcurrentEngine | None:
+    """Returns an engine for several calls at once, each on one core; None if there is none.
+
+    TensorFlow divides the operations of all calls among its threads.
+
+    Args:
+        max_batch_size: of the batches that it will compute.
+    """
+    return engine.for_concurrent_calls(max_batch_size) if isinstance(engine, OpenVINO) else None
 
 
 def make_engine(trained: TrainedModel, engine: str, precision: str = "float32") -> Engine:

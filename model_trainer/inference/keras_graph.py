@@ -50,9 +50,6 @@ class KerasGraph:
     def __call__(self, images: np.ndarray) -> Any:
         return tf.nest.map_structure(lambda output: output.numpy(), self._frozen(tf.convert_to_tensor(images)))
 
-    def for_concurrent_calls(self, max_batch_size: int) -> None:
-        """None: TensorFlow divides the operations of all calls among its threads."""
-
     def unfolded(self, images: np.ndarray) -> list[np.ndarray]:
         """The outputs computed in the order of the layers; they differ from the others by float32 rounding."""
         return [output.numpy() for output in tf.nest.flatten(self._function(tf.convert_to_tensor(images)))]

@@ -60,13 +60,13 @@ class OpenVINO:
         function = compute_function(trained)
         with _without_telemetry() as openvino:
             self._model = openvino.convert_model(function)
-        self._names = [output.name for output in function.outputs]
+        names = [output.name for output in function.outputs]
         for result in self._model.get_results():
             # OpenVINO makes an output of each tensor that a custom gradient, as that of SiLU, keeps for training.
-            if not result.output(0).names & {*self._names}:
+            if not result.output(0).names & {*names}:
                 self._model.remove_result(result)
-        self._structure = function.structured_outputs
-        self._compiled = _Compiled(self._model, self._names, precision, num_streams=1)
+        self._outputs = tf.nest.pack_sequence_as(function.structured_outputs, names)
+        self._compiled = _Compiled(self._model, self._outputs, precision, num_streams=1)
         computed = self._compiled.precision
         if computed != _PRECISIONS[precision]:
             raise ConfigError(
@@ -74,7 +74,7 @@ class OpenVINO:
             )
 
     def __call__(self, images: np.ndarray) -> Any:
-        return tf.nest.pack_sequence_as(self._structure, self._compiled(images))
+        return self._compiled(images)
 
     def for_concurrent_calls(self, max_batch_size: int) -> ConcurrentOpenVINO | None:
         """Returns the same with a stream for each core: the threads of one call wait for each other less.
@@ -92,25 +92,20 @@ class ConcurrentOpenVINO:
 
     def __init__(self, engine: OpenVINO, num_calls: int, max_batch_size: int) -> None:
         self.precision, self.num_calls = engine.precision, num_calls
-        names, self._structure = engine._names, engine._structure
         # Of a fixed shape: the shapes of all layers are not inferred again in each call.
         single = engine._model.clone()
         single.reshape([1, *single.inputs[0].partial_shape[1:]])
-        self.alone: Engine = SingleOpenVINO(_Compiled(single, names, engine.precision, 1), self._structure, self)
-        self._compiled = _Compiled(engine._model, names, engine.precision, num_calls)
+        self.alone: Engine = SingleOpenVINO(_Compiled(single, engine._outputs, engine.precision, 1), engine.precision)
+        self._compiled = _Compiled(engine._model, engine._outputs, engine.precision, num_calls)
         self.batch_size = self._best_batch_size(max_batch_size)
         if self.batch_size == 1:
-            self._compiled = _Compiled(single, names, engine.precision, num_calls)
+            self._compiled = _Compiled(single, engine._outputs, engine.precision, num_calls)
 
     def __call__(self, images: np.ndarray) -> Any:
         if self.batch_size > 1 or len(images) == 1:
-            return tf.nest.pack_sequence_as(self._structure, self._compiled(images))
-        rows = [self._compiled(images[index : index + 1]) for index in range(len(images))]
-        return tf.nest.pack_sequence_as(self._structure, [np.concatenate(each) for each in zip(*rows, strict=True)])
-
-    def for_concurrent_calls(self, max_batch_size: int) -> ConcurrentOpenVINO:
-        """Returns itself."""
-        return self
+            return self._compiled(images)
+        several = [self._compiled(images[index : index + 1]) for index in range(len(images))]
+        return tf.nest.map_structure(lambda *parts: np.concatenate(parts), *several)
 
     def _best_batch_size(self, max_batch_size: int) -> int:
         """The smallest size that is within 10 % of the least time for an image, of 1, 2, 4, ..., `max_batch_size`."""
@@ -133,22 +128,17 @@ class SingleOpenVINO:
 
     name = "openvino"
 
-    def __init__(self, compiled: _Compiled, structure: Any, concurrent: ConcurrentOpenVINO) -> None:
-        self.precision = concurrent.precision
-        self._compiled, self._structure, self._concurrent = compiled, structure, concurrent
+    def __init__(self, compiled: _Compiled, precision: str) -> None:
+        self._compiled, self.precision = compiled, precision
 
     def __call__(self, images: np.ndarray) -> Any:
-        return tf.nest.pack_sequence_as(self._structure, self._compiled(images))
-
-    def for_concurrent_calls(self, max_batch_size: int) -> ConcurrentOpenVINO:
-        """Returns the engine that it was made with."""
-        return self._concurrent
+        return self._compiled(images)
 
 
 class _Compiled:
-    """A network compiled for the CPU: uint8 images to its outputs in the order of `names`."""
+    """A network compiled for the CPU: uint8 images to its outputs, in the structure of their names."""
 
-    def __init__(self, model: Any, names: list[str], precision: str, num_streams: int) -> None:
+    def __init__(self, model: Any, outputs: Any, precision: str, num_streams: int) -> None:
         with _without_telemetry() as openvino:
             options = {
                 "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],
@@ -158,16 +148,16 @@ class _Compiled:
             self._compiled = openvino.Core().compile_model(model, "CPU", options)
         self.precision: str = self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         self.image_shape = tuple(size.get_length() for size in model.inputs[0].partial_shape[1:])
-        self._outputs = [self._compiled.output(name) for name in names]
+        self._outputs = tf.nest.map_structure(self._compiled.output, outputs)
         self._of_thread = threading.local()
 
-    def __call__(self, images: np.ndarray) -> list[np.ndarray]:
+    def __call__(self, images: np.ndarray) -> Any:
         request = getattr(self._of_thread, "request", None)
         if request is None:
             request = self._of_thread.request = self._compiled.create_infer_request()
         # The outputs are copied, because the next call of this thread writes to the same memory.
         results = request.infer([np.ascontiguousarray(images)], share_inputs=True, share_outputs=False)
-        return [results[output] for output in self._outputs]
+        return tf.nest.map_structure(lambda output: results[output], self._outputs)
 
 
 def _num_threads() -> int:

@@ -39,13 +39,6 @@ class Engine(Protocol):
             images: uint8 `(batch, height, width, channels)`, not preprocessed.
         """
 
-    def for_concurrent_calls(self, max_batch_size: int) -> ConcurrentEngine | None:
-        """Returns the same engine for several calls at once, each on one core; None if that is not faster.
-
-        Args:
-            max_batch_size: of the batches that it will compute.
-        """
-
 
 class ConcurrentEngine(Engine, Protocol):
     """Computes several batches at once, each on one core.

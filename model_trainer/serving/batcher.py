@@ -1,8 +1,8 @@
 """Gathers the images of concurrent requests into batches.
 
-A few threads share the work. Each takes what is most urgent: a batch, if no other thread is computing one, or else the
-next image to decode. So the thread that decoded the only image inside computes it as well, without handing it over,
-and while a batch is computed the others decode the next one.
+A few threads share the work. Each takes what is most urgent: a batch, unless as many are computed as can be at a time,
+or else the next image to decode. So the thread that decoded the only image inside computes it as well, without handing
+it over, and while a batch is computed the others decode the next one.
 """
 
 from __future__ import annotations
@@ -162,9 +162,7 @@ class Batcher:
         self._deadline = None
         size, compute = min(len(self._decoded), self._batch_size), self._compute
         if self._beside is not None:
-            is_alone = size == 1 and not (
-                self._encoded or self._num_decoding or self._start_times or len(self._decoded) > 1
-            )
+            is_alone = len(self._decoded) == 1 and not (self._encoded or self._num_decoding or self._start_times)
             compute = self._beside.alone if is_alone else self._beside.compute
         batch = Batch([self._decoded.popleft() for _ in range(size)], compute, time.monotonic())
         self._start_times[threading.get_ident()] = batch.start_time

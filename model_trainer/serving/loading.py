@@ -15,10 +15,10 @@ import numpy as np
 from PIL import Image
 
 from model_trainer.errors import ModelFileError, ModelTrainerError
-from model_trainer.inference.choose import with_engine
+from model_trainer.inference.choose import for_concurrent_calls, with_engine
 from model_trainer.inference.precision_check import hash_of
 from model_trainer.model_files.load import find_model_file, load_model
-from model_trainer.model_files.trained_model import ConcurrentEngine, TrainedModel
+from model_trainer.model_files.trained_model import TrainedModel
 from model_trainer.pipeline.image import ImageReader
 from model_trainer.serving.jobs import Beside
 from model_trainer.serving.options import ServeOptions
@@ -42,8 +42,8 @@ class LoadedModel:
         version: the first characters of the SHA-256 of its file.
         max_pixels: larger images are not read.
         file_state: `state_of` its path, from before it was loaded.
-        batch_size: number of images that are computed together at most.
-        concurrent_engine: for several batches at once, each on one core; None if that is not faster.
+        batch_size: number of images that are computed together at most, by `beside` if there is one.
+        beside: computes several batches at once, each on one core; None if that is not faster.
         seconds: how long it took to load and to warm up.
         seconds_of_image: how long an image alone takes.
         images_per_second: how many are computed when there are always enough of them.
@@ -54,7 +54,7 @@ class LoadedModel:
     max_pixels: int
     file_state: FileState
     batch_size: int
-    concurrent_engine: ConcurrentEngine | None = None
+    beside: Beside | None = None
     seconds: float = 0.0
     seconds_of_image: float = 0.0
     images_per_second: float = 0.0
@@ -79,15 +79,6 @@ class LoadedModel:
     def compute(self, images: np.ndarray) -> np.ndarray:
         """Predicts the class probabilities: float32 `(batch, num_classes)`."""
         return self.trained.probabilities(images)
-
-    @functools.cached_property
-    def beside(self) -> Beside | None:
-        """What computes several batches at once; None if that is not faster."""
-        engine = self.concurrent_engine
-        if engine is None:
-            return None
-        alone = replace(self.trained, engine=engine.alone).probabilities
-        return Beside(self.compute, alone, engine.batch_size, engine.num_calls)
 
     def attribution(self, data: bytes, class_index: int | None) -> bytes:
         """Draws an attribution map: a PNG; see `Service.attribution`."""
@@ -132,11 +123,13 @@ def load_for_serving(
     trained = with_engine(trained, options.engine, options.precision, batch_sizes=sizes)
     loaded = LoadedModel(trained, version, options.max_pixels, file_state, options.max_batch_size)
     try:
-        concurrent = trained.engine.for_concurrent_calls(options.max_batch_size) if trained.engine else None
+        concurrent = for_concurrent_calls(trained.engine, options.max_batch_size)
         if concurrent is not None:  # the other engine is not needed any longer, and its weights are freed
             trained = replace(trained, engine=concurrent)
-            loaded = replace(loaded, trained=trained, concurrent_engine=concurrent)
-        for size in range(options.max_batch_size, 0, -1):  # the largest first: memory that is too small shows at once
+            alone = replace(trained, engine=concurrent.alone).probabilities
+            beside = Beside(trained.probabilities, alone, concurrent.batch_size, concurrent.num_calls)
+            loaded = replace(loaded, trained=trained, batch_size=concurrent.batch_size, beside=beside)
+        for size in range(loaded.batch_size, 0, -1):  # the largest first: memory that is too small shows at once
             loaded.compute(np.stack([loaded.black_image] * size))
         if loaded.beside is not None:
             loaded.beside.alone(loaded.black_image[None])
@@ -165,12 +158,12 @@ def _seconds_of_image(loaded: LoadedModel) -> float:
 
 def _throughput(loaded: LoadedModel) -> float:
     """How many images are computed per second when there are always enough of them."""
-    size, num_calls = (loaded.beside.batch_size, loaded.beside.num_batches) if loaded.beside else (loaded.batch_size, 1)
-    images = [np.stack([loaded.black_image] * size)] * (2 * num_calls)
+    num_calls = loaded.beside.num_batches if loaded.beside else 1
+    images = [np.stack([loaded.black_image] * loaded.batch_size)] * (2 * num_calls)
     start_time = time.perf_counter()
     with ThreadPoolExecutor(num_calls) as threads:
         list(threads.map(loaded.compute, images))
-    return len(images) * size / (time.perf_counter() - start_time)
+    return len(images) * loaded.batch_size / (time.perf_counter() - start_time)
 
 
 def state_of(path: str | os.PathLike[str]) -> FileState:
