@@ -39,21 +39,13 @@ class Compute(Worker):
         return [{"prediction": row.tolist()} for row in self.engine(np.stack(data))]
 
 
-class DecodeAndCompute(Compute):
+class DecodeAndCompute(Decode, Compute):
     """From the body of a request to probabilities: no pixels pass from process to process."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        _, settings = read_settings()
-        self.decode = load_decoder(settings)
-
-    def deserialize(self, data: bytes) -> bytes:
-        return bytes(data)  # a memoryview, which TensorFlow does not decode
 
     def forward(self, data: Any) -> Any:
         if self.max_batch_size == 1:
-            return super().forward(self.decode(data))
-        return super().forward([self.decode(image) for image in data])
+            return Compute.forward(self, self.decode(data))
+        return Compute.forward(self, [self.decode(image) for image in data])
 
 
 if __name__ == "__main__":
