@@ -6,6 +6,7 @@ ModelTrainerError
 ├── DataError(ValueError)       a file, label or box is wrong; names file and line
 ├── ModelFileError(ValueError)  a model file is damaged, not supported or unsafe
 ├── StorageError(OSError)       a path cannot be read or written; names it
+│   └── UnavailableError        an object store does not answer; continue with `--resume`
 ├── DeviceError(RuntimeError)   a device is missing, or out of memory; names what to reduce
 ├── DivergedError(RuntimeError) training diverged; names the number of rollbacks
 ├── StoppedError(RuntimeError)  a signal came before there was anything to save
@@ -29,6 +30,7 @@ __all__ = [
     "ModelTrainerError",
     "StoppedError",
     "StorageError",
+    "UnavailableError",
 ]
 
 
@@ -66,6 +68,12 @@ class ModelFileError(ModelTrainerError, ValueError):
 
 class StorageError(ModelTrainerError, OSError):
     """A path cannot be read or written."""
+
+
+class UnavailableError(StorageError):
+    """An object store does not answer, in spite of repeated attempts; `--resume` continues the run once it does."""
+
+    exit_code = 75
 
 
 class DeviceError(ModelTrainerError, RuntimeError):

