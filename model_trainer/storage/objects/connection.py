@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from model_trainer.errors import ConfigError, MissingExtra
+from model_trainer.errors import MissingExtra
 from model_trainer.storage import configuration
-from model_trainer.storage.objects.errors import StoreError, UnavailableError, as_os_errors
+from model_trainer.storage.objects.aws import aws_client
+from model_trainer.storage.objects.errors import UnavailableError, as_os_errors
 from model_trainer.storage.objects.urls import ObjectUrl
 
 __all__ = ["Bucket", "Connections"]
@@ -21,11 +22,6 @@ CREDENTIAL_SECONDS = 300  # how soon credentials that boto3 has refreshed are us
 STALL_SECONDS = 30  # without a byte; a slow transfer may take as long as it needs
 CONNECT_SECONDS = 10
 REQUEST_DAYS = 1
-
-_NO_CREDENTIALS = (
-    "there are no credentials. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or run `aws configure` "
-    "or `aws sso login`; for a public bucket set MODEL_TRAINER_S3_ANONYMOUS=1"
-)
 
 
 @dataclass
@@ -100,7 +96,7 @@ class _Credentials:
 
 def _connect_s3(url: ObjectUrl) -> Bucket:
     store_module = _obstore()
-    session, client = _aws(url)
+    session, client = aws_client(url.root)
     config = configuration.current()
     endpoint, region = client.meta.endpoint_url, client.meta.region_name
     credentials = None if config.anonymous else _Credentials(session.get_credentials())
@@ -117,31 +113,6 @@ def _connect_s3(url: ObjectUrl) -> Bucket:
         **signed,
     )
     return Bucket(store, endpoint, region, credentials)
-
-
-def _aws(url: ObjectUrl) -> tuple[Any, Any]:
-    """A boto3 session, which has credentials, and a client for S3."""
-    try:
-        import boto3
-        import botocore
-        import botocore.exceptions
-    except ImportError:
-        raise MissingExtra(f"{url.scheme}:// paths", "boto3", "s3") from None
-    config = configuration.current()
-    try:
-        session = boto3.Session(profile_name=config.profile or None, region_name=config.region or None)
-        client = session.client(
-            "s3", endpoint_url=config.endpoint or None, region_name=session.region_name or "us-east-1"
-        )
-    except botocore.exceptions.ProfileNotFound as error:
-        raise ConfigError(
-            f"{error}. `aws configure list-profiles` lists the profiles; AWS_PROFILE chooses one."
-        ) from None
-    except (ValueError, botocore.exceptions.BotoCoreError) as error:
-        raise ConfigError(f"{url.root} cannot be reached: {error}") from None
-    if not config.anonymous and session.get_credentials() is None:
-        raise StoreError(errno.EACCES, _NO_CREDENTIALS, url.root)
-    return session, client
 
 
 def _client_options(endpoint: str, client: Any) -> dict[str, Any]:
