@@ -6,7 +6,7 @@ import os
 from typing import Any, NamedTuple
 
 from model_trainer.errors import ModelTrainerError
-from model_trainer.storage.configuration import all_values
+from model_trainer.storage.configuration import all_values, current
 
 __all__ = ["ShownValue", "masked", "shown_configuration"]
 
@@ -52,15 +52,19 @@ def masked(secret: str) -> str:
 
 def _resolved() -> list[ShownValue]:
     """What a request would use, after profiles and roles; nothing where boto3 is not installed."""
-    from model_trainer.storage.objects.aws import aws_client
+    from model_trainer.storage.objects.credentials import new_client, new_session
+    from model_trainer.storage.objects.urls import ObjectUrl
 
+    url = ObjectUrl("s3", "bucket", "")
     try:
-        session, client = aws_client("s3://")
-        credentials = session.get_credentials()
+        session = new_session(url)
+        client = new_client(url, session)
+        credentials = None if current().anonymous else session.get_credentials()
     except (ModelTrainerError, ImportError) as error:
-        return [ShownValue("credentials", None, str(error).removeprefix("s3://: "))]
-    method = getattr(credentials, "method", "") or "none"
-    source = f"boto3: {method}" if credentials is not None else "anonymous"
+        return [ShownValue("credentials", None, str(error))]
+    source = "anonymous" if current().anonymous else "none found: see `aws configure`, `aws sso login`"
+    if credentials is not None:
+        source = f"found by boto3: {credentials.method}"
     key = masked(credentials.access_key) if credentials is not None and credentials.access_key else None
     return [
         ShownValue("credentials", key, source),

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from model_trainer.storage.objects.aws import aws_client
-from model_trainer.storage.objects.errors import StoreError, UnavailableError
+from model_trainer.storage.objects.credentials import new_client, new_session
+from model_trainer.storage.objects.errors import DeniedError, StoreError, UnavailableError
 from model_trainer.storage.objects.store import ObjectStore
 from model_trainer.storage.objects.urls import ObjectUrl, parse_url
 
@@ -64,19 +64,24 @@ def check_access(path: str, *, writes: bool = False) -> list[Check]:
     """
     url = parse_url(path)
     store = ObjectStore()
-    listed, key = _list(store, path)
+    listed, key = _list(store, path, writes)
     checks = [listed, _read(store, url, key)]
     if writes:
         checks += _write(store, url)
     if url.scheme != "s3":
         return checks
-    _, client = aws_client(path)
+    session = new_session(url)
+    client = new_client(url, session)
     if writes:
         checks.append(_uploads(client, url))
-    return [*checks, *_public_access(client, url, key), _encryption(client, url, key)]
+    return [
+        *checks,
+        *_public_access(client, new_client(url, session, anonymous=True), url, key),
+        _encryption(client, url, key),
+    ]
 
 
-def _list(store: ObjectStore, path: str) -> tuple[Check, str]:
+def _list(store: ObjectStore, path: str, writes: bool) -> tuple[Check, str]:
     """Also returns the key of an object, "" if there is none or its name is not known."""
     import obstore
 
@@ -87,10 +92,9 @@ def _list(store: ObjectStore, path: str) -> tuple[Check, str]:
             if not page and url.key:  # a single object is not below itself
                 page = [obstore.head(bucket.store, url.key)]
     except FileNotFoundError:
-        return Check("list", Result.ok, f"there is nothing below {path}"), ""
-    except StoreError as error:
-        if not _is_denied(error):
-            raise
+        result = Result.ok if writes else Result.warning  # outputs may be the first objects there
+        return Check("list", result, f"there is nothing below {path}"), ""
+    except DeniedError:
         return Check("list", Result.missing, _needs("list", url)), ""
     key = str(page[0]["path"]) if page else ""
     return Check("list", Result.ok, f"{url.root}/{key}" if key else f"{path} is empty"), key
@@ -103,12 +107,10 @@ def _read(store: ObjectStore, url: ObjectUrl, key: str) -> Check:
     try:
         with store.open(path) as file:
             file.read(1)
-    except StoreError as error:
-        if not _is_denied(error):
-            raise
+    except DeniedError:
         detail = f"{path}: {_needs('read', url)}; for objects encrypted by KMS also kms:Decrypt on their key"
         return Check("read", Result.missing, detail)
-    except UnavailableError:
+    except (StoreError, UnavailableError):
         raise
     except OSError as error:
         return Check("read", Result.warning, f"{path}: {error.strerror}")
@@ -119,18 +121,14 @@ def _write(store: ObjectStore, url: ObjectUrl) -> Iterator[Check]:
     path = "/".join(filter(None, (url.root, url.key, f".model-trainer-{uuid.uuid4().hex}")))
     try:
         store.write(path, [b"written by model-trainer doctor"])
-    except StoreError as error:
-        if not _is_denied(error):
-            raise
+    except DeniedError:
         detail = f"{_needs('write', url)}; in a bucket encrypted by KMS also kms:GenerateDataKey and kms:Decrypt"
         yield Check("write", Result.missing, detail)
         return
     yield Check("write", Result.ok, path)
     try:
         store.delete(path)
-    except StoreError as error:
-        if not _is_denied(error):
-            raise
+    except DeniedError:
         yield Check("delete", Result.missing, f"{_needs('delete', url)}; {path} is left behind")
         return
     yield Check("delete", Result.ok, "the object just written")
@@ -150,8 +148,7 @@ def _uploads(client: Any, url: ObjectUrl) -> Check:
     return Check("uploads", Result.ok, "none is interrupted")
 
 
-def _public_access(client: Any, url: ObjectUrl, key: str) -> Iterator[Check]:
-    _, anonymous = aws_client(url.root, anonymous=True)
+def _public_access(client: Any, anonymous: Any, url: ObjectUrl, key: str) -> Iterator[Check]:
     tried: dict[str, Callable[[], Any]] = {
         "list": lambda: anonymous.list_objects_v2(Bucket=url.bucket, Prefix=url.key, MaxKeys=1)
     }
@@ -205,10 +202,6 @@ def _asked(request: Callable[[], Any]) -> tuple[Any, str]:
         return {}, str(error.response.get("Error", {}).get("Code") or "an error")
     except BotoCoreError as error:
         return {}, type(error).__name__
-
-
-def _is_denied(error: StoreError) -> bool:
-    return "permission" in (error.strerror or "")
 
 
 def _needs(name: str, url: ObjectUrl) -> str:
