@@ -13,6 +13,7 @@ from model_trainer.cli.main import app
 from model_trainer.storage import configuration, files
 from model_trainer.storage.objects.access import Result, check_access
 
+pytestmark = pytest.mark.long
 As = Callable[..., None]
 
 
@@ -75,9 +76,11 @@ def test_missing_permissions_are_named_with_action_and_resource(train: str, buck
     name = bucket.removeprefix("s3://")
     as_user("s3:ListBucket")
     found = {check.name: check for check in check_access(train, writes=True)}
-    assert {name for name, check in found.items() if check.result is Result.missing} >= {"read", "write", "uploads"}
+    assert {name for name, check in found.items() if check.result is Result.missing} == {"read", "write"}
     assert f"needs s3:GetObject on arn:aws:s3:::{name}/train/*" in found["read"].detail
     assert f"needs s3:PutObject on arn:aws:s3:::{name}/train/*" in found["write"].detail
+    assert found["uploads"].result is Result.warning  # outputs are right without it
+    assert f"s3:AbortMultipartUpload on arn:aws:s3:::{name}" in found["uploads"].detail
 
 
 def test_without_permission_to_list_nothing_else_is_guessed(train: str, bucket: str, as_user: As) -> None:
