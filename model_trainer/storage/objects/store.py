@@ -116,7 +116,9 @@ class ObjectStore(Storage):
             if self._meta(url, bucket) is not None:
                 raise _error(errno.ENOTDIR, path)
             for page in obstore.list(bucket.store, url.key, chunk_size=1000):
-                obstore.delete(bucket.store, [meta["path"] for meta in page])
+                keys = [meta["path"] for meta in page]
+                obstore.delete(bucket.store, keys)
+                bucket.delete_markers({url.key, *(key.rpartition("/")[0] for key in keys)})
 
     def make_folder(self, path: str) -> None:
         import obstore
