@@ -15,7 +15,7 @@ from model_trainer.storage import configuration
 from model_trainer.storage.objects.errors import StoreError, UnavailableError, as_os_errors
 from model_trainer.storage.objects.urls import ObjectUrl
 
-__all__ = ["Bucket", "Connections"]
+__all__ = ["Bucket", "Connections", "s3_client"]
 
 CREDENTIAL_SECONDS = 300  # how soon credentials that boto3 has refreshed are used
 STALL_SECONDS = 30  # without a byte; a slow transfer may take as long as it needs
@@ -142,6 +142,11 @@ def _aws(url: ObjectUrl) -> tuple[Any, Any]:
     if not config.anonymous and session.get_credentials() is None:
         raise StoreError(errno.EACCES, _NO_CREDENTIALS, url.root)
     return session, client
+
+
+def s3_client(url: ObjectUrl) -> Any:
+    """A client of boto3, for the few requests that obstore does not have."""
+    return _aws(url)[1]
 
 
 def _client_options(endpoint: str, client: Any) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from typing import Any, BinaryIO
 from model_trainer.storage.objects.appends import Appends
 from model_trainer.storage.objects.checksums import is_intact
 from model_trainer.storage.objects.connection import Bucket, Connections
-from model_trainer.storage.objects.locks import LOCK, lock_folder
+from model_trainer.storage.objects.folders import clear_leftovers, complete_folders, write_folder
+from model_trainer.storage.objects.locks import LOCK, Locks
 from model_trainer.storage.objects.reader import RangeReader
 from model_trainer.storage.objects.urls import ObjectUrl, parse_url
 from model_trainer.storage.storage import Appender, Entry, Info, Item, Storage
@@ -37,6 +38,7 @@ class ObjectStore(Storage):
 
     def __init__(self) -> None:
         self.connections = Connections()
+        self.locks = Locks()
         self._appends = Appends(self)
 
     # Reading.
@@ -107,6 +109,7 @@ class ObjectStore(Storage):
         url, bucket = self.locate(path)
         if not url.key:
             raise _error(errno.EISDIR, path)
+        self.locks.check(url)
         self._appends.forget(path)
         # One request up to the size of a part; a longer content is streamed, and aborted if a chunk raises.
         remaining = iter(chunks)
@@ -123,20 +126,13 @@ class ObjectStore(Storage):
                 all_chunks = itertools.chain(start, map(bytes, remaining))
                 obstore.put(bucket.store, url.key, all_chunks, chunk_size=PART_BYTES, max_concurrency=4)
 
-    def put(self, path: str, content: bytes) -> None:
-        """Writes an object."""
-        import obstore
-
-        url, bucket = self.locate(path)
-        with bucket.errors(url):
-            obstore.put(bucket.store, url.key, content, chunk_size=PART_BYTES)
-
     def delete(self, path: str) -> None:
         import obstore
 
         url, bucket = self.locate(path)
         if self._is_folder(url, bucket):
             raise _error(errno.EISDIR, path)
+        self.locks.check(url)
         self._appends.forget(path)
         with contextlib.suppress(FileNotFoundError), bucket.errors(url):
             obstore.delete(bucket.store, url.key)
@@ -147,6 +143,7 @@ class ObjectStore(Storage):
         url, bucket = self.locate(path)
         if not url.key:
             raise OSError(errno.EPERM, "a whole bucket is not deleted", path)
+        self.locks.check(url)
         self._appends.forget(path)
         with bucket.errors(url):
             if self._meta(url, bucket) is not None:
@@ -160,6 +157,7 @@ class ObjectStore(Storage):
         url, bucket = self.locate(path)
         if self.info(path) is not None:
             raise _error(errno.EEXIST, path)
+        self.locks.check(url)
         with bucket.errors(url):
             obstore.put(bucket.store, f"{url.key}/{MARKER}", b"", mode="create")
 
@@ -174,13 +172,26 @@ class ObjectStore(Storage):
             with self.open(source) as file:
                 self.write(target, iter(lambda: file.read(PART_BYTES), b""))
             return
+        self.locks.check(to_url)
         self._appends.flush(source)
         with bucket.errors(from_url):
             obstore.copy(bucket.store, from_url.key, to_url.key)
 
     def lock(self, folder: str, shared: bool = False) -> contextlib.AbstractContextManager[None]:
         url, bucket = self.locate(folder)
-        return lock_folder(bucket, url, shared)
+        return self.locks.lock(bucket, url, shared)
+
+    def check_lock(self, path: str) -> None:
+        self.locks.check_lost(parse_url(path))
+
+    def write_folder(self, folder: str, files: Iterable[tuple[str, Iterable[bytes | memoryview]]]) -> None:
+        write_folder(self, folder, files)
+
+    def complete_folders(self, parent: str, prefix: str) -> dict[str, str]:
+        return complete_folders(self, parent, prefix)
+
+    def clear_leftovers(self, parent: str) -> None:
+        clear_leftovers(self, parent)
 
     # For libraries that read and write files themselves.
 
@@ -199,6 +210,7 @@ class ObjectStore(Storage):
         with tempfile.TemporaryDirectory() as folder:
             local = Path(folder) / PurePath(path).name
             yield local
+            self.locks.check(url)
             self._appends.forget(path)
             with bucket.errors(url):
                 obstore.put(bucket.store, url.key, local, chunk_size=PART_BYTES)
