@@ -93,7 +93,7 @@ class Bucket:
             raise
 
     def delete_markers(self, folders: Iterable[str]) -> None:
-        """Deletes the objects with which the console of AWS and other programs mark folders: their keys end with a "/"."""
+        """Deletes the objects with which AWS' console and other programs mark folders: their keys end with a "/"."""
         if self.client is None:
             return
         from botocore.exceptions import BotoCoreError, ClientError
