@@ -18,6 +18,7 @@ from model_trainer.storage import configuration
 from model_trainer.storage.objects.checksums import Checksums
 from model_trainer.storage.objects.credentials import Credentials, new_client, new_session
 from model_trainer.storage.objects.errors import ExpiredError, StoreError, UnavailableError, as_os_errors
+from model_trainer.storage.objects.first_contact import check_endpoint
 from model_trainer.storage.objects.urls import ObjectUrl
 
 __all__ = ["Bucket", "Connections", "s3_client"]
@@ -26,6 +27,7 @@ T = TypeVar("T")
 
 STALL_SECONDS = 30  # without a byte; a slow transfer may take as long as it needs
 CONNECT_SECONDS = 10
+FIRST_SECONDS = 10.0  # in which a server that is just starting has to answer
 REQUEST_DAYS = 1
 
 _AWS_HOST = re.compile(r"s3[.-]([\w-]+\.)*amazonaws\.com(\.cn)?")
@@ -149,6 +151,8 @@ def _connect_s3(url: ObjectUrl) -> Bucket:
     session = new_session(url)
     client = new_client(url, session)
     endpoint, region = client.meta.endpoint_url, client.meta.region_name
+    seconds = min(FIRST_SECONDS, configuration.current().retry_seconds)
+    check_endpoint(endpoint, url.root, regions=session.get_available_regions("s3"), seconds=seconds)
     credentials = None if configuration.current().anonymous else Credentials(url, session)
     signed: dict[str, Any] = {"skip_signature": True} if credentials is None else {"credential_provider": credentials}
     with as_os_errors(url, endpoint, region):
