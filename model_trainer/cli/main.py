@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 import model_trainer
-from model_trainer.cli import doctor, evaluate, gpu, predict, preview, report, runs, serve, specs, train
+from model_trainer.cli import doctor, evaluate, gpu, predict, preview, report, runs, serve, specs, sync, train
 from model_trainer.cli.errors import exit_code_of
 from model_trainer.cli.help import Command, Group
 
@@ -31,6 +31,7 @@ COMMANDS = (
     serve.serve,
     report.report,
     runs.runs,
+    sync.sync,
     specs.specs,
     gpu.gpu,
 )
