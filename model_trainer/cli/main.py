@@ -5,7 +5,20 @@ from __future__ import annotations
 import typer
 
 import model_trainer
-from model_trainer.cli import config, doctor, evaluate, gpu, predict, preview, report, runs, serve, specs, train
+from model_trainer.cli import (
+    config,
+    doctor,
+    evaluate,
+    gpu,
+    predict,
+    preview,
+    report,
+    runs,
+    serve,
+    specs,
+    sync,
+    train,
+)
 from model_trainer.cli.errors import exit_code_of
 from model_trainer.cli.help import Command, Group
 from model_trainer.cli.store_options import with_store_options
@@ -33,6 +46,7 @@ COMMANDS = (
     report.report,
     runs.runs,
     config.config,
+    sync.sync,
     specs.specs,
     gpu.gpu,
 )

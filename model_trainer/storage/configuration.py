@@ -35,6 +35,7 @@ class Configuration:
         anonymous: whether requests are unsigned, for public buckets.
         cache_folder: local folder of cached objects.
         cache_bytes: its maximum size; 0 caches nothing.
+        listing_seconds: how long the list of the objects in a folder is kept and used again.
         retry_seconds: how long a request is repeated while a store does not answer.
         output_dir: where runs write that declare no `output_dir`.
     """
@@ -47,6 +48,7 @@ class Configuration:
     anonymous: bool = False
     cache_folder: str = os.path.expanduser("~/.cache/model_trainer")
     cache_bytes: int = 20_000_000_000
+    listing_seconds: float = 60.0
     retry_seconds: float = 60.0
     output_dir: str = "output"
 

@@ -7,7 +7,7 @@ from typing import final
 
 import numpy as np
 
-from model_trainer.errors import DataError
+from model_trainer.errors import DataError, StorageError
 from model_trainer.sources.examples import Examples
 from model_trainer.sources.images import ByteRanges
 from model_trainer.sources.path_text import PathText
@@ -88,6 +88,8 @@ def _matching(pattern: str) -> list[str]:
         if info is not None:  # may be a file whose name contains a star
             return [pattern]
         paths = files.matching(pattern)
+    except StorageError:
+        raise
     except OSError as error:
         raise DataError(f"{pattern} could not be searched for: {error.strerror or error}.") from error
     if not paths:

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -39,13 +39,17 @@ class Bucket:
 
     Attributes:
         store: the store of obstore, for the whole bucket.
+        name: of the bucket.
         endpoint, region: for messages; empty for other stores than S3.
+        client: of boto3, for requests that obstore does not have; None for other stores than S3.
         checksums: what is known of its ETags.
     """
 
     store: Any
+    name: str = ""
     endpoint: str = ""
     region: str = ""
+    client: Any = field(default=None, repr=False)
     credentials: Credentials | None = field(default=None, repr=False)
     checksums: Checksums = field(default_factory=Checksums, repr=False)
 
@@ -90,14 +94,26 @@ class Bucket:
                 self.call(url, lambda: obstore.get(self.store, url.key, options={"range": (0, 1)}))
             raise
 
+    def delete_markers(self, folders: Iterable[str]) -> None:
+        """Deletes the objects with which AWS' console and other programs mark folders: their keys end with a "/"."""
+        if self.client is None:
+            return
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        keys = sorted((f"{folder}/" for folder in folders), key=len, reverse=True)
+        with contextlib.suppress(BotoCoreError, ClientError):  # nearly always there are none
+            for start in range(0, len(keys), 1000):
+                objects = [{"Key": key} for key in keys[start : start + 1000]]
+                self.client.delete_objects(Bucket=self.name, Delete={"Objects": objects, "Quiet": True})
+
     def is_encrypted(self, url: ObjectUrl) -> bool:
         """Whether the ETag of an object is no MD5: with KMS keys or keys of the user, and in directory buckets."""
-        if url.scheme != "s3":
+        if self.client is None:
             return False
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            answer = s3_client(url).head_object(Bucket=url.bucket, Key=url.key)
+            answer = self.client.head_object(Bucket=url.bucket, Key=url.key)
         except (BotoCoreError, ClientError):
             return False
         kind = answer.get("ServerSideEncryption", "")
@@ -148,7 +164,7 @@ def _connect_s3(url: ObjectUrl) -> Bucket:
             **_address(url.bucket, endpoint, (client.meta.config.s3 or {}).get("addressing_style", "auto")),
             **signed,
         )
-    return Bucket(store, endpoint, region, credentials)
+    return Bucket(store, url.bucket, endpoint, region, client, credentials)
 
 
 def _address(bucket: str, endpoint: str, style: str) -> dict[str, Any]:
@@ -183,7 +199,7 @@ def _connect_other(url: ObjectUrl) -> Bucket:
     options = {"read_timeout": timedelta(seconds=STALL_SECONDS), "timeout": timedelta(days=REQUEST_DAYS)}
     with as_os_errors(url):
         store = getattr(store_module, kind)(url.bucket, client_options=options, retry_config=_retries())
-    return Bucket(store)
+    return Bucket(store, url.bucket)
 
 
 def _retries() -> dict[str, Any]:
