@@ -154,7 +154,7 @@ def _as_os_error(error: Exception, url: ObjectUrl, name: str, endpoint: str, reg
 
 def code_in(text: str) -> str:
     """The code in the message of an error, such as "NoSuchBucket"; without one that of its status; or ""."""
-    code = re.search(r"<Code>(\w+)</Code>|\(code: (\w+)\)", text)  # the second is of one object of several to delete
+    code = re.search(r"<Code>(\w+)<|\(code: (\w+)\)", text)  # the second is of one object of several to delete
     if code:
         return code[1] or code[2]
     if "redirect without LOCATION" in text:  # whose status and answer obstore does not give
