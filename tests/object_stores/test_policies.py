@@ -75,6 +75,7 @@ def test_the_policy_for_data_allows_what_reading_needs(weed: Any, bucket: str, p
     assert actions_in(proxy) == actions_of("Data")
 
 
+@pytest.mark.long
 def test_the_policy_for_outputs_allows_what_writing_needs(bucket: str, proxy: Proxy) -> None:
     folder = f"{bucket}/output"
     files.make_folder(folder)
