@@ -87,7 +87,8 @@ def run_doctor(
                 num_changed = write_fixed_copy(survey, Path(fix), progress.update)
             console.print(f"Fixed copy: {fix}, {counted(num_changed, 'image{s}')} changed", markup=False)
         diagnosis = diagnose(path, survey, max_pixels=max_pixels, min_size=min_size, extra_findings=extra_findings)
-        _write(diagnosis, make_page(diagnosis), files.as_path(output))  # before printing: a pipe to `head` may end the process
+        # Before printing: a pipe to `head` may end the process.
+        _write(diagnosis, make_page(diagnosis), files.as_path(output))
         print_diagnosis(diagnosis)
         print(f"Report: {files.as_path(output) / 'doctor.html'}")
     except KeyboardInterrupt:
