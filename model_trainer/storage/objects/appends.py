@@ -1,7 +1,7 @@
 """Appending to objects, which can only be written as a whole.
 
-Appended bytes are kept in memory and uploaded with all before them: when this process reads the file or lists its folder,
-when it ends, and otherwise every few seconds. A process that is killed loses the last few seconds.
+Appended bytes are kept in memory and uploaded with all before them: when this process reads the file or lists its
+folder, when it ends, and otherwise every few seconds. A process that is killed loses the last few seconds.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import re
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -27,6 +28,7 @@ T = TypeVar("T")
 STALL_SECONDS = 30  # without a byte; a slow transfer may take as long as it needs
 CONNECT_SECONDS = 10
 REQUEST_DAYS = 1
+CREDENTIALS_KEPT_SECONDS = 0.15  # obstore asks for other ones after a tenth of a second
 
 _AWS_HOST = re.compile(r"s3[.-]([\w-]+\.)*amazonaws\.com(\.cn)?")
 
@@ -75,6 +77,7 @@ class Bucket:
         except ExpiredError:
             if self.credentials is None or not self.credentials.reload():
                 raise
+            time.sleep(CREDENTIALS_KEPT_SECONDS)
         with self.errors(url):
             return request()
 
@@ -90,10 +93,10 @@ class Bucket:
             # The answer to HEAD has no body, which would contain the cause.
             with contextlib.suppress(FileNotFoundError):
                 self.call(url, lambda: obstore.get(self.store, url.key, options={"range": (0, 1)}))
-            raise
+        return self.call(url, lambda: obstore.head(self.store, url.key))  # with credentials that have been renewed
 
     def delete_markers(self, folders: Iterable[str]) -> None:
-        """Deletes the objects with which the console of AWS and other programs mark folders: their keys end with a "/"."""
+        """Deletes the objects with which other programs, such as the console of AWS, mark folders: "train/"."""
         if self.client is None:
             return
         from botocore.exceptions import BotoCoreError, ClientError

@@ -136,7 +136,10 @@ def _as_os_error(error: Exception, url: ObjectUrl, name: str, endpoint: str, reg
     if "dns error" in text:
         return UnavailableError(errno.EHOSTUNREACH, f"the host of {endpoint or 'the store'} is not known", name)
     if "certificate" in text.lower():
-        return StoreError(errno.EPROTO, f"the certificate of {endpoint or 'the store'} is not trusted", name)
+        reason = (
+            f"the certificate of {endpoint or 'the store'} is not trusted; AWS_CA_BUNDLE names a file of trusted ones"
+        )
+        return StoreError(errno.EPROTO, reason, name)
     if "HTTP error" in text or "error sending request" in text or "Connect" in text:
         return UnavailableError(errno.ECONNREFUSED, f"{endpoint or 'the store'} does not answer", name)
     status = _status_in(text)

@@ -92,7 +92,7 @@ def _put_parts(bucket: Bucket, url: ObjectUrl, chunks: Iterator[bytes], part_siz
             cause.append(error)
             raise
 
-    options = {"use_multipart": True, "chunk_size": part_size, "max_concurrency": PARTS_AT_ONCE}
+    options: dict[str, Any] = {"use_multipart": True, "chunk_size": part_size, "max_concurrency": PARTS_AT_ONCE}
     try:
         with bucket.errors(url):
             result = obstore.put(bucket.store, url.key, counted(), **options)
