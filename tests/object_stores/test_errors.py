@@ -44,7 +44,8 @@ def test_a_wrong_region_names_the_right_one() -> None:
         "expecting 'us-west-2'</Message><Region>us-west-2</Region></Error>"
     )
     assert str(message(generic(body))) == (
-        "s3://photos/train/1.jpg: the bucket is in another region than eu-west-1: us-west-2."
+        "s3://photos/train/1.jpg: the bucket is in another region than eu-west-1: in us-west-2; set "
+        "AWS_REGION=us-west-2."
     )
 
 

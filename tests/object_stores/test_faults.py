@@ -190,6 +190,12 @@ def test_an_answer_that_refuses_all_is_no_missing_object(
         files.write(path, b"1")
 
 
+def test_a_refusal_of_the_region_names_the_right_one(proxy: Proxy, path: str) -> None:
+    proxy.faults = [Fault(status=301, head="x-amz-bucket-region: eu-west-1\r\n", times=100)]
+    with pytest.raises(StoreError, match="another region than us-east-1: in eu-west-1; set AWS_REGION=eu-west-1"):
+        files.read(path)
+
+
 def test_one_object_may_be_refused(proxy: Proxy, path: str, bucket: str) -> None:
     proxy.faults = [Fault("GET", "a.bin", status=403, code="InvalidObjectState", times=100)]
     with pytest.raises(OSError, match="the object is archived; restore it first") as caught:

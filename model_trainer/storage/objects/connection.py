@@ -7,6 +7,8 @@ import errno
 import re
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -56,7 +58,7 @@ class Bucket:
     @contextlib.contextmanager
     def errors(self, url: ObjectUrl) -> Iterator[None]:
         """Converts the errors of obstore inside the `with` block."""
-        with as_os_errors(url, self.endpoint, self.region):
+        with as_os_errors(url, self.endpoint, self.region, lambda: self.find_region(url)):
             try:
                 yield
             except Exception:
@@ -94,6 +96,20 @@ class Bucket:
             with contextlib.suppress(FileNotFoundError):
                 self.call(url, lambda: obstore.get(self.store, url.key, options={"range": (0, 1)}))
         return self.call(url, lambda: obstore.head(self.store, url.key))  # with credentials that have been renewed
+
+    def find_region(self, url: ObjectUrl) -> str:
+        """The region of the bucket, which AWS tells everybody; else ""."""
+        # Not by boto3, which asks again for ever if a store redirects and names no region.
+        request = urllib.request.Request(f"{self.endpoint}/{url.bucket}", method="HEAD")
+        try:
+            with urllib.request.urlopen(request, timeout=CONNECT_SECONDS) as answer:
+                headers = answer.headers
+        except urllib.error.HTTPError as error:
+            headers = error.headers
+            error.close()
+        except (OSError, ValueError):
+            return ""
+        return str(headers.get("x-amz-bucket-region", ""))
 
     def delete_markers(self, folders: Iterable[str]) -> None:
         """Deletes the objects with which other programs, such as the console of AWS, mark folders: "train/"."""

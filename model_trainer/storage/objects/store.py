@@ -19,12 +19,13 @@ from model_trainer.storage.objects.errors import ChangedError
 from model_trainer.storage.objects.locks import LOCK, lock_folder
 from model_trainer.storage.objects.reader import DamagedError, RangeReader, read_object, read_span, stream_object
 from model_trainer.storage.objects.urls import ObjectUrl, parse_url
-from model_trainer.storage.objects.writer import PART_BYTES, upload_file, write_object
+from model_trainer.storage.objects.writer import upload_file, write_object
 from model_trainer.storage.storage import Appender, Entry, Info, Item, Storage
 
 __all__ = ["ObjectStore"]
 
 BUFFER_BYTES = 1 << 18
+MAX_COPY_BYTES = 5_000_000_000  # that S3 copies by one request
 MARKER = ".folder"  # an object that makes an empty folder exist
 
 
@@ -135,13 +136,11 @@ class ObjectStore(Storage):
         import obstore
 
         (from_url, bucket), (to_url, to_bucket) = self.locate(source), self.locate(target)
-        if bucket is not to_bucket:
-            with self.open(source) as file:
-                self.write(target, iter(lambda: file.read(PART_BYTES), b""))
-            return
         self._appends.flush(source)
-        with bucket.errors(from_url):
-            obstore.copy(bucket.store, from_url.key, to_url.key)
+        if bucket is not to_bucket or self._existing(from_url, bucket, source)["size"] > MAX_COPY_BYTES:
+            self.write(target, stream_object(bucket, from_url))
+            return
+        bucket.call(from_url, lambda: obstore.copy(bucket.store, from_url.key, to_url.key))
 
     def lock(self, folder: str, shared: bool = False) -> contextlib.AbstractContextManager[None]:
         url, bucket = self.locate(folder)
