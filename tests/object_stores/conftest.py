@@ -57,6 +57,8 @@ class Weed:
         command = [
             WEED, "mini", f"-dir={self.folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false",
             "-admin.ui=false", "-webdav=false", f"-s3.port={self.port}", "-s3.port.iceberg=0", "-s3.cacheCapacityMB=0",
+            # As AWS: a missing bucket is an error. Users with fewer permissions can be created.
+            "-s3.autoCreateBucket=false", "-s3.iam.readOnly=false",
         ]  # fmt: skip
         environ = {**os.environ, "GOMEMLIMIT": "256MiB", "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
         log = (self.folder / "weed.log").open("ab")
@@ -160,11 +162,17 @@ def s3(weed: Weed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fresh_stores
 
 
 @pytest.fixture
-def bucket(s3: Weed) -> str:
-    """URL of a new bucket."""
+def bucket(s3: Weed) -> Iterator[str]:
+    """URL of a new bucket, which is deleted after the test: the server has room for some fifty."""
     name = next(BUCKETS)
-    s3.client().create_bucket(Bucket=name)
-    return f"s3://{name}"
+    client = s3.client()
+    client.create_bucket(Bucket=name)
+    yield f"s3://{name}"
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=name):
+        keys = [{"Key": each["Key"]} for each in page.get("Contents", ())]
+        if keys:
+            client.delete_objects(Bucket=name, Delete={"Objects": keys, "Quiet": True})
+    client.delete_bucket(Bucket=name)
 
 
 @pytest.fixture

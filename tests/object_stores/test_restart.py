@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from model_trainer.storage import configuration, files
+from model_trainer.storage import files
 from model_trainer.storage.objects.errors import UnavailableError
-from tests.object_stores.conftest import Weed, free_port, serving
+from tests.object_stores.conftest import Weed, serving
 from tests.object_stores.proxy import Fault, Proxy, proxied
 
 CONTENT = os.urandom(1 << 20) * 40
@@ -66,11 +65,15 @@ def test_small_objects_are_written_and_read(proxy: Proxy, own: Weed) -> None:
 
 
 @pytest.mark.long
-def test_an_endpoint_where_nobody_is_does_not_answer(
-    s3: Weed, monkeypatch: pytest.MonkeyPatch, quick_retries: None, tmp_path: Path
+def test_a_server_that_does_not_come_back_ends_the_run_so_that_it_can_be_resumed(
+    own: Weed, s3: Weed, monkeypatch: pytest.MonkeyPatch, quick_retries: None
 ) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
-    configuration.current.cache_clear()
-    with pytest.raises(UnavailableError, match=r"http://127\.0\.0\.1:\d+ does not answer") as caught:
-        files.read("s3://photos/a.bin")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", own.endpoint)
+    assert not files.exists("s3://photos/none")
+    own.kill()
+    try:
+        with pytest.raises(UnavailableError, match=r"http://127\.0\.0\.1:\d+ does not answer") as caught:
+            files.read("s3://photos/none")
+    finally:
+        own.start()
     assert caught.value.exit_code == 75

@@ -20,7 +20,8 @@ from model_trainer.errors import ConfigError, MissingExtra
 from model_trainer.storage import configuration
 from model_trainer.storage.objects.checksums import Checksums
 from model_trainer.storage.objects.credentials import Credentials, new_client, new_session
-from model_trainer.storage.objects.errors import ExpiredError, StoreError, UnavailableError, as_os_errors
+from model_trainer.storage.objects.errors import ExpiredError, StoreError, as_os_errors
+from model_trainer.storage.objects.first_contact import check_endpoint
 from model_trainer.storage.objects.urls import ObjectUrl
 
 __all__ = ["Bucket", "Connections", "s3_client"]
@@ -29,6 +30,7 @@ T = TypeVar("T")
 
 STALL_SECONDS = 30  # without a byte; a slow transfer may take as long as it needs
 CONNECT_SECONDS = 10
+FIRST_SECONDS = 10.0  # in which a server that is just starting has to answer
 REQUEST_DAYS = 1
 CREDENTIALS_KEPT_SECONDS = 0.15  # obstore asks for other ones after a tenth of a second
 
@@ -89,7 +91,7 @@ class Bucket:
 
         try:
             return self.call(url, lambda: obstore.head(self.store, url.key))
-        except (StoreError, UnavailableError) as error:
+        except StoreError as error:
             if error.errno not in (errno.EACCES, errno.EIO):
                 raise
             # The answer to HEAD has no body, which would contain the cause.
@@ -169,6 +171,8 @@ def _connect_s3(url: ObjectUrl) -> Bucket:
     client = new_client(url, session)
     endpoint, region = client.meta.endpoint_url, client.meta.region_name
     credentials = None if configuration.current().anonymous else Credentials(url, session)
+    seconds = min(FIRST_SECONDS, configuration.current().retry_seconds)
+    check_endpoint(endpoint, url.root, regions=session.get_available_regions("s3"), seconds=seconds)
     signed: dict[str, Any] = {"skip_signature": True} if credentials is None else {"credential_provider": credentials}
     with as_os_errors(url, endpoint, region):
         store = store_module.S3Store(

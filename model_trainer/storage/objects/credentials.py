@@ -96,22 +96,35 @@ def new_session(url: ObjectUrl) -> Any:
     """
     try:
         import boto3
+        from botocore.session import Session
     except ImportError:
         raise MissingExtra(f"{url.scheme}:// paths", "boto3", "s3") from None
     # Its log would contain whatever a `credential_process` prints when it fails.
     logging.getLogger("botocore.credentials").addFilter(_without_traceback)
     config = configuration.current()
     with _boto_errors(url):
-        return boto3.Session(profile_name=config.profile or None, region_name=config.region or None)
+        if config.profile_is_chosen:  # it wins over credentials in variables, as that of `aws --profile`
+            core = Session(profile=config.profile)
+        else:  # AWS' own order: variables win over a profile, also over one that model-trainer.toml names
+            variables = ["AWS_DEFAULT_PROFILE", "AWS_PROFILE"]
+            core = Session(session_vars={"profile": (None, variables, config.profile or None, None)})
+        return boto3.Session(botocore_session=core, region_name=config.region or None)
 
 
-def new_client(url: ObjectUrl, session: Any) -> Any:
-    """boto3's client for S3, at the configured endpoint."""
+def new_client(url: ObjectUrl, session: Any, *, anonymous: bool | None = None) -> Any:
+    """boto3's client for S3, at the configured endpoint.
+
+    Args:
+        url: of the bucket, for messages.
+        session: of boto3.
+        anonymous: whether requests are unsigned; None is what is configured.
+    """
     import botocore
     from botocore.config import Config
 
     config = configuration.current()
-    options = Config(signature_version=botocore.UNSIGNED) if config.anonymous else None
+    is_anonymous = config.anonymous if anonymous is None else anonymous
+    options = Config(signature_version=botocore.UNSIGNED) if is_anonymous else None
     with _boto_errors(url):
         return session.client(
             "s3", endpoint_url=config.endpoint or None, region_name=session.region_name or "us-east-1", config=options
@@ -126,7 +139,7 @@ def _boto_errors(url: ObjectUrl) -> Iterator[None]:
         yield
     except exceptions.ProfileNotFound as error:
         raise ConfigError(
-            f"{error}. `aws configure list-profiles` lists the profiles; AWS_PROFILE chooses one."
+            f"{error}. `aws configure list-profiles` lists the profiles; --profile or AWS_PROFILE chooses one."
         ) from None
     except (exceptions.CredentialRetrievalError, exceptions.SSOError, exceptions.PartialCredentialsError) as error:
         raise StoreError(errno.EACCES, f"there are no credentials: {_reason(error)}", url.root) from None

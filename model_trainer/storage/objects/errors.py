@@ -13,7 +13,7 @@ from model_trainer.errors import StorageError
 from model_trainer.errors import UnavailableError as Unavailable
 from model_trainer.storage.objects.urls import SCHEMES, ObjectUrl
 
-__all__ = ["ChangedError", "ExpiredError", "StoreError", "UnavailableError", "as_os_errors", "code_in"]
+__all__ = ["ChangedError", "DeniedError", "ExpiredError", "StoreError", "UnavailableError", "as_os_errors", "code_in"]
 
 
 class _Readable(OSError):
@@ -25,6 +25,10 @@ class _Readable(OSError):
 
 class StoreError(_Readable, StorageError):
     """A store refuses every request alike: wrong credentials, no permission, no such bucket."""
+
+
+class DeniedError(StoreError):
+    """The credentials, which are right, have no permission for a request."""
 
 
 class UnavailableError(_Readable, Unavailable):
@@ -45,21 +49,23 @@ class _Cause(NamedTuple):
     reason: str
 
 
-_DENIED = "the credentials have no permission for it{action}"
+_DENIED = "the credentials have no permission for it{action}; `model-trainer doctor {root}` names what is missing"
 _EXPIRED = "the credentials have expired; renew them, for example by `aws sso login`"
-_REGION = "the bucket is in another region than {region}{expected}"
-_NO_BUCKET = "there is no {kind} {bucket!r} at {endpoint}"
+_REGION = "the bucket is in another region than {region}{expected}; set that with --region or AWS_REGION"
+_NO_BUCKET = "there is no {kind} {bucket!r} at {endpoint}; check its name, and the endpoint with `model-trainer config`"
 # By the code in the answer of S3, which other stores have taken over.
 _CAUSES = {
     "NoSuchKey": _Cause(FileNotFoundError, errno.ENOENT, os.strerror(errno.ENOENT)),
     "NoSuchBucket": _Cause(StoreError, errno.ENOENT, _NO_BUCKET),
     "ContainerNotFound": _Cause(StoreError, errno.ENOENT, _NO_BUCKET),  # of Azure
-    "AccessDenied": _Cause(StoreError, errno.EACCES, _DENIED),
-    "AllAccessDisabled": _Cause(StoreError, errno.EACCES, _DENIED),
+    "AccessDenied": _Cause(DeniedError, errno.EACCES, _DENIED),
+    "AllAccessDisabled": _Cause(DeniedError, errno.EACCES, _DENIED),
     "AccountProblem": _Cause(StoreError, errno.EACCES, "the account is disabled"),
-    "InvalidAccessKeyId": _Cause(StoreError, errno.EACCES, "the access key does not exist at {endpoint}"),
-    "SignatureDoesNotMatch": _Cause(StoreError, errno.EACCES, "the secret key does not belong to the access key"),
-    "InvalidToken": _Cause(StoreError, errno.EACCES, "the session token is not valid"),
+    "InvalidAccessKeyId": _Cause(StoreError, errno.EACCES, "the access key does not exist at {endpoint}; {whence}"),
+    "SignatureDoesNotMatch": _Cause(
+        StoreError, errno.EACCES, "the secret key does not belong to the access key; {whence}"
+    ),
+    "InvalidToken": _Cause(StoreError, errno.EACCES, "the session token is not valid; {whence}"),
     "ExpiredToken": _Cause(ExpiredError, errno.EACCES, _EXPIRED),
     "ExpiredTokenException": _Cause(ExpiredError, errno.EACCES, _EXPIRED),
     "TokenRefreshRequired": _Cause(ExpiredError, errno.EACCES, _EXPIRED),
@@ -129,9 +135,11 @@ def _as_os_error(
         reason = reason.format(
             kind=SCHEMES[url.scheme],
             bucket=url.bucket,
+            root=url.root,
+            whence="`model-trainer config` shows where it comes from",
             endpoint=endpoint or "this endpoint",
             region=region or "the configured one",
-            expected=f": in {right_region}; set AWS_REGION={right_region}" if right_region else "",
+            expected=f": {right_region}" if right_region else "",
             action=f": {action[1]}" if action else "",
         )
         return kind(number, reason, name)
@@ -155,9 +163,9 @@ def _as_os_error(
 
 def code_in(text: str) -> str:
     """The code in the message of an error, such as "NoSuchBucket"; without one that of its status; or ""."""
-    code = re.search(r"<Code>(\w+)</Code>", text)
+    code = re.search(r"<Code>(\w+)</Code>|\(code: (\w+)\)", text)  # the second is of one object of several to delete
     if code:
-        return code[1]
+        return code[1] or code[2]
     if "redirect without LOCATION" in text:  # whose status and answer obstore does not give
         return "PermanentRedirect"
     return _BY_STATUS.get(_status_in(text), "")

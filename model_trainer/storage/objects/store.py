@@ -16,7 +16,8 @@ from model_trainer.storage.objects.appends import Appends
 from model_trainer.storage.objects.checksums import Digest
 from model_trainer.storage.objects.connection import Bucket, Connections
 from model_trainer.storage.objects.errors import ChangedError
-from model_trainer.storage.objects.locks import LOCK, lock_folder
+from model_trainer.storage.objects.folders import clear_leftovers, complete_folders, write_folder
+from model_trainer.storage.objects.locks import LOCK, Locks
 from model_trainer.storage.objects.reader import DamagedError, RangeReader, read_object, read_span, stream_object
 from model_trainer.storage.objects.urls import ObjectUrl, parse_url
 from model_trainer.storage.objects.writer import upload_file, write_object
@@ -38,6 +39,7 @@ class ObjectStore(Storage):
 
     def __init__(self) -> None:
         self.connections = Connections()
+        self.locks = Locks()
         self._appends = Appends(self)
 
     # Reading.
@@ -88,6 +90,7 @@ class ObjectStore(Storage):
         url, bucket = self.locate(path)
         if not url.key:
             raise _error(errno.EISDIR, path)
+        self.locks.check(url)
         self._appends.forget(path)
         write_object(bucket, url, chunks)
 
@@ -102,6 +105,7 @@ class ObjectStore(Storage):
         url, bucket = self.locate(path)
         if self._is_folder(url, bucket):
             raise _error(errno.EISDIR, path)
+        self.locks.check(url)
         self._appends.forget(path)
         with contextlib.suppress(FileNotFoundError), bucket.errors(url):
             obstore.delete(bucket.store, url.key)
@@ -112,6 +116,7 @@ class ObjectStore(Storage):
         url, bucket = self.locate(path)
         if not url.key:
             raise OSError(errno.EPERM, "a whole bucket is not deleted", path)
+        self.locks.check(url)
         self._appends.forget(path)
         with bucket.errors(url):
             if self._meta(url, bucket) is not None:
@@ -127,6 +132,7 @@ class ObjectStore(Storage):
         url, bucket = self.locate(path)
         if self.info(path) is not None:
             raise _error(errno.EEXIST, path)
+        self.locks.check(url)
         bucket.call(url, lambda: obstore.put(bucket.store, f"{url.key}/{MARKER}", b"", mode="create"))
 
     def append(self, path: str) -> Appender:
@@ -136,6 +142,7 @@ class ObjectStore(Storage):
         import obstore
 
         (from_url, bucket), (to_url, to_bucket) = self.locate(source), self.locate(target)
+        self.locks.check(to_url)
         self._appends.flush(source)
         if bucket is not to_bucket or self._existing(from_url, bucket, source)["size"] > MAX_COPY_BYTES:
             self.write(target, stream_object(bucket, from_url))
@@ -144,7 +151,19 @@ class ObjectStore(Storage):
 
     def lock(self, folder: str, shared: bool = False) -> contextlib.AbstractContextManager[None]:
         url, bucket = self.locate(folder)
-        return lock_folder(bucket, url, shared)
+        return self.locks.lock(bucket, url, shared)
+
+    def check_lock(self, path: str) -> None:
+        self.locks.check_lost(parse_url(path))
+
+    def write_folder(self, folder: str, files: Iterable[tuple[str, Iterable[bytes | memoryview]]]) -> None:
+        write_folder(self, folder, files)
+
+    def complete_folders(self, parent: str, prefix: str) -> dict[str, str]:
+        return complete_folders(self, parent, prefix)
+
+    def clear_leftovers(self, parent: str) -> None:
+        clear_leftovers(self, parent)
 
     # For libraries that read and write files themselves.
 
@@ -161,6 +180,7 @@ class ObjectStore(Storage):
         with tempfile.TemporaryDirectory() as folder:
             local = Path(folder) / PurePath(path).name
             yield local
+            self.locks.check(url)
             self._appends.forget(path)
             upload_file(bucket, url, local)
 
