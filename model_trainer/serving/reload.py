@@ -18,8 +18,9 @@ POLL_SECONDS, REMOTE_POLL_SECONDS = 1.0, 10.0  # each look at an object store is
 def watch_model(service: Service, poll_seconds: float | None = None) -> threading.Event:
     """Starts a thread that loads the service's model again when its file has changed.
 
-    It looks every `poll_seconds`, by default each second, and every 10 seconds in an object store. A file that is still being written is left alone until it does not change from one look to the next. If the new
-    file cannot be loaded, that is logged, and the old model continues to answer.
+    It looks every `poll_seconds`, by default each second, and every 10 seconds in an object store. A file that is still
+    being written is left alone until it does not change from one look to the next. If the new file cannot be loaded,
+    that is logged, and the old model continues to answer.
 
     Returns:
         An event that ends the thread.

@@ -95,6 +95,8 @@ class Appends:
         for path, file in list(self._files.items()):
             try:
                 self._upload(path, file)
+            except LostLockError:
+                self.forget(path)
             except OSError as error:
                 logging.error("%s lacks its last lines: %s.", path, error.strerror or error)
 
