@@ -179,8 +179,8 @@ def evaluate_and_record(
             logging.info(
                 "No temperature improves the probabilities of %s, so it has no calibrated ones.", first.path.name
             )
-    if folder == first.path.with_name(FOLDER):
-        update_manifest(first.path.parent, FOLDER, "model_spec.json")
+    if folder.parent == first.path.parent:
+        update_manifest(folder.parent, folder.name, "model_spec.json")
     return evaluated, folder
 
 

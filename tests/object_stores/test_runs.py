@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import signal
@@ -20,7 +21,7 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from model_trainer import Run, evaluate, load_model, predict
-from model_trainer.errors import DataError
+from model_trainer.errors import DataError, StorageError
 from model_trainer.model_files.weights import initialize_network
 from model_trainer.report.after_training import announce_report, report_run
 from model_trainer.report.report import write_report
@@ -30,7 +31,9 @@ from model_trainer.storage import configuration, files
 from model_trainer.storage.objects import locks
 from model_trainer.storage.objects.locks import LostLockError
 from model_trainer.training import epochs
+from model_trainer.training.checkpoints.store import read_newest
 from model_trainer.training.metric_accumulator import MetricAccumulator
+from model_trainer.training.resume import check_not_continued
 from model_trainer.training.train import train_model
 from tests.object_stores.conftest import Weed
 from tests.object_stores.test_locks import put_lock
@@ -261,6 +264,14 @@ def arrays_of(hdf5: bytes) -> dict[str, bytes]:
     with h5py.File(io.BytesIO(hdf5)) as file:
         file.visititems(lambda name, item: arrays.update({name: item[...].tobytes()} if hasattr(item, "shape") else {}))
     return arrays
+
+
+def test_a_run_that_was_continued_since_its_checkpoint_was_read_is_left_alone(stopped: str, s3: Weed) -> None:
+    path = files.as_path(stopped)
+    newest = read_newest(path / "checkpoints")
+    check_not_continued(path, newest)
+    with pytest.raises(StorageError, match=r"Another process has continued s3://.* Repeat the command with --resume"):
+        check_not_continued(path, None)
 
 
 @pytest.mark.slow
