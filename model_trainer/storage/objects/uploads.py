@@ -6,25 +6,25 @@ from typing import Any
 
 from absl import logging
 
-from model_trainer.storage.objects.connection import s3_client
+from model_trainer.storage.objects.connection import Bucket
 from model_trainer.storage.objects.urls import ObjectUrl
 
 __all__ = ["abort_uploads"]
 
 
-def abort_uploads(url: ObjectUrl) -> int:
+def abort_uploads(bucket: Bucket, url: ObjectUrl) -> int:
     """Aborts the unfinished uploads below a folder; only for whoever holds its lock.
 
     Returns:
         Their number; 0 also without permission to list them.
     """
-    if url.scheme != "s3" or not url.key:
+    client = bucket.client
+    if client is None or not url.key:
         return 0
     from botocore.exceptions import BotoCoreError, ClientError
 
     count = 0
     try:
-        client = s3_client(url)
         for upload in _uploads_below(client, url):
             client.abort_multipart_upload(Bucket=url.bucket, Key=upload["Key"], UploadId=upload["UploadId"])
             count += 1
