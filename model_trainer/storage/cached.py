@@ -16,7 +16,16 @@ from model_trainer.storage.objects.listing import ObjectListing, list_objects
 from model_trainer.storage.objects.urls import SCHEMES, ObjectUrl
 from model_trainer.storage.read import read_image_file
 
-__all__ = ["cache", "is_in_store", "listing_of", "read_range_version", "read_version", "version_of"]
+__all__ = [
+    "cache",
+    "is_in_store",
+    "is_kept",
+    "is_range_kept",
+    "listing_of",
+    "read_range_version",
+    "read_version",
+    "version_of",
+]
 
 
 def is_in_store(path: str) -> bool:
@@ -62,18 +71,32 @@ def read_version(path: str, tag: str = "") -> tuple[bytes, str]:
     return content, tag
 
 
+def is_kept(path: str, tag: str) -> bool:
+    """Whether `read_version` would find an object in the cache."""
+    return bool(tag) and _key(*_locate(path), tag) in cache()
+
+
 def read_range_version(path: str, start: int, size: int, tag: str = "") -> bytes:
     """Reads `size` bytes of a file from offset `start`, as `read_version`; raises OSError if the file is shorter."""
     if not is_in_store(path):
         return files.read_range(path, start, size)
     url, bucket = _locate(path)
-    key = _key(url, bucket, f"{tag}#{start}+{size}")
+    key = _key(url, bucket, _range_of(tag, start, size))
     content = cache().get(key) if tag else None
     if content is None:
         content = versions.read_range_version(bucket, url, start, size, tag)
         if tag:
             cache().put(key, content)
     return content
+
+
+def is_range_kept(path: str, start: int, size: int, tag: str) -> bool:
+    """Whether `read_range_version` would find a range in the cache."""
+    return bool(tag) and _key(*_locate(path), _range_of(tag, start, size)) in cache()
+
+
+def _range_of(tag: str, start: int, size: int) -> str:
+    return f"{tag}#{start}+{size}"
 
 
 def version_of(path: str) -> tuple[str, int, int]:
