@@ -5,7 +5,10 @@ Other paths are read as by `files`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from model_trainer.storage import configuration, files
@@ -17,15 +20,9 @@ from model_trainer.storage.objects.urls import SCHEMES, ObjectUrl
 from model_trainer.storage.read import read_image_file
 
 __all__ = [
-    "cache",
-    "is_in_store",
-    "is_kept",
-    "is_range_kept",
-    "listing_of",
-    "read_range_version",
-    "read_version",
-    "version_of",
-]
+    "cache", "is_in_store", "is_kept", "is_range_kept", "listing_of", "read_range_version", "read_version",
+    "temporary_file", "version_of",
+]  # fmt: skip
 
 
 def is_in_store(path: str) -> bool:
@@ -76,16 +73,19 @@ def is_kept(path: str, tag: str) -> bool:
     return bool(tag) and _key(*_locate(path), tag) in cache()
 
 
-def read_range_version(path: str, start: int, size: int, tag: str = "") -> bytes:
-    """Reads `size` bytes of a file from offset `start`, as `read_version`; raises OSError if the file is shorter."""
+def read_range_version(path: str, start: int, size: int, tag: str = "", *, keep: bool = True) -> bytes:
+    """Reads `size` bytes of a file from offset `start`, as `read_version`; raises OSError if the file is shorter.
+
+    `keep=False` does not use the cache, for what is read only once.
+    """
     if not is_in_store(path):
         return files.read_range(path, start, size)
     url, bucket = _locate(path)
     key = _key(url, bucket, _range_of(tag, start, size))
-    content = cache().get(key) if tag else None
+    content = cache().get(key) if tag and keep else None
     if content is None:
         content = versions.read_range_version(bucket, url, start, size, tag)
-        if tag:
+        if tag and keep:
             cache().put(key, content)
     return content
 
@@ -112,6 +112,15 @@ def version_of(path: str) -> tuple[str, int, int]:
     if info is None:
         raise FileNotFoundError(path)
     return "", info.size, info.changed_ns
+
+
+@contextlib.contextmanager
+def temporary_file(content: bytes) -> Iterator[str]:
+    """Writes a local file that exists inside the `with` block, for libraries that read files themselves."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        yield file.name
 
 
 def listing_of(folder: str) -> ObjectListing:
