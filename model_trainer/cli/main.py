@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 import model_trainer
-from model_trainer.cli import doctor, evaluate, gpu, predict, preview, report, runs, serve, specs, train
+from model_trainer.cli import cache, doctor, evaluate, gpu, predict, preview, report, runs, serve, specs, train
 from model_trainer.cli.errors import exit_code_of
 from model_trainer.cli.help import Command, Group
 
@@ -33,6 +33,7 @@ COMMANDS = (
     runs.runs,
     specs.specs,
     gpu.gpu,
+    cache.cache,
 )
 for command in COMMANDS:
     app.command(cls=Command)(command)

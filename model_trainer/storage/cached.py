@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from model_trainer.storage import configuration, files
 from model_trainer.storage.objects import versions
@@ -20,7 +22,7 @@ from model_trainer.storage.objects.urls import SCHEMES, ObjectUrl
 from model_trainer.storage.read import read_image_file
 
 __all__ = [
-    "cache", "is_in_store", "is_kept", "is_range_kept", "listing_of", "read_range_version", "read_version",
+    "Kept", "cache", "clear", "is_in_store", "is_kept", "is_range_kept", "kept", "listing_of", "read_range_version", "read_version",
     "temporary_file", "version_of",
 ]  # fmt: skip
 
@@ -39,6 +41,37 @@ def cache() -> ObjectCache:
     """The cache of this process, as it is configured."""
     config = configuration.current()
     return _cache(config.cache_folder, config.cache_bytes)
+
+
+class Kept(NamedTuple):
+    """What is kept of object stores.
+
+    Attributes:
+        folder: where.
+        count, num_bytes: of the objects, and of ranges of objects.
+        max_bytes: how much may be kept.
+    """
+
+    folder: str
+    count: int
+    num_bytes: int
+    max_bytes: int
+
+
+def kept() -> Kept:
+    """How much is kept of object stores."""
+    config = configuration.current()
+    return Kept(config.cache_folder, *cache().usage(), config.cache_bytes)
+
+
+def clear() -> None:
+    """Deletes all objects and listings that are kept."""
+    cache().clear()
+    shutil.rmtree(_listings(), ignore_errors=True)
+
+
+def _listings() -> Path:
+    return Path(configuration.current().cache_folder) / "listings"
 
 
 def read_version(path: str, tag: str = "") -> tuple[bytes, str]:
@@ -130,8 +163,7 @@ def listing_of(folder: str) -> ObjectListing:
         OSError: the store cannot be listed.
     """
     url, bucket = _locate(folder)
-    config = configuration.current()
-    return list_objects(bucket, url, Path(config.cache_folder) / "listings", config.listing_seconds)
+    return list_objects(bucket, url, _listings(), configuration.current().listing_seconds)
 
 
 def _locate(path: str) -> tuple[ObjectUrl, Bucket]:
