@@ -6,6 +6,7 @@ import typer
 
 import model_trainer
 from model_trainer.cli import (
+    cache,
     config,
     doctor,
     evaluate,
@@ -47,6 +48,7 @@ COMMANDS = (
     runs.runs,
     config.config,
     sync.sync,
+    cache.cache,
     specs.specs,
     gpu.gpu,
 )
