@@ -24,7 +24,7 @@ __all__ = [
     "tag_of_digests",
 ]
 
-PART_BYTES = 16 << 20  # of our own uploads, and of ranges
+PART_BYTES = 8 << 20  # of our own uploads, and of ranges; what many programs use
 MAX_PARTS = 9000  # S3 allows 10,000
 PIECE_BYTES = 1 << 20
 

@@ -17,7 +17,7 @@ from model_trainer.storage.sync.verified import ATTEMPTS, is_arrived, put_object
 
 __all__ = ["LARGE_AT_ONCE", "Upload", "delete_objects", "make_marker", "url_below"]
 
-LARGE_AT_ONCE = 4  # files in parts, of which each has some parts in memory
+LARGE_AT_ONCE = 2  # files in parts, of which each has some parts in memory, here and in the server
 DELETED_AT_ONCE = 1000  # by one request
 
 
