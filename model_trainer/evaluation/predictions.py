@@ -85,7 +85,7 @@ def predict_examples(
     start, num_batches = 0, num_steps(len(examples), batch_size)
     with EpochProgress(console or Console(quiet=True), "evaluating", num_batches) as progress:
         batches = Pipeline(examples, trained.spec, batch_size, bad_images).validation()
-        for number, batch in enumerate(batches, 1):
+        for number, batch in enumerate(bad_images.checked(batches), 1):
             readable = np.asarray(batch.weights) > 0
             if readable.any():
                 probabilities = _probabilities(trained, np.asarray(batch.inputs)[readable], tta)
@@ -146,4 +146,4 @@ def images_of(trained: TrainedModel, examples: Examples, indices: Iterable[int])
         return np.zeros((0, *trained.spec.target_size), np.uint8)
     bad_images = BadImages(max_count=len(chosen), max_share=1.0, num_examples=len(chosen))
     batches = Pipeline(chosen, trained.spec, 32, bad_images).validation()
-    return np.concatenate([np.asarray(batch.inputs) for batch in batches])
+    return np.concatenate([np.asarray(batch.inputs) for batch in bad_images.checked(batches)])

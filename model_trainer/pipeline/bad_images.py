@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import PurePath
+from typing import TypeVar
 
 from absl import logging
 
-from model_trainer.errors import DataError
+from model_trainer.errors import DataError, StorageError
 from model_trainer.images.pillow import why_unreadable
 from model_trainer.storage import files
 from model_trainer.storage.lines import csv_lines
 from model_trainer.storage.read import why_not_read
 
 __all__ = ["BadImages"]
+
+T = TypeVar("T")
 
 
 class BadImages:
@@ -34,6 +37,7 @@ class BadImages:
         self.num_examples = num_examples
         self._reasons: dict[str, str] = {}
         self._table: PurePath | None = None
+        self._failure: StorageError | None = None
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -82,11 +86,35 @@ class BadImages:
             if name in self._reasons:
                 return
             self._reasons[name] = ""
-        reason = _why(read, crop)
+        try:
+            reason = _why(read, crop)
+        except StorageError as error:
+            self.fail(error)
+            with self._lock:
+                del self._reasons[name]
+            raise
         with self._lock:
             self._reasons[name] = reason
             self._append((name, reason))
         logging.warning("%s %s; it is skipped.", name, reason)
+
+    def fail(self, error: StorageError) -> None:
+        """Records that the store of the images refuses every request, or does not answer; no image is bad for that."""
+        self._failure = self._failure or error
+
+    def checked(self, batches: Iterable[T]) -> Iterable[T]:
+        """The same batches, which may be iterated as often; if the store fails, its error is raised at the batch.
+
+        Raises:
+            StorageError: the store of the images refuses every request, or does not answer.
+        """
+        return _Checked(batches, self)
+
+    def raise_failure(self) -> None:
+        """Raises the error that `fail` recorded, if any, once."""
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
 
     def check(self) -> None:
         """Stops the run if there are too many bad images.
@@ -113,10 +141,25 @@ class BadImages:
             logging.warning("%s could not be written: %s.", self._table, error.strerror)
 
 
+class _Checked(Iterable[T]):
+    def __init__(self, batches: Iterable[T], bad_images: BadImages) -> None:
+        self._batches = batches
+        self._bad_images = bad_images
+
+    def __iter__(self) -> Iterator[T]:
+        try:
+            yield from self._batches
+        except Exception:  # of TensorFlow, whose message contains a traceback
+            self._bad_images.raise_failure()
+            raise
+
+
 def _why(read: Callable[[], bytes], crop: tuple[int, int, int, int] | None) -> str:
     try:
         reason = why_unreadable(read())
     except OSError as error:
+        if isinstance(error, StorageError):
+            raise
         return why_not_read(error, if_missing="is gone")
     if crop is not None and reason.startswith("could not be read at first"):
         return f"does not contain its crop {list(crop)}"

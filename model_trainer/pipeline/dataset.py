@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -24,7 +25,7 @@ from model_trainer.pipeline.fallback import map_with_fallback
 from model_trainer.pipeline.image import exact_image, fast_image
 from model_trainer.pipeline.labels import make_label_reader
 from model_trainer.pipeline.order import epoch_seeds, example_seed, shuffled_index
-from model_trainer.pipeline.read import make_fast_reader, make_safe_reader
+from model_trainer.pipeline.read import make_readers
 from model_trainer.pipeline.sampling import EachOnce, Sampling, make_sampler
 from model_trainer.pipeline.shard import BatchShard, Division
 from model_trainer.pipeline.view import View
@@ -146,7 +147,7 @@ class Pipeline:
             step_of: from a number in `start` to `stop - 1` to its step; the number itself by default.
         """
         division = Division(self.share, self.batch_size, len(self.examples), with_partners=bool(stages.batch))
-        read_fast, read_safe = make_fast_reader(self.examples), make_safe_reader(self.examples)
+        readers = make_readers(self.examples, self.bad_images.fail)
         label_of = make_label_reader(self.examples)
         weights = tf.constant(np.maximum(self.examples.weights, MIN_WEIGHT))
         crops = None if self.examples.crops is None else tf.constant(self.examples.crops)
@@ -166,7 +167,7 @@ class Pipeline:
 
             def load() -> tuple[tf.Tensor, ...]:
                 region = None if crops is None else crops[index]
-                image = fast_image(read_fast(index), view, region=region, seed=seed)
+                image = fast_image(readers.fast(index), view, region=region, seed=seed)
                 return finish(image, seed), weights[index] * counts, True
 
             image, weight, exists = tf.cond(index >= 0, load, lambda: (blank, 0.0, False))
@@ -176,7 +177,7 @@ class Pipeline:
             index, seed, counts = look_up(number)
             exists, index = index >= 0, tf.maximum(index, 0)  # `fast` never fails at padding, but both treat it alike
             region = None if crops is None else crops[index]
-            image, readable = exact_image(read_safe(index), view, region=region, seed=seed)
+            image, readable = exact_image(readers.safe(index), view, region=region, seed=seed)
             recorded = tf.cond(readable, lambda: True, lambda: self._record_bad(index))
             with tf.control_dependencies([recorded]):
                 weight = weights[index] * counts * tf.cast(readable & exists, tf.float32)
@@ -185,7 +186,10 @@ class Pipeline:
             return image, label_of(index), weight, exists
 
         size = division.slots
-        images = map_with_fallback(start * size, stop * size, fast, exact)
+        options: dict[str, Any] = {}
+        if (ahead := readers.ahead) is not None:
+            options["ahead"] = lambda numbers, number_of: ahead(numbers, lambda each: look_up(number_of(each))[0])
+        images = map_with_fallback(start * size, stop * size, fast, exact, **options)
         batches = images.batch(size, drop_remainder=True).map(PLAIN(_without_padding))
         if stages.batch:
             mixed = mix(stages.batch, len(self.examples.classes), self.seed, division)
@@ -193,13 +197,13 @@ class Pipeline:
         if self.share.num_own > 1:
             divide = for_each_device(division)
             batches = batches.enumerate(start).flat_map(PLAIN(lambda number, batch: divide(step_of(number), batch)))
-        options = tf.data.Options()
-        options.deterministic = True
+        dataset_options = tf.data.Options()
+        dataset_options.deterministic = True
         # The pipeline shards by itself: each process reads its own rows.
-        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+        dataset_options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
         # Autotune's thread sleeps for up to a minute and may miss the end of the run, which would then wait for it.
-        options.autotune.enabled = False
-        return batches.repeat(passes).prefetch(2 * self.share.num_own).with_options(options)
+        dataset_options.autotune.enabled = False
+        return batches.repeat(passes).prefetch(2 * self.share.num_own).with_options(dataset_options)
 
     def _record_bad(self, index: tf.Tensor) -> tf.Tensor:
         def record(index: int) -> bool:

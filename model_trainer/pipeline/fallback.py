@@ -14,9 +14,10 @@ import tensorflow as tf
 
 from model_trainer.cpu_cores import num_usable_cores
 
-__all__ = ["map_with_fallback"]
+__all__ = ["Ahead", "map_with_fallback"]
 
 MapFunction = Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
+Ahead = Callable[[tf.data.Dataset, Callable[[tf.Tensor], tf.Tensor]], tf.data.Dataset]
 
 
 # A mark, which never fails, follows after so many elements. If all elements fail, as in a folder of WebP images, the
@@ -24,13 +25,17 @@ MapFunction = Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
 MARK_AFTER = 16
 
 
-def map_with_fallback(start: int, stop: int, fast: MapFunction, exact: MapFunction) -> tf.data.Dataset:
+def map_with_fallback(
+    start: int, stop: int, fast: MapFunction, exact: MapFunction, ahead: Ahead | None = None
+) -> tf.data.Dataset:
     """The elements `fast(n)` for n from `start` to `stop - 1`, in order, or `exact(n)` if `fast(n)` raises.
 
     Args:
         start, stop: the range of n.
         fast: from int64 `()` to a tuple of tensors; may raise in the graph.
-        exact: the same tensors for the same n; must not raise.
+        exact: the same tensors for the same n; must not raise, unless the whole dataset should.
+        ahead: a stage before the others, from a dataset of int64 `()` and a function from these to n, to a dataset with
+            the same elements.
     """
     options: dict[str, Any] = {"num_parallel_calls": num_usable_cores(), "deterministic": True}
     # AutoGraph would parse the source of every function, which takes longer than building the graph.
@@ -38,14 +43,20 @@ def map_with_fallback(start: int, stop: int, fast: MapFunction, exact: MapFuncti
     traced = tf.function(fast, autograph=False).get_concrete_function(tf.TensorSpec((), tf.int64))
     zeros = tf.nest.map_structure(lambda each: tf.zeros(each.shape, each.dtype), traced.structured_outputs)
 
+    def number_of(slot: tf.Tensor) -> tf.Tensor:
+        return start + slot - slot // (MARK_AFTER + 1)  # a mark carries the number of the element that follows it
+
     @plain
     def attempt(slot: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Any]:
         is_mark = slot % (MARK_AFTER + 1) == MARK_AFTER
-        n = start + slot - slot // (MARK_AFTER + 1)  # a mark carries the number of the element that follows it
+        n = number_of(slot)
         return n, is_mark, tf.cond(is_mark, lambda: zeros, lambda: traced(n))
 
     num_slots = stop - start + (stop - start) // MARK_AFTER
-    attempted = tf.data.Dataset.range(num_slots).map(attempt, **options).ignore_errors(log_warning=False)
+    slots = tf.data.Dataset.range(num_slots)
+    if ahead is not None:
+        slots = ahead(slots, number_of)
+    attempted = slots.map(attempt, **options).ignore_errors(log_warning=False)
     # One more mark at the end, so that missing elements there are noticed too.
     end_mark = (tf.constant(stop, tf.int64), tf.constant(True), zeros)
     ended = attempted.concatenate(tf.data.Dataset.from_tensors(end_mark))

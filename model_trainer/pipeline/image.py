@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from model_trainer.errors import DataError
+from model_trainer.errors import DataError, StorageError
 from model_trainer.images.decode import decode, decode_exact, read_header
 from model_trainer.images.pillow import Unreadable, format_of, opened, why_unreadable
 from model_trainer.pipeline.plain_jpeg import PlainJpegReader
@@ -143,6 +143,8 @@ def read_image(path: str | os.PathLike[str], spec: ModelSpec) -> np.ndarray:
     path = os.fspath(path)
     try:
         data = read_image_file(path)
+    except StorageError:
+        raise
     except OSError as error:
         raise DataError(f"{path} {why_not_read(error, if_missing='does not exist')}.") from None
     try:

@@ -4,27 +4,79 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
+from model_trainer.errors import StorageError
+from model_trainer.pipeline.read_ahead import ANNOUNCED_TOGETHER, ReadAhead, num_ahead
 from model_trainer.sources.examples import Examples
-from model_trainer.sources.images import Files, Images
+from model_trainer.sources.images import Files
 from model_trainer.storage.read import MAX_FILE_BYTES
 
-__all__ = ["make_fast_reader", "make_safe_reader"]
+__all__ = ["Readers", "make_readers"]
 
 Reader = Callable[[tf.Tensor], tf.Tensor]  # from int64 (), the example's index, to string ()
+OnFailure = Callable[[StorageError], None]
 
 
-def make_fast_reader(examples: Examples) -> Reader:
-    """A function from an example's index to its bytes, which raises in the graph if they cannot be read.
+@dataclass(frozen=True)
+class Readers:
+    """Two functions from an example's index to its bytes.
+
+    Attributes:
+        fast: raises in the graph if they cannot be read.
+        safe: returns an empty string instead. It raises only if the store refuses every request, or does not answer,
+            because then the image may well be good.
+        ahead: see `map_with_fallback`; None if the images are on the local disk.
+    """
+
+    fast: Reader
+    safe: Reader
+    ahead: Callable[[tf.data.Dataset, Reader], tf.data.Dataset] | None = None
+
+
+def make_readers(examples: Examples, on_failure: OnFailure) -> Readers:
+    """The readers of the images of `examples`.
 
     Files are read by TensorFlow, without Python; other sources by their own `read`.
+
+    Args:
+        examples: whose images are read.
+        on_failure: receives the error of a store that refuses every request or does not answer, before it is raised.
     """
     rows = tf.constant(examples.rows)
-    if not isinstance(examples.images, Files):
-        return _python_reader(examples.images, rows)
+    if isinstance(examples.images, Files):
+        return Readers(_file_reader(examples, rows), _safe_reader(examples.images.read, rows, on_failure))
+    if not examples.images.takes_requests():
+        read = examples.images.read
+        return Readers(_python_reader(read, rows, on_failure), _safe_reader(read, rows, on_failure))
+    count = num_ahead(examples)
+    images = ReadAhead(examples.images, count)
+
+    def announce(indices: np.ndarray) -> np.ndarray:
+        images.announce(examples.rows[indices[indices >= 0]])
+        return indices
+
+    def ahead(numbers: tf.data.Dataset, index_of: Reader) -> tf.data.Dataset:
+        together = numbers.map(_plain(lambda number: (number, index_of(number)))).batch(ANNOUNCED_TOGETHER)
+
+        def announced(numbers: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
+            with tf.control_dependencies([tf.numpy_function(announce, [indices], tf.int64)]):
+                return tf.identity(numbers)
+
+        return together.map(_plain(announced)).prefetch(max(1, count // ANNOUNCED_TOGETHER)).unbatch()
+
+    return Readers(_python_reader(images.read, rows, on_failure), _safe_reader(images.read, rows, on_failure), ahead)
+
+
+# AutoGraph would parse the source of every function, which takes longer than building the graph.
+_plain = tf.autograph.experimental.do_not_convert
+
+
+def _file_reader(examples: Examples, rows: tf.Tensor) -> Reader:
+    assert isinstance(examples.images, Files)
     # Two tensors hold all paths: a tensor of strings would take 24 bytes more per path.
     data, starts = tf.constant(examples.images.paths.data), tf.constant(examples.images.paths.starts)
     too_large = tf.constant(np.flatnonzero(examples.num_bytes > MAX_FILE_BYTES))
@@ -39,32 +91,33 @@ def make_fast_reader(examples: Examples) -> Reader:
     return read
 
 
-def make_safe_reader(examples: Examples) -> Reader:
-    """The same as `make_fast_reader`, but it returns an empty string instead of raising."""
-    rows = tf.constant(examples.rows)
-
-    def read(row: np.int64) -> bytes:
+def _safe_reader(read: Callable[[int], bytes], rows: tf.Tensor, on_failure: OnFailure) -> Reader:
+    def read_safely(row: np.int64) -> bytes:
         try:
-            return examples.images.read(int(row))
+            return read(int(row))
+        except StorageError as error:
+            on_failure(error)
+            raise ValueError(str(error)) from error
         except OSError:
             return b""
 
-    def read_at(index: tf.Tensor) -> tf.Tensor:
-        data = tf.numpy_function(read, [rows[index]], tf.string)
-        data.set_shape(())
-        return data
-
-    return read_at
+    return _in_graph(read_safely, rows)
 
 
-def _python_reader(images: Images, rows: tf.Tensor) -> Reader:
-    def read(row: np.int64) -> bytes:
+def _python_reader(read: Callable[[int], bytes], rows: tf.Tensor, on_failure: OnFailure) -> Reader:
+    def read_or_raise(row: np.int64) -> bytes:
         try:
-            return images.read(int(row))
+            return read(int(row))
         except OSError as error:
+            if isinstance(error, StorageError):
+                on_failure(error)
             # TensorFlow would map an OSError to an error of its own by errno; any error leads to the exact path.
             raise ValueError(os.fspath(str(error))) from error
 
+    return _in_graph(read_or_raise, rows)
+
+
+def _in_graph(read: Callable[[np.int64], bytes], rows: tf.Tensor) -> Reader:
     def read_at(index: tf.Tensor) -> tf.Tensor:
         data = tf.numpy_function(read, [rows[index]], tf.string)
         data.set_shape(())

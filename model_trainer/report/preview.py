@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from model_trainer.errors import DataError
+from model_trainer.errors import DataError, StorageError
 from model_trainer.images.pillow import decode_with_pillow
 from model_trainer.pipeline.bad_images import BadImages
 from model_trainer.pipeline.dataset import Pipeline
@@ -64,7 +64,7 @@ def images_to_see(run: Run, count: int = 8, draws: int = 4, examples: Examples |
     repeated = examples.take(np.repeat(chosen, draws))
     bad_images = BadImages(len(repeated), 1.0, len(repeated))
     pipeline = Pipeline(repeated, run.spec, len(repeated), bad_images, augment=run.augment, seed=run.training.seed)
-    batch = next(iter(pipeline.training(epochs=1)))
+    batch = next(iter(bad_images.checked(pipeline.training(epochs=1))))
     targets = run.task.targets(batch.targets, len(examples.classes)).numpy()
     order = np.argsort(pipeline.shown(1))
     images, targets = batch.inputs.numpy()[order], targets[order]
@@ -132,6 +132,8 @@ def _original(examples: Examples, index: int) -> tuple[np.ndarray | None, float]
     """The image, reduced to at most `MAX_SIDE` pixels, and the factor of reduction, at most 1."""
     try:
         pixels = decode_with_pillow(examples.images.read(int(examples.rows[index])), (255, 255, 255), with_alpha=False)
+    except StorageError:
+        raise
     except OSError:
         pixels = None
     if pixels is None:

@@ -13,7 +13,7 @@ from absl import logging
 
 from model_trainer.errors import DataError
 from model_trainer.messages import counted, nearest
-from model_trainer.sources.images import Files, Images
+from model_trainer.sources.images import Images
 from model_trainer.sources.label_rows import LabelRows
 from model_trainer.sources.labels.kinds import (
     LabelKind,
@@ -24,8 +24,10 @@ from model_trainer.sources.labels.kinds import (
     rows_of,
     take_labels,
 )
+from model_trainer.sources.objects import images_at
 from model_trainer.sources.packed_strings import PackedStrings
 from model_trainer.sources.same_image import number_images
+from model_trainer.storage.objects.urls import SCHEMES
 from model_trainer.storage.read import TENSORFLOW_SCHEMES
 
 __all__ = ["Examples"]
@@ -76,7 +78,7 @@ class Examples:
         groups: np.ndarray | None = None,
     ) -> Self:
         """Makes examples of image files, one per file."""
-        return cls.of_images(Files(PackedStrings.of(paths)), labels, classes, origin, weights, crops, groups)
+        return cls.of_images(images_at(PackedStrings.of(paths)), labels, classes, origin, weights, crops, groups)
 
     @classmethod
     def of_images(
@@ -132,7 +134,7 @@ class Examples:
         for index in np.flatnonzero(self.num_bytes == 0):  # the size of remote files, and of empty ones
             name = self.name(int(index))
             scheme, separator, _ = name.partition("://")
-            if separator and scheme not in TENSORFLOW_SCHEMES:
+            if separator and scheme not in (*TENSORFLOW_SCHEMES, *SCHEMES):
                 raise DataError(
                     f"{self.origin}: {name} is in an object store that is not supported yet. Copy the images to a "
                     "local disk and give their paths there."

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, final
 
 import numpy as np
 from absl import logging
 
-from model_trainer.errors import DataError
+from model_trainer.errors import DataError, StorageError
 from model_trainer.messages import counted, nearest, shown
 from model_trainer.sources.examples import Examples
+from model_trainer.sources.image_signature import HEAD_BYTES, IMAGE_SUFFIXES, is_image_head
 from model_trainer.sources.path_text import PathText
 from model_trainer.sources.source import Source
-from model_trainer.storage import files
+from model_trainer.sources.store_folder import list_class_folders
+from model_trainer.storage import cached, files
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -28,12 +30,6 @@ __all__ = [
     "list_images",
     "suffixes_of",
 ]
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".avif")
-
-# The first bytes of these formats, for file names without an image suffix.
-_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"GIF87a", b"GIF89a")
-_TIFF = (b"II*\0", b"MM\0*")  # for names without any suffix only: raw camera files, such as .nef and .dng, have it too
 
 HOW_TO_ARRANGE = "Put images into one folder for each class, such as {path}/cat/1.jpg and {path}/dog/1.jpg."
 
@@ -60,40 +56,65 @@ class ImageFolder(Source):
     classes: tuple[str, ...] | None = None
 
     def read(self) -> Examples:
+        if cached.is_in_store(self.path):
+            return self._read_store()
         folders = self._class_folders()
-        classes = self.classes or tuple(sorted(folders))
-        unknown = [name for name in folders if name not in classes]
-        if unknown:
-            raise DataError(
-                f"{self.path} has the folder {unknown[0]!r}, which is not in the class list."
-                f"{nearest(unknown[0], classes)}"
-            )
+        classes = self._checked_classes(folders)
         paths: list[str] = []
         labels: list[int] = []
         not_images: list[str] = []
         hidden = hidden_in(self.path)
         for label, name in enumerate(classes):
-            if name not in folders:
-                raise DataError(f"{self.path} has no folder for the class {name!r}.{nearest(name, folders)}")
             listing = list_images(folders[name])
             if not listing.images:
-                raise DataError(
-                    f"{folders[name]} contains no images. Put images of the class {name!r} there, or remove the folder."
-                )
+                raise DataError(_no_images(folders[name], name))
             paths += listing.images
             labels += [label] * len(listing.images)
             not_images += listing.others
             hidden += listing.hidden
-        _log_skipped(self.path, not_images, hidden)
+        _log_skipped(self.path, not_images, hidden, images_beside(self.path))
         return Examples.of_files(paths, np.asarray(labels, np.int32), classes, origin=self.path)
+
+    def _read_store(self) -> Examples:
+        folder = list_class_folders(self.path)
+        if not folder.classes:
+            if not len(folder.images):
+                files.info(self.path)  # says what is wrong with the bucket, if anything
+                raise DataError(f"There is no folder {self.path}. {HOW_TO_ARRANGE.format(path=self.path)}")
+            raise DataError(f"{self.path} contains no class folders. {HOW_TO_ARRANGE.format(path=self.path)}")
+        classes = self._checked_classes(folder.classes)
+        for name in classes:
+            if not len(folder.classes[name]):
+                raise DataError(_no_images(f"{self.path.rstrip('/')}/{name}", name))
+        _log_skipped(self.path, *map(folder.names, (folder.others, folder.hidden, folder.beside)))
+        rows = [folder.classes[name] for name in classes]
+        labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(each) for each in rows])
+        return Examples(
+            images=folder.images,
+            rows=np.concatenate(rows),
+            labels=labels,
+            weights=np.ones(len(labels), np.float32),
+            classes=classes,
+            origin=self.path,
+        )
+
+    def _checked_classes(self, folders: Mapping[str, object]) -> tuple[str, ...]:
+        classes = self.classes or tuple(sorted(folders))
+        for name in folders:
+            if name not in classes:
+                raise DataError(
+                    f"{self.path} has the folder {name!r}, which is not in the class list.{nearest(name, classes)}"
+                )
+        for name in classes:
+            if name not in folders:
+                raise DataError(f"{self.path} has no folder for the class {name!r}.{nearest(name, folders)}")
+        return classes
 
     def _class_folders(self) -> dict[str, str]:
         cure = HOW_TO_ARRANGE.format(path=self.path)
         root = Path(self.path)
         if "://" in self.path:
-            raise DataError(
-                f"{self.path} is in an object store; ImageFolder reads local folders only. Copy it to a local disk."
-            )
+            raise DataError(f"{self.path}: ImageFolder reads local folders and s3://, gs:// and az:// only.")
         if not files.exists(root):
             raise DataError(f"There is no folder {self.path}. {cure}")
         if not files.is_folder(root):
@@ -134,6 +155,8 @@ def list_images(folder: str) -> Listing:
         inner, links = pending.pop()
         try:
             entries = sorted(files.scan(inner), key=lambda entry: entry.name)
+        except StorageError:
+            raise
         except OSError as error:
             raise DataError(f"{error.filename} cannot be read: {error.strerror}.") from error
         for entry in entries:
@@ -170,11 +193,15 @@ def hidden_in(root: str | Path) -> list[str]:
     return sorted(entry.path for entry in files.scan(root) if entry.name.startswith("."))
 
 
-def _log_skipped(root: str, not_images: Sequence[str], hidden: Sequence[str]) -> None:
+def _no_images(folder: str, name: str) -> str:
+    return f"{folder} contains no images. Put images of the class {name!r} there, or remove the folder."
+
+
+def _log_skipped(root: str, not_images: Sequence[str], hidden: Sequence[str], beside: Sequence[str]) -> None:
     skipped = [
         (not_images, f"file{{s}} of other types ({suffixes_of(not_images)})"),
         (hidden, "hidden file{s} or folder{s}"),
-        (images_beside(root), "image{s} outside the class folders"),
+        (beside, "image{s} outside the class folders"),
     ]
     counts = [f"{counted(len(paths), words)}, such as {shown(paths[0])}" for paths, words in skipped if paths]
     if counts:
@@ -217,12 +244,8 @@ def folders_in(root: str | Path) -> dict[str, str]:
 def _has_image_signature(path: str) -> bool:
     try:
         with files.open_file(path) as file:
-            head = file.read(12)
+            return is_image_head(file.read(HEAD_BYTES), path)
+    except StorageError:
+        raise
     except OSError:
         return False
-    return (
-        head.startswith(_MAGIC)
-        or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
-        or (head[4:8] == b"ftyp" and head[8:] in (b"avif", b"avis"))
-        or (head.startswith(_TIFF) and not os.path.splitext(path)[1])
-    )

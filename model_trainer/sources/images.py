@@ -11,7 +11,7 @@ from typing import final
 import numpy as np
 
 from model_trainer.sources.packed_strings import PackedStrings
-from model_trainer.storage import files
+from model_trainer.storage import cached
 from model_trainer.storage.read import read_image_file, size_of
 
 __all__ = ["ByteRanges", "Files", "Images", "SeveralImages"]
@@ -42,7 +42,11 @@ class Images(ABC):
 
     @abstractmethod
     def num_bytes(self, rows: np.ndarray) -> np.ndarray:
-        """int64 `(len(rows),)`: the size of each image, -1 if it is missing, 0 if it is in a remote file."""
+        """int64 `(len(rows),)`: the size of each image, -1 if it is missing, 0 if it is not known without a request."""
+
+    def takes_requests(self) -> bool:
+        """Whether reading an image takes a request to a store, so that many should be read at once, and ahead."""
+        return False
 
 
 @final
@@ -79,12 +83,14 @@ class ByteRanges(Images):
         files: paths of the files.
         file: int32 `(count,)`, the index in `files` of each image's file, in ascending order.
         starts, sizes: int64 `(count,)`, in bytes.
+        tags: the ETags of the files that are in an object store, in the version whose ranges these are; "" for others.
     """
 
     files: Sequence[str]
     file: np.ndarray
     starts: np.ndarray
     sizes: np.ndarray
+    tags: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -94,10 +100,15 @@ class ByteRanges(Images):
         return f"{self.files[self.file[row]]}#{row - first}"
 
     def read(self, row: int) -> bytes:
-        return files.read_range(self.files[self.file[row]], int(self.starts[row]), int(self.sizes[row]))
+        number = self.file[row]
+        tag = self.tags[number] if self.tags else ""
+        return cached.read_range_version(self.files[number], int(self.starts[row]), int(self.sizes[row]), tag)
 
     def num_bytes(self, rows: np.ndarray) -> np.ndarray:
         return self.sizes[rows]
+
+    def takes_requests(self) -> bool:
+        return any(map(cached.is_in_store, self.files))
 
 
 @final
@@ -126,6 +137,9 @@ class SeveralImages(Images):
             own = owner == number
             sizes[own] = store.num_bytes(rows[own] - self.starts[number])
         return sizes
+
+    def takes_requests(self) -> bool:
+        return any(store.takes_requests() for store in self.stores)
 
     def _locate(self, row: int) -> tuple[Images, int]:
         """The store of a row, and the row in that store."""

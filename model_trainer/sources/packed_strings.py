@@ -9,6 +9,8 @@ from typing import Self
 
 import numpy as np
 
+from model_trainer.storage.mapped import Mapped
+
 __all__ = ["PackedStrings"]
 
 
@@ -17,11 +19,11 @@ class PackedStrings:
     """Strings packed into one buffer: 8 bytes each beside their own length, where a list of str takes 57.
 
     Attributes:
-        data: the concatenated strings, encoded by `os.fsencode`.
+        data: the concatenated strings, encoded by `os.fsencode`; bytes, or a file that is mapped into memory.
         starts: int64 `(count + 1,)`, where each string starts, and where the last one ends.
     """
 
-    data: bytes
+    data: Mapped
     starts: np.ndarray
 
     @classmethod
@@ -36,7 +38,11 @@ class PackedStrings:
         return len(self.starts) - 1
 
     def __getitem__(self, index: int) -> str:
-        return os.fsdecode(self.data[self.starts[index] : self.starts[index + 1]])
+        return os.fsdecode(self.encoded(index))
+
+    def encoded(self, index: int) -> bytes:
+        """A string as it is encoded in `data`."""
+        return self.data[self.starts[index] : self.starts[index + 1]]
 
     def __iter__(self) -> Iterator[str]:
         return (self[index] for index in range(len(self)))

@@ -78,8 +78,8 @@ class Prepared:
     process_group: ProcessGroup
 
     def distributed(self, dataset: tf.data.Dataset) -> Iterable[Any]:
-        """Returns the batches of a pipeline, distributed over the devices of this process."""
-        return feed(dataset, self.train_pipeline.share, self.step_setup.strategy)
+        """Returns the batches of a pipeline, distributed over the devices of this process; see `BadImages.checked`."""
+        return self.bad_images.checked(feed(dataset, self.train_pipeline.share, self.step_setup.strategy))
 
     def names_in_step(self, step: int) -> list[str]:
         """Returns the names of the images in a step of the run."""

@@ -114,13 +114,6 @@ def test_skipped_files_are_counted_in_one_line(zoo: Path, capfd: pytest.CaptureF
     )
 
 
-def test_an_object_store_is_reported_as_unsupported() -> None:
-    with pytest.raises(
-        DataError, match=r"s3://bucket/train is in an object store; ImageFolder reads local folders only"
-    ):
-        ImageFolder("s3://bucket/train").read()
-
-
 def test_an_empty_class_folder_is_an_error(zoo: Path) -> None:
     (zoo / "eel").mkdir()
     with pytest.raises(DataError, match=r"eel contains no images. Put images of the class 'eel' there"):

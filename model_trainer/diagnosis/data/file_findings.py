@@ -15,6 +15,7 @@ from model_trainer.images.pillow import FORMATS
 from model_trainer.messages import counted
 from model_trainer.sources.image_folder import IMAGE_SUFFIXES, suffixes_of
 from model_trainer.sources.images import Files
+from model_trainer.sources.objects import Objects
 
 __all__ = ["FORMAT_OF_SUFFIX", "file_findings", "wrong_suffixes"]
 
@@ -88,7 +89,7 @@ def wrong_suffixes(survey: Survey) -> np.ndarray:
     wrong = []
     first = 0
     for split in survey.splits:
-        if isinstance(split.examples.images, Files):
+        if isinstance(split.examples.images, Files | Objects):
             for index in range(len(split.examples)):
                 code = survey["format"][first + index]
                 if code == len(FORMATS):

@@ -16,6 +16,7 @@ from PIL import Image
 
 from model_trainer.diagnosis.data.perceptual_hash import NUM_COLOURS, perceptual_hash
 from model_trainer.diagnosis.data.splits import DataSplit
+from model_trainer.errors import StorageError
 from model_trainer.images.facts import ImageFacts, image_facts
 from model_trainer.images.pillow import FORMATS, pixels_of
 from model_trainer.storage.read import why_not_read
@@ -173,6 +174,8 @@ def _survey_image(survey: Survey, image: int, max_pixels: int) -> None:
     row["orientation"] = 1
     try:
         data = survey.read(image)
+    except StorageError:
+        raise
     except OSError as error:
         row["state"] = State.MISSING if isinstance(error, FileNotFoundError) else State.INACCESSIBLE
         survey.reasons[image] = why_not_read(error, if_missing="does not exist")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from model_trainer.diagnosis.data.survey import Survey
+from model_trainer.errors import StorageError
 from model_trainer.images.pillow import decode_with_pillow
 from model_trainer.images.thumbnail import jpeg_of
 
@@ -30,6 +31,8 @@ def make_thumbnails(survey: Survey, images: Iterable[int], max_pixels: int) -> d
             continue
         try:
             pixels = decode_with_pillow(survey.read(image), _WHITE, with_alpha=False, max_pixels=max_pixels)
+        except StorageError:
+            raise
         except OSError:
             continue
         if pixels is None:

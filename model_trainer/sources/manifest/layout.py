@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, TextIO
 
-from model_trainer.errors import DataError
+from model_trainer.errors import DataError, StorageError
 from model_trainer.storage import files
 
 __all__ = ["Format", "Layout", "layout_of", "open_bytes", "open_text"]
@@ -116,6 +116,8 @@ def _explained_errors(path: str) -> Iterator[None]:
         raise DataError(f"{path} is a folder; Manifest needs a file. Use ImageFolder for a folder.") from None
     except UnicodeDecodeError:
         raise DataError(_why_not_utf8(path)) from None
+    except StorageError:
+        raise
     except OSError as error:
         raise DataError(f"{path} could not be read: {error.strerror or error}.") from error
 

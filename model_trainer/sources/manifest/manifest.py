@@ -15,7 +15,6 @@ from pydantic import Field, field_validator
 from model_trainer.errors import ConfigError, DataError
 from model_trainer.messages import counted, nearest
 from model_trainer.sources.examples import Examples
-from model_trainer.sources.images import Files
 from model_trainer.sources.labels.location import LabelLocation
 from model_trainer.sources.labels.texts import TextsAs
 from model_trainer.sources.manifest.columns import ROLES, find_columns
@@ -23,6 +22,7 @@ from model_trainer.sources.manifest.gathered import Gathered
 from model_trainer.sources.manifest.layout import Format, Layout, layout_of
 from model_trainer.sources.manifest.rows import Rows, read_rows
 from model_trainer.sources.manifest.table import Table
+from model_trainer.sources.objects import images_at
 from model_trainer.sources.path_text import PathText
 from model_trainer.sources.source import Source
 
@@ -121,7 +121,7 @@ class Manifest(Source):
             cure="Set labels='names' if it is the class's name.",
         )
         examples = Examples.of_images(
-            Files(table.packed_paths()),
+            images_at(table.packed_paths()),
             *labels.interpret(gathered.class_numbers, where),
             self.path,
             table.weight_column(),

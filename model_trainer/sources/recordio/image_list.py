@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model_trainer.errors import DataError
+from model_trainer.errors import DataError, StorageError
 from model_trainer.sources.labels.number_rows import NumberRows
 from model_trainer.sources.packed_strings import PackedStrings
 from model_trainer.storage import files
@@ -94,6 +94,8 @@ def read_image_list(path: str) -> ImageList:
                 if len(flat) >= _BLOCK:
                     blocks.append(NumberRows.of_flat(np.array(widths), np.array(flat)))
                     widths, flat = array("q"), array("f")
+    except StorageError:
+        raise
     except OSError as error:
         raise DataError(f"{path} could not be opened: {error.strerror or error}.") from error
     if not len(indices):

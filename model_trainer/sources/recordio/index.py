@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from model_trainer.errors import DataError
+from model_trainer.errors import DataError, StorageError
 from model_trainer.sources.recordio.framing import (
     MAGIC,
     MAX_RECORD_BYTES,
@@ -77,6 +77,8 @@ def _map(path: str) -> Data:
         raise DataError(f"There is no file {path}.") from None
     except IsADirectoryError:
         raise DataError(f"{path} is a folder; RecordIO needs a .rec file.") from None
+    except StorageError:
+        raise
     except OSError as error:
         raise DataError(f"{path} could not be opened: {error.strerror or error}.") from error
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 
-from model_trainer.errors import DataError
+from model_trainer.errors import DataError, StorageError
 from model_trainer.storage import files
 
 __all__ = ["read_records", "size_and_time"]
@@ -56,6 +56,8 @@ def size_and_time(path: str) -> tuple[int, int]:
     """
     try:
         info = files.info(path)
+    except StorageError:
+        raise
     except OSError as error:
         raise DataError(f"{path} could not be opened: {error.strerror or error}.") from error
     if info is None:

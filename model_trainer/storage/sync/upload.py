@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import threading
 from collections.abc import Iterable, Iterator
@@ -10,10 +11,10 @@ from collections.abc import Iterable, Iterator
 from model_trainer.storage.objects.connection import Bucket
 from model_trainer.storage.objects.store import MARKER, ObjectStore
 from model_trainer.storage.objects.urls import ObjectUrl
+from model_trainer.storage.objects.writer import PART_BYTES, part_bytes, write_object, write_parts
 from model_trainer.storage.sync.listing import Entry, Report, list_local, list_store
-from model_trainer.storage.sync.tags import PartDigests, TagTrust, have_tag, part_size_of, pieces_of
+from model_trainer.storage.sync.tags import have_tag, pieces_of
 from model_trainer.storage.sync.transfer import Transfer, Work
-from model_trainer.storage.sync.verified import ATTEMPTS, is_arrived, put_object, put_parts
 
 __all__ = ["LARGE_AT_ONCE", "Upload", "delete_objects", "make_marker", "url_below"]
 
@@ -28,7 +29,6 @@ class Upload(Transfer):
         self.source, self.target = source, target
         self._store = store
         self._url, self._bucket = store.locate(target)
-        self._trust = TagTrust()
         self._large = threading.Semaphore(LARGE_AT_ONCE)
 
     def sources(self, report: Report) -> Iterator[Entry]:
@@ -50,13 +50,13 @@ class Upload(Transfer):
             return
         work.check()
         before = os.stat(path)
-        if part_size_of(before.st_size):
+        if before.st_size > PART_BYTES:
             with self._large:
-                self._put_large(url, path, before.st_size, work)
+                write_parts(self._bucket, url, self._pieces(path, work), part_bytes(before.st_size))
         else:
             with open(path, "rb", buffering=0) as file:
                 content = file.read(before.st_size + 1)
-            put_object(self._bucket, url, content, self._trust)
+            write_object(self._bucket, url, [content])
             work.moved(len(content))
         after = os.stat(path)
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
@@ -65,21 +65,10 @@ class Upload(Transfer):
     def delete(self, entries: Iterable[Entry]) -> None:
         delete_objects(self._bucket, self._url, entries)
 
-    def _put_large(self, url: ObjectUrl, path: str, size: int, work: Work) -> None:
-        def pieces() -> Iterator[bytes]:
-            for piece in pieces_of(path, work.check):
-                yield piece
-                work.moved(len(piece))
-
-        for _ in range(ATTEMPTS):
-            digests = PartDigests(part_size_of(size))
-            tag = put_parts(self._bucket, url, pieces(), digests)
-            written = is_arrived(
-                self._bucket, url, tag, digests.tag(), self._trust, lambda: pieces_of(path, work.check)
-            )
-            if written:
-                return
-        raise OSError(errno.EIO, f"It arrived damaged, {ATTEMPTS} times", path)
+    def _pieces(self, path: str, work: Work) -> Iterator[bytes]:
+        for piece in pieces_of(path, work.check):
+            yield piece
+            work.moved(len(piece))
 
     def _path(self, entry: Entry) -> str:
         return os.path.join(self.source, entry.name)
@@ -89,8 +78,7 @@ def make_marker(bucket: Bucket, url: ObjectUrl) -> None:
     """Marks an empty folder."""
     import obstore
 
-    with bucket.errors(url):
-        obstore.put(bucket.store, f"{url.key}/{MARKER}", b"")
+    bucket.call(url, lambda: obstore.put(bucket.store, f"{url.key}/{MARKER}", b""))
 
 
 def delete_objects(bucket: Bucket, folder: ObjectUrl, entries: Iterable[Entry]) -> None:
@@ -99,8 +87,8 @@ def delete_objects(bucket: Bucket, folder: ObjectUrl, entries: Iterable[Entry]) 
 
     keys = [url_below(folder, entry.name).key + (f"/{MARKER}" if entry.is_folder else "") for entry in entries]
     for start in range(0, len(keys), DELETED_AT_ONCE):
-        with bucket.errors(folder):
-            obstore.delete(bucket.store, keys[start : start + DELETED_AT_ONCE])
+        some = keys[start : start + DELETED_AT_ONCE]
+        bucket.call(folder, functools.partial(obstore.delete, bucket.store, some))
 
 
 def url_below(folder: ObjectUrl, name: str) -> ObjectUrl:

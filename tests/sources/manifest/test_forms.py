@@ -237,7 +237,7 @@ def test_values_and_column_names_are_stripped_of_surrounding_spaces(tmp_path: Pa
 
 
 def test_images_in_an_unsupported_object_store_are_an_error(tmp_path: Path) -> None:
-    examples = Manifest(save(tmp_path / "a.csv", "path,label\n/1.jpg,a\ns3://bucket/2.jpg,b\n")).read()
-    with pytest.raises(DataError, match=r"s3://bucket/2.jpg is in an object store that is not supported yet"):
+    examples = Manifest(save(tmp_path / "a.csv", "path,label\n/1.jpg,a\nftp://bucket/2.jpg,b\n")).read()
+    with pytest.raises(DataError, match=r"ftp://bucket/2.jpg is in an object store that is not supported yet"):
         examples.check_local()
     Manifest(save(tmp_path / "b.csv", "path,label\ngs://bucket/2.jpg,b\n")).read().check_local()

@@ -1,0 +1,59 @@
+"""Images that are objects of a store: each is read in the version that was listed, or that was read first."""
+
+from __future__ import annotations
+
+from typing import final
+
+import numpy as np
+
+from model_trainer.sources.images import Files, Images
+from model_trainer.sources.packed_strings import PackedStrings
+from model_trainer.storage import cached
+from model_trainer.storage.objects.listing import MAX_TAG_BYTES
+
+__all__ = ["Objects", "images_at"]
+
+
+@final
+class Objects(Images):
+    """Images that are objects, one each.
+
+    Args:
+        paths: URLs of the objects, without `root`.
+        root: what all URLs start with.
+        sizes: int64 `(count,)`, in bytes; None if they are unknown.
+        tags: bytes `(count,)`, the ETags; b"" for an unknown one. None: all are unknown. An unknown one becomes that of
+            the version which is read first.
+    """
+
+    def __init__(
+        self, paths: PackedStrings, root: str = "", sizes: np.ndarray | None = None, tags: np.ndarray | None = None
+    ) -> None:
+        self.paths = paths
+        self.root = root
+        self.sizes = sizes
+        self.tags = np.zeros(len(paths), f"S{MAX_TAG_BYTES}") if tags is None else tags
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def name(self, row: int) -> str:
+        return f"{self.root}{self.paths[row]}"
+
+    def read(self, row: int) -> bytes:
+        tag = self.tags[row].decode()
+        content, version = cached.read_version(self.name(row), tag)
+        if not tag and len(version) <= MAX_TAG_BYTES:
+            self.tags[row] = version.encode()
+        return content
+
+    def num_bytes(self, rows: np.ndarray) -> np.ndarray:
+        return np.zeros(len(rows), np.int64) if self.sizes is None else self.sizes[rows]
+
+    def takes_requests(self) -> bool:
+        return True
+
+
+def images_at(paths: PackedStrings) -> Images:
+    """The images at `paths`, of which some may be in object stores."""
+    return Objects(paths) if any(map(cached.is_in_store, paths)) else Files(paths)

@@ -1,0 +1,192 @@
+"""Objects on the local disk: a cache of limited size, which processes share and which survives a crash.
+
+An entry is one file, named by the hash of the object's URL and its ETag, so that it never becomes outdated. It is
+written under another name first, and ends with its checksum, so that an incomplete one is not taken for an object.
+Processes need not agree on anything: each one deletes the entries that were used longest ago when it finds the cache
+full, except those that it has used itself. A training that reads more than fits so keeps a part of its images instead
+of exchanging all of them in every epoch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import os
+import shutil
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+
+__all__ = ["ObjectCache"]
+
+_END = struct.Struct("<4sIQ")  # mark, CRC-32 and size of the content
+_MARK = b"MTc1"
+_UNFINISHED = "unfinished-"
+_UNFINISHED_SECONDS = 3600.0  # after which such a file is that of a process that was killed
+_USED_SECONDS = 600.0  # how exactly the time of the last use is known
+_FREE_BYTES = 1 << 30  # which are left on the disk, for the outputs of runs
+_COUNT_AGAIN_SECONDS = 600.0  # while the cache is full of entries that this process has used
+_ROOM_AFTER_EVICTION = 0.9  # of the maximum size is left
+
+_numbers = itertools.count()
+
+
+class ObjectCache:
+    """Keeps contents of objects in a folder.
+
+    Args:
+        folder: which may be deleted at any time.
+        max_bytes: of all entries together; 0 keeps nothing.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self.folder = folder
+        self.max_bytes = max_bytes
+        self._started = time.time()
+        self._num_bytes: int | None = None  # when last counted, and written by this process since then
+        self._counted_at = 0.0
+        self._lock = threading.Lock()
+        self._is_off = max_bytes <= 0
+        self._has_logged_full = False
+
+    def get(self, key: str) -> bytes | None:
+        """The content of an entry; None if there is none, or a damaged one."""
+        path = self._path(key)
+        try:
+            with open(path, "rb") as file:
+                used_at = os.fstat(file.fileno()).st_mtime
+                data = file.read()
+        except OSError:
+            return None
+        content = memoryview(data)[: -_END.size]
+        if len(data) < _END.size or _END.unpack_from(data, len(content)) != (_MARK, zlib.crc32(content), len(content)):
+            with contextlib.suppress(OSError):
+                path.unlink()
+            return None
+        if used_at < self._started or time.time() - used_at > _USED_SECONDS:
+            with contextlib.suppress(OSError):
+                os.utime(path)
+        return bytes(content)
+
+    def put(self, key: str, content: bytes) -> None:
+        """Adds an entry if there is room; a disk that cannot be written is logged once, and not tried again."""
+        if self._is_off or not self._has_room(len(content) + _END.size):
+            return
+        path = self._path(key)
+        partial = path.with_name(f"{_UNFINISHED}{os.getpid()}-{next(_numbers)}")
+        try:
+            try:
+                self._write(partial, content)
+            except FileNotFoundError:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._write(partial, content)
+            os.replace(partial, path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            self._turn_off(error.strerror or str(error))
+
+    def _write(self, partial: Path, content: bytes) -> None:
+        with open(partial, "wb", buffering=0) as file:
+            data = memoryview(content + _END.pack(_MARK, zlib.crc32(content), len(content)))
+            while data:
+                data = data[file.write(data) :]
+
+    def usage(self) -> tuple[int, int]:
+        """`(count, bytes)` of the entries."""
+        sizes = [size for _, size, _ in self._entries()]
+        return len(sizes), sum(sizes)
+
+    def clear(self) -> None:
+        """Deletes all entries."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._num_bytes = None
+
+    def _path(self, key: str) -> Path:
+        name = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+        return self.folder / name[:2] / name[2:42]
+
+    def _turn_off(self, reason: str) -> None:
+        if not self._is_off:
+            self._is_off = True
+            logging.warning(
+                "Objects are no longer kept in %s: %s. They are read from the store each time.", self.folder, reason
+            )
+
+    def _has_room(self, num_bytes: int) -> bool:
+        """Whether an entry of that size fits, after others have been deleted if need be."""
+        if not self._lock.acquire(blocking=False):
+            return False  # another thread counts or deletes; training need not wait for that
+        try:
+            if self._num_bytes is None:
+                self._count()
+            assert self._num_bytes is not None
+            if self._num_bytes + num_bytes > self.max_bytes:
+                if time.monotonic() - self._counted_at < _COUNT_AGAIN_SECONDS and self._has_logged_full:
+                    return False
+                self._evict(num_bytes)
+            if self._num_bytes + num_bytes > self.max_bytes:
+                return False
+            self._num_bytes += num_bytes
+            return True
+        finally:
+            self._lock.release()
+
+    def _count(self) -> None:
+        self._num_bytes = sum(size for _, size, _ in self._entries())
+        self._counted_at = time.monotonic()
+        folder = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
+        free = shutil.disk_usage(folder).free - _FREE_BYTES
+        if self._num_bytes + free < self.max_bytes:
+            self.max_bytes = max(0, self._num_bytes + free)
+            logging.info("The disk of %s has little room: it takes %d MB.", self.folder, self.max_bytes // 1_000_000)
+
+    def _evict(self, num_bytes: int) -> None:
+        """Deletes the entries that were used longest ago, without those that this process has used."""
+        # Two passes over the folder, so that no names are held: a cache may have millions of entries.
+        found = np.array([(used, size) for used, size, _ in self._entries()], np.float64).reshape(-1, 2)
+        target = min(self.max_bytes * _ROOM_AFTER_EVICTION, self.max_bytes - num_bytes)
+        excess = float(found[:, 1].sum()) - target
+        found = found[found[:, 0] < self._started]
+        found = found[np.argsort(found[:, 0])]
+        count = int(np.searchsorted(np.cumsum(found[:, 1]), excess)) + 1
+        latest = found[:count, 0].max(initial=-1.0)
+        for used, size, path in self._entries():
+            if used <= latest and excess > 0:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+                    excess -= size
+        self._num_bytes = int(target + excess)
+        self._counted_at = time.monotonic()
+        if excess > 0 and not self._has_logged_full:
+            self._has_logged_full = True
+            logging.info(
+                "%s is full of images of this run (%d MB); the others are read from the store in every epoch. "
+                "A larger cache takes all of them.", self.folder, self.max_bytes // 1_000_000,
+            )  # fmt: skip
+
+    def _entries(self) -> Iterator[tuple[float, int, str]]:
+        """`(time of the last use, bytes, path)` of each entry; deletes what killed processes have left."""
+        for folder in _scan(self.folder):
+            for entry in _scan(folder.path):
+                with contextlib.suppress(OSError):  # another process has deleted it
+                    status = entry.stat()
+                    if not entry.name.startswith(_UNFINISHED):
+                        yield status.st_mtime, status.st_size, entry.path
+                    elif time.time() - status.st_mtime > _UNFINISHED_SECONDS:
+                        os.unlink(entry.path)
+
+
+def _scan(folder: str | Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError:
+        return []
