@@ -75,11 +75,8 @@ def measure(title: str, ours: list[str], source: Path, folder: Path, rounds: int
         best = statistics.median(seconds["model-trainer sync"])
         print(f"{title}, {direction}")
         for name, times in seconds.items():
-            median = statistics.median(times)
-            print(
-                f"  {name:20} median {median:7.2f} s ({min(times):.2f} to {max(times):.2f})   {median / best:.2f} times",
-                flush=True,
-            )
+            median, spread = statistics.median(times), f"{min(times):.2f} to {max(times):.2f}"
+            print(f"  {name:20} median {median:7.2f} s ({spread})   {median / best:.2f} times", flush=True)
 
 
 def use_fastest(folder: Path, source: Path, candidates: list[int]) -> None:

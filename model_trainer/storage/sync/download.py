@@ -16,7 +16,7 @@ from model_trainer.storage.sync.tags import have_tag, pieces_of
 from model_trainer.storage.sync.transfer import Transfer, Work
 from model_trainer.storage.sync.upload import url_below
 
-__all__ = ["Download"]
+__all__ = ["Download", "is_inside"]
 
 RANGES_AT_ONCE = 8  # of the same object
 SAME_TIME_NS = 1_000_000_000  # some file systems keep whole seconds
@@ -56,7 +56,7 @@ class Download(Transfer):
 
     def copy(self, entry: Entry, work: Work) -> None:
         work.check()
-        if not _is_inside(entry.name):
+        if not is_inside(entry.name):
             raise OSError(errno.EINVAL, "It would be outside of the folder", entry.name)
         path = self._path(entry)
         if entry.is_folder:
@@ -104,7 +104,7 @@ class Download(Transfer):
         return os.path.join(self.target, entry.name)
 
 
-def _is_inside(name: str) -> bool:
+def is_inside(name: str) -> bool:
     """Whether a key leads to a path below the folder, on any system."""
     names = name.replace("\\", "/").split("/") if os.name == "nt" else name.split("/")
     return not {"", ".", ".."} & set(names) and "\0" not in name and not os.path.splitdrive(name)[0]

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from model_trainer import ImageFolder, Run, train
-from model_trainer.errors import DataError, StorageError, UnavailableError
 from model_trainer.storage import cached
 from model_trainer.training.train import Result
 

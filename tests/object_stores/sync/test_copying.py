@@ -9,10 +9,8 @@ from pathlib import Path
 import pytest
 
 from model_trainer.errors import ConfigError
-from model_trainer.storage.sync.sync import Synchronization
 from tests.object_stores.conftest import Weed
-
-PART = 16 << 20
+from tests.object_stores.sync.conftest import body, keys, put, synchronized
 
 
 @pytest.fixture
@@ -29,25 +27,6 @@ def folder(tmp_path: Path) -> Path:
         (root / name).write_bytes(content)
     (root / "empty" / "inner").mkdir(parents=True)
     return root
-
-
-def synchronized(source: object, target: object, **options: bool) -> Synchronization:
-    done = Synchronization(str(source), str(target), **options)
-    done.run()
-    return done
-
-
-def keys(s3: Weed, bucket: str) -> dict[str, str]:
-    found = s3.client().list_objects_v2(Bucket=bucket.removeprefix("s3://")).get("Contents", [])
-    return {each["Key"]: each["ETag"] for each in found}
-
-
-def body(s3: Weed, bucket: str, key: str) -> bytes:
-    return bytes(s3.client().get_object(Bucket=bucket.removeprefix("s3://"), Key=key)["Body"].read())
-
-
-def put(s3: Weed, bucket: str, key: str, content: bytes) -> None:
-    s3.client().put_object(Bucket=bucket.removeprefix("s3://"), Key=key, Body=content)
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
