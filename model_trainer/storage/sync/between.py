@@ -8,12 +8,13 @@ from collections.abc import Iterable, Iterator
 from model_trainer.storage.objects.checksums import Digest
 from model_trainer.storage.objects.reader import DamagedError, read_object, stream_object
 from model_trainer.storage.objects.store import ObjectStore
+from model_trainer.storage.objects.uploads import abort_uploads_of
 from model_trainer.storage.objects.urls import ObjectUrl
 from model_trainer.storage.objects.writer import PART_BYTES, part_bytes, write_object, write_parts
 from model_trainer.storage.sync.listing import Entry, Report, list_store
 from model_trainer.storage.sync.read_ahead import read_ahead
 from model_trainer.storage.sync.transfer import Transfer, Work
-from model_trainer.storage.sync.upload import LARGE_AT_ONCE, delete_objects, make_marker, url_below
+from model_trainer.storage.sync.upload import LARGE_AT_ONCE, delete_objects, deleted_if_damaged, make_marker, url_below
 
 __all__ = ["Between"]
 
@@ -55,7 +56,8 @@ class Between(Transfer):
             work.moved(entry.size)
         elif entry.size <= PART_BYTES:
             content, _ = read_object(self._from_bucket, from_url)
-            write_object(self._to_bucket, to_url, [content])
+            with deleted_if_damaged(self._to_bucket, to_url):
+                write_object(self._to_bucket, to_url, [content])
             work.moved(len(content))
         else:
             with self._large:
@@ -70,7 +72,9 @@ class Between(Transfer):
         for attempt in (1, 2):
             pieces = self._pieces(from_url, before, work)
             try:
-                write_parts(self._to_bucket, to_url, read_ahead(pieces), part_bytes(entry.size))
+                abort_uploads_of(self._to_bucket, to_url)
+                with deleted_if_damaged(self._to_bucket, to_url):
+                    write_parts(self._to_bucket, to_url, read_ahead(pieces), part_bytes(entry.size))
                 return
             except DamagedError as error:
                 before = error.digest

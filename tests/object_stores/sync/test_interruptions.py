@@ -63,6 +63,26 @@ def test_a_damaged_range_of_a_large_object_is_found(proxy: Proxy, s3: Weed, buck
     assert os.listdir(tmp_path / "there") == ["large"]
 
 
+def test_an_upload_that_is_damaged_each_time_is_not_taken_for_a_copy(
+    proxy: Proxy, s3: Weed, bucket: str, here: Path
+) -> None:
+    proxy.faults = [Fault("PUT", "/1.txt", times=100, corrupt_upload=0)]
+    assert [name for name, _ in synchronized(here, bucket).failures] == ["1.txt"]
+    proxy.faults = []
+    synchronized(here, bucket)
+    assert body(s3, bucket, "1.txt") == b"content 1"
+
+
+@pytest.mark.long
+def test_what_a_killed_process_had_uploaded_of_a_large_file_is_removed(s3: Weed, bucket: str, here: Path) -> None:
+    client, name = s3.client(), bucket.removeprefix("s3://")
+    for key in ("0.bin", "0.bin.other"):
+        client.create_multipart_upload(Bucket=name, Key=key)
+    (here / "0.bin").write_bytes(bytes(LARGE))
+    synchronized(here, bucket)
+    assert [each["Key"] for each in client.list_multipart_uploads(Bucket=name)["Uploads"]] == ["0.bin.other"]
+
+
 def test_one_refused_object_is_listed_and_the_others_are_copied(
     proxy: Proxy, s3: Weed, bucket: str, here: Path
 ) -> None:
@@ -102,13 +122,14 @@ def test_a_full_disk_ends_it_and_leaves_no_file(
     assert os.listdir(tmp_path / "there") == []
 
 
-def test_a_file_that_changes_while_it_is_copied_is_listed(proxy: Proxy, bucket: str, here: Path) -> None:
+def test_a_file_that_changes_while_it_is_copied_is_listed(proxy: Proxy, s3: Weed, bucket: str, here: Path) -> None:
     def change() -> None:
         (here / "1.txt").write_bytes(b"longer than before")
 
     proxy.faults = [Fault("PUT", "/1.txt", before=change)]
     done = synchronized(here, bucket)
     assert done.failures == [("1.txt", "It was changed while it was copied")]
+    assert set(keys(s3, bucket)) == {"0.txt", "2.txt"}  # by its time it would be taken for a copy
     assert synchronized(here, bucket).num_copied == 1
 
 
