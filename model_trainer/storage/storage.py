@@ -1,4 +1,4 @@
-"""The interface of a storage: implemented by the local disk, and possible for an object store."""
+"""The interface of a storage: implemented by the local disk and by object stores."""
 
 from __future__ import annotations
 
@@ -73,6 +73,10 @@ class Storage(ABC):
     Paths are passed as written, with their scheme. Every method raises OSError: FileNotFoundError, PermissionError, or
     one whose `errno` and `strerror` give the reason, such as a full disk.
 
+    An object store has no folders of its own: a file may be written where there is no folder, and a folder vanishes
+    with its last file, unless `make_folder` created it. A store that refuses all requests, or does not answer, is a
+    StorageError, never a missing file.
+
     The first group of methods is required. The second group covers what a disk provides and an object store does not:
     renaming, appending, locks, links. Its defaults are implemented with the first group, and may be overridden.
     """
@@ -93,7 +97,7 @@ class Storage(ABC):
 
     @abstractmethod
     def write(self, path: str, chunks: Iterable[bytes | memoryview]) -> None:
-        """Writes a file in an existing folder atomically, replacing an existing one.
+        """Writes a file in an existing folder (an object store needs none) atomically, replacing an existing one.
 
         After it returns, the file survives a power failure.
 

@@ -12,12 +12,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from model_trainer.storage import configuration, files
+from model_trainer.storage.objects import connection
+from tests.object_stores.proxy import Proxy, proxied
 
 KEY, SECRET = "test-key", "a-secret-of-tests"
 
@@ -31,6 +34,7 @@ class Weed:
     folder: Path
     port: int
     process: subprocess.Popen[bytes] | None = field(default=None)
+    _client: Any = field(default=None, repr=False)
 
     @property
     def endpoint(self) -> str:
@@ -79,10 +83,12 @@ class Weed:
 
     def client(self, **options: Any) -> Any:
         """boto3's client, independent of what is tested."""
+        if self._client is not None and not options:
+            return self._client
         import boto3
         from botocore.config import Config
 
-        return boto3.client(
+        client = boto3.client(
             "s3",
             endpoint_url=self.endpoint,
             aws_access_key_id=KEY,
@@ -91,6 +97,9 @@ class Weed:
             config=Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=10),
             **options,
         )
+        if not options:
+            self._client = client
+        return client
 
     def kill(self) -> None:
         """Ends the server at once, as a power failure does."""
@@ -153,8 +162,30 @@ def s3(weed: Weed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fresh_stores
 
 
 @pytest.fixture
-def bucket(s3: Weed) -> str:
-    """URL of a new bucket."""
+def bucket(s3: Weed) -> Iterator[str]:
+    """URL of a new bucket, which is deleted after the test: the server has room for some fifty."""
     name = next(BUCKETS)
-    s3.client().create_bucket(Bucket=name)
-    return f"s3://{name}"
+    client = s3.client()
+    client.create_bucket(Bucket=name)
+    yield f"s3://{name}"
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=name):
+        keys = [{"Key": each["Key"]} for each in page.get("Contents", ())]
+        if keys:
+            client.delete_objects(Bucket=name, Delete={"Objects": keys, "Quiet": True})
+    client.delete_bucket(Bucket=name)
+
+
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests are repeated for a second instead of a minute, and without long pauses."""
+    pauses = {"init_backoff": timedelta(milliseconds=5), "max_backoff": timedelta(milliseconds=50), "base": 2}
+    retries = {"max_retries": 100, "retry_timeout": timedelta(seconds=1), "backoff": pauses}
+    monkeypatch.setattr(connection, "_retries", lambda: retries)
+
+
+@pytest.fixture
+def proxy(s3: Weed, bucket: str, monkeypatch: pytest.MonkeyPatch, quick_retries: None) -> Iterator[Proxy]:
+    """A proxy, through which the store is reached."""
+    with proxied(s3.port) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        yield proxy

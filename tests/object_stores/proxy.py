@@ -80,6 +80,7 @@ class Proxy:
     scheme: str = "http"
     requests: list[Request] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
+    _tasks: set[asyncio.Task[None] | None] = field(default_factory=set)
     _closed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -91,10 +92,13 @@ class Proxy:
         return sum(each.method == method and target in each.target for each in self.requests)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        self._tasks.add(task)  # asyncio itself has only a weak reference
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             while await self._answer(reader, writer):
                 pass
         writer.transport.abort()
+        self._tasks.discard(task)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = await reader.readuntil(HEAD_END)
@@ -172,10 +176,11 @@ def proxied(upstream: int, certificate: tuple[str, str] | None = None) -> Iterat
         started.set()
         await proxy._closed.wait()
         server.close()
-        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            await asyncio.sleep(0)  # in which connections that were ended are closed
 
     thread = threading.Thread(target=loop.run_until_complete, args=(main(),), name="proxy")
     thread.start()

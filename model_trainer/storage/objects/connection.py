@@ -6,6 +6,9 @@ import contextlib
 import errno
 import re
 import threading
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -17,7 +20,7 @@ from model_trainer.errors import ConfigError, MissingExtra
 from model_trainer.storage import configuration
 from model_trainer.storage.objects.checksums import Checksums
 from model_trainer.storage.objects.credentials import Credentials, new_client, new_session
-from model_trainer.storage.objects.errors import ExpiredError, StoreError, UnavailableError, as_os_errors
+from model_trainer.storage.objects.errors import ExpiredError, StoreError, as_os_errors
 from model_trainer.storage.objects.first_contact import check_endpoint
 from model_trainer.storage.objects.urls import ObjectUrl
 
@@ -29,6 +32,7 @@ STALL_SECONDS = 30  # without a byte; a slow transfer may take as long as it nee
 CONNECT_SECONDS = 10
 FIRST_SECONDS = 10.0  # in which a server that is just starting has to answer
 REQUEST_DAYS = 1
+CREDENTIALS_KEPT_SECONDS = 0.15  # obstore asks for other ones after a tenth of a second
 
 _AWS_HOST = re.compile(r"s3[.-]([\w-]+\.)*amazonaws\.com(\.cn)?")
 
@@ -56,7 +60,7 @@ class Bucket:
     @contextlib.contextmanager
     def errors(self, url: ObjectUrl) -> Iterator[None]:
         """Converts the errors of obstore inside the `with` block."""
-        with as_os_errors(url, self.endpoint, self.region):
+        with as_os_errors(url, self.endpoint, self.region, lambda: self.find_region(url)):
             try:
                 yield
             except Exception:
@@ -77,6 +81,7 @@ class Bucket:
         except ExpiredError:
             if self.credentials is None or not self.credentials.reload():
                 raise
+            time.sleep(CREDENTIALS_KEPT_SECONDS)
         with self.errors(url):
             return request()
 
@@ -86,16 +91,30 @@ class Bucket:
 
         try:
             return self.call(url, lambda: obstore.head(self.store, url.key))
-        except (StoreError, UnavailableError) as error:
+        except StoreError as error:
             if error.errno not in (errno.EACCES, errno.EIO):
                 raise
             # The answer to HEAD has no body, which would contain the cause.
             with contextlib.suppress(FileNotFoundError):
                 self.call(url, lambda: obstore.get(self.store, url.key, options={"range": (0, 1)}))
-            raise
+        return self.call(url, lambda: obstore.head(self.store, url.key))  # with credentials that have been renewed
+
+    def find_region(self, url: ObjectUrl) -> str:
+        """The region of the bucket, which AWS tells everybody; else ""."""
+        # Not by boto3, which asks again for ever if a store redirects and names no region.
+        request = urllib.request.Request(f"{self.endpoint}/{url.bucket}", method="HEAD")
+        try:
+            with urllib.request.urlopen(request, timeout=CONNECT_SECONDS) as answer:
+                headers = answer.headers
+        except urllib.error.HTTPError as error:
+            headers = error.headers
+            error.close()
+        except (OSError, ValueError):
+            return ""
+        return str(headers.get("x-amz-bucket-region", ""))
 
     def delete_markers(self, folders: Iterable[str]) -> None:
-        """Deletes the objects with which AWS' console and other programs mark folders: their keys end with a "/"."""
+        """Deletes the objects with which other programs, such as the console of AWS, mark folders: "train/"."""
         if self.client is None:
             return
         from botocore.exceptions import BotoCoreError, ClientError
@@ -151,9 +170,9 @@ def _connect_s3(url: ObjectUrl) -> Bucket:
     session = new_session(url)
     client = new_client(url, session)
     endpoint, region = client.meta.endpoint_url, client.meta.region_name
+    credentials = None if configuration.current().anonymous else Credentials(url, session)
     seconds = min(FIRST_SECONDS, configuration.current().retry_seconds)
     check_endpoint(endpoint, url.root, regions=session.get_available_regions("s3"), seconds=seconds)
-    credentials = None if configuration.current().anonymous else Credentials(url, session)
     signed: dict[str, Any] = {"skip_signature": True} if credentials is None else {"credential_provider": credentials}
     with as_os_errors(url, endpoint, region):
         store = store_module.S3Store(

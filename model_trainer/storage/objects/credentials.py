@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,7 @@ class Credentials:
     def __init__(self, url: ObjectUrl, session: Any) -> None:
         self._url = url
         self._credentials = self._resolve(session)
+        self._last: Any = None  # what was used
         self._lock = threading.Lock()
         self.problem = ""
 
@@ -52,7 +54,7 @@ class Credentials:
         except Exception as error:
             self.problem = _reason(error)
             raise
-        self.problem = ""
+        self.problem, self._last = "", frozen
         return {
             "access_key_id": frozen.access_key,
             "secret_access_key": frozen.secret_key,
@@ -67,13 +69,13 @@ class Credentials:
             Whether there are other ones now.
         """
         with self._lock:
-            before = self._credentials.get_frozen_credentials()
+            before = self._last
             try:
                 self._credentials = self._resolve(new_session(self._url))
-                return bool(self._credentials.get_frozen_credentials() != before)
-            except (OSError, ConfigError) as error:
+                self()
+            except Exception as error:  # noqa: BLE001, the caller raises the one that it has
                 self.problem = _reason(error)
-                return False
+            return before != self._last
 
     def _resolve(self, session: Any) -> Any:
         with _boto_errors(self._url):
@@ -97,6 +99,8 @@ def new_session(url: ObjectUrl) -> Any:
         from botocore.session import Session
     except ImportError:
         raise MissingExtra(f"{url.scheme}:// paths", "boto3", "s3") from None
+    # Its log would contain whatever a `credential_process` prints when it fails.
+    logging.getLogger("botocore.credentials").addFilter(_without_traceback)
     config = configuration.current()
     with _boto_errors(url):
         if config.profile_is_chosen:  # it wins over credentials in variables, as that of `aws --profile`
@@ -141,6 +145,11 @@ def _boto_errors(url: ObjectUrl) -> Iterator[None]:
         raise StoreError(errno.EACCES, f"there are no credentials: {_reason(error)}", url.root) from None
     except (ValueError, exceptions.BotoCoreError, exceptions.ClientError) as error:
         raise ConfigError(f"{url.root} cannot be reached: {_reason(error)}.") from None
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    record.exc_info = record.exc_text = None
+    return True
 
 
 def _reason(error: Exception) -> str:

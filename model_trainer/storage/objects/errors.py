@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from model_trainer.errors import StorageError
@@ -90,12 +90,15 @@ _BY_STATUS = {
 
 
 @contextlib.contextmanager
-def as_os_errors(url: ObjectUrl, endpoint: str = "", region: str = "") -> Iterator[None]:
+def as_os_errors(
+    url: ObjectUrl, endpoint: str = "", region: str = "", find_region: Callable[[], str] = str
+) -> Iterator[None]:
     """Converts the errors of obstore inside the `with` block.
 
     Args:
         url: of the object or folder, which the error names.
         endpoint, region: of the store, for messages.
+        find_region: finds the region of the bucket, if the store calls `region` wrong; "" if it is unknown.
     """
     from obstore import exceptions
 
@@ -107,9 +110,9 @@ def as_os_errors(url: ObjectUrl, endpoint: str = "", region: str = "") -> Iterat
     except (exceptions.PreconditionError, exceptions.NotModifiedError):
         raise ChangedError(errno.ESTALE, "the object has been changed meanwhile", name) from None
     except exceptions.BaseError as error:
-        raise _as_os_error(error, url, name, endpoint, region) from None
+        raise _as_os_error(error, url, name, endpoint, region, find_region) from None
     except FileNotFoundError as error:
-        raise _as_os_error(error, url, name, endpoint, region) from None
+        raise _as_os_error(error, url, name, endpoint, region, find_region) from None
     except ValueError as error:
         key = re.search(r'Path "(.*?)" contained', str(error))
         if key is None:
@@ -118,13 +121,16 @@ def as_os_errors(url: ObjectUrl, endpoint: str = "", region: str = "") -> Iterat
         raise StoreError(errno.EINVAL, reason, name) from None
 
 
-def _as_os_error(error: Exception, url: ObjectUrl, name: str, endpoint: str, region: str) -> OSError:
+def _as_os_error(
+    error: Exception, url: ObjectUrl, name: str, endpoint: str, region: str, find_region: Callable[[], str]
+) -> OSError:
     text = str(error)
     code = code_in(text)
     cause = _CAUSES.get(code) or _CAUSES.get(_BY_STATUS.get(_status_in(text), ""))
     if cause is not None:
         kind, number, reason = cause
-        expected = re.search(r"<Region>([\w-]+)|expecting '([\w-]+)'", text)
+        in_answer = re.search(r"<Region>([\w-]+)|expecting '([\w-]+)'", text)
+        right_region = (in_answer[1] or in_answer[2]) if in_answer else (find_region() if reason is _REGION else "")
         action = re.search(r"not authorized to perform: (\w+:\w+)", text)
         reason = reason.format(
             kind=SCHEMES[url.scheme],
@@ -133,7 +139,7 @@ def _as_os_error(error: Exception, url: ObjectUrl, name: str, endpoint: str, reg
             whence="`model-trainer config` shows where it comes from",
             endpoint=endpoint or "this endpoint",
             region=region or "the configured one",
-            expected=f": {expected[1] or expected[2]}" if expected else "",
+            expected=f": {right_region}" if right_region else "",
             action=f": {action[1]}" if action else "",
         )
         return kind(number, reason, name)
@@ -144,7 +150,10 @@ def _as_os_error(error: Exception, url: ObjectUrl, name: str, endpoint: str, reg
     if "dns error" in text:
         return UnavailableError(errno.EHOSTUNREACH, f"the host of {endpoint or 'the store'} is not known", name)
     if "certificate" in text.lower():
-        return StoreError(errno.EPROTO, f"the certificate of {endpoint or 'the store'} is not trusted", name)
+        reason = (
+            f"the certificate of {endpoint or 'the store'} is not trusted; AWS_CA_BUNDLE names a file of trusted ones"
+        )
+        return StoreError(errno.EPROTO, reason, name)
     if "HTTP error" in text or "error sending request" in text or "Connect" in text:
         return UnavailableError(errno.ECONNREFUSED, f"{endpoint or 'the store'} does not answer", name)
     status = _status_in(text)

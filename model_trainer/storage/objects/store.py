@@ -6,12 +6,14 @@ import contextlib
 import errno
 import io
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
+from model_trainer.errors import StorageError
 from model_trainer.storage.objects.appends import Appends
 from model_trainer.storage.objects.checksums import Digest
 from model_trainer.storage.objects.connection import Bucket, Connections
@@ -20,12 +22,13 @@ from model_trainer.storage.objects.folders import clear_leftovers, complete_fold
 from model_trainer.storage.objects.locks import LOCK, Locks
 from model_trainer.storage.objects.reader import DamagedError, RangeReader, read_object, read_span, stream_object
 from model_trainer.storage.objects.urls import ObjectUrl, parse_url
-from model_trainer.storage.objects.writer import PART_BYTES, upload_file, write_object
+from model_trainer.storage.objects.writer import upload_file, write_object
 from model_trainer.storage.storage import Appender, Entry, Info, Item, Storage
 
 __all__ = ["ObjectStore"]
 
 BUFFER_BYTES = 1 << 18
+MAX_COPY_BYTES = 5_000_000_000  # that S3 copies by one request
 MARKER = ".folder"  # an object that makes an empty folder exist
 
 
@@ -141,18 +144,27 @@ class ObjectStore(Storage):
         import obstore
 
         (from_url, bucket), (to_url, to_bucket) = self.locate(source), self.locate(target)
-        if bucket is not to_bucket:
-            with self.open(source) as file:
-                self.write(target, iter(lambda: file.read(PART_BYTES), b""))
-            return
         self.locks.check(to_url)
         self._appends.flush(source)
-        with bucket.errors(from_url):
-            obstore.copy(bucket.store, from_url.key, to_url.key)
+        if bucket is not to_bucket or self._existing(from_url, bucket, source)["size"] > MAX_COPY_BYTES:
+            self.write(target, stream_object(bucket, from_url))
+            return
+        bucket.call(from_url, lambda: obstore.copy(bucket.store, from_url.key, to_url.key))
 
     def lock(self, folder: str, shared: bool = False) -> contextlib.AbstractContextManager[None]:
         url, bucket = self.locate(folder)
         return self.locks.lock(bucket, url, shared)
+
+    def check_room(self, path: str, num_bytes: int) -> None:
+        """Checks the local folder of the temporary file that `atomic_write` yields."""
+        folder = tempfile.gettempdir()
+        if shutil.disk_usage(folder).free < num_bytes:
+            error = StorageError(
+                f"{path} could not be written: {folder}, where it is made, has too little space. Choose another folder "
+                "by the environment variable TMPDIR."
+            )
+            error.errno = errno.ENOSPC
+            raise error
 
     def check_lock(self, path: str) -> None:
         self.locks.check_lost(parse_url(path))

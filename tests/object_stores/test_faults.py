@@ -1,0 +1,234 @@
+"""Faults of networks and stores, by a proxy before a real server: nothing is lost, half-written or wrong."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from model_trainer.errors import StorageError
+from model_trainer.storage import files
+from model_trainer.storage.objects import connection
+from model_trainer.storage.objects.errors import ChangedError, StoreError, UnavailableError
+from model_trainer.storage.objects.reader import DamagedError
+from model_trainer.storage.objects.store import ObjectStore
+from tests.object_stores.conftest import Weed
+from tests.object_stores.proxy import Fault, Proxy
+
+CONTENT = bytes(range(256)) * (10 << 10)  # 2.6 MB
+
+
+@pytest.fixture
+def path(bucket: str, s3: Weed) -> str:
+    """An object."""
+    put(s3, f"{bucket}/a.bin", CONTENT)
+    return f"{bucket}/a.bin"
+
+
+def put(s3: Weed, path: str, content: bytes) -> None:
+    _, _, bucket, key = path.split("/", 3)
+    s3.client().put_object(Bucket=bucket, Key=key, Body=content)
+
+
+def get(s3: Weed, path: str) -> bytes:
+    _, _, bucket, key = path.split("/", 3)
+    content: bytes = s3.client().get_object(Bucket=bucket, Key=key)["Body"].read()
+    return content
+
+
+def store_of(path: str) -> ObjectStore:
+    store = files.storage_of(path)
+    assert isinstance(store, ObjectStore)
+    return store
+
+
+def test_a_body_that_is_cut_is_continued_where_it_broke(proxy: Proxy, path: str) -> None:
+    proxy.faults = [Fault("GET", "a.bin", cut=1_500_000), Fault("GET", "a.bin", cut=200_000)]
+    assert files.read(path) == CONTENT
+    assert [each.header("Range").partition("-")[0] for each in proxy.requests] == [
+        "", "bytes=1500000", "bytes=1700000",
+    ]  # fmt: skip
+
+
+def test_a_download_that_is_cut_after_the_time_for_retries_is_continued(
+    proxy: Proxy, path: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    no_retries = {"max_retries": 0}
+    monkeypatch.setattr(connection, "_retries", lambda: no_retries)
+    proxy.faults = [Fault("GET", "a.bin", cut=1_500_000)]
+    store_of(path).download(path, tmp_path / "a.bin")
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+    assert [each.header("If-Match") != "" for each in proxy.requests] == [False, True]
+
+
+def test_a_store_that_sends_nothing_more_is_asked_again(
+    proxy: Proxy, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "STALL_SECONDS", 0.3)
+    proxy.faults = [Fault("GET", "a.bin", stall=1_000_000)]
+    assert files.read(path) == CONTENT
+    assert proxy.count("GET", "a.bin") == 2
+
+
+@pytest.mark.long
+def test_a_slow_link_is_no_fault(proxy: Proxy, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "STALL_SECONDS", 20)
+    proxy.faults = [Fault("GET", "a.bin", pace=50_000)]  # longer than quick_retries allows
+    assert files.read(path) == CONTENT
+    assert proxy.count("GET", "a.bin") == 1
+
+
+def test_damage_on_the_way_is_noticed_and_repaired(proxy: Proxy, path: str, tmp_path: Path) -> None:
+    proxy.faults = [Fault("GET", "a.bin", corrupt=1_500_000)]
+    assert files.read(path) == CONTENT
+    proxy.faults = [Fault("GET", "a.bin", corrupt=7)]
+    with files.local_copy(path) as local:
+        assert local.read_bytes() == CONTENT
+
+
+def test_an_object_that_always_arrives_damaged_is_an_error(proxy: Proxy, path: str, tmp_path: Path) -> None:
+    assert files.read(path) == CONTENT  # so ETags are MD5s here
+    proxy.faults = [Fault("GET", "a.bin", corrupt=1_500_000, times=4)]
+    with pytest.raises(DamagedError, match="its content does not have its checksum"):
+        files.read(path)
+    with pytest.raises(DamagedError), files.local_copy(path):
+        pass
+
+
+def test_damage_of_an_upload_is_noticed_and_repaired(proxy: Proxy, bucket: str, s3: Weed) -> None:
+    proxy.faults = [Fault("PUT", "b.bin", corrupt_upload=100)]
+    files.write(f"{bucket}/b.bin", CONTENT)
+    assert get(s3, f"{bucket}/b.bin") == CONTENT
+    assert proxy.count("PUT", "b.bin") == 2
+
+
+def test_an_upload_that_always_arrives_damaged_is_an_error(proxy: Proxy, bucket: str) -> None:
+    proxy.faults = [Fault("PUT", "b.bin", corrupt_upload=100, times=2)]
+    with pytest.raises(StorageError, match=r"b\.bin could not be written"):
+        files.write(f"{bucket}/b.bin", CONTENT)
+
+
+def test_an_object_that_is_replaced_while_it_is_read_is_never_mixed(proxy: Proxy, path: str, s3: Weed) -> None:
+    other = CONTENT[::-1]
+    proxy.faults = [Fault("GET", "a.bin", cut=1_500_000, after=lambda: put(s3, path, other))]
+    assert files.read(path) == other
+
+
+def test_an_open_file_is_of_one_version(proxy: Proxy, path: str, s3: Weed) -> None:
+    with files.open_file(path) as file:
+        assert file.read(10) == CONTENT[:10]
+        put(s3, path, CONTENT[::-1])
+        with pytest.raises(ChangedError, match=r"a\.bin: the object has been changed meanwhile"):
+            file.read()
+
+
+def test_an_object_that_is_deleted_while_it_is_read_is_missing(proxy: Proxy, path: str, s3: Weed) -> None:
+    def delete() -> None:
+        s3.client().delete_object(Bucket=path.split("/")[2], Key="a.bin")
+
+    with files.open_file(path) as file:
+        delete()
+        with pytest.raises(FileNotFoundError):
+            file.read(1)
+
+
+@pytest.mark.parametrize("status", [500, 503, 429])
+def test_a_storm_of_server_errors_is_waited_out(proxy: Proxy, path: str, status: int) -> None:
+    proxy.faults = [Fault(status=status, code="SlowDown", times=3)]
+    assert files.read(path) == CONTENT
+    proxy.faults = [Fault("PUT", status=status, times=3)]
+    files.write(f"{path}.new", b"1")
+    assert files.read(f"{path}.new") == b"1"
+
+
+def test_a_storm_that_does_not_end_is_an_error_of_its_own(proxy: Proxy, path: str) -> None:
+    proxy.faults = [Fault(status=503, code="SlowDown", times=10_000)]
+    with pytest.raises(UnavailableError, match=r"a\.bin: the store asks to slow down") as caught:
+        files.read(path)
+    assert caught.value.exit_code == 75
+    with pytest.raises(UnavailableError):
+        files.exists(path)  # and not: it does not exist
+    with pytest.raises(UnavailableError):
+        files.names_in(path)
+
+
+def test_reads_that_fail_at_the_same_time_all_succeed_in_the_end(proxy: Proxy, path: str) -> None:
+    at_once = threading.Barrier(4, timeout=60)
+    proxy.faults = [Fault("GET", "a.bin", status=503, times=4, before=at_once.wait)]
+    with ThreadPoolExecutor(4) as pool:
+        assert all(each == CONTENT for each in pool.map(files.read, [path] * 4))
+    assert proxy.count("GET", "a.bin") == 8
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind", "message"),
+    [
+        (403, "AccessDenied", StoreError, "the credentials have no permission for it"),
+        (403, "InvalidAccessKeyId", StoreError, "the access key does not exist at http://127.0.0.1"),
+        (403, "SignatureDoesNotMatch", StoreError, "the secret key does not belong to the access key"),
+        (403, "RequestTimeTooSkewed", StoreError, "the clock of this machine is wrong"),
+        (404, "NoSuchBucket", StoreError, "there is no bucket"),
+        (400, "ExpiredToken", UnavailableError, "the credentials have expired; renew them"),
+        (400, "AuthorizationHeaderMalformed", StoreError, "the bucket is in another region than us-east-1"),
+        (301, "PermanentRedirect", StoreError, "the bucket is in another region than us-east-1"),
+        (400, "Strange", StoreError, r"the store answered with status 400 \(Strange\)"),
+    ],
+)
+def test_an_answer_that_refuses_all_is_no_missing_object(
+    proxy: Proxy, path: str, status: int, code: str, kind: type[OSError], message: str
+) -> None:
+    proxy.faults = [Fault(status=status, code=code, times=100)]
+    for access in (files.read, files.exists, files.names_in, files.open_file):
+        with pytest.raises(kind, match=message) as caught:
+            access(path)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(kind, match=message):
+        files.write(path, b"1")
+
+
+def test_a_refusal_of_the_region_names_the_right_one(proxy: Proxy, path: str) -> None:
+    proxy.faults = [Fault(status=301, head="x-amz-bucket-region: eu-west-1\r\n", times=100)]
+    with pytest.raises(StoreError, match="another region than us-east-1: eu-west-1"):
+        files.read(path)
+
+
+def test_one_object_may_be_refused(proxy: Proxy, path: str, bucket: str) -> None:
+    proxy.faults = [Fault("GET", "a.bin", status=403, code="InvalidObjectState", times=100)]
+    with pytest.raises(OSError, match="the object is archived; restore it first") as caught:
+        files.read(path)
+    assert not isinstance(caught.value, StorageError)
+    assert files.names_in(bucket) == ["a.bin"]
+
+
+def test_a_written_object_whose_answer_is_lost_is_written_again(proxy: Proxy, bucket: str) -> None:
+    proxy.faults = [Fault("PUT", "b.bin", drop=True)]
+    files.write(f"{bucket}/b.bin", b"1")
+    assert files.read(f"{bucket}/b.bin") == b"1"
+    assert proxy.count("PUT", "b.bin") == 2
+
+
+def test_an_upload_in_parts_that_fails_leaves_the_old_object_and_no_parts(
+    proxy: Proxy, bucket: str, s3: Weed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model_trainer.storage.objects.writer.PART_BYTES", 5 << 20)
+    put(s3, f"{bucket}/b.bin", b"old")
+    content = os.urandom(1 << 20)
+
+    def broken() -> Iterator[bytes]:
+        yield from [content] * 12
+        raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        files.write(f"{bucket}/b.bin", broken())
+    proxy.faults = [Fault("PUT", "partNumber=2", status=403, code="AccessDenied", times=100)]
+    with pytest.raises(StoreError, match="no permission"):
+        files.write(f"{bucket}/b.bin", [content] * 12)
+    assert get(s3, f"{bucket}/b.bin") == b"old"
+    assert not s3.client().list_multipart_uploads(Bucket=bucket.removeprefix("s3://")).get("Uploads")
+    proxy.faults = [Fault("PUT", "partNumber=2", status=503, times=3)]
+    files.write(f"{bucket}/b.bin", [content] * 12)
+    assert get(s3, f"{bucket}/b.bin") == content * 12
