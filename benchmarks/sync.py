@@ -105,7 +105,7 @@ def write_config(folder: Path, count: int) -> None:
 
 def seconds_of(command: list[str]) -> float:
     started = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, check=True, capture_output=True)
     return time.perf_counter() - started
 
 

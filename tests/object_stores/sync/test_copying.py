@@ -10,7 +10,7 @@ import pytest
 
 from model_trainer.errors import ConfigError
 from tests.object_stores.conftest import Weed
-from tests.object_stores.sync.conftest import body, keys, put, synchronized
+from tests.object_stores.sync.conftest import body, client_of, keys, put, synchronized
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_a_change_that_keeps_size_and_time_is_found_by_checksum_only(bucket: str
 def test_a_downloaded_file_has_the_time_of_its_object(bucket: str, s3: Weed, folder: Path, tmp_path: Path) -> None:
     synchronized(folder, bucket)
     synchronized(bucket, tmp_path / "there")
-    head = s3.client().head_object(Bucket=bucket.removeprefix("s3://"), Key="zero")
+    head = client_of(s3).head_object(Bucket=bucket.removeprefix("s3://"), Key="zero")
     assert (tmp_path / "there" / "zero").stat().st_mtime == head["LastModified"].timestamp()
 
 
@@ -170,7 +170,7 @@ def test_the_mark_of_a_folder_of_another_program_becomes_a_folder(bucket: str, s
 
 
 def test_between_buckets_and_inside_one(bucket: str, s3: Weed, folder: Path, tmp_path: Path) -> None:
-    s3.client().create_bucket(Bucket=f"{bucket[5:]}-other")
+    client_of(s3).create_bucket(Bucket=f"{bucket[5:]}-other")
     synchronized(folder, f"{bucket}/copy")
     synchronized(f"{bucket}/copy", f"{bucket}/again")
     synchronized(f"{bucket}/again", f"{bucket}-other")
@@ -184,7 +184,7 @@ def test_large_files_go_in_parts_and_come_in_ranges(bucket: str, s3: Weed, tmp_p
     (tmp_path / "here").mkdir()
     content = os.urandom(1 << 20) * 17
     (tmp_path / "here" / "large").write_bytes(content)
-    s3.client().create_bucket(Bucket=f"{bucket[5:]}-other")
+    client_of(s3).create_bucket(Bucket=f"{bucket[5:]}-other")
     synchronized(tmp_path / "here", bucket)
     assert keys(s3, bucket)["large"].endswith('-2"')
     synchronized(bucket, f"{bucket}-other")

@@ -14,7 +14,7 @@ from model_trainer.storage.sync.partial import PartialFile
 from model_trainer.storage.sync.sync import MAX_REFUSALS, Synchronization
 from tests.object_stores.conftest import Weed
 from tests.object_stores.proxy import Fault, Proxy
-from tests.object_stores.sync.conftest import body, keys, put, synchronized
+from tests.object_stores.sync.conftest import body, client_of, keys, put, synchronized
 
 LARGE = (16 << 20) + 1
 
@@ -75,7 +75,7 @@ def test_an_upload_that_is_damaged_each_time_is_not_taken_for_a_copy(
 
 @pytest.mark.long
 def test_what_a_killed_process_had_uploaded_of_a_large_file_is_removed(s3: Weed, bucket: str, here: Path) -> None:
-    client, name = s3.client(), bucket.removeprefix("s3://")
+    client, name = client_of(s3), bucket.removeprefix("s3://")
     for key in ("0.bin", "0.bin.other"):
         client.create_multipart_upload(Bucket=name, Key=key)
     (here / "0.bin").write_bytes(bytes(LARGE))
@@ -200,7 +200,7 @@ def test_ctrl_c_ends_it_without_an_unfinished_upload(s3: Weed, bucket: str, here
     sync._moved = press  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         sync.run()
-    assert "Uploads" not in s3.client().list_multipart_uploads(Bucket=bucket.removeprefix("s3://"))
+    assert "Uploads" not in client_of(s3).list_multipart_uploads(Bucket=bucket.removeprefix("s3://"))
     assert sync.num_copied < 5
     synchronized(here, bucket)
     assert set(keys(s3, bucket)) == set(os.listdir(here))
