@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 from model_trainer.cluster.supervisor import EXIT_LOST_HOST, STARTED
-from model_trainer.errors import HostError, ModelTrainerError
+from model_trainer.errors import HostError, ModelTrainerError, UnavailableError
 
 __all__ = ["STOPPED_EARLY", "exit_code_of"]
 
@@ -22,7 +22,8 @@ def exit_code_of(command: Callable[[], object]) -> int:
     except ModelTrainerError as error:
         print(f"Error: {error}", file=sys.stderr)
         # A different code tells its supervisor to restart it, which does not happen after a regular early stop.
-        return EXIT_LOST_HOST if isinstance(error, HostError) and STARTED in os.environ else error.exit_code
+        is_outage = isinstance(error, (HostError, UnavailableError))
+        return EXIT_LOST_HOST if is_outage and STARTED in os.environ else error.exit_code
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return INTERRUPTED

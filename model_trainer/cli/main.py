@@ -6,6 +6,7 @@ import typer
 
 import model_trainer
 from model_trainer.cli import (
+    cache,
     config,
     doctor,
     evaluate,
@@ -45,8 +46,9 @@ COMMANDS = (
     serve.serve,
     report.report,
     runs.runs,
-    config.config,
     sync.sync,
+    config.config,
+    cache.cache,
     specs.specs,
     gpu.gpu,
 )

@@ -125,7 +125,7 @@ def _signals() -> Iterator[socket.socket]:
 
 def _reason(code: int) -> str:
     if code == EXIT_LOST_HOST:
-        return "a machine was lost"
+        return "a machine was lost, or an object store did not answer"
     number = -code if code < 0 else code - 128  # a shell reports signal n as 128 + n
     with contextlib.suppress(ValueError):
         name = signal.Signals(number).name

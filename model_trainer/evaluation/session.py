@@ -25,6 +25,7 @@ from model_trainer.sources.examples import Examples
 from model_trainer.sources.manifest.other_columns import column_values
 from model_trainer.sources.source import Source, each_read_once
 from model_trainer.storage import files
+from model_trainer.storage.manifest import update_manifest
 
 __all__ = ["EvaluationOptions", "evaluate_and_record", "evaluation_folder"]
 
@@ -178,6 +179,8 @@ def evaluate_and_record(
             logging.info(
                 "No temperature improves the probabilities of %s, so it has no calibrated ones.", first.path.name
             )
+    if folder.parent == first.path.parent:
+        update_manifest(folder.parent, folder.name, "model_spec.json")
     return evaluated, folder
 
 

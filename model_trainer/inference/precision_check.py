@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from model_trainer.errors import ConfigError
 from model_trainer.storage import files
+from model_trainer.storage.manifest import update_manifest
 
 __all__ = ["FILE_NAME", "PrecisionCheck", "command", "find_check", "hash_of", "record_check"]
 
@@ -85,6 +86,7 @@ def record_check(model_file: PurePath, check: PrecisionCheck) -> PurePath:
     ]
     stored[model_file.name] = [asdict(each) for each in (*checks, check)]
     files.write_text(path, json.dumps(stored, indent=2, ensure_ascii=False) + "\n")
+    update_manifest(path.parent, FILE_NAME)
     return path
 
 

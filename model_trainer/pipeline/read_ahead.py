@@ -55,9 +55,10 @@ class ReadAhead:
         self.failure: StorageError | None = None
 
     def announce(self, rows: np.ndarray) -> None:
-        """Starts to read images that will be fetched soon, each as often as it is announced."""
+        """Starts to read images that will be fetched soon, unless they are in the cache."""
+        wanted = [row for row in rows.tolist() if not self._images.is_kept(row)]
         with self._lock:
-            for row in rows.tolist():
+            for row in wanted:
                 waiting = self._waiting.get(row)
                 if waiting is None:
                     self._waiting[row] = _Waiting(self._threads.submit(self._load, row))

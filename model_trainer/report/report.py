@@ -24,6 +24,7 @@ from model_trainer.report.settings import changed_settings, options_file
 from model_trainer.report.snippet import plain_keras, with_model_trainer
 from model_trainer.report.summary import cards, facts, metrics, notes, subtitle
 from model_trainer.storage import files
+from model_trainer.storage.manifest import update_manifest
 from model_trainer.storage.trouble import not_written
 
 __all__ = ["render_report", "write_page", "write_report"]
@@ -41,7 +42,9 @@ def write_report(output_dir: files.StrPath) -> Path:
         StorageError: the page cannot be written.
     """
     run = read_run(output_dir)
-    return write_page(files.as_path(output_dir) / "report" / "index.html", render_report(run))
+    page = write_page(files.as_path(output_dir) / "report" / "index.html", render_report(run))
+    update_manifest(run.path, "report")
+    return page
 
 
 def write_page(path: files.StrPath, page: str) -> Path:

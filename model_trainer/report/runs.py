@@ -231,10 +231,11 @@ def _is_locked(logs: PurePath) -> bool:
 
 
 def _is_finished(folder: PurePath) -> bool:
-    names = [name for name in files.names_in(folder) if re.fullmatch(r"epoch-\d+-step-\d+", name)]
+    complete = files.complete_folders(folder, "epoch-")
+    names = [name for name in sorted(complete) if re.fullmatch(r"epoch-\d+-step-\d+", name)]
     if not names:
         return False
-    return bool(json.loads(files.read_text(folder / names[-1] / "state.json"))["finished"])
+    return bool(json.loads(files.read_text(complete[names[-1]] / "state.json"))["finished"])
 
 
 _FILES = {

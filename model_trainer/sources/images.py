@@ -48,6 +48,10 @@ class Images(ABC):
         """Whether reading an image takes a request to a store, so that many should be read at once, and ahead."""
         return False
 
+    def is_kept(self, row: int) -> bool:
+        """Whether reading an image that takes a request takes none now, because it is in the cache."""
+        return False
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -110,6 +114,11 @@ class ByteRanges(Images):
     def takes_requests(self) -> bool:
         return any(map(cached.is_in_store, self.files))
 
+    def is_kept(self, row: int) -> bool:
+        number = self.file[row]
+        path, tag = self.files[number], self.tags[number] if self.tags else ""
+        return cached.is_range_kept(path, int(self.starts[row]), int(self.sizes[row]), tag)
+
 
 @final
 class SeveralImages(Images):
@@ -140,6 +149,10 @@ class SeveralImages(Images):
 
     def takes_requests(self) -> bool:
         return any(store.takes_requests() for store in self.stores)
+
+    def is_kept(self, row: int) -> bool:
+        store, inner_row = self._locate(row)
+        return not store.takes_requests() or store.is_kept(inner_row)
 
     def _locate(self, row: int) -> tuple[Images, int]:
         """The store of a row, and the row in that store."""

@@ -53,6 +53,10 @@ class Objects(Images):
     def takes_requests(self) -> bool:
         return True
 
+    def is_kept(self, row: int) -> bool:
+        path = self.name(row)
+        return not cached.is_in_store(path) or cached.is_kept(path, self.tags[row].decode())
+
 
 def images_at(paths: PackedStrings) -> Images:
     """The images at `paths`, of which some may be in object stores."""

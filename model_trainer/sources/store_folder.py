@@ -56,10 +56,8 @@ def list_class_folders(path: str) -> StoreFolder:
         StorageError: the store cannot be listed.
     """
     listing = cached.listing_of(path)
-    root = "/".join(path.split("/", 3)[:3]) + "/"
-    images = Objects(PackedStrings(listing.keys, listing.starts), root, listing.sizes, listing.tags)
-    prefix = len("/".join(filter(None, path.split("/")[3:])).encode())
-    prefix += prefix > 0  # the slash
+    images = Objects(PackedStrings(listing.keys, listing.starts), f"{listing.url.root}/", listing.sizes, listing.tags)
+    prefix = len(f"{listing.url.key}/".encode()) if listing.url.key else 0
     classes: dict[bytes, array[int]] = {}
     others, hidden, beside, unsure = array("q"), array("q"), array("q"), array("q")
     for row, key in _keys(images.paths):

@@ -5,8 +5,13 @@ Other paths are read as by `files`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from model_trainer.storage import configuration, files
 from model_trainer.storage.objects import versions
@@ -16,7 +21,10 @@ from model_trainer.storage.objects.listing import ObjectListing, list_objects
 from model_trainer.storage.objects.urls import SCHEMES, ObjectUrl
 from model_trainer.storage.read import read_image_file
 
-__all__ = ["cache", "is_in_store", "listing_of", "read_range_version", "read_version", "version_of"]
+__all__ = [
+    "Kept", "cache", "clear", "is_in_store", "is_kept", "is_range_kept", "kept", "listing_of", "read_range_version", "read_version",
+    "temporary_file", "version_of",
+]  # fmt: skip
 
 
 def is_in_store(path: str) -> bool:
@@ -33,6 +41,37 @@ def cache() -> ObjectCache:
     """The cache of this process, as it is configured."""
     config = configuration.current()
     return _cache(config.cache_folder, config.cache_bytes)
+
+
+class Kept(NamedTuple):
+    """What is kept of object stores.
+
+    Attributes:
+        folder: where.
+        count, num_bytes: of the objects, and of ranges of objects.
+        max_bytes: how much may be kept.
+    """
+
+    folder: str
+    count: int
+    num_bytes: int
+    max_bytes: int
+
+
+def kept() -> Kept:
+    """How much is kept of object stores."""
+    config = configuration.current()
+    return Kept(config.cache_folder, *cache().usage(), config.cache_bytes)
+
+
+def clear() -> None:
+    """Deletes all objects and listings that are kept."""
+    cache().clear()
+    shutil.rmtree(_listings(), ignore_errors=True)
+
+
+def _listings() -> Path:
+    return Path(configuration.current().cache_folder) / "listings"
 
 
 def read_version(path: str, tag: str = "") -> tuple[bytes, str]:
@@ -62,18 +101,35 @@ def read_version(path: str, tag: str = "") -> tuple[bytes, str]:
     return content, tag
 
 
-def read_range_version(path: str, start: int, size: int, tag: str = "") -> bytes:
-    """Reads `size` bytes of a file from offset `start`, as `read_version`; raises OSError if the file is shorter."""
+def is_kept(path: str, tag: str) -> bool:
+    """Whether `read_version` would find an object in the cache."""
+    return bool(tag) and _key(*_locate(path), tag) in cache()
+
+
+def read_range_version(path: str, start: int, size: int, tag: str = "", *, keep: bool = True) -> bytes:
+    """Reads `size` bytes of a file from offset `start`, as `read_version`; raises OSError if the file is shorter.
+
+    `keep=False` does not use the cache, for what is read only once.
+    """
     if not is_in_store(path):
         return files.read_range(path, start, size)
     url, bucket = _locate(path)
-    key = _key(url, bucket, f"{tag}#{start}+{size}")
-    content = cache().get(key) if tag else None
+    key = _key(url, bucket, _range_of(tag, start, size))
+    content = cache().get(key) if tag and keep else None
     if content is None:
         content = versions.read_range_version(bucket, url, start, size, tag)
-        if tag:
+        if tag and keep:
             cache().put(key, content)
     return content
+
+
+def is_range_kept(path: str, start: int, size: int, tag: str) -> bool:
+    """Whether `read_range_version` would find a range in the cache."""
+    return bool(tag) and _key(*_locate(path), _range_of(tag, start, size)) in cache()
+
+
+def _range_of(tag: str, start: int, size: int) -> str:
+    return f"{tag}#{start}+{size}"
 
 
 def version_of(path: str) -> tuple[str, int, int]:
@@ -91,6 +147,15 @@ def version_of(path: str) -> tuple[str, int, int]:
     return "", info.size, info.changed_ns
 
 
+@contextlib.contextmanager
+def temporary_file(content: bytes) -> Iterator[str]:
+    """Writes a local file that exists inside the `with` block, for libraries that read files themselves."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        yield file.name
+
+
 def listing_of(folder: str) -> ObjectListing:
     """All objects below a folder of an object store, from a kept listing if that is recent.
 
@@ -98,8 +163,7 @@ def listing_of(folder: str) -> ObjectListing:
         OSError: the store cannot be listed.
     """
     url, bucket = _locate(folder)
-    config = configuration.current()
-    return list_objects(bucket, url, Path(config.cache_folder) / "listings", config.listing_seconds)
+    return list_objects(bucket, url, _listings(), configuration.current().listing_seconds)
 
 
 def _locate(path: str) -> tuple[ObjectUrl, Bucket]:

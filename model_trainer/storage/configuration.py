@@ -20,6 +20,10 @@ __all__ = ["Configuration", "Value", "all_values", "current", "set_by_option"]
 
 # Child processes, such as the workers of an endpoint, inherit the options of the command line by this variable.
 _OPTIONS = "MODEL_TRAINER_STORAGE_OPTIONS"
+_VARIABLES = (
+    _OPTIONS, "MODEL_TRAINER_CONFIG", "XDG_CONFIG_HOME", "HOME",
+    *(variable for setting in SETTINGS for variable in setting.variables),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,16 +65,23 @@ class Value(NamedTuple):
     source: str
 
 
-@functools.cache
 def current() -> Configuration:
-    """The configuration of this process.
+    """The configuration of this process; files are read again after a variable has changed.
 
     Raises:
         ConfigError: a value is wrong; the message names its file and line, variable or option.
     """
+    return _configuration(tuple(map(os.environ.get, _VARIABLES)))
+
+
+@functools.lru_cache(maxsize=1)
+def _configuration(variables: tuple[str | None, ...]) -> Configuration:
     values = all_values()
     chosen = any(value.setting.field == "profile" and value.source == value.setting.option for value in values)
     return Configuration(**{value.setting.field: value.value for value in values}, profile_is_chosen=chosen)
+
+
+current.cache_clear = _configuration.cache_clear  # type: ignore[attr-defined]  # for tests, which change files
 
 
 def all_values() -> list[Value]:
@@ -86,7 +97,6 @@ def set_by_option(setting: Setting, text: str) -> None:
     _parsed(setting, text, setting.option)
     options = json.loads(os.environ.get(_OPTIONS) or "{}")
     os.environ[_OPTIONS] = json.dumps({**options, setting.name: text})
-    current.cache_clear()
 
 
 def _value_of(setting: Setting, options: dict[str, str], in_files: dict[str, FileValue], default: Any) -> Value:

@@ -126,5 +126,6 @@ SETTINGS = (
     Setting("s3.retry_seconds", "retry_seconds", ("MODEL_TRAINER_S3_RETRY_SECONDS",), _seconds),
     Setting("cache.folder", "cache_folder", ("MODEL_TRAINER_CACHE",), _folder),
     Setting("cache.size", "cache_bytes", ("MODEL_TRAINER_CACHE_SIZE",), _size),
+    Setting("cache.listing_seconds", "listing_seconds", ("MODEL_TRAINER_CACHE_LISTING_SECONDS",), _seconds),
     Setting("output_dir", "output_dir", ("MODEL_TRAINER_OUTPUT_DIR",), _path),
 )  # fmt: skip

@@ -32,6 +32,8 @@ def make_run_dir(output_dir: files.StrPath, name: str) -> PurePath:
             if files.exists(parent) and not files.is_folder(parent):
                 raise StorageError(f"{parent} is a file; `output_dir` should be a folder.") from None
             suffix += 1
+        except StorageError:
+            raise
         except OSError as error:
             raise StorageError(
                 f"The output folder {folder} could not be created: {error.strerror}. "

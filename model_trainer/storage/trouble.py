@@ -28,6 +28,8 @@ def not_written(path: str | os.PathLike[str], error: BaseException, num_bytes: i
         error: the reason: an OSError, or the error of a library that wraps one.
         num_bytes: size of the file, if known.
     """
+    if isinstance(error, StorageError):  # it names the cause and its object already, and has the exit code
+        return error
     number = _errno_of(error)
     reason = os.strerror(number) if number else str(error)
     text = f"{os.fspath(path)} could not be written: {reason}"

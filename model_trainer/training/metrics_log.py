@@ -18,8 +18,8 @@ from absl import logging
 from PIL import Image
 
 from model_trainer.storage import files
+from model_trainer.storage.grown import GrownFile
 from model_trainer.storage.lines import LineFile
-from model_trainer.training.event_file import EventFile
 
 __all__ = ["Logs"]
 
@@ -34,10 +34,11 @@ class Logs:
     def __init__(self, folder: PurePath) -> None:
         self._folder = folder
         self._lines = LineFile(folder / "metrics.jsonl")
-        self._events: EventFile | None = None
+        self._events: tf.io.TFRecordWriter | None = None
         with self._without_events_when_full():
             # Not tf.summary.scalar, which needs the tensorboard package, and caches a tensor for each step.
-            self._events = EventFile(folder / _event_file_name())
+            self._event_file = GrownFile(folder / _event_file_name())
+            self._events = tf.io.TFRecordWriter(str(self._event_file.local))
             self._write_event(file_version="brain.Event:2")
 
     def write(self, kind: str, step: int, metrics: dict[str, float]) -> None:
@@ -90,12 +91,16 @@ class Logs:
         if self._events is not None:
             with self._without_events_when_full():
                 self._events.close()
+                self._event_file.copy()
+                self._event_file.close()
 
     def _write_event(self, **content: Any) -> None:
         if self._events is None:
             return
         with self._without_events_when_full():
             self._events.write(tf.compat.v1.Event(wall_time=time.time(), **content).SerializeToString())
+            self._events.flush()
+            self._event_file.copy()
 
     @contextlib.contextmanager
     def _without_events_when_full(self) -> Iterator[None]:

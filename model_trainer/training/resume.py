@@ -14,7 +14,7 @@ from absl import logging
 
 from model_trainer.cluster.supervisor import STARTED
 from model_trainer.config import Choice
-from model_trainer.errors import ConfigError, DataError
+from model_trainer.errors import ConfigError, DataError, StorageError
 from model_trainer.model_files.description import read_description_file
 from model_trainer.model_files.weights import Origin
 from model_trainer.network.variants import IMAGENET, has_variants
@@ -23,11 +23,12 @@ from model_trainer.run.run import Run
 from model_trainer.run.settings import default_settings, flatten
 from model_trainer.specs import ModelSpec
 from model_trainer.storage import files
-from model_trainer.training.checkpoints.store import Checkpoint
+from model_trainer.training.checkpoints.store import Checkpoint, checkpoints_in, newest_complete
 
 __all__ = [
     "check_changes",
     "check_data",
+    "check_not_continued",
     "find_folder",
     "first_difference",
     "for_batch_size",
@@ -124,6 +125,22 @@ def check_data(resolved_settings: Mapping[str, Any], folder: PurePath) -> None:
             raise DataError(
                 f"The {name} data is not that with which {folder} was started: paths, sizes or labels differ. Restore "
                 "it, or start a new run without --resume."
+            )
+
+
+def check_not_continued(folder: PurePath, checkpoint: Checkpoint | None) -> None:
+    """Raises StorageError if another process has continued the run in `folder` since `checkpoint` was read.
+
+    For a process that has just locked the folder; before that the other one may have been alive.
+    """
+    names = [path.name for path in checkpoints_in(folder / "checkpoints")]
+    known = "" if checkpoint is None else checkpoint.name
+    if names and names[-1] > known:
+        newest = newest_complete(folder / "checkpoints")  # those after `checkpoint` may be damaged
+        if newest is not None and newest.name > known:
+            raise StorageError(
+                f"Another process has continued {folder} since its checkpoint was read. Repeat the command with "
+                "--resume, which continues from the new one."
             )
 
 

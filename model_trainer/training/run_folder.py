@@ -34,7 +34,7 @@ from model_trainer.storage.trouble import is_full, not_written
 from model_trainer.training.history import Row, draw_curves, write_history
 from model_trainer.training.metrics_log import Logs
 
-__all__ = ["EVALUATION_FILE", "RunFolder"]
+__all__ = ["EVALUATION_FILE", "RunFolder", "outage_has_hint"]
 
 EVALUATION_FILE = "evaluation/evaluation.json"  # the metrics of the model that `predict` uses
 
@@ -194,13 +194,20 @@ class RunFolder:
 def _with_hint_to_resume() -> Iterator[None]:
     try:
         yield
-    except UnavailableError as error:
-        raise UnavailableError(f"{error} Continue with --resume once it does.") from error
-    except LostLockError:
+    except (UnavailableError, LostLockError):
         raise
     except StorageError as error:
         cure = "Free some space" if is_full(error) else "Fix that"
         raise StorageError(f"{error} {cure}, then continue with --resume.") from error
+
+
+@contextlib.contextmanager
+def outage_has_hint() -> Iterator[None]:
+    """Adds to the error of an object store that does not answer how to continue the run."""
+    try:
+        yield
+    except UnavailableError as error:
+        raise UnavailableError(f"{error} Continue with --resume once it does.") from error
 
 
 def _make_folder(path: PurePath) -> None:

@@ -38,6 +38,7 @@ from model_trainer.training.prepare import Prepared, join_hosts, prepare
 from model_trainer.training.resume import (
     check_changes,
     check_data,
+    check_not_continued,
     find_folder,
     for_batch_size,
     is_finished,
@@ -45,7 +46,7 @@ from model_trainer.training.resume import (
     read_origin,
     steps_done,
 )
-from model_trainer.training.run_folder import RunFolder
+from model_trainer.training.run_folder import RunFolder, outage_has_hint
 from model_trainer.training.same_data import check_same_data
 from model_trainer.training.signals import end_on_signals, stop_on_signals
 
@@ -155,9 +156,8 @@ def _find_starting_point(run: Run, resume: bool, resume_from: str | PurePath | N
         return _StartingPoint()
     check_changes(run, path)
     checkpoint = read_newest(path / "checkpoints")
-    if checkpoint is None:
-        return _StartingPoint(path, choices=older_choices(run, path))
-    return _StartingPoint(path, checkpoint, read_origin(path, run.spec), older_choices(run, path))
+    origin = None if checkpoint is None else read_origin(path, run.spec)
+    return _StartingPoint(path, checkpoint, origin, older_choices(run, path))
 
 
 def _train_alone(
@@ -204,7 +204,7 @@ def _train_on_hosts(
 
 def _train(prepared: Prepared, start: _StartingPoint, console: Console, log_file: LogFile) -> Result:
     with contextlib.ExitStack() as lock:
-        folder = _open_folder(prepared, start.path, lock)
+        folder = _open_folder(prepared, start, lock)
         try:
             return _train_in_folder(folder, prepared, start, console, log_file)
         except BaseException:  # also a second Ctrl-C: a tracker's run must not stay open
@@ -228,7 +228,7 @@ def _train_in_folder(
         if position and not checkpoint.position:  # the epoch is restarted
             done = (done[0] - position, done[1])
     saver = Saver(folder.path / "checkpoints") if process_group.is_chief else NonChiefSaver()
-    with folder.logs() as logs, saver, stop_on_signals() as stop:
+    with outage_has_hint(), folder.logs() as logs, saver, stop_on_signals() as stop:
         if start.path is not None:
             logs.forget_after(*done)  # metrics that a killed process logged after its checkpoint
         try:
@@ -258,16 +258,17 @@ def _train_in_folder(
     )
 
 
-def _open_folder(prepared: Prepared, path: PurePath | None, lock: contextlib.ExitStack) -> RunFolder:
-    """Returns a new folder, or the one at `path`; the chief creates it, and locks it until `lock` is closed."""
+def _open_folder(prepared: Prepared, start: _StartingPoint, lock: contextlib.ExitStack) -> RunFolder:
+    """Returns a new folder, or that of `start`; the chief creates it, and locks it until `lock` is closed."""
 
     def open_or_make() -> str:
-        if path is None:
+        if start.path is None:
             folder = RunFolder.make(prepared.run, prepared.description)
         else:
-            check_data(prepared.resolved_settings, path)
-            folder = RunFolder.reopen(path, prepared.description)
+            check_data(prepared.resolved_settings, start.path)
+            folder = RunFolder.reopen(start.path, prepared.description)
         lock.enter_context(only_process(folder.path / "logs"))
+        check_not_continued(folder.path, start.checkpoint)
         return str(folder.path)
 
     kind = RunFolder if prepared.process_group.is_chief else NonChiefRunFolder
@@ -294,7 +295,6 @@ def _hints(prepared: Prepared, history: list[Row]) -> tuple[str, ...]:
 
 
 def _log_bad_images(prepared: Prepared) -> None:
-    count = len(prepared.bad_images)
-    if count:
+    if count := len(prepared.bad_images):
         images, were = counted(count, "image{s}"), "was" if count == 1 else "were"
         logging.warning("%s could not be read and %s skipped; see bad_images.csv.", images, were)

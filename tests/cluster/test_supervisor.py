@@ -44,7 +44,7 @@ def test_a_run_that_ends_well_is_not_restarted(
 @pytest.mark.parametrize(
     ("ending", "reason"),
     [
-        ("exit 76", "75 (a machine was lost)"),
+        ("exit 76", "75 (a machine was lost, or an object store did not answer)"),
         ("exit 1", "1 (an error, see above)"),
         ("exit 134", "134 (killed by SIGABRT)"),
         ("kill -SEGV $$", "139 (killed by SIGSEGV)"),

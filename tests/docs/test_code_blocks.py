@@ -7,6 +7,7 @@ console   Files that are named exist, commands parse, and `--set` changes a run,
 bash      The shell parses it, and so do the commands of ours in it.
 yaml      It parses, and so do the commands of ours in it.
 json, csv It parses; a table is a manifest.
+toml      It is a `model-trainer.toml`.
 text      Prose.
 """
 
@@ -36,6 +37,7 @@ from model_trainer.cli.main import app
 from model_trainer.cli.overrides import load_run, with_overrides
 from model_trainer.errors import ConfigError
 from model_trainer.sources.source import Source
+from model_trainer.storage import configuration
 
 ROOT = Path(__file__).parents[2]
 PROSE = "text"
@@ -243,6 +245,12 @@ def commands_in(value: Any) -> Iterator[list[str]]:
 
 def test_json_parses(json_block: Any) -> None:
     json.loads(json_block.text)
+
+
+def test_toml_configures(toml_block: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model-trainer.toml").write_text(toml_block.text)
+    monkeypatch.setenv("MODEL_TRAINER_CONFIG", str(tmp_path / "model-trainer.toml"))
+    assert {value.source for value in configuration.all_values()} != {"default"}
 
 
 def test_csv_is_a_manifest(csv_block: Any, tmp_path: Path) -> None:

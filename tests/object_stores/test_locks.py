@@ -145,9 +145,9 @@ def test_losing_the_lock_ends_with_75(s3: Weed, run: str) -> None:
 def test_a_renewal_whose_answer_was_lost_keeps_the_lock(s3: Weed, run: str) -> None:
     with only_process(files.as_path(run) / "logs"):
         lock = files.storage_of(run).locks._held[0]  # type: ignore[attr-defined]
-        known = lock.tag
+        known = lock.version
         lock.renew()
-        lock.tag = known  # this process does not know that its renewal was written
+        lock.version = known  # this process does not know that its renewal was written
         lock.renew()
         files.write(f"{run}/a", b"x")
 

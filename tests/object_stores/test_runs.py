@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 import os
 import signal
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
-from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator  # of its web page
+import tensorflow as tf
+from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from model_trainer import Run, evaluate, load_model, predict
-from model_trainer.errors import DataError
-from model_trainer.report.after_training import report_run
+from model_trainer.errors import DataError, StorageError
+from model_trainer.model_files.weights import initialize_network
+from model_trainer.report.after_training import announce_report, report_run
 from model_trainer.report.report import write_report
 from model_trainer.report.runs import list_runs
 from model_trainer.serving.loading import state_of
@@ -24,12 +31,14 @@ from model_trainer.storage import configuration, files
 from model_trainer.storage.objects import locks
 from model_trainer.storage.objects.locks import LostLockError
 from model_trainer.training import epochs
+from model_trainer.training.checkpoints.store import read_newest
 from model_trainer.training.metric_accumulator import MetricAccumulator
+from model_trainer.training.resume import check_not_continued
 from model_trainer.training.train import train_model
 from tests.object_stores.conftest import Weed
 from tests.object_stores.test_locks import put_lock
 
-pytestmark = pytest.mark.usefixtures("short_pipeline", "plain_graphs")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("short_pipeline", "plain_graphs")]
 
 MakeRun = Callable[..., Run]
 
@@ -64,29 +73,43 @@ def at_step(monkeypatch: pytest.MonkeyPatch, number: int, action: Callable[[], N
     monkeypatch.setattr(MetricAccumulator, "add", add)
 
 
-@pytest.fixture(scope="module")
-def finished(
-    weed: Weed, declare_run: MakeRun, short_pipeline: None, plain_graphs: None, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    """URL of a finished run; do not change it."""
-    client = weed.client()
-    client.create_bucket(Bucket="finished")
-    with pytest.MonkeyPatch.context() as patch:
+@contextlib.contextmanager
+def in_store(weed: Weed) -> Iterator[None]:
+    """As the fixture `s3`, for runs that several tests read; steps run operation by operation."""
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Even though the `tf.config.experimental_run_functions_eagerly`")
         for name, value in weed.environ.items():
             patch.setenv(name, value)
         patch.delitem(files._MOUNTED, "s3", raising=False)
         configuration.current.cache_clear()
-        run = declare_run(output_dir="s3://finished/output")
+        tf.config.run_functions_eagerly(True)
+        yield
+        tf.config.run_functions_eagerly(False)
+        files._MOUNTED.pop("s3", None)
+        configuration.current.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def finished(weed: Weed, declare_run: MakeRun, short_pipeline: None, plain_graphs: None) -> str:
+    """URL of a finished run; do not change it."""
+    weed.client().create_bucket(Bucket="finished")
+    run = declare_run(output_dir="s3://finished/output", training__epochs=2)
+    with in_store(weed):
         result = train_model(run, report_follows=True)
-        from rich.console import Console
-
-        from model_trainer.report.after_training import announce_report
-
         report_run(result, run, Console(stderr=True))
         announce_report(result)
-    configuration.current.cache_clear()
-    yield str(result.path)
-    files._MOUNTED.pop("s3", None)
+    return str(result.path)
+
+
+@pytest.fixture(scope="module")
+def stopped(weed: Weed, declare_run: MakeRun, short_pipeline: None, plain_graphs: None) -> str:
+    """URL of the same run, stopped in its second epoch; do not change it."""
+    weed.client().create_bucket(Bucket="stopped")
+    with in_store(weed), pytest.MonkeyPatch.context() as patch:
+        at_step(patch, 10, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        result = train_model(declare_run(output_dir="s3://stopped/output", training__epochs=2))
+    assert result.stopped == "SIGTERM"
+    return str(result.path)
 
 
 # What arrives.
@@ -127,7 +150,7 @@ def test_the_manifest_lists_every_file_with_size_and_sha_256(finished: str, weed
 @pytest.mark.usefixtures("s3")
 def test_the_log_in_the_store_has_every_line(finished: str, weed: Weed) -> None:
     log = objects(weed, finished)["logs/train.log"].decode()
-    assert log.index("Reading the data") < log.index("epoch 1/1") < log.index("[metric] epoch=1")
+    assert log.index("Reading the data") < log.index("epoch 1/2") < log.index("[metric] epoch=1")
 
 
 @pytest.mark.usefixtures("s3")
@@ -136,7 +159,7 @@ def test_tensorboard_reads_the_events(finished: str, weed: Weed, tmp_path: Path)
         if "tfevents" in name:
             (tmp_path / Path(name).name).write_bytes(content)
     events = EventAccumulator(str(tmp_path)).Reload()
-    assert [event.step for event in events.Scalars("epoch/val_loss")] == [4]
+    assert [event.step for event in events.Scalars("epoch/val_loss")] == [4, 8]
     assert events.Tags()["images"]
 
 
@@ -155,22 +178,20 @@ def test_predict_evaluate_and_weights_take_a_url(finished: str, make_run: MakeRu
 
 
 @pytest.mark.usefixtures("s3")
-def test_a_run_starts_with_the_weights_at_a_url(finished: str, make_run: MakeRun, eager_steps: None) -> None:
-    weights = f"{finished}/final_model.hdf5"
-    result = train_model(make_run(weights=weights, training__learning_rate=1e-9))
-    options = json.loads((result.path / "training_options.json").read_text())
-    assert options["weights_used"] == weights
-    for ours, theirs in zip(
-        load_model(result.path).model.trainable_weights, load_model(finished).model.trainable_weights, strict=True
-    ):
-        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+def test_a_network_starts_with_the_weights_at_a_url(finished: str, make_run: MakeRun) -> None:
+    run, url = make_run(), f"{finished}/final_model.hdf5"
+    initialized = initialize_network(run.spec, run.network, run.task, 3, url)
+    assert initialized.weights == url
+    trained = load_model(url).model.get_weights()
+    for ours, theirs in zip(initialized.network.model.get_weights(), trained, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.usefixtures("s3")
 def test_a_report_and_the_table_of_runs_are_made_in_the_store(finished: str, weed: Weed) -> None:
     assert str(write_report(finished)) == f"{finished}/report/index.html"
     (run,) = list_runs("s3://finished/output")
-    assert (run.state, run.num_epochs, run.problem) == ("finished", 1, "")
+    assert (run.state, run.num_epochs, run.problem) == ("finished", 2, "")
 
 
 @pytest.mark.usefixtures("s3")
@@ -199,17 +220,11 @@ def test_a_server_sees_that_a_model_in_the_store_has_changed(bucket: str) -> Non
 # Half a run.
 
 
-@pytest.mark.usefixtures("eager_steps")
-def test_a_stopped_run_is_not_taken_for_a_finished_one(
-    make_run: MakeRun, bucket: str, s3: Weed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    at_step(monkeypatch, 10, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    result = train_model(make_run(training__epochs=2, output_dir=f"{bucket}/output"))
-    assert result.stopped == "SIGTERM"
-    assert json.loads(objects(s3, result.path)["manifest.json"])["finished"] is False
+@pytest.mark.usefixtures("s3")
+def test_a_stopped_run_is_not_taken_for_a_finished_one(stopped: str) -> None:
     with pytest.raises(DataError, match=r"is not finished, .* --resume continues it.* name its file: s3://.*\.hdf5"):
-        load_model(result.path)
-    assert load_model(result.path / "model_max_acc.hdf5").classes == ("blue", "green", "red")
+        load_model(stopped)
+    assert load_model(f"{stopped}/model_max_acc.hdf5").classes == ("blue", "green", "red")
 
 
 def test_a_model_that_was_copied_in_part_is_named(finished: str, weed: Weed, s3: Weed, bucket: str) -> None:
@@ -226,22 +241,46 @@ def test_a_model_that_was_copied_in_part_is_named(finished: str, weed: Weed, s3:
 
 @pytest.mark.usefixtures("eager_steps")
 def test_another_machine_continues_to_the_same_bits(
-    make_run: MakeRun, bucket: str, s3: Weed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: str, stopped: str, make_run: MakeRun, s3: Weed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = train_model(make_run(training__epochs=2))
-    run = make_run(training__epochs=2, output_dir=f"{bucket}/output")
-    with pytest.MonkeyPatch.context() as patch:
-        at_step(patch, 10, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        stopped = train_model(run)
-    assert stopped.stopped == "SIGTERM"
+    url = stopped.replace("s3://stopped/", "s3://resumed/")
+    s3.client().create_bucket(Bucket="resumed")
+    for name, content in objects(s3, stopped).items():
+        s3.client().put_object(Bucket="resumed", Key=f"{url.removeprefix('s3://resumed/')}/{name}", Body=content)
     another_machine(monkeypatch, tmp_path)
+    run = make_run(training__epochs=2, output_dir="s3://resumed/output")
     result = train_model(run, resume=True)
-    assert result.path == stopped.path
-    assert [row["loss"] for row in result.history] == [row["loss"] for row in expected.history]
-    trained, same = load_model(result.path), load_model(expected.path)
-    for ours, theirs in zip(trained.model.get_weights(), same.model.get_weights(), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-    assert json.loads(objects(s3, result.path)["manifest.json"])["finished"] is True
+    assert str(result.path) == url
+    resumed, whole = objects(s3, url), objects(s3, finished)
+    for name in ("model_max_acc.hdf5", "model_min_loss.hdf5", "final_model.hdf5"):
+        assert arrays_of(resumed[name]) == arrays_of(whole[name])
+    losses = [[row.split(",")[1:5] for row in each["history.csv"].decode().split()] for each in (resumed, whole)]
+    assert losses[0] == losses[1]
+    assert json.loads(resumed["manifest.json"])["finished"] is True
+
+
+def arrays_of(hdf5: bytes) -> dict[str, bytes]:
+    arrays = {}
+    with h5py.File(io.BytesIO(hdf5)) as file:
+        file.visititems(lambda name, item: arrays.update({name: item[...].tobytes()} if hasattr(item, "shape") else {}))
+    return arrays
+
+
+def test_a_run_that_was_continued_since_its_checkpoint_was_read_is_left_alone(stopped: str, s3: Weed) -> None:
+    path = files.as_path(stopped)
+    newest = read_newest(path / "checkpoints")
+    check_not_continued(path, newest)
+    with pytest.raises(StorageError, match=r"Another process has continued s3://.* Repeat the command with --resume"):
+        check_not_continued(path, None)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("s3", "eager_steps")
+def test_a_run_in_the_store_has_the_bits_of_one_on_the_disk(finished: str, weed: Weed, make_run: MakeRun) -> None:
+    result = train_model(make_run(training__epochs=2))
+    there = objects(weed, finished)
+    for name in ("model_max_acc.hdf5", "model_min_loss.hdf5", "final_model.hdf5"):
+        assert arrays_of(there[name]) == arrays_of((result.path / name).read_bytes())
 
 
 @pytest.mark.usefixtures("eager_steps")

@@ -361,6 +361,11 @@ def recompute(model: keras.Model, batches: list[np.ndarray]) -> None:
         model(images, training=True)
 
 
+# Which paths stochastic depth leaves out changes the statistics: other recomputations for one EfficientNetV2, which had
+# 0.639, gave losses of 0.617 to 0.633, and 0.713 without dropout.
+TOLERANCES = {"efficientnetv2b0": 0.1}
+
+
 def check_200_steps(name: str, folder: Path, size: int) -> None:
     unpack_sample(folder / "sample")
     run = Run(
@@ -388,7 +393,7 @@ def check_200_steps(name: str, folder: Path, size: int) -> None:
         (model(preprocess(images), training=False), labels) for images, labels, _ in prepared.val_pipeline.validation()
     ]
     probabilities, labels = (np.concatenate(each) for each in zip(*pairs, strict=True))
-    assert last["val_loss"] == pytest.approx(loss_of(labels, probabilities), rel=0.05)
+    assert last["val_loss"] == pytest.approx(loss_of(labels, probabilities), rel=TOLERANCES.get(name, 0.05))
     assert last["val_accuracy"] - 0.1 > 0.75 * (last["accuracy"] - 0.1)
 
 

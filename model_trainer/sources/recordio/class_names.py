@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from model_trainer.errors import DataError
+from model_trainer.errors import DataError, StorageError
 from model_trainer.storage import files
+from model_trainer.storage.files import as_path
 
 __all__ = ["class_names_path", "class_names_text", "load_class_names"]
 
 
 def class_names_path(path: str) -> Path:
     """The path of the class names: `train.classes.txt` for `train.rec`."""
-    return Path(path).with_suffix(".classes.txt")
+    return as_path(path).with_suffix(".classes.txt")
 
 
 def class_names_text(classes: Sequence[str]) -> str:
@@ -41,6 +42,8 @@ def load_class_names(path: str) -> tuple[str, ...] | None:
         return None
     try:
         classes = tuple(files.read_text(names).removesuffix("\n").split("\n"))
+    except StorageError:
+        raise
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{names} could not be read: {error}. It should be UTF-8, one class per line.") from error
     if len(set(classes)) < len(classes) or "" in classes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from absl import logging
@@ -20,7 +20,7 @@ from model_trainer.sources.labels.number_rows import NumberRows
 from model_trainer.sources.recordio.framing import MAX_RECORD_BYTES, Data, read_record
 from model_trainer.sources.recordio.index import words_of
 
-__all__ = ["HEADER", "Headers", "image_start", "read_headers"]
+__all__ = ["HEADER", "Headers", "headers_in", "image_start", "joined_headers", "read_headers"]
 
 HEADER = struct.Struct("<IfQQ")
 
@@ -62,16 +62,38 @@ def read_headers(path: str, data: Data, offsets: np.ndarray) -> Headers:
     Raises:
         DataError: a record is too short for its header and its labels, or no record holds an image.
     """
+    return joined_headers(path, headers_in(path, data, offsets), len(offsets))
+
+
+def headers_in(path: str, data: Data, offsets: np.ndarray, first_row: int = 0, start: int = 0) -> list[Headers]:
+    """The headers of the records in a block of a file.
+
+    Args:
+        path: of the file, for messages.
+        data: the contents of the block.
+        offsets: int64, the byte offsets of its records in the block.
+        first_row: number of records before the block.
+        start: byte offset of the block in the file.
+
+    Raises:
+        DataError: a record is too short for its header and its labels.
+    """
     words = words_of(data)
-    chunks: list[Headers] = []
+    chunks = []
     for first in range(0, len(offsets), _BLOCK):
         rows = np.arange(first, min(first + _BLOCK, len(offsets)))
-        chunks.append(_block(words, offsets, rows) or _block_by_record(path, data, offsets, rows))
+        chunk = _block(words, offsets, rows) or _block_by_record(path, data, offsets, rows, first_row, start)
+        chunks.append(replace(chunk, rows=chunk.rows + first_row))
+    return chunks
+
+
+def joined_headers(path: str, chunks: list[Headers], num_records: int) -> Headers:
+    """The headers of a whole file; raises DataError if none of its records holds an image."""
     rows = np.concatenate([chunk.rows for chunk in chunks])
     if not len(rows):
-        raise DataError(f"{path} has {len(offsets)} records, and none holds an image.")
-    if len(rows) < len(offsets):
-        logging.warning("%s: %d records carry labels but no image and were left out.", path, len(offsets) - len(rows))
+        raise DataError(f"{path} has {num_records} records, and none holds an image.")
+    if len(rows) < num_records:
+        logging.warning("%s: %d records carry labels but no image and were left out.", path, num_records - len(rows))
     return Headers(
         rows=rows,
         ids=np.concatenate([chunk.ids for chunk in chunks]),
@@ -111,21 +133,23 @@ def _of_few_labels(widths: np.ndarray) -> Iterator[slice]:
     return (slice(first, last) for first, last in itertools.pairwise(edges))
 
 
-def _block_by_record(path: str, data: Data, offsets: np.ndarray, rows: np.ndarray) -> Headers:
+def _block_by_record(
+    path: str, data: Data, offsets: np.ndarray, rows: np.ndarray, first_row: int, start: int
+) -> Headers:
     """The same as `_block`, for records that are split within header or labels, or too short for them."""
     with_image, ids, labels = [], [], []
     for row, offset in zip(rows.tolist(), offsets[rows].tolist(), strict=True):
         record = read_record(data, offset)
         if len(record) < HEADER.size:
             raise DataError(
-                f"{path}#{row} (byte {offset}) has {len(record)} bytes; an image record has a header of "
+                f"{path}#{first_row + row} (byte {start + offset}) has {len(record)} bytes; an image record has a header of "
                 f"{HEADER.size}. Was it written without mx.recordio.pack?"
             )
         flag, label, number, _ = HEADER.unpack_from(record)
         if len(record) < image_start(flag):
             raise DataError(
-                f"{path}#{row} (byte {offset}) has {len(record)} bytes, but its header declares {flag} "
-                f"labels, which need {image_start(flag)}. Was it written without mx.recordio.pack?"
+                f"{path}#{first_row + row} (byte {start + offset}) has {len(record)} bytes, but its header declares "
+                f"{flag} labels, which need {image_start(flag)}. Was it written without mx.recordio.pack?"
             )
         if flag and len(record) == image_start(flag):
             continue

@@ -21,7 +21,7 @@ from model_trainer.sources.recordio.framing import (
 from model_trainer.storage import files
 from model_trainer.storage.mapped import map_file
 
-__all__ = ["find_records", "words_of"]
+__all__ = ["broken_text", "find_records", "words_of"]
 
 _BLOCK = 1 << 20  # records verified together, which limits the memory
 
@@ -59,7 +59,7 @@ def find_records(path: str, index: str | None) -> np.ndarray:
     try:
         scan_records(data, scanned)
     except BrokenRecord as error:
-        raise DataError(_broken(path, len(scanned), error)) from error
+        raise DataError(broken_text(path, len(scanned), error)) from error
     return np.frombuffer(scanned, np.int64)
 
 
@@ -70,7 +70,7 @@ def words_of(data: Data) -> np.ndarray:
 
 def _map(path: str) -> Data:
     if "://" in path:
-        raise DataError(f"{path}: RecordIO reads local files, through a memory map. Copy the file to this machine.")
+        raise DataError(f"{path}: RecordIO reads local files, and those in s3://, gs:// and az://.")
     try:
         return map_file(path)
     except FileNotFoundError:
@@ -114,7 +114,8 @@ def _covers(offsets: np.ndarray, data: Data) -> bool:
     return True
 
 
-def _broken(path: str, num_records: int, error: BrokenRecord) -> str:
+def broken_text(path: str, num_records: int, error: BrokenRecord) -> str:
+    """The message for a file that is damaged after some records."""
     if num_records == 0:
         return f"{path} is not a RecordIO file, or its start is damaged: {error}."
     return (

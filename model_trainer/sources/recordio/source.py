@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import final
 
 import numpy as np
@@ -11,6 +10,7 @@ from absl import logging
 
 from model_trainer.errors import DataError
 from model_trainer.sources.examples import Examples
+from model_trainer.sources.images import Images
 from model_trainer.sources.labels.location import LabelLocation
 from model_trainer.sources.labels.number_rows import NumberRows
 from model_trainer.sources.labels.numbers import NumbersAs
@@ -21,8 +21,10 @@ from model_trainer.sources.recordio.image_list import num_labels_of_first_line, 
 from model_trainer.sources.recordio.images import RecordImages
 from model_trainer.sources.recordio.index import find_records
 from model_trainer.sources.recordio.labels import make_labels
+from model_trainer.sources.recordio.stored import index_object
 from model_trainer.sources.source import Source
-from model_trainer.storage import files
+from model_trainer.storage import cached, files
+from model_trainer.storage.files import as_path
 from model_trainer.storage.mapped import map_file
 
 __all__ = ["MxnetList", "RecordIO"]
@@ -68,14 +70,18 @@ class RecordIO(Source):
     def read(self) -> Examples:
         if self.path.lower().endswith(".lst"):
             raise DataError(f"{self.path} is a list, not the records. Declare MxnetList({self.path!r}) to read it.")
-        offsets = find_records(self.path, self.index)
-        headers = read_headers(self.path, map_file(self.path), offsets)
+        images: Images
+        if cached.is_in_store(self.path):
+            images, headers = index_object(self.path)
+        else:
+            offsets = find_records(self.path, self.index)
+            headers = read_headers(self.path, map_file(self.path), offsets)
+            images = RecordImages(self.path, offsets)
         rows, numbers = headers.rows, headers.labels
         if self.list is not None:
             numbers = read_image_list(self.list).labels_of(headers.ids, self.list, self.path, rows)
         elif self.labels in ("auto", "single"):
             _warn_of_dropped_labels(self.path, numbers)
-        images = RecordImages(self.path, offsets)
         labels, classes = make_labels(
             numbers,
             self.labels,
@@ -94,7 +100,7 @@ class RecordIO(Source):
 
 def _warn_of_dropped_labels(path: str, numbers: NumberRows) -> None:
     """Warns if the list next to a file has more labels than its records."""
-    list_path = str(Path(path).with_suffix(".lst"))
+    list_path = str(as_path(path).with_suffix(".lst"))
     if np.all(numbers.widths == 1) and num_labels_of_first_line(list_path) > 1:
         logging.warning(
             "%s: each record carries one label, but %s has several in a line: im2rec keeps only the first unless it "

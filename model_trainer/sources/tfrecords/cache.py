@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from model_trainer.storage import files
+from model_trainer.storage import configuration, files
 
 __all__ = ["load_kept", "save_kept"]
 
@@ -50,7 +50,6 @@ def save_kept(path: str, kind: str, stamp: tuple[int, int], arrays: Mapping[str,
 
 
 def _cache_file(path: str, kind: str) -> Path:
-    cache = os.environ.get("MODEL_TRAINER_CACHE") or os.path.expanduser("~/.cache/model_trainer")
     full_path = path if "://" in path else os.path.abspath(path)
     name = hashlib.sha256(f"{full_path}\0{kind}".encode("utf-8", "surrogateescape")).hexdigest()[:40]
-    return Path(cache) / "index" / f"{name}.npz"
+    return Path(configuration.current().cache_folder) / "index" / f"{name}.npz"

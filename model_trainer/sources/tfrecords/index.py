@@ -7,7 +7,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -16,7 +16,7 @@ from absl import logging
 from model_trainer.errors import DataError
 from model_trainer.sources.tfrecords.cache import load_kept, save_kept
 from model_trainer.sources.tfrecords.features import Features, Parsed, make_parser
-from model_trainer.sources.tfrecords.records import read_records, size_and_time
+from model_trainer.sources.tfrecords.records import read_records, version_of
 
 __all__ = ["FileIndex", "Records", "index_files"]
 
@@ -39,6 +39,7 @@ class FileIndex:
         by_name: whether records contain the names of their classes instead of numbers.
         several_at: the first record whose labels can only be tags; -1 if each has one class.
         contradiction: describes a label that has two names; empty if none has.
+        tag: the ETag of a file in an object store.
     """
 
     starts: np.ndarray
@@ -49,6 +50,7 @@ class FileIndex:
     by_name: bool = False
     several_at: int = -1
     contradiction: str = ""
+    tag: str = ""
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -94,12 +96,13 @@ def index_files(paths: Sequence[str], features: Features, records: Records = rea
 
 
 def _index_file(path: str, features: Features, records: Records, progress: _Progress) -> FileIndex:
-    stamp = size_and_time(path)
-    key = json.dumps([_FORMAT, features.to_dict()])
+    version = version_of(path)
+    stamp = (version.size, version.changed_ns)
+    key = json.dumps([_FORMAT, features.to_dict(), *filter(None, [version.tag])])
     cached = load_kept(path, key, stamp)
     if cached is not None:
         progress.file_done()
-        return FileIndex.from_arrays(cached)
+        return replace(FileIndex.from_arrays(cached), tag=version.tag)
     parse = make_parser(features)
     starts, sizes, labels = array("q"), array("q"), _Labels()
     for number, (start, record) in enumerate(records(path)):
@@ -113,7 +116,7 @@ def _index_file(path: str, features: Features, records: Records, progress: _Prog
     file_index = labels.index(starts, sizes)
     save_kept(path, key, stamp, file_index.to_arrays())
     progress.file_done()
-    return file_index
+    return replace(file_index, tag=version.tag)
 
 
 def _position(image: bytes, record: bytes) -> int:

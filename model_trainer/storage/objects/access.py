@@ -139,7 +139,7 @@ def _uploads(client: Any, url: ObjectUrl) -> Check:
     prefix = f"{url.key}/" if url.key else ""
     answer, problem = _asked(lambda: client.list_multipart_uploads(Bucket=url.bucket, Prefix=prefix))
     if problem in _DENIED:
-        return Check("uploads", Result.missing, _needs("uploads", url))
+        return Check("uploads", Result.warning, f"interrupted ones would stay: {_needs('uploads', url)}")
     if problem:
         return Check("uploads", Result.unknown, f"the server answers {problem}")
     count = len(answer.get("Uploads", []))

@@ -13,12 +13,13 @@ import threading
 import time
 import weakref
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from absl import logging
 
 from model_trainer.storage.objects.errors import ChangedError
-from model_trainer.storage.objects.locks import LostLockError
+from model_trainer.storage.objects.locks import LostLockError, version_in
 
 if TYPE_CHECKING:
     from model_trainer.storage.objects.store import ObjectStore
@@ -95,6 +96,8 @@ class Appends:
         for path, file in list(self._files.items()):
             try:
                 self._upload(path, file)
+            except LostLockError:
+                self.forget(path)
             except OSError as error:
                 logging.error("%s lacks its last lines: %s.", path, error.strerror or error)
 
@@ -146,24 +149,24 @@ class Appends:
         import obstore
 
         url, bucket = self._store.locate(path)
+        result = bucket.call(url, lambda: obstore.get(bucket.store, url.key))
         with bucket.errors(url):
-            result = obstore.get(bucket.store, url.key)
             there, meta = bytes(result.bytes()), result.meta
         with file.lock:
             is_ours = there[file.uploaded :] == file.content[file.uploaded :]  # uploaded, but the answer was lost
             pending = b"" if is_ours else bytes(file.content[file.uploaded :])
             file.content[:] = there + pending
             file.uploaded = len(there)
-            file.version = _version(meta)
+            file.version = version_in(meta)
 
     def _write(self, path: str, file: _File, content: bytes, mode: Any) -> None:
         import obstore
 
         url, bucket = self._store.locate(path)
         self._store.locks.check(url)
-        with bucket.errors(url):
-            result = obstore.put(bucket.store, url.key, content, mode=mode, use_multipart=False)
-        file.uploaded, file.version = len(content), _version(result)
+        put = partial(obstore.put, bucket.store, url.key, content, mode=mode, use_multipart=False)
+        result = bucket.call(url, put)
+        file.uploaded, file.version = len(content), version_in(result)
 
 
 @dataclass
@@ -179,11 +182,6 @@ class _Open:
 
     def close(self) -> None:
         """Does nothing: what is not uploaded yet will be in a few seconds."""
-
-
-def _version(meta: Any) -> dict[str, str] | None:
-    """What a conditional write of obstore compares."""
-    return {name: meta[name] for name in ("e_tag", "version") if meta[name]} or None
 
 
 def _flush_at_exit(appends: weakref.ref[Appends]) -> None:

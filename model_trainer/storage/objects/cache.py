@@ -68,32 +68,36 @@ class ObjectCache:
         content = memoryview(data)[: -_END.size]
         if len(data) < _END.size or _END.unpack_from(data, len(content)) != (_MARK, zlib.crc32(content), len(content)):
             with contextlib.suppress(OSError):
-                path.unlink()
+                os.unlink(path)
             return None
         if used_at < self._started or time.time() - used_at > _USED_SECONDS:
             with contextlib.suppress(OSError):
                 os.utime(path)
         return bytes(content)
 
+    def __contains__(self, key: str) -> bool:
+        return os.path.exists(self._path(key))
+
     def put(self, key: str, content: bytes) -> None:
         """Adds an entry if there is room; a disk that cannot be written is logged once, and not tried again."""
         if self._is_off or not self._has_room(len(content) + _END.size):
             return
         path = self._path(key)
-        partial = path.with_name(f"{_UNFINISHED}{os.getpid()}-{next(_numbers)}")
+        parent = os.path.dirname(path)
+        partial = f"{parent}/{_UNFINISHED}{os.getpid()}-{next(_numbers)}"
         try:
             try:
                 self._write(partial, content)
             except FileNotFoundError:
-                path.parent.mkdir(parents=True, exist_ok=True)
+                os.makedirs(parent, exist_ok=True)
                 self._write(partial, content)
             os.replace(partial, path)
         except OSError as error:
             with contextlib.suppress(OSError):
-                partial.unlink()
+                os.unlink(partial)
             self._turn_off(error.strerror or str(error))
 
-    def _write(self, partial: Path, content: bytes) -> None:
+    def _write(self, partial: str, content: bytes) -> None:
         with open(partial, "wb", buffering=0) as file:
             data = memoryview(content + _END.pack(_MARK, zlib.crc32(content), len(content)))
             while data:
@@ -109,9 +113,9 @@ class ObjectCache:
         shutil.rmtree(self.folder, ignore_errors=True)
         self._num_bytes = None
 
-    def _path(self, key: str) -> Path:
+    def _path(self, key: str) -> str:
         name = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
-        return self.folder / name[:2] / name[2:42]
+        return f"{self.folder}/{name[:2]}/{name[2:42]}"
 
     def _turn_off(self, reason: str) -> None:
         if not self._is_off:

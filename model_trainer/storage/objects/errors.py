@@ -51,7 +51,7 @@ class _Cause(NamedTuple):
 
 _DENIED = "the credentials have no permission for it{action}; `model-trainer doctor {root}` names what is missing"
 _EXPIRED = "the credentials have expired; renew them, for example by `aws sso login`"
-_REGION = "the bucket is in another region than {region}{expected}; set that with --region or AWS_REGION"
+_REGION = "the bucket is in another region than {region}{expected}; set its own with --region or AWS_REGION"
 _NO_BUCKET = "there is no {kind} {bucket!r} at {endpoint}; check its name, and the endpoint with `model-trainer config`"
 # By the code in the answer of S3, which other stores have taken over.
 _CAUSES = {
@@ -163,7 +163,7 @@ def _as_os_error(
 
 def code_in(text: str) -> str:
     """The code in the message of an error, such as "NoSuchBucket"; without one that of its status; or ""."""
-    code = re.search(r"<Code>(\w+)</Code>|\(code: (\w+)\)", text)  # the second is of one object of several to delete
+    code = re.search(r"<Code>(\w+)<|\(code: (\w+)\)", text)  # the second is of one object of several to delete
     if code:
         return code[1] or code[2]
     if "redirect without LOCATION" in text:  # whose status and answer obstore does not give

@@ -51,12 +51,14 @@ class ObjectListing:
     """Objects in the order of their keys; those directly below the prefix come first.
 
     Attributes:
+        url: of the prefix.
         keys: the keys in UTF-8, concatenated.
         starts: int64 `(count + 1,)`, where each key starts, and where the last one ends.
         sizes: int64 `(count,)`, in bytes.
         tags: bytes `(count,)`, the ETags; b"" for one that is unknown, or longer than those of S3.
     """
 
+    url: ObjectUrl
     keys: Mapped
     starts: np.ndarray
     sizes: np.ndarray
@@ -82,7 +84,7 @@ def list_objects(bucket: Bucket, url: ObjectUrl, folder: Path, seconds: float) -
     with contextlib.suppress(OSError, ValueError, KeyError):
         age = time.time() - json.loads((kept / "listed.json").read_text())["time"]
         if 0 <= age < seconds:
-            listing = _load(kept)
+            listing = _load(url, kept)
             logging.info("%s/%s is as listed %.0f seconds ago.", url.root, url.key, age)
             return listing
     with _writable(folder) as parent, tempfile.TemporaryDirectory(prefix="unfinished-", dir=parent) as temporary:
@@ -90,7 +92,7 @@ def list_objects(bucket: Bucket, url: ObjectUrl, folder: Path, seconds: float) -
             files: list[IO[bytes]] = [stack.enter_context(open(Path(temporary) / column, "wb")) for column in _COLUMNS]
             _write_columns(bucket, url, files)
         (Path(temporary) / "listed.json").write_text(json.dumps({"time": time.time(), "of": f"{url.root}/{url.key}"}))
-        listing = _load(Path(temporary))  # which stays mapped when the files are deleted
+        listing = _load(url, Path(temporary))  # which stays mapped when the files are deleted
         if seconds > 0 and parent == folder:
             _replace(Path(temporary), kept)
     return listing
@@ -188,7 +190,7 @@ def _append(columns: list[IO[bytes]], files: list[IO[bytes]], total: int) -> int
     return total + num_bytes
 
 
-def _load(folder: Path) -> ObjectListing:
+def _load(url: ObjectUrl, folder: Path) -> ObjectListing:
     arrays = {}
     for name in _COLUMNS:
         with open(folder / name, "rb") as file:
@@ -197,7 +199,7 @@ def _load(folder: Path) -> ObjectListing:
     ends, sizes, tags = (np.frombuffer(arrays[name], _COLUMNS[name]) for name in ("ends", "sizes", "tags"))
     if not len(ends) == len(sizes) == len(tags) or len(arrays["keys"]) != (ends[-1] if len(ends) else 0):
         raise ValueError(f"{folder} is incomplete")
-    return ObjectListing(arrays["keys"], np.concatenate([[0], ends]), sizes, tags)
+    return ObjectListing(url, arrays["keys"], np.concatenate([[0], ends]), sizes, tags)
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ from model_trainer.storage.objects.errors import ChangedError, StoreError
 from model_trainer.storage.objects.uploads import abort_uploads
 from model_trainer.storage.objects.urls import ObjectUrl
 
-__all__ = ["LOCK", "Locks", "LostLockError"]
+__all__ = ["LOCK", "Locks", "LostLockError", "version_in"]
 
 LOCK = ".lock"
 RENEW_SECONDS = 10.0
@@ -69,7 +69,7 @@ class Locks:
             return
         lock = _Lock(bucket, url)
         lock.take()
-        abort_uploads(lock.guarded)  # of whoever held it before
+        abort_uploads(bucket, lock.guarded)  # of whoever held it before
         self._held = [*(each for each in self._held if each.url != url), lock]
         renewing = threading.Thread(target=lock.renew_until_released, name="lock", daemon=True)
         renewing.start()
@@ -108,7 +108,7 @@ class _Lock:
     bucket: Bucket
     url: ObjectUrl
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
-    tag: str | None = None
+    version: Any = None  # of the object, for conditional writes
     renewed: float = 0.0  # when the last successful renewal began
     lost: bool = False
     released: threading.Event = field(default_factory=threading.Event)
@@ -139,15 +139,15 @@ class _Lock:
             if held is None:
                 continue
             if held["token"] == self.token:  # written, but the answer was lost
-                self.tag, self.renewed = held["tag"], _now()
+                self.version, self.renewed = held["version"], _now()
                 return
             if first is None:
                 first, watched_since = held, time.monotonic()
-            elif held["tag"] != first["tag"]:
+            elif held["version"] != first["version"]:
                 raise _blocked(self.url, held)
             if _has_ended(held) or time.monotonic() - watched_since >= STALE_SECONDS:
                 with contextlib.suppress(ChangedError, FileExistsError, FileNotFoundError):
-                    self._write({"e_tag": held["tag"]})
+                    self._write(held["version"])
                     return
                 first = None
                 continue
@@ -178,14 +178,14 @@ class _Lock:
         with self._renewing:
             self.check_lost()
             try:
-                self._write({"e_tag": self.tag})
+                self._write(self.version)
             except (ChangedError, FileExistsError, FileNotFoundError):
                 held = _holder(self.bucket, self.url)
                 # It may be that it was written, but the answer was lost.
                 self.lost = held is None or held["token"] != self.token
                 self.check_lost()
                 assert held is not None
-                self.tag = held["tag"]
+                self.version = held["version"]
 
     def check(self) -> None:
         """Checks that the lock is still held, by a request only if the last renewal is long ago."""
@@ -208,8 +208,8 @@ class _Lock:
         with self._renewing:
             if not self.lost:
                 self.renew()  # otherwise it might be another's that is deleted
-                with self.bucket.errors(self.url):
-                    obstore.delete(self.bucket.store, f"{self.url.key}/{LOCK}")
+                store, key = self.bucket.store, f"{self.url.key}/{LOCK}"
+                self.bucket.call(self.url, lambda: obstore.delete(store, key))
 
     def _write(self, mode: Any) -> None:
         import obstore
@@ -222,19 +222,23 @@ class _Lock:
             "renewed": uuid.uuid4().hex,  # so that each renewal has another ETag
         }
         started = _now()
-        with self.bucket.errors(self.url):
-            data = json.dumps(content).encode()
-            result = obstore.put(self.bucket.store, f"{self.url.key}/{LOCK}", data, mode=mode, use_multipart=False)
-        self.tag, self.renewed = result["e_tag"], started
+        store, key, data = self.bucket.store, f"{self.url.key}/{LOCK}", json.dumps(content).encode()
+        result = self.bucket.call(self.url, lambda: obstore.put(store, key, data, mode=mode, use_multipart=False))
+        self.version, self.renewed = version_in(result), started
+
+
+def version_in(meta: Any) -> dict[str, str] | None:
+    """What a conditional write of obstore compares, of the result of a request; None if the store has no versions."""
+    return {name: meta[name] for name in ("e_tag", "version") if meta[name]} or None
 
 
 def _holder(bucket: Bucket, url: ObjectUrl) -> dict[str, Any] | None:
-    """Who holds the lock of a folder: token, host and pid, and the ETag and time of its last renewal."""
+    """Who holds the lock of a folder: token, host and pid, and version and time of its last renewal."""
     import obstore
 
     try:
+        result = bucket.call(url, lambda: obstore.get(bucket.store, f"{url.key}/{LOCK}"))
         with bucket.errors(url):
-            result = obstore.get(bucket.store, f"{url.key}/{LOCK}")
             content, meta = bytes(result.bytes()), result.meta
     except FileNotFoundError:
         return None
@@ -243,7 +247,7 @@ def _holder(bucket: Bucket, url: ObjectUrl) -> dict[str, Any] | None:
     except ValueError:
         held = {}
     defaults = {"token": "", "host": "", "pid": 0, "pids": ""}
-    return {**defaults, **held, "tag": meta["e_tag"], "time": meta["last_modified"]}
+    return {**defaults, **held, "version": version_in(meta), "time": meta["last_modified"]}
 
 
 def _has_ended(held: dict[str, Any]) -> bool:

@@ -6,12 +6,14 @@ import contextlib
 import errno
 import io
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
+from model_trainer.errors import StorageError
 from model_trainer.storage.objects.appends import Appends
 from model_trainer.storage.objects.checksums import Digest
 from model_trainer.storage.objects.connection import Bucket, Connections
@@ -152,6 +154,17 @@ class ObjectStore(Storage):
     def lock(self, folder: str, shared: bool = False) -> contextlib.AbstractContextManager[None]:
         url, bucket = self.locate(folder)
         return self.locks.lock(bucket, url, shared)
+
+    def check_room(self, path: str, num_bytes: int) -> None:
+        """Checks the local folder of the temporary file that `atomic_write` yields."""
+        folder = tempfile.gettempdir()
+        if shutil.disk_usage(folder).free < num_bytes:
+            error = StorageError(
+                f"{path} could not be written: {folder}, where it is made, has too little space. Choose another folder "
+                "by the environment variable TMPDIR."
+            )
+            error.errno = errno.ENOSPC
+            raise error
 
     def check_lock(self, path: str) -> None:
         self.locks.check_lost(parse_url(path))

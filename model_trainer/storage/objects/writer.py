@@ -13,7 +13,7 @@ from model_trainer.storage.objects.connection import Bucket
 from model_trainer.storage.objects.errors import ChangedError, StoreError
 from model_trainer.storage.objects.urls import ObjectUrl
 
-__all__ = ["PART_BYTES", "part_bytes", "upload_file", "write_object"]
+__all__ = ["PART_BYTES", "part_bytes", "upload_file", "write_object", "write_parts"]
 
 PART_BYTES = 16 << 20  # of an upload in parts
 MAX_PARTS = 9000  # S3 allows 10,000
@@ -38,7 +38,7 @@ def write_object(bucket: Bucket, url: ObjectUrl, chunks: Iterable[bytes | memory
         start.append(bytes(chunk))
         size += len(start[-1])
         if size > PART_BYTES:
-            _put_parts(bucket, url, itertools.chain(start, map(bytes, remaining)), PART_BYTES)
+            write_parts(bucket, url, itertools.chain(start, map(bytes, remaining)), PART_BYTES)
             return
     content = b"".join(start)
     for _ in range(2):
@@ -54,7 +54,7 @@ def upload_file(bucket: Bucket, url: ObjectUrl, local: Path) -> None:
         write_object(bucket, url, [local.read_bytes()])
         return
     with local.open("rb") as file:
-        _put_parts(bucket, url, iter(lambda: file.read(PIECE_BYTES), b""), part_bytes(size))
+        write_parts(bucket, url, iter(lambda: file.read(PIECE_BYTES), b""), part_bytes(size))
 
 
 def part_bytes(size: int) -> int:
@@ -76,7 +76,8 @@ def _put(bucket: Bucket, url: ObjectUrl, content: bytes, mode: Any) -> bool:
     return _arrived(bucket, url, result["e_tag"], digests, 0)
 
 
-def _put_parts(bucket: Bucket, url: ObjectUrl, chunks: Iterator[bytes], part_size: int) -> None:
+def write_parts(bucket: Bucket, url: ObjectUrl, chunks: Iterator[bytes], part_size: int) -> None:
+    """Writes an object in parts; an error in `chunks`, which may not use obstore, leaves the object as it was."""
     import obstore
 
     digests = PartDigests(part_size)
@@ -92,10 +93,16 @@ def _put_parts(bucket: Bucket, url: ObjectUrl, chunks: Iterator[bytes], part_siz
             cause.append(error)
             raise
 
-    options: dict[str, Any] = {"use_multipart": True, "chunk_size": part_size, "max_concurrency": PARTS_AT_ONCE}
     try:
         with bucket.errors(url):
-            result = obstore.put(bucket.store, url.key, counted(), **options)
+            result = obstore.put(
+                bucket.store,
+                url.key,
+                counted(),
+                use_multipart=True,
+                chunk_size=part_size,
+                max_concurrency=PARTS_AT_ONCE,
+            )
     except OSError:
         if cause:
             raise cause[0] from None  # which obstore has made an error of the store

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import threading
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
+from model_trainer.storage.objects.checksums import Digest
+from model_trainer.storage.objects.reader import DamagedError, read_object, stream_object
 from model_trainer.storage.objects.store import ObjectStore
+from model_trainer.storage.objects.uploads import abort_uploads_of
 from model_trainer.storage.objects.urls import ObjectUrl
+from model_trainer.storage.objects.writer import PART_BYTES, part_bytes, write_object, write_parts
 from model_trainer.storage.sync.listing import Entry, Report, list_store
 from model_trainer.storage.sync.read_ahead import read_ahead
-from model_trainer.storage.sync.tags import PART_BYTES, PartDigests, TagTrust, part_size_of, probable_part_sizes
 from model_trainer.storage.sync.transfer import Transfer, Work
-from model_trainer.storage.sync.upload import LARGE_AT_ONCE, delete_objects, make_marker, url_below
-from model_trainer.storage.sync.verified import PIECE_BYTES, get_object, is_arrived, put_object, put_parts
-
-if TYPE_CHECKING:
-    from obstore import GetOptions
+from model_trainer.storage.sync.upload import LARGE_AT_ONCE, delete_objects, deleted_if_damaged, make_marker, url_below
 
 __all__ = ["Between"]
 
@@ -32,7 +29,6 @@ class Between(Transfer):
         self._from_store, self._to_store = from_store, to_store
         self._from, self._from_bucket = from_store.locate(source)
         self._to, self._to_bucket = to_store.locate(target)
-        self._from_trust, self._to_trust = TagTrust(), TagTrust()
         self._large = threading.Semaphore(LARGE_AT_ONCE)
 
     def sources(self, report: Report) -> Iterator[Entry]:
@@ -55,12 +51,13 @@ class Between(Transfer):
         if entry.is_folder:
             make_marker(self._to_bucket, to_url)
         elif self._from_bucket is self._to_bucket and entry.size <= MAX_COPIED_BYTES:
-            with self._from_bucket.errors(from_url):
-                obstore.copy(self._from_bucket.store, from_url.key, to_url.key)
+            store = self._from_bucket.store
+            self._from_bucket.call(from_url, lambda: obstore.copy(store, from_url.key, to_url.key))
             work.moved(entry.size)
         elif entry.size <= PART_BYTES:
-            content, _ = get_object(self._from_bucket, from_url, self._from_trust)
-            put_object(self._to_bucket, to_url, content, self._to_trust)
+            content, _ = read_object(self._from_bucket, from_url)
+            with deleted_if_damaged(self._to_bucket, to_url):
+                write_object(self._to_bucket, to_url, [content])
             work.moved(len(content))
         else:
             with self._large:
@@ -71,39 +68,21 @@ class Between(Transfer):
 
     def _copy_large(self, entry: Entry, from_url: ObjectUrl, to_url: ObjectUrl, work: Work) -> None:
         """Streams an object; one that arrives damaged is not completed."""
-
-        def pieces() -> Iterator[bytes]:
-            received = [PartDigests(size) for size in probable_part_sizes(entry.size, entry.tag)]
-            for piece in self._stream(entry, from_url, received, work):
-                yield piece
-                work.moved(len(piece))
-            if not received or not self._from_trust.are_md5s:
+        before: Digest | None = None
+        for attempt in (1, 2):
+            pieces = self._pieces(from_url, before, work)
+            try:
+                abort_uploads_of(self._to_bucket, to_url)
+                with deleted_if_damaged(self._to_bucket, to_url):
+                    write_parts(self._to_bucket, to_url, read_ahead(pieces), part_bytes(entry.size))
                 return
-            if entry.tag.strip('"') in {each.tag() for each in received}:
-                self._from_trust.matched()
-                return
-            again = [PartDigests(received[0].part_size)]
-            for _ in self._stream(entry, from_url, again, work):
-                pass
-            if again[0].tag() != received[0].tag():
-                raise OSError(errno.EIO, "It arrived damaged", from_url.key)
-            self._from_trust.disproved()
+            except DamagedError as error:
+                before = error.digest
+                if attempt == 2:
+                    raise
 
-        digests = PartDigests(part_size_of(entry.size))
-        tag = put_parts(self._to_bucket, to_url, read_ahead(pieces()), digests)
-        content = lambda: self._stream(entry, from_url, [], work)  # noqa: E731
-        if not is_arrived(self._to_bucket, to_url, tag, digests.tag(), self._to_trust, content):
-            raise OSError(errno.EIO, "It arrived damaged", to_url.key)
-
-    def _stream(self, entry: Entry, url: ObjectUrl, digests: list[PartDigests], work: Work) -> Iterator[bytes]:
-        """The content of one version of an object, which goes through `digests`."""
-        import obstore
-
-        options: GetOptions = {"if_match": entry.tag or None}
-        with self._from_bucket.errors(url):
-            for chunk in obstore.get(self._from_bucket.store, url.key, options=options).stream(PIECE_BYTES):
-                work.check()
-                piece = bytes(chunk)
-                for each in digests:
-                    each.update(piece)
-                yield piece
+    def _pieces(self, url: ObjectUrl, before: Digest | None, work: Work) -> Iterator[bytes]:
+        for piece in stream_object(self._from_bucket, url, before):
+            work.check()
+            yield piece
+            work.moved(len(piece))

@@ -6,16 +6,17 @@ import errno
 import os
 from collections.abc import Iterable, Iterator
 
+from model_trainer.storage.objects.reader import read_object
 from model_trainer.storage.objects.store import ObjectStore
-from model_trainer.storage.sync.listing import Entry, Report, list_local, list_store
+from model_trainer.storage.objects.writer import PART_BYTES
+from model_trainer.storage.sync.listing import Entry, Report, list_local, list_store, nanoseconds
 from model_trainer.storage.sync.partial import PartialFile, delete_partial_files
 from model_trainer.storage.sync.ranges import RangedDownload
-from model_trainer.storage.sync.tags import PART_BYTES, TagTrust, have_tag, pieces_of
+from model_trainer.storage.sync.tags import have_tag, pieces_of
 from model_trainer.storage.sync.transfer import Transfer, Work
 from model_trainer.storage.sync.upload import url_below
-from model_trainer.storage.sync.verified import get_object
 
-__all__ = ["Download"]
+__all__ = ["Download", "is_inside"]
 
 RANGES_AT_ONCE = 8  # of the same object
 SAME_TIME_NS = 1_000_000_000  # some file systems keep whole seconds
@@ -33,7 +34,6 @@ class Download(Transfer):
         self.source, self.target = source, target
         self._store = store
         self._url, self._bucket = store.locate(source)
-        self._trust = TagTrust()
         self._folders: set[str] = set()
         self._partial_files: list[str] = []
 
@@ -56,7 +56,7 @@ class Download(Transfer):
 
     def copy(self, entry: Entry, work: Work) -> None:
         work.check()
-        if not _is_inside(entry.name):
+        if not is_inside(entry.name):
             raise OSError(errno.EINVAL, "It would be outside of the folder", entry.name)
         path = self._path(entry)
         if entry.is_folder:
@@ -67,7 +67,7 @@ class Download(Transfer):
             self._copy_small(entry, path, work)
         else:
             url = url_below(self._url, entry.name)
-            RangedDownload(self._bucket, url, entry, path, self._trust).run(work, RANGES_AT_ONCE)
+            RangedDownload(self._bucket, url, entry, path).run(work, RANGES_AT_ONCE)
 
     def delete(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
@@ -83,7 +83,7 @@ class Download(Transfer):
     def _copy_small(self, entry: Entry, path: str, work: Work) -> None:
         url = url_below(self._url, entry.name)
         try:
-            content, time_ns = get_object(self._bucket, url, self._trust)
+            content, meta = read_object(self._bucket, url)
         except FileNotFoundError:
             if entry.size:
                 raise
@@ -92,7 +92,7 @@ class Download(Transfer):
             return
         with PartialFile(path) as partial:
             partial.write(content)
-            partial.finish(time_ns)
+            partial.finish(nanoseconds(meta["last_modified"]))
         work.moved(len(content))
 
     def _make_folder(self, folder: str) -> None:
@@ -104,7 +104,7 @@ class Download(Transfer):
         return os.path.join(self.target, entry.name)
 
 
-def _is_inside(name: str) -> bool:
+def is_inside(name: str) -> bool:
     """Whether a key leads to a path below the folder, on any system."""
     names = name.replace("\\", "/").split("/") if os.name == "nt" else name.split("/")
     return not {"", ".", ".."} & set(names) and "\0" not in name and not os.path.splitdrive(name)[0]

@@ -6,13 +6,14 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import NamedTuple
 
 from model_trainer.storage.objects.locks import LOCK
 from model_trainer.storage.objects.store import MARKER, ObjectStore
 from model_trainer.storage.sync.partial import is_partial
 
-__all__ = ["Entry", "Report", "list_local", "list_store"]
+__all__ = ["Entry", "Report", "list_local", "list_store", "nanoseconds"]
 
 PAGE = 1000  # objects in one answer of a store
 # Files that are being written, by this command and by `files.atomic_write`.
@@ -101,11 +102,9 @@ def list_store(store: ObjectStore, folder: str) -> Iterator[Entry]:
 
     url, bucket = store.locate(folder)
     start = len(url.key) + 1 if url.key else 0
-    with bucket.errors(url):
-        pages = iter(obstore.list(bucket.store, url.key or None, chunk_size=PAGE))
+    pages = iter(bucket.call(url, lambda: obstore.list(bucket.store, url.key or None, chunk_size=PAGE)))
     while True:
-        with bucket.errors(url):
-            page = next(pages, None)
+        page = bucket.call(url, lambda: next(pages, None))
         if page is None:
             return
         for meta in page:
@@ -113,8 +112,13 @@ def list_store(store: ObjectStore, folder: str) -> Iterator[Entry]:
             last = name.rpartition("/")[2]
             if last in ("", LOCK):
                 continue
-            time_ns = int(meta["last_modified"].timestamp() * 1e9)
+            time_ns = nanoseconds(meta["last_modified"])
             if last != MARKER:
                 yield Entry(name, meta["size"], time_ns, meta["e_tag"] or "")
             elif name != MARKER:
                 yield Entry(name.removesuffix(f"/{MARKER}"), -1, time_ns)
+
+
+def nanoseconds(time: datetime) -> int:
+    """A time of an object as that of a file."""
+    return int(time.timestamp()) * 1_000_000_000 + time.microsecond * 1000

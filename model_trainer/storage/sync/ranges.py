@@ -9,17 +9,14 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from model_trainer.storage.objects.checksums import Digest
 from model_trainer.storage.objects.connection import Bucket
+from model_trainer.storage.objects.errors import UnavailableError
+from model_trainer.storage.objects.reader import DamagedError
 from model_trainer.storage.objects.urls import ObjectUrl
 from model_trainer.storage.sync.listing import Entry
 from model_trainer.storage.sync.partial import PartialFile
-from model_trainer.storage.sync.tags import (
-    PART_BYTES,
-    TagTrust,
-    have_tag,
-    probable_part_sizes,
-    tag_of_digests,
-)
+from model_trainer.storage.sync.tags import range_size
 from model_trainer.storage.sync.transfer import Work
 
 if TYPE_CHECKING:
@@ -41,14 +38,11 @@ class RangedDownload:
         bucket, url: of the object.
         entry: its size, time and ETag, of which no other version is read.
         path: of the file.
-        trust: in the ETags of the bucket.
     """
 
-    def __init__(self, bucket: Bucket, url: ObjectUrl, entry: Entry, path: str, trust: TagTrust) -> None:
-        self._bucket, self._url, self._entry, self._trust = bucket, url, entry, trust
-        sizes = probable_part_sizes(entry.size, entry.tag)
-        self._has_md5s = bool(sizes)
-        self._range_size = (sizes[0] if sizes else 0) or PART_BYTES
+    def __init__(self, bucket: Bucket, url: ObjectUrl, entry: Entry, path: str) -> None:
+        self._bucket, self._url, self._entry = bucket, url, entry
+        self._range_size = range_size(entry.size, entry.tag)
         self._count = -(-entry.size // self._range_size)
         self._partial = PartialFile(path, f"{url.root}/{url.key} {entry.tag} {self._range_size}")
         self._lock = threading.Lock()
@@ -66,25 +60,17 @@ class RangedDownload:
         """
         with self._partial as partial:
             partial.keeps = True
-            previous: list[bytes] = []
-            for _ in range(3):
+            before: Digest | None = None
+            for _ in range(2):
                 self._load_ranges(work, at_once)
-                digests = [self._digest(index) for index in range(self._count)]
-                if not self._has_md5s:
-                    pass
-                elif self._is_intact(digests, work):
-                    self._trust.matched()
-                elif digests == previous:
-                    self._trust.disproved()
-                elif self._trust.are_md5s:
-                    previous = digests
-                    os.ftruncate(partial.descriptor, self._entry.size)  # forgets the digests
-                    continue
-                os.ftruncate(partial.descriptor, self._entry.size)
-                partial.finish(self._entry.time_ns)
-                return
+                before = self._damaged(before, work)
+                os.ftruncate(partial.descriptor, self._entry.size)  # without the digests
+                if before is None:
+                    partial.finish(self._entry.time_ns)
+                    return
             partial.keeps = False
-            raise OSError(errno.EIO, "It arrived damaged, three times", self._url.key)
+            assert before is not None
+            raise DamagedError(self._url, before)
 
     def _load_ranges(self, work: Work, at_once: int) -> None:
         os.ftruncate(self._partial.descriptor, self._entry.size + self._count * DIGEST_BYTES)
@@ -121,22 +107,41 @@ class RangedDownload:
                     self._none_active.notify_all()
 
     def _load_range(self, index: int, work: Work) -> None:
+        first, stop = self._range(index)
+        offset = start = first
+        digest = hashlib.md5(usedforsecurity=False)
+        while offset < stop:
+            start = offset
+            try:
+                for view in self._stream(start, stop):
+                    work.check()
+                    digest.update(view)
+                    self._partial.write_at(offset, view)
+                    offset += len(view)
+                    work.moved(len(view))
+            except UnavailableError:
+                if offset == start:
+                    raise
+            else:
+                if offset < stop:
+                    raise OSError(errno.EIO, f"it ends before byte {stop:,}", self._url.key)
+        self._partial.write_at(self._entry.size + index * DIGEST_BYTES, digest.digest())
+
+    def _stream(self, start: int, stop: int) -> Iterator[memoryview]:
         import obstore
 
-        start, stop = self._range(index)
-        offset, digest = start, hashlib.md5(usedforsecurity=False)
-        options: GetOptions = {"range": (start, stop), "if_match": self._entry.tag or None}
-        with self._bucket.errors(self._url):
-            for chunk in obstore.get(self._bucket.store, self._url.key, options=options).stream(STREAM_BYTES):
-                work.check()
-                view = memoryview(chunk)
-                digest.update(view)
-                self._partial.write_at(offset, view)
-                offset += len(view)
-                work.moved(len(view))
-        if offset != stop:
-            raise OSError(errno.EIO, f"It was cut off at byte {offset:,}", self._url.key)
-        self._partial.write_at(self._entry.size + index * DIGEST_BYTES, digest.digest())
+        options: GetOptions = {"range": (start, stop)}
+        if self._entry.tag:
+            options["if_match"] = self._entry.tag
+        store, key = self._bucket.store, self._url.key
+        result = self._bucket.call(self._url, lambda: obstore.get(store, key, options=options))
+        chunks = iter(result.stream(min_chunk_size=STREAM_BYTES))
+        while True:
+            with self._bucket.errors(self._url):
+                chunk = next(chunks, None)
+            if chunk is None:
+                return
+            yield memoryview(chunk)
 
     def _is_written(self, index: int, work: Work) -> bool:
         """Whether an earlier process has written a range, which its digest shows."""
@@ -152,11 +157,17 @@ class RangedDownload:
         work.moved(stop - start)
         return True
 
-    def _is_intact(self, digests: list[bytes], work: Work) -> bool:
-        tag = self._entry.tag.strip('"')
-        if tag_of_digests(digests) == tag:
-            return True
-        return have_tag(self._pieces(0, self._entry.size, work), self._entry.size, tag)
+    def _damaged(self, before: Digest | None, work: Work) -> Digest | None:
+        """The digest of what arrived, if another attempt is needed."""
+        ranges = b"".join(self._digest(index) for index in range(self._count))
+        tag = hashlib.md5(ranges, usedforsecurity=False).hexdigest()
+        if self._entry.tag.strip('"') == f"{tag}-{self._count}":
+            return None
+        digest = Digest(self._entry.size, self._entry.tag)
+        for piece in self._pieces(0, self._entry.size, work):
+            digest.update(piece)
+        encrypted = self._bucket.is_encrypted
+        return None if self._bucket.checksums.accepts(digest, before, lambda: encrypted(self._url)) else digest
 
     def _pieces(self, start: int, stop: int, work: Work) -> Iterator[bytes]:
         for offset in range(start, stop, STREAM_BYTES):

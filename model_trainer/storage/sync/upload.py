@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import functools
 import os
 import threading
 from collections.abc import Iterable, Iterator
 
+from model_trainer.errors import StorageError
 from model_trainer.storage.objects.connection import Bucket
 from model_trainer.storage.objects.store import MARKER, ObjectStore
+from model_trainer.storage.objects.uploads import abort_uploads_of
 from model_trainer.storage.objects.urls import ObjectUrl
+from model_trainer.storage.objects.writer import PART_BYTES, part_bytes, write_object, write_parts
 from model_trainer.storage.sync.listing import Entry, Report, list_local, list_store
-from model_trainer.storage.sync.tags import PartDigests, TagTrust, have_tag, part_size_of, pieces_of
+from model_trainer.storage.sync.tags import have_tag, pieces_of
 from model_trainer.storage.sync.transfer import Transfer, Work
-from model_trainer.storage.sync.verified import ATTEMPTS, is_arrived, put_object, put_parts
 
-__all__ = ["LARGE_AT_ONCE", "Upload", "delete_objects", "make_marker", "url_below"]
+__all__ = ["LARGE_AT_ONCE", "Upload", "delete_objects", "deleted_if_damaged", "make_marker", "url_below"]
 
-LARGE_AT_ONCE = 4  # files in parts, of which each has some parts in memory
+LARGE_AT_ONCE = 2  # files in parts, of which each has some parts in memory, here and in the server
 DELETED_AT_ONCE = 1000  # by one request
 
 
@@ -28,7 +32,6 @@ class Upload(Transfer):
         self.source, self.target = source, target
         self._store = store
         self._url, self._bucket = store.locate(target)
-        self._trust = TagTrust()
         self._large = threading.Semaphore(LARGE_AT_ONCE)
 
     def sources(self, report: Report) -> Iterator[Entry]:
@@ -49,48 +52,52 @@ class Upload(Transfer):
             make_marker(self._bucket, url)
             return
         work.check()
-        before = os.stat(path)
-        if part_size_of(before.st_size):
-            with self._large:
-                self._put_large(url, path, before.st_size, work)
-        else:
-            with open(path, "rb", buffering=0) as file:
-                content = file.read(before.st_size + 1)
-            put_object(self._bucket, url, content, self._trust)
-            work.moved(len(content))
-        after = os.stat(path)
-        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-            raise OSError(errno.EAGAIN, "It was changed while it was copied", path)
+        with deleted_if_damaged(self._bucket, url):
+            before = os.stat(path)
+            if before.st_size > PART_BYTES:
+                with self._large:
+                    abort_uploads_of(self._bucket, url)
+                    write_parts(self._bucket, url, self._pieces(path, work), part_bytes(before.st_size))
+            else:
+                with open(path, "rb", buffering=0) as file:
+                    content = file.read(before.st_size + 1)
+                write_object(self._bucket, url, [content])
+                work.moved(len(content))
+            after = os.stat(path)
+            if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+                raise OSError(errno.EIO, "It was changed while it was copied", url_text(url))
 
     def delete(self, entries: Iterable[Entry]) -> None:
         delete_objects(self._bucket, self._url, entries)
 
-    def _put_large(self, url: ObjectUrl, path: str, size: int, work: Work) -> None:
-        def pieces() -> Iterator[bytes]:
-            for piece in pieces_of(path, work.check):
-                yield piece
-                work.moved(len(piece))
-
-        for _ in range(ATTEMPTS):
-            digests = PartDigests(part_size_of(size))
-            tag = put_parts(self._bucket, url, pieces(), digests)
-            written = is_arrived(
-                self._bucket, url, tag, digests.tag(), self._trust, lambda: pieces_of(path, work.check)
-            )
-            if written:
-                return
-        raise OSError(errno.EIO, f"It arrived damaged, {ATTEMPTS} times", path)
+    def _pieces(self, path: str, work: Work) -> Iterator[bytes]:
+        for piece in pieces_of(path, work.check):
+            yield piece
+            work.moved(len(piece))
 
     def _path(self, entry: Entry) -> str:
         return os.path.join(self.source, entry.name)
+
+
+@contextlib.contextmanager
+def deleted_if_damaged(bucket: Bucket, url: ObjectUrl) -> Iterator[None]:
+    """Deletes an object that was written wrongly in the `with` block: by its time it would be taken for a copy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EIO and error.filename == url_text(url) and not isinstance(error, StorageError):
+            import obstore
+
+            with contextlib.suppress(OSError):
+                bucket.call(url, lambda: obstore.delete(bucket.store, url.key))
+        raise
 
 
 def make_marker(bucket: Bucket, url: ObjectUrl) -> None:
     """Marks an empty folder."""
     import obstore
 
-    with bucket.errors(url):
-        obstore.put(bucket.store, f"{url.key}/{MARKER}", b"")
+    bucket.call(url, lambda: obstore.put(bucket.store, f"{url.key}/{MARKER}", b""))
 
 
 def delete_objects(bucket: Bucket, folder: ObjectUrl, entries: Iterable[Entry]) -> None:
@@ -99,8 +106,13 @@ def delete_objects(bucket: Bucket, folder: ObjectUrl, entries: Iterable[Entry]) 
 
     keys = [url_below(folder, entry.name).key + (f"/{MARKER}" if entry.is_folder else "") for entry in entries]
     for start in range(0, len(keys), DELETED_AT_ONCE):
-        with bucket.errors(folder):
-            obstore.delete(bucket.store, keys[start : start + DELETED_AT_ONCE])
+        some = keys[start : start + DELETED_AT_ONCE]
+        bucket.call(folder, functools.partial(obstore.delete, bucket.store, some))
+
+
+def url_text(url: ObjectUrl) -> str:
+    """The URL as errors name it."""
+    return f"{url.root}/{url.key}"
 
 
 def url_below(folder: ObjectUrl, name: str) -> ObjectUrl:

@@ -78,16 +78,21 @@ class Saver:
         except StorageError as error:
             self.failed = StorageError(str(error))  # without the traceback, which holds the whole checkpoint
             self._num_failures += 1
-            last_good = newest_complete(self.folder)
-            start = (
-                "start at the first step" if last_good is None else f"continue from the last good one, {last_good.name}"
-            )
-            logging.warning("%s Until a checkpoint can be written, --resume would %s.", error, start)
+            logging.warning("%s Until a checkpoint can be written, --resume would %s.", error, self._restart())
         else:
             self.failed = None
             self._num_failures = 0
         now = time.monotonic()
         self._next = now + max((now - started) / MAX_TIME_FRACTION, self._pause())
+
+    def _restart(self) -> str:
+        try:
+            last_good = newest_complete(self.folder)
+        except StorageError:  # the store does not answer at all
+            return "continue from the last one that was written"
+        if last_good is None:
+            return "start at the first step"
+        return f"continue from the last good one, {last_good.name}"
 
     def _pause(self) -> float:
         """Seconds until the next attempt: twice as long after each failure in a row."""

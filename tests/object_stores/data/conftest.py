@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,11 +29,12 @@ def upload(bucket: str) -> Upload:
 
 
 @pytest.fixture
-def configure(monkeypatch: pytest.MonkeyPatch, s3: object) -> Callable[..., None]:
+def configure(s3: object) -> Iterator[Callable[..., None]]:
     """Changes settings of storages for one test."""
+    with pytest.MonkeyPatch.context() as patched:
 
-    def change(**changes: object) -> None:
-        config = configuration.Configuration(**{**vars(configuration.current()), **changes})
-        monkeypatch.setattr(configuration, "current", lambda: config)
+        def change(**changes: object) -> None:
+            config = configuration.Configuration(**{**vars(configuration.current()), **changes})
+            patched.setattr(configuration, "current", lambda: config)
 
-    return change
+        yield change

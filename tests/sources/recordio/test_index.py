@@ -107,7 +107,7 @@ def test_the_error_of_a_damaged_file_gives_the_records_read_and_the_offset(
     [
         ("no.rec", "There is no file .*no.rec"),
         (".", "is a folder; RecordIO needs a .rec file"),
-        ("s3://bucket/train.rec", "reads local files, through a memory map. Copy the file"),
+        ("ftp://host/train.rec", "reads local files, and those in s3://, gs:// and az://"),
     ],
 )
 def test_a_path_without_a_file_is_named(tmp_path: Path, path: str, message: str) -> None:

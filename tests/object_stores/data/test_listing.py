@@ -1,0 +1,118 @@
+"""Listings of objects: kept for a while, and of any length in little memory."""
+
+from __future__ import annotations
+
+import os
+import tracemalloc
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model_trainer import ImageFolder
+from model_trainer.storage import files
+from model_trainer.storage.objects import listing as module
+from model_trainer.storage.objects.connection import Bucket
+from model_trainer.storage.objects.listing import list_objects
+from model_trainer.storage.objects.urls import parse_url
+
+URL = parse_url("s3://photos/train")
+
+
+class Paged:
+    """Stands in for obstore: classes of many keys, which exist only in the page that is asked for."""
+
+    def __init__(self, num_classes: int, per_class: int, is_sorted: bool = True) -> None:
+        self.num_classes = num_classes
+        self.per_class = per_class
+        self.is_sorted = is_sorted
+
+    def list_with_delimiter(self, store: object, prefix: str | None = None) -> dict[str, Any]:
+        return {"common_prefixes": [f"{prefix}/{number:04}" for number in range(self.num_classes)], "objects": []}
+
+    def list(self, store: object, prefix: str, chunk_size: int) -> Iterator[list[dict[str, Any]]]:
+        time = datetime.now(UTC)
+        for first in range(0, self.per_class, chunk_size):
+            numbers = range(first, min(first + chunk_size, self.per_class))
+            yield [
+                {
+                    "path": f"{prefix}/{number:08}.jpg",
+                    "size": number,
+                    "e_tag": f'"{number:032x}"',
+                    "last_modified": time,
+                }
+                for number in (numbers if self.is_sorted else reversed(numbers))
+            ]
+
+
+@pytest.fixture
+def paged(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Paged]:
+    obstore = pytest.importorskip("obstore")
+
+    def make(*arguments: Any, **options: Any) -> Paged:
+        stand_in = Paged(*arguments, **options)
+        for name in ("list", "list_with_delimiter"):
+            monkeypatch.setattr(obstore, name, getattr(stand_in, name))
+        return stand_in
+
+    return make
+
+
+@pytest.mark.parametrize("is_sorted", [True, False])
+def test_keys_sizes_and_tags_are_those_of_the_store_in_the_order_of_keys(
+    paged: Callable[..., Paged], tmp_path: Path, is_sorted: bool
+) -> None:
+    paged(3, 2500, is_sorted=is_sorted)
+    listing = list_objects(Bucket(None), URL, tmp_path, 60.0)
+    assert len(listing) == 7500
+    keys = [listing.keys[start:end] for start, end in zip(listing.starts, listing.starts[1:], strict=False)]
+    assert keys == [b"train/%04d/%08d.jpg" % (number // 2500, number % 2500) for number in range(7500)]
+    np.testing.assert_array_equal(listing.sizes, np.tile(np.arange(2500), 3))
+    assert listing.tags[2501] == b'"%032x"' % 1
+
+
+@pytest.mark.long
+def test_memory_does_not_grow_with_the_number_of_keys(
+    paged: Callable[..., Paged], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MEMORY_BYTES", 1 << 16)
+
+    def peak(per_class: int) -> int:
+        paged(2, per_class)
+        tracemalloc.start()
+        listing = list_objects(Bucket(None), URL, tmp_path, 0.0)
+        size = tracemalloc.get_traced_memory()[1] - 8 * len(listing)  # `starts` is an array in memory
+        tracemalloc.stop()
+        assert len(listing) == 2 * per_class
+        return size
+
+    assert peak(40_000) < 1.3 * peak(10_000)
+
+
+def test_a_listing_is_kept_for_the_configured_time(bucket: str, configure: Callable[..., None]) -> None:
+    files.write(f"{bucket}/train/cat/1.jpg", b"1")
+    assert len(ImageFolder(f"{bucket}/train").read()) == 1
+    files.write(f"{bucket}/train/cat/2.jpg", b"2")
+    assert len(ImageFolder(f"{bucket}/train").read()) == 1
+    configure(listing_seconds=0.0)
+    assert len(ImageFolder(f"{bucket}/train").read()) == 2
+
+
+def test_a_damaged_listing_is_made_again(bucket: str, tmp_path: Path) -> None:
+    files.write(f"{bucket}/train/cat/1.jpg", b"1")
+    ImageFolder(f"{bucket}/train").read()
+    (sizes,) = (tmp_path / "cache" / "listings").glob("*/sizes")
+    os.truncate(sizes, 0)
+    assert ImageFolder(f"{bucket}/train").read().num_bytes.tolist() == [1]
+
+
+def test_a_folder_that_cannot_be_written_keeps_no_listing(
+    bucket: str, tmp_path: Path, configure: Callable[..., None]
+) -> None:
+    (tmp_path / "file").touch()
+    configure(cache_folder=str(tmp_path / "file"))
+    files.write(f"{bucket}/train/cat/1.jpg", b"1")
+    assert ImageFolder(f"{bucket}/train").read().names() == [f"{bucket}/train/cat/1.jpg"]
