@@ -70,6 +70,18 @@ def test_a_missing_container_of_azure_is_named_as_such() -> None:
         ("dns error: failed to lookup address", UnavailableError, "the host of https://s3.example.com is not known"),
         ("error sending request: tcp connect error", UnavailableError, "https://s3.example.com does not answer"),
         ("invalid peer certificate: UnknownIssuer", StoreError, "is not trusted; AWS_CA_BUNDLE names a file"),
+        (
+            "status code: 403, <Code>InvalidAccessKeyId</Code>",
+            StoreError,
+            "the access key does not exist at https://s3",
+        ),
+        (
+            "status code: 403, <Code>SignatureDoesNotMatch</Code>",
+            StoreError,
+            "secret key does not belong to the access",
+        ),
+        ("status code: 403, <Code>RequestTimeTooSkewed</Code>", StoreError, "the clock of this machine is wrong"),
+        ("status code: 400, <Code>Strange</Code>", StoreError, "the store answered with status 400 (Strange)"),
         ("status code: 502, <html>", UnavailableError, "the store is not available"),
         ("status code: 403, <Code>AuthorizationPermissionMismatch</Code>", StoreError, "have no permission for it"),
         ("Generic S3 error: bad https://s3.example.com/a?X-Amz-Signature=1\nmore", StoreError, "bad the endpoint"),

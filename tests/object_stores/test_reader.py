@@ -56,8 +56,8 @@ def test_a_range_that_is_cut_is_completed(proxy: Proxy, path: str) -> None:
     assert files.read_range(path, 5, 100_000) == CONTENT[5:100_005]
 
 
-@pytest.mark.parametrize("start", [2_999_990, 3_000_000, 4_000_000])
-def test_a_range_beyond_the_end_is_an_error_of_this_object(path: str, start: int) -> None:
-    with pytest.raises(OSError, match="it ends before"):
-        files.read_range(path, start, 20)
-    assert files.read_range(path, start, 0) == b""
+def test_a_range_beyond_the_end_is_an_error_of_this_object(path: str) -> None:
+    for start in (2_999_990, 3_000_000, 4_000_000):
+        with pytest.raises(OSError, match="it ends before"):
+            files.read_range(path, start, 20)
+        assert files.read_range(path, start, 0) == b""

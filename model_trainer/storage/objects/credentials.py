@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import threading
 from collections.abc import Iterator
@@ -108,7 +109,16 @@ def new_session(url: ObjectUrl) -> Any:
         else:  # AWS' own order: variables win over a profile, also over one that model-trainer.toml names
             variables = ["AWS_DEFAULT_PROFILE", "AWS_PROFILE"]
             core = Session(session_vars={"profile": (None, variables, config.profile or None, None)})
+        core.register_component("data_loader", _loader(core.get_config_variable("data_path")))
         return boto3.Session(botocore_session=core, region_name=config.region or None)
+
+
+@functools.cache
+def _loader(data_path: str | None) -> Any:
+    """Reads what boto3 knows of AWS once, instead of for each session: 80 ms of its client's 90."""
+    from botocore.loaders import create_loader
+
+    return create_loader(data_path)
 
 
 def new_client(url: ObjectUrl, session: Any, *, anonymous: bool | None = None) -> Any:
