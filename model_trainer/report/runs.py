@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import PurePath
@@ -24,6 +25,7 @@ MAX_DEPTH = 3  # of folders, below the one that is listed
 # Folders of a run that hold no other run.
 NOT_SEARCHED = {"checkpoints", "evaluation", "logs", "report"}
 LOG_TAIL_BYTES = 4096
+NUM_THREADS = 16
 FROM_EVALUATION, FROM_HISTORY, FROM_TRAINING_DATA = "evaluation", "history", "training data"
 
 
@@ -111,7 +113,8 @@ def list_runs(folder: files.StrPath) -> list[RunSummary]:
     parent = files.as_path(folder)
     if not files.is_folder(parent):
         raise DataError(f"There is no folder {parent}. Name the one that holds your runs, `output_dir` of a run.")
-    runs = [_summarize(path, parent) for path in _run_folders(parent, MAX_DEPTH)]
+    with ThreadPoolExecutor(NUM_THREADS) as threads:  # each waits for several files, which may be in an object store
+        runs = list(threads.map(lambda path: _summarize(path, parent), _run_folders(parent, MAX_DEPTH)))
     if not runs:
         raise DataError(f"There is no run in {parent}: none of its folders has a {OPTIONS}.")
     return sorted(runs, key=lambda run: (run.started or datetime.min, run.name), reverse=True)
