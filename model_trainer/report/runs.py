@@ -14,7 +14,7 @@ from pathlib import PurePath
 from typing import Any
 
 from model_trainer.display.curves import NOT_METRICS
-from model_trainer.errors import DataError
+from model_trainer.errors import DataError, StorageError
 from model_trainer.run.settings import flatten
 from model_trainer.storage import files
 
@@ -123,6 +123,8 @@ def list_runs(folder: files.StrPath) -> list[RunSummary]:
 def _run_folders(folder: PurePath, depth: int) -> Iterator[PurePath]:
     try:
         entries = list(files.scan(folder))
+    except StorageError:
+        raise
     except OSError:
         return
     if any(entry.name == OPTIONS for entry in entries):
@@ -139,6 +141,8 @@ def _summarize(path: PurePath, parent: PurePath) -> RunSummary:
     for read in (_started, _settings, _history, _evaluation, _state):
         try:
             values = _merged(values, read(path))
+        except StorageError:
+            raise
         except Exception as error:  # noqa: BLE001  # files may hold anything, and one must not hide the other runs
             problems.append(f"{_FILES[read]} cannot be read ({type(error).__name__})")
     return RunSummary(name, path, problem="; ".join(problems), **values)

@@ -6,6 +6,7 @@ import errno
 import logging
 from dataclasses import dataclass, field
 from pathlib import PurePath
+from typing import BinaryIO
 
 import pytest
 
@@ -15,7 +16,7 @@ from model_trainer.storage.memory import Memory
 from model_trainer.storage.objects.locks import LostLockError
 from model_trainer.storage.storage import Info
 from model_trainer.training.checkpoints.saver import Saver
-from model_trainer.training.checkpoints.store import Checkpoint, read_newest
+from model_trainer.training.checkpoints.store import Checkpoint, read_newest, write_checkpoint
 
 CHECKPOINT = Checkpoint(0, 3, {}, {})
 
@@ -25,11 +26,17 @@ class Failing(Memory):
     """A storage whose every request fails with an error, if it has one."""
 
     error: StorageError | None = field(default=None)
+    error_of_reads: StorageError | None = field(default=None)
 
     def info(self, path: str) -> Info | None:
         if self.error is not None:
             raise self.error
         return super().info(path)
+
+    def open(self, path: str) -> BinaryIO:
+        if self.error_of_reads is not None:
+            raise self.error_of_reads
+        return super().open(path)
 
 
 @pytest.fixture
@@ -63,6 +70,13 @@ def test_training_goes_on_while_a_store_does_not_answer(
         saver.wait()
         assert saver.failed is None
     assert read_newest(folder) is not None
+
+
+def test_a_checkpoint_that_cannot_be_read_in_an_outage_is_not_damaged(storage: Failing, folder: PurePath) -> None:
+    write_checkpoint(folder, CHECKPOINT)
+    storage.error_of_reads = UnavailableError("s3://results/run: it does not answer.")
+    with pytest.raises(UnavailableError, match="does not answer"):
+        read_newest(folder)
 
 
 def test_training_ends_when_another_process_has_taken_over_the_run(storage: Failing, folder: PurePath) -> None:
