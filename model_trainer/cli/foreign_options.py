@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from model_trainer.errors import ConfigError
+from model_trainer.errors import ConfigError, StorageError
 from model_trainer.storage import files
 
 __all__ = ["Classes", "ClassesOfData", "ClassesOfDataOrModel", "Root", "Spec", "Trust", "read_classes"]
@@ -68,6 +68,8 @@ def read_classes(names: str | None) -> list[str] | None:
     is_file = has_file_name or (0 < len(names) < MAX_PATH_LENGTH and files.exists(path))
     try:
         classes = _read_lines(path) if is_file else names.split(",")
+    except StorageError:
+        raise
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
         raise ConfigError(f"names the file {names}, which cannot be read: {reason}.", "--classes") from error

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from model_trainer.errors import DataError
+from model_trainer.errors import DataError, StorageError
 from model_trainer.messages import nearest
 from model_trainer.storage import files
 from model_trainer.tasks.evaluation import Evaluation
@@ -108,6 +108,8 @@ def read_mapping(path: str, classes: Sequence[str]) -> dict[str, str]:
         mapping = dict(_pairs(text, path))
     except FileNotFoundError:
         raise DataError(f"There is no file {path}.") from None
+    except StorageError:
+        raise
     except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise DataError(f'{path} could not be read: {error}. Expected JSON such as {{"beagle": "dog"}}.') from error
     missing = [name for name in classes if name not in mapping]

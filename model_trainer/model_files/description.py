@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any
 
-from model_trainer.errors import ModelFileError
+from model_trainer.errors import ModelFileError, StorageError
 from model_trainer.storage import files
 
 __all__ = ["parse_description", "read_description_file"]
@@ -27,6 +27,8 @@ def read_description_file(path: PurePath) -> dict[str, Any]:
         with files.open_file(path) as file:
             content = file.read(MAX_BYTES + 1)
         return parse_description(content.decode(), str(path))
+    except StorageError:
+        raise
     except (OSError, UnicodeDecodeError) as error:
         raise ModelFileError(f"{path} is damaged or not a JSON file: {error}.") from error
 

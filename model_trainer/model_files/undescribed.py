@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from absl import logging
 
-from model_trainer.errors import ConfigError, ModelFileError
+from model_trainer.errors import ConfigError, ModelFileError, StorageError
 from model_trainer.model_files.arrays import assign_arrays, find_arrays
 from model_trainer.model_files.container import ModelFile
 from model_trainer.model_files.outline import Outline, make_layer, read_outline
@@ -114,6 +114,8 @@ def load_with_keras(path: Path) -> keras.Model:
     try:
         with files.local_copy(path) as local:
             return keras.saving.load_model(local, compile=False, safe_mode=False)
+    except StorageError:
+        raise
     except (ValueError, TypeError, OSError, ImportError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelFileError(f"{path}: Keras cannot load its model: {reason}.") from error

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
-from model_trainer.errors import DataError
+from model_trainer.errors import DataError, StorageError
 from model_trainer.messages import as_utf8, shown
 from model_trainer.storage import files
 from model_trainer.storage.read import read_limited
@@ -84,6 +84,8 @@ def parsed(model: type[Model], path: PurePath, cure: str) -> Model | None:
     except (ArithmeticError, RecursionError, ValueError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else shown(str(error))
         raise DataError(f"{path} is damaged: {reason}. {cure}") from error
+    except StorageError:
+        raise
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}. {cure}") from error
 

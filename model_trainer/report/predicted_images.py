@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from model_trainer.errors import DataError
+from model_trainer.errors import DataError, StorageError
 from model_trainer.messages import shown
 from model_trainer.metrics.paired import PairedComparison, changed_sides, compare_scores
 from model_trainer.report.json_files import shortened
@@ -96,6 +96,8 @@ def read_predictions(run: RunFiles) -> Any | None:
             elif key != "loss":
                 raise KeyError(f"there is no column {names[0]}")
         return pa.table(columns)
+    except StorageError:
+        raise
     except (pa.ArrowException, KeyError, OSError, ValueError) as error:
         text = str(getattr(error, "strerror", None) or error).strip("'").partition("\n")[0].rstrip(".")
         reason = shown(shortened(text)) or type(error).__name__

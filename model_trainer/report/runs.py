@@ -7,13 +7,14 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import PurePath
 from typing import Any
 
 from model_trainer.display.curves import NOT_METRICS
-from model_trainer.errors import DataError
+from model_trainer.errors import DataError, StorageError
 from model_trainer.run.settings import flatten
 from model_trainer.storage import files
 
@@ -24,6 +25,7 @@ MAX_DEPTH = 3  # of folders, below the one that is listed
 # Folders of a run that hold no other run.
 NOT_SEARCHED = {"checkpoints", "evaluation", "logs", "report"}
 LOG_TAIL_BYTES = 4096
+NUM_THREADS = 16
 FROM_EVALUATION, FROM_HISTORY, FROM_TRAINING_DATA = "evaluation", "history", "training data"
 
 
@@ -111,7 +113,8 @@ def list_runs(folder: files.StrPath) -> list[RunSummary]:
     parent = files.as_path(folder)
     if not files.is_folder(parent):
         raise DataError(f"There is no folder {parent}. Name the one that holds your runs, `output_dir` of a run.")
-    runs = [_summarize(path, parent) for path in _run_folders(parent, MAX_DEPTH)]
+    with ThreadPoolExecutor(NUM_THREADS) as threads:  # each waits for several files, which may be in an object store
+        runs = list(threads.map(lambda path: _summarize(path, parent), _run_folders(parent, MAX_DEPTH)))
     if not runs:
         raise DataError(f"There is no run in {parent}: none of its folders has a {OPTIONS}.")
     return sorted(runs, key=lambda run: (run.started or datetime.min, run.name), reverse=True)
@@ -120,6 +123,8 @@ def list_runs(folder: files.StrPath) -> list[RunSummary]:
 def _run_folders(folder: PurePath, depth: int) -> Iterator[PurePath]:
     try:
         entries = list(files.scan(folder))
+    except StorageError:
+        raise
     except OSError:
         return
     if any(entry.name == OPTIONS for entry in entries):
@@ -136,6 +141,8 @@ def _summarize(path: PurePath, parent: PurePath) -> RunSummary:
     for read in (_started, _settings, _history, _evaluation, _state):
         try:
             values = _merged(values, read(path))
+        except StorageError:
+            raise
         except Exception as error:  # noqa: BLE001  # files may hold anything, and one must not hide the other runs
             problems.append(f"{_FILES[read]} cannot be read ({type(error).__name__})")
     return RunSummary(name, path, problem="; ".join(problems), **values)

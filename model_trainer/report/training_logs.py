@@ -13,7 +13,7 @@ import math
 from pathlib import PurePath
 from typing import Any
 
-from model_trainer.errors import DataError
+from model_trainer.errors import DataError, StorageError
 from model_trainer.report.json_files import MAX_TABLE_BYTES, MAX_TEXT, RESTORE, shortened
 from model_trainer.storage import files
 from model_trainer.storage.read import read_end, read_limited
@@ -71,6 +71,8 @@ def _text(path: PurePath, max_bytes: int) -> str:
         return ""
     try:
         return read_limited(path, max_bytes).decode(errors="replace")
+    except StorageError:
+        raise
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}. {RESTORE}") from error
 

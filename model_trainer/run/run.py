@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 import model_trainer.run.trackers  # noqa: F401  # so that its callbacks are known by name
 from model_trainer.config import Call, Config, Live
 from model_trainer.dotted import is_safe
-from model_trainer.errors import ConfigError, DataError
+from model_trainer.errors import ConfigError, DataError, StorageError
 from model_trainer.pipeline.augment import (
     KERAS_TRAINER,
     Augmentation,
@@ -166,6 +166,8 @@ def _read_run(path: str | Path) -> dict[str, Any]:
         data = json.loads(files.read_text(path))
     except FileNotFoundError:
         raise DataError(f"There is no file {path}.") from None
+    except StorageError:
+        raise
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is not a JSON file: {error}.") from error
     if not isinstance(data, Mapping) or not isinstance(data.get("run"), Mapping):

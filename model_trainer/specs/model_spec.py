@@ -107,6 +107,8 @@ class ModelSpec(Config):
         """
         try:
             data = json.loads(files.read_text(path))
+        except StorageError:
+            raise
         except OSError as error:
             raise StorageError(f"{os.fspath(path)} could not be read: {error.strerror or error}.") from error
         except (ValueError, RecursionError) as error:  # not JSON, or not text

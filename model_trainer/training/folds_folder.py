@@ -14,7 +14,7 @@ from typing import Any, Self
 from absl import logging
 
 from model_trainer.cluster.supervisor import STARTED
-from model_trainer.errors import ConfigError, DataError, StoppedError
+from model_trainer.errors import ConfigError, DataError, StoppedError, StorageError
 from model_trainer.run.run import Run
 from model_trainer.storage import files
 from model_trainer.storage.folders import make_run_dir
@@ -156,6 +156,8 @@ def _read(path: PurePath) -> dict[str, Any]:
     cure = "Start again without --resume."
     try:
         content = json.loads(files.read_text(path))
+    except StorageError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read: {error}. {cure}") from error
     settings = content.get("settings") if isinstance(content, dict) else None

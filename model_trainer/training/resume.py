@@ -219,6 +219,8 @@ def _read_options(folder: PurePath) -> dict[str, Any]:
     path = folder / "training_options.json"
     try:
         options = json.loads(files.read_text(path))
+    except StorageError:
+        raise
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}. Start a new run without --resume.") from error
     if not isinstance(options, dict) or not isinstance(options.get("run"), dict):

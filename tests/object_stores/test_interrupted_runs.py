@@ -158,6 +158,8 @@ def test_a_server_that_stays_away_ends_the_run_with_75_and_another_machine_resum
             train_model(run)
     assert raised.value.exit_code == 75
     short_lived.start()
+    monkeypatch.setitem(SECONDS, "retry", 60.0)  # it answers with errors until all of it has started
+    configuration.current.cache_clear()
     monkeypatch.delitem(files._MOUNTED, "s3")
     monkeypatch.setattr(locks, "_pids", lambda: "another machine")
     monkeypatch.setattr(locks, "STALE_SECONDS", 0.0)

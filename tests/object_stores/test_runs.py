@@ -166,6 +166,7 @@ def test_tensorboard_reads_the_events(finished: str, weed: Weed, tmp_path: Path)
 # Who reads it.
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("s3")
 def test_predict_evaluate_and_weights_take_a_url(finished: str, make_run: MakeRun, colours: Path, weed: Weed) -> None:
     image = next((colours / "val" / "red").glob("*.png"))
@@ -194,6 +195,7 @@ def test_a_report_and_the_table_of_runs_are_made_in_the_store(finished: str, wee
     assert (run.state, run.num_epochs, run.problem) == ("finished", 2, "")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("s3")
 def test_the_manifest_stays_right_when_the_report_is_written_again(finished: str, weed: Weed) -> None:
     write_report(finished)
@@ -283,6 +285,7 @@ def test_a_run_in_the_store_has_the_bits_of_one_on_the_disk(finished: str, weed:
         assert arrays_of(there[name]) == arrays_of((result.path / name).read_bytes())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eager_steps")
 def test_a_run_that_was_taken_over_ends_with_75_and_writes_nothing_more(
     make_run: MakeRun, bucket: str, s3: Weed, monkeypatch: pytest.MonkeyPatch

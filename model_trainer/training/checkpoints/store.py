@@ -163,6 +163,8 @@ def _read(path: PurePath) -> Checkpoint:
     try:
         hashes = json.loads(files.read(path / HASHES))
         content = {name: files.read(path / name) for name in (ARRAYS, STATE)}
+    except StorageError:
+        raise
     except OSError as error:
         raise _Damaged(f"{error.filename}: {error.strerror}") from None
     except ValueError:
