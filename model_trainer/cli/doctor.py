@@ -5,6 +5,8 @@ from __future__ import annotations
 import typer
 
 from model_trainer.cli.foreign_options import ClassesOfData, Root, read_classes
+from model_trainer.errors import ConfigError
+from model_trainer.storage.objects.urls import SCHEMES
 
 __all__ = ["doctor"]
 
@@ -12,7 +14,8 @@ __all__ = ["doctor"]
 def doctor(
     path_or_run: str = typer.Argument(
         help="A folder with one folder per class, or with train and val folders of these; a folder of images; a "
-        "manifest, .rec or .tfrecord; or a run: a .py file, a training_options.json or an output folder.",
+        "manifest, .rec or .tfrecord; or a run: a .py file, a training_options.json or an output folder. Of a URL in "
+        "an object store also access, encryption and public access are checked.",
     ),
     root: Root = None,
     classes: ClassesOfData = None,
@@ -38,9 +41,20 @@ def doctor(
     min_size: int = typer.Option(
         32, "--min-size", metavar="N", min=1, help="Report images with a side of fewer pixels."
     ),
+    write: bool = typer.Option(
+        False, "--write", help="Check of a URL for outputs whether runs may write and delete there, and no images."
+    ),
     trust: bool = typer.Option(False, "--trust", help="Allow a .json to run code outside keras.applications."),
 ) -> None:
     """Check a data set for problems. Reads each file once; exits with 1 if it finds faults."""
+    if path_or_run.partition("://")[0] in SCHEMES:
+        from model_trainer.diagnosis.access import diagnose_access
+
+        exit_code = diagnose_access(path_or_run, writes=write)
+        if write or exit_code:  # images that cannot be read say nothing more
+            raise typer.Exit(exit_code)
+    elif write:
+        raise ConfigError("checks a URL in an object store, such as s3://bucket/output.", "--write")
     from model_trainer.cli.overrides import load_run
     from model_trainer.diagnosis.data import run_doctor, run_file_of
     from model_trainer.report.doctor import doctor_page

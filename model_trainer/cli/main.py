@@ -5,9 +5,24 @@ from __future__ import annotations
 import typer
 
 import model_trainer
-from model_trainer.cli import cache, doctor, evaluate, gpu, predict, preview, report, runs, serve, specs, train
+from model_trainer.cli import (
+    cache,
+    config,
+    doctor,
+    evaluate,
+    gpu,
+    predict,
+    preview,
+    report,
+    runs,
+    serve,
+    specs,
+    sync,
+    train,
+)
 from model_trainer.cli.errors import exit_code_of
 from model_trainer.cli.help import Command, Group
+from model_trainer.cli.store_options import with_store_options
 
 __all__ = ["app", "main"]
 
@@ -31,12 +46,15 @@ COMMANDS = (
     serve.serve,
     report.report,
     runs.runs,
+    config.config,
+    sync.sync,
     specs.specs,
     gpu.gpu,
     cache.cache,
 )
+WITHOUT_PATHS = (specs.specs, gpu.gpu)
 for command in COMMANDS:
-    app.command(cls=Command)(command)
+    app.command(cls=Command)(command if command in WITHOUT_PATHS else with_store_options(command))
 
 
 def _print_version(wanted: bool) -> None:

@@ -10,7 +10,9 @@ __all__ = ["runs"]
 
 
 def runs(
-    folder: str = typer.Argument("output", metavar="DIR", help="The folder of the output folders."),
+    folder: str | None = typer.Argument(
+        None, metavar="DIR", help="The folder of the output folders; default: output, or that of model-trainer.toml."
+    ),
     sort: str = typer.Option(
         "-started",
         "--sort",
@@ -25,8 +27,9 @@ def runs(
     """
     from model_trainer.report.runs import list_runs
     from model_trainer.report.runs_table import differing_settings, settings_of_all, sorted_runs
+    from model_trainer.storage import configuration
 
-    found = sorted_runs(list_runs(folder), sort)
+    found = sorted_runs(list_runs(configuration.current().output_dir if folder is None else folder), sort)
     settings = differing_settings(found)
     if as_json:
         typer.echo(json.dumps([run.to_dict(settings) for run in found], indent=2, allow_nan=False))

@@ -10,6 +10,7 @@ from model_trainer.cli.errors import STOPPED_EARLY, exit_code_of
 from model_trainer.cli.help import Command
 from model_trainer.cli.overrides import with_overrides
 from model_trainer.cli.starting import check_weights
+from model_trainer.cli.store_options import with_store_options
 from model_trainer.cli.train_options import (
     Folds,
     HostIndex,
@@ -79,7 +80,7 @@ def main(run: Run, sample: Run | None = None) -> None:
             raise typer.Exit(STOPPED_EARLY)
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(cls=Command)(command)
+    app.command(cls=Command)(with_store_options(command))
     raise SystemExit(exit_code_of(lambda: app(standalone_mode=True)))
 
 

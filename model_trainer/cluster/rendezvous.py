@@ -31,6 +31,7 @@ OWN_PORTS = range(20_000, 30_000)  # below Linux' ephemeral ports, which another
 LIST_BYTES = 1 << 20  # maximum size of the list, which has about 30 bytes for each process
 CONNECT_SECONDS = 10.0  # timeout of one attempt to connect to the first process
 MAX_PAUSE_SECONDS = 1.0
+SIGNAL_SECONDS = 0.5  # how late a signal may be handled
 
 T = TypeVar("T")
 
@@ -177,7 +178,9 @@ def _run(main: Coroutine[Any, Any, T]) -> T:
     with ThreadPoolExecutor(1) as thread:
         running = thread.submit(asyncio.run, cancellable())
         try:
-            wait([running])
+            # A signal that comes just before the wait does not interrupt it; its handler runs at the next turn.
+            while not running.done():
+                wait([running], SIGNAL_SECONDS)
         except BaseException:
             with contextlib.suppress(RuntimeError):  # it has just ended
                 cancel.get()()

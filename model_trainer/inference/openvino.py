@@ -6,6 +6,7 @@ Source: https://docs.openvino.ai/2026/openvino-workflow/running-inference.html
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import logging
 import math
@@ -145,7 +146,7 @@ class _Compiled:
                 "NUM_STREAMS": num_streams,
                 "INFERENCE_NUM_THREADS": _num_threads(),
             }
-            self._compiled = openvino.Core().compile_model(model, "CPU", options)
+            self._compiled = _core(openvino).compile_model(model, "CPU", options)
         self.precision: str = self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         self.image_shape = tuple(size.get_length() for size in model.inputs[0].partial_shape[1:])
         self._outputs = tf.nest.map_structure(self._compiled.output, outputs)
@@ -158,6 +159,16 @@ class _Compiled:
         # The outputs are copied, because the next call of this thread writes to the same memory.
         results = request.infer([np.ascontiguousarray(images)], share_inputs=True, share_outputs=False)
         return tf.nest.map_structure(lambda output: results[output], self._outputs)
+
+
+@functools.cache
+def _core(openvino: ModuleType) -> Any:
+    """OpenVINO's core, which lives as long as the process.
+
+    Its CPU plugin gives the thread that first uses it another stack for signal handlers, and unmaps that stack when the
+    last core is freed. If another thread frees it, the first one crashes at its next signal.
+    """
+    return openvino.Core()
 
 
 def _num_threads() -> int:

@@ -62,7 +62,7 @@ def hash_of(model_file: PurePath) -> str:
     """Returns the SHA-256 of a model file, hexadecimal."""
     digest = hashlib.sha256()
     with files.open_file(model_file) as file:
-        while block := file.read(2**20):
+        while block := file.read(2**24):
             digest.update(block)
     return digest.hexdigest()
 

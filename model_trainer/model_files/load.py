@@ -27,6 +27,7 @@ from model_trainer.network.stages import TwoStageNetwork
 from model_trainer.run.network import AnyNetwork, NetworkField, OwnModel
 from model_trainer.specs import ModelSpec
 from model_trainer.storage import files
+from model_trainer.storage.manifest import check_finished
 from model_trainer.tasks.classification import Classification
 from model_trainer.tasks.task import Task
 
@@ -85,6 +86,7 @@ def load_model(
     Raises:
         ModelFileError: there is no such file, it is damaged, it needs `trust`, it needs `spec` and `classes`, or it
             contains something that no model file needs.
+        DataError: the output folder is that of a run in an object store that is not finished.
 
     Example:
         >>> from model_trainer.testing import small_backbone
@@ -96,7 +98,9 @@ def load_model(
         ('cat', 'dog')
 
     """
-    path = find_model_file(path)
+    folder, path = files.as_path(path), find_model_file(path)
+    if path != folder:
+        check_finished(folder, path)
     with open_model_file(path) as file:
         description = _description(file)
         if description is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from absl import logging
@@ -16,6 +15,7 @@ from model_trainer.network.build import build_network
 from model_trainer.network.stages import TwoStageNetwork
 from model_trainer.run.network import AnyNetwork, Network, OwnModel
 from model_trainer.specs import ModelSpec, preprocessing_mismatch
+from model_trainer.storage import files
 from model_trainer.tasks.task import Task
 
 __all__ = ["InitializedNetwork", "Origin", "initialize_network"]
@@ -98,7 +98,7 @@ def initialize_network(
             if error.field == "weights":  # a wrong size or option is reported as such, not as a failed download
                 build_network(spec, network, task, num_classes)
             raise
-    return InitializedNetwork(_from_file(weights, spec, network, task, num_classes), str(Path(weights)))
+    return InitializedNetwork(_from_file(weights, spec, network, task, num_classes), str(files.as_path(weights)))
 
 
 def _from_file(path: str, spec: ModelSpec, declared: AnyNetwork, task: Task, num_classes: int) -> TwoStageNetwork:

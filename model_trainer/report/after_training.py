@@ -18,7 +18,7 @@ from model_trainer.evaluation.folds import FoldsResult
 from model_trainer.evaluation.record import DataSource
 from model_trainer.evaluation.session import EvaluationOptions, evaluate_and_record
 from model_trainer.messages import counted
-from model_trainer.model_files.load import load_model
+from model_trainer.model_files.load import find_model_file, load_model
 from model_trainer.report.data_files import write_data_files
 from model_trainer.report.preview import images_to_see
 from model_trainer.report.report import write_report
@@ -82,7 +82,8 @@ def report_folds(result: FoldsResult) -> None:
 
 
 def _evaluate(result: Result, run: Run, console: Console) -> None:
-    trained = load_model(result.path, trust=True)  # this process has just written it
+    # This process has just written it; the manifest, which `load_model` of the folder checks, follows.
+    trained = load_model(find_model_file(result.path), trust=True)
     with each_read_once():
         source = run.val_data or run.train_data
         examples = (result.val_examples or result.train_examples) or source.read_shared()

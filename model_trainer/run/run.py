@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 import model_trainer.run.trackers  # noqa: F401  # so that its callbacks are known by name
 from model_trainer.config import Call, Config, Live
@@ -26,9 +26,11 @@ from model_trainer.run.hardware import Hardware
 from model_trainer.run.network import Network, NetworkField
 from model_trainer.run.observers import LayerNorms, Observer
 from model_trainer.run.training import Training
+from model_trainer.sources.path_text import PathText
 from model_trainer.sources.source import Source
 from model_trainer.specs import ModelSpec
-from model_trainer.storage import files
+from model_trainer.storage import configuration, files
+from model_trainer.storage.configured_paths import configured_path
 from model_trainer.tasks.classification import Classification
 from model_trainer.tasks.task import Task
 
@@ -55,7 +57,7 @@ class Run(Config):
         hardware: the devices to train on.
         callbacks: any `keras.callbacks.Callback`, live or as `Call("my_code.MyCallback", ...)`.
         observers: what is logged of the gradients and updates of some steps; `()` logs nothing.
-        output_dir: folder of the output folders.
+        output_dir: folder of the output folders; the default is that of `model-trainer.toml`, or else "output".
 
     Raises:
         ConfigError: a field is unknown, missing or wrong; the message names it.
@@ -84,7 +86,7 @@ class Run(Config):
     hardware: Hardware = Hardware()
     callbacks: tuple[Callback | Call | Live, ...] = ()
     observers: tuple[Observer, ...] = (LayerNorms(),)
-    output_dir: str = "output"
+    output_dir: PathText = Field(default_factory=lambda: configuration.current().output_dir)
 
     @field_validator("name")
     @classmethod
@@ -97,6 +99,11 @@ class Run(Config):
     @classmethod
     def _may_be_none(cls, value: Any) -> Any:
         return None if isinstance(value, str) and value.lower() in ("none", "null") else value
+
+    @field_validator("weights")
+    @classmethod
+    def _no_mistyped_url(cls, weights: str | None) -> str | None:
+        return weights if weights is None else configured_path(weights)
 
     @field_validator("augment", "callbacks", "observers", mode="before")
     @classmethod

@@ -24,6 +24,7 @@ from model_trainer.serving.jobs import Beside
 from model_trainer.serving.options import ServeOptions
 from model_trainer.specs import ModelSpec
 from model_trainer.storage import files
+from model_trainer.storage.manifest import MANIFEST
 from model_trainer.storage.read import state_of_file
 
 __all__ = ["FileState", "LoadedModel", "load_for_serving", "state_of"]
@@ -167,11 +168,13 @@ def _throughput(loaded: LoadedModel) -> float:
 
 
 def state_of(path: str | os.PathLike[str]) -> FileState:
-    """What changes with the model at `path`; empty if there is none at the moment, or it is not on the local disk."""
+    """What changes with the model at `path`; empty if there is none at the moment."""
     try:
         file = find_model_file(path)
-        description = file.with_name("model_spec.json")
-        return (str(file), state_of_file(file), state_of_file(description) if files.exists(description) else None)
+        beside = [file.with_name(name) for name in ("model_spec.json", MANIFEST)]
+        if "://" in str(file):  # other storages have no inodes
+            return (str(file), *(files.info(each) for each in (file, *beside)))
+        return (str(file), *(state_of_file(each) if files.exists(each) else None for each in (file, *beside)))
     except (OSError, ModelTrainerError):
         return ()
 

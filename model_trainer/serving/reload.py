@@ -12,18 +12,21 @@ from model_trainer.serving.service import Service
 
 __all__ = ["watch_model"]
 
-POLL_SECONDS = 1.0
+POLL_SECONDS, REMOTE_POLL_SECONDS = 1.0, 10.0  # each look at an object store is several requests
 
 
-def watch_model(service: Service, poll_seconds: float = POLL_SECONDS) -> threading.Event:
+def watch_model(service: Service, poll_seconds: float | None = None) -> threading.Event:
     """Starts a thread that loads the service's model again when its file has changed.
 
-    A file that is still being written is left alone until it does not change from one look to the next. If the new
-    file cannot be loaded, that is logged, and the old model continues to answer.
+    It looks every `poll_seconds`, by default each second, and every 10 seconds in an object store. A file that is still
+    being written is left alone until it does not change from one look to the next. If the new file cannot be loaded,
+    that is logged, and the old model continues to answer.
 
     Returns:
         An event that ends the thread.
     """
+    if poll_seconds is None:
+        poll_seconds = REMOTE_POLL_SECONDS if "://" in str(service.path) else POLL_SECONDS
     stop = threading.Event()
     threading.Thread(target=_watch, args=(service, poll_seconds, stop), name="reload", daemon=True).start()
     return stop

@@ -10,8 +10,8 @@ import functools
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from model_trainer.storage import configuration, files
 from model_trainer.storage.objects import versions
@@ -43,7 +43,8 @@ def cache() -> ObjectCache:
     return _cache(config.cache_folder, config.cache_bytes)
 
 
-class Kept(NamedTuple):
+@dataclass(frozen=True)
+class Kept:
     """What is kept of object stores.
 
     Attributes:

@@ -1,15 +1,25 @@
-"""What is configured about storages, apart from any run: credentials, endpoint, region and cache.
+"""What is configured about storages, apart from any run: profile, endpoint, region, cache and default folders.
 
-Values come from environment variables and from `model-trainer.toml`; `current()` returns them.
+A value comes from the command line, or else an environment variable, or else `model-trainer.toml`, or else it is the
+default. `current()` returns the values; `all_values()` also where each comes from.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
-__all__ = ["Configuration", "current"]
+from model_trainer.errors import ConfigError
+from model_trainer.storage.configuration_file import FileValue, read_configuration_files
+from model_trainer.storage.configuration_settings import SETTINGS, Setting
+
+__all__ = ["Configuration", "Value", "all_values", "current", "set_by_option"]
+
+# Child processes, such as the workers of an endpoint, inherit the options of the command line by this variable.
+_OPTIONS = "MODEL_TRAINER_STORAGE_OPTIONS"
 
 
 @dataclass(frozen=True)
@@ -18,32 +28,81 @@ class Configuration:
 
     Attributes:
         profile: a profile of `~/.aws/config`; "" means the default one.
-        endpoint: URL of an S3 server; "" means that of AWS, or that of the profile.
+        profile_is_chosen: whether `--profile` names it, which then wins over credentials in variables.
+        endpoint: URL of an S3 server; "" means that of the profile, or that of AWS.
         region: "" means that of the profile.
+        bucket: the bucket of paths such as s3:///train; "" means that these are an error.
         anonymous: whether requests are unsigned, for public buckets.
         cache_folder: local folder of cached objects.
         cache_bytes: its maximum size; 0 caches nothing.
         listing_seconds: how long the list of the objects in a folder is kept and used again.
         retry_seconds: how long a request is repeated while a store does not answer.
+        output_dir: where runs write that declare no `output_dir`.
     """
 
     profile: str = ""
+    profile_is_chosen: bool = False
     endpoint: str = ""
     region: str = ""
+    bucket: str = ""
     anonymous: bool = False
     cache_folder: str = os.path.expanduser("~/.cache/model_trainer")
     cache_bytes: int = 20_000_000_000
     listing_seconds: float = 60.0
     retry_seconds: float = 60.0
+    output_dir: str = "output"
+
+
+class Value(NamedTuple):
+    """A setting, its value, and its source: "default", "model-trainer.toml line 3", "AWS_REGION" or "--region"."""
+
+    setting: Setting
+    value: Any
+    source: str
 
 
 @functools.cache
 def current() -> Configuration:
-    """The configuration of this process."""
-    environ = os.environ
-    return Configuration(
-        profile=environ.get("AWS_PROFILE", ""),
-        endpoint=environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL") or "",
-        region=environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or "",
-        cache_folder=environ.get("MODEL_TRAINER_CACHE") or os.path.expanduser("~/.cache/model_trainer"),
-    )
+    """The configuration of this process.
+
+    Raises:
+        ConfigError: a value is wrong; the message names its file and line, variable or option.
+    """
+    values = all_values()
+    chosen = any(value.setting.field == "profile" and value.source == value.setting.option for value in values)
+    return Configuration(**{value.setting.field: value.value for value in values}, profile_is_chosen=chosen)
+
+
+def all_values() -> list[Value]:
+    """The value of every setting and its source; raises ConfigError as `current`."""
+    options = json.loads(os.environ.get(_OPTIONS) or "{}")
+    in_files = read_configuration_files()
+    defaults = {field.name: field.default for field in fields(Configuration)}
+    return [_value_of(setting, options, in_files, defaults[setting.field]) for setting in SETTINGS]
+
+
+def set_by_option(setting: Setting, text: str) -> None:
+    """Sets a value from the command line, for this process and those that it starts; raises ConfigError."""
+    _parsed(setting, text, setting.option)
+    options = json.loads(os.environ.get(_OPTIONS) or "{}")
+    os.environ[_OPTIONS] = json.dumps({**options, setting.name: text})
+    current.cache_clear()
+
+
+def _value_of(setting: Setting, options: dict[str, str], in_files: dict[str, FileValue], default: Any) -> Value:
+    if setting.name in options:
+        return Value(setting, _parsed(setting, options[setting.name], setting.option), setting.option)
+    for variable in setting.variables:
+        if os.environ.get(variable):
+            return Value(setting, _parsed(setting, os.environ[variable], variable), variable)
+    if setting.name in in_files:
+        return Value(setting, *in_files[setting.name])
+    return Value(setting, default, "default")
+
+
+def _parsed(setting: Setting, text: str, source: str) -> Any:
+    try:
+        return setting.parse(text)
+    except ValueError as error:
+        received = "" if hasattr(error, "is_secret") else f", got {text!r}"
+        raise ConfigError(f"{error}{received}.", source) from None

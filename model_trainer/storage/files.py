@@ -36,6 +36,7 @@ __all__ = [
     "append_text",
     "as_path",
     "atomic_write",
+    "check_lock",
     "check_room",
     "clear_leftovers",
     "complete_folders",
@@ -289,6 +290,15 @@ def clear_leftovers(parent: StrPath) -> None:
 def lock(folder: StrPath, shared: bool = False) -> contextlib.AbstractContextManager[None]:
     """Locks a folder for this process inside the `with` block; raises BlockingIOError if another process holds it."""
     return storage_of(folder).lock(os.fspath(folder), shared)
+
+
+def check_lock(path: StrPath) -> None:
+    """Checks, without a request, that this process has not lost its lock on the folder of a run.
+
+    Raises:
+        StorageError: another process has taken over the run, and this one should stop.
+    """
+    storage_of(path).check_lock(os.fspath(path))
 
 
 def check_room(path: StrPath, num_bytes: int) -> None:

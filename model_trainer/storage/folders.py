@@ -49,9 +49,11 @@ def only_process(folder: PurePath) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(files.lock(folder))
-        except BlockingIOError:
+        except BlockingIOError as error:
+            which = f" ({error.strerror})" if "://" in str(folder) else ""
             raise StorageError(
-                f"Another process is training in {folder.parent}. Wait for it or stop it, then continue with --resume."
+                f"Another process is training in {folder.parent}{which}. Wait for it or stop it, then continue with "
+                "--resume."
             ) from None
         yield
 

@@ -195,6 +195,9 @@ class Storage(ABC):
         """
         return contextlib.nullcontext()
 
+    def check_lock(self, path: str) -> None:  # noqa: B027
+        """Raises OSError if this process has lost a lock that guards `path`; by default does nothing."""
+
     def check_room(self, path: str, num_bytes: int) -> None:  # noqa: B027
         """Raises OSError if there is no space for a new file of that size; by default does nothing."""
 

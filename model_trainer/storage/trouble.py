@@ -10,7 +10,7 @@ from pathlib import Path
 
 from model_trainer.errors import StorageError
 
-__all__ = ["is_full", "not_written"]
+__all__ = ["is_full", "not_written", "size_text"]
 
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
@@ -32,7 +32,7 @@ def not_written(path: str | os.PathLike[str], error: BaseException, num_bytes: i
     reason = os.strerror(number) if number else str(error)
     text = f"{os.fspath(path)} could not be written: {reason}"
     if number == errno.ENOSPC:  # not for a quota, with which more may be free than may be used
-        needed = "" if num_bytes is None else f"{_size(num_bytes)} are needed, "
+        needed = "" if num_bytes is None else f"{size_text(num_bytes)} are needed, "
         free = "" if "://" in os.fspath(path) else f"{_free(Path(path))} are free"
         text += f"; {needed}{free}".rstrip(", ;")
     storage_error = StorageError(f"{text}.")
@@ -51,13 +51,13 @@ def _errno_of(error: BaseException) -> int | None:
 def _free(path: Path) -> str:
     for folder in path.parents:
         try:
-            return _size(shutil.disk_usage(folder).free)
+            return size_text(shutil.disk_usage(folder).free)
         except OSError:
             continue
     return "few bytes"
 
 
-def _size(num_bytes: float) -> str:
+def size_text(num_bytes: float) -> str:
     """Formats a size: "812 bytes", "1.5 MB" or "240 MB"."""
     units = ["bytes", "kB", "MB", "GB", "TB"]
     while num_bytes >= 1000 and len(units) > 1:

@@ -16,6 +16,7 @@ from model_trainer.config import Call, Live
 from model_trainer.display.notebook import in_notebook
 from model_trainer.errors import StorageError
 from model_trainer.network.training_copy import copy_weights
+from model_trainer.storage import files
 from model_trainer.training.checkpoints.saver import Saver
 from model_trainer.training.checkpoints.state import capture, restore, restore_callbacks
 from model_trainer.training.checkpoints.store import Checkpoint
@@ -249,6 +250,8 @@ def _show(loop: Loop, progress: EpochProgress, epoch: int, step: int, position: 
         hint = "" if loop.has_gpu else takes_long(loop.prepared.run, images_per_second, seconds)
         if hint and loop.process_group.is_chief:
             logging.warning("%s", hint)
+    if loop.process_group.is_chief:
+        files.check_lock(loop.folder.path)
     loop.logs.write("step", step + 1, {**metrics, "epoch": epoch + 1, "images_per_second": images_per_second})
     if len(loop.process_group) == 1:
         loop.prepared.bad_images.check()

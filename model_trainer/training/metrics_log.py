@@ -19,6 +19,7 @@ from PIL import Image
 
 from model_trainer.storage import files
 from model_trainer.storage.lines import LineFile
+from model_trainer.training.event_file import EventFile
 
 __all__ = ["Logs"]
 
@@ -33,10 +34,10 @@ class Logs:
     def __init__(self, folder: PurePath) -> None:
         self._folder = folder
         self._lines = LineFile(folder / "metrics.jsonl")
-        self._events: tf.io.TFRecordWriter | None = None
+        self._events: EventFile | None = None
         with self._without_events_when_full():
             # Not tf.summary.scalar, which needs the tensorboard package, and caches a tensor for each step.
-            self._events = tf.io.TFRecordWriter(str(folder / _event_file_name()))
+            self._events = EventFile(folder / _event_file_name())
             self._write_event(file_version="brain.Event:2")
 
     def write(self, kind: str, step: int, metrics: dict[str, float]) -> None:
@@ -95,7 +96,6 @@ class Logs:
             return
         with self._without_events_when_full():
             self._events.write(tf.compat.v1.Event(wall_time=time.time(), **content).SerializeToString())
-            self._events.flush()
 
     @contextlib.contextmanager
     def _without_events_when_full(self) -> Iterator[None]:
@@ -103,9 +103,10 @@ class Logs:
         # A partly written record hides all after it, so nothing more is written to the file.
         try:
             yield
-        except tf.errors.OpError as error:
+        except (tf.errors.OpError, OSError) as error:
             self._events = None
-            reason = error.message.splitlines()[0].rpartition("; ")[2]
+            text = error.message if isinstance(error, tf.errors.OpError) else error.strerror or str(error)
+            reason = text.splitlines()[0].rpartition("; ")[2]
             logging.warning("%s: TensorBoard events are no longer written: %s.", self._folder, reason)
 
 

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 import model_trainer
 from model_trainer.display.notebook import in_notebook
-from model_trainer.errors import ModelFileError, StorageError
+from model_trainer.errors import ModelFileError, StorageError, UnavailableError
 from model_trainer.model_files.container import open_model_file
 from model_trainer.model_files.files import read_description, save_model
 from model_trainer.model_files.load import find_model_file
@@ -28,6 +28,8 @@ from model_trainer.run.run import Run
 from model_trainer.storage import files
 from model_trainer.storage.folders import make_run_dir
 from model_trainer.storage.lines import LineFile, csv_lines
+from model_trainer.storage.manifest import note_unfinished
+from model_trainer.storage.objects.locks import LostLockError
 from model_trainer.storage.trouble import is_full, not_written
 from model_trainer.training.history import Row, draw_curves, write_history
 from model_trainer.training.metrics_log import Logs
@@ -53,6 +55,7 @@ class RunFolder:
         """
         folder = cls(make_run_dir(run.output_dir, f"{run.name}-{time.strftime('%Y%m%d-%H%M%S')}"), description)
         try:
+            note_unfinished(folder.path)
             _make_folder(folder.path / "logs")
             files.write_text(folder.path / "model_spec.json", _json(description))
         except StorageError:
@@ -76,6 +79,7 @@ class RunFolder:
             "keras": keras.__version__,
         }
         content = {"versions": versions, "command": _command(), **resolved_settings, "run": run.to_dict()}
+        note_unfinished(self.path)  # also when it is resumed
         files.write_text(self.path / "training_options.json", _json(content))
 
     def save_model(self, model: keras.Model, name: str, thresholds: tuple[float, ...] | None = None) -> None:
@@ -190,6 +194,10 @@ class RunFolder:
 def _with_hint_to_resume() -> Iterator[None]:
     try:
         yield
+    except UnavailableError as error:
+        raise UnavailableError(f"{error} Continue with --resume once it does.") from error
+    except LostLockError:
+        raise
     except StorageError as error:
         cure = "Free some space" if is_full(error) else "Fix that"
         raise StorageError(f"{error} {cure}, then continue with --resume.") from error

@@ -22,6 +22,7 @@ from model_trainer.run.run import Run
 from model_trainer.sources.examples import Examples
 from model_trainer.storage import files
 from model_trainer.storage.folders import only_process
+from model_trainer.storage.manifest import write_manifest
 from model_trainer.training.best_models import BestModels
 from model_trainer.training.checkpoints.broadcast import broadcast_checkpoint
 from model_trainer.training.checkpoints.saver import Saver
@@ -86,9 +87,11 @@ class Result:
 
 
 def end_run(result: Result, metrics: Mapping[str, Any]) -> None:
-    """Calls `on_run_end` of the run's callbacks, once: every file is written, and trackers can end their runs."""
+    """Calls `on_run_end` of the run's callbacks, once, and writes the manifest: every file is written."""
     announce_run_end(result._callbacks, result.path, metrics)
     result._callbacks.clear()  # they may hold the network
+    if not result.stopped and not result.not_saved:
+        write_manifest(result.path)
 
 
 def train_model(
@@ -122,7 +125,7 @@ def train_model(
             result = _train_on_hosts(run, resume, resume_from, hosts, console, log_file)
         else:
             result = _train_alone(run, resume, resume_from, console, log_file)
-        if not report_follows:
+        if not report_follows and (hosts is None or hosts.is_chief):
             end_run(result, {})
         return result
 
@@ -163,8 +166,7 @@ def _train_alone(
     start = _find_starting_point(run, resume, resume_from)
     if start.is_finished(run):
         return _finished_result(start)
-    prepared = prepare(run.changed_all(start.choices), origin=start.origin)
-    return _train(prepared, start, console, log_file)
+    return _train(prepare(run.changed_all(start.choices), origin=start.origin), start, console, log_file)
 
 
 def _train_on_hosts(
@@ -242,15 +244,13 @@ def _train_in_folder(
     stopped = (stop.reason or "a signal to another host") if loop.final_checkpoint is None else ""
     if stopped and not process_group.is_chief:
         logging.info("Stopped early by %s; the chief host has saved a checkpoint.", stopped)
-    not_saved = str(saver.failed) if saver.failed is not None else ""
-    hints = () if stopped else _hints(prepared, loop.history)
     return Result(
         path=cast(Path, folder.path),
         history=loop.history,
         bad_images=prepared.bad_images.reasons,
         stopped=stopped,
-        not_saved=not_saved,
-        hints=hints,
+        not_saved=str(saver.failed) if saver.failed is not None else "",
+        hints=() if stopped else _hints(prepared, loop.history),
         best_epochs={name: epoch for name, epoch in loop.best.epochs.items() if epoch},
         train_examples=prepared.train,
         val_examples=prepared.val,

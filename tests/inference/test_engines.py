@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 from dataclasses import replace
@@ -289,3 +290,23 @@ def test_threads_may_make_engines_at_the_same_time(model: TrainedModel) -> None:
     for thread in threads:
         thread.join()
     assert not errors
+
+
+@pytest.mark.slow  # a process of its own, which would crash
+def test_signals_are_handled_after_another_thread_has_freed_the_network() -> None:
+    program = """
+import gc, os, signal, threading
+import numpy as np, openvino, openvino.opset13 as operations
+from model_trainer.inference.openvino import _Compiled
+
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+images = operations.parameter([-1, 8, 8, 3], np.uint8)
+networks = [_Compiled(openvino.Model([operations.convert(images, "f32")], [images]), 0, "float32", 1)]
+thread = threading.Thread(target=networks.clear)
+thread.start()
+thread.join()
+gc.collect()
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import final
 
 import numpy as np
-from pydantic import field_validator
 
 from model_trainer.errors import DataError, StorageError
 from model_trainer.sources.examples import Examples
 from model_trainer.sources.images import ByteRanges
+from model_trainer.sources.path_text import PathText
 from model_trainer.sources.source import Source
 from model_trainer.sources.tfrecords.features import Features
 from model_trainer.sources.tfrecords.index import FileIndex, index_files
@@ -52,17 +51,10 @@ class TFRecords(Source):
         array([0, 1])
     """
 
-    path: str | tuple[str, ...]
+    path: PathText | tuple[PathText, ...]
     features: Features = Features()
     classes: tuple[str, ...] | None = None
     label_offset: int = 0
-
-    @field_validator("path", mode="before")
-    @classmethod
-    def _as_text(cls, path: object) -> object:
-        if isinstance(path, (list, tuple)):
-            return tuple(os.fspath(each) if isinstance(each, os.PathLike) else each for each in path)
-        return os.fspath(path) if isinstance(path, os.PathLike) else path
 
     def read(self) -> Examples:
         patterns = (self.path,) if isinstance(self.path, str) else self.path

@@ -1,7 +1,9 @@
 """Appending to objects, which can only be written as a whole.
 
-Appended bytes are kept in memory and uploaded with all before them: when this process reads the file or lists its folder,
-when it ends, and otherwise every few seconds. A process that is killed loses the last few seconds.
+Appended bytes are kept in memory, and a thread uploads them with all before them every few seconds, so a slow store
+does not slow down whoever writes a log. They are also uploaded when this process reads the file or lists its folder,
+and when it ends. A process that is killed loses the last few seconds. An upload is conditional: lines that another
+process has appended meanwhile are kept.
 """
 
 from __future__ import annotations
@@ -11,9 +13,12 @@ import threading
 import time
 import weakref
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import logging
+
+from model_trainer.storage.objects.errors import ChangedError
+from model_trainer.storage.objects.locks import LostLockError
 
 if TYPE_CHECKING:
     from model_trainer.storage.objects.store import ObjectStore
@@ -21,16 +26,21 @@ if TYPE_CHECKING:
 __all__ = ["Appends"]
 
 SECONDS = 10.0  # between two uploads of the same file
+MAX_TIME_FRACTION = 0.02  # of uploads of one file, which take the longer the more has been appended
 KEPT = 16  # files whose content is remembered after they have been closed
+ATTEMPTS = 8  # to append to what other processes write at the same time
 
 
-@dataclass
+@dataclass(eq=False)
 class _File:
-    content: bytearray
-    uploaded: int = -1  # bytes of the last upload
-    uploaded_at: float = -SECONDS
+    content: bytearray = field(default_factory=bytearray)
+    uploaded: int = 0  # number of bytes
+    version: Any = None  # of the object, for conditional writes
+    due: float = 0.0  # time of the next upload, on the monotonic clock
     timer: threading.Timer | None = None
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    has_failed: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)  # for the values above
+    uploading: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Appends:
@@ -47,12 +57,11 @@ class Appends:
         with self._lock:
             file = self._files.pop(path, None)
         if file is None:
+            file = _File()
             try:
-                content = self._store.read(path)
-                file = _File(bytearray(content), len(content))
-            except FileNotFoundError:
-                file = _File(bytearray())
-                self._upload(path, file)
+                self._write(path, file, b"", "create")
+            except FileExistsError:
+                self._adopt(path, file)
         with self._lock:
             self._files[path] = file  # the newest at the end
             for other in list(self._files)[:-KEPT]:
@@ -61,28 +70,19 @@ class Appends:
         return _Open(self, path, file)
 
     def append(self, path: str, file: _File, data: bytes) -> None:
-        """Appends, and uploads if the last upload is some seconds ago; if that fails, nothing is appended."""
+        """Appends; the upload follows later."""
         with file.lock:
-            start = len(file.content)
             file.content += data
-            if time.monotonic() - file.uploaded_at < SECONDS:
-                if file.timer is None:
-                    file.timer = threading.Timer(SECONDS, self._flush_later, (path, file))
-                    file.timer.daemon = True
-                    file.timer.start()
-                return
-            try:
-                self._upload(path, file)
-            except OSError:
-                del file.content[start:]
-                raise
+            if file.timer is None:
+                file.timer = threading.Timer(max(0.0, file.due - time.monotonic()), self._flush_later, (path, file))
+                file.timer.daemon = True
+                file.timer.start()
 
     def flush(self, path: str) -> None:
         """Uploads what has been appended to a file."""
         file = self._files.get(path)
         if file is not None:
-            with file.lock:
-                self._upload(path, file)
+            self._upload(path, file)
 
     def flush_below(self, folder: str) -> None:
         """Uploads what has been appended to the files in a folder, or to the file of that path."""
@@ -93,28 +93,77 @@ class Appends:
     def flush_all(self) -> None:
         """Uploads everything; an error is logged."""
         for path, file in list(self._files.items()):
-            self._flush_later(path, file)
+            try:
+                self._upload(path, file)
+            except OSError as error:
+                logging.error("%s lacks its last lines: %s.", path, error.strerror or error)
 
     def forget(self, path: str) -> None:
         """Forgets a file, and those in a folder, which are written or deleted in another way."""
         with self._lock:
-            for each in list(self._files):
-                if each == path or each.startswith(f"{path.rstrip('/')}/"):
-                    del self._files[each]
+            forgotten = [each for each in self._files if each == path or each.startswith(f"{path.rstrip('/')}/")]
+            dropped = [self._files.pop(each) for each in forgotten]
+        for file in dropped:
+            with file.uploading:  # an upload that has begun must not come after what follows
+                pass
 
     def _flush_later(self, path: str, file: _File) -> None:
-        file.timer = None
+        with file.lock:
+            file.timer = None
         try:
-            if self._files.get(path) is file:  # otherwise it has been written or deleted in another way
-                self.flush(path)
+            self._upload(path, file)
+        except LostLockError:
+            self.forget(path)
         except OSError as error:
-            logging.error("%s lacks its last lines: %s.", path, error.strerror)
+            if not file.has_failed:
+                logging.error("%s lacks its last lines for now: %s.", path, error.strerror or error)
+            file.has_failed = True
+            file.due = time.monotonic() + SECONDS
+            self.append(path, file, b"")  # tries again
 
     def _upload(self, path: str, file: _File) -> None:
-        if file.uploaded == len(file.content):
-            return
-        self._store.put(path, bytes(file.content))
-        file.uploaded, file.uploaded_at = len(file.content), time.monotonic()
+        with file.uploading:
+            for attempt in range(ATTEMPTS):
+                with file.lock:
+                    content = bytes(file.content)
+                if len(content) == file.uploaded or self._files.get(path) is not file:
+                    return  # or it has been written or deleted in another way
+                started = time.monotonic()
+                try:
+                    self._write(path, file, content, file.version or "overwrite")
+                except (ChangedError, FileExistsError):
+                    if attempt == ATTEMPTS - 1:
+                        raise
+                    self._adopt(path, file)
+                    continue
+                ended = time.monotonic()
+                file.due = ended + max(SECONDS, (ended - started) / MAX_TIME_FRACTION)
+                file.has_failed = False
+                return
+
+    def _adopt(self, path: str, file: _File) -> None:
+        """Takes over the content of the object; what has not been uploaded comes after it."""
+        import obstore
+
+        url, bucket = self._store.locate(path)
+        with bucket.errors(url):
+            result = obstore.get(bucket.store, url.key)
+            there, meta = bytes(result.bytes()), result.meta
+        with file.lock:
+            is_ours = there[file.uploaded :] == file.content[file.uploaded :]  # uploaded, but the answer was lost
+            pending = b"" if is_ours else bytes(file.content[file.uploaded :])
+            file.content[:] = there + pending
+            file.uploaded = len(there)
+            file.version = _version(meta)
+
+    def _write(self, path: str, file: _File, content: bytes, mode: Any) -> None:
+        import obstore
+
+        url, bucket = self._store.locate(path)
+        self._store.locks.check(url)
+        with bucket.errors(url):
+            result = obstore.put(bucket.store, url.key, content, mode=mode, use_multipart=False)
+        file.uploaded, file.version = len(content), _version(result)
 
 
 @dataclass
@@ -130,6 +179,11 @@ class _Open:
 
     def close(self) -> None:
         """Does nothing: what is not uploaded yet will be in a few seconds."""
+
+
+def _version(meta: Any) -> dict[str, str] | None:
+    """What a conditional write of obstore compares."""
+    return {name: meta[name] for name in ("e_tag", "version") if meta[name]} or None
 
 
 def _flush_at_exit(appends: weakref.ref[Appends]) -> None:

@@ -1,21 +1,140 @@
 """Whether a downloaded object has the content of its ETag.
 
 The ETag of an object that was uploaded by one request is the MD5 of its content; of one in parts it is the MD5 of their
-MD5s. With server-side encryption by KMS keys it is neither: two downloads with the same content, which is not that of
-the ETag, show that.
+MD5s. With server-side encryption by KMS keys, and in stores that count ETags, it is neither. So the first mismatch only
+asks for a second download: damage on the way does not repeat itself.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
-__all__ = ["is_intact", "tag_of"]
+__all__ = ["PART_SIZES", "Checksums", "Digest", "PartDigests", "is_intact"]
 
 _MIB = 1 << 20
 PART_SIZES = tuple(count * _MIB for count in (5, 8, 10, 15, 16, 25, 32, 50, 64, 100, 128, 256, 512))
-_WITHOUT_MD5: dict[str, bytes] = {}  # by bucket, the digest of the last content whose ETag was another one
-_PROVEN: set[str] = set()  # buckets whose ETags are no MD5s
+
+
+class PartDigests:
+    """Computes the ETag of a content that is given piece by piece.
+
+    Args:
+        part_size: bytes of each part but the last; 0 for an object that is uploaded by one request.
+    """
+
+    def __init__(self, part_size: int) -> None:
+        self._part_size = part_size
+        self._digests: list[bytes] = []
+        self._part = _md5()
+        self._missing = part_size
+
+    def update(self, piece: bytes | memoryview) -> None:
+        view = memoryview(piece)
+        while self._part_size and len(view) >= self._missing:
+            self._part.update(view[: self._missing])
+            self._digests.append(self._part.digest())
+            view = view[self._missing :]
+            self._part, self._missing = _md5(), self._part_size
+        self._part.update(view)
+        self._missing -= len(view)
+
+    def tag(self) -> str:
+        """The ETag, without quotes."""
+        if not self._part_size:
+            return self._part.hexdigest()
+        digests = self._digests + ([self._part.digest()] if self._missing < self._part_size else [])
+        return f"{_md5(b''.join(digests)).hexdigest()}-{len(digests)}"
+
+
+class Digest:
+    """Compares a content, given piece by piece, with size and ETag of its object.
+
+    Args:
+        size: of the object, in bytes.
+        tag: its ETag; None if the store has none.
+    """
+
+    def __init__(self, size: int, tag: str | None) -> None:
+        self.tag = (tag or "").strip('"')
+        self.in_parts = "-" in self.tag
+        self._missing = size
+        self._candidates = [PartDigests(part_size) for part_size in _part_sizes(size, self.tag)]
+
+    def update(self, piece: bytes | memoryview) -> None:
+        self._missing -= len(piece)
+        for each in self._candidates:
+            each.update(piece)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the content has the size of the object."""
+        return self._missing == 0
+
+    def tags(self) -> list[str]:
+        """The ETags that the content could have; empty if that is unknown."""
+        return [each.tag() for each in self._candidates]
+
+
+@dataclass
+class Checksums:
+    """What has been learned about the ETags of a bucket, whose objects are probably encrypted alike."""
+
+    _matched: set[bool] = field(default_factory=set)  # of objects in parts (True) or not (False)
+    _unlike: dict[bool, str] = field(default_factory=dict)  # an intact object whose ETag is another one
+    _opaque: set[bool] = field(default_factory=set)  # whose ETags are no MD5s
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def accepts(self, digest: Digest, before: Digest | None, is_encrypted: Callable[[], bool]) -> bool:
+        """Whether a download is intact; False asks for another one, and the second time means that it is damaged.
+
+        Args:
+            digest: of the download.
+            before: of the download before, which was not accepted.
+            is_encrypted: whether the store says that the ETag of the object is no MD5.
+        """
+        if not digest.is_complete:
+            return False
+        tags, kind = digest.tags(), digest.in_parts
+        with self._lock:
+            if digest.tag in tags:
+                self._matched.add(kind)
+                return True
+            if not tags or kind in self._opaque:
+                return True
+            if before is None or before.tags() != tags:
+                return False
+        # Twice the same content: the object is damaged in the store, or its ETag is no MD5 of parts of a usual size.
+        encrypted = is_encrypted()
+        with self._lock:
+            plausible = encrypted or kind or kind not in self._matched
+            if encrypted or (plausible and self._unlike.setdefault(kind, digest.tag) != digest.tag):
+                self._opaque.add(kind)
+            return plausible
+
+    def has_arrived(self, expected: str, tag: str | None) -> bool:
+        """Whether an upload has arrived as it was sent; False asks to read it.
+
+        Args:
+            expected: the ETag of what was sent, without quotes.
+            tag: that of the object; None if the store has none.
+        """
+        with self._lock:
+            if expected == (tag or "").strip('"'):
+                self._matched.add("-" in expected)
+                return True
+            return ("-" in expected) in self._opaque
+
+    def disprove(self, in_parts: bool) -> None:
+        """An object that has arrived as it was sent has another ETag."""
+        with self._lock:
+            self._opaque.add(in_parts)
+
+
+_BY_BUCKET: dict[str, tuple[Checksums, dict[str, Digest]]] = {}
 
 
 def is_intact(content: bytes, size: int, tag: str | None, bucket: str, *, again: bool = False) -> bool:
@@ -25,40 +144,27 @@ def is_intact(content: bytes, size: int, tag: str | None, bucket: str, *, again:
         content: what was downloaded.
         size: of the object, in bytes.
         tag: its ETag.
-        bucket: URL of the bucket, whose objects are probably encrypted alike.
+        bucket: URL of the bucket.
         again: whether this is the second download, of the same object.
     """
-    if len(content) != size:
-        return False
-    expected = tag_of(content, tag)
-    if expected is None or expected == (tag or "").strip('"') or bucket in _PROVEN:
+    checksums, refused = _BY_BUCKET.setdefault(bucket, (Checksums(), {}))
+    digest = Digest(size, tag)
+    digest.update(content)
+    if checksums.accepts(digest, refused.pop(digest.tag, None) if again else None, lambda: False):
         return True
-    digest = hashlib.sha256(content).digest()
-    if again and _WITHOUT_MD5.get(bucket) == digest:
-        _PROVEN.add(bucket)
-        return True
-    _WITHOUT_MD5[bucket] = digest
+    refused[digest.tag] = digest
     return False
 
 
-def tag_of(content: bytes, tag: str | None) -> str | None:
-    """The ETag that `content` would have, uploaded as `tag` says; None if it cannot be known."""
-    match = re.fullmatch(r'"?([0-9a-f]{32})(?:-(\d+))?"?', tag or "")
+def _part_sizes(size: int, tag: str) -> list[int]:
+    """The sizes of parts with which an object can have been uploaded; 0 means by one request."""
+    match = re.fullmatch(r"[0-9a-f]{32}(?:-(\d+))?", tag)
     if match is None:
-        return None
-    if match[2] is None:
-        return _md5(content).hexdigest()
-    count = int(match[2])
-    sizes = [size for size in PART_SIZES if -(-len(content) // size) == count]
-    tags = [_tag_of_parts(content, size, count) for size in sizes]
-    return match[0].strip('"') if match[0].strip('"') in tags else (tags[0] if len(sizes) == len(PART_SIZES) else None)
+        return []
+    if match[1] is None:
+        return [0]
+    return [each for each in PART_SIZES if max(1, -(-size // each)) == int(match[1])]
 
 
-def _tag_of_parts(content: bytes, part_size: int, count: int) -> str:
-    view = memoryview(content)
-    digests = b"".join(_md5(view[start : start + part_size]).digest() for start in range(0, len(content), part_size))
-    return f"{_md5(digests).hexdigest()}-{count}"
-
-
-def _md5(content: bytes | memoryview) -> hashlib._Hash:
+def _md5(content: bytes = b"") -> hashlib._Hash:
     return hashlib.md5(content, usedforsecurity=False)

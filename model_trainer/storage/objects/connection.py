@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from model_trainer.errors import ConfigError, MissingExtra
 from model_trainer.storage import configuration
-from model_trainer.storage.objects.errors import StoreError, UnavailableError, as_os_errors
+from model_trainer.storage.objects.checksums import Checksums
+from model_trainer.storage.objects.credentials import Credentials, new_client, new_session
+from model_trainer.storage.objects.errors import ExpiredError, StoreError, UnavailableError, as_os_errors
+from model_trainer.storage.objects.first_contact import check_endpoint
 from model_trainer.storage.objects.urls import ObjectUrl
 
-__all__ = ["Bucket", "Connections"]
+__all__ = ["Bucket", "Connections", "s3_client"]
 
-CREDENTIAL_SECONDS = 300  # how soon credentials that boto3 has refreshed are used
+T = TypeVar("T")
+
 STALL_SECONDS = 30  # without a byte; a slow transfer may take as long as it needs
 CONNECT_SECONDS = 10
+FIRST_SECONDS = 10.0  # in which a server that is just starting has to answer
 REQUEST_DAYS = 1
 
-_NO_CREDENTIALS = (
-    "there are no credentials. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or run `aws configure` "
-    "or `aws sso login`; for a public bucket set MODEL_TRAINER_S3_ANONYMOUS=1"
-)
+_AWS_HOST = re.compile(r"s3[.-]([\w-]+\.)*amazonaws\.com(\.cn)?")
 
 
 @dataclass
@@ -34,13 +39,19 @@ class Bucket:
 
     Attributes:
         store: the store of obstore, for the whole bucket.
+        name: of the bucket.
         endpoint, region: for messages; empty for other stores than S3.
+        client: of boto3, for requests that obstore does not have; None for other stores than S3.
+        checksums: what is known of its ETags.
     """
 
     store: Any
+    name: str = ""
     endpoint: str = ""
     region: str = ""
-    credentials: _Credentials | None = None
+    client: Any = field(default=None, repr=False)
+    credentials: Credentials | None = field(default=None, repr=False)
+    checksums: Checksums = field(default_factory=Checksums, repr=False)
 
     @contextlib.contextmanager
     def errors(self, url: ObjectUrl) -> Iterator[None]:
@@ -50,9 +61,63 @@ class Bucket:
                 yield
             except Exception:
                 if self.credentials is not None and self.credentials.problem:
-                    reason = f"the credentials could not be refreshed ({self.credentials.problem})"
-                    raise UnavailableError(errno.EACCES, reason, url.root) from None
+                    reason = f"the credentials could not be renewed ({self.credentials.problem})"
+                    raise ExpiredError(errno.EACCES, reason, url.root) from None
                 raise
+
+    def call(self, url: ObjectUrl, request: Callable[[], T]) -> T:
+        """The result of a request of obstore; repeats it with new credentials if they have expired.
+
+        Raises:
+            OSError: as `errors` converts it.
+        """
+        try:
+            with self.errors(url):
+                return request()
+        except ExpiredError:
+            if self.credentials is None or not self.credentials.reload():
+                raise
+        with self.errors(url):
+            return request()
+
+    def head(self, url: ObjectUrl) -> Any:
+        """Size, ETag and time of an object, as obstore gives them; raises as `call`."""
+        import obstore
+
+        try:
+            return self.call(url, lambda: obstore.head(self.store, url.key))
+        except (StoreError, UnavailableError) as error:
+            if error.errno not in (errno.EACCES, errno.EIO):
+                raise
+            # The answer to HEAD has no body, which would contain the cause.
+            with contextlib.suppress(FileNotFoundError):
+                self.call(url, lambda: obstore.get(self.store, url.key, options={"range": (0, 1)}))
+            raise
+
+    def delete_markers(self, folders: Iterable[str]) -> None:
+        """Deletes the objects with which AWS' console and other programs mark folders: their keys end with a "/"."""
+        if self.client is None:
+            return
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        keys = sorted((f"{folder}/" for folder in folders), key=len, reverse=True)
+        with contextlib.suppress(BotoCoreError, ClientError):  # nearly always there are none
+            for start in range(0, len(keys), 1000):
+                objects = [{"Key": key} for key in keys[start : start + 1000]]
+                self.client.delete_objects(Bucket=self.name, Delete={"Objects": objects, "Quiet": True})
+
+    def is_encrypted(self, url: ObjectUrl) -> bool:
+        """Whether the ETag of an object is no MD5: with KMS keys or keys of the user, and in directory buckets."""
+        if self.client is None:
+            return False
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            answer = self.client.head_object(Bucket=url.bucket, Key=url.key)
+        except (BotoCoreError, ClientError):
+            return False
+        kind = answer.get("ServerSideEncryption", "")
+        return url.bucket.endswith("--x-s3") or kind.startswith("aws:kms") or "SSECustomerAlgorithm" in answer
 
 
 @dataclass
@@ -76,75 +141,41 @@ class Connections:
             return self._buckets[url.root]
 
 
-class _Credentials:
-    """Gives obstore the credentials of boto3, which renews those that expire."""
-
-    def __init__(self, credentials: Any) -> None:
-        self._credentials = credentials
-        self.problem = ""
-
-    def __call__(self) -> dict[str, Any]:
-        try:
-            frozen = self._credentials.get_frozen_credentials()
-        except Exception as error:
-            self.problem = f"{type(error).__name__}: {error}"
-            raise
-        self.problem = ""
-        return {
-            "access_key_id": frozen.access_key,
-            "secret_access_key": frozen.secret_key,
-            "token": frozen.token,
-            "expires_at": datetime.now(UTC) + timedelta(seconds=CREDENTIAL_SECONDS),
-        }
+def s3_client(url: ObjectUrl) -> Any:
+    """boto3's client for S3, for requests that obstore does not have; raises as `Connections.bucket`."""
+    return new_client(url, new_session(url))
 
 
 def _connect_s3(url: ObjectUrl) -> Bucket:
     store_module = _obstore()
-    session, client = _aws(url)
-    config = configuration.current()
+    session = new_session(url)
+    client = new_client(url, session)
     endpoint, region = client.meta.endpoint_url, client.meta.region_name
-    credentials = None if config.anonymous else _Credentials(session.get_credentials())
-    is_aws = endpoint.endswith((".amazonaws.com", ".amazonaws.com.cn"))
-    # AWS names buckets by host; another server, and a name with dots, by path.
-    placed = {"virtual_hosted_style_request": True} if is_aws and "." not in url.bucket else {"endpoint": endpoint}
+    seconds = min(FIRST_SECONDS, configuration.current().retry_seconds)
+    check_endpoint(endpoint, url.root, regions=session.get_available_regions("s3"), seconds=seconds)
+    credentials = None if configuration.current().anonymous else Credentials(url, session)
     signed: dict[str, Any] = {"skip_signature": True} if credentials is None else {"credential_provider": credentials}
-    store = store_module.S3Store(
-        url.bucket,
-        region=region,
-        client_options=_client_options(endpoint, client),
-        retry_config=_retries(),
-        **placed,
-        **signed,
-    )
-    return Bucket(store, endpoint, region, credentials)
-
-
-def _aws(url: ObjectUrl) -> tuple[Any, Any]:
-    """A boto3 session, which has credentials, and a client for S3."""
-    try:
-        import boto3
-        import botocore
-        import botocore.exceptions
-    except ImportError:
-        raise MissingExtra(f"{url.scheme}:// paths", "boto3", "s3") from None
-    config = configuration.current()
-    try:
-        session = boto3.Session(profile_name=config.profile or None, region_name=config.region or None)
-        client = session.client(
-            "s3", endpoint_url=config.endpoint or None, region_name=session.region_name or "us-east-1"
+    with as_os_errors(url, endpoint, region):
+        store = store_module.S3Store(
+            url.bucket,
+            region=region,
+            client_options=_client_options(endpoint, session),
+            retry_config=_retries(),
+            **_address(url.bucket, endpoint, (client.meta.config.s3 or {}).get("addressing_style", "auto")),
+            **signed,
         )
-    except botocore.exceptions.ProfileNotFound as error:
-        raise ConfigError(
-            f"{error}. `aws configure list-profiles` lists the profiles; AWS_PROFILE chooses one."
-        ) from None
-    except (ValueError, botocore.exceptions.BotoCoreError) as error:
-        raise ConfigError(f"{url.root} cannot be reached: {error}") from None
-    if not config.anonymous and session.get_credentials() is None:
-        raise StoreError(errno.EACCES, _NO_CREDENTIALS, url.root)
-    return session, client
+    return Bucket(store, url.bucket, endpoint, region, client, credentials)
 
 
-def _client_options(endpoint: str, client: Any) -> dict[str, Any]:
+def _address(bucket: str, endpoint: str, style: str) -> dict[str, Any]:
+    """Where a bucket is: AWS names it by host, other servers by path; a certificate covers no name with dots."""
+    parts = urlsplit(endpoint)
+    if style == "virtual" or (style == "auto" and _AWS_HOST.fullmatch(parts.netloc) and "." not in bucket):
+        return {"endpoint": f"{parts.scheme}://{bucket}.{parts.netloc}", "virtual_hosted_style_request": True}
+    return {"endpoint": endpoint, "virtual_hosted_style_request": False}
+
+
+def _client_options(endpoint: str, session: Any) -> dict[str, Any]:
     options: dict[str, Any] = {
         "allow_http": endpoint.startswith("http://"),
         "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
@@ -152,6 +183,13 @@ def _client_options(endpoint: str, client: Any) -> dict[str, Any]:
         "timeout": timedelta(days=REQUEST_DAYS),
         "pool_max_idle_per_host": "256",
     }
+    bundle = session._session.get_config_variable("ca_bundle")  # AWS_CA_BUNDLE, or that of the profile
+    if bundle:
+        try:
+            options["root_certificate"] = Path(bundle).expanduser().read_bytes()
+        except OSError as error:
+            reason = f"The certificates in {bundle}, which AWS_CA_BUNDLE names, cannot be read: {error.strerror}."
+            raise ConfigError(reason) from None
     return options
 
 
@@ -161,7 +199,7 @@ def _connect_other(url: ObjectUrl) -> Bucket:
     options = {"read_timeout": timedelta(seconds=STALL_SECONDS), "timeout": timedelta(days=REQUEST_DAYS)}
     with as_os_errors(url):
         store = getattr(store_module, kind)(url.bucket, client_options=options, retry_config=_retries())
-    return Bucket(store)
+    return Bucket(store, url.bucket)
 
 
 def _retries() -> dict[str, Any]:

@@ -13,7 +13,7 @@ from model_trainer.errors import StorageError
 from model_trainer.errors import UnavailableError as Unavailable
 from model_trainer.storage.objects.urls import SCHEMES, ObjectUrl
 
-__all__ = ["ChangedError", "StoreError", "UnavailableError", "as_os_errors", "code_in"]
+__all__ = ["ChangedError", "DeniedError", "ExpiredError", "StoreError", "UnavailableError", "as_os_errors", "code_in"]
 
 
 class _Readable(OSError):
@@ -27,8 +27,16 @@ class StoreError(_Readable, StorageError):
     """A store refuses every request alike: wrong credentials, no permission, no such bucket."""
 
 
+class DeniedError(StoreError):
+    """The credentials, which are right, have no permission for a request."""
+
+
 class UnavailableError(_Readable, Unavailable):
     """A store did not answer, or answered with server errors, in spite of repeated attempts; it may do so later."""
+
+
+class ExpiredError(UnavailableError):
+    """The credentials have expired and could not be renewed."""
 
 
 class ChangedError(_Readable):
@@ -41,26 +49,33 @@ class _Cause(NamedTuple):
     reason: str
 
 
-_DENIED = "the credentials have no permission for it"
+_DENIED = "the credentials have no permission for it{action}; `model-trainer doctor {root}` names what is missing"
+_EXPIRED = "the credentials have expired; renew them, for example by `aws sso login`"
+_REGION = "the bucket is in another region than {region}{expected}; set that with --region or AWS_REGION"
+_NO_BUCKET = "there is no {kind} {bucket!r} at {endpoint}; check its name, and the endpoint with `model-trainer config`"
 # By the code in the answer of S3, which other stores have taken over.
 _CAUSES = {
     "NoSuchKey": _Cause(FileNotFoundError, errno.ENOENT, os.strerror(errno.ENOENT)),
-    "NoSuchBucket": _Cause(StoreError, errno.ENOENT, "there is no {kind} {bucket!r} at {endpoint}"),
-    "AccessDenied": _Cause(StoreError, errno.EACCES, _DENIED),
-    "AllAccessDisabled": _Cause(StoreError, errno.EACCES, _DENIED),
+    "NoSuchBucket": _Cause(StoreError, errno.ENOENT, _NO_BUCKET),
+    "ContainerNotFound": _Cause(StoreError, errno.ENOENT, _NO_BUCKET),  # of Azure
+    "AccessDenied": _Cause(DeniedError, errno.EACCES, _DENIED),
+    "AllAccessDisabled": _Cause(DeniedError, errno.EACCES, _DENIED),
     "AccountProblem": _Cause(StoreError, errno.EACCES, "the account is disabled"),
-    "InvalidAccessKeyId": _Cause(StoreError, errno.EACCES, "the access key does not exist at {endpoint}"),
-    "SignatureDoesNotMatch": _Cause(StoreError, errno.EACCES, "the secret key does not belong to the access key"),
-    "InvalidToken": _Cause(StoreError, errno.EACCES, "the session token is not valid"),
-    "ExpiredToken": _Cause(UnavailableError, errno.EACCES, "the credentials have expired"),
-    "TokenRefreshRequired": _Cause(UnavailableError, errno.EACCES, "the credentials have expired"),
-    "RequestTimeTooSkewed": _Cause(StoreError, errno.EACCES, "the clock of this machine is wrong"),
-    "PermanentRedirect": _Cause(StoreError, errno.EINVAL, "the bucket is in another region than {region}{expected}"),
-    "AuthorizationHeaderMalformed": _Cause(
-        StoreError, errno.EINVAL, "the bucket is in another region than {region}{expected}"
+    "InvalidAccessKeyId": _Cause(StoreError, errno.EACCES, "the access key does not exist at {endpoint}; {whence}"),
+    "SignatureDoesNotMatch": _Cause(
+        StoreError, errno.EACCES, "the secret key does not belong to the access key; {whence}"
     ),
-    "IllegalLocationConstraintException": _Cause(StoreError, errno.EINVAL, "the bucket is in another region"),
+    "InvalidToken": _Cause(StoreError, errno.EACCES, "the session token is not valid; {whence}"),
+    "ExpiredToken": _Cause(ExpiredError, errno.EACCES, _EXPIRED),
+    "ExpiredTokenException": _Cause(ExpiredError, errno.EACCES, _EXPIRED),
+    "TokenRefreshRequired": _Cause(ExpiredError, errno.EACCES, _EXPIRED),
+    "RequestTimeTooSkewed": _Cause(StoreError, errno.EACCES, "the clock of this machine is wrong"),
+    "PermanentRedirect": _Cause(StoreError, errno.EINVAL, _REGION),
+    "AuthorizationHeaderMalformed": _Cause(StoreError, errno.EINVAL, _REGION),
+    "IllegalLocationConstraintException": _Cause(StoreError, errno.EINVAL, _REGION),
+    "InvalidRange": _Cause(OSError, errno.EINVAL, "it ends before the first byte of the range"),
     "InvalidObjectState": _Cause(OSError, errno.EACCES, "the object is archived; restore it first"),
+    "RequestTimeout": _Cause(UnavailableError, errno.ETIMEDOUT, "the store has waited too long for the request"),
     "SlowDown": _Cause(UnavailableError, errno.EAGAIN, "the store asks to slow down"),
     "ServiceUnavailable": _Cause(UnavailableError, errno.EAGAIN, "the store is not available"),
     "InternalError": _Cause(UnavailableError, errno.EIO, "the store has an internal error"),
@@ -69,8 +84,8 @@ _CAUSES = {
 }
 _BY_STATUS = {
     "301": "PermanentRedirect", "307": "PermanentRedirect", "403": "AccessDenied", "404": "NoSuchKey",
-    "429": "SlowDown", "500": "InternalError", "502": "ServiceUnavailable", "503": "ServiceUnavailable",
-    "504": "ServiceUnavailable", "507": "XMinioStorageFull",
+    "408": "RequestTimeout", "416": "InvalidRange", "429": "SlowDown", "500": "InternalError",
+    "502": "ServiceUnavailable", "503": "ServiceUnavailable", "504": "ServiceUnavailable", "507": "XMinioStorageFull",
 }  # fmt: skip
 
 
@@ -96,23 +111,30 @@ def as_os_errors(url: ObjectUrl, endpoint: str = "", region: str = "") -> Iterat
     except FileNotFoundError as error:
         raise _as_os_error(error, url, name, endpoint, region) from None
     except ValueError as error:
-        if "parse path" not in str(error):
+        key = re.search(r'Path "(.*?)" contained', str(error))
+        if key is None:
             raise
-        raise OSError(errno.EINVAL, 'a key with an empty name, "." or ".." cannot be read', name) from None
+        reason = f'the key {key[1]!r} has an empty name, "." or "..", and cannot be read; rename or delete the object'
+        raise StoreError(errno.EINVAL, reason, name) from None
 
 
 def _as_os_error(error: Exception, url: ObjectUrl, name: str, endpoint: str, region: str) -> OSError:
     text = str(error)
     code = code_in(text)
-    if code in _CAUSES:
-        kind, number, reason = _CAUSES[code]
+    cause = _CAUSES.get(code) or _CAUSES.get(_BY_STATUS.get(_status_in(text), ""))
+    if cause is not None:
+        kind, number, reason = cause
         expected = re.search(r"<Region>([\w-]+)|expecting '([\w-]+)'", text)
+        action = re.search(r"not authorized to perform: (\w+:\w+)", text)
         reason = reason.format(
             kind=SCHEMES[url.scheme],
             bucket=url.bucket,
+            root=url.root,
+            whence="`model-trainer config` shows where it comes from",
             endpoint=endpoint or "this endpoint",
             region=region or "the configured one",
             expected=f": {expected[1] or expected[2]}" if expected else "",
+            action=f": {action[1]}" if action else "",
         )
         return kind(number, reason, name)
     if isinstance(error, FileNotFoundError):
@@ -125,18 +147,24 @@ def _as_os_error(error: Exception, url: ObjectUrl, name: str, endpoint: str, reg
         return StoreError(errno.EPROTO, f"the certificate of {endpoint or 'the store'} is not trusted", name)
     if "HTTP error" in text or "error sending request" in text or "Connect" in text:
         return UnavailableError(errno.ECONNREFUSED, f"{endpoint or 'the store'} does not answer", name)
-    status = re.search(r"status code: (\d{3})", text)
-    said = f"the store answered with status {status[1]}" if status else _first_sentence(text)
+    status = _status_in(text)
+    said = f"the store answered with status {status}" if status else _first_sentence(text)
     return StoreError(errno.EIO, f"{said}{f' ({code})' if code else ''}", name)
 
 
 def code_in(text: str) -> str:
     """The code in the message of an error, such as "NoSuchBucket"; without one that of its status; or ""."""
-    code = re.search(r"<Code>(\w+)</Code>", text)
+    code = re.search(r"<Code>(\w+)</Code>|\(code: (\w+)\)", text)  # the second is of one object of several to delete
     if code:
-        return code[1]
+        return code[1] or code[2]
+    if "redirect without LOCATION" in text:  # whose status and answer obstore does not give
+        return "PermanentRedirect"
+    return _BY_STATUS.get(_status_in(text), "")
+
+
+def _status_in(text: str) -> str:
     status = re.search(r"status code: (\d{3})", text)
-    return _BY_STATUS.get(status[1], "") if status else ""
+    return status[1] if status else ""
 
 
 def _first_sentence(text: str) -> str:

@@ -1,7 +1,11 @@
 """Locks of folders in an object store, by conditional writes: an object that its owner renews while it lives.
 
-The owner rewrites the lock every few seconds, on condition that it is still its own. One that has not been renewed for
-`STALE_SECONDS`, by the clock of the store, was left by a process that was killed, and may be taken over.
+The owner rewrites the lock every few seconds, on condition that it is still its own. A lock that has not been renewed
+for `STALE_SECONDS` while another process watched it was left by a process that was killed, and is taken over. Should
+its owner wake up again, from a suspended machine or a broken connection, it learns that before its next write, which
+fails.
+
+A run locks its `logs/`; what lies beside it is guarded too, as it is the same run.
 """
 
 from __future__ import annotations
@@ -24,21 +28,80 @@ from absl import logging
 from model_trainer.errors import StorageError
 from model_trainer.storage.objects.connection import Bucket
 from model_trainer.storage.objects.errors import ChangedError, StoreError
+from model_trainer.storage.objects.uploads import abort_uploads
 from model_trainer.storage.objects.urls import ObjectUrl
 
-__all__ = ["LOCK", "LostLockError", "lock_folder"]
+__all__ = ["LOCK", "Locks", "LostLockError"]
 
 LOCK = ".lock"
 RENEW_SECONDS = 10.0
+LEASE_SECONDS = 30.0  # since the last renewal; after that it is renewed before anything is written
 STALE_SECONDS = 45.0
 POLL_SECONDS = 2.0
+ENDED_SECONDS = 600.0  # without a renewal, by clocks that may differ: for those who only look
 
 
 class LostLockError(StoreError):
-    """Another process has taken over the folder, because this one did not renew its lock in time."""
+    """Another process has taken over the folder, because this one could not renew its lock in time."""
+
+    exit_code = 75
 
 
-@dataclass
+class Locks:
+    """The locks of this process."""
+
+    def __init__(self) -> None:
+        self._held: list[_Lock] = []
+
+    @contextlib.contextmanager
+    def lock(self, bucket: Bucket, url: ObjectUrl, shared: bool) -> Iterator[None]:
+        """Locks a folder inside the `with` block; `shared` only checks that no other process holds it.
+
+        Raises:
+            BlockingIOError: another process holds the lock.
+            LostLockError: at the end of the block, if another process has taken over the folder meanwhile.
+        """
+        if shared:
+            held = _holder(bucket, url)
+            if held is not None and not _has_ended(held) and _age(held) < ENDED_SECONDS:
+                raise _blocked(url, held)
+            yield
+            return
+        lock = _Lock(bucket, url)
+        lock.take()
+        abort_uploads(lock.guarded)  # of whoever held it before
+        self._held = [*(each for each in self._held if each.url != url), lock]
+        renewing = threading.Thread(target=lock.renew_until_released, name="lock", daemon=True)
+        renewing.start()
+        try:
+            yield
+        finally:
+            lock.released.set()
+            renewing.join()
+            with contextlib.suppress(StorageError):
+                lock.release()
+            if not lock.lost:  # a lost one still keeps this process from writing
+                self._held = [each for each in self._held if each is not lock]
+        lock.check_lost()
+
+    def check(self, url: ObjectUrl) -> None:
+        """Checks, before an object is written, that no lock that guards it was lost.
+
+        Raises:
+            LostLockError: it was.
+        """
+        for lock in self._held:
+            if lock.guards(url):
+                lock.check()
+
+    def check_lost(self, url: ObjectUrl) -> None:
+        """As `check`, without a request."""
+        for lock in self._held:
+            if lock.guards(url):
+                lock.check_lost()
+
+
+@dataclass(eq=False)
 class _Lock:
     """The lock of this process on a folder."""
 
@@ -46,8 +109,18 @@ class _Lock:
     url: ObjectUrl
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
     tag: str | None = None
+    renewed: float = 0.0  # when the last successful renewal began
     lost: bool = False
     released: threading.Event = field(default_factory=threading.Event)
+    _renewing: threading.RLock = field(default_factory=threading.RLock)
+
+    @property
+    def guarded(self) -> ObjectUrl:
+        """The folder of the run."""
+        return self.url._replace(key=self.url.key.rpartition("/")[0] or self.url.key)
+
+    def guards(self, url: ObjectUrl) -> bool:
+        return url.root == self.url.root and f"{url.key}/".startswith(f"{self.guarded.key}/")
 
     def take(self) -> None:
         """Takes the lock; waits for one that may have been left by a killed process.
@@ -56,93 +129,103 @@ class _Lock:
             BlockingIOError: another process holds it and renews it.
         """
         first: dict[str, Any] | None = None
-        deadline = time.monotonic() + STALE_SECONDS
+        watched_since = 0.0
         while True:
             try:
-                self.tag = self._put(mode="create")
+                self._write("create")
                 return
             except FileExistsError:
                 held = _holder(self.bucket, self.url)
             if held is None:
                 continue
+            if held["token"] == self.token:  # written, but the answer was lost
+                self.tag, self.renewed = held["tag"], _now()
+                return
             if first is None:
-                first = held
+                first, watched_since = held, time.monotonic()
             elif held["tag"] != first["tag"]:
-                raise _held(self.url, held)
-            if _is_left(held) or time.monotonic() >= deadline:
-                try:
-                    self.tag = self._put(mode={"e_tag": held["tag"]})
+                raise _blocked(self.url, held)
+            if _has_ended(held) or time.monotonic() - watched_since >= STALE_SECONDS:
+                with contextlib.suppress(ChangedError, FileExistsError, FileNotFoundError):
+                    self._write({"e_tag": held["tag"]})
                     return
-                except (ChangedError, FileNotFoundError):
-                    continue
-            if time.monotonic() >= deadline - STALE_SECONDS and held is first:
-                logging.info("Waiting until %s is free; %s may have ended.", _name(self.url), _process(held))
+                first = None
+                continue
+            if held is first:
+                logging.info(
+                    "Waiting up to %d seconds: %s, which wrote to %s, may have ended.",
+                    STALE_SECONDS, _process(held), _name(self.url),
+                )  # fmt: skip
             time.sleep(POLL_SECONDS)
 
-    def renew(self) -> None:
-        """Renews the lock until it is released."""
+    def renew_until_released(self) -> None:
         while not self.released.wait(RENEW_SECONDS):
             try:
-                self.tag = self._put(mode={"e_tag": self.tag})
-            except (ChangedError, FileNotFoundError):
-                self.lost = True
+                self.renew()
+            except LostLockError:
                 logging.error("%s has been taken over by another process.", _name(self.url))
                 return
             except OSError as error:
                 logging.warning("The lock of %s could not be renewed: %s.", _name(self.url), error.strerror)
 
+    def renew(self) -> None:
+        """Renews the lock.
+
+        Raises:
+            LostLockError: another process has taken it.
+            OSError: the store did not answer.
+        """
+        with self._renewing:
+            self.check_lost()
+            try:
+                self._write({"e_tag": self.tag})
+            except (ChangedError, FileExistsError, FileNotFoundError):
+                held = _holder(self.bucket, self.url)
+                # It may be that it was written, but the answer was lost.
+                self.lost = held is None or held["token"] != self.token
+                self.check_lost()
+                assert held is not None
+                self.tag = held["tag"]
+
+    def check(self) -> None:
+        """Checks that the lock is still held, by a request only if the last renewal is long ago."""
+        self.check_lost()
+        if _now() - self.renewed > LEASE_SECONDS:
+            self.renew()
+
+    def check_lost(self) -> None:
+        if self.lost:
+            raise LostLockError(
+                errno.ESTALE,
+                "another process has taken over this run, because this one did not answer in time; nothing more is "
+                "written to it",
+                _name(self.url),
+            )
+
     def release(self) -> None:
         import obstore
 
-        if self.lost:
-            return
-        held = _holder(self.bucket, self.url)
-        if held is not None and held["token"] == self.token:
-            with contextlib.suppress(OSError), self.bucket.errors(self.url):
-                obstore.delete(self.bucket.store, f"{self.url.key}/{LOCK}")
+        with self._renewing:
+            if not self.lost:
+                self.renew()  # otherwise it might be another's that is deleted
+                with self.bucket.errors(self.url):
+                    obstore.delete(self.bucket.store, f"{self.url.key}/{LOCK}")
 
-    def _put(self, mode: Any) -> str | None:
+    def _write(self, mode: Any) -> None:
         import obstore
 
         content = {
             "token": self.token,
             "host": socket.gethostname(),
             "pid": os.getpid(),
+            "pids": _pids(),
             "renewed": uuid.uuid4().hex,  # so that each renewal has another ETag
         }
+        started = _now()
         with self.bucket.errors(self.url):
             data = json.dumps(content).encode()
-            tag = obstore.put(self.bucket.store, f"{self.url.key}/{LOCK}", data, mode=mode)["e_tag"]
-        return None if tag is None else str(tag)
-
-
-@contextlib.contextmanager
-def lock_folder(bucket: Bucket, url: ObjectUrl, shared: bool) -> Iterator[None]:
-    """Locks a folder inside the `with` block; `shared` only checks that no other process holds it.
-
-    Raises:
-        BlockingIOError: another process holds the lock.
-        StorageError: at the end of the block, if another process has taken over the folder meanwhile.
-    """
-    if shared:
-        held = _holder(bucket, url)
-        if held is not None and not _is_left(held):
-            raise _held(url, held)
-        yield
-        return
-    lock = _Lock(bucket, url)
-    lock.take()
-    renewing = threading.Thread(target=lock.renew, name="lock", daemon=True)
-    renewing.start()
-    try:
-        yield
-    finally:
-        lock.released.set()
-        renewing.join()
-        with contextlib.suppress(StorageError):
-            lock.release()
-    if lock.lost:
-        raise LostLockError(errno.ESTALE, "another process has taken over this run", _name(url))
+            result = obstore.put(self.bucket.store, f"{self.url.key}/{LOCK}", data, mode=mode, use_multipart=False)
+        self.tag, self.renewed = result["e_tag"], started
 
 
 def _holder(bucket: Bucket, url: ObjectUrl) -> dict[str, Any] | None:
@@ -159,25 +242,42 @@ def _holder(bucket: Bucket, url: ObjectUrl) -> dict[str, Any] | None:
         held = dict(json.loads(content))
     except ValueError:
         held = {}
-    return {"token": "", "host": "", "pid": 0, **held, "tag": meta["e_tag"], "time": meta["last_modified"]}
+    defaults = {"token": "", "host": "", "pid": 0, "pids": ""}
+    return {**defaults, **held, "tag": meta["e_tag"], "time": meta["last_modified"]}
 
 
-def _is_left(held: dict[str, Any]) -> bool:
-    """Whether the holder has certainly ended: a process of this machine that is gone, or no renewal for long."""
-    if held["host"] == socket.gethostname() and isinstance(held["pid"], int) and held["pid"] > 0:
-        try:
-            os.kill(held["pid"], 0)
-        except ProcessLookupError:
-            return True
-        except OSError:
-            return False
+def _has_ended(held: dict[str, Any]) -> bool:
+    """Whether the holder has certainly ended: it was a process of this machine that is gone."""
+    if not held["pids"] or held["pids"] != _pids() or not isinstance(held["pid"], int) or held["pid"] <= 0:
         return False
-    # This machine's clock may differ from that of the store by minutes, so only hours decide at once.
-    age = datetime.now(held["time"].tzinfo) - held["time"]
-    return bool(age.total_seconds() > 3600)
+    try:
+        os.kill(held["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
-def _held(url: ObjectUrl, held: dict[str, Any]) -> BlockingIOError:
+def _pids() -> str:
+    """Identifies the processes among which a pid is unique: those of a container since the machine started."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return f"{file.read().strip()}-{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return ""
+
+
+def _age(held: dict[str, Any]) -> float:
+    return float((datetime.now(held["time"].tzinfo) - held["time"]).total_seconds())
+
+
+def _now() -> float:
+    """Seconds of a clock that goes on while the machine is suspended, if there is one."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
+def _blocked(url: ObjectUrl, held: dict[str, Any]) -> BlockingIOError:
     return BlockingIOError(errno.EAGAIN, f"{_process(held)} writes to it", _name(url))
 
 

@@ -1,18 +1,143 @@
-"""Random access to one version of an object, by ranges."""
+"""Reads objects: one version of each, verified, and continued where a connection broke."""
 
 from __future__ import annotations
 
+import errno
 import io
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
+from model_trainer.storage.objects.checksums import Digest
 from model_trainer.storage.objects.connection import Bucket
+from model_trainer.storage.objects.errors import ChangedError, UnavailableError
 from model_trainer.storage.objects.urls import ObjectUrl
 
-__all__ = ["RangeReader"]
+if TYPE_CHECKING:
+    from obstore import GetOptions
+
+__all__ = ["DamagedError", "RangeReader", "read_object", "read_span", "stream_object"]
+
+CHUNK_BYTES = 1 << 20  # that a broken connection loses at most
+MAX_AHEAD = 8 << 20  # of a file that is read from one end to the other
+
+
+class DamagedError(OSError):
+    """A download does not have the checksum of its object.
+
+    Attributes:
+        digest: of what arrived; another download with the same one shows that it was not damaged on the way.
+    """
+
+    def __init__(self, url: ObjectUrl, digest: Digest) -> None:
+        super().__init__(errno.EIO, "its content does not have its checksum", f"{url.root}/{url.key}")
+        self.digest = digest
+
+
+def read_object(bucket: Bucket, url: ObjectUrl, tag: str = "") -> tuple[bytes, Any]:
+    """Content and metadata of an object.
+
+    Args:
+        bucket, url: of the object.
+        tag: its ETag; "" reads the version that the store has now.
+
+    Returns:
+        `(content, meta)`; meta as obstore gives it.
+
+    Raises:
+        ChangedError: the object has another ETag, or is replaced again and again while it is read.
+        DamagedError: its content does not have its checksum.
+        OSError: it is missing, or cannot be read.
+    """
+    before: Digest | None = None
+    for attempt in (1, 2):
+        result = _get(bucket, url, tag)
+        meta = result.meta
+        try:
+            if meta["size"] <= CHUNK_BYTES:
+                with bucket.errors(url):
+                    content = bytes(result.bytes())
+            else:
+                content = b"".join(_chunks(bucket, url, result))
+        except (ChangedError, UnavailableError):
+            if attempt == 2:
+                raise
+            continue  # the body of an object that was replaced meanwhile breaks like a connection
+        digest = Digest(meta["size"], meta["e_tag"])
+        digest.update(content)
+        if bucket.checksums.accepts(digest, before, lambda: bucket.is_encrypted(url)):
+            return content, meta
+        before = digest
+    assert before is not None
+    raise DamagedError(url, before)
+
+
+def stream_object(bucket: Bucket, url: ObjectUrl, before: Digest | None = None) -> Iterator[bytes]:
+    """The content of an object in chunks; an error at the end says that they were damaged.
+
+    Args:
+        bucket, url: of the object.
+        before: the digest of the error of the attempt before.
+
+    Raises:
+        ChangedError: the object has been replaced meanwhile.
+        DamagedError: the content does not have its checksum.
+    """
+    result = _get(bucket, url, "")
+    digest = Digest(result.meta["size"], result.meta["e_tag"])
+    for chunk in _chunks(bucket, url, result):
+        digest.update(chunk)
+        yield chunk
+    if not bucket.checksums.accepts(digest, before, lambda: bucket.is_encrypted(url)):
+        raise DamagedError(url, digest)
+
+
+def read_span(bucket: Bucket, url: ObjectUrl, start: int, stop: int, tag: str | None = None) -> memoryview:
+    """Reads bytes `start` to `stop` of an object, which has so many; raises as `read_object`."""
+    result = _get(bucket, url, tag, (start, stop))
+    with bucket.errors(url):
+        data = memoryview(result.bytes())
+    if len(data) != stop - start:
+        raise OSError(errno.EIO, f"it ends before byte {stop}", f"{url.root}/{url.key}")
+    return data
+
+
+def _chunks(bucket: Bucket, url: ObjectUrl, result: Any) -> Iterator[bytes]:
+    """The content of an answer, continued by another request where a connection breaks, if this one has brought bytes.
+
+    obstore continues as well, but only in the first minute of a request.
+    """
+    size, tag = result.meta["size"], result.meta["e_tag"]
+    position = start = 0
+    stream = iter(result.stream(min_chunk_size=CHUNK_BYTES))
+    while position < size:
+        try:
+            with bucket.errors(url):
+                chunk = bytes(next(stream, b""))
+            if not chunk:
+                raise UnavailableError(errno.EIO, "the store ended an answer too early", f"{url.root}/{url.key}")
+        except UnavailableError:
+            if position == start:
+                raise
+            start = position
+            stream = iter(_get(bucket, url, tag, (position, size)).stream(min_chunk_size=CHUNK_BYTES))
+            continue
+        position += len(chunk)
+        yield chunk
+
+
+def _get(bucket: Bucket, url: ObjectUrl, tag: str | None, span: tuple[int, int] | None = None) -> Any:
+    import obstore
+
+    options: GetOptions = {"if_match": tag} if tag else {}
+    if span is not None:
+        options["range"] = span
+    return bucket.call(url, lambda: obstore.get(bucket.store, url.key, options=options))
 
 
 class RangeReader(io.RawIOBase):
     """Reads an object by ranges; raises OSError if it changes meanwhile.
+
+    Each range is twice as long as the one before, as long as they follow each other.
 
     Args:
         bucket: of the object.
@@ -26,6 +151,8 @@ class RangeReader(io.RawIOBase):
         self._size = int(meta["size"])
         self._etag = meta["e_tag"]
         self._position = 0
+        self._ahead = memoryview(b"")
+        self._ahead_start = 0
 
     def readable(self) -> bool:
         return True
@@ -39,15 +166,20 @@ class RangeReader(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        import obstore
-
         view = memoryview(buffer).cast("B")
-        stop = min(self._position + len(view), self._size)
-        if stop <= self._position:
+        if not view or self._position >= self._size:
             return 0
-        with self._bucket.errors(self._url):
-            options = {"range": (self._position, stop), "if_match": self._etag}
-            data = obstore.get(self._bucket.store, self._url.key, options=options).bytes()
-        view[: len(data)] = memoryview(data)
+        offset = self._position - self._ahead_start
+        if not 0 <= offset < len(self._ahead):
+            self._fetch(len(view), follows=offset == len(self._ahead))
+            offset = 0
+        data = self._ahead[offset : offset + len(view)]
+        view[: len(data)] = data
         self._position += len(data)
         return len(data)
+
+    def _fetch(self, size: int, follows: bool) -> None:
+        wanted = max(size, min(2 * len(self._ahead), MAX_AHEAD)) if follows else size
+        stop = min(self._position + wanted, self._size)
+        self._ahead, self._ahead_start = memoryview(b""), self._position
+        self._ahead = read_span(self._bucket, self._url, self._position, stop, self._etag)

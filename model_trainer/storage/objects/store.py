@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
-import itertools
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -14,16 +13,18 @@ from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
 from model_trainer.storage.objects.appends import Appends
-from model_trainer.storage.objects.checksums import is_intact
+from model_trainer.storage.objects.checksums import Digest
 from model_trainer.storage.objects.connection import Bucket, Connections
-from model_trainer.storage.objects.locks import LOCK, lock_folder
-from model_trainer.storage.objects.reader import RangeReader
+from model_trainer.storage.objects.errors import ChangedError
+from model_trainer.storage.objects.folders import clear_leftovers, complete_folders, write_folder
+from model_trainer.storage.objects.locks import LOCK, Locks
+from model_trainer.storage.objects.reader import DamagedError, RangeReader, read_object, read_span, stream_object
 from model_trainer.storage.objects.urls import ObjectUrl, parse_url
+from model_trainer.storage.objects.writer import PART_BYTES, upload_file, write_object
 from model_trainer.storage.storage import Appender, Entry, Info, Item, Storage
 
 __all__ = ["ObjectStore"]
 
-PART_BYTES = 16 << 20  # of an upload in parts; S3 allows 10,000
 BUFFER_BYTES = 1 << 18
 MARKER = ".folder"  # an object that makes an empty folder exist
 
@@ -37,18 +38,17 @@ class ObjectStore(Storage):
 
     def __init__(self) -> None:
         self.connections = Connections()
+        self.locks = Locks()
         self._appends = Appends(self)
 
     # Reading.
 
     def info(self, path: str) -> Info | None:
-        import obstore
-
         url, bucket = self.locate(path)
         self._appends.flush_below(path)
         if url.key:
-            with contextlib.suppress(FileNotFoundError), bucket.errors(url):
-                meta = obstore.head(bucket.store, url.key)
+            with contextlib.suppress(FileNotFoundError):
+                meta = bucket.head(url)
                 return Info(False, meta["size"], _nanoseconds(meta["last_modified"]))
         return Info(True, 0, 0) if self._is_folder(url, bucket) else None
 
@@ -57,8 +57,7 @@ class ObjectStore(Storage):
 
         url, bucket = self.locate(folder)
         self._appends.flush_below(folder)
-        with bucket.errors(url):
-            found = obstore.list_with_delimiter(bucket.store, url.key or None)
+        found = bucket.call(url, lambda: obstore.list_with_delimiter(bucket.store, url.key or None))
         if not found["objects"] and not found["common_prefixes"] and url.key:
             is_file = self._meta(url, bucket) is not None
             raise _error(errno.ENOTDIR if is_file else errno.ENOENT, folder)
@@ -73,63 +72,31 @@ class ObjectStore(Storage):
         return io.BufferedReader(RangeReader(bucket, url, self._existing(url, bucket, path)), BUFFER_BYTES)
 
     def read(self, path: str) -> bytes:
-        import obstore
-
         url, bucket = self.locate(path)
-        if not url.key:
-            raise _error(errno.EISDIR, path)
         self._appends.flush(path)
-        for attempt in (1, 2):
-            with bucket.errors(url):
-                result = obstore.get(bucket.store, url.key)
-                content = bytes(result.bytes())
-            if is_intact(content, result.meta["size"], result.meta["e_tag"], url.root, again=attempt == 2):
-                return content
-        raise OSError(errno.EIO, "its content does not have its checksum, twice", path)
+        if url.key:
+            with contextlib.suppress(FileNotFoundError):
+                return read_object(bucket, url)[0]
+        raise _error(errno.EISDIR if self._is_folder(url, bucket) else errno.ENOENT, path)
 
     def read_range(self, path: str, start: int, size: int) -> bytes:
-        import obstore
-
         url, bucket = self.locate(path)
-        if size == 0:
-            return b""
-        with bucket.errors(url):
-            data = bytes(obstore.get_range(bucket.store, url.key, start=start, length=size))
-        if len(data) != size:
-            raise OSError(f"ends before byte {start + size}")
-        return data
+        return bytes(read_span(bucket, url, start, start + size)) if size else b""
 
     # Writing.
 
     def write(self, path: str, chunks: Iterable[bytes | memoryview]) -> None:
-        import obstore
-
         url, bucket = self.locate(path)
         if not url.key:
             raise _error(errno.EISDIR, path)
+        self.locks.check(url)
         self._appends.forget(path)
-        # One request up to the size of a part; a longer content is streamed, and aborted if a chunk raises.
-        remaining = iter(chunks)
-        start, size = [], 0
-        for chunk in remaining:
-            start.append(bytes(chunk))
-            size += len(start[-1])
-            if size > PART_BYTES:
-                break
-        with bucket.errors(url):
-            if size <= PART_BYTES:
-                obstore.put(bucket.store, url.key, b"".join(start), use_multipart=False)
-            else:
-                all_chunks = itertools.chain(start, map(bytes, remaining))
-                obstore.put(bucket.store, url.key, all_chunks, chunk_size=PART_BYTES, max_concurrency=4)
+        write_object(bucket, url, chunks)
 
     def put(self, path: str, content: bytes) -> None:
         """Writes an object."""
-        import obstore
-
         url, bucket = self.locate(path)
-        with bucket.errors(url):
-            obstore.put(bucket.store, url.key, content, chunk_size=PART_BYTES)
+        write_object(bucket, url, [content])
 
     def delete(self, path: str) -> None:
         import obstore
@@ -137,6 +104,7 @@ class ObjectStore(Storage):
         url, bucket = self.locate(path)
         if self._is_folder(url, bucket):
             raise _error(errno.EISDIR, path)
+        self.locks.check(url)
         self._appends.forget(path)
         with contextlib.suppress(FileNotFoundError), bucket.errors(url):
             obstore.delete(bucket.store, url.key)
@@ -147,12 +115,15 @@ class ObjectStore(Storage):
         url, bucket = self.locate(path)
         if not url.key:
             raise OSError(errno.EPERM, "a whole bucket is not deleted", path)
+        self.locks.check(url)
         self._appends.forget(path)
         with bucket.errors(url):
             if self._meta(url, bucket) is not None:
                 raise _error(errno.ENOTDIR, path)
             for page in obstore.list(bucket.store, url.key, chunk_size=1000):
-                obstore.delete(bucket.store, [meta["path"] for meta in page])
+                keys = [meta["path"] for meta in page]
+                obstore.delete(bucket.store, keys)
+                bucket.delete_markers({url.key, *(key.rpartition("/")[0] for key in keys)})
 
     def make_folder(self, path: str) -> None:
         import obstore
@@ -160,8 +131,8 @@ class ObjectStore(Storage):
         url, bucket = self.locate(path)
         if self.info(path) is not None:
             raise _error(errno.EEXIST, path)
-        with bucket.errors(url):
-            obstore.put(bucket.store, f"{url.key}/{MARKER}", b"", mode="create")
+        self.locks.check(url)
+        bucket.call(url, lambda: obstore.put(bucket.store, f"{url.key}/{MARKER}", b"", mode="create"))
 
     def append(self, path: str) -> Appender:
         return self._appends.open(path)
@@ -174,13 +145,26 @@ class ObjectStore(Storage):
             with self.open(source) as file:
                 self.write(target, iter(lambda: file.read(PART_BYTES), b""))
             return
+        self.locks.check(to_url)
         self._appends.flush(source)
         with bucket.errors(from_url):
             obstore.copy(bucket.store, from_url.key, to_url.key)
 
     def lock(self, folder: str, shared: bool = False) -> contextlib.AbstractContextManager[None]:
         url, bucket = self.locate(folder)
-        return lock_folder(bucket, url, shared)
+        return self.locks.lock(bucket, url, shared)
+
+    def check_lock(self, path: str) -> None:
+        self.locks.check_lost(parse_url(path))
+
+    def write_folder(self, folder: str, files: Iterable[tuple[str, Iterable[bytes | memoryview]]]) -> None:
+        write_folder(self, folder, files)
+
+    def complete_folders(self, parent: str, prefix: str) -> dict[str, str]:
+        return complete_folders(self, parent, prefix)
+
+    def clear_leftovers(self, parent: str) -> None:
+        clear_leftovers(self, parent)
 
     # For libraries that read and write files themselves.
 
@@ -193,32 +177,35 @@ class ObjectStore(Storage):
 
     @contextlib.contextmanager
     def atomic_write(self, path: str) -> Iterator[Path]:
-        import obstore
-
         url, bucket = self.locate(path)
         with tempfile.TemporaryDirectory() as folder:
             local = Path(folder) / PurePath(path).name
             yield local
+            self.locks.check(url)
             self._appends.forget(path)
-            with bucket.errors(url):
-                obstore.put(bucket.store, url.key, local, chunk_size=PART_BYTES)
+            upload_file(bucket, url, local)
 
     def download(self, path: str, local: Path) -> None:
         """Streams an object to a local file.
 
         Raises:
-            OSError: it is missing, or has changed or was cut off meanwhile.
+            OSError: it is missing, cannot be read, or arrives damaged twice; the file is then incomplete.
         """
-        import obstore
-
         url, bucket = self.locate(path)
         self._appends.flush(path)
-        with bucket.errors(url):
-            result = obstore.get(bucket.store, url.key)
-            with open(local, "wb") as file:
-                file.writelines(result.stream(min_chunk_size=PART_BYTES // 4))
-        if local.stat().st_size != result.meta["size"]:
-            raise OSError(errno.EIO, "it was cut off", path)
+        before: Digest | None = None
+        for attempt in (1, 2):
+            try:
+                with open(local, "wb") as file:
+                    file.writelines(stream_object(bucket, url, before))
+                return
+            except DamagedError as error:
+                before = error.digest
+                if attempt == 2:
+                    raise
+            except ChangedError:
+                if attempt == 2:
+                    raise
 
     def locate(self, path: str) -> tuple[ObjectUrl, Bucket]:
         """The parts of a path, and its connected bucket."""
@@ -228,15 +215,12 @@ class ObjectStore(Storage):
     def _is_folder(self, url: ObjectUrl, bucket: Bucket) -> bool:
         import obstore
 
-        with bucket.errors(url):
-            page = next(iter(obstore.list(bucket.store, url.key or None, chunk_size=1)), None)
+        page = bucket.call(url, lambda: next(iter(obstore.list(bucket.store, url.key or None, chunk_size=1)), None))
         return bool(page) or not url.key
 
     def _meta(self, url: ObjectUrl, bucket: Bucket) -> Any:
-        import obstore
-
-        with contextlib.suppress(FileNotFoundError), bucket.errors(url):
-            return obstore.head(bucket.store, url.key)
+        with contextlib.suppress(FileNotFoundError):
+            return bucket.head(url)
         return None
 
     def _existing(self, url: ObjectUrl, bucket: Bucket, path: str) -> Any:

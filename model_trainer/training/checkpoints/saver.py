@@ -12,6 +12,7 @@ from typing import Self
 from absl import logging
 
 from model_trainer.errors import StorageError
+from model_trainer.storage.objects.locks import LostLockError
 from model_trainer.training.checkpoints.store import Checkpoint, newest_complete, write_checkpoint
 
 __all__ = ["Saver"]
@@ -72,6 +73,8 @@ class Saver:
     def _write(self, checkpoint: Checkpoint, started: float) -> None:
         try:
             write_checkpoint(self.folder, checkpoint)
+        except LostLockError:
+            raise
         except StorageError as error:
             self.failed = StorageError(str(error))  # without the traceback, which holds the whole checkpoint
             self._num_failures += 1

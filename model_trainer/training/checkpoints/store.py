@@ -20,6 +20,7 @@ import ml_dtypes  # noqa: F401 - registers np.dtype("bfloat16")
 import numpy as np
 from absl import logging
 
+from model_trainer.errors import StorageError
 from model_trainer.storage import files
 from model_trainer.storage.trouble import is_full, not_written
 
@@ -79,6 +80,8 @@ def write_checkpoint(folder: PurePath, checkpoint: Checkpoint) -> PurePath:
             if not is_full(error) or not _make_room(folder):
                 raise
             files.write_folder(target, _files(checkpoint))
+    except StorageError:
+        raise
     except OSError as error:
         num_bytes = sum(array.nbytes for array in checkpoint.arrays.values())
         raise not_written(target, error, num_bytes) from error

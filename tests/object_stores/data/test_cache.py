@@ -113,7 +113,8 @@ def test_a_full_disk_is_logged_once_and_nothing_else_happens(
     for key in "abc":
         cache.put(key, b"content")
     assert [record.getMessage() for record in caplog.records] == [
-        f"Objects are no longer kept in {cache.folder}: No space left on device. They are read from the store each time."
+        f"Objects are no longer kept in {cache.folder}: No space left on device. "
+        "They are read from the store each time."
     ]
     assert cache.get("kept") == b"before"
     assert len(files_in(cache)) == 1

@@ -1,0 +1,154 @@
+"""`manifest.json` of a run: the files that it consists of, written after all of them.
+
+Whoever reads a run outside the local disk, or a copy of one, sees by it whether all of the run is there. While the run
+trains, and after it was interrupted, it says `"finished": false`. A run without a manifest was trained on a local disk.
+
+```json
+{"version": 1, "finished": true, "files": {"final_model.hdf5": {"bytes": 16543208, "sha256": "9f86d0..."}}}
+```
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePath
+from typing import Any
+
+from model_trainer.errors import DataError, StorageError
+from model_trainer.storage import files
+
+__all__ = ["MANIFEST", "check_finished", "note_unfinished", "update_manifest", "write_manifest"]
+
+MANIFEST = "manifest.json"
+VERSION = 1
+NOT_LISTED = (MANIFEST, "checkpoints")  # which only `--resume` reads, and which have hashes of their own
+CHUNK_BYTES = 64 << 20
+NUM_THREADS = 16
+
+
+def note_unfinished(folder: PurePath) -> None:
+    """Notes that a run is being trained; on the local disk only if there is a manifest already, of a copied run.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    if _has_manifest(folder):
+        _write(folder, {"version": VERSION, "finished": False, "files": {}})
+
+
+def write_manifest(folder: PurePath) -> None:
+    """Notes that a run is finished, with all its files; on the local disk only if there is a manifest already.
+
+    Raises:
+        StorageError: it cannot be written, or one of the files not be read.
+    """
+    if _has_manifest(folder):
+        _write(folder, {"version": VERSION, "finished": True, "files": _described(folder, _paths(folder, ""))})
+
+
+def update_manifest(folder: PurePath, *names: str) -> None:
+    """Notes what has been written since the run was finished; does nothing for a run that is not.
+
+    Args:
+        names: of files and folders in `folder` that were written.
+    """
+    manifest = _read(folder)
+    if not manifest.get("finished"):
+        return
+    changed = {path for name in names for path in _paths(folder, name)}
+    same = {path: each for path, each in manifest["files"].items() if not _is_in(path, names)}
+    _write(folder, {**manifest, "files": same | _described(folder, sorted(changed))})
+
+
+def check_finished(folder: PurePath, model_file: PurePath | None = None) -> None:
+    """Checks that a run is finished, as far as it has a manifest.
+
+    Args:
+        folder: the output folder.
+        model_file: a file in it that should have the listed size.
+
+    Raises:
+        DataError: it is not finished, or the file is not the one that was written.
+        StorageError: its storage cannot be read.
+    """
+    manifest = _read(folder)
+    if not manifest:
+        return
+    if not manifest.get("finished"):
+        hint = "" if model_file is None else f" To use a model as it is now, name its file: {model_file}"
+        raise DataError(
+            f"{folder} is not finished, according to its {MANIFEST}: it is being trained, or its training was "
+            f"interrupted, and --resume continues it; or it was copied meanwhile.{hint}"
+        )
+    if model_file is None:
+        return
+    listed, info = manifest["files"].get(model_file.name), files.info(model_file)
+    if listed is not None and info is not None and info.size != listed["bytes"]:
+        raise DataError(
+            f"{model_file} has {info.size:,} bytes, but {listed['bytes']:,} according to {folder / MANIFEST}: it was "
+            "not copied completely, or was replaced. Copy the run again."
+        )
+
+
+def _has_manifest(folder: PurePath) -> bool:
+    return "://" in str(folder) or files.exists(folder / MANIFEST)
+
+
+def _read(folder: PurePath) -> dict[str, Any]:
+    """The content of a manifest; empty if there is none."""
+    try:
+        content = json.loads(files.read_text(folder / MANIFEST))
+    except StorageError:
+        raise
+    except OSError:
+        return {}
+    except ValueError:
+        content = None
+    listed = content.get("files") if isinstance(content, Mapping) else None
+    if not isinstance(listed, Mapping) or not all(
+        isinstance(each, Mapping) and isinstance(each.get("bytes"), int) for each in listed.values()
+    ):
+        raise DataError(f"{folder / MANIFEST} is damaged. Copy the run again, or delete this file if it is complete.")
+    assert isinstance(content, Mapping)
+    return {**content}
+
+
+def _write(folder: PurePath, content: dict[str, Any]) -> None:
+    files.write_text(folder / MANIFEST, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def _paths(folder: PurePath, inside: str) -> list[str]:
+    """The files in a run, or in a file or folder of it, by their paths in the run, sorted."""
+    if inside and not files.is_folder(folder / inside):
+        return [inside] if files.is_file(folder / inside) else []
+    return sorted(_walk(folder, inside))
+
+
+def _walk(folder: PurePath, inside: str) -> Iterator[str]:
+    for entry in files.scan(folder / inside if inside else folder):
+        path = f"{inside}/{entry.name}" if inside else entry.name
+        if entry.is_dir():
+            if path not in NOT_LISTED and not entry.name.startswith("."):
+                yield from _walk(folder, path)
+        elif path not in NOT_LISTED and not entry.name.startswith("."):
+            yield path
+
+
+def _described(folder: PurePath, paths: list[str]) -> dict[str, dict[str, Any]]:
+    with ThreadPoolExecutor(NUM_THREADS) as threads:
+        return dict(zip(paths, threads.map(lambda path: _describe(folder / path), paths), strict=True))
+
+
+def _describe(path: PurePath) -> dict[str, Any]:
+    info, digest = files.info(path), hashlib.sha256()
+    size = info.size if info is not None else 0
+    for start in range(0, size, CHUNK_BYTES):
+        digest.update(files.read_range(path, start, min(CHUNK_BYTES, size - start)))
+    return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+def _is_in(path: str, names: tuple[str, ...]) -> bool:
+    return any(path == name or path.startswith(f"{name}/") for name in names)

@@ -1,0 +1,216 @@
+"""What the credentials may do below a URL, and who else may do it: `model-trainer doctor s3://...`.
+
+Listing, reading and writing are tried with the requests that training makes, public access also with unsigned ones.
+What protects the bucket is asked of its settings, which needs permissions that training does not.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from model_trainer.storage.objects.credentials import new_client, new_session
+from model_trainer.storage.objects.errors import DeniedError, StoreError, UnavailableError
+from model_trainer.storage.objects.store import ObjectStore
+from model_trainer.storage.objects.urls import ObjectUrl, parse_url
+
+__all__ = ["ACTIONS", "Check", "Result", "check_access"]
+
+# The IAM actions behind each check.
+ACTIONS = {
+    "list": ("s3:ListBucket",),
+    "read": ("s3:GetObject",),
+    "write": ("s3:PutObject",),
+    "delete": ("s3:DeleteObject",),
+    "uploads": ("s3:ListBucketMultipartUploads", "s3:AbortMultipartUpload"),
+    "public access": ("s3:GetBucketPublicAccessBlock", "s3:GetBucketPolicyStatus"),
+    "encryption": ("s3:GetEncryptionConfiguration",),
+}
+_DENIED = {"AccessDenied", "403", "AllAccessDisabled", "Forbidden"}
+# What a bucket without such a setting, or a server without such a function, answers.
+_NOT_SET = {
+    "NoSuchPublicAccessBlockConfiguration", "NoSuchBucketPolicy", "ServerSideEncryptionConfigurationNotFoundError",
+}  # fmt: skip
+
+
+class Result(StrEnum):
+    """What a check found."""
+
+    ok = "ok"
+    missing = "missing"  # a permission that training needs
+    warning = "warning"
+    unknown = "unknown"  # it could not be checked
+
+
+class Check(NamedTuple):
+    """One check: what was tried, what it found, and in a sentence why."""
+
+    name: str
+    result: Result
+    detail: str
+
+
+def check_access(path: str, *, writes: bool = False) -> list[Check]:
+    """Checks access below the URL of an object store.
+
+    Args:
+        path: a bucket, folder or object.
+        writes: also write and delete a small object in the folder.
+
+    Raises:
+        StorageError: the store does not answer, there is no such bucket, or the credentials are wrong.
+    """
+    url = parse_url(path)
+    store = ObjectStore()
+    listed, key = _list(store, path, writes)
+    checks = [listed, _read(store, url, key)]
+    if writes:
+        checks += _write(store, url)
+    if url.scheme != "s3":
+        return checks
+    session = new_session(url)
+    client = new_client(url, session)
+    if writes:
+        checks.append(_uploads(client, url))
+    return [
+        *checks,
+        *_public_access(client, new_client(url, session, anonymous=True), url, key),
+        _encryption(client, url, key),
+    ]
+
+
+def _list(store: ObjectStore, path: str, writes: bool) -> tuple[Check, str]:
+    """Also returns the key of an object, "" if there is none or its name is not known."""
+    import obstore
+
+    url, bucket = store.locate(path)
+    try:
+        with bucket.errors(url):
+            page = next(iter(obstore.list(bucket.store, url.key or None, chunk_size=1)), None)
+            if not page and url.key:  # a single object is not below itself
+                page = [obstore.head(bucket.store, url.key)]
+    except FileNotFoundError:
+        result = Result.ok if writes else Result.warning  # outputs may be the first objects there
+        return Check("list", result, f"there is nothing below {path}"), ""
+    except DeniedError:
+        return Check("list", Result.missing, _needs("list", url)), ""
+    key = str(page[0]["path"]) if page else ""
+    return Check("list", Result.ok, f"{url.root}/{key}" if key else f"{path} is empty"), key
+
+
+def _read(store: ObjectStore, url: ObjectUrl, key: str) -> Check:
+    if not key:
+        return Check("read", Result.unknown, "no object is known that could be read")
+    path = f"{url.root}/{key}"
+    try:
+        with store.open(path) as file:
+            file.read(1)
+    except DeniedError:
+        detail = f"{path}: {_needs('read', url)}; for objects encrypted by KMS also kms:Decrypt on their key"
+        return Check("read", Result.missing, detail)
+    except (StoreError, UnavailableError):
+        raise
+    except OSError as error:
+        return Check("read", Result.warning, f"{path}: {error.strerror}")
+    return Check("read", Result.ok, path)
+
+
+def _write(store: ObjectStore, url: ObjectUrl) -> Iterator[Check]:
+    path = "/".join(filter(None, (url.root, url.key, f".model-trainer-{uuid.uuid4().hex}")))
+    try:
+        store.write(path, [b"written by model-trainer doctor"])
+    except DeniedError:
+        detail = f"{_needs('write', url)}; in a bucket encrypted by KMS also kms:GenerateDataKey and kms:Decrypt"
+        yield Check("write", Result.missing, detail)
+        return
+    yield Check("write", Result.ok, path)
+    try:
+        store.delete(path)
+    except DeniedError:
+        yield Check("delete", Result.missing, f"{_needs('delete', url)}; {path} is left behind")
+        return
+    yield Check("delete", Result.ok, "the object just written")
+
+
+def _uploads(client: Any, url: ObjectUrl) -> Check:
+    """Interrupted uploads, which are paid for until they are removed, have to be listed."""
+    prefix = f"{url.key}/" if url.key else ""
+    answer, problem = _asked(lambda: client.list_multipart_uploads(Bucket=url.bucket, Prefix=prefix))
+    if problem in _DENIED:
+        return Check("uploads", Result.missing, _needs("uploads", url))
+    if problem:
+        return Check("uploads", Result.unknown, f"the server answers {problem}")
+    count = len(answer.get("Uploads", []))
+    if count:
+        return Check("uploads", Result.warning, f"{count} interrupted or running; --resume removes those of its run")
+    return Check("uploads", Result.ok, "none is interrupted")
+
+
+def _public_access(client: Any, anonymous: Any, url: ObjectUrl, key: str) -> Iterator[Check]:
+    tried: dict[str, Callable[[], Any]] = {
+        "list": lambda: anonymous.list_objects_v2(Bucket=url.bucket, Prefix=url.key, MaxKeys=1)
+    }
+    if key:
+        tried["read"] = lambda: anonymous.head_object(Bucket=url.bucket, Key=key)
+    open_to_all = [name for name, request in tried.items() if not _asked(request)[1]]
+    if open_to_all:
+        may = " and ".join(open_to_all)
+        detail = f"everybody may {may} without credentials; block public access to the bucket, unless that is meant"
+        yield Check("public access", Result.warning, detail)
+        return
+    answer, problem = _asked(lambda: client.get_public_access_block(Bucket=url.bucket))
+    blocked = problem == "" and all(answer["PublicAccessBlockConfiguration"].values())
+    status, status_problem = _asked(lambda: client.get_bucket_policy_status(Bucket=url.bucket))
+    if status_problem == "" and status["PolicyStatus"]["IsPublic"] and not blocked:
+        yield Check("public access", Result.warning, "the policy of the bucket makes it public")
+    elif blocked:
+        yield Check("public access", Result.ok, "blocked")
+    elif problem in _DENIED:
+        needed = _names("public access")
+        detail = f"requests without credentials are refused; whether access is blocked for good is shown with {needed}"
+        yield Check("public access", Result.unknown, detail)
+    elif problem in _NOT_SET:
+        yield Check("public access", Result.warning, "not blocked for the bucket, though nothing is public now")
+    else:
+        yield Check("public access", Result.ok, "requests without credentials are refused")
+
+
+def _encryption(client: Any, url: ObjectUrl, key: str) -> Check:
+    answer, problem = _asked(lambda: client.get_bucket_encryption(Bucket=url.bucket))
+    if not problem:
+        rules = answer["ServerSideEncryptionConfiguration"]["Rules"]
+        kinds = [rule.get("ApplyServerSideEncryptionByDefault", {}).get("SSEAlgorithm", "") for rule in rules]
+        return Check("encryption", Result.ok, " ".join(filter(None, kinds)))
+    if key:
+        of_object, missing = _asked(lambda: client.head_object(Bucket=url.bucket, Key=key))
+        if not missing and of_object.get("ServerSideEncryption"):
+            return Check("encryption", Result.ok, f"{of_object['ServerSideEncryption']} (of {url.root}/{key})")
+    if problem in _DENIED:
+        return Check("encryption", Result.unknown, f"shown with {_names('encryption')}")
+    return Check("encryption", Result.warning, "objects are not encrypted by the server; set a default for the bucket")
+
+
+def _asked(request: Callable[[], Any]) -> tuple[Any, str]:
+    """The answer to a request of boto3, and the code of its error, "" if there is none."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        return request(), ""
+    except ClientError as error:
+        return {}, str(error.response.get("Error", {}).get("Code") or "an error")
+    except BotoCoreError as error:
+        return {}, type(error).__name__
+
+
+def _needs(name: str, url: ObjectUrl) -> str:
+    if url.scheme != "s3":
+        return "the credentials have no permission for it"
+    below = f"{url.bucket}/{url.key}/*" if url.key else f"{url.bucket}/*"
+    resource = url.bucket if name in ("list", "uploads") else below
+    return f"needs {_names(name)} on arn:aws:s3:::{resource}"
+
+
+def _names(name: str) -> str:
+    return " and ".join(ACTIONS[name])

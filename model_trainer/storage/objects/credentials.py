@@ -1,0 +1,149 @@
+"""Credentials and settings of AWS: from boto3, which knows profiles, roles, SSO, containers and instances."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from model_trainer.errors import ConfigError, MissingExtra
+from model_trainer.storage import configuration
+from model_trainer.storage.objects.errors import StoreError
+from model_trainer.storage.objects.urls import ObjectUrl
+
+__all__ = ["Credentials", "new_client", "new_session"]
+
+# obstore asks again for credentials that are valid for less than five minutes, ten times a second at most. So what
+# boto3 has renewed is used at once.
+VALID_SECONDS = 60
+
+_NO_CREDENTIALS = (
+    "there are no credentials. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or run `aws configure` "
+    "or `aws sso login`; for a public bucket set MODEL_TRAINER_S3_ANONYMOUS=1"
+)
+
+
+class Credentials:
+    """Gives obstore the credentials of boto3, which renews those that expire.
+
+    Args:
+        url: of the bucket, for messages.
+        session: of boto3.
+
+    Raises:
+        StoreError: there are no credentials.
+
+    Attributes:
+        problem: why boto3 could not renew them; empty after it could.
+    """
+
+    def __init__(self, url: ObjectUrl, session: Any) -> None:
+        self._url = url
+        self._credentials = self._resolve(session)
+        self._lock = threading.Lock()
+        self.problem = ""
+
+    def __call__(self) -> dict[str, Any]:
+        try:
+            frozen = self._credentials.get_frozen_credentials()
+        except Exception as error:
+            self.problem = _reason(error)
+            raise
+        self.problem = ""
+        return {
+            "access_key_id": frozen.access_key,
+            "secret_access_key": frozen.secret_key,
+            "token": frozen.token,
+            "expires_at": datetime.now(UTC) + timedelta(seconds=VALID_SECONDS),
+        }
+
+    def reload(self) -> bool:
+        """Reads files and processes anew, because the store says that the credentials have expired.
+
+        Returns:
+            Whether there are other ones now.
+        """
+        with self._lock:
+            before = self._credentials.get_frozen_credentials()
+            try:
+                self._credentials = self._resolve(new_session(self._url))
+                return bool(self._credentials.get_frozen_credentials() != before)
+            except (OSError, ConfigError) as error:
+                self.problem = _reason(error)
+                return False
+
+    def _resolve(self, session: Any) -> Any:
+        with _boto_errors(self._url):
+            credentials = session.get_credentials()
+            if credentials is not None:
+                credentials.get_frozen_credentials()  # finds an expired login before the first request
+        if credentials is None:
+            raise StoreError(errno.EACCES, _NO_CREDENTIALS, self._url.root)
+        return credentials
+
+
+def new_session(url: ObjectUrl) -> Any:
+    """A session of boto3 with the configured profile and region.
+
+    Raises:
+        MissingExtra: boto3 is not installed.
+        ConfigError: the profile does not exist.
+    """
+    try:
+        import boto3
+        from botocore.session import Session
+    except ImportError:
+        raise MissingExtra(f"{url.scheme}:// paths", "boto3", "s3") from None
+    config = configuration.current()
+    with _boto_errors(url):
+        if config.profile_is_chosen:  # it wins over credentials in variables, as that of `aws --profile`
+            core = Session(profile=config.profile)
+        else:  # AWS' own order: variables win over a profile, also over one that model-trainer.toml names
+            variables = ["AWS_DEFAULT_PROFILE", "AWS_PROFILE"]
+            core = Session(session_vars={"profile": (None, variables, config.profile or None, None)})
+        return boto3.Session(botocore_session=core, region_name=config.region or None)
+
+
+def new_client(url: ObjectUrl, session: Any, *, anonymous: bool | None = None) -> Any:
+    """boto3's client for S3, at the configured endpoint.
+
+    Args:
+        url: of the bucket, for messages.
+        session: of boto3.
+        anonymous: whether requests are unsigned; None is what is configured.
+    """
+    import botocore
+    from botocore.config import Config
+
+    config = configuration.current()
+    is_anonymous = config.anonymous if anonymous is None else anonymous
+    options = Config(signature_version=botocore.UNSIGNED) if is_anonymous else None
+    with _boto_errors(url):
+        return session.client(
+            "s3", endpoint_url=config.endpoint or None, region_name=session.region_name or "us-east-1", config=options
+        )
+
+
+@contextmanager
+def _boto_errors(url: ObjectUrl) -> Iterator[None]:
+    import botocore.exceptions as exceptions
+
+    try:
+        yield
+    except exceptions.ProfileNotFound as error:
+        raise ConfigError(
+            f"{error}. `aws configure list-profiles` lists the profiles; --profile or AWS_PROFILE chooses one."
+        ) from None
+    except (exceptions.CredentialRetrievalError, exceptions.SSOError, exceptions.PartialCredentialsError) as error:
+        raise StoreError(errno.EACCES, f"there are no credentials: {_reason(error)}", url.root) from None
+    except (ValueError, exceptions.BotoCoreError, exceptions.ClientError) as error:
+        raise ConfigError(f"{url.root} cannot be reached: {_reason(error)}.") from None
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error of boto3, which may contain whatever a `credential_process` printed after it."""
+    text = str(error).strip().partition("\n")[0].rstrip(".")
+    return (text or type(error).__name__)[:200]

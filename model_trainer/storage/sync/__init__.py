@@ -1,0 +1,1 @@
+"""`model-trainer sync`: copies a folder to an object store, from one, or between two of them."""

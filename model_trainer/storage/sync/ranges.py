@@ -1,0 +1,171 @@
+"""Downloads a large object by several ranges at a time, and goes on where a killed process was."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from model_trainer.storage.objects.connection import Bucket
+from model_trainer.storage.objects.urls import ObjectUrl
+from model_trainer.storage.sync.listing import Entry
+from model_trainer.storage.sync.partial import PartialFile
+from model_trainer.storage.sync.tags import (
+    PART_BYTES,
+    TagTrust,
+    have_tag,
+    probable_part_sizes,
+    tag_of_digests,
+)
+from model_trainer.storage.sync.transfer import Work
+
+if TYPE_CHECKING:
+    from obstore import GetOptions
+
+__all__ = ["RangedDownload"]
+
+STREAM_BYTES = 1 << 20
+DIGEST_BYTES = 16
+
+
+class RangedDownload:
+    """One object on its way into a file.
+
+    The temporary file has, behind the content, the MD5 of each range that is written. With them another process goes
+    on, and with ranges that are the parts of the upload they make up the ETag.
+
+    Args:
+        bucket, url: of the object.
+        entry: its size, time and ETag, of which no other version is read.
+        path: of the file.
+        trust: in the ETags of the bucket.
+    """
+
+    def __init__(self, bucket: Bucket, url: ObjectUrl, entry: Entry, path: str, trust: TagTrust) -> None:
+        self._bucket, self._url, self._entry, self._trust = bucket, url, entry, trust
+        sizes = probable_part_sizes(entry.size, entry.tag)
+        self._has_md5s = bool(sizes)
+        self._range_size = (sizes[0] if sizes else 0) or PART_BYTES
+        self._count = -(-entry.size // self._range_size)
+        self._partial = PartialFile(path, f"{url.root}/{url.key} {entry.tag} {self._range_size}")
+        self._lock = threading.Lock()
+        self._none_active = threading.Condition(self._lock)
+        self._active = 0
+        self._remaining: Iterator[int] = iter(())
+        self._error: BaseException | None = None
+
+    def run(self, work: Work, at_once: int) -> None:
+        """Downloads it, in this thread and `at_once - 1` others if they are free.
+
+        Raises:
+            OSError: it cannot be read or written, or arrived damaged twice.
+            Stopped: `work` is to end; the temporary file stays.
+        """
+        with self._partial as partial:
+            partial.keeps = True
+            previous: list[bytes] = []
+            for _ in range(3):
+                self._load_ranges(work, at_once)
+                digests = [self._digest(index) for index in range(self._count)]
+                if not self._has_md5s:
+                    pass
+                elif self._is_intact(digests, work):
+                    self._trust.matched()
+                elif digests == previous:
+                    self._trust.disproved()
+                elif self._trust.are_md5s:
+                    previous = digests
+                    os.ftruncate(partial.descriptor, self._entry.size)  # forgets the digests
+                    continue
+                os.ftruncate(partial.descriptor, self._entry.size)
+                partial.finish(self._entry.time_ns)
+                return
+            partial.keeps = False
+            raise OSError(errno.EIO, "It arrived damaged, three times", self._url.key)
+
+    def _load_ranges(self, work: Work, at_once: int) -> None:
+        os.ftruncate(self._partial.descriptor, self._entry.size + self._count * DIGEST_BYTES)
+        missing = [index for index in range(self._count) if not self._is_written(index, work)]
+        self._remaining = iter(missing)
+
+        def load() -> None:
+            self._load(work)
+
+        work.assist(min(at_once, len(missing)) - 1, load)
+        self._load(work)
+        with self._lock:
+            self._remaining = iter(())  # a thread that is free only now finds nothing
+            while self._active:
+                self._none_active.wait()
+            if self._error is not None:
+                raise self._error
+
+    def _load(self, work: Work) -> None:
+        """Loads ranges until none remains."""
+        while True:
+            with self._lock:
+                index = next(self._remaining, None) if self._error is None else None
+                if index is None:
+                    return
+                self._active += 1
+            try:
+                self._load_range(index, work)
+            except BaseException as error:  # noqa: BLE001 - raised by `run`
+                self._error = self._error or error
+            finally:
+                with self._lock:
+                    self._active -= 1
+                    self._none_active.notify_all()
+
+    def _load_range(self, index: int, work: Work) -> None:
+        import obstore
+
+        start, stop = self._range(index)
+        offset, digest = start, hashlib.md5(usedforsecurity=False)
+        options: GetOptions = {"range": (start, stop), "if_match": self._entry.tag or None}
+        with self._bucket.errors(self._url):
+            for chunk in obstore.get(self._bucket.store, self._url.key, options=options).stream(STREAM_BYTES):
+                work.check()
+                view = memoryview(chunk)
+                digest.update(view)
+                self._partial.write_at(offset, view)
+                offset += len(view)
+                work.moved(len(view))
+        if offset != stop:
+            raise OSError(errno.EIO, f"It was cut off at byte {offset:,}", self._url.key)
+        self._partial.write_at(self._entry.size + index * DIGEST_BYTES, digest.digest())
+
+    def _is_written(self, index: int, work: Work) -> bool:
+        """Whether an earlier process has written a range, which its digest shows."""
+        expected = self._digest(index)
+        if expected == bytes(DIGEST_BYTES):
+            return False
+        start, stop = self._range(index)
+        digest = hashlib.md5(usedforsecurity=False)
+        for piece in self._pieces(start, stop, work):
+            digest.update(piece)
+        if digest.digest() != expected:
+            return False
+        work.moved(stop - start)
+        return True
+
+    def _is_intact(self, digests: list[bytes], work: Work) -> bool:
+        tag = self._entry.tag.strip('"')
+        if tag_of_digests(digests) == tag:
+            return True
+        return have_tag(self._pieces(0, self._entry.size, work), self._entry.size, tag)
+
+    def _pieces(self, start: int, stop: int, work: Work) -> Iterator[bytes]:
+        for offset in range(start, stop, STREAM_BYTES):
+            work.check()
+            yield os.pread(self._partial.descriptor, min(STREAM_BYTES, stop - offset), offset)
+
+    def _digest(self, index: int) -> bytes:
+        return os.pread(self._partial.descriptor, DIGEST_BYTES, self._entry.size + index * DIGEST_BYTES)
+
+    def _range(self, index: int) -> tuple[int, int]:
+        start = index * self._range_size
+        return start, min(start + self._range_size, self._entry.size)

@@ -1,0 +1,55 @@
+"""Takes the items of an iterator in another thread."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+__all__ = ["read_ahead"]
+
+AHEAD = 2
+POLL_SECONDS = 0.2
+
+_Item = TypeVar("_Item")
+
+
+def read_ahead(items: Iterable[_Item]) -> Iterator[_Item]:
+    """The same items; an error is raised at its place.
+
+    For an upload whose content comes from a store: obstore cannot be called by an iterator that it runs itself.
+    """
+    taken: queue.Queue[tuple[_Item | None, BaseException | None]] = queue.Queue(AHEAD)
+    is_abandoned = threading.Event()
+
+    def put(item: _Item | None, error: BaseException | None) -> None:
+        while not is_abandoned.is_set():
+            try:
+                taken.put((item, error), timeout=POLL_SECONDS)
+                return
+            except queue.Full:
+                continue
+
+    def take() -> None:
+        try:
+            for item in items:
+                put(item, None)
+                if is_abandoned.is_set():
+                    return
+            put(None, StopIteration())
+        except BaseException as error:  # noqa: BLE001 - raised in the other thread
+            put(None, error)
+
+    threading.Thread(target=take, name="read-ahead", daemon=True).start()
+    try:
+        while True:
+            item, error = taken.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            assert item is not None
+            yield item
+    finally:
+        is_abandoned.set()

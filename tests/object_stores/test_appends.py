@@ -1,0 +1,92 @@
+"""Logs grow in an object store, and lose nothing that another process appended."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+
+import pytest
+
+from model_trainer.storage import files
+from model_trainer.storage.objects import appends
+from model_trainer.storage.objects.store import ObjectStore
+from tests.object_stores.conftest import Weed
+
+
+def test_what_was_appended_is_read_at_once_by_this_process(bucket: str) -> None:
+    path = f"{bucket}/logs/train.log"
+    with contextlib.closing(files.append(path)) as log:
+        for number in range(5):
+            log.write(b"%d\n" % number)
+            assert files.read(path).endswith(b"%d\n" % number)
+    assert files.read(path) == b"0\n1\n2\n3\n4\n"
+
+
+def test_the_log_is_there_from_the_start(bucket: str, s3: Weed) -> None:
+    files.append(f"{bucket}/train.log").close()
+    assert s3.client().get_object(Bucket=bucket[5:], Key="train.log")["Body"].read() == b""
+
+
+def test_a_thread_uploads_what_was_appended(bucket: str, s3: Weed, monkeypatch: pytest.MonkeyPatch) -> None:
+    uploaded = threading.Event()
+    original = appends.Appends._write
+
+    def write(self: appends.Appends, path: str, file: appends._File, content: bytes, mode: object) -> None:
+        original(self, path, file, content, mode)
+        if content == b"line\n":
+            uploaded.set()
+
+    monkeypatch.setattr(appends.Appends, "_write", write)
+    files.append(f"{bucket}/train.log").write(b"line\n")
+    assert uploaded.wait(60)
+    assert s3.client().get_object(Bucket=bucket[5:], Key="train.log")["Body"].read() == b"line\n"
+
+
+def test_lines_of_two_processes_are_all_kept(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each with a store of its own, as processes have."""
+    path, stores = f"{bucket}/log", [ObjectStore(), ObjectStore()]
+    ends = [store.append(path) for store in stores]
+    for number in range(3):
+        for store, end, name in zip(stores, ends, "ab", strict=True):
+            end.write(f"{name}{number}\n".encode())
+            store._appends.flush(path)
+    assert files.read(path) == b"a0\nb0\na1\nb1\na2\nb2\n"
+
+
+def test_an_upload_whose_answer_was_lost_is_not_appended_twice(bucket: str) -> None:
+    path, store = f"{bucket}/log", ObjectStore()
+    store.append(path).write(b"a\n")
+    store._appends.flush(path)
+    file = store._appends._files[path]
+    before = file.uploaded, file.version
+    store.append(path).write(b"b\n")
+    store._appends.flush(path)
+    file.uploaded, file.version = before  # this process does not know that "b" was uploaded
+    store._appends.flush(path)
+    assert files.read(path) == b"a\nb\n"
+
+
+def test_appending_needs_no_store_that_answers(bucket: str) -> None:
+    path, store = f"{bucket}/log", ObjectStore()
+    log = store.append(path)
+    asked = threading.Event()
+
+    def refuses(*arguments: object) -> None:
+        asked.set()
+        raise OSError(5, "the store does not answer")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store._appends, "_write", refuses)
+        log.write(b"a\n")
+        assert asked.wait(60)
+        log.write(b"b\n")
+    store._appends.flush_all()
+    assert files.read(path) == b"a\nb\n"
+
+
+def test_a_file_that_is_written_anew_begins_anew(bucket: str) -> None:
+    path = f"{bucket}/log"
+    files.append_text(path, "old\n")
+    files.write(path, b"new\n")
+    files.append_text(path, "more\n")
+    assert files.read(path) == b"new\nmore\n"

@@ -1,0 +1,168 @@
+"""Two processes that write one run in an object store are kept apart."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from model_trainer.storage import files
+from model_trainer.storage.folders import only_process
+from model_trainer.storage.objects import locks
+from model_trainer.storage.objects.locks import LostLockError
+from model_trainer.storage.objects.store import ObjectStore
+from tests.object_stores.conftest import Weed
+
+OTHER = {"token": "other", "host": "gpu7", "pid": 12, "pids": "another machine", "renewed": "1"}
+
+
+@pytest.fixture
+def run(bucket: str) -> str:
+    return f"{bucket}/output/cats"
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes over at the second look instead of after 45 seconds."""
+    monkeypatch.setattr(locks, "STALE_SECONDS", 0.0)
+    monkeypatch.setattr(locks, "POLL_SECONDS", 0.01)
+
+
+def put_lock(weed: Weed, run: str, **changed: Any) -> None:
+    bucket, _, key = run.removeprefix("s3://").partition("/")
+    content = json.dumps({**OTHER, **changed}).encode()
+    weed.client().put_object(Bucket=bucket, Key=f"{key}/logs/.lock", Body=content)
+
+
+@contextlib.contextmanager
+def taken_over(weed: Weed, run: str) -> Iterator[None]:
+    """A run that this process has locked, and that another one has taken over meanwhile."""
+    with contextlib.suppress(LostLockError), only_process(files.as_path(run) / "logs"):
+        put_lock(weed, run)
+        lock = files.storage_of(run).locks._held[0]  # type: ignore[attr-defined]
+        lock.renewed -= 31  # as if this process had been stopped for so long
+        yield
+
+
+def test_only_one_of_many_gets_the_lock(s3: Weed, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each with a store of its own, as processes have."""
+    stores = [ObjectStore() for _ in range(8)]
+    start, end = threading.Barrier(8), threading.Barrier(8)
+
+    def take(store: ObjectStore) -> bool:
+        start.wait(60)
+        try:
+            with store.lock(f"{run}/logs"):
+                end.wait(60)
+                return True
+        except BlockingIOError:
+            end.wait(60)
+            return False
+
+    monkeypatch.setattr(locks, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(locks, "RENEW_SECONDS", 0.05)  # the others see that it lives
+    with ThreadPoolExecutor(8) as threads:
+        assert sorted(threads.map(take, stores)) == [False] * 7 + [True]
+
+
+def test_the_lock_of_a_process_that_has_ended_is_taken_at_once(
+    s3: Weed, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitpid(child, 0)
+    put_lock(s3, run, pid=child, pids=locks._pids())
+    monkeypatch.setattr(locks.time, "sleep", lambda seconds: pytest.fail("it waits"))
+    with only_process(files.as_path(run) / "logs"):
+        pass
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_lock_that_nobody_renews_is_taken_over(s3: Weed, run: str) -> None:
+    put_lock(s3, run)
+    with only_process(files.as_path(run) / "logs"):
+        assert locks._holder(*located(run))["token"] != "other"  # type: ignore[index]
+    assert locks._holder(*located(run)) is None
+
+
+def located(run: str) -> Any:
+    url, bucket = files.storage_of(run).locate(f"{run}/logs")  # type: ignore[attr-defined]
+    return bucket, url
+
+
+def test_who_only_looks_sees_that_a_run_is_trained(s3: Weed, run: str) -> None:
+    put_lock(s3, run)
+    with (
+        pytest.raises(BlockingIOError, match="process 12 of gpu7 writes to it"),
+        files.lock(f"{run}/logs", shared=True),
+    ):
+        pass
+
+
+def test_a_process_that_lost_its_lock_writes_nothing_more(s3: Weed, run: str) -> None:
+    with taken_over(s3, run):
+        for write in (
+            lambda: files.write(f"{run}/final_model.hdf5", b"late"),
+            lambda: files.write_folder(f"{run}/checkpoints/epoch-1", [("arrays.bin", [b"late"])]),
+            lambda: files.delete_folder(f"{run}/checkpoints"),
+            lambda: files.copy(f"{run}/logs/.lock", f"{run}/copy"),
+        ):
+            with pytest.raises(LostLockError, match="another process has taken over this run"):
+                write()
+    listed = s3.client().list_objects_v2(Bucket=run.split("/")[2])["Contents"]
+    assert [each["Key"] for each in listed] == ["output/cats/logs/.lock"]
+
+
+def test_a_lost_lock_still_stops_writes_after_its_block(s3: Weed, run: str) -> None:
+    with taken_over(s3, run), pytest.raises(LostLockError):
+        files.write(f"{run}/a", b"")
+    with pytest.raises(LostLockError):
+        files.write(f"{run}/a", b"")
+
+
+def test_a_lost_lock_leaves_other_runs_alone(s3: Weed, run: str) -> None:
+    with taken_over(s3, run), pytest.raises(LostLockError):
+        files.write(f"{run}/a", b"")
+    files.write(f"{run}-2/a", b"")
+    assert files.read(f"{run}-2/a") == b""
+
+
+def test_losing_the_lock_ends_with_75(s3: Weed, run: str) -> None:
+    held = only_process(files.as_path(run) / "logs")
+    held.__enter__()
+    put_lock(s3, run)
+    with pytest.raises(LostLockError) as raised:
+        held.__exit__(None, None, None)
+    assert raised.value.exit_code == 75
+    assert locks._holder(*located(run))["token"] == "other"  # type: ignore[index]
+
+
+def test_a_renewal_whose_answer_was_lost_keeps_the_lock(s3: Weed, run: str) -> None:
+    with only_process(files.as_path(run) / "logs"):
+        lock = files.storage_of(run).locks._held[0]  # type: ignore[attr-defined]
+        known = lock.tag
+        lock.renew()
+        lock.tag = known  # this process does not know that its renewal was written
+        lock.renew()
+        files.write(f"{run}/a", b"x")
+
+
+def test_the_lock_is_not_listed(s3: Weed, run: str) -> None:
+    with only_process(files.as_path(run) / "logs"):
+        files.write(f"{run}/logs/train.log", b"")
+        assert files.names_in(f"{run}/logs") == ["train.log"]
+
+
+def test_whoever_takes_the_lock_removes_unfinished_uploads_of_that_run_only(s3: Weed, run: str) -> None:
+    client, bucket = s3.client(), run.split("/")[2]
+    for key in ("output/cats/model.hdf5", "output/cats-2/model.hdf5"):
+        upload = client.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
+        client.upload_part(Bucket=bucket, Key=key, UploadId=upload, PartNumber=1, Body=b"begun")
+    with only_process(files.as_path(run) / "logs"):
+        left = client.list_multipart_uploads(Bucket=bucket)["Uploads"]
+    assert [each["Key"] for each in left] == ["output/cats-2/model.hdf5"]
