@@ -22,9 +22,19 @@ from model_trainer.storage.objects.urls import SCHEMES, ObjectUrl
 from model_trainer.storage.read import read_image_file
 
 __all__ = [
-    "Kept", "cache", "clear", "is_in_store", "is_kept", "is_range_kept", "kept", "listing_of", "read_range_version", "read_version",
-    "temporary_file", "version_of",
-]  # fmt: skip
+    "Kept",
+    "cache",
+    "clear",
+    "is_in_store",
+    "is_kept",
+    "is_range_kept",
+    "kept",
+    "listing_of",
+    "read_range_version",
+    "read_version",
+    "temporary_file",
+    "version_of",
+]
 
 
 def is_in_store(path: str) -> bool:
