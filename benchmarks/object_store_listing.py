@@ -3,8 +3,8 @@
     .venv/bin/python benchmarks/object_store_listing.py    some minutes on 2 cores
 
 A server on this machine stands in for S3: it makes each page of 1,000 keys when it is asked for, in 100 folders.
-`ImageFolder(...).read()` runs in a process of its own. Prints its seconds, and its largest anonymous memory: columns are
-mapped from the disk, which the kernel takes back when it needs the memory. Both first for a tenth of the images.
+`ImageFolder(...).read()` runs in a process of its own. Prints its seconds, and its largest anonymous memory: columns
+are mapped from the disk, which the kernel takes back when it needs the memory. Both first for a tenth of the images.
 """
 
 from __future__ import annotations

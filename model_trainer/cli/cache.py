@@ -23,7 +23,7 @@ def cache(
     if clear:
         cached.clear()
     if as_json:
-        typer.echo(json.dumps({**kept._asdict(), "cleared": clear}))
+        typer.echo(json.dumps({**vars(kept), "cleared": clear}))
         return
     was = "were" if clear else "are"
     typer.echo(

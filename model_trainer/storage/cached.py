@@ -10,8 +10,8 @@ import functools
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from model_trainer.storage import configuration, files
 from model_trainer.storage.objects import versions
@@ -22,9 +22,19 @@ from model_trainer.storage.objects.urls import SCHEMES, ObjectUrl
 from model_trainer.storage.read import read_image_file
 
 __all__ = [
-    "Kept", "cache", "clear", "is_in_store", "is_kept", "is_range_kept", "kept", "listing_of", "read_range_version", "read_version",
-    "temporary_file", "version_of",
-]  # fmt: skip
+    "Kept",
+    "cache",
+    "clear",
+    "is_in_store",
+    "is_kept",
+    "is_range_kept",
+    "kept",
+    "listing_of",
+    "read_range_version",
+    "read_version",
+    "temporary_file",
+    "version_of",
+]
 
 
 def is_in_store(path: str) -> bool:
@@ -43,7 +53,8 @@ def cache() -> ObjectCache:
     return _cache(config.cache_folder, config.cache_bytes)
 
 
-class Kept(NamedTuple):
+@dataclass(frozen=True)
+class Kept:
     """What is kept of object stores.
 
     Attributes:

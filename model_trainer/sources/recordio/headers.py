@@ -142,8 +142,8 @@ def _block_by_record(
         record = read_record(data, offset)
         if len(record) < HEADER.size:
             raise DataError(
-                f"{path}#{first_row + row} (byte {start + offset}) has {len(record)} bytes; an image record has a header of "
-                f"{HEADER.size}. Was it written without mx.recordio.pack?"
+                f"{path}#{first_row + row} (byte {start + offset}) has {len(record)} bytes; an image record has a "
+                f"header of {HEADER.size}. Was it written without mx.recordio.pack?"
             )
         flag, label, number, _ = HEADER.unpack_from(record)
         if len(record) < image_start(flag):

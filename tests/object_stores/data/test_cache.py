@@ -67,8 +67,8 @@ def test_a_process_that_is_killed_while_it_writes_leaves_no_entry(
     def replace(source: str, target: str) -> None:
         raise Killed
 
-    with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(os, "replace", replace)
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(Killed):
         cache.put("a", b"content")
     assert cache.get("a") is None
     assert cache.usage() == (0, 0)
@@ -112,9 +112,11 @@ def test_a_full_disk_is_logged_once_and_nothing_else_happens(
     monkeypatch.setattr(cache, "_write", write)
     for key in "abc":
         cache.put(key, b"content")
-    assert [record.getMessage() for record in caplog.records] == [
-        f"Objects are no longer kept in {cache.folder}: No space left on device. They are read from the store each time."
-    ]
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"Objects are no longer kept in {cache.folder}: No space left on device. "
+        "They are read from the store each time."
+    )
     assert cache.get("kept") == b"before"
     assert len(files_in(cache)) == 1
 
