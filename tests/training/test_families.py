@@ -26,15 +26,18 @@ FAMILIES = {
     "inception_v3": {}, "mobilenet_v1": {}, "mobilenet_v2": {"alpha": 0.35}, "mobilenet_v3_small": {},
     "nasnet_mobile": {}, "resnet50": {}, "resnet50_v2": {}, "vgg16": {}, "xception": {},
 }  # fmt: skip
-# With -m slow only: they have many layers, or the same kinds of layers as another.
+# With -m slow only: they have many layers, or the same kinds of layers as another, or as the networks of other tests.
 SLOW = (
     "densenet_121",
     "efficientnetv2b0",
     "inception_resnet_v2",
     "inception_v3",
     "mobilenet_v1",
+    "mobilenet_v2",
     "nasnet_mobile",
+    "resnet50",
     "resnet50_v2",
+    "vgg16",
     "xception",
 )
 COMBINATIONS = [(1, "float32"), (2, "mixed_bfloat16"), (1, "mixed_bfloat16"), (2, "float32")]
@@ -78,7 +81,7 @@ def check_three_steps(make_run: MakeRun, colours: Path, name: str, devices: int,
 
 
 def cases() -> list[Any]:
-    """Of half of the families the first combination always; all others with -m slow."""
+    """Of three families the first combination always; all others with -m slow."""
     return [
         pytest.param(name, *each, marks=[] if number < (name not in SLOW) else [pytest.mark.slow])
         for name in FAMILIES
