@@ -58,7 +58,7 @@ class Weed:
             WEED, "mini", f"-dir={self.folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false",
             "-admin.ui=false", "-webdav=false", f"-s3.port={self.port}", "-s3.port.iceberg=0", "-s3.cacheCapacityMB=0",
             # As AWS: a missing bucket is an error. Users with fewer permissions can be created.
-            "-s3.autoCreateBucket=false", "-s3.iam.readOnly=false",
+            "-s3.autoCreateBucket=false", "-s3.iam.readOnly=false", "-s3.port.lance=0",
         ]  # fmt: skip
         environ = {**os.environ, "GOMEMLIMIT": "256MiB", "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
         log = (self.folder / "weed.log").open("ab")
