@@ -23,7 +23,7 @@ from model_trainer.inference.choose import EngineName, choose_for_many
 from model_trainer.messages import counted
 from model_trainer.model_files.load import TrainedModel, load_model
 from model_trainer.pipeline.image import read_image
-from model_trainer.sources.image_folder import list_images
+from model_trainer.sources.image_folder import IMAGE_SUFFIXES, list_images
 from model_trainer.specs import ModelSpec
 from model_trainer.storage import files
 from model_trainer.storage.read import read_image_file
@@ -81,7 +81,8 @@ def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
     """
     image_files: list[str] = []
     for path in [os.fspath(path) for path in paths]:
-        if not files.is_local_folder(path):
+        is_named_as_image = "://" in path and path.lower().endswith(IMAGE_SUFFIXES)  # spares requests to a store
+        if is_named_as_image or not files.is_folder(path):
             image_files.append(path)
             continue
         images = list_images(path).images

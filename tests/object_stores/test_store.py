@@ -42,3 +42,13 @@ def test_one_process_locks(bucket: str) -> None:
         pass
     with files.lock(f"{bucket}/run", shared=True):
         pass
+
+
+def test_the_images_below_a_folder_are_found(bucket: str) -> None:
+    for name in ("a/1.jpg", "a/b/2.PNG", "a/notes.txt"):
+        files.write(f"{bucket}/new/{name}", b"x" * 20)
+    assert find_images([f"{bucket}/new", f"{bucket}/one.jpg"]) == [
+        f"{bucket}/new/a/1.jpg",
+        f"{bucket}/new/a/b/2.PNG",
+        f"{bucket}/one.jpg",
+    ]

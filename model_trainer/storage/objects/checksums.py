@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-__all__ = ["PART_SIZES", "Checksums", "Digest", "PartDigests", "is_intact"]
+__all__ = ["PART_SIZES", "Checksums", "Digest", "PartDigests"]
 
 _MIB = 1 << 20
 PART_SIZES = tuple(count * _MIB for count in (5, 8, 10, 15, 16, 25, 32, 50, 64, 100, 128, 256, 512))
@@ -132,28 +132,6 @@ class Checksums:
         """An object that has arrived as it was sent has another ETag."""
         with self._lock:
             self._opaque.add(in_parts)
-
-
-_BY_BUCKET: dict[str, tuple[Checksums, dict[str, Digest]]] = {}
-
-
-def is_intact(content: bytes, size: int, tag: str | None, bucket: str, *, again: bool = False) -> bool:
-    """Whether `content` may be that of an object; False asks for a second download.
-
-    Args:
-        content: what was downloaded.
-        size: of the object, in bytes.
-        tag: its ETag.
-        bucket: URL of the bucket.
-        again: whether this is the second download, of the same object.
-    """
-    checksums, refused = _BY_BUCKET.setdefault(bucket, (Checksums(), {}))
-    digest = Digest(size, tag)
-    digest.update(content)
-    if checksums.accepts(digest, refused.pop(digest.tag, None) if again else None, lambda: False):
-        return True
-    refused[digest.tag] = digest
-    return False
 
 
 def _part_sizes(size: int, tag: str) -> list[int]:

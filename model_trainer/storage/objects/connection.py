@@ -24,7 +24,7 @@ from model_trainer.storage.objects.errors import ExpiredError, StoreError, as_os
 from model_trainer.storage.objects.first_contact import check_endpoint
 from model_trainer.storage.objects.urls import ObjectUrl
 
-__all__ = ["Bucket", "Connections", "s3_client"]
+__all__ = ["Bucket", "Connections"]
 
 T = TypeVar("T")
 
@@ -158,11 +158,6 @@ class Connections:
             if url.root not in self._buckets:
                 self._buckets[url.root] = _connect_s3(url) if url.scheme == "s3" else _connect_other(url)
             return self._buckets[url.root]
-
-
-def s3_client(url: ObjectUrl) -> Any:
-    """boto3's client for S3, for requests that obstore does not have; raises as `Connections.bucket`."""
-    return new_client(url, new_session(url))
 
 
 def _connect_s3(url: ObjectUrl) -> Bucket:

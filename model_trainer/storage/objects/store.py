@@ -20,6 +20,7 @@ from model_trainer.storage.objects.connection import Bucket, Connections
 from model_trainer.storage.objects.errors import ChangedError
 from model_trainer.storage.objects.folders import clear_leftovers, complete_folders, write_folder
 from model_trainer.storage.objects.locks import LOCK, Locks
+from model_trainer.storage.objects.read_ahead import read_ahead
 from model_trainer.storage.objects.reader import DamagedError, RangeReader, read_object, read_span, stream_object
 from model_trainer.storage.objects.urls import ObjectUrl, parse_url
 from model_trainer.storage.objects.writer import upload_file, write_object
@@ -147,7 +148,7 @@ class ObjectStore(Storage):
         self.locks.check(to_url)
         self._appends.flush(source)
         if bucket is not to_bucket or self._existing(from_url, bucket, source)["size"] > MAX_COPY_BYTES:
-            self.write(target, stream_object(bucket, from_url))
+            self.write(target, read_ahead(stream_object(bucket, from_url)))
             return
         bucket.call(from_url, lambda: obstore.copy(bucket.store, from_url.key, to_url.key))
 

@@ -6,13 +6,13 @@ import threading
 from collections.abc import Iterable, Iterator
 
 from model_trainer.storage.objects.checksums import Digest
+from model_trainer.storage.objects.read_ahead import read_ahead
 from model_trainer.storage.objects.reader import DamagedError, read_object, stream_object
 from model_trainer.storage.objects.store import ObjectStore
 from model_trainer.storage.objects.uploads import abort_uploads_of
 from model_trainer.storage.objects.urls import ObjectUrl
 from model_trainer.storage.objects.writer import PART_BYTES, part_bytes, write_object, write_parts
 from model_trainer.storage.sync.listing import Entry, Report, list_store
-from model_trainer.storage.sync.read_ahead import read_ahead
 from model_trainer.storage.sync.transfer import Transfer, Work
 from model_trainer.storage.sync.upload import LARGE_AT_ONCE, delete_objects, deleted_if_damaged, make_marker, url_below
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from model_trainer.errors import ConfigError
 from model_trainer.storage import files
+from model_trainer.storage.manifest import MANIFEST
 from model_trainer.storage.objects.errors import StoreError, UnavailableError
 from model_trainer.storage.objects.store import ObjectStore
 from model_trainer.storage.objects.urls import SCHEMES, check_url, parse_url
@@ -88,9 +89,13 @@ class Synchronization:
         workers = Workers(self.jobs, lambda: self.on_progress(self))
         work = Work(workers.stop, self._moved, workers.assist)
         try:
-            surplus = self._submit_all(transfer, workers, work)
+            surplus, manifests = self._submit_all(transfer, workers, work)
             self.is_listed = True
             workers.wait()
+            if not self.failures:
+                for job in manifests:
+                    workers.submit(job)
+                workers.wait()
         except BaseException:
             workers.stop.set()
             raise
@@ -105,8 +110,16 @@ class Synchronization:
             transfer.clear()
         self.changes.sort()
 
-    def _submit_all(self, transfer: Transfer, workers: Workers, work: Work) -> list[Entry]:
-        """Lists both folders, and submits what is to be compared or copied; returns what only the target has."""
+    def _submit_all(
+        self, transfer: Transfer, workers: Workers, work: Work
+    ) -> tuple[list[Entry], list[Callable[[], None]]]:
+        """Lists both folders, and submits what is to be compared or copied.
+
+        Returns:
+            What only the target has, and the copies of the manifests of runs, which are for the end: a run with a
+            manifest counts as complete.
+        """
+        manifests: list[Callable[[], None]] = []
         existing = {entry.name: entry for entry in transfer.targets(lambda name, reason: None)}
         num_sources = 0
         for entry in transfer.sources(self._failed):
@@ -124,7 +137,11 @@ class Synchronization:
                 with self._lock:
                     self.num_files += 1
                     self.num_bytes += entry.size
-            workers.submit(functools.partial(self._attempt, transfer, entry, same, work))
+            job = functools.partial(self._attempt, transfer, entry, same, work)
+            if entry.name.rpartition("/")[2] == MANIFEST:
+                manifests.append(job)
+            else:
+                workers.submit(job)
             if workers.stop.is_set():
                 break
         if not num_sources and not files.is_folder(self.source):
@@ -134,7 +151,7 @@ class Synchronization:
                 f"{self.source} is empty, and --delete would delete all {len(existing):,} files of {self.target}. "
                 "Check the first path; without --delete nothing is deleted."
             )
-        return list(existing.values())
+        return list(existing.values()), manifests
 
     def _attempt(self, transfer: Transfer, entry: Entry, same: Entry | None, work: Work) -> None:
         """Copies a file unless `same`, which the target has, has its content."""

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from model_trainer.errors import ConfigError
+from model_trainer.storage.sync.listing import Entry
+from model_trainer.storage.sync.transfer import Work
+from model_trainer.storage.sync.upload import Upload
 from tests.object_stores.conftest import Weed
 from tests.object_stores.sync.conftest import body, client_of, keys, put, synchronized
 
@@ -206,3 +209,22 @@ def test_links_to_folders_are_followed_once(bucket: str, s3: Weed, folder: Path)
 def test_a_name_that_is_not_utf_8_is_listed(bucket: str, folder: Path) -> None:
     (folder / os.fsdecode(b"caf\xe9")).write_bytes(b"")
     assert synchronized(folder, bucket).failures == [("caf\udce9", "Its name is not UTF-8, which a key has to be")]
+
+
+def test_the_manifest_of_a_run_comes_after_all_other_files(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.txt", "manifest.json", "z.txt"):
+        (tmp_path / "run" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "run" / name).write_text(name)
+    copied: list[str] = []
+    original = Upload.copy
+
+    def copy(self: Upload, entry: Entry, work: Work) -> None:
+        original(self, entry, work)
+        copied.append(entry.name)
+
+    monkeypatch.setattr(Upload, "copy", copy)
+    synchronized(tmp_path / "run", f"{bucket}/run")
+    assert copied[-1] == "manifest.json"
+    assert set(copied) == {"a.txt", "manifest.json", "z.txt"}

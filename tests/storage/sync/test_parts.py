@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 
 from model_trainer.cli.sync_progress import SyncProgress
+from model_trainer.storage.objects.read_ahead import read_ahead
 from model_trainer.storage.sync.download import is_inside
 from model_trainer.storage.sync.partial import PartialFile, delete_partial_files
-from model_trainer.storage.sync.read_ahead import read_ahead
 from model_trainer.storage.sync.sync import Synchronization
 from model_trainer.storage.sync.tags import range_size
 from model_trainer.storage.sync.workers import Workers
