@@ -79,6 +79,7 @@ def test_its_metadata_says_licence_python_and_extras(wheel: Path) -> None:
         "notebooks",
         "openvino",
         "ray",
+        "s3",
         "serve",
         "tfds",
         "wandb",

@@ -79,6 +79,7 @@ def test_restarts_continue_the_run_that_was_killed_and_not_an_older_one(folder: 
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
 
 
+@pytest.mark.slow  # training/test_agreement.py has processes that train together, without the command
 def test_two_machines_train_together_and_what_each_prints_is_labelled(folder: Path) -> None:
     hosts = ",".join(free_addresses(2))
     arguments = ["--set", "training.epochs=1", "--hosts", hosts, "--host-index"]

@@ -6,6 +6,7 @@ import contextlib
 
 import pytest
 
+from model_trainer.serving.predictor import find_images
 from model_trainer.storage import files
 from model_trainer.storage.files import as_path
 

@@ -147,7 +147,7 @@ def outcome(manifest: Manifest) -> list[Any] | str:
     changes=st.lists(
         st.tuples(st.integers(0, 250), st.integers(0, 2), st.sampled_from('",\n\r \\{}[]:|-01aI\t\0\u00e9')), max_size=3
     ),
-    options=st.sampled_from([{}, {"skip_unlabelled": True}, {"labels": "names"}, {"root": "s3://x"}]),
+    options=st.sampled_from([{}, {"skip_unlabelled": True}, {"labels": "names"}, {"root": "s3://box"}]),
 )
 def test_a_file_with_random_errors_is_read_or_explained_as_by_the_exact_reader(
     name: str, changes: list[tuple[int, int, str]], options: dict[str, Any]

@@ -442,6 +442,7 @@ def on_small_disk(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> di
     return {"messages": done.stderr, **json.loads(done.stdout)}
 
 
+@pytest.mark.slow
 def test_a_real_disk_that_is_full_for_a_while_changes_nothing_but_checkpoints_and_logs(
     on_small_disk: dict[str, Any],
 ) -> None:
@@ -458,6 +459,7 @@ def test_a_real_disk_that_is_full_for_a_while_changes_nothing_but_checkpoints_an
     assert "epoch 2/2" in on_small_disk["log"]
 
 
+@pytest.mark.slow
 def test_a_real_disk_that_stays_full_ends_the_run_which_resumes_to_the_same_result(
     on_small_disk: dict[str, Any],
 ) -> None:
