@@ -94,7 +94,7 @@ def test_entries_of_this_process_are_not_exchanged_for_one_another(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache = ObjectCache(tmp_path / "cache", 10 * SIZE)
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="absl"):
         for number in range(30):
             cache.put(str(number), bytes(SIZE - 16))
     assert [number for number in range(30) if cache.get(str(number)) is not None] == list(range(10))
