@@ -156,6 +156,7 @@ def test_a_task(names: dict[str, Any], make_run: MakeRun, colours: Path) -> None
     assert train_model(run, resume=True).was_finished
 
 
+@pytest.mark.slow
 def test_a_task_on_two_devices_learns_the_same(names: dict[str, Any], make_run: MakeRun) -> None:
     run = make_run(task=names["Rating"](), network__dropout_rate=0.0)
     losses = [

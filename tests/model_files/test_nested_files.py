@@ -249,6 +249,7 @@ def test_a_whole_model_of_keras_applications_answers(tmp_path: Path, save: Save,
     check_same(trained.probabilities(pixels()), probabilities_of(model, pixels()))
 
 
+@pytest.mark.slow
 def test_the_width_of_a_mobilenet_comes_from_its_name(nested: keras.Model, dogs: Callable[[str], str]) -> None:
     trained = load_model(dogs(".keras"), spec="mobilenet_v2", classes=CLASSES)
     assert trained.spec.kwargs == {"alpha": 0.35}

@@ -90,6 +90,7 @@ def test_the_variant_is_what_keras_builds_for_imagenet() -> None:
     close(rebuilt.backbone(pixels()), reference(pixels()))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("download", "eager_steps")
 def test_a_run_of_imagenets_weights_saves_and_resumes_what_it_trains(
     make_run: MakeRun, no_download: Callable[[], None]

@@ -103,7 +103,7 @@ def test_20_steps_are_those_of_keras(make_run: MakeRun, network: dict[str, Any],
 
 
 @compiled
-@pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.parametrize("devices", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_all_replicas_hold_the_mean_of_what_each_has_seen(make_run: MakeRun, devices: int) -> None:
     run = make_run(**NORMALIZED, training__batch_size=8, hardware=Hardware(platform="cpu", devices=devices))
     prepared = prepare(run)
@@ -325,6 +325,7 @@ class StopInValidation(keras.callbacks.Callback):
         self.left = -1
 
 
+@pytest.mark.slow
 @compiled
 def test_a_run_that_is_stopped_in_validation_resumes_to_the_same_bits(make_run: MakeRun, tmp_path: Path) -> None:
     changes = {**NORMALIZED, "training__epochs": 3, "training__batch_size": 5, "training__deterministic": True}

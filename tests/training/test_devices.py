@@ -89,6 +89,7 @@ def test_devices_that_are_not_there_are_refused(hardware: Hardware, message: str
         make_strategy(hardware)
 
 
+@pytest.mark.slow
 def test_the_cpu_is_divided_in_a_fresh_process() -> None:
     program = (
         "import model_trainer.quiet_tensorflow\n"

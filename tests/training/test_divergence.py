@@ -229,6 +229,7 @@ class Poison(keras.callbacks.Callback):
             os.kill(os.getpid(), signal.SIGUSR1)
 
 
+@pytest.mark.slow
 def test_after_a_resume_with_another_batch_size_the_way_back_is_counted_in_its_steps(make_run: MakeRun) -> None:
     run = make_run(training__epochs=3, training__divergence=Divergence(bad_steps=1))
     train_model(run.changed("callbacks", (Poison(9, 9, stop_after=6),)))  # 8 images of the second epoch

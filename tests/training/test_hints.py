@@ -68,7 +68,7 @@ def test_a_long_run_on_a_cpu_gets_a_hint() -> None:
     assert "--set" not in hint
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_hint_for_a_long_run_is_logged_once(
     make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], devices: int
 ) -> None:

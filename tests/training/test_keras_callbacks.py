@@ -158,7 +158,14 @@ def test_hooks_of_a_lambda_callback_are_called(run: Run) -> None:
 
 
 @eagerly
-@pytest.mark.parametrize("monitor", ["val_accuracy", "val_loss", "accuracy"])
+@pytest.mark.parametrize(
+    "monitor",
+    [
+        "val_accuracy",
+        pytest.param("val_loss", marks=pytest.mark.slow),
+        pytest.param("accuracy", marks=pytest.mark.slow),
+    ],
+)
 def test_early_stopping_ends_after_the_epoch_of_fit(run: Run, monitor: str) -> None:
     def stopping() -> keras.callbacks.Callback:
         return keras.callbacks.EarlyStopping(monitor=monitor, min_delta=2.0, patience=2, restore_best_weights=True)
@@ -261,7 +268,7 @@ class Looker(keras.callbacks.Callback):
         self._look()
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_callback_may_call_the_model(make_run: MakeRun, devices: int) -> None:
     looker = Looker()
     changes = {"network__dropout_rate": 0.3, "spec__kwargs": {"batch_normalization": True}}

@@ -109,6 +109,7 @@ class InUse(keras.callbacks.Callback):
         self.measured.append(ask().uordblks)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="glibc counts the bytes"
 )

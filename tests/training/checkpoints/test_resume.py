@@ -123,7 +123,7 @@ def test_a_signal_saves_and_the_run_resumes_from_there(
     assert [row["epoch"] for row in longer.history] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.parametrize("devices", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_another_number_of_devices_resumes_alike(
     stop: Stop, whole_losses: Callable[..., list[float]], devices: int
 ) -> None:
@@ -292,6 +292,7 @@ def make_nameless() -> keras.Model:
     return keras.Model(images, keras.layers.Dense(3)(features))
 
 
+@pytest.mark.slow
 def test_automatic_names_of_keras_may_differ_when_a_run_resumes(make_run: MakeRun) -> None:
     model, again = make_nameless(), make_nameless()
     assert model.layers[-1].name != again.layers[-1].name
@@ -303,6 +304,7 @@ def test_automatic_names_of_keras_may_differ_when_a_run_resumes(make_run: MakeRu
     np.testing.assert_allclose(losses(resumed), losses(whole), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_first_weights_are_not_needed_again(stopped: tuple[Run, Result], make_run: MakeRun, tmp_path: Path) -> None:
     path = tmp_path / "first.hdf5"
     shutil.move(stopped[1].path / "model_max_acc.hdf5", path)
