@@ -26,12 +26,11 @@ from absl import logging
 from model_trainer.storage.mapped import Mapped
 from model_trainer.storage.objects.connection import Bucket
 from model_trainer.storage.objects.locks import LOCK
-from model_trainer.storage.objects.urls import ObjectUrl
+from model_trainer.storage.objects.urls import MARKER, ObjectUrl
 
 __all__ = ["MAX_TAG_BYTES", "ObjectListing", "list_objects"]
 
 MAX_TAG_BYTES = 40  # of an ETag of S3: 32 digits, the number of parts, and quotes
-MARKER = ".folder"
 
 _PAGE = 1000  # S3 gives no more at once
 _FOLDERS_AT_ONCE = 16

@@ -9,7 +9,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from datetime import datetime
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
@@ -22,7 +21,8 @@ from model_trainer.storage.objects.folders import clear_leftovers, complete_fold
 from model_trainer.storage.objects.locks import LOCK, Locks
 from model_trainer.storage.objects.read_ahead import read_ahead
 from model_trainer.storage.objects.reader import DamagedError, RangeReader, read_object, read_span, stream_object
-from model_trainer.storage.objects.urls import ObjectUrl, parse_url
+from model_trainer.storage.objects.urls import MARKER, ObjectUrl, parse_url
+from model_trainer.storage.objects.versions import changed_ns
 from model_trainer.storage.objects.writer import upload_file, write_object
 from model_trainer.storage.storage import Appender, Entry, Info, Item, Storage
 
@@ -30,7 +30,6 @@ __all__ = ["ObjectStore"]
 
 BUFFER_BYTES = 1 << 18
 MAX_COPY_BYTES = 5_000_000_000  # that S3 copies by one request
-MARKER = ".folder"  # an object that makes an empty folder exist
 
 
 class ObjectStore(Storage):
@@ -53,7 +52,7 @@ class ObjectStore(Storage):
         if url.key:
             with contextlib.suppress(FileNotFoundError):
                 meta = bucket.head(url)
-                return Info(False, meta["size"], _nanoseconds(meta["last_modified"]))
+                return Info(False, meta["size"], changed_ns(meta))
         return Info(True, 0, 0) if self._is_folder(url, bucket) else None
 
     def scan(self, folder: str) -> list[Entry]:
@@ -241,10 +240,6 @@ class ObjectStore(Storage):
         if meta is None:
             raise _error(errno.EISDIR if self._is_folder(url, bucket) else errno.ENOENT, path)
         return meta
-
-
-def _nanoseconds(time: datetime) -> int:
-    return int(time.timestamp() * 1e9)
 
 
 def _error(number: int, path: str) -> OSError:

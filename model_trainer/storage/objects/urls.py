@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from model_trainer.errors import ConfigError
 
-__all__ = ["SCHEMES", "ObjectUrl", "check_url", "parse_url"]
+__all__ = ["MARKER", "SCHEMES", "ObjectUrl", "check_url", "parse_url"]
 
+MARKER = ".folder"  # name of an object that makes an empty folder exist
 SCHEMES = {"s3": "bucket", "gs": "bucket", "az": "container"}
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")

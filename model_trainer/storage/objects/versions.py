@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from model_trainer.storage.objects.connection import Bucket
 from model_trainer.storage.objects.reader import read_object, read_span
 from model_trainer.storage.objects.urls import ObjectUrl
 
-__all__ = ["read_range_version", "read_version", "version_of"]
+__all__ = ["changed_ns", "read_range_version", "read_version", "version_of"]
 
 
 def read_version(bucket: Bucket, url: ObjectUrl, tag: str = "") -> tuple[bytes, str]:
@@ -36,4 +38,9 @@ def version_of(bucket: Bucket, url: ObjectUrl) -> tuple[str, int, int]:
         OSError: it is missing or cannot be accessed.
     """
     meta = bucket.head(url)
-    return meta["e_tag"] or "", int(meta["size"]), int(meta["last_modified"].timestamp() * 1e9)
+    return meta["e_tag"] or "", int(meta["size"]), changed_ns(meta)
+
+
+def changed_ns(meta: Any) -> int:
+    """When an object was written, in nanoseconds since 1970, from the metadata that obstore gives."""
+    return int(meta["last_modified"].timestamp() * 1e9)

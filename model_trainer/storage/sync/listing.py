@@ -10,7 +10,8 @@ from datetime import datetime
 from typing import NamedTuple
 
 from model_trainer.storage.objects.locks import LOCK
-from model_trainer.storage.objects.store import MARKER, ObjectStore
+from model_trainer.storage.objects.store import ObjectStore
+from model_trainer.storage.objects.urls import MARKER
 from model_trainer.storage.sync.partial import is_partial
 
 __all__ = ["Entry", "Report", "list_local", "list_store", "nanoseconds"]

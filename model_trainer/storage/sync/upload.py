@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 
 from model_trainer.errors import StorageError
 from model_trainer.storage.objects.connection import Bucket
-from model_trainer.storage.objects.store import MARKER, ObjectStore
+from model_trainer.storage.objects.store import ObjectStore
 from model_trainer.storage.objects.uploads import abort_uploads_of
-from model_trainer.storage.objects.urls import ObjectUrl
+from model_trainer.storage.objects.urls import MARKER, ObjectUrl
 from model_trainer.storage.objects.writer import PART_BYTES, part_bytes, write_object, write_parts
 from model_trainer.storage.sync.listing import Entry, Report, list_local, list_store
 from model_trainer.storage.sync.tags import have_tag, pieces_of

@@ -133,16 +133,22 @@ def test_a_file_that_changes_while_it_is_copied_is_listed(proxy: Proxy, s3: Weed
     assert synchronized(here, bucket).num_copied == 1
 
 
-@pytest.mark.long
-def test_a_large_download_goes_on_where_a_killed_process_was(
-    proxy: Proxy, s3: Weed, bucket: str, tmp_path: Path
-) -> None:
+def broken_download(proxy: Proxy, s3: Weed, bucket: str, folder: Path) -> tuple[bytes, Path]:
+    """The content of a large object, and what is left of its download after the server has failed."""
     content = os.urandom(1 << 20) * 33
     put(s3, bucket, "large", content)
     proxy.faults = [Fault("GET", "/large", times=2), Fault("GET", "/large", times=100, status=503)]
     with pytest.raises(UnavailableError):
-        Synchronization(bucket, str(tmp_path / "there"), jobs=1).run()
-    (left,) = (tmp_path / "there").iterdir()
+        Synchronization(bucket, str(folder), jobs=1).run()
+    (left,) = folder.iterdir()
+    return content, left
+
+
+@pytest.mark.long
+def test_a_large_download_goes_on_where_a_killed_process_was(
+    proxy: Proxy, s3: Weed, bucket: str, tmp_path: Path
+) -> None:
+    content, left = broken_download(proxy, s3, bucket, tmp_path / "there")
     assert left.name.endswith(".partial")
     proxy.faults, proxy.requests = [], []
     synchronized(bucket, tmp_path / "there")
@@ -155,12 +161,7 @@ def test_a_large_download_goes_on_where_a_killed_process_was(
 def test_what_was_written_before_and_is_damaged_since_is_downloaded_again(
     proxy: Proxy, s3: Weed, bucket: str, tmp_path: Path
 ) -> None:
-    content = os.urandom(1 << 20) * 33
-    put(s3, bucket, "large", content)
-    proxy.faults = [Fault("GET", "/large", times=2), Fault("GET", "/large", times=100, status=503)]
-    with pytest.raises(UnavailableError):
-        Synchronization(bucket, str(tmp_path / "there"), jobs=1).run()
-    (left,) = (tmp_path / "there").iterdir()
+    content, left = broken_download(proxy, s3, bucket, tmp_path / "there")
     with left.open("r+b") as file:
         file.seek(1000)
         file.write(b"damage")
