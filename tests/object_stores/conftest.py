@@ -10,7 +10,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -161,12 +163,33 @@ def s3(weed: Weed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fresh_stores
     return weed
 
 
+@pytest.fixture(scope="session")
+def next_bucket(weed: Weed) -> Iterator[Callable[[], str]]:
+    """Returns the name of a new bucket and prepares the next one meanwhile: the first object takes 0.2 seconds."""
+    client = weed.client()
+
+    def prepare() -> str:
+        name = next(BUCKETS)
+        client.create_bucket(Bucket=name)
+        client.put_object(Bucket=name, Key="first", Body=b"1")
+        client.delete_object(Bucket=name, Key="first")
+        return name
+
+    with ThreadPoolExecutor(1) as threads:
+        prepared = deque([threads.submit(prepare)])
+
+        def take() -> str:
+            prepared.append(threads.submit(prepare))
+            return prepared.popleft().result()
+
+        yield take
+
+
 @pytest.fixture
-def bucket(s3: Weed) -> Iterator[str]:
+def bucket(s3: Weed, next_bucket: Callable[[], str]) -> Iterator[str]:
     """URL of a new bucket, which is deleted after the test: the server has room for some fifty."""
-    name = next(BUCKETS)
+    name = next_bucket()
     client = s3.client()
-    client.create_bucket(Bucket=name)
     yield f"s3://{name}"
     for page in client.get_paginator("list_objects_v2").paginate(Bucket=name):
         keys = [{"Key": each["Key"]} for each in page.get("Contents", ())]
