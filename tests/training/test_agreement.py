@@ -59,7 +59,7 @@ RUNS = {
 }
 OF_SGD = ("uneven", "mixed", "averaged", "loss_scaling")
 # What several processes train: the first together with a run that is interrupted, the second with -m slow.
-ON_HOSTS = (("uneven", "averaged"), ("mixed", "loss_scaling"))
+ON_HOSTS = (("uneven",), ("averaged", "mixed", "loss_scaling"))
 
 
 @pytest.fixture(scope="module")
