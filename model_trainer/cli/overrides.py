@@ -22,11 +22,13 @@ def load_run(path: str, trust: bool) -> Run:
     """Loads the run that a `.py` file defines as `run`, or that is in a `training_options.json`."""
     from model_trainer.run.run import Run
 
-    file = Path(path)
+    file = files.as_path(path)
     if file.suffix == ".json":
         return Run.load(file, trust)
     if file.suffix != ".py":
         raise DataError(f"RUN should be a .py file that defines `run`, or a training_options.json; got {path}.")
+    if "://" in path:
+        raise DataError(f"{path} is Python code in a store. Copy it to this machine, or give a training_options.json.")
     if not files.is_file(file):
         raise DataError(f"There is no file {path}.")
     sys.path.insert(0, str(Path(files.real_path(file)).parent))  # so that the file can import modules next to it

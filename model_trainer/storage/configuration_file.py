@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from model_trainer.errors import ConfigError
-from model_trainer.messages import nearest
+from model_trainer.messages import nearest, shown
 from model_trainer.storage.configuration_settings import SETTINGS
 
 __all__ = ["FILE_NAME", "FileValue", "read_configuration_files"]
 
 FILE_NAME = "model-trainer.toml"
 _VARIABLE = "MODEL_TRAINER_CONFIG"
+_MAX_BYTES = 1_000_000
 _SECRET = re.compile(r"secret|access_?key|password|token|credential", re.IGNORECASE)
 _TABLES = {setting.name.partition(".")[0] for setting in SETTINGS if "." in setting.name}
 
@@ -40,12 +41,28 @@ def read_configuration_files() -> dict[str, FileValue]:
     if named:
         return _read(Path(named), must_exist=True)
     folder = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return _read(Path(folder).expanduser() / FILE_NAME) | _read(Path(FILE_NAME))
+    here = _read(Path(FILE_NAME))
+    if "s3.endpoint" in here:
+        _check_owner(Path(FILE_NAME), here["s3.endpoint"].where)
+    return _read(Path(folder).expanduser() / FILE_NAME) | here
+
+
+def _check_owner(path: Path, where: str) -> None:
+    """Refuses a file of somebody else that sends requests, signed with the user's credentials, to its own server."""
+    if not hasattr(os, "getuid"):
+        return
+    status = path.stat()
+    if status.st_uid not in (os.getuid(), 0) or status.st_mode & 0o002:
+        who = "everybody may write to this file" if status.st_mode & 0o002 else "this file belongs to another user"
+        raise ConfigError(
+            f"{where} sets the endpoint to which your credentials are sent, and {who}. If that is meant, name the file "
+            f"in {_VARIABLE}."
+        )
 
 
 def _read(path: Path, must_exist: bool = False) -> dict[str, FileValue]:
     try:
-        text = path.read_text("utf-8")
+        text = _text_of(path)
         content = tomllib.loads(text)
     except FileNotFoundError as error:
         if must_exist:
@@ -62,7 +79,21 @@ def _read(path: Path, must_exist: bool = False) -> dict[str, FileValue]:
         raise ConfigError(
             f'{path}{line} is not TOML: {reason}. Expected lines such as: region = "eu-central-1"'
         ) from None
+    except ConfigError:
+        raise
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or as many brackets
+        raise ConfigError(f"{path} cannot be read: a value is too long, or nested too deeply.") from error
     return dict(_checked(path, text, content))
+
+
+def _text_of(path: Path) -> str:
+    if path.is_fifo():  # to open it would wait for a writer
+        raise ConfigError(f"{path} is no file.")
+    with path.open("rb") as file:
+        content = file.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise ConfigError(f"{path} has more than 1 MB, which no file of settings needs.")
+    return content.decode("utf-8")
 
 
 def _checked(path: Path, text: str, content: Mapping[str, Any]) -> Iterator[tuple[str, FileValue]]:
@@ -70,7 +101,7 @@ def _checked(path: Path, text: str, content: Mapping[str, Any]) -> Iterator[tupl
     for name, value in _flat(content):
         where = f"{path} line {_line_of(text, name)}"
         if name not in by_name:
-            raise ConfigError(f"{where}: {_unknown(name, value)}")
+            raise ConfigError(f"{where}: {_unknown(shown(name), value)}")
         try:
             yield name, FileValue(by_name[name].parse(value), where)
         except ValueError as error:
@@ -107,7 +138,7 @@ def _unknown(name: str, value: Any) -> str:
 
 
 def _example(table: str) -> str:
-    return {"s3": 'region = "eu-central-1"', "cache": 'size = "200 GB"'}[table]
+    return {"s3": 'region = "eu-central-1"', "cache": 'size = "200 GB"'}.get(table, "...")
 
 
 def _line_of(text: str, name: str) -> int:

@@ -9,10 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from model_trainer.errors import ConfigError
+from model_trainer.storage.objects.urls import check_url
+
 __all__ = ["SETTINGS", "Setting"]
 
 Parse = Callable[[Any], Any]
 
+_SIZE = r"\s*(\d[\d_]{0,15}(?:\.\d+)?)\s*([KMGT]?I?B)?\s*"
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
 
@@ -54,23 +58,36 @@ def _bucket(value: Any) -> str:
 
 def _endpoint(value: Any) -> str:
     text = _text(value)
-    parts = urlsplit(text)
-    if parts.username or parts.password:
-        raise _SecretError("should be a URL without user and password; credentials belong in ~/.aws/credentials")
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError('should be a URL of a server, such as "https://minio.example.org:9000"')
+    if "@" in text or "?" in text:  # what could be a secret is not repeated
+        raise _SecretError(
+            "should be a URL without user and password, and without a query; credentials belong in ~/.aws/credentials"
+        )
+    problem = ValueError('should be a URL of a server, such as "https://minio.example.org:9000"')
+    try:
+        parts = urlsplit(text)
+        is_right = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not parts.fragment
+    except ValueError:  # a port that is no number, or half an IPv6 address
+        raise problem from None
+    if not is_right:
+        raise problem
     return text.rstrip("/")
 
 
 def _folder(value: Any) -> str:
     text = _text(value)
-    if "://" in text:
+    if "://" in text or "\0" in text or not text.strip():
         raise ValueError("should be a folder on the local disk")
     return os.path.expanduser(text)
 
 
 def _path(value: Any) -> str:
     text = _text(value)
+    if "\0" in text or not text.strip():
+        raise ValueError("should be a folder, or a URL in an object store")
+    try:
+        check_url(text)
+    except ConfigError as error:
+        raise _SecretError(f"should be a folder, or a URL in an object store: {str(error).rstrip('.')}") from None
     return text if "://" in text else os.path.expanduser(text)
 
 
@@ -94,16 +111,15 @@ def _seconds(value: Any) -> float:
 
 
 def _size(value: Any) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    match = re.fullmatch(r"\s*([\d_]+(?:\.\d+)?)\s*([KMGT]?I?B)?\s*", value.upper()) if isinstance(value, str) else None
+    text = str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+    match = re.fullmatch(_SIZE, text.upper()) if isinstance(text, str) else None
     if match is None or (match[2] or "") not in _UNITS:
         raise ValueError('should be a size, such as "200 GB", or a number of bytes')
     return int(float(match[1]) * _UNITS[match[2] or ""])
 
 
 class _SecretError(ValueError):
-    """A value that must not be repeated in a message."""
+    """A value that must not be repeated in a message, or that it names already."""
 
     is_secret = True
 

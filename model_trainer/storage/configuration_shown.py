@@ -52,20 +52,22 @@ def masked(secret: str) -> str:
 
 def _resolved() -> list[ShownValue]:
     """What a request would use, after profiles and roles; nothing where boto3 is not installed."""
-    from model_trainer.storage.objects.credentials import new_client, new_session
+    from model_trainer.storage.objects.credentials import boto_errors, new_client, new_session
     from model_trainer.storage.objects.urls import ObjectUrl
 
     url = ObjectUrl("s3", "bucket", "")
     try:
         session = new_session(url)
         client = new_client(url, session)
-        credentials = None if current().anonymous else session.get_credentials()
+        with boto_errors(url):
+            credentials = None if current().anonymous else session.get_credentials()
+            access_key = None if credentials is None else credentials.get_frozen_credentials().access_key
     except (ModelTrainerError, ImportError) as error:
         return [ShownValue("credentials", None, str(error))]
     source = "anonymous" if current().anonymous else "none found: see `aws configure`, `aws sso login`"
     if credentials is not None:
         source = f"found by boto3: {credentials.method}"
-    key = masked(credentials.access_key) if credentials is not None and credentials.access_key else None
+    key = masked(access_key) if access_key else None
     return [
         ShownValue("credentials", key, source),
         ShownValue("endpoint in use", client.meta.endpoint_url, "the settings above and the profile"),

@@ -63,25 +63,32 @@ class Weed:
             "-s3.autoCreateBucket=false", "-s3.iam.readOnly=false", "-s3.port.lance=0",
         ]  # fmt: skip
         environ = {**os.environ, "GOMEMLIMIT": "256MiB", "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
-        log = (self.folder / "weed.log").open("ab")
-        with log:
-            self.process = subprocess.Popen(command, env=environ, stdout=log, stderr=log, cwd=self.folder)
-        self.wait_until_ready()
+        for _ in range(10):
+            with (self.folder / "weed.log").open("wb") as log:
+                self.process = subprocess.Popen(command, env=environ, stdout=log, stderr=log, cwd=self.folder)
+            if self.is_ready():
+                return
+            # It looks for free ports before it opens them, and another server may have been faster.
+            text = (self.folder / "weed.log").read_text()
+            assert "address already in use" in text, text[-2000:]
+        raise AssertionError("SeaweedFS finds no free port")
 
-    def wait_until_ready(self) -> None:
+    def is_ready(self) -> bool:
+        """Waits until it answers; False if it has ended."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         client = self.client()
         while True:
             assert self.process is not None
-            assert self.process.poll() is None, (self.folder / "weed.log").read_text()[-2000:]
+            if self.process.poll() is not None:
+                return False
             try:
                 client.list_buckets()
             except (BotoCoreError, ClientError):
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self.process.wait(0.05)
                 continue
-            return
+            return True
 
     def client(self, **options: Any) -> Any:
         """boto3's client, independent of what is tested."""

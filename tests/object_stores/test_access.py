@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from model_trainer.cli.main import app
 from model_trainer.storage import configuration, files
 from model_trainer.storage.objects.access import Result, check_access
+from tests.object_stores.proxy import Fault, proxied
 
 pytestmark = pytest.mark.long
 As = Callable[..., None]
@@ -144,3 +145,23 @@ def test_doctor_prints_a_line_for_each_check_and_exits_with_1_if_something_is_mi
 def test_writing_is_checked_of_urls_only(tmp_path: Any) -> None:
     result = CliRunner().invoke(app, ["doctor", str(tmp_path), "--write"])
     assert "`--write` checks a URL in an object store" in str(result.exception)
+
+
+def test_no_answer_is_no_refusal(train: str, weed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with proxied(weed.port) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        files._MOUNTED.pop("s3", None)
+        configuration.current.cache_clear()
+        for name in ("publicAccessBlock", "policyStatus", "encryption", "encoding-type=url"):
+            proxy.faults.append(Fault(target=name, times=100, status=400, code="Strange"))
+        assert (results(train)["public access"], results(train)["encryption"]) == (Result.unknown, Result.unknown)
+        assert "neither answered nor refused: Strange" in detail(train, "public access")
+    files._MOUNTED.pop("s3", None)
+
+
+def test_every_action_has_its_resource(train: str, as_user: As) -> None:
+    as_user("s3:ListBucket", "s3:GetObject")
+    name = train.removeprefix("s3://").removesuffix("/train")
+    text = detail(train, "uploads", writes=True)
+    assert f"s3:ListBucketMultipartUploads on arn:aws:s3:::{name} and" in text
+    assert f"s3:AbortMultipartUpload on arn:aws:s3:::{name}/train/*" in text

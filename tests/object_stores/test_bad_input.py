@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from model_trainer.cli.errors import exit_code_of
 from model_trainer.cli.main import app
-from model_trainer.storage import configuration
+from model_trainer.errors import StorageError
+from model_trainer.storage import configuration, files
 from model_trainer.storage.objects import first_contact
 from tests.object_stores.conftest import free_port
 from tests.object_stores.proxy import Fault, proxied
@@ -82,7 +86,15 @@ def test_no_permission(weed: Any, bucket: str, message: Any, monkeypatch: pytest
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         proxy.faults.append(Fault(times=100, status=403, code="AccessDenied"))
         text = message("runs", f"{bucket}/output")
-    assert f"no permission for it; `model-trainer doctor {bucket}` names what is missing" in text
+    assert f"no permission for it; `model-trainer doctor {bucket}/output` names what is missing" in text
+
+
+def test_a_refused_write_names_the_check_of_writing(weed: Any, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with proxied(weed.port) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        proxy.faults.append(Fault("PUT", times=100, status=403, code="AccessDenied"))
+        with pytest.raises(StorageError, match=f"`model-trainer doctor {bucket}/output --write` names what is missing"):
+            files.write(f"{bucket}/output/a", b"1")
 
 
 @pytest.mark.parametrize(("status", "code"), [(301, "PermanentRedirect"), (400, "AuthorizationHeaderMalformed")])
@@ -122,12 +134,82 @@ def test_an_endpoint_that_does_not_answer(bucket: str, message: Any, monkeypatch
     assert f"there is no answer from the endpoint {endpoint} (connection refused). Check it" in text
 
 
+@pytest.mark.parametrize("arguments", [("doctor", "{}/train"), ("sync", "{}/train", "down"), ("runs", "{}/train")])
+def test_a_server_that_is_no_s3_server(
+    bucket: str, message: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Missing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    endpoint = f"http://127.0.0.1:{server.server_port}"
+    try:
+        text = message(*(each.format(bucket) for each in arguments), "--endpoint-url", endpoint)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert f"{endpoint} does not answer as an S3 server does; check the endpoint with `model-trainer config`" in text
+
+
+class Missing(BaseHTTPRequestHandler):
+    """Answers as a web server that knows no page."""
+
+    def do_GET(self) -> None:
+        self.send_error(404)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+def test_https_to_a_server_that_speaks_http(s3: Any, bucket: str, message: Any) -> None:
+    endpoint = s3.endpoint.replace("http:", "https:")
+    text = message("runs", bucket, "--endpoint-url", endpoint)
+    assert f"the server of the endpoint {endpoint} speaks http, not https" in text
+
+
+@pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"])
+def test_a_line_break_in_a_secret(bucket: str, message: Any, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "hidden\n")
+    text = message("runs", bucket)
+    assert f"{name}, or its line in the profile, contains a line break" in text
+    assert "hidden" not in text
+
+
+def test_an_endpoint_of_a_profile_with_a_password(
+    bucket: str, message: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    (tmp_path / "config").write_text("[default]\nendpoint_url = http://user:hidden@127.0.0.1:1\n")
+    text = message("runs", bucket)
+    assert "The endpoint_url of the profile contains a user or a password" in text
+    assert "hidden" not in text
+
+
+def test_a_program_for_credentials_that_does_not_exist(
+    bucket: str, message: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    (tmp_path / "config").write_text("[default]\ncredential_process = no-such-tool --password hidden\n")
+    text = message("runs", bucket)
+    assert "the credentials cannot be read: No such file or directory: no-such-tool" in text
+    app(["config"], standalone_mode=False)
+    assert "no-such-tool" in (shown := capsys.readouterr().out)
+    assert "hidden" not in text + shown
+
+
 @pytest.mark.parametrize("package", ["boto3", "obstore"])
-def test_a_missing_extra(bucket: str, message: Any, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+@pytest.mark.parametrize("command", ["runs", "doctor"])
+def test_a_missing_extra(
+    bucket: str, message: Any, monkeypatch: pytest.MonkeyPatch, package: str, command: str
+) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == package]:
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, package, None)
-    text = message("runs", bucket)
+    text = message(command, f"{bucket}/train")
     assert f"need {package}. Run: .venv/bin/pip install -e '.[s3]'" in text
 
 

@@ -12,6 +12,7 @@ from model_trainer import ImageFolder, ModelSpec, Run
 from model_trainer.errors import ConfigError
 from model_trainer.storage import configuration
 from model_trainer.storage.configuration_settings import SETTINGS
+from model_trainer.storage.objects.urls import check_url
 
 SETTING = {setting.name: setting for setting in SETTINGS}
 
@@ -179,3 +180,79 @@ def test_a_path_with_three_slashes_is_in_the_configured_bucket() -> None:
 def test_local_paths_stay_as_they_are() -> None:
     for path in ("data/train", "/data/s3", "s3", "s3-copy/train", "./s3:/x", "C:\\data", "memory://box/train"):
         assert ImageFolder(path).path == path
+
+
+@pytest.mark.parametrize(
+    ("path", "right"),
+    [
+        ("https://photos.s3.eu-central-1.amazonaws.com/train", "s3://photos/train"),
+        ("https://s3.amazonaws.com/photos/train?X-Amz-Signature=0123", "s3://photos/train"),
+        ("s3://photos.s3.amazonaws.com/train", "s3://photos/train"),
+        ("arn:aws:s3:::photos/train", "s3://photos/train"),
+    ],
+)
+def test_an_address_of_aws_is_no_path(path: str, right: str) -> None:
+    with pytest.raises(ConfigError, match=rf"Did you mean {right}\?") as caught:
+        check_url(path)
+    assert "0123" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["s3://key:hidden@photos/train", "s3a://key:hidden@photos", "s3:/key:hidden@photos"])
+def test_credentials_in_a_url_are_not_repeated(url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_url(url)
+    assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["s3:/results/x", "S3://results", ""])
+def test_a_mistyped_output_dir_of_the_file_is_an_error_with_its_line(path: str) -> None:
+    assert "line 1: output_dir should be a folder, or a URL in an object store" in problem_of(f'output_dir = "{path}"')
+
+
+@pytest.mark.parametrize("endpoint", ["http://h:99999", "http://h:abc", "http://[::1", "minio:9000"])
+def test_an_endpoint_that_is_no_url_is_an_error_with_its_line(endpoint: str) -> None:
+    assert "line 2: s3.endpoint should be a URL of a server" in problem_of(f'[s3]\nendpoint = "{endpoint}"')
+
+
+@pytest.mark.parametrize("endpoint", ["key:hidden@minio:9000", "http://h/?sig=hidden", "http://key:hidden@[h"])
+def test_secrets_in_an_endpoint_are_not_repeated(endpoint: str) -> None:
+    assert "hidden" not in problem_of(f'[s3]\nendpoint = "{endpoint}"')
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"x = {'[' * 100_000}",
+        f"[cache]\nsize = {'9' * 5000}",
+        f'[cache]\nsize = "{"9" * 400} TB"',
+        '[cache]\nsize = "_ GB"',
+        '[cache]\nfolder = ""',
+        '[cache]\nfolder = "a\\u0000b"',
+        f"# {'x' * 2_000_000}",
+    ],
+    ids=["nested", "digits", "size", "no digits", "no folder", "NUL", "huge"],
+)
+def test_a_hostile_file_is_an_error_that_names_it(text: str) -> None:
+    assert "model-trainer.toml" in problem_of(text)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_in_the_place_of_the_file_is_not_waited_for() -> None:
+    os.mkfifo("model-trainer.toml")
+    with pytest.raises(ConfigError, match="is no file"):
+        configuration.current()
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="this system has no owners of files")
+def test_a_file_that_others_may_write_sends_no_credentials_to_an_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path("model-trainer.toml")
+    path.write_text('[s3]\nendpoint = "https://elsewhere.example"\n')
+    path.chmod(0o666)
+    with pytest.raises(ConfigError, match=r"line 2 sets the endpoint .* and everybody may write to this file"):
+        configuration.current()
+    path.chmod(0o644)
+    configuration.current.cache_clear()
+    assert configuration.current().endpoint == "https://elsewhere.example"
+    path.chmod(0o666)
+    monkeypatch.setenv("MODEL_TRAINER_CONFIG", str(path))  # the user means it
+    assert configuration.current().endpoint == "https://elsewhere.example"

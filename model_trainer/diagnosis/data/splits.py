@@ -77,7 +77,7 @@ def run_file_of(path: str) -> str | None:
     if path.endswith(".py") or os.path.basename(path) == "training_options.json":
         return path
     inside = os.path.join(path, "training_options.json")
-    return inside if "://" not in inside and files.is_file(inside) else None
+    return inside if files.is_file(inside) else None
 
 
 def find_splits(

@@ -28,6 +28,7 @@ ACTIONS = {
     "public access": ("s3:GetBucketPublicAccessBlock", "s3:GetBucketPolicyStatus"),
     "encryption": ("s3:GetEncryptionConfiguration",),
 }
+_OF_BUCKETS = ("s3:ListBucket", "s3:ListBucketMultipartUploads")  # the others are of objects
 _DENIED = {"AccessDenied", "403", "AllAccessDisabled", "Forbidden"}
 # What a bucket without such a setting, or a server without such a function, answers.
 _NOT_SET = {
@@ -83,9 +84,9 @@ def check_access(path: str, *, writes: bool = False) -> list[Check]:
 
 def _list(store: ObjectStore, path: str, writes: bool) -> tuple[Check, str]:
     """Also returns the key of an object, "" if there is none or its name is not known."""
+    url, bucket = store.locate(path)
     import obstore
 
-    url, bucket = store.locate(path)
     try:
         with bucket.errors(url):
             page = next(iter(obstore.list(bucket.store, url.key or None, chunk_size=1)), None)
@@ -154,16 +155,23 @@ def _public_access(client: Any, anonymous: Any, url: ObjectUrl, key: str) -> Ite
     }
     if key:
         tried["read"] = lambda: anonymous.head_object(Bucket=url.bucket, Key=key)
-    open_to_all = [name for name, request in tried.items() if not _asked(request)[1]]
+    problems = {name: _asked(request)[1] for name, request in tried.items()}
+    open_to_all = [name for name, problem in problems.items() if not problem]
     if open_to_all:
         may = " and ".join(open_to_all)
         detail = f"everybody may {may} without credentials; block public access to the bucket, unless that is meant"
         yield Check("public access", Result.warning, detail)
         return
+    unclear = next((problem for problem in problems.values() if problem not in _DENIED), "")
+    if unclear:
+        detail = f"a request without credentials was neither answered nor refused: {unclear}"
+        yield Check("public access", Result.unknown, detail)
+        return
     answer, problem = _asked(lambda: client.get_public_access_block(Bucket=url.bucket))
-    blocked = problem == "" and all(answer["PublicAccessBlockConfiguration"].values())
+    settings = answer.get("PublicAccessBlockConfiguration", {})
+    blocked = bool(settings) and all(settings.values())
     status, status_problem = _asked(lambda: client.get_bucket_policy_status(Bucket=url.bucket))
-    if status_problem == "" and status["PolicyStatus"]["IsPublic"] and not blocked:
+    if status_problem == "" and status.get("PolicyStatus", {}).get("IsPublic") and not blocked:
         yield Check("public access", Result.warning, "the policy of the bucket makes it public")
     elif blocked:
         yield Check("public access", Result.ok, "blocked")
@@ -180,8 +188,10 @@ def _public_access(client: Any, anonymous: Any, url: ObjectUrl, key: str) -> Ite
 def _encryption(client: Any, url: ObjectUrl, key: str) -> Check:
     answer, problem = _asked(lambda: client.get_bucket_encryption(Bucket=url.bucket))
     if not problem:
-        rules = answer["ServerSideEncryptionConfiguration"]["Rules"]
+        rules = answer.get("ServerSideEncryptionConfiguration", {}).get("Rules", [])
         kinds = [rule.get("ApplyServerSideEncryptionByDefault", {}).get("SSEAlgorithm", "") for rule in rules]
+        if not any(kinds):
+            return Check("encryption", Result.unknown, "the server does not say")
         return Check("encryption", Result.ok, " ".join(filter(None, kinds)))
     if key:
         of_object, missing = _asked(lambda: client.head_object(Bucket=url.bucket, Key=key))
@@ -189,6 +199,8 @@ def _encryption(client: Any, url: ObjectUrl, key: str) -> Check:
             return Check("encryption", Result.ok, f"{of_object['ServerSideEncryption']} (of {url.root}/{key})")
     if problem in _DENIED:
         return Check("encryption", Result.unknown, f"shown with {_names('encryption')}")
+    if problem not in _NOT_SET:
+        return Check("encryption", Result.unknown, f"the server answers {problem}")
     return Check("encryption", Result.warning, "objects are not encrypted by the server; set a default for the bucket")
 
 
@@ -208,8 +220,9 @@ def _needs(name: str, url: ObjectUrl) -> str:
     if url.scheme != "s3":
         return "the credentials have no permission for it"
     below = f"{url.bucket}/{url.key}/*" if url.key else f"{url.bucket}/*"
-    resource = url.bucket if name in ("list", "uploads") else below
-    return f"needs {_names(name)} on arn:aws:s3:::{resource}"
+    resources = [url.bucket if action in _OF_BUCKETS else below for action in ACTIONS[name]]
+    needed = (f"{action} on arn:aws:s3:::{each}" for action, each in zip(ACTIONS[name], resources, strict=True))
+    return f"needs {' and '.join(needed)}"
 
 
 def _names(name: str) -> str:

@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from absl import logging
+
 __all__ = ["PART_SIZES", "Checksums", "Digest", "PartDigests"]
 
 _MIB = 1 << 20
@@ -81,8 +83,13 @@ class Digest:
 
 @dataclass
 class Checksums:
-    """What has been learned about the ETags of a bucket, whose objects are probably encrypted alike."""
+    """What has been learned about the ETags of a bucket, whose objects are probably encrypted alike.
 
+    Attributes:
+        root: URL of the bucket, for the log.
+    """
+
+    root: str = ""
     _matched: set[bool] = field(default_factory=set)  # of objects in parts (True) or not (False)
     _unlike: dict[bool, str] = field(default_factory=dict)  # an intact object whose ETag is another one
     _opaque: set[bool] = field(default_factory=set)  # whose ETags are no MD5s
@@ -113,6 +120,12 @@ class Checksums:
             plausible = encrypted or kind or kind not in self._matched
             if encrypted or (plausible and self._unlike.setdefault(kind, digest.tag) != digest.tag):
                 self._opaque.add(kind)
+                if not encrypted:
+                    logging.warning(
+                        "%s: ETags are not the MD5s of what arrives, object after object. Either the store counts them "
+                        "otherwise, or something changes what is downloaded; from now on only sizes are compared.",
+                        self.root or "A store",
+                    )
             return plausible
 
     def has_arrived(self, expected: str, tag: str | None) -> bool:

@@ -178,7 +178,7 @@ def _connect_s3(url: ObjectUrl) -> Bucket:
             **_address(url.bucket, endpoint, (client.meta.config.s3 or {}).get("addressing_style", "auto")),
             **signed,
         )
-    return Bucket(store, url.bucket, endpoint, region, client, credentials)
+    return Bucket(store, url.bucket, endpoint, region, client, credentials, Checksums(url.root))
 
 
 def _address(bucket: str, endpoint: str, style: str) -> dict[str, Any]:
@@ -213,7 +213,7 @@ def _connect_other(url: ObjectUrl) -> Bucket:
     options = {"read_timeout": timedelta(seconds=STALL_SECONDS), "timeout": timedelta(days=REQUEST_DAYS)}
     with as_os_errors(url):
         store = getattr(store_module, kind)(url.bucket, client_options=options, retry_config=_retries())
-    return Bucket(store, url.bucket)
+    return Bucket(store, url.bucket, checksums=Checksums(url.root))
 
 
 def _retries() -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import logging
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from model_trainer.storage import configuration
 from model_trainer.storage.objects.errors import StoreError
 from model_trainer.storage.objects.urls import ObjectUrl
 
-__all__ = ["Credentials", "new_client", "new_session"]
+__all__ = ["Credentials", "boto_errors", "new_client", "new_session"]
 
 # obstore asks again for credentials that are valid for less than five minutes, ten times a second at most. So what
 # boto3 has renewed is used at once.
@@ -79,10 +80,10 @@ class Credentials:
             return before != self._last
 
     def _resolve(self, session: Any) -> Any:
-        with _boto_errors(self._url):
+        with boto_errors(self._url):
             credentials = session.get_credentials()
             if credentials is not None:
-                credentials.get_frozen_credentials()  # finds an expired login before the first request
+                _check(credentials.get_frozen_credentials(), self._url)  # finds an expired login before a request
         if credentials is None:
             raise StoreError(errno.EACCES, _NO_CREDENTIALS, self._url.root)
         return credentials
@@ -103,7 +104,7 @@ def new_session(url: ObjectUrl) -> Any:
     # Its log would contain whatever a `credential_process` prints when it fails.
     logging.getLogger("botocore.credentials").addFilter(_without_traceback)
     config = configuration.current()
-    with _boto_errors(url):
+    with boto_errors(url):
         if config.profile_is_chosen:  # it wins over credentials in variables, as that of `aws --profile`
             core = Session(profile=config.profile)
         else:  # AWS' own order: variables win over a profile, also over one that model-trainer.toml names
@@ -135,14 +136,30 @@ def new_client(url: ObjectUrl, session: Any, *, anonymous: bool | None = None) -
     config = configuration.current()
     is_anonymous = config.anonymous if anonymous is None else anonymous
     options = Config(signature_version=botocore.UNSIGNED) if is_anonymous else None
-    with _boto_errors(url):
-        return session.client(
+    with boto_errors(url):
+        client = session.client(
             "s3", endpoint_url=config.endpoint or None, region_name=session.region_name or "us-east-1", config=options
         )
+    if "@" in client.meta.endpoint_url:
+        raise ConfigError(
+            "The endpoint_url of the profile contains a user or a password, which no S3 server reads. Put credentials "
+            "into ~/.aws/credentials."
+        )
+    return client
+
+
+def _check(frozen: Any, url: ObjectUrl) -> None:
+    """Refuses what cannot be sent: a line break at the end, as in secrets of Kubernetes that `echo` has made."""
+    names = {"AWS_ACCESS_KEY_ID": frozen.access_key, "AWS_SECRET_ACCESS_KEY": frozen.secret_key}
+    for name, value in {**names, "AWS_SESSION_TOKEN": frozen.token}.items():
+        if value and not re.fullmatch(r"[!-~]+", value):
+            reason = f"{name}, or its line in the profile, contains a line break, a space or another such character"
+            raise StoreError(errno.EINVAL, reason, url.root)
 
 
 @contextmanager
-def _boto_errors(url: ObjectUrl) -> Iterator[None]:
+def boto_errors(url: ObjectUrl) -> Iterator[None]:
+    """Converts the errors of boto3 inside the `with` block."""
     import botocore.exceptions as exceptions
 
     try:
@@ -153,6 +170,11 @@ def _boto_errors(url: ObjectUrl) -> Iterator[None]:
         ) from None
     except (exceptions.CredentialRetrievalError, exceptions.SSOError, exceptions.PartialCredentialsError) as error:
         raise StoreError(errno.EACCES, f"there are no credentials: {_reason(error)}", url.root) from None
+    except StoreError:
+        raise
+    except OSError as error:  # a `credential_process` that does not exist
+        reason = f"{error.strerror or type(error).__name__}{f': {error.filename}' if error.filename else ''}"
+        raise StoreError(errno.EACCES, f"the credentials cannot be read: {reason}", url.root) from None
     except (ValueError, exceptions.BotoCoreError, exceptions.ClientError) as error:
         raise ConfigError(f"{url.root} cannot be reached: {_reason(error)}.") from None
 

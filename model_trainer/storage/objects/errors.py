@@ -49,9 +49,10 @@ class _Cause(NamedTuple):
     reason: str
 
 
-_DENIED = "the credentials have no permission for it{action}; `model-trainer doctor {root}` names what is missing"
+_DENIED = "the credentials have no permission for it{action}; `model-trainer doctor {folder}` names what is missing"
 _EXPIRED = "the credentials have expired; renew them, for example by `aws sso login`"
 _REGION = "the bucket is in another region than {region}{expected}; set its own with --region or AWS_REGION"
+_NO_STORE = "{endpoint} does not answer as an S3 server does; check the endpoint with `model-trainer config`"
 _NO_BUCKET = "there is no {kind} {bucket!r} at {endpoint}; check its name, and the endpoint with `model-trainer config`"
 # By the code in the answer of S3, which other stores have taken over.
 _CAUSES = {
@@ -114,19 +115,43 @@ def as_os_errors(
     except FileNotFoundError as error:
         raise _as_os_error(error, url, name, endpoint, region, find_region) from None
     except ValueError as error:
-        key = re.search(r'Path "(.*?)" contained', str(error))
-        if key is None:
+        problem = _of_key(error, name)
+        if problem is None:
             raise
+        raise problem from None
+
+
+def _of_key(error: Exception, name: str) -> OSError | None:
+    """What is wrong with a key that obstore does not take; None if that is not the error."""
+    text = str(error)
+    key = re.search(r'Path "(.*?)" contained', text)
+    if key is not None:
         reason = f'the key {key[1]!r} has an empty name, "." or "..", and cannot be read; rename or delete the object'
-        raise StoreError(errno.EINVAL, reason, name) from None
+        return StoreError(errno.EINVAL, reason, name)
+    if "Could not parse path" in text:
+        return OSError(errno.EINVAL, "its name contains a control character", name)
+    return None
+
+
+def _folder_of(url: ObjectUrl, text: str) -> str:
+    """What `model-trainer doctor` is to check after a refusal: the path, or with --write the folder written to."""
+    method = re.search(r"performing (\w+) ", text)
+    writes = method is not None and method[1] in ("PUT", "POST", "DELETE")
+    folder = url.key.rpartition("/")[0] if writes else url.key
+    return "/".join(filter(None, (url.root, folder))) + (" --write" if writes else "")
 
 
 def _as_os_error(
     error: Exception, url: ObjectUrl, name: str, endpoint: str, region: str, find_region: Callable[[], str]
 ) -> OSError:
     text = str(error)
+    of_key = _of_key(error, name)
+    if of_key is not None:
+        return of_key
     code = code_in(text)
     cause = _CAUSES.get(code) or _CAUSES.get(_BY_STATUS.get(_status_in(text), ""))
+    if cause is not None and code == "NoSuchKey" and "list-type=2" in text:  # a folder is never missing in S3
+        return StoreError(errno.EPROTO, _NO_STORE.format(endpoint=endpoint or "the endpoint"), name)
     if cause is not None:
         kind, number, reason = cause
         in_answer = re.search(r"<Region>([\w-]+)|expecting '([\w-]+)'", text)
@@ -135,7 +160,7 @@ def _as_os_error(
         reason = reason.format(
             kind=SCHEMES[url.scheme],
             bucket=url.bucket,
-            root=url.root,
+            folder=_folder_of(url, text),
             whence="`model-trainer config` shows where it comes from",
             endpoint=endpoint or "this endpoint",
             region=region or "the configured one",
@@ -156,9 +181,11 @@ def _as_os_error(
         return StoreError(errno.EPROTO, reason, name)
     if "HTTP error" in text or "error sending request" in text or "Connect" in text:
         return UnavailableError(errno.ECONNREFUSED, f"{endpoint or 'the store'} does not answer", name)
+    if "ETag Header missing" in text or "invalid list response" in text.lower():
+        return StoreError(errno.EPROTO, _NO_STORE.format(endpoint=endpoint or "the endpoint"), name)
     status = _status_in(text)
-    said = f"the store answered with status {status}" if status else _first_sentence(text)
-    return StoreError(errno.EIO, f"{said}{f' ({code})' if code else ''}", name)
+    answer = f"the store answered with status {status}" if status else _first_sentence(text)
+    return StoreError(errno.EIO, f"{answer}{f' ({code})' if code else ''}", name)
 
 
 def code_in(text: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import re
 import socket
+import ssl
 import time
 import urllib.request
 from collections.abc import Iterable
@@ -42,8 +43,12 @@ def check_endpoint(endpoint: str, root: str, *, regions: Iterable[str] = (), sec
     deadline = time.monotonic() + seconds
     while True:
         try:
-            socket.create_connection((host, port), timeout=max(seconds, 0.1)).close()
+            with socket.create_connection((host, port), timeout=max(seconds, 0.1)) as connected:
+                if parts.scheme == "https":
+                    _check_https(connected, endpoint, root)
             return
+        except StoreError:
+            raise
         except socket.gaierror as error:
             problem = StoreError(errno.EHOSTUNREACH, _unknown_host(endpoint, host, regions), root)
             is_final = error.errno != socket.EAI_AGAIN
@@ -54,6 +59,18 @@ def check_endpoint(endpoint: str, root: str, *, regions: Iterable[str] = (), sec
         if is_final or time.monotonic() + _PAUSE_SECONDS >= deadline:
             raise problem from None
         time.sleep(_PAUSE_SECONDS)
+
+
+def _check_https(connected: socket.socket, endpoint: str, root: str) -> None:
+    """Whether the server speaks TLS at all; its certificate is checked by the requests."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        context.wrap_socket(connected, server_hostname=urlsplit(endpoint).hostname).close()
+    except ssl.SSLError as error:
+        if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"):
+            reason = f"the server of the endpoint {endpoint} speaks http, not https. {_CURE}"
+            raise StoreError(errno.EPROTO, reason, root) from None
 
 
 def _unknown_host(endpoint: str, host: str, regions: Iterable[str]) -> str:

@@ -7,13 +7,21 @@ from typing import NamedTuple
 
 from model_trainer.errors import ConfigError
 
-__all__ = ["MARKER", "SCHEMES", "ObjectUrl", "check_url", "parse_url"]
+__all__ = ["MARKER", "SCHEMES", "ObjectUrl", "check_url", "masked_url", "parse_url"]
 
 MARKER = ".folder"  # name of an object that makes an empty folder exist
 SCHEMES = {"s3": "bucket", "gs": "bucket", "az": "container"}
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
 _MISTYPED = re.compile(r"(s3|s3a|s3n|gs|az|gcs|abfss?)(:/?(?!/)|:///+|//|;//|:\\\\?)", re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+# The addresses by which AWS shows an object in a browser, and the name by which a policy means it.
+_OF_AWS = re.compile(
+    r"https?://([a-z0-9._-]+)\.s3[.-](?:[\w-]+\.)*amazonaws\.com(?:\.cn)?/(.*)"
+    r"|https?://s3[.-](?:[\w-]+\.)*amazonaws\.com(?:\.cn)?/(.*)"
+    r"|s3://([a-z0-9._-]+)\.s3[.-](?:[\w-]+\.)*amazonaws\.com(?:\.cn)?/(.*)"
+    r"|arn:aws[\w-]*:s3:::(.*)"
+)
 _OTHER_NAMES = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
 
 
@@ -48,17 +56,33 @@ def parse_url(url: str) -> ObjectUrl:
     """
     scheme, _, rest = url.partition("://")
     bucket, *names = rest.split("/")
+    url = masked_url(url)
     kind = SCHEMES.get(scheme, "bucket")
     if not bucket:
         raise ConfigError(f"{url} names no {kind}. Expected {scheme}://{kind}/folder.")
     if not _BUCKET.fullmatch(bucket):
+        if "@" in bucket:
+            raise ConfigError(f"{url} contains credentials, which belong in ~/.aws/credentials, with `aws configure`.")
         raise ConfigError(
             f"{url} names the {kind} {bucket!r}, which cannot exist: names have 3 to 63 lower-case letters, digits, "
             "dots and hyphens."
         )
     if any(name in (".", "..") for name in names):
         raise ConfigError(f'{url} contains "." or "..", which object stores do not resolve. Write the whole path.')
+    if _CONTROL.search(rest):
+        raise ConfigError(f"{url!r} contains a control character, or is not UTF-8. Write the name of a key.")
     return ObjectUrl(scheme, bucket, "/".join(filter(None, names)))
+
+
+def masked_url(url: str) -> str:
+    """A URL for messages: without user, password and signature, which some people put into URLs.
+
+    Example:
+        >>> masked_url("https://user:secret@host/x?X-Amz-Signature=0123")
+        'https://****@host/x?X-Amz-Signature=****'
+    """
+    url = re.sub(r"(:/+)[^/\s]*@", r"\1****@", url)
+    return re.sub(r"((?:sig|signature|credential|token|secret|password)=)[^&]*", r"\1****", url, flags=re.IGNORECASE)
 
 
 def check_url(path: str) -> None:
@@ -67,11 +91,15 @@ def check_url(path: str) -> None:
     Raises:
         ConfigError: `path` is probably a mistyped URL; the message gives the right one.
     """
+    of_aws = _OF_AWS.fullmatch(path)
+    if of_aws:
+        right = "/".join(filter(None, of_aws.groups()))
+        raise ConfigError(f"{masked_url(path)} is no path. Did you mean s3://{right.partition('?')[0]}?")
     scheme, separator, rest = path.partition("://")
     if separator and not rest.startswith("/"):
         right = _OTHER_NAMES.get(scheme.lower(), scheme.lower())
         if right in SCHEMES and right != scheme:
-            raise ConfigError(f"{path} has the scheme {scheme!r}. Did you mean {right}://{rest}?")
+            raise ConfigError(masked_url(f"{path} has the scheme {scheme!r}. Did you mean {right}://{rest}?"))
         if right in SCHEMES:
             parse_url(path)
         return
@@ -79,4 +107,6 @@ def check_url(path: str) -> None:
     if mistyped:
         scheme = mistyped[1].lower()
         rest = path[mistyped.end() :].lstrip("/\\")
-        raise ConfigError(f"{path} looks like a URL. Did you mean {_OTHER_NAMES.get(scheme, scheme)}://{rest}?")
+        raise ConfigError(
+            masked_url(f"{path} looks like a URL. Did you mean {_OTHER_NAMES.get(scheme, scheme)}://{rest}?")
+        )

@@ -126,7 +126,7 @@ codes.append(train_in_fork(folder / "chain", True))  # finished: nothing left to
 print(json.dumps(codes))
 """
 
-# 20 kills, by a seed; each process gets at least as far as its kill. The first 3 hit a step, a model file and a checkpoint.
+# 20 kills, by a seed; each process gets at least as far as its kill. The first hit a step, a model and a checkpoint.
 KILLS = [
     *(("step", 3), ("model", 1), ("file", 2)),
     *(("rename", 3), ("history", 1), ("step", 6), ("step", 2), ("step", 7), ("file", 5)),
