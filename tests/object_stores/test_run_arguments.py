@@ -19,7 +19,7 @@ pytestmark = pytest.mark.long
 def test_the_options_in_a_store_declare_the_run(bucket: str, make_run: Callable[..., Run]) -> None:
     run = make_run()
     options = f"{bucket}/output/a run/training_options.json"
-    files.write_text(options, json.dumps(run.to_dict()))
+    files.write_text(options, json.dumps({"run": run.to_dict()}))
     assert load_run(options, True).to_dict() == run.to_dict()
     assert run_file_of(f"{bucket}/output/a run") == options
     assert run_file_of(f"{bucket}/output") is None
