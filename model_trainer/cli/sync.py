@@ -36,6 +36,7 @@ def sync(
 
     from model_trainer.cli.sync_progress import SyncProgress
     from model_trainer.errors import UnavailableError
+    from model_trainer.messages import shown
     from model_trainer.storage.sync.sync import Synchronization
 
     started = time.monotonic()
@@ -49,7 +50,7 @@ def sync(
         typer.echo(f"{_files(count)} copied so far; the same command copies the rest.", err=True)
         raise
     for change in synchronization.changes:
-        typer.echo(change)
+        typer.echo(shown(change))
     typer.echo(_summary(synchronization, time.monotonic() - started))
     if synchronization.failures:
         _print_failures(synchronization)

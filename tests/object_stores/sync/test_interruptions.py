@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,21 @@ def test_a_file_that_another_process_is_copying_is_listed(s3: Weed, bucket: str,
     with PartialFile(str(tmp_path / "there" / "x")):
         done = synchronized(bucket, tmp_path / "there")
     assert done.failures == [("x", "Another process is copying it")]
+
+
+def test_an_upload_that_another_process_aborts_is_listed(
+    proxy: Proxy, bucket: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model_trainer.storage.sync.upload.PART_BYTES", 1)
+    proxy.faults = [Fault("PUT", "/1.txt?partNumber", status=404, code="NoSuchUpload")]
+    assert synchronized(here, bucket).failures == [("1.txt", "Another process is uploading it")]
+
+
+def test_progress_is_reported_while_the_target_is_listed(proxy: Proxy, bucket: str, here: Path) -> None:
+    reported = threading.Event()
+    proxy.faults = [Fault("GET", before=lambda: reported.wait(10))]
+    Synchronization(str(here), bucket, on_progress=lambda sync: None if sync.num_files else reported.set()).run()
+    assert reported.is_set()
 
 
 @pytest.mark.long
