@@ -75,7 +75,7 @@ def _print_failures(sync: Synchronization) -> None:
     from model_trainer.messages import shown
 
     for name, reason in sync.failures[:MAX_FAILURES]:
-        typer.echo(f"{shown(name)}: {reason}", err=True)
+        typer.echo(f"{shown(name)}: {shown(reason)}", err=True)
     if len(sync.failures) > MAX_FAILURES:
         typer.echo(f"... and {len(sync.failures) - MAX_FAILURES:,} more", err=True)
     kept = " Nothing was deleted, because --delete waits until all is copied." if sync.has_kept else ""

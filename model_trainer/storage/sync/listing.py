@@ -172,7 +172,8 @@ def _marks_among(page: Iterable[ObjectMeta], bucket: Bucket, url: ObjectUrl) -> 
 
     obstore lists it without the slash, so that a request has to tell whether there is an object without it.
     """
-    empty = [meta["path"] for meta in page if not meta["size"] and meta["path"].rpartition("/")[2] != MARKER]
+    empty = [meta["path"] for meta in page if not meta["size"] and meta["path"] != url.key]
+    empty = [key for key in empty if key.rpartition("/")[2] != MARKER]
     if not empty:
         return set()
 

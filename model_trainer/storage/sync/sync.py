@@ -214,7 +214,7 @@ class Synchronization:
                 self._stop(error, work)
         except OSError as error:
             if is_full(error) or error.errno == errno.EROFS:
-                self._stop(not_written(os.path.join(self.target, entry.name), error, entry.size), work)
+                self._stop(not_written(os.path.join(self.target, shown(entry.name)), error, entry.size), work)
             else:
                 self._failed(entry.name, error.strerror or str(error))
         except BaseException as error:  # noqa: BLE001 - a panic of obstore is no Exception; `run` raises it

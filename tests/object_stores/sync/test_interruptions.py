@@ -112,13 +112,13 @@ def test_a_store_that_does_not_answer_ends_it_with_75(proxy: Proxy, bucket: str,
 def test_a_full_disk_ends_it_and_leaves_no_file(
     s3: Weed, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put(s3, bucket, "x", b"1")
+    put(s3, bucket, "x\u202e", b"1")
 
     def is_full(self: PartialFile, offset: int, content: bytes) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(PartialFile, "write_at", is_full)
-    with pytest.raises(StorageError, match=r"x could not be written: No space left on device"):
+    with pytest.raises(StorageError, match=r"x\\u202e could not be written: No space left on device"):
         synchronized(bucket, tmp_path / "there")
     assert os.listdir(tmp_path / "there") == []
 
