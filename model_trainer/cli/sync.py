@@ -36,6 +36,7 @@ def sync(
 
     from model_trainer.cli.sync_progress import SyncProgress
     from model_trainer.errors import UnavailableError
+    from model_trainer.messages import shown
     from model_trainer.storage.sync.sync import Synchronization
 
     started = time.monotonic()
@@ -49,7 +50,7 @@ def sync(
         typer.echo(f"{_files(count)} copied so far; the same command copies the rest.", err=True)
         raise
     for change in synchronization.changes:
-        typer.echo(change)
+        typer.echo(shown(change))
     typer.echo(_summary(synchronization, time.monotonic() - started))
     if synchronization.failures:
         _print_failures(synchronization)
@@ -74,7 +75,7 @@ def _print_failures(sync: Synchronization) -> None:
     from model_trainer.messages import shown
 
     for name, reason in sync.failures[:MAX_FAILURES]:
-        typer.echo(f"{shown(name)}: {reason}", err=True)
+        typer.echo(f"{shown(name)}: {shown(reason)}", err=True)
     if len(sync.failures) > MAX_FAILURES:
         typer.echo(f"... and {len(sync.failures) - MAX_FAILURES:,} more", err=True)
     kept = " Nothing was deleted, because --delete waits until all is copied." if sync.has_kept else ""

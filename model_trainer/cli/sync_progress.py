@@ -56,13 +56,13 @@ class SyncProgress:
         self._moved.append((now, sync.num_moved))
         while len(self._moved) > 2 and self._moved[1][0] < now - RATE_SECONDS:
             self._moved.popleft()
+        name = "Copying" if sync.is_listed or sync.num_files else "Listing"
         if self._bar is not None:
             total = sync.num_bytes if sync.is_listed else None
-            name = "Copying" if sync.is_listed else "Listing"
             self._bar.update(self._task, description=name, completed=sync.num_moved, total=total, text=self._text(sync))
         elif now - self._printed >= SECONDS_BETWEEN_LINES:
             self._printed = now
-            self._console.print(f"Copying  {self._text(sync)}", highlight=False, soft_wrap=True)
+            self._console.print(f"{name}  {self._text(sync)}", highlight=False, soft_wrap=True)
 
     def _text(self, sync: Synchronization) -> str:
         """Such as "1,200/5,000 files  12 MB/50 MB  4.1 MB/s  9 s left"."""

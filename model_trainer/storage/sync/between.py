@@ -14,7 +14,14 @@ from model_trainer.storage.objects.urls import ObjectUrl
 from model_trainer.storage.objects.writer import PART_BYTES, part_bytes, write_object, write_parts
 from model_trainer.storage.sync.listing import Entry, Report, list_store
 from model_trainer.storage.sync.transfer import Transfer, Work
-from model_trainer.storage.sync.upload import LARGE_AT_ONCE, delete_objects, deleted_if_damaged, make_marker, url_below
+from model_trainer.storage.sync.upload import (
+    LARGE_AT_ONCE,
+    alone,
+    delete_objects,
+    deleted_if_damaged,
+    make_marker,
+    url_below,
+)
 
 __all__ = ["Between"]
 
@@ -73,7 +80,7 @@ class Between(Transfer):
             pieces = self._pieces(from_url, before, work)
             try:
                 abort_uploads_of(self._to_bucket, to_url)
-                with deleted_if_damaged(self._to_bucket, to_url):
+                with deleted_if_damaged(self._to_bucket, to_url), alone(to_url):
                     write_parts(self._to_bucket, to_url, read_ahead(pieces), part_bytes(entry.size))
                 return
             except DamagedError as error:

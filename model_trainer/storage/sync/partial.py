@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterable
 from types import TracebackType
 
@@ -36,7 +37,7 @@ class PartialFile:
 
     def __enter__(self) -> PartialFile:
         while True:
-            self.descriptor = os.open(self._partial, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+            self.descriptor = _open(self._partial)
             try:
                 lock(self.descriptor)
                 if is_still(self._partial, self.descriptor):
@@ -72,6 +73,34 @@ class PartialFile:
         os.close(self.descriptor)
 
 
+def _open(path: str) -> int:
+    """Opens or creates a temporary file; replaces what somebody else has put there, such as a link to another file."""
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            status = os.lstat(path)
+            if not _is_own(status):
+                os.unlink(path)
+                flags |= os.O_EXCL
+        try:
+            descriptor = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        except FileExistsError:
+            flags &= ~os.O_EXCL
+            continue
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.EMLINK):
+                raise
+            continue
+        if _is_own(os.fstat(descriptor)):
+            return descriptor
+        os.close(descriptor)
+
+
+def _is_own(status: os.stat_result) -> bool:
+    """Whether it is a file without another name."""
+    return stat.S_ISREG(status.st_mode) and status.st_nlink <= 1  # 0: another process has just deleted it
+
+
 def is_partial(name: str) -> bool:
     """Whether a file has the name of a PartialFile."""
     return _NAME.fullmatch(name) is not None
@@ -81,7 +110,10 @@ def delete_partial_files(paths: Iterable[str]) -> None:
     """Deletes those that no process writes."""
     for path in paths:
         with contextlib.suppress(OSError):
-            descriptor = os.open(path, os.O_RDWR)
+            if not stat.S_ISREG(os.lstat(path).st_mode):
+                os.unlink(path)
+                continue
+            descriptor = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
             try:
                 lock(descriptor)
                 os.unlink(path)
@@ -106,7 +138,7 @@ def lock(descriptor: int) -> None:
 def is_still(path: str, descriptor: int) -> bool:
     """Whether an open file still has its name."""
     try:
-        named = os.stat(path)
+        named = os.lstat(path)
     except FileNotFoundError:
         return False
     opened = os.fstat(descriptor)

@@ -6,20 +6,18 @@ import errno
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from model_trainer.errors import ConfigError
+from model_trainer.messages import shown
 from model_trainer.storage import files
 from model_trainer.storage.manifest import MANIFEST
 from model_trainer.storage.objects.errors import StoreError, UnavailableError
-from model_trainer.storage.objects.store import ObjectStore
-from model_trainer.storage.objects.urls import SCHEMES, check_url, parse_url
-from model_trainer.storage.sync.between import Between
-from model_trainer.storage.sync.download import Download
+from model_trainer.storage.sync.directions import transfer_between
 from model_trainer.storage.sync.listing import Entry
+from model_trainer.storage.sync.obstacles import Obstacles, parents_of
 from model_trainer.storage.sync.transfer import Stopped, Transfer, Work
-from model_trainer.storage.sync.upload import Upload
 from model_trainer.storage.sync.workers import Workers
 from model_trainer.storage.trouble import is_full, not_written
 
@@ -76,6 +74,7 @@ class Synchronization:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _refusals: int = 0
     _end: BaseException | None = None
+    _obstacles: dict[str, str] = field(default_factory=dict)  # names of what is in the way, by those of entries
 
     def run(self) -> None:
         """Synchronizes; an error of single files is listed in `failures`.
@@ -85,17 +84,19 @@ class Synchronization:
             StorageError: the store refuses every request or does not answer, or the disk is full.
             KeyboardInterrupt: Ctrl-C was pressed; what has been copied is complete.
         """
-        transfer = _transfer(self.source, self.target)
+        transfer = transfer_between(self.source, self.target)
         workers = Workers(self.jobs, lambda: self.on_progress(self))
         work = Work(workers.stop, self._moved, workers.assist)
         try:
-            surplus, manifests = self._submit_all(transfer, workers, work)
+            surplus, blocked, manifests = self._submit_all(transfer, workers, work)
             self.is_listed = True
             workers.wait()
-            if not self.failures:
-                for job in manifests:
-                    workers.submit(job)
-                workers.wait()
+            surplus = self._clear_way(transfer, surplus)
+            for jobs in (blocked, manifests):
+                if not self.failures:
+                    for job in jobs:
+                        workers.submit(job)
+                    workers.wait()
         except BaseException:
             workers.stop.set()
             raise
@@ -112,19 +113,30 @@ class Synchronization:
 
     def _submit_all(
         self, transfer: Transfer, workers: Workers, work: Work
-    ) -> tuple[list[Entry], list[Callable[[], None]]]:
+    ) -> tuple[list[Entry], list[Callable[[], None]], list[Callable[[], None]]]:
         """Lists both folders, and submits what is to be compared or copied.
 
         Returns:
-            What only the target has, and the copies of the manifests of runs, which are for the end: a run with a
-            manifest counts as complete.
+            What only the target has, the copies for which something else has to be deleted before, and those of the
+            manifests of runs, which are for the end: a run with a manifest counts as complete.
         """
+        blocked: list[Callable[[], None]] = []
         manifests: list[Callable[[], None]] = []
-        existing = {entry.name: entry for entry in transfer.targets(lambda name, reason: None)}
+        existing = {entry.key: entry for entry in transfer.targets(lambda name, reason: None)}
+        obstacles = Obstacles(existing.values() if transfer.is_tree else ())
         num_sources = 0
         for entry in transfer.sources(self._failed):
             num_sources += 1
-            same = existing.pop(entry.name, None)
+            same = existing.pop(entry.key, None)
+            if transfer.is_tree:
+                for parent in parents_of(entry.name):
+                    existing.pop(f"{parent}/", None)  # no longer empty
+            obstacle = obstacles.of(entry)
+            if obstacles.has_folder(entry) and obstacle is None:
+                continue
+            if obstacle is not None and (not self.delete or obstacles.is_link(obstacle)):
+                self._failed(entry.name, obstacles.reason(obstacle))
+                continue
             if same is not None and same.size == entry.size:
                 if entry.is_folder:
                     continue
@@ -138,8 +150,12 @@ class Synchronization:
                     self.num_files += 1
                     self.num_bytes += entry.size
             job = functools.partial(self._attempt, transfer, entry, same, work)
+            if obstacle is not None:
+                self._obstacles[entry.name] = obstacle
             if entry.name.rpartition("/")[2] == MANIFEST:
                 manifests.append(job)
+            elif obstacle is not None:
+                blocked.append(job)
             else:
                 workers.submit(job)
             if workers.stop.is_set():
@@ -151,7 +167,26 @@ class Synchronization:
                 f"{self.source} is empty, and --delete would delete all {len(existing):,} files of {self.target}. "
                 "Check the first path; without --delete nothing is deleted."
             )
-        return list(existing.values()), manifests
+        return list(existing.values()), blocked, manifests
+
+    def _clear_way(self, transfer: Transfer, surplus: list[Entry]) -> list[Entry]:
+        """Deletes what is in the way of entries that wait for it; returns what else only the target has."""
+        if not self._obstacles or self._end is not None:
+            return surplus
+        if self.failures:
+            for name, obstacle in self._obstacles.items():
+                self._failed(
+                    name, f"{shown(obstacle)}, which is in the way, is not deleted until the others are copied"
+                )
+            return surplus
+        obstacles = set(self._obstacles.values())
+        in_way: list[Entry] = []
+        others: list[Entry] = []
+        for entry in surplus:
+            is_free = obstacles.isdisjoint((entry.name, *parents_of(entry.name)))
+            (others if is_free else in_way).append(entry)
+        self._delete(transfer, in_way)
+        return others
 
     def _attempt(self, transfer: Transfer, entry: Entry, same: Entry | None, work: Work) -> None:
         """Copies a file unless `same`, which the target has, has its content."""
@@ -179,7 +214,7 @@ class Synchronization:
                 self._stop(error, work)
         except OSError as error:
             if is_full(error) or error.errno == errno.EROFS:
-                self._stop(not_written(os.path.join(self.target, entry.name), error, entry.size), work)
+                self._stop(not_written(os.path.join(self.target, shown(entry.name)), error, entry.size), work)
             else:
                 self._failed(entry.name, error.strerror or str(error))
         except BaseException as error:  # noqa: BLE001 - a panic of obstore is no Exception; `run` raises it
@@ -193,7 +228,7 @@ class Synchronization:
             entries = surplus[start : start + transfer.deleted_at_once]
             try:
                 if self.dry_run:
-                    self.changes += [f"delete {entry.name}" for entry in entries]
+                    self.changes += [f"delete {entry.key}" for entry in entries]
                 else:
                     transfer.delete(entries)
             except (StoreError, UnavailableError):
@@ -207,7 +242,7 @@ class Synchronization:
         with self._lock:
             self._refusals = 0
             if self.dry_run:
-                self.changes.append(f"copy {entry.name}{'/' if entry.is_folder else ''}")
+                self.changes.append(f"copy {entry.key}")
             if not entry.is_folder:
                 self.num_copied += 1
                 self.num_copied_bytes += entry.size
@@ -224,58 +259,3 @@ class Synchronization:
         with self._lock:
             self._end = self._end or error
         work.stop.set()
-
-
-def _transfer(source: str, target: str) -> Transfer:
-    """The transfer for two folders.
-
-    Raises:
-        ConfigError: they are unsuitable.
-    """
-    check_url(source)
-    check_url(target)
-    from_store, to_store = _store_of(source), _store_of(target)
-    if from_store is None and to_store is None:
-        raise ConfigError(
-            f"{source} and {target} are both on this machine. Expected at least one URL of an object store, such as "
-            "s3://bucket/folder; cp -r or rsync copies between folders."
-        )
-    _check_folder(source, is_source=True)
-    if to_store is None:
-        assert from_store is not None
-        _check_folder(target, is_source=False)
-        return Download(from_store, source, target)
-    if from_store is None:
-        return Upload(source, to_store, target)
-    one, other = parse_url(source), parse_url(target)
-    if one.root == other.root and _contains(one.key, other.key):
-        raise ConfigError(f"{source} and {target} are the same folder, or one contains the other.")
-    return Between(from_store, source, to_store, target)
-
-
-def _store_of(path: str) -> ObjectStore | None:
-    scheme, separator, _ = path.partition("://")
-    if not separator:
-        return None
-    storage = files.storage_of(path)
-    if not isinstance(storage, ObjectStore):
-        raise ConfigError(f"{path} has the scheme {scheme!r}. Expected a path, or one of {_schemes(SCHEMES)}.")
-    return storage
-
-
-def _schemes(schemes: Iterable[str]) -> str:
-    return ", ".join(f"{scheme}://" for scheme in schemes)
-
-
-def _check_folder(path: str, is_source: bool) -> None:
-    if "://" in path or files.is_folder(path):
-        return
-    if files.exists(path):
-        raise ConfigError(f"{path} is a file; expected a folder.")
-    if is_source:
-        raise ConfigError(f"There is no folder {path}.")
-
-
-def _contains(one: str, other: str) -> bool:
-    one, other = f"{one}/".lstrip("/"), f"{other}/".lstrip("/")
-    return one.startswith(other) or other.startswith(one)

@@ -41,10 +41,12 @@ class Transfer(ABC):
 
     Attributes:
         source, target: the folders as the user wrote them.
+        is_tree: whether in the target a file and a folder cannot have the same name, unlike in a store.
     """
 
     source: str
     target: str
+    is_tree = False
 
     @abstractmethod
     def sources(self, report: Report) -> Iterator[Entry]:

@@ -19,7 +19,7 @@ from model_trainer.storage.sync.listing import Entry, Report, list_local, list_s
 from model_trainer.storage.sync.tags import have_tag, pieces_of
 from model_trainer.storage.sync.transfer import Transfer, Work
 
-__all__ = ["LARGE_AT_ONCE", "Upload", "delete_objects", "deleted_if_damaged", "make_marker", "url_below"]
+__all__ = ["LARGE_AT_ONCE", "Upload", "alone", "delete_objects", "deleted_if_damaged", "make_marker", "url_below"]
 
 LARGE_AT_ONCE = 2  # files in parts, of which each has some parts in memory, here and in the server
 DELETED_AT_ONCE = 1000  # by one request
@@ -57,7 +57,8 @@ class Upload(Transfer):
             if before.st_size > PART_BYTES:
                 with self._large:
                     abort_uploads_of(self._bucket, url)
-                    write_parts(self._bucket, url, self._pieces(path, work), part_bytes(before.st_size))
+                    with alone(url):
+                        write_parts(self._bucket, url, self._pieces(path, work), part_bytes(before.st_size))
             else:
                 with open(path, "rb", buffering=0) as file:
                     content = file.read(before.st_size + 1)
@@ -93,6 +94,17 @@ def deleted_if_damaged(bucket: Bucket, url: ObjectUrl) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def alone(url: ObjectUrl) -> Iterator[None]:
+    """Says what it means if an upload in parts, made in the `with` block, does not exist any more."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if error.filename != url_text(url):
+            raise
+        raise BlockingIOError(errno.EAGAIN, "Another process is uploading it", url_text(url)) from None
+
+
 def make_marker(bucket: Bucket, url: ObjectUrl) -> None:
     """Marks an empty folder."""
     import obstore
@@ -104,10 +116,15 @@ def delete_objects(bucket: Bucket, folder: ObjectUrl, entries: Iterable[Entry]) 
     """Deletes the objects of entries below a folder."""
     import obstore
 
-    keys = [url_below(folder, entry.name).key + (f"/{MARKER}" if entry.is_folder else "") for entry in entries]
+    entries = list(entries)
+    marks = [url_below(folder, entry.name).key for entry in entries if entry.is_folder and entry.tag]
+    entries = [entry for entry in entries if not (entry.is_folder and entry.tag)]
+    keys = [url_below(folder, f"{entry.key}{MARKER}" if entry.is_folder else entry.name).key for entry in entries]
     for start in range(0, len(keys), DELETED_AT_ONCE):
         some = keys[start : start + DELETED_AT_ONCE]
         bucket.call(folder, functools.partial(obstore.delete, bucket.store, some))
+    if marks:
+        bucket.delete_markers(marks)
 
 
 def url_text(url: ObjectUrl) -> str:

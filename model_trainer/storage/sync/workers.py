@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -15,7 +16,7 @@ LEAVE_SECONDS = 10.0
 
 
 class Workers:
-    """Runs functions, which raise nothing, in a number of threads; `tick` is called now and then while it waits.
+    """Runs functions, which raise nothing, in a number of threads; one more calls `tick` now and then.
 
     Attributes:
         stop: set when no more functions are to be started.
@@ -24,6 +25,7 @@ class Workers:
     def __init__(self, count: int, tick: Callable[[], None]) -> None:
         self.stop = threading.Event()
         self._tick = tick
+        self._ended = threading.Event()
         self._lock = threading.Lock()
         self._ready = threading.Condition(self._lock)  # for the threads
         self._progressed = threading.Condition(self._lock)  # for whoever submits and waits
@@ -33,6 +35,8 @@ class Workers:
         self._closed = False
         # Daemons, so that a store that does not answer cannot keep the process.
         self._threads = [threading.Thread(target=self._work, name="sync", daemon=True) for _ in range(count)]
+        # Also while the caller lists a folder, or waits for a store that does not answer.
+        self._threads.append(threading.Thread(target=self._tick_until_ended, name="sync-progress", daemon=True))
         for thread in self._threads:
             thread.start()
 
@@ -48,7 +52,6 @@ class Workers:
                     self._ready.notify()
                     return
                 self._progressed.wait(TICK_SECONDS)
-            self._tick()
 
     def assist(self, count: int, job: Callable[[], None]) -> None:
         """Adds a function `count` times before all others; to be called by a function that is running."""
@@ -65,17 +68,22 @@ class Workers:
                 if not self._unfinished:
                     return
                 self._progressed.wait(TICK_SECONDS)
-            self._tick()
 
     def close(self) -> bool:
         """Starts no more functions; returns whether all that were running have ended within some seconds."""
         with self._lock:
             self._closed = True
             self._ready.notify_all()
+        self._ended.set()
         deadline = time.monotonic() + LEAVE_SECONDS
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
+
+    def _tick_until_ended(self) -> None:
+        with contextlib.suppress(OSError):  # nobody reads what it prints
+            while not self._ended.wait(TICK_SECONDS):
+                self._tick()
 
     def _work(self) -> None:
         while True:

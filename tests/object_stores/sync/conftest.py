@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from model_trainer.storage import configuration
 from model_trainer.storage.sync.sync import Synchronization
 from tests.object_stores.conftest import Weed
 from tests.object_stores.proxy import Proxy, proxied
+
+PARTIAL = f".{'0' * 32}.partial"  # name of a temporary file
 
 
 @pytest.fixture
@@ -21,6 +24,22 @@ def proxy(s3: Weed, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pr
         monkeypatch.setenv("MODEL_TRAINER_S3_RETRY_SECONDS", "1")
         configuration.current.cache_clear()
         yield running
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> Path:
+    folder = tmp_path / "there"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    folder = tmp_path / "outside"
+    folder.mkdir()
+    for name in ("precious.txt", PARTIAL):
+        (folder / name).write_bytes(b"precious")
+    return folder
 
 
 _CLIENTS: dict[str, Any] = {}  # by endpoint; each takes a tenth of a second to make

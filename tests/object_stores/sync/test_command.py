@@ -50,12 +50,20 @@ def test_a_dry_run_prints_what_would_be_done(printed: Printed, bucket: str, s3: 
     assert keys(s3, bucket) == {}
 
 
+def test_names_are_printed_without_control_sequences(printed: Printed, bucket: str, here: Path) -> None:
+    (here / "a\u202e").write_bytes(b"")
+    (here / "b\x1b[31m").write_bytes(b"")
+    code, out, errors = printed(here, bucket, "--dry-run")
+    assert (code, out.split("\n")[1]) == (2, "copy a\\u202e")
+    assert errors.startswith("b\\x1b[31m: Its name contains a control character, which is not supported; rename it\n")
+
+
 def test_files_that_failed_are_printed_and_the_exit_code_is_2(printed: Printed, bucket: str, here: Path) -> None:
-    (here / "broken\x1b[31m").symlink_to("missing")
+    (here / "broken\u202e").symlink_to("missing")
     code, out, errors = printed(here, bucket, "--delete")
     assert code == 2
     assert out.startswith("2 files (2.0 kB) copied")
-    assert errors == "broken\\x1b[31m: No such file or directory\nError: 1 file could not be copied.\n"
+    assert errors == "broken\\u202e: No such file or directory\nError: 1 file could not be copied.\n"
 
 
 def test_a_store_that_does_not_answer_is_75_and_the_rest_can_follow(
@@ -89,6 +97,8 @@ def test_a_missing_bucket_is_named(printed: Printed, s3: Weed, here: Path) -> No
         ("{here}/nothing", "s3://bucket/x", "There is no folder"),
         ("{here}/a.txt", "s3://bucket/x", "a.txt is a file; expected a folder."),
         ("s3://bucket/x", "{here}/a.txt", "a.txt is a file; expected a folder."),
+        ("{here}", "", "Path B is empty. Is a variable of the shell not set?"),
+        ("", "s3://bucket/x", "Path A is empty. Is a variable of the shell not set?"),
         ("{here}", "s3:/bucket/x", "Did you mean s3://bucket/x?"),
         ("{here}", "S3://bucket/x", "Did you mean s3://bucket/x?"),
         ("{here}", "ftp://host/x", "has the scheme 'ftp'. Expected a path, or one of s3://, gs://, az://."),

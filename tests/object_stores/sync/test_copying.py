@@ -172,6 +172,34 @@ def test_the_mark_of_a_folder_of_another_program_becomes_a_folder(bucket: str, s
     assert tree(tmp_path / "there") == {"marked": None, "marked/inner": None, "marked/file": b"1"}
 
 
+@pytest.mark.parametrize("direction", ["up", "down", "between"])
+def test_marks_of_other_programs_are_the_same_the_second_time(
+    bucket: str, s3: Weed, tmp_path: Path, direction: str
+) -> None:
+    (tmp_path / "here" / "marked").mkdir(parents=True)
+    (tmp_path / "here" / "full").mkdir()
+    (tmp_path / "here" / "full" / "file").write_bytes(b"1")
+    (tmp_path / "here" / "zero").write_bytes(b"")
+    for key in ("m/", "m/marked/", "m/full/", "m/full/file", "m/zero", "m/old/"):
+        put(s3, bucket, key, b"1" if key.endswith("file") else b"")
+    source = tmp_path / "here" if direction == "up" else f"{bucket}/m"
+    target = {"up": f"{bucket}/m", "down": tmp_path / "there", "between": f"{bucket}/other"}[direction]
+    synchronized(source, target, delete=True)
+    again = synchronized(source, target, delete=True, dry_run=True)
+    assert (again.changes, again.num_equal, again.failures) == ([], 2, [])
+    assert ("m/old/" in keys(s3, bucket)) == (direction != "up")
+
+
+def test_a_file_and_an_empty_folder_swap_places_in_a_store(bucket: str, s3: Weed, folder: Path) -> None:
+    put(s3, bucket, "empty/inner", b"1")
+    put(s3, bucket, "zero/.folder", b"")
+    synchronized(folder, bucket, delete=True)
+    again = synchronized(folder, bucket, delete=True)
+    assert (again.num_copied, again.num_deleted, again.failures) == (0, 0, [])
+    assert {"empty/inner/.folder", "zero"} <= set(keys(s3, bucket))
+    assert not {"empty/inner", "zero/.folder"} & set(keys(s3, bucket))
+
+
 def test_between_buckets_and_inside_one(bucket: str, s3: Weed, folder: Path, tmp_path: Path) -> None:
     client_of(s3).create_bucket(Bucket=f"{bucket[5:]}-other")
     synchronized(folder, f"{bucket}/copy")

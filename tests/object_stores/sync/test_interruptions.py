@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -111,13 +112,13 @@ def test_a_store_that_does_not_answer_ends_it_with_75(proxy: Proxy, bucket: str,
 def test_a_full_disk_ends_it_and_leaves_no_file(
     s3: Weed, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put(s3, bucket, "x", b"1")
+    put(s3, bucket, "x\u202e", b"1")
 
     def is_full(self: PartialFile, offset: int, content: bytes) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(PartialFile, "write_at", is_full)
-    with pytest.raises(StorageError, match=r"x could not be written: No space left on device"):
+    with pytest.raises(StorageError, match=r"x\\u202e could not be written: No space left on device"):
         synchronized(bucket, tmp_path / "there")
     assert os.listdir(tmp_path / "there") == []
 
@@ -184,6 +185,21 @@ def test_a_file_that_another_process_is_copying_is_listed(s3: Weed, bucket: str,
     with PartialFile(str(tmp_path / "there" / "x")):
         done = synchronized(bucket, tmp_path / "there")
     assert done.failures == [("x", "Another process is copying it")]
+
+
+def test_an_upload_that_another_process_aborts_is_listed(
+    proxy: Proxy, bucket: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model_trainer.storage.sync.upload.PART_BYTES", 1)
+    proxy.faults = [Fault("PUT", "/1.txt?partNumber", status=404, code="NoSuchUpload")]
+    assert synchronized(here, bucket).failures == [("1.txt", "Another process is uploading it")]
+
+
+def test_progress_is_reported_while_the_target_is_listed(proxy: Proxy, bucket: str, here: Path) -> None:
+    reported = threading.Event()
+    proxy.faults = [Fault("GET", before=lambda: reported.wait(10))]
+    Synchronization(str(here), bucket, on_progress=lambda sync: None if sync.num_files else reported.set()).run()
+    assert reported.is_set()
 
 
 @pytest.mark.long
