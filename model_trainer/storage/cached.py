@@ -6,6 +6,7 @@ Other paths are read as by `files`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import shutil
 import tempfile
@@ -13,12 +14,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from model_trainer.errors import ConfigError, ModelTrainerError
 from model_trainer.storage import configuration, files
 from model_trainer.storage.objects import versions
 from model_trainer.storage.objects.cache import ObjectCache
 from model_trainer.storage.objects.connection import Bucket
 from model_trainer.storage.objects.listing import ObjectListing, list_objects
-from model_trainer.storage.objects.urls import SCHEMES, ObjectUrl
+from model_trainer.storage.objects.urls import SCHEMES, ObjectUrl, parse_url
 from model_trainer.storage.read import read_image_file
 
 __all__ = [
@@ -102,11 +104,12 @@ def read_version(path: str, tag: str = "") -> tuple[bytes, str]:
     """
     if not is_in_store(path):
         return read_image_file(path), ""
-    url, bucket = _locate(path)
+    url, bucket = _locate_object(path)
     content = cache().get(_key(url, bucket, tag)) if tag else None
     if content is not None:
         return content, tag
-    content, tag = versions.read_version(bucket, url, tag)
+    with _possible_key(path):
+        content, tag = versions.read_version(bucket, url, tag)
     if tag:
         cache().put(_key(url, bucket, tag), content)
     return content, tag
@@ -114,7 +117,7 @@ def read_version(path: str, tag: str = "") -> tuple[bytes, str]:
 
 def is_kept(path: str, tag: str) -> bool:
     """Whether `read_version` would find an object in the cache."""
-    return bool(tag) and _key(*_locate(path), tag) in cache()
+    return bool(tag) and _key(*_locate_object(path), tag) in cache()
 
 
 def read_range_version(path: str, start: int, size: int, tag: str = "", *, keep: bool = True) -> bytes:
@@ -124,11 +127,12 @@ def read_range_version(path: str, start: int, size: int, tag: str = "", *, keep:
     """
     if not is_in_store(path):
         return files.read_range(path, start, size)
-    url, bucket = _locate(path)
+    url, bucket = _locate_object(path)
     key = _key(url, bucket, _range_of(tag, start, size))
     content = cache().get(key) if tag and keep else None
     if content is None:
-        content = versions.read_range_version(bucket, url, start, size, tag)
+        with _possible_key(path):
+            content = versions.read_range_version(bucket, url, start, size, tag)
         if tag and keep:
             cache().put(key, content)
     return content
@@ -136,7 +140,7 @@ def read_range_version(path: str, start: int, size: int, tag: str = "", *, keep:
 
 def is_range_kept(path: str, start: int, size: int, tag: str) -> bool:
     """Whether `read_range_version` would find a range in the cache."""
-    return bool(tag) and _key(*_locate(path), _range_of(tag, start, size)) in cache()
+    return bool(tag) and _key(*_locate_object(path), _range_of(tag, start, size)) in cache()
 
 
 def _range_of(tag: str, start: int, size: int) -> str:
@@ -150,8 +154,9 @@ def version_of(path: str) -> tuple[str, int, int]:
         OSError: the file is missing or cannot be accessed.
     """
     if is_in_store(path):
-        url, bucket = _locate(path)
-        return versions.version_of(bucket, url)
+        url, bucket = _locate_object(path)
+        with _possible_key(path):
+            return versions.version_of(bucket, url)
     info = files.info(path)
     if info is None:
         raise FileNotFoundError(path)
@@ -175,6 +180,28 @@ def listing_of(folder: str) -> ObjectListing:
     """
     url, bucket = _locate(folder)
     return list_objects(bucket, url, _listings(), configuration.current().listing_seconds)
+
+
+def _locate_object(path: str) -> tuple[ObjectUrl, Bucket]:
+    """Raises OSError, as for a file that cannot be opened, if no object can have that path."""
+    try:
+        key = parse_url(path).key
+    except ConfigError as error:
+        raise OSError(errno.EINVAL, str(error).rstrip("."), path) from None
+    if not key:
+        raise OSError(errno.EISDIR, "it names no object", path)
+    return _locate(path)
+
+
+@contextlib.contextmanager
+def _possible_key(path: str) -> Iterator[None]:
+    """Raises OSError if obstore does not accept the key, such as one with control characters."""
+    try:
+        yield
+    except ModelTrainerError:
+        raise
+    except ValueError:
+        raise OSError(errno.EINVAL, "its name contains characters that obstore does not accept", path) from None
 
 
 def _locate(path: str) -> tuple[ObjectUrl, Bucket]:
