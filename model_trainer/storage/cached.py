@@ -8,18 +8,22 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from model_trainer.errors import ConfigError, ModelTrainerError
 from model_trainer.storage import configuration, files
-from model_trainer.storage.objects import versions
+from model_trainer.storage.objects import listing, versions
 from model_trainer.storage.objects.cache import ObjectCache
 from model_trainer.storage.objects.connection import Bucket
 from model_trainer.storage.objects.listing import ObjectListing, list_objects
+from model_trainer.storage.objects.own_files import (
+    OwnFolder,
+    folder_of_indexes,
+    folder_of_listings,
+    folder_of_objects,
+)
 from model_trainer.storage.objects.urls import SCHEMES, ObjectUrl, parse_url
 from model_trainer.storage.read import read_image_file
 
@@ -27,6 +31,7 @@ __all__ = [
     "Kept",
     "cache",
     "clear",
+    "forget_listings",
     "is_in_store",
     "is_kept",
     "is_range_kept",
@@ -46,7 +51,7 @@ def is_in_store(path: str) -> bool:
 
 @functools.cache
 def _cache(folder: str, max_bytes: int) -> ObjectCache:
-    return ObjectCache(Path(folder) / "objects", max_bytes)
+    return ObjectCache(folder_of_objects(folder), max_bytes)
 
 
 def cache() -> ObjectCache:
@@ -78,13 +83,20 @@ def kept() -> Kept:
 
 
 def clear() -> None:
-    """Deletes all objects and listings that are kept."""
+    """Deletes all objects and listings that are kept, and the indexes of files of records."""
     cache().clear()
-    shutil.rmtree(_listings(), ignore_errors=True)
+    _listings().clear()
+    folder_of_indexes(configuration.current().cache_folder).clear()
 
 
-def _listings() -> Path:
-    return Path(configuration.current().cache_folder) / "listings"
+def forget_listings(path: str) -> None:
+    """Deletes the kept listings that a change at or below a URL makes outdated; other paths have none."""
+    if is_in_store(path):
+        listing.forget_listings(parse_url(path), _listings())
+
+
+def _listings() -> OwnFolder:
+    return folder_of_listings(configuration.current().cache_folder)
 
 
 def read_version(path: str, tag: str = "") -> tuple[bytes, str]:
