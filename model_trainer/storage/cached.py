@@ -9,13 +9,16 @@ import contextlib
 import errno
 import functools
 import tempfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from model_trainer.errors import ConfigError, ModelTrainerError
 from model_trainer.storage import configuration, files
 from model_trainer.storage.objects import listing, versions
 from model_trainer.storage.objects.cache import ObjectCache
+from model_trainer.storage.objects.checksums import Digest
 from model_trainer.storage.objects.connection import Bucket
 from model_trainer.storage.objects.listing import ObjectListing, list_objects
 from model_trainer.storage.objects.own_files import (
@@ -25,7 +28,7 @@ from model_trainer.storage.objects.own_files import (
     folder_of_objects,
 )
 from model_trainer.storage.objects.urls import SCHEMES, ObjectUrl, parse_url
-from model_trainer.storage.read import read_image_file
+from model_trainer.storage.read import MAX_FILE_BYTES, read_image_file
 
 __all__ = [
     "Kept",
@@ -38,6 +41,7 @@ __all__ = [
     "kept",
     "listing_of",
     "read_range_version",
+    "read_verified",
     "read_version",
     "temporary_file",
     "version_of",
@@ -112,7 +116,7 @@ def read_version(path: str, tag: str = "") -> tuple[bytes, str]:
     Raises:
         ChangedError: the object has another ETag by now, and the one that was asked for is not in the cache.
         StorageError: the store refuses every request, or does not answer.
-        OSError: the file is missing or cannot be read.
+        OSError: the file is missing, larger than `MAX_FILE_BYTES`, or cannot be read.
     """
     if not is_in_store(path):
         return read_image_file(path), ""
@@ -121,7 +125,7 @@ def read_version(path: str, tag: str = "") -> tuple[bytes, str]:
     if content is not None:
         return content, tag
     with _possible_key(path):
-        content, tag = versions.read_version(bucket, url, tag)
+        content, tag = versions.read_version(bucket, url, tag, MAX_FILE_BYTES)
     if tag:
         cache().put(_key(url, bucket, tag), content)
     return content, tag
@@ -132,22 +136,69 @@ def is_kept(path: str, tag: str) -> bool:
     return bool(tag) and _key(*_locate_object(path), tag) in cache()
 
 
-def read_range_version(path: str, start: int, size: int, tag: str = "", *, keep: bool = True) -> bytes:
-    """Reads `size` bytes of a file from offset `start`, as `read_version`; raises OSError if the file is shorter.
+def read_range_version(path: str, start: int, size: int, tag: str = "", crc: int | None = None) -> bytes:
+    """Reads `size` bytes of a file from offset `start`, as `read_version`.
 
-    `keep=False` does not use the cache, for what is read only once.
+    Args:
+        path: of the file.
+        start, size: in bytes.
+        tag: the ETag of the object; "" reads the version that the store has now.
+        crc: CRC-32 of these bytes of an object; None verifies nothing.
+
+    Raises:
+        OSError: as `read_version`, or the file is shorter, or the bytes of an object arrive damaged twice.
     """
     if not is_in_store(path):
         return files.read_range(path, start, size)
     url, bucket = _locate_object(path)
     key = _key(url, bucket, _range_of(tag, start, size))
-    content = cache().get(key) if tag and keep else None
-    if content is None:
+    content = cache().get(key) if tag else None
+    if content is not None and crc in (None, zlib.crc32(content)):
+        return content
+    for _ in range(2):
         with _possible_key(path):
             content = versions.read_range_version(bucket, url, start, size, tag)
-        if tag and keep:
-            cache().put(key, content)
-    return content
+        if crc in (None, zlib.crc32(content)):
+            if tag:
+                cache().put(key, content)
+            return content
+    raise OSError(errno.EIO, "its content does not have its checksum", path)
+
+
+T = TypeVar("T")
+
+
+def read_verified(path: str, tag: str, size: int, read: Callable[[Iterator[bytes]], T], block_bytes: int) -> T:
+    """What `read` makes of an object, which it receives in blocks from one end to the other.
+
+    The content is compared with the ETag. If it has another one, all is read once more, because damage on the way does
+    not repeat itself.
+
+    Args:
+        path: of the object.
+        tag, size: its ETag, and its size in bytes.
+        read: reads all blocks.
+        block_bytes: of each block but the last.
+
+    Raises:
+        OSError: as `read_version`.
+    """
+    url, bucket = _locate_object(path)
+    before: Digest | None = None
+    for _ in range(2):
+        digest = Digest(size, tag)
+
+        def blocks(digest: Digest = digest) -> Iterator[bytes]:
+            for start in range(0, size, block_bytes):
+                block = versions.read_range_version(bucket, url, start, min(block_bytes, size - start), tag)
+                digest.update(block)
+                yield block
+
+        result = read(blocks())
+        if bucket.checksums.accepts(digest, before, lambda: bucket.is_encrypted(url)):
+            return result
+        before = digest
+    raise OSError(errno.EIO, "its content does not have its checksum", path)
 
 
 def is_range_kept(path: str, start: int, size: int, tag: str) -> bool:

@@ -247,6 +247,13 @@ def test_another_version_of_an_object_is_never_taken_for_the_first(bucket: str, 
     assert cached.read_version(f"{bucket}/a.jpg")[0] == b"second"
 
 
+def test_an_object_larger_than_any_image_is_not_read(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.write(f"{bucket}/a.jpg", bytes(SIZE))
+    monkeypatch.setattr(cached, "MAX_FILE_BYTES", SIZE - 1)
+    with pytest.raises(OSError, match="it has more than the limit of 999 bytes"):
+        cached.read_version(f"{bucket}/a.jpg")
+
+
 def test_the_command_shows_and_clears_what_is_kept(bucket: str) -> None:
     for number in range(3):
         files.write(f"{bucket}/train/cat/{number}.jpg", bytes(SIZE))
