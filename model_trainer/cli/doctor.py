@@ -49,10 +49,12 @@ def doctor(
     """Check a data set for problems. Reads each file once; exits with 1 if it finds faults."""
     if path_or_run.partition("://")[0] in SCHEMES:
         from model_trainer.diagnosis.access import diagnose_access
+        from model_trainer.storage import cached
 
         exit_code = diagnose_access(path_or_run, writes=write)
         if write or exit_code:  # images that cannot be read say nothing more
             raise typer.Exit(exit_code)
+        cached.forget_listings(path_or_run)  # what is there now; a training that follows uses the same listing
     elif write:
         raise ConfigError("checks a URL in an object store, such as s3://bucket/output.", "--write")
     from model_trainer.cli.overrides import load_run

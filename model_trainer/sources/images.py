@@ -88,6 +88,7 @@ class ByteRanges(Images):
         file: int32 `(count,)`, the index in `files` of each image's file, in ascending order.
         starts, sizes: int64 `(count,)`, in bytes.
         tags: the ETags of the files that are in an object store, in the version whose ranges these are; "" for others.
+        crcs: uint32 `(count,)`, the CRC-32 of each range of a file that has a tag; None if no file has one.
     """
 
     files: Sequence[str]
@@ -95,6 +96,7 @@ class ByteRanges(Images):
     starts: np.ndarray
     sizes: np.ndarray
     tags: Sequence[str] = ()
+    crcs: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -106,7 +108,8 @@ class ByteRanges(Images):
     def read(self, row: int) -> bytes:
         number = self.file[row]
         tag = self.tags[number] if self.tags else ""
-        return cached.read_range_version(self.files[number], int(self.starts[row]), int(self.sizes[row]), tag)
+        crc = int(self.crcs[row]) if tag and self.crcs is not None else None
+        return cached.read_range_version(self.files[number], int(self.starts[row]), int(self.sizes[row]), tag, crc)
 
     def num_bytes(self, rows: np.ndarray) -> np.ndarray:
         return self.sizes[rows]

@@ -6,31 +6,42 @@ Other paths are read as by `files`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
-import shutil
 import tempfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TypeVar
 
+from model_trainer.errors import ConfigError, ModelTrainerError
 from model_trainer.storage import configuration, files
-from model_trainer.storage.objects import versions
+from model_trainer.storage.objects import listing, versions
 from model_trainer.storage.objects.cache import ObjectCache
+from model_trainer.storage.objects.checksums import Digest
 from model_trainer.storage.objects.connection import Bucket
 from model_trainer.storage.objects.listing import ObjectListing, list_objects
-from model_trainer.storage.objects.urls import SCHEMES, ObjectUrl
-from model_trainer.storage.read import read_image_file
+from model_trainer.storage.objects.own_files import (
+    OwnFolder,
+    folder_of_indexes,
+    folder_of_listings,
+    folder_of_objects,
+)
+from model_trainer.storage.objects.urls import SCHEMES, ObjectUrl, parse_url
+from model_trainer.storage.read import MAX_FILE_BYTES, read_image_file
 
 __all__ = [
     "Kept",
     "cache",
     "clear",
+    "forget_listings",
     "is_in_store",
     "is_kept",
     "is_range_kept",
     "kept",
     "listing_of",
     "read_range_version",
+    "read_verified",
     "read_version",
     "temporary_file",
     "version_of",
@@ -44,7 +55,7 @@ def is_in_store(path: str) -> bool:
 
 @functools.cache
 def _cache(folder: str, max_bytes: int) -> ObjectCache:
-    return ObjectCache(Path(folder) / "objects", max_bytes)
+    return ObjectCache(folder_of_objects(folder), max_bytes)
 
 
 def cache() -> ObjectCache:
@@ -76,13 +87,20 @@ def kept() -> Kept:
 
 
 def clear() -> None:
-    """Deletes all objects and listings that are kept."""
+    """Deletes all objects and listings that are kept, and the indexes of files of records."""
     cache().clear()
-    shutil.rmtree(_listings(), ignore_errors=True)
+    _listings().clear()
+    folder_of_indexes(configuration.current().cache_folder).clear()
 
 
-def _listings() -> Path:
-    return Path(configuration.current().cache_folder) / "listings"
+def forget_listings(path: str) -> None:
+    """Deletes the kept listings that a change at or below a URL makes outdated; other paths have none."""
+    if is_in_store(path):
+        listing.forget_listings(parse_url(path), _listings())
+
+
+def _listings() -> OwnFolder:
+    return folder_of_listings(configuration.current().cache_folder)
 
 
 def read_version(path: str, tag: str = "") -> tuple[bytes, str]:
@@ -98,15 +116,16 @@ def read_version(path: str, tag: str = "") -> tuple[bytes, str]:
     Raises:
         ChangedError: the object has another ETag by now, and the one that was asked for is not in the cache.
         StorageError: the store refuses every request, or does not answer.
-        OSError: the file is missing or cannot be read.
+        OSError: the file is missing, larger than `MAX_FILE_BYTES`, or cannot be read.
     """
     if not is_in_store(path):
         return read_image_file(path), ""
-    url, bucket = _locate(path)
+    url, bucket = _locate_object(path)
     content = cache().get(_key(url, bucket, tag)) if tag else None
     if content is not None:
         return content, tag
-    content, tag = versions.read_version(bucket, url, tag)
+    with _possible_key(path):
+        content, tag = versions.read_version(bucket, url, tag, MAX_FILE_BYTES)
     if tag:
         cache().put(_key(url, bucket, tag), content)
     return content, tag
@@ -114,29 +133,77 @@ def read_version(path: str, tag: str = "") -> tuple[bytes, str]:
 
 def is_kept(path: str, tag: str) -> bool:
     """Whether `read_version` would find an object in the cache."""
-    return bool(tag) and _key(*_locate(path), tag) in cache()
+    return bool(tag) and _key(*_locate_object(path), tag) in cache()
 
 
-def read_range_version(path: str, start: int, size: int, tag: str = "", *, keep: bool = True) -> bytes:
-    """Reads `size` bytes of a file from offset `start`, as `read_version`; raises OSError if the file is shorter.
+def read_range_version(path: str, start: int, size: int, tag: str = "", crc: int | None = None) -> bytes:
+    """Reads `size` bytes of a file from offset `start`, as `read_version`.
 
-    `keep=False` does not use the cache, for what is read only once.
+    Args:
+        path: of the file.
+        start, size: in bytes.
+        tag: the ETag of the object; "" reads the version that the store has now.
+        crc: CRC-32 of these bytes of an object; None verifies nothing.
+
+    Raises:
+        OSError: as `read_version`, or the file is shorter, or the bytes of an object arrive damaged twice.
     """
     if not is_in_store(path):
         return files.read_range(path, start, size)
-    url, bucket = _locate(path)
+    url, bucket = _locate_object(path)
     key = _key(url, bucket, _range_of(tag, start, size))
-    content = cache().get(key) if tag and keep else None
-    if content is None:
-        content = versions.read_range_version(bucket, url, start, size, tag)
-        if tag and keep:
-            cache().put(key, content)
-    return content
+    content = cache().get(key) if tag else None
+    if content is not None and crc in (None, zlib.crc32(content)):
+        return content
+    for _ in range(2):
+        with _possible_key(path):
+            content = versions.read_range_version(bucket, url, start, size, tag)
+        if crc in (None, zlib.crc32(content)):
+            if tag:
+                cache().put(key, content)
+            return content
+    raise OSError(errno.EIO, "its content does not have its checksum", path)
+
+
+T = TypeVar("T")
+
+
+def read_verified(path: str, tag: str, size: int, read: Callable[[Iterator[bytes]], T], block_bytes: int) -> T:
+    """What `read` makes of an object, which it receives in blocks from one end to the other.
+
+    The content is compared with the ETag. If it has another one, all is read once more, because damage on the way does
+    not repeat itself.
+
+    Args:
+        path: of the object.
+        tag, size: its ETag, and its size in bytes.
+        read: reads all blocks.
+        block_bytes: of each block but the last.
+
+    Raises:
+        OSError: as `read_version`.
+    """
+    url, bucket = _locate_object(path)
+    before: Digest | None = None
+    for _ in range(2):
+        digest = Digest(size, tag)
+
+        def blocks(digest: Digest = digest) -> Iterator[bytes]:
+            for start in range(0, size, block_bytes):
+                block = versions.read_range_version(bucket, url, start, min(block_bytes, size - start), tag)
+                digest.update(block)
+                yield block
+
+        result = read(blocks())
+        if bucket.checksums.accepts(digest, before, lambda: bucket.is_encrypted(url)):
+            return result
+        before = digest
+    raise OSError(errno.EIO, "its content does not have its checksum", path)
 
 
 def is_range_kept(path: str, start: int, size: int, tag: str) -> bool:
     """Whether `read_range_version` would find a range in the cache."""
-    return bool(tag) and _key(*_locate(path), _range_of(tag, start, size)) in cache()
+    return bool(tag) and _key(*_locate_object(path), _range_of(tag, start, size)) in cache()
 
 
 def _range_of(tag: str, start: int, size: int) -> str:
@@ -150,8 +217,9 @@ def version_of(path: str) -> tuple[str, int, int]:
         OSError: the file is missing or cannot be accessed.
     """
     if is_in_store(path):
-        url, bucket = _locate(path)
-        return versions.version_of(bucket, url)
+        url, bucket = _locate_object(path)
+        with _possible_key(path):
+            return versions.version_of(bucket, url)
     info = files.info(path)
     if info is None:
         raise FileNotFoundError(path)
@@ -175,6 +243,28 @@ def listing_of(folder: str) -> ObjectListing:
     """
     url, bucket = _locate(folder)
     return list_objects(bucket, url, _listings(), configuration.current().listing_seconds)
+
+
+def _locate_object(path: str) -> tuple[ObjectUrl, Bucket]:
+    """Raises OSError, as for a file that cannot be opened, if no object can have that path."""
+    try:
+        key = parse_url(path).key
+    except ConfigError as error:
+        raise OSError(errno.EINVAL, str(error).rstrip("."), path) from None
+    if not key:
+        raise OSError(errno.EISDIR, "it names no object", path)
+    return _locate(path)
+
+
+@contextlib.contextmanager
+def _possible_key(path: str) -> Iterator[None]:
+    """Raises OSError if obstore does not accept the key, such as one with control characters."""
+    try:
+        yield
+    except ModelTrainerError:
+        raise
+    except ValueError:
+        raise OSError(errno.EINVAL, "its name contains characters that obstore does not accept", path) from None
 
 
 def _locate(path: str) -> tuple[ObjectUrl, Bucket]:

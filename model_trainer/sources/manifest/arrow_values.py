@@ -14,7 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from model_trainer.sources.labels.tags import ManyLabels
+from model_trainer.sources.manifest.paths import RIGHT_URL, URL_LIKE, WITH_DOTS, full_path
 from model_trainer.sources.manifest.values import crop_of, is_missing, items_of, weight_of
+from model_trainer.storage.objects.urls import SCHEMES
 
 __all__ = [
     "Declined",
@@ -166,7 +168,7 @@ def lists_of(column: pa.Array, name: str, *, missing_is_empty: bool) -> ManyLabe
 
 
 def paths_of(column: pa.Array, name: str, root: str) -> Paths:
-    """Joins the paths to `root`; absolute paths and URLs are unchanged."""
+    """Joins the paths to `root`, as `full_path` does."""
     if not is_text(column) or column.null_count:
         raise Declined(f"a value of {name!r} is no path")
     if os.name == "nt" or sys.getfilesystemencoding() != "utf-8":
@@ -182,12 +184,22 @@ def paths_of(column: pa.Array, name: str, root: str) -> Paths:
             first_windows_path = windows_paths[0].as_py()
             column = pc.if_else(is_windows, pc.replace_substring(column, "\\", "/"), column)
             data, _ = content_of(column)
+    has_dots = pc.match_substring_regex(column, WITH_DOTS)
+    unusual = pc.match_substring_regex(column, URL_LIKE)
+    if pc.any(unusual).as_py():
+        is_right = pc.and_not(pc.match_substring_regex(column, RIGHT_URL), has_dots)
+        unusual = pc.and_not(unusual, is_right)
+    if root.partition("://")[0] in SCHEMES:
+        unusual = pc.or_(unusual, has_dots)
+    joined_singly = [full_path(path, root) for path in column.filter(unusual).to_pylist()]
     if root:
         joined = pc.binary_join_element_wise(pa.scalar(root, column.type), column, pa.scalar("", column.type))
         is_absolute = pc.starts_with(column, "/")
         if b"://" in data:
             is_absolute = pc.or_(is_absolute, pc.match_substring(column, "://"))
         column = pc.if_else(is_absolute, column, joined)
+    if joined_singly:
+        column = pc.replace_with_mask(column, unusual, pa.array(joined_singly, column.type))
     return Paths(*content_of(column), first_windows_path)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from model_trainer.errors import DataError
 from model_trainer.sources.manifest.columns import Columns
+from model_trainer.sources.manifest.paths import full_path
 from model_trainer.sources.manifest.values import crop_of, file_of, is_missing, weight_of
 from model_trainer.sources.packed_strings import PackedStrings
 
@@ -53,8 +54,7 @@ class Table:
         if "\\" in path and "/" not in path and not _ON_WINDOWS:
             self.first_windows_path = self.first_windows_path or path
             path = path.replace("\\", "/")
-        if not path.startswith("/") and "://" not in path and not (_ON_WINDOWS and os.path.isabs(path)):
-            path = self.root + path
+        path = full_path(path, self.root)
         try:
             self.paths += os.fsencode(path)
         except UnicodeEncodeError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import zlib
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from model_trainer.storage import cached
 
 __all__ = ["StoredRecords", "index_object"]
 
-_FORMAT = "recordio 1"  # of the kept index
+_FORMAT = "recordio 2"  # of the kept index
 _BLOCK_BYTES = 32 << 20  # which are held in memory
 _MAX_RECORD_BYTES = 1 << 30  # of a record in several parts
 
@@ -39,12 +40,14 @@ class StoredRecords(Images):
         tag: its ETag.
         offsets: int64 `(num_records + 1,)`, where each record starts, and where the last one ends.
         sizes: int64 `(num_records,)`, of the images in bytes.
+        crcs: uint32 `(num_records,)`, the CRC-32 of the bytes of each record.
     """
 
     path: str
     tag: str
     offsets: np.ndarray
     sizes: np.ndarray
+    crcs: np.ndarray
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -54,7 +57,8 @@ class StoredRecords(Images):
 
     def read(self, row: int) -> bytes:
         start, end = int(self.offsets[row]), int(self.offsets[row + 1])
-        return _image_in(read_record(cached.read_range_version(self.path, start, end - start, self.tag), 0))
+        crc = int(self.crcs[row])
+        return _image_in(read_record(cached.read_range_version(self.path, start, end - start, self.tag, crc), 0))
 
     def num_bytes(self, rows: np.ndarray) -> np.ndarray:
         return self.sizes[rows]
@@ -87,25 +91,38 @@ def index_object(path: str) -> tuple[StoredRecords, Headers]:
     if kept is None:
         kept = _index(path, tag, size)
         save_kept(path, key, stamp, kept)
-    images = StoredRecords(path, tag, kept["offsets"], kept["sizes"])
+    images = StoredRecords(path, tag, kept["offsets"], kept["sizes"], kept["crcs"])
     labels = NumberRows(kept["widths"], LabelRows(kept["starts"], kept["classes"], kept["values"]))
     return images, Headers(kept["rows"], kept["ids"], labels)
 
 
 def _index(path: str, tag: str, size: int) -> dict[str, np.ndarray]:
     logging.info("Reading %s once for its index: %d MB.", path, size // 1_000_000)
+    try:
+        return cached.read_verified(path, tag, size, lambda blocks: _index_of(path, size, blocks), _BLOCK_BYTES)
+    except StorageError:
+        raise
+    except OSError as error:
+        raise DataError(f"{path} could not be read: {error.strerror or error}.") from error
+
+
+def _index_of(path: str, size: int, blocks: Iterator[bytes]) -> dict[str, np.ndarray]:
     chunks: list[Headers] = []
-    offsets, sizes, num_records = [], [], 0
-    for start, data, found in _blocks(path, tag, size):
+    offsets, sizes, crcs, num_records = [], [], [], 0
+    for start, data, found in _whole_records(path, size, blocks):
         chunks += headers_in(path, data, found, num_records, start)  # first: it names a record that is too short
         offsets.append(found + start)
         images = (_image_in(read_record(data, offset)) for offset in found.tolist())
         sizes.append(np.fromiter(map(len, images), np.int64, len(found)))
+        ends = [*found[1:].tolist(), len(data)]
+        each = (zlib.crc32(data[first:end]) for first, end in zip(found.tolist(), ends, strict=True))
+        crcs.append(np.fromiter(each, np.uint32, len(found)))
         num_records += len(found)
     headers = joined_headers(path, chunks, num_records)
     return {
         "offsets": np.concatenate([*offsets, [size]]).astype(np.int64),
         "sizes": np.concatenate(sizes),
+        "crcs": np.concatenate(crcs),
         "rows": headers.rows,
         "ids": headers.ids,
         "widths": headers.labels.widths,
@@ -115,13 +132,12 @@ def _index(path: str, tag: str, size: int) -> dict[str, np.ndarray]:
     }
 
 
-def _blocks(path: str, tag: str, size: int) -> Iterator[tuple[int, bytes, np.ndarray]]:
+def _whole_records(path: str, size: int, blocks: Iterator[bytes]) -> Iterator[tuple[int, bytes, np.ndarray]]:
     """`(start, data, offsets)` of blocks of whole records; `offsets` are those in the block."""
     position, rest, num_records = 0, b"", 0
-    while position < size:
-        num_bytes = min(_BLOCK_BYTES, size - position)
-        data = rest + cached.read_range_version(path, position, num_bytes, tag, keep=False)
-        start, position = position - len(rest), position + num_bytes
+    for block in blocks:
+        data = rest + block
+        start, position = position - len(rest), position + len(block)
         scanned = array("q")
         end = len(data)
         try:

@@ -12,6 +12,7 @@ import numpy as np
 from absl import logging
 
 from model_trainer.storage import configuration, files
+from model_trainer.storage.objects.own_files import folder_of_indexes
 
 __all__ = ["load_kept", "save_kept"]
 
@@ -42,7 +43,9 @@ def save_kept(path: str, kind: str, stamp: tuple[int, int], arrays: Mapping[str,
     """Caches `arrays` for `load_kept`, replacing older ones; a failure is only logged at debug level."""
     cached = _cache_file(path, kind)
     try:
-        files.make_folder(cached.parent)
+        reason = folder_of_indexes(configuration.current().cache_folder).why_not_usable()
+        if reason:
+            raise OSError(0, reason)
         with files.atomic_write(cached) as partial:
             np.savez(partial, allow_pickle=False, **{_STAMP: np.asarray(stamp, np.int64), **arrays})
     except OSError as error:
@@ -52,4 +55,4 @@ def save_kept(path: str, kind: str, stamp: tuple[int, int], arrays: Mapping[str,
 def _cache_file(path: str, kind: str) -> Path:
     full_path = path if "://" in path else os.path.abspath(path)
     name = hashlib.sha256(f"{full_path}\0{kind}".encode("utf-8", "surrogateescape")).hexdigest()[:40]
-    return Path(configuration.current().cache_folder) / "index" / f"{name}.npz"
+    return folder_of_indexes(configuration.current().cache_folder).path / f"{name}.npz"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import zlib
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
@@ -16,11 +17,13 @@ from absl import logging
 from model_trainer.errors import DataError
 from model_trainer.sources.tfrecords.cache import load_kept, save_kept
 from model_trainer.sources.tfrecords.features import Features, Parsed, make_parser
-from model_trainer.sources.tfrecords.records import read_records, version_of
+from model_trainer.sources.tfrecords.records import read_object_records, read_records, version_of
+from model_trainer.storage.cached import is_in_store
 
 __all__ = ["FileIndex", "Records", "index_files"]
 
 Records = Callable[[str], Iterator[tuple[int, bytes]]]  # from a file's path to (start, data) of each record
+Parser = Callable[[bytes, str], Parsed]
 
 _FORMAT = 1  # of the cache; increase it to rebuild all indexes
 _MAX_FILES_AT_ONCE = 8  # remote files have a high latency; one alone would leave the connection idle
@@ -40,6 +43,7 @@ class FileIndex:
         several_at: the first record whose labels can only be tags; -1 if each has one class.
         contradiction: describes a label that has two names; empty if none has.
         tag: the ETag of a file in an object store.
+        crcs: uint32 `(num_records,)`, the CRC-32 of each image, of a file in an object store; otherwise None.
     """
 
     starts: np.ndarray
@@ -51,6 +55,7 @@ class FileIndex:
     several_at: int = -1
     contradiction: str = ""
     tag: str = ""
+    crcs: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -64,13 +69,15 @@ class FileIndex:
             "counts": self.counts,
             "labels": self.labels,
             "rest": np.frombuffer(json.dumps(rest).encode(), np.uint8),
+            **({} if self.crcs is None else {"crcs": self.crcs}),
         }
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Self:
         """Restores an index from the arrays of `to_arrays`."""
         names, *rest = json.loads(arrays["rest"].tobytes())
-        return cls(arrays["starts"], arrays["sizes"], arrays["counts"], arrays["labels"], dict(names), *rest)
+        columns = arrays["starts"], arrays["sizes"], arrays["counts"], arrays["labels"]
+        return replace(cls(*columns, dict(names), *rest), crcs=arrays.get("crcs"))
 
 
 def index_files(paths: Sequence[str], features: Features, records: Records = read_records) -> list[FileIndex]:
@@ -81,7 +88,7 @@ def index_files(paths: Sequence[str], features: Features, records: Records = rea
     Args:
         paths: of the files.
         features: names of the features.
-        records: reads the records of a file.
+        records: reads the records of a local file.
 
     Raises:
         DataError: a file is missing or damaged, or a record lacks a feature.
@@ -98,25 +105,38 @@ def index_files(paths: Sequence[str], features: Features, records: Records = rea
 def _index_file(path: str, features: Features, records: Records, progress: _Progress) -> FileIndex:
     version = version_of(path)
     stamp = (version.size, version.changed_ns)
-    key = json.dumps([_FORMAT, features.to_dict(), *filter(None, [version.tag])])
+    in_store = is_in_store(path)
+    key = json.dumps([_FORMAT, features.to_dict(), *filter(None, [version.tag, in_store and "crcs"])])
     cached = load_kept(path, key, stamp)
     if cached is not None:
         progress.file_done()
         return replace(FileIndex.from_arrays(cached), tag=version.tag)
-    parse = make_parser(features)
-    starts, sizes, labels = array("q"), array("q"), _Labels()
-    for number, (start, record) in enumerate(records(path)):
+
+    def index(found: Iterator[tuple[int, bytes]]) -> FileIndex:
+        return _index_records(path, found, make_parser(features), in_store, progress)
+
+    file_index = read_object_records(path, version, index) if in_store else index(records(path))
+    save_kept(path, key, stamp, file_index.to_arrays())
+    progress.file_done()
+    return replace(file_index, tag=version.tag)
+
+
+def _index_records(
+    path: str, found: Iterator[tuple[int, bytes]], parse: Parser, with_crcs: bool, progress: _Progress
+) -> FileIndex:
+    starts, sizes, crcs, labels = array("q"), array("q"), array("I"), _Labels()
+    for number, (start, record) in enumerate(found):
         parsed = parse(record, f"{path}#{number}")
         starts.append(start + _position(parsed.image, record))
         sizes.append(len(parsed.image))
+        if with_crcs:
+            crcs.append(zlib.crc32(parsed.image))
         labels.add(parsed, path, number)
         progress.record_done()
         if progress.stopped:
             raise CancelledError
     file_index = labels.index(starts, sizes)
-    save_kept(path, key, stamp, file_index.to_arrays())
-    progress.file_done()
-    return replace(file_index, tag=version.tag)
+    return replace(file_index, crcs=np.array(crcs, np.uint32)) if with_crcs else file_index
 
 
 def _position(image: bytes, record: bytes) -> int:

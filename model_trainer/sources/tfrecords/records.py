@@ -8,13 +8,15 @@ Source: https://www.tensorflow.org/tutorials/load_data/tfrecord
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeVar
 
 from model_trainer.errors import DataError, StorageError
 from model_trainer.storage import cached, files
 
-__all__ = ["Version", "read_records", "version_of"]
+__all__ = ["Version", "read_object_records", "read_records", "version_of"]
+
+T = TypeVar("T")
 
 _BEFORE, _AFTER = 12, 4  # bytes around the data of a record
 _BLOCK_BYTES = 16 << 20  # of an object, which is held in memory; up to 8 files are read at once
@@ -23,22 +25,39 @@ _BLOCK_BYTES = 16 << 20  # of an object, which is held in memory; up to 8 files 
 def read_records(path: str) -> Iterator[tuple[int, bytes]]:
     """`(start, data)` of each record; `start` is the byte offset of the data in the file.
 
-    Of an object store, blocks of whole records are read one after the other, so that the file need not fit on the disk.
-
     Args:
-        path: local, in an object store, or on any file system that TensorFlow supports.
+        path: local, or on any file system that TensorFlow supports.
 
     Raises:
         DataError: the file is missing, compressed or damaged; the message gives the number of records read, and the
             byte offset.
-        StorageError: its store refuses every request, or does not answer.
     """
     version = version_of(path)
-    if not cached.is_in_store(path):
-        yield from _read_file(path, _Position(path, 0, 0, version.size), version.size)
-        return
-    position = _Position(path, 0, 0, version.size)
-    for block in _blocks(path, version):
+    yield from _read_file(path, _Position(path, 0, 0, version.size), version.size)
+
+
+def read_object_records(path: str, version: Version, read: Callable[[Iterator[tuple[int, bytes]]], T]) -> T:
+    """What `read` makes of the records of an object, as of `read_records`; it is called again after damage on the way.
+
+    Blocks of whole records are read one after the other, so that the file need not fit on the disk.
+
+    Raises:
+        DataError: as `read_records`.
+        StorageError: its store refuses every request, or does not answer.
+    """
+    try:
+        return cached.read_verified(
+            path, version.tag, version.size, lambda blocks: read(_records_in(path, version.size, blocks)), _BLOCK_BYTES
+        )
+    except StorageError:
+        raise
+    except OSError as error:
+        raise DataError(f"{path} could not be read: {error.strerror or error}.") from error
+
+
+def _records_in(path: str, size: int, blocks: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
+    position = _Position(path, 0, 0, size)
+    for block in _whole_records(size, blocks):
         end = position.start + len(block)
         with cached.temporary_file(block) as local:
             for start, record in _read_file(local, position, end):
@@ -77,31 +96,54 @@ def _read_file(local: str, position: _Position, end: int) -> Iterator[tuple[int,
         raise DataError(_damaged(path, number, start, size))
 
 
-def _blocks(path: str, version: Version) -> Iterator[bytes]:
-    """Whole records of an object, about `_BLOCK_BYTES` at once; the last block may be a damaged record."""
-    start, num_bytes = 0, _BLOCK_BYTES
-    while start < version.size:
-        num_bytes = min(num_bytes, version.size - start)
-        data = cached.read_range_version(path, start, num_bytes, version.tag, keep=False)
-        end, needed = _end_of_records(data)
-        if end == 0 and len(data) < needed <= version.size - start:
-            num_bytes = needed
+def _whole_records(size: int, blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """The content of a file of `size` bytes, divided between records; it ends after the first damaged one."""
+    pending, start, needed = bytearray(), 0, 0  # what has not been yielded, where that starts, and how much it must be
+    for block in blocks:
+        pending += block
+        if len(pending) < needed:
             continue
-        block = data[:end] if end else data
-        yield block
-        start, num_bytes = start + len(block), _BLOCK_BYTES
+        end, needed = _end_of_records(pending)
+        if start + len(pending) == size or not needed or start + needed > size:
+            yield bytes(pending)
+            return
+        if end:
+            yield bytes(pending[:end])
+            del pending[:end]
+            start, needed = start + end, needed - end
 
 
-def _end_of_records(data: bytes) -> tuple[int, int]:
-    """Where the last whole record ends, and where the one after it does, if its length is right."""
+def _end_of_records(data: bytes | bytearray) -> tuple[int, int]:
+    """Where the last whole record ends, and where the one after it does; 0 if the checksum of its length is wrong."""
     end = 0
     while True:
         if end + _BEFORE > len(data):
             return end, end + _BEFORE
-        next_end = end + _BEFORE + int.from_bytes(data[end : end + 8], "little") + _AFTER
+        length = data[end : end + 8]
+        if _checksum(length) != int.from_bytes(data[end + 8 : end + _BEFORE], "little"):
+            return end, 0
+        next_end = end + _BEFORE + int.from_bytes(length, "little") + _AFTER
         if next_end > len(data):
             return end, next_end
         end = next_end
+
+
+def _checksum(data: bytes | bytearray) -> int:
+    """The checksum of a length: a CRC-32C, masked as the format defines."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc = crc >> 8 ^ _CRC_TABLE[(crc ^ byte) & 0xFF]
+    crc ^= 0xFFFFFFFF
+    return (crc >> 15 | crc << 17) + 0xA282EAD8 & 0xFFFFFFFF
+
+
+def _crc_of(byte: int) -> int:
+    for _ in range(8):
+        byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
+    return byte
+
+
+_CRC_TABLE = tuple(map(_crc_of, range(256)))
 
 
 class Version(NamedTuple):

@@ -78,7 +78,14 @@ def byte_ranges(paths: Sequence[str], indexes: Sequence[FileIndex]) -> ByteRange
         starts=np.concatenate([index.starts for index in indexes]),
         sizes=np.concatenate([index.sizes for index in indexes]),
         tags=tuple(index.tag for index in indexes),
+        crcs=_crcs(indexes),
     )
+
+
+def _crcs(indexes: Sequence[FileIndex]) -> np.ndarray | None:
+    if all(index.crcs is None for index in indexes):
+        return None
+    return np.concatenate([np.zeros(len(each), np.uint32) if each.crcs is None else each.crcs for each in indexes])
 
 
 def _matching(pattern: str) -> list[str]:

@@ -14,25 +14,26 @@ import hashlib
 import itertools
 import os
 import shutil
+import stat
 import struct
 import threading
 import time
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 from absl import logging
+
+from model_trainer.storage.objects.own_files import UNFINISHED, OwnFolder, is_left_behind, open_own
 
 __all__ = ["ObjectCache"]
 
 _END = struct.Struct("<4sIQ")  # mark, CRC-32 and size of the content
 _MARK = b"MTc1"
-_UNFINISHED = "unfinished-"
-_UNFINISHED_SECONDS = 3600.0  # after which such a file is that of a process that was killed
 _USED_SECONDS = 600.0  # how exactly the time of the last use is known
 _FREE_BYTES = 1 << 30  # which are left on the disk, for the outputs of runs
 _COUNT_AGAIN_SECONDS = 600.0  # while the cache is full of entries that this process has used
+_COUNT_AFTER = 0.1  # of the maximum size has been written by this process
 _ROOM_AFTER_EVICTION = 0.9  # of the maximum size is left
 
 _numbers = itertools.count()
@@ -42,15 +43,17 @@ class ObjectCache:
     """Keeps contents of objects in a folder.
 
     Args:
-        folder: which may be deleted at any time.
+        folder: of the cache, see `folder_of_objects`.
         max_bytes: of all entries together; 0 keeps nothing.
     """
 
-    def __init__(self, folder: Path, max_bytes: int) -> None:
-        self.folder = folder
+    def __init__(self, folder: OwnFolder, max_bytes: int) -> None:
+        self._own = folder
+        self.folder = folder.path
         self.max_bytes = max_bytes
         self._started = time.time()
         self._num_bytes: int | None = None  # when last counted, and written by this process since then
+        self._num_written = 0  # bytes since then
         self._counted_at = 0.0
         self._lock = threading.Lock()
         self._is_off = max_bytes <= 0
@@ -60,10 +63,13 @@ class ObjectCache:
         """The content of an entry; None if there is none, or a damaged one."""
         path = self._path(key)
         try:
-            with open(path, "rb") as file:
+            with open_own(path) as file:
                 used_at = os.fstat(file.fileno()).st_mtime
                 data = file.read()
-        except OSError:
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError | IsADirectoryError | PermissionError):  # a link or a pipe
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
             return None
         content = memoryview(data)[: -_END.size]
         if len(data) < _END.size or _END.unpack_from(data, len(content)) != (_MARK, zlib.crc32(content), len(content)):
@@ -76,7 +82,9 @@ class ObjectCache:
         return bytes(content)
 
     def __contains__(self, key: str) -> bool:
-        return os.path.exists(self._path(key))
+        with contextlib.suppress(OSError):
+            return stat.S_ISREG(os.lstat(self._path(key)).st_mode)
+        return False
 
     def put(self, key: str, content: bytes) -> None:
         """Adds an entry if there is room; a disk that cannot be written is logged once, and not tried again."""
@@ -84,14 +92,19 @@ class ObjectCache:
             return
         path = self._path(key)
         parent = os.path.dirname(path)
-        partial = f"{parent}/{_UNFINISHED}{os.getpid()}-{next(_numbers)}"
+        if os.path.islink(parent):
+            return
+        partial = f"{parent}/{UNFINISHED}{os.getpid()}-{next(_numbers)}"
         try:
             try:
                 self._write(partial, content)
             except FileNotFoundError:
                 os.makedirs(parent, exist_ok=True)
                 self._write(partial, content)
-            os.replace(partial, path)
+            with contextlib.suppress(IsADirectoryError):  # not one of the cache
+                os.replace(partial, path)
+                return
+            os.unlink(partial)
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.unlink(partial)
@@ -110,7 +123,7 @@ class ObjectCache:
 
     def clear(self) -> None:
         """Deletes all entries."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._own.clear()
         self._num_bytes = None
 
     def _path(self, key: str) -> str:
@@ -129,8 +142,11 @@ class ObjectCache:
         if not self._lock.acquire(blocking=False):
             return False  # another thread counts or deletes; training need not wait for that
         try:
-            if self._num_bytes is None:
+            # Other processes write as well: four of them would otherwise keep four times as much.
+            if self._num_bytes is None or self._num_written > self.max_bytes * _COUNT_AFTER:
                 self._count()
+            if self._is_off or num_bytes > self.max_bytes:
+                return False
             assert self._num_bytes is not None
             if self._num_bytes + num_bytes > self.max_bytes:
                 if time.monotonic() - self._counted_at < _COUNT_AGAIN_SECONDS and self._has_logged_full:
@@ -139,11 +155,16 @@ class ObjectCache:
             if self._num_bytes + num_bytes > self.max_bytes:
                 return False
             self._num_bytes += num_bytes
+            self._num_written += num_bytes
             return True
         finally:
             self._lock.release()
 
     def _count(self) -> None:
+        reason = self._own.why_not_usable()
+        if reason:
+            self._turn_off(reason)
+        self._num_written = 0
         self._num_bytes = sum(size for _, size, _ in self._entries())
         self._counted_at = time.monotonic()
         folder = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
@@ -178,19 +199,10 @@ class ObjectCache:
 
     def _entries(self) -> Iterator[tuple[float, int, str]]:
         """`(time of the last use, bytes, path)` of each entry; deletes what killed processes have left."""
-        for folder in _scan(self.folder):
-            for entry in _scan(folder.path):
-                with contextlib.suppress(OSError):  # another process has deleted it
-                    status = entry.stat()
-                    if not entry.name.startswith(_UNFINISHED):
-                        yield status.st_mtime, status.st_size, entry.path
-                    elif time.time() - status.st_mtime > _UNFINISHED_SECONDS:
-                        os.unlink(entry.path)
-
-
-def _scan(folder: str | Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except OSError:
-        return []
+        for entry in self._own.entries():
+            with contextlib.suppress(OSError):  # another process has deleted it
+                status = entry.stat(follow_symlinks=False)
+                if not entry.name.startswith(UNFINISHED):
+                    yield status.st_mtime, status.st_size, entry.path
+                elif is_left_behind(entry, status.st_mtime):
+                    os.unlink(entry.path)

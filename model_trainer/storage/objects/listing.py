@@ -26,9 +26,10 @@ from absl import logging
 from model_trainer.storage.mapped import Mapped
 from model_trainer.storage.objects.connection import Bucket
 from model_trainer.storage.objects.locks import LOCK
+from model_trainer.storage.objects.own_files import UNFINISHED, OwnFolder, delete, open_own
 from model_trainer.storage.objects.urls import MARKER, ObjectUrl
 
-__all__ = ["MAX_TAG_BYTES", "ObjectListing", "list_objects"]
+__all__ = ["MAX_TAG_BYTES", "ObjectListing", "forget_listings", "list_objects"]
 
 MAX_TAG_BYTES = 40  # of an ETag of S3: 32 digits, the number of parts, and quotes
 
@@ -42,6 +43,7 @@ _COLUMNS: dict[str, Any] = {
     "sizes": np.int64,
     "tags": np.dtype(f"S{MAX_TAG_BYTES}"),
 }
+_DESCRIPTION = "listed.json"  # when, and of which URL
 _SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -67,7 +69,7 @@ class ObjectListing:
         return len(self.sizes)
 
 
-def list_objects(bucket: Bucket, url: ObjectUrl, folder: Path, seconds: float) -> ObjectListing:
+def list_objects(bucket: Bucket, url: ObjectUrl, folder: OwnFolder, seconds: float) -> ObjectListing:
     """Lists the objects below a prefix.
 
     Args:
@@ -79,22 +81,44 @@ def list_objects(bucket: Bucket, url: ObjectUrl, folder: Path, seconds: float) -
         OSError: the store cannot be listed.
     """
     name = hashlib.sha256(f"{bucket.endpoint}\0{url.root}/{url.key}".encode()).hexdigest()[:40]
-    kept = folder / name
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        age = time.time() - json.loads((kept / "listed.json").read_text())["time"]
+    kept = folder.path / name
+    # Whatever a damaged one contains, it is listed anew.
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError):
+        age = time.time() - _description(kept)["time"]
         if 0 <= age < seconds:
             listing = _load(url, kept)
             logging.info("%s/%s is as listed %.0f seconds ago.", url.root, url.key, age)
             return listing
-    with _writable(folder) as parent, tempfile.TemporaryDirectory(prefix="unfinished-", dir=parent) as temporary:
+    with _writable(folder) as parent, _temporary_in(parent) as temporary:
         with contextlib.ExitStack() as stack:
             files: list[IO[bytes]] = [stack.enter_context(open(Path(temporary) / column, "wb")) for column in _COLUMNS]
             _write_columns(bucket, url, files)
-        (Path(temporary) / "listed.json").write_text(json.dumps({"time": time.time(), "of": f"{url.root}/{url.key}"}))
+        (Path(temporary) / _DESCRIPTION).write_text(json.dumps({"time": time.time(), "of": f"{url.root}/{url.key}"}))
         listing = _load(url, Path(temporary))  # which stays mapped when the files are deleted
-        if seconds > 0 and parent == folder:
+        if seconds > 0 and parent == folder.path:
             _replace(Path(temporary), kept)
     return listing
+
+
+def forget_listings(url: ObjectUrl, folder: OwnFolder) -> None:
+    """Deletes the kept listings that contain what is at or below a URL, or are of a folder below it.
+
+    Args:
+        url: what has changed.
+        folder: where listings are kept.
+    """
+    path = f"{url.root}/{url.key}".rstrip("/") + "/"
+    for entry in list(folder.entries()):
+        of = ""
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
+            of = str(_description(Path(entry.path))["of"]).rstrip("/") + "/"
+        if of.startswith(path) or path.startswith(of):  # also one that does not say of what it is
+            delete(entry)
+
+
+def _description(kept: Path) -> dict[str, Any]:
+    with open_own(kept / _DESCRIPTION) as file:
+        return json.loads(file.read())
 
 
 def _write_columns(bucket: Bucket, url: ObjectUrl, files: list[IO[bytes]]) -> None:
@@ -192,7 +216,7 @@ def _append(columns: list[IO[bytes]], files: list[IO[bytes]], total: int) -> int
 def _load(url: ObjectUrl, folder: Path) -> ObjectListing:
     arrays = {}
     for name in _COLUMNS:
-        with open(folder / name, "rb") as file:
+        with open_own(folder / name) as file:
             empty = os.fstat(file.fileno()).st_size == 0
             arrays[name] = b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     ends, sizes, tags = (np.frombuffer(arrays[name], _COLUMNS[name]) for name in ("ends", "sizes", "tags"))
@@ -201,16 +225,15 @@ def _load(url: ObjectUrl, folder: Path) -> ObjectListing:
     return ObjectListing(url, arrays["keys"], np.concatenate([[0], ends]), sizes, tags)
 
 
+def _temporary_in(folder: Path) -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder)
+
+
 @contextlib.contextmanager
-def _writable(folder: Path) -> Iterator[Path]:
-    """`folder` if it can be written, otherwise one that exists inside the `with` block."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        is_writable = os.access(folder, os.W_OK)
-    except OSError:
-        is_writable = False
-    if is_writable:
-        yield folder
+def _writable(folder: OwnFolder) -> Iterator[Path]:
+    """The path of `folder` if it can be written, otherwise one that exists inside the `with` block."""
+    if not folder.why_not_usable() and os.access(folder.path, os.W_OK):
+        yield folder.path
         return
     with tempfile.TemporaryDirectory() as temporary:
         yield Path(temporary)
@@ -219,7 +242,7 @@ def _writable(folder: Path) -> Iterator[Path]:
 def _replace(new: Path, old: Path) -> None:
     """Renames a folder, also over one that another process has just made; it then has the newer listing."""
     with contextlib.suppress(OSError):
-        with contextlib.suppress(FileNotFoundError), tempfile.TemporaryDirectory(dir=old.parent) as trash:
+        with contextlib.suppress(FileNotFoundError), _temporary_in(old.parent) as trash:
             os.rename(old, Path(trash) / "old")
         os.rename(new, old)
         new.mkdir()  # for whoever deletes it

@@ -33,12 +33,13 @@ class DamagedError(OSError):
         self.digest = digest
 
 
-def read_object(bucket: Bucket, url: ObjectUrl, tag: str = "") -> tuple[bytes, Any]:
+def read_object(bucket: Bucket, url: ObjectUrl, tag: str = "", max_bytes: int | None = None) -> tuple[bytes, Any]:
     """Content and metadata of an object.
 
     Args:
         bucket, url: of the object.
         tag: its ETag; "" reads the version that the store has now.
+        max_bytes: of an object that is read; None reads one of any size.
 
     Returns:
         `(content, meta)`; meta as obstore gives it.
@@ -46,12 +47,14 @@ def read_object(bucket: Bucket, url: ObjectUrl, tag: str = "") -> tuple[bytes, A
     Raises:
         ChangedError: the object has another ETag, or is replaced again and again while it is read.
         DamagedError: its content does not have its checksum.
-        OSError: it is missing, or cannot be read.
+        OSError: it is missing, larger than `max_bytes`, or cannot be read.
     """
     before: Digest | None = None
     for attempt in (1, 2):
         result = _get(bucket, url, tag)
         meta = result.meta
+        if max_bytes is not None and meta["size"] > max_bytes:
+            raise OSError(errno.EFBIG, f"it has more than the limit of {max_bytes:,} bytes", f"{url.root}/{url.key}")
         try:
             if meta["size"] <= CHUNK_BYTES:
                 with bucket.errors(url):

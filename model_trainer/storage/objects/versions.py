@@ -11,18 +11,19 @@ from model_trainer.storage.objects.urls import ObjectUrl
 __all__ = ["changed_ns", "read_range_version", "read_version", "version_of"]
 
 
-def read_version(bucket: Bucket, url: ObjectUrl, tag: str = "") -> tuple[bytes, str]:
+def read_version(bucket: Bucket, url: ObjectUrl, tag: str = "", max_bytes: int | None = None) -> tuple[bytes, str]:
     """`(content, tag)` of an object, whose checksum is verified.
 
     Args:
         bucket, url: of the object.
         tag: its ETag; "" reads the version that the store has now.
+        max_bytes: of an object that is read; None reads one of any size.
 
     Raises:
         ChangedError: the object has another ETag.
-        OSError: it is missing, cannot be read or arrives damaged.
+        OSError: it is missing, larger than `max_bytes`, cannot be read or arrives damaged.
     """
-    content, meta = read_object(bucket, url, tag)
+    content, meta = read_object(bucket, url, tag, max_bytes)
     return content, meta["e_tag"] or ""
 
 

@@ -12,26 +12,29 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from model_trainer import ImageFolder
 from model_trainer.cli.main import app
+from model_trainer.sources.tfrecords.cache import load_kept, save_kept
 from model_trainer.storage import cached, files
 from model_trainer.storage.objects import cache as module
 from model_trainer.storage.objects.cache import ObjectCache
 from model_trainer.storage.objects.errors import ChangedError
+from model_trainer.storage.objects.own_files import folder_of_objects
 
 SIZE = 1000
 
 
 @pytest.fixture
 def cache(tmp_path: Path) -> ObjectCache:
-    return ObjectCache(tmp_path / "cache", 1_000_000)
+    return ObjectCache(folder_of_objects(tmp_path), 1_000_000)
 
 
 def files_in(cache: ObjectCache) -> list[Path]:
-    return [path for path in cache.folder.rglob("*") if path.is_file()]
+    return [path for path in cache.folder.rglob("*") if path.is_file() and path.name != "CACHEDIR.TAG"]
 
 
 def make_old(cache: ObjectCache) -> None:
@@ -42,8 +45,9 @@ def make_old(cache: ObjectCache) -> None:
 def test_what_was_put_is_read_by_another_process(cache: ObjectCache) -> None:
     cache.put("a", b"content")
     program = (
-        f"from pathlib import Path; from model_trainer.storage.objects.cache import ObjectCache; "
-        f"print(ObjectCache(Path({str(cache.folder)!r}), 10).get('a'))"
+        "from model_trainer.storage.objects.cache import ObjectCache; "
+        "from model_trainer.storage.objects.own_files import folder_of_objects; "
+        f"print(ObjectCache(folder_of_objects({str(cache.folder.parent)!r}), 10).get('a'))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "b'content'\n"
@@ -78,11 +82,11 @@ def test_a_process_that_is_killed_while_it_writes_leaves_no_entry(
 
 
 def test_entries_that_were_used_longest_ago_make_room_for_new_ones(tmp_path: Path) -> None:
-    before = ObjectCache(tmp_path / "cache", 10 * SIZE)
+    before = ObjectCache(folder_of_objects(tmp_path), 10 * SIZE)
     for number in range(9):
         before.put(str(number), bytes(SIZE - 16))
     make_old(before)
-    cache = ObjectCache(tmp_path / "cache", 10 * SIZE)
+    cache = ObjectCache(folder_of_objects(tmp_path), 10 * SIZE)
     assert cache.get("3") is not None
     for number in range(100, 105):
         cache.put(str(number), bytes(SIZE - 16))
@@ -93,7 +97,7 @@ def test_entries_that_were_used_longest_ago_make_room_for_new_ones(tmp_path: Pat
 def test_entries_of_this_process_are_not_exchanged_for_one_another(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    cache = ObjectCache(tmp_path / "cache", 10 * SIZE)
+    cache = ObjectCache(folder_of_objects(tmp_path), 10 * SIZE)
     with caplog.at_level("INFO", logger="absl"):
         for number in range(30):
             cache.put(str(number), bytes(SIZE - 16))
@@ -125,14 +129,101 @@ def test_the_last_gigabyte_of_a_disk_is_left_for_the_outputs(tmp_path: Path, mon
     usage = shutil.disk_usage(tmp_path)
     free = module._FREE_BYTES + 5 * SIZE
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=free))
-    cache = ObjectCache(tmp_path / "cache", 1_000_000)
+    cache = ObjectCache(folder_of_objects(tmp_path), 1_000_000)
     for number in range(10):
         cache.put(str(number), bytes(SIZE - 16))
     assert cache.usage() == (5, 5 * SIZE)
 
 
+def test_an_object_larger_than_the_cache_does_not_empty_it(tmp_path: Path) -> None:
+    before = ObjectCache(folder_of_objects(tmp_path), 10 * SIZE)
+    for number in range(9):
+        before.put(str(number), bytes(SIZE - 16))
+    make_old(before)
+    ObjectCache(folder_of_objects(tmp_path), 10 * SIZE).put("large", bytes(11 * SIZE))
+    assert before.usage() == (9, 9 * SIZE)
+
+
+def test_several_processes_keep_the_limit_together(tmp_path: Path) -> None:
+    caches = [ObjectCache(folder_of_objects(tmp_path), 40 * SIZE) for _ in range(4)]
+    for number in range(40):
+        for each, cache in enumerate(caches):
+            cache.put(f"{each}-{number}", bytes(SIZE - 16))
+    assert caches[0].usage()[1] <= 60 * SIZE
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/etc/passwd", path)])
+def test_what_is_no_file_in_the_place_of_an_entry_is_no_entry(
+    cache: ObjectCache, make: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    cache.put("a", b"content")
+    (path,) = files_in(cache)
+    path.unlink()
+    make(path)
+    assert "a" not in cache
+    assert cache.get("a") is None
+    cache.put("a", b"content")
+    cache.put("b", b"content")
+    assert cache.get("b") == b"content"
+    assert not caplog.records
+
+
+def test_links_in_the_cache_are_not_followed(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / ("1" * 40)).write_bytes(bytes(9 * SIZE))
+    os.utime(photos / ("1" * 40), (1000, 1000))
+    cache = ObjectCache(folder_of_objects(tmp_path), 10 * SIZE)
+    cache.put("first", b"content")
+    names = {os.path.basename(os.path.dirname(path)) for path in files_in(cache)}
+    free = next(name for name in ("00", "01") if name not in names)
+    os.symlink(photos, cache.folder / free)
+    for number in range(600):
+        cache.put(str(number), bytes(SIZE // 60 - 16))
+    cache.clear()
+    assert os.listdir(photos) == ["1" * 40]
+
+
+def test_a_folder_with_other_files_is_neither_used_nor_cleared(
+    tmp_path: Path, configure: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    configure(cache_folder=str(tmp_path))
+    foreign = [f"objects/ab/{'c' * 38}", f"objects/pack/{'c' * 40}", "listings/notes.txt", "index/words.npz"]
+    for name in foreign:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    cached.cache().put("a", b"content")
+    cached.clear()
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()) == sorted(foreign)
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"Objects are no longer kept in {tmp_path}/objects: it contains other files, which are not those of a cache. "
+        "They are read from the store each time."
+    )
+
+
+def test_a_cache_is_marked_and_one_of_an_earlier_version_is_accepted(cache: ObjectCache) -> None:
+    cache.put("a", b"content")
+    mark = cache.folder / "CACHEDIR.TAG"
+    assert mark.read_bytes().startswith(b"Signature: 8a477f597d28d172789f06886806bc55\n")
+    mark.unlink()
+    again = ObjectCache(folder_of_objects(cache.folder.parent), 1000)
+    assert again.usage()[0] == 1
+    again.put("b", b"content")
+    assert mark.exists()
+    again.clear()
+    assert not cache.folder.exists()
+
+
+def test_what_is_not_of_the_cache_stays_when_it_is_cleared(cache: ObjectCache) -> None:
+    cache.put("a", b"content")
+    (cache.folder / "notes.txt").touch()
+    cache.clear()
+    assert {path.name for path in cache.folder.rglob("*")} == {"notes.txt", "CACHEDIR.TAG"}
+
+
 def test_a_size_of_zero_keeps_nothing(tmp_path: Path) -> None:
-    cache = ObjectCache(tmp_path / "cache", 0)
+    cache = ObjectCache(folder_of_objects(tmp_path), 0)
     cache.put("a", b"content")
     assert not cache.folder.exists()
 
@@ -156,6 +247,13 @@ def test_another_version_of_an_object_is_never_taken_for_the_first(bucket: str, 
     assert cached.read_version(f"{bucket}/a.jpg")[0] == b"second"
 
 
+def test_an_object_larger_than_any_image_is_not_read(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.write(f"{bucket}/a.jpg", bytes(SIZE))
+    monkeypatch.setattr(cached, "MAX_FILE_BYTES", SIZE - 1)
+    with pytest.raises(OSError, match="it has more than the limit of 999 bytes"):
+        cached.read_version(f"{bucket}/a.jpg")
+
+
 def test_the_command_shows_and_clears_what_is_kept(bucket: str) -> None:
     for number in range(3):
         files.write(f"{bucket}/train/cat/{number}.jpg", bytes(SIZE))
@@ -165,7 +263,17 @@ def test_the_command_shows_and_clears_what_is_kept(bucket: str) -> None:
     shown = json.loads(run(["cache", "--json"]).stdout)
     assert shown["count"] == 3
     assert shown["num_bytes"] >= 3 * SIZE
-    assert "3 images and ranges" in run(["cache", "--clear"]).stdout
+    assert run(["cache", "--clear"]).stdout == (
+        f"{shown['folder']}: 3 images and ranges (3.0 kB of at most 20 GB) were kept; all deleted now.\n"
+    )
     assert json.loads(run(["cache", "--json"]).stdout)["count"] == 0
     files.delete(f"{bucket}/train/cat/1.jpg")
     assert len(ImageFolder(f"{bucket}/train").read()) == 2  # listings too
+
+
+def test_clearing_deletes_indexes_of_files_of_records(tmp_path: Path, configure: Callable[..., None]) -> None:
+    configure(cache_folder=str(tmp_path / "cache"))
+    save_kept("s3://box/a.tfrecord", "", (1, 1), {"starts": np.zeros(1)})
+    assert load_kept("s3://box/a.tfrecord", "", (1, 1)) is not None
+    cached.clear()
+    assert not list((tmp_path / "cache").iterdir())

@@ -11,12 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from model_trainer import ImageFolder
-from model_trainer.storage import files
+from model_trainer.cli.main import app
+from model_trainer.diagnosis import data
+from model_trainer.storage import cached, files
 from model_trainer.storage.objects import listing as module
 from model_trainer.storage.objects.connection import Bucket
 from model_trainer.storage.objects.listing import list_objects
+from model_trainer.storage.objects.own_files import folder_of_listings
 from model_trainer.storage.objects.urls import parse_url
 
 URL = parse_url("s3://photos/train")
@@ -66,7 +70,7 @@ def test_keys_sizes_and_tags_are_those_of_the_store_in_the_order_of_keys(
     paged: Callable[..., Paged], tmp_path: Path, is_sorted: bool
 ) -> None:
     paged(3, 2500, is_sorted=is_sorted)
-    listing = list_objects(Bucket(None), URL, tmp_path, 60.0)
+    listing = list_objects(Bucket(None), URL, folder_of_listings(tmp_path), 60.0)
     assert len(listing) == 7500
     keys = [listing.keys[start:end] for start, end in zip(listing.starts, listing.starts[1:], strict=False)]
     assert keys == [b"train/%04d/%08d.jpg" % (number // 2500, number % 2500) for number in range(7500)]
@@ -83,7 +87,7 @@ def test_memory_does_not_grow_with_the_number_of_keys(
     def peak(per_class: int) -> int:
         paged(2, per_class)
         tracemalloc.start()
-        listing = list_objects(Bucket(None), URL, tmp_path, 0.0)
+        listing = list_objects(Bucket(None), URL, folder_of_listings(tmp_path), 0.0)
         size = tracemalloc.get_traced_memory()[1] - 8 * len(listing)  # `starts` is an array in memory
         tracemalloc.stop()
         assert len(listing) == 2 * per_class
@@ -101,12 +105,71 @@ def test_a_listing_is_kept_for_the_configured_time(bucket: str, configure: Calla
     assert len(ImageFolder(f"{bucket}/train").read()) == 2
 
 
+def test_doctor_lists_anew_for_itself_and_for_the_training_that_follows(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.write(f"{bucket}/train/cat/1.jpg", b"1")
+    assert len(ImageFolder(f"{bucket}/train").read()) == 1
+    files.write(f"{bucket}/train/cat/2.jpg", b"2")
+    counts = []
+
+    def run_doctor(path: str, *arguments: object, **options: object) -> int:
+        counts.append(len(ImageFolder(path).read()))
+        return 0
+
+    monkeypatch.setattr(data, "run_doctor", run_doctor)
+    CliRunner().invoke(app, ["doctor", f"{bucket}/train"])
+    assert counts == [2]
+    assert len(ImageFolder(f"{bucket}/train").read()) == 2
+
+
 def test_a_damaged_listing_is_made_again(bucket: str, tmp_path: Path) -> None:
     files.write(f"{bucket}/train/cat/1.jpg", b"1")
     ImageFolder(f"{bucket}/train").read()
     (sizes,) = (tmp_path / "cache" / "listings").glob("*/sizes")
     os.truncate(sizes, 0)
     assert ImageFolder(f"{bucket}/train").read().num_bytes.tolist() == [1]
+
+
+@pytest.mark.parametrize("content", ["[]", "null", '{"time": "x"}', "[" * 100_000, '{"time": 1e999}', "\xff", None])
+def test_a_kept_listing_whose_description_is_damaged_is_made_again(
+    paged: Callable[..., Paged], tmp_path: Path, content: str | None
+) -> None:
+    paged(1, 1)
+    folder = folder_of_listings(tmp_path)
+    list_objects(Bucket(None), URL, folder, 60.0)
+    (description,) = folder.path.glob("*/listed.json")
+    description.unlink()
+    if content is None:
+        os.mkfifo(description)
+    else:
+        description.write_text(content, "latin1")
+    paged(1, 2)
+    assert len(list_objects(Bucket(None), URL, folder, 60.0)) == 2
+    assert len(list_objects(Bucket(None), URL, folder, 60.0)) == 2
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_forgotten"),
+    [
+        ("s3://photos/train", True),
+        ("s3://photos/train/cat/1.jpg", True),
+        ("s3://photos", True),
+        ("s3://photos/trainers", False),
+        ("s3://photos/val", False),
+        ("s3://photos-2/train", False),
+        ("/photos/train", False),
+    ],
+)
+def test_a_listing_is_forgotten_after_a_change_above_or_below(
+    paged: Callable[..., Paged], tmp_path: Path, configure: Callable[..., None], changed: str, is_forgotten: bool
+) -> None:
+    configure(cache_folder=str(tmp_path))
+    paged(1, 1)
+    list_objects(Bucket(None), URL, folder_of_listings(tmp_path), 60.0)
+    cached.forget_listings(changed)
+    paged(1, 2)
+    assert len(list_objects(Bucket(None), URL, folder_of_listings(tmp_path), 60.0)) == 1 + is_forgotten
 
 
 def test_a_folder_that_cannot_be_written_keeps_no_listing(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ from model_trainer.sources.examples import Examples
 from model_trainer.sources.recordio import stored
 from model_trainer.sources.recordio.framing import frame_record
 from model_trainer.sources.tfrecords import records
+from model_trainer.storage import cached
 from model_trainer.storage.objects import versions
+from tests.object_stores.proxy import Fault, Proxy
 
 Upload = Callable[[Path, str], None]
 NUM_RECORDS = 40
@@ -72,7 +75,9 @@ def test_a_record_larger_than_a_block_is_read(
     monkeypatch.setattr(records, "_BLOCK_BYTES", 100)
     upload(shards, f"{bucket}/a")
     path = f"{bucket}/a/train-0.tfrecord"
-    assert list(records.read_records(path)) == list(records.read_records(str(shards / "train-0.tfrecord")))
+    assert records.read_object_records(path, records.version_of(path), list) == list(
+        records.read_records(str(shards / "train-0.tfrecord"))
+    )
 
 
 def test_a_damaged_record_in_a_store_is_named(
@@ -87,6 +92,21 @@ def test_a_damaged_record_in_a_store_is_named(
     upload(tmp_path / "bad", bucket)
     with pytest.raises(DataError, match=f"30 records were read, then the one at byte {starts[30] - 12} of {len(data)}"):
         TFRecords(f"{bucket}/a.tfrecord").read()
+
+
+def test_a_damaged_length_is_not_believed(shards: Path, requested: list[int], bucket: str) -> None:
+    data = (shards / "train-0.tfrecord").read_bytes()
+    starts = [start for start, _ in records.read_records(str(shards / "train-0.tfrecord"))]
+    assert records._end_of_records(data) == (len(data), len(data) + 12)
+    damaged = bytearray(data)
+    damaged[starts[30] - 12 + 3] ^= 1  # 16 MB more
+    assert records._end_of_records(damaged) == (starts[30] - 12, 0)
+    blocks = [bytes(damaged[first : first + 5000]) for first in range(0, len(damaged), 5000)]
+    remaining = iter(blocks)
+    found = b"".join(records._whole_records(1 << 30, remaining))
+    assert damaged.startswith(found)
+    assert len(found) < starts[30] + 5000
+    assert list(remaining)  # nothing more is read
 
 
 @pytest.fixture(scope="module")
@@ -147,3 +167,35 @@ def test_damage_in_the_middle_of_a_rec_file_is_named(
             RecordIO(f"{folder}/train.rec").read()
         messages.append(str(raised.value).replace(str(folder), ""))
     assert messages[0] == messages[1]
+
+
+@pytest.mark.parametrize("name", ["train-0.tfrecord", "train.rec"])
+def test_bytes_that_are_altered_on_the_way_are_read_again(
+    shards: Path, packed: Path, proxy: Proxy, bucket: str, s3: Any, configure: Callable[..., None], name: str
+) -> None:
+    folder, source = (packed, RecordIO) if name.endswith(".rec") else (shards, TFRecords)
+    s3.client().put_object(Bucket=bucket[5:], Key=name, Body=(folder / name).read_bytes())
+    path, options = f"{bucket}/{name}", {"labels": "indices"} if name.endswith(".rec") else {}
+    local = source(folder / name, **options).read()
+    content = (folder / name).read_bytes()
+    position = content.index(local.images.read(20)) + 50  # in an image: only its checksum can tell
+    proxy.faults.append(Fault("GET", name, corrupt=position))
+    if source is TFRecords:
+        proxy.faults.clear()  # a checksum of the format is wrong already
+    examples = source(path, **options).read()
+    assert contents(examples) == contents(local)
+    configure(cache_folder=f"{cached.kept().folder}/another")
+    proxy.faults.append(Fault("GET", name, corrupt=10))
+    assert examples.images.read(20) == local.images.read(20)
+    proxy.faults.append(Fault("GET", name, corrupt=10, times=2))
+    with pytest.raises(OSError, match="its content does not have its checksum"):
+        examples.images.read(21)
+    assert not examples.images.is_kept(21)
+
+
+def test_labels_that_are_altered_on_the_way_are_read_again(packed: Path, proxy: Proxy, bucket: str, s3: Any) -> None:
+    s3.client().put_object(Bucket=bucket[5:], Key="train.rec", Body=(packed / "train.rec").read_bytes())
+    proxy.faults.append(Fault("GET", "train.rec", corrupt=8 + 24 + 2))  # in a label of the first record
+    local, remote = (RecordIO(f"{folder}/train.rec", labels="indices") for folder in (packed, bucket))
+    np.testing.assert_array_equal(remote.read().label_rows().dense(3), local.read().label_rows().dense(3))
+    assert proxy.count("GET", "train.rec") == 2

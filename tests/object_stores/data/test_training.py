@@ -18,6 +18,9 @@ from model_trainer.errors import StorageError, UnavailableError
 from model_trainer.pipeline import read, read_ahead
 from model_trainer.pipeline.bad_images import BadImages
 from model_trainer.pipeline.dataset import Pipeline
+from model_trainer.sources.examples import Examples
+from model_trainer.sources.objects import Objects
+from model_trainer.sources.packed_strings import PackedStrings
 from model_trainer.storage import cached, files
 from model_trainer.training.train import Result
 
@@ -137,3 +140,18 @@ def test_batches_are_those_of_the_disk_however_many_images_are_read_ahead(
     for ours, theirs in zip(stored.training(3, 2), on_disk.training(3, 2), strict=True):
         for one, other in zip(tf.nest.flatten(ours), tf.nest.flatten(theirs), strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", ["", "/../x.png", "/a\nb.png"])
+def test_an_image_that_no_object_can_be_is_unreadable_and_the_others_are_read(
+    stored: Pipeline, bucket: str, name: str
+) -> None:
+    names = [*stored.examples.names()[:3], f"{bucket}{name}"]
+    objects = Objects(PackedStrings.of(names), tags=np.array([b'"1"'] * 4, "S40") if name else None)
+    objects.tags[:3] = b""
+    examples = Examples.of_images(objects, stored.examples.labels[:4], stored.examples.classes, "test")
+    batches = list(replace(stored, examples=examples).validation())
+    assert sum(np.count_nonzero(batch.weights) for batch in batches) == 3
+    (reason,) = stored.bad_images.reasons.items()
+    assert reason[0] == names[3]
+    assert reason[1].startswith("could not be opened (")

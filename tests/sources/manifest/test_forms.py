@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -241,3 +242,39 @@ def test_images_in_an_unsupported_object_store_are_an_error(tmp_path: Path) -> N
     with pytest.raises(DataError, match=r"ftp://bucket/2.jpg is in an object store that is not supported yet"):
         examples.check_local()
     Manifest(save(tmp_path / "b.csv", "path,label\ngs://bucket/2.jpg,b\n")).read().check_local()
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.json"])  # by Arrow, and row by row
+def test_relative_paths_below_a_store_are_resolved_as_on_disk(tmp_path: Path, name: str) -> None:
+    records = [
+        {"path": path, "label": "a"} for path in ("./x/1.jpg", "../2.jpg", "x/./..//3.jpg", "..a/.b./4.jpg", "5")
+    ]
+    manifest = save(tmp_path / name, in_all_forms(records)["rows" + name[1:]])
+    assert Manifest(manifest, root="s3://box/train").read().names() == [
+        f"s3://box/{key}" for key in ("train/x/1.jpg", "2.jpg", "train/3.jpg", "train/..a/.b./4.jpg", "train/5")
+    ]
+    assert Manifest(manifest, root="/data").read().name(0) == "/data/./x/1.jpg"
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        ("../../x.jpg", r"'../../x.jpg' leads out of the bucket of s3://box/train/"),
+        ("s3://box", r"s3://box is a bucket, not an image"),
+        ("s3://My_Box/x.jpg", r"s3://My_Box/x.jpg names the bucket 'My_Box', which cannot exist"),
+        ("s3://box/../x.jpg", r's3://box/../x.jpg contains "." or ".."'),
+        ("s3:/box/x.jpg", r"s3:/box/x.jpg looks like a URL. Did you mean s3://box/x.jpg?"),
+        ("S3://box/x.jpg", r"Did you mean s3://box/x.jpg?"),
+        ("s3:///x.jpg", r"s3:///x.jpg is in the configured bucket, and none is configured"),
+    ],
+)
+def test_a_mistyped_url_is_named_with_its_line(tmp_path: Path, path: str, problem: str) -> None:
+    manifest = save(tmp_path / "a.csv", f"path,label\n1.jpg,a\ns3://box/2.jpg,a\n{path},b\n")
+    with pytest.raises(DataError, match=rf"a.csv line 4: .*{re.escape(problem)}"):
+        Manifest(manifest, root="s3://box/train").read()
+
+
+def test_a_row_may_be_in_the_configured_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODEL_TRAINER_S3_BUCKET", "box")
+    manifest = save(tmp_path / "a.csv", "path,label\ns3:///1.jpg,a\n2.jpg,a\n")
+    assert Manifest(manifest).read().names() == ["s3://box/1.jpg", f"{tmp_path}/2.jpg"]

@@ -48,11 +48,11 @@ def test_augmented_manifests_load_as_in_sagemakers_documentation(tmp_path: Path)
 
 def test_the_labels_of_a_ground_truth_job_are_found_by_their_metadata(tmp_path: Path) -> None:
     path = tmp_path / "output.manifest"
-    path.write_text('{"source-ref": "s3://b/1.png", "my-job": 0, "my-job-metadata": {"class-name": "Echo Dot"}}\n')
+    path.write_text('{"source-ref": "s3://box/1.png", "my-job": 0, "my-job-metadata": {"class-name": "Echo Dot"}}\n')
     assert single(Manifest(path)) == ([0], ("Echo Dot",))
     path.write_text(
-        '{"source-ref": "s3://b/1.png", "job": [0, 1], "job-metadata": {"class-map": {"0": "red", "1": "dress"}}}\n'
-        '{"source-ref": "s3://b/2.png", "job": [1, 3], "job-metadata": {"class-map": {"1": "dress", "3": "shoe"}}}\n'
+        '{"source-ref": "s3://box/1.png", "job": [0, 1], "job-metadata": {"class-map": {"0": "red", "1": "dress"}}}\n'
+        '{"source-ref": "s3://box/2.png", "job": [1, 3], "job-metadata": {"class-map": {"1": "dress", "3": "shoe"}}}\n'
     )
     assert Manifest(path).read().classes == ("red", "dress", "2", "shoe")
     assert dense(Manifest(path)) == [[1, 1, 0, 0], [0, 1, 0, 1]]
@@ -62,7 +62,7 @@ def test_the_labels_of_a_ground_truth_job_are_found_by_their_metadata(tmp_path: 
 
 def test_a_class_number_cannot_have_two_names(tmp_path: Path) -> None:
     path = tmp_path / "a.manifest"
-    line = '{{"source-ref": "s3://b/1.png", "job": 0, "job-metadata": {{"class-name": "{}"}}}}\n'
+    line = '{{"source-ref": "s3://box/1.png", "job": 0, "job-metadata": {{"class-name": "{}"}}}}\n'
     path.write_text(line.format("cat") + line.format("dog"))
     with pytest.raises(DataError, match="line 2: the class number 0 has the name 'dog' here and 'cat' before"):
         Manifest(path).read()
