@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from model_trainer.errors import ConfigError
 from model_trainer.messages import shown
-from model_trainer.storage import files
+from model_trainer.storage import cached, files
 from model_trainer.storage.manifest import MANIFEST
 from model_trainer.storage.objects.errors import StoreError, UnavailableError
 from model_trainer.storage.sync.directions import transfer_between
@@ -85,6 +85,13 @@ class Synchronization:
             KeyboardInterrupt: Ctrl-C was pressed; what has been copied is complete.
         """
         transfer = transfer_between(self.source, self.target)
+        try:
+            self._run(transfer)
+        finally:
+            if not self.dry_run:  # a training that follows sees what has been copied
+                cached.forget_listings(self.target)
+
+    def _run(self, transfer: Transfer) -> None:
         workers = Workers(self.jobs, lambda: self.on_progress(self))
         work = Work(workers.stop, self._moved, workers.assist)
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from model_trainer import ImageFolder
 from model_trainer.errors import ConfigError
 from model_trainer.storage.sync.listing import Entry
 from model_trainer.storage.sync.transfer import Work
@@ -56,6 +57,22 @@ def test_a_second_time_copies_nothing(bucket: str, folder: Path, tmp_path: Path,
     synchronized(source, target)
     again = synchronized(source, target)
     assert (again.num_copied, again.num_equal, again.num_moved) == (0, 4, 0)
+
+
+def names_in(folder: str) -> list[str]:
+    examples = ImageFolder(folder).read()
+    return [examples.name(row) for row in range(len(examples))]
+
+
+def test_what_was_copied_is_listed_at_once(bucket: str, tmp_path: Path) -> None:
+    (tmp_path / "here" / "cat").mkdir(parents=True)
+    (tmp_path / "here" / "cat" / "1.jpg").write_bytes(b"1")
+    synchronized(tmp_path / "here", f"{bucket}/train")
+    assert names_in(f"{bucket}/train") == ["cat/1.jpg"]
+    (tmp_path / "here" / "cat" / "2.jpg").write_bytes(b"2")
+    (tmp_path / "here" / "cat" / "1.jpg").unlink()
+    synchronized(tmp_path / "here", f"{bucket}/train", delete=True)
+    assert names_in(f"{bucket}/train") == ["cat/2.jpg"]
 
 
 def test_a_file_that_was_only_touched_is_not_copied(bucket: str, folder: Path) -> None:
