@@ -6,12 +6,15 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path, PurePath
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from model_trainer import load_model
 from model_trainer.errors import DataError
+from model_trainer.report import comparison
+from model_trainer.report.comparison import write_comparison
 from model_trainer.storage import files, manifest
 from model_trainer.storage.manifest import check_finished, note_unfinished, write_manifest
 from model_trainer.training.train import Result, end_run
@@ -80,3 +83,11 @@ def test_a_copy_without_the_model_of_the_run_does_not_take_another_one(run: Pure
         files.copy(run / name, f"{bucket}/copy/{name}")
     with pytest.raises(DataError, match=r"copy/model_max_acc.hdf5 is missing, .* name its file: .*final_model.hdf5"):
         load_model(f"{bucket}/copy")
+
+
+def test_a_comparison_is_listed(run: PurePath, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_manifest(run)
+    monkeypatch.setattr(comparison, "read_run", lambda path: SimpleNamespace(path=files.as_path(path)))
+    monkeypatch.setattr(comparison, "render_comparison", lambda runs: "<p>page</p>")
+    write_comparison([run, f"{bucket}/output/dogs"])
+    assert content(run)["files"]["report/comparison.html"]["bytes"] == len("<p>page</p>")
