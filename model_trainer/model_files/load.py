@@ -33,6 +33,8 @@ from model_trainer.tasks.task import Task
 
 __all__ = ["TrainedModel", "find_model_file", "load_model"]
 
+PREFERRED = ("model_max_acc.hdf5", "final_model.hdf5")  # of an output folder, the first one that is there
+
 
 class _Description(Config):
     """The part of model_spec.json that describes the predictions."""
@@ -86,7 +88,7 @@ def load_model(
     Raises:
         ModelFileError: there is no such file, it is damaged, it needs `trust`, it needs `spec` and `classes`, or it
             contains something that no model file needs.
-        DataError: the output folder is that of a run in an object store that is not finished.
+        DataError: the output folder is that of a run in an object store that is not finished, or lacks its model.
 
     Example:
         >>> from model_trainer.testing import small_backbone
@@ -100,7 +102,7 @@ def load_model(
     """
     folder, path = files.as_path(path), find_model_file(path)
     if path != folder:
-        check_finished(folder, path)
+        check_finished(folder, path, PREFERRED[: PREFERRED.index(path.name)])
     with open_model_file(path) as file:
         description = _description(file)
         if description is None:
@@ -171,7 +173,7 @@ def find_model_file(path: str | os.PathLike[str]) -> Path:
         if not files.is_file(path):
             raise ModelFileError(f"{path} is neither a regular file nor a folder.")  # a pipe would be read without end
         return path
-    for name in ("model_max_acc.hdf5", "final_model.hdf5"):
+    for name in PREFERRED:
         if files.is_file(path / name):
             return path / name
     if files.is_file(path / "folds.json"):

@@ -19,6 +19,7 @@ from model_trainer.report.run_files import RunFiles, read_run
 from model_trainer.report.settings import different_settings
 from model_trainer.report.summary import estimate_text, subtitle
 from model_trainer.storage import files
+from model_trainer.storage.manifest import update_manifest
 
 __all__ = ["render_comparison", "write_comparison"]
 
@@ -59,7 +60,11 @@ def write_comparison(output_dirs: Sequence[files.StrPath], path: files.StrPath |
         raise DataError("A comparison needs at least two output folders.")
     runs = [read_run(each) for each in output_dirs]
     page = render_comparison(runs)
-    return write_page(path or files.as_path(output_dirs[0]) / "report" / "comparison.html", page)
+    if path is not None:
+        return write_page(path, page)
+    written = write_page(files.as_path(output_dirs[0]) / "report" / "comparison.html", page)
+    update_manifest(runs[0].path, "report")
+    return written
 
 
 def render_comparison(runs: Sequence[RunFiles]) -> str:

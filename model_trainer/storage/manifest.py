@@ -6,16 +6,23 @@ trains, and after it was interrupted, it says `"finished": false`. A run without
 ```json
 {"version": 1, "finished": true, "files": {"final_model.hdf5": {"bytes": 16543208, "sha256": "9f86d0..."}}}
 ```
+
+One that is not finished also names the process that trains it, which alone may replace it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import os
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePath
 from typing import Any
+
+from absl import logging
 
 from model_trainer.errors import DataError, StorageError
 from model_trainer.storage import files
@@ -27,6 +34,7 @@ VERSION = 1
 NOT_LISTED = (MANIFEST, "checkpoints")  # which only `--resume` reads, and which have hashes of their own
 CHUNK_BYTES = 64 << 20
 NUM_THREADS = 16
+_RANDOM = uuid.uuid4().hex
 
 
 def note_unfinished(folder: PurePath) -> None:
@@ -36,16 +44,32 @@ def note_unfinished(folder: PurePath) -> None:
         StorageError: it cannot be written.
     """
     if _has_manifest(folder):
-        _write(folder, {"version": VERSION, "finished": False, "files": {}})
+        _write(folder, {"version": VERSION, "finished": False, "process": _process(), "files": {}})
 
 
-def write_manifest(folder: PurePath) -> None:
+def write_manifest(folder: PurePath, *, by_any: bool = False) -> None:
     """Notes that a run is finished, with all its files; on the local disk only if there is a manifest already.
+
+    Does nothing, with a warning, for a run that another process continues, or has begun to continue.
+
+    Args:
+        folder: the output folder.
+        by_any: whether this process has only found that the run is finished, which another one has trained.
 
     Raises:
         StorageError: it cannot be written, or one of the files not be read.
     """
-    if _has_manifest(folder):
+    if not _has_manifest(folder):
+        return
+    with contextlib.ExitStack() as lock:
+        try:
+            lock.enter_context(files.lock(folder / "logs") if "://" in str(folder) else contextlib.nullcontext())
+            owner = _process() if by_any else _read(folder).get("process", _process())
+        except BlockingIOError:
+            owner = ""
+        if owner != _process():
+            logging.warning("Another process continues %s, which is not finished until that one is.", folder)
+            return
         _write(folder, {"version": VERSION, "finished": True, "files": _described(folder, _paths(folder, ""))})
 
 
@@ -55,20 +79,22 @@ def update_manifest(folder: PurePath, *names: str) -> None:
     Args:
         names: of files and folders in `folder` that were written.
     """
-    manifest = _read(folder)
-    if not manifest.get("finished"):
+    if not _read(folder).get("finished"):
         return
-    changed = {path for name in names for path in _paths(folder, name)}
-    same = {path: each for path, each in manifest["files"].items() if not _is_in(path, names)}
-    _write(folder, {**manifest, "files": same | _described(folder, sorted(changed))})
+    changed = _described(folder, sorted({path for name in names for path in _paths(folder, name)}))
+    manifest = _read(folder)  # reading the files took a while, in which the run may have been continued
+    if manifest.get("finished"):
+        same = {path: each for path, each in manifest["files"].items() if not _is_in(path, names)}
+        _write(folder, {**manifest, "files": same | changed})
 
 
-def check_finished(folder: PurePath, model_file: PurePath | None = None) -> None:
+def check_finished(folder: PurePath, model_file: PurePath | None = None, preferred: Sequence[str] = ()) -> None:
     """Checks that a run is finished, as far as it has a manifest.
 
     Args:
         folder: the output folder.
-        model_file: a file in it that should have the listed size.
+        model_file: a file in it that should be the listed one.
+        preferred: the names of files that would be used instead of `model_file`, but are not there.
 
     Raises:
         DataError: it is not finished, or the file is not the one that was written.
@@ -85,12 +111,31 @@ def check_finished(folder: PurePath, model_file: PurePath | None = None) -> None
         )
     if model_file is None:
         return
+    for name in preferred:
+        if name in manifest["files"]:
+            raise DataError(
+                f"{folder / name} is missing, but listed in {MANIFEST}: the run was not copied completely. Copy it "
+                f"again. To use another model, name its file: {model_file}"
+            )
     listed, info = manifest["files"].get(model_file.name), files.info(model_file)
-    if listed is not None and info is not None and info.size != listed["bytes"]:
+    if listed is None or info is None:
+        return
+    if info.size != listed["bytes"]:
         raise DataError(
             f"{model_file} has {info.size:,} bytes, but {listed['bytes']:,} according to {folder / MANIFEST}: it was "
             "not copied completely, or was replaced. Copy the run again."
         )
+    written = files.info(folder / MANIFEST)
+    is_older = written is not None and info.changed_ns < written.changed_ns  # as the run left it
+    if not is_older and _describe(model_file)["sha256"] != listed.get("sha256"):
+        raise DataError(
+            f"{model_file} does not have the SHA-256 in {folder / MANIFEST}: it was replaced after the run was "
+            f"finished. Copy the run again. To use the model as it is now, name its file: {model_file}"
+        )
+
+
+def _process() -> str:
+    return f"{_RANDOM}-{os.getpid()}"
 
 
 def _has_manifest(folder: PurePath) -> bool:

@@ -92,7 +92,7 @@ def end_run(result: Result, metrics: Mapping[str, Any]) -> None:
     announce_run_end(result._callbacks, result.path, metrics)
     result._callbacks.clear()  # they may hold the network
     if not result.stopped and not result.not_saved:
-        write_manifest(result.path)
+        write_manifest(result.path, by_any=result.was_finished)
 
 
 def train_model(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from unittest.mock import Mock
 
 import pytest
 
@@ -90,3 +91,66 @@ def test_a_file_that_is_written_anew_begins_anew(bucket: str) -> None:
     files.write(path, b"new\n")
     files.append_text(path, "more\n")
     assert files.read(path) == b"new\nmore\n"
+
+
+def uploads(store: ObjectStore, path: str, content: bytes) -> None:
+    """An upload that arrives, but whose answer is lost."""
+    file = store._appends._files[path]
+    before = file.uploaded, file.version
+    store._appends._write(path, file, content, file.version)
+    file.uploaded, file.version = before
+    file.sent = [len(content)]
+
+
+def test_lines_that_are_appended_while_an_answer_is_lost_come_once(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(appends.Appends, "_flush_later", lambda *arguments: None)
+    path, stores = f"{bucket}/log", [ObjectStore(), ObjectStore()]
+    log, other = (store.append(path) for store in stores)
+    log.write(b"a\n")
+    uploads(stores[0], path, b"a\n")
+    log.write(b"b\n")
+    stores[0]._appends.flush(path)
+    assert files.read(path) == b"a\nb\n"
+    log.write(b"c\n")
+    uploads(stores[0], path, b"a\nb\nc\n")
+    other.write(b"of another\n")
+    stores[1]._appends.flush(path)
+    log.write(b"d\n")
+    stores[0]._appends.flush(path)
+    assert files.read(path) == b"a\nb\nc\nof another\nd\n"
+
+
+def test_a_log_that_somebody_deletes_is_written_anew_with_all_its_lines(bucket: str, s3: Weed) -> None:
+    path = f"{bucket}/logs/train.log"
+    log = files.append(path)
+    for number in range(3):
+        log.write(b"%d\n" % number)
+        assert files.names_in(f"{bucket}/logs") == ["train.log"]
+        s3.client().delete_object(Bucket=bucket[5:], Key="logs/train.log")
+    log.write(b"3\n")
+    assert files.read(path) == b"0\n1\n2\n3\n"
+
+
+def test_a_folder_is_listed_if_its_logs_cannot_be_uploaded(bucket: str, caplog: pytest.LogCaptureFixture) -> None:
+    log = files.append(f"{bucket}/logs/train.log")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(appends.Appends, "_write", Mock(side_effect=FileNotFoundError(2, "it is gone")))
+        log.write(b"1\n")
+        assert files.names_in(f"{bucket}/logs") == ["train.log"]
+        assert files.is_folder(f"{bucket}/logs")
+    assert "train.log lacks its last lines: it is gone." in caplog.text
+    assert files.read(f"{bucket}/logs/train.log") == b"1\n"
+
+
+def test_an_open_log_is_kept_however_many_files_are_opened(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(appends, "KEPT", 2)
+    store = ObjectStore()
+    log = store.append(f"{bucket}/log")
+    for number in range(4):
+        store.append(f"{bucket}/{number}").close()
+    log.write(b"1\n")
+    store._appends.flush_all()
+    assert files.read(f"{bucket}/log") == b"1\n"
+    assert len(store._appends._files) == 3

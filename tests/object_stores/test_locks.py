@@ -14,10 +14,11 @@ import pytest
 
 from model_trainer.storage import files
 from model_trainer.storage.folders import only_process
-from model_trainer.storage.objects import locks
+from model_trainer.storage.objects import appends, fence, locks, writer
 from model_trainer.storage.objects.locks import LostLockError
 from model_trainer.storage.objects.store import ObjectStore
 from tests.object_stores.conftest import Weed
+from tests.object_stores.proxy import Fault, Proxy
 
 OTHER = {"token": "other", "host": "gpu7", "pid": 12, "pids": "another machine", "renewed": "1"}
 
@@ -166,3 +167,76 @@ def test_whoever_takes_the_lock_removes_unfinished_uploads_of_that_run_only(s3: 
     with only_process(files.as_path(run) / "logs"):
         left = client.list_multipart_uploads(Bucket=bucket)["Uploads"]
     assert [each["Key"] for each in left] == ["output/cats-2/model.hdf5"]
+
+
+@contextlib.contextmanager
+def taken_over_during(proxy: Proxy, weed: Weed, run: str, fault: Fault) -> Iterator[None]:
+    """A run that another process takes over, and writes a model of, while a request of this one is on its way."""
+    bucket, _, key = run.removeprefix("s3://").partition("/")
+
+    def take_over() -> None:
+        put_lock(weed, run)
+        weed.client().put_object(Bucket=bucket, Key=f"{key}/model.hdf5", Body=b"of the other")
+        for lock in files.storage_of(run).locks._held:  # type: ignore[attr-defined]
+            lock.renewed -= 46
+
+    with contextlib.suppress(LostLockError), only_process(files.as_path(run) / "logs"):
+        files.write(f"{run}/model.hdf5", b"of this one")
+        fault.before = take_over
+        proxy.faults = [fault]
+        with pytest.raises(LostLockError):
+            yield
+    assert fault.times == 0
+    assert weed.client().get_object(Bucket=bucket, Key=f"{key}/model.hdf5")["Body"].read() == b"of the other"
+
+
+def test_a_model_that_arrives_after_the_run_was_taken_over_replaces_nothing(proxy: Proxy, s3: Weed, run: str) -> None:
+    with taken_over_during(proxy, s3, run, Fault("PUT", "model.hdf5")):
+        files.write(f"{run}/model.hdf5", b"late")
+
+
+def test_an_upload_in_parts_that_begins_after_the_run_was_taken_over_replaces_nothing(
+    proxy: Proxy, s3: Weed, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "PART_BYTES", 5 << 20)
+    with taken_over_during(proxy, s3, run, Fault("POST", "uploads")):
+        files.write(f"{run}/model.hdf5", [bytes(1 << 20)] * 6)
+    assert not s3.client().list_multipart_uploads(Bucket=run.split("/")[2]).get("Uploads")
+
+
+def test_a_deletion_is_not_repeated_after_the_run_was_taken_over(
+    proxy: Proxy, s3: Weed, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fence, "REPEAT_SECONDS", 0.0)
+    with taken_over_during(proxy, s3, run, Fault("POST", "?delete", status=503)):
+        files.delete(f"{run}/model.hdf5")
+
+
+def test_a_write_below_a_lock_is_repeated_if_its_answer_is_lost(proxy: Proxy, run: str) -> None:
+    with only_process(files.as_path(run) / "logs"):
+        proxy.faults = [Fault("PUT", "model.hdf5", drop=True), Fault("PUT", "model.hdf5", status=503)]
+        files.write(f"{run}/model.hdf5", b"1")
+        proxy.faults = [Fault("PUT", "model.hdf5", drop=True)]
+        files.write(f"{run}/model.hdf5", b"2")
+        assert files.read(f"{run}/model.hdf5") == b"2"
+        files.write(f"{run}/model.hdf5", [bytes(1 << 20)] * 17)
+        assert len(files.read(f"{run}/model.hdf5")) == 17 << 20
+
+
+def test_a_run_whose_lock_was_lost_is_read_and_locked_again(
+    s3: Weed, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(appends.Appends, "_flush_later", lambda *arguments: None)
+    with contextlib.suppress(LostLockError), only_process(files.as_path(run) / "logs"):
+        log = files.append(f"{run}/logs/train.log")
+        put_lock(s3, run)
+        with pytest.raises(LostLockError):
+            files.storage_of(run).locks._held[0].renew()  # type: ignore[attr-defined]
+        log.write(b"late\n")
+    assert files.names_in(run) == ["logs"]
+    files.make_folder(f"{run}/logs")
+    assert files.read(f"{run}/logs/train.log") == b""
+    s3.client().delete_object(Bucket=run.split("/")[2], Key="output/cats/logs/.lock")  # the other one has ended
+    with only_process(files.as_path(run) / "logs"):
+        files.append_text(f"{run}/logs/train.log", "new\n")
+        assert files.read(f"{run}/logs/train.log") == b"new\n"

@@ -36,10 +36,12 @@ ATTEMPTS = 8  # to append to what other processes write at the same time
 class _File:
     content: bytearray = field(default_factory=bytearray)
     uploaded: int = 0  # number of bytes
+    sent: list[int] = field(default_factory=list)  # numbers of bytes of uploads since, whose answers may be lost
     version: Any = None  # of the object, for conditional writes
     due: float = 0.0  # time of the next upload, on the monotonic clock
     timer: threading.Timer | None = None
     has_failed: bool = False
+    handles: int = 0  # that are open
     lock: threading.Lock = field(default_factory=threading.Lock)  # for the values above
     uploading: threading.Lock = field(default_factory=threading.Lock)
 
@@ -56,7 +58,7 @@ class Appends:
     def open(self, path: str) -> _Open:
         """Opens a file for appending; creates it if it does not exist."""
         with self._lock:
-            file = self._files.pop(path, None)
+            file = self._files.get(path)
         if file is None:
             file = _File()
             try:
@@ -64,11 +66,17 @@ class Appends:
             except FileExistsError:
                 self._adopt(path, file)
         with self._lock:
-            self._files[path] = file  # the newest at the end
-            for other in list(self._files)[:-KEPT]:
-                if self._files[other].uploaded == len(self._files[other].content):
+            file = self._files[path] = self._files.pop(path, file)  # the newest at the end
+            file.handles += 1
+            for other, kept in list(self._files.items())[:-KEPT]:
+                if not kept.handles and kept.uploaded == len(kept.content):
                     del self._files[other]
         return _Open(self, path, file)
+
+    def close(self, file: _File) -> None:
+        """Notes that a handle is closed."""
+        with self._lock:
+            file.handles -= 1
 
     def append(self, path: str, file: _File, data: bytes) -> None:
         """Appends; the upload follows later."""
@@ -80,31 +88,33 @@ class Appends:
                 file.timer.start()
 
     def flush(self, path: str) -> None:
-        """Uploads what has been appended to a file."""
+        """Uploads what has been appended to a file; forgets it if another process has taken over the run."""
         file = self._files.get(path)
         if file is not None:
-            self._upload(path, file)
-
-    def flush_below(self, folder: str) -> None:
-        """Uploads what has been appended to the files in a folder, or to the file of that path."""
-        for path in list(self._files):
-            if path == folder or path.startswith(f"{folder.rstrip('/')}/"):
-                self.flush(path)
-
-    def flush_all(self) -> None:
-        """Uploads everything; an error is logged."""
-        for path, file in list(self._files.items()):
             try:
                 self._upload(path, file)
             except LostLockError:
                 self.forget(path)
+
+    def flush_below(self, folder: str) -> None:
+        """Uploads what has been appended to the files in a folder, or to the file of that path; logs errors."""
+        self._flush_logged([each for each in list(self._files) if each == folder or _is_below(each, folder)])
+
+    def flush_all(self) -> None:
+        """Uploads everything; logs errors."""
+        self._flush_logged(list(self._files))
+
+    def _flush_logged(self, paths: list[str]) -> None:
+        for path in paths:
+            try:
+                self.flush(path)
             except OSError as error:
                 logging.error("%s lacks its last lines: %s.", path, error.strerror or error)
 
     def forget(self, path: str) -> None:
         """Forgets a file, and those in a folder, which are written or deleted in another way."""
         with self._lock:
-            forgotten = [each for each in self._files if each == path or each.startswith(f"{path.rstrip('/')}/")]
+            forgotten = [each for each in self._files if each == path or _is_below(each, path)]
             dropped = [self._files.pop(each) for each in forgotten]
         for file in dropped:
             with file.uploading:  # an upload that has begun must not come after what follows
@@ -149,24 +159,33 @@ class Appends:
         import obstore
 
         url, bucket = self._store.locate(path)
-        result = bucket.call(url, lambda: obstore.get(bucket.store, url.key))
+        try:
+            result = bucket.call(url, lambda: obstore.get(bucket.store, url.key))
+        except FileNotFoundError:  # somebody has deleted it
+            with file.lock:
+                file.uploaded, file.version = 0, "create"
+                file.sent.clear()
+            return
         with bucket.errors(url):
             there, meta = bytes(result.bytes()), result.meta
         with file.lock:
-            is_ours = there[file.uploaded :] == file.content[file.uploaded :]  # uploaded, but the answer was lost
-            pending = b"" if is_ours else bytes(file.content[file.uploaded :])
-            file.content[:] = there + pending
-            file.uploaded = len(there)
-            file.version = version_in(meta)
+            # What was uploaded, but the answer was lost, is not uploaded again.
+            start, content = file.uploaded, bytes(file.content)
+            ours = [end for end in (*file.sent, len(there)) if there[start:end] == content[start:end]]
+            file.content[:] = there + content[max(ours, default=start) :]
+            file.uploaded, file.version = len(there), version_in(meta)
+            file.sent.clear()
 
     def _write(self, path: str, file: _File, content: bytes, mode: Any) -> None:
         import obstore
 
         url, bucket = self._store.locate(path)
         self._store.locks.check(url)
+        file.sent.append(len(content))
         put = partial(obstore.put, bucket.store, url.key, content, mode=mode, use_multipart=False)
         result = bucket.call(url, put)
         file.uploaded, file.version = len(content), version_in(result)
+        file.sent.clear()
 
 
 @dataclass
@@ -176,12 +195,20 @@ class _Open:
     appends: Appends
     path: str
     file: _File
+    is_open: bool = True
 
     def write(self, data: bytes) -> None:
         self.appends.append(self.path, self.file, data)
 
     def close(self) -> None:
-        """Does nothing: what is not uploaded yet will be in a few seconds."""
+        """Uploads nothing: what is not uploaded yet will be in a few seconds."""
+        if self.is_open:
+            self.is_open = False
+            self.appends.close(self.file)
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path.startswith(f"{folder.rstrip('/')}/")
 
 
 def _flush_at_exit(appends: weakref.ref[Appends]) -> None:

@@ -90,15 +90,17 @@ class Locks:
         Raises:
             LostLockError: it was.
         """
-        for lock in self._held:
-            if lock.guards(url):
-                lock.check()
+        for lock in self.guarding(url):
+            lock.check()
 
     def check_lost(self, url: ObjectUrl) -> None:
         """As `check`, without a request."""
-        for lock in self._held:
-            if lock.guards(url):
-                lock.check_lost()
+        for lock in self.guarding(url):
+            lock.check_lost()
+
+    def guarding(self, url: ObjectUrl) -> list[_Lock]:
+        """The locks that guard an object."""
+        return [lock for lock in self._held if lock.guards(url)]
 
 
 @dataclass(eq=False)
@@ -190,8 +192,13 @@ class _Lock:
     def check(self) -> None:
         """Checks that the lock is still held, by a request only if the last renewal is long ago."""
         self.check_lost()
-        if _now() - self.renewed > LEASE_SECONDS:
+        if not self.is_current:
             self.renew()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether no other process can have taken it over yet."""
+        return not self.lost and _now() - self.renewed <= LEASE_SECONDS
 
     def check_lost(self) -> None:
         if self.lost:

@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
@@ -17,6 +18,7 @@ from model_trainer.storage.objects.appends import Appends
 from model_trainer.storage.objects.checksums import Digest
 from model_trainer.storage.objects.connection import Bucket, Connections
 from model_trainer.storage.objects.errors import ChangedError
+from model_trainer.storage.objects.fence import Fence
 from model_trainer.storage.objects.folders import clear_leftovers, complete_folders, write_folder
 from model_trainer.storage.objects.locks import LOCK, Locks
 from model_trainer.storage.objects.read_ahead import read_ahead
@@ -42,6 +44,7 @@ class ObjectStore(Storage):
     def __init__(self) -> None:
         self.connections = Connections()
         self.locks = Locks()
+        self._fence = Fence(self.locks)
         self._appends = Appends(self)
 
     # Reading.
@@ -94,7 +97,7 @@ class ObjectStore(Storage):
             raise _error(errno.EISDIR, path)
         self.locks.check(url)
         self._appends.forget(path)
-        write_object(bucket, url, chunks)
+        write_object(bucket, url, chunks, self._fence)
 
     def put(self, path: str, content: bytes) -> None:
         """Writes an object."""
@@ -109,8 +112,8 @@ class ObjectStore(Storage):
             raise _error(errno.EISDIR, path)
         self.locks.check(url)
         self._appends.forget(path)
-        with contextlib.suppress(FileNotFoundError), bucket.errors(url):
-            obstore.delete(bucket.store, url.key)
+        with contextlib.suppress(FileNotFoundError):
+            self._fence.call(bucket, url, lambda store: obstore.delete(store, url.key))
 
     def delete_folder(self, path: str) -> None:
         import obstore
@@ -125,7 +128,7 @@ class ObjectStore(Storage):
                 raise _error(errno.ENOTDIR, path)
             for page in obstore.list(bucket.store, url.key, chunk_size=1000):
                 keys = [meta["path"] for meta in page]
-                obstore.delete(bucket.store, keys)
+                self._fence.call(bucket, url, partial(_delete, keys))
                 bucket.delete_markers({url.key, *(key.rpartition("/")[0] for key in keys)})
 
     def make_folder(self, path: str) -> None:
@@ -149,7 +152,7 @@ class ObjectStore(Storage):
         if bucket is not to_bucket or self._existing(from_url, bucket, source)["size"] > MAX_COPY_BYTES:
             self.write(target, read_ahead(stream_object(bucket, from_url)))
             return
-        bucket.call(from_url, lambda: obstore.copy(bucket.store, from_url.key, to_url.key))
+        self._fence.call(bucket, to_url, lambda store: obstore.copy(store, from_url.key, to_url.key))
 
     def lock(self, folder: str, shared: bool = False) -> contextlib.AbstractContextManager[None]:
         url, bucket = self.locate(folder)
@@ -195,7 +198,7 @@ class ObjectStore(Storage):
             yield local
             self.locks.check(url)
             self._appends.forget(path)
-            upload_file(bucket, url, local)
+            upload_file(bucket, url, local, self._fence)
 
     def download(self, path: str, local: Path) -> None:
         """Streams an object to a local file.
@@ -240,6 +243,12 @@ class ObjectStore(Storage):
         if meta is None:
             raise _error(errno.EISDIR if self._is_folder(url, bucket) else errno.ENOENT, path)
         return meta
+
+
+def _delete(keys: list[str], store: Any) -> None:
+    import obstore
+
+    obstore.delete(store, keys)
 
 
 def _error(number: int, path: str) -> OSError:

@@ -6,11 +6,11 @@ import errno
 import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from model_trainer.storage.objects.checksums import PartDigests
 from model_trainer.storage.objects.connection import Bucket
-from model_trainer.storage.objects.errors import ChangedError, StoreError
+from model_trainer.storage.objects.errors import ChangedError, StoreError, UnavailableError
+from model_trainer.storage.objects.fence import Fence, LateError
 from model_trainer.storage.objects.urls import ObjectUrl
 
 __all__ = ["PART_BYTES", "part_bytes", "upload_file", "write_object", "write_parts"]
@@ -19,15 +19,18 @@ PART_BYTES = 16 << 20  # of an upload in parts
 MAX_PARTS = 9000  # S3 allows 10,000
 PARTS_AT_ONCE = 4
 PIECE_BYTES = 1 << 20
+ATTEMPTS = 3  # to begin an upload while the lock of the run is held
 
 
-def write_object(bucket: Bucket, url: ObjectUrl, chunks: Iterable[bytes | memoryview], mode: Any = None) -> None:
+def write_object(
+    bucket: Bucket, url: ObjectUrl, chunks: Iterable[bytes | memoryview], fence: Fence | None = None
+) -> None:
     """Writes an object; up to the size of a part by one request.
 
     Args:
         bucket, url: of the object.
         chunks: its content; an error in it leaves the object as it was.
-        mode: "create" to write no existing object.
+        fence: keeps it from being written after another process has taken over the run.
 
     Raises:
         OSError: it could not be written, or arrived damaged.
@@ -38,23 +41,23 @@ def write_object(bucket: Bucket, url: ObjectUrl, chunks: Iterable[bytes | memory
         start.append(bytes(chunk))
         size += len(start[-1])
         if size > PART_BYTES:
-            write_parts(bucket, url, itertools.chain(start, map(bytes, remaining)), PART_BYTES)
+            write_parts(bucket, url, itertools.chain(start, map(bytes, remaining)), PART_BYTES, fence)
             return
     content = b"".join(start)
     for _ in range(2):
-        if _put(bucket, url, content, mode):
+        if _put(bucket, url, content, fence):
             return
     raise _damaged(url)
 
 
-def upload_file(bucket: Bucket, url: ObjectUrl, local: Path) -> None:
+def upload_file(bucket: Bucket, url: ObjectUrl, local: Path, fence: Fence | None = None) -> None:
     """Writes a local file as an object, as `write_object`."""
     size = local.stat().st_size
     if size <= PART_BYTES:
-        write_object(bucket, url, [local.read_bytes()])
+        write_object(bucket, url, [local.read_bytes()], fence)
         return
     with local.open("rb") as file:
-        write_parts(bucket, url, iter(lambda: file.read(PIECE_BYTES), b""), part_bytes(size))
+        write_parts(bucket, url, iter(lambda: file.read(PIECE_BYTES), b""), part_bytes(size), fence)
 
 
 def part_bytes(size: int) -> int:
@@ -65,27 +68,51 @@ def part_bytes(size: int) -> int:
     return part_size
 
 
-def _put(bucket: Bucket, url: ObjectUrl, content: bytes, mode: Any) -> bool:
+def _put(bucket: Bucket, url: ObjectUrl, content: bytes, fence: Fence | None) -> bool:
     """Writes an object by one request; False if what arrived was something else."""
     import obstore
 
-    options = {"use_multipart": False} if mode is None else {"mode": mode}
-    result = bucket.call(url, lambda: obstore.put(bucket.store, url.key, content, **options))
+    if fence is not None:
+        result = fence.put(bucket, url, content)
+    else:
+        result = bucket.call(url, lambda: obstore.put(bucket.store, url.key, content, use_multipart=False))
     digests = PartDigests(0)
     digests.update(content)
     return _arrived(bucket, url, result["e_tag"], digests, 0)
 
 
-def write_parts(bucket: Bucket, url: ObjectUrl, chunks: Iterator[bytes], part_size: int) -> None:
+def write_parts(
+    bucket: Bucket, url: ObjectUrl, chunks: Iterator[bytes], part_size: int, fence: Fence | None = None
+) -> None:
     """Writes an object in parts; an error in `chunks`, which may not use obstore, leaves the object as it was."""
-    import obstore
+    for _ in range(ATTEMPTS):
+        digests = PartDigests(part_size)
+        try:
+            tag = _put_parts(bucket, url, chunks, digests, part_size, fence)
+        except LateError:
+            continue  # nothing has been taken from `chunks`
+        if not _arrived(bucket, url, tag, digests, part_size):
+            raise _damaged(url)
+        return
+    raise UnavailableError(errno.ETIMEDOUT, "the store did not answer in time", f"{url.root}/{url.key}")
 
-    digests = PartDigests(part_size)
+
+def _put_parts(
+    bucket: Bucket,
+    url: ObjectUrl,
+    chunks: Iterator[bytes],
+    digests: PartDigests,
+    part_size: int,
+    fence: Fence | None,
+) -> str | None:
+    import obstore
 
     cause: list[BaseException] = []
 
     def counted() -> Iterator[bytes]:
         try:
+            if fence is not None:
+                fence.check_begun(url)
             for chunk in chunks:
                 digests.update(chunk)
                 yield chunk
@@ -93,6 +120,8 @@ def write_parts(bucket: Bucket, url: ObjectUrl, chunks: Iterator[bytes], part_si
             cause.append(error)
             raise
 
+    if fence is not None:
+        fence.check(url)
     try:
         with bucket.errors(url):
             result = obstore.put(
@@ -106,9 +135,11 @@ def write_parts(bucket: Bucket, url: ObjectUrl, chunks: Iterator[bytes], part_si
     except OSError:
         if cause:
             raise cause[0] from None  # which obstore has made an error of the store
+        if fence is not None:
+            fence.check(url)  # whoever took over the run has aborted the upload
         raise
-    if not _arrived(bucket, url, result["e_tag"], digests, part_size):
-        raise _damaged(url)
+    tag: str | None = result["e_tag"]
+    return tag
 
 
 def _arrived(bucket: Bucket, url: ObjectUrl, tag: str | None, digests: PartDigests, part_size: int) -> bool:
