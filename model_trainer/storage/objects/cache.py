@@ -33,6 +33,7 @@ _MARK = b"MTc1"
 _USED_SECONDS = 600.0  # how exactly the time of the last use is known
 _FREE_BYTES = 1 << 30  # which are left on the disk, for the outputs of runs
 _COUNT_AGAIN_SECONDS = 600.0  # while the cache is full of entries that this process has used
+_WAIT_SECONDS = 1.0
 _COUNT_AFTER = 0.1  # of the maximum size has been written by this process
 _ROOM_AFTER_EVICTION = 0.9  # of the maximum size is left
 
@@ -139,8 +140,9 @@ class ObjectCache:
 
     def _has_room(self, num_bytes: int) -> bool:
         """Whether an entry of that size fits, after others have been deleted if need be."""
-        if not self._lock.acquire(blocking=False):
-            return False  # another thread counts or deletes; training need not wait for that
+        # While another thread counts or deletes, training need not wait; but to count a small cache takes no time.
+        if not self._lock.acquire(timeout=_WAIT_SECONDS if self._num_bytes is None else 0.0):
+            return False
         try:
             # Other processes write as well: four of them would otherwise keep four times as much.
             if self._num_bytes is None or self._num_written > self.max_bytes * _COUNT_AFTER:
