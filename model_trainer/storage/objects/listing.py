@@ -23,11 +23,13 @@ from typing import IO, Any
 import numpy as np
 from absl import logging
 
+from model_trainer.errors import StorageError
 from model_trainer.storage.mapped import Mapped
 from model_trainer.storage.objects.connection import Bucket
 from model_trainer.storage.objects.locks import LOCK
 from model_trainer.storage.objects.own_files import UNFINISHED, OwnFolder, delete, open_own
 from model_trainer.storage.objects.urls import MARKER, ObjectUrl
+from model_trainer.storage.trouble import is_full
 
 __all__ = ["MAX_TAG_BYTES", "ObjectListing", "forget_listings", "list_objects"]
 
@@ -89,13 +91,26 @@ def list_objects(bucket: Bucket, url: ObjectUrl, folder: OwnFolder, seconds: flo
             listing = _load(url, kept)
             logging.info("%s/%s is as listed %.0f seconds ago.", url.root, url.key, age)
             return listing
-    with _writable(folder) as parent, _temporary_in(parent) as temporary:
+    try:
+        with _writable(folder) as parent:
+            return _listed(bucket, url, parent, kept if seconds > 0 and parent == folder.path else None)
+    except OSError as error:
+        if not is_full(error) or isinstance(error, StorageError):
+            raise
+        logging.warning("The disk of the cache %s is full; the list of %s is not kept.", folder.path, url.root)
+    with tempfile.TemporaryDirectory() as elsewhere:
+        return _listed(bucket, url, Path(elsewhere), None)
+
+
+def _listed(bucket: Bucket, url: ObjectUrl, parent: Path, kept: Path | None) -> ObjectListing:
+    """Lists into a temporary folder in `parent`, which then becomes the folder `kept`."""
+    with _temporary_in(parent) as temporary:
         with contextlib.ExitStack() as stack:
             files: list[IO[bytes]] = [stack.enter_context(open(Path(temporary) / column, "wb")) for column in _COLUMNS]
             _write_columns(bucket, url, files)
         (Path(temporary) / _DESCRIPTION).write_text(json.dumps({"time": time.time(), "of": f"{url.root}/{url.key}"}))
         listing = _load(url, Path(temporary))  # which stays mapped when the files are deleted
-        if seconds > 0 and parent == folder.path:
+        if kept is not None:
             _replace(Path(temporary), kept)
     return listing
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -179,3 +180,23 @@ def test_a_folder_that_cannot_be_written_keeps_no_listing(
     configure(cache_folder=str(tmp_path / "file"))
     files.write(f"{bucket}/train/cat/1.jpg", b"1")
     assert ImageFolder(f"{bucket}/train").read().names() == [f"{bucket}/train/cat/1.jpg"]
+
+
+def test_a_full_disk_keeps_no_listing(
+    paged: Callable[..., Paged], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    paged(1, 3)
+    original = module._append
+
+    def append(columns: Any, there: Any, total: int) -> int:
+        if Path(there[0].name).is_relative_to(tmp_path):
+            for column in columns:
+                column.close()
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(columns, there, total)
+
+    monkeypatch.setattr(module, "_append", append)
+    with caplog.at_level("INFO", logger="absl"):
+        assert len(list_objects(Bucket(None), URL, folder_of_listings(tmp_path), 60.0)) == 3
+    assert "is full; the list of s3://photos is not kept" in caplog.text
+    assert not list(tmp_path.glob("listings/*/sizes"))
