@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from model_trainer.errors import ConfigError, ModelTrainerError
+from model_trainer.errors import ConfigError
 from model_trainer.storage import configuration, files
 from model_trainer.storage.objects import listing, versions
 from model_trainer.storage.objects.cache import ObjectCache
@@ -124,8 +124,7 @@ def read_version(path: str, tag: str = "") -> tuple[bytes, str]:
     content = cache().get(_key(url, bucket, tag)) if tag else None
     if content is not None:
         return content, tag
-    with _possible_key(path):
-        content, tag = versions.read_version(bucket, url, tag, MAX_FILE_BYTES)
+    content, tag = versions.read_version(bucket, url, tag, MAX_FILE_BYTES)
     if tag:
         cache().put(_key(url, bucket, tag), content)
     return content, tag
@@ -156,8 +155,7 @@ def read_range_version(path: str, start: int, size: int, tag: str = "", crc: int
     if content is not None and crc in (None, zlib.crc32(content)):
         return content
     for _ in range(2):
-        with _possible_key(path):
-            content = versions.read_range_version(bucket, url, start, size, tag)
+        content = versions.read_range_version(bucket, url, start, size, tag)
         if crc in (None, zlib.crc32(content)):
             if tag:
                 cache().put(key, content)
@@ -218,8 +216,7 @@ def version_of(path: str) -> tuple[str, int, int]:
     """
     if is_in_store(path):
         url, bucket = _locate_object(path)
-        with _possible_key(path):
-            return versions.version_of(bucket, url)
+        return versions.version_of(bucket, url)
     info = files.info(path)
     if info is None:
         raise FileNotFoundError(path)
@@ -254,17 +251,6 @@ def _locate_object(path: str) -> tuple[ObjectUrl, Bucket]:
     if not key:
         raise OSError(errno.EISDIR, "it names no object", path)
     return _locate(path)
-
-
-@contextlib.contextmanager
-def _possible_key(path: str) -> Iterator[None]:
-    """Raises OSError if obstore does not accept the key, such as one with control characters."""
-    try:
-        yield
-    except ModelTrainerError:
-        raise
-    except ValueError:
-        raise OSError(errno.EINVAL, "its name contains characters that obstore does not accept", path) from None
 
 
 def _locate(path: str) -> tuple[ObjectUrl, Bucket]:
