@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -220,6 +221,17 @@ def test_what_is_not_of_the_cache_stays_when_it_is_cleared(cache: ObjectCache) -
     (cache.folder / "notes.txt").touch()
     cache.clear()
     assert {path.name for path in cache.folder.rglob("*")} == {"notes.txt", "CACHEDIR.TAG"}
+
+
+def test_what_threads_put_at_the_same_time_is_all_kept(cache: ObjectCache) -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(lambda number: cache.put(str(number), b"content"), range(3000)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert cache.usage()[0] == 3000
 
 
 def test_a_size_of_zero_keeps_nothing(tmp_path: Path) -> None:
