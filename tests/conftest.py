@@ -115,9 +115,12 @@ def short_pipeline() -> Iterator[None]:
     For modules about what comes after the pipeline. `whole_pipeline` takes it back for one test.
     """
     plain = tf.autograph.experimental.do_not_convert
+    as_built = tf.data.Options()
+    as_built.experimental_optimization.apply_default_optimizations = False
 
     def by_the_exact_path(start: int, stop: int, fast: MapFunction, exact: MapFunction) -> tf.data.Dataset:
-        return tf.data.Dataset.range(start, stop).map(plain(exact), num_parallel_calls=2, deterministic=True)
+        images = tf.data.Dataset.range(start, stop).map(plain(exact), num_parallel_calls=2, deterministic=True)
+        return images.with_options(as_built)
 
     with (
         mock.patch.object(dataset, "map_with_fallback", by_the_exact_path),
