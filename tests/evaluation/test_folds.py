@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import gc
 import json
 import os
 import shutil
@@ -59,11 +58,9 @@ class SignalIn(keras.callbacks.Callback):
 @pytest.fixture(scope="module")
 def eagerly(short_pipeline: None, plain_graphs: None) -> Iterator[None]:
     """As `eager_steps`, for the whole module."""
-    gc.freeze()  # between folds memory is freed, which takes a third of a second while all of TensorFlow is searched
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")

@@ -64,11 +64,11 @@ class Weed:
             # As AWS: a missing bucket is an error. Users with fewer permissions can be created.
             "-s3.autoCreateBucket=false", "-s3.iam.readOnly=false", "-s3.port.lance=0",
         ]  # fmt: skip
-        # One thread and rare collections of garbage: a quarter of the CPU time of Go's defaults, for 200 MB.
+        # One thread and rare collections of garbage: a quarter of the CPU time of Go's defaults, for some hundred MB.
         environ = {
             **os.environ,
             "GOMAXPROCS": "1",
-            "GOMEMLIMIT": "1GiB",
+            "GOMEMLIMIT": "512MiB",
             "AWS_ACCESS_KEY_ID": KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET,
         }
