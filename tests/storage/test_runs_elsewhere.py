@@ -17,7 +17,7 @@ from model_trainer.storage.files import as_path
 from model_trainer.storage.memory import Memory
 from model_trainer.training.train import train_model
 
-pytestmark = pytest.mark.usefixtures("short_pipeline")
+pytestmark = pytest.mark.usefixtures("short_pipeline", "eager_steps")
 
 MakeRun = Callable[..., Run]
 

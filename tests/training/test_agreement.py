@@ -25,7 +25,7 @@ DeclareRun = Callable[..., Run]
 
 pytestmark = [
     pytest.mark.timeout(600),
-    pytest.mark.usefixtures("short_pipeline"),
+    pytest.mark.usefixtures("short_pipeline", "plain_graphs"),  # not in the processes of train_on_hosts.py
 ]  # up to three processes share what cores there are
 
 SCRIPT = Path(__file__).with_name("train_on_hosts.py")

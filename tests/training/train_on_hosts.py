@@ -33,10 +33,11 @@ from model_trainer.pipeline import dataset
 from model_trainer.pipeline.fallback import MapFunction
 from model_trainer.run.run import Run
 from model_trainer.testing import free_addresses
-from model_trainer.training import run_folder, train
+from model_trainer.training import devices, run_folder, train
 from model_trainer.training.metric_accumulator import MetricAccumulator
 
 run_folder.draw_curves = lambda *arguments: None  # loads matplotlib, in every process
+devices.HEARTBEAT_SECONDS = 8  # what the others wait for after one is killed
 
 
 def by_the_exact_path(start: int, stop: int, fast: MapFunction, exact: MapFunction) -> tf.data.Dataset:
