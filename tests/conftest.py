@@ -1,4 +1,5 @@
 """What all tests share: four logical CPU devices, drawn images, and a run of seconds."""
+# ruff: noqa: E402 (TensorFlow starts after the lines that say how)
 
 from __future__ import annotations
 
