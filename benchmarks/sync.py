@@ -31,7 +31,6 @@ ENVIRONMENT = {
     "AWS_SECRET_ACCESS_KEY": "made-up-for-the-benchmark",
     "AWS_REGION": "us-east-1",
     "AWS_EC2_METADATA_DISABLED": "true",
-    "GOMEMLIMIT": "256MiB",
 }
 BUCKET = "s3://benchmark"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import gc
 import json
 import os
 import shutil
@@ -58,6 +59,7 @@ class SignalIn(keras.callbacks.Callback):
 @pytest.fixture(scope="module")
 def eagerly(short_pipeline: None, plain_graphs: None) -> Iterator[None]:
     """As `eager_steps`, for the whole module."""
+    gc.freeze()  # between folds memory is freed, which takes half a second while all of TensorFlow is searched
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)
