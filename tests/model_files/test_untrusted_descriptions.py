@@ -151,7 +151,7 @@ TOO_LARGE: dict[str, tuple[dict[str, Any], str]] = {
         {"target_size": [2048, 2048, 3], "network": {**NETWORK, "pooling": "flatten", "dense": [100_000]}},
         "'head_dense_1' needs .*2097152",
     ),
-    "another_network": ({"class": "keras.applications.nasnet.NASNetLarge", "target_size": [331, 331, 3]}, "needs"),
+    "another_network": ({"class": "keras.applications.vgg19.VGG19", "target_size": [224, 224, 3]}, "needs"),
 }
 
 

@@ -66,6 +66,7 @@ def open_files() -> collections.Counter[str]:
 
 
 @needs_proc
+@pytest.mark.usefixtures("eager_steps")  # what is compiled starts nothing of its own
 def test_threads_processes_and_files_end_with_the_run(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(saver, "FIRST_AFTER_SECONDS", 0.0)
     monkeypatch.setattr(saver, "MAX_TIME_FRACTION", 1e9)  # a save is always under way

@@ -192,14 +192,6 @@ def test_the_options_repeat_the_run(trained: Result, tmp_path: Path) -> None:
     assert [row["loss"] for row in result.history] == pytest.approx([row["loss"] for row in trained.history], abs=1e-5)
 
 
-@compiled
-def test_the_same_run_gives_the_same_weights(make_run: MakeRun) -> None:
-    run = make_run(network__dropout_rate=0.3, training__batch_size=6, val_data=None)
-    first, second = train_model(run), train_model(run)
-    for ours, theirs in zip(load_model(first.path).model.weights, load_model(second.path).model.weights, strict=True):
-        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
-
-
 def test_deterministic_asks_tensorflow_for_it(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []  # replaced, because TensorFlow has no way back from it
     monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: asked.append(True))
