@@ -1,5 +1,5 @@
 """What all tests share: four logical CPU devices, drawn images, and a run of seconds."""
-# ruff: noqa: E402 (TensorFlow starts after the lines that say how)
+# ruff: noqa: E402 (settings come first that TensorFlow reads when it is imported)
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ from model_trainer import (
     Training,
     api,
 )
+from model_trainer.cpu_cores import num_usable_cores
 from model_trainer.pipeline import dataset
 from model_trainer.pipeline.fallback import MapFunction, map_with_fallback
 from model_trainer.pipeline.image import exact_image
@@ -71,6 +72,12 @@ LONG = (
     "test_fuzz.py",
 )  # fmt: skip
 LONG_FOLDERS = ("training", "cli", "model_files", "serving")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """With `-n auto`: one process more than cores, since some tests wait for servers; each takes up to 4 GB."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(num_usable_cores() + 1, int(memory / 4e9)))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

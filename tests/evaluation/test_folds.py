@@ -59,7 +59,8 @@ class SignalIn(keras.callbacks.Callback):
 @pytest.fixture(scope="module")
 def eagerly(short_pipeline: None, plain_graphs: None) -> Iterator[None]:
     """As `eager_steps`, for the whole module."""
-    gc.freeze()  # between folds memory is freed, which takes half a second while all of TensorFlow is searched
+    gc.collect()
+    gc.freeze()  # between folds memory is freed, which takes half a second while all objects are searched
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)

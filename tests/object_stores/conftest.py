@@ -64,7 +64,7 @@ class Weed:
             # As AWS: a missing bucket is an error. Users with fewer permissions can be created.
             "-s3.autoCreateBucket=false", "-s3.iam.readOnly=false", "-s3.port.lance=0",
         ]  # fmt: skip
-        # One thread and rare collections of garbage: a quarter of the CPU time of Go's defaults, for some hundred MB.
+        # With one thread it takes half the CPU time; with less memory it would collect garbage all the time.
         environ = {
             **os.environ,
             "GOMAXPROCS": "1",
@@ -78,6 +78,7 @@ class Weed:
                     self.process = subprocess.Popen(command, env=environ, stdout=log, stderr=log, cwd=self.folder)
                 if self.is_ready():
                     return
+                # The lock keeps off other tests, not other programs.
                 text = self.log.read_text()
                 assert "address already in use" in text, text[-2000:]
         raise AssertionError("SeaweedFS finds no free port")

@@ -56,8 +56,8 @@ class ObjectCache:
         self._num_bytes: int | None = None  # when last counted, and written by this process since then
         self._num_written = 0  # bytes since then
         self._counted_at = 0.0
-        self._lock = threading.Lock()  # of the two numbers; held for a moment
-        self._at_work = threading.Lock()  # of counting and deleting, which may take seconds
+        self._lock = threading.Lock()
+        self._is_searching = False  # the folder, which may take seconds
         self._is_off = max_bytes <= 0
         self._has_logged_full = False
 
@@ -140,63 +140,56 @@ class ObjectCache:
             )
 
     def _has_room(self, num_bytes: int) -> bool:
-        """Whether an entry of that size fits, after others have been deleted if need be; if so, it is counted."""
-        self._count_if_due()
-        if self._takes(num_bytes):
-            return True
-        if self._is_off or self._num_bytes is None or num_bytes > self.max_bytes:
+        """Whether an entry of that size fits, after others have been deleted if need be."""
+        # While another thread searches the folder, training need not wait.
+        if self._is_searching:
             return False
-        if self._has_logged_full and time.monotonic() - self._counted_at < _COUNT_AGAIN_SECONDS:
+        if not self._lock.acquire(timeout=_WAIT_SECONDS):
             return False
-        # While another thread deletes, training need not wait.
-        if self._at_work.acquire(blocking=False):
-            try:
-                self._evict(num_bytes)
-            finally:
-                self._at_work.release()
-        return self._takes(num_bytes)
-
-    def _takes(self, num_bytes: int) -> bool:
-        with self._lock:
-            if self._is_off or self._num_bytes is None or self._num_bytes + num_bytes > self.max_bytes:
+        try:
+            # Other processes write as well: four of them would otherwise keep four times as much.
+            if self._num_bytes is None or self._num_written > self.max_bytes * _COUNT_AFTER:
+                with self._searching():
+                    self._count()
+            if self._is_off or num_bytes > self.max_bytes:
+                return False
+            assert self._num_bytes is not None
+            if self._num_bytes + num_bytes > self.max_bytes:
+                if time.monotonic() - self._counted_at < _COUNT_AGAIN_SECONDS and self._has_logged_full:
+                    return False
+                with self._searching():
+                    self._evict(num_bytes)
+            if self._num_bytes + num_bytes > self.max_bytes:
                 return False
             self._num_bytes += num_bytes
             self._num_written += num_bytes
             return True
+        finally:
+            self._lock.release()
 
-    def _count_if_due(self) -> None:
-        def is_due() -> bool:
-            # Other processes write as well: four of them would otherwise keep four times as much.
-            return self._num_bytes is None or self._num_written > self.max_bytes * _COUNT_AFTER
-
-        # The first count is waited for, since it takes no time while the cache is small; a later one need not be.
-        if is_due() and self._at_work.acquire(timeout=_WAIT_SECONDS if self._num_bytes is None else 0.0):
-            try:
-                if is_due():
-                    self._count()
-            finally:
-                self._at_work.release()
+    @contextlib.contextmanager
+    def _searching(self) -> Iterator[None]:
+        self._is_searching = self._num_bytes is not None  # the first search is waited for: there may be little to find
+        try:
+            yield
+        finally:
+            self._is_searching = False
 
     def _count(self) -> None:
         reason = self._own.why_not_usable()
         if reason:
             self._turn_off(reason)
-        with self._lock:
-            self._num_written = 0
-        num_bytes = sum(size for _, size, _ in self._entries())
-        with self._lock:
-            self._num_bytes = num_bytes + self._num_written  # what came meanwhile may be in both
+        self._num_written = 0
+        self._num_bytes = sum(size for _, size, _ in self._entries())
         self._counted_at = time.monotonic()
         folder = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
         free = shutil.disk_usage(folder).free - _FREE_BYTES
-        if num_bytes + free < self.max_bytes:
-            self.max_bytes = max(0, num_bytes + free)
+        if self._num_bytes + free < self.max_bytes:
+            self.max_bytes = max(0, self._num_bytes + free)
             logging.info("The disk of %s has little room: it takes %d MB.", self.folder, self.max_bytes // 1_000_000)
 
     def _evict(self, num_bytes: int) -> None:
         """Deletes the entries that were used longest ago, without those that this process has used."""
-        with self._lock:
-            num_written = self._num_written
         # Two passes over the folder, so that no names are held: a cache may have millions of entries.
         found = np.array([(used, size) for used, size, _ in self._entries()], np.float64).reshape(-1, 2)
         target = min(self.max_bytes * _ROOM_AFTER_EVICTION, self.max_bytes - num_bytes)
@@ -210,8 +203,7 @@ class ObjectCache:
                 with contextlib.suppress(OSError):
                     os.unlink(path)
                     excess -= size
-        with self._lock:
-            self._num_bytes = int(target + excess) + self._num_written - num_written
+        self._num_bytes = int(target + excess)
         self._counted_at = time.monotonic()
         if excess > 0 and not self._has_logged_full:
             self._has_logged_full = True
