@@ -25,6 +25,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "benchmark",
@@ -43,7 +44,7 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, nargs="*", default=[10, 20, 40], help="of aws, to be tried")
     parser.add_argument("--jobs", type=int, help="of model-trainer")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary, server(Path(temporary, "server")) as endpoint:
+    with tempfile.TemporaryDirectory() as temporary, server(Path(temporary, "server")) as (endpoint, pid):
         folder = Path(temporary)
         os.environ.update(ENVIRONMENT, AWS_ENDPOINT_URL=endpoint, AWS_CONFIG_FILE=str(folder / "config"))
         aws("s3", "mb", BUCKET)
@@ -51,31 +52,45 @@ def main() -> None:
         ours += ["--jobs", str(arguments.jobs)] if arguments.jobs else []
         small = make_files(folder / "small", arguments.files, 10_000)
         use_fastest(folder, small, arguments.concurrency)
-        measure("small files", ours, small, folder, arguments.rounds)
+        measure("small files", ours, small, folder, arguments.rounds, pid)
         shutil.rmtree(small)
         large = make_files(folder / "large", arguments.large, 256_000_000)
-        measure("large files", ours, large, folder, arguments.rounds)
+        measure("large files", ours, large, folder, arguments.rounds, pid)
 
 
-def measure(title: str, ours: list[str], source: Path, folder: Path, rounds: int) -> None:
+class Times(NamedTuple):
+    """Seconds that pass, and CPU seconds of the client and of the server."""
+
+    passed: float
+    client: float
+    server: float
+
+
+def measure(title: str, ours: list[str], source: Path, folder: Path, rounds: int, server_pid: int) -> None:
     """Prints how long both programs take to upload a folder and to download it."""
     commands = {"model-trainer sync": ours, "aws s3 sync": [find("aws"), "s3", "sync", "--only-show-errors"]}
-    up: dict[str, list[float]] = {name: [] for name in commands}
-    down: dict[str, list[float]] = {name: [] for name in commands}
+    up: dict[str, list[Times]] = {name: [] for name in commands}
+    down: dict[str, list[Times]] = {name: [] for name in commands}
     for round_ in range(rounds):
         for name in list(commands)[:: 1 if round_ % 2 else -1]:
             target = folder / "downloaded"
-            up[name].append(seconds_of([*commands[name], str(source), f"{BUCKET}/copy"]))
-            down[name].append(seconds_of([*commands[name], f"{BUCKET}/copy", str(target)]))
+            up[name].append(times_of([*commands[name], str(source), f"{BUCKET}/copy"], server_pid))
+            down[name].append(times_of([*commands[name], f"{BUCKET}/copy", str(target)], server_pid))
             subprocess.run(["diff", "-r", source, target], check=True)
             shutil.rmtree(target)
             aws("s3", "rm", "--recursive", "--only-show-errors", f"{BUCKET}/copy")
-    for direction, seconds in (("upload", up), ("download", down)):
-        best = statistics.median(seconds["model-trainer sync"])
+    for direction, measured in (("upload", up), ("download", down)):
+        best = statistics.median(each.passed for each in measured["model-trainer sync"])
         print(f"{title}, {direction}")
-        for name, times in seconds.items():
-            median, spread = statistics.median(times), f"{min(times):.2f} to {max(times):.2f}"
-            print(f"  {name:20} median {median:7.2f} s ({spread})   {median / best:.2f} times", flush=True)
+        for name, times in measured.items():
+            passed = [each.passed for each in times]
+            median, spread = statistics.median(passed), f"{min(passed):.2f} to {max(passed):.2f}"
+            client, server = (statistics.median(each[column] for each in times) for column in (1, 2))
+            print(
+                f"  {name:20} median {median:7.2f} s ({spread})   {median / best:.2f} times"
+                f"   CPU: client {client:.1f} s, server {server:.1f} s",
+                flush=True,
+            )
 
 
 def use_fastest(folder: Path, source: Path, candidates: list[int]) -> None:
@@ -87,11 +102,8 @@ def use_fastest(folder: Path, source: Path, candidates: list[int]) -> None:
     seconds = {}
     for count in candidates:
         write_config(folder, count)
-        times = [
-            seconds_of([find("aws"), "s3", "sync", "--only-show-errors", str(tenth), f"{BUCKET}/{count}-{attempt}"])
-            for attempt in range(2)
-        ]
-        seconds[count] = min(times)
+        command = [find("aws"), "s3", "sync", "--only-show-errors", str(tenth)]
+        seconds[count] = min(times_of([*command, f"{BUCKET}/{count}-{attempt}"]).passed for attempt in range(2))
     best = min(seconds, key=lambda count: seconds[count])
     write_config(folder, best)
     tried = ", ".join(f"{count}: {value:.2f} s" for count, value in seconds.items())
@@ -102,10 +114,20 @@ def write_config(folder: Path, count: int) -> None:
     (folder / "config").write_text(f"[default]\ns3 =\n  max_concurrent_requests = {count}\n  max_queue_size = 10000\n")
 
 
-def seconds_of(command: list[str]) -> float:
-    started = time.perf_counter()
+def times_of(command: list[str], server_pid: int | None = None) -> Times:
+    started, server, client = time.perf_counter(), cpu_of(server_pid), os.times()
     subprocess.run(command, check=True, capture_output=True)
-    return time.perf_counter() - started
+    ended = os.times()
+    used = ended.children_user + ended.children_system - client.children_user - client.children_system
+    return Times(time.perf_counter() - started, used, cpu_of(server_pid) - server)
+
+
+def cpu_of(pid: int | None) -> float:
+    """CPU seconds of a process on Linux, elsewhere 0."""
+    if pid is None or not Path("/proc").is_dir():
+        return 0.0
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def make_files(folder: Path, count: int, size: int) -> Path:
@@ -129,8 +151,8 @@ def find(program: str) -> str:
 
 
 @contextmanager
-def server(folder: Path) -> Iterator[str]:
-    """Runs SeaweedFS; yields its URL."""
+def server(folder: Path) -> Iterator[tuple[str, int]]:
+    """Runs SeaweedFS; yields its URL and its process id."""
     folder.mkdir()
     with socket.create_server(("127.0.0.1", 0)) as held:
         port = held.getsockname()[1]
@@ -148,7 +170,7 @@ def server(folder: Path) -> Iterator[str]:
                 break  # it wants credentials, so it is there
             except OSError:
                 time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}", process.pid
     finally:
         process.kill()
         process.wait()
