@@ -83,8 +83,8 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (item.path.name not in LONG, not {*LONG_FOLDERS} & {*item.path.parts}))
     for item in items:
-        # Whoever asks for one of these builds a run or its pipeline, which is what takes the time.
-        if {"declare_run", "short_pipeline"} & {*getattr(item, "fixturenames", ())}:
+        # Whoever asks for one of these builds a run or its pipeline, or a server of objects, which takes the time.
+        if {"declare_run", "short_pipeline", "weed"} & {*getattr(item, "fixturenames", ())}:
             item.add_marker("long")
 
 

@@ -66,6 +66,7 @@ def test_a_public_name_has_an_example(name: str) -> None:
     assert ">>> " in (inspect.getdoc(value) or "")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("module", modules_with_examples())
 def test_the_examples_of_a_module_run(module: str, folder: Path) -> None:
     public = {name: getattr(model_trainer, name) for name in model_trainer.__all__}
