@@ -60,6 +60,8 @@ ROUNDING = 1e-3  # of the spread; float32 in a hundred layers
 # The kernel of batch normalization rounds otherwise than Keras' operations. Both are as far from float64, which a
 # random ResNet50 magnifies to 0.006 (Keras) and 0.007 (the kernel), and MobileNetV2 to 0.012 and 0.009.
 KERNEL_ROUNDING = 2e-2
+# Keras' own float32 is as far as 0.07 from float64 in this one of a thousand layers, with these random weights.
+KERNEL_ROUNDING_OF = {"efficientnetv2l": 0.2}
 
 # The other rows are tested with -m slow.
 FAMILIES = ["mobilenet_v3_small", "vgg16"]
@@ -150,12 +152,14 @@ def check_parity(
     reference: Callable[[np.ndarray], Logits],
     images: np.ndarray,
     bench: Bench,
+    kernel_rounding: float = KERNEL_ROUNDING,
 ) -> None:
     """Asserts that the logits are those of `reference` everywhere.
 
     Args:
         fill: gives the plain network its weights.
         reference: images to logits.
+        kernel_rounding: how far the training copy may be from it, in shares of the spread.
     """
     activation = run.task.head_activation
     expected = reference(images)
@@ -175,11 +179,11 @@ def check_parity(
     same(plain.to_logits(images), "plain network")
     same(plain.model(images), "plain network", activation)
     same(plain.head(plain.backbone(images)), "backbone and head")
-    same(copy.outputs(images, training=False), "training copy", rounding=KERNEL_ROUNDING)
+    same(copy.outputs(images, training=False), "training copy", rounding=kernel_rounding)
     same(
         copy.network.head(copy.network.backbone(images)),
         "backbone and head of the training copy",
-        rounding=KERNEL_ROUNDING,
+        rounding=kernel_rounding,
     )
 
     folder = RunFolder.make(run, prepared.description)
@@ -207,7 +211,7 @@ def check_parity(
     )
     of_devices = strategy.run(lambda half: copy.outputs(half, training=False), args=(halves,))
     outputs = [np.concatenate(strategy.experimental_local_results(each)) for each in of_devices]
-    same(outputs, "after a checkpoint, on two devices", rounding=KERNEL_ROUNDING)
+    same(outputs, "after a checkpoint, on two devices", rounding=kernel_rounding)
 
 
 def spec_of(name: str) -> ModelSpec:
@@ -215,7 +219,7 @@ def spec_of(name: str) -> ModelSpec:
     return ModelSpec.named(name, target_size=[least, least, 3])
 
 
-def check_row(bench: Bench, spec: ModelSpec, reference: keras.Model) -> None:
+def check_row(bench: Bench, spec: ModelSpec, reference: keras.Model, rounding: float = KERNEL_ROUNDING) -> None:
     """Parity with Keras' own class, and a head that NumPy computes."""
     images = images_of(spec)[:NUM_COMPARED]
     features = reference(images, training=False).numpy()
@@ -235,7 +239,7 @@ def check_row(bench: Bench, spec: ModelSpec, reference: keras.Model) -> None:
         logits.bias.assign(bias)
         finalize(network.model.layers)
 
-    check_parity(bench.make_run(spec=spec), fill, logits_of, images, bench)
+    check_parity(bench.make_run(spec=spec), fill, logits_of, images, bench, rounding)
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -243,7 +247,7 @@ def test_every_row_of_the_table_is_one_function(bench: Bench, name: str) -> None
     spec = spec_of(name)
     reference = import_dotted(spec.class_)(weights=None, include_top=False, input_shape=spec.target_size)
     bench.randomize(reference, images_of(spec))
-    check_row(bench, spec, reference)
+    check_row(bench, spec, reference, KERNEL_ROUNDING_OF.get(name, KERNEL_ROUNDING))
 
 
 # Models as users write them. Each body gives a feature map or a vector, each head takes it.
