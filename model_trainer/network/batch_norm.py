@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, final
 
 import keras
@@ -98,17 +98,32 @@ def _num_devices(layer: keras.layers.BatchNormalization) -> int:
 
 def _moments_of_all(inputs: tf.Tensor, axes: list[int]) -> Moments:
     """Moments over all devices. Keras' mean of squares minus the square of the mean would lose precision."""
-
-    def all_reduce(values: tf.Tensor) -> tf.Tensor:
-        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
-
     sums = tf.reduce_sum(inputs, axes)
     count = tf.cast(tf.size(inputs, tf.int64) // tf.size(sums, tf.int64), inputs.dtype)
-    totals = all_reduce(tf.concat([sums, [count]], 0))
+    totals = _sum_of_all(tf.concat([sums, [count]], 0))
     mean, count = totals[:-1] / totals[-1], totals[-1]
     shape = [1 if axis in axes else -1 for axis in range(inputs.shape.rank)]
     distances = tf.reduce_sum(tf.square(inputs - tf.reshape(mean, shape)), axes)
-    return Moments(mean, all_reduce(distances) / count)
+    return Moments(mean, _sum_of_all(distances) / count)
+
+
+def _sum_of_all(values: tf.Tensor) -> tf.Tensor:
+    """The sum over all devices, whose gradient is the sum of all their gradients.
+
+    TensorFlow's `all_reduce` has that gradient too, but between devices of the CPU each call walks back through all of
+    the graph to find variables: to trace a step of MobileNetV2 took 154 s on two of them, instead of 16 s.
+    """
+
+    def all_reduce(values: tf.Tensor) -> tf.Tensor:
+        # Before this operation the walk stops.
+        values = tf.stop_gradient(values)
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
+
+    @tf.custom_gradient
+    def with_gradient(values: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
+        return tf.identity(total), lambda gradient: (all_reduce(gradient), None)
+
+    return with_gradient(values, all_reduce(values))
 
 
 def _as_images(inputs: tf.Tensor) -> tf.Tensor:

@@ -8,7 +8,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.ops import op_selector
+from tensorflow.python.ops.op_selector import get_backward_walk_ops
 
+from model_trainer import Hardware
 from model_trainer.network.batch_norm import (
     FusedBatchNormalization,
     Moments,
@@ -16,6 +19,7 @@ from model_trainer.network.batch_norm import (
     auto_momentum,
     recorded_moments,
 )
+from model_trainer.training.devices import make_strategy
 
 SHAPES = [(4, 5, 6, 8), (1, 1, 1, 8), (6, 8), (3, 7, 8), (2, 3, 2, 3, 8)]
 # The largest difference, relative to the largest value; a half has 8 (bfloat16) or 11 bits.
@@ -160,3 +164,37 @@ def test_auto_momentum_averages_over_some_500_images(batch_size: int, steps_per_
     # The variance of a moving average is that of a mean over so many batches: the sum of its squared weights.
     weights = (1 - momentum) * momentum ** np.arange(10_000)
     assert batch_size / np.sum(weights**2) == pytest.approx(images, rel=1e-6)
+
+
+def steps_back(num_layers: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The operations that TensorFlow visits in its longest walk back, while it traces synchronized layers."""
+    longest = 0
+
+    def walk(*arguments: Any, **options: Any) -> list[tf.Operation]:
+        nonlocal longest
+        operations = get_backward_walk_ops(*arguments, **options)
+        longest = max(longest, len(operations))
+        return operations
+
+    monkeypatch.setattr(op_selector, "get_backward_walk_ops", walk)
+    strategy = make_strategy(Hardware(platform="cpu", devices=2))
+    with strategy.scope():
+        layers = [FusedBatchNormalization(synchronized=True) for _ in range(num_layers)]
+        for layer in layers:
+            layer.build((2, 3))
+
+    def gradient(inputs: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape, recorded_moments():
+            tape.watch(inputs)
+            outputs = inputs
+            for layer in layers:
+                outputs = layer(outputs, training=True)
+        return tape.gradient(outputs, inputs)
+
+    train = tf.function(lambda inputs: strategy.run(gradient, (inputs,)), autograph=False)
+    train.get_concrete_function(tf.TensorSpec((2, 3)))
+    return longest
+
+
+def test_tracing_walks_back_no_further_in_a_deeper_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 0 < steps_back(6, monkeypatch) == steps_back(2, monkeypatch)
