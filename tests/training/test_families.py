@@ -43,11 +43,12 @@ SLOW = (
 COMBINATIONS = [(1, "float32"), (2, "mixed_bfloat16"), (1, "mixed_bfloat16"), (2, "float32")]
 
 
-def check_three_steps(make_run: MakeRun, colours: Path, name: str, devices: int, precision: str) -> None:
-    """Asserts that the loss of one batch, repeated, falls, and that the whole network learns.
+def check_steps(make_run: MakeRun, colours: Path, name: str, devices: int, precision: str) -> None:
+    """Asserts that the loss of one batch, repeated, falls by a tenth, and that the whole network learns.
 
     All images are of one class: the features of a random network with batch normalization are so sensitive that the
-    loss of several classes may rise after a step that is right, in bfloat16 above all.
+    loss of several classes may rise after a step that is right, in bfloat16 above all. That of one class may, too, in
+    the first steps (MobileNetV3, in `train_on_batch` of Keras as well).
     """
     least = max(32, TABLE[name].minimum_size)
     run = make_run(
@@ -68,12 +69,12 @@ def check_three_steps(make_run: MakeRun, colours: Path, name: str, devices: int,
     batch = next(iter(prepared.distributed(prepared.train_pipeline.training(1))))
     before = [np.array(variable) for variable in model.trainable_variables]
     losses = []
-    for _ in range(3):
+    while len(losses) < 3 or (len(losses) < 20 and not losses[-1] < 0.9 * losses[0]):
         # Masks of dropout follow from the number of the step, so that with the same one only the weights differ.
         loss, count = step(batch, tf.constant(np.int64(0)), 4, tf.constant(False)).sums["loss"].numpy()
         losses.append(loss / count)
     assert np.isfinite(losses).all()
-    assert losses[2] < losses[0], losses
+    assert losses[-1] < 0.9 * losses[0], losses
     after = [np.array(variable) for variable in model.trainable_variables]
     assert all(np.isfinite(variable).all() for variable in after)
     changed = [(old != new).any() for old, new in zip(before, after, strict=True)]
@@ -92,7 +93,7 @@ def cases() -> list[Any]:
 @pytest.mark.usefixtures("eager_steps")
 @pytest.mark.parametrize(("name", "devices", "precision"), cases())
 def test_every_family_learns_a_batch(make_run: MakeRun, colours: Path, name: str, devices: int, precision: str) -> None:
-    check_three_steps(make_run, colours, name, devices, precision)
+    check_steps(make_run, colours, name, devices, precision)
 
 
 @pytest.mark.slow
@@ -101,4 +102,4 @@ def test_every_family_learns_a_batch(make_run: MakeRun, colours: Path, name: str
 def test_every_family_learns_a_batch_in_a_compiled_step(
     make_run: MakeRun, colours: Path, name: str, devices: int, precision: str
 ) -> None:
-    check_three_steps(make_run, colours, name, devices, precision)
+    check_steps(make_run, colours, name, devices, precision)
