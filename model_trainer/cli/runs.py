@@ -29,17 +29,17 @@ def runs(
     from model_trainer.report.runs_table import differing_settings, settings_of_all, sorted_runs
     from model_trainer.storage import configuration
 
-    found = sorted_runs(list_runs(configuration.current().output_dir if folder is None else folder), sort)
-    settings = differing_settings(found)
+    runs = sorted_runs(list_runs(configuration.current().output_dir if folder is None else folder), sort)
+    settings = differing_settings(runs)
     if as_json:
-        typer.echo(json.dumps([run.to_dict(settings) for run in found], indent=2, allow_nan=False))
+        typer.echo(json.dumps([run.to_dict(settings) for run in runs], indent=2, allow_nan=False))
         return
     from rich.console import Console
 
     from model_trainer.cli.tables import print_runs
 
-    shown = settings_of_all(found, settings)
-    print_runs(found, shown, sort.removeprefix("-"), Console())
+    shown = settings_of_all(runs, settings)
+    print_runs(runs, shown, sort.removeprefix("-"), Console())
     if len(shown) < len(settings):
         num_more = len(settings) - len(shown)
         typer.echo(f"{num_more} more settings differ, which not all runs have; --json has them.", err=True)

@@ -144,8 +144,8 @@ def _tag_issues(examples: Examples, probabilities: np.ndarray) -> Iterator[Label
             given = np.zeros(len(examples), np.float32)
             given[rows[entries]] = labels.values[entries]
             for index in map(int, _find_in_tag(given, block[:, column])):
-                found = (tag, bool(given[index] >= 0.5), float(block[index, column]))
-                suspicious.setdefault(index, []).append(found)
+                issue = (tag, bool(given[index] >= 0.5), float(block[index, column]))
+                suspicious.setdefault(index, []).append(issue)
     for index, wrong in suspicious.items():
         row = slice(int(labels.starts[index]), int(labels.starts[index + 1]))
         tags = set(labels.classes[row][labels.values[row] >= 0.5].tolist())

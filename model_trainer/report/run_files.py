@@ -200,8 +200,8 @@ def read_run(output_dir: files.StrPath) -> RunFiles:
 
 def _read(path: PurePath) -> RunFiles:
     if not files.is_folder(path):
-        found = "which is a file" if files.exists(path) else "which does not exist"
-        raise DataError(f"A report needs the output folder of a run, got {path}, {found}.")
+        problem = "which is a file" if files.exists(path) else "which does not exist"
+        raise DataError(f"A report needs the output folder of a run, got {path}, {problem}.")
     known = ("training_options.json", "model_spec.json", "evaluation/evaluation.json", "folds.json")
     if not any(files.exists(path / name) for name in known):
         raise DataError(

@@ -87,15 +87,15 @@ class ByteRanges(Images):
         files: paths of the files.
         file: int32 `(count,)`, the index in `files` of each image's file, in ascending order.
         starts, sizes: int64 `(count,)`, in bytes.
-        tags: the ETags of the files that are in an object store, in the version whose ranges these are; "" for others.
-        crcs: uint32 `(count,)`, the CRC-32 of each range of a file that has a tag; None if no file has one.
+        etags: the ETags of the files that are in an object store, in the version whose ranges these are; "" for others.
+        crcs: uint32 `(count,)`, the CRC-32 of each range of a file that has an ETag; None if no file has one.
     """
 
     files: Sequence[str]
     file: np.ndarray
     starts: np.ndarray
     sizes: np.ndarray
-    tags: Sequence[str] = ()
+    etags: Sequence[str] = ()
     crcs: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -107,9 +107,9 @@ class ByteRanges(Images):
 
     def read(self, row: int) -> bytes:
         number = self.file[row]
-        tag = self.tags[number] if self.tags else ""
-        crc = int(self.crcs[row]) if tag and self.crcs is not None else None
-        return cached.read_range_version(self.files[number], int(self.starts[row]), int(self.sizes[row]), tag, crc)
+        etag = self.etags[number] if self.etags else ""
+        crc = int(self.crcs[row]) if etag and self.crcs is not None else None
+        return cached.read_range_version(self.files[number], int(self.starts[row]), int(self.sizes[row]), etag, crc)
 
     def num_bytes(self, rows: np.ndarray) -> np.ndarray:
         return self.sizes[rows]
@@ -119,8 +119,8 @@ class ByteRanges(Images):
 
     def is_kept(self, row: int) -> bool:
         number = self.file[row]
-        path, tag = self.files[number], self.tags[number] if self.tags else ""
-        return cached.is_range_kept(path, int(self.starts[row]), int(self.sizes[row]), tag)
+        path, etag = self.files[number], self.etags[number] if self.etags else ""
+        return cached.is_range_kept(path, int(self.starts[row]), int(self.sizes[row]), etag)
 
 
 @final

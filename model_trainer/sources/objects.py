@@ -9,7 +9,7 @@ import numpy as np
 from model_trainer.sources.images import Files, Images
 from model_trainer.sources.packed_strings import PackedStrings
 from model_trainer.storage import cached
-from model_trainer.storage.objects.listing import MAX_TAG_BYTES
+from model_trainer.storage.objects.listing import MAX_ETAG_BYTES
 
 __all__ = ["Objects", "images_at"]
 
@@ -22,17 +22,17 @@ class Objects(Images):
         paths: URLs of the objects, without `root`.
         root: what all URLs start with.
         sizes: int64 `(count,)`, in bytes; None if they are unknown.
-        tags: bytes `(count,)`, the ETags; b"" for an unknown one. None: all are unknown. An unknown one becomes that of
-            the version which is read first.
+        etags: bytes `(count,)`, the ETags; b"" for an unknown one. None: all are unknown. An unknown one becomes that
+            of the version which is read first.
     """
 
     def __init__(
-        self, paths: PackedStrings, root: str = "", sizes: np.ndarray | None = None, tags: np.ndarray | None = None
+        self, paths: PackedStrings, root: str = "", sizes: np.ndarray | None = None, etags: np.ndarray | None = None
     ) -> None:
         self.paths = paths
         self.root = root
         self.sizes = sizes
-        self.tags = np.zeros(len(paths), f"S{MAX_TAG_BYTES}") if tags is None else tags
+        self.etags = np.zeros(len(paths), f"S{MAX_ETAG_BYTES}") if etags is None else etags
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -41,10 +41,10 @@ class Objects(Images):
         return f"{self.root}{self.paths[row]}"
 
     def read(self, row: int) -> bytes:
-        tag = self.tags[row].decode()
-        content, version = cached.read_version(self.name(row), tag)
-        if not tag and len(version) <= MAX_TAG_BYTES:
-            self.tags[row] = version.encode()
+        etag = self.etags[row].decode()
+        content, version = cached.read_version(self.name(row), etag)
+        if not etag and len(version) <= MAX_ETAG_BYTES:
+            self.etags[row] = version.encode()
         return content
 
     def num_bytes(self, rows: np.ndarray) -> np.ndarray:
@@ -55,7 +55,7 @@ class Objects(Images):
 
     def is_kept(self, row: int) -> bool:
         path = self.name(row)
-        return not cached.is_in_store(path) or cached.is_kept(path, self.tags[row].decode())
+        return not cached.is_in_store(path) or cached.is_kept(path, self.etags[row].decode())
 
 
 def images_at(paths: PackedStrings) -> Images:

@@ -56,7 +56,7 @@ def list_class_folders(path: str) -> StoreFolder:
         StorageError: the store cannot be listed.
     """
     listing = cached.listing_of(path)
-    images = Objects(PackedStrings(listing.keys, listing.starts), f"{listing.url.root}/", listing.sizes, listing.tags)
+    images = Objects(PackedStrings(listing.keys, listing.starts), f"{listing.url.root}/", listing.sizes, listing.etags)
     prefix = len(f"{listing.url.key}/".encode()) if listing.url.key else 0
     classes: dict[bytes, array[int]] = {}
     others, hidden, beside, unsure = array("q"), array("q"), array("q"), array("q")
@@ -77,8 +77,7 @@ def list_class_folders(path: str) -> StoreFolder:
             # The console of S3 marks a folder by an empty object, whose name ends with a slash.
             if b"." in names[-1] or listing.sizes[row]:
                 unsure.append(row)
-    found = _images_among(images, unsure)
-    for row, is_image in zip(unsure, found, strict=True):
+    for row, is_image in zip(unsure, _images_among(images, unsure), strict=True):
         if is_image:
             classes[images.paths.encoded(row)[prefix:].partition(b"/")[0]].append(row)
         else:

@@ -103,15 +103,15 @@ def _listings() -> OwnFolder:
     return folder_of_listings(configuration.current().cache_folder)
 
 
-def read_version(path: str, tag: str = "") -> tuple[bytes, str]:
+def read_version(path: str, etag: str = "") -> tuple[bytes, str]:
     """Reads a file; of an object store a certain version of the object, from the cache if it is there.
 
     Args:
         path: of the file.
-        tag: the ETag of the object; "" reads the version that the store has now.
+        etag: the ETag of the object; "" reads the version that the store has now.
 
     Returns:
-        `(content, tag)`; of other files the tag is "".
+        `(content, etag)`; of other files the ETag is "".
 
     Raises:
         ChangedError: the object has another ETag by now, and the one that was asked for is not in the cache.
@@ -121,27 +121,27 @@ def read_version(path: str, tag: str = "") -> tuple[bytes, str]:
     if not is_in_store(path):
         return read_image_file(path), ""
     url, bucket = _locate_object(path)
-    content = cache().get(_key(url, bucket, tag)) if tag else None
+    content = cache().get(_key(url, bucket, etag)) if etag else None
     if content is not None:
-        return content, tag
-    content, tag = versions.read_version(bucket, url, tag, MAX_FILE_BYTES)
-    if tag:
-        cache().put(_key(url, bucket, tag), content)
-    return content, tag
+        return content, etag
+    content, etag = versions.read_version(bucket, url, etag, MAX_FILE_BYTES)
+    if etag:
+        cache().put(_key(url, bucket, etag), content)
+    return content, etag
 
 
-def is_kept(path: str, tag: str) -> bool:
+def is_kept(path: str, etag: str) -> bool:
     """Whether `read_version` would find an object in the cache."""
-    return bool(tag) and _key(*_locate_object(path), tag) in cache()
+    return bool(etag) and _key(*_locate_object(path), etag) in cache()
 
 
-def read_range_version(path: str, start: int, size: int, tag: str = "", crc: int | None = None) -> bytes:
+def read_range_version(path: str, start: int, size: int, etag: str = "", crc: int | None = None) -> bytes:
     """Reads `size` bytes of a file from offset `start`, as `read_version`.
 
     Args:
         path: of the file.
         start, size: in bytes.
-        tag: the ETag of the object; "" reads the version that the store has now.
+        etag: the ETag of the object; "" reads the version that the store has now.
         crc: CRC-32 of these bytes of an object; None verifies nothing.
 
     Raises:
@@ -150,14 +150,14 @@ def read_range_version(path: str, start: int, size: int, tag: str = "", crc: int
     if not is_in_store(path):
         return files.read_range(path, start, size)
     url, bucket = _locate_object(path)
-    key = _key(url, bucket, _range_of(tag, start, size))
-    content = cache().get(key) if tag else None
+    key = _key(url, bucket, _range_of(etag, start, size))
+    content = cache().get(key) if etag else None
     if content is not None and crc in (None, zlib.crc32(content)):
         return content
     for _ in range(2):
-        content = versions.read_range_version(bucket, url, start, size, tag)
+        content = versions.read_range_version(bucket, url, start, size, etag)
         if crc in (None, zlib.crc32(content)):
-            if tag:
+            if etag:
                 cache().put(key, content)
             return content
     raise OSError(errno.EIO, "its content does not have its checksum", path)
@@ -166,7 +166,7 @@ def read_range_version(path: str, start: int, size: int, tag: str = "", crc: int
 T = TypeVar("T")
 
 
-def read_verified(path: str, tag: str, size: int, read: Callable[[Iterator[bytes]], T], block_bytes: int) -> T:
+def read_verified(path: str, etag: str, size: int, read: Callable[[Iterator[bytes]], T], block_bytes: int) -> T:
     """What `read` makes of an object, which it receives in blocks from one end to the other.
 
     The content is compared with the ETag. If it has another one, all is read once more, because damage on the way does
@@ -174,7 +174,7 @@ def read_verified(path: str, tag: str, size: int, read: Callable[[Iterator[bytes
 
     Args:
         path: of the object.
-        tag, size: its ETag, and its size in bytes.
+        etag, size: its ETag, and its size in bytes.
         read: reads all blocks.
         block_bytes: of each block but the last.
 
@@ -184,11 +184,11 @@ def read_verified(path: str, tag: str, size: int, read: Callable[[Iterator[bytes
     url, bucket = _locate_object(path)
     before: Digest | None = None
     for _ in range(2):
-        digest = Digest(size, tag)
+        digest = Digest(size, etag)
 
         def blocks(digest: Digest = digest) -> Iterator[bytes]:
             for start in range(0, size, block_bytes):
-                block = versions.read_range_version(bucket, url, start, min(block_bytes, size - start), tag)
+                block = versions.read_range_version(bucket, url, start, min(block_bytes, size - start), etag)
                 digest.update(block)
                 yield block
 
@@ -199,17 +199,17 @@ def read_verified(path: str, tag: str, size: int, read: Callable[[Iterator[bytes
     raise OSError(errno.EIO, "its content does not have its checksum", path)
 
 
-def is_range_kept(path: str, start: int, size: int, tag: str) -> bool:
+def is_range_kept(path: str, start: int, size: int, etag: str) -> bool:
     """Whether `read_range_version` would find a range in the cache."""
-    return bool(tag) and _key(*_locate_object(path), _range_of(tag, start, size)) in cache()
+    return bool(etag) and _key(*_locate_object(path), _range_of(etag, start, size)) in cache()
 
 
-def _range_of(tag: str, start: int, size: int) -> str:
-    return f"{tag}#{start}+{size}"
+def _range_of(etag: str, start: int, size: int) -> str:
+    return f"{etag}#{start}+{size}"
 
 
 def version_of(path: str) -> tuple[str, int, int]:
-    """`(tag, bytes, nanoseconds)`: the ETag of an object, its size and time; of another file the tag is "".
+    """`(etag, bytes, nanoseconds)`: the ETag of an object, its size and time; of another file the ETag is "".
 
     Raises:
         OSError: the file is missing or cannot be accessed.
@@ -261,6 +261,6 @@ def _locate(path: str) -> tuple[ObjectUrl, Bucket]:
     return store.locate(path)
 
 
-def _key(url: ObjectUrl, bucket: Bucket, tag: str) -> str:
+def _key(url: ObjectUrl, bucket: Bucket, etag: str) -> str:
     # A bucket of the same name may be in another store.
-    return f"{bucket.endpoint}\0{url.root}/{url.key}\0{tag}"
+    return f"{bucket.endpoint}\0{url.root}/{url.key}\0{etag}"

@@ -14,7 +14,7 @@ from model_trainer.cli.errors import exit_code_of
 from model_trainer.cli.main import app
 from model_trainer.errors import StorageError
 from model_trainer.storage import configuration, files
-from model_trainer.storage.objects import first_contact
+from model_trainer.storage.objects import endpoint_check
 from tests.object_stores.conftest import free_port
 from tests.object_stores.proxy import Fault, proxied
 
@@ -111,18 +111,18 @@ def test_the_region_of_another_bucket(
 
 def test_a_region_that_does_not_exist(bucket: str, message: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ENDPOINT_URL")
-    monkeypatch.setattr(first_contact.socket, "create_connection", unknown_host)
+    monkeypatch.setattr(endpoint_check.socket, "create_connection", unknown_host)
     assert "there is no region 'eu-cental-1'. Did you mean 'eu-central-1'? Set it with --region or AWS_REGION" in (
         message("runs", bucket, "--region", "eu-cental-1")
     )
 
 
 def unknown_host(*arguments: Any, **options: Any) -> None:
-    raise first_contact.socket.gaierror(first_contact.socket.EAI_NONAME, "Name or service not known")
+    raise endpoint_check.socket.gaierror(endpoint_check.socket.EAI_NONAME, "Name or service not known")
 
 
 def test_an_endpoint_whose_host_does_not_exist(bucket: str, message: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(first_contact.socket, "create_connection", unknown_host)
+    monkeypatch.setattr(endpoint_check.socket, "create_connection", unknown_host)
     text = message("runs", bucket, "--endpoint-url", "http://minio.invalid:9000")
     assert "the host of the endpoint http://minio.invalid:9000 does not exist" in text
 

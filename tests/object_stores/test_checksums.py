@@ -15,8 +15,8 @@ CONTENT = bytes(range(256)) * (44 << 10)  # 11 MiB
 OPAQUE = "0" * 32
 
 
-def digest(content: bytes, tag: str | None, size: int | None = None) -> Digest:
-    result = Digest(len(content) if size is None else size, tag)
+def digest(content: bytes, etag: str | None, size: int | None = None) -> Digest:
+    result = Digest(len(content) if size is None else size, etag)
     for start in range(0, len(content), 1_000_003):
         result.update(memoryview(content)[start : start + 1_000_003])
     return result
@@ -33,26 +33,26 @@ def test_the_etag_of_an_upload_is_that_of_the_server(bucket: str, s3: Weed, part
     name = bucket.removeprefix("s3://")
     config = TransferConfig(multipart_threshold=part_size or 1 << 40, multipart_chunksize=part_size or 8 * MIB)
     s3.client().upload_fileobj(io.BytesIO(CONTENT), name, "a", Config=config)
-    tag = s3.client().head_object(Bucket=name, Key="a")["ETag"]
+    etag = s3.client().head_object(Bucket=name, Key="a")["ETag"]
     digests = PartDigests(part_size)
     for start in range(0, len(CONTENT), 3 * MIB + 1):
         digests.update(CONTENT[start : start + 3 * MIB + 1])
-    assert f'"{digests.tag()}"' == tag
-    assert Checksums().accepts(digest(CONTENT, tag), None, not_encrypted)
-    assert not Checksums().accepts(digest(CONTENT[:-1] + b"x", tag), None, not_encrypted)
+    assert f'"{digests.etag()}"' == etag
+    assert Checksums().accepts(digest(CONTENT, etag), None, not_encrypted)
+    assert not Checksums().accepts(digest(CONTENT[:-1] + b"x", etag), None, not_encrypted)
 
 
 def test_an_object_of_whole_parts_has_no_empty_part() -> None:
     digests = PartDigests(4)
     digests.update(b"12345678")
     parts = hashlib.md5(b"1234").digest() + hashlib.md5(b"5678").digest()
-    assert digests.tag() == f"{hashlib.md5(parts).hexdigest()}-2"
+    assert digests.etag() == f"{hashlib.md5(parts).hexdigest()}-2"
 
 
 def test_a_content_of_another_size_is_never_accepted() -> None:
     checksums = Checksums()
-    for tag in (None, "strange", hashlib.md5(b"12").hexdigest()):
-        assert not checksums.accepts(digest(b"12", tag, size=3), digest(b"12", tag, size=3), not_encrypted)
+    for etag in (None, "strange", hashlib.md5(b"12").hexdigest()):
+        assert not checksums.accepts(digest(b"12", etag, size=3), digest(b"12", etag, size=3), not_encrypted)
 
 
 def test_a_store_without_etags_is_trusted() -> None:
@@ -76,9 +76,9 @@ def test_objects_encrypted_by_kms_are_downloaded_twice_only_once() -> None:
 
 def test_two_objects_show_that_the_etags_of_a_store_are_no_md5s() -> None:
     checksums = Checksums()
-    for content, tag in ((b"a", OPAQUE), (b"b", "1" * 32)):
-        assert not checksums.accepts(digest(content, tag), None, not_encrypted)
-        assert checksums.accepts(digest(content, tag), digest(content, tag), not_encrypted)
+    for content, etag in ((b"a", OPAQUE), (b"b", "1" * 32)):
+        assert not checksums.accepts(digest(content, etag), None, not_encrypted)
+        assert checksums.accepts(digest(content, etag), digest(content, etag), not_encrypted)
     assert checksums.accepts(digest(b"c", "2" * 32), None, not_encrypted)
 
 

@@ -37,14 +37,14 @@ class StoredRecords(Images):
 
     Attributes:
         path: of the `.rec` file.
-        tag: its ETag.
+        etag: its ETag.
         offsets: int64 `(num_records + 1,)`, where each record starts, and where the last one ends.
         sizes: int64 `(num_records,)`, of the images in bytes.
         crcs: uint32 `(num_records,)`, the CRC-32 of the bytes of each record.
     """
 
     path: str
-    tag: str
+    etag: str
     offsets: np.ndarray
     sizes: np.ndarray
     crcs: np.ndarray
@@ -58,7 +58,7 @@ class StoredRecords(Images):
     def read(self, row: int) -> bytes:
         start, end = int(self.offsets[row]), int(self.offsets[row + 1])
         crc = int(self.crcs[row])
-        return _image_in(read_record(cached.read_range_version(self.path, start, end - start, self.tag, crc), 0))
+        return _image_in(read_record(cached.read_range_version(self.path, start, end - start, self.etag, crc), 0))
 
     def num_bytes(self, rows: np.ndarray) -> np.ndarray:
         return self.sizes[rows]
@@ -68,7 +68,7 @@ class StoredRecords(Images):
 
     def is_kept(self, row: int) -> bool:
         start, end = int(self.offsets[row]), int(self.offsets[row + 1])
-        return cached.is_range_kept(self.path, start, end - start, self.tag)
+        return cached.is_range_kept(self.path, start, end - start, self.etag)
 
 
 def index_object(path: str) -> tuple[StoredRecords, Headers]:
@@ -79,27 +79,27 @@ def index_object(path: str) -> tuple[StoredRecords, Headers]:
         StorageError: its store refuses every request, or does not answer.
     """
     try:
-        tag, size, changed_ns = cached.version_of(path)
+        etag, size, changed_ns = cached.version_of(path)
     except StorageError:
         raise
     except OSError:
         raise DataError(f"There is no file {path}.") from None
     if not size:
         raise DataError(f"{path} is empty. Copy or pack it again.")
-    key, stamp = json.dumps([_FORMAT, tag]), (size, changed_ns)
+    key, stamp = json.dumps([_FORMAT, etag]), (size, changed_ns)
     kept = load_kept(path, key, stamp)
     if kept is None:
-        kept = _index(path, tag, size)
+        kept = _index(path, etag, size)
         save_kept(path, key, stamp, kept)
-    images = StoredRecords(path, tag, kept["offsets"], kept["sizes"], kept["crcs"])
+    images = StoredRecords(path, etag, kept["offsets"], kept["sizes"], kept["crcs"])
     labels = NumberRows(kept["widths"], LabelRows(kept["starts"], kept["classes"], kept["values"]))
     return images, Headers(kept["rows"], kept["ids"], labels)
 
 
-def _index(path: str, tag: str, size: int) -> dict[str, np.ndarray]:
+def _index(path: str, etag: str, size: int) -> dict[str, np.ndarray]:
     logging.info("Reading %s once for its index: %d MB.", path, size // 1_000_000)
     try:
-        return cached.read_verified(path, tag, size, lambda blocks: _index_of(path, size, blocks), _BLOCK_BYTES)
+        return cached.read_verified(path, etag, size, lambda blocks: _index_of(path, size, blocks), _BLOCK_BYTES)
     except StorageError:
         raise
     except OSError as error:
@@ -109,15 +109,15 @@ def _index(path: str, tag: str, size: int) -> dict[str, np.ndarray]:
 def _index_of(path: str, size: int, blocks: Iterator[bytes]) -> dict[str, np.ndarray]:
     chunks: list[Headers] = []
     offsets, sizes, crcs, num_records = [], [], [], 0
-    for start, data, found in _whole_records(path, size, blocks):
-        chunks += headers_in(path, data, found, num_records, start)  # first: it names a record that is too short
-        offsets.append(found + start)
-        images = (_image_in(read_record(data, offset)) for offset in found.tolist())
-        sizes.append(np.fromiter(map(len, images), np.int64, len(found)))
-        ends = [*found[1:].tolist(), len(data)]
-        each = (zlib.crc32(data[first:end]) for first, end in zip(found.tolist(), ends, strict=True))
-        crcs.append(np.fromiter(each, np.uint32, len(found)))
-        num_records += len(found)
+    for position, data, starts in _whole_records(path, size, blocks):
+        chunks += headers_in(path, data, starts, num_records, position)  # first: it names a record that is too short
+        offsets.append(starts + position)
+        images = (_image_in(read_record(data, offset)) for offset in starts.tolist())
+        sizes.append(np.fromiter(map(len, images), np.int64, len(starts)))
+        ends = [*starts[1:].tolist(), len(data)]
+        each = (zlib.crc32(data[first:end]) for first, end in zip(starts.tolist(), ends, strict=True))
+        crcs.append(np.fromiter(each, np.uint32, len(starts)))
+        num_records += len(starts)
     headers = joined_headers(path, chunks, num_records)
     return {
         "offsets": np.concatenate([*offsets, [size]]).astype(np.int64),

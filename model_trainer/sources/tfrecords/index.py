@@ -42,7 +42,7 @@ class FileIndex:
         by_name: whether records contain the names of their classes instead of numbers.
         several_at: the first record whose labels can only be tags; -1 if each has one class.
         contradiction: describes a label that has two names; empty if none has.
-        tag: the ETag of a file in an object store.
+        etag: the ETag of a file in an object store.
         crcs: uint32 `(num_records,)`, the CRC-32 of each image, of a file in an object store; otherwise None.
     """
 
@@ -54,7 +54,7 @@ class FileIndex:
     by_name: bool = False
     several_at: int = -1
     contradiction: str = ""
-    tag: str = ""
+    etag: str = ""
     crcs: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -106,26 +106,26 @@ def _index_file(path: str, features: Features, records: Records, progress: _Prog
     version = version_of(path)
     stamp = (version.size, version.changed_ns)
     in_store = is_in_store(path)
-    key = json.dumps([_FORMAT, features.to_dict(), *filter(None, [version.tag, in_store and "crcs"])])
+    key = json.dumps([_FORMAT, features.to_dict(), *filter(None, [version.etag, in_store and "crcs"])])
     cached = load_kept(path, key, stamp)
     if cached is not None:
         progress.file_done()
-        return replace(FileIndex.from_arrays(cached), tag=version.tag)
+        return replace(FileIndex.from_arrays(cached), etag=version.etag)
 
-    def index(found: Iterator[tuple[int, bytes]]) -> FileIndex:
-        return _index_records(path, found, make_parser(features), in_store, progress)
+    def index(located: Iterator[tuple[int, bytes]]) -> FileIndex:
+        return _index_records(path, located, make_parser(features), in_store, progress)
 
     file_index = read_object_records(path, version, index) if in_store else index(records(path))
     save_kept(path, key, stamp, file_index.to_arrays())
     progress.file_done()
-    return replace(file_index, tag=version.tag)
+    return replace(file_index, etag=version.etag)
 
 
 def _index_records(
-    path: str, found: Iterator[tuple[int, bytes]], parse: Parser, with_crcs: bool, progress: _Progress
+    path: str, located: Iterator[tuple[int, bytes]], parse: Parser, with_crcs: bool, progress: _Progress
 ) -> FileIndex:
     starts, sizes, crcs, labels = array("q"), array("q"), array("I"), _Labels()
-    for number, (start, record) in enumerate(found):
+    for number, (start, record) in enumerate(located):
         parsed = parse(record, f"{path}#{number}")
         starts.append(start + _position(parsed.image, record))
         sizes.append(len(parsed.image))

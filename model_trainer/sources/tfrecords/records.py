@@ -47,7 +47,7 @@ def read_object_records(path: str, version: Version, read: Callable[[Iterator[tu
     """
     try:
         return cached.read_verified(
-            path, version.tag, version.size, lambda blocks: read(_records_in(path, version.size, blocks)), _BLOCK_BYTES
+            path, version.etag, version.size, lambda blocks: read(_records_in(path, version.size, blocks)), _BLOCK_BYTES
         )
     except StorageError:
         raise
@@ -147,9 +147,9 @@ _CRC_TABLE = tuple(map(_crc_of, range(256)))
 
 
 class Version(NamedTuple):
-    """Which version of a file it is; `tag` is the ETag in an object store, otherwise empty."""
+    """Which version of a file it is; `etag` is the ETag in an object store, otherwise empty."""
 
-    tag: str
+    etag: str
     size: int
     changed_ns: int
 

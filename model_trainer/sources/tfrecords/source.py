@@ -77,7 +77,7 @@ def byte_ranges(paths: Sequence[str], indexes: Sequence[FileIndex]) -> ByteRange
         file=np.repeat(np.arange(len(paths), dtype=np.int32), lengths),
         starts=np.concatenate([index.starts for index in indexes]),
         sizes=np.concatenate([index.sizes for index in indexes]),
-        tags=tuple(index.tag for index in indexes),
+        etags=tuple(index.etag for index in indexes),
         crcs=_crcs(indexes),
     )
 

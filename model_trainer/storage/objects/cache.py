@@ -191,13 +191,13 @@ class ObjectCache:
     def _evict(self, num_bytes: int) -> None:
         """Deletes the entries that were used longest ago, without those that this process has used."""
         # Two passes over the folder, so that no names are held: a cache may have millions of entries.
-        found = np.array([(used, size) for used, size, _ in self._entries()], np.float64).reshape(-1, 2)
+        entries = np.array([(used, size) for used, size, _ in self._entries()], np.float64).reshape(-1, 2)
         target = min(self.max_bytes * _ROOM_AFTER_EVICTION, self.max_bytes - num_bytes)
-        excess = float(found[:, 1].sum()) - target
-        found = found[found[:, 0] < self._started]
-        found = found[np.argsort(found[:, 0])]
-        count = int(np.searchsorted(np.cumsum(found[:, 1]), excess)) + 1
-        latest = found[:count, 0].max(initial=-1.0)
+        excess = float(entries[:, 1].sum()) - target
+        entries = entries[entries[:, 0] < self._started]
+        entries = entries[np.argsort(entries[:, 0])]
+        count = int(np.searchsorted(np.cumsum(entries[:, 1]), excess)) + 1
+        latest = entries[:count, 0].max(initial=-1.0)
         for used, size, path in self._entries():
             if used <= latest and excess > 0:
                 with contextlib.suppress(OSError):

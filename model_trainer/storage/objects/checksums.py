@@ -44,7 +44,7 @@ class PartDigests:
         self._part.update(view)
         self._missing -= len(view)
 
-    def tag(self) -> str:
+    def etag(self) -> str:
         """The ETag, without quotes."""
         if not self._part_size:
             return self._part.hexdigest()
@@ -57,14 +57,14 @@ class Digest:
 
     Args:
         size: of the object, in bytes.
-        tag: its ETag; None if the store has none.
+        etag: its ETag; None if the store has none.
     """
 
-    def __init__(self, size: int, tag: str | None) -> None:
-        self.tag = (tag or "").strip('"')
-        self.in_parts = "-" in self.tag
+    def __init__(self, size: int, etag: str | None) -> None:
+        self.etag = (etag or "").strip('"')
+        self.in_parts = "-" in self.etag
         self._missing = size
-        self._candidates = [PartDigests(part_size) for part_size in _part_sizes(size, self.tag)]
+        self._candidates = [PartDigests(part_size) for part_size in _part_sizes(size, self.etag)]
 
     def update(self, piece: bytes | memoryview) -> None:
         self._missing -= len(piece)
@@ -76,9 +76,9 @@ class Digest:
         """Whether the content has the size of the object."""
         return self._missing == 0
 
-    def tags(self) -> list[str]:
+    def etags(self) -> list[str]:
         """The ETags that the content could have; empty if that is unknown."""
-        return [each.tag() for each in self._candidates]
+        return [each.etag() for each in self._candidates]
 
 
 @dataclass
@@ -105,20 +105,20 @@ class Checksums:
         """
         if not digest.is_complete:
             return False
-        tags, kind = digest.tags(), digest.in_parts
+        etags, kind = digest.etags(), digest.in_parts
         with self._lock:
-            if digest.tag in tags:
+            if digest.etag in etags:
                 self._matched.add(kind)
                 return True
-            if not tags or kind in self._opaque:
+            if not etags or kind in self._opaque:
                 return True
-            if before is None or before.tags() != tags:
+            if before is None or before.etags() != etags:
                 return False
         # Twice the same content: the object is damaged in the store, or its ETag is no MD5 of parts of a usual size.
         encrypted = is_encrypted()
         with self._lock:
             plausible = encrypted or kind or kind not in self._matched
-            if encrypted or (plausible and self._unlike.setdefault(kind, digest.tag) != digest.tag):
+            if encrypted or (plausible and self._unlike.setdefault(kind, digest.etag) != digest.etag):
                 self._opaque.add(kind)
                 if not encrypted:
                     logging.warning(
@@ -128,15 +128,15 @@ class Checksums:
                     )
             return plausible
 
-    def has_arrived(self, expected: str, tag: str | None) -> bool:
+    def has_arrived(self, expected: str, etag: str | None) -> bool:
         """Whether an upload has arrived as it was sent; False asks to read it.
 
         Args:
             expected: the ETag of what was sent, without quotes.
-            tag: that of the object; None if the store has none.
+            etag: that of the object; None if the store has none.
         """
         with self._lock:
-            if expected == (tag or "").strip('"'):
+            if expected == (etag or "").strip('"'):
                 self._matched.add("-" in expected)
                 return True
             return ("-" in expected) in self._opaque
@@ -147,9 +147,9 @@ class Checksums:
             self._opaque.add(in_parts)
 
 
-def _part_sizes(size: int, tag: str) -> list[int]:
+def _part_sizes(size: int, etag: str) -> list[int]:
     """The sizes of parts with which an object can have been uploaded; 0 means by one request."""
-    match = re.fullmatch(r"[0-9a-f]{32}(?:-(\d+))?", tag)
+    match = re.fullmatch(r"[0-9a-f]{32}(?:-(\d+))?", etag)
     if match is None:
         return []
     if match[1] is None:

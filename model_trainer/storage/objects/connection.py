@@ -20,8 +20,8 @@ from model_trainer.errors import ConfigError, MissingExtra
 from model_trainer.storage import configuration
 from model_trainer.storage.objects.checksums import Checksums
 from model_trainer.storage.objects.credentials import Credentials, new_client, new_session
+from model_trainer.storage.objects.endpoint_check import check_endpoint
 from model_trainer.storage.objects.errors import ExpiredError, StoreError, as_os_errors
-from model_trainer.storage.objects.first_contact import check_endpoint
 from model_trainer.storage.objects.urls import ObjectUrl
 
 __all__ = ["Bucket", "Connections"]

@@ -41,11 +41,11 @@ def write_folder(store: ObjectStore, folder: str, files: Iterable[tuple[str, Ite
 
 def complete_folders(store: ObjectStore, parent: str, prefix: str) -> dict[str, str]:
     """The complete folders in `parent` whose names start with `prefix`: paths by name."""
-    parent, found = parent.rstrip("/"), dict[str, str]()
+    parent, folders = parent.rstrip("/"), dict[str, str]()
     for name, files in sorted(_contents(store, parent).items()):  # "." comes before letters: the new one wins
         if name.removeprefix(REPLACED).startswith(prefix) and _is_complete(files):
-            found[name.removeprefix(REPLACED)] = f"{parent}/{name}"
-    return found
+            folders[name.removeprefix(REPLACED)] = f"{parent}/{name}"
+    return folders
 
 
 def clear_leftovers(store: ObjectStore, parent: str) -> None:

@@ -31,9 +31,9 @@ from model_trainer.storage.objects.own_files import UNFINISHED, OwnFolder, delet
 from model_trainer.storage.objects.urls import MARKER, ObjectUrl
 from model_trainer.storage.trouble import is_full
 
-__all__ = ["MAX_TAG_BYTES", "ObjectListing", "forget_listings", "list_objects"]
+__all__ = ["MAX_ETAG_BYTES", "ObjectListing", "forget_listings", "list_objects"]
 
-MAX_TAG_BYTES = 40  # of an ETag of S3: 32 digits, the number of parts, and quotes
+MAX_ETAG_BYTES = 40  # of an ETag of S3: 32 digits, the number of parts, and quotes
 
 _PAGE = 1000  # S3 gives no more at once
 _FOLDERS_AT_ONCE = 16
@@ -43,7 +43,7 @@ _COLUMNS: dict[str, Any] = {
     "keys": np.uint8,
     "ends": np.int64,
     "sizes": np.int64,
-    "tags": np.dtype(f"S{MAX_TAG_BYTES}"),
+    "tags": np.dtype(f"S{MAX_ETAG_BYTES}"),
 }
 _DESCRIPTION = "listed.json"  # when, and of which URL
 _SECONDS_BETWEEN_LINES = 10.0
@@ -58,14 +58,14 @@ class ObjectListing:
         keys: the keys in UTF-8, concatenated.
         starts: int64 `(count + 1,)`, where each key starts, and where the last one ends.
         sizes: int64 `(count,)`, in bytes.
-        tags: bytes `(count,)`, the ETags; b"" for one that is unknown, or longer than those of S3.
+        etags: bytes `(count,)`, the ETags; b"" for one that is unknown, or longer than those of S3.
     """
 
     url: ObjectUrl
     keys: Mapped
     starts: np.ndarray
     sizes: np.ndarray
-    tags: np.ndarray
+    etags: np.ndarray
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -182,11 +182,11 @@ def _columns_of(pages: Iterable[Any], key: str, progress: _Progress) -> list[IO[
         last = keys[-1]
         ends = position + np.cumsum([len(key) for key in keys])
         position = int(ends[-1])
-        tags = [tag.encode() if len(tag := meta["e_tag"] or "") <= MAX_TAG_BYTES else b"" for meta in metas]
+        etags = [etag.encode() if len(etag := meta["e_tag"] or "") <= MAX_ETAG_BYTES else b"" for meta in metas]
         columns[0].write(b"".join(keys))
         columns[1].write(ends.astype(np.int64).tobytes())
         columns[2].write(np.array([meta["size"] for meta in metas], np.int64).tobytes())
-        columns[3].write(np.array(tags, _COLUMNS["tags"]).tobytes())
+        columns[3].write(np.array(etags, _COLUMNS["tags"]).tobytes())
         progress.add(len(metas))
     return columns if is_sorted else _sorted(columns)
 
@@ -234,10 +234,10 @@ def _load(url: ObjectUrl, folder: Path) -> ObjectListing:
         with open_own(folder / name) as file:
             empty = os.fstat(file.fileno()).st_size == 0
             arrays[name] = b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    ends, sizes, tags = (np.frombuffer(arrays[name], _COLUMNS[name]) for name in ("ends", "sizes", "tags"))
-    if not len(ends) == len(sizes) == len(tags) or len(arrays["keys"]) != (ends[-1] if len(ends) else 0):
+    ends, sizes, etags = (np.frombuffer(arrays[name], _COLUMNS[name]) for name in ("ends", "sizes", "tags"))
+    if not len(ends) == len(sizes) == len(etags) or len(arrays["keys"]) != (ends[-1] if len(ends) else 0):
         raise ValueError(f"{folder} is incomplete")
-    return ObjectListing(url, arrays["keys"], np.concatenate([[0], ends]), sizes, tags)
+    return ObjectListing(url, arrays["keys"], np.concatenate([[0], ends]), sizes, etags)
 
 
 def _temporary_in(folder: Path) -> tempfile.TemporaryDirectory[str]:

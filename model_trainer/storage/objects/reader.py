@@ -33,12 +33,12 @@ class DamagedError(OSError):
         self.digest = digest
 
 
-def read_object(bucket: Bucket, url: ObjectUrl, tag: str = "", max_bytes: int | None = None) -> tuple[bytes, Any]:
+def read_object(bucket: Bucket, url: ObjectUrl, etag: str = "", max_bytes: int | None = None) -> tuple[bytes, Any]:
     """Content and metadata of an object.
 
     Args:
         bucket, url: of the object.
-        tag: its ETag; "" reads the version that the store has now.
+        etag: its ETag; "" reads the version that the store has now.
         max_bytes: of an object that is read; None reads one of any size.
 
     Returns:
@@ -51,7 +51,7 @@ def read_object(bucket: Bucket, url: ObjectUrl, tag: str = "", max_bytes: int | 
     """
     before: Digest | None = None
     for attempt in (1, 2):
-        result = _get(bucket, url, tag)
+        result = _get(bucket, url, etag)
         meta = result.meta
         if max_bytes is not None and meta["size"] > max_bytes:
             raise OSError(errno.EFBIG, f"it has more than the limit of {max_bytes:,} bytes", f"{url.root}/{url.key}")
@@ -94,9 +94,9 @@ def stream_object(bucket: Bucket, url: ObjectUrl, before: Digest | None = None) 
         raise DamagedError(url, digest)
 
 
-def read_span(bucket: Bucket, url: ObjectUrl, start: int, stop: int, tag: str | None = None) -> memoryview:
+def read_span(bucket: Bucket, url: ObjectUrl, start: int, stop: int, etag: str | None = None) -> memoryview:
     """Reads bytes `start` to `stop` of an object, which has so many; raises as `read_object`."""
-    result = _get(bucket, url, tag, (start, stop))
+    result = _get(bucket, url, etag, (start, stop))
     with bucket.errors(url):
         data = memoryview(result.bytes())
     if len(data) != stop - start:
@@ -109,7 +109,7 @@ def _chunks(bucket: Bucket, url: ObjectUrl, result: Any) -> Iterator[bytes]:
 
     obstore continues as well, but only in the first minute of a request.
     """
-    size, tag = result.meta["size"], result.meta["e_tag"]
+    size, etag = result.meta["size"], result.meta["e_tag"]
     position = start = 0
     stream = iter(result.stream(min_chunk_size=CHUNK_BYTES))
     while position < size:
@@ -122,16 +122,16 @@ def _chunks(bucket: Bucket, url: ObjectUrl, result: Any) -> Iterator[bytes]:
             if position == start:
                 raise
             start = position
-            stream = iter(_get(bucket, url, tag, (position, size)).stream(min_chunk_size=CHUNK_BYTES))
+            stream = iter(_get(bucket, url, etag, (position, size)).stream(min_chunk_size=CHUNK_BYTES))
             continue
         position += len(chunk)
         yield chunk
 
 
-def _get(bucket: Bucket, url: ObjectUrl, tag: str | None, span: tuple[int, int] | None = None) -> Any:
+def _get(bucket: Bucket, url: ObjectUrl, etag: str | None, span: tuple[int, int] | None = None) -> Any:
     import obstore
 
-    options: GetOptions = {"if_match": tag} if tag else {}
+    options: GetOptions = {"if_match": etag} if etag else {}
     if span is not None:
         options["range"] = span
     return bucket.call(url, lambda: obstore.get(bucket.store, url.key, options=options))

@@ -63,13 +63,13 @@ class ObjectStore(Storage):
 
         url, bucket = self.locate(folder)
         self._appends.flush_below(folder)
-        found = bucket.call(url, lambda: obstore.list_with_delimiter(bucket.store, url.key or None))
-        if not found["objects"] and not found["common_prefixes"] and url.key:
+        listing = bucket.call(url, lambda: obstore.list_with_delimiter(bucket.store, url.key or None))
+        if not listing["objects"] and not listing["common_prefixes"] and url.key:
             is_file = self._meta(url, bucket) is not None
             raise _error(errno.ENOTDIR if is_file else errno.ENOENT, folder)
         start = f"{url.root}/{url.key}/" if url.key else f"{url.root}/"
-        names = [(PurePath(path).name, True) for path in found["common_prefixes"]]
-        names += [(PurePath(meta["path"]).name, False) for meta in found["objects"] if meta["path"] != url.key]
+        names = [(PurePath(path).name, True) for path in listing["common_prefixes"]]
+        names += [(PurePath(meta["path"]).name, False) for meta in listing["objects"] if meta["path"] != url.key]
         return [Item(name, f"{start}{name}", is_folder) for name, is_folder in names if name not in (MARKER, LOCK)]
 
     def open(self, path: str) -> BinaryIO:

@@ -11,29 +11,29 @@ from model_trainer.storage.objects.urls import ObjectUrl
 __all__ = ["changed_ns", "read_range_version", "read_version", "version_of"]
 
 
-def read_version(bucket: Bucket, url: ObjectUrl, tag: str = "", max_bytes: int | None = None) -> tuple[bytes, str]:
-    """`(content, tag)` of an object, whose checksum is verified.
+def read_version(bucket: Bucket, url: ObjectUrl, etag: str = "", max_bytes: int | None = None) -> tuple[bytes, str]:
+    """`(content, etag)` of an object, whose checksum is verified.
 
     Args:
         bucket, url: of the object.
-        tag: its ETag; "" reads the version that the store has now.
+        etag: its ETag; "" reads the version that the store has now.
         max_bytes: of an object that is read; None reads one of any size.
 
     Raises:
         ChangedError: the object has another ETag.
         OSError: it is missing, larger than `max_bytes`, cannot be read or arrives damaged.
     """
-    content, meta = read_object(bucket, url, tag, max_bytes)
+    content, meta = read_object(bucket, url, etag, max_bytes)
     return content, meta["e_tag"] or ""
 
 
-def read_range_version(bucket: Bucket, url: ObjectUrl, start: int, size: int, tag: str = "") -> bytes:
+def read_range_version(bucket: Bucket, url: ObjectUrl, start: int, size: int, etag: str = "") -> bytes:
     """`size` bytes of an object from offset `start`; raises as `read_version`, and if the object is shorter."""
-    return bytes(read_span(bucket, url, start, start + size, tag)) if size else b""
+    return bytes(read_span(bucket, url, start, start + size, etag)) if size else b""
 
 
 def version_of(bucket: Bucket, url: ObjectUrl) -> tuple[str, int, int]:
-    """`(tag, bytes, nanoseconds)` of an object: its ETag, size and time.
+    """`(etag, bytes, nanoseconds)` of an object: its ETag, size and time.
 
     Raises:
         OSError: it is missing or cannot be accessed.

@@ -88,10 +88,10 @@ def write_parts(
     for _ in range(ATTEMPTS):
         digests = PartDigests(part_size)
         try:
-            tag = _put_parts(bucket, url, chunks, digests, part_size, fence)
+            etag = _put_parts(bucket, url, chunks, digests, part_size, fence)
         except LateError:
             continue  # nothing has been taken from `chunks`
-        if not _arrived(bucket, url, tag, digests, part_size):
+        if not _arrived(bucket, url, etag, digests, part_size):
             raise _damaged(url)
         return
     raise UnavailableError(errno.ETIMEDOUT, "the store did not answer in time", f"{url.root}/{url.key}")
@@ -138,25 +138,25 @@ def _put_parts(
         if fence is not None:
             fence.check(url)  # whoever took over the run has aborted the upload
         raise
-    tag: str | None = result["e_tag"]
-    return tag
+    etag: str | None = result["e_tag"]
+    return etag
 
 
-def _arrived(bucket: Bucket, url: ObjectUrl, tag: str | None, digests: PartDigests, part_size: int) -> bool:
+def _arrived(bucket: Bucket, url: ObjectUrl, etag: str | None, digests: PartDigests, part_size: int) -> bool:
     """Whether what arrived is what was sent; reads it if the ETag does not say so."""
     import obstore
 
-    expected = digests.tag()
-    if bucket.checksums.has_arrived(expected, tag):
+    expected = digests.etag()
+    if bucket.checksums.has_arrived(expected, etag):
         return True
     arrived = PartDigests(part_size)
     try:
         with bucket.errors(url):
-            for chunk in obstore.get(bucket.store, url.key, options={"if_match": tag} if tag else {}):
+            for chunk in obstore.get(bucket.store, url.key, options={"if_match": etag} if etag else {}):
                 arrived.update(memoryview(chunk))
     except (StoreError, ChangedError):
         return True  # it may not be read, or is another one already
-    if arrived.tag() != expected:
+    if arrived.etag() != expected:
         return False
     bucket.checksums.disprove(bool(part_size))
     return True

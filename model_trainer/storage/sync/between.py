@@ -45,10 +45,10 @@ class Between(Transfer):
         return list_store(self._to_store, self.target)
 
     def is_current(self, entry: Entry, existing: Entry) -> bool:
-        return existing.time_ns >= entry.time_ns or bool(entry.tag and entry.tag == existing.tag)
+        return existing.time_ns >= entry.time_ns or bool(entry.etag and entry.etag == existing.etag)
 
     def has_same_content(self, entry: Entry, existing: Entry, work: Work) -> bool:
-        return bool(entry.tag and entry.tag == existing.tag)
+        return bool(entry.etag and entry.etag == existing.etag)
 
     def copy(self, entry: Entry, work: Work) -> None:
         import obstore

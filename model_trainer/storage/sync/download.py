@@ -11,11 +11,11 @@ from model_trainer.messages import shown
 from model_trainer.storage.objects.reader import read_object
 from model_trainer.storage.objects.store import ObjectStore
 from model_trainer.storage.objects.writer import PART_BYTES
+from model_trainer.storage.sync.etags import have_etag, pieces_of
 from model_trainer.storage.sync.listing import Entry, Report, list_local, list_store, nanoseconds
 from model_trainer.storage.sync.obstacles import through_link
 from model_trainer.storage.sync.partial import PartialFile, delete_partial_files
 from model_trainer.storage.sync.ranges import RangedDownload
-from model_trainer.storage.sync.tags import have_tag, pieces_of
 from model_trainer.storage.sync.transfer import Transfer, Work
 from model_trainer.storage.sync.upload import url_below
 
@@ -57,7 +57,7 @@ class Download(Transfer):
         return abs(existing.time_ns - entry.time_ns) < SAME_TIME_NS
 
     def has_same_content(self, entry: Entry, existing: Entry, work: Work) -> bool:
-        return have_tag(pieces_of(self._path(entry), work.check), entry.size, entry.tag)
+        return have_etag(pieces_of(self._path(entry), work.check), entry.size, entry.etag)
 
     def keep(self, entry: Entry) -> None:
         if not os.path.islink(self._path(entry)):  # the file to which it leads is not in the target

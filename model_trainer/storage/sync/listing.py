@@ -40,14 +40,14 @@ class Entry(NamedTuple):
         name: path below the folder that is synchronized, with "/" between its parts.
         size: in bytes; -1 for an empty folder, -2 for a link that does not lead to a file.
         time_ns: modification time, in nanoseconds since 1970.
-        tag: ETag of an object, as the store writes it; of a folder only if another program has marked it; or empty.
+        etag: ETag of an object, as the store writes it; of a folder only if another program has marked it; or empty.
         is_link: whether it is a link, in a target; its size and time are those of the file to which it leads.
     """
 
     name: str
     size: int
     time_ns: int
-    tag: str = ""
+    etag: str = ""
     is_link: bool = False
 
     @property

@@ -14,9 +14,9 @@ from model_trainer.storage.objects.connection import Bucket
 from model_trainer.storage.objects.errors import UnavailableError
 from model_trainer.storage.objects.reader import DamagedError
 from model_trainer.storage.objects.urls import ObjectUrl
+from model_trainer.storage.sync.etags import range_size
 from model_trainer.storage.sync.listing import Entry
 from model_trainer.storage.sync.partial import PartialFile
-from model_trainer.storage.sync.tags import range_size
 from model_trainer.storage.sync.transfer import Work
 
 if TYPE_CHECKING:
@@ -42,9 +42,9 @@ class RangedDownload:
 
     def __init__(self, bucket: Bucket, url: ObjectUrl, entry: Entry, path: str) -> None:
         self._bucket, self._url, self._entry = bucket, url, entry
-        self._range_size = range_size(entry.size, entry.tag)
+        self._range_size = range_size(entry.size, entry.etag)
         self._count = -(-entry.size // self._range_size)
-        self._partial = PartialFile(path, f"{url.root}/{url.key} {entry.tag} {self._range_size}")
+        self._partial = PartialFile(path, f"{url.root}/{url.key} {entry.etag} {self._range_size}")
         self._lock = threading.Lock()
         self._none_active = threading.Condition(self._lock)
         self._active = 0
@@ -131,8 +131,8 @@ class RangedDownload:
         import obstore
 
         options: GetOptions = {"range": (start, stop)}
-        if self._entry.tag:
-            options["if_match"] = self._entry.tag
+        if self._entry.etag:
+            options["if_match"] = self._entry.etag
         store, key = self._bucket.store, self._url.key
         result = self._bucket.call(self._url, lambda: obstore.get(store, key, options=options))
         chunks = iter(result.stream(min_chunk_size=STREAM_BYTES))
@@ -160,10 +160,10 @@ class RangedDownload:
     def _damaged(self, before: Digest | None, work: Work) -> Digest | None:
         """The digest of what arrived, if another attempt is needed."""
         ranges = b"".join(self._digest(index) for index in range(self._count))
-        tag = hashlib.md5(ranges, usedforsecurity=False).hexdigest()
-        if self._entry.tag.strip('"') == f"{tag}-{self._count}":
+        etag = hashlib.md5(ranges, usedforsecurity=False).hexdigest()
+        if self._entry.etag.strip('"') == f"{etag}-{self._count}":
             return None
-        digest = Digest(self._entry.size, self._entry.tag)
+        digest = Digest(self._entry.size, self._entry.etag)
         for piece in self._pieces(0, self._entry.size, work):
             digest.update(piece)
         encrypted = self._bucket.is_encrypted

@@ -15,8 +15,8 @@ from model_trainer.storage.objects.store import ObjectStore
 from model_trainer.storage.objects.uploads import abort_uploads_of
 from model_trainer.storage.objects.urls import MARKER, ObjectUrl
 from model_trainer.storage.objects.writer import PART_BYTES, part_bytes, write_object, write_parts
+from model_trainer.storage.sync.etags import have_etag, pieces_of
 from model_trainer.storage.sync.listing import Entry, Report, list_local, list_store
-from model_trainer.storage.sync.tags import have_tag, pieces_of
 from model_trainer.storage.sync.transfer import Transfer, Work
 
 __all__ = ["LARGE_AT_ONCE", "Upload", "alone", "delete_objects", "deleted_if_damaged", "make_marker", "url_below"]
@@ -44,7 +44,7 @@ class Upload(Transfer):
         return existing.time_ns >= entry.time_ns
 
     def has_same_content(self, entry: Entry, existing: Entry, work: Work) -> bool:
-        return have_tag(pieces_of(self._path(entry), work.check), entry.size, existing.tag)
+        return have_etag(pieces_of(self._path(entry), work.check), entry.size, existing.etag)
 
     def copy(self, entry: Entry, work: Work) -> None:
         url, path = url_below(self._url, entry.name), self._path(entry)
@@ -117,8 +117,8 @@ def delete_objects(bucket: Bucket, folder: ObjectUrl, entries: Iterable[Entry]) 
     import obstore
 
     entries = list(entries)
-    marks = [url_below(folder, entry.name).key for entry in entries if entry.is_folder and entry.tag]
-    entries = [entry for entry in entries if not (entry.is_folder and entry.tag)]
+    marks = [url_below(folder, entry.name).key for entry in entries if entry.is_folder and entry.etag]
+    entries = [entry for entry in entries if not (entry.is_folder and entry.etag)]
     keys = [url_below(folder, f"{entry.key}{MARKER}" if entry.is_folder else entry.name).key for entry in entries]
     for start in range(0, len(keys), DELETED_AT_ONCE):
         some = keys[start : start + DELETED_AT_ONCE]

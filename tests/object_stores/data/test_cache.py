@@ -243,20 +243,20 @@ def test_a_size_of_zero_keeps_nothing(tmp_path: Path) -> None:
 
 def test_an_object_is_downloaded_once(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     files.write(f"{bucket}/a.jpg", b"first")
-    content, tag = cached.read_version(f"{bucket}/a.jpg")
+    content, etag = cached.read_version(f"{bucket}/a.jpg")
     files.delete(f"{bucket}/a.jpg")
-    assert cached.read_version(f"{bucket}/a.jpg", tag) == (content, tag) == (b"first", tag)
+    assert cached.read_version(f"{bucket}/a.jpg", etag) == (content, etag) == (b"first", etag)
 
 
 def test_another_version_of_an_object_is_never_taken_for_the_first(bucket: str, configure: Callable[..., None]) -> None:
     configure(cache_bytes=0)
     files.write(f"{bucket}/a.jpg", b"first")
-    tag = cached.read_version(f"{bucket}/a.jpg")[1]
+    etag = cached.read_version(f"{bucket}/a.jpg")[1]
     files.write(f"{bucket}/a.jpg", b"second")
     with pytest.raises(ChangedError, match=rf"{bucket}/a.jpg: the object has been changed meanwhile"):
-        cached.read_version(f"{bucket}/a.jpg", tag)
+        cached.read_version(f"{bucket}/a.jpg", etag)
     with pytest.raises(ChangedError):
-        cached.read_range_version(f"{bucket}/a.jpg", 0, 2, tag)
+        cached.read_range_version(f"{bucket}/a.jpg", 0, 2, etag)
     assert cached.read_version(f"{bucket}/a.jpg")[0] == b"second"
 
 

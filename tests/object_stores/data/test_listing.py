@@ -76,7 +76,7 @@ def test_keys_sizes_and_tags_are_those_of_the_store_in_the_order_of_keys(
     keys = [listing.keys[start:end] for start, end in zip(listing.starts, listing.starts[1:], strict=False)]
     assert keys == [b"train/%04d/%08d.jpg" % (number // 2500, number % 2500) for number in range(7500)]
     np.testing.assert_array_equal(listing.sizes, np.tile(np.arange(2500), 3))
-    assert listing.tags[2501] == b'"%032x"' % 1
+    assert listing.etags[2501] == b'"%032x"' % 1
 
 
 @pytest.mark.long

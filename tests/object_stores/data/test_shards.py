@@ -36,9 +36,9 @@ def requested(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     read = versions.read_range_version
 
-    def counting(bucket: object, url: object, start: int, size: int, tag: str = "") -> bytes:
+    def counting(bucket: object, url: object, start: int, size: int, etag: str = "") -> bytes:
         sizes.append(size)
-        return read(bucket, url, start, size, tag)  # type: ignore[arg-type]
+        return read(bucket, url, start, size, etag)  # type: ignore[arg-type]
 
     monkeypatch.setattr(versions, "read_range_version", counting)
     return sizes

@@ -147,8 +147,8 @@ def test_an_image_that_no_object_can_be_is_unreadable_and_the_others_are_read(
     stored: Pipeline, bucket: str, name: str
 ) -> None:
     names = [*stored.examples.names()[:3], f"{bucket}{name}"]
-    objects = Objects(PackedStrings.of(names), tags=np.array([b'"1"'] * 4, "S40") if name else None)
-    objects.tags[:3] = b""
+    objects = Objects(PackedStrings.of(names), etags=np.array([b'"1"'] * 4, "S40") if name else None)
+    objects.etags[:3] = b""
     examples = Examples.of_images(objects, stored.examples.labels[:4], stored.examples.classes, "test")
     batches = list(replace(stored, examples=examples).validation())
     assert sum(np.count_nonzero(batch.weights) for batch in batches) == 3

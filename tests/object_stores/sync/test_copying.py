@@ -223,7 +223,7 @@ def test_between_buckets_and_inside_one(bucket: str, s3: Weed, folder: Path, tmp
     synchronized(f"{bucket}/copy", f"{bucket}/again")
     synchronized(f"{bucket}/again", f"{bucket}-other")
     assert keys(s3, f"{bucket}-other") == {
-        key.removeprefix("copy/"): tag for key, tag in keys(s3, bucket).items() if key.startswith("copy/")
+        key.removeprefix("copy/"): etag for key, etag in keys(s3, bucket).items() if key.startswith("copy/")
     }
 
 

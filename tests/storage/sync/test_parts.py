@@ -14,9 +14,9 @@ from rich.console import Console
 from model_trainer.cli.sync_progress import SyncProgress
 from model_trainer.storage.objects.read_ahead import read_ahead
 from model_trainer.storage.sync.download import is_inside
+from model_trainer.storage.sync.etags import range_size
 from model_trainer.storage.sync.partial import PartialFile, delete_partial_files
 from model_trainer.storage.sync.sync import Synchronization
-from model_trainer.storage.sync.tags import range_size
 from model_trainer.storage.sync.workers import Workers
 
 MIB = 1 << 20
@@ -67,7 +67,7 @@ def test_the_longest_name_of_a_file_can_be_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "tag", "expected"),
+    ("size", "etag", "expected"),
     [
         (40 * MIB, f'"{"a" * 32}-3"', 16 * MIB),  # as we upload
         (40 * MIB, f'"{"a" * 32}-5"', 8 * MIB),  # as aws uploads
@@ -77,8 +77,8 @@ def test_the_longest_name_of_a_file_can_be_written(tmp_path: Path) -> None:
         (40 * MIB, "0x8D", 16 * MIB),
     ],
 )
-def test_ranges_are_the_parts_of_the_upload(size: int, tag: str, expected: int) -> None:
-    assert range_size(size, tag) == expected
+def test_ranges_are_the_parts_of_the_upload(size: int, etag: str, expected: int) -> None:
+    assert range_size(size, etag) == expected
 
 
 def test_read_ahead_gives_the_items_and_then_the_error() -> None:

@@ -8,25 +8,25 @@ from collections.abc import Callable, Iterable, Iterator
 from model_trainer.storage.objects.checksums import PART_SIZES, Digest
 from model_trainer.storage.objects.writer import PART_BYTES, part_bytes
 
-__all__ = ["have_tag", "pieces_of", "range_size"]
+__all__ = ["have_etag", "pieces_of", "range_size"]
 
 PIECE_BYTES = 1 << 20
 
 
-def have_tag(pieces: Iterable[bytes], size: int, tag: str) -> bool:
+def have_etag(pieces: Iterable[bytes], size: int, etag: str) -> bool:
     """Whether a content is that of an object, by its ETag; False if the ETag cannot tell.
 
     Args:
         pieces: the content.
         size: of the object.
-        tag: ETag of the object.
+        etag: ETag of the object.
     """
-    digest = Digest(size, tag)
-    if not digest.tags():
+    digest = Digest(size, etag)
+    if not digest.etags():
         return False
     for piece in pieces:
         digest.update(piece)
-    return digest.is_complete and digest.tag in digest.tags()
+    return digest.is_complete and digest.etag in digest.etags()
 
 
 def pieces_of(path: str, check: Callable[[], None]) -> Iterator[bytes]:
@@ -37,12 +37,12 @@ def pieces_of(path: str, check: Callable[[], None]) -> Iterator[bytes]:
             yield piece
 
 
-def range_size(size: int, tag: str) -> int:
+def range_size(size: int, etag: str) -> int:
     """The size of the ranges in which an object is downloaded: that of its parts, if the ETag shows it.
 
     The MD5s of the ranges then make up the ETag.
     """
-    count = re.fullmatch(r'"?[0-9a-f]{32}-(\d+)"?', tag)
+    count = re.fullmatch(r'"?[0-9a-f]{32}-(\d+)"?', etag)
     if count is None:
         return PART_BYTES
     candidates = (part_bytes(size), *PART_SIZES)
