@@ -16,7 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 # The module of each public name. Imported at first use, so that `model-trainer --help` loads very little.
 _HOMES = {
-    "config": ["Call", "Live"],
+    "user_code": ["Call", "Live"],
     "errors": [
         "ConfigError",
         "DataError",
@@ -44,7 +44,7 @@ _HOMES = {
         "RandomCrop",
         "RandomErasing",
         "RandomFlip",
-        "RandomGrey",
+        "RandomGrayscale",
         "RandomHue",
         "RandomJpegQuality",
         "RandomResizedCrop",
@@ -98,7 +98,6 @@ __all__ = sorted([*_HOME_OF, "__version__"])
 
 if TYPE_CHECKING:
     from model_trainer.api import evaluate, predict, preview, train, train_folds
-    from model_trainer.config import Call, Live
     from model_trainer.errors import (
         ConfigError,
         DataError,
@@ -121,7 +120,7 @@ if TYPE_CHECKING:
         RandomCrop,
         RandomErasing,
         RandomFlip,
-        RandomGrey,
+        RandomGrayscale,
         RandomHue,
         RandomJpegQuality,
         RandomResizedCrop,
@@ -171,6 +170,7 @@ if TYPE_CHECKING:
         RecallAtK,
     )
     from model_trainer.tasks.task import Output
+    from model_trainer.user_code import Call, Live
 
 
 def __getattr__(name: str) -> Any:

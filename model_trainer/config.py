@@ -1,7 +1,7 @@
 """The base of declared values: frozen, validated, written to JSON and read back, changed by dotted names.
 
 A `Config` is a value such as `Training(epochs=2)`. A `Choice` is a `Config` of several kinds, such as an optimizer; its
-JSON names the kind in `"type"`. A `Call` is the user's own code by its dotted path, a `Live` any Python object.
+JSON names the kind in `"type"`.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from pathlib import PurePath
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError, model_validator
 from pydantic_core import CoreSchema, core_schema
 
-from model_trainer.dotted import import_dotted, name_of
+from model_trainer.dotted import name_of
 from model_trainer.errors import ConfigError
 from model_trainer.messages import nearest, to_config_error
 
-__all__ = ["Call", "Choice", "Config", "Live", "to_plain"]
+__all__ = ["Choice", "Config", "to_plain", "with_present_names"]
+
+T = TypeVar("T")
 
 
 class Config(BaseModel):
@@ -30,6 +32,8 @@ class Config(BaseModel):
     Raises:
         ConfigError: a field is unknown, missing or wrong; the message names it.
     """
+
+    former_fields: ClassVar[dict[str, str]] = {}  # former to present name, so that JSON of earlier versions still loads
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", arbitrary_types_allowed=True, populate_by_name=True, hide_input_in_errors=True
@@ -46,6 +50,13 @@ class Config(BaseModel):
             raise to_config_error(error, type(self)) from None
         except TypeError as error:  # a field given twice, once by position and once by name
             raise ConfigError(f"{type(self).__name__}: {error}.") from None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_former_fields(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        return {cls.former_fields.get(name, name): value for name, value in data.items()}
 
     # Tells pydantic that this __init__ adds nothing to validation, so that nested values keep their field names.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
@@ -91,6 +102,7 @@ class Config(BaseModel):
             return self.changed_all(replaced).changed_all(rest)
         for name, value in changes.items():
             head, _, tail = name.partition(".")
+            head = self.former_fields.get(head, head)
             if by_alias.get(head, head) not in fields:
                 raise ConfigError(f"is not an option of {type(self).__name__}.{nearest(head, by_alias)}", head)
             if tail:
@@ -178,94 +190,6 @@ class Choice(Config):
         return {"type": type(self).__name__} | super().to_dict()
 
 
-class Call(Config):
-    """The user's own code, as a dotted path and keyword arguments; `make` imports the path and calls it.
-
-    Example:
-        >>> Call("my_code.make_loss", alpha=0.5).to_dict()
-        {'type': 'my_code.make_loss', 'alpha': 0.5}
-    """
-
-    path: str
-    arguments: dict[str, Any] = {}
-
-    def __init__(self, path: str, /, **arguments: Any) -> None:
-        if "." not in path:
-            raise ConfigError(f"should be a dotted path such as 'my_code.make_loss', got {path!r}.", "path")
-        super().__init__(path=path, arguments=arguments)
-
-    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(cls._read, handler(source))
-
-    @staticmethod
-    def _read(value: Any) -> Any:
-        if isinstance(value, Call):
-            return value
-        if isinstance(value, Mapping) and "." in str(value.get("type", "")):
-            return {"path": value["type"], "arguments": {key: item for key, item in value.items() if key != "type"}}
-        if isinstance(value, Mapping) and set(value) == {"path", "arguments"}:  # from __init__
-            return value
-        raise ConfigError(f"should be Call('package.function', ...), got {value!r}.")
-
-    def accepts(self, name: str) -> bool:
-        """Whether the callable has an argument `name`; raises ConfigError if it cannot be imported."""
-        try:
-            parameters = inspect.signature(import_dotted(self.path)).parameters
-        except (TypeError, ValueError):  # no signature
-            return False
-        kinds = {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
-        return name in parameters and parameters[name].kind in kinds
-
-    def make(self, **more: Any) -> Any:
-        """Imports the path and calls it with the declared arguments and `more`.
-
-        Raises:
-            ConfigError: it cannot be imported, or does not accept the arguments.
-        """
-        function = import_dotted(self.path)
-        try:
-            return function(**{**self.arguments, **more})
-        except TypeError as error:
-            raise ConfigError(f"{self.path} could not be called: {error}.") from error
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"type": self.path} | {key: to_plain(value) for key, value in self.arguments.items()}
-
-
-class Live(Config):
-    """Any Python object, such as a Keras optimizer; a run's JSON has its class name only, and cannot rebuild it.
-
-    Example:
-        >>> Training(optimizer=keras.optimizers.Adagrad()).optimizer.to_dict()
-        {'type': 'Live', 'object': 'keras.src.optimizers.adagrad.Adagrad'}
-    """
-
-    value: Any
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(cls._wrap, handler(source))
-
-    @staticmethod
-    def _wrap(value: Any) -> Any:
-        if isinstance(value, Live) or (isinstance(value, Mapping) and set(value) == {"value"}):
-            return value
-        if isinstance(value, Mapping) and value.get("type") == "Live":
-            raise ConfigError(
-                f"was a live Python object ({value.get('object')}), which JSON cannot carry. "
-                "Train from the .py file that made it, or declare it as Call('package.function', ...)."
-            )
-        if value is None or isinstance(value, (str, int, float, list, tuple, Mapping, Config)):
-            raise ConfigError(f"should be an object, got {value!r}.")
-        return {"value": value}
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"type": "Live", "object": name_of(self.value)}
-
-
 def to_plain(value: Any) -> Any:
     """Returns `value` as JSON types; of a Python object only the class name."""
     if isinstance(value, Config):
@@ -278,7 +202,7 @@ def to_plain(value: Any) -> Any:
         return str(value)
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    return Live(value=value).to_dict()
+    return {"type": "Live", "object": name_of(value)}
 
 
 def _changed_inside(child: Any, head: str, changes: Mapping[str, Any]) -> Any:
@@ -296,3 +220,27 @@ def _changed_inside(child: Any, head: str, changes: Mapping[str, Any]) -> Any:
     except ConfigError as error:
         raise error.under(head) from None
     raise ConfigError(f"has no option {next(iter(changes))!r}; its value is {child!r}.", head)
+
+
+def with_present_names(options: Any) -> Any:
+    """Returns options that an earlier version recorded, as JSON, with the present names of fields and kinds."""
+    kinds = {name: kind for kind in _subclasses(Choice) for name in (*kind.former_names, kind.__name__)}
+    fields = {
+        name: new for each in _subclasses(Config) - _subclasses(Choice) for name, new in each.former_fields.items()
+    }
+
+    def rename(value: Any) -> Any:
+        if isinstance(value, list):
+            return [rename(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        kind = kinds.get(str(value.get("type")))
+        names = fields if kind is None else kind.former_fields
+        renamed = {names.get(name, name): rename(item) for name, item in value.items()}
+        return renamed if kind is None else {**renamed, "type": kind.__name__}
+
+    return rename(options)
+
+
+def _subclasses(base: type[T]) -> set[type[T]]:
+    return {base}.union(*(_subclasses(each) for each in base.__subclasses__()))

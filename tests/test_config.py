@@ -6,8 +6,12 @@ from typing import Literal, final
 import pytest
 from pydantic import Field
 
-from model_trainer.config import Call, Choice, Config, Live
+from model_trainer.config import Choice, Config, with_present_names
 from model_trainer.errors import ConfigError
+from model_trainer.pipeline.augment import Augmentation, RandomGrayscale
+from model_trainer.sources.source import Source
+from model_trainer.sources.split import Split  # noqa: F401  registers the kind
+from model_trainer.user_code import Call, Live
 
 
 class Shape(Choice):
@@ -53,6 +57,41 @@ def test_a_kind_of_the_exact_name_is_chosen_before_one_that_differs_by_case() ->
     assert type(Shape._choose({"type": "Square"})) is Square
     assert type(Shape._choose({"type": "square"})) is Square
     assert type(Shape._choose({"type": "Box"})) is SQUARE
+
+
+def test_a_field_is_read_under_its_former_name() -> None:
+    class Step(Choice):
+        pass
+
+    class Moved(Step):
+        former_names = ("Shifted",)
+        former_fields = {"by": "offset"}
+        offset: int = 0
+
+    assert Moved(by=2) == Moved(offset=2)  # type: ignore[call-arg]
+    assert Moved().changed("by", 3) == Moved(offset=3)
+    assert Step._choose({"type": "Shifted", "by": 4}) == Moved(offset=4)
+    recorded = {"shape": [{"type": "Shifted", "by": 4}], "by": 5, "training": {"max_bad_share": 0.5}}
+    now = {"shape": [{"type": "Moved", "offset": 4}], "by": 5, "training": {"max_bad_fraction": 0.5}}
+    assert with_present_names(recorded) == now
+
+
+@pytest.mark.parametrize(
+    ("recorded", "now"),
+    [
+        ({"type": "Split", "val": 0.2, "part": "val", "seed": 1}, {"val": 0.2, "split": "val", "seed": 1}),
+        ({"type": "Fold", "folds": 3, "part": "train"}, {"folds": 3, "split": "train", "index": 0, "seed": 0}),
+    ],
+)
+def test_splits_of_earlier_versions_are_read(recorded: dict[str, object], now: dict[str, object]) -> None:
+    source = {"type": "ImageFolder", "path": "data/train", "classes": None}
+    assert (
+        Source._choose({**recorded, "source": source}).to_dict() == {"type": recorded["type"], "source": source} | now
+    )
+
+
+def test_an_augmentation_of_an_earlier_version_is_read() -> None:
+    assert Augmentation._choose({"type": "RandomGrey", "probability": 0.3}) == RandomGrayscale(probability=0.3)
 
 
 def test_a_value_is_frozen() -> None:

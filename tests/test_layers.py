@@ -17,9 +17,9 @@ PACKAGE = Path(model_trainer.__file__).parent
 
 LAYERS = [
     "version", "errors", "cpu_cores", "cuda_libraries", "stderr_filter", "quiet_tensorflow", "dotted", "messages",
-    "display", "config", "storage", "specs", "images", "metrics", "sources", "pipeline", "tasks", "run", "network",
-    "model_files", "inference", "cluster", "training", "evaluation", "findings", "diagnosis", "report", "tuning",
-    "index", "serving", "cloud", "api", "cli",
+    "display", "config", "user_code", "storage", "specs", "images", "metrics", "sources", "pipeline", "tasks", "run",
+    "network", "model_files", "inference", "cluster", "training", "evaluation", "findings", "diagnosis", "report",
+    "tuning", "index", "serving", "cloud", "api", "cli",
 ]  # fmt: skip
 # Modules that may import from any layer: the public names, __main__, and the network for tests.
 EXEMPT = {"__init__", "__main__", "testing"}

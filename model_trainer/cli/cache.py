@@ -1,4 +1,4 @@
-"""`model-trainer cache`: what is kept of object stores on the local disk."""
+"""`model-trainer cache`: the cache of object stores on the local disk."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ __all__ = ["cache"]
 
 
 def cache(
-    clear: bool = typer.Option(False, "--clear", help="Delete everything that is kept; it is read again when needed."),
+    clear: bool = typer.Option(False, "--clear", help="Delete the whole cache; it is filled again when needed."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
-    """Show or clear what is kept: images and listings of object stores, and where records are in their files.
+    """Show or clear the cache on this disk: images and listings of object stores, and indexes of record files.
 
-    Its place and its maximum size are in the configuration: see `model-trainer config`.
+    Its location and maximum size are settings: see `model-trainer config`.
     """
     from model_trainer.messages import counted
     from model_trainer.storage import cached

@@ -14,8 +14,8 @@ __all__ = ["doctor"]
 def doctor(
     path_or_run: str = typer.Argument(
         help="A folder with one folder per class, or with train and val folders of these; a folder of images; a "
-        "manifest, .rec or .tfrecord; or a run: a .py file, a training_options.json or an output folder. Of a URL in "
-        "an object store also access, encryption and public access are checked.",
+        "manifest, .rec or .tfrecord; or a run: a .py file, a training_options.json or an output folder. For a URL in "
+        "an object store, access rights, encryption and public access are checked, too.",
     ),
     root: Root = None,
     classes: ClassesOfData = None,
@@ -42,11 +42,13 @@ def doctor(
         32, "--min-size", metavar="N", min=1, help="Report images with a side of fewer pixels."
     ),
     write: bool = typer.Option(
-        False, "--write", help="Check of a URL for outputs whether runs may write and delete there, and no images."
+        False, "--write", help="Only check whether runs may write and delete at this URL of an object store."
     ),
-    trust: bool = typer.Option(False, "--trust", help="Allow a .json to run code outside keras.applications."),
+    trust: bool = typer.Option(
+        False, "--trust", help="Run the code that a .json names, also outside keras.applications."
+    ),
 ) -> None:
-    """Check a data set for problems. Reads each file once; exits with 1 if it finds faults."""
+    """Check a data set for problems. Reads each file once; exits with 1 if any problem is a fault."""
     if path_or_run.partition("://")[0] in SCHEMES:
         from model_trainer.diagnosis.access import diagnose_access
         from model_trainer.storage import cached

@@ -1,4 +1,4 @@
-"""The options that choose what computes the network."""
+"""The options that choose the inference engine and its precision."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Engine", "EngineName", "FasterPrecision"]
 
 
 class EngineName(StrEnum):
-    """What computes the network."""
+    """The inference engine: `keras` is TensorFlow."""
 
     auto = "auto"
     keras = "keras"
@@ -28,6 +28,8 @@ class FasterPrecision(StrEnum):
 Engine = Annotated[
     EngineName,
     typer.Option(
-        "--engine", help="What computes the network; auto is the fastest exact one if there are very many images."
+        "--engine",
+        help="Inference engine: keras (TensorFlow) or openvino; auto: the faster one if there are many images and it "
+        "gives the same results.",
     ),
 ]

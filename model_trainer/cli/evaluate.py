@@ -46,23 +46,26 @@ def evaluate(
         None,
         "--by",
         metavar="COLUMN",
-        help="Also the metrics for each value, or quartile, of this column of the manifest; repeatable.",
+        help="Compute the metrics also for each value, or quartile, of this column of the manifest; repeatable.",
     ),
     coarse: str | None = typer.Option(
-        None, "--coarse", metavar="FILE", help="Also the metrics of coarser classes: a CSV or JSON of class to coarser."
+        None,
+        "--coarse",
+        metavar="FILE",
+        help="Compute the metrics also for superclasses: a CSV or JSON file that maps each class to its superclass.",
     ),
     ensemble: Ensemble | None = typer.Option(None, "--ensemble", help="Evaluate the mean of several models."),
     tta: Augmentation | None = typer.Option(
         None, "--tta", help="Test-time augmentation: average each image and its mirror image."
     ),
     calibrated: bool = typer.Option(False, "--calibrated", help="Apply the temperature fitted on validation data."),
-    batch_size: int = typer.Option(32, "--batch-size", metavar="N", min=1, help="Images that are computed together."),
+    batch_size: int = typer.Option(32, "--batch-size", metavar="N", min=1, help="Images per batch."),
     engine: Engine = EngineName.auto,
     precision: FasterPrecision | None = typer.Option(
         None,
         "--precision",
-        help="Check whether the model may be used in this faster precision: compare it with float32, and record the "
-        "result in precision.json beside the model file. Exit code 1 if it does not pass.",
+        help="Instead of evaluating, compare the model in this dtype with float32, and record in precision.json, next "
+        "to the model file, whether `serve --precision` may use it. Exit code 1 if not.",
     ),
     spec: Spec = None,
     classes: ClassesOfDataOrModel = None,

@@ -31,14 +31,16 @@ Classes = Annotated[
         help="With --spec: names of the model's outputs, in order: a,b,c, or a text file with one name per line.",
     ),
 ]
-Trust = Annotated[bool, typer.Option("--trust", help="Allow the file to run code outside keras.applications.")]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Run the code that the file names, also outside keras.applications.")
+]
 
 ClassesOfData = Annotated[
     str | None,
     typer.Option(
         "--classes",
         metavar="NAMES",
-        help="Names of the classes, in the order of their numbers: a,b,c, or a text file with one name per line.",
+        help="Names of the classes, in the order of their indices: a,b,c, or a text file with one name per line.",
     ),
 ]
 ClassesOfDataOrModel = Annotated[
@@ -46,7 +48,7 @@ ClassesOfDataOrModel = Annotated[
     typer.Option(
         "--classes",
         metavar="NAMES",
-        help="Names of the classes of --data, in the order of their numbers, or with --spec of the model's outputs: "
+        help="Names of the classes of --data, in the order of their indices, or with --spec of the model's outputs: "
         "a,b,c, or a text file with one name per line.",
     ),
 ]

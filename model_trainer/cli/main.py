@@ -29,8 +29,8 @@ __all__ = ["app", "main"]
 app = typer.Typer(
     cls=Group,
     help=(
-        "Train Keras image classifiers and taggers from a short declaration, and get .hdf5 files that plain Keras "
-        "loads."
+        "Train Keras image classifiers, of one label or several, from a short declaration, and get .hdf5 files that "
+        "plain Keras loads."
     ),
     no_args_is_help=True,
     add_completion=False,

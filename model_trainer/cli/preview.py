@@ -19,9 +19,11 @@ def preview(
     overrides: list[str] = typer.Option(
         [], "--set", metavar="NAME=VALUE", help="Change an option of the run, such as training.seed=1; repeatable."
     ),
-    trust: bool = typer.Option(False, "--trust", help="Allow a .json to run code outside keras.applications."),
+    trust: bool = typer.Option(
+        False, "--trust", help="Run the code that a .json names, also outside keras.applications."
+    ),
 ) -> None:
-    """Draw training images next to their augmented versions, as the model sees them."""
+    """Write a picture of training images beside augmented versions of them, as the model sees them."""
     declared = with_overrides(load_run(run, trust), overrides)
 
     announce_tensorflow()

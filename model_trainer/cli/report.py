@@ -13,7 +13,7 @@ def report(
     output_dir: str = typer.Argument(help="The output folder of a run."),
     other: list[str] | None = typer.Argument(None, help="Further runs to compare it with."),
     watch: bool = typer.Option(
-        False, "--watch", help="Serve the page on this machine, and renew it while training goes on, until Ctrl-C."
+        False, "--watch", help="Serve the page on this machine and update it during training, until Ctrl-C."
     ),
     port: int = typer.Option(0, "--port", metavar="N", min=0, max=65535, help="Port of --watch; default: a free one."),
 ) -> None:

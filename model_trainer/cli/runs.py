@@ -11,17 +11,17 @@ __all__ = ["runs"]
 
 def runs(
     folder: str | None = typer.Argument(
-        None, metavar="DIR", help="The folder of the output folders; default: output, or that of model-trainer.toml."
+        None, metavar="DIR", help="Folder that contains the output folders; default: output, or the setting output_dir."
     ),
     sort: str = typer.Option(
         "-started",
         "--sort",
         metavar="NAME",
-        help="Sort by a column, metric or setting, such as val_loss or training.epochs; -NAME: highest first.",
+        help="Sort by a column, metric or option, such as val_loss or training.epochs; -NAME: highest first.",
     ),
     as_json: bool = typer.Option(False, "--json", help="Print a JSON list and nothing else on standard output."),
 ) -> None:
-    """List all runs with their states, their best metrics, and the settings in which they differ.
+    """List all runs with their states, their best metrics, and the options in which they differ.
 
     A best metric is from evaluation/evaluation.json if there is one, otherwise from the best epoch in history.csv.
     """
@@ -42,4 +42,4 @@ def runs(
     print_runs(runs, shown, sort.removeprefix("-"), Console())
     if len(shown) < len(settings):
         num_more = len(settings) - len(shown)
-        typer.echo(f"{num_more} more settings differ, which not all runs have; --json has them.", err=True)
+        typer.echo(f"{num_more} more options differ, which not all runs have; --json has them.", err=True)

@@ -23,7 +23,7 @@ DEFAULT_PORT = 8080
 
 
 class Precision(StrEnum):
-    """In which it is computed."""
+    """The dtype of the computation."""
 
     float32 = "float32"
     bfloat16 = "bfloat16"
@@ -51,10 +51,12 @@ def serve(
         None,
         "--token",
         metavar="TOKEN",
-        help="What clients have to send as `Authorization: Bearer TOKEN`. Better set MODEL_TRAINER_TOKEN, which other "
+        help="What clients have to send as `Authorization: Bearer TOKEN`. Prefer MODEL_TRAINER_TOKEN, which other "
         "users of the machine cannot read.",
     ),
-    no_token: bool = typer.Option(False, "--no-token", help="Let everybody call who can reach the port."),
+    no_token: bool = typer.Option(
+        False, "--no-token", help="Accept requests without a token, from anyone who can reach the port."
+    ),
     allowed_host: list[str] | None = typer.Option(
         None, "--allowed-host", metavar="NAME", help="Another name of this server in the Host header; repeatable."
     ),
@@ -62,17 +64,17 @@ def serve(
         1, "--workers", metavar="N", min=1, help="Processes that share the port, each with its own copy of the model."
     ),
     reload: bool = typer.Option(
-        False, "--reload", help="Load a new model file as soon as it is there, and lose no request."
+        False, "--reload", help="Load a new model file when it appears, without dropping requests."
     ),
     engine: EngineName = typer.Option(
         EngineName.auto,
         "--engine",
-        help="What computes the network; auto takes the fastest exact one.",
+        help="Inference engine: keras (TensorFlow) or openvino; auto: the faster one if it gives the same results.",
     ),
     precision: Precision = typer.Option(
         Precision.float32,
         "--precision",
-        help="All but float32 need a passed check: `evaluate --precision`.",
+        help="Dtype of the computation; bfloat16 and float16 need a passed `evaluate --precision`.",
     ),
     calibrated: Calibrated = False,
     top: Top = None,
@@ -80,7 +82,7 @@ def serve(
         None, "--max-body-bytes", metavar="N", min=1, help="Larger requests are refused; default: 6291456."
     ),
     max_batch: int | None = typer.Option(
-        None, "--max-batch", metavar="N", min=1, help="Largest number of images that are computed together; default: 8."
+        None, "--max-batch", metavar="N", min=1, help="Maximum number of images per batch; default: 8."
     ),
     max_waiting: int | None = typer.Option(
         None,

@@ -16,21 +16,21 @@ MAX_FAILURES = 1000  # that are printed
 
 
 def sync(
-    source: str = typer.Argument(..., metavar="A", help="The folder to copy: a path, or s3://bucket/folder."),
-    target: str = typer.Argument(..., metavar="B", help="The folder that is to contain the same."),
-    delete: bool = typer.Option(False, "--delete", help="Delete the files of B that A does not have."),
+    source: str = typer.Argument(..., metavar="SOURCE", help="The folder to copy: a path, or s3://bucket/folder."),
+    target: str = typer.Argument(..., metavar="TARGET", help="The folder to copy to."),
+    delete: bool = typer.Option(False, "--delete", help="Delete files of TARGET that SOURCE does not have."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Only print what would be copied and deleted."),
     checksum: bool = typer.Option(
         False, "--checksum", help="Compare files of the same size by their checksums even if their times match."
     ),
     jobs: int = typer.Option(32, "--jobs", metavar="N", min=1, max=512, help="Transfers at once."),
 ) -> None:
-    """Copy a folder to or from an object store, or between two of them; what is equal is skipped.
+    """Copy a folder to or from an object store, or between two of them; unchanged files are skipped.
 
-    A file is equal if it has the same size, and is not older than its source (after a download: has its time) or has
-    its checksum. What is copied is verified, and gets its name only when it is complete. After an interruption the same
-    command copies the rest. A file that cannot be copied is listed and the exit code is 2, the others are copied; it is
-    75 if the store does not answer.
+    A file is unchanged if it has the size of its source, and is not older (after a download: has the same time) or has
+    the same checksum. Copies are verified, and get their names only when they are complete. After an interruption the
+    same command copies the rest. Files that cannot be copied are listed after the others have been copied, with exit
+    code 2; if the store does not answer, the exit code is 75.
     """
     from rich.console import Console
 

@@ -30,14 +30,16 @@ ResumeFrom = Annotated[
 ]
 HostList = Annotated[
     str | None,
-    typer.Option("--hosts", metavar="A:PORT,B:PORT", help="Train on these machines; the same list on each."),
+    typer.Option(
+        "--hosts",
+        metavar="A:PORT,B:PORT",
+        help="Train on several machines: start the command on each with this same list.",
+    ),
 ]
 HostIndex = Annotated[
     int | None, typer.Option("--host-index", metavar="N", help="Index of this machine in --hosts, from 0.")
 ]
-NoReport = Annotated[
-    bool, typer.Option("--no-report", help="Do not evaluate the model and write report/index.html at the end.")
-]
+NoReport = Annotated[bool, typer.Option("--no-report", help="Skip the evaluation and the report at the end.")]
 Restarts = Annotated[
     int, typer.Option("--restarts", metavar="N", min=0, help="Restart up to N times after a crash or a lost machine.")
 ]

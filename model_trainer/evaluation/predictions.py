@@ -76,7 +76,7 @@ def predict_examples(
             f"{examples.origin}: none of its {len(examples):,} images exists; the first is {examples.name(0)}. "
             "Is its folder right, such as root= of a Manifest?"
         )
-    bad_images = BadImages(max_count=len(examples), max_share=1.0, num_examples=len(examples))
+    bad_images = BadImages(max_count=len(examples), max_fraction=1.0, num_examples=len(examples))
     if known_bad:
         names = set(examples.names())
         bad_images.take_over({name: reason for name, reason in known_bad.items() if name in names})
@@ -144,6 +144,6 @@ def images_of(trained: TrainedModel, examples: Examples, indices: Iterable[int])
     chosen = examples.take(np.fromiter(indices, np.int64))
     if not len(chosen):
         return np.zeros((0, *trained.spec.target_size), np.uint8)
-    bad_images = BadImages(max_count=len(chosen), max_share=1.0, num_examples=len(chosen))
+    bad_images = BadImages(max_count=len(chosen), max_fraction=1.0, num_examples=len(chosen))
     batches = Pipeline(chosen, trained.spec, 32, bad_images).validation()
     return np.concatenate([np.asarray(batch.inputs) for batch in bad_images.checked(batches)])

@@ -27,13 +27,13 @@ class BadImages:
 
     Args:
         max_count: unreadable images that are tolerated.
-        max_share: fraction of `num_examples` that is tolerated.
+        max_fraction: fraction of `num_examples` that is tolerated.
         num_examples: examples of the data set.
     """
 
-    def __init__(self, max_count: int, max_share: float, num_examples: int) -> None:
+    def __init__(self, max_count: int, max_fraction: float, num_examples: int) -> None:
         self.max_count = max_count
-        self.max_share = max_share
+        self.max_fraction = max_fraction
         self.num_examples = num_examples
         self._reasons: dict[str, str] = {}
         self._table: PurePath | None = None
@@ -120,15 +120,15 @@ class BadImages:
         """Stops the run if there are too many bad images.
 
         Raises:
-            DataError: more than `max_count` images, and more than the fraction `max_share`, are bad.
+            DataError: more than `max_count` images, and more than the fraction `max_fraction`, are bad.
         """
-        if len(self) <= self.max_count or len(self) <= self.max_share * self.num_examples:
+        if len(self) <= self.max_count or len(self) <= self.max_fraction * self.num_examples:
             return
         shown = "\n".join(f"  {name} {reason}" for name, reason in list(self.reasons.items())[:5])
         raise DataError(
             f"{len(self)} of {self.num_examples} images could not be read, among them\n{shown}\n"
-            f"That is more than {self.max_count} and more than {self.max_share:.1%}. Fix or remove them, or raise "
-            "the limits: --set training.max_bad_images=... --set training.max_bad_share=..."
+            f"That is more than {self.max_count} and more than {self.max_fraction:.1%}. Fix or remove them, or raise "
+            "the limits: --set training.max_bad_images=... --set training.max_bad_fraction=..."
         )
 
     def _append(self, *rows: tuple[str, str]) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, RootModel
 
+from model_trainer.config import with_present_names
 from model_trainer.errors import DataError
 from model_trainer.report.damage import damage_named
 from model_trainer.report.evaluation_file import EvaluationFile, read_evaluation
@@ -145,7 +146,8 @@ class RunFiles:
     @property
     def run(self) -> dict[str, Any]:
         """The run as declared, as JSON."""
-        return self.options.get("run") or (self.folds.run if self.folds is not None else {})
+        run: dict[str, Any] = self.options.get("run") or (self.folds.run if self.folds is not None else {})
+        return dict(with_present_names(run))
 
     @property
     def name(self) -> str:

@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import PurePath
 from typing import Any
 
+from model_trainer.config import with_present_names
 from model_trainer.display.curves import NOT_METRICS
 from model_trainer.errors import DataError, StorageError
 from model_trainer.run.settings import flatten
@@ -161,7 +162,7 @@ def _started(path: PurePath) -> dict[str, Any]:
 
 
 def _settings(path: PurePath) -> dict[str, Any]:
-    run = json.loads(files.read_text(path / OPTIONS))["run"]
+    run = with_present_names(json.loads(files.read_text(path / OPTIONS))["run"])
     return {"settings": dict(flatten(dict(run), whole_lists=True)), "max_epochs": int(run["training"]["epochs"])}
 
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Literal, final
 
 from pydantic import Field
 
-from model_trainer.config import Call, Choice, Live
+from model_trainer.config import Choice
 from model_trainer.errors import ConfigError
+from model_trainer.user_code import Call, Live
 
 if TYPE_CHECKING:
     import keras

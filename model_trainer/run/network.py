@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal, final
 
 from pydantic import BeforeValidator, Field
 
-from model_trainer.config import Call, Choice, Config, Live
+from model_trainer.config import Choice, Config
+from model_trainer.user_code import Call, Live
 
 __all__ = ["L1", "L2", "AnyNetwork", "Network", "OwnModel", "Regularizer", "Unfreeze"]
 

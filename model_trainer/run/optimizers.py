@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal, final
 
 from pydantic import Field
 
-from model_trainer.config import Call, Choice, Live
+from model_trainer.config import Choice
 from model_trainer.errors import ConfigError
+from model_trainer.user_code import Call, Live
 
 if TYPE_CHECKING:
     import keras

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator
 
 import model_trainer.run.trackers  # noqa: F401  # so that its callbacks are known by name
-from model_trainer.config import Call, Config, Live
+from model_trainer.config import Config
 from model_trainer.dotted import is_safe
 from model_trainer.errors import ConfigError, DataError, StorageError
 from model_trainer.pipeline.augment import (
@@ -33,6 +33,7 @@ from model_trainer.storage import configuration, files
 from model_trainer.storage.configured_paths import configured_path
 from model_trainer.tasks.classification import Classification
 from model_trainer.tasks.task import Task
+from model_trainer.user_code import Call, Live
 
 __all__ = ["Run", "load_data"]
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from model_trainer.config import Call, Choice, Config, Live
+from model_trainer.config import Choice, Config
 from model_trainer.display.pages import render_fragment
 from model_trainer.dotted import name_of
+from model_trainer.user_code import Call, Live
 
 if TYPE_CHECKING:
     from model_trainer.run.run import Run

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from model_trainer.config import Call, Choice, Config, Live, to_plain
+from model_trainer.config import Choice, Config, to_plain
+from model_trainer.user_code import Call, Live
 
 __all__ = ["changed_settings", "default_settings", "flatten"]
 

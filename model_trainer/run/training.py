@@ -6,10 +6,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from model_trainer.config import Call, Config, Live
+from model_trainer.config import Config
 from model_trainer.pipeline.sampling import EachOnce, Sampling
 from model_trainer.run.optimizers import Adam, Optimizer
 from model_trainer.run.schedules import Cosine, Schedule
+from model_trainer.user_code import Call, Live
 
 __all__ = ["Divergence", "Training"]
 
@@ -61,7 +62,7 @@ class Training(Config):
         loss_mean: divisor of a batch's summed weighted losses: the number of its "examples", as in Keras, or the sum
             of their "weights", as in earlier versions.
         divergence: what to do when the loss is not finite or spikes.
-        max_bad_images, max_bad_share: the run stops if the unreadable images exceed both this number and this
+        max_bad_images, max_bad_fraction: the run stops if the unreadable images exceed both this number and this
             fraction of the data.
 
     Example:
@@ -69,6 +70,8 @@ class Training(Config):
         >>> training.schedule
         Cosine(warmup_epochs=0.0, final=0.0)
     """
+
+    former_fields = {"max_bad_share": "max_bad_fraction"}
 
     epochs: int = Field(2, ge=1)
     batch_size: int = Field(32, ge=1)
@@ -85,4 +88,4 @@ class Training(Config):
     loss_mean: Literal["examples", "weights"] = "examples"
     divergence: Divergence = Divergence()
     max_bad_images: int = Field(10, ge=0)
-    max_bad_share: float = Field(0.01, ge=0, le=1)
+    max_bad_fraction: float = Field(0.01, ge=0, le=1)

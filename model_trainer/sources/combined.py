@@ -8,7 +8,6 @@ from typing import final
 import numpy as np
 from pydantic import Field
 
-from model_trainer.config import Call, Live
 from model_trainer.dotted import import_dotted
 from model_trainer.errors import ConfigError, DataError
 from model_trainer.sources.examples import Examples
@@ -16,6 +15,7 @@ from model_trainer.sources.images import Files, Images, SeveralImages
 from model_trainer.sources.label_rows import LabelRows
 from model_trainer.sources.packed_strings import PackedStrings
 from model_trainer.sources.source import Source
+from model_trainer.user_code import Call, Live
 
 __all__ = ["Concatenated", "Filtered", "Reclassed", "Subset"]
 

@@ -27,11 +27,13 @@ class Fold(Source):
     probabilities of all classes the most likely one counts.
     """
 
+    former_fields = {"part": "split"}
+
     source: Source
     num_folds: int = Field(5, ge=2, le=MAX_FOLDS, alias="folds")  # `folds` is a method of every source
     index: int = Field(0, ge=0)  # of the fold, below `folds`
     seed: int = Field(0, ge=0)
-    part: Literal["train", "val"] = "train"
+    split_name: Literal["train", "val"] = Field("train", alias="split")  # `split` is a method, too
 
     @model_validator(mode="after")
     def _index_below_folds(self) -> Any:
@@ -43,10 +45,10 @@ class Fold(Source):
     def read(self) -> Examples:
         examples = self.source.read_shared()
         is_val = assign_folds(examples, self.num_folds, self.seed) == self.index
-        if self.index == 0 and self.part == "train":  # one of all folds, so that it is logged once
+        if self.index == 0 and self.split_name == "train":  # one of all folds, so that it is logged once
             _log_repeated_images(examples)
             _warn_of_small_classes(examples, self.num_folds)
-        return examples.take(np.flatnonzero(is_val if self.part == "val" else ~is_val))
+        return examples.take(np.flatnonzero(is_val if self.split_name == "val" else ~is_val))
 
 
 def fold_pair(source: Source, folds: int, index: int, seed: int) -> tuple[Fold, Fold]:
@@ -56,8 +58,8 @@ def fold_pair(source: Source, folds: int, index: int, seed: int) -> tuple[Fold, 
         ConfigError: a number is out of its range, or no whole number.
     """
     return (
-        Fold(source=source, num_folds=folds, index=index, seed=seed, part="train"),
-        Fold(source=source, num_folds=folds, index=index, seed=seed, part="val"),
+        Fold(source=source, num_folds=folds, index=index, seed=seed, split_name="train"),
+        Fold(source=source, num_folds=folds, index=index, seed=seed, split_name="val"),
     )
 
 

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from model_trainer.config import Call, Choice, Live
+from model_trainer.config import Choice
 from model_trainer.messages import nearest
 from model_trainer.sources.examples import Examples
 from model_trainer.storage import files
+from model_trainer.user_code import Call, Live
 
 if TYPE_CHECKING:
     from model_trainer.sources.combined import Concatenated, Filtered, Reclassed, Subset
@@ -88,8 +89,8 @@ class Source(Choice):
         from model_trainer.sources.split import Split
 
         return (
-            Split(source=self, val=val, seed=seed, part="train"),
-            Split(source=self, val=val, seed=seed, part="val"),
+            Split(source=self, val=val, seed=seed, split_name="train"),
+            Split(source=self, val=val, seed=seed, split_name="val"),
         )
 
     def folds(self, folds: int = 5, seed: int = 0) -> list[tuple[Fold, Fold]]:

@@ -22,15 +22,17 @@ class Split(Source):
     source has groups, groups are divided instead of images; a group belongs to the class of its first image.
     """
 
+    former_fields = {"part": "split"}
+
     source: Source
     val: float = Field(gt=0, lt=1)  # fraction of each class for validation
-    part: Literal["train", "val"]
+    split_name: Literal["train", "val"] = Field(alias="split")  # `split` is a method of every source
     seed: int = 0
 
     def read(self) -> Examples:
         examples = self.source.read_shared()
         is_val = _choose_validation(examples, self.val, self.seed)
-        return examples.take(np.flatnonzero(is_val if self.part == "val" else ~is_val))
+        return examples.take(np.flatnonzero(is_val if self.split_name == "val" else ~is_val))
 
 
 def _choose_validation(examples: Examples, fraction: float, seed: int) -> np.ndarray:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal, final
 import numpy as np
 from pydantic import Field
 
-from model_trainer.config import Call, Live
 from model_trainer.errors import DataError
 from model_trainer.metrics.chunks import Progress
 from model_trainer.sources.examples import Examples
@@ -17,6 +16,7 @@ from model_trainer.tasks.class_weights import by_name, check_at_least_two_classe
 from model_trainer.tasks.losses import Activation, CrossEntropy, Loss, make_loss, to_probabilities
 from model_trainer.tasks.metrics import Accuracy, Metric
 from model_trainer.tasks.task import Factors, Task
+from model_trainer.user_code import Call, Live
 
 if TYPE_CHECKING:
     import tensorflow as tf

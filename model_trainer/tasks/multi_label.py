@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, final
 import numpy as np
 from pydantic import Field
 
-from model_trainer.config import Call, Live
 from model_trainer.errors import ConfigError, DataError
 from model_trainer.metrics.chunks import Progress
 from model_trainer.sources.examples import Examples
@@ -18,6 +17,7 @@ from model_trainer.tasks.metrics import Metric
 from model_trainer.tasks.multi_label_metrics import MacroF1, MeanAveragePrecision, MicroF1
 from model_trainer.tasks.task import BatchPredictions, Factors, Task
 from model_trainer.tasks.thresholds import best_thresholds
+from model_trainer.user_code import Call, Live
 
 if TYPE_CHECKING:
     import tensorflow as tf

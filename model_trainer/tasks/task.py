@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from pydantic import model_validator
 
-from model_trainer.config import Call, Choice, Config, Live
+from model_trainer.config import Choice, Config
 from model_trainer.metrics.chunks import Progress
 from model_trainer.sources.examples import Examples
 from model_trainer.sources.labels.kinds import Labels
@@ -16,6 +16,7 @@ from model_trainer.tasks.evaluation import Evaluation
 from model_trainer.tasks.head import HeadOptions, make_head
 from model_trainer.tasks.losses import Activation, Loss
 from model_trainer.tasks.metrics import AdditiveMetric, FullPassMetric, Metric
+from model_trainer.user_code import Call, Live
 
 if TYPE_CHECKING:
     import keras

@@ -6,7 +6,6 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from model_trainer.config import Call
 from model_trainer.errors import ConfigError, DataError
 from model_trainer.network.portable import unportable_names
 from model_trainer.network.stages import TwoStageNetwork
@@ -16,6 +15,7 @@ from model_trainer.run.run import Run
 from model_trainer.run.schedules import ReduceOnPlateau
 from model_trainer.sources.examples import Examples
 from model_trainer.tasks.metrics import Metric
+from model_trainer.user_code import Call
 
 __all__ = ["check_batch_size", "check_files", "check_metrics", "check_monitors", "check_portable", "check_whole_batch"]
 
@@ -46,7 +46,7 @@ def check_files(run: Run, examples: Examples) -> None:
     examples.check_local()
     missing = np.flatnonzero(examples.num_bytes < 0)
     limits = run.training
-    if len(missing) > max(limits.max_bad_images, limits.max_bad_share * len(examples)):
+    if len(missing) > max(limits.max_bad_images, limits.max_bad_fraction * len(examples)):
         raise DataError(
             f"{examples.origin}: {len(missing):,} of {len(examples):,} images do not exist; the first is "
             f"{examples.name(int(missing[0]))}. Is its folder right, such as root= of a Manifest?"

@@ -12,7 +12,6 @@ import tensorflow as tf
 from absl import logging
 from rich.console import Console
 
-from model_trainer.config import Call, Live
 from model_trainer.display.notebook import in_notebook
 from model_trainer.errors import StorageError
 from model_trainer.network.training_copy import copy_weights
@@ -34,6 +33,7 @@ from model_trainer.training.statistics import refresh_statistics
 from model_trainer.training.step_types import LOSS
 from model_trainer.training.validation import validate
 from model_trainer.training.watch import Diverging
+from model_trainer.user_code import Call, Live
 
 __all__ = ["train_epochs", "train_steps"]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from model_trainer.config import Call, Live
 from model_trainer.run.optimizers import Optimizer
+from model_trainer.user_code import Call, Live
 
 __all__ = ["Clip", "accumulate", "all_finite", "clip_gradients"]
 

@@ -197,7 +197,7 @@ def prepare(run: Run, process_group: ProcessGroup | None = None, origin: Origin 
     num_own = strategy.num_replicas_in_sync // len(process_group)
     shard = BatchShard(strategy.num_replicas_in_sync, process_group.index * num_own, num_own, least=accumulation_steps)
     bad_images = BadImages(
-        run.training.max_bad_images, run.training.max_bad_share, len(train) + (len(val) if val else 0)
+        run.training.max_bad_images, run.training.max_bad_fraction, len(train) + (len(val) if val else 0)
     )
 
     def pipeline(examples: Examples) -> Pipeline:

@@ -13,7 +13,7 @@ from typing import Any
 from absl import logging
 
 from model_trainer.cluster.supervisor import STARTED
-from model_trainer.config import Choice
+from model_trainer.config import with_present_names
 from model_trainer.errors import ConfigError, DataError, StorageError
 from model_trainer.model_files.description import read_description_file
 from model_trainer.model_files.weights import Origin
@@ -42,7 +42,7 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 # The options that may change: duration, output, devices, and tolerances.
 SAFE_OPTIONS = (
     "name", "output_dir", "training.epochs", "training.batch_size", "training.accumulation_steps",
-    "training.max_bad_images", "training.max_bad_share", "training.divergence", "hardware", "observers",
+    "training.max_bad_images", "training.max_bad_fraction", "training.divergence", "hardware", "observers",
     "callbacks.N.patience", "callbacks.N.tracking_uri", "callbacks.N.mode",
 )  # fmt: skip
 SAFE = re.compile("|".join(re.escape(option).replace("N", r"\d+") + r"(\..*)?" for option in SAFE_OPTIONS))
@@ -225,24 +225,7 @@ def _read_options(folder: PurePath) -> dict[str, Any]:
         raise DataError(f"{path} cannot be read: {error}. Start a new run without --resume.") from error
     if not isinstance(options, dict) or not isinstance(options.get("run"), dict):
         raise DataError(f"{path} does not describe a run. Start a new run without --resume.")
-    return {**options, "run": _with_current_names(options["run"])}
-
-
-def _with_current_names(options: Any) -> Any:
-    """The options with the present name of each kind that was renamed since they were recorded."""
-    kinds = [kind for family in Choice.__subclasses__() for kind in family.kinds().values()]
-    current = {former: kind.__name__ for kind in kinds for former in kind.former_names}
-
-    def rename(value: Any) -> Any:
-        if isinstance(value, list):
-            return [rename(item) for item in value]
-        if not isinstance(value, dict):
-            return value
-        renamed = {key: rename(item) for key, item in value.items()}
-        kind = renamed.get("type")
-        return {**renamed, "type": current[kind]} if isinstance(kind, str) and kind in current else renamed
-
-    return rename(options)
+    return {**options, "run": with_present_names(options["run"])}
 
 
 def _formatted(value: Any) -> str:

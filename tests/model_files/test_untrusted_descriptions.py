@@ -27,10 +27,10 @@ import keras
 import numpy as np
 import pytest
 
-from model_trainer.config import Call
 from model_trainer.errors import ModelFileError
 from model_trainer.model_files import description as descriptions
 from model_trainer.model_files.load import load_model
+from model_trainer.user_code import Call
 
 Describe = Callable[..., Path]
 Within = Callable[[float], contextlib.AbstractContextManager[None]]

@@ -15,7 +15,7 @@ def add(collected: BadImages, path: Path) -> None:
 
 
 def bad(tmp_path: Path, count: int, num_examples: int) -> BadImages:
-    collected = BadImages(max_count=2, max_share=0.1, num_examples=num_examples)
+    collected = BadImages(max_count=2, max_fraction=0.1, num_examples=num_examples)
     for number in range(count):
         (tmp_path / f"{number}.jpg").write_bytes(b"")
         add(collected, tmp_path / f"{number}.jpg")
@@ -35,7 +35,9 @@ def test_a_few_are_borne(tmp_path: Path, count: int, num_examples: int) -> None:
 
 
 def test_more_than_the_count_and_the_share_stop_the_run(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"3 of 29 images could not be read[\s\S]*0\.jpg is empty[\s\S]*max_bad_share"):
+    with pytest.raises(
+        DataError, match=r"3 of 29 images could not be read[\s\S]*0\.jpg is empty[\s\S]*max_bad_fraction"
+    ):
         bad(tmp_path, 3, 29).check()
 
 

@@ -165,7 +165,7 @@ def test_a_fold_survives_json() -> None:
     fold = ImageFolder("data/train").folds(4, seed=3)[2][1]
     data = json.loads(json.dumps(fold.to_dict()))
     assert data == {
-        "type": "Fold", "source": data["source"], "folds": 4, "index": 2, "seed": 3, "part": "val",
+        "type": "Fold", "source": data["source"], "folds": 4, "index": 2, "seed": 3, "split": "val",
     }  # fmt: skip
     assert Fold.from_dict(data) == fold
 

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 from model_trainer import LAMB, SGD, Adam, CutMix, Hardware, MixUp, Run, load_model
-from model_trainer.config import Live
 from model_trainer.training.checkpoints.store import read_newest
 from model_trainer.training.train import train_model
+from model_trainer.user_code import Live
 
 DeclareRun = Callable[..., Run]
 

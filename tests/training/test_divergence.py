@@ -18,7 +18,6 @@ import tensorflow as tf
 from PIL import Image
 
 from model_trainer import SGD, Hardware, Run, load_model
-from model_trainer.config import Live
 from model_trainer.errors import DivergedError
 from model_trainer.pipeline.batch import Batch
 from model_trainer.run.training import Divergence
@@ -30,6 +29,7 @@ from model_trainer.training.prepare import prepare
 from model_trainer.training.step import make_train_step
 from model_trainer.training.train import train_model
 from model_trainer.training.watch import Diverging, Health, Watch
+from model_trainer.user_code import Live
 
 pytestmark = pytest.mark.usefixtures("short_pipeline", "plain_graphs", "eager_steps")
 compiled = pytest.mark.usefixtures("compiled_steps")

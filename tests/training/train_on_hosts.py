@@ -27,7 +27,6 @@ import keras
 import tensorflow as tf
 
 from model_trainer.cluster.hosts import Hosts
-from model_trainer.config import Live
 from model_trainer.errors import ModelTrainerError
 from model_trainer.pipeline import dataset
 from model_trainer.pipeline.fallback import MapFunction
@@ -35,6 +34,7 @@ from model_trainer.run.run import Run
 from model_trainer.testing import free_addresses
 from model_trainer.training import devices, run_folder, train
 from model_trainer.training.metric_accumulator import MetricAccumulator
+from model_trainer.user_code import Live
 
 run_folder.draw_curves = lambda *arguments: None  # loads matplotlib, in every process
 devices.HEARTBEAT_SECONDS = 8  # what the others wait for after one is killed

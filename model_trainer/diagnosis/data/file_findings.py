@@ -26,7 +26,7 @@ FORMAT_OF_SUFFIX = {
 
 _SKIPPED = (
     "Training skips an image that it cannot read, and stops if there are more than training.max_bad_images and "
-    "training.max_bad_share allow."
+    "training.max_bad_fraction allow."
 )
 _MOVE = "Download or copy them again, or remove them; for a folder, `--quarantine DIR` moves them away."
 

@@ -11,7 +11,7 @@ from model_trainer.pipeline.augment.augmentation import Augmentation, BatchAugme
 from model_trainer.pipeline.augment.colour import (
     RandomBrightness,
     RandomContrast,
-    RandomGrey,
+    RandomGrayscale,
     RandomHue,
     RandomSaturation,
 )
@@ -38,7 +38,7 @@ __all__ = [
     "RandomCrop",
     "RandomErasing",
     "RandomFlip",
-    "RandomGrey",
+    "RandomGrayscale",
     "RandomHue",
     "RandomJpegQuality",
     "RandomResizedCrop",

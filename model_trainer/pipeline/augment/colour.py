@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "RandomBrightness",
     "RandomContrast",
-    "RandomGrey",
+    "RandomGrayscale",
     "RandomHue",
     "RandomSaturation",
     "adjust_brightness",
@@ -110,7 +110,7 @@ class RandomHue(Augmentation):
 
 
 @final
-class RandomGrey(Augmentation):
+class RandomGrayscale(Augmentation):
     """Randomly converts images to grey; they keep their number of channels.
 
     Fields:
@@ -118,9 +118,11 @@ class RandomGrey(Augmentation):
 
     Example:
         >>> pixel = np.array([[[200, 100, 50]]], np.uint8)
-        >>> RandomGrey(probability=1.0).apply(pixel, seed=(0, 1)).numpy()
+        >>> RandomGrayscale(probability=1.0).apply(pixel, seed=(0, 1)).numpy()
         array([[[124, 124, 124]]], dtype=uint8)
     """
+
+    former_names = ("RandomGrey",)
 
     probability: Probability = 0.1
 

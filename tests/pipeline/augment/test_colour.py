@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageEnhance
 
-from model_trainer.pipeline.augment import RandomBrightness, RandomGrey
+from model_trainer.pipeline.augment import RandomBrightness, RandomGrayscale
 from model_trainer.pipeline.augment.colour import (
     adjust_brightness,
     adjust_contrast,
@@ -96,6 +96,6 @@ def test_brightness_reaches_the_declared_factor_both_ways() -> None:
 
 
 def test_a_share_of_the_images_becomes_grey() -> None:
-    change = tf.function(lambda seed: RandomGrey(probability=0.25).apply(tf.constant(IMAGE), seed))
+    change = tf.function(lambda seed: RandomGrayscale(probability=0.25).apply(tf.constant(IMAGE), seed))
     images = [change(tf.constant([0, number])).numpy() for number in range(400)]
     assert 0.2 < np.mean([(image[..., 0] == image[..., 1]).all() for image in images]) < 0.3

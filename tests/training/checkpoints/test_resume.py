@@ -176,7 +176,7 @@ def test_the_refusal_of_a_change_names_the_folder_and_the_options_that_may_chang
     assert "repeat the --set options of its first start" in message
     for option, value in {
         "name": "other", "output_dir": "elsewhere", "training.epochs": 9, "training.batch_size": 2,
-        "training.accumulation_steps": 2, "training.max_bad_images": 7, "training.max_bad_share": 0.5,
+        "training.accumulation_steps": 2, "training.max_bad_images": 7, "training.max_bad_fraction": 0.5,
         "training.divergence": Divergence(rollbacks=7), "hardware": Hardware(platform="cpu"), "observers": (),
     }.items():  # fmt: skip
         assert option in message.split("Only these")[1]
