@@ -12,13 +12,13 @@ __all__ = ["CONFIDENCE", "RESAMPLES", "bootstrap_interval", "bootstrap_of_cells"
 RESAMPLES = 1000
 CONFIDENCE = 0.95
 
-_MIN_RESAMPLES = 200  # the ends of the interval are then the means of the fifth and sixth value from each side
+_MIN_RESAMPLES = 200  # the ends of the interval then lie between the fifth and the sixth value from each side
 _MAX_DRAWS = 100_000_000  # over all resamples, about a second
 _BLOCK_BYTES = 32 << 20
 
 
 def num_resamples(size: int, resamples: int = RESAMPLES) -> int:
-    """Returns how many resamples are drawn of `size` images (or cells): fewer of many, but at least 200.
+    """Returns how many resamples to draw from `size` images (or cells): fewer if they are many, but at least 200.
 
     Example:
         >>> from model_trainer.metrics.bootstrap import num_resamples
@@ -66,14 +66,17 @@ def bootstrap_interval(
 def bootstrap_of_cells(
     statistic: Callable[[np.ndarray], np.ndarray], cells: np.ndarray, *, seed: int = 0, resamples: int = RESAMPLES
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Computes the percentile interval of a metric that depends on the counts of a table only.
+    """Computes the percentile interval of a metric that depends only on the counts in a table.
 
     Resampling the images makes the counts multinomial, which is much cheaper to draw when many images share a cell.
 
     Args:
         statistic: gets int64 `(b, k)`, the resampled counts, and returns float `(b,)` or `(b, m)`.
         cells: int `(k,)`, the number of images in each cell, such as the non-zero cells of a confusion matrix.
-        seed, resamples: as for `bootstrap_interval`.
+        seed, resamples: as in `bootstrap_interval`.
+
+    Returns:
+        `(low, high)`, as in `bootstrap_interval`.
 
     Example:
         >>> from model_trainer.metrics.bootstrap import bootstrap_of_cells

@@ -1,4 +1,4 @@
-"""Calibration: does a prediction of 80 % hold in 80 % of the cases? Measured, and improved by a temperature."""
+"""Calibration: is a prediction of 80 % right in 80 % of the cases? Measured, and improved by temperature scaling."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 
 _CHUNK_BYTES = 32 << 20
 _CACHE_BYTES = 4 << 20  # of the processor
-_MAX_VALUES = 40_000_000  # probabilities that a temperature is fitted to; one number needs no more
-_MAX_EXACT = 2_000_000  # up to here in float64, which takes several times as long
+_MAX_VALUES = 40_000_000  # probabilities that a temperature is fitted to; more are not needed for one number
+_MAX_EXACT = 2_000_000  # up to this many are converted to float64, which takes several times as long
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ class Calibration:
     """The reliability of a classifier as it is, and after temperature scaling.
 
     Attributes:
-        temperature: None if none fits better than all others; see `fit_temperature`.
+        temperature: None if there is no best one in its range; see `fit_temperature`.
         before, after: reliability of the probabilities as they are, and with the temperature; None without one.
     """
 
@@ -75,7 +75,7 @@ class Calibration:
 
 
 def reliability(scores: ImageScores, labels: np.ndarray) -> Reliability:
-    """Computes the reliability of scored images; images without a prediction make the errors NaN.
+    """Computes the reliability of scored images; images without a prediction make ECE, Brier score and log loss NaN.
 
     Example:
         >>> from model_trainer.metrics.calibration import reliability
@@ -87,7 +87,7 @@ def reliability(scores: ImageScores, labels: np.ndarray) -> Reliability:
     known = scores.is_finite
     confidence = scores.probability[known].astype(np.float64)
     correct = (scores.predicted == labels)[known]
-    # Bins as Guo et al. have them: a value on an edge belongs to the lower bin, and 0 to the first.
+    # Bins as in Guo et al.: a value on an edge belongs to the lower bin, and 0 to the first.
     bins = np.clip(np.digitize(confidence, np.linspace(0.0, 1.0, NUM_BINS + 1), right=True) - 1, 0, NUM_BINS - 1)
     images = np.bincount(bins, minlength=NUM_BINS)
     totals = [np.bincount(bins, weights, NUM_BINS) for weights in (confidence, correct)]
@@ -133,15 +133,15 @@ def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarra
 def fit_temperature(labels: np.ndarray, probabilities: np.ndarray, progress: Progress | None = None) -> float | None:
     """Finds the temperature with the lowest mean cross-entropy.
 
-    Of more than 40 million probabilities evenly spaced images are used, which one number needs no more of.
+    With more than 40 million probabilities it uses evenly spaced images, which are enough for a single number.
 
     Args:
         labels: int `(num_images,)`, the true class of each image.
         probabilities: float `(num_images, num_classes)`, possibly memory-mapped.
 
     Returns:
-        The temperature; None if the best one is not between 0.05 and 20, as when each prediction is right, which would
-        make the most confident the best, or when a probability is NaN.
+        The temperature; None if a probability is NaN, or if the best temperature is not between 0.05 and 20. If every
+        prediction is right, for example, more confidence is always better, and the best temperature is 0.
 
     Example:
         >>> from model_trainer.metrics.calibration import fit_temperature
@@ -153,14 +153,14 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray, progress: Pro
 
     num_images, num_classes = probabilities.shape
     count = min(num_images, max(1, _MAX_VALUES // num_classes))
-    chosen = np.linspace(0, num_images - 1, count).astype(np.int64) if count else np.zeros(0, np.int64)
+    sample = np.linspace(0, num_images - 1, count).astype(np.int64) if count else np.zeros(0, np.int64)
     logits = np.empty((count, num_classes), np.float64 if count * num_classes <= _MAX_EXACT else probabilities.dtype)
     done = 0
     for rows in row_chunks(probabilities, _CHUNK_BYTES):
-        here = chosen[np.searchsorted(chosen, rows.start) : np.searchsorted(chosen, rows.stop)]
-        logits[done : done + len(here)] = _logits(probabilities[rows][here - rows.start])
-        done += len(here)
-    truth = labels[chosen]
+        in_chunk = sample[np.searchsorted(sample, rows.start) : np.searchsorted(sample, rows.stop)]
+        logits[done : done + len(in_chunk)] = _logits(probabilities[rows][in_chunk - rows.start])
+        done += len(in_chunk)
+    truth = labels[sample]
     if not count or not np.isfinite(logits).all():
         return None
     steps = 0
@@ -170,11 +170,11 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray, progress: Pro
         nonlocal steps
         steps += 1
         if progress is not None:
-            progress("fitting the temperature", min(steps / 15, 1.0))  # about so many are needed
+            progress("fitting the temperature", min(steps / 15, 1.0))  # about 15 are needed
         return _slope(inverse, logits, truth)
 
-    # The slope rises with the inverse: from 1 on in steps of 2 to where its sign changes. It stays 0 if all
-    # probabilities are equal, and negative, or at last 0, if each prediction is right.
+    # The slope rises with the inverse: that is doubled or halved, from 1, until the sign of the slope changes. It stays
+    # 0 if all probabilities are equal, and negative, until it underflows to 0, if every prediction is right.
     direction = 1.0 if slope(1.0) >= 0.0 else -1.0
     factor, inverse = 0.5**direction, 1.0
     while direction * slope(inverse * factor) >= 0.0:
@@ -195,35 +195,36 @@ def calibrate(
 ) -> Calibration:
     """Measures the calibration of probabilities, fits a temperature to them, and measures it again.
 
-    Probabilities that need not sum to 1, of a sigmoid for each class, have no temperature: what makes each of them fit
-    can make the largest one fit worse.
+    Probabilities of independent sigmoids, which need not sum to 1, get no temperature: the one that calibrates all of
+    them best can make the calibration of the largest one worse.
 
     Args:
-        scores: those of `score_images` for the same labels and probabilities.
-        labels, probabilities, progress: as for `fit_temperature`.
+        scores: from `score_images` for the same labels and probabilities.
+        labels, probabilities, progress: as in `fit_temperature`.
         is_softmax: whether the probabilities are those of a softmax.
     """
     before = reliability(scores, labels)
     temperature = fit_temperature(labels, probabilities, progress) if is_softmax else None
     if temperature is None:
         return Calibration(None, before, None)
-    parts = []
+    chunk_scores = []
     for rows in row_chunks(probabilities, _CHUNK_BYTES):
         scaled = with_temperature(np.asarray(probabilities[rows]), temperature)
-        parts.append(score_images(labels[rows], scaled))
+        chunk_scores.append(score_images(labels[rows], scaled))
         if progress is not None:
             progress("applying the temperature", rows.stop / len(labels))
     fields = ImageScores.__dataclass_fields__
-    joined = ImageScores(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in fields})
+    joined = ImageScores(**{name: np.concatenate([getattr(chunk, name) for chunk in chunk_scores]) for name in fields})
     return Calibration(temperature, before, reliability(joined, labels))
 
 
 def _logits(probabilities: np.ndarray) -> np.ndarray:
-    """Logits up to a constant of each image; a probability of exactly 0 is taken for the smallest number."""
+    """Returns logits up to a constant for each image; a probability of 0 counts as the smallest positive number."""
     return np.asarray(np.log(np.maximum(probabilities, np.finfo(probabilities.dtype).tiny)))
 
 
 def _slope(inverse: float, logits: np.ndarray, truth: np.ndarray) -> float:
+    """Returns the derivative of the mean cross-entropy with respect to the inverse of the temperature."""
     total = 0.0
     for rows in row_chunks(logits, 16 << 20):
         chunk = logits[rows].astype(np.float64)

@@ -1,4 +1,4 @@
-"""Goes through a table of predictions piece by piece, so that one that is larger than the memory can be evaluated."""
+"""Reads a table of predictions in chunks, so that a table that is larger than the memory can be evaluated."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from model_trainer.storage.arrays import drop_pages
 
 __all__ = ["Progress", "class_blocks", "row_chunks"]
 
-# Called from time to time by what takes long: what is being computed, and the fraction of it that is done, 0 to 1.
+# Called from time to time during long computations: what is being computed, and the fraction that is done, 0 to 1.
 Progress = Callable[[str, float], None]
 
 
 def row_chunks(table: np.ndarray, max_bytes: int = 64 << 20) -> Iterator[slice]:
-    """Yields slices of rows that together are the whole table, each at most `max_bytes` large but at least one row.
+    """Yields slices of rows that together cover the whole table, each at most `max_bytes` large but at least one row.
 
     After each slice the pages of a memory-mapped table that were read are dropped from the memory of this process; the
-    operating system keeps them in its cache as long as it likes.
+    operating system keeps them in its cache as long as it can.
 
     Example:
         >>> from model_trainer.metrics.chunks import row_chunks
@@ -46,7 +46,7 @@ def class_blocks(
 
     Yields:
         `(classes, block)`: a slice of class indices, and float32 `(num_images, classes)` in Fortran order, in which
-        the values of a class are adjacent. The memory is used again for the next block.
+        the values of a class are adjacent. The memory is reused for the next block.
 
     Example:
         >>> from model_trainer.metrics.chunks import class_blocks

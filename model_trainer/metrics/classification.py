@@ -13,10 +13,10 @@ __all__ = ["ClassCounts", "Confusion", "class_metrics", "overall_metrics"]
 
 @dataclass(frozen=True, eq=False)
 class Confusion:
-    """A confusion matrix as a list of its non-zero cells, so that 20,000 classes need no 3 GB.
+    """A confusion matrix as a list of its non-zero cells, so that 20,000 classes do not need 3 GB.
 
     Attributes:
-        true, predicted: int64 `(k,)`, classes of each cell, in the order of the matrix; -1 is no prediction, last.
+        true, predicted: int64 `(k,)`, classes of each cell, in the order of the matrix; -1, no prediction, is last.
         images: int64 `(k,)`, number of images in each cell.
         cell_of_image: int64 `(num_images,)`, the cell of each image.
         num_classes: number of classes.
@@ -59,10 +59,10 @@ class Confusion:
         return list(zip(*(column.tolist() for column in columns), strict=True))
 
     def most_confused_with(self) -> list[tuple[int, int] | None]:
-        """Returns for each true class the class that it is most often taken for, and how often; None if never."""
+        """Returns for each true class the wrong class that is predicted most often, and how often; None if never."""
         answers: list[tuple[int, int] | None] = [None] * self.num_classes
         wrong = np.flatnonzero((self.true != self.predicted) & (self.predicted >= 0))
-        for cell in wrong[np.argsort(-self.images[wrong], kind="stable")]:  # of equals the first class
+        for cell in wrong[np.argsort(-self.images[wrong], kind="stable")]:  # among equals the first class
             if answers[self.true[cell]] is None:
                 answers[self.true[cell]] = int(self.predicted[cell]), int(self.images[cell])
         return answers
@@ -79,7 +79,7 @@ class Confusion:
 
     @cached_property
     def _sums(self) -> tuple[Any, Any, Any]:
-        """Sparse matrices that sum cells: by true class, by predicted class (a last row has none), and hits."""
+        """Sparse matrices that sum cells: by true class, by predicted class (last row: no prediction), and hits."""
         from scipy import sparse
 
         size, k = self.num_classes, len(self.images)
@@ -99,8 +99,8 @@ class ClassCounts:
 
     Attributes:
         support: images of the class.
-        predicted: images that were taken for the class; a last column counts those without a prediction.
-        hits: images of the class that were taken for it.
+        predicted: images that were predicted as the class; a last column counts those without a prediction.
+        hits: images of the class that were predicted as it.
     """
 
     support: np.ndarray
@@ -118,12 +118,12 @@ def class_metrics(counts: ClassCounts) -> dict[str, np.ndarray]:
         [0.5, 1.0, nan]
     """
     support, predicted, hits = counts.support, counts.predicted[:, :-1], counts.hits
-    others = support.sum(axis=1, keepdims=True) - support
+    negatives = support.sum(axis=1, keepdims=True) - support
     return {
         "precision": _ratio(hits, predicted),
         "recall": _ratio(hits, support),
         "f1": _ratio(2 * hits, support + predicted),
-        "specificity": _ratio(others - predicted + hits, others),
+        "specificity": _ratio(negatives - predicted + hits, negatives),
     }
 
 
@@ -148,18 +148,18 @@ def overall_metrics(counts: ClassCounts) -> dict[str, np.ndarray]:
         "accuracy": _ratio(hits.sum(axis=1), total),
         "balanced_accuracy": _mean(by_class["recall"], support > 0),
     }
-    seen = (support > 0) | (predicted[:, :-1] > 0)
+    is_counted = (support > 0) | (predicted[:, :-1] > 0)
     for name in ("precision", "recall", "f1"):
         values = np.nan_to_num(by_class[name])
-        metrics[f"macro_{name}"] = _mean(values, seen)
+        metrics[f"macro_{name}"] = _mean(values, is_counted)
         metrics[f"weighted_{name}"] = _ratio((values * support).sum(axis=1), total)
-    metrics["macro_specificity"] = _mean(by_class["specificity"], seen & ~np.isnan(by_class["specificity"]))
+    metrics["macro_specificity"] = _mean(by_class["specificity"], is_counted & ~np.isnan(by_class["specificity"]))
     # Agreement by chance: that of true and predicted classes drawn independently of each other.
     by_chance = (support * predicted[:, :-1]).sum(axis=1)
     metrics["cohen_kappa"] = _ratio(hits.sum(axis=1) * total - by_chance, total**2 - by_chance)
     spread = (total**2 - (predicted**2).sum(axis=1)) * (total**2 - (support**2).sum(axis=1))
     matthews = _ratio(hits.sum(axis=1) * total - by_chance, np.sqrt(spread))
-    metrics["matthews"] = np.where((spread == 0) & (total > 0), 0.0, matthews)  # as scikit-learn
+    metrics["matthews"] = np.where((spread == 0) & (total > 0), 0.0, matthews)  # as in scikit-learn
     return metrics
 
 
@@ -169,5 +169,5 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 
 
 def _mean(values: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """The mean of some classes; NaN if there is none."""
+    """Returns the mean over the classes where `where` is True; NaN if there is none."""
     return _ratio(np.where(where, values, 0.0).sum(axis=1), where.sum(axis=1))

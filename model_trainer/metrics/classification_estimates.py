@@ -19,7 +19,7 @@ def overall_estimates(
 ) -> dict[str, Estimate]:
     """Computes the metrics over all images, by name: those of `overall_metrics`, log loss, Brier and top-5 accuracy.
 
-    All intervals are of the same resamples. There is no `top_5_accuracy` with fewer than 6 classes.
+    All intervals come from the same resamples. There is no `top_5_accuracy` with fewer than 6 classes.
 
     Args:
         scores, confusion: of the same images.
@@ -62,7 +62,7 @@ def class_estimates(counts: ClassCounts) -> dict[str, dict[str, np.ndarray]]:
     Precision, recall and specificity are proportions of images and have Wilson's interval; F1 has none.
 
     Args:
-        counts: those of `Confusion.counts`.
+        counts: from `Confusion.counts`.
 
     Example:
         >>> from model_trainer.metrics.classification import Confusion
@@ -72,11 +72,11 @@ def class_estimates(counts: ClassCounts) -> dict[str, dict[str, np.ndarray]]:
         {'value': [0.5, 1.0], 'low': [0.09, 0.21], 'high': [0.91, 1.0]}
     """
     support, predicted, hits = counts.support[0], counts.predicted[0, :-1], counts.hits[0]
-    others = support.sum() - support
+    negatives = support.sum() - support
     proportions = {
         "precision": (hits, predicted),
         "recall": (hits, support),
-        "specificity": (others - predicted + hits, others),
+        "specificity": (negatives - predicted + hits, negatives),
     }
     columns = {name: {"value": values[0]} for name, values in class_metrics(counts).items()}
     for name, (successes, totals) in proportions.items():

@@ -1,4 +1,4 @@
-"""What the probabilities of each image amount to, computed in one pass over them: prediction, rank, loss."""
+"""Prediction, rank and loss of each image, computed in one pass over the probabilities."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class ImageScores:
     """A few numbers for each image, `(num_images,)` each.
 
     Attributes:
-        predicted: int32, the most probable class, of equals the first; -1 if a probability is NaN or infinite.
-        probability: of the predicted class; NaN without one.
+        predicted: int32, the most probable class, among equals the first; -1 if a probability is NaN or infinite.
+        probability: of the predicted class; NaN without a prediction.
         true_probability: of the true class.
-        true_rank: int32, number of classes that are more probable than the true one; of equals those with a higher
-            index come first, as in scikit-learn's `top_k_accuracy_score`. Without a prediction the number of classes.
+        true_rank: int32, number of classes that are more probable than the true one; among equals those with a higher
+            index come first, as in scikit-learn's `top_k_accuracy_score`. The number of classes without a prediction.
         loss: float64, cross-entropy in nats, with probabilities clipped as scikit-learn's `log_loss` does.
         brier: float64, squared distance between the probabilities and the truth; halved for two classes, as in
             scikit-learn's `brier_score_loss`.
@@ -67,11 +67,11 @@ def score_images(labels: np.ndarray, probabilities: np.ndarray, progress: Progre
         best = chunk.argmax(axis=1)
         truth = chunk[within, labels[rows]]
         squares[rows] = np.einsum("ij,ij->i", chunk, chunk)
-        finite = np.isfinite(squares[rows])
-        predicted[rows] = np.where(finite, best, -1)
-        probability[rows] = np.where(finite, chunk[within, best], np.nan)
+        has_prediction = np.isfinite(squares[rows])
+        predicted[rows] = np.where(has_prediction, best, -1)
+        probability[rows] = np.where(has_prediction, chunk[within, best], np.nan)
         true_probability[rows] = truth
-        true_rank[rows] = np.where(finite, _ranks(chunk, labels[rows], truth), num_classes)
+        true_rank[rows] = np.where(has_prediction, _ranks(chunk, labels[rows], truth), num_classes)
         if progress is not None:
             progress("comparing predictions with labels", rows.stop / num_images)
     eps = np.finfo(probabilities.dtype).eps

@@ -20,9 +20,9 @@ class LabelRanking(NamedTuple):
         coverage: how many of the most probable tags include all true ones; 0 without a true tag.
         average_precision: over the true tags, the mean fraction of true ones among the tags at least as probable; 1 if
             none or all of the known tags are true.
-        loss: fraction of the pairs of a true and a wrong tag in which the wrong one is at least as probable; 0 if none
+        loss: fraction of the pairs of a true and a false tag in which the false one is at least as probable; 0 if none
             or all of the known tags are true.
-        hits_at: for each k, how many of the k most probable tags are true; of equally probable ones the first tags.
+        hits_at: for each k, how many of the k most probable tags are true; among equally probable tags the first ones.
     """
 
     coverage: np.ndarray
@@ -58,12 +58,12 @@ def rank_tags(
     above = num_tags - _search(ascending, rows, scores, strict=True)
     true_at_least = _true_at_least(rows, scores)
     num_true = np.bincount(rows, minlength=num_images)
-    num_wrong = num_known - num_true
+    num_false = num_known - num_true
     coverage = np.zeros(num_images)
     np.maximum.at(coverage, rows, at_least)
-    is_trivial = (num_true == 0) | (num_wrong == 0)
+    is_trivial = (num_true == 0) | (num_false == 0)
     precision = np.bincount(rows, true_at_least / at_least, num_images) / np.maximum(num_true, 1)
-    swapped = np.bincount(rows, at_least - true_at_least, num_images) / np.maximum(num_true * num_wrong, 1)
+    swapped = np.bincount(rows, at_least - true_at_least, num_images) / np.maximum(num_true * num_false, 1)
     position = above + _earlier_ties(probabilities, rows, tags, scores, (at_least > above + 1) & (above < max(ks)))
     return LabelRanking(
         coverage,
@@ -74,7 +74,7 @@ def rank_tags(
 
 
 def _search(ascending: np.ndarray, rows: np.ndarray, scores: np.ndarray, *, strict: bool) -> np.ndarray:
-    """Returns for each score how many values of its sorted row are below it; with `strict` not above it.
+    """Returns for each score how many values of its sorted row are below it; with `strict` also those equal to it.
 
     It is `np.searchsorted`, each score in a row of its own.
     """

@@ -1,4 +1,4 @@
-"""Which tags a model misses in the same images."""
+"""Finds the pairs of tags that a model misses in the same images."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class MissedPair(NamedTuple):
     Attributes:
         tags: their indices, ascending.
         num_images: number of images that have both, and in which neither is predicted.
-        expected: how many these would be if misses were independent: the number of images that have both, times the
-            fraction of its images in which each is missed.
+        expected: how many such images there would be if misses were independent: the number of images that have both
+            tags, times the miss rate of each tag.
     """
 
     tags: tuple[int, int]
@@ -34,13 +34,13 @@ def missed_together(
 ) -> list[MissedPair]:
     """Returns the pairs of tags that are missed together more often than expected, the largest surplus first.
 
-    A pair that is missed together once only is left out. Of more than 1,000 tags the most often missed are compared.
+    A pair that is missed together only once is left out, and so are all but the 1,000 tags that are missed most often.
 
     Args:
-        present: the tags that the images have; unknown ones are none of them.
+        present: the tags that the images have, without unknown ones.
         is_hit: bool, for each entry of `present`, whether it is predicted.
         num_images, num_tags: numbers of images and of tags.
-        max_pairs: number of pairs at most.
+        max_pairs: maximum number of pairs.
 
     Example:
         >>> from model_trainer.metrics.missed_together import missed_together
@@ -52,26 +52,26 @@ def missed_together(
     """
     missed_images = np.bincount(present.tags[~is_hit], minlength=num_tags)
     tag_images = np.bincount(present.tags, minlength=num_tags)
-    compared = np.sort(np.argsort(-missed_images, kind="stable")[:_MAX_TAGS])
-    compared = compared[missed_images[compared] > 0]
+    compared_tags = np.sort(np.argsort(-missed_images, kind="stable")[:_MAX_TAGS])
+    compared_tags = compared_tags[missed_images[compared_tags] > 0]
     position = np.full(num_tags, -1)
-    position[compared] = np.arange(len(compared))
+    position[compared_tags] = np.arange(len(compared_tags))
     column = position[present.tags]
-    both_present = _pairs(present.rows[column >= 0], column[column >= 0], num_images, len(compared))
+    both_present = _pairs(present.rows[column >= 0], column[column >= 0], num_images, len(compared_tags))
     is_compared_miss = (column >= 0) & ~is_hit
-    both_missed = _pairs(present.rows[is_compared_miss], column[is_compared_miss], num_images, len(compared))
-    miss_rate = missed_images[compared] / np.maximum(tag_images[compared], 1)
+    both_missed = _pairs(present.rows[is_compared_miss], column[is_compared_miss], num_images, len(compared_tags))
+    miss_rate = missed_images[compared_tags] / np.maximum(tag_images[compared_tags], 1)
     expected = both_present * miss_rate[:, None] * miss_rate
     first, second = np.nonzero(np.triu((both_missed >= 2) & (both_missed > expected), k=1))
     surplus = both_missed[first, second] - expected[first, second]
     largest = np.argsort(-surplus, kind="stable")[:max_pairs]
     return [
-        MissedPair((int(compared[a]), int(compared[b])), int(both_missed[a, b]), float(expected[a, b]))
+        MissedPair((int(compared_tags[a]), int(compared_tags[b])), int(both_missed[a, b]), float(expected[a, b]))
         for a, b in zip(first[largest], second[largest], strict=True)
     ]
 
 
 def _pairs(rows: np.ndarray, columns: np.ndarray, num_images: int, num_columns: int) -> np.ndarray:
-    """Returns int64 `(num_columns, num_columns)`: number of images that have both."""
+    """Returns int64 `(num_columns, num_columns)`: number of images that have an entry in both columns."""
     table = sparse.csr_array((np.ones(len(rows), np.int64), (rows, columns)), shape=(num_images, num_columns))
     return (table.T @ table).toarray()

@@ -1,4 +1,4 @@
-"""Counts right and wrong tags of images, piece by piece, so that neither labels nor predictions are ever all dense.
+"""Counts right and wrong tags of images in chunks, so that neither labels nor predictions are ever dense as a whole.
 
 Unknown labels are masked: they count neither as right nor as wrong, and the metrics of an image are those of its known
 tags.
@@ -19,8 +19,8 @@ __all__ = ["KS", "Decisions", "TagCounts", "WorstTags", "count_tags"]
 
 KS = (1, 3, 5)  # of precision and recall at k
 
-_CHUNK_BYTES = 32 << 20  # of predictions; what is computed of them is some times as large
-_MIN_PROBABILITY = 1e-7  # as the loss, so that a certain mistake costs 16 nats, not infinitely many
+_CHUNK_BYTES = 32 << 20  # of predictions; temporary arrays are several times as large
+_MIN_PROBABILITY = 1e-7  # so that a mistake made with certainty costs 16 nats, not infinitely many
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,17 +55,17 @@ class WorstTags(NamedTuple):
 
     @classmethod
     def none(cls, size: int) -> WorstTags:
-        """Returns `size` places without a tag."""
+        """Returns `size` entries without a tag."""
         return cls(np.full(size, -1, np.int32), np.full(size, np.nan, np.float32))
 
 
 @dataclass(frozen=True, eq=False)
 class TagCounts:
-    """What one pass over the predictions counts.
+    """The counts of right and wrong tags, and the scores that are computed in the same pass over the predictions.
 
     Attributes:
         num_known, num_present: int32 `(num_images,)`, number of known tags of each image, and of those that it has.
-        tag_known, tag_present: int64 `(num_tags,)`, number of images in which each tag is known, and in which it is.
+        tag_known, tag_present: int64 `(num_tags,)`, number of images in which each tag is known, and that have it.
         loss: float64 `(num_images,)`, the sum of the binary cross-entropies of the known tags, in nats.
         ranking: the ranking metrics of each image.
         decisions: for each of the given thresholds.
@@ -103,8 +103,8 @@ def count_tags(
     Args:
         labels: the true and the unknown tags.
         probabilities: float `(num_images, num_tags)`, may be memory-mapped.
-        thresholds: minimum probability of each tag, float `(num_tags,)`, once for each way to decide.
-        progress: is called with a text and the fraction that is done.
+        thresholds: minimum probability of each tag, float `(num_tags,)`; one array for each of `TagCounts.decisions`.
+        progress: called with what is being computed, and the fraction that is done.
 
     Example:
         >>> from model_trainer.metrics.multi_label import count_tags
@@ -130,17 +130,17 @@ def count_tags(
         chunk = labels.entries(rows)
         true, unknown = chunk.present, chunk.unknown
         table = np.array(probabilities[rows], np.float32)
-        table[unknown.rows, unknown.tags] = 0.0  # costs nothing
+        table[unknown.rows, unknown.tags] = 0.0  # adds nothing to the loss
         loss[rows] = _cross_entropy(table, chunk)
         if np.isnan(loss[rows]).any():
             np.nan_to_num(table, copy=False)
         table[unknown.rows, unknown.tags] = -1.0  # below every threshold and every other tag
         span = slice(present_starts[rows.start], present_starts[rows.stop])
         present_probability[span] = table[true.rows, true.tags]
-        of_chunk = rank_tags(table, true, num_known[rows], KS)
-        coverage[rows], average_precision[rows], ranking_loss[rows] = of_chunk[:3]
+        chunk_ranking = rank_tags(table, true, num_known[rows], KS)
+        coverage[rows], average_precision[rows], ranking_loss[rows] = chunk_ranking[:3]
         for k in KS:
-            hits_at[k][rows] = of_chunk.hits_at[k]
+            hits_at[k][rows] = chunk_ranking.hits_at[k]
         is_predicted = np.zeros((0, 0), bool)
         for decision in decisions:
             is_predicted = table >= decision.thresholds
@@ -186,28 +186,30 @@ def _empty_decisions(thresholds: np.ndarray, num_images: int, num_tags: int, num
 
 def _cross_entropy(table: np.ndarray, labels: TagEntries) -> np.ndarray:
     """Returns float64 `(rows,)`, the sum of the binary cross-entropies of each row; unknown tags must have 0."""
-    # All as if they were absent; log(1 - p) of float32 is off by at most 6e-8, and takes no float64 table.
-    off = np.log(1.0 - np.minimum(table, np.float32(1.0 - _MIN_PROBABILITY)))
+    # First all tags as if they were absent; log(1 - p) in float32 is off by at most 6e-8, and needs no float64 table.
+    log_absent = np.log(1.0 - np.minimum(table, np.float32(1.0 - _MIN_PROBABILITY)))
     known = labels.where(~np.isnan(labels.values))
     p = np.clip(table[known.rows, known.tags].astype(np.float64), _MIN_PROBABILITY, 1.0 - _MIN_PROBABILITY)
-    correction = known.values * (np.log(p) - off[known.rows, known.tags])
-    return -(off.sum(axis=1, dtype=np.float64) + np.bincount(known.rows, correction, len(table)))
+    correction = known.values * (np.log(p) - log_absent[known.rows, known.tags])
+    return -(log_absent.sum(axis=1, dtype=np.float64) + np.bincount(known.rows, correction, len(table)))
 
 
 def _note_wrong(table: np.ndarray, rows: slice, wrong: WorstTags, wrong_image: WorstTags) -> None:
-    """Notes the most probable wrong tag of each row, and for each tag the row if it is the worst one so far.
+    """Records the most probable wrong tag of each row, and for each tag its worst row so far.
 
     Args:
         table: float32 `(rows, num_tags)`, the probability of each wrongly predicted tag, -1 for all others.
+        rows: the images of the table.
+        wrong, wrong_image: changed in place; see `TagCounts`.
     """
     best = table.argmax(axis=1)
     probability = table[np.arange(len(table)), best]
     wrong.which[rows] = np.where(probability >= 0, best, -1)
     wrong.probability[rows] = np.where(probability >= 0, probability, np.nan)
-    of_tag = table.max(axis=0)
-    for tag in np.flatnonzero((of_tag >= 0) & ~(of_tag <= wrong_image.probability)):
+    tag_maximum = table.max(axis=0)
+    for tag in np.flatnonzero((tag_maximum >= 0) & ~(tag_maximum <= wrong_image.probability)):
         wrong_image.which[tag] = rows.start + int(table[:, tag].argmax())
-        wrong_image.probability[tag] = of_tag[tag]
+        wrong_image.probability[tag] = tag_maximum[tag]
 
 
 def _lowest(

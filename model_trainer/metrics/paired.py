@@ -25,7 +25,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of how many images each of two models is right.
+    """On how many images each of two models is right.
 
     Attributes:
         both_right, only_first, only_second, both_wrong: number of images.
@@ -38,7 +38,7 @@ class Agreement:
 
 
 class ChangedSides(NamedTuple):
-    """Indices of images that are right with one of two models only, int64, ascending.
+    """Indices of the images that only one of two models gets right, int64, ascending.
 
     Attributes:
         only_first: right with the first model, wrong with the second.
@@ -92,7 +92,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
     """Returns the two-sided p-value of McNemar's test: are as many images right with the first model only as with the
     second only?
 
-    It is the exact binomial test, which costs milliseconds even for a million images. Without such images it is 1.
+    It is the exact binomial test, which takes milliseconds even for a million images; 1 without discordant images.
 
     Example:
         >>> from model_trainer.metrics.paired import mcnemar
@@ -110,7 +110,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def agreement(first: np.ndarray, second: np.ndarray) -> Agreement:
-    """Counts of how many images each model is right.
+    """Counts the images on which both models, one of them, or neither is right.
 
     Args:
         first, second: bool `(num_images,)`, whether each model is right.
@@ -125,10 +125,11 @@ def agreement(first: np.ndarray, second: np.ndarray) -> Agreement:
 
 
 def changed_sides(first: np.ndarray, second: np.ndarray) -> ChangedSides:
-    """Returns the images of which one model is right and the other wrong.
+    """Returns the images on which one model is right and the other wrong.
 
     Args:
-        first, second: bool `(num_images,)`, whether each model is right; or float, 0 or 1, NaN in neither result.
+        first, second: bool `(num_images,)`, whether each model is right; or float, 0 or 1, where an image
+            with NaN is in neither result.
 
     Raises:
         ValueError: the arrays differ in shape.
@@ -144,7 +145,7 @@ def changed_sides(first: np.ndarray, second: np.ndarray) -> ChangedSides:
 
 
 def compare_scores(first: np.ndarray, second: np.ndarray, *, seed: int = 0) -> PairedComparison:
-    """Compares the mean of a value of each image, such as right or wrong, or a loss.
+    """Compares the means of a value of each image, such as right or wrong, or a loss.
 
     Images whose value is NaN for one of the models, such as those without a known tag, are left out.
 
@@ -162,12 +163,14 @@ def compare_scores(first: np.ndarray, second: np.ndarray, *, seed: int = 0) -> P
     num_images = len(change)
     if not num_images:
         return _UNDEFINED
-    compared = _by_bootstrap(float(change.mean()), lambda counts: counts @ change / num_images, num_images, seed)
+    comparison = _by_bootstrap(float(change.mean()), lambda counts: counts @ change / num_images, num_images, seed)
     if not (np.isin(first, (0, 1)).all() and np.isin(second, (0, 1)).all()):
-        return compared
+        return comparison
     counts = agreement(first > 0, second > 0)
     p_value = mcnemar(counts.only_first, counts.only_second)
-    return PairedComparison(compared.difference, compared.low, compared.high, p_value, "McNemar", num_images, counts)
+    return PairedComparison(
+        comparison.difference, comparison.low, comparison.high, p_value, "McNemar", num_images, counts
+    )
 
 
 def compare_statistic(
@@ -226,10 +229,10 @@ def _by_bootstrap(
 def _p_value(resampled: np.ndarray, num_images: int) -> float:
     """Twice the fraction of the resamples on the other side of 0, at most 1.
 
-    The observed difference counts as one of them on either side, so that the value is never 0. Nor is it less than an
-    exact test could give for so few images, each of which speaks for one of two models: all n for the same one happens
-    by chance with the probability 2 / 2^n. A resample of one image is always that image.
+    The observed difference counts as one of them on either side, so that the p-value is never 0. Nor is it below the
+    smallest one of an exact test: by chance, all n images favor the same model with the probability 2 / 2^n. The
+    bootstrap alone could give less, because every resample of a single image is that image.
     """
     at_most, at_least = (resampled <= 0).sum(), (resampled >= 0).sum()
-    of_resamples = 2.0 * (1 + min(at_most, at_least)) / (1 + len(resampled))
-    return float(min(1.0, max(of_resamples, 2.0 ** (1 - num_images))))
+    bootstrap_p_value = 2.0 * (1 + min(at_most, at_least)) / (1 + len(resampled))
+    return float(min(1.0, max(bootstrap_p_value, 2.0 ** (1 - num_images))))

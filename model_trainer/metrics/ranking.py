@@ -48,7 +48,7 @@ def one_vs_rest(
 
 
 def _metrics_of_class(scores: np.ndarray, own: np.ndarray) -> tuple[float, float]:
-    """Sorts `scores` in place."""
+    """Returns AUROC and average precision of a class, whose images are at the rows `own`; sorts `scores` in place."""
     positives = np.sort(scores[own])
     scores.sort()
     if np.isnan(scores[-1]):  # NaN is sorted to the end

@@ -1,4 +1,4 @@
-"""Confidence intervals of the ranking metrics, by computing them again for resampled images."""
+"""Confidence intervals of the ranking metrics, by recomputing them for resampled images."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _MAX_STEPS = 10_000_000  # images x classes x resamples: about a second
 def macro_intervals(
     labels: np.ndarray, probabilities: np.ndarray, *, seed: int = 0
 ) -> tuple[tuple[float, float], tuple[float, float]] | None:
-    """Computes the intervals of the macro-averaged area under the ROC curve and of the macro-averaged precision.
+    """Computes the intervals of the macro-averaged area under the ROC curve and average precision.
 
-    Each resample sorts no image again: it counts each image as often as it was drawn. Still, this takes time in
+    The images are sorted only once: a resample counts each image as often as it was drawn. Still, this takes time in
     proportion to images, classes and resamples, so larger tables get fewer resamples, and those of more than 50,000
-    probabilities no interval; theirs would be narrow.
+    probabilities get no intervals, which would be narrow.
 
     Args:
         labels: int `(num_images,)`, the true class of each image.

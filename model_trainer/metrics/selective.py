@@ -1,4 +1,4 @@
-"""Accuracy of the confident predictions: what remains if less probable ones are left to a person."""
+"""Selective prediction: the accuracy of the confident predictions, if less probable ones are left to a person."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def accuracy_above_thresholds(
         >>> coverage.tolist(), accuracy.round(2).tolist()
         ([1.0, 0.75, 0.0], [0.5, 0.67, nan])
     """
-    known = np.nan_to_num(confidence, nan=-1.0)
-    order = np.argsort(known, kind="stable")
+    finite_confidence = np.nan_to_num(confidence, nan=-1.0)
+    order = np.argsort(finite_confidence, kind="stable")
     # In the precision of the probabilities, in which 0.95 reaches a threshold of 0.95.
-    reached = np.searchsorted(known[order], np.asarray(thresholds, known.dtype), "left")
+    reached = np.searchsorted(finite_confidence[order], np.asarray(thresholds, finite_confidence.dtype), "left")
     counts = len(order) - reached
     hits = np.concatenate([np.cumsum(correct[order][::-1])[::-1], [0]])[reached]
     accuracy = np.divide(hits, counts, out=np.full(len(thresholds), np.nan), where=counts > 0)

@@ -32,7 +32,7 @@ class TagCurves:
     Attributes:
         average_precision: float64 `(num_tags,)`, NaN for a tag without an image.
         auroc: float64 `(num_tags,)`, NaN for a tag that all or none of its known images have.
-        curves: of the wanted tags, by index.
+        curves: of the tags in `curves_of`, by index; see `rank_images`.
         influence: None, or float64 `(2 + n, num_images)`: how much the mean average precision, the macro AUROC, and the
             macro F1 at each of n thresholds change with the weight of each image; see `rank_images`.
     """
@@ -58,14 +58,14 @@ def rank_images(
     Args:
         labels: the true and the unknown tags.
         probabilities: float `(num_images, num_tags)`, may be memory-mapped.
-        curves_of: indices of the tags to draw a curve of. Its points are points of scikit-learn's curve: the start at
-            recall 0, and of the true images' probabilities at most 99, evenly chosen.
-        f1_at: None, or thresholds of tags, float `(num_tags,)`, once for each way to decide. Then `influence` is
+        curves_of: indices of the tags whose curves are returned. The points are points of scikit-learn's curve: the
+            start at recall 0, and at most 99, evenly chosen, at probabilities of true images.
+        f1_at: None, or arrays of thresholds of the tags, float `(num_tags,)` each. Then `influence` is
             computed: the derivatives of the mean average precision, of the macro AUROC, and of the macro F1 at these
             thresholds with respect to the weight of each image, at weight 1. A resample changes the metric by about
             `(counts - 1) @ influence`, the infinitesimal jackknife (https://doi.org/10.1137/1.9781611970319).
-        progress: is called with a text and the fraction that is done.
-        rows: int, ascending: the images that `labels` are of; None for all.
+        progress: called with what is being computed, and the fraction that is done.
+        rows: int, ascending: the rows of `probabilities` to which `labels` belong; None for all.
 
     Example:
         >>> from model_trainer.metrics.tag_curves import rank_images
@@ -113,7 +113,7 @@ class _Ranks(NamedTuple):
         scores: float32 `(num_true,)`, ascending.
         at_least: int64 `(num_true,)`, number of images with at least that probability.
         above: int64 `(num_true,)`, number of images with a higher one.
-        true_at_least, true_above: the same of true images.
+        true_at_least, true_above: the same, counting only true images.
         num_known: number of images.
     """
 
@@ -140,11 +140,11 @@ class _Ranks(NamedTuple):
         return float(np.mean(self.true_at_least / self.at_least))
 
     def auroc(self) -> float:
-        num_wrong = self.num_known - len(self.scores)
-        if not num_wrong:
+        num_negatives = self.num_known - len(self.scores)
+        if not num_negatives:
             return float("nan")
-        wrong_at_least, wrong_above = self.at_least - self.true_at_least, self.above - self.true_above
-        return float(1.0 - np.mean(wrong_at_least + wrong_above) / (2.0 * num_wrong))  # a tie counts half
+        negatives_at_least, negatives_above = self.at_least - self.true_at_least, self.above - self.true_above
+        return float(1.0 - np.mean(negatives_at_least + negatives_above) / (2.0 * num_negatives))  # a tie counts half
 
     def curve(self) -> Curve:
         first_of_equals = np.flatnonzero(np.diff(self.scores, prepend=-np.inf) > 0)[::-1]  # highest probability first
@@ -159,38 +159,38 @@ def _add_ranking_influence(
     totals: np.ndarray, scores: np.ndarray, ranks: _Ranks, present: np.ndarray, unknown: np.ndarray
 ) -> None:
     """Adds the derivatives of a tag's average precision and AUROC with respect to the weight of each image."""
-    num_true, num_wrong = len(present), ranks.num_known - len(present)
+    num_true, num_negatives = len(present), ranks.num_known - len(present)
     not_above = np.searchsorted(ranks.scores, scores, "right")  # number of true images that are not above each image
     precision = ranks.true_at_least / ranks.at_least
     # A true image i contributes precision(i) = true(i) / all(i), which every image at or above it changes: by -1 /
     # all(i) * precision(i), and a true one by another 1 / all(i).
-    of_all = np.concatenate([[0.0], np.cumsum(precision / ranks.at_least)])
-    of_true = np.concatenate([[0.0], np.cumsum(1.0 / ranks.at_least)])
-    change = of_all[not_above]
+    effect_of_any = np.concatenate([[0.0], np.cumsum(precision / ranks.at_least)])
+    effect_of_true = np.concatenate([[0.0], np.cumsum(1.0 / ranks.at_least)])
+    change = effect_of_any[not_above]
     change *= -1.0 / num_true
     change[unknown] = 0.0
     own = not_above[present]
-    change[present] += (of_true[own] + precision[own - 1] - precision.mean()) / num_true
+    change[present] += (effect_of_true[own] + precision[own - 1] - precision.mean()) / num_true
     totals[0] += change
-    if not num_wrong:
+    if not num_negatives:
         return
     auroc = ranks.auroc()
-    # A wrong image loses half a win to each true image that it ties with, and a whole one to those below it.
+    # A negative image loses half a win to each true image that it ties with, and a whole one to those below it.
     value = np.append(ranks.scores, np.nan)[not_above - 1]  # the highest true probability that is not above
     ties = np.append(num_true - ranks.true_above - np.searchsorted(ranks.scores, ranks.scores, "left"), 0)
     lost = np.where(value == scores, not_above - ties[not_above - 1] / 2.0, not_above)
-    change = (1.0 - lost / num_true - auroc) / num_wrong
+    change = (1.0 - lost / num_true - auroc) / num_negatives
     change[unknown] = 0.0
-    wrong_at_least = (ranks.at_least - ranks.true_at_least)[own - 1]
-    wrong_above = (ranks.above - ranks.true_above)[own - 1]
-    change[present] = (1.0 - (wrong_at_least + wrong_above) / (2.0 * num_wrong) - auroc) / num_true
+    negatives_at_least = (ranks.at_least - ranks.true_at_least)[own - 1]
+    negatives_above = (ranks.above - ranks.true_above)[own - 1]
+    change[present] = (1.0 - (negatives_at_least + negatives_above) / (2.0 * num_negatives) - auroc) / num_true
     totals[1] += change
 
 
 def _add_f1_influence(
     total: np.ndarray, scores: np.ndarray, threshold: float, present: np.ndarray, unknown: np.ndarray
 ) -> int:
-    """Adds the derivative of a tag's F1 with respect to the weight of each image; returns 1 if it has an F1."""
+    """Adds the derivative of a tag's F1 with respect to the weight of each image; returns 1 if the tag has an F1."""
     predicted = scores >= threshold
     predicted[unknown] = False
     hits = present[predicted[present]]

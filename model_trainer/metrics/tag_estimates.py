@@ -20,11 +20,11 @@ __all__ = ["estimate_tags", "exact_match", "fraction", "mean_f1", "ratios", "tag
 
 SUFFIXES = ("", "_at_thresholds")  # of metrics at 0.5, and at the threshold of each tag
 
-Ratio = tuple[np.ndarray, np.ndarray]  # numerators and denominators, one of each image; the metric is sum over sum
+Ratio = tuple[np.ndarray, np.ndarray]  # a numerator and a denominator per image; the metric is the ratio of sums
 
 
 def ratios(counts: TagCounts) -> dict[str, Ratio]:
-    """Returns the metrics that are a sum over images divided by another one, by name.
+    """Returns the metrics that are a ratio of two sums over images, by name.
 
     They are, at 0.5 and `_at_thresholds`: `micro_f1`, `exact_match` (the fraction of the images of which every known
     tag is right) and `hamming_loss` (the mean over images of the fraction of wrong tags); `precision_at_k` and
@@ -45,10 +45,10 @@ def ratios(counts: TagCounts) -> dict[str, Ratio]:
     is_known, has_any = (counts.num_known > 0).astype(np.float32), (counts.num_present > 0).astype(np.float32)
     per_image: dict[str, Ratio] = {}
     for suffix, decisions in zip(SUFFIXES, counts.decisions, strict=True):
-        both = decisions.predicted + counts.num_present
-        mistakes = both - 2 * decisions.hits
+        f1_denominators = decisions.predicted + counts.num_present
+        mistakes = f1_denominators - 2 * decisions.hits
         per_image |= {
-            f"micro_f1{suffix}": (2.0 * decisions.hits, both),
+            f"micro_f1{suffix}": (2.0 * decisions.hits, f1_denominators),
             f"exact_match{suffix}": (exact_match(counts, decisions) * is_known, is_known),
             f"hamming_loss{suffix}": (mistakes / np.maximum(counts.num_known, 1), is_known),
         }
@@ -79,8 +79,8 @@ def fraction(numerators: Any, denominators: Any, undefined: float = np.nan) -> n
 def tag_estimates(counts: TagCounts, decisions: Decisions) -> dict[str, dict[str, np.ndarray]]:
     """Computes the metrics of each tag, `{name: {"value": ..., "low": ..., "high": ...}}`, `(num_tags,)` each.
 
-    They are of the images in which the tag is known. Precision, recall and specificity are proportions of images and
-    have Wilson's interval; F1 has none.
+    They are computed over the images in which the tag is known. Precision, recall and specificity are proportions of
+    images and have Wilson's interval; F1 has none.
     """
     hits, predicted, present = decisions.tag_hits, decisions.tag_predicted, counts.tag_present
     absent = counts.tag_known - present
@@ -95,15 +95,15 @@ def tag_estimates(counts: TagCounts, decisions: Decisions) -> dict[str, dict[str
     return columns | {"f1": {"value": fraction(2 * hits, predicted + present)}}
 
 
-def mean_f1(hits: np.ndarray, both: np.ndarray) -> np.ndarray:
+def mean_f1(hits: np.ndarray, denominators: np.ndarray) -> np.ndarray:
     """Returns the mean over tags (the last axis) of their F1; tags that neither occur nor were predicted are left out.
 
     Args:
         hits: number of images in which each tag is predicted and true.
-        both: number of images in which it is predicted, plus number of images in which it is true.
+        denominators: number of images in which it is predicted, plus number of images in which it is true.
     """
-    is_counted = both > 0
-    f1 = 2.0 * hits / np.maximum(both, 1)
+    is_counted = denominators > 0
+    f1 = 2.0 * hits / np.maximum(denominators, 1)
     num_counted = is_counted.sum(axis=-1)
     return np.where(num_counted > 0, f1.sum(axis=-1) / np.maximum(num_counted, 1), np.nan)
 
@@ -113,8 +113,8 @@ def estimate_tags(
 ) -> dict[str, Estimate]:
     """Computes the metrics over all images with their intervals, by name; `map`, the mean average precision, is first.
 
-    All intervals are of the same resamples. The macro-averaged metrics of a resample follow from the influence of each
-    image, see `rank_images`. Ranking the images of each resample anew would take hours with many images, and is no
+    All intervals come from the same resamples. The macro-averaged metrics of a resample follow from the influence of
+    each image, see `rank_images`. Ranking the images of each resample would take hours with many images, and is no
     better with few: a true image drawn twice ranks above itself, so the average precision of rare tags rises, and the
     interval with it.
 
@@ -139,18 +139,20 @@ def estimate_tags(
     """
     if curves.influence is None:
         raise ValueError("Expected curves with the influence of each image, but received none. Give rank_images f1_at.")
-    of_images = ratios(counts)
-    of_tags = {"map": _mean(curves.average_precision), "macro_auroc": _mean(curves.auroc)}
+    image_ratios = ratios(counts)
+    macro_metrics = {"map": _mean(curves.average_precision), "macro_auroc": _mean(curves.auroc)}
     for suffix, decisions in zip(SUFFIXES, counts.decisions, strict=True):
-        both = decisions.tag_predicted + counts.tag_present
-        of_tags[f"macro_f1{suffix}"] = float(mean_f1(decisions.tag_hits, both))
-    values = of_tags | {name: _ratio(*each) for name, each in of_images.items()}
-    macro_values = np.array(list(of_tags.values()))
+        f1_denominators = decisions.tag_predicted + counts.tag_present
+        macro_metrics[f"macro_f1{suffix}"] = float(mean_f1(decisions.tag_hits, f1_denominators))
+    values = macro_metrics | {name: _ratio(*each) for name, each in image_ratios.items()}
+    macro_values = np.array(list(macro_metrics.values()))
     by_influence = curves.influence.T.astype(np.float32)
-    columns = [column for each in of_images.values() for column in each]
+    columns = [column for each in image_ratios.values() for column in each]
     unique = list({id(column): column for column in columns}.values())
     position = {id(column): index for index, column in enumerate(unique)}
-    tops, bottoms = ([position[id(each[side])] for each in of_images.values()] for side in (0, 1))
+    numerator_columns, denominator_columns = (
+        [position[id(each[side])] for each in image_ratios.values()] for side in (0, 1)
+    )
     table = np.stack(unique, axis=1).astype(np.float32)
     num_images, done = len(counts.loss), 0
 
@@ -159,13 +161,13 @@ def estimate_tags(
         resample_counts = resample.astype(np.float32)
         sums = resample_counts @ table
         with np.errstate(invalid="ignore", divide="ignore"):
-            of_ratios = sums[:, tops] / sums[:, bottoms]
+            resampled_ratios = sums[:, numerator_columns] / sums[:, denominator_columns]
         done += len(resample)
         if progress is not None:
             progress("confidence intervals", min(1.0, done / num_resamples(num_images)))
         # The influences of a metric sum to 0, so counts @ influence is (counts - 1) @ influence.
-        of_macro = np.clip(macro_values + resample_counts @ by_influence, 0.0, 1.0)
-        return np.concatenate([of_macro, of_ratios], axis=1)
+        resampled_macro = np.clip(macro_values + resample_counts @ by_influence, 0.0, 1.0)
+        return np.concatenate([resampled_macro, resampled_ratios], axis=1)
 
     low, high = bootstrap_interval(statistic, num_images, seed=seed)
     return {

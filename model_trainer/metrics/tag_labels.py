@@ -24,7 +24,7 @@ class TagEntries(NamedTuple):
     values: np.ndarray
 
     def where(self, mask: np.ndarray) -> TagEntries:
-        """Returns the entries of which `mask` is True."""
+        """Returns the entries for which `mask`, bool `(k,)`, is True."""
         return TagEntries(self.rows[mask], self.tags[mask], self.values[mask])
 
     @property
@@ -34,7 +34,7 @@ class TagEntries(NamedTuple):
 
     @property
     def unknown(self) -> TagEntries:
-        """The tags of which it is unknown whether the images have them."""
+        """The tags for which it is unknown whether the images have them."""
         return self.where(np.isnan(self.values))
 
 
@@ -45,7 +45,7 @@ class TagLabels:
     Attributes:
         starts: int64 `(num_images + 1,)`, where each image starts in `tags` and `values`.
         tags, values: as in `TagEntries`, `(k,)`; a tag occurs at most once in an image.
-        num_tags: number of tags that there are.
+        num_tags: number of all tags.
 
     Example:
         >>> from model_trainer.metrics.tag_labels import TagLabels
@@ -61,7 +61,7 @@ class TagLabels:
 
     @classmethod
     def of_dense(cls, dense: np.ndarray) -> TagLabels:
-        """From float `(num_images, num_tags)`; NaN means unknown."""
+        """Returns the labels of a dense table, float `(num_images, num_tags)`; NaN means unknown."""
         rows, tags = np.nonzero(np.isnan(dense) | (dense != 0))
         starts = np.searchsorted(rows, np.arange(len(dense) + 1)).astype(np.int64)
         return cls(starts, tags.astype(np.int32), dense[rows, tags].astype(np.float32), dense.shape[1])

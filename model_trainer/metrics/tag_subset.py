@@ -27,13 +27,13 @@ def estimate_subset(
     average_precision = rank_images(labels.take(rows), probabilities, rows=rows).average_precision
     occurs = np.isfinite(average_precision)
     decisions = counts.decisions[-1]
-    hits, both = decisions.hits[rows].sum(), (decisions.predicted + counts.num_present)[rows].sum()
+    hits, f1_denominator = decisions.hits[rows].sum(), (decisions.predicted + counts.num_present)[rows].sum()
     is_known = counts.num_known[rows] > 0
     num_known, num_right = is_known.sum(), (exact_match(counts, decisions)[rows] & is_known).sum()
     low, high = wilson_interval(num_right, num_known)
     return {
         "map": Estimate(float(average_precision[occurs].mean()) if occurs.any() else np.nan),
-        "micro_f1_at_thresholds": Estimate(float(fraction(2 * hits, both))),
+        "micro_f1_at_thresholds": Estimate(float(fraction(2 * hits, f1_denominator))),
         "exact_match_at_thresholds": Estimate(float(fraction(num_right, num_known)), float(low), float(high)),
         "cross_entropy": Estimate(float(fraction(counts.loss[rows].sum(), counts.num_known[rows].sum()))),
     }

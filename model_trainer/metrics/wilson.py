@@ -34,7 +34,7 @@ def wilson_interval(successes: Any, totals: Any, confidence: float = 0.95) -> tu
         center = (proportions + z**2 / (2.0 * totals)) / (1.0 + z**2 / totals)
         spread = np.sqrt(proportions * (1.0 - proportions) / totals + z**2 / (4.0 * totals**2))
         half = z / (1.0 + z**2 / totals) * spread
-        # At 0 and at all successes the ends are exactly 0 and 1, which rounding would miss.
+        # Without a success or without a failure an end is exactly 0 or 1, which rounding would miss.
         low = np.where(successes == 0, 0.0, np.clip(center - half, 0.0, 1.0))
         high = np.where(successes == totals, 1.0, np.clip(center + half, 0.0, 1.0))
     undefined = totals <= 0

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, final
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework.config import is_op_determinism_enabled  # no public name leads to it
+from tensorflow.python.framework.config import is_op_determinism_enabled  # it has no public name
 
 __all__ = ["FusedBatchNormalization", "Moments", "MovingAverages", "auto_momentum", "recorded_moments"]
 
@@ -86,7 +86,7 @@ def _has_kernel(layer: keras.layers.BatchNormalization, inputs: tf.Tensor, is_tr
         return False
     if is_training:
         return _num_devices(layer) == 1
-    # On GPUs the kernel has no deterministic gradient in inference mode, and refuses.
+    # On GPUs the kernel has no deterministic gradient in inference mode, and raises an error.
     return not (is_op_determinism_enabled() and tf.config.list_logical_devices("GPU"))
 
 
@@ -111,11 +111,11 @@ def _sum_of_all(values: tf.Tensor) -> tf.Tensor:
     """The sum over all devices, whose gradient is the sum of all their gradients.
 
     TensorFlow's `all_reduce` has that gradient too, but between devices of the CPU each call walks back through all of
-    the graph to find variables: to trace a step of MobileNetV2 took 154 s on two of them, instead of 16 s.
+    the graph to find variables: tracing a step of MobileNetV2 took 154 s on two of them, instead of 16 s.
     """
 
     def all_reduce(values: tf.Tensor) -> tf.Tensor:
-        # Before this operation the walk stops.
+        # The walk stops at this operation.
         values = tf.stop_gradient(values)
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
 
@@ -134,7 +134,7 @@ def _as_images(inputs: tf.Tensor) -> tf.Tensor:
 
 
 def auto_momentum(batch_size: int, steps_per_epoch: int) -> float:
-    """The momentum of moving averages over about 500 images, but at most half an epoch and at least 3 batches.
+    """Returns the momentum of moving averages over about 500 images, but at most half an epoch and at least 3 batches.
 
     A moving average with momentum m has the variance of a mean over (1 + m) / (1 - m) batches. Averages over more
     batches lag behind the weights: after 100 steps of MobileNetV2 with Adam(0.001) the validation loss was too high by
@@ -187,7 +187,8 @@ class MovingAverages:
 
     Args:
         layers: the batch normalization layers of the network.
-        momentum: momentum of the moving averages, with bias correction; None takes that of each layer, without it.
+        momentum: momentum of the moving averages, with bias correction; None takes that of each layer, without bias
+            correction, as in Keras.
 
     Attributes:
         fractions: float32 `(len(layers),)`, the fraction of each moving average that comes from batches: 0 for initial
@@ -207,7 +208,7 @@ class MovingAverages:
         return [each for layer in self._layers.values() for each in (layer.moving_mean, layer.moving_variance)]
 
     def values(self) -> list[np.ndarray]:
-        """The values of `variables`, for `assign`."""
+        """Returns the values of `variables`, for `assign`."""
         return [np.array(variable) for variable in self.variables]
 
     def assign(self, values: Sequence[np.ndarray]) -> None:

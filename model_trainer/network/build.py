@@ -44,10 +44,10 @@ def build_network(
         weights: None for random weights, or "imagenet".
         variant: "imagenet" for the graph that Keras builds for ImageNet's weights, whatever `weights` are; see
             `variants.py`.
-        shapes_only: whether variables have no values, in a `keras.StatelessScope`, so that none are copied.
+        shapes_only: True inside a `keras.StatelessScope`, where variables have no values that could be copied.
 
     Raises:
-        ConfigError: the class cannot be imported or builds no Keras model, the size is too small for it, or the
+        ConfigError: the class cannot be imported or does not build a Keras model, the size is too small for it, or the
             user's own model does not fit the spec or the classes.
     """
     if isinstance(network, OwnModel):
@@ -101,16 +101,18 @@ def flat_backbone(
     """Builds the spec's class without its top, as a flat graph. See `build_network` for arguments and errors."""
     model = build_backbone(spec, weights)
     positions = tuple(layer.name for layer in model.layers)
-    built = variant_of_model(spec, model)
-    needs_rescaling = variant == IMAGENET and has_variants(spec) and built is None
+    built_variant = variant_of_model(spec, model)
+    needs_rescaling = variant == IMAGENET and has_variants(spec) and built_variant is None
     if not needs_rescaling and not needs_rebuilding(model):
         members: dict[str, tuple[str, ...]] = {name: (name,) for name in positions}
-        return FlatBackbone(model.name, model.inputs[0], model.outputs[0], members, positions, built)
+        return FlatBackbone(model.name, model.inputs[0], model.outputs[0], members, positions, built_variant)
     graph = rebuild_graph(model, add_rescaling(portable) if needs_rescaling else portable)
     if not shapes_only:
         assign_weights((old, substitute.layers) for old, substitute in graph.substitutes)
-    built = IMAGENET if needs_rescaling else built
-    return FlatBackbone(model.name, graph.images, graph.outputs[0], graph.members, positions, built, graph.in_inference)
+    built_variant = IMAGENET if needs_rescaling else built_variant
+    return FlatBackbone(
+        model.name, graph.images, graph.outputs[0], graph.members, positions, built_variant, graph.in_inference
+    )
 
 
 def build_backbone(spec: ModelSpec, weights: str | None) -> keras.Model:
@@ -147,9 +149,10 @@ def build_backbone(spec: ModelSpec, weights: str | None) -> keras.Model:
 
 
 def _parameters(make: Any) -> set[str]:
-    kinds = inspect.signature(make).parameters.values()
-    named = {kind.name for kind in kinds if kind.kind is not kind.VAR_KEYWORD}
-    return named | ({"**"} if any(kind.kind is kind.VAR_KEYWORD for kind in kinds) else set())
+    """Returns the names of the parameters of `make`; "**" stands for any other keyword argument."""
+    parameters = inspect.signature(make).parameters.values()
+    names = {parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD}
+    return names | ({"**"} if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters) else set())
 
 
 def _call_text(arguments: dict[str, Any]) -> str:

@@ -40,8 +40,8 @@ def find_final_activation(output: keras.KerasTensor, field: str) -> FinalActivat
         field: the option that declares the network, for messages.
 
     Raises:
-        ConfigError: it is another activation, or the output is computed from probabilities, so that the logits cannot
-            be recovered.
+        ConfigError: it is neither softmax nor sigmoid, or the output is computed from probabilities, so that the
+            logits cannot be recovered.
     """
     node = output._keras_history.operation._inbound_nodes[output._keras_history.node_index]
     layer = node.operation
@@ -130,7 +130,7 @@ def _removable(name: str | None, layer: Any, field: str) -> Literal["softmax", "
 def _earlier_activation(output: keras.KerasTensor, is_output: bool = True) -> Any:
     """The softmax or sigmoid that `output` is computed from without weights in between; None if there is none.
 
-    An operation with another input besides, such as the product of logits and a gate, does not count.
+    An operation with any input that is not such an activation, such as a product of logits and a gate, does not count.
     """
     history = output._keras_history
     operation = history.operation

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import keras
-from keras.src.models.functional import Functional  # no public name leads to it
+from keras.src.models.functional import Functional  # it has no public name
 
 __all__ = ["Graph", "Substitute", "assign_weights", "finalize", "in_float32", "is_graph", "rebuild_graph"]
 
@@ -55,7 +55,7 @@ class Graph:
 
 @contextlib.contextmanager
 def in_float32() -> Iterator[None]:
-    """Layers created within the block compute in float32, whatever the global dtype policy is."""
+    """Makes layers that are created in the `with` block compute in float32, whatever the global dtype policy is."""
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
@@ -79,10 +79,10 @@ def rebuild_graph(model: keras.Model, substitute: Callable[[keras.Operation, str
         model: functional or Sequential, with one input.
         substitute: makes the substitute of an operation, usually a layer, with a name that is unique in the new graph.
     """
-    return _Rebuilding(substitute).run(model)
+    return _GraphRebuilder(substitute).run(model)
 
 
-class _Rebuilding:
+class _GraphRebuilder:
     def __init__(self, substitute: Callable[[keras.Operation, str], Substitute]) -> None:
         self._substitute = substitute
         self._substitutes: dict[int, tuple[keras.Operation, Substitute]] = {}
@@ -139,7 +139,7 @@ class _Rebuilding:
         return replacement
 
     def _free_name(self, name: str) -> str:
-        """`name`; if another layer has it, prefixed with the names of its models; then with a number appended."""
+        """Returns `name`; if it is taken, prefixed with the names of its models; then with a number appended."""
         candidate, number = name, 0
         if candidate in self._names:
             candidate = name = "_".join((*self._owners, name))
@@ -151,7 +151,7 @@ class _Rebuilding:
 
 
 def assign_weights(pairs: Iterable[tuple[keras.Operation, Iterable[keras.Layer]]]) -> None:
-    """Assigns to layers the weights of the operations that they replace, in order; shapes may differ, sizes not."""
+    """Assigns to layers the weights of the operations that they replace, in order; shapes may differ, but not sizes."""
     for old, layers in pairs:
         new = [variable for layer in layers for variable in layer.weights]
         for source, target in zip(getattr(old, "weights", ()), new, strict=True):
@@ -160,7 +160,7 @@ def assign_weights(pairs: Iterable[tuple[keras.Operation, Iterable[keras.Layer]]
 
 
 def finalize(layers: Iterable[keras.Layer]) -> None:
-    """Must be called after weights were assigned: `Normalization` computes with constants derived from them."""
+    """Updates the constants that `Normalization` derives from its weights; must be called after these were assigned."""
     for layer in (each for outer in layers for each in outer._flatten_layers()):
         if hasattr(layer, "finalize_state"):
             layer.finalize_state()

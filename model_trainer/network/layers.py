@@ -116,7 +116,7 @@ def add_regularizers(model: keras.Model, network: TwoStageNetwork, declared: Any
 
 
 def exempt_from_decay(model: keras.Model) -> list[keras.Variable]:
-    """Variables to exclude from weight decay: biases, parameters of normalization layers, and channel scales.
+    """Returns the variables to exclude from weight decay: biases, channel scales, parameters of normalization layers.
 
     timm excludes variables with one dimension and those named bias. Here all parameters of normalization layers and
     PReLU are excluded too, which can have more dimensions.

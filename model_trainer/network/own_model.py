@@ -26,8 +26,8 @@ def build_own_network(network: OwnModel, spec: ModelSpec, task: Task, num_classe
     """Builds the network of the declared model, with its weights.
 
     Raises:
-        ConfigError: it is not a functional or Sequential model, does not fit the spec, the task or the classes, or its
-            output does not allow to recover logits.
+        ConfigError: it is not a functional or Sequential model, does not fit the spec, the task or the classes, or the
+            logits cannot be recovered from its output.
     """
     return stage_own_model(network.make(num_classes), network.features, spec, task, num_classes)
 
@@ -50,16 +50,16 @@ def stage_own_model(
         features: name of the last layer of the backbone; None finds it.
         spec, task, num_classes: what the model must fit.
         trains: whether the network is to be trained. If not, a final activation that contradicts the task is kept, for
-            files from before such activations were refused.
-        shapes_only: whether variables have no values, in a `keras.StatelessScope`, so that none are copied.
+            files of older versions, which accepted such activations.
+        shapes_only: True inside a `keras.StatelessScope`, where variables have no values that could be copied.
 
     Raises:
         ConfigError: see `build_own_network`.
     """
     positions = [layer.name for layer in model.layers] if isinstance(model, keras.Sequential) else None
-    model = _checked(model, spec)
+    model = _checked_model(model, spec)
     names = _output_names(model, task, num_classes)
-    graph = _flat(model)
+    graph = _flat_graph(model)
     outputs = [graph.outputs[list(model.output_names).index(name)] for name in names] if names else graph.outputs
     activation = task.head_activation
     try:
@@ -68,20 +68,20 @@ def stage_own_model(
         if trains:
             raise
         endings, activation = [FinalActivation(None, output) for output in outputs], "none"
-    logits, replaced = [], {}
+    logits, new_layers = [], {}
     for ending in endings:
         tensor, replacement = without_activation(ending, names)
         logits.append(tensor)
         if replacement is not None:
-            replaced[replacement[0].name] = replacement[1]
-    _check_not_shared(graph, logits, replaced)
+            new_layers[replacement[0].name] = replacement[1]
+    _check_not_shared(graph, logits, new_layers)
     if not shapes_only:
         assign_weights(
-            (old, tuple(replaced.get(layer.name, layer) for layer in substitute.layers))
+            (old, tuple(new_layers.get(layer.name, layer) for layer in substitute.layers))
             for old, substitute in graph.substitutes
         )
     members = {
-        name: tuple(replaced[each].name if each in replaced else each for each in layers)
+        name: tuple(new_layers[each].name if each in new_layers else each for each in layers)
         for name, layers in graph.members.items()
     }
     network = join_stages(
@@ -94,14 +94,14 @@ def stage_own_model(
         members=members,
         positions=positions or [layer.name for layer in model.layers],
         in_inference=graph.in_inference,
-        paths={replaced[name].name if name in replaced else name: path for name, path in graph.paths.items()},
+        paths={new_layers[name].name if name in new_layers else name: path for name, path in graph.paths.items()},
     )
     if trains and activation != "none" and any(ending.activation is None for ending in endings):
         logging.info("%s ends in logits; the .hdf5 adds a %s.", model.name, activation)
     return network
 
 
-def _checked(model: Any, spec: ModelSpec) -> keras.Model:
+def _checked_model(model: Any, spec: ModelSpec) -> keras.Model:
     if isinstance(model, keras.Sequential):
         if not model.built:
             model.build((None, *spec.target_size))
@@ -159,7 +159,7 @@ def _output_names(model: keras.Model, task: Task, num_classes: int) -> tuple[str
     return names
 
 
-def _flat(model: keras.Model) -> Graph:
+def _flat_graph(model: keras.Model) -> Graph:
     try:
         return make_portable(model)
     except (NotImplementedError, TypeError, ValueError) as error:
@@ -199,14 +199,14 @@ def _checked_final_activation(output: keras.KerasTensor, task: Task) -> FinalAct
     return ending
 
 
-def _check_not_shared(graph: Graph, logits: list[keras.KerasTensor], replaced: dict[str, keras.Layer]) -> None:
+def _check_not_shared(graph: Graph, logits: list[keras.KerasTensor], new_layers: dict[str, keras.Layer]) -> None:
     """Checks that a last layer whose activation is removed is not used elsewhere in the model."""
     original_ids = {layer.name: id(layer) for _, substitute in graph.substitutes for layer in substitute.layers}
     try:
         used = {id(layer) for layer in keras.Model(graph.images, logits).layers}
     except ValueError:  # the old and the new layer have the same name
         used = set(original_ids.values())
-    for name in replaced:
+    for name in new_layers:
         if original_ids[name] in used:
             raise ConfigError(f"uses {name!r} for its output and elsewhere too. End your model in logits.", _FIELD)
 

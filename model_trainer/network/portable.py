@@ -1,7 +1,7 @@
-"""Replaces operations by equivalent built-in layers of Keras, so that plain Keras can load the `.hdf5`.
+"""Replaces operations with equivalent built-in layers of Keras, so that plain Keras can load the `.hdf5`.
 
 MobileNetV3 contains bare additions and multiplications with constants, ConvNeXt and InceptionResNetV2 custom layers;
-Keras saves all of them, but refuses to load them. They are replaced by built-in layers that compute the same.
+Keras saves all of them, but refuses to load them. They are replaced with built-in layers that compute the same.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def is_channel_scale(layer: keras.Layer) -> bool:
 
 
 def portable(operation: keras.Operation, name: str) -> Substitute:
-    """The substitute of an operation: built-in float32 layers that compute the same, or else the operation itself."""
+    """Returns the substitute of an operation: built-in float32 layers that compute the same, or else the operation."""
     if isinstance(operation, keras.Layer):
         make_substitute = _FROM_APPLICATIONS.get(_path(operation))
         if make_substitute is not None:
@@ -79,7 +79,7 @@ def portable(operation: keras.Operation, name: str) -> Substitute:
         return Substitute((layer,), layer)
     calls = [[*node.arguments.args, *node.arguments.kwargs.values()] for node in operation._inbound_nodes]
     arguments = calls[0]
-    if any(_constants(each) != _constants(arguments) for each in calls):  # one layer cannot replace several
+    if any(_constants(each) != _constants(arguments) for each in calls):  # one layer has one set of constants
         return Substitute((), operation)
     make_layer = _LAYER_OF.get(type(operation).__name__)
     layer = None if make_layer is None else make_layer(operation, arguments, name)
@@ -258,7 +258,7 @@ def _with_dtype(value: Any, dtype: str) -> Any:
 
 
 def is_built_in(operation: keras.Operation) -> bool:
-    """Whether it is a layer of keras.layers that contains no code of the user's."""
+    """Whether it is a layer of keras.layers without user code, so not a `Lambda`."""
     name = type(operation).__name__
     return getattr(keras.layers, name, None) is type(operation) and name != "Lambda"
 

@@ -140,10 +140,10 @@ def find_features(images: keras.KerasTensor, logits: Sequence[keras.KerasTensor]
 
 
 def find_feature_map(images: keras.KerasTensor, logits: keras.KerasTensor) -> keras.KerasTensor | None:
-    """Finds the last feature map of a network whose pixels still stand for places in the image.
+    """Finds the last feature map of a network whose pixels still correspond to locations in the image.
 
-    Where the features of `find_features` are a feature map, that is the same tensor, except for networks with several
-    outputs: here a single one counts.
+    If `find_features` returns a feature map, it is the same tensor, except for networks with several outputs: here only
+    one of them counts.
 
     Args:
         images, logits: input and output of a flat graph.
@@ -154,11 +154,11 @@ def find_feature_map(images: keras.KerasTensor, logits: keras.KerasTensor) -> ke
         has none, or learns from a sequence after it, as transformers do.
     """
     bottlenecks, order = _bottlenecks(images, [logits])
-    maps = list(itertools.takewhile(_has_places, bottlenecks))
+    maps = list(itertools.takewhile(_keeps_locations, bottlenecks))
     after_weights = _after_weights(order, images)
-    learned = [tensor for tensor in maps if id(tensor) in after_weights and not _is_shifted(tensor)]
+    with_weights = [tensor for tensor in maps if id(tensor) in after_weights and not _is_shifted(tensor)]
     before_weights = _before_weights(order, [logits])
-    candidates = [tensor for tensor in learned if id(tensor) in before_weights] or learned
+    candidates = [tensor for tensor in with_weights if id(tensor) in before_weights] or with_weights
     if not candidates:
         return None
     sequences = [tensor for tensor in bottlenecks[len(maps) :] if len(tensor.shape) == 3 and not _is_one_pixel(tensor)]
@@ -166,8 +166,8 @@ def find_feature_map(images: keras.KerasTensor, logits: keras.KerasTensor) -> ke
     return None if any(id(tensor) in after_weights for tensor in sequences) else candidates[-1]
 
 
-def _has_places(tensor: keras.KerasTensor) -> bool:
-    """Whether it is a feature map, of which each pixel stands for the same place as in the map before it."""
+def _keeps_locations(tensor: keras.KerasTensor) -> bool:
+    """Whether it is a feature map whose pixels correspond to the same locations as in the map before it."""
     moves_pixels = isinstance(tensor._keras_history.operation, (keras.layers.Reshape, keras.layers.Permute))
     return len(tensor.shape) == 4 and not _is_one_pixel(tensor) and not moves_pixels
 
@@ -218,7 +218,7 @@ def _before_weights(order: Sequence[keras.KerasTensor], logits: Sequence[keras.K
 
 
 def _after_weights(order: Sequence[keras.KerasTensor], first: keras.KerasTensor) -> set[int]:
-    """The ids of tensors with weights, other than the statistics of images, on the path from `first`."""
+    """The ids of tensors that depend on `first` and on weights, not counting those of `Normalization` layers."""
     reached, after_weights = {id(first)}, set[int]()
     for tensor in order:
         layer, inputs = tensor._keras_history.operation, {id(each) for each in _inputs_of(tensor)}

@@ -43,11 +43,11 @@ class StepSeeds:
 
         It is reset afterwards, because a tensor of a graph is invalid outside, where a callback may call the model.
         """
-        before, self.step = self.step, step
+        previous_step, self.step = self.step, step
         try:
             yield
         finally:
-            self.step = before
+            self.step = previous_step
             self.begin_slice(0)
 
     def begin_slice(self, number: int) -> None:
@@ -105,7 +105,7 @@ class TrainingCopy:
             training: whether layers such as dropout run in training mode.
 
         Returns:
-            For each output what precedes its activation, float32, such as logits `(batch, num_classes)`.
+            A float32 tensor for each output, before its activation, such as logits `(batch, num_classes)`.
         """
         with self.seeds.forward_pass():
             outputs = tf.nest.flatten(self.network.to_logits(images, training=training))
@@ -148,9 +148,9 @@ def make_training_copy(
 
     source = keras.Model(plain.model.inputs[0], [plain.features, *plain.logits, *plain.model.outputs])
     graph = rebuild_graph(source, substitute)
-    copied = [layer for _, substitute in graph.substitutes for layer in substitute.layers]
-    _adapt_sublayers(copied, seeds, synchronized_batch_norm, batch_norm_momentum)
-    for layer in (each for outer in copied if outer.name in plain.in_inference for each in outer._flatten_layers()):
+    copies = [layer for _, substitute in graph.substitutes for layer in substitute.layers]
+    _adapt_sublayers(copies, seeds, synchronized_batch_norm, batch_norm_momentum)
+    for layer in (each for outer in copies if outer.name in plain.in_inference for each in outer._flatten_layers()):
         _force_inference(layer)
     features, *rest = graph.outputs
     count = len(plain.logits)
@@ -158,16 +158,16 @@ def make_training_copy(
     network = replace(plain, model=model, features=features, logits=tuple(rest[:count]))
     assert network.to_logits  # built now, and not while the train step is traced
     assign_weights((old, substitute.layers) for old, substitute in graph.substitutes)
-    moving = [
-        layer for layer in copied if isinstance(layer, FusedBatchNormalization) and layer.name not in plain.in_inference
+    batch_norms = [
+        layer for layer in copies if isinstance(layer, FusedBatchNormalization) and layer.name not in plain.in_inference
     ]
-    averages = MovingAverages(moving, batch_norm_momentum)
+    averages = MovingAverages(batch_norms, batch_norm_momentum)
     _save_as(model, plain.model)
     return TrainingCopy(network, seeds, averages, _other_statistics(model, averages))
 
 
 def _save_as(model: keras.Model, plain: keras.Model) -> None:
-    """Makes `model.save` save `plain` with the same weights, which contains no layer of ours, and loading likewise."""
+    """Makes `model` save and load by way of `plain`, which has the same weights, and no layers of Model Trainer."""
 
     def save_with(method: Callable[..., None]) -> Callable[..., None]:
         def save(*args: Any, **kwargs: Any) -> None:
@@ -177,7 +177,7 @@ def _save_as(model: keras.Model, plain: keras.Model) -> None:
         return save
 
     def load_weights(*args: Any, **kwargs: Any) -> None:
-        copy_weights(model, plain)  # a file may contain some of the weights only
+        copy_weights(model, plain)  # a file may contain only some of the weights
         plain.load_weights(*args, **kwargs)
         copy_weights(plain, model)
 
@@ -221,7 +221,7 @@ def _adapt_sublayers(
 
 
 def _other_statistics(model: keras.Model, averages: MovingAverages) -> list[keras.Variable]:
-    """Non-trainable variables regardless of frozen layers, such as statistics of custom layers; without `averages`."""
+    """Variables that never train, such as statistics of custom layers; not weights of frozen layers, nor `averages`."""
     layers = model._flatten_layers(include_self=False)
     flags = [layer.trainable for layer in layers]
     for layer in layers:

@@ -1,7 +1,7 @@
 """The two variants of EfficientNet B0 to B7: Keras builds one graph for ImageNet's weights and another without them.
 
 The first has a second `Rescaling` after its `Normalization`, without which ImageNet's weights get inputs in another
-range than in their training. The weights themselves do not reveal which of the two graphs they belong to.
+range than in training. The weights themselves do not reveal which of the two graphs they belong to.
 
 Source: https://github.com/tensorflow/tensorflow/issues/49930
 """

@@ -81,7 +81,7 @@ class Classification(Task):
         if self.class_weights is None:
             return ones
         if self.class_weights == "balanced":
-            # As scikit-learn's compute_class_weight: num_examples / (num_classes * count).
+            # As in scikit-learn's compute_class_weight: num_examples / (num_classes * count).
             labels = examples.label_rows().most_likely()
             counts = np.bincount(labels, weights=examples.weights, minlength=len(examples.classes))
             balanced = np.divide(counts.sum() / len(counts), counts, out=np.ones(len(counts)), where=counts > 0)
@@ -155,7 +155,7 @@ class Classification(Task):
 
 
 def true_classes(labels: Labels) -> np.ndarray:
-    """Returns the class index of each image, int `(num_images,)`: of probabilities the most likely class."""
+    """Returns the class index of each image, int `(num_images,)`; for probabilities that of the most likely class."""
     if isinstance(labels, LabelRows):
         return labels.most_likely()
     return labels if labels.ndim == 1 else labels.argmax(axis=1)

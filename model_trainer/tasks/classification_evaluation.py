@@ -1,4 +1,4 @@
-"""Metrics of a classifier on labelled images: one pass over the predictions feeds every number."""
+"""Metrics of a classifier on labelled images, with their confidence intervals."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ __all__ = ["ClassificationEvaluation", "evaluate_classes"]
 
 # The headline, the main metric first: what a terminal shows. `estimates()` has all metrics.
 _SHOWN = ("accuracy", "balanced_accuracy", "top_5_accuracy", "macro_f1", "log_loss", "macro_auroc", "ece")
-_MAX_MATRIX = 50  # classes of which `to_dict` has the whole confusion matrix
+_MAX_MATRIX = 50  # number of classes up to which `to_dict` has the whole confusion matrix
 
 
 @dataclass(frozen=True, eq=False)
 class ClassificationEvaluation(Evaluation):
     """The metrics of a classifier on some data.
 
-    An image without a prediction, because a probability of it is NaN or infinite, counts as a mistake; what is computed
-    from the probabilities themselves, such as the loss, is then NaN.
+    An image without a prediction, because one of its probabilities is NaN or infinite, counts as a mistake; metrics of
+    the probabilities themselves, such as the loss, are then NaN.
 
     Attributes:
-        num_images, num_bad: number of images that could be read, and that could not.
+        num_images, num_bad: numbers of images that could and could not be read.
         classes: names of the classes.
         labels: int `(num_images,)`, the true class of each image.
         image_scores: prediction, probability, rank and loss of each image.
@@ -125,9 +125,9 @@ class ClassificationEvaluation(Evaluation):
         lines["images"] = f"{self.num_images:,}"
         if self.num_bad:
             lines["unreadable"] = f"{self.num_bad:,}"
-        without = int(np.count_nonzero(~self.image_scores.is_finite))
-        if without:
-            lines["no prediction"] = f"{without:,} (probabilities are NaN or infinite: the model has diverged)"
+        num_missing = int(np.count_nonzero(~self.image_scores.is_finite))
+        if num_missing:
+            lines["no prediction"] = f"{num_missing:,} (probabilities are NaN or infinite: the model has diverged)"
         return lines
 
     def table(self) -> tuple[list[str], list[list[str]]]:
@@ -182,8 +182,8 @@ class ClassificationEvaluation(Evaluation):
     def _selective(self) -> list[dict[str, float | None]]:
         coverage, accuracy = accuracy_above_thresholds(self.image_scores.probability, self._correct)
         return [
-            {"threshold": threshold, "coverage": strict(covered), "accuracy": strict(hits)}
-            for threshold, covered, hits in zip(THRESHOLDS, coverage, accuracy, strict=True)
+            {"threshold": threshold, "coverage": strict(covered), "accuracy": strict(correct)}
+            for threshold, covered, correct in zip(THRESHOLDS, coverage, accuracy, strict=True)
         ]
 
     @property

@@ -1,4 +1,4 @@
-"""Which images of a classifier's predictions are worth a look."""
+"""Selects the images of a classifier's evaluation that are worth a look."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from model_trainer.tasks.evaluation import Gallery, GalleryImage
 
 __all__ = ["galleries_of_classes"]
 
-# A report is one file that people send by mail, so the number of images is bounded.
+# A report is one file that people send by mail, so the number of images is limited.
 _MAX_IMAGES = 24
 _MAX_CLASSES = 20
 _PER_CLASS = 2
@@ -32,7 +32,7 @@ def galleries_of_classes(
         own = np.flatnonzero((labels == index) & scores.is_finite)
         by_truth = own[np.argsort(scores.true_probability[own], kind="stable")]
         worst += [row for row in by_truth[:_PER_CLASS] if not correct[row]]
-        # Typical is what lies in the middle of the hits, not at their end: that is what most images look like.
+        # Typical images are in the middle of the hits, not at their end: most images look like these.
         own_hits = by_truth[correct[by_truth]]
         start = max(0, (len(own_hits) - _PER_CLASS) // 2)
         typical += list(own_hits[start : start + _PER_CLASS])
@@ -70,7 +70,7 @@ def galleries_of_classes(
 
 
 def _most_confused(confusion: Confusion) -> np.ndarray:
-    """The classes with the most mistakes first; a class without images is left out."""
+    """Returns the classes with the most mistakes, those with the most first; classes without images are left out."""
     counts = confusion.counts()
     mistakes = counts.support[0] - counts.hits[0]
     order = np.argsort(-mistakes, kind="stable")
@@ -78,7 +78,7 @@ def _most_confused(confusion: Confusion) -> np.ndarray:
 
 
 def _lowest(values: np.ndarray, where: np.ndarray, limit: int) -> np.ndarray:
-    """The rows of the lowest values among some, in ascending order."""
+    """Returns the rows of the `limit` lowest values where `where` is True, in ascending order of the values."""
     rows = np.flatnonzero(where)
     return rows[np.argsort(values[rows], kind="stable")[:limit]]
 

@@ -19,8 +19,8 @@ class GalleryImage:
 
     Attributes:
         index: the row of the image among those evaluated.
-        class_index: the class that the attribution map is of: what the model took the image for.
-        caption: a few words below the image, such as "dog 0.98, is a cat".
+        class_index: the class that the attribution map explains, such as the predicted one.
+        caption: a few words below the image, such as "dog 0.98, is cat 0.01".
     """
 
     index: int
@@ -34,8 +34,8 @@ class Gallery:
 
     Attributes:
         name: for files and links, such as "confident_mistakes".
-        title, explanation: for people: what the images are, and what one can learn from them.
-        images: the images, the most telling first.
+        title, explanation: what the images are, and what they tell the reader of a report.
+        images: the images, the most informative first.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Evaluation(ABC):
     Only `metrics()` is required; a task of your own overrides what else it has, and the report shows that.
 
     Attributes:
-        num_images, num_bad: number of images that could be read, and that could not.
+        num_images, num_bad: numbers of images that could and could not be read.
         classes: names of the classes.
     """
 
@@ -76,7 +76,7 @@ class Evaluation(ABC):
         return None
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns what `evaluation.json` holds of the metrics, as strict JSON; None stands for undefined."""
+        """Returns the metrics as `evaluation.json` stores them, in strict JSON; None stands for undefined."""
         estimates = self.estimates()
         return {
             "main_metric": next(iter(estimates), None),
@@ -92,14 +92,14 @@ class Evaluation(ABC):
         return {}
 
     def galleries(self) -> list[Gallery]:
-        """Returns which images to show."""
+        """Returns the images to show, grouped by the reason to look at them."""
         return []
 
     def subset(self, rows: np.ndarray) -> dict[str, Estimate]:
         """Returns the headline metrics of some of the images, for slices.
 
         Args:
-            rows: int or bool, selects images as an index of an array does.
+            rows: indices of images, int `(n,)`, or a mask, bool `(num_images,)`.
         """
         return {}
 

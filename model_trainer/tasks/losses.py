@@ -118,7 +118,7 @@ class Focal(Loss):
 
 @final
 class Asymmetric(Loss):
-    """Asymmetric focal loss, which focuses more strongly on absent labels: for tags of which most images have few.
+    """Asymmetric focal loss, which reduces the loss of easy absent labels more: for tags of which most images have few.
 
     Fields:
         gamma_positive, gamma_negative: focusing parameter where the label is present, and where it is absent.

@@ -41,11 +41,11 @@ class MultiLabel(Task):
         metrics: the first is the main one; those over all predictions, such as mean average precision, are available
             in validation only.
         class_weights: factor of each tag's loss: None; "balanced", so that the images of each tag have the same total
-            weight; or by name.
+            weight; or a weight by tag name.
         positive_weights: an additional factor where the tag is present: None; "balanced", the ratio of images without
-            the tag to images with it; or by name.
+            the tag to images with it; or a weight by tag name.
         thresholds: minimum probability of the tags that `predict` returns: "fit" chooses for each tag the threshold
-            with the highest F1 on the validation data (0.5 without validation); a number holds for all tags.
+            with the highest F1 on the validation data (0.5 without validation); a number applies to all tags.
 
     Example:
         >>> task = MultiLabel(loss=Asymmetric(), metrics=(MeanAveragePrecision(), MicroF1()), thresholds=0.4)
@@ -97,10 +97,10 @@ class MultiLabel(Task):
     def factors(self, examples: Examples) -> Factors:
         rows = examples.label_rows()
         num_classes = len(examples.classes)
-        known = np.isfinite(rows.values)
+        is_known = np.isfinite(rows.values)
         weights = examples.weights[rows.row_of_entry()]
-        present = np.bincount(rows.classes[known], (rows.values * weights)[known], num_classes)
-        unknown = np.bincount(rows.classes[~known], weights[~known], num_classes)
+        present = np.bincount(rows.classes[is_known], (rows.values * weights)[is_known], num_classes)
+        unknown = np.bincount(rows.classes[~is_known], weights[~is_known], num_classes)
         absent = examples.weights.sum() - unknown - present
         return Factors(
             self._resolve(self.class_weights, present.sum() / num_classes, present, examples.classes),
@@ -109,6 +109,7 @@ class MultiLabel(Task):
 
     @staticmethod
     def _resolve(weights: Weights, numerator: Any, present: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
+        """Returns float32 `(num_classes,)`: the declared weights; `numerator / present` if they are "balanced"."""
         if weights is None:
             return np.ones(len(classes), np.float32)
         if weights == "balanced":
@@ -144,18 +145,18 @@ class MultiLabel(Task):
         if not isinstance(loss, Loss):
             return make_loss(loss)(targets, logits, "sigmoid")
         is_known = ~tf.math.is_nan(targets)
-        known = tf.cast(is_known, tf.float32)
+        mask = tf.cast(is_known, tf.float32)
         # Before the loss: masking a NaN afterwards still leaves NaN in the gradient.
         targets = tf.where(is_known, targets, 0.0)
         weights = factors.class_weights * (targets * factors.positive_weights + 1.0 - targets)
-        terms = loss.of_sigmoid(targets, logits) * weights * known
-        return tf.math.divide_no_nan(tf.reduce_sum(terms, -1), tf.reduce_sum(known, -1))
+        terms = loss.of_sigmoid(targets, logits) * weights * mask
+        return tf.math.divide_no_nan(tf.reduce_sum(terms, -1), tf.reduce_sum(mask, -1))
 
     def fit_thresholds(self, predictions: BatchPredictions) -> tuple[float, ...] | None:
         return best_thresholds(*predictions) if self.thresholds == "fit" else None
 
     def declared_thresholds(self, num_classes: int) -> tuple[float, ...]:
-        """Returns the threshold of each tag that holds if none were fitted."""
+        """Returns the thresholds of the tags that are used if none were fitted."""
         return (0.5 if self.thresholds == "fit" else self.thresholds,) * num_classes
 
     def decode(

@@ -45,15 +45,15 @@ class MultiLabelEvaluation(Evaluation):
     is known, and images without a known tag are left out. A probability that is NaN counts as 0; losses are then NaN.
 
     Attributes:
-        num_images, num_bad: number of images that could be read, and that could not.
+        num_images, num_bad: numbers of images that could and could not be read.
         classes: names of the tags.
         thresholds: minimum probability of each tag.
         labels: the true and the unknown tags of each image.
         probabilities: float `(num_images, num_classes)`.
         counts: right and wrong tags of each image and each tag, at 0.5 and at the thresholds.
         curves: average precision, AUROC and precision-recall curves of the tags.
-        all_metrics: every metric over all images, by name. Those `_at_thresholds` are of what `predict` returns; the
-            others are at 0.5, as `MicroF1()` and the other metrics compute them for `history.csv`.
+        all_metrics: every metric over all images, by name. Those `_at_thresholds` measure the tags that `predict`
+            returns; all others use a threshold of 0.5, as the metrics in `history.csv` do, such as `MicroF1()`.
 
     Example:
         >>> from model_trainer.tasks.multi_label_evaluation import evaluate_tags
@@ -81,17 +81,17 @@ class MultiLabelEvaluation(Evaluation):
 
     @property
     def mean_average_precision(self) -> float:
-        """Over the tags that occur; NaN if none does."""
+        """Mean average precision (mAP) over the tags that occur; NaN if none does."""
         return self.all_metrics["map"].value
 
     @property
     def micro_f1(self) -> float:
-        """At 0.5; NaN if no tag occurs or was predicted."""
+        """Micro-averaged F1 at a threshold of 0.5; NaN if no tag occurs or was predicted."""
         return self.all_metrics["micro_f1"].value
 
     @property
     def macro_f1(self) -> float:
-        """At 0.5, over the tags that occur or were predicted."""
+        """Macro-averaged F1 at a threshold of 0.5, over the tags that occur or were predicted."""
         return self.all_metrics["macro_f1"].value
 
     @property
@@ -101,17 +101,17 @@ class MultiLabelEvaluation(Evaluation):
 
     @property
     def micro_f1_at_thresholds(self) -> float:
-        """As `micro_f1`, at the threshold of each tag."""
+        """Like `micro_f1`, at the threshold of each tag."""
         return self.all_metrics["micro_f1_at_thresholds"].value
 
     @property
     def macro_f1_at_thresholds(self) -> float:
-        """As `macro_f1`, at the threshold of each tag."""
+        """Like `macro_f1`, at the threshold of each tag."""
         return self.all_metrics["macro_f1_at_thresholds"].value
 
     @property
     def exact_match_at_thresholds(self) -> float:
-        """As `exact_match`, at the threshold of each tag."""
+        """Like `exact_match`, at the threshold of each tag."""
         return self.all_metrics["exact_match_at_thresholds"].value
 
     @property
@@ -160,9 +160,9 @@ class MultiLabelEvaluation(Evaluation):
         lines["images"] = f"{self.num_images:,}"
         if self.num_bad:
             lines["unreadable"] = f"{self.num_bad:,}"
-        without = int(np.isnan(self.counts.loss).sum())
-        if without:
-            lines["no prediction"] = f"{without:,} (probabilities are NaN: the model has diverged)"
+        num_missing = int(np.isnan(self.counts.loss).sum())
+        if num_missing:
+            lines["no prediction"] = f"{num_missing:,} (probabilities are NaN: the model has diverged)"
         return lines
 
     def table(self) -> tuple[list[str], list[list[str]]]:
@@ -176,7 +176,7 @@ class MultiLabelEvaluation(Evaluation):
         present = self.labels.entries().present
         pairs = missed_together(present, self._decisions.is_hit, self.num_images, len(self.classes))
         at_k = [k for k in KS if f"precision_at_{k}" in self.all_metrics]
-        largest = sorted(self.curves.curves, key=lambda tag: (-self.support[tag], tag))
+        by_support = sorted(self.curves.curves, key=lambda tag: (-self.support[tag], tag))
         return {
             **super().to_dict(),
             "classes": list(self.classes),
@@ -187,7 +187,7 @@ class MultiLabelEvaluation(Evaluation):
                     "average_precision": strict(self.average_precision[tag]),
                     **{name: values.tolist() for name, values in self.curves.curves[tag]._asdict().items()},
                 }
-                for tag in largest
+                for tag in by_support
             ],
             "missed_together": [
                 {"tags": [self.classes[tag] for tag in pair.tags], "images": pair.num_images, "expected": pair.expected}
@@ -237,10 +237,10 @@ class MultiLabelEvaluation(Evaluation):
         it neither has nor gets a tag), and "loss" (mean over its known tags). NaN for an image without a known tag.
         """
         counts, decisions = self.counts, self._decisions
-        is_known, both = counts.num_known > 0, decisions.predicted + counts.num_present
+        is_known, f1_denominators = counts.num_known > 0, decisions.predicted + counts.num_present
         return {
             "correct": np.where(is_known, exact_match(counts, decisions), np.nan),
-            "f1": np.where(is_known, fraction(2 * decisions.hits, both, undefined=1.0), np.nan),
+            "f1": np.where(is_known, fraction(2 * decisions.hits, f1_denominators, undefined=1.0), np.nan),
             "loss": fraction(counts.loss, counts.num_known),
         }
 
@@ -276,9 +276,9 @@ def evaluate_tags(
     rows = LabelRows.of_dense(np.asarray(labels)) if is_dense else rows_of(labels)
     tags = TagLabels(rows.starts, rows.classes, rows.values, len(classes))
     counts = count_tags(tags, probabilities, (np.full(len(classes), 0.5), np.asarray(thresholds)), progress)
-    largest = np.argsort(-counts.tag_present, kind="stable")[:_MAX_CURVES]
+    most_frequent = np.argsort(-counts.tag_present, kind="stable")[:_MAX_CURVES]
     f1_at = tuple(decisions.thresholds for decisions in counts.decisions)
-    curves = rank_images(tags, probabilities, frozenset(largest.tolist()), f1_at, progress)
+    curves = rank_images(tags, probabilities, frozenset(most_frequent.tolist()), f1_at, progress)
     all_metrics = estimate_tags(counts, curves, progress=progress)
     return MultiLabelEvaluation(
         num_images=len(tags),

@@ -1,4 +1,4 @@
-"""Which images of a multi-label classifier's predictions are worth a look."""
+"""Selects the images of a multi-label classifier's evaluation that are worth a look."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from model_trainer.tasks.evaluation import Gallery, GalleryImage
 
 __all__ = ["galleries_of_tags"]
 
-# A report is one file that people send by mail, so the number of images is bounded.
+# A report is one file that people send by mail, so the number of images is limited.
 _MAX_IMAGES = 24
 _MAX_TAGS = 20
 
@@ -18,20 +18,20 @@ _MAX_TAGS = 20
 def galleries_of_tags(labels: TagLabels, counts: TagCounts, classes: tuple[str, ...]) -> list[Gallery]:
     """Returns the galleries that have images: wrongly predicted and missed tags, uncertain hits, worst images by tag.
 
-    An image is in each of them at most once, with the tag that put it there; by tag it may be there for several.
+    An image is in each gallery at most once, with the tag that put it there; in the last one once for each such tag.
 
     Args:
         labels: the true and the unknown tags.
-        counts: those of `count_tags`; decisions are at the last thresholds.
+        counts: from `count_tags`; the last of its decisions are used.
         classes: names of the tags.
     """
     wrong, missed = counts.wrong, counts.missed
 
-    def mistaken(row: int) -> GalleryImage:
+    def wrong_tag_image(row: int) -> GalleryImage:
         tag = int(wrong.which[row])
         return GalleryImage(row, tag, f"{classes[tag]} {wrong.probability[row]:.2f}, which it is not")
 
-    def overlooked(row: int) -> GalleryImage:
+    def missed_tag_image(row: int) -> GalleryImage:
         tag = int(missed.which[row])
         return GalleryImage(row, tag, f"is {classes[tag]}, which got {missed.probability[row]:.2f}")
 
@@ -42,13 +42,13 @@ def galleries_of_tags(labels: TagLabels, counts: TagCounts, classes: tuple[str, 
                 "confident_mistakes",
                 "Most confident mistakes",
                 "The most probable tags that an image does not have. Look for missing labels first.",
-                tuple(mistaken(int(row)) for row in _lowest(-wrong.probability)),
+                tuple(wrong_tag_image(int(row)) for row in _lowest(-wrong.probability)),
             ),
             Gallery(
                 "missed_tags",
                 "Most confidently missed tags",
                 "The model gave a tag of the image a very low probability. Look for wrong labels first.",
-                tuple(overlooked(int(row)) for row in _lowest(missed.probability)),
+                tuple(missed_tag_image(int(row)) for row in _lowest(missed.probability)),
             ),
             Gallery(
                 "uncertain_hits",
@@ -69,7 +69,7 @@ def galleries_of_tags(labels: TagLabels, counts: TagCounts, classes: tuple[str, 
 
 
 def _lowest(values: np.ndarray) -> np.ndarray:
-    """The rows of the lowest values, in ascending order; NaN is none."""
+    """Returns the rows of the lowest values, in ascending order of the values, without NaN."""
     rows = np.flatnonzero(~np.isnan(values))
     return rows[np.argsort(values[rows], kind="stable")[:_MAX_IMAGES]]
 

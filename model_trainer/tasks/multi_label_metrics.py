@@ -1,4 +1,4 @@
-"""Multi-label metrics. Unknown labels (NaN) are masked; each equals scikit-learn's metric of the same name."""
+"""Multi-label metrics. Unknown labels (NaN) are masked; on known labels they equal those of scikit-learn."""
 
 from __future__ import annotations
 
@@ -135,8 +135,9 @@ class MacroF1(_F1):
     def value(self, total: np.ndarray) -> float:
         true_positives, false_positives, false_negatives = np.split(total, 3)
         denominator = 2 * true_positives + false_positives + false_negatives
-        counts = denominator > 0
-        return float(np.mean(2 * true_positives[counts] / denominator[counts])) if counts.any() else float("nan")
+        is_counted = denominator > 0
+        f1 = 2 * true_positives[is_counted] / denominator[is_counted]
+        return float(np.mean(f1)) if is_counted.any() else float("nan")
 
 
 class _AtK(AdditiveMetric):
@@ -146,7 +147,7 @@ class _AtK(AdditiveMetric):
     k: int = Field(5, ge=1)
 
     def _hits(self, targets: tf.Tensor, probabilities: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """float32 `(batch,)` twice: number of true labels among the k most probable known ones, and of true labels."""
+        """Returns two float32 `(batch,)`: true labels among the k most probable known ones, and all true labels."""
         import tensorflow as tf
 
         positive, known = _positive_and_known(targets)
@@ -186,7 +187,9 @@ class PrecisionAtK(_AtK):
 
 @final
 class RecallAtK(_AtK):
-    """Recall at k: the fraction of an image's true labels among its k most probable; the mean over images with any.
+    """Recall at k: the fraction of an image's true labels among its k most probable; the mean over images.
+
+    Images without a true label are left out.
 
     Example:
         >>> targets, probabilities = np.float32([[1, 0, 1]]), np.float32([[0.9, 0.7, 0.6]])
@@ -244,9 +247,9 @@ class ExactMatch(AdditiveMetric):
 
 
 def average_precisions(targets: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Returns float64 `(num_classes,)`: scikit-learn's average precision of each class over its known images.
+    """Returns float64 `(num_classes,)`: scikit-learn's average precision of each class.
 
-    It is NaN for a class without a positive image.
+    It is computed over the images in which the class is known, and is NaN for a class without a positive image.
     """
     from sklearn.metrics import average_precision_score
 

@@ -99,9 +99,9 @@ class Output(Config):
 class Task(Choice):
     """What a network learns: its head, loss, metrics and the decoding of predictions.
 
-    The first metric is the main one, which selects `model_max_<metric>.hdf5`. Code outside of `tasks/` never checks
-    which task it has: a task builds the head, computes loss, metrics and predictions from the network's outputs, and
-    evaluates the predictions.
+    The first metric is the main one, which selects `model_max_acc.hdf5` whatever its name is. Code outside of `tasks/`
+    never checks which task it has: a task builds the head, computes loss, metrics and predictions from the network's
+    outputs, and evaluates the predictions.
 
     Attributes:
         label_kind: "single" if each image has one class, "tags" if it has any number; metrics must have the same.
@@ -113,7 +113,7 @@ class Task(Choice):
     needs_whole_batch: ClassVar[bool] = False
 
     metrics: tuple[Metric, ...]
-    outputs: tuple[Output, ...] = ()  # empty for a single output; of several the first one predicts
+    outputs: tuple[Output, ...] = ()  # empty for a single output; with several the first one predicts
 
     # --- The data
 
@@ -178,12 +178,12 @@ class Task(Choice):
         import tensorflow as tf
 
         num_classes = len(factors.class_weights)
-        targets, declared = self.targets(batch.targets, num_classes), batch.declared_weights
-        loss_weights = self.example_weights(targets, declared, factors)
+        targets, declared_weights = self.targets(batch.targets, num_classes), batch.declared_weights
+        loss_weights = self.example_weights(targets, declared_weights, factors)
         if loss_mean == "weights":
-            return Encoded(targets, declared, loss_weights, loss_weights)
-        counts = self.example_weights(targets, batch.weights, Factors.ones(num_classes)) > 0
-        return Encoded(targets, declared, loss_weights, tf.cast(counts, tf.float32))
+            return Encoded(targets, declared_weights, loss_weights, loss_weights)
+        is_counted = self.example_weights(targets, batch.weights, Factors.ones(num_classes)) > 0
+        return Encoded(targets, declared_weights, loss_weights, tf.cast(is_counted, tf.float32))
 
     def loss_sum(self, outputs: list[tf.Tensor], encoded: Encoded, factors: Factors) -> tf.Tensor:
         """Returns float32 `()`: the weighted sum of the losses of the examples in `encoded`."""
@@ -229,7 +229,7 @@ class Task(Choice):
         return None
 
     def majority_baseline(self, examples: Examples) -> tuple[float, str] | None:
-        """Returns the main metric of always predicting the most frequent class, and that class; None if not telling."""
+        """Returns the main metric for always predicting the most frequent class, and that class; or None."""
         return None
 
     # --- Predictions

@@ -10,7 +10,7 @@ __all__ = ["best_thresholds"]
 def best_thresholds(targets: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> tuple[float, ...]:
     """Returns the threshold with the highest F1 for each class, midway to the next lower probability.
 
-    A class that never or always occurs among its known images gets 0.5.
+    A class that occurs in none or all of the images in which it is known gets 0.5.
 
     Args:
         targets: float `(num_images, num_classes)`; 0.5 or more is present, NaN unknown.
@@ -32,6 +32,6 @@ def _best_threshold(targets: np.ndarray, probabilities: np.ndarray, weights: np.
     precision, recall, thresholds = precision_recall_curve(present, probabilities[known], sample_weight=weights[known])
     total = precision + recall
     f1 = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)[:-1]
-    best = int(np.flatnonzero(f1 == f1.max())[-1])  # of equals the highest threshold, which predicts the fewest tags
+    best = int(np.flatnonzero(f1 == f1.max())[-1])  # among equals the highest, which predicts the fewest tags
     next_lower = thresholds[best - 1] if best else 0.0
     return float(np.float32((thresholds[best] + next_lower) / 2))

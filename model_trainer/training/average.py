@@ -19,11 +19,15 @@ class WeightAverage:
     `tf.train.ExponentialMovingAverage` with `num_updates`.
 
     Args:
-        weights: of the network, with which the averages are initialized.
-        statistics: variables without a gradient, such as moving averages of batch normalization; averaged like weights,
-            but listed separately, because older versions did not average them.
-        decay: above 0, below 1.
+        weights: variables of the network; their values initialize the averages.
+        statistics: variables without a gradient, such as the moving mean and variance of batch normalization; averaged
+            like weights, but listed separately, because older versions did not average them.
+        decay: the maximum decay, above 0 and below 1.
         strategy: of the devices that hold the variables.
+
+    Attributes:
+        averaged: the variables of the network that are averaged, the weights first.
+        variables: their averages, in the same order.
 
     Source: https://www.tensorflow.org/api_docs/python/tf/train/ExponentialMovingAverage
     """
@@ -73,7 +77,7 @@ class WeightAverage:
 
     @contextlib.contextmanager
     def in_place_of_weights(self) -> Iterator[None]:
-        """Replaces the network's weights by their averages in the `with` block; afterwards restores them exactly."""
+        """Replaces the network's weights with their averages in the `with` block; afterwards restores them exactly."""
         original = [np.array(weight) for weight in self.averaged]
         self.assign()
         try:

@@ -16,7 +16,7 @@ class _Best(NamedTuple):
     """The best epoch for a model file; lower values are better.
 
     Attributes:
-        value: of the loss or metric that selects the model, negated if it should rise.
+        value: the loss or metric that selects the model; negated if higher is better.
         loss: breaks ties.
         epoch: counted from 1; 0 if there is none.
     """
@@ -51,9 +51,9 @@ class BestModels:
         return {name: best.epoch for name, best in self._best.items()}
 
     def improved(self, row: Row) -> list[str]:
-        """Returns the file names, without suffix, for which `row` is better than all rows before.
+        """Compares `row` with the best epochs so far, and returns the file names, without suffix, that it improves.
 
-        Of equal values the one with the lower loss is better, and of equal losses the earlier one.
+        Among equal values the lower loss is better, and among equal losses the earlier epoch.
         """
         names = []
         for file_name, (column, sign) in self._columns.items():
@@ -74,14 +74,14 @@ class BestModels:
         return {name: list(best) for name, best in self._best.items()}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Restores the result of `get_state`; older versions stored the value only, which equal values do not beat."""
+        """Restores the result of `get_state`; older versions stored only the value; an equal one does not beat it."""
         for name in self._columns:
             saved = state.get(name, [])
             self._best[name] = _Best(*saved) if isinstance(saved, list) else _Best(float(saved), -math.inf)
 
     @staticmethod
     def epochs_of_state(state: Mapping[str, Any]) -> dict[str, int]:
-        """As `epochs`, from what `get_state` gave; without those of which none is known."""
+        """Like `epochs`, from the result of `get_state`; without the files whose best epoch is unknown."""
         best = {name: _Best(*saved) for name, saved in state.items() if isinstance(saved, list)}
         return {name: each.epoch for name, each in best.items() if each.epoch}
 

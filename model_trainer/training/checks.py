@@ -23,7 +23,11 @@ NAMES_SHOWN = 8  # operations in a message
 
 
 def check_portable(network: TwoStageNetwork, declared: AnyNetwork) -> None:
-    """Warns, or raises ConfigError, if the network has operations that cannot be saved in an `.hdf5`."""
+    """Warns if the network contains operations that plain Keras cannot load from an `.hdf5`.
+
+    Raises:
+        ConfigError: `declared` is a model object with operations of `keras.ops`, which no program could load.
+    """
     names = unportable_names(network.model)
     if not names:
         return
@@ -54,7 +58,7 @@ def check_files(run: Run, examples: Examples) -> None:
 
 
 def check_batch_size(run: Run, train: Examples, strategy: tf.distribute.Strategy) -> None:
-    """Raises ConfigError if a batch has more images than the data, or fewer than accumulation slices."""
+    """Raises ConfigError if a batch has more images than the data, or fewer than devices or accumulation slices."""
     batch_size = run.training.batch_size
     if batch_size > len(train):
         raise ConfigError(

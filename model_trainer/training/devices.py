@@ -17,7 +17,7 @@ from model_trainer.storage import files
 
 __all__ = ["describe_devices", "make_strategy", "out_of_memory_message"]
 
-HEARTBEAT_SECONDS = 20  # without a heartbeat a machine counts as lost; with a closed connection immediately
+HEARTBEAT_SECONDS = 20  # a machine silent for so long counts as lost; one that closes its connection, at once
 ARRIVAL_SECONDS = 600  # time limit for machines to find each other
 
 
@@ -28,7 +28,7 @@ def make_strategy(hardware: Hardware, hosts: Hosts | None = None) -> tf.distribu
         hosts: all processes of the run, which must call this together; None for a single process.
 
     Raises:
-        ConfigError: more devices were declared than there are.
+        ConfigError: the declared devices do not exist.
         DeviceError: TensorFlow has already been started with other logical devices.
         HostError: the other machines did not join.
     """
@@ -81,7 +81,7 @@ def _multi_worker_strategy(hardware: Hardware, hosts: Hosts) -> tf.distribute.St
 @functools.cache
 def _join_cluster(hosts: Hosts) -> tf.distribute.Strategy:
     """Joins the cluster; a process can do that once, before it uses TensorFlow in any other way."""
-    # TensorFlow waits without messages, ignores signals, and its time limit differs by process: meet before it starts.
+    # TensorFlow waits silently, ignores signals, and its time limit differs by process: so they meet before it starts.
     assemble(hosts, ARRIVAL_SECONDS)
     from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
     from tensorflow.python.eager import context  # the time limits have no public API
@@ -125,7 +125,7 @@ def describe_devices(strategy: tf.distribute.Strategy) -> str:
 
 
 def out_of_memory_message(run: Run) -> str:
-    """Returns the message of an error for a device whose memory is not enough for a step of the run, with the cures."""
+    """Returns the error message, with cures, for a device that has too little memory for a step of the run."""
     batch_size = run.training.batch_size
     height, width, _ = run.spec.target_size
     return (

@@ -52,6 +52,7 @@ def train_epochs(
     """Trains a run, and writes history, best models and a checkpoint to `folder` after each epoch.
 
     Args:
+        stop: checked after each step; once it is set, training saves a checkpoint and returns.
         saver: an entered context manager; the caller exits it, which waits for the last checkpoint.
         checkpoint: where to resume; None starts at the first step.
 
@@ -134,7 +135,7 @@ def _train_from(loop: Loop, start: EpochPosition) -> None:
         with loop.weights_to_validate():
             statistics = refresh_statistics(loop, epoch)
             val_metrics = validate(loop, val_batches) if val_batches is not None and not loop.must_stop else {}
-            # Read once: after a later signal the epoch counts as finished.
+            # Read only once: if a signal comes later, the epoch counts as finished.
             is_stopped = loop.must_stop
             if not is_stopped:
                 prepared.check_bad_images()
@@ -157,7 +158,7 @@ def _train_from(loop: Loop, start: EpochPosition) -> None:
             break
         if loop.must_stop and epoch + 1 < epochs:
             return
-    # Before callbacks change the weights, for example to those of the best epoch.
+    # Captured before callbacks change the weights, for example to those of the best epoch.
     loop.start_clock()
     loop.final_checkpoint = capture(loop, EpochPosition(len(loop.history), 0, totals), finished=True)
 
@@ -174,7 +175,7 @@ def train_steps(loop: Loop, epoch: int, batches: Iterator[Any], positions: range
     training, num_images = loop.prepared.run.training, len(loop.prepared.train)
     steps_done = loop.steps_per_epoch
     title = f"epoch {epoch + 1}/{training.epochs}"
-    initial_text = "" if loop.phase.is_compiled else "building the graph ..."
+    initial_text = "" if loop.phase.is_traced else "building the graph ..."
     with EpochProgress(loop.console, title, loop.steps_per_epoch, initial_text) as progress:
         for position in positions:
             step = epoch * loop.steps_per_epoch + position
@@ -186,7 +187,7 @@ def train_steps(loop: Loop, epoch: int, batches: Iterator[Any], positions: range
                 loop.set_learning_rate(step)
                 # A NumPy number, because TensorFlow caches a tensor for every Python number.
                 result = loop.phase.step(batch, tf.constant(np.int64(step)), size, tf.constant(bool(loop.stop)))
-                loop.phase.is_compiled = True
+                loop.phase.is_traced = True
                 totals.add(result.sums)
                 loop.observers.add(step, result.observed)
                 if loop.calls_back_each_step:
@@ -223,9 +224,9 @@ def _finish_epoch(loop: Loop, epoch: int, metrics: dict[str, float]) -> None:
         "epoch %d/%d  %s  %s", epoch + 1, run.training.epochs, format_metrics(metrics), format_seconds(seconds)
     )
     if loop.process_group.is_chief:
-        # The log file has it always; on a terminal and in a notebook it would only repeat the line above.
-        for_people = loop.console.is_terminal or in_notebook()
-        logging.log(logging.DEBUG if for_people else logging.INFO, "%s", metric_line(row))
+        # The log file always gets this line; on a terminal and in a notebook it would only repeat the one above.
+        is_interactive = loop.console.is_terminal or in_notebook()
+        logging.log(logging.DEBUG if is_interactive else logging.INFO, "%s", metric_line(row))
     if len(loop.history) == 1:
         examples = loop.prepared.train if loop.prepared.val is None else loop.prepared.val
         baseline = run.task.majority_baseline(examples)

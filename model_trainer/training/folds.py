@@ -24,26 +24,26 @@ __all__ = ["check_not_doubled", "data_of", "own_keras_state", "run_of_fold", "tr
 
 
 def data_of(run: Run) -> tuple[Source, str]:
-    """The data of a run that is divided into folds, and which of it that is, in words."""
+    """Returns the data of a run that is divided into folds, and its name: "train_data" or "train_data + val_data"."""
     if run.val_data is None or run.val_data == run.train_data:
         return run.train_data, "train_data"
     return run.train_data + run.val_data, "train_data + val_data"
 
 
 def check_not_doubled(run: Run, examples: Examples) -> None:
-    """Raises DataError if all of `val_data` is in `train_data` too, as when both name a folder in different words.
+    """Raises DataError if all of `val_data` is in `train_data` too, for example by two spellings of one path.
 
     Args:
-        examples: what the data of `data_of` contains.
+        examples: those of `data_of(run)`.
     """
     source, _ = data_of(run)
     if source is run.train_data:
         return
-    row = examples.image_numbers
+    ids = examples.image_numbers
     if examples.crops is not None:  # crops of one image are different examples
-        row = np.unique(np.column_stack([row, examples.crops]), axis=0, return_inverse=True)[1].reshape(-1)
+        ids = np.unique(np.column_stack([ids, examples.crops]), axis=0, return_inverse=True)[1].reshape(-1)
     num_train = len(run.train_data.read_shared())
-    if np.isin(row[num_train:], row[:num_train]).all():
+    if np.isin(ids[num_train:], ids[:num_train]).all():
         raise DataError(
             f"All images of val_data are in train_data too ({examples.origin}), so the folds would have them twice. "
             "Leave out val_data: val_data=None, or --set val_data=null."
@@ -51,7 +51,7 @@ def check_not_doubled(run: Run, examples: Examples) -> None:
 
 
 def run_of_fold(run: Run, number: int, folds: int, seed: int, output_dir: str) -> Run:
-    """The ordinary run that trains a fold, counted from 1: the same but for its name, its data and its folder."""
+    """Returns `run` with the name, data and output folder of fold `number`, counted from 1."""
     train, val = fold_pair(data_of(run)[0], folds, number - 1, seed)
     return run.changed_all({"name": f"fold-{number}", "train_data": train, "val_data": val, "output_dir": output_dir})
 
@@ -60,10 +60,10 @@ def train_fold_models(folder: FoldsFolder, run: Run) -> list[Result]:
     """Trains the folds that are not finished, in order, and continues one that was interrupted.
 
     Returns:
-        A result for each fold; fewer if a signal stopped the training, the last of them with `stopped`.
+        A result for each fold; fewer if a signal stopped the training, which `stopped` of the last one names.
 
     Raises:
-        ModelTrainerError: as `train_model`.
+        ModelTrainerError: as in `train_model`.
     """
     settings, results = folder.content["settings"], []
     for number in range(1, settings["folds"] + 1):
@@ -86,10 +86,10 @@ def train_fold_models(folder: FoldsFolder, run: Run) -> list[Result]:
 
 @contextlib.contextmanager
 def own_keras_state() -> Iterator[None]:
-    """What Keras and TensorFlow keep of the networks that are built in the `with` block ends with it.
+    """Clears, at the end of the `with` block, what Keras and TensorFlow keep of the networks that were built in it.
 
     That is Keras' names and seeds, and the graphs of steps with a custom gradient: TensorFlow registers each such
-    gradient for ever, and with it the whole graph, some MB for the smallest network.
+    gradient until the process ends, and with it the whole graph, some MB for the smallest network.
     """
     registry = _gradient_registry()
     before = set(registry)
@@ -98,7 +98,7 @@ def own_keras_state() -> Iterator[None]:
     finally:
         for name in [name for name in registry if name.startswith("CustomGradient-") and name not in before]:
             del registry[name]
-        keras.backend.clear_session()  # it also collects garbage, of which graphs are the largest
+        keras.backend.clear_session()  # it also runs the garbage collector, which frees the graphs
 
 
 def _gradient_registry() -> dict[str, Any]:

@@ -71,7 +71,7 @@ class FoldsFolder:
 
     @classmethod
     def find(cls, run: Run, resume_from: str | PurePath | None = None) -> Self | None:
-        """Returns the folder to resume: `resume_from`, or the newest one of the run's name; None without one.
+        """Returns the folder to resume: `resume_from`, or the newest one with the run's name; None if there is none.
 
         Raises:
             DataError: `resume_from` is not the folder of a k-fold training, or its `folds.json` is damaged.
@@ -105,7 +105,7 @@ class FoldsFolder:
                 )
 
     def check_data(self, fingerprint: str) -> None:
-        """Raises DataError if the data is not that with which the folder was started."""
+        """Raises DataError if the data differs from that with which the folder was started."""
         if fingerprint != self.content["data_fingerprint"]:
             raise DataError(
                 f"The data is not that with which {self.path} was started: paths, sizes or labels differ, so its folds "
@@ -113,7 +113,7 @@ class FoldsFolder:
             )
 
     def run_folder(self, number: int) -> PurePath | None:
-        """The output folder of a fold, counted from 1, that has been started; None if there is none."""
+        """Returns the newest output folder of a fold, counted from 1; None if the fold has not been started."""
         pattern = re.compile(rf"fold-{number}-\d{{8}}-\d{{6}}(?:-\d+)?")
         names = [name for name in files.names_in(self.path) if pattern.fullmatch(name)]
         started = [name for name in names if files.is_file(self.path / name / "training_options.json")]
@@ -125,17 +125,17 @@ class FoldsFolder:
         return any(self.run_folder(number) is not None for number in range(1, self.content["settings"]["folds"] + 1))
 
     def note_fold(self, number: int, **values: Any) -> None:
-        """Changes what `folds.json` says of a fold, counted from 1."""
+        """Updates values of a fold, counted from 1, in `folds.json`."""
         self.content["folds"][number - 1].update(values)
         self.write()
 
     def note(self, **values: Any) -> None:
-        """Changes what `folds.json` says of the whole."""
+        """Updates values of the whole training in `folds.json`."""
         self.content.update(values)
         self.write()
 
     def note_error(self, error: BaseException, number: int | None = None) -> None:
-        """Notes that `error` ended the training, in the fold `number`, if `folds.json` can be written."""
+        """Records that `error` ended the training, in fold `number` if given, unless `folds.json` cannot be written."""
         state = "stopped" if isinstance(error, (KeyboardInterrupt, StoppedError)) else "failed"
         with contextlib.suppress(OSError):  # the first error is the one to report
             if not files.exists(self.path / FILE_NAME):

@@ -26,7 +26,7 @@ def write_history(path: PurePath, rows: list[Row]) -> None:
 
 
 def draw_curves(path: PurePath, rows: list[Row], title: str) -> None:
-    """Draws the loss and each metric by epoch, with training and validation in one plot."""
+    """Writes an image with the loss and each metric by epoch, training and validation in one plot."""
     from matplotlib.figure import Figure  # not pyplot, which looks for a display
     from matplotlib.ticker import MaxNLocator
 

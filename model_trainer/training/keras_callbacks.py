@@ -105,7 +105,7 @@ def _find_problem(callback: keras.callbacks.Callback, run: Run, optimizer: keras
 
 
 def decide_directions(callbacks: Iterable[keras.callbacks.Callback]) -> None:
-    """Replaces mode="auto" of callbacks by "min" if they monitor a loss, otherwise by "max".
+    """Replaces mode="auto" of callbacks with "min" if they monitor a loss, otherwise with "max".
 
     Keras decides it by the model's compiled metrics, which a model that trains here does not have.
     """
@@ -133,7 +133,7 @@ def set_run(callbacks: Iterable[keras.callbacks.Callback], run: Run, folder: Pur
 def announce_failure(callbacks: Iterable[keras.callbacks.Callback]) -> None:
     """Calls `on_train_failed()` of the callbacks that have it: training ends with an error.
 
-    What they raise is a warning, so that it neither hides that error nor keeps it from the other callbacks.
+    An exception in it is only logged, so that it neither hides that error nor keeps it from the other callbacks.
     """
     _call_each(callbacks, "on_train_failed")
 
@@ -146,11 +146,11 @@ def with_run_end(callbacks: Iterable[keras.callbacks.Callback]) -> list[keras.ca
 def announce_run_end(
     callbacks: Iterable[keras.callbacks.Callback], folder: PurePath, metrics: Mapping[str, Any]
 ) -> None:
-    """Calls `on_run_end(folder, metrics)` of the callbacks that have it; what they raise is a warning.
+    """Calls `on_run_end(folder, metrics)` of the callbacks that have it; an exception in it is only logged.
 
     Args:
-        folder: the output folder, in which every file is written.
-        metrics: those of the evaluation, as in `evaluation.json`; empty without one.
+        folder: the output folder, to which every file has been written.
+        metrics: of the evaluation, as in `evaluation.json`; empty without an evaluation.
     """
     _call_each(callbacks, "on_run_end", folder, metrics)
 

@@ -103,7 +103,7 @@ class LogFile:
         logger.removeHandler(self._early)
         if self._file is not None:
             logger.removeHandler(self._file)
-            if isinstance(value, Exception):  # whoever catches it shows it elsewhere
+            if isinstance(value, Exception):  # the code that catches it shows it elsewhere
                 self._file.handle(logger.makeRecord("absl", python_logging.ERROR, "", 0, _text_of(value), (), None))
             self._file.close()
 

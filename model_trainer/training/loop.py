@@ -79,8 +79,8 @@ class Loop:
     stop: StopRequest
     saver: Saver
     callbacks: keras.callbacks.CallbackList
-    calls_back_each_step: bool
-    calls_back_each_batch: bool  # of validation
+    calls_back_each_step: bool  # whether any callback has hooks for training batches
+    calls_back_each_batch: bool  # the same for validation batches
     phase: Phase
     average: WeightAverage | None
     validation_step: ValidationStep
@@ -92,7 +92,7 @@ class Loop:
     # By index of a callback that restores the weights of its best epoch: the thresholds of that epoch.
     best_thresholds: dict[int, tuple[float, ...]] = field(default_factory=dict)
     unfrozen: bool = False
-    epoch_started: float = 0.0
+    epoch_started: float = 0.0  # time on the monotonic clock
     resumed_seconds: float = 0.0  # duration of the current epoch before it was resumed
     skipped: set[int] = field(default_factory=set)
     rollbacks: int = 0
@@ -169,7 +169,7 @@ class Loop:
 
     @contextlib.contextmanager
     def weights_to_validate(self) -> Iterator[None]:
-        """Gives the network the weights to validate and save, which are averages with `ema_decay`, in the block."""
+        """In the `with` block the network has the weights to validate and save: with `ema_decay`, their averages."""
         with self.average.in_place_of_weights() if self.average is not None else contextlib.nullcontext():
             yield
 
@@ -228,7 +228,7 @@ class Loop:
 def make_loop(
     prepared: Prepared, folder: RunFolder, logs: Logs, console: Console, stop: StopRequest, saver: Saver
 ) -> Loop:
-    """Returns the loop before its first step, with optimizer, compiled steps and callbacks."""
+    """Returns the loop before its first step, with optimizer, steps and callbacks."""
     training, model, strategy = prepared.run.training, prepared.step_setup.network.model, prepared.step_setup.strategy
     average = None
     if training.ema_decay is not None:

@@ -76,7 +76,7 @@ class Logs:
         self._write_event(step=step, summary=tf.compat.v1.Summary(value=values))
 
     def forget_after(self, step: int, epochs: int) -> None:
-        """Removes the metrics from after `step` steps and `epochs` epochs, where training continues."""
+        """Removes the metrics logged after step `step` and epoch `epochs` of the run, from which training continues."""
         path = self._folder / "metrics.jsonl"
         self._lines.close()
         with contextlib.suppress(OSError):  # such as a full disk: then the old metrics stay

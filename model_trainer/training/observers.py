@@ -200,7 +200,11 @@ def _empty() -> tf.Tensor:
 
 
 def named(observers: Sequence[Observer], make: Callable[[Observer, str], Any]) -> dict[str, Any]:
-    """Returns `make(observer, name)` by name; a second observer of the same class is numbered 2."""
+    """Returns `make(observer, name)` by name; a second observer with the same name is numbered 2.
+
+    Raises:
+        ConfigError: a numbered name is also the name of another observer.
+    """
     counts: Counter[str] = Counter()
     by_name: dict[str, Any] = {}
     for observer in observers:

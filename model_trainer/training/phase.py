@@ -20,13 +20,18 @@ __all__ = ["Phase", "make_phase"]
 
 @dataclass
 class Phase:
-    """An optimizer, its learning rate, and the steps that are compiled for the layers that train."""
+    """An optimizer, its learning rate, and the steps that are traced for the layers that train.
+
+    Attributes:
+        learning_rate: as declared, before the schedule.
+        is_traced: whether `step` has run, so that its graph exists.
+    """
 
     learning_rate: float
     optimizer: keras.optimizers.Optimizer
     step: TrainStep
     statistics_step: StatisticsStep
-    is_compiled: bool = False
+    is_traced: bool = False
 
 
 def make_phase(

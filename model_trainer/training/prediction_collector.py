@@ -23,15 +23,15 @@ class PredictionCollector:
         if not self._task.wants_predictions:
             return
         batch = tf.nest.map_structure(self._concatenate_replicas, predictions)
-        counts = batch.weights > 0  # neither unreadable images nor those that only fill up a replica's shard
-        self._batches.append(tf.nest.map_structure(lambda column: column[counts], batch))
+        is_counted = batch.weights > 0  # neither unreadable images nor the padding of a replica's shard
+        self._batches.append(tf.nest.map_structure(lambda column: column[is_counted], batch))
 
     def metrics(self) -> dict[str, float]:
         """Returns the full-pass metrics of the task, by name."""
         return self._task.full_pass_results(self._concatenated()) if self._batches else {}
 
     def thresholds(self) -> tuple[float, ...] | None:
-        """Returns the thresholds that the task fits to the predictions."""
+        """Returns the thresholds that the task fits to the predictions; None if it fits none."""
         return self._task.fit_thresholds(self._concatenated()) if self._batches else None
 
     def _concatenate_replicas(self, values: tf.Tensor) -> np.ndarray:

@@ -92,7 +92,7 @@ class Prepared:
         return ", ".join(names[:NAMES_SHOWN]) + more
 
     def check_bad_images(self) -> None:
-        """Checks the number of unreadable images, after an exchange of their names between all processes.
+        """Exchanges the names of unreadable images between all processes, and checks their number.
 
         Raises:
             DataError: there are too many, over all processes.
@@ -128,7 +128,7 @@ def join_hosts(run: Run, hosts: Hosts) -> ProcessGroup:
     """Joins the other processes that train the run; TensorFlow must do this before anything else.
 
     Raises:
-        HostError, ConfigError, DeviceError: the others did not join, or the devices cannot be used.
+        HostError, ConfigError, DeviceError: the other processes did not join, or the devices cannot be used.
     """
     _check_backend()
     return ProcessGroup(hosts, make_strategy(run.hardware, hosts))
@@ -139,7 +139,7 @@ def prepare(run: Run, process_group: ProcessGroup | None = None, origin: Origin 
 
     Args:
         process_group: all processes that train the run; None for a single process.
-        origin: the origin of the network, if the run continues from a checkpoint, which has the weights.
+        origin: where the network came from, if the run continues from a checkpoint, which has the weights.
 
     Raises:
         ConfigError, DataError, ModelFileError, DeviceError: the run cannot be trained; the message has the cure.

@@ -86,11 +86,11 @@ class EpochProgress:
         self._block.close()
 
     def advance(self, num_images: int) -> bool:
-        """Counts a step of `num_images`; True when it is time to `show` metrics."""
+        """Counts a step of `num_images`; returns True when it is time to `show` metrics."""
         now = time.monotonic()
         self._images += num_images
         if self._since_first is None:
-            # The first step builds the graph; a rate that includes it would overestimate the remaining time.
+            # The first step traces the graph; a rate that includes it would overestimate the remaining time.
             self._since_first, self._first_images = now, self._images
         changes_in_place = self._bar is not None or self._log is not None
         wait = SECONDS_BETWEEN_UPDATES if changes_in_place else SECONDS_BETWEEN_LINES
@@ -136,7 +136,7 @@ class EpochProgress:
 
 
 def format_metrics(metrics: dict[str, float]) -> str:
-    """Such as "loss 1.8061  accuracy 0.3190"."""
+    """Returns the metrics in one line, such as "loss 1.8061  accuracy 0.3190"."""
     return "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
 
 
@@ -145,7 +145,7 @@ def metric_line(row: dict[str, float]) -> str:
 
     The regular expression ` val_accuracy=([0-9.eE+-]+);` matches a value, and only that one, because of the space.
 
-    A character of a name that may end or divide the name of a metric, such as a space, becomes "_".
+    In a metric's name, characters that such programs may take for its end, such as a space, become "_".
 
     Args:
         row: "epoch" and its metrics, as in `history.csv`.
@@ -160,13 +160,13 @@ def metric_line(row: dict[str, float]) -> str:
 
 
 def rate_text(rate: float, seconds_left: float | None) -> str:
-    """Such as "48 images/s  3:05 min left"."""
+    """Returns images per second and remaining time, such as "48 images/s  3:05 min left"."""
     text = f"{rate:,.0f} images/s" if rate >= 10 else f"{rate:.1f} images/s"
     return text if seconds_left is None else f"{text}  {format_seconds(seconds_left)} left"
 
 
 def format_seconds(seconds: float) -> str:
-    """Such as "41 s", "3:05 min" or "2:07 h"."""
+    """Returns a duration such as "41 s", "3:05 min" or "2:07 h"."""
     rounded = round(seconds)
     if rounded < 60:
         return f"{rounded} s"

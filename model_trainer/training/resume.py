@@ -49,7 +49,7 @@ SAFE = re.compile("|".join(re.escape(option).replace("N", r"\d+") + r"(\..*)?" f
 
 
 def find_folder(run: Run, resume_from: str | PurePath | None = None) -> PurePath | None:
-    """Returns the output folder to resume: `resume_from`, or the newest folder of the run's name; None without one.
+    """Returns the folder to resume: `resume_from`, or the newest one with the run's name; None if there is none.
 
     Raises:
         DataError: `resume_from` is not the output folder of a run.
@@ -84,7 +84,7 @@ def check_changes(run: Run, folder: PurePath) -> None:
             "An older version started this run, whose LAMB scaled the weight decay with the update. From now on it is "
             "decoupled, as in keras.optimizers.Lamb, so the run does not continue exactly as before."
         )
-    # An option that did not exist when the run started counts as its default; another kind shows by its "type".
+    # An option that did not exist when the run started counts as its default; another class shows in its "type".
     defaults = {field: default for field, default in default_settings(run) if field in new_options}
     old_options = {**defaults, **_former_defaults(run, new_options), **recorded}
     changes = {
@@ -131,13 +131,13 @@ def check_data(resolved_settings: Mapping[str, Any], folder: PurePath) -> None:
 def check_not_continued(folder: PurePath, checkpoint: Checkpoint | None) -> None:
     """Raises StorageError if another process has continued the run in `folder` since `checkpoint` was read.
 
-    For a process that has just locked the folder; before that the other one may have been alive.
+    Called after this process has locked the folder: until then the other one may still have been writing to it.
     """
     names = [path.name for path in checkpoints_in(folder / "checkpoints")]
-    known = "" if checkpoint is None else checkpoint.name
-    if names and names[-1] > known:
+    own_name = "" if checkpoint is None else checkpoint.name
+    if names and names[-1] > own_name:
         newest = newest_complete(folder / "checkpoints")  # those after `checkpoint` may be damaged
-        if newest is not None and newest.name > known:
+        if newest is not None and newest.name > own_name:
             raise StorageError(
                 f"Another process has continued {folder} since its checkpoint was read. Repeat the command with "
                 "--resume, which continues from the new one."
@@ -170,7 +170,7 @@ def older_choices(run: Run, folder: PurePath) -> dict[str, Any]:
 
 
 def _former_defaults(run: Run, fields: Iterable[str]) -> dict[str, Any]:
-    """By field, of those in `fields`: the behaviour of versions that did not have the option."""
+    """Returns, for each of `fields` that older versions did not have, the value that describes what they did."""
     exempt_vectors = isinstance(run.training.optimizer, LAMB)
     former = {
         "network.batch_norm_momentum": "keras",

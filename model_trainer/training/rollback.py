@@ -47,7 +47,7 @@ def roll_back(loop: Loop, diverging: Diverging) -> EpochPosition:
     loop.rollbacks, loop.rate_cut, loop.skipped = rollbacks, rate_cut, skipped | set(diverging.steps)
     loop.watch.health.bad_steps = []
     loop.refresh_batches = None
-    loop.num_drawn = 0  # the curves have abandoned epochs
+    loop.num_drawn = 0  # the curves show abandoned epochs
     loop.write_history(with_curves=True)
     loop.logs.forget_after(position.epoch * loop.steps_per_epoch + position.position, position.epoch)
     logging.warning(
@@ -62,7 +62,7 @@ def roll_back(loop: Loop, diverging: Diverging) -> EpochPosition:
 
 
 def _restore_best_models(loop: Loop, best_epochs: dict[str, int]) -> None:
-    """Replaces the best models of abandoned epochs by those that were the best before.
+    """Replaces the best models of abandoned epochs with those that were the best before.
 
     Args:
         best_epochs: the epoch of the model in each file now.

@@ -114,9 +114,9 @@ class RunFolder:
         self.save_model(model, name, thresholds)
 
     def put_back(self, name: str, epoch: int) -> bool:
-        """Restores the best model of `epoch` from its backup, after a rollback to before a better one.
+        """Restores the best model of `epoch` from its backup, because a rollback has undone a better, later one.
 
-        With epoch 0, which stands for none, the file is deleted.
+        Epoch 0 means that no model was saved before: the file is deleted.
 
         Returns:
             Whether there was a backup.
@@ -135,13 +135,13 @@ class RunFolder:
         return True
 
     def _forget_evaluation(self, name: str) -> None:
-        """Removes what was measured with the weights in `name`.hdf5, which are about to be replaced."""
+        """Removes the evaluation and the temperature of the weights in `name`.hdf5, which are about to be replaced."""
         path = self.path / f"{name}.hdf5"
         if not files.is_file(path):
             return
         if find_model_file(self.path) == path:
             files.delete(self.path / EVALUATION_FILE)
-        with contextlib.suppress(ModelFileError):  # without model_spec.json, or with a damaged one, there is none
+        with contextlib.suppress(ModelFileError):  # a missing or damaged model_spec.json has no temperature
             write_temperature(path, None)
 
     def forget_kept_models(self) -> None:
@@ -172,7 +172,12 @@ class RunFolder:
                 draw_curves(self.path / "curves.png", rows, title)
 
     def note_bad_steps(self, steps: list[tuple[int, list[str]]], why: str) -> None:
-        """Appends the images of bad steps of the run to bad_steps.csv, `step,image,why`."""
+        """Appends the images of bad steps of the run to bad_steps.csv, `step,image,why`.
+
+        Args:
+            steps: number of each step in the run, and the names of its images.
+            why: "not finite" or "left out".
+        """
         path = self.path / "bad_steps.csv"
         header = [] if files.exists(path) else [("step", "image", "why")]
         rows = [(step, name, why) for step, names in steps for name in names]
@@ -203,7 +208,7 @@ def _with_hint_to_resume() -> Iterator[None]:
 
 @contextlib.contextmanager
 def outage_has_hint() -> Iterator[None]:
-    """Adds to the error of an object store that does not answer how to continue the run."""
+    """Adds a hint at `--resume` to the error of an object store that does not answer."""
     try:
         yield
     except UnavailableError as error:
@@ -218,12 +223,12 @@ def _make_folder(path: PurePath) -> None:
 
 
 def _num_bytes(model: keras.Model) -> int:
-    """The approximate size of its .hdf5; the headers of each array take a few kB."""
+    """Returns the approximate size of the model's .hdf5; the headers of each array take a few kB."""
     return sum(int(np.prod(weight.shape)) * 4 + 4096 for weight in model.weights) + 16_384
 
 
 def _command() -> list[str]:
-    """The command that started this process, as one types it; empty in a notebook."""
+    """Returns the command that started this process, as a user types it; empty in a notebook."""
     if in_notebook():
         return []
     is_ours = PurePath(sys.argv[0]).name in ("__main__.py", "model-trainer")

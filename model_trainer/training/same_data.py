@@ -1,4 +1,4 @@
-"""Whether all processes of a run have the same run and the same images."""
+"""Checks that all processes have the same run and the same images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["check_same_data"]
 
 
 def check_same_data(prepared: Prepared) -> None:
-    """Raises ConfigError or DataError if another process has another run or other data."""
+    """Raises ConfigError if processes have different runs, DataError if they have different data."""
     run = prepared.run.changed("output_dir", "").to_dict()
     fingerprint = prepared.resolved_settings["data_fingerprint"]
     own = [run, fingerprint, [len(prepared.train), len(prepared.val or ())]]

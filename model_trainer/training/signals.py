@@ -15,7 +15,7 @@ from model_trainer.errors import StoppedError
 
 __all__ = ["StopRequest", "end_on_signals", "handled_signals", "stop_on_signals"]
 
-# Some schedulers send SIGUSR1 as a warning; Windows has none.
+# Some schedulers send SIGUSR1 as a warning; Windows does not have it.
 _STOPPING = (signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []))
 
 
@@ -39,8 +39,8 @@ def handled_signals(numbers: Iterable[int], handler: Callable[[int, FrameType | 
     try:
         yield
     finally:
-        for number, before in previous.items():
-            signal.signal(number, before)
+        for number, previous_handler in previous.items():
+            signal.signal(number, previous_handler)
 
 
 @contextlib.contextmanager

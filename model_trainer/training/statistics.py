@@ -1,8 +1,8 @@
 """Recomputes the statistics of batch normalization before validation.
 
-A moving average lags behind: it contains batches that older weights have computed. At the end of an epoch, before
-validation and before models are saved, the statistics are recomputed from training images with the current weights.
-This is known as precise batch normalization, and as `torch.optim.swa_utils.update_bn`.
+A moving average lags behind: it contains the statistics of batches that were computed with older weights. At the end
+of an epoch, before validation and before models are saved, the statistics are recomputed from training images with the
+current weights. This is known as precise batch normalization, and as `torch.optim.swa_utils.update_bn`.
 
 Source: https://arxiv.org/abs/2105.07576, section 3.
 """
@@ -27,7 +27,7 @@ MAX_FRACTION = 0.25  # of an epoch, except the last: a forward pass takes a thir
 def refresh_statistics(loop: Loop, epoch: int) -> list[np.ndarray]:
     """Recomputes the statistics from training images, for the current weights of the network.
 
-    Does nothing if `batch_norm_momentum` is not "auto", or if no batch normalization layer trains.
+    Does nothing if `batch_norm_momentum` is not "auto", or if no batch normalization layer is trainable.
 
     Args:
         epoch: the one that has just ended.

@@ -26,7 +26,7 @@ from model_trainer.training.step_types import (
     StepSetup,
     Sums,
     TrainStep,
-    Validated,
+    ValidationResult,
     ValidationStep,
 )
 
@@ -34,10 +34,10 @@ __all__ = ["make_statistics_step", "make_train_step", "make_validation_step"]
 
 
 def graph_per_size(function: Callable[..., Any]) -> Any:
-    """Compiles a step, into one graph for each batch size, of which a run has two.
+    """Makes a step a `tf.function` with one graph per batch size, of which a run has two.
 
     A graph for any size would round differently, and which batches it computes would depend on where the process
-    started: a resumed run would not be identical. The size is that of the whole batch, because all processes must build
+    started: a resumed run would not be identical. The size is that of the whole batch, because all processes must trace
     their graphs at the same time for their all-reduces to match.
     """
     # TensorFlow counts how often functions of the same code are traced. Each run of a process, such as a fold, has
@@ -57,8 +57,9 @@ def make_train_step(
 ) -> TrainStep:
     """Returns the compiled `train_step(batch, step, size, stop)`: one update of the weights that are trainable now.
 
-    `size` is the number of rows over all processes, `stop` bool `()`. The loss includes the penalties on weights. A
-    step whose loss or gradients are not finite changes nothing, except that an overflow lowers the loss scale.
+    `step` is int64 `()`, its number in the run; `size` the number of rows over all processes; `stop` bool `()`. The
+    loss includes the penalties on weights. A step whose loss or gradients are not finite changes nothing, except that
+    an overflow lowers the loss scale.
     """
     observers = observers or Observers()
     network, task, strategy = setup.network, setup.task, setup.strategy
@@ -72,7 +73,7 @@ def make_train_step(
     ) -> tuple[list[tf.Tensor], tuple[Sums, tf.Tensor, dict[str, Moments], list[tf.Tensor], tf.Tensor]]:
         encoded = task.encode(batch, setup.factors, setup.loss_mean)
         # The divisor is the sum over all replicas: a mean of means is not the batch's mean if shards differ in size.
-        (total,) = sum_over_replicas([tf.reduce_sum(encoded.counts)])
+        (divisor,) = sum_over_replicas([tf.reduce_sum(encoded.counts)])
         # Keras sums gradients over replicas, and each computes the whole penalty, so each adds a fraction of it.
         penalty_fraction = 1.0 / (num_replicas * setup.accumulation_steps)
 
@@ -81,12 +82,12 @@ def make_train_step(
             inputs, encoded = rows
             with tf.GradientTape() as tape:
                 outputs, moments = network.training_pass(setup.spec.preprocess(inputs))
-                weighted = task.loss_sum(outputs, encoded, setup.factors)
+                weighted_loss = task.loss_sum(outputs, encoded, setup.factors)
                 penalty = _penalty(network.model)
-                loss = tf.math.divide_no_nan(weighted, total) + penalty * penalty_fraction
-                scaled = optimizer.scale_loss(loss)
-            gradients = _dense(tape.gradient(scaled, variables), variables)
-            return gradients, _sums(task, outputs, encoded, weighted, penalty), moments
+                loss = tf.math.divide_no_nan(weighted_loss, divisor) + penalty * penalty_fraction
+                scaled_loss = optimizer.scale_loss(loss)
+            gradients = _dense(tape.gradient(scaled_loss, variables), variables)
+            return gradients, _sums(task, outputs, encoded, weighted_loss, penalty), moments
 
         gradients, sums, moments = accumulate(slice_gradients, (batch.inputs, encoded), setup.accumulation_steps)
         # Infinite moments would never leave their moving averages.
@@ -192,18 +193,18 @@ def make_validation_step(setup: StepSetup, gather: bool = False) -> ValidationSt
     def replica_step(batch: Batch, stop: tf.Tensor) -> tuple[tuple[Sums, tf.Tensor], BatchPredictions]:
         encoded = task.encode(batch, ones, setup.loss_mean)
         outputs = network.outputs(setup.spec.preprocess(batch.inputs), training=False)
-        weighted = task.loss_sum(outputs, encoded, ones)
-        sums = _sums(task, outputs, encoded, weighted, _penalty(network.model))
+        weighted_loss = task.loss_sum(outputs, encoded, ones)
+        sums = _sums(task, outputs, encoded, weighted_loss, _penalty(network.model))
         predictions = tf.nest.map_structure(tf.identity, task.predictions(outputs, encoded))
         return sum_over_replicas((sums, tf.cast(stop, tf.float32))), predictions
 
     @graph_per_size
-    def validation_step(batch: Batch, size: int, stop: tf.Tensor) -> Validated:
+    def validation_step(batch: Batch, size: int, stop: tf.Tensor) -> ValidationResult:
         totals, predictions = strategy.run(replica_step, args=(batch, stop))
         if gather:
             predictions = tf.nest.map_structure(lambda tensor: strategy.gather(tensor, axis=0), predictions)
         sums, stops = first_replica(strategy, totals)
-        return Validated(sums, predictions, stops)
+        return ValidationResult(sums, predictions, stops)
 
     return validation_step
 

@@ -23,7 +23,7 @@ __all__ = [
     "StepSetup",
     "Sums",
     "TrainStep",
-    "Validated",
+    "ValidationResult",
     "ValidationStep",
 ]
 
@@ -48,7 +48,7 @@ class StepResult(NamedTuple):
     observed: dict[str, tf.Tensor]
 
 
-class Validated(NamedTuple):
+class ValidationResult(NamedTuple):
     """The result of a validation step.
 
     Attributes:
@@ -77,7 +77,7 @@ class StatisticsResult(NamedTuple):
 
 
 TrainStep = Callable[[Batch, tf.Tensor, int, tf.Tensor], StepResult]
-ValidationStep = Callable[[Batch, int, tf.Tensor], Validated]
+ValidationStep = Callable[[Batch, int, tf.Tensor], ValidationResult]
 StatisticsStep = Callable[[Batch, tf.Tensor, int, tf.Tensor], StatisticsResult]
 
 
@@ -90,7 +90,7 @@ class StepSetup:
         network: the training copy of the network.
         spec: its preprocessing runs in the step, on the device.
         task: loss and metrics.
-        factors: of the training loss.
+        factors: class weights and similar factors of the training loss.
         batch_size: images in a full batch, over all devices together.
         accumulation_steps: number of slices of a batch that are computed one after another.
         loss_mean: divisor of a batch's loss; see `Training.loss_mean`.

@@ -71,7 +71,7 @@ def _bad_images(result: Result) -> list[str]:
 
 
 def _notes(result: Result) -> list[str]:
-    """Notes about the run: unreadable images, early stopping, missing checkpoints and hints."""
+    """Returns notes about the run: the signal that stopped it, a checkpoint that was not written, and hints."""
     resume = "train(run, resume=True)" if in_notebook() else "--resume"
     notes = []
     if result.stopped:

@@ -88,7 +88,7 @@ class Result:
 
 
 def end_run(result: Result, metrics: Mapping[str, Any]) -> None:
-    """Calls `on_run_end` of the run's callbacks, once, and writes the manifest: every file is written."""
+    """Calls `on_run_end` of the run's callbacks, once, and writes the manifest, after every other file was written."""
     announce_run_end(result._callbacks, result.path, metrics)
     result._callbacks.clear()  # they may hold the network
     if not result.stopped and not result.not_saved:
@@ -106,7 +106,7 @@ def train_model(
     """Trains `run` and writes its output folder.
 
     Args:
-        resume: continue the newest run of this name, from its last checkpoint, or from the first step if it has none;
+        resume: continue the newest run with this name, from its last checkpoint, or from the first step if it has none;
             without such a run start a new one.
         resume_from: continue the run in this output folder.
         hosts: all processes that train the run, each of which calls this; None for a single process. The chief worker

@@ -22,7 +22,7 @@ def validate(loop: Loop, batches: Iterator[Any]) -> dict[str, float]:
     """Returns the validation metrics by name; empty if training was asked to stop.
 
     Args:
-        batches: an iterator from which one validation takes the batches that it needs.
+        batches: the batches of all remaining validations; this one takes those of one pass.
     """
     run = loop.prepared.run
     num_images = len(loop.prepared.val or ())

@@ -1,4 +1,4 @@
-"""Detects divergence: an observer of the loss, and of losses and gradients that are not finite, in each step."""
+"""Detects divergence: observes in each step the loss, and whether loss and gradients are finite."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 __all__ = ["Diverging", "Health", "Watch"]
 
 FIRST_STEPS = 10  # their average is the initial loss
-FIRST_PATIENCE = 100.0  # the loss of the first steps varies; the limit for spikes is this many times higher for them
+FIRST_TOLERANCE = 100.0  # the loss of the first steps varies; the limit for spikes is this many times higher for them
 DECAY = 0.9  # of the moving average of the loss
 # The cross-entropy of a coin toss. A single wrong label among images that the network has memorized makes a loss of
-# 0.01 a hundred times larger, and is no reason to roll back.
+# 0.01 a hundred times larger, and is not a reason to roll back.
 MIN_TYPICAL_LOSS = math.log(2)
 
 
@@ -97,8 +97,8 @@ class Health:
         typical_loss = max(min(self.recent_loss, self.first_loss), MIN_TYPICAL_LOSS)
         if limits.spike_factor is None or not self.num_good:
             return False
-        patience = FIRST_PATIENCE if self.num_good < FIRST_STEPS else 1.0
-        return loss > limits.spike_factor * patience * typical_loss
+        tolerance = FIRST_TOLERANCE if self.num_good < FIRST_STEPS else 1.0
+        return loss > limits.spike_factor * tolerance * typical_loss
 
     def _diverging(self, reason: str) -> Diverging:
         return Diverging([*([] if self.last_good is None else [self.last_good]), *self.bad_steps], reason)

@@ -15,7 +15,7 @@ __all__ = ["broadcast_checkpoint"]
 def broadcast_checkpoint(process_group: ProcessGroup, checkpoint: Checkpoint | None) -> Checkpoint | None:
     """Returns the chief's checkpoint, or None if it has none; all processes must call this together.
 
-    With it only the chief needs access to the disk with the checkpoints.
+    With this, only the chief needs access to the disk that holds the checkpoints.
     """
     if len(process_group) == 1:
         return checkpoint

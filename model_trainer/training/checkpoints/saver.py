@@ -17,9 +17,9 @@ from model_trainer.training.checkpoints.store import Checkpoint, newest_complete
 
 __all__ = ["Saver"]
 
-MAX_TIME_FRACTION = 0.02  # maximum fraction of the time for saving, besides the checkpoint at the end of each epoch
+MAX_TIME_FRACTION = 0.02  # maximum fraction of the time spent on saving, apart from the checkpoint after each epoch
 FIRST_AFTER_SECONDS = 30.0
-# A write to a full disk fails within milliseconds; by its fraction of the time there would be a warning every second.
+# A write to a full disk fails within milliseconds: MAX_TIME_FRACTION alone would allow a warning every second.
 AFTER_FAILURE_SECONDS, MAX_PAUSE_SECONDS = 30.0, 600.0
 
 
@@ -27,6 +27,9 @@ class Saver:
     """Saves checkpoints to a folder.
 
     If one cannot be written, it logs a warning, and the last good checkpoint stays.
+
+    Args:
+        folder: of all checkpoints of a run.
 
     Attributes:
         failed: the error of the latest finished save; None if it succeeded, and before the first one.
@@ -57,7 +60,11 @@ class Saver:
             self.save(capture)
 
     def save(self, capture: Callable[[], Checkpoint | None]) -> None:
-        """Starts to save, after waiting for the previous save to finish."""
+        """Starts to save, after waiting for the previous save to finish.
+
+        Args:
+            capture: returns a copy of the state; None if there is nothing to save.
+        """
         self.wait()
         started = time.monotonic()
         checkpoint = capture()
@@ -65,7 +72,11 @@ class Saver:
             self._writing = self._writer.submit(self._write, checkpoint, started)
 
     def wait(self) -> None:
-        """Waits until the current save has finished or failed."""
+        """Waits until the current save has finished or failed.
+
+        Raises:
+            LostLockError: another process has taken over the folder.
+        """
         if self._writing is not None:
             writing, self._writing = self._writing, None
             writing.result()
@@ -78,14 +89,15 @@ class Saver:
         except StorageError as error:
             self.failed = StorageError(str(error))  # without the traceback, which holds the whole checkpoint
             self._num_failures += 1
-            logging.warning("%s Until a checkpoint can be written, --resume would %s.", error, self._restart())
+            logging.warning("%s Until a checkpoint can be written, --resume would %s.", error, self._resume_point())
         else:
             self.failed = None
             self._num_failures = 0
         now = time.monotonic()
         self._next = now + max((now - started) / MAX_TIME_FRACTION, self._pause())
 
-    def _restart(self) -> str:
+    def _resume_point(self) -> str:
+        """Returns what `--resume` would do now, as a part of a warning."""
         try:
             last_good = newest_complete(self.folder)
         except StorageError:  # the store does not answer at all

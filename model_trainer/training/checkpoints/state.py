@@ -30,14 +30,14 @@ ARRAYS_ONLY = ("network", "optimizer", "average", "batch_norm", "totals")  # the
 
 
 def stateful_parts(loop: Loop) -> dict[str, Stateful]:
-    """Returns all stateful parts by their names in a checkpoint, in the order of restoring. Callbacks come later."""
+    """Returns all stateful parts except callbacks, by name in a checkpoint, in the order in which they are restored."""
     network, average = loop.prepared.step_setup.network, loop.average
     fractions = network.averages.fractions
 
     def missing_average(index: int) -> np.ndarray | None:
         if average is None or not average.is_of_statistics(index):
             return None
-        return np.array(average.averaged[index])  # from the network, which is restored before
+        return np.array(average.averaged[index])  # from the network, which is restored first
 
     return {
         "unfrozen": _Unfrozen(loop),  # first, because it creates a new optimizer
@@ -108,7 +108,7 @@ def restore(loop: Loop, checkpoint: Checkpoint) -> EpochPosition:
         The position from which training continues.
 
     Raises:
-        ModelFileError: the checkpoint is of another network or optimizer.
+        ModelFileError: the checkpoint belongs to another network or optimizer.
     """
     state = {"best_thresholds": {}, **checkpoint.state}  # older versions did not store them
     totals = MetricAccumulator(loop.prepared.run.task.additive_metrics)
@@ -125,7 +125,7 @@ def restore(loop: Loop, checkpoint: Checkpoint) -> EpochPosition:
 
 
 def restore_callbacks(loop: Loop, checkpoint: Checkpoint, is_resumed: bool = False) -> None:
-    """Restores the state of callbacks, after `on_train_begin`, in which many are reset.
+    """Restores the state of callbacks; called after `on_train_begin`, in which many reset themselves.
 
     Args:
         is_resumed: whether the callbacks are new objects; those without a state then start at the current epoch.

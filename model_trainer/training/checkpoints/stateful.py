@@ -17,10 +17,10 @@ class Stateful(Protocol):
     """A part of a training that has a state."""
 
     def get_state(self) -> Any:
-        """Returns numbers, strings, lists, dicts and arrays; later steps do not change them."""
+        """Returns a copy of the state, of numbers, strings, lists, dicts and arrays; later steps do not change it."""
 
     def set_state(self, state: Any) -> None:
-        """Restores the result of `get_state`, also of an older version."""
+        """Restores the result of `get_state`, including that of an older version."""
 
 
 class Attribute:

@@ -1,8 +1,8 @@
 """Writes checkpoints atomically, and verifies them when they are read.
 
-A checkpoint is a folder `epoch-00003-step-0000120` of two files: `state.json`, with the names, dtypes and shapes of its
-arrays, and `arrays.bin`, their concatenated bytes. `hashes.json`, written last, holds the SHA-256 of both. The last
-two are kept; if there is no room for a third, the older one is removed before it is written.
+A checkpoint is a folder, such as `epoch-00003-step-0000120`, of three files: `state.json`, with the names, dtypes and
+shapes of its arrays; `arrays.bin`, their concatenated bytes; and, written last, `hashes.json`, the SHA-256 of both.
+The newest two checkpoints are kept; if there is no room for a third, the older one is removed before it is written.
 """
 
 from __future__ import annotations
@@ -126,8 +126,8 @@ def checkpoints_in(folder: PurePath) -> list[PurePath]:
 
 def _files(checkpoint: Checkpoint) -> Iterator[tuple[str, Iterable[bytes | memoryview]]]:
     """Yields the files of a checkpoint by name; the last one holds the hashes of the others."""
-    listed = [[name, str(array.dtype), list(array.shape)] for name, array in checkpoint.arrays.items()]
-    state = {"epoch": checkpoint.epoch, "position": checkpoint.position, "arrays": listed, **checkpoint.state}
+    entries = [[name, str(array.dtype), list(array.shape)] for name, array in checkpoint.arrays.items()]
+    state = {"epoch": checkpoint.epoch, "position": checkpoint.position, "arrays": entries, **checkpoint.state}
     # Viewed as bytes by NumPy, because Python's memoryview does not support bfloat16.
     rows = (np.ascontiguousarray(array).reshape(-1) for array in checkpoint.arrays.values() if array.nbytes)
     arrays = (row.view(np.uint8).data for row in rows)
@@ -180,9 +180,9 @@ def _read(path: PurePath) -> Checkpoint:
         raise _Damaged(f"{STATE} does not describe {ARRAYS}") from None
 
 
-def _arrays(listed: list[tuple[str, str, list[int]]], data: bytes) -> Iterator[tuple[str, np.ndarray]]:
+def _arrays(entries: list[tuple[str, str, list[int]]], data: bytes) -> Iterator[tuple[str, np.ndarray]]:
     start = 0
-    for name, dtype, shape in listed:
+    for name, dtype, shape in entries:
         count = int(np.prod(shape, dtype=np.int64))
         yield name, np.frombuffer(data, np.dtype(dtype), count, start).reshape(shape)
         start += count * np.dtype(dtype).itemsize
