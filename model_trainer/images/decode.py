@@ -21,9 +21,8 @@ __all__ = ["Header", "PixelFormat", "decode", "decode_exact", "read_header"]
 
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
-_HEAD_BYTES = (
-    262_144  # that may hold the orientation of a JPEG; searching all of a large one takes a tenth of decoding it
-)
+# The orientation of a JPEG is in its first bytes; searching a large file completely takes a tenth of decoding it.
+_HEAD_BYTES = 262_144
 
 
 class Header(NamedTuple):
@@ -48,7 +47,7 @@ class PixelFormat(NamedTuple):
 
     Attributes:
         num_channels: 3 for RGB, 4 for RGB and alpha.
-        background: RGB behind transparent pixels, with 3 channels.
+        background: RGB, 0 to 255, behind transparent pixels; not used with 4 channels.
     """
 
     num_channels: int = 3
@@ -71,7 +70,7 @@ def decode(header: Header, region: tf.Tensor, pixels: PixelFormat) -> tf.Tensor:
     """Decodes a region of an ordinary image.
 
     Args:
-        header: of the image.
+        header: the result of `read_header`.
         region: int32 `(4,)`: top, left, height and width, in pixels of the upright image.
         pixels: the format of the result.
 
@@ -89,8 +88,8 @@ def decode_exact(data: tf.Tensor, pixels: PixelFormat) -> tuple[tf.Tensor, tf.Te
         pixels: the format of the result.
 
     Returns:
-        `(image, readable)`: uint8 `(height, width, num_channels)`, upright, a single pixel of 0 if unreadable; and
-        bool `()`.
+        `(image, readable)`: uint8 `(height, width, num_channels)`, upright, or a single black pixel if it cannot be
+        read; and bool `()`.
     """
 
     def with_pillow(raw: bytes | np.ndarray) -> tuple[np.ndarray, np.bool_]:
@@ -120,7 +119,7 @@ def _read_header(data: tf.Tensor) -> tuple[tf.Tensor, ...]:
 
 def _is_plain_png(data: tf.Tensor) -> tf.Tensor:
     is_png = tf.strings.substr(data, 0, len(_PNG)) == _PNG
-    # Any of these chunks may contain an orientation, even after the pixels; such PNGs are rare, and left to Pillow.
+    # Any of these chunks may contain an orientation, even after the pixels; Pillow decodes such PNGs, which are rare.
     return tf.cond(is_png, lambda: ~_has(data, "eXIf|Raw profile type|XML:com.adobe.xmp"), lambda: False)
 
 
@@ -140,8 +139,8 @@ def _png_header(data: tf.Tensor) -> tuple[tf.Tensor, ...]:
         data = tf.identity(data)
     sizes = tf.io.decode_raw(tf.strings.substr(data, 16, 8), tf.int32, little_endian=False)
     width, height = sizes[0], sizes[1]
-    # TensorFlow decodes fewer bits to wrong greys (254 for black in a two-colour PNG); those are left to Pillow. A PNG
-    # is decoded as a whole, and takes up to 22 bytes per pixel with alpha.
+    # With fewer bits per channel TensorFlow decodes wrong greys (254 for black in a two-colour PNG); Pillow decodes
+    # those images. A PNG is decoded as a whole, and takes up to 22 bytes per pixel with alpha.
     is_ordinary = (_bits_of_png(data) >= 8) & _is_small(height, width, LARGE_PIXELS // 2)
     with tf.control_dependencies([tf.debugging.Assert(is_ordinary, ["few bits or large"])]):
         return tf.identity(data), height, width, tf.constant(1)
@@ -204,8 +203,8 @@ def _is_small(height: tf.Tensor, width: tf.Tensor, limit: int) -> tf.Tensor:
 
 def _has_few_scans(data: tf.Tensor) -> tf.Tensor:
     # Counts the two-byte marker of a scan, which cannot occur inside compressed pixels.
-    split = tf.raw_ops.StringSplitV2(input=data[None], sep=b"\xff\xda", maxsplit=MAX_SCANS + 1)
-    return split.shape[1] <= MAX_SCANS + 1
+    pieces = tf.raw_ops.StringSplitV2(input=data[None], sep=b"\xff\xda", maxsplit=MAX_SCANS + 1)
+    return pieces.shape[1] <= MAX_SCANS + 1
 
 
 def _orientation(data: tf.Tensor) -> tf.Tensor:
@@ -230,7 +229,7 @@ def _orientation(data: tf.Tensor) -> tf.Tensor:
 
 
 def _plain_bytes(value: bytes | np.ndarray) -> bytes:
-    """The bytes of a string tensor, which `tf.numpy_function` passes as bytes in a graph, as an array eagerly."""
+    """The bytes of a string tensor; `tf.numpy_function` passes bytes in a graph, but an array in eager execution."""
     return value.item() if isinstance(value, np.ndarray) else value
 
 
@@ -250,7 +249,7 @@ def _flips(orientation: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _in_raw_frame(box: tf.Tensor, height: tf.Tensor, width: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """Converts a box of the upright image, `height` by `width`, to coordinates of the file, by inverse rotation."""
+    """Converts a box of the upright image, `height` by `width`, to coordinates in the file's own orientation."""
     top, left, box_height, box_width = tf.unstack(box)
     across, down = _flips(orientation)
     left = tf.where(across, width - left - box_width, left)
@@ -267,8 +266,8 @@ def _upright(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
 
 def _transposed(pixels: tf.Tensor) -> tf.Tensor:
-    # A gather instead of tf.transpose, for which TensorFlow prints an error about oneDNN with uint8, in every run,
-    # whether an image is rotated or not.
+    # Not tf.transpose: with uint8 TensorFlow would print an error about oneDNN in every run, whether an image is
+    # rotated or not.
     height, width, channels = tf.unstack(tf.shape(pixels))
     source = tf.range(width)[:, None] + tf.range(height)[None, :] * width
     return tf.gather(tf.reshape(pixels, (height * width, channels)), source)

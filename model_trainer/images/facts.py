@@ -20,14 +20,14 @@ class ImageFacts:
     Attributes:
         format: by its first bytes, "JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF" or "AVIF"; empty for anything else.
         width, height: in pixels, of the upright image.
-        mode: Pillow's name, such as "RGB", "CMYK", "P".
-        bits: per channel: 1, 2, 4, 8, 16 or 32; for a palette image, bits of the index.
-        is_animated: has more than one frame or page, of which only the first is used. The additional pictures in photos
-            of some phones do not count.
+        mode: Pillow's name of the pixel format, such as "RGB", "CMYK", "P".
+        bits: per channel: 1, 2, 4, 8, 16 or 32; for a palette image, of the palette index.
+        is_animated: whether there are several frames or pages, of which only the first is used. The additional pictures
+            in photos of some phones do not count.
         exif_orientation: 1 to 8.
         problem: why the image cannot be read, as in `why_unreadable`; empty if it can.
-        is_truncated: the problem is that the file ends too early.
-        is_bomb: the problem is that decoding would take disproportionate time or memory.
+        is_truncated: whether the problem is that the file ends too early.
+        is_bomb: whether the problem is that decoding would take disproportionate time or memory.
     """
 
     format: str = ""
@@ -49,7 +49,7 @@ def image_facts(
 
     Args:
         data: the encoded image.
-        max_pixels: a larger image is a decompression bomb, and not decoded; see `decode_with_pillow`.
+        max_pixels: an image with more counts as a decompression bomb and is not decoded; see `decode_with_pillow`.
         decode: decodes the opened image; may be called again after a failure, and the last call counts. None decodes
             and discards the pixels.
     """
@@ -62,7 +62,7 @@ def image_facts(
         if image.width * image.height > max_pixels:
             raise Image.DecompressionBombError
         decode(image)
-        if facts.format == "PNG":  # may have its orientation after the pixels
+        if facts.format == "PNG":  # its orientation may follow the pixels
             facts = _of_header(image, data, facts)
 
     try:
@@ -91,13 +91,13 @@ def _of_header(image: Image.Image, data: bytes, facts: ImageFacts) -> ImageFacts
 def _is_animated(image: Image.Image) -> bool:
     try:
         return getattr(image, "is_animated", False)
-    except Exception:  # noqa: BLE001  # a GIF is searched for its second frame, which may be damaged
+    except Exception:  # noqa: BLE001  # Pillow reads a GIF's second frame for this, which may be damaged
         return True
 
 
 def _bits(image: Image.Image, data: bytes, format: str) -> int:
     if format == "PNG":
-        return data[24]  # Pillow's mode does not tell 8 from 16 bits
+        return data[24]  # Pillow's mode does not distinguish 8 from 16 bits
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return max(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
     return 1 if image.mode == "1" else 8

@@ -1,4 +1,4 @@
-"""Limits on the cost of decoding an image: the number of its pixels, and of the segments of its file.
+"""Limits on the cost of decoding an image, such as the number of its pixels, and of the segments of its file.
 
 A file may be hostile, or damaged in a similar way. The limits are checked on the encoded bytes, before any decoder is
 called: decoders keep every segment of a header, and spend time on each of a thousand scans over the same pixels.
@@ -28,8 +28,8 @@ def _max_pixels() -> int:
     return limit
 
 
-# Larger images are refused before decoding, so that a small file cannot fill the memory. The environment variable
-# MODEL_TRAINER_MAX_PIXELS sets the limit, once per process.
+# Images with more pixels are refused before decoding, so that a small file cannot fill the memory. The environment
+# variable MODEL_TRAINER_MAX_PIXELS sets the limit; it is read once per process.
 MAX_PIXELS = _max_pixels()
 
 # Larger images are decoded one at a time, because they take up to 20 bytes per pixel in each decoding thread.
@@ -94,7 +94,7 @@ def _of_jpeg(data: bytes) -> str:
     return ""
 
 
-_MARKER = re.compile(rb"\xff+")  # the last byte of it begins the marker, those before are padding
+_MARKER = re.compile(rb"\xff+")  # its last byte begins the marker, those before it are padding
 _ALONE = [bytes([code]) for code in (0, 1, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE))]  # markers without content
 _NEXT_SEGMENT = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # FF 00 and restart markers belong to the pixels
 

@@ -1,7 +1,7 @@
-"""The exact decoder, with Pillow, for images that the fast path cannot decode, and for the reason if none can.
+"""The exact decoder, with Pillow: for images that the fast path cannot decode, and for the reason if neither path can.
 
-It is safe for any bytes, of which the worst result is `Unreadable`: the header is read before the pixels, costly files
-are refused, large images are decoded one at a time, and converted in strips.
+It is safe for any bytes, which at worst raise `Unreadable`: the header is read before the pixels, costly files are
+refused, and large images are decoded one at a time, and converted in strips.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ __all__ = [
 
 T = TypeVar("T")
 
-# Every slightly damaged but readable file would print one. Set globally, because `catch_warnings` is not thread-safe.
+# Slightly damaged but readable files would print warnings. Set globally, because `catch_warnings` is not thread-safe.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 # Pillow refuses images of twice this number, including a frame that is larger than its GIF's header declares.
 if Image.MAX_IMAGE_PIXELS is not None and 2 * Image.MAX_IMAGE_PIXELS < MAX_PIXELS:
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2 + 1
 
-# No other formats are tried: Pillow would run Ghostscript for an EPS file, and takes some text files for PPM images.
+# No other formats are tried: Pillow would run Ghostscript for an EPS file, and read some text files as PPM images.
 # "JPEG" includes MPO, the photos of some phones.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF")
 
@@ -60,7 +60,7 @@ _SIGNATURES = {
 Colour = tuple[int, int, int]
 
 _LARGE_BYTES = 2**25  # a file of this size counts as large, whatever its header declares
-_STRIP_PIXELS = 2**20  # converted at a time, because each step of the conversion takes as much memory again
+_STRIP_PIXELS = 2**20  # converted at a time, because each step of the conversion makes another copy
 _MAX_EXIF_BYTES = 2**22
 _MAX_REASON = 120  # characters of Pillow's message in a reason
 
@@ -68,7 +68,12 @@ _one_at_a_time = threading.RLock()
 
 
 class Unreadable(Exception):
-    """An image cannot be read; the message is the reason: "is truncated"."""
+    """An image cannot be read; the message is the reason, such as "is truncated".
+
+    Args:
+        is_truncated: whether the file ends too early.
+        is_bomb: whether decoding would take disproportionate time or memory.
+    """
 
     def __init__(self, problem: str, *, is_truncated: bool = False, is_bomb: bool = False) -> None:
         super().__init__(problem)
@@ -83,10 +88,10 @@ def decode_with_pillow(
 
     Args:
         data: the encoded image.
-        background: RGB behind transparent pixels, without alpha.
+        background: RGB, 0 to 255, behind transparent pixels; not used `with_alpha`.
         with_alpha: keep alpha as a fourth channel.
-        max_pixels: larger images are not read. The environment variable MODEL_TRAINER_MAX_PIXELS sets the default; only
-            it allows more than 178,956,970, the limit of Pillow itself.
+        max_pixels: images with more are not read. The environment variable MODEL_TRAINER_MAX_PIXELS sets the default;
+            only it allows more than 178,956,970, the limit of Pillow itself.
 
     Returns:
         uint8 `(height, width, 3)`, or 4 channels with alpha; None if the image cannot be read.
@@ -118,7 +123,7 @@ def with_image(data: bytes, use: Callable[[Image.Image], T], max_pixels: int = M
         max_pixels: as in `decode_with_pillow`.
 
     Raises:
-        Unreadable: as `opened`.
+        Unreadable: as in `opened`.
     """
     try:
         with opened(data, max_pixels) as image:
@@ -126,9 +131,9 @@ def with_image(data: bytes, use: Callable[[Image.Image], T], max_pixels: int = M
     except Unreadable as problem:
         if problem.is_bomb or format_of(data) != "PNG":
             raise
-        # Most have no such text chunks, and need one attempt.
-        for plain in dict.fromkeys(only_pixels(data, with_texts=with_texts) for with_texts in (True, False)):
-            with contextlib.suppress(Unreadable), opened(plain, max_pixels) as image:
+        # Most PNGs have no text chunks with an orientation: then both versions are equal, and tried once.
+        for without_chunks in dict.fromkeys(only_pixels(data, with_texts=with_texts) for with_texts in (True, False)):
+            with contextlib.suppress(Unreadable), opened(without_chunks, max_pixels) as image:
                 return use(image)
         raise
 
@@ -138,7 +143,7 @@ def opened(data: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """Opens an image: reads its header, but not its pixels.
 
     Raises:
-        Unreadable: for any exception, also inside the `with` block.
+        Unreadable: the image cannot be read; any exception inside the `with` block becomes one, too.
     """
     try:
         if not data:
@@ -151,7 +156,7 @@ def opened(data: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
             yield stack.enter_context(Image.open(io.BytesIO(data), formats=FORMATS))
     except Unreadable:
         raise
-    except Image.DecompressionBombError:  # also raised by Pillow's check of the header
+    except Image.DecompressionBombError:  # raised by Pillow's check of the header, or by `pixels_of`
         limit = f"has more than the limit of {max_pixels:,} pixels (MODEL_TRAINER_MAX_PIXELS changes it)"
         raise Unreadable(limit, is_bomb=True) from None
     except UnidentifiedImageError:
@@ -179,7 +184,7 @@ def format_of(data: bytes) -> str:
 def _unreadable_because(error: Exception, data: bytes) -> Unreadable:
     text = " ".join(str(error).split())
     is_truncated = "truncated" in text.lower() or "unexpected end" in text.lower()
-    # With these Pillow reports a read past the end.
+    # Pillow raises these when it reads past the end.
     if is_truncated or isinstance(error, EOFError | IndexError | struct.error) or _ends_early(data):
         return Unreadable("is truncated", is_truncated=True)
     text = text if text and text.isprintable() else type(error).__name__
@@ -209,7 +214,7 @@ def orientation_of(image: Image.Image) -> int:
     if has_none or len(image.info.get("exif", b"")) > _MAX_EXIF_BYTES:
         return 1
     try:
-        # Not the PNG's own method, which loads the pixels, and after a failure treats them as complete.
+        # Not `PngImageFile.getexif`, which loads the pixels, and after a failure treats them as complete.
         orientation = Image.Image.getexif(image).get(0x0112, 1)
         return int(orientation) if orientation in range(1, 9) else 1
     except Exception:  # noqa: BLE001  # damaged metadata can make Pillow raise anything; the pixels are intact
@@ -219,7 +224,7 @@ def orientation_of(image: Image.Image) -> int:
 def pixels_of(
     image: Image.Image, background: Colour, with_alpha: bool, max_pixels: int = MAX_PIXELS, *, min_side: int = 0
 ) -> np.ndarray:
-    """Decodes an image from `opened`, as `decode_with_pillow`; raises any exception of Pillow.
+    """Decodes an image from `opened`, as `decode_with_pillow` does; may raise any exception, which `opened` converts.
 
     Args:
         image: the opened image.

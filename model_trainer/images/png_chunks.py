@@ -23,7 +23,7 @@ def only_pixels(data: bytes, *, with_texts: bool) -> bytes:
         with_texts: keep text chunks that may contain the orientation.
 
     Returns:
-        The shorter PNG; empty if nothing is removed.
+        The shorter PNG; empty if there is nothing to remove.
     """
     chunks, position = [data[:8]], 8
     while position + 12 <= len(data):
@@ -36,8 +36,8 @@ def only_pixels(data: bytes, *, with_texts: bool) -> bytes:
         position = end
         if name == b"IEND":
             break
-    plain = b"".join(chunks)
-    return plain if len(plain) < len(data) else b""
+    shortened = b"".join(chunks)
+    return shortened if len(shortened) < len(data) else b""
 
 
 def _is_valid(chunk: bytes) -> bool:

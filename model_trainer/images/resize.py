@@ -72,12 +72,13 @@ def placed_box(
 
 
 def _interpolated(image: tf.Tensor, height: tf.Tensor | int, width: tf.Tensor | int, spec: ModelSpec) -> tf.Tensor:
-    # Antialiasing averages the pixels that are merged when an image shrinks. Down to half the size interpolation uses
-    # every pixel anyway, and is 4 times faster without it; below, it would skip some, and fine patterns become noise.
-    skips = tf.logical_or(tf.shape(image)[0] > 2 * height, tf.shape(image)[1] > 2 * width)
+    # Antialiasing averages the pixels that are merged when an image shrinks. Down to half the size, interpolation uses
+    # every pixel anyway, and is 4 times faster without it; below that, it would skip some, and fine patterns become
+    # noise.
+    skips_pixels = tf.logical_or(tf.shape(image)[0] > 2 * height, tf.shape(image)[1] > 2 * width)
     size = tf.stack([height, width])
     resized = tf.cond(
-        skips,
+        skips_pixels,
         lambda: tf.cast(tf.image.resize(image, size, spec.interpolation, antialias=True), tf.float32),
         lambda: tf.cast(tf.image.resize(image, size, spec.interpolation), tf.float32),
     )

@@ -44,13 +44,13 @@ def make_thumbnail(
     crop: tuple[int, int, int, int] | None = None,
     side: int = SIDE,
 ) -> Thumbnail:
-    """Makes the thumbnail of an image, upright; it tells the reason if the image cannot be read.
+    """Makes an upright thumbnail of an image; if the image cannot be read, the result contains the reason.
 
     Args:
         read: returns the encoded image, or raises OSError.
         name, caption: see `Thumbnail`.
         crop: top, left, height, width of the region that is shown.
-        side: maximum length of its sides in pixels.
+        side: maximum length of the thumbnail's sides, in pixels.
     """
     try:
         data = read()
@@ -68,7 +68,7 @@ def make_thumbnail(
 
 
 def jpeg_of(pixels: np.ndarray, side: int = SIDE) -> bytes:
-    """Encodes uint8 `(height, width, 3)` as a JPEG of a few KB, resized to at most `side` pixels a side."""
+    """Encodes uint8 `(height, width, 3)` as a JPEG of a few KB, with at most `side` pixels on each side."""
     small = Image.fromarray(pixels)
     small.thumbnail((side, side))
     file = io.BytesIO()

@@ -28,7 +28,7 @@ class BadImages:
     Args:
         max_count: unreadable images that are tolerated.
         max_fraction: fraction of `num_examples` that is tolerated.
-        num_examples: examples of the data set.
+        num_examples: number of examples in the data set.
     """
 
     def __init__(self, max_count: int, max_fraction: float, num_examples: int) -> None:
@@ -81,6 +81,9 @@ class BadImages:
             name: the path or other name of the image.
             read: returns the encoded image, or raises OSError.
             crop: x, y, width and height of the example's crop, if it has one.
+
+        Raises:
+            StorageError: the store of the images refuses every request, or does not answer.
         """
         with self._lock:
             if name in self._reasons:
@@ -99,11 +102,11 @@ class BadImages:
         logging.warning("%s %s; it is skipped.", name, reason)
 
     def fail(self, error: StorageError) -> None:
-        """Records that the store of the images refuses every request, or does not answer; no image is bad for that."""
+        """Records that the store of the images refuses every request, or does not answer; no image counts as bad."""
         self._failure = self._failure or error
 
     def checked(self, batches: Iterable[T]) -> Iterable[T]:
-        """The same batches, which may be iterated as often; if the store fails, its error is raised at the batch.
+        """The same batches, which may be iterated again; if the store fails, its error replaces TensorFlow's.
 
         Raises:
             StorageError: the store of the images refuses every request, or does not answer.
@@ -149,7 +152,7 @@ class _Checked(Iterable[T]):
     def __iter__(self) -> Iterator[T]:
         try:
             yield from self._batches
-        except Exception:  # of TensorFlow, whose message contains a traceback
+        except Exception:  # TensorFlow's error, whose message contains a traceback
             self._bad_images.raise_failure()
             raise
 

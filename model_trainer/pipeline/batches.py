@@ -1,4 +1,4 @@
-"""Batch-level stages of the pipeline: images are mixed, and the batch is divided over the devices."""
+"""Batch-level stages of the pipeline: mixing the images, and dividing the batch over the devices."""
 
 from __future__ import annotations
 

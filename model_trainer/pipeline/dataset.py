@@ -3,8 +3,8 @@
 Position p of the run belongs to step p // batch_size. An epoch's last batch is padded with positions that hold no
 example, so that no batch crosses an epoch; the padding is dropped before the batch leaves the pipeline.
 With several processes each one reads its own rows of every batch.
-Resuming at a step therefore only starts the range of positions later, and the first images of the next epoch are
-decoded while the current one is still being validated.
+Resuming at a step only means that the range of positions starts later. The first images of the next epoch are decoded
+while the current one is still being validated.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from model_trainer.specs import ModelSpec
 
 __all__ = ["Pipeline", "num_steps"]
 
-# AutoGraph would parse the source of every function, which takes longer than building the graph.
+# AutoGraph would parse the source of every function, which takes longer than tracing it.
 PLAIN = tf.autograph.experimental.do_not_convert
 
 Order = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]  # from a position to its example's index and seed
@@ -76,9 +76,13 @@ class Pipeline:
         return self._batches(first_step, last_step, self._training_order(epochs), split_augment(self.augment))
 
     def beginnings(self, epochs: int, first_epoch: int, count: int, last_count: int) -> tf.data.Dataset:
-        """The first `count` batches of the epoch that follows each epoch from `first_epoch` on, in one dataset.
+        """The batches that follow the end of each epoch, in one dataset: batch norm statistics are refreshed with them.
 
-        After the last of `epochs` there are `last_count` batches, of an epoch that is no longer trained.
+        Args:
+            epochs: of the run.
+            first_epoch: the first epoch after which there are batches.
+            count: how many after each epoch but the last: the first ones of the epoch that follows.
+            last_count: how many after the last epoch: the first ones of one more epoch, which is not trained.
         """
         per_epoch = num_steps(len(self.examples), self.batch_size)
 
@@ -158,30 +162,30 @@ class Pipeline:
 
         def look_up(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             step, row = step_of(number // division.slots), number % division.slots
-            position, has_row, counts = division.position(step * division.slots + row)
+            position, has_row, in_batch = division.position(step * division.slots + row)
             index, seed = order(position)
-            return tf.where(has_row, index, -1), seed, tf.cast(counts, tf.float32)
+            return tf.where(has_row, index, -1), seed, tf.cast(in_batch, tf.float32)
 
         def fast(number: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            index, seed, counts = look_up(number)
+            index, seed, in_batch = look_up(number)
 
             def load() -> tuple[tf.Tensor, ...]:
                 region = None if crops is None else crops[index]
                 image = fast_image(readers.fast(index), view, region=region, seed=seed)
-                return finish(image, seed), weights[index] * counts, True
+                return finish(image, seed), weights[index] * in_batch, True
 
             image, weight, exists = tf.cond(index >= 0, load, lambda: (blank, 0.0, False))
             return image, label_of(index), weight, exists
 
         def exact(number: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            index, seed, counts = look_up(number)
-            exists, index = index >= 0, tf.maximum(index, 0)  # `fast` never fails at padding, but both treat it alike
+            index, seed, in_batch = look_up(number)
+            exists, index = index >= 0, tf.maximum(index, 0)  # `fast` never fails for padding, but both treat it alike
             region = None if crops is None else crops[index]
             image, readable = exact_image(readers.safe(index), view, region=region, seed=seed)
             recorded = tf.cond(readable, lambda: True, lambda: self._record_bad(index))
             with tf.control_dependencies([recorded]):
-                weight = weights[index] * counts * tf.cast(readable & exists, tf.float32)
-            # An augmentation might not leave it blank.
+                weight = weights[index] * in_batch * tf.cast(readable & exists, tf.float32)
+            # A blank image is not augmented, so that it stays blank.
             image = tf.cond(readable, lambda: finish(image, seed), lambda: blank)
             return image, label_of(index), weight, exists
 

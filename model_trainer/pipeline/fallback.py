@@ -1,4 +1,4 @@
-"""A `tf.data` map that tries a fast function first, and an exact one for the elements at which the fast one raises.
+"""A `tf.data` map that tries a fast function first, and an exact one for the elements for which the fast one raises.
 
 A graph has no `try`. Here an error of the fast function drops its element; the numbers of the remaining elements show
 which ones are missing, and the exact function computes those. Elements without an error cost nothing measurable
@@ -20,8 +20,8 @@ MapFunction = Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
 Ahead = Callable[[tf.data.Dataset, Callable[[tf.Tensor], tf.Tensor]], tf.data.Dataset]
 
 
-# A mark, which never fails, follows after so many elements. If all elements fail, as in a folder of WebP images, the
-# dataset would otherwise yield nothing before the last element of the run had been tried.
+# A mark, which never fails, is inserted after this many elements. If all elements fail, as in a folder of WebP images,
+# the dataset would otherwise yield nothing before the last element of the run had been tried.
 MARK_AFTER = 16
 
 
@@ -34,11 +34,11 @@ def map_with_fallback(
         start, stop: the range of n.
         fast: from int64 `()` to a tuple of tensors; may raise in the graph.
         exact: the same tensors for the same n; must not raise, unless the whole dataset should.
-        ahead: a stage before the others, from a dataset of int64 `()` and a function from these to n, to a dataset with
-            the same elements.
+        ahead: an optional first stage, which starts to read what `fast` will need. It takes a dataset of int64 `()` and
+            a function from its elements to n, and returns a dataset with the same elements.
     """
     options: dict[str, Any] = {"num_parallel_calls": num_usable_cores(), "deterministic": True}
-    # AutoGraph would parse the source of every function, which takes longer than building the graph.
+    # AutoGraph would parse the source of every function, which takes longer than tracing it.
     plain = tf.autograph.experimental.do_not_convert
     traced = tf.function(fast, autograph=False).get_concrete_function(tf.TensorSpec((), tf.int64))
     zeros = tf.nest.map_structure(lambda each: tf.zeros(each.shape, each.dtype), traced.structured_outputs)

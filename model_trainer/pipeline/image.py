@@ -75,7 +75,7 @@ def exact_image(
 class ImageReader:
     """Decodes encoded images and resizes them to a spec's `target_size`, without preprocessing.
 
-    It may be called by several threads at once: TensorFlow decodes without Python's global lock.
+    It may be called by several threads at once: TensorFlow decodes without Python's global interpreter lock.
 
     Args:
         spec: the size of the result, and how an image is resized to it.
@@ -89,7 +89,7 @@ class ImageReader:
 
     def __init__(self, spec: ModelSpec, max_pixels: int | None = None) -> None:
         self._max_pixels = max_pixels
-        # The JSON is the key, because a spec with its dictionary has no hash.
+        # The JSON is the key, because a spec contains a dictionary and is not hashable.
         self._fast, self._exact, self._plain = _readers_for(spec.model_dump_json(by_alias=True))
 
     def __call__(self, data: bytes) -> np.ndarray:
@@ -120,7 +120,7 @@ class ImageReader:
 
 
 def read_image_bytes(data: bytes, spec: ModelSpec) -> np.ndarray:
-    """Decodes an encoded image as `read_image` reads a file; for many images, keep an `ImageReader`.
+    """Decodes an encoded image as `read_image` reads a file; for many images, use an `ImageReader`.
 
     Returns:
         uint8 `(height, width, channels)`.
@@ -187,9 +187,9 @@ def _check_pixels(data: bytes, max_pixels: int) -> int:
     try:
         num_pixels = _count_pixels(data)
     except Unreadable as problem:
-        if problem.is_bomb:  # of more pixels than any limit; the message would name the one of this process
+        if problem.is_bomb:  # more pixels than any limit; its own message would name the limit of this process
             raise DataError(f"has more than the limit of {max_pixels:,} pixels") from None
-        return 0  # the decoder knows whether it can be read, and the reason
+        return 0  # the decoder finds out whether it can be read, and why not
     if num_pixels > max_pixels:
         raise DataError(f"has {num_pixels:,} pixels, more than the limit of {max_pixels:,} pixels")
     return num_pixels
@@ -197,7 +197,7 @@ def _check_pixels(data: bytes, max_pixels: int) -> int:
 
 def _count_pixels(data: bytes) -> int:
     if format_of(data) == "JPEG":
-        try:  # faster than Pillow, and mostly without Python's lock
+        try:  # faster than Pillow, and mostly without Python's global interpreter lock
             height, width, _ = tf.image.extract_jpeg_shape(data).numpy()
         except tf.errors.OpError:
             pass

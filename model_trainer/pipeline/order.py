@@ -1,8 +1,8 @@
 """Stateless shuffling: the example at a position is a function of (seed, epoch, position).
 
 TensorFlow's `RandomIndexShuffle` computes the i-th index of a permutation without storing it. With few indices it uses
-only the low bits of each seed word: seeded with the plain epoch number it gave 256 orders in 2,000 epochs. Therefore
-the words of each epoch are hashed first, which gave 2,000 (docs/decisions/0003).
+only the low bits of each seed word: seeded with the plain epoch number it gave 256 different orders in 2,000 epochs.
+Therefore the words of each epoch are hashed first, which gave 2,000 (docs/decisions/0003).
 """
 
 from __future__ import annotations

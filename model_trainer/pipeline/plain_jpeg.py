@@ -1,4 +1,4 @@
-"""Reads the usual photo in fewer steps than `pipeline.image`, to the same bits: for prediction, image by image.
+"""Reads ordinary photos in fewer steps than `pipeline.image`, with identical results: for prediction, image by image.
 
 A graph of TensorFlow takes 0.3 ms to start, and its operations are handed to other threads. Here the three operations
 that an ordinary JPEG needs are called one by one, in the calling thread.
@@ -18,7 +18,7 @@ from model_trainer.specs import ModelSpec
 
 __all__ = ["PlainJpegReader"]
 
-_MAX_SHRINKING = 2  # beyond it the resizing has antialiasing
+_MAX_SHRINKING = 2  # beyond this factor, resizing uses antialiasing
 
 
 class PlainJpegReader:

@@ -23,13 +23,13 @@ OnFailure = Callable[[StorageError], None]
 
 @dataclass(frozen=True)
 class Readers:
-    """Two functions from an example's index to its bytes.
+    """Two functions from an example's index to its encoded image, and one that reads ahead.
 
     Attributes:
-        fast: raises in the graph if they cannot be read.
+        fast: raises in the graph if the image cannot be read.
         safe: returns an empty string instead. It raises only if the store refuses every request, or does not answer,
             because then the image may well be good.
-        ahead: see `map_with_fallback`; None if the images are on the local disk.
+        ahead: see `map_with_fallback`; None if reading an image takes no request to a store.
     """
 
     fast: Reader
@@ -43,7 +43,7 @@ def make_readers(examples: Examples, on_failure: OnFailure) -> Readers:
     Files are read by TensorFlow, without Python; other sources by their own `read`.
 
     Args:
-        examples: whose images are read.
+        examples: the table of examples.
         on_failure: receives the error of a store that refuses every request or does not answer, before it is raised.
     """
     rows = tf.constant(examples.rows)
@@ -60,18 +60,18 @@ def make_readers(examples: Examples, on_failure: OnFailure) -> Readers:
         return indices
 
     def ahead(numbers: tf.data.Dataset, index_of: Reader) -> tf.data.Dataset:
-        together = numbers.map(_plain(lambda number: (number, index_of(number)))).batch(ANNOUNCED_TOGETHER)
+        announcements = numbers.map(_plain(lambda number: (number, index_of(number)))).batch(ANNOUNCED_TOGETHER)
 
         def announced(numbers: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
             with tf.control_dependencies([tf.numpy_function(announce, [indices], tf.int64)]):
                 return tf.identity(numbers)
 
-        return together.map(_plain(announced)).prefetch(max(1, count // ANNOUNCED_TOGETHER)).unbatch()
+        return announcements.map(_plain(announced)).prefetch(max(1, count // ANNOUNCED_TOGETHER)).unbatch()
 
     return Readers(_python_reader(images.read, rows, on_failure), _safe_reader(images.read, rows, on_failure), ahead)
 
 
-# AutoGraph would parse the source of every function, which takes longer than building the graph.
+# AutoGraph would parse the source of every function, which takes longer than tracing it.
 _plain = tf.autograph.experimental.do_not_convert
 
 

@@ -25,25 +25,26 @@ _UNKNOWN_BYTES = 1 << 19  # for images whose size is not known
 
 
 def num_ahead(examples: Examples) -> int:
-    """How many images are read ahead, by their mean size."""
+    """The number of images to read ahead: the larger they are on average, the fewer."""
     sizes = examples.num_bytes
-    known = sizes[sizes > 0]
-    mean = float(known.mean()) if len(known) else _UNKNOWN_BYTES
+    known_sizes = sizes[sizes > 0]
+    mean = float(known_sizes.mean()) if len(known_sizes) else _UNKNOWN_BYTES
     return int(np.clip(_MAX_BYTES / mean, _MIN_AHEAD, _MAX_AHEAD))
 
 
 @dataclass
 class _Waiting:
     future: Future[bytes]
-    times: int = 1  # that it will be read
+    times: int = 1  # how often it will still be read
 
 
 class ReadAhead:
     """Reads announced images in threads, and holds them until they are fetched.
 
     Args:
-        images: which are read.
-        max_images: that are held. An iterator that is given up leaves some behind; the oldest ones are dropped.
+        images: the store of the images.
+        max_images: number of images that are read ahead. An abandoned iterator leaves some behind; beyond twice this
+            number, and those being read, the oldest ones are dropped.
     """
 
     def __init__(self, images: Images, max_images: int) -> None:
@@ -68,10 +69,10 @@ class ReadAhead:
                 self._waiting.popitem(last=False)[1].future.cancel()
 
     def read(self, row: int) -> bytes:
-        """An image, whether it was announced or not.
+        """Returns an encoded image, whether it was announced or not.
 
         Raises:
-            StorageError: the store refuses every request, or does not answer; each later image raises the same.
+            StorageError: the store refuses every request, or does not answer; every later read raises the same.
             OSError: it cannot be read.
         """
         with self._lock:
@@ -80,7 +81,7 @@ class ReadAhead:
                 waiting.times -= 1
                 if not waiting.times:
                     del self._waiting[row]
-        # One that has not been started would wait for those before it, of which some may no longer be needed.
+        # A read that has not started would wait for those before it, some of which may no longer be needed.
         if waiting is None or (not waiting.times and waiting.future.cancel()):
             return self._load(row)
         return waiting.future.result()

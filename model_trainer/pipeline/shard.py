@@ -32,8 +32,8 @@ class BatchShard:
         num_devices: of all processes together.
         first: index of this process's first device among them.
         count: devices of this process; None means all.
-        least: minimum of rows for a device. If the batch has too few, it is padded with copies of its first image with
-            weight 0: without any image batch normalization would have nothing to average.
+        least: minimum number of rows for a device. If the batch has too few, it is padded with copies of its
+            first image with weight 0: without any image batch normalization would have nothing to average.
     """
 
     num_devices: int = 1
@@ -118,5 +118,5 @@ class Division:
         full, last = self.read
         row = self.at(step, (full.start, last.start)) + within
         has_row = within < self.at(step, (len(full), len(last)))
-        counts = row < self.at(step, self.sizes)
-        return step * self.batch_size + tf.where(counts, row, 0), has_row, counts
+        in_batch = row < self.at(step, self.sizes)
+        return step * self.batch_size + tf.where(in_batch, row, 0), has_row, in_batch

@@ -22,7 +22,10 @@ __all__ = ["Concatenated", "Filtered", "Reclassed", "Subset"]
 
 @final
 class Subset(Source):
-    """The first `count` examples of a source; with a seed, `count` random ones, in the order of the source."""
+    """The first `count` examples of a source; with a seed, `count` random ones, in the order of the source.
+
+    If the source has fewer examples, all of them.
+    """
 
     former_names = ("Taken",)
 

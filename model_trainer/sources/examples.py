@@ -77,7 +77,7 @@ class Examples:
         crops: np.ndarray | None = None,
         groups: np.ndarray | None = None,
     ) -> Self:
-        """Makes examples of image files, one per file."""
+        """Makes examples from image files, one per file."""
         return cls.of_images(images_at(PackedStrings.of(paths)), labels, classes, origin, weights, crops, groups)
 
     @classmethod
@@ -91,7 +91,7 @@ class Examples:
         crops: np.ndarray | None = None,
         groups: np.ndarray | None = None,
     ) -> Self:
-        """Makes examples of `images`, one per image, in order; without `weights` all have the weight 1."""
+        """Makes examples from `images`, one per image, in order; without `weights` all have the weight 1."""
         return cls(
             images=images,
             rows=np.arange(len(images), dtype=np.int64),
@@ -121,7 +121,10 @@ class Examples:
 
     @functools.cached_property
     def num_bytes(self) -> np.ndarray:
-        """int64 `(num_examples,)`: the size of each encoded image, -1 if it is missing. Queries every file."""
+        """int64 `(num_examples,)`: the size of each encoded image in bytes. Queries every local file.
+
+        -1 if the image is missing, 0 if its size is not known without a request to a store.
+        """
         return self.images.num_bytes(self.rows)
 
     @functools.cached_property
@@ -130,8 +133,8 @@ class Examples:
         return number_images(self.images, self.rows)
 
     def check_local(self) -> None:
-        """Raises DataError if an image is in an object store."""
-        for index in np.flatnonzero(self.num_bytes == 0):  # the size of remote files, and of empty ones
+        """Raises DataError if an image is in an object store that is not supported."""
+        for index in np.flatnonzero(self.num_bytes == 0):  # remote files of unknown size, or empty files
             name = self.name(int(index))
             scheme, separator, _ = name.partition("://")
             if separator and scheme not in (*TENSORFLOW_SCHEMES, *SCHEMES):
@@ -184,7 +187,7 @@ class Examples:
     def without_unknown_classes(self, classes: tuple[str, ...]) -> Examples:
         """The same examples without the tags that are not in `classes`; a warning gives their number.
 
-        Examples with exactly one class keep it, so that a wrong class becomes an error later.
+        Single labels and probabilities are unchanged, so that an unknown class becomes an error later.
         """
         if self.label_kind != "tags" or classes == self.classes:
             return self
@@ -201,7 +204,7 @@ class Examples:
     def keep_classes(self, classes: tuple[str, ...]) -> Examples:
         """The same examples with their labels converted to indices in `classes`; other labels are dropped.
 
-        If each example has exactly one class, all of them must be in `classes`.
+        A single label must be in `classes`: dropped, it becomes the index -1.
         """
         index_of = {name: index for index, name in enumerate(classes)}
         new_indices = np.array([index_of.get(name, -1) for name in self.classes], dtype=np.int32)
@@ -209,7 +212,10 @@ class Examples:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hex digest of names, sizes in bytes and labels; not of contents, which would mean reading every file."""
+        """SHA-256 of the examples as hex digits: their names, sizes in bytes, classes, labels, weights and crops.
+
+        The contents are not included, because that would mean reading every file.
+        """
         digest = hashlib.sha256("\0".join(self.classes).encode())
         for start in range(0, len(self), 100_000):  # in chunks, so that not all names are held at once
             names = "\0".join(self.images.name(int(row)) for row in self.rows[start : start + 100_000])
@@ -221,7 +227,7 @@ class Examples:
         return digest.hexdigest()
 
     def __repr__(self) -> str:
-        # Columns have as many rows as there are images, and a notebook keeps the text beside the HTML.
+        # Without the columns, which have a row per image: a notebook stores this text in addition to the HTML.
         number, classes = counted(len(self), "image{s}"), counted(len(self.classes), "class{es}")
         return f"<Examples from {self.origin}: {number} of {classes}>"
 

@@ -1,4 +1,4 @@
-"""The HTML representation of examples: their number by class, and some of the images."""
+"""The HTML representation of examples: the number of images per class, and some of the images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_IMAGES = 12
 
 
 def examples_html(examples: Examples) -> str:
-    """Renders a table of the number of images by class, and thumbnails of evenly spaced examples."""
+    """Renders a table of the number of images per class, and thumbnails of evenly spaced examples."""
     counts = examples.counts()
     largest = np.argsort(-counts, kind="stable")[:MAX_CLASSES]
     shown = range(len(counts)) if len(counts) <= MAX_CLASSES else [int(index) for index in largest]

@@ -22,9 +22,9 @@ MAX_FOLDS = 10_000  # each trains a model, and all of them are held as a list
 class Fold(Source):
     """The training or the validation data of one fold of another source; see `Source.folds`.
 
-    Folds are stratified: each has its share of every class, or tag. Rows of the same image, such as its crops, stay
-    together. If the source has groups, none is divided, and groups that share an image stay together. With
-    probabilities of all classes the most likely one counts.
+    Folds are stratified: the examples of each class, or tag, are divided evenly over them. Rows of the same image, such
+    as its crops, stay together. If the source has groups, a group is never divided, and groups that share an image stay
+    together. An example with class probabilities counts as one of its most likely class.
     """
 
     former_fields = {"part": "split"}
@@ -45,7 +45,7 @@ class Fold(Source):
     def read(self) -> Examples:
         examples = self.source.read_shared()
         is_val = assign_folds(examples, self.num_folds, self.seed) == self.index
-        if self.index == 0 and self.split_name == "train":  # one of all folds, so that it is logged once
+        if self.index == 0 and self.split_name == "train":  # in one of the folds only, so that it is logged once
             _log_repeated_images(examples)
             _warn_of_small_classes(examples, self.num_folds)
         return examples.take(np.flatnonzero(is_val if self.split_name == "val" else ~is_val))
@@ -55,7 +55,7 @@ def fold_pair(source: Source, folds: int, index: int, seed: int) -> tuple[Fold, 
     """The training and the validation data of the fold `index`, counted from 0.
 
     Raises:
-        ConfigError: a number is out of its range, or no whole number.
+        ConfigError: a number is out of its range, or not an integer.
     """
     return (
         Fold(source=source, num_folds=folds, index=index, seed=seed, split_name="train"),
@@ -64,10 +64,11 @@ def fold_pair(source: Source, folds: int, index: int, seed: int) -> tuple[Fold, 
 
 
 def assign_folds(examples: Examples, folds: int, seed: int) -> np.ndarray:
-    """Chooses the fold in whose validation data each example is.
+    """Assigns each example to the fold whose validation data contains it.
 
-    Groups, or images with all their rows, are dealt out evenly if their labels are the same. What remains of them is
-    placed one by one, the largest and those of the rarest classes first, where its classes are most needed.
+    The units that are assigned are groups or, without groups, images with all their rows. Units with the same size and
+    labels are dealt out evenly. The remaining ones are placed one by one, the largest and those of the rarest classes
+    first, each in the fold that it unbalances least.
 
     Returns:
         int32 `(num_examples,)`, from 0 to `folds` - 1.
@@ -91,7 +92,7 @@ def assign_folds(examples: Examples, folds: int, seed: int) -> np.ndarray:
 
 
 class _UnitLabels:
-    """How many images of each class a unit has, as sparse rows; a unit is a group, or an image without one."""
+    """The number of labels of each class in each unit, as sparse rows; see `assign_folds` for units."""
 
     def __init__(self, starts: np.ndarray, classes: np.ndarray, counts: np.ndarray, totals: np.ndarray) -> None:
         self.starts, self.classes, self.counts, self.totals = starts, classes, counts, totals
@@ -111,9 +112,9 @@ class _UnitLabels:
 
 
 def _units(examples: Examples) -> np.ndarray:
-    """int64 `(num_examples,)`: the number of each example's image; with groups that of its group.
+    """int64 `(num_examples,)`: the index of each example's image or, if the source has groups, of its group.
 
-    Groups that share an image are one.
+    Groups that share an image are merged.
     """
     images = examples.image_numbers
     if examples.groups is None:
@@ -125,15 +126,15 @@ def _units(examples: Examples) -> np.ndarray:
     from scipy import sparse
 
     num_groups = int(groups.max()) + 1
-    num_nodes = num_groups + int(images.max()) + 1  # of a graph in which groups are connected with their images
+    num_nodes = num_groups + int(images.max()) + 1  # of a graph in which groups are connected to their images
     edges = (groups[is_repeated], images[is_repeated] + num_groups)
     graph = sparse.coo_array((np.ones(len(edges[0]), np.int8), edges), shape=(num_nodes, num_nodes))
-    # Components are counted in the order of their first nodes, which are groups.
+    # Components are numbered in the order of their first nodes, which are groups.
     return sparse.csgraph.connected_components(graph, directed=False)[1].astype(np.int64)[groups]
 
 
 def _label_pairs(examples: Examples) -> tuple[np.ndarray, np.ndarray]:
-    """Every label as a pair of the example's index and the class's."""
+    """`(example, label)`, both int64 `(num_labels,)`: the index of the example, and of the class, for every label."""
     labels = examples.label_rows()
     if examples.label_kind == "tags":
         is_present = labels.values >= 0.5  # not the unknown ones
@@ -146,11 +147,11 @@ def _order(labels: _UnitLabels, sizes: np.ndarray, random: np.random.Generator) 
     """The units in the order in which they are placed, those with the same labels in a run, each run shuffled.
 
     Returns:
-        The units, and for each of them the number of its run.
+        The units, and for each of them the index of its run.
     """
     entries = labels.unit_of_entry
     codes = random.integers(2**63, size=len(labels.totals) + 1, dtype=np.uint64)
-    signature = sizes.astype(np.uint64) * codes[-1]  # a sum of random numbers: equal only if the labels are
+    signature = sizes.astype(np.uint64) * codes[-1]  # a sum of random numbers: equal only if size and labels are
     np.add.at(signature, entries, codes[labels.classes] * labels.counts.astype(np.uint64))
     rarest = np.full(len(sizes), np.inf)
     np.minimum.at(rarest, entries, labels.totals[labels.classes])
@@ -162,8 +163,11 @@ def _order(labels: _UnitLabels, sizes: np.ndarray, random: np.random.Generator) 
 def _place(units: np.ndarray, labels: _UnitLabels, sizes: np.ndarray, folds: int) -> np.ndarray:
     """Places units one by one, each in the fold that it unbalances least.
 
-    Of all classes, and of the images as one more class, the squares of each fold's fraction are summed: the smaller
-    the sum, the more even the folds.
+    The imbalance is the sum, over the folds and over the classes, of the squared fraction of a class that a fold has;
+    all examples together count as one more class.
+
+    Returns:
+        int32 `(len(units),)`, the fold of each unit.
     """
     in_fold = np.zeros((folds, len(labels.totals)))
     images, weight_of_size = np.zeros(folds), 1.0 / float(sizes.sum()) ** 2

@@ -38,8 +38,8 @@ HOW_TO_ARRANGE = "Put images into one folder for each class, such as {path}/cat/
 class ImageFolder(Source):
     """Images in one folder per class, `path/CLASS/.../image.jpg`: the first folder below `path` is the class.
 
-    Skipped, and counted in one line of the log, are files that are not images by their name or their first bytes, files
-    and folders whose names start with a dot, and images outside the class folders.
+    Files that are not images by their name or their first bytes, files and folders whose names start with a dot, and
+    images outside the class folders are skipped; one line of the log counts them.
 
     Fields:
         path: the folder.
@@ -79,7 +79,7 @@ class ImageFolder(Source):
         folder = list_class_folders(self.path)
         if not folder.classes:
             if not len(folder.images):
-                files.info(self.path)  # says what is wrong with the bucket, if anything
+                files.info(self.path)  # raises if something is wrong with the bucket
                 raise DataError(f"There is no folder {self.path}. {HOW_TO_ARRANGE.format(path=self.path)}")
             raise DataError(f"{self.path} contains no class folders. {HOW_TO_ARRANGE.format(path=self.path)}")
         classes = self._checked_classes(folder.classes)

@@ -1,4 +1,4 @@
-"""Which files are images: by their suffix, otherwise by their first bytes."""
+"""Recognizes image files by their suffix, otherwise by their first bytes."""
 
 from __future__ import annotations
 

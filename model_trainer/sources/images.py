@@ -42,14 +42,14 @@ class Images(ABC):
 
     @abstractmethod
     def num_bytes(self, rows: np.ndarray) -> np.ndarray:
-        """int64 `(len(rows),)`: the size of each image, -1 if it is missing, 0 if it is not known without a request."""
+        """int64 `(len(rows),)`: the size of each image in bytes, -1 if missing, 0 if unknown without a request."""
 
     def takes_requests(self) -> bool:
         """Whether reading an image takes a request to a store, so that many should be read at once, and ahead."""
         return False
 
     def is_kept(self, row: int) -> bool:
-        """Whether reading an image that takes a request takes none now, because it is in the cache."""
+        """Whether an image of a store is in the cache, so that reading it takes no request now."""
         return False
 
 
@@ -87,7 +87,7 @@ class ByteRanges(Images):
         files: paths of the files.
         file: int32 `(count,)`, the index in `files` of each image's file, in ascending order.
         starts, sizes: int64 `(count,)`, in bytes.
-        etags: the ETags of the files that are in an object store, in the version whose ranges these are; "" for others.
+        etags: the ETag of each file in an object store, of the version that the ranges belong to; "" for other files.
         crcs: uint32 `(count,)`, the CRC-32 of each range of a file that has an ETag; None if no file has one.
     """
 

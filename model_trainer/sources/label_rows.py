@@ -35,7 +35,7 @@ class LabelRows:
         *,
         exclusive: bool = False,
     ) -> Self:
-        """From lists of class indices, and the value of each; without `values` each is 1."""
+        """Makes rows from lists of class indices, and their values; without `values` each is 1."""
         rows = list(rows)
         starts = np.zeros(len(rows) + 1, np.int64)
         np.cumsum([len(row) for row in rows], out=starts[1:])
@@ -48,14 +48,14 @@ class LabelRows:
 
     @classmethod
     def of_dense(cls, dense: np.ndarray, *, exclusive: bool = False) -> Self:
-        """From `(num_examples, num_classes)`; NaN means unknown."""
+        """Makes rows from an array `(num_examples, num_classes)`; NaN means unknown."""
         rows, classes = np.nonzero(np.isnan(dense) | (dense != 0))
         starts = np.searchsorted(rows, np.arange(len(dense) + 1)).astype(np.int64)
         return cls(starts, classes.astype(np.int32), dense[rows, classes].astype(np.float32), exclusive)
 
     @classmethod
     def of_single(cls, labels: np.ndarray, *, exclusive: bool) -> Self:
-        """From one class index per image, int `(num_examples,)`."""
+        """Makes rows from one class index per image, int `(num_examples,)`."""
         starts = np.arange(len(labels) + 1, dtype=np.int64)
         return cls(starts, labels.astype(np.int32), np.ones(len(labels), np.float32), exclusive)
 
@@ -90,7 +90,7 @@ class LabelRows:
         return np.repeat(np.arange(len(self)), np.diff(self.starts))
 
     def most_likely(self) -> np.ndarray:
-        """int32 `(num_examples,)`: the class with the largest value in each row, the first of equals; -1 if empty."""
+        """int32 `(num_examples,)`: the class with the largest value in each row, the lowest in a tie; -1 if empty."""
         best = np.full(len(self), -1, np.int32)
         # Assigned in ascending order of the values, so that the largest remains.
         order = np.lexsort((-self.classes, np.nan_to_num(self.values, nan=-1.0)))

@@ -1,4 +1,4 @@
-"""Images that are objects of a store: each is read in the version that was listed, or that was read first."""
+"""Images in an object store: each is read in the version that was listed or, if none was, in the one read first."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Objects(Images):
 
     Args:
         paths: URLs of the objects, without `root`.
-        root: what all URLs start with.
+        root: the beginning of all URLs.
         sizes: int64 `(count,)`, in bytes; None if they are unknown.
-        etags: bytes `(count,)`, the ETags; b"" for an unknown one. None: all are unknown. An unknown one becomes that
-            of the version which is read first.
+        etags: bytes `(count,)`, the ETags; b"" for an unknown one. None: all are unknown. An unknown one is set to the
+            ETag of the version that is read first.
     """
 
     def __init__(
@@ -59,5 +59,5 @@ class Objects(Images):
 
 
 def images_at(paths: PackedStrings) -> Images:
-    """The images at `paths`, of which some may be in object stores."""
+    """The images at `paths`, some of which may be in object stores."""
     return Objects(paths) if any(map(cached.is_in_store, paths)) else Files(paths)

@@ -16,7 +16,7 @@ __all__ = ["PackedStrings"]
 
 @dataclass(frozen=True, eq=False)
 class PackedStrings:
-    """Strings packed into one buffer: 8 bytes each beside their own length, where a list of str takes 57.
+    """Strings packed into one buffer: 8 bytes each in addition to the text, where a list of `str` takes 57.
 
     Attributes:
         data: the concatenated strings, encoded by `os.fsencode`; bytes, or a file that is mapped into memory.

@@ -1,4 +1,4 @@
-"""Which examples show the same image: its crops, or a file that is listed several times."""
+"""Recognizes examples of the same image: its crops, or a file that is listed several times."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def number_images(images: Images, rows: np.ndarray) -> np.ndarray:
     """
     folder = os.getcwd()
     distinct, position = np.unique(rows, return_inverse=True)
-    # 8 bytes of each name instead of the names: of a million images two collide with a probability of 3e-8, and then
-    # are only treated as one. Not `hash`, so that the numbers are the same in every process.
+    # 8-byte digests instead of the names: among a million images, two collide with a probability of 3e-8, and are then
+    # merely treated as one. Not `hash`, so that the numbers are the same in every process.
     digests = np.fromiter((_digest(images.name(int(row)), folder) for row in distinct), np.uint64, len(distinct))
     _, first, number = np.unique(digests[position.reshape(-1)], return_index=True, return_inverse=True)
     rank = np.empty(len(first), np.int64)

@@ -26,7 +26,7 @@ _READ: ContextVar[list[tuple[Source, Examples]] | None] = ContextVar("read", def
 
 @contextlib.contextmanager
 def each_read_once() -> Iterator[None]:
-    """Inside this context a source that several others are made of, such as both splits of a source, is read once."""
+    """Within this context, a source on which several others are based, such as its two splits, is read only once."""
     if _READ.get() is not None:
         yield
         return
@@ -59,7 +59,7 @@ class Source(Choice):
         """
 
     def read_shared(self) -> Examples:
-        """The same as `read`, but cached inside `each_read_once`; for sources that are made of this one."""
+        """The same as `read`, but cached within `each_read_once`; for sources that are based on this one."""
         cache = _READ.get()
         if cache is None:
             return self.read()
@@ -141,7 +141,7 @@ class Source(Choice):
         """The examples that pass all of these conditions.
 
         Args:
-            classes: keeps these classes; other classes are removed, and the examples that have no other.
+            classes: keeps these classes; other classes are removed, and with them the examples that have no label left.
             name: pattern of the image's name, such as "*/studio/*".
             min_images: removes classes with fewer images.
             where: `Call` or function from `Examples` to bool `(num_examples,)`; True keeps the example.
@@ -159,7 +159,11 @@ class Source(Choice):
         """The same examples with their labels converted to another class list.
 
         Args:
-            classes: names of the classes in their order, or a source whose classes are taken.
+            classes: names of the classes in their order, or a source whose classes are used.
+
+        Example:
+            >>> ImageFolder("data/train").with_classes(("dog", "cat")).read().classes
+            ('dog', 'cat')
         """
         from model_trainer.sources.combined import Reclassed
 

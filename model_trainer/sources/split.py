@@ -19,7 +19,7 @@ class Split(Source):
     """The training or the validation split of another source; see `Source.split`.
 
     The split is stratified: each class is divided separately, except in data with several labels per image. If the
-    source has groups, groups are divided instead of images; a group belongs to the class of its first image.
+    source has groups, a group is never divided, and belongs to the class of its first image.
     """
 
     former_fields = {"part": "split"}

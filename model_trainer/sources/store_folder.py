@@ -21,21 +21,21 @@ from model_trainer.storage import cached, files
 __all__ = ["StoreFolder", "list_class_folders"]
 
 _READERS = 32
-_BLOCK = 100_000  # keys divided together, which limits the memory
+_BLOCK = 100_000  # keys processed together, which limits the memory
 
 _SUFFIXES = tuple(suffix.encode() for suffix in IMAGE_SUFFIXES)
 
 
 @dataclass(frozen=True, eq=False)
 class StoreFolder:
-    """The objects below a folder; all rows are those of `images`.
+    """The objects below a folder; all rows are indices in `images`.
 
     Attributes:
-        images: all objects, whatever they are.
+        images: all objects, including those that are not images.
         classes: int64, the rows of the images in each folder, by its name.
         others: the rows of other files in the folders.
-        hidden: of files in the folders whose path has a name that starts with a dot, and of such beside them.
-        beside: of images beside the folders.
+        hidden: the rows of objects with a name in their path, below the folder, that starts with a dot.
+        beside: the rows of images outside the class folders.
     """
 
     images: Objects
@@ -45,12 +45,12 @@ class StoreFolder:
     beside: Sequence[int] = ()
 
     def names(self, rows: Sequence[int]) -> Sequence[str]:
-        """The names of some rows, made when they are needed."""
+        """The names of the images in `rows`; each is created when it is accessed."""
         return _Names(self.images, rows)
 
 
 def list_class_folders(path: str) -> StoreFolder:
-    """Lists a folder with one folder for each class, of an object store.
+    """Lists a folder of an object store, which has one folder for each class.
 
     Raises:
         StorageError: the store cannot be listed.

@@ -91,7 +91,7 @@ class Affine(Augmentation):
 
 
 def apply_affine(image: tf.Tensor, steps: Sequence[tuple[Affine, tf.Tensor]]) -> tf.Tensor:
-    """Applies all `steps`, each with its seed, in order, with one resampling; the first one's fill mode is used."""
+    """Applies all `steps`, each with its seed, in order, with one resampling, whose options are those of the first."""
     import tensorflow as tf
 
     height, width = sides(image)
@@ -130,7 +130,7 @@ def sides(image: tf.Tensor) -> tuple[Number, Number]:
 
 
 def rotation(degrees: Number, height: Number, width: Number) -> tf.Tensor:
-    """Rotates the image counter-clockwise about its centre."""
+    """The matrix that rotates an image counter-clockwise about its centre."""
     import tensorflow as tf
 
     angle = degrees * (math.pi / 180)
@@ -139,17 +139,20 @@ def rotation(degrees: Number, height: Number, width: Number) -> tf.Tensor:
 
 
 def zoom(down: Number, right: Number, height: Number, width: Number) -> tf.Tensor:
-    """Shows `down` times the image's height and `right` times its width: above 1 the content shrinks."""
+    """The matrix that shows `down` times an image's height and `right` times its width: above 1 the content shrinks."""
     return _about_centre(right, 0.0, 0.0, down, height, width)
 
 
 def shear(down: Number, right: Number, height: Number, width: Number) -> tf.Tensor:
-    """Moves each column down by `down` times, and each row right by `right` times, its distance from the centre."""
+    """The matrix of a shear.
+
+    It moves each column down by `down` times, and each row right by `right` times, its distance from the centre.
+    """
     return _about_centre(1.0, -right, -down, 1.0, height, width)
 
 
 def shift(down: Number, right: Number) -> tf.Tensor:
-    """Translates the image by `down` and `right` pixels."""
+    """The matrix that translates an image by `down` and `right` pixels."""
     return make_matrix(1.0, 0.0, -right, 0.0, 1.0, -down)
 
 

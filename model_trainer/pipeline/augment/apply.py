@@ -1,4 +1,4 @@
-"""Splits the declared augmentations into the stages of the pipeline, and applies those of one image and its points."""
+"""Splits the declared augmentations into the stages of the pipeline, and applies those of single images."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Stages(NamedTuple):
     """The declared augmentations, by the stage of the pipeline that applies them.
 
     Attributes:
-        crop: in the decoder.
-        image: after decoding, to each image.
-        batch: last, to the batch.
+        crop: applied by the decoder.
+        image: applied to each image, after decoding.
+        batch: applied to the batch, last.
     """
 
     crop: Crop | None
@@ -35,8 +35,8 @@ class Stages(NamedTuple):
 def augment_image(image: tf.Tensor, augment: Sequence[Augmentation], seed: tf.Tensor) -> tf.Tensor:
     """Applies all of `augment` to one image, in order.
 
-    Consecutive rotations, zooms, shifts and shears with the same fill mode become one resampling, which is faster and
-    sharper than several.
+    Consecutive rotations, zooms, shifts and shears with the same `Resampling` are applied in one step, which is faster
+    and sharper than several.
 
     Args:
         image: uint8 `(height, width, channels)`.

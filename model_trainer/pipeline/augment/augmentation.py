@@ -1,4 +1,4 @@
-"""Base classes of augmentations: of one image, of the crop that is decoded, and of a batch.
+"""Base classes of augmentations: those of one image, crops, and those of a batch.
 
 A new augmentation is a new final class in one of the files in this folder; it can then be declared, saved as JSON and
 set from the command line. All are stateless and work on uint8, with the same result inside `tf.data` and eagerly.
@@ -33,7 +33,7 @@ class Augmentation(Choice):
 
         Args:
             image: uint8 `(height, width, channels)`: grey with 1 channel, RGB with 3, RGB and alpha with 4. Changes of
-                colour keep alpha. The number of channels must be known when the graph is built.
+                colour keep alpha. The number of channels must be known when the graph is traced.
             seed: int32 `(2,)`; the same seed gives the same result.
 
         Returns:
@@ -46,7 +46,7 @@ class Augmentation(Choice):
         It is separate from `apply`, so that images without boxes do not pay for it.
 
         Args:
-            height, width: float32 `()`, of the image before.
+            height, width: float32 `()`, of the image before the augmentation.
             seed: int32 `(2,)`.
 
         Example:

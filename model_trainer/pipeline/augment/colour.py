@@ -1,4 +1,4 @@
-"""Random changes of colour. They keep alpha; hue, saturation and grey keep images of one channel, too.
+"""Random changes of colour. They keep alpha; hue, saturation and grey leave images with one channel unchanged.
 
 All but grey compute in float32 and round once, half up; grey is exact.
 """

@@ -1,6 +1,6 @@
 """Geometric augmentations: flips, which are exact, and rotation, zoom, shift and shear, which interpolate.
 
-Several of the latter in a row with the same fill mode become one resampling (`augment_image`).
+Consecutive ones of the latter with the same `Resampling` are applied in one step (`augment_image`).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class RandomFlip(Augmentation):
     def apply(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf
 
-        across, down = self._drawn(seed)
+        across, down = self._draw_directions(seed)
         if self.horizontal:
             image = tf.cond(across, lambda: tf.reverse(image, [1]), lambda: image)
         if self.vertical:
@@ -52,10 +52,10 @@ class RandomFlip(Augmentation):
     def transform(self, height: Number, width: Number, seed: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf
 
-        across, down = (tf.cast(flipped, tf.float32) for flipped in self._drawn(seed))
+        across, down = (tf.cast(flipped, tf.float32) for flipped in self._draw_directions(seed))
         return make_matrix(1 - 2 * across, 0.0, across * width, 0.0, 1 - 2 * down, down * height)
 
-    def _drawn(self, seed: tf.Tensor) -> tuple[tf.Tensor | bool, tf.Tensor | bool]:
+    def _draw_directions(self, seed: tf.Tensor) -> tuple[tf.Tensor | bool, tf.Tensor | bool]:
         """Whether the image is flipped horizontally, and whether vertically."""
         chance = draw(seed, 2)
         return self.horizontal and chance[0] < 0.5, self.vertical and chance[1] < 0.5

@@ -3,8 +3,8 @@
 Images are mixed with their neighbours: the first of a batch with the second, the third with the fourth, each by its own
 random fraction. The result depends only on the position in the global batch, however many devices divide it, and a
 process that reads only a shard of the batch needs at most one more image at either end. An image and its target stay
-unchanged if it has no partner (the last of an odd batch), if it or its partner has weight 0, or if mixing is not drawn.
-A target that is unknown (NaN) in one of the two is unknown in the mixture.
+unchanged if it has no partner (the last of an odd batch), if it or its partner has weight 0, or if it is not drawn for
+mixing. A target that is unknown (NaN) in one of the two is unknown in the mixture.
 
 Fractions are drawn from Beta(alpha, alpha): with a small `alpha` most are close to 0 or 1, with 1 all are equally
 likely.
@@ -100,8 +100,8 @@ class CutMix(BatchAugmentation):
         mixed = _is_mixed(weights, chance[:, 0] < self.probability)
         side = tf.sqrt(1 - _draw_fractions(stop, self.alpha, seed)[first:])
         height, width = tf.shape(images)[1], tf.shape(images)[2]
-        rows = _stretch(chance[:, 1], side, height) & mixed[:, None]
-        columns = _stretch(chance[:, 2], side, width)
+        rows = _covered_pixels(chance[:, 1], side, height) & mixed[:, None]
+        columns = _covered_pixels(chance[:, 2], side, width)
         pasted = tf.reduce_sum(tf.cast(rows, tf.int32), 1) * tf.reduce_sum(tf.cast(columns, tf.int32), 1)
         own_fractions = tf.cast(1 - pasted / (height * width), tf.float32)
 
@@ -113,7 +113,7 @@ class CutMix(BatchAugmentation):
 
 
 def _partners(values: tf.Tensor) -> tf.Tensor:
-    """For each row the row of its partner, or itself if it has none."""
+    """Replaces each row by the row of its partner; a row without a partner stays."""
     import tensorflow as tf
 
     position = tf.range(tf.shape(values)[0])
@@ -121,13 +121,13 @@ def _partners(values: tf.Tensor) -> tf.Tensor:
     return tf.gather(values, tf.where(neighbour < tf.shape(values)[0], neighbour, position))
 
 
-def _is_mixed(weights: tf.Tensor, drawn: tf.Tensor) -> tf.Tensor:
-    """bool `(batch,)`: which of the `drawn` images have a partner."""
+def _is_mixed(weights: tf.Tensor, is_drawn: tf.Tensor) -> tf.Tensor:
+    """bool `(batch,)`: which of the drawn images are mixed: those with a partner, if neither of them has weight 0."""
     import tensorflow as tf
 
     position = tf.range(tf.shape(weights)[0])
-    counts = weights > MIN_WEIGHT
-    return drawn & (position != _partners(position)) & counts & _partners(counts)
+    has_weight = weights > MIN_WEIGHT
+    return is_drawn & (position != _partners(position)) & has_weight & _partners(has_weight)
 
 
 def _draw_fractions(count: tf.Tensor, alpha: float, seed: tf.Tensor) -> tf.Tensor:
@@ -144,7 +144,7 @@ def _draw_fractions(count: tf.Tensor, alpha: float, seed: tf.Tensor) -> tf.Tenso
     return tf.cast(gammas[:, 0] / (gammas[:, 0] + gammas[:, 1]), tf.float32)
 
 
-def _stretch(chance: tf.Tensor, side: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+def _covered_pixels(chance: tf.Tensor, side: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
     """bool `(batch, length)`: which pixels of a side are covered.
 
     Args:

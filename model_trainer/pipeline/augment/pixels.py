@@ -16,7 +16,7 @@ LUMINANCE = (19595 / 65536, 38470 / 65536, 7471 / 65536)
 
 
 def size_of(image: tf.Tensor) -> tuple[tf.Tensor | int, tf.Tensor | int]:
-    """`(height, width)`: numbers if they are known when the graph is built, which then has far fewer nodes."""
+    """`(height, width)`: numbers if they are known when the graph is traced, which then has far fewer nodes."""
     import tensorflow as tf
 
     height, width = image.shape[:2]

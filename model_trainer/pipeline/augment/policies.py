@@ -33,7 +33,7 @@ Matrix: TypeAlias = "Callable[[Number, Number], tf.Tensor]"  # from an image's h
 
 @final
 class RandAugment(Augmentation):
-    """Applies `num_ops` operations in a row, each drawn from 14, all of the same strength.
+    """Applies `num_ops` operations in a row, each drawn from 14, all with the same strength.
 
     Fields:
         num_ops: operations per image.
@@ -55,26 +55,27 @@ class RandAugment(Augmentation):
 
     def apply(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         resampling = Resampling(self.fill_mode, self.fill_value, self.interpolation)
-        for drawn in self._drawn(*affine.sides(image), seed):
-            image = _apply_one(image, drawn, resampling)
+        for operation in self._draw_operations(*affine.sides(image), seed):
+            image = _apply_one(image, operation, resampling)
         return image
 
     def transform(self, height: Number, width: Number, seed: tf.Tensor) -> tf.Tensor:
-        return compose(*(_transform_of_one(height, width, drawn) for drawn in self._drawn(height, width, seed)))
+        drawn_operations = self._draw_operations(height, width, seed)
+        return compose(*(_transform_of_one(height, width, operation) for operation in drawn_operations))
 
-    def _drawn(self, height: Number, width: Number, seed: tf.Tensor) -> list[_Drawn]:
+    def _draw_operations(self, height: Number, width: Number, seed: tf.Tensor) -> list[_DrawnOperation]:
         import tensorflow as tf
 
         # The paper shifts images of 331 pixels by up to 150.
         limits = Limits(shear=0.3, shift=(150 / 331 * height, 150 / 331 * width), degrees=30.0, factor=0.9, lost_bits=4)
         strength = tf.constant(self.magnitude / MAX_MAGNITUDE)
         chance = draw(seed, self.num_ops, 2)
-        return [_Drawn(strength, chance[number], limits) for number in range(self.num_ops)]
+        return [_DrawnOperation(strength, chance[number], limits) for number in range(self.num_ops)]
 
 
 @final
 class TrivialAugment(Augmentation):
-    """Applies one operation, drawn from 14, of a strength drawn uniformly from 31 steps, up to very strong ("wide").
+    """Applies one operation, drawn from 14, with a strength drawn uniformly from 31 steps, up to very strong ("wide").
 
     Fields:
         fill_mode, fill_value, interpolation: of rotation, shift and shear; see `Resampling`.
@@ -91,18 +92,19 @@ class TrivialAugment(Augmentation):
     interpolation: Interpolation = "nearest"
 
     def apply(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        return _apply_one(image, self._drawn(seed), Resampling(self.fill_mode, self.fill_value, self.interpolation))
+        resampling = Resampling(self.fill_mode, self.fill_value, self.interpolation)
+        return _apply_one(image, self._draw_operation(seed), resampling)
 
     def transform(self, height: Number, width: Number, seed: tf.Tensor) -> tf.Tensor:
-        return _transform_of_one(height, width, self._drawn(seed))
+        return _transform_of_one(height, width, self._draw_operation(seed))
 
-    def _drawn(self, seed: tf.Tensor) -> _Drawn:
+    def _draw_operation(self, seed: tf.Tensor) -> _DrawnOperation:
         import tensorflow as tf
 
         limits = Limits(shear=0.99, shift=(32.0, 32.0), degrees=135.0, factor=0.99, lost_bits=6)
         chance = draw(seed, 3)
         strength = tf.cast(draw_integer(chance[2], MAX_MAGNITUDE), tf.float32) / MAX_MAGNITUDE
-        return _Drawn(strength, chance[:2], limits)
+        return _DrawnOperation(strength, chance[:2], limits)
 
 
 class Limits(NamedTuple):
@@ -123,7 +125,7 @@ class Limits(NamedTuple):
     lost_bits: int
 
 
-class _Drawn(NamedTuple):
+class _DrawnOperation(NamedTuple):
     """A drawn operation.
 
     Attributes:
@@ -198,14 +200,14 @@ def _matrices(signed: tf.Tensor, limits: Limits) -> list[Matrix]:
     ]
 
 
-def _apply_one(image: tf.Tensor, drawn: _Drawn, resampling: Resampling) -> tf.Tensor:
+def _apply_one(image: tf.Tensor, operation: _DrawnOperation, resampling: Resampling) -> tf.Tensor:
     import tensorflow as tf
 
-    choices = operations(image, drawn.strength, drawn.sign, drawn.limits, resampling)
-    return tf.ensure_shape(tf.switch_case(drawn.number, choices), image.shape)
+    choices = operations(image, operation.strength, operation.sign, operation.limits, resampling)
+    return tf.ensure_shape(tf.switch_case(operation.number, choices), image.shape)
 
 
-def _transform_of_one(height: Number, width: Number, drawn: _Drawn) -> tf.Tensor:
+def _transform_of_one(height: Number, width: Number, operation: _DrawnOperation) -> tf.Tensor:
     import tensorflow as tf
 
     def move(matrix: Matrix) -> Callable[[], tf.Tensor]:
@@ -214,5 +216,5 @@ def _transform_of_one(height: Number, width: Number, drawn: _Drawn) -> tf.Tensor
     def identity() -> tf.Tensor:
         return tf.eye(3)
 
-    moves = map(move, _matrices(drawn.sign * drawn.strength, drawn.limits))
-    return tf.switch_case(drawn.number, [identity, *moves], default=identity)
+    moves = map(move, _matrices(operation.sign * operation.strength, operation.limits))
+    return tf.switch_case(operation.number, [identity, *moves], default=identity)

@@ -21,7 +21,7 @@ __all__ = ["RandomBlur", "RandomJpegQuality", "adjust_sharpness", "blur", "compr
 
 @final
 class RandomBlur(Augmentation):
-    """Blurs images with a Gaussian; computed in float32 and rounded once, half up.
+    """Blurs images with a Gaussian kernel; computed in float32 and rounded once, half up.
 
     Fields:
         sigma: minimum and maximum standard deviation, in pixels.

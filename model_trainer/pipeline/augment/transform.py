@@ -1,8 +1,8 @@
 """Transforms of points and boxes that follow the geometric augmentation of their image.
 
-A transform is float32 `(3, 3)` with a last row of 0, 0, 1. It maps (x, y, 1), a point of the image before, to the point
-of the image after. x counts pixels to the right, y down, both from the outer corner of the first pixel, as the boxes of
-detection do: that pixel reaches from 0 to 1, its centre is (0.5, 0.5), and the whole image is the box
+A transform is float32 `(3, 3)` with a last row of 0, 0, 1. It maps (x, y, 1), a point of the original image, to the
+point of the augmented one. x counts pixels to the right, y down, both from the outer corner of the first pixel, as the
+boxes of detection do: that pixel reaches from 0 to 1, its centre is (0.5, 0.5), and the whole image is the box
 (0, 0, width, height).
 """
 
@@ -48,7 +48,7 @@ def move_boxes(boxes: tf.Tensor, transform: tf.Tensor, height: Number, width: Nu
     Args:
         boxes: float32 `(..., num_boxes, 4)`: left, top, right, bottom in pixels.
         transform: float32 `(3, 3)`, or one for each set of boxes, `(..., 3, 3)`.
-        height, width: of the image after: numbers or scalar tensors of any dtype.
+        height, width: of the image after the transform: numbers or scalar tensors of any dtype.
 
     Returns:
         float32 `(..., num_boxes, 4)`.

@@ -1,4 +1,4 @@
-"""Interprets labels, for all sources: from what is written in the data to class indices and the class list.
+"""Interprets labels, for all sources: converts what the data contains to class indices and the class list.
 
 `classes` converts names or numbers to class indices. The other modules are the forms in which labels are written:
 `texts` with one label per image, `tags` with any number of them, `probabilities`, and rows of numbers (`numbers`,

@@ -13,7 +13,7 @@ from model_trainer.sources.labels.location import LabelLocation
 
 __all__ = ["MAX_CLASSES", "index_names", "index_numbers", "no_class_number", "no_labels", "numbered_classes"]
 
-# No machine has the memory for a network with so many outputs; and not every larger integer is a float32.
+# No machine has the memory for a network with more outputs; and float32 represents every integer up to here only.
 MAX_CLASSES = 2**24
 
 Describe = Callable[[int], str]
@@ -24,7 +24,7 @@ def index_names(names: Sequence[str], class_names: tuple[str, ...] | None, descr
     """`(indices, classes)`: int32 `(len(names),)` the class index of each name, and the class list.
 
     Args:
-        names: of each image, or the distinct ones.
+        names: the class name of each image, or the distinct names.
         class_names: the class list; None means the sorted names.
         describe: from a position in `names` to its location, for messages: "train.csv line 17".
 
@@ -68,11 +68,11 @@ def index_numbers(
         >>> index_numbers(np.array([2, 1]), None, LabelLocation("train.rec", "train.rec#{}".format), first=1)
         (array([1, 0], dtype=int32), ('0', '1'))
     """
-    good = (numbers >= first) & (numbers < first + (MAX_CLASSES if class_names is None else len(class_names)))
+    is_valid = (numbers >= first) & (numbers < first + (MAX_CLASSES if class_names is None else len(class_names)))
     if numbers.dtype.kind == "f":
-        good &= np.floor(numbers) == numbers
-    if not good.all():
-        position = int(np.argmin(good))
+        is_valid &= np.floor(numbers) == numbers
+    if not is_valid.all():
+        position = int(np.argmin(is_valid))
         raise DataError(f"{where.row(position)}: {_what_is_wrong(numbers[position].item(), class_names, first, where)}")
     indices = (numbers - first).astype(np.int32)
     if class_names is not None:

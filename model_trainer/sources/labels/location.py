@@ -31,7 +31,7 @@ class LabelLocation:
     range_cure: str = ""
 
     def at(self, rows: Sequence[int] | np.ndarray) -> Self:
-        """The location for positions that stand for these `rows`."""
+        """The same location, but `row` takes a position in `rows` instead of a row."""
         return replace(self, row=lambda position: self.row(int(rows[position])))
 
     def labels_of(self, row: int) -> str:

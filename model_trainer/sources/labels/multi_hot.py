@@ -30,7 +30,7 @@ def fits_multi_hot(widths: np.ndarray, values: np.ndarray, class_names: tuple[st
         width > 1
         and bool(np.all(widths == width))
         and (class_names is None or len(class_names) == width)
-        and bool(np.all(_can_be_in_one(values)))
+        and bool(np.all(_are_multi_hot_values(values)))
     )
 
 
@@ -54,7 +54,7 @@ def interpret_multi_hot(
             f"a multi-hot row has a number for each class. {_CURE}"
         )
     values = rows.entries.values
-    wrong = np.flatnonzero(~_can_be_in_one(values))
+    wrong = np.flatnonzero(~_are_multi_hot_values(values))
     if len(wrong):
         raise DataError(
             f"{where.labels_of(rows.row_of(wrong[0]))} has {values[wrong[0]]:g} at position "
@@ -80,5 +80,5 @@ def log_multi_hot(rows: NumberRows, where: LabelLocation) -> None:
     )
 
 
-def _can_be_in_one(values: np.ndarray) -> np.ndarray:
+def _are_multi_hot_values(values: np.ndarray) -> np.ndarray:
     return (values == -1) | ((values >= 0) & (values <= 1))

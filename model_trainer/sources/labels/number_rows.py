@@ -1,4 +1,4 @@
-"""Rows of numbers that are not interpreted as labels yet."""
+"""Rows of numbers that are not yet interpreted as labels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class NumberRows:
 
     @classmethod
     def of_flat(cls, widths: np.ndarray, flat: np.ndarray) -> Self:
-        """From all numbers, row after row.
+        """Makes rows from all numbers, row after row.
 
         Args:
             widths: int `(num_rows,)`.

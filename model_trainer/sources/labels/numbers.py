@@ -47,7 +47,7 @@ def interpret_numbers(
 def _meaning(
     rows: NumberRows, class_names: tuple[str, ...] | None, where: LabelLocation
 ) -> Literal["single", "multi_hot", "indices"]:
-    """Infers the meaning: one number each is the class, rows that can be multi-hot are, others are class numbers."""
+    """Infers the meaning: single numbers are classes, rows that fit are multi-hot, others are class numbers."""
     widths = rows.widths
     if np.all(widths == 1):
         # With a single class, a class number would contain no information, but 0 or 1 does.
@@ -67,9 +67,9 @@ def _meaning(
 
 
 def _single(rows: NumberRows, class_names: tuple[str, ...] | None, where: LabelLocation) -> Interpreted:
-    several = np.flatnonzero(rows.widths != 1)
-    if len(several):
-        row = int(several[0])
+    other_widths = np.flatnonzero(rows.widths != 1)
+    if len(other_widths):
+        row = int(other_widths[0])
         raise DataError(
             f"{where.row(row)} carries {rows.widths[row]} labels, one was expected. "
             "Set labels='multi_hot' or labels='indices'."
@@ -81,12 +81,14 @@ def _single(rows: NumberRows, class_names: tuple[str, ...] | None, where: LabelL
 
 def _indices(rows: NumberRows, class_names: tuple[str, ...] | None, where: LabelLocation) -> Interpreted:
     entries = rows.entries
-    named = entries.values != -1  # -1 pads rows to equal length, as MXNet's iterators need
+    is_class = entries.values != -1  # -1 pads rows to equal length, as MXNet's iterators need
     # Zeros are not among the entries: a row with more numbers than entries contains class 0.
     rows_with_zero = np.flatnonzero(rows.widths > np.diff(entries.starts))
-    keys = np.concatenate([rows_with_zero, entries.row_of_entry()[named]])
+    keys = np.concatenate([rows_with_zero, entries.row_of_entry()[is_class]])
     indices, classes = index_numbers(
-        np.concatenate([np.zeros(len(rows_with_zero), np.float32), entries.values[named]]), class_names, where.at(keys)
+        np.concatenate([np.zeros(len(rows_with_zero), np.float32), entries.values[is_class]]),
+        class_names,
+        where.at(keys),
     )
     keys *= len(classes)  # now a key for each tag
     keys += indices

@@ -1,4 +1,4 @@
-"""Labels that are a probability for each class in every row."""
+"""Labels with a probability for each class in every row."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from model_trainer.sources.labels.texts import Vocabulary
 
 __all__ = ["SUM_TOLERANCE", "ProbabilityRows"]
 
-SUM_TOLERANCE = 1e-3  # maximum difference of the sum of a row from 1; its numbers are not normalized
+SUM_TOLERANCE = 1e-3  # maximum difference between the sum of a row and 1; rows are not normalized
 
 
 @final
@@ -25,7 +25,7 @@ class ProbabilityRows:
     """Collects class probabilities as sparse rows: 8 bytes per row and 8 per number that is not 0.
 
     The numbers are in the order of the declared classes, otherwise of the sorted class names of the rows, as
-    keras-trainer writes them. The order is checked against the class that each row names.
+    keras-trainer writes them. The order is checked against the class of each row, if there is a column for it.
 
     Args:
         class_names: the class list, if declared.
@@ -47,7 +47,7 @@ class ProbabilityRows:
             written: the numbers as written in the file, for messages.
 
         Raises:
-            DataError: they are not probabilities, or not as many as before; the message does not name the row.
+            DataError: they are not probabilities, or not one for each class; the message does not name the row.
         """
         if self.width is None:
             self.width = len(numbers)
@@ -107,7 +107,7 @@ class ProbabilityRows:
     def _disagreement(
         self, rows: LabelRows, classes: tuple[str, ...], names: list[str], where: LabelLocation
     ) -> str | None:
-        """Describes a wrong order: another class is the most likely one in most rows, or in most rows of a class."""
+        """Describes a wrong order, in which most rows, or most rows of a class, have another most likely class."""
         ids = np.frombuffer(self.named, np.int32)
         index_of = {name: index for index, name in enumerate(classes)}
         position = np.array([index_of[name] for name in names], np.int32)

@@ -1,4 +1,4 @@
-"""Tags, any number of labels per image: from text to class indices as sparse rows."""
+"""Tags, any number of labels per image: converts text to class indices as sparse rows."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class TagTexts:
     """Collects labels written as names, class numbers or multi-hot rows, optionally with unknown (masked) labels.
 
     The result takes 8 bytes per row and 8 per label. While it is collected, each number of a multi-hot row takes 4
-    bytes, and for a moment 9.
+    bytes, and briefly 9.
     """
 
     def __init__(self) -> None:
@@ -110,10 +110,10 @@ class TagTexts:
         self.unknown.add(unknown)  # even if empty: a later row may be the first to have some
 
     def extend(self, present: ManyLabels, unknown: ManyLabels | None) -> None:
-        """Takes the labels of the next rows; without `unknown` no row has such.
+        """Adds the labels of the next rows; without `unknown`, no row has unknown labels.
 
         Raises:
-            DataError: one is no label; says so without the row.
+            DataError: a label is invalid; the message does not name the row.
         """
         self.present.extend(*present)
         num_rows = len(present[2])
@@ -179,15 +179,15 @@ class TagTexts:
         if not len(self.unknown.flat):
             return rows
         unknown_rows = self.unknown.tag_rows(indices, num_classes)
-        known, unknown = _keys_of_rows(rows, num_classes), _keys_of_rows(unknown_rows, num_classes)
-        both = np.intersect1d(known[~np.isnan(rows.values)], unknown)
-        if len(both):
+        keys, unknown_keys = _keys_of_rows(rows, num_classes), _keys_of_rows(unknown_rows, num_classes)
+        contradictions = np.intersect1d(keys[~np.isnan(rows.values)], unknown_keys)
+        if len(contradictions):
             raise DataError(
-                f"{where.row(int(both[0]) // num_classes)}: a label of {where.column!r} is unknown as well; "
+                f"{where.row(int(contradictions[0]) // num_classes)}: a label of {where.column!r} is unknown as well; "
                 "it cannot be both."
             )
-        new = np.setdiff1d(unknown, known)
-        keys = np.concatenate([known, new])
+        new = np.setdiff1d(unknown_keys, keys)
+        keys = np.concatenate([keys, new])
         values = np.concatenate([rows.values, np.full(len(new), np.nan, np.float32)])
         order = np.argsort(keys, kind="stable")
         return _rows_of_keys(keys[order], values[order], len(rows), num_classes)
@@ -206,7 +206,7 @@ def _rows_of_keys(keys: np.ndarray, values: np.ndarray, num_rows: int, num_class
 
 
 def _multi_hot_value(label: str | None) -> float | None:
-    """The number in a multi-hot row, -1 for unknown; None if the label is not a valid one."""
+    """The label as a number of a multi-hot row, -1 for unknown; None if it cannot be one."""
     if label is None or label == "-1":
         return -1.0
     try:

@@ -76,14 +76,14 @@ class SingleTexts:
         self.ids.append(self.vocabulary.id_of(label, len(self.ids)))
 
     def extend(self, labels: Sequence[Any], codes: np.ndarray) -> None:
-        """Takes the labels of the next rows.
+        """Adds the labels of the next rows.
 
         Args:
-            labels: the different ones, in the order in which they come first.
-            codes: int `(num_rows,)`, which of them each row has.
+            labels: the distinct labels, in the order of their first row; a label may occur more than once.
+            codes: int `(num_rows,)`, the index in `labels` of each row's label.
 
         Raises:
-            DataError: one is no label; says so without the row.
+            DataError: a label is invalid; the message does not name the row.
         """
         rows = first_positions(codes, len(labels)) + len(self.ids)
         ids = [self.vocabulary.id_of(label, row) for label, row in zip(labels, rows.tolist(), strict=True)]
@@ -100,7 +100,7 @@ class SingleTexts:
 def first_positions(codes: np.ndarray, count: int) -> np.ndarray:
     """int64 `(count,)`: where each number below `count` first occurs in `codes`."""
     first = np.zeros(count, np.int64)
-    first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)  # of several the last that is written stays
+    first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)  # assigned backwards: of equal codes the first remains
     return first
 
 

@@ -1,6 +1,6 @@
 """Converts whole Arrow columns to NumPy arrays, or to their distinct values.
 
-Each function gives what its counterpart in `values` gives row by row, or raises `Declined`.
+Each function returns what its counterpart in `values` returns row by row, or raises `Declined`.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def distinct(column: pa.Array, *, zeros_alike: bool = False) -> Distinct:
 
 
 def weights_of(column: pa.Array, name: str) -> np.ndarray:
-    """float32 `(num_rows,)`: the weights, as `weight_of` gives them."""
+    """float32 `(num_rows,)`: the weights, as `weight_of` returns them."""
     if is_text(column):
         column = pc.if_else(pc.equal(column, ""), None, column)
     try:
@@ -105,7 +105,7 @@ def weights_of(column: pa.Array, name: str) -> np.ndarray:
 
 
 def crops_of(column: pa.Array, name: str) -> np.ndarray:
-    """int32 `(num_rows, 4)`: the crops, as `crop_of` gives them."""
+    """int32 `(num_rows, 4)`: the crops, as `crop_of` returns them."""
     if pa.types.is_list(column.type) and _are_numbers(column.type.value_type):
         return _crops_of_lists(column, name)
     if not is_text(column):
@@ -146,7 +146,7 @@ def _crops_of_lists(column: pa.ListArray, name: str) -> np.ndarray:
 
 
 def lists_of(column: pa.Array, name: str, *, missing_is_empty: bool) -> ManyLabels:
-    """The labels of each row, as `items_of` gives them.
+    """The labels of each row, as `items_of` returns them.
 
     Args:
         missing_is_empty: whether rows without a value have no labels.

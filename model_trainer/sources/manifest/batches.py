@@ -39,7 +39,7 @@ def gather_batches(path: str, layout: Layout, gathered: Gathered) -> bool:
 
 
 def read_batches(path: str, layout: Layout, gathered: Gathered) -> Iterator[pa.RecordBatch]:
-    """Yields the rows of a file in batches; `gathered` has noted its columns before the first.
+    """Yields the rows of a file in batches; calls `gathered.note_columns` before the first one.
 
     Raises:
         Declined, DataError, OSError, ValueError, ArrowException: the file needs the exact reader.

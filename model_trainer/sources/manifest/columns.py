@@ -34,7 +34,7 @@ _USUAL = {
 }
 # The roles for which the user can name a column; one of class numbers is named as a label column.
 ROLES = tuple(role for role in _USUAL if role != "ids")
-_METADATA = "-metadata"  # SageMaker Ground Truth writes "job-metadata" beside the labels in "job"
+_METADATA = "-metadata"  # SageMaker Ground Truth writes "job-metadata" next to the labels in "job"
 
 
 @dataclass(frozen=True)

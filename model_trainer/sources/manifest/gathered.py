@@ -37,7 +37,7 @@ class Gathered:
 
     Attributes:
         columns, labels: the columns that are read, and the labels; None before the first row.
-        table: the columns beside the labels.
+        table: the columns other than the labels.
         class_numbers: class names by class number, from metadata.
         names: the names of all columns, in the order of appearance.
         skipped: indices of the rows without a label, from 0.
@@ -68,10 +68,10 @@ class Gathered:
         return self.table.num_rows + len(self.skipped)
 
     def note_columns(self, names: Iterable[str]) -> Columns:
-        """Chooses the columns to read among those so far and those of the next row.
+        """Chooses the columns to read among those of earlier rows and those of the next row.
 
         Raises:
-            DataError: no column has files or labels, or their columns differ from those of earlier rows.
+            DataError: no column has files or labels, or they are in other columns than in earlier rows.
         """
         self.names.update(dict.fromkeys(names))
         columns = find_columns(self.names, self.requested, all_known=self.uniform)
@@ -144,7 +144,7 @@ class Gathered:
         unlabelled = is_empty(column, text_too=not self._are_tags(columns))
         first = int(np.argmin(unlabelled))
         if self.labels is None and not unlabelled[first]:
-            # The first label tells whether labels are tags, for which empty text means something else.
+            # The first label decides whether labels are tags, for which empty text means an image without tags.
             self.labels = make_label_reader(columns, batch.slice(first, 1).to_pylist()[0], self.labels_as, self.classes)
             unlabelled[first:] = is_empty(column.slice(first), text_too=not self._are_tags(columns))
         return unlabelled

@@ -33,7 +33,7 @@ def json_batches(file: BinaryIO, gathered: Gathered) -> Iterator[pa.RecordBatch]
     """
     schema: pa.Schema | None = None
     for block in line_blocks(file):
-        lines = _one_object_a_line(block)
+        lines = _one_object_per_line(block)
         if not lines:
             continue
         if schema is None:
@@ -57,7 +57,7 @@ def json_batches(file: BinaryIO, gathered: Gathered) -> Iterator[pa.RecordBatch]
         yield pa.RecordBatch.from_arrays([table.column(name).chunk(0) for name in read], names=read)
 
 
-def _one_object_a_line(block: bytes) -> bytes:
+def _one_object_per_line(block: bytes) -> bytes:
     """The lines of the block without the last line break; raises `Declined` if an object may span several lines.
 
     If every line begins with "{" and ends with "}", no object continues in the next line, because within an object

@@ -106,7 +106,7 @@ class SingleReader:
 
 @final
 class TagReader:
-    """Reads any number of tags per image, and from another column the unknown ones."""
+    """Reads any number of tags per image, and the unknown (masked) ones from another column."""
 
     def __init__(self, column: str, labels_as: TextsAs, classes: tuple[str, ...] | None) -> None:
         self.column, self.labels_as, self.classes = column, labels_as, classes
@@ -140,7 +140,7 @@ class TagReader:
 
 @final
 class ProbabilityReader:
-    """Reads a probability for each class, and from another column each image's class."""
+    """Reads a probability for each class, and each image's class from another column."""
 
     def __init__(self, column: str, classes: tuple[str, ...] | None) -> None:
         self.column = column

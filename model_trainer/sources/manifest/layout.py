@@ -100,7 +100,7 @@ def open_text(path: str, newline: str | None = None) -> Iterator[TextIO]:
     """Opens the file for reading text in UTF-8, with or without a byte order mark.
 
     Raises:
-        DataError: as `open_bytes`, or it is not UTF-8; names the line.
+        DataError: as in `open_bytes`, or it is not UTF-8; the message then names the line.
     """
     with _explained_errors(path), files.open_text(path, "utf-8-sig", newline=newline) as file:
         yield file

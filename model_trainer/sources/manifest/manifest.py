@@ -49,13 +49,13 @@ class Manifest(Source):
         crop: `[x, y, width, height]` in pixels of the upright image; empty or null means the whole image.
         split: a name such as "train", see `split`.
         group: `Manifest(...).split(val=0.1)` never separates images of the same group; empty means a group of its own.
-    Labels come from the first of probabilities, labels, label that exists. The image files are not opened here.
+    Labels are read from the first of probabilities, labels and label that exists. The image files are not opened here.
 
     Fields:
         path: the file.
         root: the folder to which its paths are relative; None means the folder of the file.
-        classes: names of the classes in the order of the model's outputs; None means the labels of all rows, sorted,
-            and of class numbers "0" up to the largest, or the names that SageMaker's metadata give.
+        classes: names of the classes in the order of the model's outputs; None means the labels of all rows, sorted;
+            for class numbers, "0" up to the largest, or the names in SageMaker's metadata.
         labels: how labels are written: "names", "indices" (class numbers) or "multi_hot" (lists of 0 and 1, and -1 or
             null for unknown); "auto" infers it from all rows, and logs the result.
         split: reads only the rows with this value in their split column; the classes are those of all rows.
@@ -156,7 +156,7 @@ class Manifest(Source):
         gathered = self._new_gathered(uniform=layout.kind != "jsonl")
         if gather_batches(self.path, layout, gathered):
             return gathered
-        # Without columns of files and labels any one will do: if there are rows, that is an error.
+        # Without columns of files and labels, any column will do to find out whether there are rows, which is an error.
         only = list(gathered.names)[:1] if gathered.columns is None else gathered.columns.read()
         return self._gather_rows(read_rows(self.path, layout, only), gathered.names if layout.kind == "parquet" else {})
 
@@ -185,7 +185,7 @@ class Manifest(Source):
         )
 
     def _check_all_columns(self, gathered: Gathered) -> None:
-        """Logs which of several columns are read, and whether rows of several splits are.
+        """Logs which of several possible columns are read, and warns if the rows of several splits are.
 
         Raises:
             DataError: no row has a requested column.

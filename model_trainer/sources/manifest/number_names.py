@@ -1,4 +1,4 @@
-"""Reads the class names of class numbers from the metadata that SageMaker Ground Truth writes beside a label."""
+"""Reads the class names of class numbers from the metadata that SageMaker Ground Truth writes next to a label."""
 
 from __future__ import annotations
 

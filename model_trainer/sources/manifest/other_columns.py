@@ -71,19 +71,19 @@ def _values_by_image(manifest: Manifest, column: str, names: dict[str, None]) ->
     rows = read_rows(manifest.path, layout)
     requested = {role: getattr(manifest, f"{role}_column") for role in ROLES}
     table, values = Table(manifest.base_folder), list[str]()
-    known: dict[str, None] = {}
+    names_so_far: dict[str, None] = {}
     columns = None
     for position, row in rows.rows:
-        if columns is None or not row.keys() <= known.keys():
-            known.update(dict.fromkeys(row))
-            columns = find_columns(known, requested, all_known=rows.uniform)
+        if columns is None or not row.keys() <= names_so_far.keys():
+            names_so_far.update(dict.fromkeys(row))
+            columns = find_columns(names_so_far, requested, all_known=rows.uniform)
         try:
             table.add(row, columns)
         except DataError as error:
             raise DataError(f"{manifest.path} {rows.unit} {position}: {error}") from None
         value = row.get(column)
         values.append("" if value is None else str(value))
-    names.update(known)
+    names.update(names_so_far)
     paths, crops = table.packed_paths(), table.crop_column()
     return {
         (paths[row], NO_CROP if crops is None else tuple(int(edge) for edge in crops[row])): value

@@ -21,7 +21,7 @@ from model_trainer.sources.manifest.layout import open_bytes
 __all__ = ["MAX_ROWS_PER_BYTE", "PLAUSIBLE_ROWS", "decoded_bytes", "parquet_batches", "parquet_rows"]
 
 _BATCH_ROWS = 4_096  # a few bytes can encode a string that repeats in every row: this limits the memory of a batch
-# A path takes a good part of a byte of the file, however well it is compressed; equal ones take next to nothing.
+# A path takes a good part of a byte in the file, however well it is compressed; repeated ones take almost nothing.
 MAX_ROWS_PER_BYTE = 10
 PLAUSIBLE_ROWS = 1_000_000  # in a file of any size
 _MAX_EXPANSION = 100  # decoded bytes for each byte of the file
@@ -72,7 +72,7 @@ def _limited_batches(path: str, file: _File, columns: list[str] | None) -> Itera
 
 
 def decoded_bytes(column: pa.Array) -> int:
-    """The bytes of a column when equal strings no longer share theirs."""
+    """The size of a column in bytes after dictionary decoding, which stores equal strings separately."""
     if not pa.types.is_dictionary(column.type) or not len(column.dictionary) or not is_text(column.dictionary):
         return column.nbytes
     lengths = pc.fill_null(pc.binary_length(column.dictionary), 0)

@@ -1,4 +1,4 @@
-"""Where the images of a manifest are: its paths joined to their folder, and URLs checked for typing errors."""
+"""Locates the images of a manifest: joins its paths to their folder, and checks URLs for typing errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from model_trainer.storage.objects.urls import SCHEMES, parse_url
 
 __all__ = ["RIGHT_URL", "URL_LIKE", "WITH_DOTS", "full_path"]
 
-# Regular expressions of Python and of RE2, by which Arrow leaves few of a million paths to `full_path`.
+# Regular expressions for Python and for RE2, with which Arrow selects the few paths that need `full_path`.
 RIGHT_URL = r"^(s3|gs|az)://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]/+[^/]"  # unless it is WITH_DOTS
 URL_LIKE = r"(?i)^(s3|s3a|s3n|gs|gcs|az|abfss?)(:|;|//)"
 WITH_DOTS = r"(^|/)\.\.?(/|$)"
@@ -22,7 +22,7 @@ _ON_WINDOWS = os.name == "nt"
 
 
 def full_path(path: str, root: str) -> str:
-    """The path of an image; absolute paths and URLs of other storages are unchanged.
+    """The path of an image; absolute paths and URLs of other storage systems are unchanged.
 
     Args:
         path: as written in the manifest, with "/".

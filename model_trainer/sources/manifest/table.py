@@ -1,4 +1,4 @@
-"""Collects the columns beside the labels in compact arrays."""
+"""Collects the columns other than the labels in compact arrays."""
 
 from __future__ import annotations
 
@@ -159,6 +159,6 @@ class Table:
 def _hash_of_group(group: object, row: int) -> int:
     """A 64-bit hash of the group; a row without a group has a group of its own.
 
-    With 50 million groups, two collide in one of 10,000 data sets; they then only go to the same split.
+    With 50 million groups, two collide in one of 10,000 data sets; they then merely go to the same split.
     """
     return hash(("a group of its own", row)) if is_missing(group) else hash(str(group))

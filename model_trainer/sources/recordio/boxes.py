@@ -12,8 +12,8 @@ __all__ = ["looks_like_boxes"]
 def looks_like_boxes(rows: NumberRows) -> bool:
     """Whether all rows look like MXNet's detection labels.
 
-    Each row then starts with the length of its header, at least 2, and of a box, at least 5, and has the numbers of the
-    header and a whole number of boxes.
+    Each row then starts with the length of its header, at least 2, and of a box, at least 5, and contains a header and
+    a whole number of boxes of these lengths.
     """
     starts, columns, values = rows.entries.starts, rows.entries.classes, rows.entries.values
     if not len(values) or values[0] < 2:  # excludes most files, and costs nothing
@@ -24,5 +24,5 @@ def looks_like_boxes(rows: NumberRows) -> bool:
     if np.any(columns[first] != 0) or np.any(columns[second] != 1):
         return False
     header, box = values[first], values[second]
-    sound = (header >= 2) & (header == np.floor(header)) & (box >= 5) & (box == np.floor(box))
-    return bool(np.all(sound) and np.all((rows.widths > header) & ((rows.widths - header) % box == 0)))
+    is_valid = (header >= 2) & (header == np.floor(header)) & (box >= 5) & (box == np.floor(box))
+    return bool(np.all(is_valid) and np.all((rows.widths > header) & ((rows.widths - header) % box == 0)))

@@ -44,7 +44,7 @@ def scan_records(data: Data, offsets: array[int]) -> None:
     """Appends the byte offset of each record to `offsets`; reads only the two words of each frame.
 
     Raises:
-        BrokenRecord: the file is damaged; `offsets` then holds the records before.
+        BrokenRecord: the file is damaged; `offsets` then holds those of the records before the damage.
     """
     unpack, append = _FRAME.unpack_from, offsets.append
     offset, size = 0, len(data)

@@ -33,7 +33,7 @@ class Headers:
     """The headers of the records that hold an image.
 
     Attributes:
-        rows: int64 `(num_images,)`, the numbers of these records.
+        rows: int64 `(num_images,)`, the indices of these records in the file.
         ids: uint64 `(num_images,)`, their ids.
         labels: their labels.
     """
@@ -82,7 +82,7 @@ def headers_in(path: str, data: Data, offsets: np.ndarray, first_row: int = 0, s
     chunks = []
     for first in range(0, len(offsets), _BLOCK):
         rows = np.arange(first, min(first + _BLOCK, len(offsets)))
-        chunk = _block(words, offsets, rows) or _block_by_record(path, data, offsets, rows, first_row, start)
+        chunk = _read_block(words, offsets, rows) or _read_block_by_record(path, data, offsets, rows, first_row, start)
         chunks.append(replace(chunk, rows=chunk.rows + first_row))
     return chunks
 
@@ -101,7 +101,7 @@ def joined_headers(path: str, chunks: list[Headers], num_records: int) -> Header
     )
 
 
-def _block(words: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> Headers | None:
+def _read_block(words: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> Headers | None:
     """The headers of the records `rows`; None if a record's header and labels are not contiguous."""
     at = offsets[rows] // 4
     lengths = (words[at + 1] & MAX_RECORD_BYTES).astype(np.int64)
@@ -111,32 +111,32 @@ def _block(words: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> Headers 
     starts = image_start(flags)
     if np.any(lengths < starts):
         return None
-    split = words[at + 1] > MAX_RECORD_BYTES  # the image continues in other parts
-    with_image = (flags == 0) | (lengths > starts) | split
+    is_split = words[at + 1] > MAX_RECORD_BYTES  # the image continues in other parts
+    with_image = (flags == 0) | (lengths > starts) | is_split
     rows, at, flags = rows[with_image], at[with_image], flags[with_image]
     ids = words[at + 4].astype(np.uint64) | words[at + 5].astype(np.uint64) << np.uint64(32)
     floats = words.view("<f4")
     widths = np.maximum(flags, 1)
     first_label = at + np.where(flags == 0, 3, 8)
     chunks = []
-    for group in _of_few_labels(widths):
+    for group in _slices_of_few_labels(widths):
         group_starts = np.cumsum(widths[group]) - widths[group]
         positions = np.repeat(first_label[group] - group_starts, widths[group]) + np.arange(widths[group].sum())
         chunks.append(NumberRows.of_flat(widths[group], floats[positions]))
     return Headers(rows, ids, NumberRows.joined(chunks))
 
 
-def _of_few_labels(widths: np.ndarray) -> Iterator[slice]:
+def _slices_of_few_labels(widths: np.ndarray) -> Iterator[slice]:
     """Slices of records with at most `_MAX_LABELS` labels in total, or one record."""
     ends = np.cumsum(widths)
     edges = [0, *(np.flatnonzero(np.diff(ends // _MAX_LABELS)) + 1).tolist(), len(widths)]
     return (slice(first, last) for first, last in itertools.pairwise(edges))
 
 
-def _block_by_record(
+def _read_block_by_record(
     path: str, data: Data, offsets: np.ndarray, rows: np.ndarray, first_row: int, start: int
 ) -> Headers:
-    """The same as `_block`, for records that are split within header or labels, or too short for them."""
+    """The same as `_read_block`, for records that are split within header or labels, or too short for them."""
     with_image, ids, labels = [], [], []
     for row, offset in zip(rows.tolist(), offsets[rows].tolist(), strict=True):
         record = read_record(data, offset)

@@ -22,7 +22,7 @@ _ARE_BOXES = "look like MXNet's boxes for detection, which RecordIO does not rea
 def make_labels(
     rows: NumberRows, labels_as: NumbersAs, classes: tuple[str, ...] | None, where: LabelLocation
 ) -> Interpreted:
-    """Interprets the rows by `interpret_numbers`, with hints that fit RecordIO.
+    """Interprets the rows with `interpret_numbers`; messages give hints that fit RecordIO.
 
     Raises:
         DataError: a number is invalid or not a class, and the message names the record; or the labels look like boxes.
@@ -32,9 +32,8 @@ def make_labels(
         raise DataError(
             f"{where.origin}: all labels {_ARE_BOXES} Set labels='indices' if they are class numbers all the same."
         )
-    has_one_class = (
-        labels_as == "multi_hot" and classes is not None and len(classes) == 1
-    )  # one number each is right then
+    # With one class, a multi-hot row has one number.
+    has_one_class = labels_as == "multi_hot" and classes is not None and len(classes) == 1
     if labels_as in ("multi_hot", "indices") and not has_one_class and np.all(rows.widths == 1):
         _warn_of_one_each(labels_as, where.origin)
     cure = "Give the labels by `list`, or pack the file again with class numbers."

@@ -34,7 +34,8 @@ __all__ = ["MxnetList", "RecordIO"]
 class RecordIO(Source):
     """Images in a RecordIO file, packed by MXNet's im2rec or `mx.recordio`.
 
-    Images are read through a memory map, in any order, so a file may be larger than the memory. Memory: 24 bytes for
+    Images are read in any order, from a local file through a memory map, so a file may be larger than the memory. A
+    file in an object store is read once from start to end for its index, which is then cached. Memory: 24 bytes for
     each image with one label, and at most 120 while the file is read; with several labels 32, and 8 for each nonzero
     label.
 
@@ -45,12 +46,12 @@ class RecordIO(Source):
         "auto": inferred from the numbers of all records; a line in the log gives the result.
 
     Fields:
-        path: the `.rec` file, on a local disk.
+        path: the `.rec` file: local, or in s3://, gs:// or az://.
         labels: the meaning of the labels.
         classes: names of the classes in the order of their numbers; None means the lines of `train.classes.txt` next to
             `train.rec`, and without it "0" to "n-1".
         index: the `.idx` file; None means `train.idx`, if there is one. Without a valid index the file is scanned once,
-            record by record.
+            record by record. Not used for a file in an object store.
         list: a `.lst` file whose labels replace those in the records; lines are matched by the records' ids.
 
     Example:

@@ -25,8 +25,8 @@ from model_trainer.storage import cached
 
 __all__ = ["StoredRecords", "index_object"]
 
-_FORMAT = "recordio 2"  # of the kept index
-_BLOCK_BYTES = 32 << 20  # which are held in memory
+_FORMAT = "recordio 2"  # of the cached index
+_BLOCK_BYTES = 32 << 20  # held in memory at once
 _MAX_RECORD_BYTES = 1 << 30  # of a record in several parts
 
 
@@ -110,13 +110,14 @@ def _index_of(path: str, size: int, blocks: Iterator[bytes]) -> dict[str, np.nda
     chunks: list[Headers] = []
     offsets, sizes, crcs, num_records = [], [], [], 0
     for position, data, starts in _whole_records(path, size, blocks):
-        chunks += headers_in(path, data, starts, num_records, position)  # first: it names a record that is too short
+        # First, because its error names a record that is too short.
+        chunks += headers_in(path, data, starts, num_records, position)
         offsets.append(starts + position)
         images = (_image_in(read_record(data, offset)) for offset in starts.tolist())
         sizes.append(np.fromiter(map(len, images), np.int64, len(starts)))
         ends = [*starts[1:].tolist(), len(data)]
-        each = (zlib.crc32(data[first:end]) for first, end in zip(starts.tolist(), ends, strict=True))
-        crcs.append(np.fromiter(each, np.uint32, len(starts)))
+        block_crcs = (zlib.crc32(data[first:end]) for first, end in zip(starts.tolist(), ends, strict=True))
+        crcs.append(np.fromiter(block_crcs, np.uint32, len(starts)))
         num_records += len(starts)
     headers = joined_headers(path, chunks, num_records)
     return {
@@ -133,7 +134,10 @@ def _index_of(path: str, size: int, blocks: Iterator[bytes]) -> dict[str, np.nda
 
 
 def _whole_records(path: str, size: int, blocks: Iterator[bytes]) -> Iterator[tuple[int, bytes, np.ndarray]]:
-    """`(start, data, offsets)` of blocks of whole records; `offsets` are those in the block."""
+    """Yields `(start, data, offsets)` of blocks of whole records.
+
+    `start` is the byte offset of the block in the file, and `offsets` are those of the records in the block.
+    """
     position, rest, num_records = 0, b"", 0
     for block in blocks:
         data = rest + block

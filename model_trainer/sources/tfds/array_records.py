@@ -30,7 +30,7 @@ class ArrayRecordImages(Images):
         files: paths of the files.
         file, record: int32 `(count,)`, the index of each image's file, and of its record in that file.
         sizes: int64 `(count,)`, of the encoded images in bytes.
-        feature: the name of the image in the records.
+        feature: the name of the image's feature in the records.
     """
 
     files: Sequence[str]

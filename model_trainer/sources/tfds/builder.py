@@ -15,17 +15,17 @@ from model_trainer.messages import nearest
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
-__all__ = ["Chosen", "Part", "choose_features", "find_splits", "load_builder"]
+__all__ = ["ChosenFeatures", "RecordRange", "choose_features", "find_splits", "load_builder"]
 
 
 @dataclass(frozen=True)
-class Part:
+class RecordRange:
     """A range of records of one file (shard).
 
     Attributes:
         path: of the file.
         first, count: the range of records.
-        num_records: records that the whole file should have.
+        num_records: the number of records in the whole file, as the data set declares it.
     """
 
     path: str
@@ -35,7 +35,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ChosenFeatures:
     """The features that are used.
 
     Attributes:
@@ -56,7 +56,7 @@ def load_builder(name: str, data_dir: str | None, *, download: bool) -> tfds.cor
     Args:
         name: such as "mnist", "mnist:3.0.1" or "my_set/config:1.0.0".
         data_dir: the folder of prepared data sets; None means the default of tensorflow-datasets.
-        download: prepare the data set from the internet if it is not prepared.
+        download: download and prepare the data set if it is not prepared.
 
     Raises:
         MissingExtra: tensorflow-datasets is not installed.
@@ -74,7 +74,7 @@ def load_builder(name: str, data_dir: str | None, *, download: bool) -> tfds.cor
     except tfds.core.DatasetNotFoundError:
         hint = nearest(name.partition(":")[0].partition("/")[0], tfds.list_builders(with_community_datasets=False))
         raise DataError(f"tensorflow-datasets has no data set {name!r}, and there is none in {folder}.{hint}") from None
-    except (AssertionError, ImportError, ValueError) as error:  # an unknown version, a missing dependency, its config
+    except (AssertionError, ImportError, ValueError) as error:  # an unknown version or config, or a missing dependency
         raise DataError(f"Tfds({name!r}) could not be found in {folder}: {error}") from error
     if builder.info.splits:
         return builder
@@ -87,7 +87,7 @@ def load_builder(name: str, data_dir: str | None, *, download: bool) -> tfds.cor
     return builder
 
 
-def find_splits(builder: tfds.core.DatasetBuilder, split: str) -> list[Part]:
+def find_splits(builder: tfds.core.DatasetBuilder, split: str) -> list[RecordRange]:
     """The ranges of records to read, in order.
 
     Args:
@@ -106,14 +106,14 @@ def find_splits(builder: tfds.core.DatasetBuilder, split: str) -> list[Part]:
             f"{builder.info.full_name} has no split {split!r}{reason}.{nearest(split, splits)} "
             f"It has {', '.join(splits)}; parts are written 'train[:10%]', 'train[100:]', 'train+test'."
         ) from None
-    ranges = [Part(each.filename, each.skip, each.take, each.examples_in_shard) for each in instructions]
+    ranges = [RecordRange(each.filename, each.skip, each.take, each.examples_in_shard) for each in instructions]
     ranges = [each for each in ranges if each.count > 0]
     if not ranges:
         raise DataError(f"The split {split!r} of {builder.info.full_name} is empty.")
     return ranges
 
 
-def choose_features(builder: tfds.core.DatasetBuilder, image: str, label: str) -> Chosen:
+def choose_features(builder: tfds.core.DatasetBuilder, image: str, label: str) -> ChosenFeatures:
     """Finds the features of image and label.
 
     If the default names "image" and "label" do not exist, the only feature of that kind is used, and a line in the log
@@ -134,8 +134,8 @@ def choose_features(builder: tfds.core.DatasetBuilder, image: str, label: str) -
         if isinstance(feature, tfds.features.ClassLabel) and depth <= 1
     ]
     full_name = builder.info.full_name
-    image = _chosen(full_name, "image", image, features, images)
-    label = _chosen(full_name, "label", label, features, labels)
+    image = _choose_name(full_name, "image", image, features, images)
+    label = _choose_name(full_name, "label", label, features, labels)
     if image not in images:
         raise DataError(f"{full_name}: {image!r} is not an image; images are {', '.join(images) or 'none'}.")
     feature, depth = features[label]
@@ -145,10 +145,10 @@ def choose_features(builder: tfds.core.DatasetBuilder, image: str, label: str) -
     if dtype not in (np.uint8, np.uint16):
         raise DataError(f"{full_name}: {image!r} is an image of {dtype}; only uint8 and uint16 can be decoded.")
     names = tuple(feature.names) if isinstance(feature, tfds.features.ClassLabel) and feature.num_classes else None
-    return Chosen(image, label, names, tags=depth == 1)
+    return ChosenFeatures(image, label, names, tags=depth == 1)
 
 
-def _chosen(full_name: str, usual: str, requested: str, features: dict[str, Any], candidates: list[str]) -> str:
+def _choose_name(full_name: str, usual: str, requested: str, features: dict[str, Any], candidates: list[str]) -> str:
     if requested in features:
         return requested
     if requested == usual and len(candidates) == 1:

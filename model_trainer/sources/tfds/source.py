@@ -15,7 +15,7 @@ from model_trainer.sources.images import Images
 from model_trainer.sources.path_text import PathText
 from model_trainer.sources.source import Source
 from model_trainer.sources.tfds.array_records import ArrayRecordImages, read_array_records
-from model_trainer.sources.tfds.builder import Part, choose_features, find_splits, load_builder
+from model_trainer.sources.tfds.builder import RecordRange, choose_features, find_splits, load_builder
 from model_trainer.sources.tfrecords.features import Features
 from model_trainer.sources.tfrecords.index import FileIndex, Records, index_files
 from model_trainer.sources.tfrecords.labels import make_labels
@@ -32,8 +32,8 @@ __all__ = ["Tfds"]
 class Tfds(Source):
     """An image data set of tensorflow-datasets.
 
-    Its tfrecord or array_record files are read directly, in the order of the split; images stay encoded. The first time
-    the files of the split are indexed, and the index is cached as by `TFRecords`.
+    Its tfrecord or array_record files are read directly, in the order of the split; images stay encoded. The first
+    time, the files of the split are indexed, and the index is cached as by `TFRecords`.
 
     Fields:
         name: such as "mnist", "mnist:3.0.1" or "my_set/config:1.0.0".
@@ -42,7 +42,7 @@ class Tfds(Source):
         image, label: names of the features; for a nested one its path: "objects/label". If there is no "image" or
             "label", the only image or class feature of the data set is used. A list of classes gives tags.
         classes: names of all classes of the data set in another order; None keeps its own order.
-        download: prepare the data set from the internet if it is not prepared.
+        download: download and prepare the data set if it is not prepared.
 
     Example:
         >>> train_data = Tfds("cifar10", split="train[:90%]")  # reads nothing yet
@@ -61,7 +61,7 @@ class Tfds(Source):
 
     @field_validator("name")
     @classmethod
-    def _of_files(cls, name: str) -> str:
+    def _has_no_namespace(cls, name: str) -> str:
         # The namespace in "huggingface:mnist" would be looked up on the internet.
         if ":" in name and not re.search(r":[\d*][\w.*]*$", name):
             raise ConfigError(f"should be a name such as 'mnist', 'mnist:3.0.1' or 'set/config', got {name!r}.")
@@ -98,7 +98,7 @@ def _records_of(builder: tfds.core.DatasetBuilder) -> Records:
     return readers[name]
 
 
-def _rows(ranges: Sequence[Part], paths: Sequence[str], indexes: Sequence[FileIndex]) -> np.ndarray:
+def _rows(ranges: Sequence[RecordRange], paths: Sequence[str], indexes: Sequence[FileIndex]) -> np.ndarray:
     """int64: the rows of `ranges` among the records of all `paths`, file after file."""
     lengths = {path: len(index) for path, index in zip(paths, indexes, strict=True)}
     for each in ranges:

@@ -27,32 +27,32 @@ def load_kept(path: str, kind: str, stamp: tuple[int, int]) -> dict[str, np.ndar
         kind: distinguishes several caches of the same file.
         stamp: size in bytes and modification time in nanoseconds of the file.
     """
-    cached = _cache_file(path, kind)
+    cache_path = _cache_path(path, kind)
     try:
-        with files.open_file(cached) as file, np.load(file, allow_pickle=False) as arrays:
+        with files.open_file(cache_path) as file, np.load(file, allow_pickle=False) as arrays:
             by_name = {name: arrays[name] for name in arrays.files}
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        logging.debug("The index %s of %s is damaged and is rebuilt: %s", cached, path, error)
+        logging.debug("The index %s of %s is damaged and is rebuilt: %s", cache_path, path, error)
         return None
     return by_name if by_name.pop(_STAMP, np.empty(0)).tolist() == list(stamp) else None
 
 
 def save_kept(path: str, kind: str, stamp: tuple[int, int], arrays: Mapping[str, np.ndarray]) -> None:
     """Caches `arrays` for `load_kept`, replacing older ones; a failure is only logged at debug level."""
-    cached = _cache_file(path, kind)
+    cache_path = _cache_path(path, kind)
     try:
         reason = folder_of_indexes(configuration.current().cache_folder).why_not_usable()
         if reason:
             raise OSError(0, reason)
-        with files.atomic_write(cached) as partial:
+        with files.atomic_write(cache_path) as partial:
             np.savez(partial, allow_pickle=False, **{_STAMP: np.asarray(stamp, np.int64), **arrays})
     except OSError as error:
         logging.debug("The index of %s could not be cached: %s", path, error)
 
 
-def _cache_file(path: str, kind: str) -> Path:
+def _cache_path(path: str, kind: str) -> Path:
     full_path = path if "://" in path else os.path.abspath(path)
     name = hashlib.sha256(f"{full_path}\0{kind}".encode("utf-8", "surrogateescape")).hexdigest()[:40]
     return folder_of_indexes(configuration.current().cache_folder).path / f"{name}.npz"

@@ -43,7 +43,7 @@ class Parsed(NamedTuple):
     Attributes:
         image: encoded; empty if the record has none.
         labels: int, or bytes if they are class names.
-        texts: a name for each of the labels, or none.
+        texts: the class name of each label; empty if the labels have no names.
         is_set: whether the labels are the classes of objects, which may occur more than once.
     """
 
@@ -56,7 +56,7 @@ class Parsed(NamedTuple):
 def make_parser(features: Features) -> Callable[[bytes, str], Parsed]:
     """The function that parses a record; its second argument is the record's name, for messages.
 
-    It raises DataError if the record is not a `tf.train.Example`, or if a feature is missing or of a wrong kind.
+    It raises DataError if the record is not a `tf.train.Example`, or if a feature is missing or has the wrong type.
     """
     import tensorflow as tf
     from google.protobuf.message import DecodeError

@@ -1,4 +1,4 @@
-"""The index of each file, byte ranges of images and labels: built once, then cached on disk."""
+"""The index of each file, its labels and the byte ranges of its images: built once, then cached on disk."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class FileIndex:
 
     Attributes:
         starts, sizes: int64 `(num_records,)`, the byte range of each record's image in the file.
-        counts: int32 `(num_records,)`, labels of each record.
+        counts: int32 `(num_records,)`, the number of labels of each record.
         labels: int64 `(sum of counts,)`, as in the file; if classes are given by name, keys of `names`.
         names: names of classes, by label.
         by_name: whether records contain the names of their classes instead of numbers.
-        several_at: the first record whose labels can only be tags; -1 if each has one class.
+        several_at: the index of the first record whose labels can only be tags; -1 if each record has one class.
         contradiction: describes a label that has two names; empty if none has.
         etag: the ETag of a file in an object store.
         crcs: uint32 `(num_records,)`, the CRC-32 of each image, of a file in an object store; otherwise None.
@@ -112,8 +112,8 @@ def _index_file(path: str, features: Features, records: Records, progress: _Prog
         progress.file_done()
         return replace(FileIndex.from_arrays(cached), etag=version.etag)
 
-    def index(located: Iterator[tuple[int, bytes]]) -> FileIndex:
-        return _index_records(path, located, make_parser(features), in_store, progress)
+    def index(located_records: Iterator[tuple[int, bytes]]) -> FileIndex:
+        return _index_records(path, located_records, make_parser(features), in_store, progress)
 
     file_index = read_object_records(path, version, index) if in_store else index(records(path))
     save_kept(path, key, stamp, file_index.to_arrays())
@@ -122,10 +122,10 @@ def _index_file(path: str, features: Features, records: Records, progress: _Prog
 
 
 def _index_records(
-    path: str, located: Iterator[tuple[int, bytes]], parse: Parser, with_crcs: bool, progress: _Progress
+    path: str, located_records: Iterator[tuple[int, bytes]], parse: Parser, with_crcs: bool, progress: _Progress
 ) -> FileIndex:
     starts, sizes, crcs, labels = array("q"), array("q"), array("I"), _Labels()
-    for number, (start, record) in enumerate(located):
+    for number, (start, record) in enumerate(located_records):
         parsed = parse(record, f"{path}#{number}")
         starts.append(start + _position(parsed.image, record))
         sizes.append(len(parsed.image))
@@ -141,7 +141,7 @@ def _index_records(
 
 def _position(image: bytes, record: bytes) -> int:
     """The position of the bytes of `image`, which `record` contains."""
-    # Searching for the whole image would cost a table over all of it.
+    # `find` preprocesses its whole argument, so only the first bytes of the image are searched for.
     prefix = image[:64]
     position = record.find(prefix)
     while not record.startswith(image, position):

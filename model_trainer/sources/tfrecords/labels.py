@@ -51,7 +51,7 @@ def make_labels(
     _check_one_kind(paths, indexes)
 
     def describe(entry: int) -> str:
-        """The name of the record of a label, counted over all files."""
+        """The name of the record that holds a label; `entry` counts the labels of all files."""
         for path, index in zip(paths, indexes, strict=True):
             if entry < len(index.labels):
                 return f"{path}#{np.searchsorted(np.cumsum(index.counts), entry, side='right')}"
@@ -86,9 +86,9 @@ def _index_names(indexes: Sequence[FileIndex], classes: tuple[str, ...] | None, 
     for index in indexes:
         ids.append(index.labels + len(names))
         names += [index.names[number] for number in range(len(index.names))] if index.by_name else []
-    of_entry = np.concatenate(ids)
-    indices, classes = index_names(names, classes, lambda number: describe(int(np.argmax(of_entry == number))))
-    return indices[of_entry], classes
+    name_ids = np.concatenate(ids)
+    indices, classes = index_names(names, classes, lambda number: describe(int(np.argmax(name_ids == number))))
+    return indices[name_ids], classes
 
 
 def _index_numbers(
@@ -140,7 +140,7 @@ def _distinguish(classes: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _check_agreement(names: dict[int, str], classes: tuple[str, ...], label_offset: int) -> None:
-    """Declared classes may have other names than in the records, but not the name of another class there."""
+    """Raises DataError if a declared class has the name of another class of the records; new names are allowed."""
     for index, name in names.items():
         if name in classes and 0 <= index < len(classes) and classes[index] != name and name not in classes[index]:
             raise DataError(

@@ -18,7 +18,7 @@ __all__ = ["Version", "read_object_records", "read_records", "version_of"]
 
 T = TypeVar("T")
 
-_BEFORE, _AFTER = 12, 4  # bytes around the data of a record
+_BEFORE, _AFTER = 12, 4  # bytes before and after the data of a record
 _BLOCK_BYTES = 16 << 20  # of an object, which is held in memory; up to 8 files are read at once
 
 
@@ -37,12 +37,13 @@ def read_records(path: str) -> Iterator[tuple[int, bytes]]:
 
 
 def read_object_records(path: str, version: Version, read: Callable[[Iterator[tuple[int, bytes]]], T]) -> T:
-    """What `read` makes of the records of an object, as of `read_records`; it is called again after damage on the way.
+    """Returns `read(records)` for the records of an object, which are as in `read_records`.
 
-    Blocks of whole records are read one after the other, so that the file need not fit on the disk.
+    `read` is called again, from the first record, if the data was damaged on the way. Blocks of whole records are read
+    one after the other, so that the file need not fit on the disk.
 
     Raises:
-        DataError: as `read_records`.
+        DataError: as in `read_records`.
         StorageError: its store refuses every request, or does not answer.
     """
     try:
@@ -76,7 +77,7 @@ class _Position(NamedTuple):
 
 
 def _read_file(local: str, position: _Position, end: int) -> Iterator[tuple[int, bytes]]:
-    """The records of a file, which are those of another one from `position` to byte `end`."""
+    """The records of the file `local`, which holds the bytes of another file from `position` to `end`."""
     import tensorflow as tf
 
     # tf.data would initialize the devices, which the run has not chosen yet. Unwrapped, this function only lacks the
@@ -92,13 +93,13 @@ def _read_file(local: str, position: _Position, end: int) -> Iterator[tuple[int,
         raise DataError(_damaged(path, number, start, size)) from error
     except tf.errors.OpError as error:
         raise DataError(f"{path} could not be read: {error.message}.") from error
-    if start != end:  # TensorFlow takes a few trailing bytes for the end of the file
+    if start != end:  # TensorFlow treats a few trailing bytes as the end of the file
         raise DataError(_damaged(path, number, start, size))
 
 
 def _whole_records(size: int, blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """The content of a file of `size` bytes, divided between records; it ends after the first damaged one."""
-    pending, start, needed = bytearray(), 0, 0  # what has not been yielded, where that starts, and how much it must be
+    """The content of a file of `size` bytes, divided between records; ends after the first damaged record."""
+    pending, start, needed = bytearray(), 0, 0  # not yielded yet, its byte offset, and its size with the next record
     for block in blocks:
         pending += block
         if len(pending) < needed:
@@ -114,7 +115,7 @@ def _whole_records(size: int, blocks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _end_of_records(data: bytes | bytearray) -> tuple[int, int]:
-    """Where the last whole record ends, and where the one after it does; 0 if the checksum of its length is wrong."""
+    """Where the last whole record ends, and where the next one does: 0 if the checksum of its length is wrong."""
     end = 0
     while True:
         if end + _BEFORE > len(data):
@@ -147,7 +148,13 @@ _CRC_TABLE = tuple(map(_crc_of, range(256)))
 
 
 class Version(NamedTuple):
-    """Which version of a file it is; `etag` is the ETag in an object store, otherwise empty."""
+    """Identifies the version of a file.
+
+    Attributes:
+        etag: the ETag in an object store, otherwise empty.
+        size: in bytes.
+        changed_ns: modification time in nanoseconds.
+    """
 
     etag: str
     size: int

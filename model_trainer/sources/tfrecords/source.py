@@ -24,13 +24,13 @@ __all__ = ["TFRecords", "byte_ranges"]
 class TFRecords(Source):
     """Images in TFRecord files of `tf.train.Example`.
 
-    The first time all files are read and verified; the byte ranges of the images are then cached in the folder
+    The first time, all files are read and verified; the byte ranges of the images are then cached in the folder
     `$MODEL_TRAINER_CACHE` (`~/.cache/model_trainer`) until a file changes. Images are read by their byte ranges, in
     any order. Memory: 36 bytes for each image with one label.
 
-    The label of a record is in `features.label`: a number, or the name of the class. If a record has several or none,
-    all labels are tags. Without that feature the objects in `features.labels` are the tags of their image; their boxes
-    are not read.
+    The label of a record is in `features.label`: a number, or the name of the class. If any record has several or none,
+    the labels of all records are tags. Without that feature the objects in `features.labels` are the tags of their
+    image; their boxes are not read.
 
     Fields:
         path: files, or patterns such as "gs://bucket/train-*"; each file is read once, in the order of their names.
