@@ -1,4 +1,4 @@
-"""`model-trainer cache`: what is kept of object stores on the local disk."""
+"""`model-trainer cache`: the cache of object stores on the local disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options that choose what computes the network."""
+"""The options that choose the inference engine and its precision."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Engine", "EngineName", "FasterPrecision"]
 
 
 class EngineName(StrEnum):
-    """What computes the network."""
+    """An inference engine."""
 
     auto = "auto"
     keras = "keras"

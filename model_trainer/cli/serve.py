@@ -23,7 +23,7 @@ DEFAULT_PORT = 8080
 
 
 class Precision(StrEnum):
-    """In which it is computed."""
+    """The precision of inference."""
 
     float32 = "float32"
     bfloat16 = "bfloat16"
