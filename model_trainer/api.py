@@ -116,7 +116,7 @@ def train_folds(
         folds: number of folds, 2 to 10,000.
         seed: of the division into folds; None is the seed of the run.
         resume: continue the newest training of this name: finished folds are kept, an interrupted one continues from
-            its checkpoint, others start. Without one start a new one.
+            its checkpoint, the others are trained. If there is none, start a new one.
         resume_from: continue the training in this folder.
         report: write a page for each fold, and one for all of them, `report/index.html`.
 
@@ -168,16 +168,16 @@ def evaluate(
         trust: whether code that the files name may be executed.
         spec: the spec of a model file that Model Trainer did not write; see `load_model`.
         classes: with `spec` the names of the model's outputs, otherwise the names of the classes of `data`, which must
-            be a path then. They name class numbers that have no names.
+            be a path then. They name class indices that have no names.
         root: base folder of the paths in a manifest.
         output: a folder to which `evaluation.json`, the predictions and the images behind them are written; None
             writes nothing. `model-trainer evaluate` writes them to `evaluation/` in the output folder.
         by: columns of the manifest; the metrics are also computed for each of their values.
-        coarse: a JSON file or CSV that maps each class to a coarser one; the metrics of those are computed, too.
+        coarse: a JSON file or CSV that maps each class to a coarser one, for which metrics are computed, too.
         tta: test-time augmentation; "flips" averages the probabilities of each image and its mirror image.
         calibrated: divide the logits by the temperature that was fitted on the validation data.
-        batch_size: number of images that are computed together.
-        engine: what computes the network, as in `predict`.
+        batch_size: number of images per batch.
+        engine: the inference engine, as in `predict`.
 
     Returns:
         The evaluation of the model's task, with its metrics as attributes, such as `accuracy`.
@@ -190,7 +190,7 @@ def evaluate(
         >>> evaluation.num_images
         8
     """
-    several = [model] if isinstance(model, (str, os.PathLike, TrainedModel)) else list(model)
+    models_or_paths = [model] if isinstance(model, (str, os.PathLike, TrainedModel)) else list(model)
     options = EvaluationOptions(
         by=(by,) if isinstance(by, str) else tuple(by),
         coarse=None if coarse is None else os.fspath(coarse),
@@ -201,7 +201,7 @@ def evaluate(
     )
     folder = None if output is None else files.as_path(output)
     with plain_messages(), each_read_once():
-        models = load_models(several, trust, spec, classes)
+        models = load_models(models_or_paths, trust, spec, classes)
         source = source_of(data, root, classes, is_foreign=spec is not None)
         evaluated, _ = evaluate_and_record(models, source, options, folder, write=folder is not None, trust=trust)
     return evaluated.evaluation
@@ -228,9 +228,9 @@ def predict(
         trust: whether code that the file names may be executed.
         spec, classes: of a model file that Model Trainer did not write; see `load_model`.
         calibrated: divide the logits by the temperature that was fitted on the validation data at the end of training,
-            so that of predictions with a probability of 0.8 about 80 % are right.
-        engine: what computes the network: "keras" for TensorFlow, "openvino", or "auto", the fastest exact one if there
-            are so many images that preparing it pays.
+            so that about 80 % of the predictions with a probability of 0.8 are correct.
+        engine: the inference engine: "keras" for TensorFlow, "openvino", or "auto": the fastest exact one, if there
+            are enough images to make up for preparing it.
 
     Returns:
         For each image `{"image": path, "predictions": [{"label": name, "probability": p}, ...]}`, or

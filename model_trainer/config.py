@@ -1,7 +1,7 @@
 """The base of declared values: frozen, validated, written to JSON and read back, changed by dotted names.
 
-A `Config` is a value such as `Training(epochs=2)`. A `Choice` is a `Config` of several kinds, such as an optimizer; its
-JSON names the kind in `"type"`.
+A `Config` is a value such as `Training(epochs=2)`. A `Choice` is a `Config` that is one of several kinds, such as an
+optimizer; its JSON names the kind in `"type"`.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Config(BaseModel):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Returns the value that `to_dict` was called on.
+        """Builds a value from the dict that its `to_dict` returned.
 
         Raises:
             ConfigError: a field is wrong; the message has its full dotted name.
@@ -122,7 +122,7 @@ class Config(BaseModel):
 
 
 class Choice(Config):
-    """A value of several kinds, such as an optimizer. A direct subclass is an abstract family of kinds."""
+    """A value that is one of several kinds, such as an optimizer. A direct subclass is an abstract family of kinds."""
 
     _kinds: ClassVar[dict[str, type[Choice]]]
     former_names: ClassVar[tuple[str, ...]] = ()  # of a renamed kind, so that JSON of earlier versions still loads

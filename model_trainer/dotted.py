@@ -23,7 +23,7 @@ def import_dotted(path: str) -> Any:
     """Returns the object at `path`, such as `keras.applications.vgg19.VGG19` or `my_code.Nets.small`.
 
     Raises:
-        ConfigError: there is no such module, or no such name in it.
+        ConfigError: there is no such module, it has no such name, or importing it raised an error.
     """
     names = path.split(".")
     for split in range(len(names) - 1, 0, -1):

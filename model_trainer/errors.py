@@ -71,7 +71,7 @@ class StorageError(ModelTrainerError, OSError):
 
 
 class UnavailableError(StorageError):
-    """An object store does not answer, in spite of repeated attempts; `--resume` continues the run once it does."""
+    """An object store does not answer, in spite of retries; `--resume` continues the run once it does."""
 
     exit_code = 75
 
@@ -104,7 +104,7 @@ class MissingExtra(ModelTrainerError, ImportError):
     Args:
         what: what needs it, such as "s3:// paths".
         package: the missing package, such as "boto3".
-        extra: the extra that installs it, such as "aws".
+        extra: the extra that installs it, such as "s3".
     """
 
     def __init__(self, what: str, package: str, extra: str) -> None:

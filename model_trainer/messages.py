@@ -79,7 +79,7 @@ def to_config_error(error: ValidationError, cls: type[BaseModel]) -> ConfigError
 
     Args:
         error: from pydantic.
-        cls: the class that was validated, to tell fields from the names that pydantic gives to members of a union.
+        cls: the class that was validated, to distinguish its fields from pydantic's names for union members.
     """
     details = error.errors(include_url=False)
     first = details[0]

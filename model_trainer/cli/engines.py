@@ -11,7 +11,7 @@ __all__ = ["Engine", "EngineName", "FasterPrecision"]
 
 
 class EngineName(StrEnum):
-    """The inference engine: `keras` is TensorFlow."""
+    """An inference engine."""
 
     auto = "auto"
     keras = "keras"

@@ -1,4 +1,4 @@
-"""Help pages in the usual notation: `RUN` for an argument, and no type behind a flag."""
+"""Help pages in the usual notation: `RUN` for an argument, and no type after a flag."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Command", "Group"]
 
 
 class Command(TyperCommand):
-    """A command; typer writes `{run}` in its usage, and `<bool>` behind `--resume`."""
+    """A command, without typer's `{run}` in its usage and `<bool>` after `--resume`."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _without_types_of_flags(super().get_params(ctx))
@@ -21,7 +21,7 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """The commands; typer writes `<bool>` behind `--version`."""
+    """The commands, without typer's `<bool>` after `--version`."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _without_types_of_flags(super().get_params(ctx))

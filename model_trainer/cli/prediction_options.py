@@ -1,4 +1,4 @@
-"""The options that say what a prediction has, for `predict` and `serve`."""
+"""The options for the content of predictions, for `predict` and `serve`."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ DEFAULT_PORT = 8080
 
 
 class Precision(StrEnum):
-    """The dtype of the computation."""
+    """The precision of inference."""
 
     float32 = "float32"
     bfloat16 = "bfloat16"

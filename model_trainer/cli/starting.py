@@ -18,7 +18,7 @@ __all__ = ["announce_tensorflow", "check_weights"]
 
 
 def announce_tensorflow() -> None:
-    """Says on a terminal what takes so long; prints nothing to a log file or a program that reads standard error."""
+    """Announces the slow start of TensorFlow on a terminal; prints nothing if standard error is a file or a pipe."""
     if sys.stderr.isatty():
         typer.echo("Starting TensorFlow ...", err=True)
 

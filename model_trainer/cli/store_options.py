@@ -1,4 +1,4 @@
-"""What every command that takes paths has: the options of object stores, and an error for a mistyped URL."""
+"""Adds to each command that takes paths the options of object stores, and an error for a mistyped URL."""
 
 from __future__ import annotations
 

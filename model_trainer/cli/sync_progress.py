@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["SyncProgress"]
 
 SECONDS_BETWEEN_LINES = 10.0
-RATE_SECONDS = 15.0  # of which the rate is the mean
+RATE_SECONDS = 15.0  # over which the rate is averaged
 
 
 class SyncProgress:

@@ -85,12 +85,12 @@ def _wrapped(texts: list[str], width: int) -> Text:
 
 
 def print_runs(runs: list[RunSummary], settings: list[str], metric: str, console: Console) -> None:
-    """Prints one row for each run; on a terminal too narrow for it, without the start, or as lines below its name.
+    """Prints one row for each run; on a terminal too narrow for it, without the start time, or as several lines.
 
     Args:
         runs: in the order of the rows.
         settings: names of the settings to show.
-        metric: name of another metric to show; a name that is none is ignored.
+        metric: name of another metric to show; a name that is not a metric is ignored.
     """
     from model_trainer.report.runs_table import run_cells, setting_text
 

@@ -49,7 +49,7 @@ def find_hosts(
         timeout_seconds: how long to wait for the other processes, if they must meet first.
 
     Returns:
-        None if this is the only process.
+        The processes, and the index of this one; None if this is the only process.
 
     Raises:
         ConfigError: something is missing, contradictory or malformed; the message names the option, variable or file.

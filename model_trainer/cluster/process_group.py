@@ -58,7 +58,7 @@ class ProcessGroup:
         lengths = np.zeros(len(self), np.int32)
         lengths[self.index] = len(message)
         lengths = self._sum(lengths)
-        return [self._from(owner, message, int(length)) for owner, length in enumerate(lengths)]
+        return [self._broadcast_from(owner, message, int(length)) for owner, length in enumerate(lengths)]
 
     def all_gather(self, value: Any) -> list[Any]:
         """All-gathers values of JSON types: returns those of all processes by rank. All must call this together."""
@@ -87,7 +87,8 @@ class ProcessGroup:
             raise ConfigError(f"The first host cannot start: {answer['error']}")
         return answer["value"]
 
-    def _from(self, owner: int, message: bytes, length: int) -> bytes:
+    def _broadcast_from(self, owner: int, message: bytes, length: int) -> bytes:
+        """The message of process `owner`, which has `length` bytes; each process passes its own as `message`."""
         chunks = []
         for start in range(0, length, CHUNK_BYTES):
             size = min(CHUNK_BYTES, length - start)

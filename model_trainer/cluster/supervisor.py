@@ -19,7 +19,7 @@ STARTED = "MODEL_TRAINER_STARTED"
 
 STOPPED_EARLY = 75  # exit code of training that was stopped early and saved, or lost a machine
 EXIT_LOST_HOST = 76  # exit code of supervised training that lost a machine, to distinguish the two
-# Done, wrong input, diverged, stopped by a signal: a restart would end the same, or is not wanted.
+# Done, wrong input, diverged, stopped by a signal: a restart would end in the same way, or is not wanted.
 FINAL = frozenset({0, 2, 3, STOPPED_EARLY, 130})
 # Signals to stop. A terminal's hang-up and Ctrl-\ arrive here only, because the child has its own process group.
 FORWARDED = tuple(
@@ -77,10 +77,10 @@ def _run(command: Sequence[str], signals: socket.socket) -> tuple[int, bool]:
     process = subprocess.Popen(command, process_group=0)
     try:
         while process.poll() is None:
-            for number in _next(signals, math.inf):
+            for number in _wait_for_signals(signals, math.inf):
                 must_stop = True
                 process.send_signal(number)
-        must_stop = bool(_next(signals, 0)) or must_stop
+        must_stop = bool(_wait_for_signals(signals, 0)) or must_stop
     finally:
         if process.poll() is None:  # an error here must not leave the process behind
             process.kill()
@@ -92,12 +92,12 @@ def _is_stopped_within(seconds: float, signals: socket.socket) -> bool:
     """Waits; returns early with True when a signal to stop arrives."""
     until = time.monotonic() + seconds
     while (remaining := until - time.monotonic()) > 0:
-        if _next(signals, remaining):
+        if _wait_for_signals(signals, remaining):
             return True
-    return bool(_next(signals, 0))
+    return bool(_wait_for_signals(signals, 0))
 
 
-def _next(signals: socket.socket, seconds: float) -> list[int]:
+def _wait_for_signals(signals: socket.socket, seconds: float) -> list[int]:
     """Waits for any signal, including the end of the child; returns those that are to be forwarded."""
     ready, _, _ = select.select([signals], [], [], None if seconds == math.inf else seconds)
     return [number for number in signals.recv(4096) if number in FORWARDED] if ready else []

@@ -44,8 +44,8 @@ def from_tf_config(environ: Mapping[str, str]) -> Hosts | None:
             raise ConfigError(f"has a task of the type {job!r}; {REFUSED[job]}", NAME)
     unknown = [job for job in jobs if job not in ("chief", "worker")]
     if unknown:
-        known = nearest(unknown[0], ("chief", "worker"))
-        raise ConfigError(f"has tasks of the type {unknown[0]!r}; known are 'chief' and 'worker'.{known}", NAME)
+        hint = nearest(unknown[0], ("chief", "worker"))
+        raise ConfigError(f"has tasks of the type {unknown[0]!r}; known are 'chief' and 'worker'.{hint}", NAME)
     chief, workers = jobs.get("chief", []), jobs.get("worker", [])
     if len(chief) > 1:
         raise ConfigError(f"names {len(chief)} chiefs. Keep one, and make the others workers.", NAME)

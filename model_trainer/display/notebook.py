@@ -92,6 +92,6 @@ def cell_log() -> Iterator[CellLog | None]:
 
 
 def text_bar(done: int, total: int) -> str:
-    """Such as "█████░░░░░░░░░░░░░░░"."""
+    """A progress bar of `BAR_WIDTH` characters, such as "█████░░░░░░░░░░░░░░░"."""
     filled = round(BAR_WIDTH * min(done, total) / max(total, 1))
     return "█" * filled + "░" * (BAR_WIDTH - filled)

@@ -63,7 +63,7 @@ class EarlyStopping(Callback):
 
 
 def make_callbacks(declared: tuple[Callback | Call | Live, ...]) -> list[keras.callbacks.Callback]:
-    """Returns the Keras callbacks of the declared ones.
+    """Makes the Keras callbacks from the declared ones, in the same order.
 
     Raises:
         ConfigError: one of them is not a Keras callback, or needs a package that is not installed.

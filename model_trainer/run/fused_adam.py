@@ -35,7 +35,7 @@ class FusedAdam(keras.optimizers.Adam):
         )
 
     def _shared_inputs(self, variable: tf.Variable, learning_rate: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The kernel's inputs that all variables of a device share; made once per graph, which then builds faster."""
+        """The kernel's inputs that all variables of a device share; made once per graph, to trace it faster."""
         graph, dtype = tf.compat.v1.get_default_graph(), variable.dtype
         if self.__dict__.get("_graph") is not graph or tf.executing_eagerly():
             # Not set as attributes: Keras would track them.

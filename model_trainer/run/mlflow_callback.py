@@ -17,9 +17,9 @@ from model_trainer.run.tracker_callback import Status, TrackerCallback
 
 __all__ = ["MlflowCallback"]
 
-BATCH = 100  # parameters or tags in a request, MLflow's limit
+BATCH = 100  # parameters or tags per request, MLflow's limit
 STATUSES = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
-# By default, MLflow waits for 2 minutes and tries 7 times again, which takes 4 minutes without a server.
+# By default, MLflow waits for 2 minutes and retries 7 times, which takes 4 minutes without a server.
 REQUEST_OPTIONS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the next epoch tries again

@@ -18,20 +18,20 @@ def mlflow_keys(names: Iterable[str]) -> dict[str, str]:
         >>> mlflow_keys(["val_loss", "weights.cat?", "weights.cat!"])
         {'val_loss': 'val_loss', 'weights.cat?': 'weights.cat_', 'weights.cat!': 'weights.cat__2'}
     """
-    keys = {name: _accepted(name) for name in names}
+    keys = {name: _valid_key(name) for name in names}
     # A name that is accepted as it is keeps its key, whatever comes before it.
     used = {name for name, key in keys.items() if key == name}
     for name in [name for name in keys if name not in used]:
         key, number = keys[name], 1
         while key in used:
             number += 1
-            key = f"{_accepted(name)[: MAX_CHARACTERS - len(f'_{number}')]}_{number}"
+            key = f"{_valid_key(name)[: MAX_CHARACTERS - len(f'_{number}')]}_{number}"
         keys[name] = key
         used.add(key)
     return keys
 
 
-def _accepted(name: str) -> str:
+def _valid_key(name: str) -> str:
     key = re.sub(r"[^\w\-. :/]", "_", name, flags=re.ASCII)[:MAX_CHARACTERS]
     # MLflow may store a key as a file: it refuses one that is not a normal relative path.
     if posixpath.normpath(key) != key or key.startswith(("/", "..")) or key == ".":

@@ -67,9 +67,9 @@ class AnyNetwork(Choice):
             normalization runs in inference mode, as in Keras.
         unfreeze: when the frozen layers start to train; None keeps them frozen.
         regularize: L1 and L2 penalties on weights.
-        batch_norm_momentum: momentum of the moving averages of batch normalization. "auto" averages over about 500
-            images, and recomputes the averages from training images before each validation; "keras" takes each layer's
-            own, 0.99 or 0.999, with which the averages of a short run stay near their initial values.
+        batch_norm_momentum: momentum of the moving mean and variance of batch normalization. "auto" averages over about
+            500 images, and recomputes both from training images before each validation; "keras" takes each layer's own,
+            0.99 or 0.999, with which they stay near their initial values in a short run.
     """
 
     freeze: Literal["none", "backbone"] | LayerNames = "none"

@@ -1,4 +1,4 @@
-"""Observers as declared values: statistics of gradients, weights and updates, logged every so many steps."""
+"""Observers as declared values: statistics of gradients, weights and updates, logged at regular steps."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ class ObservedStep:
     @property
     def gradients(self) -> Sequence[tf.Tensor]:
         """float32 gradients of the whole batch's loss, one per variable, before clipping and without loss scaling."""
-        return _used(self._gradients, "gradients")
+        return _require_declared(self._gradients, "gradients")
 
     @property
     def before(self) -> Sequence[tf.Tensor]:
         """float32 values of the variables before the update."""
-        return _used(self._before, "updates")
+        return _require_declared(self._before, "updates")
 
     @cached_property
     def updates(self) -> Sequence[tf.Tensor]:
@@ -64,7 +64,7 @@ class ObservedStep:
         return [tf.cast(new, tf.float32) - old for new, old in zip(self.variables, self.before, strict=True)]
 
 
-def _used(values: Sequence[tf.Tensor] | None, what: str) -> Sequence[tf.Tensor]:
+def _require_declared(values: Sequence[tf.Tensor] | None, what: str) -> Sequence[tf.Tensor]:
     if values is None:
         raise ConfigError(
             f'reads {what} and must declare it: uses: ClassVar[tuple[Used, ...]] = ("{what}",)', "observers"

@@ -177,7 +177,7 @@ class LAMB(Optimizer):
 
 
 def make_optimizer(declared: Optimizer | Call | Live, learning_rate: float) -> keras.optimizers.Optimizer:
-    """Returns the Keras optimizer of a declared one, with this learning rate.
+    """Makes the Keras optimizer from a declared one, with this learning rate.
 
     Raises:
         ConfigError: the user's object is not a Keras optimizer, or has a learning-rate schedule of its own.

@@ -57,7 +57,7 @@ class Run(Config):
         training: epochs, batch size, learning rate, optimizer, schedule, precision, seed.
         hardware: the devices to train on.
         callbacks: any `keras.callbacks.Callback`, live or as `Call("my_code.MyCallback", ...)`.
-        observers: what is logged of the gradients and updates of some steps; `()` logs nothing.
+        observers: the statistics of gradients, weights and updates that are logged; `()` logs none.
         output_dir: folder of the output folders; the default is that of `model-trainer.toml`, or else "output".
 
     Raises:

@@ -42,6 +42,7 @@ class Schedule(Choice):
 
         Args:
             step: counted from 0 over the whole run.
+            steps_per_epoch: number of training steps in an epoch.
             epochs: length of the run.
             history: metrics (loss, val_loss, ...) of each finished epoch.
         """
@@ -53,7 +54,7 @@ class Schedule(Choice):
 
     @abstractmethod
     def curve(self, step: int, num_steps: int, steps_per_epoch: int, history: Sequence[dict[str, float]]) -> float:
-        """Returns the factor after the warm-up; `step` runs from 0 to `num_steps` - 1, counted from its end."""
+        """Returns the factor after the warm-up; `step` runs from 0, the end of the warm-up, to `num_steps` - 1."""
 
     @property
     def moves(self) -> bool:

@@ -54,7 +54,7 @@ def default_settings(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 def changed_settings(value: Config) -> dict[str, Any]:
     """Returns the settings that differ from their defaults, and those without a default, as JSON by dotted name.
 
-    Of a choice, such as an optimizer, these are its kind and the fields that differ from the defaults of that kind.
+    For a choice, such as an optimizer, these are its kind and the fields that differ from the defaults of that kind.
 
     Example:
         >>> changed_settings(Training(epochs=5, optimizer=SGD(momentum=0.8)))

@@ -47,7 +47,7 @@ class TrackerCallback(keras.callbacks.Callback):
     def __init__(self, tracker: str) -> None:
         super().__init__()
         self.tracker = tracker
-        self.run_id: str | None = None  # of the tracker
+        self.run_id: str | None = None  # of the run in the tracker
         self.url = ""  # of its page about the run
         self._run: Run | None = None
         self._folder: PurePath | None = None
@@ -104,7 +104,7 @@ class TrackerCallback(keras.callbacks.Callback):
         return {"run_id": self.run_id, "num_epochs": self._num_epochs, "unsent": unsent}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        self.run_id = state["run_id"] or self.run_id  # after a rollback to before the tracker answered it is known
+        self.run_id = state["run_id"] or self.run_id  # a rollback may restore a state without an ID yet
         self._num_epochs = int(state["num_epochs"])
         self._unsent = [(int(epoch), dict(metrics)) for epoch, metrics in state["unsent"]]
 
@@ -122,7 +122,7 @@ class TrackerCallback(keras.callbacks.Callback):
         if self._num_epochs >= self.params["epochs"] or self.model.stop_training:
             self._status = "finished"  # `on_run_end` follows, when the final model and the report are written
         else:
-            self._end("stopped")  # whoever stops it may not wait for a report
+            self._end("stopped")  # now, as the process may be killed before a report is written
         self.set_model(None)  # its memory is needed for the evaluation
 
     def on_train_failed(self) -> None:
@@ -194,7 +194,7 @@ class TrackerCallback(keras.callbacks.Callback):
             for name in FILES:
                 if files.is_file(self._folder / name):
                     texts[name] = without_passwords(files.read_text(self._folder / name))
-            if not self._has_settings:  # the tracker may have been away for a moment
+            if not self._has_settings:  # the tracker may have been unavailable for a moment
                 self._attempt_settings()
             self._send_unsent()
 

@@ -57,7 +57,7 @@ class Training(Config):
         accumulation_steps: gradient accumulation, for batches that do not fit into memory:
             `batch_size=32, accumulation_steps=4` computes 8 images at a time and updates once per 32.
         ema_decay: decay of an exponential moving average of the weights, such as 0.999, lower in the first steps; the
-            averaged weights are validated and saved. None keeps no average.
+            averaged weights are validated and saved. None disables it.
         synchronized_batch_norm: whether batch normalization uses the images of all devices, or each device its own.
         loss_mean: divisor of a batch's summed weighted losses: the number of its "examples", as in Keras, or the sum
             of their "weights", as in earlier versions.

@@ -14,13 +14,13 @@ from model_trainer.storage import files
 
 __all__ = ["WandbCallback"]
 
-WAIT_SECONDS = 20  # for an answer, where W&B waits for 90 seconds, or without end
+WAIT_SECONDS = 20  # for a response; the defaults of W&B are 90 seconds, or no limit
 EXIT_CODES = {"finished": 0, "stopped": 75, "failed": 1}
 
 
 @final
 class WandbCallback(TrackerCallback):
-    """Records a run in Weights & Biases, as a run of its own beside one that the user has started.
+    """Records a run in Weights & Biases, as a run of its own, apart from one that the user has started.
 
     Args:
         project, entity, mode: see `WeightsAndBiases`.

@@ -15,7 +15,7 @@ _TOLERANCE = 0.01
 
 
 def preprocessing_mismatch(spec: ModelSpec) -> str | None:
-    """A warning if the ImageNet weights of a `keras.applications` class need another preprocessing, otherwise None.
+    """A warning if the ImageNet weights of a `keras.applications` class need different preprocessing, otherwise None.
 
     Results are compared, not names, so that Keras' own `preprocess_input` as a dotted path is accepted, too. None also
     if there are no ImageNet weights: for another class, or if there are not 3 channels.

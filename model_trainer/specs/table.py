@@ -118,7 +118,7 @@ _OLD_MODULES = (
 
 
 def table_name(name: str) -> str:
-    """The key in `TABLE` of a model.
+    """The key of a model in `TABLE`.
 
     Case, underscores and hyphens are ignored, and class names are accepted: `ResNet50V2` is `resnet50_v2`, `mobilenet`
     is `mobilenet_v1`.

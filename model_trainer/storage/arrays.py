@@ -26,7 +26,7 @@ class RowWriter:
     Args:
         num_columns: columns of the table.
         num_rows: expected number of rows, which decides where they are collected.
-        folder: a local folder for the temporary file; None is the system's.
+        folder: a local folder for the temporary file; None uses the system's.
 
     Example:
         >>> writer = RowWriter(num_columns=2, num_rows=3)
@@ -54,7 +54,7 @@ class RowWriter:
             self._file.write(rows.data)
 
     def finish(self) -> np.ndarray:
-        """Returns float32 `(num_rows, num_columns)`; of a temporary file a read-only memory map."""
+        """Returns float32 `(num_rows, num_columns)`; rows in a temporary file as a read-only memory map."""
         if self._file is None:
             return np.concatenate([np.empty((0, self._num_columns), np.float32), *self._chunks])
         with self._file:  # the map keeps a descriptor of its own
@@ -65,9 +65,9 @@ class RowWriter:
 
 
 def drop_pages(table: np.ndarray) -> None:
-    """Removes the pages of a memory-mapped table that were read from the memory of this process, if it is one.
+    """Releases the pages of a memory-mapped table that this process has read.
 
-    The operating system keeps them in its cache as long as it likes. Other arrays are left as they are.
+    They may stay in the cache of the operating system. Arrays that are not memory-mapped are left as they are.
     """
     array: Any = table
     while isinstance(array, np.ndarray):
@@ -100,7 +100,7 @@ def _npy_chunks(table: np.ndarray) -> Iterator[bytes | memoryview]:
 
 
 def map_npy(path: StrPath) -> np.ndarray:
-    """Reads a `.npy` of numbers; a local file as a read-only memory map.
+    """Reads a numeric `.npy` file; a local one as a read-only memory map.
 
     Raises:
         OSError: it is missing or cannot be read.

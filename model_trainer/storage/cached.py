@@ -1,6 +1,6 @@
-"""Reads data that is read again and again, such as images: objects of a store through the cache on the local disk.
+"""Reads files that are needed repeatedly, such as images; objects of a store through a cache on the local disk.
 
-Other paths are read as by `files`.
+Other paths are read without a cache, as `files` does.
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ def cache() -> ObjectCache:
 
 @dataclass(frozen=True)
 class Kept:
-    """What is kept of object stores.
+    """How much the cache of object stores contains.
 
     Attributes:
-        folder: where.
-        count, num_bytes: of the objects, and of ranges of objects.
-        max_bytes: how much may be kept.
+        folder: local folder of the cache.
+        count, num_bytes: number and total size of the cached objects and byte ranges of objects.
+        max_bytes: maximum of `num_bytes`.
     """
 
     folder: str
@@ -81,20 +81,20 @@ class Kept:
 
 
 def kept() -> Kept:
-    """How much is kept of object stores."""
+    """How much the cache of object stores contains now."""
     config = configuration.current()
     return Kept(config.cache_folder, *cache().usage(), config.cache_bytes)
 
 
 def clear() -> None:
-    """Deletes all objects and listings that are kept, and the indexes of files of records."""
+    """Deletes all cached objects and listings, and the indexes of TFRecord files."""
     cache().clear()
     _listings().clear()
     folder_of_indexes(configuration.current().cache_folder).clear()
 
 
 def forget_listings(path: str) -> None:
-    """Deletes the kept listings that a change at or below a URL makes outdated; other paths have none."""
+    """Deletes the cached listings that a change at or below a URL makes outdated; other paths have none."""
     if is_in_store(path):
         listing.forget_listings(parse_url(path), _listings())
 
@@ -104,17 +104,17 @@ def _listings() -> OwnFolder:
 
 
 def read_version(path: str, etag: str = "") -> tuple[bytes, str]:
-    """Reads a file; of an object store a certain version of the object, from the cache if it is there.
+    """Reads a file; an object of a store in a given version, from the cache if it is there.
 
     Args:
         path: of the file.
         etag: the ETag of the object; "" reads the version that the store has now.
 
     Returns:
-        `(content, etag)`; of other files the ETag is "".
+        `(content, etag)`; the ETag of a file outside object stores is "".
 
     Raises:
-        ChangedError: the object has another ETag by now, and the one that was asked for is not in the cache.
+        ChangedError: the object has another ETag by now, and the requested version is not in the cache.
         StorageError: the store refuses every request, or does not answer.
         OSError: the file is missing, larger than `MAX_FILE_BYTES`, or cannot be read.
     """
@@ -142,7 +142,7 @@ def read_range_version(path: str, start: int, size: int, etag: str = "", crc: in
         path: of the file.
         start, size: in bytes.
         etag: the ETag of the object; "" reads the version that the store has now.
-        crc: CRC-32 of these bytes of an object; None verifies nothing.
+        crc: expected CRC-32 of the bytes, checked for objects only; None checks nothing.
 
     Raises:
         OSError: as `read_version`, or the file is shorter, or the bytes of an object arrive damaged twice.
@@ -167,16 +167,16 @@ T = TypeVar("T")
 
 
 def read_verified(path: str, etag: str, size: int, read: Callable[[Iterator[bytes]], T], block_bytes: int) -> T:
-    """What `read` makes of an object, which it receives in blocks from one end to the other.
+    """Passes the blocks of an object to `read`, in order, and returns its result.
 
-    The content is compared with the ETag. If it has another one, all is read once more, because damage on the way does
-    not repeat itself.
+    The content is verified by the ETag. On a mismatch `read` is called a second time with a new download, because two
+    transfers are not damaged in the same way.
 
     Args:
         path: of the object.
         etag, size: its ETag, and its size in bytes.
-        read: reads all blocks.
-        block_bytes: of each block but the last.
+        read: takes an iterator over all blocks.
+        block_bytes: size of each block but the last.
 
     Raises:
         OSError: as `read_version`.
@@ -209,7 +209,7 @@ def _range_of(etag: str, start: int, size: int) -> str:
 
 
 def version_of(path: str) -> tuple[str, int, int]:
-    """`(etag, bytes, nanoseconds)`: the ETag of an object, its size and time; of another file the ETag is "".
+    """`(etag, size, time)` of a file: size in bytes, modification time in ns since 1970; outside stores the ETag is "".
 
     Raises:
         OSError: the file is missing or cannot be accessed.
@@ -225,7 +225,7 @@ def version_of(path: str) -> tuple[str, int, int]:
 
 @contextlib.contextmanager
 def temporary_file(content: bytes) -> Iterator[str]:
-    """Writes a local file that exists inside the `with` block, for libraries that read files themselves."""
+    """Yields the path of a local file with `content`, deleted after the `with` block, for libraries that open files."""
     with tempfile.NamedTemporaryFile() as file:
         file.write(content)
         file.flush()
@@ -233,7 +233,7 @@ def temporary_file(content: bytes) -> Iterator[str]:
 
 
 def listing_of(folder: str) -> ObjectListing:
-    """All objects below a folder of an object store, from a kept listing if that is recent.
+    """All objects below a folder of an object store, from a cached listing if that is recent.
 
     Raises:
         OSError: the store cannot be listed.
@@ -243,7 +243,7 @@ def listing_of(folder: str) -> ObjectListing:
 
 
 def _locate_object(path: str) -> tuple[ObjectUrl, Bucket]:
-    """Raises OSError, as for a file that cannot be opened, if no object can have that path."""
+    """As `_locate`, but raises OSError, as for a file that cannot be opened, if no object can have that path."""
     try:
         key = parse_url(path).key
     except ConfigError as error:

@@ -1,7 +1,7 @@
-"""What is configured about storages, apart from any run: profile, endpoint, region, cache and default folders.
+"""The configuration of storages, which belongs to no run: profile, endpoint, region, cache and default folders.
 
 A value comes from the command line, or else an environment variable, or else `model-trainer.toml`, or else it is the
-default. `current()` returns the values; `all_values()` also where each comes from.
+default. `current()` returns the values; `all_values()` also the source of each.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from model_trainer.storage.configuration_settings import SETTINGS, Setting
 
 __all__ = ["Configuration", "Value", "all_values", "current", "set_by_option"]
 
-# Child processes, such as the workers of an endpoint, inherit the options of the command line by this variable.
+# Child processes, such as the workers of an endpoint, inherit the options of the command line in this variable.
 _OPTIONS = "MODEL_TRAINER_STORAGE_OPTIONS"
 _VARIABLES = (
     _OPTIONS, "MODEL_TRAINER_CONFIG", "XDG_CONFIG_HOME", "HOME",
@@ -32,15 +32,15 @@ class Configuration:
 
     Attributes:
         profile: a profile of `~/.aws/config`; "" means the default one.
-        profile_is_chosen: whether `--profile` names it, which then wins over credentials in variables.
+        profile_is_chosen: whether `--profile` names it; it then takes precedence over credentials in variables.
         endpoint: URL of an S3 server; "" means that of the profile, or that of AWS.
         region: "" means that of the profile.
         bucket: the bucket of paths such as s3:///train; "" means that these are an error.
         anonymous: whether requests are unsigned, for public buckets.
         cache_folder: local folder of cached objects.
         cache_bytes: its maximum size; 0 caches nothing.
-        listing_seconds: how long the list of the objects in a folder is kept and used again.
-        retry_seconds: how long a request is repeated while a store does not answer.
+        listing_seconds: how long a cached listing of a folder is used; 0 caches none.
+        retry_seconds: how long a request is retried while a store does not answer.
         output_dir: where runs write that declare no `output_dir`.
     """
 
@@ -94,23 +94,23 @@ def all_values() -> list[Value]:
 
 def set_by_option(setting: Setting, text: str) -> None:
     """Sets a value from the command line, for this process and those that it starts; raises ConfigError."""
-    _parsed(setting, text, setting.option)
+    _parse(setting, text, setting.option)
     options = json.loads(os.environ.get(_OPTIONS) or "{}")
     os.environ[_OPTIONS] = json.dumps({**options, setting.name: text})
 
 
 def _value_of(setting: Setting, options: dict[str, str], in_files: dict[str, FileValue], default: Any) -> Value:
     if setting.name in options:
-        return Value(setting, _parsed(setting, options[setting.name], setting.option), setting.option)
+        return Value(setting, _parse(setting, options[setting.name], setting.option), setting.option)
     for variable in setting.variables:
         if os.environ.get(variable):
-            return Value(setting, _parsed(setting, os.environ[variable], variable), variable)
+            return Value(setting, _parse(setting, os.environ[variable], variable), variable)
     if setting.name in in_files:
         return Value(setting, *in_files[setting.name])
     return Value(setting, default, "default")
 
 
-def _parsed(setting: Setting, text: str, source: str) -> Any:
+def _parse(setting: Setting, text: str, source: str) -> Any:
     try:
         return setting.parse(text)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Reads `model-trainer.toml`; what is wrong in it is named by file and line."""
+"""Reads `model-trainer.toml`; errors name the file and line."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def read_configuration_files() -> dict[str, FileValue]:
 
 
 def _check_owner(path: Path, where: str) -> None:
-    """Refuses a file of somebody else that sends requests, signed with the user's credentials, to its own server."""
+    """Refuses an untrusted file that would send requests, signed with the user's credentials, to another server."""
     if not hasattr(os, "getuid"):
         return
     status = path.stat()
@@ -81,13 +81,13 @@ def _read(path: Path, must_exist: bool = False) -> dict[str, FileValue]:
         ) from None
     except ConfigError:
         raise
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or as many brackets
+    except (ValueError, RecursionError) as error:  # a number with thousands of digits, or as many nested brackets
         raise ConfigError(f"{path} cannot be read: a value is too long, or nested too deeply.") from error
-    return dict(_checked(path, text, content))
+    return dict(_checked_settings(path, text, content))
 
 
 def _text_of(path: Path) -> str:
-    if path.is_fifo():  # to open it would wait for a writer
+    if path.is_fifo():  # opening it would wait for a writer
         raise ConfigError(f"{path} is no file.")
     with path.open("rb") as file:
         content = file.read(_MAX_BYTES + 1)
@@ -96,9 +96,9 @@ def _text_of(path: Path) -> str:
     return content.decode("utf-8")
 
 
-def _checked(path: Path, text: str, content: Mapping[str, Any]) -> Iterator[tuple[str, FileValue]]:
+def _checked_settings(path: Path, text: str, content: Mapping[str, Any]) -> Iterator[tuple[str, FileValue]]:
     by_name = {setting.name: setting for setting in SETTINGS}
-    for name, value in _flat(content):
+    for name, value in _flatten(content):
         where = f"{path} line {_line_of(text, name)}"
         if name not in by_name:
             raise ConfigError(f"{where}: {_unknown(shown(name), value)}")
@@ -109,7 +109,7 @@ def _checked(path: Path, text: str, content: Mapping[str, Any]) -> Iterator[tupl
             raise ConfigError(f"{where}: {name} {error}{received}.") from None
 
 
-def _flat(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _flatten(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in content.items():
         if key in _TABLES and isinstance(value, Mapping):
             yield from ((f"{key}.{inner}", item) for inner, item in value.items())
@@ -129,7 +129,7 @@ def _unknown(name: str, value: Any) -> str:
             "with `aws configure`, and name their profile here."
         )
     table, _, key = name.rpartition(".")
-    # A key below the wrong table, or below none, is found by its last name.
+    # A key in the wrong table, or in none, is matched by its last name.
     alike = [other for other in names if other.rpartition(".")[2] == key]
     hint = f" Did you mean {alike[0]!r}?" if alike else nearest(name, names)
     if not hint and table:
@@ -142,7 +142,7 @@ def _example(table: str) -> str:
 
 
 def _line_of(text: str, name: str) -> int:
-    """The line of a setting; TOML allows `[s3]` above `region`, `s3.region` and `s3 = {region = ...}`."""
+    """The line of a setting, from 1; TOML allows `[s3]` above `region`, `s3.region` and `s3 = {region = ...}`."""
     key = name.rpartition(".")[2]
     current = ""
     first_alike = 0

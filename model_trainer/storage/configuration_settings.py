@@ -1,4 +1,4 @@
-"""The settings of storages: their names in `model-trainer.toml`, variables, options and the checks of their values."""
+"""The settings of storages: names in `model-trainer.toml`, environment variables, options, and checks of the values."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Setting:
 
     Attributes:
         name: in the file, with its table: "s3.profile".
-        field: of `Configuration`.
+        field: name of its field in `Configuration`.
         variables: the environment variables that set it; the first that is set and not empty applies.
         parse: checks a value from the file, or text from a variable or option; raises ValueError("should be ...").
         option: of the command line; "" if there is none.
-        help: of the option.
+        metavar, help: of the option, for `--help`.
     """
 
     name: str
@@ -66,7 +66,7 @@ def _endpoint(value: Any) -> str:
     try:
         parts = urlsplit(text)
         is_right = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not parts.fragment
-    except ValueError:  # a port that is no number, or half an IPv6 address
+    except ValueError:  # a port that is not a number, or half an IPv6 address
         raise problem from None
     if not is_right:
         raise problem
@@ -119,7 +119,7 @@ def _size(value: Any) -> int:
 
 
 class _SecretError(ValueError):
-    """A value that must not be repeated in a message, or that it names already."""
+    """Its value must not be added to a message, because it may be a secret, or because the message contains it."""
 
     is_secret = True
 

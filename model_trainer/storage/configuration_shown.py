@@ -26,7 +26,7 @@ class ShownValue(NamedTuple):
 
 
 def shown_configuration() -> list[ShownValue]:
-    """Every setting; the variables that are set; then what boto3 makes of them: credentials, endpoint, region.
+    """Every setting; the variables that are set; then the credentials, endpoint and region that boto3 resolves.
 
     Raises:
         ConfigError: a value is wrong.
@@ -41,7 +41,7 @@ def shown_configuration() -> list[ShownValue]:
 
 
 def masked(secret: str) -> str:
-    """An access key without all but its last 4 characters, which AWS' own tools show too.
+    """Masks an access key but for its last 4 characters, which AWS' own tools show too; a short one completely.
 
     Example:
         >>> masked("AKIAIOSFODNN7EXAMPLE")
@@ -51,7 +51,7 @@ def masked(secret: str) -> str:
 
 
 def _resolved() -> list[ShownValue]:
-    """What a request would use, after profiles and roles; nothing where boto3 is not installed."""
+    """What a request would use, after profiles and roles; the reason if that cannot be resolved."""
     from model_trainer.storage.objects.credentials import boto_errors, new_client, new_session
     from model_trainer.storage.objects.urls import ObjectUrl
 

@@ -14,7 +14,7 @@ _OF_CONFIGURED_BUCKET = re.compile(r"s3:///(?!/)(.*)", re.DOTALL)
 
 
 def configured_path(path: str) -> str:
-    """The path that `path` means: the same, or with the configured bucket for s3:///train.
+    """Inserts the configured bucket into a path such as s3:///train; returns other paths unchanged.
 
     Raises:
         ConfigError: `path` is probably a mistyped URL, or no bucket is configured; the message gives the right one.

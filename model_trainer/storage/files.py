@@ -54,7 +54,7 @@ def storage_of(path: StrPath) -> Storage:
     if not separator:
         return _LOCAL
     if scheme in SCHEMES and scheme not in _MOUNTED:
-        from model_trainer.storage.objects.store import ObjectStore  # which many runs do not need
+        from model_trainer.storage.objects.store import ObjectStore  # imported late: many runs do not need it
 
         mount(scheme, ObjectStore())
     return _MOUNTED.get(scheme, _TENSORFLOW)
@@ -176,8 +176,8 @@ def append(path: StrPath) -> Appender:
 
 def append_text(path: StrPath, text: str) -> None:
     """Appends UTF-8 text to a file, all of it or nothing; surrogate escapes of file names become their bytes."""
-    with contextlib.closing(append(path)) as end:
-        end.write(text.encode("utf-8", "surrogateescape"))
+    with contextlib.closing(append(path)) as appender:
+        appender.write(text.encode("utf-8", "surrogateescape"))
 
 
 @contextlib.contextmanager
@@ -242,7 +242,7 @@ def copy(source: StrPath, target: StrPath) -> None:
 
 
 def write_folder(folder: StrPath, contents: Iterable[tuple[str, Iterable[bytes | memoryview]]]) -> None:
-    """Writes a folder of files atomically, replacing an existing one; `contents` are names and chunks."""
+    """Writes a folder of files atomically, replacing an existing one; `contents` yields `(file name, chunks)`."""
     storage_of(folder).write_folder(os.fspath(folder), contents)
 
 

@@ -64,7 +64,7 @@ def only_process(folder: PurePath) -> Iterator[None]:
 def filled_folder(folder: Path) -> Iterator[Path]:
     """Yields a temporary folder, which is renamed to `folder` at the end of the `with` block.
 
-    An interrupted call so leaves no incomplete folder.
+    So an interrupted call leaves no incomplete folder.
 
     Args:
         folder: on the local disk; missing or empty at the end of the block.

@@ -1,4 +1,4 @@
-"""Files of any storage that a library makes grow, which can only write local ones."""
+"""Files of any storage, for libraries that can only append to local files."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["GrownFile"]
 
 
 class GrownFile:
-    """A new file for a library that appends to a local one; elsewhere the file gets the same content.
+    """A new file for a library that appends to a local one; `copy` transfers the content to another storage.
 
     Attributes:
-        local: the path to write: that of the file itself, or of a temporary one.
+        local: the path that the library writes: that of the file itself, or of a temporary one.
     """
 
     def __init__(self, path: PurePath) -> None:
@@ -26,19 +26,19 @@ class GrownFile:
             folder = self._stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
             self.local = Path(folder) / path.name
             self.local.touch()
-            self._written = self._stack.enter_context(files.open_file(self.local))
-            self._end = self._stack.enter_context(contextlib.closing(files.append(path)))
+            self._local_file = self._stack.enter_context(files.open_file(self.local))
+            self._appender = self._stack.enter_context(contextlib.closing(files.append(path)))
 
     def copy(self) -> None:
-        """Appends to the file what the library has written since the last call.
+        """Appends to the file what the library has written since the last call; does nothing for a local file.
 
         Raises:
             OSError: it cannot be written.
         """
         if self._has_copy:
-            self._end.write(self._written.read())
+            self._appender.write(self._local_file.read())
 
     def close(self) -> None:
-        """Ends the file; the library has closed the local one. May be called more than once."""
+        """Closes the file, after the library has closed the local one. May be called more than once."""
         self._has_copy = False
         self._stack.close()

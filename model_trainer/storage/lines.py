@@ -26,22 +26,22 @@ def csv_lines(rows: Iterable[Sequence[object]]) -> str:
 class LineFile:
     """A file that grows by complete lines; a failed write is skipped, and the first one is logged.
 
-    Later writes are tried again, so the file continues as soon as there is disk space.
+    Later writes are still attempted, so the file continues as soon as there is disk space.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = path
-        self._end: Appender | None = None
+        self._appender: Appender | None = None
         self._has_warned = False
         self.write("")  # creates the file
 
     def write(self, text: str) -> None:
         """Appends `text`, which ends in a line break, all of it or nothing."""
         try:
-            if self._end is None:
-                self._end = files.append(self._path)
+            if self._appender is None:
+                self._appender = files.append(self._path)
             if text:
-                self._end.write(text.encode("utf-8", errors="backslashreplace"))
+                self._appender.write(text.encode("utf-8", errors="backslashreplace"))
         except OSError as error:
             if self._has_warned:
                 return
@@ -50,6 +50,6 @@ class LineFile:
 
     def close(self) -> None:
         """Closes the file; may be called more than once."""
-        if self._end is not None:
-            self._end.close()
-            self._end = None
+        if self._appender is not None:
+            self._appender.close()
+            self._appender = None

@@ -67,7 +67,7 @@ class LocalDisk(Storage):
         Path(path).mkdir(parents=True)
 
     def append(self, path: str) -> Appender:
-        return _End(path)
+        return _LocalAppender(path)
 
     def copy(self, source: str, target: str) -> None:
         with self.atomic_write(target) as partial:
@@ -166,8 +166,8 @@ class LocalDisk(Storage):
                 partial.unlink(missing_ok=True)
 
 
-class _End:
-    """Appends to a local file without a buffer, whose contents would fail once more on close."""
+class _LocalAppender:
+    """Appends to a local file unbuffered: what a buffer could not write would fail once more on close."""
 
     def __init__(self, path: str) -> None:
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115

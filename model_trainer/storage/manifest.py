@@ -1,13 +1,13 @@
 """`manifest.json` of a run: the files that it consists of, written after all of them.
 
-Whoever reads a run outside the local disk, or a copy of one, sees by it whether all of the run is there. While the run
-trains, and after it was interrupted, it says `"finished": false`. A run without a manifest was trained on a local disk.
+It shows a reader of a run in an object store, or of a copy of a run, whether the run is complete. While the run trains,
+and after an interruption, it contains `"finished": false`. A run without a manifest was trained on a local disk.
 
 ```json
 {"version": 1, "finished": true, "files": {"final_model.hdf5": {"bytes": 16543208, "sha256": "9f86d0..."}}}
 ```
 
-One that is not finished also names the process that trains it, which alone may replace it.
+The manifest of an unfinished run also identifies the process that trains it, which alone may replace the manifest.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ __all__ = ["MANIFEST", "check_finished", "note_unfinished", "update_manifest", "
 
 MANIFEST = "manifest.json"
 VERSION = 1
-NOT_LISTED = (MANIFEST, "checkpoints")  # which only `--resume` reads, and which have hashes of their own
+NOT_LISTED = (MANIFEST, "checkpoints")  # only `--resume` reads checkpoints, and they have hashes of their own
 CHUNK_BYTES = 64 << 20
 NUM_THREADS = 16
 _RANDOM = uuid.uuid4().hex
 
 
 def note_unfinished(folder: PurePath) -> None:
-    """Notes that a run is being trained; on the local disk only if there is a manifest already, of a copied run.
+    """Notes that a run is being trained; on the local disk only if a manifest exists already, as in a copied run.
 
     Raises:
         StorageError: it cannot be written.
@@ -54,10 +54,10 @@ def write_manifest(folder: PurePath, *, by_any: bool = False) -> None:
 
     Args:
         folder: the output folder.
-        by_any: whether this process has only found that the run is finished, which another one has trained.
+        by_any: whether this process may write it although another one has trained the run.
 
     Raises:
-        StorageError: it cannot be written, or one of the files not be read.
+        StorageError: the manifest cannot be written, or one of the files cannot be read.
     """
     if not _has_manifest(folder):
         return
@@ -74,10 +74,11 @@ def write_manifest(folder: PurePath, *, by_any: bool = False) -> None:
 
 
 def update_manifest(folder: PurePath, *names: str) -> None:
-    """Notes what has been written since the run was finished; does nothing for a run that is not.
+    """Adds to the manifest of a finished run what was written afterwards; does nothing for an unfinished run.
 
     Args:
-        names: of files and folders in `folder` that were written.
+        folder: the output folder.
+        names: of the files and folders in `folder` that were written.
     """
     if not _read(folder).get("finished"):
         return
@@ -89,12 +90,12 @@ def update_manifest(folder: PurePath, *names: str) -> None:
 
 
 def check_finished(folder: PurePath, model_file: PurePath | None = None, preferred: Sequence[str] = ()) -> None:
-    """Checks that a run is finished, as far as it has a manifest.
+    """Checks that a run is finished; a run without a manifest passes.
 
     Args:
         folder: the output folder.
-        model_file: a file in it that should be the listed one.
-        preferred: the names of files that would be used instead of `model_file`, but are not there.
+        model_file: a file in it whose size and SHA-256 should be those in the manifest.
+        preferred: the names of files that would be used instead of `model_file`, but are missing.
 
     Raises:
         DataError: it is not finished, or the file is not the one that was written.
@@ -126,7 +127,7 @@ def check_finished(folder: PurePath, model_file: PurePath | None = None, preferr
             "not copied completely, or was replaced. Copy the run again."
         )
     written = files.info(folder / MANIFEST)
-    is_older = written is not None and info.changed_ns < written.changed_ns  # as the run left it
+    is_older = written is not None and info.changed_ns < written.changed_ns  # unchanged: needs no hash
     if not is_older and _describe(model_file)["sha256"] != listed.get("sha256"):
         raise DataError(
             f"{model_file} does not have the SHA-256 in {folder / MANIFEST}: it was replaced after the run was "
@@ -166,7 +167,7 @@ def _write(folder: PurePath, content: dict[str, Any]) -> None:
 
 
 def _paths(folder: PurePath, inside: str) -> list[str]:
-    """The files in a run, or in a file or folder of it, by their paths in the run, sorted."""
+    """The files of a run, or those in `inside`, a file or folder of it: their paths below `folder`, sorted."""
     if inside and not files.is_folder(folder / inside):
         return [inside] if files.is_file(folder / inside) else []
     return sorted(_walk(folder, inside))

@@ -23,7 +23,7 @@ def map_file(path: str) -> Mapped:
     return _map(path, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-@functools.lru_cache(maxsize=256)  # each keeps a file open, of which a process may have 1,024
+@functools.lru_cache(maxsize=256)  # each keeps a file open; the usual limit is 1,024 per process
 def _map(path: str, *version: int) -> Mapped:
     with open(path, "rb") as file:
         try:

@@ -1,4 +1,4 @@
-"""Reads files of any origin, but no devices or pipes, which might never end."""
+"""Reads files of any storage, but not devices or pipes, which might never end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def read_image_file(path: str) -> bytes:
     """Reads the bytes of a file.
 
     Raises:
-        OSError: it is missing, not a regular file, larger than `MAX_FILE_BYTES`, or cannot be read.
+        OSError: it is missing or cannot be read; on the local disk also if it is not a regular file, or larger than
+            `MAX_FILE_BYTES`.
     """
     if "://" in path:
         return files.read(path)
@@ -47,7 +48,7 @@ def read_limited(path: files.StrPath, max_bytes: int) -> bytes:
     if "://" not in os.fspath(path):
         return _read_local(os.fspath(path), max_bytes)
     entry = files.info(path)
-    if entry is not None:  # otherwise reading it says that it is missing
+    if entry is not None:  # otherwise `files.read` raises FileNotFoundError
         if entry.is_folder or not entry.is_regular:
             raise OSError(0, NOT_REGULAR)
         _check_size(entry.size, max_bytes)
@@ -105,7 +106,7 @@ def size_of(path: str) -> int:
 
 
 def state_of_file(path: str | os.PathLike[str]) -> tuple[int, int, int]:
-    """What changes when a local file is written again or replaced: inode, size in bytes, and time in nanoseconds.
+    """`(inode, size in bytes, modification time in ns)` of a local file: changes if it is rewritten or replaced.
 
     Raises:
         OSError: it is missing, or not on the local disk.

@@ -168,7 +168,7 @@ class Storage(ABC):
     def write_folder(self, folder: str, files: Iterable[tuple[str, Iterable[bytes | memoryview]]]) -> None:
         """Writes a folder of files, replacing an existing one, so that a reader sees all of them or none.
 
-        By default the old folder is deleted first, and files are written in order: without the last one a folder counts
+        By default the old folder is deleted first, and files are written in order: a folder without the last one counts
         as incomplete.
 
         Args:
@@ -192,7 +192,7 @@ class Storage(ABC):
     def lock(self, folder: str, shared: bool = False) -> contextlib.AbstractContextManager[None]:
         """Locks a folder for this process inside the `with` block, or until the process ends; by default does nothing.
 
-        A shared lock only excludes others, for whoever wants to know whether there is one.
+        A shared lock only excludes an exclusive one; it serves to find out whether another process holds that.
 
         Raises:
             BlockingIOError: another process holds the lock.

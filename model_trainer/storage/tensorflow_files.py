@@ -1,4 +1,4 @@
-"""Read-only access to the file systems that TensorFlow supports, such as gs://."""
+"""Read-only access to the file systems that TensorFlow supports, such as ram://."""
 
 from __future__ import annotations
 

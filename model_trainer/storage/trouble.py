@@ -33,7 +33,7 @@ def not_written(path: str | os.PathLike[str], error: BaseException, num_bytes: i
     number = _errno_of(error)
     reason = os.strerror(number) if number else str(error)
     text = f"{os.fspath(path)} could not be written: {reason}"
-    if number == errno.ENOSPC:  # not for a quota, with which more may be free than may be used
+    if number == errno.ENOSPC:  # not for a quota, which may allow less than is free
         needed = "" if num_bytes is None else f"{size_text(num_bytes)} are needed, "
         free = "" if "://" in os.fspath(path) else f"{_free(Path(path))} are free"
         text += f"; {needed}{free}".rstrip(", ;")

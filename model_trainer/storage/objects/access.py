@@ -1,7 +1,7 @@
 """What the credentials may do below a URL, and who else may do it: `model-trainer doctor s3://...`.
 
 Listing, reading and writing are tried with the requests that training makes, public access also with unsigned ones.
-What protects the bucket is asked of its settings, which needs permissions that training does not.
+Whether the bucket is protected is read from its settings, which needs permissions that training does not.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ ACTIONS = {
     "public access": ("s3:GetBucketPublicAccessBlock", "s3:GetBucketPolicyStatus"),
     "encryption": ("s3:GetEncryptionConfiguration",),
 }
-_OF_BUCKETS = ("s3:ListBucket", "s3:ListBucketMultipartUploads")  # the others are of objects
+_OF_BUCKETS = ("s3:ListBucket", "s3:ListBucketMultipartUploads")  # the other actions apply to objects
 _DENIED = {"AccessDenied", "403", "AllAccessDisabled", "Forbidden"}
-# What a bucket without such a setting, or a server without such a function, answers.
+# The error codes for a bucket without such a setting, or from a server without such a function.
 _NOT_SET = {
     "NoSuchPublicAccessBlockConfiguration", "NoSuchBucketPolicy", "ServerSideEncryptionConfigurationNotFoundError",
 }  # fmt: skip
 
 
 class Result(StrEnum):
-    """What a check found."""
+    """The outcome of a check."""
 
     ok = "ok"
     missing = "missing"  # a permission that training needs
@@ -46,7 +46,7 @@ class Result(StrEnum):
 
 
 class Check(NamedTuple):
-    """One check: what was tried, what it found, and in a sentence why."""
+    """One check: its name, its outcome, and the reason for users to read."""
 
     name: str
     result: Result
@@ -83,14 +83,14 @@ def check_access(path: str, *, writes: bool = False) -> list[Check]:
 
 
 def _list(store: ObjectStore, path: str, writes: bool) -> tuple[Check, str]:
-    """Also returns the key of an object, "" if there is none or its name is not known."""
+    """Returns the check, and the key of an object for `_read`; "" if none is known."""
     url, bucket = store.locate(path)
     import obstore
 
     try:
         with bucket.errors(url):
             page = next(iter(obstore.list(bucket.store, url.key or None, chunk_size=1)), None)
-            if not page and url.key:  # a single object is not below itself
+            if not page and url.key:  # a URL of a single object has nothing below it
                 page = [obstore.head(bucket.store, url.key)]
     except FileNotFoundError:
         result = Result.ok if writes else Result.warning  # outputs may be the first objects there
@@ -136,9 +136,9 @@ def _write(store: ObjectStore, url: ObjectUrl) -> Iterator[Check]:
 
 
 def _uploads(client: Any, url: ObjectUrl) -> Check:
-    """Interrupted uploads, which are paid for until they are removed, have to be listed."""
+    """Whether interrupted multipart uploads, which are billed, can be listed, and their number."""
     prefix = f"{url.key}/" if url.key else ""
-    answer, problem = _asked(lambda: client.list_multipart_uploads(Bucket=url.bucket, Prefix=prefix))
+    answer, problem = _try_request(lambda: client.list_multipart_uploads(Bucket=url.bucket, Prefix=prefix))
     if problem in _DENIED:
         return Check("uploads", Result.warning, f"interrupted ones would stay: {_needs('uploads', url)}")
     if problem:
@@ -150,12 +150,12 @@ def _uploads(client: Any, url: ObjectUrl) -> Check:
 
 
 def _public_access(client: Any, anonymous: Any, url: ObjectUrl, key: str) -> Iterator[Check]:
-    tried: dict[str, Callable[[], Any]] = {
+    requests: dict[str, Callable[[], Any]] = {
         "list": lambda: anonymous.list_objects_v2(Bucket=url.bucket, Prefix=url.key, MaxKeys=1)
     }
     if key:
-        tried["read"] = lambda: anonymous.head_object(Bucket=url.bucket, Key=key)
-    problems = {name: _asked(request)[1] for name, request in tried.items()}
+        requests["read"] = lambda: anonymous.head_object(Bucket=url.bucket, Key=key)
+    problems = {name: _try_request(request)[1] for name, request in requests.items()}
     open_to_all = [name for name, problem in problems.items() if not problem]
     if open_to_all:
         may = " and ".join(open_to_all)
@@ -167,10 +167,10 @@ def _public_access(client: Any, anonymous: Any, url: ObjectUrl, key: str) -> Ite
         detail = f"a request without credentials was neither answered nor refused: {unclear}"
         yield Check("public access", Result.unknown, detail)
         return
-    answer, problem = _asked(lambda: client.get_public_access_block(Bucket=url.bucket))
+    answer, problem = _try_request(lambda: client.get_public_access_block(Bucket=url.bucket))
     settings = answer.get("PublicAccessBlockConfiguration", {})
     blocked = bool(settings) and all(settings.values())
-    status, status_problem = _asked(lambda: client.get_bucket_policy_status(Bucket=url.bucket))
+    status, status_problem = _try_request(lambda: client.get_bucket_policy_status(Bucket=url.bucket))
     if status_problem == "" and status.get("PolicyStatus", {}).get("IsPublic") and not blocked:
         yield Check("public access", Result.warning, "the policy of the bucket makes it public")
     elif blocked:
@@ -186,7 +186,7 @@ def _public_access(client: Any, anonymous: Any, url: ObjectUrl, key: str) -> Ite
 
 
 def _encryption(client: Any, url: ObjectUrl, key: str) -> Check:
-    answer, problem = _asked(lambda: client.get_bucket_encryption(Bucket=url.bucket))
+    answer, problem = _try_request(lambda: client.get_bucket_encryption(Bucket=url.bucket))
     if not problem:
         rules = answer.get("ServerSideEncryptionConfiguration", {}).get("Rules", [])
         kinds = [rule.get("ApplyServerSideEncryptionByDefault", {}).get("SSEAlgorithm", "") for rule in rules]
@@ -194,9 +194,9 @@ def _encryption(client: Any, url: ObjectUrl, key: str) -> Check:
             return Check("encryption", Result.unknown, "the server does not say")
         return Check("encryption", Result.ok, " ".join(filter(None, kinds)))
     if key:
-        of_object, missing = _asked(lambda: client.head_object(Bucket=url.bucket, Key=key))
-        if not missing and of_object.get("ServerSideEncryption"):
-            return Check("encryption", Result.ok, f"{of_object['ServerSideEncryption']} (of {url.root}/{key})")
+        head, head_problem = _try_request(lambda: client.head_object(Bucket=url.bucket, Key=key))
+        if not head_problem and head.get("ServerSideEncryption"):
+            return Check("encryption", Result.ok, f"{head['ServerSideEncryption']} (of {url.root}/{key})")
     if problem in _DENIED:
         return Check("encryption", Result.unknown, f"shown with {_names('encryption')}")
     if problem not in _NOT_SET:
@@ -204,8 +204,8 @@ def _encryption(client: Any, url: ObjectUrl, key: str) -> Check:
     return Check("encryption", Result.warning, "objects are not encrypted by the server; set a default for the bucket")
 
 
-def _asked(request: Callable[[], Any]) -> tuple[Any, str]:
-    """The answer to a request of boto3, and the code of its error, "" if there is none."""
+def _try_request(request: Callable[[], Any]) -> tuple[Any, str]:
+    """Calls a boto3 request; returns its response and "", or {} and the code of its error."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:

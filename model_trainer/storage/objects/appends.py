@@ -1,9 +1,9 @@
 """Appending to objects, which can only be written as a whole.
 
-Appended bytes are kept in memory, and a thread uploads them with all before them every few seconds, so a slow store
-does not slow down whoever writes a log. They are also uploaded when this process reads the file or lists its folder,
-and when it ends. A process that is killed loses the last few seconds. An upload is conditional: lines that another
-process has appended meanwhile are kept.
+The content of a file is kept in memory, and a thread uploads all of it every few seconds, so that a slow store does not
+slow down the program that writes a log. It is also uploaded when this process reads the file or lists its folder, and
+when the process ends. A process that is killed loses the last few seconds. Uploads are conditional requests, so that
+lines that another process has appended meanwhile are not lost.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ if TYPE_CHECKING:
 __all__ = ["Appends"]
 
 SECONDS = 10.0  # between two uploads of the same file
-MAX_TIME_FRACTION = 0.02  # of uploads of one file, which take the longer the more has been appended
+MAX_TIME_FRACTION = 0.02  # of the time is spent on uploads of one file, which take longer as it grows
 KEPT = 16  # files whose content is remembered after they have been closed
-ATTEMPTS = 8  # to append to what other processes write at the same time
+ATTEMPTS = 8  # to upload a file that other processes write at the same time
 
 
 @dataclass(eq=False)
 class _File:
     content: bytearray = field(default_factory=bytearray)
     uploaded: int = 0  # number of bytes
-    sent: list[int] = field(default_factory=list)  # numbers of bytes of uploads since, whose answers may be lost
+    sent: list[int] = field(default_factory=list)  # sizes of the content in later uploads, perhaps without a response
     version: Any = None  # of the object, for conditional writes
     due: float = 0.0  # time of the next upload, on the monotonic clock
     timer: threading.Timer | None = None
     has_failed: bool = False
-    handles: int = 0  # that are open
+    handles: int = 0  # number of open ones
     lock: threading.Lock = field(default_factory=threading.Lock)  # for the values above
     uploading: threading.Lock = field(default_factory=threading.Lock)
 
@@ -55,7 +55,7 @@ class Appends:
         self._lock = threading.Lock()
         atexit.register(_flush_at_exit, weakref.ref(self))
 
-    def open(self, path: str) -> _Open:
+    def open(self, path: str) -> _Handle:
         """Opens a file for appending; creates it if it does not exist."""
         with self._lock:
             file = self._files.get(path)
@@ -66,12 +66,12 @@ class Appends:
             except FileExistsError:
                 self._adopt(path, file)
         with self._lock:
-            file = self._files[path] = self._files.pop(path, file)  # the newest at the end
+            file = self._files[path] = self._files.pop(path, file)  # the last opened is the last item
             file.handles += 1
-            for other, kept in list(self._files.items())[:-KEPT]:
-                if not kept.handles and kept.uploaded == len(kept.content):
-                    del self._files[other]
-        return _Open(self, path, file)
+            for other_path, other in list(self._files.items())[:-KEPT]:
+                if not other.handles and other.uploaded == len(other.content):
+                    del self._files[other_path]
+        return _Handle(self, path, file)
 
     def close(self, file: _File) -> None:
         """Notes that a handle is closed."""
@@ -112,12 +112,12 @@ class Appends:
                 logging.error("%s lacks its last lines: %s.", path, error.strerror or error)
 
     def forget(self, path: str) -> None:
-        """Forgets a file, and those in a folder, which are written or deleted in another way."""
+        """Forgets a file, or all files in a folder, because the caller is going to write or delete it as a whole."""
         with self._lock:
-            forgotten = [each for each in self._files if each == path or _is_below(each, path)]
-            dropped = [self._files.pop(each) for each in forgotten]
-        for file in dropped:
-            with file.uploading:  # an upload that has begun must not come after what follows
+            paths = [each for each in self._files if each == path or _is_below(each, path)]
+            forgotten = [self._files.pop(each) for each in paths]
+        for file in forgotten:
+            with file.uploading:  # waits for a running upload, which must not overwrite what the caller writes next
                 pass
 
     def _flush_later(self, path: str, file: _File) -> None:
@@ -132,7 +132,7 @@ class Appends:
                 logging.error("%s lacks its last lines for now: %s.", path, error.strerror or error)
             file.has_failed = True
             file.due = time.monotonic() + SECONDS
-            self.append(path, file, b"")  # tries again
+            self.append(path, file, b"")  # schedules another attempt
 
     def _upload(self, path: str, file: _File) -> None:
         with file.uploading:
@@ -140,7 +140,7 @@ class Appends:
                 with file.lock:
                     content = bytes(file.content)
                 if len(content) == file.uploaded or self._files.get(path) is not file:
-                    return  # or it has been written or deleted in another way
+                    return  # all is uploaded, or `forget` was called
                 started = time.monotonic()
                 try:
                     self._write(path, file, content, file.version or "overwrite")
@@ -155,25 +155,25 @@ class Appends:
                 return
 
     def _adopt(self, path: str, file: _File) -> None:
-        """Takes over the content of the object; what has not been uploaded comes after it."""
+        """Downloads the object, and appends to its content what this process has not uploaded yet."""
         import obstore
 
         url, bucket = self._store.locate(path)
         try:
             result = bucket.call(url, lambda: obstore.get(bucket.store, url.key))
-        except FileNotFoundError:  # somebody has deleted it
+        except FileNotFoundError:  # another process has deleted it
             with file.lock:
                 file.uploaded, file.version = 0, "create"
                 file.sent.clear()
             return
         with bucket.errors(url):
-            there, meta = bytes(result.bytes()), result.meta
+            stored, meta = bytes(result.bytes()), result.meta
         with file.lock:
-            # What was uploaded, but the answer was lost, is not uploaded again.
+            # Bytes that an upload has stored although its response was lost are not appended twice.
             start, content = file.uploaded, bytes(file.content)
-            ours = [end for end in (*file.sent, len(there)) if there[start:end] == content[start:end]]
-            file.content[:] = there + content[max(ours, default=start) :]
-            file.uploaded, file.version = len(there), version_in(meta)
+            stored_ends = [end for end in (*file.sent, len(stored)) if stored[start:end] == content[start:end]]
+            file.content[:] = stored + content[max(stored_ends, default=start) :]
+            file.uploaded, file.version = len(stored), version_in(meta)
             file.sent.clear()
 
     def _write(self, path: str, file: _File, content: bytes, mode: Any) -> None:
@@ -189,7 +189,7 @@ class Appends:
 
 
 @dataclass
-class _Open:
+class _Handle:
     """A file that is open for appending."""
 
     appends: Appends
@@ -201,7 +201,7 @@ class _Open:
         self.appends.append(self.path, self.file, data)
 
     def close(self) -> None:
-        """Uploads nothing: what is not uploaded yet will be in a few seconds."""
+        """Uploads nothing: the thread uploads the rest within a few seconds."""
         if self.is_open:
             self.is_open = False
             self.appends.close(self.file)

@@ -1,10 +1,10 @@
 """Objects on the local disk: a cache of limited size, which processes share and which survives a crash.
 
 An entry is one file, named by the hash of the object's URL and its ETag, so that it never becomes outdated. It is
-written under another name first, and ends with its checksum, so that an incomplete one is not taken for an object.
-Processes need not agree on anything: each one deletes the entries that were used longest ago when it finds the cache
-full, except those that it has used itself. A training that reads more than fits so keeps a part of its images instead
-of exchanging all of them in every epoch.
+written under another name first, and ends with its checksum, so that an incomplete file is never read as an object.
+Processes need not coordinate: each one evicts the least recently used entries when it finds the cache full, except
+those that it has used itself. So a training run that reads more than fits caches some of its images, instead of
+replacing all of them in every epoch.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ __all__ = ["ObjectCache"]
 
 _END = struct.Struct("<4sIQ")  # mark, CRC-32 and size of the content
 _MARK = b"MTc1"
-_USED_SECONDS = 600.0  # how exactly the time of the last use is known
-_FREE_BYTES = 1 << 30  # which are left on the disk, for the outputs of runs
+_USED_SECONDS = 600.0  # resolution of the time of last use
+_FREE_BYTES = 1 << 30  # that are left free on the disk, for the outputs of runs
 _COUNT_AGAIN_SECONDS = 600.0  # while the cache is full of entries that this process has used
 _WAIT_SECONDS = 1.0
 _COUNT_AFTER = 0.1  # of the maximum size has been written by this process
-_ROOM_AFTER_EVICTION = 0.9  # of the maximum size is left
+_USED_AFTER_EVICTION = 0.9  # of the maximum size
 
 _numbers = itertools.count()
 
 
 class ObjectCache:
-    """Keeps contents of objects in a folder.
+    """Caches the contents of objects in a folder.
 
     Args:
         folder: of the cache, see `folder_of_objects`.
-        max_bytes: of all entries together; 0 keeps nothing.
+        max_bytes: of all entries together; 0 caches nothing.
     """
 
     def __init__(self, folder: OwnFolder, max_bytes: int) -> None:
@@ -53,8 +53,8 @@ class ObjectCache:
         self.folder = folder.path
         self.max_bytes = max_bytes
         self._started = time.time()
-        self._num_bytes: int | None = None  # when last counted, and written by this process since then
-        self._num_written = 0  # bytes since then
+        self._num_bytes: int | None = None  # at the last count, plus what this process has written since then
+        self._num_written = 0  # bytes that this process has written since the last count
         self._counted_at = 0.0
         self._lock = threading.Lock()
         self._is_searching = False  # the folder, which may take seconds
@@ -103,7 +103,7 @@ class ObjectCache:
             except FileNotFoundError:
                 os.makedirs(parent, exist_ok=True)
                 self._write(partial, content)
-            with contextlib.suppress(IsADirectoryError):  # not one of the cache
+            with contextlib.suppress(IsADirectoryError):  # a folder of that name, which is not from the cache
                 os.replace(partial, path)
                 return
             os.unlink(partial)
@@ -140,14 +140,14 @@ class ObjectCache:
             )
 
     def _has_room(self, num_bytes: int) -> bool:
-        """Whether an entry of that size fits, after others have been deleted if need be."""
-        # While another thread searches the folder, training need not wait.
+        """Whether an entry of that size fits; evicts other entries if need be."""
+        # Training does not wait while another thread searches the folder; the object is then not cached.
         if self._is_searching:
             return False
         if not self._lock.acquire(timeout=_WAIT_SECONDS):
             return False
         try:
-            # Other processes write as well: four of them would otherwise keep four times as much.
+            # Other processes write too: without counting theirs, four of them would use four times the maximum.
             if self._num_bytes is None or self._num_written > self.max_bytes * _COUNT_AFTER:
                 with self._searching():
                     self._count()
@@ -169,7 +169,7 @@ class ObjectCache:
 
     @contextlib.contextmanager
     def _searching(self) -> Iterator[None]:
-        self._is_searching = self._num_bytes is not None  # the first search is waited for: there may be little to find
+        self._is_searching = self._num_bytes is not None  # other threads wait for the first search, which may be short
         try:
             yield
         finally:
@@ -189,10 +189,10 @@ class ObjectCache:
             logging.info("The disk of %s has little room: it takes %d MB.", self.folder, self.max_bytes // 1_000_000)
 
     def _evict(self, num_bytes: int) -> None:
-        """Deletes the entries that were used longest ago, without those that this process has used."""
-        # Two passes over the folder, so that no names are held: a cache may have millions of entries.
+        """Deletes the least recently used entries, except those that this process has used."""
+        # Two passes over the folder, so that no names are held in memory: a cache may have millions of entries.
         entries = np.array([(used, size) for used, size, _ in self._entries()], np.float64).reshape(-1, 2)
-        target = min(self.max_bytes * _ROOM_AFTER_EVICTION, self.max_bytes - num_bytes)
+        target = min(self.max_bytes * _USED_AFTER_EVICTION, self.max_bytes - num_bytes)
         excess = float(entries[:, 1].sum()) - target
         entries = entries[entries[:, 0] < self._started]
         entries = entries[np.argsort(entries[:, 0])]

@@ -1,8 +1,8 @@
-"""Whether a downloaded object has the content of its ETag.
+"""Verifies downloaded objects by their ETags.
 
-The ETag of an object that was uploaded by one request is the MD5 of its content; of one in parts it is the MD5 of their
-MD5s. With server-side encryption by KMS keys, and in stores that count ETags, it is neither. So the first mismatch only
-asks for a second download: damage on the way does not repeat itself.
+The ETag of an object that was uploaded by one request is the MD5 of its content; after a multipart upload it is the MD5
+of the MD5s of its parts. With server-side encryption by KMS keys, and in some stores, it is neither. So the first
+mismatch only causes a second download: two transfers are not damaged in the same way.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PART_SIZES = tuple(count * _MIB for count in (5, 8, 10, 15, 16, 25, 32, 50, 64, 
 
 
 class PartDigests:
-    """Computes the ETag of a content that is given piece by piece.
+    """Computes the ETag of content that is given piece by piece.
 
     Args:
         part_size: bytes of each part but the last; 0 for an object that is uploaded by one request.
@@ -53,7 +53,7 @@ class PartDigests:
 
 
 class Digest:
-    """Compares a content, given piece by piece, with size and ETag of its object.
+    """Compares content, given piece by piece, with the size and ETag of its object.
 
     Args:
         size: of the object, in bytes.
@@ -85,14 +85,16 @@ class Digest:
 class Checksums:
     """What has been learned about the ETags of a bucket, whose objects are probably encrypted alike.
 
+    ETags are of two kinds: those of multipart uploads (True in the fields below) and those of single requests (False).
+
     Attributes:
         root: URL of the bucket, for the log.
     """
 
     root: str = ""
-    _matched: set[bool] = field(default_factory=set)  # of objects in parts (True) or not (False)
-    _unlike: dict[bool, str] = field(default_factory=dict)  # an intact object whose ETag is another one
-    _opaque: set[bool] = field(default_factory=set)  # whose ETags are no MD5s
+    _matched: set[bool] = field(default_factory=set)  # kinds of which an ETag was the expected MD5
+    _unlike: dict[bool, str] = field(default_factory=dict)  # by kind, the ETag of an intact object that does not match
+    _opaque: set[bool] = field(default_factory=set)  # kinds whose ETags are not MD5s
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def accepts(self, digest: Digest, before: Digest | None, is_encrypted: Callable[[], bool]) -> bool:
@@ -100,8 +102,8 @@ class Checksums:
 
         Args:
             digest: of the download.
-            before: of the download before, which was not accepted.
-            is_encrypted: whether the store says that the ETag of the object is no MD5.
+            before: of the previous download, which was not accepted; None for the first one.
+            is_encrypted: asks the store whether the ETag of the object is not an MD5.
         """
         if not digest.is_complete:
             return False
@@ -114,7 +116,7 @@ class Checksums:
                 return True
             if before is None or before.etags() != etags:
                 return False
-        # Twice the same content: the object is damaged in the store, or its ETag is no MD5 of parts of a usual size.
+        # The same content twice: the object is damaged in the store, or its ETag is not the MD5 for a usual part size.
         encrypted = is_encrypted()
         with self._lock:
             plausible = encrypted or kind or kind not in self._matched
@@ -129,7 +131,7 @@ class Checksums:
             return plausible
 
     def has_arrived(self, expected: str, etag: str | None) -> bool:
-        """Whether an upload has arrived as it was sent; False asks to read it.
+        """Whether an upload has arrived as it was sent; False means that only reading it back can show that.
 
         Args:
             expected: the ETag of what was sent, without quotes.
@@ -142,7 +144,7 @@ class Checksums:
             return ("-" in expected) in self._opaque
 
     def disprove(self, in_parts: bool) -> None:
-        """An object that has arrived as it was sent has another ETag."""
+        """Notes that an object has arrived as it was sent but has another ETag: those of its kind are not MD5s."""
         with self._lock:
             self._opaque.add(in_parts)
 

@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 STALL_SECONDS = 30  # without a byte; a slow transfer may take as long as it needs
 CONNECT_SECONDS = 10
-FIRST_SECONDS = 10.0  # in which a server that is just starting has to answer
+FIRST_SECONDS = 10.0  # within which a server that is just starting has to answer
 REQUEST_DAYS = 1
 CREDENTIALS_KEPT_SECONDS = 0.15  # obstore asks for other ones after a tenth of a second
 
@@ -46,7 +46,8 @@ class Bucket:
         name: of the bucket.
         endpoint, region: for messages; empty for other stores than S3.
         client: of boto3, for requests that obstore does not have; None for other stores than S3.
-        checksums: what is known of its ETags.
+        credentials: those of boto3; None for unsigned requests, and for other stores than S3.
+        checksums: what is known about its ETags.
     """
 
     store: Any
@@ -70,7 +71,7 @@ class Bucket:
                 raise
 
     def call(self, url: ObjectUrl, request: Callable[[], T]) -> T:
-        """The result of a request of obstore; repeats it with new credentials if they have expired.
+        """Calls a request of obstore and returns its result; retries it with new credentials if they have expired.
 
         Raises:
             OSError: as `errors` converts it.
@@ -86,7 +87,7 @@ class Bucket:
             return request()
 
     def head(self, url: ObjectUrl) -> Any:
-        """Size, ETag and time of an object, as obstore gives them; raises as `call`."""
+        """Size, ETag and time of an object, as obstore returns them; raises as `call`."""
         import obstore
 
         try:
@@ -94,14 +95,14 @@ class Bucket:
         except StoreError as error:
             if error.errno not in (errno.EACCES, errno.EIO):
                 raise
-            # The answer to HEAD has no body, which would contain the cause.
+            # The response to HEAD has no body, which would contain the cause.
             with contextlib.suppress(FileNotFoundError):
                 self.call(url, lambda: obstore.get(self.store, url.key, options={"range": (0, 1)}))
         return self.call(url, lambda: obstore.head(self.store, url.key))  # with credentials that have been renewed
 
     def find_region(self, url: ObjectUrl) -> str:
-        """The region of the bucket, which AWS tells everybody; else ""."""
-        # Not by boto3, which asks again for ever if a store redirects and names no region.
+        """The region of the bucket, which AWS returns without credentials; "" if it is unknown."""
+        # Not by boto3, which retries forever if a store redirects without naming a region.
         request = urllib.request.Request(f"{self.endpoint}/{url.bucket}", method="HEAD")
         try:
             with urllib.request.urlopen(request, timeout=CONNECT_SECONDS) as answer:
@@ -120,13 +121,13 @@ class Bucket:
         from botocore.exceptions import BotoCoreError, ClientError
 
         keys = sorted((f"{folder}/" for folder in folders), key=len, reverse=True)
-        with contextlib.suppress(BotoCoreError, ClientError):  # nearly always there are none
+        with contextlib.suppress(BotoCoreError, ClientError):  # markers are rare, and nothing depends on them
             for start in range(0, len(keys), 1000):
                 objects = [{"Key": key} for key in keys[start : start + 1000]]
                 self.client.delete_objects(Bucket=self.name, Delete={"Objects": objects, "Quiet": True})
 
     def is_encrypted(self, url: ObjectUrl) -> bool:
-        """Whether the ETag of an object is no MD5: with KMS keys or keys of the user, and in directory buckets."""
+        """Whether the ETag of an object is not an MD5: with SSE-KMS or SSE-C encryption, and in directory buckets."""
         if self.client is None:
             return False
         from botocore.exceptions import BotoCoreError, ClientError
@@ -182,7 +183,10 @@ def _connect_s3(url: ObjectUrl) -> Bucket:
 
 
 def _address(bucket: str, endpoint: str, style: str) -> dict[str, Any]:
-    """Where a bucket is: AWS names it by host, other servers by path; a certificate covers no name with dots."""
+    """Options for virtual-hosted style with AWS, otherwise for path style.
+
+    Names with dots are addressed by path, because the certificate of AWS does not cover them as hosts.
+    """
     parts = urlsplit(endpoint)
     if style == "virtual" or (style == "auto" and _AWS_HOST.fullmatch(parts.netloc) and "." not in bucket):
         return {"endpoint": f"{parts.scheme}://{bucket}.{parts.netloc}", "virtual_hosted_style_request": True}
@@ -217,7 +221,7 @@ def _connect_other(url: ObjectUrl) -> Bucket:
 
 
 def _retries() -> dict[str, Any]:
-    """Repeats requests with jitter for a minute, in which a server can be restarted; obstore's default is 3 seconds."""
+    """Retries with jitter for a minute by default, enough to restart a server; obstore stops after 10 by default."""
     return {
         "max_retries": 100,
         "retry_timeout": timedelta(seconds=configuration.current().retry_seconds),

@@ -19,8 +19,8 @@ from model_trainer.storage.objects.urls import ObjectUrl
 
 __all__ = ["Credentials", "boto_errors", "new_client", "new_session"]
 
-# obstore asks again for credentials that are valid for less than five minutes, ten times a second at most. So what
-# boto3 has renewed is used at once.
+# obstore requests credentials again if they are valid for less than five minutes, ten times a second at most. So
+# credentials that boto3 has renewed are used at once.
 VALID_SECONDS = 60
 
 _NO_CREDENTIALS = (
@@ -40,13 +40,13 @@ class Credentials:
         StoreError: there are no credentials.
 
     Attributes:
-        problem: why boto3 could not renew them; empty after it could.
+        problem: why boto3 could not renew them; "" if the last renewal succeeded.
     """
 
     def __init__(self, url: ObjectUrl, session: Any) -> None:
         self._url = url
         self._credentials = self._resolve(session)
-        self._last: Any = None  # what was used
+        self._last: Any = None  # the credentials last given to obstore
         self._lock = threading.Lock()
         self.problem = ""
 
@@ -65,10 +65,10 @@ class Credentials:
         }
 
     def reload(self) -> bool:
-        """Reads files and processes anew, because the store says that the credentials have expired.
+        """Gets the credentials from their files or processes again, because the store says that they have expired.
 
         Returns:
-            Whether there are other ones now.
+            Whether they have changed.
         """
         with self._lock:
             before = self._last
@@ -105,9 +105,9 @@ def new_session(url: ObjectUrl) -> Any:
     logging.getLogger("botocore.credentials").addFilter(_without_traceback)
     config = configuration.current()
     with boto_errors(url):
-        if config.profile_is_chosen:  # it wins over credentials in variables, as that of `aws --profile`
+        if config.profile_is_chosen:  # it takes precedence over credentials in variables, as with `aws --profile`
             core = Session(profile=config.profile)
-        else:  # AWS' own order: variables win over a profile, also over one that model-trainer.toml names
+        else:  # AWS' own order: variables take precedence over a profile, also over one in model-trainer.toml
             variables = ["AWS_DEFAULT_PROFILE", "AWS_PROFILE"]
             core = Session(session_vars={"profile": (None, variables, config.profile or None, None)})
         core.register_component("data_loader", _loader(core.get_config_variable("data_path")))
@@ -116,7 +116,7 @@ def new_session(url: ObjectUrl) -> Any:
 
 @functools.cache
 def _loader(data_path: str | None) -> Any:
-    """Reads what boto3 knows of AWS once, instead of for each session: 80 ms of its client's 90."""
+    """Reads botocore's data files once, instead of for each session: 80 of the 90 ms that creating a client takes."""
     from botocore.loaders import create_loader
 
     return create_loader(data_path)
@@ -128,7 +128,10 @@ def new_client(url: ObjectUrl, session: Any, *, anonymous: bool | None = None) -
     Args:
         url: of the bucket, for messages.
         session: of boto3.
-        anonymous: whether requests are unsigned; None is what is configured.
+        anonymous: whether requests are unsigned; None uses the configured value.
+
+    Raises:
+        ConfigError: the endpoint contains a user or a password, or is not valid.
     """
     import botocore
     from botocore.config import Config
@@ -149,7 +152,7 @@ def new_client(url: ObjectUrl, session: Any, *, anonymous: bool | None = None) -
 
 
 def _check(frozen: Any, url: ObjectUrl) -> None:
-    """Refuses what cannot be sent: a line break at the end, as in secrets of Kubernetes that `echo` has made."""
+    """Refuses what a header cannot contain, such as the line break in a Kubernetes secret that `echo` has written."""
     names = {"AWS_ACCESS_KEY_ID": frozen.access_key, "AWS_SECRET_ACCESS_KEY": frozen.secret_key}
     for name, value in {**names, "AWS_SESSION_TOKEN": frozen.token}.items():
         if value and not re.fullmatch(r"[!-~]+", value):
@@ -159,7 +162,7 @@ def _check(frozen: Any, url: ObjectUrl) -> None:
 
 @contextmanager
 def boto_errors(url: ObjectUrl) -> Iterator[None]:
-    """Converts the errors of boto3 inside the `with` block."""
+    """Converts the errors of boto3 inside the `with` block to ConfigError and StoreError."""
     import botocore.exceptions as exceptions
 
     try:

@@ -1,6 +1,6 @@
-"""Whether the endpoint of a bucket answers at all, before its first request: a wrong one is an error of the user.
+"""Checks that the endpoint of a bucket answers at all, before its first request: a wrong one is a user's mistake.
 
-Later a store that does not answer may do so again, and requests are repeated for a minute.
+Later a store that does not answer may recover, and requests are retried for a minute.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def check_endpoint(endpoint: str, root: str, *, regions: Iterable[str] = (), sec
         endpoint: URL of the server. Behind a proxy it is not checked.
         root: URL of the bucket, for messages.
         regions: names of regions, to suggest the right one for a host that does not exist.
-        seconds: how long it is tried, for a server that is just starting.
+        seconds: how long to retry, for a server that is just starting.
 
     Raises:
         StoreError: the host does not exist or does not answer.

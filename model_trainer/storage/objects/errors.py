@@ -1,4 +1,4 @@
-"""The errors of an object store as OSErrors that say what was wrong, without the request's details."""
+"""Converts the errors of an object store to OSErrors that give the cause, without the details of the request."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class DeniedError(StoreError):
 
 
 class UnavailableError(_Readable, Unavailable):
-    """A store did not answer, or answered with server errors, in spite of repeated attempts; it may do so later."""
+    """A store did not answer, or answered with server errors, in spite of retries; it may recover later."""
 
 
 class ExpiredError(UnavailableError):
@@ -54,7 +54,7 @@ _EXPIRED = "the credentials have expired; renew them, for example by `aws sso lo
 _REGION = "the bucket is in another region than {region}{expected}; set its own with --region or AWS_REGION"
 _NO_STORE = "{endpoint} does not answer as an S3 server does; check the endpoint with `model-trainer config`"
 _NO_BUCKET = "there is no {kind} {bucket!r} at {endpoint}; check its name, and the endpoint with `model-trainer config`"
-# By the code in the answer of S3, which other stores have taken over.
+# By the error code in the response of S3, which other stores have adopted.
 _CAUSES = {
     "NoSuchKey": _Cause(FileNotFoundError, errno.ENOENT, os.strerror(errno.ENOENT)),
     "NoSuchBucket": _Cause(StoreError, errno.ENOENT, _NO_BUCKET),
@@ -99,7 +99,7 @@ def as_os_errors(
     Args:
         url: of the object or folder, which the error names.
         endpoint, region: of the store, for messages.
-        find_region: finds the region of the bucket, if the store calls `region` wrong; "" if it is unknown.
+        find_region: called if the store rejects `region`; returns the region of the bucket, "" if it is unknown.
     """
     from obstore import exceptions
 
@@ -115,14 +115,14 @@ def as_os_errors(
     except FileNotFoundError as error:
         raise _as_os_error(error, url, name, endpoint, region, find_region) from None
     except ValueError as error:
-        problem = _of_key(error, name)
+        problem = _key_error(error, name)
         if problem is None:
             raise
         raise problem from None
 
 
-def _of_key(error: Exception, name: str) -> OSError | None:
-    """What is wrong with a key that obstore does not take; None if that is not the error."""
+def _key_error(error: Exception, name: str) -> OSError | None:
+    """The error for a key that obstore does not accept; None if `error` has another cause."""
     text = str(error)
     key = re.search(r'Path "(.*?)" contained', text)
     if key is not None:
@@ -134,7 +134,7 @@ def _of_key(error: Exception, name: str) -> OSError | None:
 
 
 def _folder_of(url: ObjectUrl, text: str) -> str:
-    """What `model-trainer doctor` is to check after a refusal: the path, or with --write the folder written to."""
+    """What `model-trainer doctor` should check after a refusal: the path, or the folder written to and --write."""
     method = re.search(r"performing (\w+) ", text)
     writes = method is not None and method[1] in ("PUT", "POST", "DELETE")
     folder = url.key.rpartition("/")[0] if writes else url.key
@@ -145,9 +145,9 @@ def _as_os_error(
     error: Exception, url: ObjectUrl, name: str, endpoint: str, region: str, find_region: Callable[[], str]
 ) -> OSError:
     text = str(error)
-    of_key = _of_key(error, name)
-    if of_key is not None:
-        return of_key
+    key_error = _key_error(error, name)
+    if key_error is not None:
+        return key_error
     code = code_in(text)
     cause = _CAUSES.get(code) or _CAUSES.get(_BY_STATUS.get(_status_in(text), ""))
     if cause is not None and code == "NoSuchKey" and "list-type=2" in text:  # a folder is never missing in S3
@@ -189,11 +189,11 @@ def _as_os_error(
 
 
 def code_in(text: str) -> str:
-    """The code in the message of an error, such as "NoSuchBucket"; without one that of its status; or ""."""
-    code = re.search(r"<Code>(\w+)<|\(code: (\w+)\)", text)  # the second is of one object of several to delete
+    """The code in an error message, such as "NoSuchBucket", or else the code for its HTTP status, or else ""."""
+    code = re.search(r"<Code>(\w+)<|\(code: (\w+)\)", text)  # the second form is for one of several objects to delete
     if code:
         return code[1] or code[2]
-    if "redirect without LOCATION" in text:  # whose status and answer obstore does not give
+    if "redirect without LOCATION" in text:  # obstore reports neither the status nor the response
         return "PermanentRedirect"
     return _BY_STATUS.get(_status_in(text), "")
 

@@ -1,10 +1,10 @@
-"""Writes below a lock, none of which takes effect after another process has taken the lock over.
+"""Writes under a lock, so that no write takes effect after another process has taken over the lock.
 
-A request may be on its way, or be repeated, for longer than another process waits for the lock. So
+A request may be in transit, or be retried, for longer than another process waits for the lock. So
 
-- an object is replaced on condition that it is still the one that was there while the lock was held;
-- an upload in parts is begun while the lock is held: whoever takes over the lock aborts it;
-- what has no conditions, such as deleting, is repeated only as long as the lock is certainly held.
+- an object is replaced by a conditional request: only if it is still the one that existed while the lock was held;
+- a multipart upload is begun while the lock is held: a process that takes over the lock aborts it;
+- a request that cannot be conditional, such as a deletion, is retried only as long as the lock is certainly held.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ __all__ = ["Fence", "LateError"]
 
 T = TypeVar("T")
 
-REPEAT_SECONDS = 5.0  # by obstore, which does not know the lock: less than from the lease to taking over
+REPEAT_SECONDS = 5.0  # of retries by obstore, unaware of the lock: less than from LEASE_SECONDS to STALE_SECONDS
 PAUSE_SECONDS = 0.2
-ATTEMPTS = 8  # to replace an object that changes meanwhile
+ATTEMPTS = 8  # at replacing an object that changes meanwhile
 
 
 class LateError(Exception):
@@ -35,7 +35,7 @@ class LateError(Exception):
 
 
 class Fence:
-    """Writes objects that locks of this process guard; those that none guards as usual."""
+    """Writes objects that locks of this process guard; unguarded objects are written without conditions."""
 
     def __init__(self, locks: Locks) -> None:
         self._locks = locks
@@ -69,18 +69,18 @@ class Fence:
                 return "create"
 
         for attempt in range(ATTEMPTS):
-            mode = version()  # before the lock is checked: it is not that of another process
+            mode = version()  # before `call` checks the lock: so no other process has written this version
             try:
                 return self.call(bucket, url, partial(_put, url.key, content, mode))
             except (ChangedError, FileExistsError, FileNotFoundError):
                 if attempt == ATTEMPTS - 1:
                     raise
                 for lock in self._locks.guarding(url):
-                    lock.renew()  # it was another process, or this one, but the answer was lost
+                    lock.renew()  # raises if another process wrote it; else it was this one, and the response was lost
         raise AssertionError
 
     def call(self, bucket: Bucket, url: ObjectUrl, request: Callable[[Any], T]) -> T:
-        """The result of a request that writes, given the store of obstore; raises as `put`."""
+        """Calls `request`, which writes, with the store of obstore, and returns its result; raises as `put`."""
         if not self._locks.guarding(url):
             return bucket.call(url, lambda: request(bucket.store))
         store = self._hurried_store(bucket, url)
@@ -97,7 +97,7 @@ class Fence:
                 time.sleep(PAUSE_SECONDS)
 
     def _hurried_store(self, bucket: Bucket, url: ObjectUrl) -> Any:
-        """The store of a bucket that repeats requests for a few seconds only."""
+        """The store of a bucket with requests that are retried for a few seconds only."""
         if url.root not in self._hurried:
             store = bucket.store
             seconds = min(REPEAT_SECONDS, configuration.current().retry_seconds)

@@ -1,7 +1,7 @@
 """Folders of an object store that a reader sees completely or not at all, such as checkpoints.
 
-While a folder is written it contains `.partial`, and the one that it replaces is kept as a copy, `.replaced-NAME`. So
-at any time a killed process leaves the old folder or the new one.
+While a folder is written it contains `.partial`, and the one that it replaces is kept as a copy, `.replaced-NAME`. So a
+process that is killed at any time leaves the old folder or the new one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["clear_leftovers", "complete_folders", "write_folder"]
 
 PARTIAL, REPLACED = ".partial", ".replaced-"
-MAX_COPY_BYTES = 5 << 30  # that S3 copies by one request
+MAX_COPY_BYTES = 5 << 30  # that S3 copies in one request
 CHUNK_BYTES = 16 << 20
 
 _Files = dict[str, int]  # size by name
@@ -63,7 +63,7 @@ def clear_leftovers(store: ObjectStore, parent: str) -> None:
 
 
 def _contents(store: ObjectStore, parent: str) -> dict[str, _Files]:
-    """The files in each folder of `parent`."""
+    """The names and sizes of the files in each folder of `parent`, by the folder's name."""
     import obstore
 
     url, bucket = store.locate(parent)

@@ -1,7 +1,7 @@
-"""The objects below a prefix as columns on the local disk, which are mapped into memory.
+"""Lists the objects below a prefix as columns in local files, which are mapped into memory.
 
 Pages are written to the columns as they arrive, so that a bucket of any size takes little memory. Folders below the
-prefix are listed at the same time, because a page of 1,000 keys gives the position of the next one only.
+prefix are listed in parallel, because the pages of one listing can only be requested one after another.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _COLUMNS: dict[str, Any] = {
     "sizes": np.int64,
     "tags": np.dtype(f"S{MAX_ETAG_BYTES}"),
 }
-_DESCRIPTION = "listed.json"  # when, and of which URL
+_DESCRIPTION = "listed.json"  # with the time and the URL of the listing
 _SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -76,63 +76,63 @@ def list_objects(bucket: Bucket, url: ObjectUrl, folder: OwnFolder, seconds: flo
 
     Args:
         bucket, url: of the prefix.
-        folder: where listings are kept.
-        seconds: how old a kept listing may be.
+        folder: where listings are cached.
+        seconds: how old a cached listing may be; 0 caches none.
 
     Raises:
         OSError: the store cannot be listed.
     """
     name = hashlib.sha256(f"{bucket.endpoint}\0{url.root}/{url.key}".encode()).hexdigest()[:40]
-    kept = folder.path / name
-    # Whatever a damaged one contains, it is listed anew.
+    cached_folder = folder.path / name
+    # Whatever a damaged cached listing contains, a new one replaces it.
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError):
-        age = time.time() - _description(kept)["time"]
+        age = time.time() - _description(cached_folder)["time"]
         if 0 <= age < seconds:
-            listing = _load(url, kept)
+            listing = _load(url, cached_folder)
             logging.info("%s/%s is as listed %.0f seconds ago.", url.root, url.key, age)
             return listing
     try:
         with _writable(folder) as parent:
-            return _listed(bucket, url, parent, kept if seconds > 0 and parent == folder.path else None)
+            return _list_into(bucket, url, parent, cached_folder if seconds > 0 and parent == folder.path else None)
     except OSError as error:
         if not is_full(error) or isinstance(error, StorageError):
             raise
         logging.warning("The disk of the cache %s is full; the list of %s is not kept.", folder.path, url.root)
-    with tempfile.TemporaryDirectory() as elsewhere:
-        return _listed(bucket, url, Path(elsewhere), None)
+    with tempfile.TemporaryDirectory() as temporary:
+        return _list_into(bucket, url, Path(temporary), None)
 
 
-def _listed(bucket: Bucket, url: ObjectUrl, parent: Path, kept: Path | None) -> ObjectListing:
-    """Lists into a temporary folder in `parent`, which then becomes the folder `kept`."""
+def _list_into(bucket: Bucket, url: ObjectUrl, parent: Path, cached_folder: Path | None) -> ObjectListing:
+    """Lists into a temporary folder in `parent`, which becomes `cached_folder`; None caches nothing."""
     with _temporary_in(parent) as temporary:
         with contextlib.ExitStack() as stack:
             files: list[IO[bytes]] = [stack.enter_context(open(Path(temporary) / column, "wb")) for column in _COLUMNS]
             _write_columns(bucket, url, files)
         (Path(temporary) / _DESCRIPTION).write_text(json.dumps({"time": time.time(), "of": f"{url.root}/{url.key}"}))
         listing = _load(url, Path(temporary))  # which stays mapped when the files are deleted
-        if kept is not None:
-            _replace(Path(temporary), kept)
+        if cached_folder is not None:
+            _replace(Path(temporary), cached_folder)
     return listing
 
 
 def forget_listings(url: ObjectUrl, folder: OwnFolder) -> None:
-    """Deletes the kept listings that contain what is at or below a URL, or are of a folder below it.
+    """Deletes the cached listings of a URL, of the folders that contain it, and of the folders below it.
 
     Args:
         url: what has changed.
-        folder: where listings are kept.
+        folder: where listings are cached.
     """
     path = f"{url.root}/{url.key}".rstrip("/") + "/"
     for entry in list(folder.entries()):
-        of = ""
+        listed = ""
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
-            of = str(_description(Path(entry.path))["of"]).rstrip("/") + "/"
-        if of.startswith(path) or path.startswith(of):  # also one that does not say of what it is
+            listed = str(_description(Path(entry.path))["of"]).rstrip("/") + "/"
+        if listed.startswith(path) or path.startswith(listed):  # also a listing without a readable description
             delete(entry)
 
 
-def _description(kept: Path) -> dict[str, Any]:
-    with open_own(kept / _DESCRIPTION) as file:
+def _description(cached_folder: Path) -> dict[str, Any]:
+    with open_own(cached_folder / _DESCRIPTION) as file:
         return json.loads(file.read())
 
 
@@ -170,7 +170,7 @@ def _pages(bucket: Bucket, url: ObjectUrl, prefix: str, without: int = 0) -> Ite
 
 
 def _columns_of(pages: Iterable[Any], key: str, progress: _Progress) -> list[IO[bytes]]:
-    """The columns of some pages, in temporary files; `ends` are relative to the first key."""
+    """The columns of the objects in `pages`, in temporary files; `ends` are relative to the first key."""
     columns: list[IO[bytes]] = [tempfile.SpooledTemporaryFile(_MEMORY_BYTES) for _ in _COLUMNS]  # noqa: SIM115
     position, last, is_sorted = 0, b"", True
     for page in pages:
@@ -197,7 +197,7 @@ def _is_listed(path: str, key: str) -> bool:
 
 
 def _sorted(columns: list[IO[bytes]]) -> list[IO[bytes]]:
-    """The same columns in the order of the keys: not every store lists in that of S3."""
+    """The same columns in the order of the keys: not every store lists in the order of S3."""
     arrays = []
     for column, kind in zip(columns, _COLUMNS.values(), strict=True):
         column.seek(0)
@@ -215,7 +215,7 @@ def _sorted(columns: list[IO[bytes]]) -> list[IO[bytes]]:
 
 
 def _append(columns: list[IO[bytes]], files: list[IO[bytes]], total: int) -> int:
-    """Appends columns to the files of all; returns the end of the last key."""
+    """Appends columns to those in `files`, whose keys have `total` bytes so far; returns the new total."""
     num_bytes = columns[0].tell()
     for column, file, name in zip(columns, files, _COLUMNS, strict=True):
         column.seek(0)
@@ -255,12 +255,12 @@ def _writable(folder: OwnFolder) -> Iterator[Path]:
 
 
 def _replace(new: Path, old: Path) -> None:
-    """Renames a folder, also over one that another process has just made; it then has the newer listing."""
+    """Renames folder `new` to `old`, replacing it; keeps a folder that another process creates in between."""
     with contextlib.suppress(OSError):
         with contextlib.suppress(FileNotFoundError), _temporary_in(old.parent) as trash:
             os.rename(old, Path(trash) / "old")
         os.rename(new, old)
-        new.mkdir()  # for whoever deletes it
+        new.mkdir()  # for the caller's TemporaryDirectory, which deletes it
 
 
 class _Progress:

@@ -1,11 +1,11 @@
-"""Locks of folders in an object store, by conditional writes: an object that its owner renews while it lives.
+"""Locks of folders in an object store, by conditional requests: an object that its owner renews while it runs.
 
 The owner rewrites the lock every few seconds, on condition that it is still its own. A lock that has not been renewed
 for `STALE_SECONDS` while another process watched it was left by a process that was killed, and is taken over. Should
-its owner wake up again, from a suspended machine or a broken connection, it learns that before its next write, which
+its owner wake up again, from a suspended machine or a broken connection, it finds out before its next write, which
 fails.
 
-A run locks its `logs/`; what lies beside it is guarded too, as it is the same run.
+A run locks its `logs/`, which guards the whole folder of the run.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ RENEW_SECONDS = 10.0
 LEASE_SECONDS = 30.0  # since the last renewal; after that it is renewed before anything is written
 STALE_SECONDS = 45.0
 POLL_SECONDS = 2.0
-ENDED_SECONDS = 600.0  # without a renewal, by clocks that may differ: for those who only look
+ENDED_SECONDS = 600.0  # without a renewal, by clocks that may differ: after them a shared lock ignores a lock
 
 
 class LostLockError(StoreError):
@@ -69,7 +69,7 @@ class Locks:
             return
         lock = _Lock(bucket, url)
         lock.take()
-        abort_uploads(bucket, lock.guarded)  # of whoever held it before
+        abort_uploads(bucket, lock.guarded)  # of the previous owner
         self._held = [*(each for each in self._held if each.url != url), lock]
         renewing = threading.Thread(target=lock.renew_until_released, name="lock", daemon=True)
         renewing.start()
@@ -140,7 +140,7 @@ class _Lock:
                 held = _holder(self.bucket, self.url)
             if held is None:
                 continue
-            if held["token"] == self.token:  # written, but the answer was lost
+            if held["token"] == self.token:  # written, but the response was lost
                 self.version, self.renewed = held["version"], _now()
                 return
             if first is None:
@@ -183,14 +183,14 @@ class _Lock:
                 self._write(self.version)
             except (ChangedError, FileExistsError, FileNotFoundError):
                 held = _holder(self.bucket, self.url)
-                # It may be that it was written, but the answer was lost.
+                # It may have been written although the response was lost.
                 self.lost = held is None or held["token"] != self.token
                 self.check_lost()
                 assert held is not None
                 self.version = held["version"]
 
     def check(self) -> None:
-        """Checks that the lock is still held, by a request only if the last renewal is long ago."""
+        """Checks that the lock is still held, by a request only if the last renewal was long ago."""
         self.check_lost()
         if not self.is_current:
             self.renew()
@@ -214,7 +214,7 @@ class _Lock:
 
         with self._renewing:
             if not self.lost:
-                self.renew()  # otherwise it might be another's that is deleted
+                self.renew()  # otherwise the lock of another process might be deleted
                 store, key = self.bucket.store, f"{self.url.key}/{LOCK}"
                 self.bucket.call(self.url, lambda: obstore.delete(store, key))
 
@@ -235,12 +235,12 @@ class _Lock:
 
 
 def version_in(meta: Any) -> dict[str, str] | None:
-    """What a conditional write of obstore compares, of the result of a request; None if the store has no versions."""
+    """The version in the result of an obstore request, for a conditional write; None if the store has no versions."""
     return {name: meta[name] for name in ("e_tag", "version") if meta[name]} or None
 
 
 def _holder(bucket: Bucket, url: ObjectUrl) -> dict[str, Any] | None:
-    """Who holds the lock of a folder: token, host and pid, and version and time of its last renewal."""
+    """The holder of a folder's lock: token, host and pid, and version and time of its last renewal; or None."""
     import obstore
 
     try:
@@ -271,7 +271,7 @@ def _has_ended(held: dict[str, Any]) -> bool:
 
 
 def _pids() -> str:
-    """Identifies the processes among which a pid is unique: those of a container since the machine started."""
+    """Identifies the PID namespace, in which a pid is unique, since the machine started; "" if it is unknown."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             return f"{file.read().strip()}-{os.stat('/proc/self/ns/pid').st_ino}"
@@ -284,7 +284,7 @@ def _age(held: dict[str, Any]) -> float:
 
 
 def _now() -> float:
-    """Seconds of a clock that goes on while the machine is suspended, if there is one."""
+    """Seconds of a clock that continues while the machine is suspended, if there is one."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 

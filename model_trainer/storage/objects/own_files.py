@@ -1,6 +1,6 @@
-"""The folders of the cache, which contain nothing else: a file marks each, and only names of the cache are deleted.
+"""The folders of the cache: a file marks each, and only entries with the cache's own names are deleted.
 
-The folder of the cache is configured, so that it may by mistake be one with files of the user, such as `.git`.
+The folder of the cache is configurable, so that it may by mistake be one with files of the user, such as `.git`.
 
 Source: https://bford.info/cachedir/
 """
@@ -23,14 +23,14 @@ __all__ = [
     "is_left_behind", "open_own",
 ]  # fmt: skip
 
-UNFINISHED = "unfinished-"  # what the names of files and folders start with that are being written
+UNFINISHED = "unfinished-"  # prefix of the names of files and folders that are being written
 
 _MARK = "CACHEDIR.TAG"
 _MARK_TEXT = (
     b"Signature: 8a477f597d28d172789f06886806bc55\n"
     b"# The cache of model-trainer, which may delete all files here; `model-trainer cache` shows them.\n"
 )
-_UNFINISHED_SECONDS = 3600.0  # after which such a file is that of a process that was killed
+_UNFINISHED_SECONDS = 3600.0  # after which such a file is considered left by a process that was killed
 
 _HASH = re.compile(r"[0-9a-f]{40}")
 _HASH_START = re.compile(r"[0-9a-f]{2}")
@@ -46,7 +46,7 @@ class OwnFolder:
     Attributes:
         path: may be missing, and may be deleted at any time.
         is_own: whether an entry of the folder is one that the cache makes.
-        is_own_inside: the same for the entries of these; None if they are not looked at.
+        is_own_inside: the same for the entries inside those, which are then folders; None if there are no such levels.
     """
 
     path: Path
@@ -54,7 +54,7 @@ class OwnFolder:
     is_own_inside: Callable[[Entry], bool] | None = None
 
     def why_not_usable(self) -> str:
-        """Makes and marks the folder if need be; returns the reason if that cannot be done, otherwise ""."""
+        """Creates and marks the folder if need be; returns the reason if that cannot be done, otherwise ""."""
         try:
             if self._is_marked():
                 return ""
@@ -67,15 +67,15 @@ class OwnFolder:
         return ""
 
     def entries(self) -> Iterator[Entry]:
-        """What the cache has there; nothing in a folder that is not one of the cache. Links are not followed."""
-        # One without a mark is that of an earlier version, or was deleted and written again meanwhile.
+        """The entries of the cache; none in a folder that is not one of the cache. Links are not followed."""
+        # A folder of the cache without a mark is from an earlier version, or was deleted and recreated meanwhile.
         if not self._is_marked() and not self._has_only_own():
             return
         for entry in filter(self.is_own, _scan(self.path)):
             yield from [entry] if self.is_own_inside is None else filter(self.is_own_inside, _scan(entry.path))
 
     def clear(self) -> None:
-        """Deletes what the cache has there, and the folder if nothing else is in it."""
+        """Deletes the entries of the cache, and the folder if nothing else is in it."""
         for entry in list(self.entries()):
             delete(entry)
         if not self._is_marked() and not self._has_only_own():
@@ -96,7 +96,7 @@ class OwnFolder:
         return None
 
     def _has_only_own(self) -> bool:
-        """Also of an empty folder."""
+        """Whether the folder contains nothing but entries of the cache; an empty one does."""
         for entry in _scan(self.path):
             if entry.name == _MARK:
                 mark = self._mark()
@@ -119,14 +119,14 @@ def folder_of_objects(cache: str | Path) -> OwnFolder:
 
 
 def folder_of_listings(cache: str | Path) -> OwnFolder:
-    """A folder for each listing."""
+    """A folder with a folder for each listing."""
     return OwnFolder(
         Path(cache) / "listings", lambda entry: _is_hash(entry.name) and entry.is_dir(follow_symlinks=False)
     )
 
 
 def folder_of_indexes(cache: str | Path) -> OwnFolder:
-    """A file for each indexed file of records."""
+    """A folder with a file for each indexed TFRecord file."""
     return OwnFolder(
         Path(cache) / "index",
         lambda entry: _INDEX.fullmatch(entry.name) is not None and entry.is_file(follow_symlinks=False),
@@ -138,7 +138,7 @@ def _is_hash(name: str) -> bool:
 
 
 def is_left_behind(entry: Entry, changed: float) -> bool:
-    """Whether a file, which was `changed` at that time, is one that a killed process was writing."""
+    """Whether a killed process has left a file unfinished; `changed` is its modification time in seconds."""
     return entry.name.startswith(UNFINISHED) and time.time() - changed > _UNFINISHED_SECONDS
 
 

@@ -1,4 +1,4 @@
-"""Takes the items of an iterator in another thread."""
+"""Runs an iterator in another thread, ahead of its consumer."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _Item = TypeVar("_Item")
 
 
 def read_ahead(items: Iterable[_Item]) -> Iterator[_Item]:
-    """The same items; an error is raised at its place.
+    """Yields the same items in the same order; an error of `items` is raised after the items before it.
 
     For an upload whose content comes from a store: obstore cannot be called by an iterator that it runs itself.
     """
-    taken: queue.Queue[tuple[_Item | None, BaseException | None]] = queue.Queue(AHEAD)
+    ready: queue.Queue[tuple[_Item | None, BaseException | None]] = queue.Queue(AHEAD)
     is_abandoned = threading.Event()
 
     def put(item: _Item | None, error: BaseException | None) -> None:
         while not is_abandoned.is_set():
             try:
-                taken.put((item, error), timeout=POLL_SECONDS)
+                ready.put((item, error), timeout=POLL_SECONDS)
                 return
             except queue.Full:
                 continue
@@ -44,7 +44,7 @@ def read_ahead(items: Iterable[_Item]) -> Iterator[_Item]:
     threading.Thread(target=take, name="read-ahead", daemon=True).start()
     try:
         while True:
-            item, error = taken.get()
+            item, error = ready.get()
             if isinstance(error, StopIteration):
                 return
             if error is not None:

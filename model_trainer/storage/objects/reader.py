@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 __all__ = ["DamagedError", "RangeReader", "read_object", "read_span", "stream_object"]
 
 CHUNK_BYTES = 1 << 20  # that a broken connection loses at most
-MAX_AHEAD = 8 << 20  # of a file that is read from one end to the other
+MAX_AHEAD = 8 << 20  # bytes, of a file that is read sequentially
 
 
 class DamagedError(OSError):
     """A download does not have the checksum of its object.
 
     Attributes:
-        digest: of what arrived; another download with the same one shows that it was not damaged on the way.
+        digest: of the content; another download with the same digest shows that it was not damaged in transit.
     """
 
     def __init__(self, url: ObjectUrl, digest: Digest) -> None:
@@ -39,10 +39,10 @@ def read_object(bucket: Bucket, url: ObjectUrl, etag: str = "", max_bytes: int |
     Args:
         bucket, url: of the object.
         etag: its ETag; "" reads the version that the store has now.
-        max_bytes: of an object that is read; None reads one of any size.
+        max_bytes: maximum size of the object; None reads one of any size.
 
     Returns:
-        `(content, meta)`; meta as obstore gives it.
+        `(content, meta)`; meta is the `ObjectMeta` of obstore.
 
     Raises:
         ChangedError: the object has another ETag, or is replaced again and again while it is read.
@@ -64,7 +64,7 @@ def read_object(bucket: Bucket, url: ObjectUrl, etag: str = "", max_bytes: int |
         except (ChangedError, UnavailableError):
             if attempt == 2:
                 raise
-            continue  # the body of an object that was replaced meanwhile breaks like a connection
+            continue  # replacing an object ends its body early, as a broken connection does
         digest = Digest(meta["size"], meta["e_tag"])
         digest.update(content)
         if bucket.checksums.accepts(digest, before, lambda: bucket.is_encrypted(url)):
@@ -75,11 +75,11 @@ def read_object(bucket: Bucket, url: ObjectUrl, etag: str = "", max_bytes: int |
 
 
 def stream_object(bucket: Bucket, url: ObjectUrl, before: Digest | None = None) -> Iterator[bytes]:
-    """The content of an object in chunks; an error at the end says that they were damaged.
+    """Yields the content of an object in chunks; only an error at the end shows that they were damaged.
 
     Args:
         bucket, url: of the object.
-        before: the digest of the error of the attempt before.
+        before: the `digest` of the DamagedError of the previous attempt.
 
     Raises:
         ChangedError: the object has been replaced meanwhile.
@@ -95,7 +95,7 @@ def stream_object(bucket: Bucket, url: ObjectUrl, before: Digest | None = None) 
 
 
 def read_span(bucket: Bucket, url: ObjectUrl, start: int, stop: int, etag: str | None = None) -> memoryview:
-    """Reads bytes `start` to `stop` of an object, which has so many; raises as `read_object`."""
+    """Reads bytes `start` to `stop` (exclusive) of an object; raises as `read_object`, and OSError if it is shorter."""
     result = _get(bucket, url, etag, (start, stop))
     with bucket.errors(url):
         data = memoryview(result.bytes())
@@ -105,7 +105,7 @@ def read_span(bucket: Bucket, url: ObjectUrl, start: int, stop: int, etag: str |
 
 
 def _chunks(bucket: Bucket, url: ObjectUrl, result: Any) -> Iterator[bytes]:
-    """The content of an answer, continued by another request where a connection breaks, if this one has brought bytes.
+    """The body of a response; where the connection breaks another request continues it, if the last returned any bytes.
 
     obstore continues as well, but only in the first minute of a request.
     """
@@ -140,12 +140,12 @@ def _get(bucket: Bucket, url: ObjectUrl, etag: str | None, span: tuple[int, int]
 class RangeReader(io.RawIOBase):
     """Reads an object by ranges; raises OSError if it changes meanwhile.
 
-    Each range is twice as long as the one before, as long as they follow each other.
+    While it is read sequentially, each range is twice as long as the one before, up to `MAX_AHEAD`.
 
     Args:
         bucket: of the object.
         url: of the object.
-        meta: size and ETag, as obstore gives them.
+        meta: its `ObjectMeta` of obstore, with size and ETag.
     """
 
     def __init__(self, bucket: Bucket, url: ObjectUrl, meta: Any) -> None:

@@ -31,14 +31,14 @@ from model_trainer.storage.storage import Appender, Entry, Info, Item, Storage
 __all__ = ["ObjectStore"]
 
 BUFFER_BYTES = 1 << 18
-MAX_COPY_BYTES = 5_000_000_000  # that S3 copies by one request
+MAX_COPY_BYTES = 5_000_000_000  # that S3 copies in one request
 
 
 class ObjectStore(Storage):
     """The buckets of an object store, connected at the first use.
 
-    Single objects are written atomically. What a disk does by renaming is done in an order in which a reader never
-    takes a part for the whole.
+    Single objects are written atomically. What a disk does by renaming is done by several requests, in an order in
+    which a reader never sees an incomplete folder as complete.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Uploads in parts that a killed process left unfinished: invisible, but stored and paid for."""
+"""Multipart uploads that a killed process left unfinished: invisible, but stored and billed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["abort_uploads", "abort_uploads_of"]
 
 
 def abort_uploads(bucket: Bucket, url: ObjectUrl) -> int:
-    """Aborts the unfinished uploads below a folder; only for whoever holds its lock.
+    """Aborts the unfinished uploads below a folder, whose lock the caller has to hold.
 
     Returns:
         Their number; 0 also without permission to list them.
@@ -37,7 +37,7 @@ def abort_uploads(bucket: Bucket, url: ObjectUrl) -> int:
 
 
 def abort_uploads_of(bucket: Bucket, url: ObjectUrl) -> None:
-    """Aborts the unfinished uploads of one object, for whoever is about to write it; nothing without permission."""
+    """Aborts the unfinished uploads of one object, before it is written; does nothing without permission."""
     if bucket.client is None:
         return
     from botocore.exceptions import BotoCoreError, ClientError

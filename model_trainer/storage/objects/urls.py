@@ -15,7 +15,7 @@ SCHEMES = {"s3": "bucket", "gs": "bucket", "az": "container"}
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
 _MISTYPED = re.compile(r"(s3|s3a|s3n|gs|az|gcs|abfss?)(:/?(?!/)|:///+|//|;//|:\\\\?)", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
-# The addresses by which AWS shows an object in a browser, and the name by which a policy means it.
+# The URLs with which AWS shows an object in a browser, and the ARN that names it in a policy.
 _OF_AWS = re.compile(
     r"https?://([a-z0-9._-]+)\.s3[.-](?:[\w-]+\.)*amazonaws\.com(?:\.cn)?/(.*)"
     r"|https?://s3[.-](?:[\w-]+\.)*amazonaws\.com(?:\.cn)?/(.*)"
@@ -52,7 +52,7 @@ def parse_url(url: str) -> ObjectUrl:
         ObjectUrl(scheme='s3', bucket='photos', key='train/cat/1.jpg')
 
     Raises:
-        ConfigError: it names no bucket, or one that cannot exist.
+        ConfigError: it names no bucket, or one that cannot exist, or contains "..", credentials or control characters.
     """
     scheme, _, rest = url.partition("://")
     bucket, *names = rest.split("/")
@@ -75,7 +75,7 @@ def parse_url(url: str) -> ObjectUrl:
 
 
 def masked_url(url: str) -> str:
-    """A URL for messages: without user, password and signature, which some people put into URLs.
+    """A URL for messages: without the user, password and signature that it may contain.
 
     Example:
         >>> masked_url("https://user:secret@host/x?X-Amz-Signature=0123")
@@ -86,7 +86,7 @@ def masked_url(url: str) -> str:
 
 
 def check_url(path: str) -> None:
-    """Checks a path for typing errors: "s3:/bucket", "s3//bucket" or "S3://bucket" would be a local path.
+    """Checks a path for typing errors: without it, "s3:/bucket", "s3//bucket" or "S3://bucket" would be a local path.
 
     Raises:
         ConfigError: `path` is probably a mistyped URL; the message gives the right one.

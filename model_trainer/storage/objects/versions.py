@@ -1,4 +1,4 @@
-"""One version of an object: what is read is what was listed, or an error says that it has changed."""
+"""Reads a given version of an object, such as the one that was listed; an error says that it has changed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def read_version(bucket: Bucket, url: ObjectUrl, etag: str = "", max_bytes: int 
     Args:
         bucket, url: of the object.
         etag: its ETag; "" reads the version that the store has now.
-        max_bytes: of an object that is read; None reads one of any size.
+        max_bytes: maximum size of the object; None reads one of any size.
 
     Raises:
         ChangedError: the object has another ETag.
@@ -33,7 +33,7 @@ def read_range_version(bucket: Bucket, url: ObjectUrl, start: int, size: int, et
 
 
 def version_of(bucket: Bucket, url: ObjectUrl) -> tuple[str, int, int]:
-    """`(etag, bytes, nanoseconds)` of an object: its ETag, size and time.
+    """`(etag, size, time)` of an object: size in bytes, modification time in nanoseconds since 1970.
 
     Raises:
         OSError: it is missing or cannot be accessed.
@@ -43,5 +43,5 @@ def version_of(bucket: Bucket, url: ObjectUrl) -> tuple[str, int, int]:
 
 
 def changed_ns(meta: Any) -> int:
-    """When an object was written, in nanoseconds since 1970, from the metadata that obstore gives."""
+    """When an object was written, in nanoseconds since 1970, from its `ObjectMeta` of obstore."""
     return int(meta["last_modified"].timestamp() * 1e9)

@@ -15,7 +15,7 @@ from model_trainer.storage.objects.urls import ObjectUrl
 
 __all__ = ["PART_BYTES", "part_bytes", "upload_file", "write_object", "write_parts"]
 
-PART_BYTES = 16 << 20  # of an upload in parts
+PART_BYTES = 16 << 20  # of a multipart upload
 MAX_PARTS = 9000  # S3 allows 10,000
 PARTS_AT_ONCE = 4
 PIECE_BYTES = 1 << 20
@@ -25,12 +25,12 @@ ATTEMPTS = 3  # to begin an upload while the lock of the run is held
 def write_object(
     bucket: Bucket, url: ObjectUrl, chunks: Iterable[bytes | memoryview], fence: Fence | None = None
 ) -> None:
-    """Writes an object; up to the size of a part by one request.
+    """Writes an object: up to `PART_BYTES` by one request, otherwise by a multipart upload.
 
     Args:
         bucket, url: of the object.
         chunks: its content; an error in it leaves the object as it was.
-        fence: keeps it from being written after another process has taken over the run.
+        fence: keeps it from being written after another process has taken over the run; None writes without a lock.
 
     Raises:
         OSError: it could not be written, or arrived damaged.
@@ -61,7 +61,7 @@ def upload_file(bucket: Bucket, url: ObjectUrl, local: Path, fence: Fence | None
 
 
 def part_bytes(size: int) -> int:
-    """The size of parts of a large object; more than the usual one only for an object of hundreds of gigabytes."""
+    """The part size for an object of `size` bytes: `PART_BYTES`, more only for hundreds of gigabytes."""
     part_size = PART_BYTES
     while size > part_size * MAX_PARTS:
         part_size *= 2
@@ -69,7 +69,7 @@ def part_bytes(size: int) -> int:
 
 
 def _put(bucket: Bucket, url: ObjectUrl, content: bytes, fence: Fence | None) -> bool:
-    """Writes an object by one request; False if what arrived was something else."""
+    """Writes an object by one request; returns False if it arrived damaged."""
     import obstore
 
     if fence is not None:
@@ -78,20 +78,20 @@ def _put(bucket: Bucket, url: ObjectUrl, content: bytes, fence: Fence | None) ->
         result = bucket.call(url, lambda: obstore.put(bucket.store, url.key, content, use_multipart=False))
     digests = PartDigests(0)
     digests.update(content)
-    return _arrived(bucket, url, result["e_tag"], digests, 0)
+    return _has_arrived(bucket, url, result["e_tag"], digests, 0)
 
 
 def write_parts(
     bucket: Bucket, url: ObjectUrl, chunks: Iterator[bytes], part_size: int, fence: Fence | None = None
 ) -> None:
-    """Writes an object in parts; an error in `chunks`, which may not use obstore, leaves the object as it was."""
+    """Writes an object by a multipart upload; an error in `chunks`, which must not use obstore, leaves it as it was."""
     for _ in range(ATTEMPTS):
         digests = PartDigests(part_size)
         try:
             etag = _put_parts(bucket, url, chunks, digests, part_size, fence)
         except LateError:
-            continue  # nothing has been taken from `chunks`
-        if not _arrived(bucket, url, etag, digests, part_size):
+            continue  # nothing has been read from `chunks`
+        if not _has_arrived(bucket, url, etag, digests, part_size):
             raise _damaged(url)
         return
     raise UnavailableError(errno.ETIMEDOUT, "the store did not answer in time", f"{url.root}/{url.key}")
@@ -109,7 +109,7 @@ def _put_parts(
 
     cause: list[BaseException] = []
 
-    def counted() -> Iterator[bytes]:
+    def digested_chunks() -> Iterator[bytes]:
         try:
             if fence is not None:
                 fence.check_begun(url)
@@ -127,23 +127,23 @@ def _put_parts(
             result = obstore.put(
                 bucket.store,
                 url.key,
-                counted(),
+                digested_chunks(),
                 use_multipart=True,
                 chunk_size=part_size,
                 max_concurrency=PARTS_AT_ONCE,
             )
     except OSError:
         if cause:
-            raise cause[0] from None  # which obstore has made an error of the store
+            raise cause[0] from None  # obstore reports it as an error of the store
         if fence is not None:
-            fence.check(url)  # whoever took over the run has aborted the upload
+            fence.check(url)  # raises if another process took over the run and so aborted the upload
         raise
     etag: str | None = result["e_tag"]
     return etag
 
 
-def _arrived(bucket: Bucket, url: ObjectUrl, etag: str | None, digests: PartDigests, part_size: int) -> bool:
-    """Whether what arrived is what was sent; reads it if the ETag does not say so."""
+def _has_arrived(bucket: Bucket, url: ObjectUrl, etag: str | None, digests: PartDigests, part_size: int) -> bool:
+    """Whether the object arrived as it was sent; reads it back if the ETag does not show that."""
     import obstore
 
     expected = digests.etag()
@@ -155,7 +155,7 @@ def _arrived(bucket: Bucket, url: ObjectUrl, etag: str | None, digests: PartDige
             for chunk in obstore.get(bucket.store, url.key, options={"if_match": etag} if etag else {}):
                 arrived.update(memoryview(chunk))
     except (StoreError, ChangedError):
-        return True  # it may not be read, or is another one already
+        return True  # it must not be read, or has been replaced already
     if arrived.etag() != expected:
         return False
     bucket.checksums.disprove(bool(part_size))

@@ -1,4 +1,4 @@
-"""Up, down or between: the transfer for two paths, which are checked first."""
+"""Chooses the transfer for two paths: an upload, a download, or a copy between two stores."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ __all__ = ["transfer_between"]
 
 
 def transfer_between(source: str, target: str) -> Transfer:
-    """The transfer for two folders.
+    """The transfer from the folder `source` to the folder `target`, after both are checked.
 
     Raises:
-        ConfigError: they are unsuitable.
+        ConfigError: neither is in an object store, the source is missing, one is not a folder, or one contains the
+            other.
     """
     if not source or not target:
         raise ConfigError(f"Path {'A' if not source else 'B'} is empty. Is a variable of the shell not set?")

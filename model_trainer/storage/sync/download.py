@@ -129,6 +129,6 @@ class Download(Transfer):
 
 
 def is_inside(name: str) -> bool:
-    """Whether a key leads to a path below the folder, on any system."""
+    """Whether a key, as a path in the target, stays below the target on this operating system."""
     names = name.replace("\\", "/").split("/") if os.name == "nt" else name.split("/")
     return not {"", ".", ".."} & set(names) and "\0" not in name and not os.path.splitdrive(name)[0]

@@ -14,7 +14,7 @@ PIECE_BYTES = 1 << 20
 
 
 def have_etag(pieces: Iterable[bytes], size: int, etag: str) -> bool:
-    """Whether a content is that of an object, by its ETag; False if the ETag cannot tell.
+    """Whether content is that of an object, by its ETag; False also if the ETag does not show it.
 
     Args:
         pieces: the content.

@@ -40,7 +40,7 @@ class Entry(NamedTuple):
         name: path below the folder that is synchronized, with "/" between its parts.
         size: in bytes; -1 for an empty folder, -2 for a link that does not lead to a file.
         time_ns: modification time, in nanoseconds since 1970.
-        etag: ETag of an object, as the store writes it; of a folder only if another program has marked it; or empty.
+        etag: ETag of an object, as the store writes it; a folder has one only if another program marked it; else "".
         is_link: whether it is a link, in a target; its size and time are those of the file to which it leads.
     """
 
@@ -170,7 +170,7 @@ def _is_skipped(name: str) -> bool:
 def _marks_among(page: Iterable[ObjectMeta], bucket: Bucket, url: ObjectUrl) -> set[str]:
     """The folders that other programs have marked by an empty object whose key ends with a slash.
 
-    obstore lists it without the slash, so that a request has to tell whether there is an object without it.
+    obstore lists it without the slash, so that only a HEAD request shows whether the key without the slash exists too.
     """
     empty = [meta["path"] for meta in page if not meta["size"] and meta["path"] != url.key]
     empty = [key for key in empty if key.rpartition("/")[2] != MARKER]
@@ -194,5 +194,5 @@ def _marks_among(page: Iterable[ObjectMeta], bucket: Bucket, url: ObjectUrl) -> 
 
 
 def nanoseconds(time: datetime) -> int:
-    """A time of an object as that of a file."""
+    """The time of an object as the time of a file, in nanoseconds since 1970."""
     return int(time.timestamp()) * 1_000_000_000 + time.microsecond * 1000

@@ -11,7 +11,7 @@ __all__ = ["Obstacles", "parents_of", "through_link"]
 
 
 class Obstacles:
-    """What a target that is a file system contains, to find what keeps an entry from being written.
+    """Finds what in a target on a file system keeps an entry of the source from being written.
 
     Args:
         existing: the entries of the target.
@@ -28,7 +28,7 @@ class Obstacles:
             self._folders.update(parents_of(entry.name))
 
     def of(self, entry: Entry) -> str | None:
-        """The name of what is in the way of an entry of the source."""
+        """The name of what is in the way of an entry of the source; None if nothing is."""
         if entry.is_folder and entry.name in self._files:
             return entry.name
         if not entry.is_folder and entry.name in self._folders:
@@ -56,6 +56,6 @@ def through_link(name: str) -> str:
 
 
 def parents_of(name: str) -> Iterator[str]:
-    """ "a/b" and "a" of "a/b/c"."""
+    """The folders that contain a name, innermost first: "a/b" and "a" for "a/b/c"."""
     while name := name.rpartition("/")[0]:
         yield name

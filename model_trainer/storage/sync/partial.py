@@ -17,11 +17,11 @@ _NAME = re.compile(r"\.[0-9a-f]{32}\.partial")
 
 
 class PartialFile:
-    """A temporary file beside `path`, open and locked inside the `with` block; deleted at its end unless finished.
+    """A temporary file next to `path`, open and locked inside the `with` block; deleted at its end unless finished.
 
     Args:
         path: of the final file.
-        version: of what is written; a process that writes the same version finds what a killed one has written.
+        version: identifies the content; a process that writes the same version continues the file of a killed one.
 
     Raises:
         OSError: it cannot be created; BlockingIOError: another process writes it.
@@ -48,7 +48,7 @@ class PartialFile:
             os.close(self.descriptor)  # the other process has just finished it
 
     def write(self, content: bytes) -> None:
-        """Replaces what is in it."""
+        """Replaces its content."""
         os.ftruncate(self.descriptor, 0)
         self.write_at(0, content)
 
@@ -74,7 +74,7 @@ class PartialFile:
 
 
 def _open(path: str) -> int:
-    """Opens or creates a temporary file; replaces what somebody else has put there, such as a link to another file."""
+    """Opens or creates a temporary file; replaces anything else at its path, such as a link to another file."""
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
     while True:
         with contextlib.suppress(FileNotFoundError):
@@ -97,7 +97,7 @@ def _open(path: str) -> int:
 
 
 def _is_own(status: os.stat_result) -> bool:
-    """Whether it is a file without another name."""
+    """Whether it is a regular file without another hard link."""
     return stat.S_ISREG(status.st_mode) and status.st_nlink <= 1  # 0: another process has just deleted it
 
 
@@ -107,7 +107,7 @@ def is_partial(name: str) -> bool:
 
 
 def delete_partial_files(paths: Iterable[str]) -> None:
-    """Deletes those that no process writes."""
+    """Deletes temporary files, except those that a process is writing."""
     for path in paths:
         with contextlib.suppress(OSError):
             if not stat.S_ISREG(os.lstat(path).st_mode):

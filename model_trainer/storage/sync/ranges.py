@@ -1,4 +1,4 @@
-"""Downloads a large object by several ranges at a time, and goes on where a killed process was."""
+"""Downloads a large object by several ranges at a time, and continues where a killed process stopped."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ DIGEST_BYTES = 16
 
 
 class RangedDownload:
-    """One object on its way into a file.
+    """Downloads one object to a file.
 
-    The temporary file has, behind the content, the MD5 of each range that is written. With them another process goes
-    on, and with ranges that are the parts of the upload they make up the ETag.
+    The temporary file has, after the content, the MD5 of each range that is written. They show another process where to
+    continue; and if the ranges are the parts of the object's multipart upload, the ETag follows from them.
 
     Args:
         bucket, url: of the object.
-        entry: its size, time and ETag, of which no other version is read.
+        entry: size, time and ETag of the version to download.
         path: of the file.
     """
 
@@ -158,7 +158,7 @@ class RangedDownload:
         return True
 
     def _damaged(self, before: Digest | None, work: Work) -> Digest | None:
-        """The digest of what arrived, if another attempt is needed."""
+        """The digest of the download if it is damaged, so that another attempt is needed; None if it is intact."""
         ranges = b"".join(self._digest(index) for index in range(self._count))
         etag = hashlib.md5(ranges, usedforsecurity=False).hexdigest()
         if self._entry.etag.strip('"') == f"{etag}-{self._count}":

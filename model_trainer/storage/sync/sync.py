@@ -1,4 +1,4 @@
-"""Makes one folder contain what another contains: compares both, copies what differs, and deletes what is too much."""
+"""Makes one folder contain what another contains: compares both, copies what differs, and deletes the surplus."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from model_trainer.storage.trouble import is_full, not_written
 __all__ = ["JOBS", "Synchronization"]
 
 JOBS = 32  # transfers at once, with which a store on the same machine was fastest
-MAX_REFUSALS = 32  # one after the other, until no more are tried
+MAX_REFUSALS = 32  # in a row, after which the synchronization stops
 
 
 @dataclass
@@ -73,7 +73,7 @@ class Synchronization:
 
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _refusals: int = 0
-    _end: BaseException | None = None
+    _stop_error: BaseException | None = None
     _obstacles: dict[str, str] = field(default_factory=dict)  # names of what is in the way, by those of entries
 
     def run(self) -> None:
@@ -109,8 +109,8 @@ class Synchronization:
             raise
         finally:
             workers.close()
-        if self._end is not None:
-            raise self._end
+        if self._stop_error is not None:
+            raise self._stop_error
         self.on_progress(self)
         if self.delete and surplus:
             self._delete(transfer, surplus)
@@ -124,8 +124,8 @@ class Synchronization:
         """Lists both folders, and submits what is to be compared or copied.
 
         Returns:
-            What only the target has, the copies for which something else has to be deleted before, and those of the
-            manifests of runs, which are for the end: a run with a manifest counts as complete.
+            What only the target has, the copies for which something else has to be deleted first, and those of the
+            manifests of runs, which come last: a run with a manifest counts as complete.
         """
         blocked: list[Callable[[], None]] = []
         manifests: list[Callable[[], None]] = []
@@ -134,7 +134,7 @@ class Synchronization:
         num_sources = 0
         for entry in transfer.sources(self._failed):
             num_sources += 1
-            same = existing.pop(entry.key, None)
+            in_target = existing.pop(entry.key, None)
             if transfer.is_tree:
                 for parent in parents_of(entry.name):
                     existing.pop(f"{parent}/", None)  # no longer empty
@@ -144,19 +144,19 @@ class Synchronization:
             if obstacle is not None and (not self.delete or obstacles.is_link(obstacle)):
                 self._failed(entry.name, obstacles.reason(obstacle))
                 continue
-            if same is not None and same.size == entry.size:
+            if in_target is not None and in_target.size == entry.size:
                 if entry.is_folder:
                     continue
-                if not self.checksum and transfer.is_current(entry, same):
+                if not self.checksum and transfer.is_current(entry, in_target):
                     self.num_equal += 1
                     continue
             else:
-                same = None
+                in_target = None
             if not entry.is_folder:
                 with self._lock:
                     self.num_files += 1
                     self.num_bytes += entry.size
-            job = functools.partial(self._attempt, transfer, entry, same, work)
+            job = functools.partial(self._attempt, transfer, entry, in_target, work)
             if obstacle is not None:
                 self._obstacles[entry.name] = obstacle
             if entry.name.rpartition("/")[2] == MANIFEST:
@@ -177,8 +177,8 @@ class Synchronization:
         return list(existing.values()), blocked, manifests
 
     def _clear_way(self, transfer: Transfer, surplus: list[Entry]) -> list[Entry]:
-        """Deletes what is in the way of entries that wait for it; returns what else only the target has."""
-        if not self._obstacles or self._end is not None:
+        """Deletes what is in the way of the blocked copies; returns the rest of `surplus`."""
+        if not self._obstacles or self._stop_error is not None:
             return surplus
         if self.failures:
             for name, obstacle in self._obstacles.items():
@@ -195,10 +195,10 @@ class Synchronization:
         self._delete(transfer, in_way)
         return others
 
-    def _attempt(self, transfer: Transfer, entry: Entry, same: Entry | None, work: Work) -> None:
-        """Copies a file unless `same`, which the target has, has its content."""
+    def _attempt(self, transfer: Transfer, entry: Entry, in_target: Entry | None, work: Work) -> None:
+        """Copies a file, unless `in_target`, the target's file of the same size, has the same content."""
         try:
-            if same is not None and transfer.has_same_content(entry, same, work):
+            if in_target is not None and transfer.has_same_content(entry, in_target, work):
                 if not self.dry_run:
                     transfer.keep(entry)
                 with self._lock:
@@ -264,5 +264,5 @@ class Synchronization:
 
     def _stop(self, error: BaseException, work: Work) -> None:
         with self._lock:
-            self._end = self._end or error
+            self._stop_error = self._stop_error or error
         work.stop.set()

@@ -13,7 +13,7 @@ __all__ = ["Stopped", "Transfer", "Work"]
 
 
 class Stopped(Exception):
-    """The synchronization is to end; what is being copied is abandoned."""
+    """The synchronization is stopping; unfinished copies are abandoned."""
 
 
 @dataclass
@@ -21,9 +21,9 @@ class Work:
     """What a transfer needs while it runs.
 
     Attributes:
-        stop: set when everything is to end.
+        stop: set when the synchronization has to stop.
         moved: called with the number of bytes that have been copied.
-        assist: starts a function in up to so many other threads, when they are free.
+        assist: `assist(count, function)` runs a function in up to `count` other threads as they become free.
     """
 
     stop: threading.Event
@@ -31,7 +31,7 @@ class Work:
     assist: Callable[[int, Callable[[], None]], None]
 
     def check(self) -> None:
-        """Raises Stopped if everything is to end."""
+        """Raises Stopped if the synchronization has to stop."""
         if self.stop.is_set():
             raise Stopped
 
@@ -41,12 +41,14 @@ class Transfer(ABC):
 
     Attributes:
         source, target: the folders as the user wrote them.
-        is_tree: whether in the target a file and a folder cannot have the same name, unlike in a store.
+        is_tree: whether a file and a folder of the target cannot have the same name, unlike in a store.
+        deleted_at_once: how many entries `delete` gets per call; an error concerns all of them.
     """
 
     source: str
     target: str
     is_tree = False
+    deleted_at_once = 1000
 
     @abstractmethod
     def sources(self, report: Report) -> Iterator[Entry]:
@@ -58,7 +60,7 @@ class Transfer(ABC):
 
     @abstractmethod
     def is_current(self, entry: Entry, existing: Entry) -> bool:
-        """Whether time or ETag show that the target's file, of the same size, needs no copying."""
+        """Whether the time or ETag shows that the target's file, of the same size, needs no copying."""
 
     @abstractmethod
     def has_same_content(self, entry: Entry, existing: Entry, work: Work) -> bool:
@@ -73,14 +75,12 @@ class Transfer(ABC):
 
         Raises:
             OSError: it cannot be read or written.
-            Stopped: `work` is to end.
+            Stopped: `work.stop` is set.
         """
-
-    deleted_at_once = 1000  # of which an error concerns all
 
     @abstractmethod
     def delete(self, entries: Iterable[Entry]) -> None:
         """Deletes files and empty folders of the target."""
 
     def clear(self) -> None:  # noqa: B027
-        """Deletes what an earlier process left that was killed."""
+        """Deletes what an earlier process, which was killed, has left."""

@@ -21,7 +21,7 @@ from model_trainer.storage.sync.transfer import Transfer, Work
 
 __all__ = ["LARGE_AT_ONCE", "Upload", "alone", "delete_objects", "deleted_if_damaged", "make_marker", "url_below"]
 
-LARGE_AT_ONCE = 2  # files in parts, of which each has some parts in memory, here and in the server
+LARGE_AT_ONCE = 2  # multipart uploads, each of which has several parts in memory, here and in the server
 DELETED_AT_ONCE = 1000  # by one request
 
 
@@ -82,7 +82,7 @@ class Upload(Transfer):
 
 @contextlib.contextmanager
 def deleted_if_damaged(bucket: Bucket, url: ObjectUrl) -> Iterator[None]:
-    """Deletes an object that was written wrongly in the `with` block: by its time it would be taken for a copy."""
+    """Deletes an object that was damaged in the `with` block: by its time it would look like a current copy."""
     try:
         yield
     except OSError as error:
@@ -96,7 +96,7 @@ def deleted_if_damaged(bucket: Bucket, url: ObjectUrl) -> Iterator[None]:
 
 @contextlib.contextmanager
 def alone(url: ObjectUrl) -> Iterator[None]:
-    """Says what it means if an upload in parts, made in the `with` block, does not exist any more."""
+    """Raises BlockingIOError if a multipart upload in the `with` block vanishes: another process has aborted it."""
     try:
         yield
     except FileNotFoundError as error:
@@ -106,7 +106,7 @@ def alone(url: ObjectUrl) -> Iterator[None]:
 
 
 def make_marker(bucket: Bucket, url: ObjectUrl) -> None:
-    """Marks an empty folder."""
+    """Marks an empty folder by an empty object."""
     import obstore
 
     bucket.call(url, lambda: obstore.put(bucket.store, f"{url.key}/{MARKER}", b""))
@@ -121,8 +121,8 @@ def delete_objects(bucket: Bucket, folder: ObjectUrl, entries: Iterable[Entry]) 
     entries = [entry for entry in entries if not (entry.is_folder and entry.etag)]
     keys = [url_below(folder, f"{entry.key}{MARKER}" if entry.is_folder else entry.name).key for entry in entries]
     for start in range(0, len(keys), DELETED_AT_ONCE):
-        some = keys[start : start + DELETED_AT_ONCE]
-        bucket.call(folder, functools.partial(obstore.delete, bucket.store, some))
+        batch = keys[start : start + DELETED_AT_ONCE]
+        bucket.call(folder, functools.partial(obstore.delete, bucket.store, batch))
     if marks:
         bucket.delete_markers(marks)
 

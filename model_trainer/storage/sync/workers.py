@@ -10,13 +10,13 @@ from collections.abc import Callable
 
 __all__ = ["Workers"]
 
-MAX_WAITING = 100_000  # files that are listed but not copied yet; so many millions need little memory
+MAX_WAITING = 100_000  # files that are listed but not copied yet: a folder with millions takes little memory
 TICK_SECONDS = 0.2
 LEAVE_SECONDS = 10.0
 
 
 class Workers:
-    """Runs functions, which raise nothing, in a number of threads; one more calls `tick` now and then.
+    """Runs functions, which must not raise, in `count` threads; another one calls `tick` every `TICK_SECONDS`.
 
     Attributes:
         stop: set when no more functions are to be started.
@@ -33,7 +33,7 @@ class Workers:
         self._urgent: deque[Callable[[], None]] = deque()
         self._unfinished = 0
         self._closed = False
-        # Daemons, so that a store that does not answer cannot keep the process.
+        # Daemons, so that a store that does not answer cannot keep the process alive.
         self._threads = [threading.Thread(target=self._work, name="sync", daemon=True) for _ in range(count)]
         # Also while the caller lists a folder, or waits for a store that does not answer.
         self._threads.append(threading.Thread(target=self._tick_until_ended, name="sync-progress", daemon=True))
@@ -41,7 +41,7 @@ class Workers:
             thread.start()
 
     def submit(self, job: Callable[[], None]) -> None:
-        """Adds a function; waits while too many have been added."""
+        """Adds a function; waits while `MAX_WAITING` functions have not been started."""
         while True:
             with self._lock:
                 if self.stop.is_set():
@@ -81,7 +81,7 @@ class Workers:
         return not any(thread.is_alive() for thread in self._threads)
 
     def _tick_until_ended(self) -> None:
-        with contextlib.suppress(OSError):  # nobody reads what it prints
+        with contextlib.suppress(OSError):  # the terminal or pipe to which `tick` prints is closed
             while not self._ended.wait(TICK_SECONDS):
                 self._tick()
 
