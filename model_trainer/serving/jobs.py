@@ -46,7 +46,7 @@ Decoded = tuple[Job, int, np.ndarray]
 
 
 class Batch(NamedTuple):
-    """Images that are computed together, and the function that does it."""
+    """The images of a batch, and the function that computes them."""
 
     images: list[Decoded]
     compute: Compute
