@@ -100,8 +100,8 @@ class GradCAM:
         signature = [tf.TensorSpec([None, *self._size], dtype), tf.TensorSpec([None], tf.int32)]
         # The concrete function: with several models in one process, TensorFlow would assume that one function is
         # retraced again and again, and warn.
-        compiled = tf.function(self._maps, autograph=False, input_signature=signature).get_concrete_function
-        self._compute = self._maps if tf.config.functions_run_eagerly() else compiled()
+        trace = tf.function(self._maps, autograph=False, input_signature=signature).get_concrete_function
+        self._compute = self._maps if tf.config.functions_run_eagerly() else trace()
         self._dtype = dtype
 
     def __call__(self, images: np.ndarray, class_indices: np.ndarray, batch_size: int = 32) -> np.ndarray:

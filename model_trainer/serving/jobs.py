@@ -59,7 +59,7 @@ class Beside(NamedTuple):
     Attributes:
         compute: as the `compute` of a `Batcher`, on one core.
         alone: the same for a single image, on all cores.
-        batch_size: the number of images in a batch that takes the least time for each.
+        batch_size: the batch size with about the least time per image.
         num_batches: the number of batches at a time.
     """
 
