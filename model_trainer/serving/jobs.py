@@ -75,7 +75,7 @@ def deliver(jobs: list[Job]) -> None:
         return
     try:
         jobs[0].future.get_loop().call_soon_threadsafe(_set_results, jobs)
-    except RuntimeError:  # the loop has been closed; nobody waits
+    except RuntimeError:  # the loop has been closed; no client waits
         return
 
 

@@ -27,7 +27,7 @@ SINGLE = {b"authorization", b"content-length", b"content-type", b"content-encodi
 
 
 class Disconnected(Exception):
-    """The client has closed the connection; nobody waits for an answer."""
+    """The client has closed the connection."""
 
 
 def new_request_id() -> bytes:
