@@ -167,7 +167,7 @@ def print_comparison(comparisons: Sequence[Comparison], console: Console) -> Non
         ]  # fmt: skip
         _print_table(_table(["mean of", "difference", "95 % interval", "p", "test"], rows), console)
         if "correct" in each.scores:
-            right, wrong = len(each.got_right), len(each.got_wrong)
+            right, wrong = len(each.only_second_correct), len(each.only_first_correct)
             console.print(
                 f"{counted(right, 'image{s}')} only the second has right, {counted(wrong, 'image{s}')} only the first.",
                 highlight=False,

@@ -14,7 +14,7 @@ _STYLES = {Result.ok: "green", Result.missing: "bold red", Result.warning: "yell
 
 
 def diagnose_access(path: str, *, writes: bool = False) -> int:
-    """Checks access below a URL and prints a line for each check.
+    """Checks access under a URL and prints a line for each check.
 
     Args:
         path: URL in an object store.

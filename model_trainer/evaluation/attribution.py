@@ -1,4 +1,4 @@
-"""Attribution maps: which places of an image speak for a class, by Grad-CAM on the last feature map.
+"""Attribution maps: which regions of an image support a class, by Grad-CAM on the last feature map.
 
 Source: https://arxiv.org/abs/1610.02391; why this method, on this tensor: docs/decisions/0027-attribution-maps.md.
 """
@@ -23,37 +23,37 @@ __all__ = ["GradCAM", "NoFeatureMap", "attribution_maps", "overlay"]
 
 COLOUR_MAP = "inferno"  # perceptually uniform; its dark end is transparent in an overlay
 MAX_OPACITY = 0.75
-# Of the sum of magnitudes; a float32 sum over channels that cancels is off by less than this.
+# Fraction of the sum of magnitudes; a float32 sum over channels that cancel is off by less than this.
 ROUNDING = 1e-5
 
 
 class NoFeatureMap(ModelTrainerError, ValueError):
-    """The network has no feature map that shows places in the image, so it has no attribution maps."""
+    """The network has no feature map whose pixels correspond to regions of the image, so it has no attribution maps."""
 
 
 def attribution_maps(
     model: keras.Model | TrainedModel, images: np.ndarray, class_indices: np.ndarray, batch_size: int = 32
 ) -> np.ndarray:
-    """Computes for each image which places speak for a class, by Grad-CAM.
+    """Computes which regions of each image support a class, by Grad-CAM.
 
     A map is `relu(sum of weight * channel)` over the channels of the last feature map, divided by its maximum; the
-    weight of a channel is the gradient of the class's logit by that channel, averaged over its pixels. To explain
-    further images with the same model, keep a `GradCAM`, which is compiled once.
+    weight of a channel is the gradient of the class's logit with respect to that channel, averaged over its pixels. To
+    explain further images with the same model, keep a `GradCAM`, which is traced once.
 
     Args:
-        model: a trained model; or a Keras model with one input, of which the first output is explained.
+        model: a trained model; or a Keras model with one input, whose first output is explained.
         images: uint8 `(num_images, height, width, channels)`, not preprocessed, as `read_image` returns them; for a
-            Keras model as it takes them.
+            Keras model, its input.
         class_indices: int `(num_images,)`, the class that is explained in each image.
-        batch_size: number of images that are computed together.
+        batch_size: images per batch.
 
     Returns:
-        float32 `(num_images, map_height, map_width)`, 0 to 1; 0 everywhere in an image where nothing speaks for the
-        class. Each pixel stands for a tile of the image.
+        float32 `(num_images, map_height, map_width)`, 0 to 1; 0 everywhere in an image in which nothing supports the
+        class. Each value covers one tile of the image.
 
     Raises:
-        NoFeatureMap: the network has none, so there is nothing to show.
-        ValueError: shapes or class indices do not fit.
+        NoFeatureMap: the network has no feature map that can be explained.
+        ValueError: the shape of `images` or `class_indices` does not fit, or a class index is out of range.
 
     Example:
         >>> network = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Conv2D(4, 3, strides=2)])
@@ -69,7 +69,8 @@ def attribution_maps(
 class GradCAM:
     """Computes attribution maps with one model; see `attribution_maps`.
 
-    It computes in float32. A model that is nested or in mixed precision is copied, with the weights that it has then.
+    It computes in float32. A model that is nested or in mixed precision is copied; later changes of its weights have no
+    effect.
 
     Args:
         model: see `attribution_maps`.
@@ -97,10 +98,10 @@ class GradCAM:
         self._head = keras.Model(features, logits)
         dtype = tf.uint8 if self._spec else images.dtype
         signature = [tf.TensorSpec([None, *self._size], dtype), tf.TensorSpec([None], tf.int32)]
-        # The concrete function: TensorFlow takes several models in one process for one function that is traced again
-        # and again, and warns.
-        compiled = tf.function(self._maps, autograph=False, input_signature=signature).get_concrete_function
-        self._compute = self._maps if tf.config.functions_run_eagerly() else compiled()
+        # The concrete function: with several models in one process, TensorFlow would assume that one function is
+        # retraced again and again, and warn.
+        trace = tf.function(self._maps, autograph=False, input_signature=signature).get_concrete_function
+        self._compute = self._maps if tf.config.functions_run_eagerly() else trace()
         self._dtype = dtype
 
     def __call__(self, images: np.ndarray, class_indices: np.ndarray, batch_size: int = 32) -> np.ndarray:
@@ -109,7 +110,7 @@ class GradCAM:
         self._check(np.asarray(images), classes)
         starts = range(0, len(images), batch_size)
         batches = [(images[start : start + batch_size], classes[start : start + batch_size]) for start in starts]
-        maps = [self._compute(tf.cast(some, self._dtype), tf.cast(of, tf.int32)) for some, of in batches]
+        maps = [self._compute(tf.cast(batch, self._dtype), tf.cast(indices, tf.int32)) for batch, indices in batches]
         empty = np.zeros((0, *(side or 0 for side in self._map_size)), np.float32)
         return np.concatenate([each.numpy() for each in maps]) if maps else empty
 
@@ -122,10 +123,10 @@ class GradCAM:
             # Images do not depend on each other, so the gradient of the sum is that of each image's logit.
             explained = tf.reduce_sum(tf.gather(logits, class_indices, batch_dims=1))
         terms = features * tf.reduce_mean(tape.gradient(explained, features), axis=[1, 2], keepdims=True)
-        # Not a product of matrices, which GPUs compute in TensorFloat-32, with 10 bits.
+        # Not a matrix product, which GPUs compute in TensorFloat-32, with 10 bits of mantissa.
         evidence, magnitude = tf.reduce_sum(terms, axis=-1), tf.reduce_sum(tf.abs(terms), axis=-1)
         strongest = tf.reduce_max(evidence, axis=[1, 2], keepdims=True)
-        # What is left of terms that cancel is rounding, which the division would blow up. NaN compares as false.
+        # Terms that cancel leave a rounding error, which the division would amplify. A comparison with NaN is false.
         is_evidence = strongest > ROUNDING * tf.reduce_max(magnitude, axis=[1, 2], keepdims=True)
         is_evidence = tf.logical_and(is_evidence, tf.math.is_finite(strongest))
         return tf.where(is_evidence, tf.nn.relu(evidence) / tf.where(is_evidence, strongest, 1.0), 0.0)
@@ -147,7 +148,7 @@ class GradCAM:
 def overlay(image: np.ndarray, attribution: np.ndarray) -> np.ndarray:
     """Draws an attribution map over the image that the model was given.
 
-    The map is enlarged bilinearly; the stronger it is at a place, the brighter and the less transparent is its colour.
+    The map is enlarged bilinearly; the larger a value, the brighter and less transparent its colour.
 
     Args:
         image: uint8 `(height, width, 3)`, or grey with one channel.
@@ -173,7 +174,7 @@ def overlay(image: np.ndarray, attribution: np.ndarray) -> np.ndarray:
 
 @in_float32()
 def _in_float32(model: keras.Model) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """Input and first output of the model's graph, flat and in float32; a copy unless the model is that already."""
+    """Input and first output of the model's graph, flat and in float32; of a copy unless the model already is both."""
     if not is_graph(model) or len(model.inputs) != 1:
         raise NoFeatureMap(
             f"{model.name} has no attribution maps: they need a functional or Sequential model with one input."
@@ -192,7 +193,7 @@ def _in_float32(model: keras.Model) -> tuple[keras.KerasTensor, keras.KerasTenso
 
 @in_float32()
 def _logits(output: keras.KerasTensor, name: str) -> keras.KerasTensor:
-    """The tensor before the final activation; the output itself if that cannot be told."""
+    """The tensor before the final activation; the output itself if that cannot be determined."""
     try:
         ending = find_final_activation(output, "model")
     except ConfigError:

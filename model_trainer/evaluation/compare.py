@@ -24,21 +24,26 @@ class Comparison:
 
     Attributes:
         first, second: paths of the models.
-        scores: the comparison of each value that every image has, such as "correct" and "loss".
-        got_right, got_wrong: names of the images of which only the second, or only the first, is right.
-        metrics: the metrics of both on these images: name, first, second.
+        scores: by name, the comparison of each value that is computed per image, such as "correct" and "loss".
+        only_second_correct, only_first_correct: names of the images that only the second model, or only the first,
+            predicts correctly.
+        metrics: the metrics of both on these images: `(name, first, second)`.
     """
 
     first: str
     second: str
     scores: dict[str, PairedComparison]
-    got_right: tuple[str, ...]
-    got_wrong: tuple[str, ...]
+    only_second_correct: tuple[str, ...]
+    only_first_correct: tuple[str, ...]
     metrics: tuple[tuple[str, float, float], ...]
 
 
 def check_comparable(models: Sequence[TrainedModel]) -> None:
-    """Raises ConfigError if a model has another task or other classes than the first, before they are evaluated."""
+    """Checks that each model has the same task and classes as the first; called before they are evaluated.
+
+    Raises:
+        ConfigError: a model has another task or other classes.
+    """
     first = models[0]
     for each in models[1:]:
         if each.task.label_kind != first.task.label_kind:
@@ -61,7 +66,7 @@ def compare_evaluated(models: Sequence[EvaluatedModel]) -> list[Comparison]:
 
     Raises:
         ConfigError: the models have different tasks or classes.
-        DataError: there is no image that two of them can read.
+        DataError: a model and the first have no readable image in common.
     """
     check_comparable([each.trained for each in models])
     return [_compare(models[0], other) for other in models[1:]]
@@ -81,8 +86,8 @@ def _compare(first: EvaluatedModel, second: EvaluatedModel) -> Comparison:
         first=str(first.trained.path),
         second=str(second.trained.path),
         scores=scores,
-        got_right=tuple(names(int(row)) for row in changed[1]),
-        got_wrong=tuple(names(int(row)) for row in changed[0]),
+        only_second_correct=tuple(names(int(row)) for row in changed[1]),
+        only_first_correct=tuple(names(int(row)) for row in changed[0]),
         metrics=tuple(
             (name, estimate.value, estimates_other[name].value)
             for name, estimate in estimates_one.items()
@@ -107,7 +112,9 @@ def _restricted(evaluated: EvaluatedModel, rows: np.ndarray) -> EvaluatedModel:
 
 
 def write_changed(path: PurePath, comparisons: Sequence[Comparison]) -> None:
-    """Writes the images that changed sides as CSV: `image,first,second,right`.
+    """Writes the images that only one of two models predicts correctly as CSV: `image,first,second,right`.
+
+    The column "right" is "first" or "second".
 
     Raises:
         StorageError: it cannot be written.
@@ -115,7 +122,7 @@ def write_changed(path: PurePath, comparisons: Sequence[Comparison]) -> None:
     rows = [
         (name, each.first, each.second, right)
         for each in comparisons
-        for names, right in ((each.got_right, "second"), (each.got_wrong, "first"))
+        for names, right in ((each.only_second_correct, "second"), (each.only_first_correct, "first"))
         for name in names
     ]
     files.write(path, csv_lines([("image", "first", "second", "right"), *rows]).encode("utf-8", "backslashreplace"))

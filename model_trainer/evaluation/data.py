@@ -29,7 +29,7 @@ def data_of_run(model_file: Path, trust: bool) -> tuple[Source, DataSource]:
 
     Raises:
         DataError: the model file is not in the output folder of a run.
-        ConfigError: the data are named by code that needs `trust`.
+        ConfigError: the options of the run define the data by code, which needs `trust`.
     """
     options = model_file.with_name("training_options.json")
     if not files.is_file(options):
@@ -45,10 +45,10 @@ def load_models(
     """Loads the models to evaluate, see `load_model`.
 
     Args:
-        classes: without `spec` they name the classes of the data instead.
+        classes: ignored without `spec`, where they name the classes of the data instead.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: `models` is empty.
         ModelFileError: a model cannot be read.
     """
     if not models:
@@ -60,7 +60,7 @@ def load_models(
         for each in models
     ]
     for each in loaded:
-        logging.info("Model: %s", each.path)  # one of those in an output folder
+        logging.info("Model: %s", each.path)  # in an output folder, the file that was chosen
     return loaded
 
 
@@ -72,7 +72,8 @@ def source_of(
     Args:
         data: a source, or a path.
         root: base folder of the paths in a manifest.
-        classes: names of the classes of `data`, or with `is_foreign` of the outputs of a model of unknown origin.
+        classes: names of the classes of `data`; with `is_foreign`, of the model's outputs.
+        is_foreign: whether the model file was not written by Model Trainer.
 
     Raises:
         ConfigError: `root` or `classes` describe data that is not a path.

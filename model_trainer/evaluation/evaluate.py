@@ -26,10 +26,10 @@ class EvaluatedModel:
     """An evaluation together with what it was computed from.
 
     Attributes:
-        trained: the model; of an ensemble the first.
+        trained: the model; the first one of an ensemble.
         predictions: the predictions for each image.
         evaluation: their metrics.
-        slices: metrics of parts of the images, as in `evaluation.json`.
+        slices: metrics of subsets of the images, as in `evaluation.json`.
         coarse: metrics of coarser classes, as in `evaluation.json`; None without them.
     """
 
@@ -52,7 +52,7 @@ def evaluate_model(
     """Runs the model on the examples and computes the metrics of its task.
 
     Args:
-        batch_size: number of images that are computed together.
+        batch_size: images per batch.
         tta, known_bad: see `predict_examples`.
         console: shows progress; None shows none.
 
@@ -71,9 +71,9 @@ def evaluate_ensemble(
     tta: TTA | None = None,
     console: Console | None = None,
 ) -> EvaluatedModel:
-    """Evaluates the mean of the probabilities of several models; each one preprocesses the images as it needs.
+    """Evaluates the mean of the probabilities of several models, each with its own preprocessing.
 
-    Thresholds of tags are the means of those of the models. Arguments as in `evaluate_model`.
+    The threshold of a tag is the mean of the models' thresholds. Arguments as in `evaluate_model`.
 
     Raises:
         ConfigError: the models have different tasks or classes.
@@ -116,7 +116,7 @@ def metrics_of(
 
     Args:
         console: shows progress if it takes long.
-        thresholds: of the tags, instead of those of the model.
+        thresholds: those of the tags; None for the model's own.
     """
     with metrics_progress(console) as progress:
         return trained.task.evaluate(

@@ -30,10 +30,11 @@ Column = np.ndarray | Sequence[Any]
 
 
 def write_evaluation(folder: PurePath, content: Mapping[str, Any]) -> None:
-    """Writes `evaluation.json`.
+    """Writes `content` and the version of the schema to `evaluation.json`.
 
     Raises:
         StorageError: it cannot be written.
+        ValueError: `content` has a number that is not finite.
     """
     text = json.dumps(as_utf8({"version": VERSION, **content}), indent=1, allow_nan=False)
     files.write_text(folder / FILE_NAME, text + "\n")
@@ -46,7 +47,7 @@ def write_predictions(
 
     Args:
         names: the name of each image.
-        columns: the other columns of the table, one value for each image.
+        columns: further columns of the table, one value for each image.
         probabilities: float32 `(num_images, num_classes)`.
 
     Raises:

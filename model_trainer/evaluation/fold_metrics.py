@@ -20,8 +20,8 @@ class FoldMetric:
 
     Attributes:
         folds: its value in each fold; NaN where it is undefined.
-        mean: of the folds in which it is defined.
-        standard_deviation: of these folds, with Bessel's correction; NaN for a single one.
+        mean: over the folds in which it is defined.
+        standard_deviation: over these folds, with Bessel's correction; NaN for a single one.
         out_of_fold: over all images at once, each predicted by the model of its fold.
     """
 
@@ -33,9 +33,9 @@ class FoldMetric:
     @classmethod
     def of(cls, values: Sequence[float], out_of_fold: float) -> FoldMetric:
         """From the values of the folds."""
-        known = [value for value in values if np.isfinite(value)]
-        mean = float(np.mean(known)) if known else float("nan")
-        spread = float(np.std(known, ddof=1)) if len(known) > 1 else float("nan")
+        defined = [value for value in values if np.isfinite(value)]
+        mean = float(np.mean(defined)) if defined else float("nan")
+        spread = float(np.std(defined, ddof=1)) if len(defined) > 1 else float("nan")
         return cls(tuple(values), mean, spread, out_of_fold)
 
     def to_dict(self) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def metric_values(evaluation: Evaluation) -> dict[str, float]:
     if estimates:
         return {name: estimate.value for name, estimate in estimates.items()}
     values = {}
-    for name, text in evaluation.metrics().items():  # a task of the user's own need have no more
+    for name, text in evaluation.metrics().items():  # all that a custom task has to have
         if name not in ("images", "unreadable"):
             try:
                 values[name] = float(text.split()[0])

@@ -51,7 +51,7 @@ class FoldsResult:
 
     Attributes:
         path: the folder of all folds.
-        folds: the result of each fold's training; fewer if it was stopped.
+        folds: the result of each fold's training; fewer if the training was stopped.
         stopped: the signal that stopped it early, or the empty string; after a signal nothing below is set.
         main_metric: name of the metric by which the best models were chosen.
         metrics: each metric over the folds, by name: `folds`, `mean`, `standard_deviation`, `out_of_fold`.
@@ -86,7 +86,7 @@ def train_and_evaluate_folds(
     with plain_messages(), end_on_signals():
         _check_single_process()
         source, data = data_of(run)
-        fold_pair(source, folds, 0, seed)  # checks both numbers
+        fold_pair(source, folds, 0, seed)  # checks `folds` and `seed`
         folder = _find_folder(run, resume, resume_from)
         if folder is not None:
             folder.check(folds, seed, data)
@@ -132,7 +132,7 @@ def _train_and_evaluate(
             folder.note(state="training")
             results = train_fold_models(folder, run)
         except (ModelTrainerError, KeyboardInterrupt) as error:
-            if is_new and not folder.is_started:  # as an ordinary run that cannot start, it leaves nothing behind
+            if is_new and not folder.is_started:  # like an ordinary run that cannot start, it leaves nothing
                 files.delete_folder(folder.path)
                 raise
             if isinstance(error, (KeyboardInterrupt, StoppedError)):
@@ -167,7 +167,7 @@ def _evaluate(
 ) -> FoldsResult:
     console = Console(stderr=True)
     predictions: list[FoldPredictions | None] = []
-    in_folds: list[dict[str, float]] = []
+    metrics_of_folds: list[dict[str, float]] = []
     evaluated: EvaluatedModel | None = None
     for index, result in enumerate(results):
         logging.info("Evaluating fold %d of %d", index + 1, len(results))
@@ -178,18 +178,18 @@ def _evaluate(
         except NoReadableImage as error:
             logging.warning("Fold %d has no metrics. %s", index + 1, error)
             predictions.append(None)
-            in_folds.append({})
+            metrics_of_folds.append({})
             continue
         predictions.append(
             FoldPredictions(evaluated.predictions, rows[evaluated.predictions.rows], evaluated.trained.thresholds)
         )
-        in_folds.append(metric_values(evaluated.evaluation))
+        metrics_of_folds.append(metric_values(evaluated.evaluation))
     if evaluated is None:
         raise NoReadableImage(f"{examples.origin}: no image of any fold could be read. See model-trainer doctor.")
     combined = combine(examples, predictions)
     evaluation = metrics_of(evaluated.trained, combined.predictions, console, thresholds=combined.thresholds)
     metrics = {
-        name: FoldMetric.of([values.get(name, float("nan")) for values in in_folds], value)
+        name: FoldMetric.of([values.get(name, float("nan")) for values in metrics_of_folds], value)
         for name, value in metric_values(evaluation).items()
     }
     declared = run.task.metrics[0].name
@@ -201,7 +201,7 @@ def _evaluate(
         more_columns={"fold": combined.folds},
     )
     num_label_issues = _write_label_issues(folder, combined.predictions)
-    for number, (values, fold) in enumerate(zip(in_folds, predictions, strict=True)):
+    for number, (values, fold) in enumerate(zip(metrics_of_folds, predictions, strict=True)):
         strict_values = {name: strict(value) for name, value in values.items()}
         num_images = len(fold.rows) if fold is not None else 0
         folder.content["folds"][number] |= {"images": num_images, "metrics": strict_values}
@@ -232,7 +232,7 @@ def _evaluate_fold(run: Run, path: Path, examples: Examples, console: Console) -
 
 
 def _needs_trust(run: Run) -> bool:
-    """Whether the declared run itself has what only a trusted file may have, such as a network of the user's own."""
+    """Whether the run declares something that only a trusted file may contain, such as a custom network."""
     try:
         refuse_dangerous(run.spec, run.network, run.task)
     except ModelFileError:

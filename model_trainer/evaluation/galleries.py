@@ -38,8 +38,15 @@ def write_galleries(
     """Writes the images of `galleries` to `folder/images`, and returns the "galleries" of `evaluation.json`.
 
     Args:
+        folder: the folder of the evaluation.
         trained: the model, for attribution maps; None draws none.
-        columns: the columns of `predictions.csv`, for labels and probabilities.
+        predictions: the evaluated images and their probabilities.
+        galleries: the images to write; an image of several galleries is written once.
+        columns: the columns of `predictions.csv`, which have the labels.
+
+    Returns:
+        For each gallery a dictionary that can be written as JSON. It contains its images: name, labels and probability
+        of each, and the paths of its thumbnail ("file") and its attribution map ("map"), relative to `folder`.
 
     Raises:
         StorageError: an image cannot be written.
@@ -48,11 +55,11 @@ def write_galleries(
     for name in files.names_in(images):
         if _IMAGE_NAME.fullmatch(name):  # of an earlier evaluation
             files.delete(images / name)
-    shown = list(dict.fromkeys(image.index for gallery in galleries for image in gallery.images))
-    if not shown:
+    indices = list(dict.fromkeys(image.index for gallery in galleries for image in gallery.images))
+    if not indices:
         return []
     files.make_folder(images)
-    thumbnails = {index: _write_thumbnail(images, predictions.examples, index) for index in shown}
+    thumbnails = {index: _write_thumbnail(images, predictions.examples, index) for index in indices}
     pairs = list(dict.fromkeys((image.index, image.class_index) for each in galleries for image in each.images))
     maps = _write_maps(images, trained, predictions.examples, [pair for pair in pairs if thumbnails[pair[0]][0]])
 
@@ -82,6 +89,7 @@ def write_galleries(
 
 
 def _labels(columns: Mapping[str, Any], name: str, index: int) -> list[str]:
+    """The label of an image in the column `name`, or its tags in the column with this name in the plural."""
     if name in columns:
         return [str(columns[name][index])]
     joined = str(columns.get(f"{name}s", {index: ""})[index])
@@ -89,7 +97,7 @@ def _labels(columns: Mapping[str, Any], name: str, index: int) -> list[str]:
 
 
 def _write_thumbnail(folder: PurePath, examples: Examples, index: int) -> tuple[str | None, str]:
-    """Returns the path of the thumbnail relative to the evaluation, or None and the reason."""
+    """Writes the thumbnail; returns its path relative to the evaluation's folder, or None and the reason."""
     row = int(examples.rows[index])
     crop = None
     if examples.crops is not None and examples.crops[index][2] > 0:
@@ -106,20 +114,20 @@ def _write_thumbnail(folder: PurePath, examples: Examples, index: int) -> tuple[
 def _write_maps(
     folder: PurePath, trained: TrainedModel | None, examples: Examples, pairs: Sequence[tuple[int, int]]
 ) -> dict[tuple[int, int], str]:
-    """Writes an attribution map over each image and class of `pairs`; returns their relative paths."""
+    """Writes an attribution map for each image and class of `pairs`, over the image; returns the relative paths."""
     if trained is None or not pairs:
         return {}
     indices = list(dict.fromkeys(index for index, _ in pairs))
     images = images_of(trained, examples, indices)
     position = {index: number for number, index in enumerate(indices)}
-    seen = images[[position[index] for index, _ in pairs]]
+    image_of_pair = images[[position[index] for index, _ in pairs]]
     try:
-        maps = attribution_maps(trained, seen, np.array([class_index for _, class_index in pairs]))
+        maps = attribution_maps(trained, image_of_pair, np.array([class_index for _, class_index in pairs]))
     except NoFeatureMap as reason:
         logging.info("No attribution maps: %s", reason)
         return {}
     paths = {}
-    for (index, class_index), image, attribution in zip(pairs, seen, maps, strict=True):
+    for (index, class_index), image, attribution in zip(pairs, image_of_pair, maps, strict=True):
         name = f"{index:06d}-{class_index}.jpg"
         files.write(folder / name, jpeg_of(_enlarged(overlay(image, attribution)), SIDE))
         paths[index, class_index] = f"{folder.name}/{name}"
@@ -127,6 +135,6 @@ def _write_maps(
 
 
 def _enlarged(pixels: np.ndarray) -> np.ndarray:
-    """Images of a small network are enlarged by a whole factor, so that the map is as large as a thumbnail."""
+    """Enlarges a small image by an integer factor, so that it is about as large as a thumbnail."""
     factor = max(1, SIDE // max(pixels.shape[:2]))
     return pixels.repeat(factor, axis=0).repeat(factor, axis=1)

@@ -23,7 +23,7 @@ __all__ = ["FILE_NAME", "LabelIssue", "find_label_issues", "write_label_issues"]
 
 FILE_NAME = "label_issues.csv"
 COLUMNS = ("path", "label", "suggested_label", "label_quality", "reason")
-# cleanlab copies the table several times; a larger one it reads in chunks, and is then more cautious.
+# cleanlab copies the table several times. It reads a larger one in chunks, and then flags fewer labels.
 MAX_BYTES_AT_ONCE = 256 << 20
 
 
@@ -33,8 +33,9 @@ class LabelIssue:
 
     Attributes:
         path: name of the image.
-        label, suggested_label: names of the given and the predicted class; of tags all of them, joined by "|".
-        label_quality: probability that the model gives to the label, 0 to 1; of several suspicious tags the least.
+        label, suggested_label: names of the given and the predicted class; for tags, all names joined by "|".
+        label_quality: predicted probability that the label is right, 0 to 1; for tags, the lowest of the suspicious
+            ones.
         reason: the probabilities in words.
     """
 
@@ -49,8 +50,8 @@ def find_label_issues(examples: Examples, probabilities: np.ndarray) -> list[Lab
     """Finds labels that are probably wrong.
 
     Args:
-        examples: labelled images. With probabilities of all classes the most likely class is the label; unknown tags
-            are passed over.
+        examples: labelled images. Of soft labels (probabilities of all classes) the most likely class is used; unknown
+            tags are ignored.
         probabilities: float32 `(num_images, num_classes)`, predicted by models that were not trained on the image.
 
     Returns:
@@ -76,7 +77,7 @@ def find_label_issues(examples: Examples, probabilities: np.ndarray) -> list[Lab
 def write_label_issues(path: PurePath, issues: Sequence[LabelIssue]) -> None:
     """Writes the issues as CSV, with the columns `path,label,suggested_label,label_quality,reason`.
 
-    `model-trainer doctor --quarantine DIR --images PATH` moves the images in it.
+    `model-trainer doctor --quarantine DIR --images PATH` moves the listed images.
 
     Raises:
         StorageError: it cannot be written.
@@ -122,18 +123,18 @@ def _find_among_classes(labels: np.ndarray, probabilities: np.ndarray) -> np.nda
 
 
 def _find_at_once(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """bool `(num_images,)`: whether each label is probably wrong, of a table in memory."""
+    """bool `(num_images,)`: whether each label is probably wrong; for a table in memory."""
     from cleanlab.filter import find_label_issues as find
 
     with warnings.catch_warnings():
-        # Of a class with at most one image cleanlab finds nothing, and says so each time.
+        # cleanlab finds nothing in a class with at most one image, and warns of each one.
         warnings.filterwarnings("ignore", message="May not flag all label issues in class")
-        # In this process alone: others would be forked, which TensorFlow does not survive.
+        # In this process: workers would be forked, which TensorFlow does not survive.
         return np.asarray(find(labels, probabilities, n_jobs=1))
 
 
 def _tag_issues(examples: Examples, probabilities: np.ndarray) -> Iterator[LabelIssue]:
-    """As cleanlab's `find_multilabel_issues_per_class`, which knows no unknown tags: each tag by itself."""
+    """As cleanlab's `find_multilabel_issues_per_class`, which cannot mask unknown tags: each tag by itself."""
     labels = examples.label_rows()
     rows, by_class = labels.row_of_entry(), np.argsort(labels.classes, kind="stable")
     starts = np.searchsorted(labels.classes[by_class], np.arange(len(examples.classes) + 1))
@@ -162,7 +163,7 @@ def _tag_issues(examples: Examples, probabilities: np.ndarray) -> Iterator[Label
 
 
 def _find_in_tag(given: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Indices of the images of which a tag is probably wrong, or missing; `given` is 1, 0, or NaN for unknown."""
+    """Indices of the images in which a tag is probably wrong or missing; `given` is 1, 0, or NaN for unknown."""
     known = np.flatnonzero(~np.isnan(given))
     present = (given[known] >= 0.5).astype(np.int64)
     if len(np.unique(present)) < 2:

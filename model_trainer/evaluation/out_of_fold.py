@@ -52,7 +52,7 @@ def combine(examples: Examples, folds: Sequence[FoldPredictions | None]) -> OutO
     Args:
         examples: the whole data set.
         folds: the predictions of each fold; no row is in two of them. None for a fold without a readable image; at
-            least one has some.
+            least one fold has predictions.
     """
     numbered = [(number, fold) for number, fold in enumerate(folds) if fold is not None]
     rows = np.concatenate([fold.rows for _, fold in numbered])

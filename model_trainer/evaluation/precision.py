@@ -31,9 +31,9 @@ class PrecisionComparison:
     """A faster precision compared with float32.
 
     Attributes:
-        check: what is recorded.
-        correct: the change of the fraction of images that are right, with its interval; None for a task that does not
-            have it.
+        check: the result, as it is recorded beside the model file.
+        correct: the change of the fraction of correctly predicted images, with its interval; None for a task whose
+            evaluation has no score "correct".
     """
 
     check: PrecisionCheck
@@ -51,15 +51,17 @@ def compare_precisions(
 ) -> PrecisionComparison:
     """Predicts labelled images in float32, without an engine, and in a faster precision.
 
-    It passes if at least `MIN_SAME_LABELS` of the images have the same predicted label, or all of the same tags, and
-    the main metric is not more than `MAX_LOSS` lower, and all probabilities are numbers.
+    The check passes if at least `MIN_SAME_LABELS` of the images have the same predicted label, or exactly the same
+    tags, and the main metric is not more than `MAX_LOSS` lower, and all probabilities are finite.
 
     Args:
+        precision: "bfloat16" or "float16".
         engine: "auto" is OpenVINO on CPUs if it is installed and has the precision, otherwise TensorFlow.
+        batch_size: images per batch, also in the measurement of the speed.
         console: shows progress.
 
     Raises:
-        MissingExtra, ConfigError: the engine or the precision is impossible.
+        MissingExtra, ConfigError: the engine or the precision is not available.
         DataError: see `evaluate_model`.
     """
     if precision == "float32":

@@ -34,9 +34,9 @@ class Predictions:
     """Predicted probabilities of labelled images.
 
     Attributes:
-        examples: the images that could be read, with the classes of the model and equal weights.
+        examples: the images that could be read, with the classes of the model and equal sample weights.
         rows: int64 `(num_images,)`, the row of each of them in the examples that were given.
-        probabilities: float32 `(num_images, num_classes)`; of a large data set a memory map.
+        probabilities: float32 `(num_images, num_classes)`; memory-mapped for a large data set.
         num_bad: number of examples that could not be read; several may be crops of one image.
     """
 
@@ -58,10 +58,10 @@ def predict_examples(
     """Runs the model on the examples; each image counts once, whatever its weight.
 
     Args:
-        batch_size: number of images that are computed together.
+        batch_size: images per batch.
         tta: test-time augmentation; "flips" averages the probabilities of each image and its mirror image.
         console: shows progress; None shows none.
-        known_bad: reasons of unreadable images by name, which have been logged already.
+        known_bad: unreadable images that have been logged already, by name, each with the reason.
 
     Raises:
         NoReadableImage: no image could be read.
@@ -89,7 +89,7 @@ def predict_examples(
             readable = np.asarray(batch.weights) > 0
             if readable.any():
                 probabilities = _probabilities(trained, np.asarray(batch.inputs)[readable], tta)
-                table = table or RowWriter(probabilities.shape[1], len(examples))  # a task may have other outputs
+                table = table or RowWriter(probabilities.shape[1], len(examples))  # not always one per class
                 table.append(probabilities)
             is_readable[start : start + len(readable)] = readable
             start += len(readable)
@@ -113,21 +113,21 @@ def _probabilities(trained: TrainedModel, images: np.ndarray, tta: TTA | None) -
     return (probabilities + trained.probabilities(np.ascontiguousarray(images[:, :, ::-1]))) / 2
 
 
-def average_predictions(several: Sequence[Predictions]) -> Predictions:
+def average_predictions(predictions: Sequence[Predictions]) -> Predictions:
     """Averages the probabilities of an ensemble, for the images that all of its models could read.
 
     Args:
-        several: of the same examples, with the same classes in the same order.
+        predictions: those of each model, for the same examples and the same classes in the same order.
     """
-    first = several[0]
+    first = predictions[0]
     rows = first.rows
-    for each in several[1:]:
+    for each in predictions[1:]:
         rows = np.intersect1d(rows, each.rows, assume_unique=True)
     table = RowWriter(first.probabilities.shape[1], len(rows))
-    positions = [np.searchsorted(each.rows, rows) for each in several]
+    positions = [np.searchsorted(each.rows, rows) for each in predictions]
     for start in range(0, len(rows), ROWS_PER_CHUNK):
         chunk = slice(start, start + ROWS_PER_CHUNK)
-        pairs = zip(several, positions, strict=True)
+        pairs = zip(predictions, positions, strict=True)
         chunks = np.stack([each.probabilities[position[chunk]] for each, position in pairs])
         table.append(chunks.mean(axis=0, dtype=np.float64))
     num_bad = first.num_bad + len(first.rows) - len(rows)
@@ -136,7 +136,7 @@ def average_predictions(several: Sequence[Predictions]) -> Predictions:
 
 
 def images_of(trained: TrainedModel, examples: Examples, indices: Iterable[int]) -> np.ndarray:
-    """The images at `indices` as the model sees them before preprocessing.
+    """Reads the images at `indices`, cropped and resized for the model but not preprocessed.
 
     Returns:
         uint8 `(num_indices, height, width, channels)`; an image that cannot be read is black.

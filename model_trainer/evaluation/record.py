@@ -24,10 +24,10 @@ ON_TRAINING_DATA = (
 
 @dataclass(frozen=True)
 class DataSource:
-    """What the evaluated images are.
+    """Where the evaluated images come from.
 
     Attributes:
-        origin: where they come from, such as "data/val".
+        origin: the path or the name of the data, such as "data/val".
         split: "validation" or "training" if they are those of the run, "out-of-fold", or "other".
         notes: what a reader of the metrics must know.
     """
@@ -50,7 +50,7 @@ def record_evaluation(
 ) -> None:
     """Writes `evaluation.json`, the predictions, and the images of its galleries to `folder`, which is created.
 
-    `evaluation.json` is written last, so that it is never newer than the rest.
+    `evaluation.json` is written last, so that it does not describe files that have not been written yet.
 
     Args:
         tta, ensemble, calibrated: how the predictions were made.
@@ -67,7 +67,7 @@ def record_evaluation(
     write_predictions(folder, examples.names(), {**columns, **(more_columns or {})}, predictions.probabilities)
     galleries = []
     if with_images:
-        # Of several models there is no one network whose attribution map could be drawn.
+        # Several models have no single network whose attribution maps could be drawn.
         network = None if ensemble or data.split == "out-of-fold" else trained
         galleries = write_galleries(folder, network, predictions, evaluation.galleries(), columns)
     notes = (ON_TRAINING_DATA, *data.notes) if data.split == "training" else data.notes

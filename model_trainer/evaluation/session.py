@@ -40,11 +40,11 @@ class EvaluationOptions:
         by: columns of the manifest; metrics are also computed for each of their values.
         coarse: a file that maps classes to coarser classes, see `read_mapping`.
         tta: test-time augmentation: "flips" averages each image and its mirror image.
-        calibrated: divide the logits by the temperature that was fitted on validation data.
-        batch_size: number of images that are computed together.
-        engine: what computes the network; "auto" is the fastest exact one if there are many images.
+        calibrated: whether the logits are divided by the temperature that was fitted on validation data.
+        batch_size: images per batch.
+        engine: the inference engine; "auto" is the fastest exact one if there are many images.
         with_images: whether thumbnails and attribution maps are written.
-        known_bad: reasons of unreadable images by name, which have been logged already.
+        known_bad: unreadable images that have been logged already, by name, each with the reason.
     """
 
     by: tuple[str, ...] = ()
@@ -71,7 +71,7 @@ class _Groups:
 
 
 def evaluation_folder(model_file: PurePath, data: DataSource, options: EvaluationOptions) -> PurePath | None:
-    """Returns the folder in which the evaluation of a run belongs; None outside of an output folder.
+    """Returns the folder for the evaluation of a run's model; None if the model is not in an output folder.
 
     The metrics of the model that `predict` uses, on the data of the run, are in `evaluation/`, from which the report is
     made. Those of another model file, on other data, or with other probabilities are in a folder beside it that is
@@ -89,7 +89,7 @@ def evaluation_folder(model_file: PurePath, data: DataSource, options: Evaluatio
 
 
 def _check_output(folder: PurePath) -> None:
-    """Raises ConfigError if files in a folder that the user has chosen would be replaced that no evaluation wrote."""
+    """Raises ConfigError if the folder that the user chose has files that would be replaced but are not ours."""
     if files.exists(folder / FILE_NAME):
         return
     present = [name for name in (*PREDICTION_FILES, IMAGES) if files.exists(folder / name)]
@@ -117,12 +117,13 @@ def evaluate_and_record(
     The temperature that calibrates the model is stored beside it if the data are its validation data.
 
     Args:
+        models: the model, or several whose probabilities are averaged.
         source: the data; None is the validation data of the first model's run.
         output: the folder to write; None is that of `evaluation_folder`.
         write: whether to write files at all.
         trust: whether code that the run's options name may be executed.
         console: shows progress.
-        data: what `source` is, if it is known to be that of the run.
+        data: describes `source` if it is the data of the run; without it, `source` counts as other data.
 
     Returns:
         The evaluation, and the folder that was written.
@@ -205,8 +206,8 @@ def _slices(evaluated: EvaluatedModel, groups: _Groups, options: EvaluationOptio
         for by, values in groups.columns.items()
     ]
     if groups.mapping is not None:
-        of_class = list(groups.mapping.values())
-        values = [of_class[label] for label in predictions.examples.label_rows().most_likely()]
+        coarse_classes = list(groups.mapping.values())
+        values = [coarse_classes[label] for label in predictions.examples.label_rows().most_likely()]
         slices.append(slice_metrics(evaluation, values, f"coarser class of {options.coarse}"))
     return slices
 

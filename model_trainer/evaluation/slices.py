@@ -1,4 +1,4 @@
-"""Metrics of slices: parts of the data with the same value in a column, or of the same coarser class."""
+"""Metrics of slices: subsets of the data with the same value in a column, or of the same coarser class."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from model_trainer.tasks.evaluation import Evaluation
 __all__ = ["coarse_labels", "read_mapping", "slice_metrics"]
 
 MAX_VALUES = 1000  # of a column; the rest are left out
-MAX_DISTINCT_NUMBERS = 20  # a column of more different numbers is divided at its quartiles
+MAX_DISTINCT_NUMBERS = 20  # of a column; one with more is divided at its quartiles
 EMPTY = "(empty)"
 
 
@@ -88,7 +88,7 @@ def _groups(values: Sequence[str]) -> tuple[list[str], np.ndarray]:
 
 
 def _number_text(numbers: Sequence[float] | np.ndarray) -> list[str]:
-    """Numbers with as few digits as tell them apart."""
+    """Numbers as text, with as few digits as distinguish them, but at least 4."""
     texts: list[str] = []
     for digits in range(4, 18):
         texts = [f"{number:.0f}" if number == round(number) else f"{number:.{digits}g}" for number in numbers]
@@ -99,6 +99,9 @@ def _number_text(numbers: Sequence[float] | np.ndarray) -> list[str]:
 
 def read_mapping(path: str, classes: Sequence[str]) -> dict[str, str]:
     """Reads which coarser class each class belongs to, from JSON or a CSV with two columns, `class,coarse`.
+
+    Returns:
+        The coarser class of each of `classes`, in their order.
 
     Raises:
         DataError: the file is missing or damaged, or it lacks a class.

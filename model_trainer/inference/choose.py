@@ -1,4 +1,4 @@
-"""Chooses what computes a trained model: TensorFlow or OpenVINO, whichever is faster on this machine."""
+"""Chooses the inference engine of a trained model: TensorFlow or OpenVINO, whichever is faster on this machine."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ def with_engine(
         trained: the model. Its weights are copied.
         engine: "keras" for TensorFlow, "openvino", or "auto".
         precision: a faster one needs a passed check, see `find_check`; "auto" is then the engine that passed.
-        batch_sizes: numbers of images for which the engines are compared.
+        batch_sizes: the batch sizes for which the speeds of the engines are compared.
 
     Raises:
         MissingExtra: `engine` is "openvino", which is not installed.
-        ConfigError: the engine that was asked for is impossible, or `precision` has no passed check.
+        ConfigError: the engine that was asked for is not available, or `precision` has no passed check.
         ModelFileError: the model file of the check cannot be read.
 
     Example:
@@ -98,9 +98,10 @@ def with_engine(
 
 
 def choose_for_many(trained: TrainedModel, num_images: int, engine: EngineName = "auto") -> TrainedModel:
-    """Returns the model with the engine for so many images: "auto" is `with_engine` for at least `MANY_IMAGES`.
+    """Returns the model with an engine for `num_images` images; a model that has an engine keeps it.
 
-    A model that has an engine keeps it.
+    "auto" is that of `with_engine` for at least `MANY_IMAGES`; for fewer images the model is returned as it is. Errors
+    as in `with_engine`.
     """
     if trained.engine is not None or (engine == "auto" and num_images < MANY_IMAGES):
         return trained
@@ -110,9 +111,10 @@ def choose_for_many(trained: TrainedModel, num_images: int, engine: EngineName =
 def for_concurrent_calls(engine: Engine | None, max_batch_size: int) -> ConcurrentEngine | None:
     """Returns an engine for several calls at once, each on one core; None if there is none.
 
-    TensorFlow divides the operations of all calls among its threads.
+    TensorFlow does not need one: it divides the operations of all calls among its threads.
 
     Args:
+        engine: the engine of a model.
         max_batch_size: of the batches that it will compute.
     """
     return engine.for_concurrent_calls(max_batch_size) if isinstance(engine, OpenVINO) else None
@@ -122,7 +124,7 @@ def make_engine(trained: TrainedModel, engine: str, precision: str = "float32") 
     """Makes an engine, whether it is exact or not.
 
     Raises:
-        MissingExtra, ConfigError: it is impossible.
+        MissingExtra, ConfigError: the engine or the precision is not available.
     """
     if keras.backend.backend() != "tensorflow":
         raise ConfigError(f"needs Keras' TensorFlow backend, got {keras.backend.backend()!r}.", "engine")
@@ -139,7 +141,7 @@ def make_engine(trained: TrainedModel, engine: str, precision: str = "float32") 
 
 
 def _reason(error: Exception) -> str:
-    """The line of OpenVINO's long message that names the operation; those before it name lines of its C++ code."""
+    """The line of OpenVINO's long message that names the operation; earlier lines refer to its C++ code."""
     lines = [line.strip(" -.") for line in str(error).splitlines()]
     reasons = [line for line in lines if line and not line.startswith(_NOT_REASONS) and not line.endswith(":")]
     return (reasons or [type(error).__name__])[0][:300]
@@ -159,12 +161,12 @@ def sample_images(trained: TrainedModel, count: int) -> np.ndarray:
 def agree(outputs: Sequence[np.ndarray], expected: Sequence[np.ndarray], again: Sequence[np.ndarray]) -> bool:
     """Whether outputs differ by no more than float32 rounding, see `TOLERANCE`.
 
-    Their logarithms are compared as well: where the probability of one class is almost 1 for all images, the others
-    would hide a difference.
+    Their logarithms are compared as well: where the probability of one class is almost 1 for all images, differences of
+    the other classes would be too small to notice.
 
     Args:
-        outputs: of the engine.
-        expected, again: of TensorFlow, which differ by rounding.
+        outputs: those of the engine.
+        expected, again: those of TensorFlow, computed in two ways that differ by rounding.
     """
     if [each.shape for each in outputs] != [each.shape for each in expected]:
         return False
@@ -195,7 +197,7 @@ def _openvino(trained: TrainedModel, graph: KerasGraph) -> OpenVINO | None:
     try:
         other = OpenVINO(trained)
         is_exact = agree(tf.nest.flatten(other(images)), tf.nest.flatten(graph(images)), graph.unfolded(images))
-    except Exception as error:  # noqa: BLE001  # of any kind, from its C++ code; TensorFlow is always there
+    except Exception as error:  # noqa: BLE001  # its C++ code raises any kind; TensorFlow can always be used
         logging.info("OpenVINO cannot compute this network: %s", _reason(error))
         return None
     if not is_exact:
@@ -216,7 +218,7 @@ def _faster(trained: TrainedModel, graph: Engine, other: Engine, batch_sizes: Se
 
 
 def measure(engines: Sequence[Engine], images: np.ndarray) -> list[float]:
-    """Returns for each engine the seconds for a batch, the least of alternating runs, which other work disturbs least.
+    """Returns for each engine the seconds for a batch: the minimum of alternating runs, which excludes most other work.
 
     On CPUs they are the geometric mean of wall time, which is the latency of an idle machine, and of processor time,
     which limits the throughput of a busy one. The first call of an engine, which allocates memory, is one of the runs.

@@ -1,7 +1,7 @@
-"""The Keras network as a graph of TensorFlow in which weights are constants.
+"""The Keras network as a TensorFlow graph in which the weights are constants.
 
-TensorFlow's optimizer of graphs then folds what follows from constants alone: batch normalization becomes part of the
-convolution before it.
+TensorFlow's graph optimizer then folds operations on constants: batch normalization becomes part of the convolution
+before it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, final
 import numpy as np
 import tensorflow as tf
 from absl import logging
-from tensorflow.python.framework.convert_to_constants import (  # no public name leads to it
+from tensorflow.python.framework.convert_to_constants import (  # it has no public name
     convert_variables_to_constants_v2,
 )
 
@@ -51,15 +51,15 @@ class KerasGraph:
         return tf.nest.map_structure(lambda output: output.numpy(), self._frozen(tf.convert_to_tensor(images)))
 
     def unfolded(self, images: np.ndarray) -> list[np.ndarray]:
-        """The outputs computed in the order of the layers; they differ from the others by float32 rounding."""
+        """The outputs without constant folding; they differ from those of a call by float32 rounding."""
         return [output.numpy() for output in tf.nest.flatten(self._function(tf.convert_to_tensor(images)))]
 
 
 def _with_constant_weights(function: Any) -> Any:
     frozen = convert_variables_to_constants_v2(function)
 
-    # Whoever calls `frozen` itself waits until TensorFlow has formatted the images for the message of an error that it
-    # then ignores: 0.5 ms, in which no other thread runs Python.
+    # In a direct call of `frozen`, TensorFlow formats the images for the message of an error that it then ignores,
+    # which takes 0.5 ms, in which no other thread runs Python.
     def compute(images: tf.Tensor) -> Any:
         return tf.nest.pack_sequence_as(function.structured_outputs, tf.nest.flatten(frozen(images)))
 

@@ -1,4 +1,4 @@
-"""OpenVINO computes the network on CPUs.
+"""The inference engine OpenVINO, for CPUs.
 
 Source: https://docs.openvino.ai/2026/openvino-workflow/running-inference.html
 """
@@ -29,7 +29,7 @@ from model_trainer.model_files.trained_model import Engine, TrainedModel
 __all__ = ["ConcurrentOpenVINO", "OpenVINO", "has_openvino"]
 
 _TELEMETRY = "openvino_telemetry"
-_LOCK = threading.Lock()  # several threads may make engines; the stub and the logger's state are the process's
+_LOCK = threading.Lock()  # several threads may make engines; the stub and the logger's state are global
 _PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 
@@ -78,9 +78,9 @@ class OpenVINO:
         return self._compiled(images)
 
     def for_concurrent_calls(self, max_batch_size: int) -> ConcurrentOpenVINO | None:
-        """Returns the same with a stream for each core: the threads of one call wait for each other less.
+        """Returns the network with an inference stream for each core, so that threads wait less for each other.
 
-        It takes seconds, and memory for another copy of the weights.
+        It takes seconds, and memory for another copy of the weights. None if there is only one core.
         """
         num_threads = _num_threads()
         return ConcurrentOpenVINO(self, num_threads, max_batch_size) if num_threads > 1 else None
@@ -105,11 +105,11 @@ class ConcurrentOpenVINO:
     def __call__(self, images: np.ndarray) -> Any:
         if self.batch_size > 1 or len(images) == 1:
             return self._compiled(images)
-        several = [self._compiled(images[index : index + 1]) for index in range(len(images))]
-        return tf.nest.map_structure(lambda *parts: np.concatenate(parts), *several)
+        outputs = [self._compiled(images[index : index + 1]) for index in range(len(images))]
+        return tf.nest.map_structure(lambda *rows: np.concatenate(rows), *outputs)
 
     def _best_batch_size(self, max_batch_size: int) -> int:
-        """The smallest size that is within 10 % of the least time for an image, of 1, 2, 4, ..., `max_batch_size`."""
+        """The smallest of 1, 2, 4, ..., `max_batch_size` whose time per image is within 10 % of the shortest."""
         sizes = sorted({min(2**power, max_batch_size) for power in range(max_batch_size.bit_length() + 1)})
         shape = self._compiled.image_shape
         seconds = {size: self._seconds_per_image(np.zeros((size, *shape), np.uint8)) for size in sizes}
@@ -118,14 +118,14 @@ class ConcurrentOpenVINO:
     def _seconds_per_image(self, images: np.ndarray) -> float:
         best = math.inf
         for _ in range(4):  # the first one allocates memory
-            start = time.process_time()  # other processes disturb it less than the time of a clock
+            start = time.process_time()  # other processes disturb it less than wall-clock time
             self._compiled(images)
             best = min(best, time.process_time() - start)
         return best / len(images)
 
 
 class SingleOpenVINO:
-    """Computes single images with OpenVINO, each on all cores: the least time for one."""
+    """Computes single images with OpenVINO, each on all cores, for the lowest latency."""
 
     name = "openvino"
 
@@ -137,7 +137,7 @@ class SingleOpenVINO:
 
 
 class _Compiled:
-    """A network compiled for the CPU: uint8 images to its outputs, in the structure of their names."""
+    """A network compiled for the CPU: maps uint8 images to its outputs, in the structure of `outputs`, their names."""
 
     def __init__(self, model: Any, outputs: Any, precision: str, num_streams: int) -> None:
         with _without_telemetry() as openvino:
@@ -172,13 +172,13 @@ def _core(openvino: ModuleType) -> Any:
 
 
 def _num_threads() -> int:
-    """As many as TensorFlow is set to use, or one for each core."""
+    """As many threads as TensorFlow is set to use, or one for each core."""
     return int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or num_usable_cores()
 
 
 @contextlib.contextmanager
 def _without_telemetry() -> Iterator[ModuleType]:
-    """Gives OpenVINO, which otherwise reports each import and conversion to Google Analytics, with a stub instead."""
+    """Yields OpenVINO with a stub for its telemetry, which reports each import and conversion to Google Analytics."""
     with _LOCK, _stubbed_telemetry() as openvino:
         yield openvino
 

@@ -1,7 +1,7 @@
 """Checks of a faster precision against float32, recorded beside the model file in `precision.json`.
 
-A faster precision changes probabilities, and sometimes the predicted class. Nothing computes in it before a check on
-labelled images has passed; a new model file needs a new one.
+A faster precision changes probabilities, and sometimes the predicted class. It is not used before a check on labelled
+images has passed; a new model file needs a new check.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class PrecisionCheck:
         precision: "bfloat16" or "float16".
         engine: "keras" or "openvino".
         data: where the images come from.
-        num_images: that were predicted in both precisions.
+        num_images: number of images that were predicted in both precisions.
         same_labels: the fraction of them with the same label, or the same tags, 0 to 1.
         largest_change: the largest change of a probability.
         metric: the name of the main metric.
@@ -69,7 +69,7 @@ def hash_of(model_file: PurePath) -> str:
 
 
 def record_check(model_file: PurePath, check: PrecisionCheck) -> PurePath:
-    """Writes a check to `precision.json`; it replaces an earlier one of the same engine and precision.
+    """Writes a check to `precision.json`, where it replaces an earlier one of the same engine and precision.
 
     Returns:
         The path of the file.
@@ -94,10 +94,10 @@ def find_check(model_file: PurePath, precision: str, engine: str | None = None) 
     """Returns the passed check of a model file in a precision.
 
     Args:
-        engine: "keras" or "openvino"; None takes any, the fastest of several.
+        engine: "keras" or "openvino"; None for the fastest of those that passed.
 
     Raises:
-        ConfigError: there is none, it failed, or it was of an earlier model file; the message has the command.
+        ConfigError: there is no check, it failed, or it was of an earlier model file; the message has the command.
     """
     checks = [
         each

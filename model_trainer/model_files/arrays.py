@@ -1,6 +1,6 @@
 """Loads weight arrays from a file by layer name or position; nothing but arrays and names is read.
 
-Formats: `.h5`/`.hdf5` of any Keras (a whole model or weights only), `.weights.h5` and `.keras` of Keras 3.
+Formats: `.h5`/`.hdf5` of any version of Keras (a whole model or weights only), `.weights.h5` and `.keras` of Keras 3.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ def find_arrays(
     Args:
         file: the open file.
         model: a flat model, without nested ones.
-        new: layers that may be missing in the file, such as a head for other classes.
+        new: names of layers that may be missing in the file, such as a head for other classes.
         exact: whether every array of the file must belong to `model`.
-        paths: the paths of layers that were in nested models of the user's, as in `graph.Graph`.
+        paths: by layer name, the user's nested model that the layer comes from and its name in it, see `graph.Graph`.
 
     Raises:
         ModelFileError: the file contains no Keras weights, arrays that belong to no layer, or those of another network.
@@ -67,7 +67,7 @@ def find_arrays(
     stored = read_stored_layers(file)
     layers = [layer for layer in model.layers if layer.weights]
     nearest, problem = (-1, False), ""
-    # First with the head, which may match by position too; then without.
+    # First with the head, which may match by position too; then without it.
     candidates = [
         (may_miss, *candidate)
         for may_miss in dict.fromkeys(((), tuple(new)))
@@ -175,5 +175,5 @@ def _pair(
 
 def _fits(layer: keras.Layer, variables: list[keras.Variable], arrays: Sequence[StoredArray]) -> bool:
     ours, theirs = [tuple(variable.shape) for variable in variables], [array.shape for array in arrays]
-    # ConvNeXt's own layer for this has a vector `(channels,)`.
+    # ConvNeXt's own layer for a scale of each channel stores a vector `(channels,)`.
     return ours == theirs or (is_channel_scale(layer) and len(theirs) == 1 and theirs[0] == (ours[0][2],))

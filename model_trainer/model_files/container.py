@@ -1,4 +1,4 @@
-"""Opens a model file, which is HDF5 or a `.keras` archive of one, and checks everything in it first."""
+"""Opens a model file, an HDF5 file or a `.keras` archive that contains one, after checking everything in it."""
 
 from __future__ import annotations
 

@@ -20,6 +20,12 @@ MAX_INTEGER = 2**53  # beyond it, JSON parsers disagree
 def read_description_file(path: PurePath) -> dict[str, Any]:
     """Reads a `model_spec.json`.
 
+    Args:
+        path: the file, which may be untrusted.
+
+    Returns:
+        The JSON object as plain values, not interpreted.
+
     Raises:
         ModelFileError: it cannot be read, or is not a valid description.
     """
@@ -37,8 +43,11 @@ def parse_description(text: str, where: str) -> dict[str, Any]:
     """Parses a description.
 
     Args:
-        text: a JSON object.
+        text: a JSON object, which may be untrusted; at most `MAX_BYTES` characters.
         where: where it comes from; begins the messages.
+
+    Returns:
+        The object as plain values: dictionaries, lists, strings, finite numbers, booleans and None.
 
     Raises:
         ModelFileError: it is not a JSON object, is too long or nested too deeply, contains NaN, an integer beyond
@@ -63,6 +72,7 @@ def parse_description(text: str, where: str) -> dict[str, Any]:
 
 
 def _walk(data: Any) -> Iterator[tuple[int, str, Any]]:
+    """Yields depth, key and value of everything in `data`; the key is "" in a list."""
     todo: list[tuple[int, Any]] = [(1, data)]
     while todo:
         depth, value = todo.pop()

@@ -22,8 +22,8 @@ def save_model(model: keras.Model, path: files.StrPath, description: dict[str, A
     """Saves `model` to `path` atomically.
 
     Args:
-        model: plain, functional, float32.
-        path: ends in `.hdf5`.
+        model: a plain functional model, in float32.
+        path: the file; it ends in `.hdf5`.
         description: the content of `model_spec.json`.
 
     Raises:

@@ -33,7 +33,7 @@ from model_trainer.tasks.task import Task
 
 __all__ = ["TrainedModel", "find_model_file", "load_model"]
 
-PREFERRED = ("model_max_acc.hdf5", "final_model.hdf5")  # of an output folder, the first one that is there
+PREFERRED = ("model_max_acc.hdf5", "final_model.hdf5")  # in an output folder, the first that exists is loaded
 
 
 class _Description(Config):
@@ -75,7 +75,7 @@ def load_model(
     `load_model("dogs.h5", spec="mobilenet_v2", classes=["beagle", "pug"])`.
 
     Args:
-        path: an output folder, of which the best model is loaded or else the final one; one of its `.hdf5` files; or
+        path: an output folder, from which the best model is loaded, or else the final one; one of its `.hdf5` files; or
             a model file that Keras wrote.
         trust: whether code that the file names may be imported and run, such as the user's own model class, and
             whether networks of any size may be built.
@@ -190,9 +190,9 @@ def find_model_file(path: str | os.PathLike[str]) -> Path:
 
 def _description(file: ModelFile) -> dict[str, Any] | None:
     description = read_description(file)
-    beside = file.path.with_name("model_spec.json")
-    if description is None and files.is_file(beside):
-        return read_description_file(beside)
+    spec_file = file.path.with_name("model_spec.json")
+    if description is None and files.is_file(spec_file):
+        return read_description_file(spec_file)
     return description
 
 

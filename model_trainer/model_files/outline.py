@@ -155,7 +155,7 @@ def _is_head(layer: Mapping[str, Any]) -> bool:
 
 
 def _head(layers: Sequence[dict[str, Any]], is_nested: bool) -> list[dict[str, Any]] | None:
-    """The layers from the nested backbone, or from the last pooling, to the output; None if they are no chain."""
+    """The layers from the nested backbone, or from the last pooling, to the output; None if they are not a chain."""
     head: list[dict[str, Any]] = []
     for index in range(len(layers) - 1, 0, -1):
         layer = layers[index]
@@ -188,7 +188,7 @@ def _pooled_first(head: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
 
 
 def _follows(layer: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
-    """Whether a layer's only input is the layer before it; in a Sequential, which lists no inputs, it is."""
+    """Whether a layer's only input is the layer before it; always true in a Sequential, which lists no inputs."""
     nodes = layer.get("inbound_nodes")
     if not nodes:
         return True

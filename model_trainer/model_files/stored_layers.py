@@ -71,7 +71,16 @@ def read_stored_layers(file: ModelFile) -> StoredLayers:
 
 
 def by_order(stored: Layers, layers: list[keras.Layer], new: Sequence[str]) -> Layers:
-    """Matches the file's layers with those of the backbone by their order, and the head's by name."""
+    """Matches the file's layers with those of the backbone by their order, and with those of the head by name.
+
+    Args:
+        stored: the arrays of the file, by its own names.
+        layers: the layers of the model that have weights.
+        new: names of layers of the head, which are matched by name.
+
+    Returns:
+        The arrays by the names of the model's layers; without layers that have no match.
+    """
     backbone = [layer.name for layer in layers if layer.name not in new]
     rest = [name for name in stored if name not in new]
     matches = {ours: stored[theirs] for ours, theirs in zip(backbone, rest, strict=False)}
@@ -79,7 +88,10 @@ def by_order(stored: Layers, layers: list[keras.Layer], new: Sequence[str]) -> L
 
 
 def by_class(stored: Layers, layers: list[keras.Layer], new: Sequence[str]) -> Layers:
-    """Matches layers by class and count: Keras 3 stores the second Conv2D as "conv2d_1", whatever its name is."""
+    """Matches layers by class and count: Keras 3 stores the second Conv2D as "conv2d_1", whatever its name is.
+
+    Arguments and result as in `by_order`; `new` is not used.
+    """
     counts: dict[str, int] = {}
     keys = {name.rpartition("/")[2]: name for name in stored}
     matches: dict[str, Sequence[StoredArray]] = {}
@@ -94,7 +106,10 @@ def by_class(stored: Layers, layers: list[keras.Layer], new: Sequence[str]) -> L
 
 
 def by_count(stored: Layers, layers: list[keras.Layer], new: Sequence[str]) -> Layers:
-    """Matches layers by the order of Keras' numbered names: the lowest "conv2d_..." is the first Conv2D."""
+    """Matches layers by the order of Keras' numbered names: the lowest "conv2d_..." is the first Conv2D.
+
+    Arguments and result as in `by_order`; layers in `new` are not matched.
+    """
     ours = _by_stem(layer.name for layer in layers if layer.name not in new)
     theirs = _by_stem(stored)
     pairs = [pair for stem, names in ours.items() for pair in zip(names, theirs.get(stem, ()), strict=False)]

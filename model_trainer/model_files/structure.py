@@ -85,7 +85,8 @@ def check_skeleton(content: Content, address: int, name: str, visited: set[int])
         visited: addresses of tree nodes and heap entries of other objects; its own are added.
 
     Raises:
-        ModelFileError: it is none of this, it is damaged, or has a format that Keras does not write.
+        ModelFileError: a member or chunk is listed twice, a value is not a number in this file, or the object is
+            damaged or has a format that Keras does not write.
     """
     header = list(messages(content, address))
     if any(kind == _LINK and len(body) > 2 and body[1] & 8 and body[2] == _EXTERNAL_LINK for kind, _, body in header):

@@ -22,7 +22,7 @@ __all__ = ["Engine", "TrainedModel"]
 
 
 class Engine(Protocol):
-    """Computes a network in another way than Keras; `inference.choose.with_engine` makes one.
+    """Computes a network without calling its Keras model; `inference.choose.with_engine` makes one.
 
     Attributes:
         name: "keras" or "openvino".
@@ -44,8 +44,8 @@ class ConcurrentEngine(Engine, Protocol):
     """Computes several batches at once, each on one core.
 
     Attributes:
-        batch_size: the number of images in a batch that takes the least time for each.
-        num_calls: how many calls at once use all cores.
+        batch_size: the batch size with about the least time per image.
+        num_calls: the number of concurrent calls that use all cores.
         alone: the same for a single image, on all cores, when there is no other call.
     """
 
@@ -66,9 +66,9 @@ class TrainedModel:
         classes: class names in the order of the outputs.
         path: the file that it was loaded from.
         thresholds: for each tag the minimum probability with which it is predicted; None if the task fits none.
-        temperature: divides the logits in `calibrated()`, so that probabilities agree with how often predictions are
-            right; None if it has not been fitted.
-        is_calibrated: whether `probabilities` divides the logits by it.
+        temperature: divides the logits in `calibrated()`, so that the confidence matches the accuracy; None if it has
+            not been fitted.
+        is_calibrated: whether `probabilities` divides the logits by the temperature.
         engine: computes instead of the Keras model; see `inference.choose.with_engine`.
 
     Example:
@@ -98,7 +98,7 @@ class TrainedModel:
             images: uint8 `(batch, height, width, channels)`, not preprocessed, as `read_image` returns them.
 
         Returns:
-            float32 `(batch, num_classes)`; of a model with several outputs those of the first.
+            float32 `(batch, num_classes)`; for a model with several outputs, those of the first one.
         """
         outputs = self._compute(images)
         outputs = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
@@ -112,12 +112,12 @@ class TrainedModel:
 
     @property
     def engine_name(self) -> str:
-        """What computes the network: "keras" or "openvino"."""
+        """The inference engine: "keras" or "openvino"."""
         return "keras" if self.engine is None else self.engine.name
 
     @property
     def precision(self) -> str:
-        """In which precision the network is computed: "float32", "bfloat16" or "float16"."""
+        """The precision in which the network is computed: "float32", "bfloat16" or "float16"."""
         return "float32" if self.engine is None else self.engine.precision
 
     def calibrated(self) -> TrainedModel:
@@ -155,7 +155,7 @@ class TrainedModel:
 
     @functools.cached_property
     def _compute(self) -> Callable[[np.ndarray], Any]:
-        """Maps uint8 images to the outputs; with the TensorFlow backend compiled once for batches of any size."""
+        """Maps uint8 images to the outputs; with the TensorFlow backend it is traced once for batches of any size."""
         if self.engine is not None:
             return self.engine
 
@@ -169,7 +169,7 @@ class TrainedModel:
         if tf.config.functions_run_eagerly():  # to debug
             return compute
         signature = tf.TensorSpec([None, *self.spec.target_size], tf.uint8)
-        # The concrete function: TensorFlow takes several models in one process for one function that is traced again
-        # and again, and warns.
-        compiled = tf.function(compute, autograph=False, input_signature=[signature]).get_concrete_function()
-        return lambda images: compiled(tf.convert_to_tensor(images))
+        # The concrete function: with several models in one process, TensorFlow would assume that one function is
+        # retraced again and again, and warn.
+        traced = tf.function(compute, autograph=False, input_signature=[signature]).get_concrete_function()
+        return lambda images: traced(tf.convert_to_tensor(images))

@@ -36,11 +36,11 @@ NUM_EXAMPLES, NUM_DRAWS = 8, 3
 def report_run(result: Result, run: Run, console: Console) -> None:
     """Evaluates the model that `predict` uses, and writes `evaluation/` and `report/` of the output folder.
 
-    A run that was stopped early is not evaluated, because whoever stops it may not wait; its report has the curves.
+    A run that was stopped early is not evaluated, because its user may not want to wait; its report has the curves.
     Errors are logged, and Ctrl-C skips the rest.
 
     Args:
-        result: of training the run.
+        result: that of training the run.
         console: shows progress.
     """
     folder = result.path / FOLDER
@@ -61,7 +61,7 @@ def announce_report(result: Result) -> None:
     """Calls `on_run_end` of the run's callbacks, such as trackers, with the metrics of its evaluation, if it has one.
 
     Args:
-        result: of `train_model(..., report_follows=True)`.
+        result: that of `train_model(..., report_follows=True)`.
     """
     metrics: dict[str, Any] = {}
     try:
@@ -73,7 +73,7 @@ def announce_report(result: Result) -> None:
 
 
 def report_folds(result: FoldsResult) -> None:
-    """Writes the page of each fold, and that of the predictions of all of them. Errors are logged."""
+    """Writes the report of each fold, and that of the out-of-fold predictions. Errors are logged."""
     for path in (*(fold.path for fold in result.folds), result.path):
         with _without_failing(f"model-trainer report {path}", "described in a report"):
             page = write_report(path)
@@ -82,7 +82,8 @@ def report_folds(result: FoldsResult) -> None:
 
 
 def _evaluate(result: Result, run: Run, console: Console) -> None:
-    # This process has just written it; the manifest, which `load_model` of the folder checks, follows.
+    # Trusted, because this process has just written it. By its file, not its folder: `load_model` would check the
+    # manifest of the folder, which is written later.
     trained = load_model(find_model_file(result.path), trust=True)
     with each_read_once():
         source = run.val_data or run.train_data

@@ -15,8 +15,8 @@ __all__ = ["MAX_FOLDS", "Cell", "ClassTable", "SliceTable", "class_table", "fold
 MAX_SLICES = 200  # rows of a slice table
 MAX_COLUMNS = 24
 MAX_FOLDS, MAX_METRICS = 50, 100
-MAX_ROWS = 2_000  # a page of more would be neither small nor fast; evaluation.json has all
-ORDER = ("f1", "average_precision", "recall")  # the first that is there decides which classes are the worst
+MAX_ROWS = 2_000  # a page with more would be neither small nor fast; evaluation.json has all
+ORDER = ("f1", "average_precision", "recall")  # the first that is available decides which classes are the worst
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def slice_tables(evaluation: EvaluationFile) -> list[SliceTable]:
 
 
 def _coarse_table(coarse: Coarse) -> SliceTable:
-    """Lays out the metrics of coarser classes: of each class, and over all images in the first row."""
+    """Lays out the metrics of the coarser classes: over all images in the first row, then of each class."""
     names = [name for name in ("precision", "recall", "f1") if isinstance(coarse.per_class.get(name), ClassColumn)]
     images = coarse.per_class.get("images")
     counts = images if isinstance(images, list) else [0] * len(coarse.classes)

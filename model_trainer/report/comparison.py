@@ -152,7 +152,7 @@ def _best(name: str, estimates: Sequence[Estimate | None]) -> int | None:
 
 
 def _class_metric(runs: Sequence[RunFiles]) -> str | None:
-    """The metric by class that every run has."""
+    """The first of the metrics by class that every run has; None if there is none."""
     by_run = [run.evaluation.per_class if run.evaluation is not None else {} for run in runs]
     columns = [{name for name, column in each.items() if isinstance(column, ClassColumn)} for each in by_run]
     return next((name for name in ("f1", "average_precision", "recall") if all(name in each for each in columns)), None)
@@ -178,7 +178,7 @@ def _classes(runs: Sequence[RunFiles]) -> list[ComparedClass]:
 
 
 def _significance(pair: PairedRuns | None) -> str:
-    """What the p-value says, in words."""
+    """The result of the significance test, in words."""
     if pair is None:
         return ""
     p_value = pair.correct.p_value

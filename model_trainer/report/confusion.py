@@ -11,7 +11,7 @@ __all__ = ["ConfusionCell", "ConfusionTable", "confusion_table", "short_name"]
 
 MAX_CHARACTERS = 22  # of a name beside the matrix
 MAX_CLASSES = 60  # evaluations have a matrix up to 50
-ROOMY = 14  # up to so many classes each cell also shows its percentage
+ROOMY = 14  # maximum number of classes for which each cell also shows its percentage
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class ConfusionCell:
         percent: of the images of the true class, as text; empty for a class without images.
         shade: 0 to 1, the strength of the colour.
         is_right: whether it is on the diagonal.
-        title: "12 images of cat were predicted as dog (4.8 %)".
+        title: such as "12 images of cat were predicted as dog (4.8 %)".
     """
 
     images: int

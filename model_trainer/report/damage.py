@@ -1,4 +1,4 @@
-"""What is left of the errors of damaged files, as one message that names the folder."""
+"""Turns unforeseen errors about damaged files into one message that names the folder."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["damage_named"]
 def damage_named(*folders: PurePath) -> Iterator[None]:
     """Turns an error about values into a DataError that names the output folders.
 
-    The readers check each file and name it. No check foresees every value, so that this is the last net: what is laid
-    out inside the `with` block comes from files that anybody may have written. The cause stays chained.
+    The readers check each file and name it, but no check foresees every value: the code in the `with` block lays out
+    values of untrusted files. The original error stays chained.
     """
     try:
         yield

@@ -66,7 +66,7 @@ def _write_example(folder: PurePath, number: int, seen: Seen) -> dict[str, Any]:
 
 
 def _jpeg(image: np.ndarray) -> bytes:
-    """The image as the network sees it; a small one is enlarged by a whole factor."""
+    """The network's input image as JPEG; a small one is enlarged by an integer factor."""
     pixels = image[..., :3] if image.shape[-1] >= 3 else image[..., :1].repeat(3, axis=-1)
     factor = max(1, SIDE // max(pixels.shape[:2]))
     enlarged = Image.fromarray(pixels.repeat(factor, axis=0).repeat(factor, axis=1))

@@ -66,7 +66,7 @@ class ShownExample:
 
 @dataclass
 class Pictures:
-    """Reads pictures until they would take more than a number of bytes in the page.
+    """Reads pictures until they would take more than `max_bytes` in the page.
 
     Args:
         run: the output folder.
@@ -122,6 +122,7 @@ class Pictures:
         return None
 
     def _fits(self, *pictures: bytes | None) -> bool:
+        """Whether the pictures still fit the page; counts their bytes if they do."""
         size = TAG_BYTES + sum(len(each) * 4 // 3 + 40 for each in pictures if each is not None)
         self.is_full = self.is_full or self.num_bytes + size > self.max_bytes
         self.num_bytes += 0 if self.is_full else size

@@ -1,4 +1,4 @@
-"""The content of `evaluation/evaluation.json`, checked; what a task or an earlier version does not have is None."""
+"""The content of `evaluation/evaluation.json`, checked; what a task or an earlier version lacks is None or empty."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Settings(_Part):
 
 
 class Baselines(_Part):
-    """The accuracy of guessing evenly, and of always predicting the most frequent class."""
+    """The accuracy of uniform random guessing, and of always predicting the most frequent class."""
 
     chance: float | None = None
     majority: float | None = None
@@ -109,7 +109,7 @@ class Bin(_Part):
 
 
 class CalibrationState(_Part):
-    """How well the confidence fits the accuracy, before or after temperature scaling."""
+    """How well the confidence matches the accuracy, before or after temperature scaling."""
 
     ece: float | None = None
     brier: float | None = None
@@ -143,7 +143,7 @@ class Curve(_Part):
 
     @model_validator(mode="before")
     @classmethod
-    def _class_is_no_name_in_python(cls, data: object) -> object:
+    def _rename_class(cls, data: object) -> object:  # `class` is a keyword of Python
         return {**data, "tag": data.get("class")} if isinstance(data, dict) else data
 
     @model_validator(mode="after")
@@ -239,7 +239,7 @@ class EvaluationFile(_Part):
 
     @model_validator(mode="before")
     @classmethod
-    def _null_is_nothing(cls, data: object) -> object:
+    def _without_nulls(cls, data: object) -> object:
         return {key: value for key, value in data.items() if value is not None} if isinstance(data, dict) else data
 
     @model_validator(mode="after")

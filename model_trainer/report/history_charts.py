@@ -12,7 +12,7 @@ from model_trainer.report.run_files import RunFiles
 
 __all__ = ["best_epoch", "compared_charts", "history_charts", "metric_columns"]
 
-MAX_CHARTS = 40  # metrics; a page of more would be neither small nor readable
+MAX_CHARTS = 40  # metrics; a page with more would be neither small nor readable
 
 
 def history_charts(run: RunFiles) -> list[LineChart]:
@@ -77,7 +77,7 @@ def metric_columns(rows: Sequence[Mapping[str, float]]) -> list[str]:
 def best_epoch(run: RunFiles) -> tuple[str, float, int] | None:
     """The best value of the task's main metric: its column, the value and its epoch; None without epochs.
 
-    Of equal values that with the lower loss is the best, as for `model_max_acc.hdf5`, and of equal losses the first.
+    Of equal values the one with the lower loss is the best, as for `model_max_acc.hdf5`; then the first.
     """
     # Validation has more metrics than training, in the order of the task, whose first one is the main metric.
     columns = list(dict.fromkeys(column for row in run.history for column in row if column.startswith("val_")))

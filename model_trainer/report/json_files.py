@@ -48,7 +48,7 @@ def shortened(text: str, max_characters: int = MAX_NAME) -> str:
 
 
 def _end(name: str) -> str:
-    """The end of a path tells images apart."""
+    """The path, or as much of its end as fits: the end distinguishes images better than the beginning."""
     return name if len(name) <= MAX_NAME else f"…{name[1 - MAX_NAME :]}"
 
 

@@ -14,7 +14,7 @@ __all__ = ["LineChart", "Series", "line_chart", "number_text"]
 
 WIDTH, HEIGHT = 330, 204  # of the view box
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 10, 26  # around the curves
-MAX_POINTS = 400  # of a series; more of them cannot be told apart
+MAX_POINTS = 400  # of a series; more of them cannot be distinguished
 MAX_DOTS = 40  # points of a series that get a dot
 NUM_COLOURS = 8  # of the page's style
 
@@ -55,7 +55,7 @@ class LineChart:
     Attributes:
         title: heading of the chart.
         summary: what it shows, for screen readers.
-        at: where the cursor stands first, such as "epoch 5".
+        at: the first position of the cursor, such as "epoch 5".
         readout: JSON for the script: `{"x": [...], "at": [...], "lines": [{"y": [...], "text": [...]}]}`.
         bars: x, y, width and height of bars behind the curves.
         diagonal: whether to draw the line from the lower left to the upper right corner.

@@ -1,7 +1,7 @@
 """Renders HTML pages from the templates in `templates/`.
 
 A template extends `base.html`, which contains the style with its light and dark colours. A page is a single file that
-needs no network; where it has a script, it can be read without it. `display/pages.py` escapes all values.
+needs no network connection, and can be read without running its script. `display/pages.py` escapes all values.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def environment() -> Environment:
 
 
 def script_hash(template: str) -> str:
-    """The hash of a script in `templates/` by which a page's Content-Security-Policy allows it, and no other.
+    """The hash of a script in `templates/`, with which a page's Content-Security-Policy allows this script only.
 
     The page contains the script as it is: it is a template without values.
     """

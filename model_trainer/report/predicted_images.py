@@ -1,4 +1,4 @@
-"""The predictions of a run for each image, and which of them another run made differently."""
+"""The predictions of a run for each image, and the images that another run predicts differently."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ TEXTS = ("image", *COLUMNS["true"], *COLUMNS["predicted"])
 NUMBERS = ("correct", "loss")
 NEEDED = (*TEXTS, *COLUMNS["correct"], *COLUMNS["loss"])
 BATCH_ROWS = 4_096
-# A name takes a good part of a byte of the file, however well it is compressed; equal ones take next to nothing.
+# Equal names compress to almost nothing, so a small file can decode to a huge table.
 MAX_TABLE_BYTES = 1_000_000_000  # decoded; a million images have 200 MB
 
 
 @dataclass(frozen=True)
 class ChangedImage:
-    """An image that one run predicts right and the other wrong."""
+    """An image that one run predicts correctly and the other does not; labels as text."""
 
     image: str
     true: str
@@ -48,12 +48,12 @@ class PairedRuns:
     """Two runs on the same images.
 
     Attributes:
-        correct: the difference of the fraction of right images.
+        correct: the difference of the fraction of correctly predicted images.
         loss: the difference of the mean loss; None if a run has no losses, or an infinite one.
-        worse, better: images that the second run lost and won, at most 50 of each.
+        worse, better: images that only the first run, or only the second, predicts correctly; at most 50 of each.
         num_worse, num_better: how many there are.
-        num_other_labels: images left out because the runs know another true label for them.
-        num_missing: images that only one of the runs has predicted.
+        num_other_labels: number of images left out because the runs have different true labels for them.
+        num_missing: number of images that only one of the runs has predicted.
     """
 
     correct: PairedComparison
@@ -105,7 +105,7 @@ def read_predictions(run: RunFiles) -> Any | None:
 
 
 def _read_parquet(path: Path) -> Any:
-    """The columns that the comparison needs, unless the file decodes to more than any table of predictions has."""
+    """The columns that the comparison needs; ValueError if the file decodes to more than any table of predictions."""
     import pyarrow as pa
     import pyarrow.parquet
 
@@ -148,7 +148,7 @@ def _read_csv(path: Path) -> Any:
 
 
 def _numbers(column: Any) -> Any:
-    """Float, null where there is none; "True" and "False" are 1 and 0."""
+    """The column as float64, null where it has no value; "True" and "False" are 1 and 0."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -158,7 +158,10 @@ def _numbers(column: Any) -> Any:
 
 
 def pair_runs(first: RunFiles, second: RunFiles) -> PairedRuns | None:
-    """Compares the predictions of two runs, image by image; None if they have no image in common.
+    """Compares the predictions of two runs, image by image.
+
+    Returns:
+        None if a run has no predictions, or they have no image with the same true label in common.
 
     Raises:
         DataError: a file of predictions is damaged.
@@ -211,7 +214,7 @@ def _rows_in(first: Any, second: Any) -> Any:
 
 
 def _occurrences(values: np.ndarray) -> np.ndarray:
-    """How many of the values before each one are the same."""
+    """For each value, how many values before it are equal to it."""
     order = np.argsort(values, kind="stable")
     in_order = values[order]
     starts = np.flatnonzero(np.concatenate([[True], in_order[1:] != in_order[:-1]])) if len(values) else in_order

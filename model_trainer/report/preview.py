@@ -129,7 +129,7 @@ def draw_preview(run: Run, path: str | Path, count: int = 8, draws: int = 4) -> 
 
 
 def _original(examples: Examples, index: int) -> tuple[np.ndarray | None, float]:
-    """The image, reduced to at most `MAX_SIDE` pixels, and the factor of reduction, at most 1."""
+    """The image with sides of at most `MAX_SIDE` pixels, and its scale factor, at most 1; None if it is unreadable."""
     try:
         pixels = decode_with_pillow(examples.images.read(int(examples.rows[index])), (255, 255, 255), with_alpha=False)
     except StorageError:

@@ -32,10 +32,10 @@ def calibration_chart(calibration: Calibration) -> LineChart:
 
 
 def _reliability(name: str, state: CalibrationState, colour: int) -> Series:
-    # The middle of a bin, so that both curves share their positions.
-    # A few images say nothing: of 3 the accuracy may be anything.
+    # The accuracy of a few images is mostly chance, so their bin is left out.
     min_images = min(MIN_IMAGES, max((each.images for each in state.bins), default=0))
     bins = [each for each in state.bins if each.images >= max(min_images, 1) and each.accuracy is not None]
+    # The middles of the bins, so that both curves share their positions.
     return Series(name, [(each.low + each.high) / 2 for each in bins], [each.accuracy or 0.0 for each in bins], colour)
 
 

@@ -30,7 +30,7 @@ from model_trainer.storage.trouble import not_written
 __all__ = ["render_report", "write_page", "write_report"]
 
 MAX_PAGE_BYTES = 4_500_000  # with its pictures
-ENOUGH_WITHOUT = 400_000  # bytes of a common page without pictures
+ENOUGH_WITHOUT = 400_000  # bytes that a typical page needs without its pictures
 MAX_FINDINGS, MAX_VERSIONS = 100, 50
 
 
@@ -116,7 +116,7 @@ def _render(run: RunFiles, version: str, problem: str) -> str:
         if room > 0:
             room = min(room, pictures.num_bytes) - excess
         elif len(sections) > 1:
-            # Not the pictures are too much. The first section, the summary, always fits.
+            # Too large even without pictures. The first section, the summary, always fits.
             largest = max(sections[1:], key=lambda section: _section_size(page, section[0]))
             left_out |= dict([largest])
         else:

@@ -79,7 +79,7 @@ class FoldMetric(BaseModel):
 
 
 class Fold(BaseModel):
-    """One fold: its number, counted from 1, and its output folder in that of the whole."""
+    """One fold: its number, counted from 1, and its output folder, relative to that of the k-fold training."""
 
     fold: Count
     folder: Name | None = None
@@ -125,7 +125,7 @@ class RunFiles:
         data: report/data.json.
         findings: findings.json; None if it is missing.
         bad_images: paths and reasons of bad_images.csv.
-        warnings: of logs/train.log, without repetitions.
+        warnings: those of logs/train.log, without duplicates.
         models: the names of the model files, the one that `predict` uses first.
         folds: folds.json; None if it is not the folder of a k-fold training.
     """
@@ -183,7 +183,7 @@ class RunFiles:
 
     @property
     def is_finished(self) -> bool:
-        """Whether training came to its end, which writes final_model.hdf5 last."""
+        """Whether training was completed; it writes final_model.hdf5 last."""
         if self.folds is not None:
             return self.folds.state == "finished"
         return "final_model.hdf5" in self.models

@@ -23,7 +23,7 @@ __all__ = ["RunSummary", "list_runs"]
 
 OPTIONS, HISTORY, EVALUATION = "training_options.json", "history.csv", "evaluation/evaluation.json"
 MAX_DEPTH = 3  # of folders, below the one that is listed
-# Folders of a run that hold no other run.
+# Folders of a run that contain no other run.
 NOT_SEARCHED = {"checkpoints", "evaluation", "logs", "report"}
 LOG_TAIL_BYTES = 4096
 NUM_THREADS = 16
@@ -40,8 +40,8 @@ class RunSummary:
         started: local time; None if the folder's name does not contain it.
         num_epochs: number of finished epochs.
         max_epochs: number of declared epochs; None if it is not known.
-        state: "finished"; "running", in another process; "failed", with an error; "stopped", by anything else, and
-            `--resume` continues it.
+        state: "finished"; "running", in another process; "failed", with an error; or "stopped", by anything else:
+            `--resume` continues the run.
         metric: name of the main metric, such as "accuracy", or "val_accuracy" from the history; empty if there is none.
         value: the best value of the main metric; NaN if there is none.
         interval: its 95 % confidence interval; None if there is none.
@@ -175,13 +175,13 @@ def _history(path: PurePath) -> dict[str, Any]:
     ]
     if not rows:
         return {}
-    # The metrics are in the task's order, the main one first, and those of validation behind those of training.
+    # The metrics are in the task's order, the main one first, and those of validation after those of training.
     names = [name for name in rows[0] if name not in NOT_METRICS]
     validated = [name for name in names if name.startswith("val_")] or names
     metric = next((name for name in validated if name not in ("loss", "val_loss")), validated[0])
     sign, loss = (-1 if metric in ("loss", "val_loss") else 1), "val_loss" if "val_loss" in rows[0] else "loss"
-    known = [row for row in rows if not math.isnan(row[metric])] or rows
-    best = max(known, key=lambda row: (sign * row[metric], -row[loss]))  # as in model_max_acc.hdf5
+    defined = [row for row in rows if not math.isnan(row[metric])] or rows
+    best = max(defined, key=lambda row: (sign * row[metric], -row[loss]))  # as in model_max_acc.hdf5
     return {
         "num_epochs": int(rows[-1]["epoch"]),
         "metric": metric,
@@ -228,11 +228,11 @@ def _state(path: PurePath) -> dict[str, Any]:
 
 
 def _is_locked(logs: PurePath) -> bool:
-    """Whether the process that trains in the folder is alive; it holds a lock."""
+    """Whether a process trains in the folder: it holds a lock."""
     if not files.is_folder(logs):
         return False
     try:
-        with files.lock(logs, shared=True):  # other readers may look at the same time
+        with files.lock(logs, shared=True):  # shared, because others may check at the same time
             return False
     except BlockingIOError:
         return True

@@ -26,15 +26,15 @@ COLUMNS: dict[str, Callable[[RunSummary], float | str | None]] = {
 def differing_settings(runs: list[RunSummary]) -> list[str]:
     """Returns the dotted names of the settings that are not equal in all runs, in the order of their declaration.
 
-    Runs whose settings cannot be read do not count.
+    Runs whose settings cannot be read are ignored.
     """
-    known = [run.settings for run in runs if run.settings]
-    names = dict.fromkeys(name for settings in known for name in settings)
+    readable = [run.settings for run in runs if run.settings]
+    names = dict.fromkeys(name for settings in readable for name in settings)
     missing = object()
 
     def differs(name: str) -> bool:
-        first = known[0].get(name, missing)
-        return any(settings.get(name, missing) != first for settings in known)
+        first = readable[0].get(name, missing)
+        return any(settings.get(name, missing) != first for settings in readable)
 
     return [name for name in names if name not in NAMES and differs(name)]
 
@@ -44,12 +44,12 @@ def settings_of_all(runs: list[RunSummary], names: list[str]) -> list[str]:
 
     Of choices of different types, such as two kinds of sources, only the type remains.
     """
-    known = [run.settings for run in runs if run.settings]
+    readable = [run.settings for run in runs if run.settings]
     choices = tuple(f"{name.removesuffix('type')}" for name in names if name.endswith(".type"))
     return [
         name
         for name in names
-        if all(name in settings for settings in known) and (name.endswith(".type") or not name.startswith(choices))
+        if all(name in settings for settings in readable) and (name.endswith(".type") or not name.startswith(choices))
     ]
 
 
@@ -57,8 +57,8 @@ def sorted_runs(runs: list[RunSummary], by: str) -> list[RunSummary]:
     """Sorts runs by a column, a metric or a setting; those without a value come last.
 
     Args:
-        by: "run", "started", "epochs", "state", "best", the name of a metric or of a setting, from the lowest to the
-            highest; with a "-" before it from the highest to the lowest.
+        by: "run", "started", "epochs", "state", "best", or the name of a metric or of a setting, in ascending order;
+            with a leading "-" in descending order.
 
     Raises:
         ConfigError: there is no such name.
@@ -72,7 +72,7 @@ def sorted_runs(runs: list[RunSummary], by: str) -> list[RunSummary]:
         )
     values = {id(run): _value(run, name) for run in runs}
     present = [run for run in runs if values[id(run)] is not None]
-    # Numbers before texts, as of a setting that is "auto" or 0.1.
+    # Numbers before text: a setting may be 0.1 or "auto".
     present.sort(key=lambda run: (isinstance(values[id(run)], str), values[id(run)]), reverse=by.startswith("-"))
     return present + [run for run in runs if values[id(run)] is None]
 

@@ -28,7 +28,7 @@ class ChangedSetting:
 
     Attributes:
         name: dotted, such as "training.epochs".
-        value: lines.
+        value: lines of text.
         default: None if it has none.
     """
 

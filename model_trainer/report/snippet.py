@@ -84,7 +84,7 @@ def _best(run: RunFiles) -> str:
 
 
 def _numbers(value: Any, count: int | None = None) -> list[float] | None:
-    """The value of a spec that anybody may have written, if it is a list of finite numbers."""
+    """The value in an untrusted spec, if it is a list of numbers, `count` of them if it is given; None otherwise."""
     if not isinstance(value, list) or len(value) != (len(value) if count is None else count):
         return None
     is_number = all(isinstance(each, (int, float)) and abs(each) < MAX_NUMBER for each in value)
@@ -92,7 +92,7 @@ def _numbers(value: Any, count: int | None = None) -> list[float] | None:
 
 
 def _formula(function: str, arguments: list[float], channels: int) -> str | None:
-    """The expression for `pixels`; None for a function of the user."""
+    """The expression for `pixels`; None for a custom function."""
     if function not in FORMULAS:
         return None
     first, second = arguments[:channels], arguments[channels : 2 * channels]

@@ -138,7 +138,7 @@ def _percent(value: float) -> float:
 
 
 def facts(run: RunFiles) -> list[tuple[str, str]]:
-    """Names and values about data, network, training, hardware and files; what no file contains is left out."""
+    """Names and values about data, network, training, hardware and files; those that no file contains are left out."""
     options, evaluation = run.options, run.evaluation
     rows = [
         ("Task", run.task),
@@ -261,5 +261,5 @@ def _compared_with_majority(evaluation: EvaluationFile) -> list[str]:
 
 
 def _sentence(warning: str) -> str:
-    """A warning whose list follows on further lines of the log refers to the log."""
+    """The warning; it refers to the log if it ends in ":", because a list follows there."""
     return f"{warning.rstrip(':')}; see logs/train.log." if warning.endswith(":") else warning

@@ -31,7 +31,7 @@ def read_bad_images(path: PurePath) -> list[tuple[str, str]]:
 
 
 def read_history(path: PurePath) -> list[dict[str, float]]:
-    """The rows of history.csv that have an epoch, with NaN for what is no number."""
+    """The rows of history.csv that have an epoch, with NaN for values that are not numbers."""
     rows = []
     for row in _csv_rows(path, "epoch", MAX_HISTORY_BYTES):
         numbers = {shortened(name): _number(value) for name, value in row.items() if isinstance(name, str)}
@@ -41,10 +41,10 @@ def read_history(path: PurePath) -> list[dict[str, float]]:
 
 
 def read_steps(path: PurePath) -> list[dict[str, float | None]]:
-    """The rows of metrics.jsonl about steps, of a very long file those at its end; what is no number is None."""
+    """The rows of metrics.jsonl about steps, only the last ones of a very long file; None for what is not a number."""
     rows = []
     for line in _last_lines(path, MAX_TABLE_BYTES):
-        if '"kind": "step"' not in line:  # those of observers are long
+        if '"kind": "step"' not in line:  # rows of observers are long and not needed
             continue
         with contextlib.suppress(ValueError, RecursionError):  # the last line may be incomplete
             row = json.loads(line)
@@ -65,7 +65,7 @@ def _text(path: PurePath, max_bytes: int) -> str:
     """The content of a text file; empty if it is missing.
 
     Raises:
-        DataError: it is no regular file, or too large, or cannot be read.
+        DataError: it is not a regular file, or too large, or cannot be read.
     """
     if not files.exists(path):
         return ""
@@ -99,6 +99,6 @@ def _number(text: str | None) -> float:
 
 
 def _finite(value: Any) -> float | None:
-    """The number; None for what is none, or for an integer that no float can hold."""
+    """The value as float; None if it is not a number, or an integer that no float can hold."""
     is_number = isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**53)
     return float(value) if is_number else None

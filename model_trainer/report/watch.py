@@ -1,4 +1,4 @@
-"""Serves the report of a run on this machine while it trains; the open page renews itself.
+"""Serves the report of a run on this machine while it trains; the open page updates itself.
 
 Only this machine can connect, by its loopback address. A request must name that address as its host, so that a web page
 whose name resolves to it (DNS rebinding) reads nothing. There are two answers, the page and its version; no path leads
@@ -23,7 +23,7 @@ from model_trainer.storage import files
 __all__ = ["serving", "watch_report"]
 
 ADDRESS = "127.0.0.1"
-# What changes while training goes on, or when it ends.
+# Files that change during training or at its end.
 WATCHED = (
     "history.csv", "logs/metrics.jsonl", "training_options.json", "bad_images.csv", "final_model.hdf5", "findings.json",
     "evaluation/evaluation.json", "report/data.json",
@@ -34,7 +34,7 @@ def watch_report(output_dir: files.StrPath, port: int = 0, announce: Callable[[s
     """Serves the report of an output folder until Ctrl-C.
 
     Args:
-        output_dir: of a run, perhaps one that is training.
+        output_dir: output folder of a run, which may be training.
         port: 0 takes a free one.
         announce: is called with the address of the page.
 
@@ -49,7 +49,7 @@ def watch_report(output_dir: files.StrPath, port: int = 0, announce: Callable[[s
 
 @contextlib.contextmanager
 def serving(output_dir: files.StrPath, port: int = 0) -> Iterator[ThreadingHTTPServer]:
-    """A server of the report, bound to its port; it answers while its `serve_forever` runs."""
+    """Yields a server for the report, bound to its port; it answers while its `serve_forever` runs."""
     report = _LiveReport(output_dir)
     try:
         server = ThreadingHTTPServer((ADDRESS, port), type("Handler", (_Handler,), {"report": report}))
@@ -73,7 +73,7 @@ class _LiveReport:
         self._page = render_report(self._run, version=self._version)
 
     def version(self) -> str:
-        """A text that is another one when a file has changed."""
+        """A text that differs when a file has changed."""
         state = hashlib.sha256()
         for name in WATCHED:
             with contextlib.suppress(OSError):
@@ -81,7 +81,7 @@ class _LiveReport:
         return state.hexdigest()[:16]
 
     def page(self) -> str:
-        """The page; of files that are damaged, perhaps for a moment, the last one with a note about them."""
+        """The current page; while files are damaged, the last valid page with a note about them."""
         with self._lock:
             version = self.version()
             if version != self._version or self._problem:
@@ -98,7 +98,7 @@ class _LiveReport:
 
 class _Handler(BaseHTTPRequestHandler):
     report: _LiveReport
-    timeout = 10  # seconds without a word from a browser
+    timeout = 10  # seconds without data from a browser
     server_version = "ModelTrainer"
     sys_version = ""
 
@@ -121,7 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Cache-Control", "no-store")
         self.send_header("X-Content-Type-Options", "nosniff")
         self.end_headers()
-        with contextlib.suppress(ConnectionError):  # the browser has left
+        with contextlib.suppress(ConnectionError):  # the browser has closed the connection
             self.wfile.write(content)
 
     def log_message(self, format: str, *arguments: Any) -> None:

@@ -1,4 +1,4 @@
-"""What the service gives to the HTTP interface: probabilities, and the reasons why there are none."""
+"""What the service returns to the HTTP interface: probabilities, or the exceptions that say why there are none."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class NotReady(Exception):
 
 
 class Busy(Exception):
-    """Too many images are inside; the client may try again.
+    """Too many images are in progress; the client may retry.
 
     Args:
-        retry_after_seconds: when.
+        retry_after_seconds: how long the client should wait before it retries.
     """
 
     def __init__(self, retry_after_seconds: int = 1) -> None:
@@ -32,7 +32,7 @@ class TooSlow(Exception):
 
 
 class InferenceFailed(Exception):
-    """The network could not be computed; the log has the reason."""
+    """The network raised an error or returned values that are not finite; the log has the reason."""
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,15 @@ MIN_SIDE = 448  # pixels of the longer side: small inputs would be a blur of a f
 
 
 def attribution_png(cam: GradCAM, image: np.ndarray, class_index: int) -> bytes:
-    """Draws the places of an image that speak for a class.
+    """Draws the regions of an image that support a class.
 
     Args:
         cam: explains the model.
-        image: uint8 `(height, width, channels)`, as the model sees it, not preprocessed.
+        image: uint8 `(height, width, channels)`, cropped and resized for the model, before its preprocessing.
         class_index: the class that is explained.
 
     Returns:
-        A PNG of the image under its map; an image with sides below 448 pixels is enlarged.
+        A PNG of the image under its map; an image whose longer side is below 448 pixels is enlarged to that.
     """
     (attribution,) = cam(image[None], np.array([class_index]))
     drawn = overlay(_enlarged(image), attribution)

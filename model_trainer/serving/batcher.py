@@ -1,8 +1,8 @@
 """Gathers the images of concurrent requests into batches.
 
-A few threads share the work. Each takes what is most urgent: a batch, unless as many are computed as can be at a time,
-or else the next image to decode. So the thread that decoded the only image inside computes it as well, without handing
-it over, and while a batch is computed the others decode the next one.
+A few threads share the work. Each takes the most urgent piece: a batch, unless the maximum number of batches is being
+computed, or else the next image to decode. So the thread that decoded a single image computes it as well, without
+handing it over, and while one thread computes a batch, the other threads decode the images of the next one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Batcher:
         decode: an encoded image to uint8 `(height, width, channels)`; raises `DataError` with the reason why it
             cannot be read. Called by several threads.
         compute: uint8 `(batch, height, width, channels)` to float32 `(batch, num_classes)`, on all cores.
-        max_batch_size: images.
+        max_batch_size: maximum number of images per batch.
         max_delay_seconds: see above.
         num_decoders: images that are decoded at the same time.
         beside: computes several batches at once, each on one core, or an image alone; None if `compute` does all.
@@ -59,14 +59,14 @@ class Batcher:
         self._encoded: deque[Encoded] = deque()
         self._decoded: deque[Decoded] = deque()
         self._num_decoding = 0
-        self._start_times: dict[int, float] = {}  # of the batches that are now computed, by thread
+        self._start_times: dict[int, float] = {}  # of the batches being computed, by thread
         self._deadline: float | None = None  # of a batch that waits for images that are being decoded
         self._last_error = ""  # of the last batch; empty if it was computed
         self._seconds_per_image = 0.0
         self._is_closed = False
         self._work = threading.Condition(threading.Lock())
-        # One more than decodes, because one may be computing, on all cores. A batch on one core takes the thread of a
-        # decoder: more threads than cores would only take turns.
+        # One more than decoders, because one thread may compute, on all cores. A batch on one core takes the thread of
+        # a decoder: more threads than cores would only take turns.
         num_threads = max(num_decoders, self._max_computing) if beside else num_decoders + 1
         threads = [threading.Thread(target=self._run, name=f"batcher-{n}", daemon=True) for n in range(num_threads)]
         for thread in threads:
@@ -79,7 +79,7 @@ class Batcher:
 
     @property
     def batch_seconds(self) -> float:
-        """How long the oldest batch of the present ones has been computed; 0 if there is none."""
+        """How long the oldest batch that is being computed has been running; 0 if there is none."""
         with self._work:
             return time.monotonic() - min(self._start_times.values()) if self._start_times else 0.0
 
@@ -93,7 +93,10 @@ class Batcher:
 
         Args:
             images: encoded images, or arrays as `decode` returns them.
-            is_urgent: arrays are computed before all that wait.
+            is_urgent: whether arrays are computed before all waiting images.
+
+        Raises:
+            NotReady: the batcher has been closed.
         """
         job = Job(len(images), asyncio.get_running_loop().create_future())
         encoded = [(job, index, image) for index, image in enumerate(images) if isinstance(image, bytes)]
@@ -110,7 +113,7 @@ class Batcher:
         return job
 
     def abandon(self, job: Job) -> None:
-        """Removes the images of a job that nobody waits for any longer, except those that are just worked on."""
+        """Removes the waiting images of a job whose result is not needed any longer."""
         with self._work:
             job.is_abandoned = True
             self._encoded = deque(item for item in self._encoded if item[0] is not job)
@@ -167,7 +170,7 @@ class Batcher:
         batch = Batch([self._decoded.popleft() for _ in range(size)], compute, time.monotonic())
         self._start_times[threading.get_ident()] = batch.start_time
         if self._encoded or self._decoded:
-            self._work.notify()  # of the work that is left to the other threads
+            self._work.notify()  # another thread takes the remaining work
         return batch
 
     def _decode_image(self, job: Job, index: int, data: bytes) -> None:
@@ -178,7 +181,7 @@ class Batcher:
             image = self._decode(data)
         except DataError as problem:
             reason = str(problem)
-        except Exception as problem:  # noqa: BLE001  # a thread that ends would take a decoder from all others
+        except Exception as problem:  # noqa: BLE001  # it would end the thread, and with it a decoder
             logging.exception("An image could not be decoded.")
             error = problem
         with self._work:
@@ -200,7 +203,7 @@ class Batcher:
         try:
             rows = batch.compute(np.stack(images) if len(images) > 1 else images[0][None])
             is_finite = np.asarray(np.isfinite(rows).all(axis=1))
-            # One image may be at fault for its NaN; a network that has no other results is not.
+            # A single image may cause NaN; if all results of a batch are NaN, the network does.
             self._note_error(None if is_finite.any() else ArithmeticError("all probabilities are NaN or infinite"))
         except Exception as problem:  # noqa: BLE001  # whatever the network raises is the answer of this batch
             self._note_error(problem)
@@ -227,7 +230,7 @@ class Batcher:
                 logging.exception("The metrics of a batch could not be recorded.")
 
     def _record(self, job: Job, index: int, row: Row | None, error: Exception | None) -> bool:
-        """Records the result of an image; whether the job is complete with it."""
+        """Records the result of an image; returns whether that completes the job."""
         if job.is_abandoned or (job.error is not None):
             return False
         if error is not None:

@@ -1,7 +1,7 @@
 """The HTTP protocol of uvicorn, with limits that it lacks: slow, silent and greedy clients are cut off.
 
-Deadlines are fields of a connection, which the server checks once in a while: a timer for each phase of each request
-would cost more than the phases.
+Deadlines are fields of a connection, which the server checks every `CHECK_SECONDS`: a timer for each phase of each
+request would cost more than the phases.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from model_trainer.serving.options import ServeOptions
 __all__ = ["CHECK_SECONDS", "GuardedProtocol", "guarded"]
 
 MAX_HEADER_BYTES = 65_536  # request line and headers
-MAX_UNUSED_BYTES = 65_536  # of a body that has begun, between two pieces of its content: sizes of chunks, trailers
+MAX_UNUSED_BYTES = 65_536  # of a body, without content between them: chunk sizes and trailers
 MAX_CONNECTIONS = 2_000
-OTHER_FILES = 256  # that a process has open, beside its connections
+OTHER_FILES = 256  # that a process has open in addition to its connections
 MAX_PIPELINED = 100  # requests of one connection that wait for the answer to an earlier one
-MAX_OFFER_BYTES = 4_096  # where the headers of a client that speaks HTTP/2 end
+MAX_OFFER_BYTES = 4_096  # of a request, in which an offer to upgrade to HTTP/2 is looked for
 CHECK_SECONDS = 0.5
-# After the body's time the application answers, and the client gets this long to read the answer.
+# After `body_seconds` the application answers with an error, and the client gets this long to read it.
 GRACE_SECONDS = 5.0
 # A request that is on its way when the server is told to stop is still answered.
 LINGER_SECONDS = 0.5
@@ -45,7 +45,7 @@ class GuardedProtocol(HttpToolsProtocol):
     max_connections: int
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Gives a new connection, also a silent one, the time for its first headers."""
+        """Sets the deadline for the first headers, also of a client that sends nothing."""
         super().connection_made(transport)
         self._phase = _IDLE
         self._header_bytes = 0
@@ -59,7 +59,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse(503, "Too many connections; try again later.")
 
     def data_received(self, data: bytes) -> None:
-        """Parses what has come, and limits the bytes of headers, which httptools collects without end."""
+        """Parses received bytes, and limits those of headers, which httptools collects without a limit."""
         if self._is_refused or self._is_last:
             return
         was_body = self._phase == _BODY
@@ -81,26 +81,26 @@ class GuardedProtocol(HttpToolsProtocol):
                 self._refuse(431, f"The headers are larger than {MAX_HEADER_BYTES:,} bytes.")
 
     def on_message_begin(self) -> None:
-        """Starts the time for the headers of a request."""
+        """Sets the deadline for the headers of a request."""
         super().on_message_begin()
-        if self.cycle is not None:  # the time of the first request started with the connection
+        if self.cycle is not None:  # that of the first request was set with the connection
             self._deadline = time.monotonic() + self.options.header_seconds
         self._phase = _HEADERS
 
     def on_headers_complete(self) -> None:
-        """Starts the time for the body, and the application."""
+        """Sets the deadline for the body, and starts the application."""
         self._phase = _BODY
         self._deadline = time.monotonic() + self.options.body_seconds + GRACE_SECONDS
         if self._header_bytes > MAX_HEADER_BYTES and self._size_of_headers() > MAX_HEADER_BYTES:
             self._refuse(431, f"The headers are larger than {MAX_HEADER_BYTES:,} bytes.")
             return
         self._header_bytes = 0
-        if self._is_refused:  # one that was pipelined behind it
+        if self._is_refused:  # this request was pipelined behind the refused one
             return
         if len(self.pipeline) >= MAX_PIPELINED:
             self._refuse(400, f"More than {MAX_PIPELINED} requests wait for their answers.")
             return
-        # The parser takes what follows for another protocol, so a body would be read as requests that nobody sent.
+        # The parser treats what follows as another protocol, so a body would be read as requests that no client sent.
         self._is_last = self.parser.should_upgrade()
         if self._is_last and any(name in _LENGTHS for name, _ in self.headers):
             self._refuse(400, "The header Upgrade is not supported; send the request without it.")
@@ -110,45 +110,45 @@ class GuardedProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Collects a header; those after the body (trailers) are not read, because a proxy does not check them."""
+        """Collects a header; those after the body (trailers) are ignored, because a proxy does not check them."""
         if self._phase != _BODY:
             super().on_header(name, value)
 
     def on_body(self, body: bytes) -> None:
-        """Hands a part of the body to the application."""
+        """Passes a chunk of the body to the application."""
         self._has_content = True
         if not self._is_refused:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Ends the time for the body."""
+        """Replaces the deadline for the body with that for the next request."""
         self._phase = _IDLE
         self._deadline = time.monotonic() + self.options.idle_seconds
         if not self._is_refused:
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Starts the time between two requests."""
+        """Sets the deadline for the next request."""
         if self._phase == _IDLE:
             self._deadline = time.monotonic() + self.options.idle_seconds
         super().on_response_complete()
 
     def pause_writing(self) -> None:
-        """Starts the time in which the client has to read its answer."""
+        """Sets the deadline for the client to read its answer."""
         super().pause_writing()
         self._write_deadline = time.monotonic() + WRITE_SECONDS
 
     def resume_writing(self) -> None:
-        """The client reads."""
+        """Removes the deadline: the client reads again."""
         super().resume_writing()
         self._write_deadline = None
 
     def send_400_response(self, msg: str) -> None:
-        """Answers what is no HTTP, in the form of all errors."""
+        """Answers bytes that are not HTTP, in the JSON of all errors."""
         self._refuse(400, msg)
 
     def shutdown(self) -> None:
-        """Closes the connection after the request inside, or the one that its client may just be sending."""
+        """Closes the connection after the request in progress, or the one that its client may be sending."""
         self._is_draining = True
         if self._is_answering():
             super().shutdown()
@@ -156,7 +156,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self.loop.call_later(LINGER_SECONDS, super().shutdown)
 
     def check(self, now: float) -> None:
-        """Cuts the connection off if its time is over.
+        """Cuts the connection off if a deadline has passed.
 
         Args:
             now: `time.monotonic()`.
@@ -167,7 +167,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._cut_off()
 
     def _make_room(self) -> bool:
-        """Closes a tenth of the connections, those without a request to answer that have waited longest, if any."""
+        """Closes up to a tenth of the connections, those that have been idle longest; returns whether there are any."""
         others = [each for each in self.connections if isinstance(each, GuardedProtocol) and each is not self]
         waiting = [each for each in others if not each._is_answering()]
         waiting.sort(key=lambda each: (each.cycle is not None, each._deadline))  # silent ones first
@@ -181,7 +181,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _cut_off(self) -> None:
         if self.transport.is_closing() or self.transport.get_write_buffer_size():
-            self.transport.abort()  # a transport that is closed waits for the client to read the rest
+            self.transport.abort()  # `close` would wait for the client to read the rest
         elif self._phase == _HEADERS and not self._is_answering():
             self._refuse(408, f"The headers took longer than {self.options.header_seconds:g} seconds.")
         else:
@@ -195,7 +195,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._is_refused = True
         if self.transport.is_closing():
             return
-        # Else these bytes would be part of another answer.
+        # Otherwise these bytes would become part of another answer.
         if not self.pipeline and not (self._is_answering() and self.cycle.response_started):
             request_id = new_request_id()
             body = json.dumps({"error": message, "request_id": request_id.decode()}).encode()
@@ -212,9 +212,9 @@ class GuardedProtocol(HttpToolsProtocol):
 
 
 def _without_http2(data: bytes) -> bytes:
-    """Removes the offer to go on with HTTP/2, as Java's and other clients make it, from the headers of a request.
+    """Removes `Upgrade: h2c`, with which Java's and other clients offer to continue in HTTP/2, from the headers.
 
-    The parser takes the request for complete with its headers then, and its body for another protocol.
+    With it the parser would consider the request complete after its headers, and its body another protocol.
     """
     if data.find(b"h2c", 0, MAX_OFFER_BYTES) < 0:
         return data
@@ -223,7 +223,7 @@ def _without_http2(data: bytes) -> bytes:
 
 
 def guarded(options: ServeOptions) -> type[GuardedProtocol]:
-    """The class of the connections of a server with these options; allows the process as many files as it may open."""
+    """Returns the protocol class for these options, and raises this process's limit of open files to its maximum."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with contextlib.suppress(ValueError, OSError):  # macOS has a limit of its own below an infinite `hard`

@@ -15,12 +15,12 @@ PROBE_SECONDS = 1.5  # SageMaker waits 2 seconds for an answer
 
 
 async def is_able_to_answer(batcher: Batcher, black: np.ndarray, max_batch_seconds: float) -> bool:
-    """Whether the network is being computed as it should.
+    """Whether the network computes batches, without an error and in time.
 
     Args:
         batcher: computes the images.
-        black: an image as it computes them.
-        max_batch_seconds: a batch that takes longer hangs.
+        black: a black image, uint8 `(height, width, channels)`, with which it is tried after a failure.
+        max_batch_seconds: a batch that takes longer is considered hung.
     """
     if batcher.batch_seconds > max_batch_seconds:
         return False

@@ -28,9 +28,9 @@ INTERRUPTED = 130
 
 
 class HttpServer(uvicorn.Server):
-    """A uvicorn server that cuts off slow clients, and after a signal ends like any program that did its work.
+    """A uvicorn server that cuts off slow clients, and exits regularly after a signal.
 
-    uvicorn raises the signal again after its shutdown, so that its process would be killed by it.
+    uvicorn itself raises the signal again after its shutdown, which would kill the process.
     """
 
     def __init__(self, app: Any, service: Service, options: ServeOptions) -> None:
@@ -46,7 +46,7 @@ class HttpServer(uvicorn.Server):
                 proxy_headers=False,
                 server_header=False,
                 backlog=BACKLOG,
-                # The deadlines of `GuardedProtocol` hold; this one ends at the first byte that comes.
+                # The deadlines of `GuardedProtocol` apply; this one ends at the first byte of the next request.
                 timeout_keep_alive=max(1, round(options.idle_seconds)),
                 timeout_graceful_shutdown=max(1, round(options.drain_seconds)),
             )
@@ -55,7 +55,7 @@ class HttpServer(uvicorn.Server):
         self._options = options
 
     async def on_tick(self, counter: int) -> bool:
-        """Checks the deadlines of all connections now and then."""
+        """Checks the deadlines of all connections every `CHECK_SECONDS`."""
         if counter % TICKS_PER_CHECK == 0:
             now = time.monotonic()
             for connection in list(self.server_state.connections):
@@ -70,7 +70,7 @@ class HttpServer(uvicorn.Server):
             yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal lets the requests inside finish; Ctrl-C after it ends the process at once."""
+        """Stops after the requests in progress; Ctrl-C after a first signal ends the process at once."""
         if self.should_exit and sig == signal.SIGINT:
             os._exit(INTERRUPTED)
         if not self.should_exit and self._options.num_workers == 1:  # else the parent process says so

@@ -46,7 +46,7 @@ Decoded = tuple[Job, int, np.ndarray]
 
 
 class Batch(NamedTuple):
-    """Images that are computed together, and the function that does it."""
+    """The images of a batch, and the function that computes them."""
 
     images: list[Decoded]
     compute: Compute
@@ -59,7 +59,7 @@ class Beside(NamedTuple):
     Attributes:
         compute: as the `compute` of a `Batcher`, on one core.
         alone: the same for a single image, on all cores.
-        batch_size: the number of images in a batch that takes the least time for each.
+        batch_size: the batch size with about the least time per image.
         num_batches: the number of batches at a time.
     """
 
@@ -75,7 +75,7 @@ def deliver(jobs: list[Job]) -> None:
         return
     try:
         jobs[0].future.get_loop().call_soon_threadsafe(_set_results, jobs)
-    except RuntimeError:  # the loop has been closed; nobody waits
+    except RuntimeError:  # the loop has been closed; no client waits
         return
 
 

@@ -36,18 +36,18 @@ FileState = tuple[object, ...]
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A model that has computed batches of all sizes.
+    """A model that is warmed up: it has computed batches of all sizes.
 
     Attributes:
         trained: the model with its engine.
         version: the first characters of the SHA-256 of its file.
         max_pixels: larger images are not read.
         file_state: `state_of` its path, from before it was loaded.
-        batch_size: number of images that are computed together at most, by `beside` if there is one.
+        batch_size: maximum number of images per batch; that of `beside` if there is one.
         beside: computes several batches at once, each on one core; None if that is not faster.
         seconds: how long it took to load and to warm up.
-        seconds_of_image: how long an image alone takes.
-        images_per_second: how many are computed when there are always enough of them.
+        seconds_of_image: how long a single image takes.
+        images_per_second: throughput with full batches.
     """
 
     trained: TrainedModel
@@ -62,7 +62,7 @@ class LoadedModel:
 
     @functools.cached_property
     def black_image(self) -> np.ndarray:
-        """An image of the model's `target_size`."""
+        """A black image, uint8 `target_size`."""
         return np.zeros(self.trained.spec.target_size, np.uint8)
 
     @functools.cached_property
@@ -112,7 +112,7 @@ def load_for_serving(
         options: of the endpoint.
 
     Raises:
-        ModelTrainerError: it cannot be loaded, or not be computed.
+        ModelTrainerError: the model cannot be loaded or computed.
     """
     start_time = time.monotonic()
     file_state = state_of(path)
@@ -130,7 +130,7 @@ def load_for_serving(
             alone = replace(trained, engine=concurrent.alone).probabilities
             beside = Beside(trained.probabilities, alone, concurrent.batch_size, concurrent.num_calls)
             loaded = replace(loaded, trained=trained, batch_size=concurrent.batch_size, beside=beside)
-        for size in range(loaded.batch_size, 0, -1):  # the largest first: memory that is too small shows at once
+        for size in range(loaded.batch_size, 0, -1):  # the largest first: a lack of memory shows at once
             loaded.compute(np.stack([loaded.black_image] * size))
         if loaded.beside is not None:
             loaded.beside.alone(loaded.black_image[None])
@@ -147,7 +147,7 @@ def load_for_serving(
 
 
 def _seconds_of_image(loaded: LoadedModel) -> float:
-    """How long an image alone takes: the shortest of three times."""
+    """How long a single image takes: the shortest of three times."""
     compute = loaded.beside.alone if loaded.beside else loaded.compute
     seconds = []
     for _ in range(3):
@@ -158,7 +158,7 @@ def _seconds_of_image(loaded: LoadedModel) -> float:
 
 
 def _throughput(loaded: LoadedModel) -> float:
-    """How many images are computed per second when there are always enough of them."""
+    """Images per second with full batches."""
     num_calls = loaded.beside.num_batches if loaded.beside else 1
     images = [np.stack([loaded.black_image] * loaded.batch_size)] * (2 * num_calls)
     start_time = time.perf_counter()
@@ -168,7 +168,7 @@ def _throughput(loaded: LoadedModel) -> float:
 
 
 def state_of(path: str | os.PathLike[str]) -> FileState:
-    """What changes with the model at `path`; empty if there is none at the moment."""
+    """A value that differs when the model at `path` has changed; empty if there is none at the moment."""
     try:
         file = find_model_file(path)
         beside = [file.with_name(name) for name in ("model_spec.json", MANIFEST)]

@@ -16,22 +16,22 @@ class ServeOptions(Config):
     """The settings of `model-trainer serve`.
 
     Attributes:
-        host, port: the address to listen at.
-        token: what clients send as `Authorization: Bearer TOKEN`; None asks for none.
-        allows_anonymous: `--no-token`: everybody may call, and neither Host nor Origin is checked.
-        allowed_hosts: further names in the Host header, beside those of the loopback address.
+        host, port: the address to listen on.
+        token: what clients send as `Authorization: Bearer TOKEN`; None if they need none.
+        allows_anonymous: `--no-token`: clients need no token, and neither Host nor Origin is checked.
+        allowed_hosts: further names in the Host header, in addition to those of the loopback address.
         num_workers: processes on the port, each with a model of its own.
         watches_model: `--reload`: a new model file is picked up.
-        engine: what computes the network; "auto" is the fastest that is exact.
+        engine: the inference engine; "auto" is the fastest that is exact.
         precision: a faster one than float32 needs a passed check; see `inference/precision_check.py`.
         calibrated: whether the logits are divided by the temperature.
         top: number of labels for each image; None is the default of the task.
         max_body_bytes: of a request; SageMaker's limit by default.
         max_images: in one request.
         max_pixels: of one image, before it is resized.
-        max_batch_size: images computed together.
+        max_batch_size: maximum number of images per batch.
         max_delay_seconds: how long a batch that is not full waits for images that are being decoded.
-        max_waiting: images inside the server; further ones are answered with 429.
+        max_waiting: maximum number of images in progress; further requests are answered with 429.
         num_decoders: threads that decode images; None is the number of CPU cores.
         header_seconds: time for the request line and headers of a request, on a new connection too.
         body_seconds: time for the body of a request.

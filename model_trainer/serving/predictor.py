@@ -35,8 +35,8 @@ __all__ = ["Predictions", "find_images", "predict_files", "predict_images"]
 MAX_IMAGES = 12
 MAX_LABELS = 2
 MIN_PROBABILITY = 0.01  # of labels after the first
-BATCHES_AHEAD = 3  # decoded while one is computed, so that a few large images do not stop the network
-MAX_DECODERS = 16  # threads; more wait for Python's global lock
+BATCHES_AHEAD = 3  # decoded while one is computed, so that the network does not wait for a few large images
+MAX_DECODERS = 16  # threads; more would wait for Python's global interpreter lock
 
 Prediction = dict[str, Any]  # {"image": path, "predictions": [{"label", "probability"}]} or {"image", "error"}
 
@@ -81,7 +81,7 @@ def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
     """
     image_files: list[str] = []
     for path in [os.fspath(path) for path in paths]:
-        is_named_as_image = "://" in path and path.lower().endswith(IMAGE_SUFFIXES)  # spares requests to a store
+        is_named_as_image = "://" in path and path.lower().endswith(IMAGE_SUFFIXES)  # saves requests to a store
         if is_named_as_image or not files.is_folder(path):
             image_files.append(path)
             continue
@@ -133,24 +133,24 @@ def predict_images(
     Args:
         top: number of labels for each image; None returns the 5 most probable classes, or the tags that reach their
             thresholds.
-        batch_size: number of images that are computed together.
-        engine: what computes the network; "auto" is the fastest one if there are many images.
+        batch_size: images per batch.
+        engine: the inference engine; "auto" is the fastest exact one if there are many images.
         console: shows progress; None shows none.
 
     Raises:
-        MissingExtra, ConfigError: `engine` is impossible.
+        MissingExtra, ConfigError: `engine` is not available.
     """
     trained = choose_for_many(trained, len(paths), engine)
-    done = 0
+    num_done = 0
     with (
         contextlib.closing(_decoded(trained.spec, paths, BATCHES_AHEAD * batch_size)) as images,
         EpochProgress(console or Console(quiet=True), "predicting", len(paths)) as progress,
     ):
         while batch := list(itertools.islice(images, batch_size)):
-            yield from _predictions(trained, paths[done : done + len(batch)], batch, top)
-            done += len(batch)
+            yield from _predictions(trained, paths[num_done : num_done + len(batch)], batch, top)
+            num_done += len(batch)
             if progress.advance(len(batch)):
-                progress.show(done, {}, images_left=len(paths) - done)
+                progress.show(num_done, {}, images_left=len(paths) - num_done)
 
 
 def _predictions(
@@ -168,7 +168,7 @@ def _predictions(
 
 
 def _decoded(spec: ModelSpec, paths: Sequence[str], num_ahead: int) -> Generator[np.ndarray | str]:
-    """Yields the image at each path, or the reason why it cannot be read; up to `num_ahead` are decoded before."""
+    """Yields the image at each path, or the reason why it cannot be read; up to `num_ahead` are decoded in advance."""
     num_threads = min(MAX_DECODERS, num_usable_cores(), max(1, len(paths)))
     threads = concurrent.futures.ThreadPoolExecutor(num_threads, thread_name_prefix="decoder")
     waiting: collections.deque[concurrent.futures.Future[np.ndarray | str]] = collections.deque()

@@ -25,7 +25,7 @@ class _Replica:
     """One model in one process; Ray Serve calls these methods."""
 
     def __init__(self, path: str, options: ServeOptions, loading: dict[str, Any]) -> None:
-        # Here, not above: whoever declares the deployment needs no TensorFlow.
+        # Imported here: a process that only declares the deployment does not need TensorFlow.
         from model_trainer.serving.http.app import make_app
         from model_trainer.serving.http.metrics import Metrics
         from model_trainer.serving.service import Service
@@ -39,7 +39,7 @@ class _Replica:
         return without_request_id(self._make_app())
 
     async def check_health(self) -> None:
-        """Raises if the network does not compute; Ray Serve then replaces the replica."""
+        """Raises RuntimeError if the model cannot compute predictions; Ray Serve then replaces the replica."""
         if not await self._service.is_healthy():
             raise RuntimeError("The model does not compute; the replica's log has the reason.")
 
@@ -72,9 +72,9 @@ def deployment(
     """Returns an application for `ray.serve.run`.
 
     Args:
-        path: of the model, on a file system that all machines see.
-        options: as of `model-trainer serve`. Ray's own options decide where it listens; `host` and `token` should fit
-            them, because every replica checks the token and the Host header. `port`, `num_workers` and
+        path: of the model, on a file system that all machines can read.
+        options: those of `model-trainer serve`. Ray's own options decide where it listens; `host` and `token` should
+            fit them, because every replica checks the token and the Host header. `port`, `num_workers` and
             `watches_model` have no effect.
         num_replicas: processes, each with a model of its own.
         num_cpus, num_gpus: reserved for each replica; a fraction of a GPU lets replicas share one.

@@ -20,7 +20,7 @@ from model_trainer.training.signals import handled_signals
 
 __all__ = ["BACKLOG", "Model", "announce_stop", "bind", "check_options", "end_process", "serve", "url_of"]
 
-# The module that is imported, and the package that has it.
+# Modules that are imported, and the packages that contain them.
 NEEDED = {
     "starlette": "starlette",
     "uvicorn": "uvicorn",
@@ -49,7 +49,7 @@ def serve(
     spec: ModelSpec | str | None = None,
     classes: Sequence[str] | None = None,
 ) -> int:
-    """Serves a trained model over HTTP, until SIGTERM or Ctrl-C; then it answers the requests inside and returns.
+    """Serves a trained model over HTTP, until SIGTERM or Ctrl-C; then it answers the requests in progress and returns.
 
     It listens at once, and answers `GET /ping` with 503 until the model is loaded and warmed up.
 
@@ -67,7 +67,8 @@ def serve(
         ModelTrainerError: the model cannot be loaded.
     """
     check_options(options)
-    # Before there is a server to drain, SIGTERM ends the process with exit code 0; also where it has the number 1.
+    # Before there is a server to drain, SIGTERM ends the process with exit code 0; also as process 1 of a container,
+    # which the signal does not end by default.
     ended_by_sigterm = handled_signals((signal.SIGTERM,), lambda number, frame: os._exit(0))
     with bind(options.host, options.port) as listener, ended_by_sigterm:
         model = Model(path, trust, spec, None if classes is None else tuple(classes))
@@ -105,7 +106,7 @@ def bind(host: str, port: int) -> socket.socket:
         port: 0 takes any free one.
 
     Raises:
-        ConfigError: it is in use, or not an address of this machine.
+        ConfigError: the address is in use, or not one of this machine.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -117,7 +118,7 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(BACKLOG)  # at once, because two processes can bind a port that neither listens at
+        listener.listen(BACKLOG)  # at once, because two processes can bind a port that neither listens on
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
@@ -132,22 +133,21 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def url_of(listener: socket.socket) -> str:
-    """The URL under which this machine reaches it, such as "http://127.0.0.1:8080"."""
+    """The URL at which this machine reaches the socket, such as "http://127.0.0.1:8080"."""
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def announce_stop() -> None:
-    """Tells whoever stopped the endpoint what it waits for; may be called in a signal handler."""
-    with contextlib.suppress(OSError):  # nobody may read it any more
+    """Prints what the endpoint waits for before it stops; may be called in a signal handler."""
+    with contextlib.suppress(OSError):  # standard error may be a closed pipe
         # Not `print`, which the signal may have interrupted.
         os.write(2, b"Stopping when the requests in progress are answered; Ctrl-C stops at once.\n")
 
 
 def end_process(code: int) -> NoReturn:
-    """Ends this process at once: threads of TensorFlow may still compute what nobody waits for, and would crash a
-    regular end."""
+    """Ends this process at once: TensorFlow's threads may still compute, which would crash a regular exit."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -1,4 +1,4 @@
-"""One trained model, ready to answer: it is loaded and warmed up, computes batches, and can be exchanged."""
+"""One trained model, ready to answer: it is loaded and warmed up, computes batches, and can be replaced."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Service:
 
     @property
     def loaded(self) -> LoadedModel | None:
-        """The same with its version and how long it took to load."""
+        """`trained` with its version and how long it took to load."""
         return None if self._current is None else self._current[0]
 
     @property
@@ -90,7 +90,7 @@ class Service:
     def load(self) -> None:
         """Loads the model, chooses its engine, and computes batches of all sizes once; takes seconds.
 
-        Also to exchange the model while requests are answered: those that are inside are answered by the model that
+        Another call replaces the model while requests are answered: those in progress are answered by the model that
         they were sent to.
 
         Raises:
@@ -118,8 +118,8 @@ class Service:
 
         Raises:
             NotReady: the model is being loaded, or the server is stopping; or arrays have the size of a model that has
-                just been exchanged.
-            Busy: too many images are inside.
+                just been replaced.
+            Busy: too many images are in progress.
             TooSlow: it took longer than `request_seconds`.
             InferenceFailed: the network could not be computed.
         """
@@ -127,12 +127,12 @@ class Service:
         try:
             shape = loaded.black_image.shape
             if any(isinstance(image, np.ndarray) and image.shape != shape for image in images):
-                raise NotReady  # in one batch with others they would let all of them fail
+                raise NotReady  # in one batch with other images they would make all of them fail
             job = batcher.submit(images)
             timer = job.future.get_loop().call_later(self.options.request_seconds, _time_out, job.future)
             try:
                 await job.future
-            except BaseException:  # also when the client has gone, and the request is cancelled
+            except BaseException:  # also when the client is gone and the request is cancelled
                 batcher.abandon(job)
                 raise
             finally:
@@ -143,14 +143,14 @@ class Service:
         return Results(loaded.trained, rows, job.queue_seconds, job.compute_seconds)
 
     async def attribution(self, image: bytes, class_index: int | None) -> bytes:
-        """Draws which places of an image speak for a class.
+        """Draws which regions of an image support a class.
 
         Args:
             image: an encoded image.
             class_index: the class; None is the most probable one.
 
         Returns:
-            A PNG of the model's `target_size`.
+            A PNG; its longer side has at least 448 pixels.
 
         Raises:
             DataError: the image cannot be read; the message is the reason.
@@ -179,7 +179,7 @@ class Service:
         self._is_stopping = True
 
     def close(self) -> None:
-        """Ends its threads after the images that are inside."""
+        """Ends its threads after the images in progress."""
         self._is_stopping = True
         self._attributions.shutdown(wait=False, cancel_futures=True)
         if self._current is not None:
@@ -188,7 +188,7 @@ class Service:
     def _enter(self, num_images: int) -> tuple[LoadedModel, Batcher]:
         if self._current is None:
             raise NotReady
-        # A request alone is computed even if it is larger than that: it would never be smaller.
+        # A request that exceeds the limit alone is accepted if it is the only one: it would not shrink by waiting.
         if self.num_inside and self.num_inside + num_images > self.options.max_waiting:
             raise Busy(self._retry_after(self._current[1]))
         self.num_inside += num_images

@@ -1,7 +1,8 @@
-"""`--workers`: several processes that accept connections at one socket, and a parent that replaces those that die.
+"""`--workers`: several processes that accept connections on one socket, and a parent that replaces those that die.
 
-The first worker accepts connections while it loads, and answers that it is not ready. The others load when it is
-ready, and accept connections only then, so that from the first "ready" on no client meets a worker that is not.
+The first worker accepts connections while it loads, and answers that it is not ready. The other workers load when it
+is ready, and accept connections only when they have loaded, so that after the first "ready" no client reaches a worker
+that is not.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ __all__ = ["run_workers"]
 
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 GRACE_SECONDS = 3.0  # after `drain_seconds`, before a worker is killed
-RETRY_SECONDS = 1.0, 30.0  # before a worker is started again that died: at first, and at most
+RETRY_SECONDS = 1.0, 30.0  # before a worker that died is restarted: at first, and at most
 MAX_STARTS = 3  # of the first worker
 
 _SPAWN = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
@@ -62,7 +63,7 @@ class _Group:
     listener: socket.socket
     gpus: tuple[str, ...]
     workers: dict[int, _Worker] = field(default_factory=dict)
-    start_times: dict[int, float] = field(default_factory=dict)  # not before; of those that died
+    start_times: dict[int, float] = field(default_factory=dict)  # earliest time to restart a worker that died
     num_deaths: int = 0  # since a worker became ready
     was_ready: bool = False
     is_stopping: bool = False
@@ -153,7 +154,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def _variables(group: _Group, number: int) -> dict[str, str]:
-    """What differs between the workers: a GPU of its own, or its fraction of the CPU cores."""
+    """Environment variables of a worker: a GPU of its own, or its fraction of the CPU cores."""
     if group.gpus:
         return {"CUDA_VISIBLE_DEVICES": group.gpus[number % len(group.gpus)]}
     num_threads = max(1, num_usable_cores() // group.options.num_workers)
@@ -161,7 +162,7 @@ def _variables(group: _Group, number: int) -> dict[str, str]:
 
 
 def _wait_for_news(group: _Group, signals: Connection) -> None:
-    """Waits until a worker is ready or has ended, a signal comes, or a worker may be started again."""
+    """Waits until a worker is ready or has ended, a signal comes, or a worker may be restarted."""
     pipes = {worker.pipe: worker for worker in group.workers.values()}
     due = [start_time - time.monotonic() for start_time in group.start_times.values()]
     timeout = max(0.0, min(due)) if due else None
@@ -186,7 +187,7 @@ def _wait_for_news(group: _Group, signals: Connection) -> None:
 
 
 def _bury(group: _Group, worker: _Worker, error: ModelTrainerError | None) -> None:
-    """Removes a worker that has ended; it is started again, unless no worker can load the model."""
+    """Removes a worker that has ended; it is restarted, unless no worker can load the model."""
     from prometheus_client.multiprocess import mark_process_dead
 
     worker.process.join()
@@ -210,7 +211,7 @@ def _bury(group: _Group, worker: _Worker, error: ModelTrainerError | None) -> No
 
 
 def _drain(group: _Group) -> None:
-    """Lets the workers answer the requests inside."""
+    """Lets the workers answer the requests in progress."""
     announce_stop()
     group.listener.close()
     for worker in group.workers.values():
@@ -243,7 +244,7 @@ def _run(
     """The main function of a worker."""
     from model_trainer.serving.worker import announce, run_worker
 
-    if loads_first:  # nothing is inside yet
+    if loads_first:  # no request is in progress yet
         signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
     threading.Thread(target=_end_with_parent, args=(pipe,), daemon=True).start()
 
@@ -262,7 +263,7 @@ def _run(
 
 
 def _end_with_parent(pipe: Connection) -> None:
-    """Ends this process like a signal when its parent is gone."""
+    """Ends this process with SIGTERM when its parent has ended."""
     try:
         pipe.recv()
     except (EOFError, OSError):

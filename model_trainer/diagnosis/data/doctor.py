@@ -51,7 +51,7 @@ def run_doctor(
         root, classes: see `examine`.
         output: folder for the two files.
         quarantine: folder to which unreadable files are moved; the findings are about the files that remain.
-        images: a table with a column `path`; with `quarantine` the images in it are moved, instead of unreadable ones.
+        images: a CSV with a column `path`; with `quarantine` the images listed in it are moved, not unreadable ones.
         fix: folder to which a fixed copy is written; the findings are about the original.
         max_pixels, min_size: see `examine`.
 

@@ -22,7 +22,7 @@ Group = np.ndarray  # int64, indices of images in the survey
 def duplicate_findings(survey: Survey) -> Iterator[Finding]:
     """Yields which images of `survey` occur more than once.
 
-    Images that cannot be read are left out, because nothing but that connects them.
+    Images that cannot be read are left out, because they have no pixels to compare.
     """
     readable = np.flatnonzero(survey["state"] == State.READABLE)
     groups, firsts = _exact_groups(survey, readable)
@@ -138,9 +138,9 @@ def _finding_of_groups(
         shown.append(first)
         details[first] = f"{len(group):,} alike"
         # Copies with another split or label come first, because they are why the group is reported.
-        of_first = _split_and_label(survey, first)
+        original = _split_and_label(survey, first)
         copies.sort(
-            key=lambda image: sum(a == b for a, b in zip(_split_and_label(survey, image), of_first, strict=True))
+            key=lambda image: sum(a == b for a, b in zip(_split_and_label(survey, image), original, strict=True))
         )
         for image in copies[: _MAX_SHOWN_OF_GROUP - 1]:
             shown.append(image)

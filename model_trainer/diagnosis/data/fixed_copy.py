@@ -41,12 +41,12 @@ def write_fixed_copy(
 
     Images with an EXIF rotation are rotated upright; CMYK and more than 8 bits per channel become 8-bit RGB; of an
     animation the first frame is kept. A changed JPEG stays a JPEG, of quality 95; all other formats become PNG. A wrong
-    suffix is corrected. All other files, including those that are no image, become hard links, or copies on another
+    suffix is corrected. All other files, including those that are not images, become hard links, or copies on another
     disk. Images that cannot be read are left out. `fixed.csv` in `folder` has a line `from,to,change` for each image
     that is changed or left out.
 
     Args:
-        survey: of a data set of folders.
+        survey: that of a data set of image folders.
         folder: must not exist, or be empty.
         on_progress: called with the number of images done and of all images.
 

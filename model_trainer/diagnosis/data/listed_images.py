@@ -23,10 +23,10 @@ def read_listed_images(table: str, splits: Sequence[DataSplit], folder: Path) ->
     Args:
         table: with a column `path`, or `image`; its column `reason` is logged with each move.
         splits: the data set.
-        folder: to which the images are moved; an image that was moved there before is passed over.
+        folder: to which the images are moved; an image that was moved there before is ignored.
 
     Returns:
-        By the index of each image among all splits, the reason.
+        The reason to move each image, by its index among the images of all splits.
 
     Raises:
         DataError: the table cannot be read or has no such column, or an image is missing or outside of the data set.

@@ -46,7 +46,7 @@ def near_pairs(difference_hashes: np.ndarray, colours: np.ndarray) -> np.ndarray
             if not len(agree):
                 break
             different = hashes[agree] ^ hashes[agree + distance]
-            # A pair that agrees in more than 3 blocks turns up for several choices; it counts for the first only.
+            # A pair that agrees in more than 3 blocks occurs for several choices; it counts for the first only.
             agree = agree[(np.bitwise_count(different) <= MAX_BITS) & (_first_table(different) == table)]
             pairs = np.stack([order[agree], order[agree + distance]], axis=1)
             near.append(pairs[_have_similar_colours(colours, pairs)])

@@ -66,12 +66,12 @@ def moved_before(folder: Path) -> set[str]:
 def move_aside(survey: Survey, folder: Path, reasons: Mapping[int, str], why: str) -> tuple[Survey, list[Finding]]:
     """Moves images to `folder`.
 
-    Below `folder` they keep their paths relative to the data set. Nothing is overwritten. Each move is appended to
+    Under `folder` they keep their paths relative to the data set. Nothing is overwritten. Each move is appended to
     `quarantine.csv` in `folder` as a line `from,to,reason`.
 
     Args:
         reasons: why each image is moved, by its index.
-        why: the same of all of them, for the finding.
+        why: the reason that they have in common, for the finding.
 
     Returns:
         The survey of the remaining images, and a finding about the moved ones.

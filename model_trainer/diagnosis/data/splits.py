@@ -35,7 +35,7 @@ class DataSplit:
         name: "train", "val", ...; "all" if the data set is not divided.
         examples: its images; in a folder without class folders they have no labels.
         root: the folder that was searched; None for other sources.
-        non_images: files that are no image, neither by name nor by their first bytes.
+        non_images: files that are not images, neither by name nor by their first bytes.
         hidden: files and folders whose name begins with a dot.
         without_class: images beside the class folders, which training does not see.
         unknown_classes: class folders that are not among the expected classes.
@@ -192,7 +192,7 @@ def _split_names(source: Manifest) -> list[str]:
     try:
         names = source.split_names()
     except DataError:
-        return []  # reading it names the problem, with the line
+        return []  # when the manifest is read, its error names the problem and the line
     return (
         sorted(names, key=lambda name: (name.lower() not in _TRAINING, name)) if 1 < len(names) <= _MAX_SPLITS else []
     )

@@ -197,9 +197,9 @@ def _survey_image(survey: Survey, image: int, max_pixels: int) -> None:
         return
     if crop is not None:
         top, left, height, width = crop
-        inside = top >= 0 and left >= 0 and top + height <= facts.height and left + width <= facts.width
-        row["is_crop_outside"] = not inside
-        pixels = pixels[top : top + height, left : left + width] if inside else pixels
+        is_inside = top >= 0 and left >= 0 and top + height <= facts.height and left + width <= facts.width
+        row["is_crop_outside"] = not is_inside
+        pixels = pixels[top : top + height, left : left + width] if is_inside else pixels
     hash = perceptual_hash(pixels)
     # Small details may have been averaged away when the image was decoded at a reduced size.
     if hash.is_blank and pixels.shape[:2] != (facts.height, facts.width):

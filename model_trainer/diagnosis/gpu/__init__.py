@@ -17,7 +17,7 @@ def main(*, as_json: bool = False) -> int:
     Returns:
         The exit code: 0 when at least one GPU computes correctly, 1 when none does, 130 after Ctrl-C.
     """
-    try:  # Ctrl-C may come while these load
+    try:  # Ctrl-C may be pressed while these are imported
         from rich.console import Console
 
         from model_trainer.diagnosis.gpu.check import check_gpus

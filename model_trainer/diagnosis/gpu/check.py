@@ -68,7 +68,7 @@ def compute(
 
     Args:
         worker: the command; the devices that are done are appended as its last argument.
-        silence_seconds: a worker without output for so long is killed.
+        silence_seconds: a worker that prints nothing for this long is killed.
         on_progress: called with a short description before each device.
     """
     computed = Computed()
@@ -156,7 +156,7 @@ def _pair(numbers: Sequence[int] | None) -> tuple[int, int] | None:
 
 
 def _with_memory(device: Device, facts: Facts) -> Device:
-    """Adds what only the driver knows, such as the memory; TensorFlow has the driver's order unless it skips a GPU."""
+    """Adds what only the driver reports, such as the memory; both list the GPUs in one order if neither skips any."""
     gpus = facts.driver.gpus
     index = int(device.device.rpartition(":")[2])
     if len(gpus) != len(facts.tensorflow.gpus) or index >= len(gpus):

@@ -85,13 +85,13 @@ def probe_libraries(
 def _run(command: list[str], timeout_seconds: float) -> tuple[list[dict[str, Any]], str]:
     """The JSON lines that the command printed, and how it ended."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_seconds, check=False)
+        completed = subprocess.run(command, capture_output=True, text=True, timeout=timeout_seconds, check=False)
     except subprocess.TimeoutExpired as error:
         printed = error.stdout.decode() if isinstance(error.stdout, bytes) else error.stdout or ""
         ending = f"loading took longer than {timeout_seconds:.0f} seconds"
     else:
-        printed = done.stdout
-        ending = f"loading it ended the process with code {done.returncode}"
+        printed = completed.stdout
+        ending = f"loading it ended the process with code {completed.returncode}"
     return [json.loads(line) for line in printed.splitlines() if line.endswith("}")], ending
 
 

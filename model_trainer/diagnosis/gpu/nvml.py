@@ -37,7 +37,7 @@ def query_nvml(worker: Sequence[str] = _WORKER, *, silence_seconds: float = 30) 
 
     Args:
         worker: the command that queries NVML and prints its answer as a JSON object.
-        silence_seconds: the process is killed if it does not answer for so long.
+        silence_seconds: the process is killed if it does not answer for this long.
     """
     answers: list[Mapping[str, Any]] = []
     failure, _ = run_answering(worker, answers.append, environment=os.environ, silence_seconds=silence_seconds)

@@ -26,7 +26,7 @@ def run_answering(
         command: program and arguments.
         on_answer: called with each JSON object of its standard output.
         environment: its environment variables.
-        silence_seconds: the process is killed if it prints no line for so long.
+        silence_seconds: the process is killed if it prints no line for this long.
 
     Returns:
         How the process failed, empty if it succeeded; and all that it wrote to standard error.

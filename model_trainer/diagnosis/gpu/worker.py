@@ -1,6 +1,6 @@
 """The worker of the GPU check: uses TensorFlow in a process of its own (`python -m ...gpu.worker`).
 
-CUDA ends its process after some errors, and it logs to standard output; a worker contains both.
+CUDA ends its process after some errors, and it logs to standard output; neither affects the parent of a worker.
 It prints one JSON object per line: about TensorFlow, each device before and after its checks, and the all-reduce.
 """
 
@@ -30,7 +30,7 @@ def work(
     """Checks every device that is not done yet, then the all-reduce over the correct ones.
 
     Args:
-        done: whether each device that an earlier process has checked was correct.
+        done: the devices that an earlier process has checked, and whether each computes correctly.
         emit: called with each result, as JSON types.
         kind: `GPU`; tests use `CPU`, which every machine has.
         timed: whether to measure speeds.

@@ -25,7 +25,7 @@ def log_request(
     """Writes the line of a request that has been answered.
 
     Args:
-        query: what is known of the query, such as "top_k=5"; nothing else of it, which may be a secret.
+        query: the known parameters of the query, such as "top_k=5"; not the others, which may be secrets.
     """
     now = time.time()
     client = request.scope.get("client")
@@ -39,7 +39,7 @@ def log_request(
         f'"bytes_out": {num_bytes_out}, "images": {request.num_images}, '
         f'"queue_seconds": {request.queue_seconds:.6f}, "compute_seconds": {request.compute_seconds:.6f}}}\n'
     )
-    # Whoever read the log may be gone; requests are answered all the same.
+    # The log may be a closed pipe; requests are answered all the same.
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.write(line)
         sys.stdout.flush()

@@ -45,7 +45,7 @@ NOSNIFF = (b"x-content-type-options", b"nosniff")
 
 
 def make_app(service: Any, options: ServeOptions, metrics: Metrics) -> ASGIApp:
-    """Returns the app.
+    """Returns the ASGI app.
 
     Args:
         service: a `serving.service.Service`, loaded or not.
@@ -60,7 +60,7 @@ class _App:
         self._options = options
         self._metrics = metrics
         self._security = Security(options)
-        self._num_explaining = 0  # requests for an attribution map that are inside
+        self._num_explaining = 0  # requests for an attribution map in progress
         self._bodies = Bodies(options.max_body_bytes)
         self._invocations = Invocations(service, options, metrics, self._bodies)
         explain = functools.partial(attribution, service=service)
@@ -122,7 +122,7 @@ class _App:
         if is_explaining and self._num_explaining >= self._options.max_waiting:
             raise from_service(Busy())
         self._num_explaining += is_explaining
-        self._observe_model()  # for /metrics; of other workers `_watch` does it
+        self._observe_model()  # for /metrics; in other workers `_watch` does it
         try:
             if is_explaining:
                 receive = _replay(await request.body(self._bodies, self._options.body_seconds), receive)
@@ -160,7 +160,7 @@ class _App:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        # With several workers each one writes whether it is ready, also one that gets no request.
+        # Each of several workers records whether it is ready, also one that gets no request.
         watch = asyncio.create_task(self._watch())
         try:
             yield
@@ -186,7 +186,7 @@ async def _send(answer: HttpResponse, request: Request, send: Send) -> None:
 
 
 @functools.lru_cache(maxsize=64)
-def _known(query: bytes) -> str:
+def _known_parameters(query: bytes) -> str:
     parsed = read_query(query)
     parts = [] if parsed.top_k is None else [f"top_k={parsed.top_k}"]
     return "&".join([*parts, *(["output=probabilities"] if parsed.output == "probabilities" else [])])
@@ -194,7 +194,7 @@ def _known(query: bytes) -> str:
 
 def _known_query(request: Request) -> str:
     with contextlib.suppress(HttpError):
-        return _known(request.scope["query_string"])
+        return _known_parameters(request.scope["query_string"])
     return ""
 
 

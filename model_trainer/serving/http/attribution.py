@@ -1,4 +1,4 @@
-"""`POST /attribution?label=NAME`: which places of an image speak for a label, as a PNG."""
+"""`POST /attribution?label=NAME`: which regions of an image support a label, as a PNG."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Explainer(Protocol):
 
 
 async def attribution(request: Request, service: Explainer) -> Response:
-    """Answers with the attribution map of the image in the body, drawn over what the network sees of it.
+    """Answers with the attribution map of the image in the body, drawn over the image as it is cropped for the network.
 
     Without `label` the most probable class is explained.
 
     Raises:
-        HTTPException: 400 if the label is unknown or the image cannot be read, 415 if the body is no single image, 501
-            if the network has no attribution maps.
+        HTTPException: 400 if the label is unknown or the image cannot be read, 415 if the body is not a single image,
+            501 if the network has no attribution maps.
         NotReady, Busy, TooSlow, InferenceFailed: as the service raises them.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()

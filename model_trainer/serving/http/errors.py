@@ -1,4 +1,4 @@
-"""The errors that clients see: a status, a sentence that says what to change, and nothing about the server's inside."""
+"""The errors that clients see: a status, a sentence that says what to change, and no internals of the server."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class HttpError(Exception):
 
 
 def from_service(error: NotReady | Busy | TooSlow | InferenceFailed) -> HttpError:
-    """Returns what the client sees of a reason why there are no probabilities."""
+    """Returns the HTTP error for an exception of the service."""
     match error:
         case NotReady():
             return HttpError(503, "The model is not ready; GET /ping tells when it is.", ((b"retry-after", b"1"),))

@@ -29,7 +29,7 @@ class Images:
     """The images of one request.
 
     Attributes:
-        images: encoded, or uint8 `target_size`, or why the line of JSON is none.
+        images: encoded images, uint8 arrays of `target_size`, or for a line of JSON why it is not an image.
         is_single: whether the client sent one image rather than a list of images.
     """
 
@@ -39,16 +39,16 @@ class Images:
 
 @functools.lru_cache(maxsize=64)
 def kind_of_body(content_type: bytes | None) -> tuple[BodyKind, str]:
-    """Returns what a body is, and its content type without parameters.
+    """Returns the kind of a body, and its content type without parameters.
 
     Raises:
-        HttpError: 415, it is nothing that is accepted.
+        HttpError: 415, the content type is missing or not supported.
     """
     accepted = f"send {', '.join(ACCEPTED[:-1])} or {ACCEPTED[-1]}."
     if not content_type:
         raise HttpError(415, f"Content-Type is missing; {accepted}")
     name = content_type[:MAX_CONTENT_TYPE_BYTES].decode("latin-1").partition(";")[0].strip().lower()
-    # What an image really is, its bytes tell.
+    # The actual format is recognized by the image's bytes.
     if name.startswith("image/") or name in ("application/x-image", "application/octet-stream"):
         return "image", name
     if name == MULTIPART:

@@ -1,8 +1,8 @@
 """Images in JSON: base64, or nested arrays of pixels, alone, in a list, or one on each line.
 
-The standard library's decoder would build millions of Python objects for 6 MB of `[],[],[],` and hold the interpreter
-for the whole of it. So its parts are called here for the levels that a request may have, with a limit at each, and a
-row of pixels at a time becomes an array.
+The standard library's decoder would build millions of Python objects for 6 MB of `[],[],[],` and hold the interpreter's
+lock all that time. So its parts are called here for the levels that a request may have, with a limit at each, and each
+row of pixels is converted to an array at once.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _parse_object = json.decoder.JSONObject  # type: ignore[attr-defined]
 
 
 class BadJson(ValueError):
-    """The JSON is none, or not what a request contains; the message is a sentence for the client."""
+    """A body is not JSON, or not what a request may contain; the message is a sentence for the client."""
 
 
 def _no_constant(name: str) -> None:
@@ -62,7 +62,7 @@ class Instances:
         self._max_row_characters = CHARACTERS_PER_NUMBER * width * channels + 1000
 
     def read(self, body: bytes) -> tuple[list[bytes | np.ndarray], bool]:
-        """Returns the images of a body, and whether it is one image outside of a list.
+        """Returns the images of a body, and whether it is one image, not in a list.
 
         Raises:
             BadJson: with the reason.
@@ -84,7 +84,7 @@ class Instances:
         return images, False
 
     def read_lines(self, body: bytes) -> list[bytes | np.ndarray | BadImage]:
-        """Returns the image of each line that is not blank; one that cannot be read does not concern the others.
+        """Returns the image of each line that is not blank; one that cannot be read does not affect the others.
 
         Raises:
             BadJson: there is no line, or there are too many.
@@ -154,14 +154,14 @@ class Instances:
         return np.stack(rows), end
 
     def _scan_row(self, text: str, start: int) -> tuple[np.ndarray, int]:
-        # Cut, so that no text of the client occupies the interpreter for longer than an honest row.
+        # Limited, so that no text of the client occupies the interpreter for longer than a valid row.
         window = text[start : start + self._max_row_characters]
         try:
             values, end = _scan_plain(window, 0)
             row = np.array(values)
         except (OverflowError, RecursionError, StopIteration, ValueError):
             raise BadJson(f"{self._expected()}; a row of it cannot be read.") from None
-        # NumPy takes true for 1 where there are numbers beside it.
+        # NumPy converts true to 1 in a list that also has numbers.
         has_booleans = window.find("true", 0, end) >= 0 or window.find("false", 0, end) >= 0
         if row.shape != self._shape[1:] or row.dtype.kind not in "iuf" or has_booleans:
             raise BadJson(f"{self._expected()}; a row of it has the shape {row.shape} or is not numeric.")
@@ -196,7 +196,7 @@ def _array(text: str, start: int, scan: Scan, max_count: int, limit: str) -> tup
 
 
 def _limited(scan: Scan, max_count: int, message: str) -> Scan:
-    """Returns a `scan` that raises BadJson with the message when it is called more often than that."""
+    """Returns a `scan` that raises BadJson with the message when it is called more than `max_count` times."""
     count = 0
 
     def scan_next(text: str, start: int) -> tuple[Any, int]:

@@ -21,10 +21,10 @@ from model_trainer.serving.options import ServeOptions
 
 __all__ = ["Invocations"]
 
-# Below these, the way to a thread and back takes longer than the work.
+# Below these, handing the work to another thread takes longer than the work.
 SMALL_BODY_BYTES = 2**15
 SMALL_ANSWER_NUMBERS = 4000
-# A request that takes longer than this is given up when its client is gone; to watch all of them would cost more.
+# A request that takes longer is cancelled when its client disconnects; watching the shorter ones would cost more.
 UNWATCHED_SECONDS = 0.2
 
 
@@ -42,7 +42,7 @@ class Invocations:
         self._metrics = metrics
         self._bodies = bodies
         self._num_requests = 0
-        # One thread: what is built of hostile bodies is in memory once, not once for each connection.
+        # One thread: the objects that hostile bodies expand to are in memory once, not once for each connection.
         self._parser = ThreadPoolExecutor(1, thread_name_prefix="parse-json")
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode-answer")
 
@@ -67,7 +67,7 @@ class Invocations:
         self._num_requests += 1
         try:
             body = await request.body(self._bodies, options.body_seconds)
-            async with _given_up_with_client(request):
+            async with _cancelled_on_disconnect(request):
                 images = await self._read(kind, body, content_type or b"")
                 results = await self._compute(request, images, start + options.request_seconds)
         finally:
@@ -93,8 +93,8 @@ class Invocations:
             return await self._read(kind, body, content_type)
         return images
 
-    async def _compute(self, request: Request, images: Images, until: float) -> Results:
-        """Returns the results of all images, those that could not be read before among them."""
+    async def _compute(self, request: Request, images: Images, deadline: float) -> Results:
+        """Returns the results of all images, including those that are not images of JSON."""
         readable: list[Any] = [image for image in images.images if not isinstance(image, BadImage)]
         num_unreadable = len(images.images) - len(readable)
         if not readable:
@@ -103,7 +103,7 @@ class Invocations:
             return Results(self._service.trained, [*unreadable])
         self._metrics.change_images_inside(len(readable))
         try:
-            async with asyncio.timeout(until - time.perf_counter()):
+            async with asyncio.timeout(deadline - time.perf_counter()):
                 results: Results = await self._service.probabilities(readable)
         except (NotReady, Busy, TooSlow, InferenceFailed, TimeoutError) as error:
             self._metrics.observe_rejected_images(num_unreadable, len(readable))
@@ -121,8 +121,8 @@ class Invocations:
 
 
 @contextlib.asynccontextmanager
-async def _given_up_with_client(request: Request) -> AsyncIterator[None]:
-    """Ends the block with `Disconnected` when the client closes the connection; servers do not cancel requests."""
+async def _cancelled_on_disconnect(request: Request) -> AsyncIterator[None]:
+    """Ends the block with `Disconnected` when the client closes the connection; uvicorn does not cancel requests."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     watches: list[asyncio.Task[None]] = []
     is_gone = False

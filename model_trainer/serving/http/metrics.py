@@ -1,7 +1,7 @@
 """The metrics of the endpoint in Prometheus' format.
 
 With several worker processes `PROMETHEUS_MULTIPROC_DIR` names an empty folder before they start; each process then
-keeps its values in files there, and any of them answers for all.
+stores its values in files there, and any of them answers for all.
 """
 
 from __future__ import annotations
@@ -99,11 +99,11 @@ class Metrics:
         self._compute_seconds.observe(seconds)
 
     def change_images_inside(self, change: int) -> None:
-        """Adds `change` to the number of images inside."""
+        """Adds `change` to the number of images in progress."""
         self._inside.inc(change)
 
     def observe_model(self, is_ready: bool, version: str, engine: str, precision: str) -> None:
-        """Sets what is known of the model of this process; costs nothing if it is unchanged."""
+        """Sets the metrics of this process's model; costs nothing if they are unchanged."""
         if is_ready != self._is_ready:
             self._is_ready = is_ready
             self._ready.set(is_ready)

@@ -36,7 +36,7 @@ HEADERS = {
 
 
 def page_routes() -> list[Route]:
-    """Returns the routes of the page and of its files below `/static/`, with their security headers."""
+    """Returns the routes of the page and of its files under `/static/`, with their security headers."""
     folder = resources.files("model_trainer.serving.http").joinpath("static")
     names = sorted(file.name for file in folder.iterdir())
     return [
@@ -46,7 +46,7 @@ def page_routes() -> list[Route]:
 
 
 def _route(path: str, content: bytes, name: str) -> Route:
-    # By the standard's table, not the machine's, which may call JavaScript text/plain.
+    # By Python's built-in table, not the machine's, which may map JavaScript to text/plain.
     media_type = mimetypes.MimeTypes().guess_type(name)[0]
 
     async def answer(request: Request) -> Response:

@@ -20,14 +20,14 @@ __all__ = ["MAX_TOP_K", "Bodies", "Disconnected", "Query", "Request", "new_reque
 MAX_QUERY_BYTES = 2000
 MAX_PARAMETERS = 50
 MAX_TOP_K = 999_999_999
-MAX_BYTES_OF_BODIES = 2**28  # of all requests inside together, or of four with the largest body, if these have more
+MAX_BYTES_OF_BODIES = 2**28  # of all requests in progress together; more if four of the largest body need more
 ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-# Of these two values could be understood in two ways, by a proxy and by this server.
+# If one of these is sent twice, a proxy and this server could use different values.
 SINGLE = {b"authorization", b"content-length", b"content-type", b"content-encoding", b"host", b"origin"}
 
 
 class Disconnected(Exception):
-    """The client has closed the connection; nobody waits for an answer."""
+    """The client has closed the connection."""
 
 
 def new_request_id() -> bytes:
@@ -49,10 +49,10 @@ class Query:
 
 
 class Bodies:
-    """Counts the bytes of the bodies of all requests inside, which would fill the memory without a limit.
+    """Counts the bytes of the bodies of all requests in progress, which would fill the memory without a limit.
 
     Args:
-        max_body_bytes: of one.
+        max_body_bytes: the limit of one body.
     """
 
     def __init__(self, max_body_bytes: int) -> None:
@@ -61,7 +61,7 @@ class Bodies:
         self._num_bytes = 0
 
     def add(self, num_bytes: int) -> None:
-        """Counts bytes that have come; raises HttpError 429 if there are too many."""
+        """Counts received bytes; raises HttpError 429 if there are too many."""
         self._num_bytes += num_bytes
         if self._num_bytes > self._limit:
             raise HttpError(
@@ -80,9 +80,9 @@ class Request:
     """One request, whose body has not been read yet.
 
     Attributes:
-        headers: by lower-case name; of a header that comes twice the first one.
-        repeated: name of a header that must be there once and is there twice; empty if there is none.
-        id: the client's own X-Request-Id if it is a plain one, else a new one.
+        headers: by lower-case name; the first value of a header that is repeated, but all values of Accept.
+        repeated: name of a repeated header that may be sent only once; empty if there is none.
+        id: the client's own X-Request-Id if it is valid, else a new one.
         num_bytes_in: of the body, as far as it has been read.
         num_images, queue_seconds, compute_seconds: for the access log.
     """
@@ -126,11 +126,11 @@ class Request:
             raise _too_large(max_body_bytes)
 
     async def body(self, bodies: Bodies, seconds: float) -> bytes:
-        """Returns the body; whoever calls it removes `num_bytes_in` from `bodies` at the end, also after an error.
+        """Returns the body; the caller removes `num_bytes_in` from `bodies` at the end, also after an error.
 
         Raises:
-            HttpError: 413 as soon as more has come than one body may have, 408 if it is not complete after `seconds`,
-                429 if the bodies of all requests are too large together.
+            HttpError: 413 as soon as the body exceeds its limit, 408 if it is not complete after `seconds`, 429 if the
+                bodies of all requests are too large together.
             Disconnected: the client is gone.
         """
         try:
@@ -171,7 +171,7 @@ def read_query(query: bytes) -> Query:
     Names that resemble none of the known ones are ignored, because proxies and caches add their own.
 
     Raises:
-        HttpError: a value is wrong, a name is there twice, or is a known one with a mistake.
+        HttpError: 400, a value is wrong, a known name is repeated, or a name seems to be a misspelt known one.
     """
     if not query:
         return Query()

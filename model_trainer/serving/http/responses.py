@@ -36,7 +36,7 @@ class HttpResponse:
 
 
 def error_response(error: HttpError, request_id: bytes) -> HttpResponse:
-    """Returns the answer of an error, which is JSON whatever the client accepts."""
+    """Returns the answer for an error, which is JSON whatever the client accepts."""
     content = {"error": error.message, "request_id": request_id.decode()}
     return HttpResponse(error.status, _dump(content), JSON, error.headers)
 
@@ -47,10 +47,10 @@ def negotiate(accept: bytes, *, default: str) -> str:
 
     Args:
         accept: the header; empty accepts everything.
-        default: the content type if several are equally welcome.
+        default: the content type if several are accepted equally.
 
     Raises:
-        HttpError: 406, none of ours is accepted.
+        HttpError: 406 if the client accepts none that can be sent, 400 if the header is too long.
     """
     if not accept:
         return default
@@ -97,7 +97,7 @@ def encode(results: Results, content_type: str, query: Query, *, is_single: bool
         top: number of labels for each image if the query does not give it; None is the default of the task.
 
     Raises:
-        HttpError: an image cannot be read and the format has no room for that, or is the only one.
+        HttpError: 400, an image cannot be read, and it is the only one or the format cannot express that.
     """
     if content_type in (CSV, NPY):
         rows = _readable(results)

@@ -1,4 +1,4 @@
-"""The routes that tell about the server: its health, model, metrics and OpenAPI document."""
+"""The routes that describe the server: its health, model, metrics and OpenAPI document."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def information_routes(service: Any, options: ServeOptions, metrics: Metrics, se
         return Response(body, media_type=None, headers={"content-type": content_type})
 
     async def openapi(request: Request) -> Response:
-        # Labels and sizes are for those who may call, as those of /model are.
-        is_known = security.has_token(request.headers.get("authorization", "").encode("latin-1"))
-        return _json(openapi_document(service.trained if is_known else None, options))
+        # Labels and sizes are only for clients with the token, as in /model.
+        is_authorized = security.has_token(request.headers.get("authorization", "").encode("latin-1"))
+        return _json(openapi_document(service.trained if is_authorized else None, options))
 
     return [
         Route("/ping", ping),

@@ -29,7 +29,7 @@ class Security:
         self._token = None if options.token is None else options.token.get_secret_value().encode()
         self._allows_anonymous = options.allows_anonymous
         hosts = {name.lower() for name in options.allowed_hosts}
-        # Bound to another address the names of the server are unknown; the token protects it then.
+        # The names of a server that is bound to another address are unknown; the token protects it then.
         self._checks_host = bool(hosts) or options.is_loopback
         bound = f"[{options.host}]" if ":" in options.host else options.host
         self._hosts = LOOPBACK | hosts | {bound.lower()}

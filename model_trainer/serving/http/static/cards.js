@@ -10,7 +10,7 @@ const barTemplate = document.getElementById("bar");
 export function percent(probability) {
   if (!(probability > 0)) return "0 %";
   if (probability < 0.001) return "< 0.1 %";
-  // Rounded to 100 % only what is 1.
+  // Only 1 is shown as 100 %.
   return `${probability < 1 ? Math.min(probability * 100, 99.9).toFixed(1) : 100} %`;
 }
 

@@ -58,7 +58,7 @@ export async function ask(path, image, { onWait = () => {}, askForToken }) {
     if (response.status === 429 && attempt < MAX_TRIES) {
       const seconds = Math.min(Math.max(Number(response.headers.get("Retry-After")) || 1, 1), 60);
       onWait(seconds);
-      // Clients that were refused together should not come back together.
+      // Clients that were refused together should not retry at the same time.
       await pause(seconds * (1 + Math.random() / 2));
       continue;
     }
