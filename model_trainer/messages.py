@@ -15,6 +15,8 @@ from model_trainer.errors import ConfigError, ModelTrainerError
 
 __all__ = ["as_utf8", "counted", "nearest", "shown", "to_config_error"]
 
+MIN_CONTAINED = 3  # letters of a name that is looked for inside others
+
 
 def counted(count: int, words: str) -> str:
     """`counted(2, "empty file{s}")` is "2 empty files"; also "class{es}" and "cop{ies}"."""
@@ -43,9 +45,11 @@ def shown(text: str) -> str:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Returns ` Did you mean 'x'?` if one of `names` is similar to `name`, otherwise the empty string."""
+    """Returns ` Did you mean 'x'?` if one of `names` is similar to `name` or alone contains it, otherwise ""."""
     by_lower_case = {valid.lower(): valid for valid in names}
-    matches = difflib.get_close_matches(str(name).lower(), by_lower_case, n=1)
+    plain = str(name).lower()
+    containing = [valid for valid in by_lower_case if len(plain) >= MIN_CONTAINED and plain in valid]
+    matches = difflib.get_close_matches(plain, by_lower_case, n=1) or (containing if len(containing) == 1 else [])
     return f" Did you mean {by_lower_case[matches[0]]!r}?" if matches else ""
 
 

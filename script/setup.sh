@@ -77,7 +77,7 @@ show_what_matters() {
         case $line in
             ERROR:* | error:* | Traceback*) failed=yes ;;
             *Downloading*\([1-9][0-9][0-9].*MB\) | *"Downloading "*GB\)) say "$line" ;;
-            "Installing collected packages"*tensorflow*) say "  Unpacking ..." ;;
+            "Installing collected packages"*tensorflow*) say "  Unpacking, which takes up to a minute ..." ;;
             "WARNING: Retrying"*) say "$line" ;;
         esac
         [ -z "$failed" ] || say "$line"

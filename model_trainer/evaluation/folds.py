@@ -200,7 +200,9 @@ def _evaluate(
         DataSource(examples.origin, "out-of-fold", (OUT_OF_FOLD, _spread_text(main_metric, metrics))),
         more_columns={"fold": combined.folds},
     )
-    num_label_issues = _write_label_issues(folder, combined.predictions)
+    num_label_issues = None
+    if _is_better_than_chance(run, combined.predictions.examples, evaluation):
+        num_label_issues = _write_label_issues(folder, combined.predictions)
     for number, (values, fold) in enumerate(zip(metrics_of_folds, predictions, strict=True)):
         strict_values = {name: strict(value) for name, value in values.items()}
         num_images = len(fold.rows) if fold is not None else 0
@@ -237,6 +239,20 @@ def _needs_trust(run: Run) -> bool:
         refuse_dangerous(run.spec, run.network, run.task)
     except ModelFileError:
         return True
+    return False
+
+
+def _is_better_than_chance(run: Run, examples: Examples, evaluation: Evaluation) -> bool:
+    """Whether the interval of the main metric is above always predicting the largest class; if not, logs it.
+
+    Labels that models no better than chance disagree with are not suspicious.
+    """
+    baseline, estimate = run.task.majority_baseline(examples), evaluation.estimates().get(run.task.metrics[0].name)
+    if baseline is None or estimate is None or (estimate.low or 0.0) > baseline[0]:
+        return True
+    logging.info(
+        "The labels were not checked: the models are not clearly better than always predicting %r.", baseline[1]
+    )
     return False
 
 

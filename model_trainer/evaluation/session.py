@@ -178,7 +178,8 @@ def evaluate_and_record(
         write_temperature(first.path, temperature)
         if temperature is None and first.task.loss_activation == "softmax":
             logging.info(
-                "No temperature improves the probabilities of %s, so it has no calibrated ones.", first.path.name
+                "Temperature scaling does not improve the probabilities of %s: --calibrated changes nothing.",
+                first.path.name,
             )
     if folder.parent == first.path.parent:
         update_manifest(folder.parent, folder.name, "model_spec.json")

@@ -66,8 +66,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         wide = tf.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
         mean, variance = self.moving_mean, self.moving_variance
         if is_training:
-            if mask is None and _num_devices(self) > 1:
-                mean, variance = _moments_of_all(wide, self._reduction_axes)
+            if _num_devices(self) > 1:
+                mean, variance = _moments_of_all(wide, self._reduction_axes, mask)
             else:
                 mean, variance = self._moments(wide, mask)
             _record(self, Moments(tf.cast(mean, tf.float32), tf.cast(variance, tf.float32)))
@@ -96,34 +96,48 @@ def _num_devices(layer: keras.layers.BatchNormalization) -> int:
     return context.num_replicas_in_sync if layer.synchronized and context is not None else 1
 
 
-def _moments_of_all(inputs: tf.Tensor, axes: list[int]) -> Moments:
-    """Moments over all devices. Keras' mean of squares minus the square of the mean would lose precision."""
-    sums = tf.reduce_sum(inputs, axes)
-    count = tf.cast(tf.size(inputs, tf.int64) // tf.size(sums, tf.int64), inputs.dtype)
-    totals = _sum_of_all(tf.concat([sums, [count]], 0))
-    mean, count = totals[:-1] / totals[-1], totals[-1]
+def _moments_of_all(inputs: tf.Tensor, axes: list[int], mask: tf.Tensor | None) -> Moments:
+    """Moments over all devices. Keras' mean of squares minus the square of the mean would lose precision.
+
+    Args:
+        mask: as in Keras, True where `inputs` count; its shape is that of `inputs` without the last axis.
+    """
+
+    def masked(values: tf.Tensor) -> tf.Tensor:
+        return values if used is None else tf.where(used, values, tf.zeros_like(values))
+
+    used = None if mask is None else tf.broadcast_to(tf.cast(tf.expand_dims(mask, -1), tf.bool), tf.shape(inputs))
+    sums = tf.reduce_sum(masked(inputs), axes)
+    if used is None:
+        counts = tf.cast(tf.size(inputs, tf.int64) // tf.size(sums, tf.int64), inputs.dtype)[tf.newaxis]
+    else:
+        counts = tf.reduce_sum(tf.cast(used, inputs.dtype), axes)
+    totals = _sum_of_all(tf.concat([sums, counts], 0))
+    mean, counts = totals[: tf.size(sums)], totals[tf.size(sums) :]
+    if used is not None:
+        counts += keras.config.epsilon()  # as Keras does, in case all is masked
+    mean /= counts
     shape = [1 if axis in axes else -1 for axis in range(inputs.shape.rank)]
-    distances = tf.reduce_sum(tf.square(inputs - tf.reshape(mean, shape)), axes)
-    return Moments(mean, _sum_of_all(distances) / count)
+    distances = tf.reduce_sum(tf.square(masked(inputs - tf.reshape(mean, shape))), axes)
+    return Moments(mean, _sum_of_all(distances) / counts)
 
 
-def _sum_of_all(values: tf.Tensor) -> tf.Tensor:
+def _sum_of_all(values: tf.Tensor, context: tf.distribute.ReplicaContext | None = None) -> tf.Tensor:
     """The sum over all devices, whose gradient is the sum of all their gradients.
 
     TensorFlow's `all_reduce` has that gradient too, but between devices of the CPU each call walks back through all of
     the graph to find variables: tracing a step of MobileNetV2 took 154 s on two of them, instead of 16 s.
     """
-
-    def all_reduce(values: tf.Tensor) -> tf.Tensor:
-        # The walk stops at this operation.
-        values = tf.stop_gradient(values)
-        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
+    # The gradient may be asked for elsewhere, where another strategy is current.
+    context = context or tf.distribute.get_replica_context()
+    # The walk stops at `stop_gradient`.
+    total = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.stop_gradient(values))
 
     @tf.custom_gradient
     def with_gradient(values: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
-        return tf.identity(total), lambda gradient: (all_reduce(gradient), None)
+        return tf.identity(total), lambda gradient: (_sum_of_all(gradient, context), None)
 
-    return with_gradient(values, all_reduce(values))
+    return with_gradient(values, total)
 
 
 def _as_images(inputs: tf.Tensor) -> tf.Tensor:

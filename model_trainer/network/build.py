@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -136,7 +137,10 @@ def build_backbone(spec: ModelSpec, weights: str | None) -> keras.Model:
         if name in accepted or "**" in accepted:
             arguments.setdefault(name, value)
     try:
-        model = make(**arguments)
+        with warnings.catch_warnings():
+            # ImageNet's weights of MobileNet are those for 224 x 224, which train at any size.
+            warnings.filterwarnings("ignore", message="`input_shape` is undefined or non-square")
+            model = make(**arguments)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{spec.class_} refuses {_call_text(arguments)}: {_first_line(error)}", "spec") from error
     if not isinstance(model, keras.Model):

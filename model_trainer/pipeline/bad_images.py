@@ -163,7 +163,7 @@ def _why(read: Callable[[], bytes], crop: tuple[int, int, int, int] | None) -> s
     except OSError as error:
         if isinstance(error, StorageError):
             raise
-        return why_not_read(error, if_missing="is gone")
+        return why_not_read(error, if_missing="does not exist")
     if crop is not None and reason.startswith("could not be read at first"):
         return f"does not contain its crop {list(crop)}"
     return reason

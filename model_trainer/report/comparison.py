@@ -186,4 +186,6 @@ def _significance(pair: PairedRuns | None) -> str:
     if p_value < 0.05:
         direction = "better" if pair.correct.difference > 0 else "worse"
         return f"significantly {direction} ({pair.correct.test}, {text})"
-    return f"no significant difference ({pair.correct.test}, {text})"
+    low, high = pair.correct.low, pair.correct.high
+    doubt = ", although the interval excludes 0: too few images to tell" if low > 0 or high < 0 else ""
+    return f"no significant difference ({pair.correct.test}, {text}){doubt}"

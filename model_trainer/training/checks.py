@@ -50,7 +50,8 @@ def check_files(run: Run, examples: Examples) -> None:
     examples.check_local()
     missing = np.flatnonzero(examples.num_bytes < 0)
     limits = run.training
-    if len(missing) > max(limits.max_bad_images, limits.max_bad_fraction * len(examples)):
+    is_too_many = len(missing) > max(limits.max_bad_images, limits.max_bad_fraction * len(examples))
+    if is_too_many or len(missing) == len(examples):  # of a small data set all may be within the limits
         raise DataError(
             f"{examples.origin}: {len(missing):,} of {len(examples):,} images do not exist; the first is "
             f"{examples.name(int(missing[0]))}. Is its folder right, such as root= of a Manifest?"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+from model_trainer.messages import counted
 from model_trainer.pipeline.sampling import EachOnce
 from model_trainer.run.network import Network
 from model_trainer.run.run import Run
 from model_trainer.sources.examples import Examples
+from model_trainer.sources.source import Source
 from model_trainer.specs.table import entry_of_class
 from model_trainer.training.history import Row
 from model_trainer.training.progress import format_seconds
@@ -19,7 +21,7 @@ MIN_STEPS = 500
 
 
 def learned_nothing(run: Run, history: list[Row], train: Examples, val: Examples | None, weights: str) -> str:
-    """Returns a hint with likely causes if the run ended no better than chance; otherwise the empty string.
+    """Returns a hint with likely causes if no epoch of the run was better than chance; otherwise the empty string.
 
     Args:
         weights: the initial weights, "random" or where they came from.
@@ -30,13 +32,16 @@ def learned_nothing(run: Run, history: list[Row], train: Examples, val: Examples
     baseline = run.task.majority_baseline(examples)
     if baseline is None or not history or (val is None and not isinstance(run.training.sampling, EachOnce)):
         return ""  # sampling changes the class frequencies of training images
-    accuracy, (chance, name) = history[-1][column], baseline
+    accuracies = [row[column] for row in history if math.isfinite(row[column])]
+    accuracy, (chance, name) = max(accuracies, default=math.nan), baseline
     # Two standard deviations of as many predictions by chance.
     if not accuracy < min(1.0, chance + 2 * math.sqrt(chance * (1 - chance) / len(examples))):
         return ""
     steps = len(history) * -(-len(train) // run.training.batch_size)
     learning_rate = run.training.learning_rate
     causes = []
+    if weights == "random" and isinstance(run.network, Network) and run.network.freeze == "backbone":
+        causes.append("the backbone is frozen at random weights and cannot learn: --set network.freeze=none")
     if weights == "random":
         # "auto" has tried ImageNet's weights already.
         has_imagenet = run.weights is None and entry_of_class(run.spec.class_) and run.spec.target_size[2] == 3
@@ -47,13 +52,23 @@ def learned_nothing(run: Run, history: list[Row], train: Examples, val: Examples
     causes.append(
         f"another learning rate: --set training.learning_rate={learning_rate * 10:g}, or {learning_rate / 10:g}"
     )
-    data = getattr(run.train_data, "path", "RUN")
-    causes.append(f"labels that do not fit the images: model-trainer doctor {data}")
-    summary = (
-        f"{column} ended at {accuracy:.3f}; always predicting {name!r} gives {chance:.3f}. The network has learned "
-        "nothing useful. Likely causes, and what to try:"
-    )
+    causes.append(f"labels that do not fit the images: model-trainer doctor {_path_of(run.train_data)}")
+    comparison = f"{column} was {accuracy:.3f} at best; always predicting {name!r} gives {chance:.3f}."
+    if accuracy > chance:
+        summary = (
+            f"{comparison} The difference may be chance: {counted(len(examples), 'image{s}')} are too few to tell."
+        )
+    else:
+        summary = f"{comparison} The network has learned nothing useful."
+    summary += " Likely causes, and what to try:"
     return "\n  - ".join([summary, *causes])
+
+
+def _path_of(source: Source) -> str:
+    """The path of the data, also of what was split or filtered."""
+    while (inner := getattr(source, "source", None)) is not None:
+        source = inner
+    return str(getattr(source, "path", "RUN"))
 
 
 def takes_long(run: Run, images_per_second: float, seconds: float) -> str:

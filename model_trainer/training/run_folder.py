@@ -231,8 +231,12 @@ def _command() -> list[str]:
     """Returns the command that started this process, as a user types it; empty in a notebook."""
     if in_notebook():
         return []
-    is_ours = PurePath(sys.argv[0]).name in ("__main__.py", "model-trainer")
-    return ["model-trainer" if is_ours else sys.argv[0], *sys.argv[1:]]
+    program = PurePath(sys.argv[0])
+    if program.name in ("__main__.py", "model-trainer"):
+        return ["model-trainer", *sys.argv[1:]]
+    if program == PurePath("script/TrainModel.py"):
+        return ["script/train", *sys.argv[1:]]
+    return [*(["python"] if program.suffix == ".py" else []), *sys.argv]
 
 
 def _json(content: dict[str, Any]) -> str:
