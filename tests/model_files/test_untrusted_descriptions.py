@@ -245,10 +245,10 @@ def test_a_value_of_the_wrong_type_is_named(describe: Describe, changes: dict[st
 def test_a_description_next_to_the_file_is_checked_as_strictly(model_file: Path, describe: Describe) -> None:
     weights = model_file.with_name("plain.weights.h5")
     load_model(model_file).model.save_weights(weights)
-    beside = weights.with_name("model_spec.json")
-    beside.write_text('{"target_size": NaN}')
+    description = weights.with_name("model_spec.json")
+    description.write_text('{"target_size": NaN}')
     with pytest.raises(ModelFileError, match="model_spec.json is damaged or not JSON: NaN"):
         load_model(weights)
-    beside.write_text(json.dumps({"class": "os.system", "target_size": [16, 16, 3]}))
+    description.write_text(json.dumps({"class": "os.system", "target_size": [16, 16, 3]}))
     with pytest.raises(ModelFileError, match="`class` names os.system.*--trust"):
         load_model(weights)

@@ -176,7 +176,7 @@ def test_validation_sees_every_image_exactly_once(examples: Examples, batch_size
 
 
 @whole_pipeline
-def test_an_unreadable_image_keeps_its_place_with_weight_0(tmp_path: Path, draw_folder: Callable[..., Path]) -> None:
+def test_an_unreadable_image_keeps_its_position_with_weight_0(tmp_path: Path, draw_folder: Callable[..., Path]) -> None:
     folder = draw_folder(tmp_path / "train", 5)
     good = training(make(ImageFolder(folder).read()))
     (folder / "green" / "2.png").write_bytes(b"no longer an image")

@@ -220,7 +220,7 @@ VIEWS = {
     "crop of the middle": (View(ModelSpec(target_size=(54, 120, 3))), 1),
     "squash": (View(ModelSpec(target_size=(100, 60, 3), resize="squash", interpolation="bicubic")), 1),
     "pad above and below": (View(ModelSpec(target_size=(97, 70, 3), resize="pad")), 1),
-    "pad beside": (View(ModelSpec(target_size=(50, 121, 3), resize="pad", interpolation="nearest")), 1),
+    "pad left and right": (View(ModelSpec(target_size=(50, 121, 3), resize="pad", interpolation="nearest")), 1),
     "grey": (View(ModelSpec(target_size=(60, 60, 1), resize="pad", interpolation="lanczos3")), 1),
     "much smaller": (View(ModelSpec(target_size=(52, 60, 3), resize="squash")), 3),
     "smaller by areas": (View(ModelSpec(target_size=(57, 61, 3), resize="squash", interpolation="area")), 3),

@@ -90,7 +90,7 @@ def test_overlapping_patterns_give_each_file_once(tmp_path: Path) -> None:
     assert len(TFRecords([tmp_path / "*", tmp_path / "a.*"]).read()) == 1
 
 
-def test_a_thumbnail_with_the_same_first_bytes_is_not_taken_for_the_image(tmp_path: Path) -> None:
+def test_a_thumbnail_with_the_same_first_bytes_is_not_mistaken_for_the_image(tmp_path: Path) -> None:
     image = b"\xff\xd8" + b"\0" * 400 + b"whole"
     path = write(tmp_path / "a", [{"a/thumbnail": [image[:300]], "image/encoded": [image], "image/class/label": [0]}])
     assert read_by_us(TFRecords(path)) == [(image, 0)]
