@@ -11,7 +11,7 @@ import warnings
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same devices on every machine; tests marked gpu start processes
-os.environ["MODEL_TRAINER_CONFIG"] = os.devnull  # not the file of whoever runs the tests
+os.environ["MODEL_TRAINER_CONFIG"] = os.devnull  # not the configuration of the user who runs the tests
 os.environ["KERAS_BACKEND"] = "tensorflow"
 # Networks are small, and threads that wait for work take a tenth of all time.
 os.environ["TF_NUM_INTRAOP_THREADS"] = "1"
@@ -52,21 +52,21 @@ from model_trainer.training import run_folder
 # Before TensorFlow starts, so that the multi-device path is tested on every machine.
 _CPU = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(_CPU, [tf.config.LogicalDeviceConfiguration()] * 4)
-tf.config.list_logical_devices()  # starts TensorFlow, so that no test can divide the CPU otherwise
+tf.config.list_logical_devices()  # starts TensorFlow, so that no test can split the CPU differently
 
 gc.freeze()
 gc.set_threshold(10_000, 10, 10)
 gc.enable()
 
-# The same examples in each run, whatever the machine has to do beside: a test has no luck in it.
+# The same examples in each run and no deadline, so that no test depends on chance or on the load of the machine.
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("repeatable")
 
-# A shell starts what runs in its background deaf to Ctrl-C, and the processes of the tests would inherit that.
+# A shell lets its background jobs ignore Ctrl-C, and the processes of the tests would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the same of `nohup`
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # likewise with `nohup`
 
-# Files that take long come first, those of few tests before all; at the end one process would wait for the other.
+# Files that take long come first, those of LONG before all; at the end one process would wait for the others.
 LONG = (
     "test_killed.py", "test_agreement.py", "test_machines.py", "test_nothing_grows.py", "test_parity.py",
     "test_fuzz.py",
@@ -83,7 +83,7 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (item.path.name not in LONG, not {*LONG_FOLDERS} & {*item.path.parts}))
     for item in items:
-        # Whoever asks for one of these builds a run or its pipeline, or a server of objects, which takes the time.
+        # Tests with one of these fixtures build a run, its pipeline or an object store server, which takes most time.
         if {"declare_run", "short_pipeline", "weed"} & {*getattr(item, "fixturenames", ())}:
             item.add_marker("long")
 
@@ -105,13 +105,13 @@ def draw_folder(folder: Path, num_images: int, *, size: tuple[int, int] = (32, 3
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What is kept between runs is not kept between tests."""
+    """Tests start with an empty cache, which is not that of the user."""
     os.environ["MODEL_TRAINER_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_curves() -> None:
-    """Drawing them takes a fifth of a small run; the tests of curves put `history.draw_curves` back."""
+    """Drawing them takes a fifth of a small run; the tests of curves restore `history.draw_curves`."""
     run_folder.draw_curves = lambda *arguments: None
 
 
@@ -125,10 +125,10 @@ def _no_report() -> None:
 def short_pipeline() -> Iterator[None]:
     """Images are read by the exact path alone: to build the pipelines takes most of the time of a small run.
 
-    Order, sampling, augmentation and the shares of devices and hosts are as in a user's run. The graph that reads an
+    Order, sampling, augmentation and the shards of devices and hosts are as in a user's run. The graph that reads an
     image is the same one in all pipelines of a spec.
 
-    For modules about what comes after the pipeline. `whole_pipeline` takes it back for one test.
+    For modules about what comes after the pipeline. `whole_pipeline` undoes it for one test.
     """
     plain = tf.autograph.experimental.do_not_convert
     as_built = tf.data.Options()
@@ -238,7 +238,7 @@ def declare_run(colours: Path) -> Callable[..., Run]:
 def eager_steps() -> Iterator[None]:
     """Steps run operation by operation: to compile them takes half the time of a small run, and more of a large one.
 
-    For modules about what a run does around its steps. `compiled_steps` takes it back for one test.
+    For modules about what a run does around its steps. `compiled_steps` undoes it for one test.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Even though the `tf.config.experimental_run_functions_eagerly`")

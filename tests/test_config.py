@@ -43,7 +43,7 @@ class Outer(Config):
 OUTER = Outer(name="w")
 
 
-def test_a_kind_of_the_exact_name_is_chosen_before_one_that_differs_by_case() -> None:
+def test_a_kind_with_the_exact_name_is_chosen_before_one_that_differs_in_case() -> None:
     class Shape(Choice):
         size: int = 1
 
@@ -149,7 +149,7 @@ def test_a_call_imports_its_path_and_calls_it() -> None:
         ("extras.0", 3, "`extras.0` should be an index from 0 to -1."),
     ],
 )
-def test_the_message_of_a_wrong_change_names_the_field_and_the_cure(name: str, value: object, message: str) -> None:
+def test_the_message_of_an_invalid_change_names_the_field_and_the_cure(name: str, value: object, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         OUTER.changed(name, value)
     assert str(error.value) == message

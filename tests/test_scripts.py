@@ -1,4 +1,4 @@
-"""The scripts from outside: a copy of the checkout, with a stand-in for Python that writes down its calls."""
+"""The scripts from outside: a copy of the checkout, with a stand-in for Python that records its calls."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def checkout(tmp_path: Path) -> Checkout:
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_bash_can_read(script: str) -> None:
+def test_bash_can_parse_a_script(script: str) -> None:
     subprocess.run(["bash", "-n", str(ROOT / script)], check=True)
 
 
@@ -95,7 +95,7 @@ def test_first_start_installs_the_pins_and_the_checkout_and_then_trains(checkout
     assert checkout.new_calls[-1] == "script/TrainModel.py --sample"
 
 
-def test_second_start_installs_nothing_and_says_nothing(checkout: Checkout) -> None:
+def test_second_start_installs_nothing_and_prints_nothing(checkout: Checkout) -> None:
     checkout.run("script/train")
 
     done = checkout.run("script/train")
@@ -125,7 +125,7 @@ def test_moved_checkout_makes_a_new_environment(checkout: Checkout, tmp_path: Pa
     assert checkout.new_calls[0] == f"-m venv --clear {tmp_path}/moved/.venv"
 
 
-def test_environment_without_its_python_is_made_again(checkout: Checkout) -> None:
+def test_environment_without_its_python_is_recreated(checkout: Checkout) -> None:
     checkout.run("script/train")
     (checkout.folder / ".venv/bin/python").unlink()
 
@@ -153,7 +153,7 @@ def test_failed_install_shows_the_reason_of_pip_and_one_line(checkout: Checkout)
     assert done.stdout == ""
 
 
-def test_driver_brings_the_cuda_libraries(checkout: Checkout) -> None:
+def test_nvidia_driver_adds_the_cuda_libraries(checkout: Checkout) -> None:
     (checkout.path / "nvidia-smi").symlink_to(shutil.which("true") or "/bin/true")
 
     done = checkout.run("script/train")
@@ -173,7 +173,7 @@ def test_train_and_test_share_one_environment(checkout: Checkout) -> None:
     assert checkout.installs == []
 
 
-def test_arguments_keep_their_spaces_and_the_exit_code_comes_back(checkout: Checkout) -> None:
+def test_arguments_keep_their_spaces_and_the_exit_code_is_returned(checkout: Checkout) -> None:
     done = checkout.run("script/train", "--set", "name=a b", FAIL="TrainModel", FAIL_WITH="75")
 
     assert done.returncode == 75
@@ -194,7 +194,9 @@ def test_checks_come_before_the_tests_and_the_first_failure_ends_them(checkout: 
     ("option", "tests"),
     [("--fast", "not long and not slow and not gpu and not network"), ("--all", "not gpu and not network")],
 )
-def test_fewer_or_more_tests_come_after_the_same_checks(checkout: Checkout, option: str, tests: str) -> None:
+def test_fast_and_all_run_the_same_checks_before_fewer_or_more_tests(
+    checkout: Checkout, option: str, tests: str
+) -> None:
     checkout.run("script/test")
     *checks, usual = checkout.new_calls[-4:]
 
@@ -215,12 +217,12 @@ def test_fast_and_all_take_no_other_arguments(checkout: Checkout, arguments: tup
 
 
 @pytest.mark.usefixtures("declare_run")
-def test_who_asks_for_a_run_is_long_by_itself(request: pytest.FixtureRequest) -> None:
+def test_a_test_that_uses_a_run_is_marked_long_automatically(request: pytest.FixtureRequest) -> None:
     assert request.node.get_closest_marker("long")
 
 
 @pytest.mark.usefixtures("short_pipeline")
-def test_who_asks_for_a_pipeline_is_long_by_itself(request: pytest.FixtureRequest) -> None:
+def test_a_test_that_uses_a_pipeline_is_marked_long_automatically(request: pytest.FixtureRequest) -> None:
     assert request.node.get_closest_marker("long")
 
 
@@ -234,7 +236,7 @@ def test_a_commit_runs_the_checks_of_script_test(checkout: Checkout) -> None:
     assert not any(hook["pass_filenames"] for hook in repository["hooks"])
 
 
-def test_arguments_mean_only_pytest_and_no_test_is_a_failure(checkout: Checkout) -> None:
+def test_with_arguments_only_pytest_runs_and_finding_no_test_is_a_failure(checkout: Checkout) -> None:
     checkout.run("script/test")
 
     done = checkout.run("script/test", "tests/network", "-x", FAIL="pytest", FAIL_WITH="5")
@@ -247,7 +249,7 @@ def test_arguments_mean_only_pytest_and_no_test_is_a_failure(checkout: Checkout)
     ("version", "cure"),
     [("3.10", "python3.12 is Python 3.10."), ("3.14", "python3.12 is Python 3.14."), ("3.12-venv", "python3.12-venv")],
 )
-def test_unsuitable_python_gets_one_clear_message(checkout: Checkout, version: str, cure: str) -> None:
+def test_unsupported_python_gets_one_clear_message(checkout: Checkout, version: str, cure: str) -> None:
     done = checkout.run("script/train", VERSION=version)
 
     assert done.returncode == 2
@@ -267,19 +269,19 @@ def test_machine_without_python_gets_a_message(checkout: Checkout) -> None:
 
 
 @pytest.mark.skipif(shutil.which("flock") is None, reason="without flock they are trusted to take turns")
-def test_two_at_once_install_once(checkout: Checkout) -> None:
+def test_two_scripts_started_at_once_install_once(checkout: Checkout) -> None:
     checkout.calls.write_text("")
     command = [str(checkout.folder / "script/train")]
 
-    both = [subprocess.Popen(command, env=checkout.environment, stderr=subprocess.DEVNULL) for _ in range(2)]
+    processes = [subprocess.Popen(command, env=checkout.environment, stderr=subprocess.DEVNULL) for _ in range(2)]
 
-    assert [process.wait(timeout=30) for process in both] == [0, 0]
+    assert [process.wait(timeout=30) for process in processes] == [0, 0]
     assert len(checkout.installs) == 2
     assert checkout.new_calls.count("script/TrainModel.py") == 2
 
 
 @pytest.mark.parametrize("pins", ["base", "gpu", "dev"])
-def test_every_pin_is_exact_and_names_no_place_of_download(pins: str) -> None:
+def test_every_pin_is_exact_and_has_no_url(pins: str) -> None:
     lines = (ROOT / f"requirements/{pins}.txt").read_text().splitlines()
 
     wanted = [line for line in lines if not line.startswith("#")]
@@ -288,7 +290,7 @@ def test_every_pin_is_exact_and_names_no_place_of_download(pins: str) -> None:
     assert all("==" in line.partition(";")[0] and "/" not in line for line in wanted)
 
 
-def test_installed_packages_fit_each_other() -> None:
+def test_installed_packages_are_compatible() -> None:
     check = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False)
 
     assert check.returncode == 0, check.stdout

@@ -55,7 +55,7 @@ def metadata(wheel: Path) -> Message:
         return email.message_from_bytes(archive.read(name))
 
 
-def test_it_holds_every_file_of_the_package_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel: Path) -> None:
     folder = ROOT / "model_trainer"
     files = {str(path.relative_to(ROOT)) for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"}
     with zipfile.ZipFile(wheel) as archive:
@@ -65,7 +65,7 @@ def test_it_holds_every_file_of_the_package_and_nothing_else(wheel: Path) -> Non
     assert inside >= {f"model_trainer/report/templates/{name}" for name in ("base.html", "style.css")}
 
 
-def test_its_metadata_says_licence_python_and_extras(wheel: Path) -> None:
+def test_the_metadata_declare_licence_python_versions_and_extras(wheel: Path) -> None:
     fields = metadata(wheel)
     assert fields["Name"] == "model-trainer"
     assert fields["License-Expression"] == "MIT"
@@ -86,7 +86,7 @@ def test_its_metadata_says_licence_python_and_extras(wheel: Path) -> None:
     }
 
 
-def test_it_requires_what_the_project_declares(wheel: Path) -> None:
+def test_the_wheel_requires_what_the_project_declares(wheel: Path) -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     required = [line for line in metadata(wheel).get_all("Requires-Dist") or () if "extra ==" not in line]
     names = [[line.partition(">")[0].partition("<")[0] for line in lines] for lines in (required, declared)]
@@ -102,13 +102,13 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", "--python", python]
     subprocess.run([*pip, "install", "--no-deps", "--no-index", str(wheel)], check=True)
     inside = sysconfig.get_path("purelib", "venv", {"base": str(folder)})
-    # Behind its own packages, and without their .pth files, one of which leads to the checkout.
+    # After its own packages, and without .pth files, one of which leads to the checkout.
     Path(inside, "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return folder
 
 
 @pytest.mark.slow
-def test_it_trains_in_a_fresh_environment(installed: Path, tmp_path: Path) -> None:
+def test_the_wheel_trains_in_a_fresh_environment(installed: Path, tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
     def run(program: str, *arguments: str) -> str:

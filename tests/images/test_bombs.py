@@ -36,7 +36,7 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def png(width: int, height: int, before: bytes = b"", rows: bytes = b"\0" * 13) -> bytes:
-    """8 bits, RGB."""
+    """A PNG in RGB with 8 bits per channel; `before` are the chunks before its pixels."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunks = chunk(b"IHDR", header), before, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
@@ -66,7 +66,7 @@ def webp(width: int, height: int) -> bytes:
     return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
 
 
-def declared(width: int, height: int) -> bytes:
+def with_declared_size(width: int, height: int) -> bytes:
     """A JPEG whose header declares another size."""
     data = bytearray(encoded(RGB, "JPEG"))
     offset = data.index(b"\xff\xc0")
@@ -98,8 +98,8 @@ BOMBS = {
     "png_itxt": (lambda: png(2, 2, chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zeros(2**24))), "is damaged"),
     "png_iccp": (lambda: png(2, 2, chunk(b"iCCP", b"a\0\0" + zeros(2**24))), "is damaged"),
     "png_chunks": (lambda: png(2, 2, chunk(b"eXIf", b"") * 100_001), TOO_MANY),
-    "jpeg_size": (lambda: declared(65535, 65535), TOO_LARGE),
-    "jpeg_without_height": (lambda: declared(8, 0), r"is damaged \(its JPEG header cannot be read\)"),
+    "jpeg_size": (lambda: with_declared_size(65535, 65535), TOO_LARGE),
+    "jpeg_without_height": (lambda: with_declared_size(8, 0), r"is damaged \(its JPEG header cannot be read\)"),
     "jpeg_scans": (lambda: with_scans(250), "has more than 200 scans"),
     "jpeg_header": (lambda: b"\xff\xd8\xff\xe0" + b"\0" * (2**25 + 1), "has a header of more than 33,554,432 bytes"),
     "jpeg_padding": (lambda: b"\xff\xd8" + b"\xff" * 300_000, TOO_MUCH_PADDING),
@@ -132,17 +132,17 @@ def test_a_bomb_is_refused_with_its_reason(tmp_path: Path, name: str) -> None:
         read_image(tmp_path / "x.jpg", SPEC)
 
 
-def test_a_file_of_many_scans_is_still_read() -> None:
+def test_a_jpeg_with_many_scans_is_still_read() -> None:
     assert decode_with_pillow(with_scans(100), (0, 0, 0), False) is not None
 
 
-def test_the_fast_path_leaves_many_scans_alone() -> None:
+def test_the_fast_path_leaves_jpegs_with_too_many_scans_to_pillow() -> None:
     fast_image(tf.constant(with_scans(190)), View(SPEC))
     with pytest.raises(tf.errors.InvalidArgumentError):
         fast_image(tf.constant(with_scans(250)), View(SPEC))
 
 
-# 25 million transparent pixels in 100 KB, decoded in a process of its own, whose peak is that of nothing else. Then
+# 25 million transparent pixels in 100 KB, decoded in a separate process, whose peak memory is that of decoding. Then
 # again with less memory than the pixels need.
 PROGRAM = """
 import resource, struct, sys, zlib
@@ -167,7 +167,7 @@ print("tensorflow" in sys.modules)
 
 @pytest.mark.long
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_decoding_takes_no_multiple_of_the_pixels_and_without_memory_the_image_is_unreadable() -> None:
+def test_decoding_takes_little_memory_and_an_image_that_does_not_fit_is_unreadable() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120, check=True)
     decoded, reason, loads_tensorflow = done.stdout.splitlines()
     shape, _, megabytes = decoded.rpartition(" ")

@@ -26,13 +26,13 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def deep_png() -> bytes:
-    """30 x 20 of 16 bits in three colours, which Pillow does not write."""
+    """30 x 20 pixels in RGB with 16 bits per channel, which Pillow cannot write."""
     header = struct.pack(">IIBBBBB", 30, 20, 16, 2, 0, 0, 0)
     rows = zlib.compress(bytes(20 * (1 + 30 * 6)))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
-def moving(format: str) -> bytes:
+def animated(format: str) -> bytes:
     return encoded(RGB, format, save_all=True, append_images=[RGB.rotate(180)])
 
 
@@ -40,20 +40,20 @@ FILES = {
     "jpeg": (encoded(RGB, "JPEG"), ("JPEG", "RGB", 8, False)),
     "grey jpeg": (encoded(RGB.convert("L"), "JPEG"), ("JPEG", "L", 8, False)),
     "cmyk": (encoded(RGB.convert("CMYK"), "JPEG"), ("JPEG", "CMYK", 8, False)),
-    "two pictures of a phone": (moving("MPO"), ("JPEG", "RGB", 8, False)),
+    "two pictures of a phone": (animated("MPO"), ("JPEG", "RGB", 8, False)),
     "png": (encoded(RGB, "PNG"), ("PNG", "RGB", 8, False)),
     "two colours": (encoded(RGB.convert("1"), "PNG"), ("PNG", "1", 1, False)),
     "deep png": (deep_png(), ("PNG", "RGB", 16, False)),
     "deep grey png": (encoded(DEEP, "PNG"), ("PNG", "I;16", 16, False)),
-    "moving png": (moving("PNG"), ("PNG", "RGB", 8, True)),
+    "animated png": (animated("PNG"), ("PNG", "RGB", 8, True)),
     "gif": (encoded(RGB.quantize(9), "GIF"), ("GIF", "P", 8, False)),
-    "moving gif": (moving("GIF"), ("GIF", "P", 8, True)),
+    "animated gif": (animated("GIF"), ("GIF", "P", 8, True)),
     "bmp": (encoded(RGB, "BMP"), ("BMP", "RGB", 8, False)),
     "webp": (encoded(RGB, "WEBP"), ("WEBP", "RGB", 8, False)),
-    "moving webp": (moving("WEBP"), ("WEBP", "RGB", 8, True)),
+    "animated webp": (animated("WEBP"), ("WEBP", "RGB", 8, True)),
     "tiff": (encoded(RGB, "TIFF"), ("TIFF", "RGB", 8, False)),
     "deep tiff": (encoded(DEEP, "TIFF"), ("TIFF", "I;16", 16, False)),
-    "pages": (moving("TIFF"), ("TIFF", "RGB", 8, True)),
+    "pages": (animated("TIFF"), ("TIFF", "RGB", 8, True)),
 }
 
 
@@ -81,13 +81,13 @@ def test_the_header_of_a_truncated_file_is_still_read(name: str) -> None:
     assert facts == dataclasses.replace(intact, problem="is truncated", is_truncated=True)
 
 
-def test_damage_in_a_second_frame_does_not_matter() -> None:
+def test_damage_in_a_second_frame_is_ignored() -> None:
     facts = image_facts(FILES["gif"][0].removesuffix(b";") + b",\0\0")
     assert facts.problem == ""
     assert facts.is_animated
 
 
-def test_damage_after_the_header_is_detected_in_the_pixels_only() -> None:
+def test_damage_after_the_header_is_detected_only_when_pixels_are_decoded() -> None:
     data = FILES["jpeg"][0]
     assert image_facts(data[: len(data) * 9 // 10], decode=lambda image: None).problem == ""
 

@@ -61,7 +61,7 @@ def read(tmp_path: Path) -> object:
     """Reads bytes as prediction does, by both paths: returns the image, or the reason why it is unreadable."""
     path = tmp_path / "x.jpg"
 
-    def of(data: bytes) -> np.ndarray | str:
+    def read_bytes(data: bytes) -> np.ndarray | str:
         path.write_bytes(data)
         try:
             image = read_image(path, SPEC)
@@ -71,7 +71,7 @@ def read(tmp_path: Path) -> object:
         assert image.shape == (8, 8, 3)
         return image
 
-    return of
+    return read_bytes
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -121,10 +121,10 @@ def mutated(data: bytes, source: random.Random) -> bytes:
             changed[offset:offset] = changed[: source.choice([1, 4, 50])]
         else:
             changed = changed[: max(offset, 1)]
-    return with_right_sums(bytes(changed)) if changed.startswith(b"\x89PNG") else bytes(changed)
+    return with_correct_checksums(bytes(changed)) if changed.startswith(b"\x89PNG") else bytes(changed)
 
 
-def with_right_sums(png: bytes) -> bytes:
+def with_correct_checksums(png: bytes) -> bytes:
     """Corrects the checksums of a PNG, at which most mutations would be detected otherwise."""
     chunks, offset = [png[:8]], 8
     while offset + 12 <= len(png):
@@ -155,7 +155,7 @@ def test_a_mutated_file_is_an_image_or_has_a_reason(read, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["jpeg", "png"])
-def test_the_fast_path_leaves_large_images_alone(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_the_fast_path_leaves_large_images_to_pillow(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(decode, "LARGE_PIXELS", 2 * 24 * 24)
     monkeypatch.setattr(decode, "_graph_of", functools.cache(decode._graph_of.__wrapped__))  # with that limit in it
     fast_image(tf.constant(MAKERS[name](24)), View(SPEC))
@@ -163,7 +163,7 @@ def test_the_fast_path_leaves_large_images_alone(monkeypatch: pytest.MonkeyPatch
         fast_image(tf.constant(MAKERS[name](35)), View(SPEC))
 
 
-def test_large_images_wait_for_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pillow, "LARGE_PIXELS", 30 * 30)
     small, large = (
         threading.Thread(target=decode_with_pillow, args=(MAKERS["png"](side), WHITE, False), daemon=True)
@@ -203,19 +203,19 @@ def test_a_limit_that_is_not_a_number_is_an_error(monkeypatch: pytest.MonkeyPatc
         limits_with(monkeypatch, value)
 
 
-def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+def test_reading_does_not_wait_for_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     with pytest.raises(DataError, match="could not be opened"):
         read_image(tmp_path / "pipe.jpg", SPEC)
 
 
-def test_a_device_without_end_is_not_read(tmp_path: Path) -> None:
+def test_an_endless_device_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "zero.jpg").symlink_to("/dev/zero")
     with pytest.raises(DataError, match="could not be opened"):
         read_image(tmp_path / "zero.jpg", SPEC)
 
 
-def test_a_folder_with_an_images_name_is_reported(tmp_path: Path) -> None:
+def test_a_folder_with_the_name_of_an_image_is_reported(tmp_path: Path) -> None:
     (tmp_path / "folder.jpg").mkdir()
     with pytest.raises(DataError, match="could not be opened"):
         read_image(tmp_path / "folder.jpg", SPEC)

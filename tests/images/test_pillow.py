@@ -1,4 +1,4 @@
-"""The conversion after Pillow's decoding: strips, orientation, transparency, greys of many bits."""
+"""The conversion after Pillow's decoding: strips, orientation, transparency, and grey images of 16 bits or floats."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ FILES = {
 
 @pytest.mark.usefixtures("_strips")
 @pytest.mark.parametrize("name", FILES)
-def test_pixels_are_those_of_pillow(name: str) -> None:
+def test_pixels_match_pillow(name: str) -> None:
     image, format, options = FILES[name]
     data = encoded(image, format, **options)
     expected = Image.open(io.BytesIO(data)).convert("RGBA")
@@ -59,7 +59,7 @@ def test_pixels_are_those_of_pillow(name: str) -> None:
     np.testing.assert_allclose(decoded.astype(int), np.asarray(over).astype(int), atol=1)
 
 
-def test_transparency_is_rounded_to_the_nearest() -> None:
+def test_blending_with_the_background_rounds_to_the_nearest() -> None:
     data = encoded(RGBA, "PNG")
     alpha = PIXELS[..., 3:] / 255.0
     expected = np.round(PIXELS[..., :3] * alpha + np.array(COLOUR) * (1 - alpha))
@@ -90,7 +90,7 @@ def test_nan_and_infinite_greys_are_black_or_white() -> None:
     assert decoded[0, :, 0].tolist() == [0, 255, 0, 7, 0, 255]
 
 
-def test_huge_metadata_does_not_turn_an_image() -> None:
+def test_the_orientation_in_huge_metadata_is_ignored() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     exif[0x010E] = "x" * 2**23
@@ -98,7 +98,7 @@ def test_huge_metadata_does_not_turn_an_image() -> None:
     assert decode_with_pillow(data, COLOUR, with_alpha=False).shape == (23, 31, 3)
 
 
-def test_whatever_pillow_raises_becomes_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_exception_of_pillow_becomes_a_reason_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     for error, reason in {
         ValueError("two\nlines " + "x" * 500): "is damaged (two lines " + "x" * 110 + "...)",
         RecursionError(): "is damaged (RecursionError)",
@@ -119,7 +119,7 @@ def chunk(kind: bytes, content: bytes, crc: int | None = None) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", crc)
 
 
-# Chunks for which Pillow refuses a PNG whose pixels are whole.
+# Chunks for which Pillow refuses a PNG whose pixels are intact.
 DAMAGED = {
     "profile of an unknown compression": chunk(b"iCCP", b"name\0\7" + zlib.compress(b"profile")),
     "text that fills the memory": chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2**21))),
@@ -149,7 +149,7 @@ def test_a_png_with_a_damaged_ancillary_chunk_is_read(name: str, at_end: bool) -
 
 
 @pytest.mark.parametrize("name", DAMAGED)
-def test_training_and_doctor_agree_about_it(name: str, tmp_path: Path) -> None:
+def test_training_and_doctor_agree_about_pngs_with_damaged_chunks(name: str, tmp_path: Path) -> None:
     data = with_chunk(encoded(RGBA.convert("RGB"), "PNG"), DAMAGED[name])
     (tmp_path / "a.png").write_bytes(data)
     spec = ModelSpec(target_size=(23, 31, 3))

@@ -20,7 +20,7 @@ NAMES = ["mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "convnext_tiny
 
 @pytest.fixture(scope="module", params=NAMES)
 def trained(request: pytest.FixtureRequest) -> TrainedModel:
-    """Random weights; statistics of batch normalization, and a last layer, for which images differ in their classes."""
+    """A network with random weights, scaled so that the probabilities differ between images."""
     spec = ModelSpec.named(request.param).changed("target_size", (64, 64, 3))
     keras.utils.set_random_seed(1)
     make = getattr(keras.applications, str(spec.class_).rpartition(".")[2])
@@ -41,7 +41,7 @@ def trained(request: pytest.FixtureRequest) -> TrainedModel:
 
 
 @pytest.mark.parametrize("engine", ["keras", "openvino"])
-def test_an_engine_computes_what_keras_computes(trained: TrainedModel, engine: str) -> None:
+def test_an_engine_gives_the_probabilities_of_keras(trained: TrainedModel, engine: str) -> None:
     images = sample_images(trained, 8)
     expected = trained.probabilities(images)
     spread = np.ptp(expected, axis=0).max()

@@ -136,7 +136,9 @@ def test_threads_get_the_results_of_their_own_images(
     assert not wrong
 
 
-def test_a_call_formats_no_image(model: TrainedModel, images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_does_not_format_its_images_as_text(
+    model: TrainedModel, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine = KerasGraph(model)
     formatted: list[object] = []
     monkeypatch.setattr(type(tf.constant(0)), "__repr__", lambda tensor: str(formatted.append(tensor)))
@@ -160,7 +162,7 @@ def test_openvino_has_only_the_outputs_of_the_network(images: np.ndarray) -> Non
     assert len(OpenVINO(trained(nested()))._model.outputs) == 1
 
 
-def test_openvino_reports_nothing_to_its_makers(openvino: OpenVINO) -> None:
+def test_openvino_sends_no_telemetry(openvino: OpenVINO) -> None:
     assert "openvino_telemetry" not in sys.modules
     assert sys.modules["openvino.tools.ovc.telemetry_utils"].tm.__name__ == "openvino.tools.ovc.telemetry_stub"
 
@@ -173,7 +175,7 @@ def test_bfloat16_in_keras_changes_probabilities_a_little(model: TrainedModel, i
     assert 1e-5 < np.abs(exact - rounded).max() < 0.05
 
 
-def test_auto_takes_the_faster_engine(model: TrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_chooses_the_faster_engine(model: TrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     for seconds, name in (([0.2, 0.1], "openvino"), ([0.1, 0.2], "keras")):
         monkeypatch.setattr(choose, "measure", lambda engines, images, seconds=seconds: seconds)
         chosen = with_engine(model).engine
@@ -181,7 +183,7 @@ def test_auto_takes_the_faster_engine(model: TrainedModel, monkeypatch: pytest.M
         assert chosen.name == name
 
 
-def test_auto_takes_tensorflow_if_openvino_cannot_convert(
+def test_auto_chooses_tensorflow_if_openvino_cannot_convert_the_model(
     model: TrainedModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*arguments: object) -> None:
@@ -201,7 +203,9 @@ def test_the_error_names_the_operation_that_openvino_lacks() -> None:
         make_engine(trained(classifier(), spec=spec), "openvino")
 
 
-def test_openvino_that_is_missing_names_the_command(model: TrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_openvino_is_an_error_that_names_the_command(
+    model: TrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(MissingExtra, match=r"OpenVINO engines need openvino. Run: .venv/bin/pip install -e '.\[openv"):
         with_engine(model, "openvino")
@@ -210,18 +214,18 @@ def test_openvino_that_is_missing_names_the_command(model: TrainedModel, monkeyp
     assert chosen.name == "keras"
 
 
-def test_rounding_agrees_and_a_tenth_of_a_percent_does_not() -> None:
+def test_outputs_agree_up_to_rounding_but_not_to_a_tenth_of_a_percent() -> None:
     outputs = np.random.default_rng(0).dirichlet(np.ones(5), 8).astype(np.float32)
     assert agree([outputs * (1 + 1e-6)], [outputs], [outputs])
     assert not agree([outputs * (1 + 1e-3)], [outputs], [outputs])
 
 
-def test_a_difference_behind_a_certain_class_is_noticed() -> None:
+def test_a_difference_among_improbable_classes_is_detected() -> None:
     outputs = np.array([[1.0, 1e-8, 1e-9]], np.float32)
     assert not agree([outputs[:, [0, 2, 1]]], [outputs], [outputs])
 
 
-def test_few_images_need_no_engine_unless_one_is_named(model: TrainedModel) -> None:
+def test_no_engine_is_made_for_few_images_unless_one_is_named(model: TrainedModel) -> None:
     assert choose_for_many(model, 10).engine is None
     named = choose_for_many(model, 10, "keras").engine
     assert named is not None
@@ -232,7 +236,7 @@ def test_sample_images_differ(model: TrainedModel) -> None:
     assert len(np.unique(sample_images(model, 6).reshape(6, -1), axis=0)) == 6
 
 
-def test_an_engine_can_be_made_of_a_model_whose_preprocessing_is_python(images: np.ndarray) -> None:
+def test_an_engine_can_be_made_of_a_model_with_preprocessing_in_python(images: np.ndarray) -> None:
     spec = ModelSpec(target_size=SIZE, preprocess_func="tests.inference.test_engines.own_preprocessing")
     plain = TrainedModel(classifier(), spec, Classification(), ("a", "b", "c"), Path("model.hdf5"))
     expected = plain.probabilities(images)
@@ -245,7 +249,7 @@ def own_preprocessing(images: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_openvino_for_several_calls_computes_the_same(
+def test_openvino_for_concurrent_calls_computes_the_same(
     openvino: OpenVINO, images: np.ndarray, batch_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "2")
@@ -259,7 +263,7 @@ def test_openvino_for_several_calls_computes_the_same(
     np.testing.assert_allclose(engine.alone(images[:1]), expected[:1], rtol=1e-5, atol=1e-6)
 
 
-def test_the_best_batch_is_the_smallest_with_almost_the_least_time_for_an_image(
+def test_the_best_batch_size_is_the_smallest_with_almost_the_least_time_per_image(
     openvino: OpenVINO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "2")
@@ -270,7 +274,9 @@ def test_the_best_batch_is_the_smallest_with_almost_the_least_time_for_an_image(
     assert engine.batch_size == 4
 
 
-def test_on_one_core_there_is_no_form_for_several_calls(openvino: OpenVINO, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_there_is_no_engine_for_concurrent_calls_on_one_core(
+    openvino: OpenVINO, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "1")
     assert openvino.for_concurrent_calls(8) is None
 
@@ -292,7 +298,7 @@ def test_threads_may_make_engines_at_the_same_time(model: TrainedModel) -> None:
     assert not errors
 
 
-@pytest.mark.slow  # a process of its own, which would crash
+@pytest.mark.slow  # in a separate process, which would crash
 def test_signals_are_handled_after_another_thread_has_freed_the_network() -> None:
     program = """
 import gc, os, signal, threading

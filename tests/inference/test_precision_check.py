@@ -35,12 +35,12 @@ def test_a_check_that_passed_is_found(file: Path) -> None:
     assert find_check(file, "bfloat16") == check(file)
 
 
-def test_without_a_check_the_message_has_the_command(file: Path) -> None:
+def test_without_a_check_the_error_names_the_command(file: Path) -> None:
     with pytest.raises(ConfigError, match=rf"there is none. Run: model-trainer evaluate {file} --precision bfloat16$"):
         find_check(file, "bfloat16")
 
 
-def test_a_check_of_another_engine_is_none(file: Path) -> None:
+def test_a_check_of_another_engine_does_not_count(file: Path) -> None:
     record_check(file, check(file))
     with pytest.raises(ConfigError, match="--precision bfloat16 --engine openvino$"):
         find_check(file, "bfloat16", "openvino")
@@ -74,7 +74,7 @@ def test_checks_of_an_earlier_model_file_are_dropped(file: Path) -> None:
     assert len(json.loads(file.with_name(FILE_NAME).read_text())[file.name]) == 1
 
 
-def test_each_model_file_has_its_own(file: Path) -> None:
+def test_each_model_file_has_its_own_check(file: Path) -> None:
     other = file.with_name("final_model.hdf5")
     other.write_bytes(b"others")
     record_check(file, check(file))
@@ -83,14 +83,14 @@ def test_each_model_file_has_its_own(file: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", "[" * 100_000, '{"model_max_acc.hdf5": [{"passed": true}, null]}'])
-def test_a_damaged_record_is_no_check(file: Path, content: str) -> None:
+def test_a_damaged_record_does_not_count_as_a_check(file: Path, content: str) -> None:
     file.with_name(FILE_NAME).write_text(content)
     with pytest.raises(ConfigError, match="there is none"):
         find_check(file, "bfloat16")
 
 
 @pytest.mark.parametrize("change", [{"passed": "no"}, {"same_labels": "99 %"}, {"before": None}])
-def test_a_check_with_values_of_other_types_is_none(file: Path, change: dict[str, object]) -> None:
+def test_a_check_with_values_of_wrong_types_does_not_count(file: Path, change: dict[str, object]) -> None:
     path = record_check(file, check(file))
     stored = json.loads(Path(path).read_text())
     stored[file.name][0].update(change)

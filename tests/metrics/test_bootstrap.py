@@ -16,20 +16,20 @@ def mean_of(values: np.ndarray):
     return lambda counts: counts @ values / len(values)
 
 
-def test_the_interval_is_that_of_the_means_of_resampled_values() -> None:
+def test_the_interval_holds_95_percent_of_the_means_of_resampled_values() -> None:
     values = np.random.default_rng(1).normal(size=37)
     expected = np.percentile(resampled_means(values, seed=5, resamples=1000), [2.5, 97.5])
     assert bootstrap_interval(mean_of(values), 37, seed=5) == pytest.approx(expected, abs=1e-12)
 
 
-def test_the_interval_is_the_same_whatever_the_size_of_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_interval_does_not_depend_on_the_size_of_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(1).normal(size=37)
     in_one = bootstrap_interval(mean_of(values), 37)
     monkeypatch.setattr("model_trainer.metrics.bootstrap._BLOCK_BYTES", 8 * 37 * 3)
     assert bootstrap_interval(mean_of(values), 37) == pytest.approx(in_one, abs=1e-12)
 
 
-def test_the_interval_of_several_metrics_is_that_of_each() -> None:
+def test_several_metrics_at_once_have_the_same_intervals_as_each_alone() -> None:
     values = np.random.default_rng(1).normal(size=(30, 2))
     low, high = bootstrap_interval(mean_of(values), 30)
     for index in range(2):
@@ -41,7 +41,7 @@ def test_another_seed_draws_other_resamples() -> None:
     assert bootstrap_interval(mean_of(values), 37, seed=0) != bootstrap_interval(mean_of(values), 37, seed=1)
 
 
-def test_cells_give_about_the_interval_of_images() -> None:
+def test_resampling_cells_gives_about_the_interval_of_resampling_images() -> None:
     correct = np.arange(400) < 340
     low, high = bootstrap_interval(mean_of(correct), 400)
     cells_low, cells_high = bootstrap_of_cells(lambda cells: cells[:, 0] / 400, np.array([340, 60]))

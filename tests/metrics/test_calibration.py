@@ -20,7 +20,7 @@ from model_trainer.metrics.image_scores import score_images
 
 
 def predictions(temperature: float, num_images: int = 300, num_classes: int = 5) -> tuple[np.ndarray, np.ndarray]:
-    """Labels, and logits that are right on average once divided by `temperature`."""
+    """Labels, and logits that are calibrated once divided by `temperature`."""
     random = np.random.default_rng(7)
     logits = random.normal(size=(num_images, num_classes)) * 2.0
     labels = np.array([random.choice(num_classes, p=row) for row in softmax(logits, axis=1)])
@@ -33,7 +33,9 @@ def best_temperature(mean_loss) -> float:
 
 @given(st.sampled_from([0.3, 0.8, 1.0, 2.5, 7.0]), st.sampled_from([2, 5, 40]))
 @settings(max_examples=15)
-def test_the_temperature_of_a_softmax_is_the_one_that_scipy_finds_for_the_logits(true: float, classes: int) -> None:
+def test_the_temperature_fitted_to_a_softmax_matches_the_one_that_scipy_fits_to_logits(
+    true: float, classes: int
+) -> None:
     labels, logits = predictions(true, num_classes=classes)
 
     def mean_loss(temperature: float) -> float:
@@ -76,7 +78,7 @@ def test_exact_zeros_and_ones_do_not_stop_the_fit() -> None:
         pytest.param(np.zeros((0, 2)), id="there are no images"),
     ],
 )
-def test_there_is_no_temperature_if(table: list[list[float]]) -> None:
+def test_no_temperature_is_fitted_if(table: list[list[float]]) -> None:
     array = np.array(table, np.float32)
     assert fit_temperature(np.arange(len(array)), array) is None
 
@@ -103,7 +105,7 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray) -> f
 
 @given(st.integers(2, 6), st.integers(1, 40), st.sampled_from([2, 15, 10_000]), st.integers(0, 1000))
 @settings(max_examples=40)
-def test_the_calibration_error_is_that_of_plain_numpy(classes: int, images: int, levels: int, seed: int) -> None:
+def test_the_expected_calibration_error_matches_plain_numpy(classes: int, images: int, levels: int, seed: int) -> None:
     random = np.random.default_rng(seed)
     weights = random.integers(1, levels + 1, (images, classes)).astype(np.float64)
     table, labels = weights / weights.sum(axis=1, keepdims=True), random.integers(0, classes, images)
@@ -129,7 +131,7 @@ def calibrated(temperature: float) -> tuple[Calibration, np.ndarray, np.ndarray]
     return calibrate(labels, table, score_images(labels, table)), labels, table
 
 
-def test_after_is_what_the_calibrated_probabilities_measure() -> None:
+def test_after_describes_the_calibrated_probabilities() -> None:
     calibration, labels, table = calibrated(4.0)
     assert calibration.temperature is not None
     assert calibration.after is not None

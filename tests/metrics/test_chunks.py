@@ -11,24 +11,24 @@ TABLE = np.random.default_rng(0).random((11, 7), np.float32)
 
 
 @pytest.mark.parametrize("max_bytes", [1, 28, 90, 1 << 20])
-def test_row_chunks_are_the_whole_table(max_bytes: int) -> None:
+def test_row_chunks_cover_the_whole_table(max_bytes: int) -> None:
     assert np.array_equal(np.concatenate([TABLE[rows] for rows in row_chunks(TABLE, max_bytes)]), TABLE)
 
 
 @pytest.mark.parametrize("max_bytes", [1, 44, 100, 1 << 20])
-def test_class_blocks_are_the_whole_table(max_bytes: int) -> None:
+def test_class_blocks_cover_the_whole_table(max_bytes: int) -> None:
     blocks = [block.copy() for _, block in class_blocks(TABLE, max_bytes)]
     assert np.array_equal(np.concatenate(blocks, axis=1), TABLE)
 
 
 @pytest.mark.parametrize("max_bytes", [1, 44, 1 << 20])
-def test_class_blocks_of_some_rows_are_those_rows(max_bytes: int) -> None:
+def test_class_blocks_of_selected_rows_cover_those_rows(max_bytes: int) -> None:
     rows = np.array([0, 3, 4, 10])
     blocks = [block.copy() for _, block in class_blocks(TABLE, max_bytes, rows)]
     assert np.array_equal(np.concatenate(blocks, axis=1), TABLE[rows])
 
 
-def test_the_values_of_a_class_are_adjacent() -> None:
+def test_the_values_of_a_class_are_contiguous() -> None:
     assert all(block[:, 0].flags.c_contiguous for _, block in class_blocks(TABLE, 100))
 
 
@@ -42,7 +42,7 @@ def resident_kilobytes() -> int:
     return int(status.split("RssFile:")[1].split()[0])
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells what is resident")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux reports resident pages")
 def test_pages_of_a_mapped_file_are_dropped_after_each_chunk(tmp_path: Path) -> None:
     np.save(tmp_path / "table.npy", np.ones((8000, 1000), np.float32))  # 32 MB
     table = np.load(tmp_path / "table.npy", mmap_mode="r")

@@ -18,8 +18,8 @@ def pairs(draw: st.DrawFn) -> Pair:
     """True and predicted classes; some classes may be missing in either."""
     num_classes = draw(st.integers(2, 6))
     classes = st.integers(0, num_classes - 1)
-    both = draw(st.lists(st.tuples(classes, classes), min_size=1, max_size=30))
-    labels, predicted = np.array(both).T
+    label_pairs = draw(st.lists(st.tuples(classes, classes), min_size=1, max_size=30))
+    labels, predicted = np.array(label_pairs).T
     return labels, predicted, num_classes
 
 
@@ -45,7 +45,7 @@ def by_scikit_learn(labels: np.ndarray, predicted: np.ndarray) -> dict[str, floa
 
 @given(pairs())
 @settings(max_examples=40)
-def test_the_metrics_over_all_images_are_scikit_learns(pair: Pair) -> None:
+def test_the_metrics_over_all_images_match_scikit_learn(pair: Pair) -> None:
     metrics = overall(pair)
     for name, expected in by_scikit_learn(*pair[:2]).items():
         assert metrics[name] == pytest.approx(expected, abs=1e-12, nan_ok=True), name
@@ -53,7 +53,7 @@ def test_the_metrics_over_all_images_are_scikit_learns(pair: Pair) -> None:
 
 @given(pairs())
 @settings(max_examples=30)
-def test_the_metrics_of_each_class_are_scikit_learns(pair: Pair) -> None:
+def test_the_metrics_of_each_class_match_scikit_learn(pair: Pair) -> None:
     labels, predicted, num_classes = pair
     metrics = class_metrics(Confusion.of(*pair).counts())
     values = sk.precision_recall_fscore_support(labels, predicted, labels=range(num_classes), zero_division=np.nan)
@@ -63,25 +63,25 @@ def test_the_metrics_of_each_class_are_scikit_learns(pair: Pair) -> None:
 
 @given(pairs())
 @settings(max_examples=30)
-def test_specificity_is_the_fraction_of_the_other_images_that_are_not_taken_for_the_class(pair: Pair) -> None:
+def test_specificity_is_the_fraction_of_negatives_that_are_not_predicted_as_the_class(pair: Pair) -> None:
     labels, predicted, num_classes = pair
     specificity = class_metrics(Confusion.of(*pair).counts())["specificity"][0]
     for index in range(num_classes):
-        others = predicted[labels != index]
-        expected = (others != index).mean() if len(others) else np.nan
+        negatives = predicted[labels != index]
+        expected = (negatives != index).mean() if len(negatives) else np.nan
         assert specificity[index] == pytest.approx(expected, nan_ok=True)
 
 
 @given(pairs())
 @settings(max_examples=30)
-def test_the_matrix_is_scikit_learns(pair: Pair) -> None:
+def test_the_confusion_matrix_matches_scikit_learn(pair: Pair) -> None:
     expected = sk.confusion_matrix(pair[0], pair[1], labels=range(pair[2]))
     assert np.array_equal(Confusion.of(*pair).matrix(), expected)
 
 
 @given(pairs())
 @settings(max_examples=20)
-def test_an_image_without_a_prediction_counts_as_one_of_a_class_of_its_own(pair: Pair) -> None:
+def test_an_image_without_a_prediction_counts_as_predicted_as_an_extra_class(pair: Pair) -> None:
     labels, predicted, num_classes = pair
     predicted = np.where(np.arange(len(predicted)) % 3 == 0, -1, predicted)
     metrics = overall((labels, predicted, num_classes))
@@ -96,12 +96,12 @@ def test_the_largest_confusions_come_first() -> None:
     assert confusion.largest(1) == [(1, 0, 2)]
 
 
-def test_a_class_is_most_confused_with_the_one_that_it_is_most_often_taken_for() -> None:
+def test_a_class_is_most_confused_with_its_most_frequent_wrong_prediction() -> None:
     confusion = Confusion.of(np.array([0, 0, 0, 0, 1, 2]), np.array([1, 2, 2, 0, 1, -1]), 3)
     assert confusion.most_confused_with() == [(2, 2), None, None]
 
 
-def test_as_many_classes_as_imagenet_21k_need_no_matrix() -> None:
+def test_21000_classes_do_not_need_a_dense_confusion_matrix() -> None:
     labels = np.arange(21_000)
     confusion = Confusion.of(labels, (labels + labels % 2) % 21_000, 21_000)
     assert overall_metrics(confusion.counts())["accuracy"].item() == 0.5

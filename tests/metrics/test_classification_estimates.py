@@ -11,19 +11,19 @@ from model_trainer.metrics.image_scores import score_images
 RANDOM = np.random.default_rng(4)
 LABELS = RANDOM.integers(0, 6, 40)
 PROBABILITIES = RANDOM.dirichlet(np.ones(6), 40)
-PROBABILITIES[np.arange(40), LABELS] += np.where(np.arange(40) < 4, -0.1, 0.1)  # the first four are last of six
+PROBABILITIES[np.arange(40), LABELS] += np.where(np.arange(40) < 4, -0.1, 0.1)  # four true classes rank last
 PROBABILITIES = np.maximum(PROBABILITIES, 0.001)
 PROBABILITIES /= PROBABILITIES.sum(axis=1, keepdims=True)
 SCORES = score_images(LABELS, PROBABILITIES)
 
 
 def matthews(labels: np.ndarray, predicted: np.ndarray) -> float:
-    """The correlation of the indicators of all classes: Gorodkin's form."""
-    true, taken = (np.eye(6)[each] - np.eye(6)[each].mean(axis=0) for each in (labels, predicted))
-    return (true * taken).sum() / np.sqrt((true**2).sum() * (taken**2).sum())
+    """The multi-class correlation coefficient of one-hot labels and predictions, as Gorodkin defines it."""
+    true, one_hot = (np.eye(6)[each] - np.eye(6)[each].mean(axis=0) for each in (labels, predicted))
+    return (true * one_hot).sum() / np.sqrt((true**2).sum() * (one_hot**2).sum())
 
 
-def test_each_interval_is_that_of_the_metric_of_resampled_images() -> None:
+def test_each_interval_matches_that_of_the_metric_over_resampled_images() -> None:
     """Plain NumPy draws the images; each metric is computed again from those drawn."""
     random, resampled = np.random.default_rng(0), []
     for _ in range(1000):
@@ -52,14 +52,14 @@ def test_an_interval_contains_its_value() -> None:
         assert estimate.low < estimate.value < estimate.high, name
 
 
-def test_precision_recall_and_specificity_have_wilsons_interval() -> None:
+def test_precision_recall_and_specificity_have_wilson_intervals() -> None:
     columns = class_estimates(Confusion.of(LABELS, SCORES.predicted, 6).counts())
     for index in range(6):
-        own, taken = index == LABELS, SCORES.predicted == index
+        own, predicted = index == LABELS, SCORES.predicted == index
         for name, successes, totals in (
-            ("precision", own & taken, taken),
-            ("recall", own & taken, own),
-            ("specificity", ~own & ~taken, ~own),
+            ("precision", own & predicted, predicted),
+            ("recall", own & predicted, own),
+            ("specificity", ~own & ~predicted, ~own),
         ):
             expected = binomtest(int(successes.sum()), int(totals.sum())).proportion_ci(method="wilson")
             interval = columns[name]["low"][index], columns[name]["high"][index]

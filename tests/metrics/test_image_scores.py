@@ -26,7 +26,7 @@ def predictions(draw: st.DrawFn, min_classes: int = 2) -> Predictions:
 
 @given(predictions())
 @settings(max_examples=40)
-def test_log_loss_is_scikit_learns(case: Predictions) -> None:
+def test_log_loss_matches_scikit_learn(case: Predictions) -> None:
     labels, probabilities = case
     expected = sk.log_loss(labels, probabilities, labels=range(probabilities.shape[1]))
     assert score_images(labels, probabilities).loss.mean() == pytest.approx(expected, rel=1e-5, abs=1e-6)
@@ -34,7 +34,7 @@ def test_log_loss_is_scikit_learns(case: Predictions) -> None:
 
 @given(predictions())
 @settings(max_examples=40)
-def test_the_brier_score_is_scikit_learns(case: Predictions) -> None:
+def test_the_brier_score_matches_scikit_learn(case: Predictions) -> None:
     labels, probabilities = case
     expected = sk.brier_score_loss(labels, probabilities, labels=range(probabilities.shape[1]))
     assert score_images(labels, probabilities).brier.mean() == pytest.approx(expected, abs=1e-6)
@@ -42,7 +42,7 @@ def test_the_brier_score_is_scikit_learns(case: Predictions) -> None:
 
 @given(predictions(min_classes=3), st.integers(1, 7))
 @settings(max_examples=60)
-def test_top_k_accuracy_is_scikit_learns_also_with_ties(case: Predictions, k: int) -> None:
+def test_top_k_accuracy_matches_scikit_learn_even_with_ties(case: Predictions, k: int) -> None:
     labels, probabilities = case
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # k may be the number of classes
@@ -61,7 +61,7 @@ def test_the_prediction_is_the_first_of_the_most_probable_classes(case: Predicti
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_an_image_with_a_probability_that_is_no_number_has_no_prediction(value: float) -> None:
+def test_an_image_with_a_non_finite_probability_has_no_prediction(value: float) -> None:
     scores = score_images(np.array([0, 1]), np.array([[0.5, value], [0.1, 0.9]], np.float32))
     assert scores.predicted.tolist() == [-1, 1]
     assert scores.true_rank.tolist() == [2, 0]
@@ -69,7 +69,7 @@ def test_an_image_with_a_probability_that_is_no_number_has_no_prediction(value: 
     assert np.isnan(scores.probability).tolist() == [True, False]
 
 
-def test_chunks_give_what_the_whole_table_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_give_the_scores_of_the_whole_table(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
     labels, probabilities = random.integers(0, 5, 50), random.dirichlet(np.ones(5), 50).astype(np.float32)
     whole = score_images(labels, probabilities)
@@ -78,7 +78,7 @@ def test_chunks_give_what_the_whole_table_gives(monkeypatch: pytest.MonkeyPatch)
     assert all(np.array_equal(vars(whole)[name], vars(in_chunks)[name]) for name in vars(whole))
 
 
-def test_progress_ends_with_everything() -> None:
+def test_progress_ends_at_1() -> None:
     calls: list[float] = []
     score_images(np.array([0]), np.array([[0.5, 0.5]]), lambda text, fraction: calls.append(fraction))
     assert calls == [1.0]

@@ -7,7 +7,7 @@ from model_trainer.metrics.missed_together import missed_together
 from model_trainer.metrics.tag_labels import TagLabels
 
 
-def test_pairs_match_counting_by_hand() -> None:
+def test_pairs_of_missed_tags_match_plain_numpy() -> None:
     random = np.random.default_rng(0)
     targets = (random.random((80, 6)) < 0.5).astype(np.float32)
     targets[random.random(targets.shape) < 0.1] = np.nan
@@ -28,7 +28,7 @@ def test_pairs_match_counting_by_hand() -> None:
     assert surplus == sorted(surplus, reverse=True)
 
 
-def test_of_many_tags_those_missed_most_often_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_among_many_tags_only_those_missed_most_often_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("model_trainer.metrics.missed_together._MAX_TAGS", 2)
     targets = np.ones((8, 4), np.float32)
     predicted = np.ones((8, 4), bool)

@@ -35,7 +35,7 @@ class TagTable(NamedTuple):
         return self.targets[known, tag], self.probabilities[known, tag]
 
     def known_of_images(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Of each image with a known tag: its known labels and their probabilities, as tables with one row."""
+        """For each image with a known tag: its known labels and their probabilities, as tables with one row."""
         rows = zip(self.targets, self.probabilities, self.known, strict=True)
         return [(targets[None, known], p[None, known]) for targets, p, known in rows if known.any()]
 
@@ -43,7 +43,7 @@ class TagTable(NamedTuple):
 def tag_table(
     seed: int, num_images: int, num_tags: int, present: float = 0.3, unknown: float = 0.2, levels: int = 1 << 20
 ) -> TagTable:
-    """Labels with a fraction of present and unknown ones, and probabilities with so many different values."""
+    """Labels with a fraction of present and unknown ones, and probabilities with `levels` different values."""
     random = np.random.default_rng(seed)
     targets = (random.random((num_images, num_tags)) < present).astype(np.float32)
     signal = 0.3 * targets + 0.7 * random.random((num_images, num_tags))
@@ -89,7 +89,7 @@ def value(counts: TagCounts, name: str) -> float:
 def test_ranking_metrics_match_scikit_learn_on_the_known_tags_of_each_image(table: TagTable) -> None:
     counts = counted(table)
     images = table.known_of_images()
-    # To scikit-learn a single tag is no multi-label table. Its place in the order is always right.
+    # scikit-learn does not accept a single tag as a multi-label table. Its rank is always right.
     coverage = [sk.coverage_error(*each) if each[0].size > 1 else each[0].item() for each in images]
     precision = [sk.label_ranking_average_precision_score(*each) if each[0].size > 1 else 1.0 for each in images]
     loss = [sk.label_ranking_loss(*each) if each[0].size > 1 else 0.0 for each in images]
@@ -100,10 +100,10 @@ def test_ranking_metrics_match_scikit_learn_on_the_known_tags_of_each_image(tabl
 
 @settings(max_examples=25, deadline=None)
 @given(TABLES, st.sampled_from([0, 1]))
-def test_counts_of_decisions_match_scikit_learn(table: TagTable, way: int) -> None:
+def test_counts_of_decisions_match_scikit_learn(table: TagTable, index: int) -> None:
     counts, num_tags = counted(table), table.targets.shape[1]
-    thresholds = np.full(num_tags, 0.5) if way == 0 else THRESHOLDS[:num_tags]
-    suffix, decisions = ["", "_at_thresholds"][way], counts.decisions[way]
+    thresholds = np.full(num_tags, 0.5) if index == 0 else THRESHOLDS[:num_tags]
+    suffix, decisions = ["", "_at_thresholds"][index], counts.decisions[index]
     true, predicted = table.targets == 1, table.probabilities >= thresholds
     known = table.known
     if known.any():
@@ -150,7 +150,7 @@ def test_precision_and_recall_at_k_count_the_k_most_probable_known_tags(table: T
     np.testing.assert_allclose(value(counts, f"recall_at_{k}"), recall, rtol=1e-6)
 
 
-def test_of_equally_probable_tags_the_first_are_among_the_k_most_probable() -> None:
+def test_ties_among_the_k_most_probable_tags_are_decided_by_their_order() -> None:
     table = TagTable(np.float32([[0, 1, 0, 1], [1, 0, 1, 0]]), np.full((2, 4), 0.5, np.float32))
     assert {k: hits.tolist() for k, hits in counted(table).ranking.hits_at.items()} == {
         1: [0, 1],
@@ -168,7 +168,7 @@ def test_the_loss_matches_log_loss_of_scikit_learn(table: TagTable) -> None:
         np.testing.assert_allclose(value(counted(table), "cross_entropy"), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_loss_of_a_soft_label_lies_between() -> None:
+def test_the_loss_of_a_soft_label_is_a_weighted_mean_of_both_hard_labels() -> None:
     labels = TagLabels.of_dense(np.float32([[0.25, 0.75]]))
     loss = count_tags(labels, np.float32([[0.6, 0.6]]), (np.full(2, 0.5),)).loss
     off, on = -np.log(0.4), -np.log(0.6)
@@ -197,7 +197,7 @@ def test_metrics_of_tags_match_scikit_learn_on_their_known_images(table: TagTabl
         assert (curve.recall[0], curve.precision[0], curve.recall[-1]) == (0, 1, 1)
 
 
-def test_a_curve_of_many_images_has_at_most_100_points_of_scikit_learns() -> None:
+def test_a_curve_of_many_images_has_at_most_100_of_the_points_of_scikit_learn() -> None:
     table = tag_table(0, 2000, 1)
     true, p = table.known_of(0)
     curve = rank_images(table.labels, table.probabilities, frozenset({0})).curves[0]
@@ -225,7 +225,7 @@ def macro_metrics(table: TagTable, weights: np.ndarray) -> list[float]:
 
 
 @pytest.mark.parametrize("levels", [1 << 20, 8], ids=["different scores", "equal scores"])
-def test_the_influence_of_an_image_is_the_derivative_by_its_weight(levels: int) -> None:
+def test_the_influence_of_an_image_is_the_derivative_with_respect_to_its_weight(levels: int) -> None:
     table = tag_table(1, 40, 3, levels=levels)
     f1_at = (np.full(3, 0.5), THRESHOLDS[:3])
     influence = rank_images(table.labels, table.probabilities, f1_at=f1_at).influence
@@ -258,7 +258,7 @@ def test_intervals_are_the_quantiles_of_the_metrics_of_resampled_images(monkeypa
     assert [(each.low, each.high) for each in estimates.values()] == [(i, i + 0.5) for i in range(len(estimates))]
 
 
-def test_a_resample_changes_the_macro_averaged_metrics_as_the_influence_of_its_images_says() -> None:
+def test_influences_predict_the_macro_averaged_metrics_of_a_resample() -> None:
     table = tag_table(3, 400, 3)
     influence = rank_images(table.labels, table.probabilities, f1_at=(np.full(3, 0.5), THRESHOLDS[:3])).influence
     resamples = np.random.default_rng(0).multinomial(400, np.full(400, 1 / 400), 12)
@@ -268,11 +268,11 @@ def test_a_resample_changes_the_macro_averaged_metrics_as_the_influence_of_its_i
     np.testing.assert_array_less(error, 0.15 * expected.std(axis=0))
 
 
-def test_the_interval_of_a_metric_has_95_percent_of_its_resamples() -> None:
+def test_the_interval_of_a_metric_covers_95_percent_of_its_resamples() -> None:
     table = tag_table(4, 300, 4)
     estimates = estimated(table)
     curves = rank_images(table.labels, table.probabilities, f1_at=(np.full(4, 0.5), THRESHOLDS[:4]))
-    deviations = np.sqrt((curves.influence**2).sum(axis=1))  # of a sum over multinomial counts
+    deviations = np.sqrt((curves.influence**2).sum(axis=1))  # the standard deviation of a sum over multinomial counts
     for name, deviation in zip(("map", "macro_auroc", "macro_f1", "macro_f1_at_thresholds"), deviations, strict=True):
         estimate = estimates[name]
         assert estimate.high - estimate.low == pytest.approx(2 * 1.96 * deviation, rel=0.1)
@@ -281,13 +281,13 @@ def test_the_interval_of_a_metric_has_95_percent_of_its_resamples() -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(TABLES)
-def test_no_degenerate_table_makes_an_estimate_fail(table: TagTable) -> None:
+def test_degenerate_tables_have_estimates(table: TagTable) -> None:
     estimates = estimated(table)
     for name, estimate in estimates.items():
         assert np.isnan(estimate.value) or estimate.low is None or estimate.low <= estimate.high, name
 
 
-def test_worst_tags_and_images_are_those_at_the_last_thresholds() -> None:
+def test_the_worst_tags_and_images_are_those_at_the_last_thresholds() -> None:
     targets = np.float32([[0, 0, 1, 1], [0, 0, 0, 0], [np.nan, 1, 0, 1]])
     probabilities = np.float32([[0.6, 0.8, 0.4, 0.1], [0.9, 0.1, 0.2, 0.3], [1.0, 0.9, 0.55, 0.2]])
     thresholds = (np.full(4, 0.9), np.full(4, 0.5))

@@ -30,7 +30,7 @@ def test_mcnemar_is_twice_the_smaller_binomial_tail(only_first: int, only_second
     assert mcnemar(only_first, only_second) == pytest.approx(min(1.0, 2 * tail))
 
 
-def test_mcnemar_of_very_many_images_is_near_the_chi_square_test() -> None:
+def test_mcnemar_with_very_many_images_is_close_to_the_chi_square_test() -> None:
     assert mcnemar(499_000, 501_000) == pytest.approx(stats.chi2.sf(2000**2 / 1_000_000, 1), rel=0.01)
 
 
@@ -47,7 +47,7 @@ def test_changed_sides_lists_the_images_behind_the_counts() -> None:
     assert SECOND[changed.only_second].all()
 
 
-def test_right_and_wrong_are_compared_with_mcnemars_test_and_the_interval_of_the_paired_difference() -> None:
+def test_accuracies_are_compared_with_mcnemars_test_and_an_interval_of_the_paired_difference() -> None:
     compared = compare_scores(FIRST, SECOND)
     change = SECOND.astype(float) - FIRST
     low, high = bootstrap_interval(lambda counts: counts @ change / 300, 300)
@@ -56,7 +56,7 @@ def test_right_and_wrong_are_compared_with_mcnemars_test_and_the_interval_of_the
     assert compared.p_value == mcnemar(compared.agreement.only_first, compared.agreement.only_second)
 
 
-def test_the_paired_bootstrap_is_near_the_paired_t_test() -> None:
+def test_the_paired_bootstrap_is_close_to_the_paired_t_test() -> None:
     first = RANDOM.gamma(2.0, size=400)
     second = first + RANDOM.normal(0.02, 0.2, 400)
     compared, expected = compare_scores(first, second), stats.ttest_rel(second, first)
@@ -75,7 +75,7 @@ def test_any_metric_is_compared_on_the_same_resamples() -> None:
     assert noisy.p_value == pytest.approx(2 / 1001)
 
 
-def test_swapping_the_models_turns_the_sign_and_keeps_the_p_value() -> None:
+def test_swapping_the_models_flips_the_sign_and_keeps_the_p_value() -> None:
     first, second = RANDOM.random(40), RANDOM.random(40)
     one, other = compare_scores(first, second), compare_scores(second, first)
     assert (one.difference, one.low, one.p_value) == pytest.approx((-other.difference, -other.high, other.p_value))
@@ -88,17 +88,17 @@ def test_equal_models_have_no_difference_and_p_is_1(values: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize(("first", "second"), [(False, True), (0.25, 1.25)], ids=["right or wrong", "a loss"])
-def test_one_image_is_no_evidence(first: float, second: float) -> None:
+def test_one_image_has_a_p_value_of_1(first: float, second: float) -> None:
     compared = compare_scores(np.array([first]), np.array([second]))
     assert (compared.difference, compared.p_value, compared.num_images) == (1, 1, 1)
 
 
-def test_few_images_are_no_more_evidence_than_the_sign_test_allows() -> None:
+def test_the_p_value_of_few_images_is_that_of_the_sign_test() -> None:
     compared = compare_scores(np.zeros(4), np.array([0.1, 0.2, 0.3, 0.4]))
     assert compared.p_value == stats.binomtest(0, 4).pvalue
 
 
-def test_images_without_a_value_are_left_out_of_both_models() -> None:
+def test_images_without_a_value_in_one_model_are_excluded_from_both() -> None:
     first, second = np.array([1.0, np.nan, 0.0, 1.0]), np.array([1.0, 1.0, 1.0, np.nan])
     assert compare_scores(first, second).agreement == Agreement(1, 0, 1, 0)
 

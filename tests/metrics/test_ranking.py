@@ -24,7 +24,7 @@ def predictions(draw: st.DrawFn) -> Predictions:
 
 @given(predictions())
 @settings(max_examples=50)
-def test_both_are_scikit_learns_for_each_class_against_the_rest(case: Predictions) -> None:
+def test_auroc_and_average_precision_match_scikit_learn_for_each_class_against_the_rest(case: Predictions) -> None:
     labels, probabilities = case
     auroc, average_precision = one_vs_rest(labels, probabilities)
     for index in range(probabilities.shape[1]):
@@ -38,7 +38,7 @@ def test_both_are_scikit_learns_for_each_class_against_the_rest(case: Prediction
         assert average_precision[index] == pytest.approx(expected_precision, nan_ok=True)
 
 
-def test_the_mean_over_classes_is_scikit_learns_macro_average() -> None:
+def test_the_mean_over_classes_matches_the_macro_average_of_scikit_learn() -> None:
     random = np.random.default_rng(0)
     labels, probabilities = np.arange(60) % 4, random.dirichlet(np.ones(4), 60).astype(np.float32)
     auroc, average_precision = one_vs_rest(labels, probabilities)
@@ -47,7 +47,7 @@ def test_the_mean_over_classes_is_scikit_learns_macro_average() -> None:
     assert average_precision.mean() == pytest.approx(sk.average_precision_score(own, probabilities))
 
 
-def test_blocks_of_classes_give_what_the_whole_table_gives() -> None:
+def test_blocks_of_classes_give_the_results_of_the_whole_table() -> None:
     random = np.random.default_rng(0)
     labels, probabilities = random.integers(0, 7, 50), random.random((50, 7), np.float32)
     assert np.array_equal(one_vs_rest(labels, probabilities, max_bytes=2 * 200), one_vs_rest(labels, probabilities))
@@ -71,7 +71,7 @@ def test_a_class_with_a_nan_probability_is_undefined() -> None:
     assert np.isnan(auroc).tolist() == np.isnan(average_precision).tolist() == [False, True]
 
 
-def test_the_probabilities_stay_in_their_order() -> None:
+def test_the_given_probabilities_are_not_sorted_in_place() -> None:
     table = np.array([[0.7, 0.3], [0.6, 0.4], [0.8, 0.2]], np.float32, order="F")
     before = table.copy()
     one_vs_rest(np.array([0, 1, 1]), table)

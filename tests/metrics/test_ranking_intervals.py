@@ -10,8 +10,10 @@ from model_trainer.metrics import ranking_intervals
 from model_trainer.metrics.ranking_intervals import macro_intervals
 
 
-def test_the_intervals_are_those_of_scikit_learns_metrics_of_resampled_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plain NumPy draws the images; both are computed again for each class that was drawn."""
+def test_the_intervals_match_those_of_scikit_learns_metrics_over_resampled_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Plain NumPy draws the images; both metrics are computed again for each class that was drawn."""
     monkeypatch.setattr(ranking_intervals, "RESAMPLES", 30)
     monkeypatch.setattr(ranking_intervals, "_MIN_RESAMPLES", 30)
     random = np.random.default_rng(1)

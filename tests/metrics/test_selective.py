@@ -25,7 +25,7 @@ def test_an_image_without_a_prediction_is_not_covered() -> None:
     assert (coverage.tolist(), accuracy.tolist()) == ([0.5], [1.0])
 
 
-def test_no_images_have_no_accuracy() -> None:
+def test_the_accuracy_of_no_images_is_undefined() -> None:
     coverage, accuracy = accuracy_above_thresholds(np.zeros(0, np.float32), np.zeros(0, bool))
     assert (coverage == 0).all()
     assert np.isnan(accuracy).all()

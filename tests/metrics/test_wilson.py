@@ -9,7 +9,7 @@ from model_trainer.metrics.wilson import wilson_interval
 
 @pytest.mark.parametrize("total", [1, 2, 7, 1000])
 @pytest.mark.parametrize("confidence", [0.9, 0.95])
-def test_the_interval_is_scipys(total: int, confidence: float) -> None:
+def test_the_interval_matches_scipy(total: int, confidence: float) -> None:
     successes = np.unique(np.linspace(0, total, 6).astype(int))
     low, high = wilson_interval(successes, np.full(len(successes), total), confidence)
     for index, count in enumerate(successes):
@@ -17,7 +17,7 @@ def test_the_interval_is_scipys(total: int, confidence: float) -> None:
         assert (low[index], high[index]) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
-def test_the_interval_of_nothing_is_undefined() -> None:
+def test_the_interval_without_trials_is_undefined() -> None:
     assert np.isnan(wilson_interval(0, 0)).all()
 
 

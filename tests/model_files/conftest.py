@@ -1,4 +1,4 @@
-"""A small model file of ours, and one that says more than it should."""
+"""A small model file of Model Trainer, whose content and description tests change, and random weights."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _with_fitting_averages(
 ) -> Any:
     mean, variance = (each.numpy() for each in tf.nn.moments(inputs, axes=list(range(len(inputs.shape) - 1))))
     layer.moving_mean.assign(mean + random.normal(0, 0.2, mean.shape) * np.sqrt(variance))
-    # A channel that happens to be the same in all images would be blown up, and rounding with it.
+    # A channel that is nearly constant over all images would be magnified, and its rounding errors, too.
     layer.moving_variance.assign(np.maximum(variance, variance.mean() / 10) * random.uniform(0.7, 1.4, mean.shape))
     return call(inputs, training=False)
 
@@ -107,7 +107,7 @@ def _save() -> Callable[[keras.Model, Path], str]:
 
 @pytest.fixture
 def model_file(_saved: Path, tmp_path: Path) -> Path:
-    """A good file, to be spoilt."""
+    """A copy of a valid model file, which a test may damage."""
     return Path(shutil.copy(_saved, tmp_path / "model.hdf5"))
 
 
@@ -125,7 +125,7 @@ def describe(model_file: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def within() -> Callable[[float], contextlib.AbstractContextManager[None]]:
-    """`with within(16e6):` fails if Python's objects and NumPy's arrays take more bytes than that meanwhile."""
+    """`with within(16e6):` fails if Python's objects and NumPy's arrays take more bytes than that inside the block."""
 
     @contextlib.contextmanager
     def measure(most_bytes: float) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Files that Keras' transfer-learning guide leaves: a backbone nested as one layer of the model, under a head."""
+"""Files as Keras' transfer-learning guide saves them: a backbone nested as one layer of the model, under a head."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Randomize = Callable[[keras.Model, np.ndarray], None]
 layers = keras.layers
 
 SPEC = ModelSpec.named("mobilenet_v2", target_size=[32, 32, 3], kwargs={"alpha": 0.35})
-# Built and compiled in no time, where it makes no difference which one is nested.
+# Built and traced quickly, for tests in which it makes no difference which network is nested.
 SMALL = ModelSpec(
     **{
         "class": "model_trainer.testing.small_backbone",
@@ -47,10 +47,10 @@ def pixels(size: int = 32) -> np.ndarray:
 
 
 def check_same(actual: Any, expected: Any) -> None:
-    """Equal but for rounding, beside how far the answers for other images are.
+    """Asserts equality up to rounding, relative to the spread of the answers over images.
 
-    A compiled network is computed in another order than one that is called, and layers that see one pixel magnify that:
-    in 32 x 32 pixels the one gives logits of EfficientNetV2B0 that are 0.8e-3 off those in float64, the other 1.2e-3.
+    A compiled network computes in another order than one that is called, and layers over one pixel magnify that: at
+    32 x 32 pixels the logits of EfficientNetV2B0 are 0.8e-3 off those in float64 in one, 1.2e-3 in the other.
     """
     expected = np.asarray(expected)
     assert np.abs(actual - expected).max() < 0.05 * expected.std(axis=0).max()
@@ -63,7 +63,7 @@ def breeds(x: Any) -> Any:
 def guide(
     base: keras.Model, end: Callable[[Any], Any] = breeds, *, begin: Callable[[Any], Any] = lambda x: x
 ) -> keras.Model:
-    """The model of the guide."""
+    """The model of the guide: `begin`, the base in inference mode, pooling, dropout and `end`."""
     images = keras.Input(base.input_shape[1:])
     x = layers.GlobalAveragePooling2D()(base(begin(images), training=False))
     return keras.Model(images, end(layers.Dropout(0.2)(x)))
@@ -75,7 +75,7 @@ def small_guide(end: Callable[[Any], Any] = breeds, *, begin: Callable[[Any], An
 
 @pytest.fixture(scope="module")
 def nested(randomize: Randomize) -> keras.Model:
-    """On a MobileNetV2. Shared by the tests, which leave it as it is."""
+    """The model of the guide on a MobileNetV2; shared by the tests, which do not change it."""
     options = {"weights": None, "include_top": False, "input_shape": (32, 32, 3), "alpha": 0.35}
     model = guide(keras.applications.MobileNetV2(**options))
     randomize(model, np.asarray(SPEC.preprocess(pixels())))
@@ -85,7 +85,7 @@ def nested(randomize: Randomize) -> keras.Model:
 
 @pytest.fixture(scope="module")
 def dogs(nested: keras.Model, save: Save, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    """The file of `nested` in the format of a suffix; written once, so only to be read."""
+    """The file of `nested` in the format of a suffix; written once, and only read by tests."""
 
     @functools.cache
     def written(suffix: str) -> str:
@@ -96,12 +96,12 @@ def dogs(nested: keras.Model, save: Save, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="module")
 def small_file(save: Save, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """As `dogs`, of the small network."""
+    """As `dogs`, with the small network."""
     return save(small_guide(), tmp_path_factory.mktemp("small") / "dogs.h5")
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_the_backbone_is_found_in_a_file_and_a_line_says_what_was_taken(
+def test_the_backbone_is_found_in_a_file_and_the_log_says_what_was_loaded(
     nested: keras.Model, dogs: Callable[[str], str], suffix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = dogs(suffix)
@@ -124,11 +124,9 @@ def test_the_backbone_is_found_in_a_file_and_a_line_says_what_was_taken(
 
 
 @pytest.mark.parametrize("is_frozen", [True, False])
-def test_a_backbone_that_is_partly_frozen_is_found_too(
-    nested: keras.Model, tmp_path: Path, save: Save, is_frozen: bool
-) -> None:
+def test_a_partly_frozen_backbone_is_found(nested: keras.Model, tmp_path: Path, save: Save, is_frozen: bool) -> None:
     for layer in nested.layers[1].layers[:100]:
-        layer.trainable = not is_frozen  # Keras' old format puts what is trainable first
+        layer.trainable = not is_frozen  # Keras' old format stores trainable weights first
     path = save(nested, tmp_path / "dogs.h5")
     for layer in nested.layers[1].layers:
         layer.trainable = True
@@ -141,7 +139,7 @@ def test_a_backbone_that_is_partly_frozen_is_found_too(
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_names_that_keras_counted_from_another_number_are_matched(tmp_path: Path, suffix: str, save: Save) -> None:
+def test_automatic_layer_names_with_other_numbers_are_matched(tmp_path: Path, suffix: str, save: Save) -> None:
     def backbone(first: int) -> keras.Model:
         images = keras.Input((16, 16, 3))
         x = images
@@ -172,7 +170,7 @@ def random_small(randomize: Randomize, end: Callable[[Any], Any] = breeds) -> ke
 
 @pytest.mark.parametrize("suffix", [".h5", ".keras"])
 @pytest.mark.parametrize("trust", [False, True])
-def test_a_file_of_keras_predicts_with_its_spec_and_classes(
+def test_a_keras_file_predicts_with_a_given_spec_and_classes(
     tmp_path: Path, save: Save, randomize: Randomize, suffix: str, trust: bool
 ) -> None:
     model = random_small(randomize)
@@ -181,7 +179,7 @@ def test_a_file_of_keras_predicts_with_its_spec_and_classes(
     check_same(trained.probabilities(pixels(16)), probabilities_of(model, pixels(16)))
 
 
-def test_a_spec_by_its_name_takes_the_size_from_the_file(tmp_path: Path, save: Save) -> None:
+def test_a_spec_given_by_name_takes_its_size_from_the_file(tmp_path: Path, save: Save) -> None:
     base = keras.applications.MobileNet(weights=None, include_top=False, input_shape=(48, 64, 3))
     model = keras.Sequential([base, layers.GlobalAveragePooling2D(), layers.Dense(3, activation="softmax")])
     trained = load_model(save(model, tmp_path / "model.h5"), spec="mobilenet", classes=CLASSES)
@@ -214,7 +212,7 @@ def test_heads_of_common_layers_are_read_without_keras(
     check_same(trained.probabilities(pixels(16)), expected)
 
 
-def test_one_output_answers_yes_or_no(tmp_path: Path, save: Save, randomize: Randomize) -> None:
+def test_a_single_output_is_a_binary_prediction(tmp_path: Path, save: Save, randomize: Randomize) -> None:
     model = random_small(randomize, lambda x: layers.Dense(1)(x))
     trained = load_model(save(model, tmp_path / "model.h5"), spec=SMALL, classes=["dog"])
     expected = keras.ops.sigmoid(probabilities_of(model, pixels(16)))
@@ -222,7 +220,7 @@ def test_one_output_answers_yes_or_no(tmp_path: Path, save: Save, randomize: Ran
 
 
 @pytest.mark.parametrize("is_nested", [True, False])
-def test_a_model_that_scales_its_images_itself_gets_them_as_they_are(
+def test_a_model_with_its_own_rescaling_gets_images_without_preprocessing(
     tmp_path: Path, save: Save, randomize: Randomize, is_nested: bool
 ) -> None:
     def begin(x: Any) -> Any:
@@ -242,7 +240,7 @@ def test_a_model_that_scales_its_images_itself_gets_them_as_they_are(
     check_same(trained.probabilities(pixels(16)), expected)
 
 
-def test_a_whole_model_of_keras_applications_answers(tmp_path: Path, save: Save, randomize: Randomize) -> None:
+def test_a_complete_model_of_keras_applications_predicts(tmp_path: Path, save: Save, randomize: Randomize) -> None:
     model = keras.applications.MobileNetV2(weights=None, classes=3, input_shape=(32, 32, 3), alpha=0.35)
     randomize(model, np.asarray(SPEC.preprocess(pixels())))
     trained = load_model(save(model, tmp_path / "model.h5"), spec=SPEC, classes=CLASSES)
@@ -250,13 +248,13 @@ def test_a_whole_model_of_keras_applications_answers(tmp_path: Path, save: Save,
 
 
 @pytest.mark.slow
-def test_the_width_of_a_mobilenet_comes_from_its_name(nested: keras.Model, dogs: Callable[[str], str]) -> None:
+def test_the_alpha_of_a_mobilenet_is_read_from_its_name(nested: keras.Model, dogs: Callable[[str], str]) -> None:
     trained = load_model(dogs(".keras"), spec="mobilenet_v2", classes=CLASSES)
     assert trained.spec.kwargs == {"alpha": 0.35}
     check_same(trained.probabilities(pixels()), probabilities_of(nested, pixels()))
 
 
-def test_a_spec_that_is_trusted_and_another_network_than_the_file_gets_a_warning(
+def test_a_trusted_spec_of_another_network_than_the_file_gives_a_warning(
     dogs: Callable[[str], str], caplog: pytest.LogCaptureFixture
 ) -> None:
     logging.get_absl_logger().addHandler(caplog.handler)
@@ -265,7 +263,7 @@ def test_a_spec_that_is_trusted_and_another_network_than_the_file_gets_a_warning
     assert "looks like mobilenet_v2, but its images are preprocessed like those of vgg16." in caplog.text
 
 
-def test_two_outputs_are_refused_with_trust_too(tmp_path: Path, save: Save) -> None:
+def test_two_outputs_are_refused_even_with_trust(tmp_path: Path, save: Save) -> None:
     inputs = keras.Input((16, 16, 3))
     x = layers.GlobalAveragePooling2D()(inputs)
     path = save(keras.Model(inputs, [layers.Dense(3)(x), layers.Dense(3)(x)]), tmp_path / "two.h5")
@@ -273,7 +271,9 @@ def test_two_outputs_are_refused_with_trust_too(tmp_path: Path, save: Save) -> N
         load_model(path, trust=True, spec=SPEC.changed("target_size", [16, 16, 3]), classes=CLASSES)
 
 
-def test_the_message_names_both_options_and_what_the_file_looks_like(dogs: Callable[[str], str]) -> None:
+def test_the_error_of_a_file_without_a_description_names_both_options_and_the_likely_network(
+    dogs: Callable[[str], str],
+) -> None:
     path = dogs(".h5")
     with pytest.raises(ModelFileError) as error:
         load_model(path)
@@ -302,7 +302,9 @@ def test_a_spec_or_classes_that_do_not_fit_are_refused(
         load_model(dogs(".h5"), **options)
 
 
-def test_a_head_that_is_no_chain_of_common_layers_needs_trust(tmp_path: Path, save: Save, randomize: Randomize) -> None:
+def test_a_head_that_is_not_a_chain_of_common_layers_needs_trust(
+    tmp_path: Path, save: Save, randomize: Randomize
+) -> None:
     def end(x: Any) -> Any:
         return layers.Dense(3, activation="softmax")(layers.Concatenate()([layers.Dense(4)(x), layers.Dense(4)(x)]))
 
@@ -314,12 +316,12 @@ def test_a_head_that_is_no_chain_of_common_layers_needs_trust(tmp_path: Path, sa
     check_same(trained.probabilities(pixels(16)), probabilities_of(model, pixels(16)))
 
 
-def test_a_file_of_ours_says_itself_what_it_is(model_file: Path) -> None:
+def test_spec_and_classes_are_refused_for_a_file_that_describes_itself(model_file: Path) -> None:
     with pytest.raises(ModelFileError, match="already describes its network and classes"):
         load_model(model_file, spec=SPEC, classes=CLASSES)
 
 
-def test_predict_and_evaluate_take_a_file_of_keras(small_file: str, colours: Path) -> None:
+def test_predict_and_evaluate_accept_a_keras_file(small_file: str, colours: Path) -> None:
     options: dict[str, Any] = {"spec": SMALL, "classes": CLASSES}
     answers = predict(small_file, colours / "val", **options)
     assert {each["label"] for each in answers[0]["predictions"]} == set(CLASSES)
@@ -332,7 +334,7 @@ def insert_rescalings(layers: list[dict[str, Any]]) -> None:
 
 
 def insert_huge_layer(layers: list[dict[str, Any]], before: int = -1) -> None:
-    """Before another one, each on top of the other."""
+    """Inserts a huge layer before another one, and connects both."""
     last = layers[before]
     huge = {"class_name": "Dense", "name": "huge", "config": {"name": "huge", "units": 10**9}}
     layers.insert(before, {**huge, "inbound_nodes": json.loads(json.dumps(last["inbound_nodes"]))})
@@ -350,8 +352,8 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "units that are a list": (lambda layers: layers[-1]["config"].update(units=[3] * 100), "has a units that is not"),
     "units that are a text": (lambda layers: layers[-1]["config"].update(units="3"), "cannot be built"),
     "no pooling": (lambda layers: layers.pop(2), "only Keras can load it"),
-    "layers that are no layers": (lambda layers: layers.append(7), "only Keras can load it"),
-    "names that are no names": (lambda layers: layers[-1]["config"].update(name="x\ny\ud800"), ""),
+    "a layer that is a number": (lambda layers: layers.append(7), "only Keras can load it"),
+    "a name with a line break": (lambda layers: layers[-1]["config"].update(name="x\ny\ud800"), ""),
     "twenty thousand layers": (
         lambda layers: layers.extend([{"class_name": "Dropout", "config": {}}] * 20_000),
         "only Keras can load it",
@@ -367,7 +369,7 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
 
 
 @pytest.mark.parametrize("hole", HOSTILE)
-def test_what_a_config_says_of_a_head_runs_nothing_and_takes_no_memory(
+def test_a_hostile_config_of_a_head_runs_no_code_and_takes_little_memory(
     small_file: str, tmp_path: Path, hole: str, within: Callable[[float], Any]
 ) -> None:
     change, message = HOSTILE[hole]
@@ -376,14 +378,14 @@ def test_what_a_config_says_of_a_head_runs_nothing_and_takes_no_memory(
         config = json.loads(file.attrs["model_config"])
         change(config["config"]["layers"])
         file.attrs["model_config"] = json.dumps(config)
-    if not message:  # it is read without what is wrong
+    if not message:  # the file is read without the wrong value
         assert load_model(path, spec=SMALL, classes=CLASSES).model.output_shape == (None, 3)
         return
     with within(200e6), pytest.raises(ModelFileError, match=re.escape(message)):
         load_model(path, spec=SMALL, classes=CLASSES)
 
 
-def test_arrays_of_no_layer_and_names_that_are_none_are_refused(dogs: Callable[[str], str], tmp_path: Path) -> None:
+def test_arrays_without_a_layer_and_invalid_layer_names_are_refused(dogs: Callable[[str], str], tmp_path: Path) -> None:
     for group, name, message in (
         ("layers/vars", None, "it has arrays that belong to no layer, at 'layers/vars'"),
         ("layers/dense_9/vars", "evil\nname_1", "'evil\\nname_1' is not the name of a layer"),
@@ -397,17 +399,17 @@ def test_arrays_of_no_layer_and_names_that_are_none_are_refused(dogs: Callable[[
             initialize_network(SPEC, Network(), Classification(), 5, path)
 
 
-def test_twins_of_equal_layers_are_matched_by_their_paths_or_refused(
+def test_nested_models_with_equal_layers_are_matched_by_their_paths_or_refused(
     tmp_path: Path, save: Save, randomize: Randomize
 ) -> None:
     def twins() -> keras.Model:
         inputs = keras.Input((16, 16, 3))
-        both = []
+        pooled = []
         for name in ("zz", "aa"):
             image = keras.Input((16, 16, 3))
             inner = layers.Conv2D(4, 3, name="c1")(layers.Conv2D(3, 3, name="c0")(image))
-            both.append(layers.GlobalAveragePooling2D()(keras.Model(image, inner, name=name)(inputs)))
-        return keras.Model(inputs, layers.Dense(3, name="answer")(layers.Concatenate()(both)))
+            pooled.append(layers.GlobalAveragePooling2D()(keras.Model(image, inner, name=name)(inputs)))
+        return keras.Model(inputs, layers.Dense(3, name="answer")(layers.Concatenate()(pooled)))
 
     model = twins()
     shown = np.random.default_rng(0).normal(0, 1, (4, 16, 16, 3)).astype(np.float32)
@@ -420,7 +422,7 @@ def test_twins_of_equal_layers_are_matched_by_their_paths_or_refused(
         initialize_network(spec, OwnModel(twins()), Classification(), 3, save(model, tmp_path / "twins.keras"))
 
 
-def test_layers_that_keras_counts_keep_their_order_where_one_was_frozen(tmp_path: Path, save: Save) -> None:
+def test_automatically_named_layers_keep_their_order_if_one_is_frozen(tmp_path: Path, save: Save) -> None:
     def make() -> keras.Model:
         image = keras.Input((16, 16, 3))
         x = layers.Conv2D(8, 3)(image)
@@ -449,7 +451,7 @@ def two_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("two_blocks")
 @pytest.mark.parametrize("scales", [True, False])
 @pytest.mark.parametrize("is_nested", [True, False])
-def test_a_backbone_with_its_own_rescaling_scales_once(
+def test_images_for_a_backbone_with_its_own_rescaling_are_scaled_once(
     tmp_path: Path, save: Save, randomize: Randomize, scales: bool, is_nested: bool
 ) -> None:
     inputs = keras.Input((32, 32, 3))

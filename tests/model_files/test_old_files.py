@@ -67,7 +67,7 @@ def start_numbered(weights: Path, model: keras.Model) -> InitializedNetwork:
     return initialize_network(spec, OwnModel(model), Classification(), 3, str(weights))
 
 
-def test_the_files_are_keras_2s() -> None:
+def test_the_files_were_written_by_keras_2() -> None:
     with h5py.File(FILES / "mobilenet_whole.h5") as file:
         assert file.attrs["keras_version"].startswith("2.")
         layers = json.loads(file.attrs["model_config"])["config"]["layers"]
@@ -78,12 +78,12 @@ def test_the_files_are_keras_2s() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_network_of_keras_2_answers_as_it_did(kind: str, answers: dict[str, np.ndarray]) -> None:
+def test_a_keras_2_network_gives_its_original_predictions(kind: str, answers: dict[str, np.ndarray]) -> None:
     model = start(FILES / f"mobilenet_{kind}.h5").network.model
     np.testing.assert_allclose(model(answers["images"]), answers["mobilenet"], rtol=1e-4, atol=1e-6)
 
 
-def test_a_network_of_keras_2_takes_a_new_head() -> None:
+def test_a_keras_2_network_gets_a_new_head() -> None:
     network = start(FILES / "mobilenet_whole.h5", num_classes=5).network
     with h5py.File(FILES / "mobilenet_whole.h5") as file:
         kernel = file["model_weights/conv_dw_1/conv_dw_1/depthwise_kernel:0"][()]
@@ -92,7 +92,7 @@ def test_a_network_of_keras_2_takes_a_new_head() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_names_that_keras_counted_otherwise_are_matched_by_order(kind: str, answers: dict[str, np.ndarray]) -> None:
+def test_automatic_layer_names_that_differ_are_matched_by_order(kind: str, answers: dict[str, np.ndarray]) -> None:
     model = start_numbered(FILES / f"numbered_{kind}.h5", numbered()).network.model
     with h5py.File(FILES / f"numbered_{kind}.h5") as file:
         theirs = set(file["model_weights"] if kind == "whole" else file)
@@ -100,7 +100,7 @@ def test_names_that_keras_counted_otherwise_are_matched_by_order(kind: str, answ
     np.testing.assert_allclose(model(answers["images"][:, :8, :8]), answers["numbered"], rtol=1e-4, atol=1e-6)
 
 
-def test_an_order_that_does_not_fit_is_refused_and_names_the_layer() -> None:
+def test_an_order_that_does_not_fit_is_refused_with_the_name_of_the_layer() -> None:
     images = keras.Input((8, 8, 3))
     other = keras.layers.Conv2D(4, 3, padding="same", name="first")(images)
     outputs = keras.layers.Dense(3, name="last")(keras.layers.Flatten()(other))
@@ -108,7 +108,7 @@ def test_an_order_that_does_not_fit_is_refused_and_names_the_layer() -> None:
         start_numbered(FILES / "numbered_whole.h5", keras.Model(images, outputs))
 
 
-def test_weights_of_imagenet_without_top_load_by_order_when_their_names_are_keras_1s(tmp_path: Path) -> None:
+def test_imagenet_weights_with_layer_names_of_keras_1_load_by_order(tmp_path: Path) -> None:
     # As vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5: names of fixed length, weights named W and b.
     path = tmp_path / "notop.h5"
     random = np.random.default_rng(0)
@@ -131,8 +131,8 @@ def test_weights_of_imagenet_without_top_load_by_order_when_their_names_are_kera
             np.testing.assert_array_equal(variable.numpy(), array.astype(np.float32))
 
 
-def test_many_names_in_numbered_parts_are_read(tmp_path: Path) -> None:
-    # Keras cuts lists over 64 KiB into layer_names0, layer_names1, ...
+def test_layer_names_split_into_numbered_attributes_are_read(tmp_path: Path) -> None:
+    # Keras splits lists over 64 KiB into layer_names0, layer_names1, ...
     path = tmp_path / "parts.h5"
     source = FILES / "mobilenet_weights.h5"
     path.write_bytes(source.read_bytes())

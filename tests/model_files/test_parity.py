@@ -1,4 +1,4 @@
-"""One function, wherever it runs: the network of every row of the table and of users' own models.
+"""A network computes the same everywhere: that of every row of the table, and users' own models.
 
 Every variable has a random value of realistic spread. The same logits come from the reference, the plain network, its
 two stages, the training copy, the `.hdf5` in plain Keras, `load_model`, a checkpoint, and two devices. They are
@@ -57,7 +57,7 @@ Logits = list[np.ndarray]  # of each output
 
 NUM_COMPARED = 4  # of the images that moving averages were made of
 ROUNDING = 1e-3  # of the spread; float32 in a hundred layers
-# The kernel of batch normalization rounds otherwise than Keras' operations. Both are as far from float64, which a
+# The kernel of batch normalization rounds differently from Keras' operations. Both are as far from float64, which a
 # random ResNet50 magnifies to 0.006 (Keras) and 0.007 (the kernel), and MobileNetV2 to 0.012 and 0.009.
 KERNEL_ROUNDING = 2e-2
 # Keras' own float32 is as far as 0.07 from float64 in this one of a thousand layers, with these random weights.
@@ -69,7 +69,7 @@ ROWS = [pytest.param(name, marks=[] if name in FAMILIES else [pytest.mark.slow])
 
 
 class PlainKeras:
-    """Keras in a process that knows nothing of us."""
+    """Keras in a process that cannot import Model Trainer."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -129,7 +129,7 @@ def as_list(outputs: Any) -> Logits:
 
 
 def to_logits(outputs: Logits, activation: str) -> Logits:
-    """Back from probabilities; a softmax forgets what all its logits have in common."""
+    """Logits from probabilities; those of a softmax up to a constant that all logits share."""
     if activation == "softmax":
         return [np.log(output) for output in outputs]
     return [np.log(output) - np.log1p(-output) for output in outputs] if activation == "sigmoid" else outputs
@@ -159,7 +159,7 @@ def check_parity(
     Args:
         fill: gives the plain network its weights.
         reference: images to logits.
-        kernel_rounding: how far the training copy may be from it, in shares of the spread.
+        kernel_rounding: how far the training copy may be from it, relative to the spread.
     """
     activation = run.task.head_activation
     expected = reference(images)
@@ -204,13 +204,13 @@ def check_parity(
         assert checkpoint is not None
         restore(loop, checkpoint)
     halves = np.array_split(images, 2)
-    # In a batch of another size another kernel may round, which a hundred random layers magnify.
-    expected = [np.concatenate(of_halves) for of_halves in zip(*map(reference, halves), strict=True)]
+    # Batches of another size may be rounded by another kernel, which a hundred random layers magnify.
+    expected = [np.concatenate(half_logits) for half_logits in zip(*map(reference, halves), strict=True)]
     halves = strategy.experimental_distribute_values_from_function(
         lambda context: tf.constant(halves[context.replica_id_in_sync_group])
     )
-    of_devices = strategy.run(lambda half: copy.outputs(half, training=False), args=(halves,))
-    outputs = [np.concatenate(strategy.experimental_local_results(each)) for each in of_devices]
+    outputs_by_device = strategy.run(lambda half: copy.outputs(half, training=False), args=(halves,))
+    outputs = [np.concatenate(strategy.experimental_local_results(each)) for each in outputs_by_device]
     same(outputs, "after a checkpoint, on two devices", rounding=kernel_rounding)
 
 
@@ -243,7 +243,7 @@ def check_row(bench: Bench, spec: ModelSpec, reference: keras.Model, rounding: f
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_every_row_of_the_table_is_one_function(bench: Bench, name: str) -> None:
+def test_every_network_of_the_table_computes_the_same_everywhere(bench: Bench, name: str) -> None:
     spec = spec_of(name)
     reference = import_dotted(spec.class_)(weights=None, include_top=False, input_shape=spec.target_size)
     bench.randomize(reference, images_of(spec))
@@ -287,12 +287,12 @@ def normalized(images: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def nested_normalized(images: keras.KerasTensor) -> keras.KerasTensor:
-    """What legacy HDF5 cannot carry: it forgets the statistics of a nested Normalization."""
+    """Legacy HDF5 does not store the statistics of a nested Normalization."""
     inputs = keras.Input(SIZE)
     return keras.Model(inputs, normalized(inputs), name="base")(images)
 
 
-def prepared_by_operations(images: keras.KerasTensor) -> keras.KerasTensor:
+def preprocessed_by_operations(images: keras.KerasTensor) -> keras.KerasTensor:
     return layers.GlobalAveragePooling2D()(convolutions(keras.applications.mobilenet_v2.preprocess_input(images)))
 
 
@@ -318,7 +318,7 @@ BODIES: dict[str, Callable[[Any], Any]] = {
     "nested_sequential": nested_sequential,
     "normalized": normalized,
     "nested_normalized": nested_normalized,
-    "preprocess_input": prepared_by_operations,
+    "preprocess_input": preprocessed_by_operations,
     "operations": built_of_operations,
     "nested_efficientnet": nested_efficientnet,
     "nested_mobilenet_v3": nested_mobilenet_v3,
@@ -355,7 +355,7 @@ def own_model(body: str, head: str) -> keras.Model:
 
 
 def randomize_own(bench: Bench, model: keras.Model, images: np.ndarray) -> None:
-    """As `randomize`, with probabilities from which the way back to logits loses nothing."""
+    """As `randomize`, with probabilities from which logits can be recovered accurately."""
     bench.randomize(model, images)
     last = [each for each in model._flatten_layers() if isinstance(each, layers.Dense) and each.units == 3]
     while any(np.abs(output).max() > 20 or 0 <= output.min() < 1e-3 for output in as_list(model(images))):
@@ -374,25 +374,25 @@ def check_own(bench: Bench, model: keras.Model, kinds: list[str], task: Any) -> 
 
     run = bench.make_run(spec=spec, network=OwnModel(model), task=task)
     check_parity(run, lambda network: None, logits_of, images, bench)
-    for variable, value in zip(model.weights, before, strict=True):  # it is copied, not taken
+    for variable, value in zip(model.weights, before, strict=True):  # the user's model is copied, not changed
         np.testing.assert_array_equal(variable, value)
 
 
 @pytest.mark.parametrize(("body", "head"), OWN, ids=lambda name: name)
-def test_every_own_model_is_one_function(bench: Bench, body: str, head: str) -> None:
+def test_every_own_model_computes_the_same_everywhere(bench: Bench, body: str, head: str) -> None:
     kind = HEADS[head][0]
     task = MultiLabel() if kind == "sigmoid" else Classification()
     check_own(bench, own_model(body, head), [kind], task)
 
 
-def test_a_sequential_own_model_is_one_function(bench: Bench) -> None:
+def test_a_sequential_own_model_computes_the_same_everywhere(bench: Bench) -> None:
     model = keras.Sequential(
         [keras.Input(SIZE), small_base(), layers.GlobalAveragePooling2D(), layers.Dense(3, activation="softmax")]
     )
     check_own(bench, model, ["softmax"], Classification())
 
 
-def test_an_own_model_of_two_outputs_is_one_function(bench: Bench) -> None:
+def test_an_own_model_with_two_outputs_computes_the_same_everywhere(bench: Bench) -> None:
     images = keras.Input(SIZE)
     features = nested(images)
     kind = layers.Dense(3, activation="softmax", name="kind")(features)
@@ -404,8 +404,8 @@ def test_an_own_model_of_two_outputs_is_one_function(bench: Bench) -> None:
     randomize_own(bench, model, images_of(run.spec))
 
     def logits_of(images: np.ndarray) -> Logits:
-        of_again, of_kind = as_list(model(images))
-        return [np.log(of_kind), of_again]
+        again_logits, kind_probabilities = as_list(model(images))
+        return [np.log(kind_probabilities), again_logits]
 
     check_parity(run, lambda network: None, logits_of, shown, bench)
     assert prepare(run).plain.network.model.output_names == ["kind", "again"]

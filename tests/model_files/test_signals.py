@@ -1,4 +1,4 @@
-"""A signal while a model is loaded or built ends the process; it is not the file that is damaged."""
+"""A signal while a model is loaded or built ends the process; it is not reported as a damaged file."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ def stop(*arguments: object, **options: object) -> NoReturn:
     raise StoppedError("SIGTERM came.")
 
 
-def test_a_signal_while_a_model_file_is_read_is_no_damage() -> None:
+def test_a_signal_while_a_model_file_is_read_is_not_reported_as_damage() -> None:
     with pytest.raises(StoppedError), reading(Path("model.hdf5")):
         stop()
 
 
-def test_a_signal_while_a_network_is_built_is_no_damage() -> None:
+def test_a_signal_while_a_network_is_built_is_not_reported_as_damage() -> None:
     with pytest.raises(StoppedError), building(ModelFile(Path("model.hdf5"), Scanned({}, {}, {}), None)):
         stop()
 
 
-def test_a_signal_while_weights_are_downloaded_is_no_failed_download(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_while_weights_are_downloaded_is_not_a_failed_download(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "build_network", stop)
     with pytest.raises(StoppedError):
         weights._with_imagenet(ModelSpec.named("mobilenet_v1"), Network(), Classification(), 2)
 
 
-def test_a_signal_while_code_of_the_user_is_imported_is_no_error_in_it(
+def test_a_signal_while_user_code_is_imported_is_not_an_error_in_that_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "stopped_here.py").write_text("from model_trainer.errors import StoppedError\nraise StoppedError\n")

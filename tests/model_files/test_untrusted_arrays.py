@@ -1,26 +1,26 @@
-"""Model files that do harm by what their HDF5 holds: each is refused, says why, and takes no memory.
+"""Model files whose HDF5 content does harm: each is refused with the reason, and takes no memory.
 
 All but the last few are cases of `test_a_hostile_file_is_refused_with_the_reason`, by the name in brackets:
 
 | hole | test |
 | --- | --- |
-| links to other files | `[external_link]`, `[external_link_beside_the_layers]` |
+| links to other files | `[external_link]`, `[external_link_outside_the_layers]` |
 | soft links | `[soft_link]` |
 | numbers that lie in another file (CVE-2026-1669) | `[external_data]` |
 | virtual data sets (CVE-2026-12480) | `[virtual_data]` |
-| shapes that were never stored (CVE-2026-0897) | `[shape_never_stored]`, `..._in_pieces]`, `..._compressed]` |
-| pieces that explode when unpacked, or are huge | `[piece_that_explodes]`, `[piece_larger_than_the_array]` |
+| shapes that were never stored (CVE-2026-0897) | `[shape_never_stored]`, `..._in_chunks]`, `..._compressed]` |
+| chunks that explode when decompressed, or are huge | `[chunk_that_explodes]`, `[chunk_larger_than_the_array]` |
 | filters, which HDF5 loads from libraries | `[filter_of_h5py]`, `[filter_twice]` |
 | references to objects and regions | `[references]`, `[references_to_regions]`, `[attribute_of_references]` |
-| types that are no numbers | `[varying_length]`, `[records]`, `[strings]`, `[raw_bytes]`, `[attribute_of_records]` |
+| types that are not numbers | `[varying_length]`, `[records]`, `[strings]`, `[raw_bytes]`, `[attribute_of_records]` |
 | committed types | `[type_of_its_own]`, `[named_type]` |
-| circles and second names by hard links | `[groups_in_a_circle]`, `[array_under_two_names]` |
+| cycles and second names by hard links | `[groups_in_a_cycle]`, `[array_under_two_names]` |
 | too deep, too many | `[too_deep]`, `[too_many]` |
-| names that lead elsewhere or are no names | `[name_...]`, `[weight_of_another_layer]`, `[weight_from_the_root]`, ... |
-| unknown names | `[array_of_no_layer]`, `[group_beside_the_layers]`, `[layer_of_no_name]` |
+| invalid names, or of another layer | `[name_...]`, `[weight_of_another_layer]`, `[weight_from_the_root]`, ... |
+| unknown names | `[array_without_a_layer]`, `[group_outside_the_layers]`, `[layer_that_is_not_listed]` |
 | shapes that differ from the network's | `[other_shape]` |
-| oversized attributes | `[long_text]`, `test_a_text_that_thousands_of_names_share_is_not_read` |
-| damage anywhere | `test_a_file_that_ends_too_soon_is_damaged`, `test_changed_bytes_never_end_in_another_error` |
+| oversized attributes | `[long_text]`, `test_a_string_that_thousands_of_names_share_is_not_read` |
+| damage anywhere | `test_a_truncated_file_is_damaged`, `test_changed_bytes_never_raise_another_error` |
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def never_written(file: h5py.File, folder: Path) -> None:
     file.create_dataset(KERNEL, (10**6, 10**6), np.float32)
 
 
-def never_written_pieces(file: h5py.File, folder: Path) -> None:
+def never_written_chunks(file: h5py.File, folder: Path) -> None:
     file.create_dataset(KERNEL, (10**6, 10**6), np.float32, chunks=(64, 64))
 
 
@@ -88,17 +88,17 @@ def compressed(shape: tuple[int, ...]) -> Spoil:
     return lambda file, _: file.create_dataset(KERNEL, shape, np.float32, chunks=True, compression="gzip")
 
 
-def exploding_piece(file: h5py.File, folder: Path) -> None:
+def exploding_chunk(file: h5py.File, folder: Path) -> None:
     made = file.create_dataset(KERNEL, (3, 3, 3, 8), np.float32, chunks=(3, 3, 3, 8), compression="gzip")
     made.id.write_direct_chunk((0, 0, 0, 0), zlib.compress(b"\0" * (64 << 20)))
 
 
-def damaged_piece(file: h5py.File, folder: Path) -> None:
+def damaged_chunk(file: h5py.File, folder: Path) -> None:
     made = file.create_dataset(KERNEL, (3, 3, 3, 8), np.float32, chunks=(3, 3, 3, 8), compression="gzip")
     made.id.write_direct_chunk((0, 0, 0, 0), b"no zlib at all")
 
 
-def huge_piece(file: h5py.File, folder: Path) -> None:
+def huge_chunk(file: h5py.File, folder: Path) -> None:
     file.create_dataset(KERNEL, (4, 4), np.float32, chunks=(2**14, 2**15), maxshape=(None, None), compression="gzip")
 
 
@@ -130,7 +130,7 @@ SPOILT: dict[str, tuple[Spoil, str]] = {
         replaced(lambda file, folder: file.__setitem__(KERNEL, h5py.ExternalLink(secret_hdf5(folder), "kernel"))),
         "'model_weights/conv1/conv1' holds a link to another file",
     ),
-    "external_link_beside_the_layers": (
+    "external_link_outside_the_layers": (
         lambda file, folder: file.__setitem__("optimizer_weights", h5py.ExternalLink(secret_hdf5(folder), "/")),
         "'/' holds a link to another file",
     ),
@@ -147,17 +147,17 @@ SPOILT: dict[str, tuple[Spoil, str]] = {
         f"'{KERNEL}' is a virtual data set, whose values are in other files",
     ),
     "shape_never_stored": (replaced(never_written), "declares the shape .*, of which the file contains 0"),
-    "shape_never_stored_in_pieces": (  # CVE-2026-0897
-        replaced(never_written_pieces),
+    "shape_never_stored_in_chunks": (  # CVE-2026-0897
+        replaced(never_written_chunks),
         "declares the shape .*4,000,000,000,000 bytes, of which the file contains 0",
     ),
     "shape_never_stored_compressed": (
         replaced(compressed((10**6, 10**6))),
         "declares 4,[0-9,]* bytes in chunks, more than its file can hold",
     ),
-    "piece_that_explodes": (replaced(exploding_piece), "decompresses to more than the 864 bytes it declares"),
-    "piece_that_is_damaged": (replaced(damaged_piece), "is damaged: Error -3 while decompressing"),
-    "piece_larger_than_the_array": (replaced(huge_piece), "declares 2,147,483,648 bytes in chunks"),
+    "chunk_that_explodes": (replaced(exploding_chunk), "decompresses to more than the 864 bytes it declares"),
+    "chunk_that_is_damaged": (replaced(damaged_chunk), "is damaged: Error -3 while decompressing"),
+    "chunk_larger_than_the_array": (replaced(huge_chunk), "declares 2,147,483,648 bytes in chunks"),
     "filter_of_h5py": (
         replaced(lambda file, _: file.create_dataset(KERNEL, data=np.zeros((3, 3, 3, 8)), compression="lzf")),
         "a filter other than gzip",
@@ -196,7 +196,7 @@ SPOILT: dict[str, tuple[Spoil, str]] = {
         replaced(lambda file, _: file.create_dataset(KERNEL, data=h5py.Empty("f"))),
         "has a shape that no array of weights has",
     ),
-    "groups_in_a_circle": (
+    "groups_in_a_cycle": (
         lambda file, _: file.__setitem__("model_weights/conv1/again", file["model_weights"]),
         "'model_weights/conv1/again' is another name of a group",
     ),
@@ -211,7 +211,7 @@ SPOILT: dict[str, tuple[Spoil, str]] = {
         r"holds the name b'..', which is not the name of a layer",
     ),
     "name_of_two_lines": (lambda file, _: file.create_group("a\nb"), "which is not the name of a layer"),
-    "name_that_is_no_text": (lambda file, _: file.create_group(b"\xff"), "which is not the name of a layer"),
+    "name_that_is_not_text": (lambda file, _: file.create_group(b"\xff"), "which is not the name of a layer"),
     "name_too_long": (lambda file, _: file.create_group("a" * 2000), "which is not the name of a layer"),
     "weight_of_another_layer": (
         set_attribute("model_weights/conv1", "weight_names", [b"../conv2/conv2/kernel", b"conv1/bias"]),
@@ -225,7 +225,7 @@ SPOILT: dict[str, tuple[Spoil, str]] = {
         set_attribute("model_weights/conv1", "weight_names", np.array([b"conv1\0kernel", b"conv1/bias"], "S12")),
         "is not the name of a weight",
     ),
-    "weight_said_twice": (
+    "weight_named_twice": (
         set_attribute("model_weights/conv1", "weight_names", [b"conv1/bias"] * 2),
         "contains a name twice",
     ),
@@ -250,15 +250,15 @@ SPOILT: dict[str, tuple[Spoil, str]] = {
         "holds compound values",
     ),
     "long_text": (set_attribute("/", "text", "a" * (17 << 20)), "its attribute 'text' is a string of 17,825,792 bytes"),
-    "array_of_no_layer": (
+    "array_without_a_layer": (
         lambda file, _: file.create_dataset("model_weights/conv1/conv1/more", data=np.zeros(3)),
         "it holds 'model_weights/conv1/conv1/more', which belongs to none of its layers",
     ),
-    "group_beside_the_layers": (
+    "group_outside_the_layers": (
         lambda file, _: file.create_group("payload"),
         "it holds 'payload', which belongs to none of its layers",
     ),
-    "layer_of_no_name": (
+    "layer_that_is_not_listed": (
         lambda file, _: file.create_group("model_weights/payload"),
         "it holds 'payload', which belongs to none of its layers",
     ),
@@ -289,7 +289,7 @@ def test_a_hostile_file_is_refused_with_the_reason(
     assert str(refused.value).startswith(str(model_file))
 
 
-def test_a_text_that_thousands_of_names_share_is_not_read(model_file: Path, within: Within) -> None:
+def test_a_string_that_thousands_of_names_share_is_not_read(model_file: Path, within: Within) -> None:
     count, text = 3000, "b" * 1_000_000
     with h5py.File(model_file, "w") as file:
         file.attrs["text"] = text
@@ -307,19 +307,19 @@ def test_a_text_that_thousands_of_names_share_is_not_read(model_file: Path, with
 
 
 @pytest.mark.parametrize("length", [0, 7, 8, 100, 2000, 20_000])
-def test_a_file_that_ends_too_soon_is_damaged(model_file: Path, length: int) -> None:
+def test_a_truncated_file_is_damaged(model_file: Path, length: int) -> None:
     model_file.write_bytes(model_file.read_bytes()[:length])
     with pytest.raises(ModelFileError, match="is damaged"):
         load_model(model_file)
 
 
-def test_bytes_before_the_beginning_are_refused(model_file: Path) -> None:
+def test_bytes_before_the_signature_are_refused(model_file: Path) -> None:
     model_file.write_bytes(b"#!/bin/sh".ljust(512, b"\0") + model_file.read_bytes())
     with pytest.raises(ModelFileError, match="does not begin with the bytes of HDF5"):
         load_model(model_file)
 
 
-def test_changed_bytes_never_end_in_another_error(model_file: Path) -> None:
+def test_changed_bytes_never_raise_another_error(model_file: Path) -> None:
     good = model_file.read_bytes()
     random = np.random.default_rng(0)
     refused = 0
@@ -335,7 +335,7 @@ def test_changed_bytes_never_end_in_another_error(model_file: Path) -> None:
     assert refused > 10
 
 
-def test_arrays_packed_with_gzip_are_read(model_file: Path) -> None:
+def test_arrays_compressed_with_gzip_are_read(model_file: Path) -> None:
     values = np.random.default_rng(1).normal(0, 1, (3, 3, 3, 8)).astype(np.float32)
     with h5py.File(model_file, "r+") as file:
         del file[KERNEL]

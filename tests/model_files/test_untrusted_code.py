@@ -1,7 +1,7 @@
 """Files that run code when Keras loads them, and archives that are not what they seem: each is refused, nothing is run.
 
-The other holes are in `test_untrusted_arrays.py` (what HDF5 can hold), `test_untrusted_structure.py` (how it hangs
-together) and `test_untrusted_descriptions.py` (what our own description may ask for).
+The other holes are in `test_untrusted_arrays.py` (what HDF5 can hold), `test_untrusted_structure.py` (how it is
+linked) and `test_untrusted_descriptions.py` (what our own description may ask for).
 
 | hole | test |
 | --- | --- |
@@ -10,15 +10,15 @@ together) and `test_untrusted_descriptions.py` (what our own description may ask
 | functions of Keras itself (CVE-2025-8747) | `[function_of_keras_that_downloads]` |
 | safe mode switched off by the file (CVE-2025-9906) | `[function_that_switches_safety_off]` |
 | a SavedModel as a layer (CVE-2026-1462) | `[saved_model_of_tensorflow]` |
-| classes that somebody registered | `[registered_class]` |
+| registered classes | `[registered_class]` |
 | the same in a `.keras` | `test_code_in_the_config_of_an_archive_is_refused_and_not_run[...]` |
-| pickles, bare and in `.npz` | `test_a_pickle_is_refused_and_not_run`, `test_a_pickle_among_numpys_arrays_...` |
+| pickles, bare and in `.npz` | `test_a_pickle_is_refused_and_not_run`, `test_a_pickle_in_an_npz_...` |
 | Keras' loaders, whatever they do | `test_loading_never_calls_the_loaders_of_keras` |
 | members that lie elsewhere, are foreign or missing | `test_an_archive_with_other_members_is_refused` |
-| two members of a name, of which readers take another | `test_an_archive_with_the_same_member_twice_is_refused` |
-| members that explode, or say less than they hold | `test_an_archive_that_explodes_...`, `..._that_says_less_...` |
-| compressed with other methods than zip's own | `test_an_archive_packed_in_another_way_is_refused` |
-| HDF5's holes inside an archive | `test_hdf5_in_an_archive_is_looked_at_as_strictly` |
+| two members of one name, which readers choose differently | `test_an_archive_with_the_same_member_twice_is_refused` |
+| members that explode, or declare too little | `test_an_archive_that_explodes_...`, `..._that_declares_less_...` |
+| compressed with other methods than zip's own | `test_an_archive_compressed_with_another_method_is_refused` |
+| HDF5's holes inside an archive | `test_hdf5_in_an_archive_is_checked_as_strictly` |
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ def start(path: Path) -> InitializedNetwork:
 
 @pytest.fixture
 def marker(tmp_path: Path) -> Path:
-    """What every payload here would make."""
+    """The file that every payload here would create."""
     return tmp_path / "marker"
 
 
 def code_that_touches(marker: Path) -> str:
-    """A function as `Lambda` keeps it: marshalled byte code."""
+    """A function as `Lambda` stores it: marshalled byte code."""
     source = f"lambda x: (open({str(marker)!r}, 'w').close(), x)[1]"
     code = compile(source, "payload", "eval").co_consts[0]
     return base64.b64encode(marshal.dumps(code)).decode()
@@ -106,7 +106,7 @@ def test_code_in_the_config_of_an_hdf5_is_refused_and_not_run(name: str, model_f
     assert not marker.exists()
 
 
-def test_the_payload_is_a_real_one(marker: Path) -> None:
+def test_the_payload_runs_when_keras_loads_it(marker: Path) -> None:
     layer = payloads(marker)["lambda_of_keras_3"]["config"]
     keras.layers.Lambda.from_config(layer, safe_mode=False)(np.zeros((1, 1), np.float32))
     assert marker.exists()
@@ -121,7 +121,7 @@ def test_code_in_the_config_of_an_archive_is_refused_and_not_run(name: str, arch
     assert not marker.exists()
 
 
-def test_a_config_of_keras_own_layers_is_no_code(model_file: Path) -> None:
+def test_a_config_of_keras_own_layers_is_accepted(model_file: Path) -> None:
     with h5py.File(model_file) as file:
         assert "Conv2D" in file.attrs["model_config"]
     assert load_model(model_file).classes == ("blue", "green", "red")
@@ -161,7 +161,7 @@ def test_a_pickle_is_refused_and_not_run(tmp_path: Path, marker: Path, protocol:
     assert not marker.exists()
 
 
-def test_a_pickle_among_numpys_arrays_is_refused_and_not_run(tmp_path: Path, marker: Path) -> None:
+def test_a_pickle_in_an_npz_is_refused_and_not_run(tmp_path: Path, marker: Path) -> None:
     path = tmp_path / "model.npz"
     np.savez(path, weights=np.array([Touch(marker)], object))
     with pytest.raises(ModelFileError, match="it holds 'weights.npy'; a .keras file has only"):
@@ -171,7 +171,7 @@ def test_a_pickle_among_numpys_arrays_is_refused_and_not_run(tmp_path: Path, mar
 
 @pytest.fixture
 def archive(model_file: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Makes a `.keras` archive of the good file; named members are replaced, None leaves one out."""
+    """Makes a `.keras` archive of the valid file; named members are replaced, None leaves one out."""
     (tmp_path / "apart").mkdir()
     good = tmp_path / "apart" / "model.keras"
     with h5py.File(model_file) as file:
@@ -231,7 +231,7 @@ def test_an_archive_that_explodes_is_refused(archive: Any) -> None:
         start(path)
 
 
-def test_an_archive_that_says_less_than_it_unpacks_to_is_damaged(archive: Any) -> None:
+def test_an_archive_that_declares_less_than_it_decompresses_to_is_damaged(archive: Any) -> None:
     path = archive(zipfile.ZIP_DEFLATED, **{"model.weights.h5": bytes(20_000_000)})
     path.write_bytes(path.read_bytes().replace(struct.pack("<I", 20_000_000), struct.pack("<I", 1000)))
     with pytest.raises(ModelFileError, match="is damaged or not a Keras file: Bad CRC-32"):
@@ -244,12 +244,12 @@ def test_an_archive_with_a_long_config_is_refused(archive: Any) -> None:
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_an_archive_packed_in_another_way_is_refused(archive: Any, method: int) -> None:
+def test_an_archive_compressed_with_another_method_is_refused(archive: Any, method: int) -> None:
     with pytest.raises(ModelFileError, match="compressed with another method than deflate"):
         start(archive(method))
 
 
-def test_hdf5_in_an_archive_is_looked_at_as_strictly(archive: Any, model_file: Path, tmp_path: Path) -> None:
+def test_hdf5_in_an_archive_is_checked_as_strictly(archive: Any, model_file: Path, tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"password" * 108)
     content = io.BytesIO(zipfile.ZipFile(archive()).read("model.weights.h5"))
     with h5py.File(content, "r+") as file:

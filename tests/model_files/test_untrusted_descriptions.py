@@ -1,4 +1,4 @@
-"""Descriptions in model files that name code or ask for the whole memory: each is refused and says why.
+"""Descriptions in model files that name code or ask for too much memory: each is refused with the reason.
 
 | hole | test |
 | --- | --- |
@@ -6,13 +6,13 @@
 | code of ours that writes files or trusts others | the same, `[our_code_that_writes]`, `[our_code_that_trusts]`, ... |
 | arguments of Keras' that read files or run code | `[weights_from_elsewhere]`, `[activation_that_is_code]`, ... |
 | a model of the author's own | `[own_model...]`, `[live_model...]`; `test_the_same_file_is_loaded_with_trust` |
-| a loss that is code | `test_a_loss_that_is_code_is_not_looked_at` |
+| a loss that is code | `test_a_loss_that_is_code_is_ignored` |
 | a network larger than the file | `test_a_network_larger_than_its_file_is_refused_before_it_takes_memory` |
-| ... that Keras makes later | `test_a_refused_network_is_not_made_later` |
-| NaN, huge numbers, deep nesting, no JSON | `test_a_description_that_is_no_plain_json_is_refused` |
+| ... that Keras makes later | `test_a_refused_network_is_not_initialized_later` |
+| NaN, huge numbers, deep nesting, invalid JSON | `test_a_description_that_is_not_plain_json_is_refused` |
 | megabytes of description | `test_a_description_of_megabytes_is_refused_before_it_is_parsed` |
-| values of wrong kinds | `test_a_value_of_a_wrong_kind_is_named` |
-| `model_spec.json` beside the file | `test_a_description_beside_the_file_is_looked_at_as_strictly` |
+| values of wrong types | `test_a_value_of_the_wrong_type_is_named` |
+| `model_spec.json` next to the file | `test_a_description_next_to_the_file_is_checked_as_strictly` |
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ FOREIGN_CODE: dict[str, tuple[dict[str, Any], str]] = {
         {"preprocess_func": "model_trainer.api.train"},
         "`preprocess_func` names model_trainer.api.train",
     ),
-    "keras_that_builds_no_network": (
+    "keras_function_that_builds_no_network": (
         {"class": "keras.applications.vgg16.preprocess_input"},
         "which is not a network of keras.applications",
     ),
@@ -122,13 +122,13 @@ def test_the_same_file_is_loaded_with_trust(describe: Describe, payload: Path) -
     assert load_model(path, trust=True).classes == ("blue", "green", "red")
 
 
-def test_a_loss_that_is_code_is_not_looked_at(describe: Describe, payload: Path) -> None:
+def test_a_loss_that_is_code_is_ignored(describe: Describe, payload: Path) -> None:
     loaded = load_model(describe(task={**TASK, "loss": Call("payload.run").to_dict()}))
     assert not payload.exists()
     assert loaded.model.output_shape == (None, 3)
 
 
-def test_a_loss_that_was_an_object_does_not_hinder_predicting(describe: Describe) -> None:
+def test_a_loss_that_was_a_live_object_does_not_prevent_prediction(describe: Describe) -> None:
     loaded = load_model(describe(task={**TASK, "loss": {"type": "Live", "object": "keras.losses.Poisson"}}))
     assert loaded.probabilities(np.zeros((1, 16, 16, 3), np.uint8)).shape == (1, 3)
 
@@ -173,10 +173,10 @@ def test_a_network_larger_than_its_file_is_refused_before_it_takes_memory(
     assert made == []  # no variable got values
 
 
-def test_a_refused_network_is_not_made_later(describe: Describe) -> None:
+def test_a_refused_network_is_not_initialized_later(describe: Describe) -> None:
     with pytest.raises(ModelFileError, match="head_dense_1"):
         load_model(describe(network={**NETWORK, "dense": [10**12]}))
-    # Keras gives values to what is left without at the end of the next such scope: 10**12 of them would show.
+    # Keras initializes variables that were left without values at the end of the next such scope.
     with keras.StatelessScope():
         pass
     assert keras.layers.Dense(2)(np.zeros((1, 2), np.float32)).shape == (1, 2)
@@ -197,7 +197,7 @@ def test_a_refused_network_is_not_made_later(describe: Describe) -> None:
         ('{"network": {"type": []}}', "has a `type` that should be a string, got a list"),
     ],
 )
-def test_a_description_that_is_no_plain_json_is_refused(describe: Describe, text: str, reason: str) -> None:
+def test_a_description_that_is_not_plain_json_is_refused(describe: Describe, text: str, reason: str) -> None:
     with pytest.raises(ModelFileError, match=reason):
         load_model(describe(text))
 
@@ -236,19 +236,19 @@ def test_a_description_of_megabytes_is_refused_before_it_is_parsed(
         ({"preprocess_func": []}, "`preprocess_func` should be"),
     ],
 )
-def test_a_value_of_a_wrong_kind_is_named(describe: Describe, changes: dict[str, Any], reason: str) -> None:
+def test_a_value_of_the_wrong_type_is_named(describe: Describe, changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(ModelFileError, match=reason) as refused:
         load_model(describe(**changes))
     assert "model.hdf5" in str(refused.value)
 
 
-def test_a_description_beside_the_file_is_looked_at_as_strictly(model_file: Path, describe: Describe) -> None:
+def test_a_description_next_to_the_file_is_checked_as_strictly(model_file: Path, describe: Describe) -> None:
     weights = model_file.with_name("plain.weights.h5")
     load_model(model_file).model.save_weights(weights)
-    beside = weights.with_name("model_spec.json")
-    beside.write_text('{"target_size": NaN}')
+    description = weights.with_name("model_spec.json")
+    description.write_text('{"target_size": NaN}')
     with pytest.raises(ModelFileError, match="model_spec.json is damaged or not JSON: NaN"):
         load_model(weights)
-    beside.write_text(json.dumps({"class": "os.system", "target_size": [16, 16, 3]}))
+    description.write_text(json.dumps({"class": "os.system", "target_size": [16, 16, 3]}))
     with pytest.raises(ModelFileError, match="`class` names os.system.*--trust"):
         load_model(weights)

@@ -1,4 +1,4 @@
-"""EfficientNet, of which Keras builds another graph for ImageNet's weights: the one that was built is rebuilt."""
+"""EfficientNet, for which Keras builds another graph with ImageNet's weights: files are read with the same graph."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def download(imagenet_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def no_download(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Takes the network away."""
+    """A function that lets all later downloads fail."""
 
     def refuse(*_: object, **__: object) -> str:
         raise OSError("no network")
@@ -76,7 +76,7 @@ def close(ours: object, reference: object) -> None:
 
 
 @pytest.mark.usefixtures("download")
-def test_the_variant_is_what_keras_builds_for_imagenet() -> None:
+def test_the_variant_matches_what_keras_builds_for_imagenet() -> None:
     reference = keras.applications.EfficientNetB0(weights="imagenet", include_top=False, input_shape=(32, 32, 3))
     used = initialize_network(SPEC, Network(), Classification(), 3, "imagenet").network
     close(used.backbone(pixels()), reference(pixels()))
@@ -92,7 +92,7 @@ def test_the_variant_is_what_keras_builds_for_imagenet() -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("download", "eager_steps")
-def test_a_run_of_imagenets_weights_saves_and_resumes_what_it_trains(
+def test_a_run_with_imagenet_weights_saves_and_resumes_its_variant(
     make_run: MakeRun, no_download: Callable[[], None]
 ) -> None:
     reference = keras.applications.EfficientNetB0(weights="imagenet", include_top=False, input_shape=(32, 32, 3))
@@ -112,7 +112,7 @@ def test_a_run_of_imagenets_weights_saves_and_resumes_what_it_trains(
 @pytest.mark.usefixtures("download")
 @pytest.mark.parametrize("suffix", [".h5", ".keras", ".weights.h5"])
 @pytest.mark.parametrize("weights", ["imagenet", None])
-def test_a_file_of_either_variant_is_read_as_that_one(
+def test_a_file_of_either_variant_is_read_as_that_variant(
     tmp_path: Path, suffix: str, weights: str | None, save: Callable[[keras.Model, Path], str]
 ) -> None:
     model = keras.applications.EfficientNetB0(weights=weights, include_top=False, input_shape=(32, 32, 3))
@@ -123,7 +123,7 @@ def test_a_file_of_either_variant_is_read_as_that_one(
 
 
 @pytest.mark.usefixtures("download")
-def test_a_file_from_before_the_variant_was_noted_says_it_by_its_graph(tmp_path: Path) -> None:
+def test_the_variant_of_an_older_file_is_inferred_from_its_graph(tmp_path: Path) -> None:
     network = initialize_network(SPEC, Network(), Classification(), 3, "imagenet").network
     rest = {"task": Classification().to_dict(), "network": Network().to_dict(), "classes": ["a", "b", "c"]}
     save_model(network.model, tmp_path / "old.hdf5", {"format": 1, **SPEC.to_dict(), **rest})

@@ -1,4 +1,4 @@
-"""First weights: from files of every kind, from ImageNet, and at random."""
+"""Initial weights: from files of every kind, from ImageNet, and random ones."""
 
 from __future__ import annotations
 
@@ -51,10 +51,12 @@ SUFFIXES = [".hdf5", ".h5", ".keras", ".weights.h5"]
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_file_of_any_kind_gives_its_weights(trained: keras.Model, tmp_path: Path, suffix: str, save: Save) -> None:
-    started = start(save(trained, tmp_path / f"model{suffix}"))
-    assert_equal_weights(started.network.model, trained)
-    assert started.weights == str(tmp_path / f"model{suffix}")
+def test_weights_are_loaded_from_a_file_of_any_kind(
+    trained: keras.Model, tmp_path: Path, suffix: str, save: Save
+) -> None:
+    initialized = start(save(trained, tmp_path / f"model{suffix}"))
+    assert_equal_weights(initialized.network.model, trained)
+    assert initialized.weights == str(tmp_path / f"model{suffix}")
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -63,16 +65,16 @@ def test_other_classes_get_a_new_head_and_the_log_says_so(
 ) -> None:
     logging.get_absl_logger().addHandler(caplog.handler)
     logging.set_verbosity(logging.DEBUG)
-    started = start(save(trained, tmp_path / f"model{suffix}"), num_classes=5)
+    initialized = start(save(trained, tmp_path / f"model{suffix}"), num_classes=5)
     logging.get_absl_logger().removeHandler(caplog.handler)
-    assert_equal_weights(started.network.model, trained, but=("logits",))
+    assert_equal_weights(initialized.network.model, trained, but=("logits",))
     line = next(record.getMessage() for record in caplog.records if record.levelname == "INFO")
     path = tmp_path / f"model{suffix}"
     assert line == (f"Loaded the weights of 3 layers from {path}. Not loaded: logits. Randomly initialized: logits.")
     assert "Loaded: conv1, norm1, conv2. Not loaded: logits. Randomly initialized: logits." in caplog.text
 
 
-def test_a_file_of_another_network_is_refused_and_names_the_layer(tmp_path: Path, save: Save) -> None:
+def test_a_file_of_another_network_is_refused_with_the_name_of_the_layer(tmp_path: Path, save: Save) -> None:
     other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="other")])
     with pytest.raises(ModelFileError, match="does not fit small_backbone: layer 'conv1' needs"):
         start(save(other, tmp_path / "other.hdf5"))
@@ -91,7 +93,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def no_internet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def refuse(*args: object, **kwargs: object) -> None:
         raise OSError("[Errno -2] Name or service not known")
 
@@ -100,22 +102,24 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("keras.src.utils.file_utils.config.keras_home", lambda: str(tmp_path), raising=False)
 
 
-@pytest.mark.usefixtures("no_network")
-def test_imagenet_without_a_network_says_what_to_do() -> None:
+@pytest.mark.usefixtures("no_internet")
+def test_imagenet_weights_without_an_internet_connection_are_an_error_with_the_cure() -> None:
     with pytest.raises(ConfigError, match=r"`weights` is \"imagenet\", but .* Give a file, or None to start"):
         start("imagenet", spec=VGG)
 
 
-@pytest.mark.usefixtures("no_network")
-def test_auto_without_a_network_takes_random_weights_and_says_so_loudly(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.usefixtures("no_internet")
+def test_auto_without_an_internet_connection_uses_random_weights_with_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     logging.get_absl_logger().addHandler(caplog.handler)
-    started = start("auto", spec=VGG)
+    initialized = start("auto", spec=VGG)
     logging.get_absl_logger().removeHandler(caplog.handler)
-    assert started.weights == "random"
+    assert initialized.weights == "random"
     assert "WEIGHTS ARE RANDOM: ImageNet's could not be downloaded" in caplog.text
 
 
-def test_a_resumed_run_still_says_that_its_weights_were_random() -> None:
+def test_a_resumed_run_still_warns_that_its_weights_were_random() -> None:
     def warning(weights: str | None, used: str) -> str:
         return initialize_network(VGG, Network(), Classification(), 3, weights, Origin(used, None)).warning
 
@@ -123,12 +127,12 @@ def test_a_resumed_run_still_says_that_its_weights_were_random() -> None:
     assert warning("auto", "imagenet") == warning(None, "random") == ""
 
 
-def test_imagenet_of_an_own_network_is_refused() -> None:
+def test_imagenet_weights_for_an_own_network_are_refused() -> None:
     with pytest.raises(ConfigError, match="is not one of keras.applications"):
         start("imagenet")
 
 
-def test_imagenet_for_grey_images_is_refused() -> None:
+def test_imagenet_weights_for_grey_images_are_refused() -> None:
     with pytest.raises(ConfigError, match="are for 3 channels, not 1"):
         start("imagenet", spec=ModelSpec.named("vgg16", target_size=[32, 32, 1], preprocess_func="none"))
 
@@ -141,13 +145,15 @@ def test_the_preprocessing_that_train_model_once_declared_still_trains_with_a_wa
     monkeypatch.setattr("keras.src.applications.vgg16.file_utils.get_file", lambda *_, **__: path)
     older = VGG.changed_all({"preprocess_func": "mean_subtraction", "preprocess_args": [103.939, 116.779, 123.68]})
     logging.get_absl_logger().addHandler(caplog.handler)
-    started = start("imagenet", spec=older)
+    initialized = start("imagenet", spec=older)
     logging.get_absl_logger().removeHandler(caplog.handler)
-    assert started.weights == "imagenet"
+    assert initialized.weights == "imagenet"
     assert "its ImageNet weights were trained with another preprocessing" in caplog.text
 
 
-def test_imagenet_weights_are_really_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, save: Save) -> None:
+def test_imagenet_weights_are_downloaded_from_the_address_of_keras(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, save: Save
+) -> None:
     # The download itself is replaced by a file that Keras' own class wrote.
     source = keras.applications.vgg16.VGG16(weights=None, include_top=False, input_shape=(32, 32, 3))
     path = save(source, tmp_path / "vgg16.weights.h5")
@@ -158,9 +164,9 @@ def test_imagenet_weights_are_really_asked_for(monkeypatch: pytest.MonkeyPatch, 
         return path
 
     monkeypatch.setattr("keras.src.applications.vgg16.file_utils.get_file", get_file)
-    started = start("imagenet", spec=VGG)
-    assert started.weights == "imagenet"
+    initialized = start("imagenet", spec=VGG)
+    assert initialized.weights == "imagenet"
     folder = "https://storage.googleapis.com/tensorflow/keras-applications/vgg16/"
     assert asked == [f"{folder}vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"]
-    kernel = started.network.model.get_layer("block1_conv1").kernel.numpy()
+    kernel = initialized.network.model.get_layer("block1_conv1").kernel.numpy()
     np.testing.assert_array_equal(kernel, source.get_layer("block1_conv1").kernel.numpy())

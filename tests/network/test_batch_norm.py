@@ -26,7 +26,9 @@ SHAPES = [(4, 5, 6, 8), (1, 1, 1, 8), (6, 8), (3, 7, 8), (2, 3, 2, 3, 8)]
 ROUNDING = {"float32": 1e-5, "mixed_bfloat16": 1e-2, "mixed_float16": 1e-3}
 
 
-def filled(layer: keras.layers.BatchNormalization, shape: tuple[int, ...]) -> keras.layers.BatchNormalization:
+def with_random_weights(
+    layer: keras.layers.BatchNormalization, shape: tuple[int, ...]
+) -> keras.layers.BatchNormalization:
     random = np.random.default_rng(0)
     layer.build(shape)
     layer.set_weights([random.uniform(0.5, 2.0, variable.shape) for variable in layer.weights])
@@ -50,10 +52,12 @@ def forward_and_backward(
 @pytest.mark.parametrize("options", [{}, {"scale": False}, {"center": False}, {"axis": 1}], ids=str)
 @pytest.mark.parametrize("policy", list(ROUNDING))
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_it_computes_what_keras_does(shape: tuple[int, ...], policy: str, options: dict[str, Any]) -> None:
+def test_outputs_gradients_and_moments_match_keras(
+    shape: tuple[int, ...], policy: str, options: dict[str, Any]
+) -> None:
     inputs = tf.constant(np.random.default_rng(2).normal(2, 3, shape), tf.float32)
-    theirs = filled(keras.layers.BatchNormalization(dtype=policy, name="norm", **options), shape)
-    ours = filled(FusedBatchNormalization(dtype=policy, name="norm", **options), shape)
+    theirs = with_random_weights(keras.layers.BatchNormalization(dtype=policy, name="norm", **options), shape)
+    ours = with_random_weights(FusedBatchNormalization(dtype=policy, name="norm", **options), shape)
     for training in (False, True):
         expected, _ = forward_and_backward(theirs, inputs, training)
         actual, moments = forward_and_backward(ours, inputs, training)
@@ -61,7 +65,7 @@ def test_it_computes_what_keras_does(shape: tuple[int, ...], policy: str, option
             scale = max(np.abs(reference).max(), 1e-2)
             np.testing.assert_allclose(mine, reference, rtol=0, atol=scale * ROUNDING[policy])
         assert list(moments) == (["norm"] if training else [])
-    before = filled(keras.layers.BatchNormalization(**options), shape).get_weights()[-2:]
+    before = with_random_weights(keras.layers.BatchNormalization(**options), shape).get_weights()[-2:]
     momentum = theirs.momentum
     # Keras' layer updates its moving averages with the moments that ours records.
     for average, old, moment in zip(theirs.get_weights()[-2:], before, moments["norm"], strict=True):
@@ -72,14 +76,14 @@ def test_it_computes_what_keras_does(shape: tuple[int, ...], policy: str, option
 
 def test_the_recorded_variance_is_the_population_variance() -> None:
     inputs = np.random.default_rng(0).normal(0, 5, (2, 1, 2, 3)).astype(np.float32)
-    layer = filled(FusedBatchNormalization(name="norm"), inputs.shape)
+    layer = with_random_weights(FusedBatchNormalization(name="norm"), inputs.shape)
     _, moments = forward_and_backward(layer, tf.constant(inputs), training=True)
     np.testing.assert_allclose(moments["norm"].variance, inputs.var(axis=(0, 1, 2)), rtol=1e-5)
 
 
 def test_a_frozen_layer_runs_in_inference_mode_and_records_nothing() -> None:
     inputs = tf.constant(np.random.default_rng(0).normal(2, 3, (4, 5, 5, 3)), tf.float32)
-    layer = filled(FusedBatchNormalization(), inputs.shape)
+    layer = with_random_weights(FusedBatchNormalization(), inputs.shape)
     reference = np.asarray(layer(inputs, training=False))
     layer.trainable = False
     with recorded_moments() as moments:
@@ -87,11 +91,11 @@ def test_a_frozen_layer_runs_in_inference_mode_and_records_nothing() -> None:
     assert not moments
 
 
-def test_a_mask_is_respected_as_by_keras() -> None:
+def test_a_mask_has_the_same_effect_as_in_keras() -> None:
     inputs = tf.constant(np.random.default_rng(0).normal(2, 3, (4, 5, 3)), tf.float32)
     mask = tf.constant(np.arange(20).reshape(4, 5) % 3 > 0)
-    theirs = filled(keras.layers.BatchNormalization(), inputs.shape)
-    ours = filled(FusedBatchNormalization(), inputs.shape)
+    theirs = with_random_weights(keras.layers.BatchNormalization(), inputs.shape)
+    ours = with_random_weights(FusedBatchNormalization(), inputs.shape)
     expected, _ = forward_and_backward(theirs, inputs, True, mask=mask)
     actual, moments = forward_and_backward(ours, inputs, True, mask=mask)
     for mine, reference in zip(actual, expected, strict=True):
@@ -102,14 +106,14 @@ def test_a_mask_is_respected_as_by_keras() -> None:
 
 
 def test_the_moments_of_a_layer_called_twice_are_averaged() -> None:
-    layer = filled(FusedBatchNormalization(name="norm"), (2, 3))
+    layer = with_random_weights(FusedBatchNormalization(name="norm"), (2, 3))
     with recorded_moments() as moments:
         layer(tf.constant([[1.0, 2.0, 3.0]] * 2), training=True)
         layer(tf.constant([[3.0, 4.0, 5.0]] * 2), training=True)
     np.testing.assert_allclose(moments["norm"].mean, [2.0, 3.0, 4.0])
 
 
-def updated(layer: FusedBatchNormalization, momentum: float | None, batches: np.ndarray) -> MovingAverages:
+def update_averages(layer: FusedBatchNormalization, momentum: float | None, batches: np.ndarray) -> MovingAverages:
     averages = MovingAverages([layer], momentum)
     for mean, variance in batches:
         moments = {layer.name: Moments(tf.constant(mean), tf.constant(variance))}
@@ -124,23 +128,23 @@ BATCHES = np.random.default_rng(3).uniform(0.1, 9.0, (5, 2, 3)).astype(np.float3
 def test_initial_averages_are_bias_corrected_as_in_adam(count: int) -> None:
     layer = FusedBatchNormalization()
     layer.build((1, 3))
-    updated(layer, 0.9, BATCHES[:count])
+    update_averages(layer, 0.9, BATCHES[:count])
     weights = 0.1 * 0.9 ** np.arange(count)[::-1]
     expected = np.tensordot(weights / (1 - 0.9**count), BATCHES[:count], axes=1)
     np.testing.assert_allclose(np.array([layer.moving_mean, layer.moving_variance]), expected, rtol=1e-5)
 
 
 def test_loaded_averages_are_updated_without_bias_correction() -> None:
-    layer = filled(FusedBatchNormalization(), (1, 3))
+    layer = with_random_weights(FusedBatchNormalization(), (1, 3))
     expected = np.array([layer.moving_mean, layer.moving_variance])
-    updated(layer, 0.9, BATCHES)
+    update_averages(layer, 0.9, BATCHES)
     for batch in BATCHES:
         expected = 0.9 * expected + 0.1 * batch
     np.testing.assert_allclose(np.array([layer.moving_mean, layer.moving_variance]), expected, rtol=1e-5)
 
 
 def test_a_small_last_batch_has_less_weight() -> None:
-    layer = filled(FusedBatchNormalization(name="norm"), (1, 3))
+    layer = with_random_weights(FusedBatchNormalization(name="norm"), (1, 3))
     before, moments = np.array(layer.moving_mean), Moments(tf.constant(BATCHES[0, 0]), tf.constant(BATCHES[0, 1]))
     averages = MovingAverages([layer], 0.9)
     for _ in range(4):
@@ -148,10 +152,10 @@ def test_a_small_last_batch_has_less_weight() -> None:
     np.testing.assert_allclose(layer.moving_mean, 0.9 * before + 0.1 * BATCHES[0, 0], rtol=1e-5)
 
 
-def test_the_layers_own_momentum_has_no_bias_correction() -> None:
+def test_the_momentum_of_the_layer_itself_has_no_bias_correction() -> None:
     layer = FusedBatchNormalization(momentum=0.99)
     layer.build((1, 3))
-    updated(layer, None, BATCHES[:1])
+    update_averages(layer, None, BATCHES[:1])
     np.testing.assert_allclose(layer.moving_mean, 0.01 * BATCHES[0, 0], rtol=1e-5)
 
 
@@ -159,7 +163,7 @@ def test_the_layers_own_momentum_has_no_bias_correction() -> None:
     ("batch_size", "steps_per_epoch", "images"),
     [(32, 1000, 512), (8, 1000, 512), (256, 5000, 768), (32, 10, 160), (32, 1, 96)],
 )
-def test_auto_momentum_averages_over_some_500_images(batch_size: int, steps_per_epoch: int, images: int) -> None:
+def test_auto_momentum_averages_over_about_500_images(batch_size: int, steps_per_epoch: int, images: int) -> None:
     momentum = auto_momentum(batch_size, steps_per_epoch)
     # The variance of a moving average is that of a mean over so many batches: the sum of its squared weights.
     weights = (1 - momentum) * momentum ** np.arange(10_000)
@@ -167,7 +171,7 @@ def test_auto_momentum_averages_over_some_500_images(batch_size: int, steps_per_
 
 
 def steps_back(num_layers: int, monkeypatch: pytest.MonkeyPatch) -> int:
-    """The operations that TensorFlow visits in its longest walk back, while it traces synchronized layers."""
+    """The number of operations in TensorFlow's longest backward walk while it traces synchronized layers."""
     longest = 0
 
     def walk(*arguments: Any, **options: Any) -> list[tf.Operation]:
@@ -196,5 +200,58 @@ def steps_back(num_layers: int, monkeypatch: pytest.MonkeyPatch) -> int:
     return longest
 
 
-def test_tracing_walks_back_no_further_in_a_deeper_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_longest_backward_walk_while_tracing_does_not_grow_with_the_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert 0 < steps_back(6, monkeypatch) == steps_back(2, monkeypatch)
+
+
+def by_replica(shards: list[np.ndarray]) -> tf.Tensor:
+    """The shard of this replica, whose number is known when its code is traced."""
+    number = tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group)
+    return tf.constant(shards[int(number)])
+
+
+def derivatives(function: Callable[[tf.Tensor], tf.Tensor], inputs: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    """The outputs, and the first and second derivative of a scalar with respect to the inputs of all devices."""
+    with tf.GradientTape() as second:
+        second.watch(inputs)
+        with tf.GradientTape() as first:
+            first.watch(inputs)
+            outputs = function(inputs)
+            loss = tf.reduce_sum(tf.sin(outputs))
+        gradient = first.gradient(loss, inputs)
+        penalty = tf.reduce_sum(tf.sin(gradient))
+    return outputs, gradient, second.gradient(penalty, inputs)
+
+
+def normalized(inputs: tf.Tensor, mask: np.ndarray, layer: keras.layers.BatchNormalization) -> tf.Tensor:
+    """Batch normalization by plain operations; Keras' own has a wrong second derivative, by a `stop_gradient`."""
+    gamma, beta = (np.float64(each) for each in layer.get_weights()[:2])
+    weights = np.float64(mask)[..., np.newaxis]
+    mean = tf.reduce_sum(weights * inputs, (0, 1)) / weights.sum()
+    variance = tf.reduce_sum(weights * (inputs - mean) ** 2, (0, 1)) / weights.sum()
+    return gamma * (inputs - mean) / tf.sqrt(variance + layer.epsilon) + beta
+
+
+@pytest.mark.parametrize("devices", [2, 3])
+@pytest.mark.parametrize("is_masked", [False, True])
+def test_synchronized_devices_normalize_and_differentiate_like_one(devices: int, is_masked: bool) -> None:
+    random = np.random.default_rng(0)
+    shards = [random.normal(2, 3, (number + 1, 5, 3)).astype(np.float32) for number in range(devices)]
+    masks = [np.arange(each[..., 0].size).reshape(-1, 5) % 3 > 0 if is_masked else each[..., 0] < 99 for each in shards]
+    strategy = make_strategy(Hardware(platform="cpu", devices=devices))
+    with strategy.scope():
+        layer = with_random_weights(FusedBatchNormalization(synchronized=True), (2, 5, 3))
+
+    def replica() -> tuple[tf.Tensor, ...]:
+        inputs, mask = by_replica(shards), by_replica(masks) if is_masked else None
+        with recorded_moments():
+            return derivatives(lambda inputs: layer(inputs, training=True, mask=mask), inputs)
+
+    step = tf.function(lambda: strategy.run(replica), autograph=False)
+    whole, mask = np.float64(np.concatenate(shards)), np.concatenate(masks)
+    expected = derivatives(lambda inputs: normalized(inputs, mask, layer), tf.constant(whole))
+    for values, reference in zip(step(), expected, strict=True):
+        actual = np.concatenate([value.numpy() for value in strategy.experimental_local_results(values)])
+        np.testing.assert_allclose(actual, reference, rtol=1e-3, atol=1e-4)

@@ -55,7 +55,7 @@ def outputs_and_gradients(layer: keras.Layer, inputs: tf.Tensor) -> list[tf.Tens
 
 @pytest.mark.parametrize("is_graph", [False, True], ids=["eagerly", "in a graph"])
 @pytest.mark.parametrize("name", LAYERS)
-def test_it_computes_what_keras_does(name: str, is_graph: bool) -> None:
+def test_outputs_and_gradients_match_keras(name: str, is_graph: bool) -> None:
     make, options = LAYERS[name]
     random = np.random.default_rng(0)
     # Enough pixels that a sum in bfloat16 would be far off.
@@ -147,14 +147,14 @@ def test_infinities_and_nans_are_propagated() -> None:
         ("nasnet_mobile", {"FastActivation", "FastSeparableConv2D"}),
     ],
 )
-def test_networks_get_the_cpu_forms_with_the_names_and_weights_of_the_plain_ones(
+def test_networks_get_the_cpu_layers_with_the_names_and_weights_of_the_keras_layers(
     monkeypatch: pytest.MonkeyPatch, name: str, forms: set[str]
 ) -> None:
-    of_any_size = keras.src.applications.nasnet.NASNet  # one block of each kind instead of four has all its layers
+    original = keras.src.applications.nasnet.NASNet  # one block of each kind instead of four has all its layers
     monkeypatch.setattr(
         keras.src.applications.nasnet,
         "NASNet",
-        lambda *arguments, **options: of_any_size(*arguments, **options | {"num_blocks": 1}),
+        lambda *arguments, **options: original(*arguments, **options | {"num_blocks": 1}),
     )
     spec = ModelSpec.named(name, target_size=[32, 32, 3])
     plain = build_network(spec, Network(), Classification(), 3)

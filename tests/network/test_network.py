@@ -36,7 +36,7 @@ def layer_kinds(model: keras.Model) -> list[str]:
 @pytest.mark.parametrize(
     ("pooling", "kind"), [("avg", "GlobalAveragePooling2D"), ("max", "GlobalMaxPooling2D"), ("flatten", "Flatten")]
 )
-def test_pooling_makes_a_vector_of_the_feature_map(pooling: str, kind: str) -> None:
+def test_pooling_turns_the_feature_map_into_a_vector(pooling: str, kind: str) -> None:
     network = build(Network(pooling=pooling))
     assert kind in layer_kinds(network.model)
     assert network.model(IMAGES).shape == (2, 3)
@@ -70,7 +70,7 @@ def test_every_output_has_its_own_head() -> None:
     assert network.model.output_names == ["kind", "again"]
 
 
-def test_freezing_the_backbone_leaves_the_head() -> None:
+def test_freezing_the_backbone_leaves_the_head_trainable() -> None:
     network = build(Network(freeze="backbone", dense=(4,)))
     assert freeze(network.model, network, Network(freeze="backbone")) != []
     trainable = {variable.path.split("/")[-2] for variable in network.model.trainable_variables}
@@ -104,7 +104,7 @@ def test_a_missing_layer_is_refused_with_the_nearest_name() -> None:
         freeze(network.model, network, Network(freeze=("conv3",)))
 
 
-def test_freezing_everything_is_refused() -> None:
+def test_freezing_all_layers_is_refused() -> None:
     network = build()
     with pytest.raises(ConfigError, match="leaves no layer to train"):
         freeze(network.model, network, Network(freeze=("*",)))
@@ -136,12 +136,12 @@ def test_penalties_are_the_sums_over_the_chosen_kernels() -> None:
         (lambda: build(kwargs={"colour": 1}), "small_backbone refuses .*colour"),
     ],
 )
-def test_a_wrong_spec_is_named(make: object, message: str) -> None:
+def test_an_invalid_spec_is_an_error_that_names_it(make: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make()
 
 
-def test_the_smallest_size_is_known_for_named_models() -> None:
+def test_the_minimum_size_of_a_keras_model_is_known() -> None:
     assert minimum_size("keras.applications.xception.Xception") == 71
 
 

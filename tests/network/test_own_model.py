@@ -36,7 +36,7 @@ SMALL = ModelSpec(**{"class": "model_trainer.testing.small_backbone", "target_si
 layers = keras.layers
 
 
-def test_a_factory_gets_the_number_of_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_factory_with_num_classes_gets_the_number_of_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "factory_of_classes.py").write_text(
         "import keras\n"
         "def make(num_classes, width=4):\n"
@@ -244,7 +244,7 @@ def test_the_head_begins_after_the_declared_layer() -> None:
     ("features", "message"),
     [("pol", "has no such layer. Did you mean 'pool'"), ("side", "has a path to its output that does not")],
 )
-def test_features_that_are_missing_or_bypassed_are_refused(features: str, message: str) -> None:
+def test_a_features_layer_that_is_missing_or_bypassed_is_refused(features: str, message: str) -> None:
     def end(x: Any) -> Any:
         return dense()(layers.Concatenate()([x, layers.Dense(2, name="side")(x)]))
 
@@ -252,7 +252,7 @@ def test_features_that_are_missing_or_bypassed_are_refused(features: str, messag
         stage(own(end), features=features)
 
 
-def test_a_frozen_backbone_of_an_own_model_leaves_its_head() -> None:
+def test_a_frozen_backbone_of_an_own_model_leaves_its_head_trainable() -> None:
     network = stage(own(dense()))
     freeze(network.model, network, OwnModel(own(dense()), freeze="backbone"))
     assert {variable.path for variable in network.model.trainable_variables} == {"answer/kernel", "answer/bias"}
@@ -275,7 +275,9 @@ def test_freezing_the_backbone_of_a_model_without_one_is_refused() -> None:
         ((-1,), ["answer"]),
     ],
 )
-def test_layers_in_nested_models_have_names(names: tuple[int | str, ...], expected: list[str]) -> None:
+def test_layers_in_nested_models_are_found_by_name_and_position(
+    names: tuple[int | str, ...], expected: list[str]
+) -> None:
     assert find_layers(stage(own(dense())), names, "network.freeze") == expected
 
 
@@ -286,9 +288,9 @@ def test_layers_of_the_same_name_in_two_models_get_different_names() -> None:
     second = keras.Model(copied.inputs[0], copied.outputs[0], name="other")
     features = [layers.GlobalAveragePooling2D()(each(image)) for each in (first, second)]
     network = stage(keras.Model(image, dense()(layers.Concatenate()(features)), name="own"))
-    both = [find_layers(network, (name,), "network.freeze") for name in ("base", "other")]
-    assert len(set(both[0]) | set(both[1])) == 8
-    assert sorted(find_layers(network, ("conv",), "network.freeze")) == sorted(of[0] for of in both)
+    names_by_model = [find_layers(network, (name,), "network.freeze") for name in ("base", "other")]
+    assert len(set(names_by_model[0]) | set(names_by_model[1])) == 8
+    assert sorted(find_layers(network, ("conv",), "network.freeze")) == sorted(names[0] for names in names_by_model)
 
 
 def test_layers_frozen_by_the_user_stay_frozen(make_run: MakeRun) -> None:
@@ -297,7 +299,7 @@ def test_layers_frozen_by_the_user_stay_frozen(make_run: MakeRun) -> None:
     prepared = prepare(make_run(spec=SPEC, network=OwnModel(own(dense(), nested=base))))
     trainable = {variable.path for variable in prepared.step_setup.network.model.trainable_variables}
     assert trainable == {"answer/kernel", "answer/bias"}
-    # What a step moves or has to restore are moving averages, not frozen kernels.
+    # A step updates or restores moving averages, not frozen kernels.
     copy = prepared.step_setup.network
     assert {variable.name for variable in copy.averages.variables} == {"moving_mean", "moving_variance"}
     assert not copy.averages.any_trainable
@@ -311,7 +313,7 @@ def test_layers_in_nested_models_compute_in_the_runs_precision() -> None:
     assert policies["answer"] == policies["probabilities"] == "float32"
 
 
-def test_batch_normalization_in_nested_models_averages_over_devices() -> None:
+def test_batch_normalization_in_nested_models_is_synchronized() -> None:
     copy = make_training_copy(stage(own(dense())), "float32", seed=0, synchronized_batch_norm=True)
     assert copy.model.get_layer("norm").synchronized
 
@@ -339,7 +341,7 @@ def test_dropout_in_nested_models_is_a_function_of_step_and_replica() -> None:
 
 
 @pytest.mark.parametrize("honoured", [True, False])
-def test_a_model_called_in_inference_mode_stays_in_it_while_the_rest_trains(honoured: bool) -> None:
+def test_a_nested_model_called_in_inference_mode_stays_in_it_while_the_rest_trains(honoured: bool) -> None:
     call = {"training": False} if honoured else {}
     copy = make_training_copy(stage(own(dense(), **call)), "float32", seed=0)
     trained, moments = copy.training_pass(images())
@@ -387,7 +389,7 @@ def test_a_file_of_an_older_version_that_ends_in_logits_predicts_probabilities(t
     np.testing.assert_allclose(trained.probabilities(pixels), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_the_backbone_of_a_spec_has_the_layers_that_keras_gives_it() -> None:
+def test_the_backbone_of_a_spec_has_all_layers_of_keras_before_the_head() -> None:
     spec = ModelSpec.named("mobilenet_v2", target_size=[32, 32, 3], kwargs={"alpha": 0.35})
     network = build_network(spec, Network(), Classification(), 3)
     assert network.backbone.output_shape == (None, 1, 1, 1280)
@@ -415,7 +417,7 @@ def test_attention_in_a_base_called_in_inference_mode_stays_in_it(by_name: bool)
     np.testing.assert_allclose(*answers, rtol=1e-5, atol=1e-6)
 
 
-def test_dropout_that_a_layer_creates_when_it_is_built_is_a_function_of_the_step() -> None:
+def test_dropout_inside_a_layer_is_a_function_of_the_step() -> None:
     network = stage(attending(attention_base()))
     copy = make_training_copy(network, "float32", seed=0)
     plain = network.to_logits(images())
@@ -429,13 +431,13 @@ def test_dropout_that_a_layer_creates_when_it_is_built_is_a_function_of_the_step
     assert (logits(1) != logits(2)).any()
 
 
-def test_an_operation_called_with_several_constants_is_not_replaced() -> None:
+def test_an_operation_called_with_different_constants_computes_the_same() -> None:
     multiply = Multiply()
     model = own(lambda x: dense(None)(multiply(multiply(x, 2.0), 3.0)))
     np.testing.assert_allclose(stage(model).to_logits(images()), model(images()), rtol=1e-4, atol=1e-5)
 
 
-def test_integers_that_are_cast_become_floats() -> None:
+def test_a_model_that_casts_integer_images_computes_the_same() -> None:
     pixels = keras.Input(SIZE, dtype="uint8")
     x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(keras.ops.cast(pixels, "float32") / 255.0))
     model = keras.Model(pixels, dense(None)(x), name="own")
@@ -462,7 +464,7 @@ def test_common_operations_become_equivalent_layers(operation: Any) -> None:
     assert unportable_names(network.model) == []
 
 
-def test_logits_multiplied_by_a_gate_are_logits() -> None:
+def test_logits_multiplied_by_a_sigmoid_gate_are_accepted_as_logits() -> None:
     def end(x: Any) -> Any:
         return layers.Multiply()([dense(None)(x), layers.Dense(3, activation="sigmoid")(x)])
 
@@ -492,7 +494,7 @@ def test_inputs_and_outputs_that_do_not_fit_are_refused(make: Any, message: str)
         stage(make(keras.Input(SIZE), keras.Input(SIZE)))
 
 
-def test_a_file_with_a_final_activation_that_is_refused_now_still_predicts_as_before(tmp_path: Path) -> None:
+def test_a_file_of_an_older_version_with_a_final_activation_that_is_refused_now_still_predicts(tmp_path: Path) -> None:
     model = own(dense("sigmoid"))
     description = {
         "format": 1, **SPEC.to_dict(), "task": Classification().to_dict(), "classes": ["a", "b", "c"],
@@ -519,13 +521,13 @@ def test_a_normalization_inside_a_wrapper_keeps_its_statistics() -> None:
         np.testing.assert_allclose(logits, model(shown), rtol=1e-3, atol=1e-4)
 
 
-def test_a_layer_that_draws_several_times_draws_different_numbers() -> None:
+def test_a_dropout_layer_called_twice_draws_different_masks() -> None:
     inputs = keras.Input(SIZE)
     drop = layers.Dropout(0.5)
     ones = layers.Rescaling(0.0, 1.0)(inputs)
-    both = layers.Subtract()([drop(ones), drop(ones)])
+    difference = layers.Subtract()([drop(ones), drop(ones)])
     moved = layers.RandomTranslation(0.4, 0.4, name="moved")(inputs)
-    x = layers.Concatenate()([layers.Flatten()(both), layers.Flatten()(moved)])
+    x = layers.Concatenate()([layers.Flatten()(difference), layers.Flatten()(moved)])
     copy = make_training_copy(stage(keras.Model(inputs, dense(None)(x), name="own")), "float32", seed=0)
     kernel = copy.model.get_layer("answer").kernel
     values = np.zeros(kernel.shape, np.float32)

@@ -15,7 +15,7 @@ from model_trainer.pipeline.image import read_image
 from model_trainer.pipeline.shard import BatchShard
 from model_trainer.sources.examples import Examples
 
-# Who reads what is decided before an image is read; `whole_pipeline` is where its bytes count, too.
+# Which process reads which image is decided before one is read; `whole_pipeline` is for tests of the pixels, too.
 pytestmark = pytest.mark.usefixtures("short_pipeline")
 whole_pipeline = pytest.mark.usefixtures("whole_pipeline")
 
@@ -51,7 +51,7 @@ def test_each_epoch_has_each_example_once_and_batches_do_not_cross_epochs(exampl
 
 def test_labels_stay_with_their_images(examples: Examples) -> None:
     for images, labels, weights in training(make(examples)):
-        # Blue, green and red are the classes: the strongest channel tells.
+        # The classes are blue, green and red, so the strongest channel determines the label.
         strongest = images.mean(axis=(1, 2)).argmax(axis=1)
         np.testing.assert_array_equal(2 - strongest, labels)
         assert (weights == 1).all()
@@ -62,8 +62,8 @@ def test_the_order_differs_between_epochs_and_seeds(examples: Examples) -> None:
     for seed, epochs in ((0, 2), (1, 1)):
         batches = training(make(examples, seed=seed), epochs)
         for epoch in range(epochs):
-            of_epoch = batches[4 * epoch : 4 * epoch + 4]
-            orders.add(tuple(int(label) for _, of_batch, _ in of_epoch for label in of_batch))
+            epoch_batches = batches[4 * epoch : 4 * epoch + 4]
+            orders.add(tuple(int(label) for _, labels, _ in epoch_batches for label in labels))
     assert len(orders) == 3
 
 
@@ -82,7 +82,7 @@ def test_the_same_seed_gives_the_same_bytes(examples: Examples) -> None:
 
 
 @whole_pipeline
-def test_a_run_that_begins_later_sees_what_the_whole_run_saw_there(examples: Examples) -> None:
+def test_a_run_that_starts_at_a_later_step_gets_the_batches_of_the_whole_run(examples: Examples) -> None:
     whole = training(make(examples, augment=AUGMENT), epochs=2)
     for first_step in (1, 6):
         assert_equal_batches(training(make(examples, augment=AUGMENT), 2, first_step), whole[first_step:])
@@ -103,7 +103,7 @@ def test_the_same_image_looks_different_in_another_epoch(examples: Examples) -> 
 
 
 @pytest.mark.parametrize("num_replicas", [2, 3, 4])
-def test_replicas_share_each_batch_in_order_with_sizes_that_differ_by_one(
+def test_each_batch_is_sharded_in_order_with_sizes_that_differ_by_at_most_one(
     examples: Examples, num_replicas: int
 ) -> None:
     whole = training(make(examples))
@@ -143,7 +143,7 @@ def test_three_machines_of_two_devices_read_each_batch_together(examples: Exampl
 
 
 @whole_pipeline
-def test_a_machine_decodes_no_more_than_its_own_share(examples: Examples, tmp_path: Path) -> None:
+def test_a_machine_decodes_only_its_own_shard(examples: Examples, tmp_path: Path) -> None:
     # Unreadable images are reported by the process that reads them.
     paths = [tmp_path / f"{number}.jpg" for number in range(12)]
     for path in paths:
@@ -158,7 +158,7 @@ def test_a_machine_decodes_no_more_than_its_own_share(examples: Examples, tmp_pa
     assert set.union(*read) == {str(path) for path in paths}
 
 
-def test_the_images_of_a_step_are_known_without_reading_them(examples: Examples) -> None:
+def test_the_examples_of_a_step_are_known_without_reading_images(examples: Examples) -> None:
     pipeline = make(examples)
     labels = [labels for _, labels, _ in training(pipeline, epochs=2)]
     for step in (0, 3, 5):
@@ -172,11 +172,11 @@ def test_validation_sees_every_image_exactly_once(examples: Examples, batch_size
     batches = list(pipeline.validation().as_numpy_iterator())
     seen = [image for images, _, weights in batches for image in images[weights > 0]]
     expected = [read_image(path, SPEC) for path in examples.names()]
-    np.testing.assert_array_equal(seen, expected)  # and they are the bytes that predict sees
+    np.testing.assert_array_equal(seen, expected)  # which are also the pixels that predict sees
 
 
 @whole_pipeline
-def test_an_unreadable_image_keeps_its_place_with_weight_0(tmp_path: Path, draw_folder: Callable[..., Path]) -> None:
+def test_an_unreadable_image_keeps_its_position_with_weight_0(tmp_path: Path, draw_folder: Callable[..., Path]) -> None:
     folder = draw_folder(tmp_path / "train", 5)
     good = training(make(ImageFolder(folder).read()))
     (folder / "green" / "2.png").write_bytes(b"no longer an image")
@@ -193,7 +193,7 @@ def test_an_unreadable_image_keeps_its_place_with_weight_0(tmp_path: Path, draw_
 
 
 @whole_pipeline
-def test_names_that_are_no_utf_8_are_read(tmp_path: Path, draw_folder: Callable[..., Path]) -> None:
+def test_files_with_names_that_are_not_utf_8_are_read(tmp_path: Path, draw_folder: Callable[..., Path]) -> None:
     folder = draw_folder(tmp_path / "train", 1)
     odd = bytes(folder / "red") + b"/\xff\xfe.png"
     try:
@@ -205,5 +205,5 @@ def test_names_that_are_no_utf_8_are_read(tmp_path: Path, draw_folder: Callable[
     assert sum(weights.sum() for _, _, weights in training(pipeline)) == 4
 
 
-def test_the_last_step_counts() -> None:
+def test_the_number_of_steps_includes_the_last_partial_batch() -> None:
     assert [num_steps(count, 4) for count in (1, 4, 5, 8)] == [1, 1, 2, 2]

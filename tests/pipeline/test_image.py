@@ -28,7 +28,7 @@ RANDOM = np.random.default_rng(0)
 
 
 def smooth(height: int = HEIGHT, width: int = WIDTH, channels: int = 3) -> np.ndarray:
-    """A picture that JPEG keeps well, different in every corner."""
+    """A smooth image, which JPEG hardly changes, different in every corner."""
     y, x = np.mgrid[0:height, 0:width]
     planes = [x * 255 / width, y * 255 / height, (x + y) * 255 / (height + width), 255 - x * 200 / width]
     return np.stack(planes[:channels], axis=-1).astype(np.uint8)
@@ -50,7 +50,7 @@ def eagerly(
 
 
 @functools.cache
-def compiled(spec_json: str, crop: object) -> tf.types.experimental.PolymorphicFunction:
+def compile_reader(spec_json: str, crop: object) -> tf.types.experimental.PolymorphicFunction:
     view = View(ModelSpec.model_validate_json(spec_json), crop)
 
     @tf.function(autograph=False)
@@ -66,8 +66,8 @@ def compiled(spec_json: str, crop: object) -> tf.types.experimental.PolymorphicF
 
 
 def read(path: Path, wanted: ModelSpec, crop: object = None, seed: tuple[int, int] = (0, 0)) -> tuple[np.ndarray, bool]:
-    """The image inside tf.data; built once for each spec, because building takes longer than reading."""
-    one = compiled(wanted.model_dump_json(by_alias=True), crop)
+    """The image inside tf.data; traced once for each spec, because tracing takes longer than reading."""
+    one = compile_reader(wanted.model_dump_json(by_alias=True), crop)
     image, readable = one(tf.constant(path.read_bytes()), tf.constant(seed))
     return image.numpy(), bool(readable)
 
@@ -87,7 +87,7 @@ def rgb_image() -> Image.Image:
 
 
 def over(image: Image.Image, colour: tuple[int, int, int]) -> np.ndarray:
-    """The image over an even colour, by Pillow."""
+    """The image over a background of one colour, by Pillow."""
     image = image.convert("RGBA")
     return np.asarray(Image.alpha_composite(Image.new("RGBA", image.size, (*colour, 255)), image).convert("RGB"))
 
@@ -118,7 +118,7 @@ OPAQUE = {
 
 
 @pytest.mark.parametrize("name", OPAQUE)
-def test_an_image_is_that_of_pillow(tmp_path: Path, name: str) -> None:
+def test_pixels_match_pillow(tmp_path: Path, name: str) -> None:
     make, options = OPAQUE[name]
     path = save(tmp_path / name, make(), **options)
     image, readable = read(path, spec())
@@ -142,14 +142,14 @@ def test_transparent_pixels_show_the_background(tmp_path: Path, name: str, colou
     make, options = TRANSPARENT[name]
     path = save(tmp_path / name, make(), **options)
     expected = over(Image.fromarray(pillow(path, "RGBA")), colour)
-    assert not np.array_equal(expected, pillow(path, "RGB"))  # there is something to see
+    assert not np.array_equal(expected, pillow(path, "RGB"))  # transparency changes the expected image
     image, readable = read(path, spec(background=colour))
     assert readable
     np.testing.assert_allclose(image.astype(int), expected.astype(int), atol=1)
 
 
 def png(width: int, height: int, colour_type: int, rows: bytes, depth: int = 16) -> bytes:
-    """A PNG file by its specification, because Pillow writes no 16-bit RGB."""
+    """A PNG file by its specification, because Pillow cannot write 16-bit RGB."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -159,7 +159,7 @@ def png(width: int, height: int, colour_type: int, rows: bytes, depth: int = 16)
 
 
 @pytest.mark.parametrize(("colour_type", "channels"), [(0, 1), (2, 3), (6, 4)])
-def test_16_bits_are_scaled_not_cut(tmp_path: Path, colour_type: int, channels: int) -> None:
+def test_16_bit_values_are_scaled_not_truncated(tmp_path: Path, colour_type: int, channels: int) -> None:
     deep = RANDOM.integers(0, 65536, (6, 5, channels)).astype(np.uint16)
     if channels == 4:
         deep[..., 3] = 65535
@@ -197,7 +197,7 @@ FIXED_BOX = FixedBox()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_crop_of_a_turned_jpeg_is_the_crop_of_the_whole(tmp_path: Path, orientation: int) -> None:
+def test_a_crop_of_a_rotated_jpeg_is_the_crop_of_the_upright_image(tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = save(tmp_path / "turned.jpg", rgb_image(), exif=exif, quality=95)
@@ -208,7 +208,7 @@ def test_a_crop_of_a_turned_jpeg_is_the_crop_of_the_whole(tmp_path: Path, orient
     np.testing.assert_allclose(image[2:-2, 2:-2].astype(int), whole[3:14, 5:19][2:-2, 2:-2].astype(int), atol=3)
 
 
-def test_damaged_exif_does_not_matter(tmp_path: Path) -> None:
+def test_damaged_exif_in_a_jpeg_is_ignored(tmp_path: Path) -> None:
     path = save(tmp_path / "a.jpg", rgb_image(), exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
     image, readable = read(path, spec())
     assert readable
@@ -216,7 +216,7 @@ def test_damaged_exif_does_not_matter(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".webp"])
-def test_damaged_exif_of_other_formats_does_not_matter(tmp_path: Path, suffix: str) -> None:
+def test_damaged_exif_in_other_formats_is_ignored(tmp_path: Path, suffix: str) -> None:
     path = save(tmp_path / f"a{suffix}", rgb_image(), exif=b"Exif\0\0no TIFF file", lossless=True)
     image, readable = read(path, spec())
     assert readable
@@ -250,21 +250,21 @@ def test_a_jpeg_with_its_orientation_after_other_metadata_is_decoded_upright(tmp
     np.testing.assert_array_equal(read(tmp_path / "late.jpg", spec((WIDTH, HEIGHT)))[0], expected)
 
 
-def test_formats_that_are_not_listed_are_not_even_tried(tmp_path: Path) -> None:
+def test_formats_that_are_not_supported_are_not_even_tried(tmp_path: Path) -> None:
     for name, content in {"a.ppm": b"P3 1 1 255 1 2 3", "a.eps": b"%!PS-Adobe-3.0 EPSF-3.0\n"}.items():
         (tmp_path / name).write_bytes(content)
         assert not read(tmp_path / name, spec())[1]
 
 
 @pytest.mark.parametrize("name", ["rgb.jpg", "rgb.png", "rgb.bmp", "palette.gif", "rgb.webp"])
-def test_a_wrong_suffix_does_not_matter(tmp_path: Path, name: str) -> None:
+def test_a_wrong_suffix_is_ignored(tmp_path: Path, name: str) -> None:
     make, options = OPAQUE[name]
     path = save(tmp_path / name, make(), **options)
     wrong = path.rename(tmp_path / ("a.png" if not name.endswith(".png") else "a.jpg"))
     assert read(wrong, spec())[1]
 
 
-def test_of_an_animation_the_first_frame_counts(tmp_path: Path) -> None:
+def test_an_animation_is_its_first_frame(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (WIDTH, HEIGHT), colour) for colour in ("red", "lime")]
     for suffix in (".gif", ".webp", ".png"):
         path = save(tmp_path / f"moving{suffix}", frames[0], save_all=True, append_images=frames[1:])
@@ -297,7 +297,7 @@ def bad_files() -> Iterator[tuple[str, bytes, str]]:
 @pytest.mark.parametrize(
     ("name", "content", "reason"), list(bad_files()), ids=lambda value: value if isinstance(value, str) else ""
 )
-def test_a_bad_file_is_reported_and_raises_nothing(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
+def test_a_bad_file_is_reported_without_an_exception(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
     path = tmp_path / "bad.jpg"
     path.write_bytes(content)
     image, readable = read(path, spec())
@@ -337,7 +337,7 @@ def test_a_four_channel_model_sees_alpha(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos3"])
 @pytest.mark.parametrize("resize", ["crop", "squash"])
-def test_resizing_is_near_that_of_pillow(tmp_path: Path, resize: str, interpolation: str) -> None:
+def test_resizing_is_close_to_pillow(tmp_path: Path, resize: str, interpolation: str) -> None:
     path = save(tmp_path / "a.png", Image.fromarray(smooth(60, 100)))
     image, _ = read(path, spec((32, 32), resize=resize, interpolation=interpolation))
     method = {"bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC, "lanczos3": Image.LANCZOS}[interpolation]
@@ -360,13 +360,13 @@ def test_padding_keeps_proportions_and_shows_the_background(
     assert (image == 7).all(axis=-1).sum() == 32 * 19
 
 
-def test_the_size_it_has_already_changes_nothing(tmp_path: Path) -> None:
+def test_an_image_of_the_target_size_is_unchanged(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", rgb_image())
     for resize in ("crop", "squash", "pad"):
         np.testing.assert_array_equal(read(path, spec(resize=resize))[0], smooth())
 
 
-def test_load_image_is_the_pipelines_image_preprocessed(tmp_path: Path) -> None:
+def test_load_image_returns_the_preprocessed_image_of_the_pipeline(tmp_path: Path) -> None:
     wanted = ModelSpec(target_size=[32, 32, 3], preprocess_func="between_plus_minus_1")
     path = save(tmp_path / "a.jpg", Image.fromarray(smooth(60, 100)))
     loaded = load_image(path, wanted)
@@ -377,7 +377,7 @@ def test_load_image_is_the_pipelines_image_preprocessed(tmp_path: Path) -> None:
 CROP = RandomResizedCrop()
 
 
-def test_a_random_crop_follows_from_its_seed(tmp_path: Path) -> None:
+def test_a_random_crop_is_determined_by_its_seed(tmp_path: Path) -> None:
     path = save(tmp_path / "a.jpg", Image.fromarray(smooth(60, 100)))
     crops = [read(path, spec((32, 32)), crop=CROP, seed=(0, s))[0] for s in (1, 1, 2)]
     np.testing.assert_array_equal(crops[0], crops[1])
@@ -406,12 +406,12 @@ def test_bytes_give_the_pixels_of_the_file(tmp_path: Path, name: str) -> None:
     np.testing.assert_array_equal(read_image_bytes(path.read_bytes(), spec()), read_image(path, spec()))
 
 
-def test_bytes_that_are_no_image_are_refused_with_the_reason_alone() -> None:
+def test_bytes_that_are_not_an_image_are_refused_with_the_reason_only() -> None:
     with pytest.raises(DataError, match=r"^is not an image$"):
         read_image_bytes(b"no image", spec())
 
 
-def test_several_threads_read_with_one_reader(tmp_path: Path) -> None:
+def test_several_threads_may_share_one_reader(tmp_path: Path) -> None:
     make, options = OPAQUE["rgb.jpg"]
     path = save(tmp_path / "rgb.jpg", make(), **options)
     images = [path.read_bytes(), b"no image"] * 20

@@ -1,4 +1,4 @@
-"""Spots of light in a transformed image are where its transform of points says."""
+"""Spots of light in a transformed image are where its transform moves their points."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def spot(point: tuple[float, float]) -> np.ndarray:
 
 
 def find(image: np.ndarray, dark: np.ndarray) -> np.ndarray | None:
-    """x, y of the middle of what differs from the image without a spot."""
+    """x, y of the centre of what differs from the image without a spot; None if nothing does."""
     light = np.abs(image.astype(float) - dark).mean(axis=-1)
     if light.max() < 13:
         return None
@@ -92,10 +92,10 @@ def find(image: np.ndarray, dark: np.ndarray) -> np.ndarray | None:
 
 
 def distances(change: Change, seeds: range, may_hide: bool = False) -> np.ndarray:
-    """How far each spot is found from where the transform says, in pixels; asserts that none appears or vanishes.
+    """How far each spot is from where the transform puts it, in pixels; asserts that none appears or vanishes.
 
     Args:
-        change: may give several transforms, to each step on the way: a spot that was cut off there is left out. All
+        change: may return several transforms, one to each intermediate image; a spot cut off in one is left out. All
             these images have the same size.
         may_hide: a spot that cannot be found is left out.
     """
@@ -109,7 +109,7 @@ def distances(change: Change, seeds: range, may_hide: bool = False) -> np.ndarra
             expected = (transforms @ [*point, 1])[:, :2]
             radius = 1 + 3 * SIGMA * np.linalg.norm(transforms[:, :2, :2], 2, axis=(1, 2))
             inside = np.minimum(expected, [dark.shape[1], dark.shape[0]] - expected).min(axis=1)
-            if (np.abs(inside) < radius).any():  # cut off at an edge it has its middle elsewhere
+            if (np.abs(inside) < radius).any():  # a spot that is cut off at an edge has another centre
                 continue
             position = find(change(tf.constant(spot(point)), seed)[0].numpy(), dark)
             if inside.min() < 0:
@@ -137,10 +137,10 @@ def test_points_move_with_the_image(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_points_stay_or_move_with_every_kind(kind: type[Augmentation]) -> None:
+def test_points_move_with_the_image_in_every_kind_of_augmentation(kind: type[Augmentation]) -> None:
     missed = distances(compiled(kind()), range(4), issubclass(kind, MAY_HIDE))
     assert len(missed) > 3
-    # A partly covered spot has its centre elsewhere.
+    # A partly covered spot has another centre.
     assert (np.median(missed) if kind is RandomErasing else missed.max()) < TOLERANCE
 
 
@@ -181,7 +181,7 @@ def test_the_transform_is_the_same_eagerly_and_for_an_image_of_unknown_size(name
 
 
 @pytest.mark.parametrize("name", ["rotation", "zoom", "shear"])
-def test_the_moved_image_is_that_of_pillow_by_the_inverse_transform(name: str) -> None:
+def test_the_image_matches_pillow_with_the_inverse_transform(name: str) -> None:
     change = compiled(STRONG[name].changed("fill_mode", "constant"))
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     image = np.stack([60 + 2 * x, 60 + 2 * y, 150 + 60 * np.sin(x / 7) * np.cos(y / 5)], axis=-1).astype(np.uint8)
@@ -191,13 +191,13 @@ def test_the_moved_image_is_that_of_pillow_by_the_inverse_transform(name: str) -
         pillows = np.asarray(
             Image.fromarray(image).transform((WIDTH, HEIGHT), Image.Transform.AFFINE, back, Image.Resampling.BILINEAR)
         )
-        # At its border Pillow does not interpolate with what fills.
-        seen = scipy.ndimage.binary_erosion(pillows.min(axis=-1) > 0, iterations=2)
-        assert seen.mean() > 0.2
-        assert np.abs(ours.numpy().astype(int) - pillows)[seen].max() <= 1
+        # Pillow does not blend border pixels with the fill value.
+        inside = scipy.ndimage.binary_erosion(pillows.min(axis=-1) > 0, iterations=2)
+        assert inside.mean() > 0.2
+        assert np.abs(ours.numpy().astype(int) - pillows)[inside].max() <= 1
 
 
-def test_the_transform_of_a_policy_knows_all_operations() -> None:
+def test_the_transform_of_a_policy_covers_all_operations() -> None:
     limits = policies.Limits(0.3, (9.0, 9.0), 30.0, 0.9, 4)
     rest = (tf.constant(1.0), tf.constant(1.0), limits, policies.Resampling())
     assert len(policies.operations(tf.constant(spot((0, 0))), *rest)) == policies.NUM_OPERATIONS
@@ -220,7 +220,7 @@ VIEWS = {
     "crop of the middle": (View(ModelSpec(target_size=(54, 120, 3))), 1),
     "squash": (View(ModelSpec(target_size=(100, 60, 3), resize="squash", interpolation="bicubic")), 1),
     "pad above and below": (View(ModelSpec(target_size=(97, 70, 3), resize="pad")), 1),
-    "pad beside": (View(ModelSpec(target_size=(50, 121, 3), resize="pad", interpolation="nearest")), 1),
+    "pad left and right": (View(ModelSpec(target_size=(50, 121, 3), resize="pad", interpolation="nearest")), 1),
     "grey": (View(ModelSpec(target_size=(60, 60, 1), resize="pad", interpolation="lanczos3")), 1),
     "much smaller": (View(ModelSpec(target_size=(52, 60, 3), resize="squash")), 3),
     "smaller by areas": (View(ModelSpec(target_size=(57, 61, 3), resize="squash", interpolation="area")), 3),
@@ -264,7 +264,7 @@ def test_points_move_with_view_and_augmentations_together() -> None:
 
 @pytest.mark.parametrize("orientation", [1, 3, 6])
 @pytest.mark.parametrize("is_fast", [True, False])
-def test_points_of_a_turned_photo_are_those_of_the_upright_image(orientation: int, is_fast: bool) -> None:
+def test_points_of_a_rotated_photo_are_those_of_the_upright_image(orientation: int, is_fast: bool) -> None:
     view = View(ModelSpec(target_size=(80, 56, 3)), RandomResizedCrop())
     exif = Image.Exif()
     exif[0x0112] = orientation

@@ -21,7 +21,7 @@ def test_an_epoch_has_each_example_once(num_examples: int) -> None:
 
 
 @pytest.mark.long
-def test_epochs_and_seeds_have_orders_of_their_own(drawn: np.ndarray) -> None:
+def test_epochs_and_seeds_have_different_orders(drawn: np.ndarray) -> None:
     # With the plain epoch number as seed TensorFlow gives only 256 of them.
     assert len({tuple(order) for order in drawn}) == 600
     assert not np.array_equal(orders(64, 1, seed=0), orders(64, 1, seed=1))
@@ -33,7 +33,7 @@ def drawn() -> np.ndarray:
 
 
 @pytest.mark.long
-def test_every_example_comes_to_every_place_equally_often(drawn: np.ndarray) -> None:
+def test_every_example_is_at_every_position_equally_often(drawn: np.ndarray) -> None:
     worst = min(stats.chisquare(np.bincount(drawn[:, position], minlength=64)).pvalue for position in range(64))
     assert worst > 1e-4  # the smallest of 64 fair p-values is near 0.016
 

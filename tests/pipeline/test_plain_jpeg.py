@@ -1,4 +1,4 @@
-"""The short way of reading a JPEG gives the bits of the general one, or none."""
+"""The fast reader of plain JPEGs gives the same pixels as the general one, or None."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def expected(data: bytes, spec: ModelSpec) -> np.ndarray:
         ((32, 40), {"optimize": True}),
     ],
 )
-def test_a_plain_jpeg_has_the_bits_of_the_general_way(
+def test_a_plain_jpeg_gives_the_pixels_of_the_general_reader(
     size: tuple[int, int], options: dict[str, Any], resize: str
 ) -> None:
     spec = SPEC.changed("resize", resize)
@@ -73,7 +73,7 @@ def exif() -> Image.Exif:
     ],
     ids=["PNG", "rotated", "CMYK", "large", "truncated", "empty", "no image"],
 )
-def test_other_images_are_left_to_the_general_way(data: bytes) -> None:
+def test_other_images_are_left_to_the_general_reader(data: bytes) -> None:
     assert PlainJpegReader(SPEC)(data) is None
 
 
@@ -81,5 +81,5 @@ def test_other_images_are_left_to_the_general_way(data: bytes) -> None:
     "change",
     [("resize", "pad"), ("interpolation", "bicubic"), ("target_size", (32, 32, 1)), ("target_size", (32, 32, 4))],
 )
-def test_other_specs_are_left_to_the_general_way(change: tuple[str, Any]) -> None:
+def test_other_specs_are_left_to_the_general_reader(change: tuple[str, Any]) -> None:
     assert PlainJpegReader(SPEC.changed(*change))(encode(40, 40)) is None

@@ -32,7 +32,7 @@ def test_layers_whose_names_give_no_blocks_are_divided_in_order_into_equal_group
         groups = layer_groups(paths)
         assert list(groups) == [f"part_{number:02}" for number in range(1, 17)]
         assert [index for indices in groups.values() for index in indices] == list(range(80))
-        assert all(indices[0] % 2 == 0 for indices in groups.values())  # no layer is cut in two
+        assert all(indices[0] % 2 == 0 for indices in groups.values())  # no layer is split between groups
     not_consecutive = ["a_1/kernel", "b_1/kernel", "a_1/bias", "c_1/kernel"]
     assert list(layer_groups(not_consecutive)) == ["part_01", "part_02", "part_03", "part_04"]
     assert list(layer_groups([f"vit_b16/block_{number}/kernel" for number in range(20)]))[-1] == "part_16"

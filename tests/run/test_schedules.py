@@ -25,9 +25,7 @@ def factors(schedule: Schedule) -> list[float]:
 
 
 @pytest.mark.parametrize(("ours", "theirs"), SAME_IN_KERAS, ids=lambda value: type(value).__name__)
-def test_a_schedule_is_the_same_as_in_keras(
-    ours: Schedule, theirs: keras.optimizers.schedules.LearningRateSchedule
-) -> None:
+def test_a_schedule_matches_keras(ours: Schedule, theirs: keras.optimizers.schedules.LearningRateSchedule) -> None:
     expected = [float(theirs(step)) for step in range(NUM_STEPS)]
     np.testing.assert_allclose(factors(ours), expected, rtol=1e-5, atol=1e-6)
 
@@ -45,7 +43,7 @@ def factors_by_epoch(schedule: ReduceOnPlateau, values: list[float]) -> list[flo
     return [schedule.factor(0, 10, 100, history[: epoch + 1]) for epoch in range(len(values))]
 
 
-def test_reduce_on_plateau_is_the_same_as_in_keras() -> None:
+def test_reduce_on_plateau_matches_keras() -> None:
     values = [1.0, 0.9, 0.91, 0.92, 0.9, 0.9, 0.5, 0.6, 0.6, 0.6, 0.6]
     ours = factors_by_epoch(ReduceOnPlateau(rate=0.5, patience=2, min_delta=0.01), values)
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
@@ -66,7 +64,7 @@ def test_reduce_on_plateau_expects_accuracy_to_rise_and_stops_at_the_lower_bound
     assert factors_by_epoch(schedule, [0.1, 0.2, 0.2, 0.2]) == pytest.approx([1.0, 1.0, 0.1, 0.05])
 
 
-def test_every_schedule_moves_but_a_constant_one_without_warm_up() -> None:
+def test_only_a_constant_schedule_without_warm_up_never_changes_the_rate() -> None:
     assert not Constant().moves
     assert Constant(warmup_epochs=1).moves
     assert Cosine().moves

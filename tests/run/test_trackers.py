@@ -1,4 +1,4 @@
-"""Experiment trackers: as declared values, and what every tracker does with a run. No package of theirs is needed."""
+"""Experiment trackers: as declared values, and what every tracker does with a run. Their packages are not needed."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def warnings() -> Iterator[list[str]]:
         yield messages
 
 
-def test_trackers_survive_json() -> None:
+def test_trackers_survive_a_json_round_trip() -> None:
     assert Run.from_dict(json.loads(json.dumps(RUN.to_dict()))) == RUN
 
 
@@ -153,7 +153,7 @@ def test_a_tracker_gets_the_small_files_at_the_end(tracker: Recorder, folder: Pa
 @pytest.mark.parametrize(
     ("num_epochs", "stop_training", "status"), [(3, False, "finished"), (2, True, "finished"), (2, False, "stopped")]
 )
-def test_a_run_that_a_signal_stopped_can_be_told_from_a_finished_one(
+def test_the_status_distinguishes_finished_runs_from_runs_stopped_by_a_signal(
     tracker: Recorder, folder: Path, num_epochs: int, stop_training: bool, status: str
 ) -> None:
     tracker.set_run(RUN, folder)
@@ -290,7 +290,7 @@ def test_metrics_that_could_not_be_sent_are_sent_with_those_of_a_later_epoch(
     assert resumed.epochs == [(1, {"loss": 0.5}), (2, {"loss": 0.4})]
 
 
-def test_a_tracker_that_does_not_answer_is_warned_of_once_and_without_passwords(
+def test_a_tracker_that_does_not_answer_gives_one_warning_without_passwords(
     tracker: Recorder, folder: Path, clock: mock.Mock, warnings: list[str]
 ) -> None:
     tracker.is_down = True
@@ -305,7 +305,7 @@ def test_a_tracker_that_does_not_answer_is_warned_of_once_and_without_passwords(
     assert tracker.num_accesses == 5
 
 
-def test_waiting_for_a_tracker_takes_a_fiftieth_of_the_time(
+def test_waiting_for_a_tracker_takes_at_most_a_fiftieth_of_the_time(
     tracker: Recorder, folder: Path, clock: mock.Mock, warnings: list[str]
 ) -> None:
     tracker.is_down = True
@@ -317,7 +317,7 @@ def test_waiting_for_a_tracker_takes_a_fiftieth_of_the_time(
         assert tracker.num_accesses == num_accesses
 
 
-def test_a_process_without_the_run_records_nothing(tracker: Recorder) -> None:
+def test_a_tracker_that_was_not_given_a_run_records_nothing(tracker: Recorder) -> None:
     # As in all processes but the chief.
     tracker.on_epoch_begin(0)
     tracker.on_epoch_end(0, {"loss": 0.5})

@@ -53,7 +53,7 @@ def keep_even(examples: Examples, remainder: int = 0) -> np.ndarray:
 
 
 class Counted(Source):
-    """A source of the test that notes how often it is read."""
+    """A source of the test that records each read."""
 
     def read(self) -> Examples:
         READS.append(1)
@@ -69,21 +69,21 @@ def test_both_halves_of_a_split_read_their_source_once() -> None:
         train, val = (half.read_shared() for half in Counted().split(0.25))
     assert (len(train), len(val), len(READS)) == (9, 3, 1)
     Counted().split(0.25)[0].read()
-    assert len(READS) == 2  # what changes between two runs is seen
+    assert len(READS) == 2  # so changes between two runs are noticed
 
 
 def test_take_gives_the_first_examples() -> None:
     assert Given("single").take(5).read().names() == names(12)[:5]
 
 
-def test_take_with_a_seed_gives_others_in_the_order_of_the_source_always_the_same() -> None:
+def test_take_with_a_seed_always_gives_the_same_random_examples_in_the_order_of_the_source() -> None:
     taken = [Given("single").take(6, seed=seed).read().names() for seed in (0, 0, 1)]
     assert taken[0] == taken[1] != taken[2]
     assert [names(12).index(name) for name in taken[0]] == sorted(names(12).index(name) for name in taken[0])
     assert len(set(taken[0])) == 6
 
 
-def test_taking_more_than_there_is_takes_all() -> None:
+def test_taking_more_examples_than_there_are_takes_all() -> None:
     assert len(Given("single").take(100).read()) == 12
 
 
@@ -105,7 +105,7 @@ def test_filtering_by_name_and_by_count() -> None:
     assert Given("others").filter(min_images=2).read().classes == ("fox",)
 
 
-def test_filtering_by_the_users_own_function_live_and_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_filtering_by_a_user_function_as_an_object_and_by_dotted_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "own_filters", sys.modules[__name__])
     assert Given("single").filter(where=keep_even).read().names() == names(12)[::2]
     by_name = Given("single").filter(where=Call("own_filters.keep_even", remainder=1))
@@ -130,20 +130,20 @@ def test_sources_join_with_their_classes_merged_by_name() -> None:
     assert classes_of(examples)[10:] == ["dog", "eel", "dog", "fox", "fox", "fox"]
 
 
-def test_single_labels_join_tags_as_tags() -> None:
+def test_single_labels_joined_with_tags_become_tags() -> None:
     examples = (Given("single").take(3) + Given("tags")).read()
     expected = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 1, np.nan], [0, 0, 0, 0], [0, 0, 0, 1]]
     np.testing.assert_array_equal(examples.labels.dense(4), np.array(expected, np.float32))
     assert examples.label_kind == "tags"
 
 
-def test_single_labels_join_probabilities_as_such() -> None:
+def test_single_labels_joined_with_probabilities_become_probabilities() -> None:
     examples = (Given("soft") + Given("single").take(1)).read()
     assert examples.label_kind == "probabilities"
     np.testing.assert_allclose(examples.labels.dense(3), [[0.9, 0.1, 0], [0.5, 0.5, 0], [1, 0, 0]])
 
 
-def test_tags_and_probabilities_do_not_join() -> None:
+def test_tags_and_probabilities_cannot_be_joined() -> None:
     with pytest.raises(DataError, match="tags has tags and another source class probabilities"):
         (Given("soft") + Given("tags")).read()
 
@@ -162,7 +162,7 @@ def test_joined_weights_crops_and_groups_stay_with_their_images() -> None:
     assert len(set(groups)) == 4
 
 
-def test_files_join_parts_of_a_larger_file(tmp_path: Path) -> None:
+def test_files_can_be_joined_with_byte_ranges_of_a_larger_file(tmp_path: Path) -> None:
     (tmp_path / "a.bin").write_bytes(b"onetwothree")
     (tmp_path / "x.jpg").write_bytes(b"file")
     ranges = ByteRanges(
@@ -177,7 +177,7 @@ def test_files_join_parts_of_a_larger_file(tmp_path: Path) -> None:
     assert examples.names()[1:4] == [f"{tmp_path}/a.bin#1", f"{tmp_path}/a.bin#2", f"{tmp_path}/x.jpg"]
 
 
-def test_another_sources_classes_can_be_taken() -> None:
+def test_the_classes_of_another_source_can_be_used() -> None:
     examples = Given("others").with_classes(("fox", "cat", "dog")).read()
     assert examples.labels.tolist() == [2, 0, 0, 0]
     with pytest.raises(DataError, match="others has the class 'fox'"):
@@ -193,7 +193,7 @@ def test_a_split_never_divides_a_group(seed: int) -> None:
     assert set(val.labels) == set(train.labels) == {0, 1}
 
 
-def test_a_split_of_tags_divides_them_as_a_whole() -> None:
+def test_a_split_of_tags_divides_all_images_as_a_whole() -> None:
     train, val = (split.read() for split in Given("tags").split(val=0.25))
     assert (len(train), len(val)) == (3, 1)
 
@@ -206,26 +206,26 @@ def test_a_split_of_tags_divides_them_as_a_whole() -> None:
         ImageFolder("a").with_classes(("x", "y")).split(val=0.5)[1],
     ],
 )
-def test_combined_sources_survive_json(source: Source) -> None:
+def test_combined_sources_survive_a_json_round_trip(source: Source) -> None:
     class Holder(Config):
         source: Source
 
     assert Holder.from_dict(Holder(source=source).to_dict()).source == source
 
 
-def test_options_of_an_earlier_version_name_a_subset_by_its_former_name() -> None:
+def test_a_subset_in_the_options_of_an_earlier_version_is_read_by_its_former_name() -> None:
     former = {"type": "Taken", "source": {"type": "ImageFolder", "path": "data/train"}, "count": 5, "seed": None}
     assert Run.from_dict({"spec": {"target_size": [8, 8, 3]}, "train_data": former}).train_data == ImageFolder(
         "data/train"
     ).take(5)
 
 
-def test_a_name_that_is_no_utf_8_is_kept() -> None:
+def test_a_name_that_is_not_utf_8_is_kept() -> None:
     odd = b"caf\xe9/\xff.jpg".decode(errors="surrogateescape")
     assert Examples.of_files(["a.jpg", odd], np.zeros(2), ("cat",), "odd").names() == ["a.jpg", odd]
 
 
-def test_a_million_examples_take_few_bytes_beside_their_paths() -> None:
+def test_an_example_takes_at_most_25_bytes_besides_its_path() -> None:
     paths = [f"data/train/class/{number:07d}.jpg" for number in range(100_000)]
     examples = Examples.of_files(paths, np.zeros(100_000), ("cat",), "many")
     held = len(examples.images.paths.data) + sum(

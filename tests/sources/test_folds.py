@@ -51,14 +51,14 @@ def counts_by_fold(fold: np.ndarray, dense: np.ndarray, folds: int) -> np.ndarra
 @pytest.mark.parametrize("folds", [2, 3, 5])
 def test_each_example_is_validated_in_exactly_one_fold_and_trained_on_in_the_others(folds: int) -> None:
     source = source_of(np.arange(43) % 3, 3)
-    parts = [(train.read().names(), val.read().names()) for train, val in source.folds(folds)]
-    assert sorted(name for _, val in parts for name in val) == sorted(TABLES[source.key].names())
-    for train, val in parts:
+    splits = [(train.read().names(), val.read().names()) for train, val in source.folds(folds)]
+    assert sorted(name for _, val in splits for name in val) == sorted(TABLES[source.key].names())
+    for train, val in splits:
         assert sorted(train + val) == sorted(TABLES[source.key].names())
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_classes_are_as_even_as_those_of_scikit_learn(seed: int) -> None:
+def test_classes_are_distributed_as_evenly_as_by_scikit_learn(seed: int) -> None:
     random = np.random.default_rng(seed)
     labels = random.choice(4, 203, p=random.dirichlet(np.ones(4)))
     fold = assign_folds(examples_of(labels, 4), 5, seed)
@@ -73,7 +73,7 @@ def test_classes_are_as_even_as_those_of_scikit_learn(seed: int) -> None:
     assert np.ptp(np.bincount(fold)) <= 1
 
 
-def test_groups_of_several_classes_are_on_average_as_even_as_those_of_scikit_learn() -> None:
+def test_groups_of_several_classes_are_on_average_distributed_as_evenly_as_by_scikit_learn() -> None:
     mine, theirs = [], []
     for seed in range(20):
         random = np.random.default_rng(seed)
@@ -89,7 +89,7 @@ def test_groups_of_several_classes_are_on_average_as_even_as_those_of_scikit_lea
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_no_group_is_divided(seed: int) -> None:
+def test_no_group_is_split_between_training_and_validation(seed: int) -> None:
     groups = np.random.default_rng(seed).integers(100, 130, 200).astype(np.int32)
     for train, val in source_of(np.arange(200) % 3, 3, groups).folds(5, seed):
         assert not set(train.read().groups) & set(val.read().groups)
@@ -104,7 +104,7 @@ def test_rare_tags_are_in_every_fold() -> None:
     assert np.ptp(np.bincount(assign_folds(examples_of(LabelRows.of_dense(dense), 6), 5, 0))) <= 2
 
 
-def test_the_most_likely_class_of_probabilities_counts() -> None:
+def test_folds_are_stratified_by_the_most_likely_class_of_probabilities() -> None:
     dense = np.tile([[0.9, 0.1], [0.2, 0.8]], (15, 1))
     labels = LabelRows.of_dense(dense, exclusive=True)
     assert [val.read().counts().tolist() for _, val in source_of(labels, 2).folds(5)] == [[3, 3]] * 5
@@ -161,7 +161,7 @@ def test_folds_keep_the_order_of_their_source() -> None:
         assert examples.rows.tolist() == sorted(examples.rows)
 
 
-def test_a_fold_survives_json() -> None:
+def test_a_fold_survives_a_json_round_trip() -> None:
     fold = ImageFolder("data/train").folds(4, seed=3)[2][1]
     data = json.loads(json.dumps(fold.to_dict()))
     assert data == {
@@ -170,7 +170,7 @@ def test_a_fold_survives_json() -> None:
     assert Fold.from_dict(data) == fold
 
 
-def test_a_run_with_folds_survives_json() -> None:
+def test_a_run_with_folds_survives_a_json_round_trip() -> None:
     class Holder(Config):
         data: Source
 
@@ -185,7 +185,7 @@ def test_fewer_than_two_folds_are_refused(folds: int) -> None:
 
 
 @pytest.mark.parametrize(("folds", "problem"), [(2.5, "a whole number, got 2.5"), (300_000, "at most 10000")])
-def test_a_number_that_is_not_one_of_folds_is_refused(folds: float, problem: str) -> None:
+def test_an_invalid_number_of_folds_is_refused(folds: float, problem: str) -> None:
     with pytest.raises(ConfigError, match=f"`folds` should be .*{problem}"):
         ImageFolder("data/train").folds(folds)  # type: ignore[arg-type]
 
@@ -208,9 +208,9 @@ def test_fewer_groups_than_folds_are_an_error_that_names_the_cure() -> None:
 def test_a_class_with_fewer_images_than_folds_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     source = source_of(np.array([0] * 20 + [1] * 3), 2)
     with caplog.at_level(logging.WARNING, "absl"):
-        parts = [(train.read(), val.read()) for train, val in source.folds(5)]
+        splits = [(train.read(), val.read()) for train, val in source.folds(5)]
     assert [record.getMessage() for record in caplog.records] == [
         "given: 1 class has fewer images than the 5 folds, such as 'class1' with 3; not every fold can validate them."
     ]
-    assert sorted(val.counts()[1] for _, val in parts) == [0, 0, 1, 1, 1]
-    assert all(train.classes == val.classes == ("class0", "class1") for train, val in parts)
+    assert sorted(val.counts()[1] for _, val in splits) == [0, 0, 1, 1, 1]
+    assert all(train.classes == val.classes == ("class0", "class1") for train, val in splits)

@@ -56,7 +56,9 @@ def test_a_file_without_suffix_is_an_image_if_its_first_bytes_are(zoo: Path) -> 
         (lambda zoo: ImageFolder(zoo, classes=("cat", "dgo")), r"has the folder 'dog'.*Did you mean 'dgo'\?"),
     ],
 )
-def test_a_wrong_folder_is_named_with_the_cure(zoo: Path, make: Callable[[Path], ImageFolder], message: str) -> None:
+def test_an_invalid_folder_is_an_error_that_names_the_cure(
+    zoo: Path, make: Callable[[Path], ImageFolder], message: str
+) -> None:
     with pytest.raises(DataError, match=message):
         make(zoo).read()
 
@@ -92,7 +94,7 @@ def test_raw_camera_files_are_not_images(zoo: Path) -> None:
     assert "1.nef" not in {Path(path).name for path in ImageFolder(zoo).read().names()}
 
 
-def test_a_name_with_a_line_break_stays_in_its_line(zoo: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_line_break_in_a_name_is_escaped_in_messages(zoo: Path, capfd: pytest.CaptureFixture[str]) -> None:
     touch(zoo / "dog" / "a\nERROR b.txt")
     with plain_messages():
         ImageFolder(zoo).read()
@@ -120,7 +122,7 @@ def test_an_empty_class_folder_is_an_error(zoo: Path) -> None:
         ImageFolder(zoo).read()
 
 
-def test_a_split_is_stratified_repeatable_and_loses_nothing(tmp_path: Path) -> None:
+def test_a_split_is_stratified_reproducible_and_complete(tmp_path: Path) -> None:
     for name, count in (("cat", 40), ("dog", 10), ("eel", 2)):
         for number in range(count):
             touch(tmp_path / name / f"{number}.jpg")
@@ -134,7 +136,7 @@ def test_a_split_is_stratified_repeatable_and_loses_nothing(tmp_path: Path) -> N
     assert other.names() != val.names()
 
 
-def test_a_split_survives_json(zoo: Path) -> None:
+def test_a_split_survives_a_json_round_trip(zoo: Path) -> None:
     train, val = ImageFolder(zoo).split(val=0.25, seed=3)
     assert type(val).from_dict(val.to_dict()) == val
     assert train != val
@@ -147,7 +149,7 @@ def test_classes_of_another_data_set_renumber_labels(zoo: Path) -> None:
         examples.with_classes(("bird", "dog"))
 
 
-def test_the_fingerprint_follows_paths_sizes_and_labels(zoo: Path) -> None:
+def test_the_fingerprint_depends_on_paths_sizes_and_labels(zoo: Path) -> None:
     before = ImageFolder(zoo).read().fingerprint
     assert ImageFolder(zoo).read().fingerprint == before
     touch(zoo / "dog" / "1.webp", b"longer")

@@ -14,12 +14,12 @@ TABLES = st.integers(1, 5).flatmap(
 
 
 @given(TABLES)
-def test_rows_are_the_table_they_came_from(table: np.ndarray) -> None:
+def test_rows_convert_back_to_their_dense_table(table: np.ndarray) -> None:
     np.testing.assert_array_equal(LabelRows.of_dense(table).dense(table.shape[1]), table)
 
 
 @given(TABLES, st.data())
-def test_taking_rows_takes_the_rows_of_the_table(table: np.ndarray, data: st.DataObject) -> None:
+def test_take_selects_rows_of_the_table(table: np.ndarray, data: st.DataObject) -> None:
     indices = np.array(data.draw(st.lists(st.integers(0, len(table) - 1))), np.int64)
     taken = LabelRows.of_dense(table).take(indices)
     np.testing.assert_array_equal(taken.dense(table.shape[1]), table[indices])
@@ -34,7 +34,7 @@ def test_remapped_labels_are_in_the_new_columns(table: np.ndarray, data: st.Data
 
 
 @given(TABLES)
-def test_the_most_likely_class_is_the_first_largest(table: np.ndarray) -> None:
+def test_the_most_likely_class_is_the_first_with_the_largest_value(table: np.ndarray) -> None:
     most_likely = LabelRows.of_dense(table).most_likely()
     values = np.nan_to_num(table, nan=-1.0)
     expected = [int(row.argmax()) if (row > 0).any() else None for row in values]
@@ -42,7 +42,7 @@ def test_the_most_likely_class_is_the_first_largest(table: np.ndarray) -> None:
         assert expected_class is None or actual == expected_class
 
 
-def test_lists_and_their_values_make_rows() -> None:
+def test_rows_are_made_of_lists_of_classes_and_of_values() -> None:
     rows = LabelRows.of([[2, 0], [], [1]], [[1.0, np.nan], [], [0.5]])
     expected = np.array([[np.nan, 0, 1], [0, 0, 0], [0, 0.5, 0]], np.float32)
     np.testing.assert_array_equal(rows.dense(3), expected)

@@ -109,7 +109,7 @@ def test_older_modules_of_the_class_are_accepted(older, today):
         ({"clas": VGG19}, "`clas` is not an option of ModelSpec. Did you mean 'class'"),
     ],
 )
-def test_a_wrong_value_is_refused_by_the_name_of_its_field(change, message):
+def test_an_invalid_value_is_refused_with_the_name_of_its_field(change, message):
     with pytest.raises(ConfigError, match=message):
         ModelSpec(**(DEFAULT | change))
 
@@ -131,7 +131,7 @@ def test_a_missing_target_size_is_named():
         ("my_code.prepare", 3, [1, 2, 3, 4, 5]),
     ],
 )
-def test_the_number_of_arguments_follows_the_channels(function, channels, arguments):
+def test_the_number_of_arguments_depends_on_the_number_of_channels(function, channels, arguments):
     spec = ModelSpec(target_size=[8, 8, channels], preprocess_func=function, preprocess_args=arguments)
     assert list(spec.preprocess_args or ()) == arguments
 

@@ -79,7 +79,7 @@ def of_unknown_rank(spec, array):
     return tf.function(spec.preprocess, input_signature=[tf.TensorSpec(None, array.dtype)])(tf.constant(array))
 
 
-TENSOR_WAYS = [eagerly, in_a_graph, in_tf_data, of_unknown_rank]
+EXECUTION_MODES = [eagerly, in_a_graph, in_tf_data, of_unknown_rank]
 
 
 def make(function, arguments=(), channels=3):
@@ -101,11 +101,11 @@ def test_arrays_follow_the_formula_and_are_not_modified(function, dtype):
     assert result.flags.c_contiguous
 
 
-@pytest.mark.parametrize("way", [*TENSOR_WAYS, compiled])
+@pytest.mark.parametrize("execute", [*EXECUTION_MODES, compiled])
 @pytest.mark.parametrize("function", FORMULAS)
-def test_tensors_follow_the_formula_in_every_way(function, way):
+def test_tensors_follow_the_formula_in_every_execution_mode(function, execute):
     arguments, formula = FORMULAS[function]
-    result = way(make(function, arguments), images())
+    result = execute(make(function, arguments), images())
     assert tf.is_tensor(result)
     assert result.dtype == tf.float32
     np.testing.assert_allclose(result, formula(images().astype(np.float64)), rtol=0, atol=2e-5)
@@ -152,15 +152,15 @@ class TestTheUsersOwnFunction:
         np.testing.assert_allclose(result, formula(images().astype(np.float64)), rtol=1e-6)
         np.testing.assert_array_equal(array, images(dtype=np.float32))
 
-    @pytest.mark.parametrize("way", TENSOR_WAYS)
-    def test_works_on_tensors_in_every_way(self, function, arguments, formula, way):
-        result = way(make(f"own_preprocess.{function}", arguments), images())
+    @pytest.mark.parametrize("execute", EXECUTION_MODES)
+    def test_works_on_tensors_in_every_execution_mode(self, function, arguments, formula, execute):
+        result = execute(make(f"own_preprocess.{function}", arguments), images())
         assert tf.is_tensor(result)
         assert result.dtype == tf.float32
         np.testing.assert_allclose(result, formula(images().astype(np.float64)), rtol=1e-6)
 
 
-def test_keras_own_function_is_taken_by_its_dotted_path():
+def test_a_preprocess_function_of_keras_is_called_by_its_dotted_path():
     array = images(dtype=np.float32)
     result = make("keras.applications.vgg19.preprocess_input").preprocess(array)
     np.testing.assert_allclose(result, FORMULAS["bgr_mean_subtraction"][1](images().astype(np.float64)), atol=2e-5)

@@ -40,7 +40,7 @@ def test_the_class_path_leads_to_the_public_class(name):
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_named_gives_the_whole_spec(name):
+def test_named_gives_the_complete_spec(name):
     spec = ModelSpec.named(name)
     entry = TABLE[name]
     assert (spec.name, spec.class_) == (name, entry.class_)
@@ -50,21 +50,23 @@ def test_named_gives_the_whole_spec(name):
 
 @pytest.mark.parametrize("name", [name for name in TABLE if not name.startswith("mobilenet_v3")])
 def test_the_native_size_is_the_classs_default_input_size(name, monkeypatch):
-    class Seen(Exception):
+    class DefaultSize(Exception):
         pass
 
-    def look(input_shape, default_size, **_):
-        raise Seen(default_size)
+    def raise_default_size(input_shape, default_size, **_):
+        raise DefaultSize(default_size)
 
     make = import_dotted(TABLE[name].class_)
-    monkeypatch.setattr(importlib.import_module("keras.src.applications.imagenet_utils"), "obtain_input_shape", look)
-    with pytest.raises(Seen) as seen:
+    monkeypatch.setattr(
+        importlib.import_module("keras.src.applications.imagenet_utils"), "obtain_input_shape", raise_default_size
+    )
+    with pytest.raises(DefaultSize) as raised:
         make(weights=None, include_top=True)
-    assert seen.value.args == (TABLE[name].native_size,)
+    assert raised.value.args == (TABLE[name].native_size,)
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "mobilenet_v3_large"])
-def test_the_native_size_of_mobilenet_v3_is_what_its_documentation_says(name):
+def test_the_native_size_of_mobilenet_v3_matches_its_documentation(name):
     # These two have no default size in code: they take any, and their weights are those for this one.
     documentation = import_dotted(TABLE[name].class_).__doc__
     sizes = re.findall(r"resolution that is not\s+`\((\d+), (\d+), 3\)`", documentation)
@@ -83,7 +85,7 @@ def test_preprocess_equals_keras_on_random_images(name):
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_a_pixel_less_than_the_minimum_size_is_what_keras_refuses(name):
+def test_keras_refuses_one_pixel_less_than_the_minimum_size(name):
     min_size = TABLE[name].minimum_size
     for shape in ((min_size - 1, min_size, 3), (min_size, min_size - 1, 3)):
         with pytest.raises(ValueError, match=f"Input size must be at least {min_size}x{min_size}"):
@@ -91,7 +93,7 @@ def test_a_pixel_less_than_the_minimum_size_is_what_keras_refuses(name):
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v3_small", "vgg16"])
-def test_the_minimum_size_is_one_that_keras_builds(name):
+def test_keras_builds_a_model_of_the_minimum_size(name):
     min_size = minimum_size(TABLE[name].class_)
     model = import_dotted(TABLE[name].class_)(include_top=False, weights=None, input_shape=(min_size, min_size, 3))
     assert model.output_shape[1:3] == (1, 1)
@@ -126,7 +128,7 @@ def test_other_spellings_of_a_name_are_accepted(spelt, name):
     assert ModelSpec.named(spelt) == ModelSpec.named(name)
 
 
-def test_an_unknown_name_gets_the_nearest_one():
+def test_an_unknown_name_is_an_error_with_the_nearest_one():
     with pytest.raises(ConfigError, match=r"got 'resnet5'. Did you mean 'resnet50'"):
         ModelSpec.named("resnet5")
 
@@ -142,7 +144,7 @@ def test_overrides_replace_the_values_of_the_table():
     assert spec.preprocess_func == "bgr_mean_subtraction"
 
 
-def test_another_preprocess_func_comes_without_the_tables_arguments():
+def test_another_preprocess_func_drops_the_arguments_of_the_table():
     assert ModelSpec.named("vgg19", preprocess_func="between_plus_minus_1").preprocess_args is None
     with pytest.raises(ConfigError, match="`preprocess_args` should contain 3 numbers"):
         ModelSpec.named("vgg19", preprocess_func="mean_subtraction")
@@ -161,7 +163,7 @@ def test_the_preprocessing_of_the_table_is_not_a_mismatch(name):
     assert preprocessing_mismatch(ModelSpec.named(name)) is None
 
 
-def test_what_train_model_declares_is_what_imagenets_weights_were_trained_with():
+def test_train_model_declares_the_preprocessing_of_imagenet_weights():
     script = Path(__file__).parents[2] / "script" / "TrainModel.py"
     run = runpy.run_path(str(script), run_name="declared")["run"]
     assert preprocessing_mismatch(run.spec) is None

@@ -47,7 +47,7 @@ def test_the_metrics_equal_those_computed_by_hand() -> None:
     assert (metrics.num_images, metrics.num_bad, metrics.top_5_accuracy) == (3, 1, None)
 
 
-def test_every_metric_is_scikit_learns(evaluation: ClassificationEvaluation) -> None:
+def test_every_metric_matches_scikit_learn(evaluation: ClassificationEvaluation) -> None:
     labels, table = many()
     predicted, wide = table.argmax(axis=1), table.astype(np.float64)
     expected = {
@@ -73,7 +73,7 @@ def test_accuracy_is_the_main_metric(evaluation: ClassificationEvaluation) -> No
     assert evaluation.to_dict()["main_metric"] == "accuracy"
 
 
-def test_the_terminal_gets_the_headline_with_intervals() -> None:
+def test_the_main_metrics_are_summarized_with_intervals() -> None:
     labels, table = many()
     metrics = evaluate_classes(labels, table, MANY_CLASSES, num_bad=2).metrics()
     assert list(metrics) == [
@@ -96,13 +96,13 @@ def test_table_matrix_and_metrics_agree(evaluation: ClassificationEvaluation) ->
     assert largest["fraction"] == pytest.approx(confusion[true, predicted] / confusion[true].sum())
 
 
-def test_the_table_names_the_class_that_each_is_most_often_taken_for() -> None:
+def test_the_table_names_the_class_that_each_class_is_most_often_confused_with() -> None:
     _, rows = evaluate_classes(LABELS, PROBABILITIES, CLASSES).table()
     assert rows[0] == ["cat", "2", "1.000", "0.500", "0.667", "dog (1)"]
     assert [row[-1] for row in rows[1:]] == ["", ""]
 
 
-def test_what_is_undefined_is_null_in_the_json() -> None:
+def test_undefined_metrics_are_null_in_the_json() -> None:
     values = evaluate_classes(LABELS, PROBABILITIES, CLASSES).to_dict()["per_class"]
     assert values["images"] == [2, 1, 0]
     for name in ("recall", "auroc", "average_precision"):
@@ -128,14 +128,14 @@ def test_the_json_has_the_documented_keys(evaluation: ClassificationEvaluation) 
     assert document["selective"][0] == {"threshold": 0.0, "coverage": 1.0, "accuracy": evaluation.accuracy}
 
 
-def test_the_matrix_of_more_than_50_classes_is_left_out() -> None:
+def test_the_confusion_matrix_of_more_than_50_classes_is_left_out() -> None:
     labels, table = np.arange(51), np.eye(51, dtype=np.float32)[::-1]
     confusion = evaluate_classes(labels, table, tuple(map(str, range(51)))).to_dict()["confusion"]
     assert confusion["matrix"] is None
     assert len(confusion["largest"]) == 50  # the middle one is right
 
 
-def test_each_image_has_its_columns() -> None:
+def test_image_columns_hold_labels_probabilities_and_correctness() -> None:
     columns = evaluate_classes(LABELS, PROBABILITIES, CLASSES).image_columns()
     assert list(columns) == [
         "true_label", "predicted_label", "probability", "correct", "true_label_probability", "loss"
@@ -157,7 +157,7 @@ def test_the_metrics_of_a_subset_are_those_of_its_images_alone(evaluation: Class
     assert evaluation.subset(rows)["accuracy"].low is not None
 
 
-def test_no_images_have_undefined_metrics(evaluation: ClassificationEvaluation) -> None:
+def test_the_metrics_of_no_images_are_undefined(evaluation: ClassificationEvaluation) -> None:
     nothing = evaluate_classes(np.zeros(0, np.int32), np.zeros((0, 3), np.float32), CLASSES)
     assert math.isnan(nothing.accuracy)
     assert all(math.isnan(estimate.value) for estimate in nothing.estimates().values())
@@ -175,7 +175,7 @@ def test_no_images_have_undefined_metrics(evaluation: ClassificationEvaluation) 
         pytest.param([0, 1], [[0.0, 0.0, 1.0]] * 2, id="the true class always with 0"),
     ],
 )
-def test_degenerate_predictions_have_metrics(labels: list[int], table: list[list[float]]) -> None:
+def test_degenerate_predictions_can_be_evaluated(labels: list[int], table: list[list[float]]) -> None:
     evaluation = evaluate_classes(np.array(labels), np.array(table, np.float32), CLASSES)
     correct = np.argmax(table, axis=1) == labels
     assert evaluation.accuracy == correct.mean()
@@ -184,7 +184,7 @@ def test_degenerate_predictions_have_metrics(labels: list[int], table: list[list
     assert evaluation.galleries()
 
 
-def test_a_diverged_model_has_an_answer() -> None:
+def test_a_model_that_predicts_nan_can_be_evaluated() -> None:
     evaluation = evaluate_classes(LABELS, np.full((3, 3), np.nan, np.float32), CLASSES)
     assert evaluation.accuracy == 0.0
     assert math.isnan(evaluation.loss)
@@ -278,7 +278,7 @@ def test_an_evaluation_prints_in_one_line(evaluation: ClassificationEvaluation) 
     assert "array" not in repr(evaluation)
 
 
-def test_metrics_load_no_tensorflow() -> None:
+def test_metrics_do_not_import_tensorflow() -> None:
     program = (
         "import model_trainer.tasks.classification_evaluation as c, numpy as np, sys\n"
         "c.evaluate_classes(np.array([0, 1]), np.eye(2), ('a', 'b')).to_dict()\n"

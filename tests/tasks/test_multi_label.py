@@ -130,7 +130,7 @@ def test_decoding_returns_the_tags_that_reach_their_thresholds() -> None:
     assert [tag["label"] for tag in MultiLabel().decode(probabilities, TAGS, top=3)] == ["bold", "photo", "blue"]
 
 
-def test_no_other_threshold_has_a_better_f1() -> None:
+def test_best_thresholds_maximize_f1() -> None:
     from sklearn.metrics import f1_score
 
     targets = (RANDOM.random((200, 4)) < [0.5, 0.1, 0.9, 0.3]).astype(np.float32)

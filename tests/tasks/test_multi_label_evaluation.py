@@ -75,7 +75,7 @@ def test_sparse_labels_give_the_same_metrics_as_a_dense_table() -> None:
     assert sparse.to_dict() == EVALUATION.to_dict()
 
 
-def test_single_labels_are_one_tag_of_each_image() -> None:
+def test_single_labels_count_as_one_tag_per_image() -> None:
     labels, probabilities = np.array([0, 1, 1], np.int32), np.float32([[0.9, 0.2], [0.6, 0.7], [0.3, 0.1]])
     one_hot = np.eye(2, dtype=np.float32)[labels]
     single = MultiLabel().evaluate(labels, probabilities, ("a", "b"))
@@ -89,7 +89,7 @@ def test_a_memory_map_gives_the_same_metrics(tmp_path: Path) -> None:
     assert mapped.image_columns()["predicted_labels"] == EVALUATION.image_columns()["predicted_labels"]
 
 
-def test_columns_of_images_are_what_scikit_learn_compares() -> None:
+def test_image_columns_match_scikit_learn() -> None:
     columns = EVALUATION.image_columns()
     names = np.array(TAGS)
     assert columns["true_labels"] == ["|".join(names[row == 1]) for row in TARGETS]
@@ -199,7 +199,7 @@ def test_without_mistakes_there_is_no_gallery_of_them() -> None:
     ],
     ids=["no image", "one image", "all unknown", "no tag occurs", "one tag"],
 )
-def test_degenerate_data_have_metrics_or_undefined_ones_everywhere(targets: np.ndarray) -> None:
+def test_degenerate_data_can_be_evaluated(targets: np.ndarray) -> None:
     evaluation = evaluated(targets, np.full(targets.shape, 0.5, np.float32), ("blue", "bold")[: targets.shape[1]])
     json.dumps(evaluation.to_dict(), allow_nan=False)
     assert evaluation.metrics()["images"] == str(len(targets))

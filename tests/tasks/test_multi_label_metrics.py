@@ -25,7 +25,7 @@ PREDICTED = PROBABILITIES >= 0.5
 
 
 def value_over_batches(metric: Metric, targets: np.ndarray = TARGETS, weights: np.ndarray = ONES) -> float:
-    """The metric over the data in three batches of unequal size."""
+    """The metric of all images, computed over three batches of unequal size."""
     if isinstance(metric, FullPassMetric):
         return metric.compute(targets, PROBABILITIES, weights)
     batches = [slice(0, 10), slice(10, 55), slice(55, 60)]

@@ -26,7 +26,7 @@ DeclareRun = Callable[..., Run]
 pytestmark = [
     pytest.mark.timeout(600),
     pytest.mark.usefixtures("short_pipeline", "plain_graphs"),  # not in the processes of train_on_hosts.py
-]  # up to three processes share what cores there are
+]  # up to three processes share the available cores
 
 SCRIPT = Path(__file__).with_name("train_on_hosts.py")
 
@@ -57,7 +57,7 @@ RUNS = {
     "adam": {**SMALL, "training__batch_size": 5, "training__optimizer": Adam(), "training__learning_rate": 0.01},
     "lamb": {**SMALL, "training__batch_size": 5, "training__optimizer": LAMB(), "training__learning_rate": 0.01},
 }
-OF_SGD = ("uneven", "mixed", "averaged", "loss_scaling")
+SGD_RUNS = ("uneven", "mixed", "averaged", "loss_scaling")
 # What several processes train: the first together with a run that is interrupted, the second with -m slow.
 ON_HOSTS = (("uneven",), ("averaged", "mixed", "loss_scaling"))
 
@@ -80,7 +80,7 @@ def output_of(run: Run) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(declared: Callable[..., Run]) -> Callable[[str], Path]:
-    """A run's output on one device, by its name."""
+    """The output folder of a run on one device, by the name of the run."""
     return functools.cache(lambda name: train_on(declared(name, "alone")))
 
 
@@ -99,7 +99,7 @@ class OnHosts:
     interrupted: Path | None
 
 
-# What happens to the interrupted run: to as many processes. `train_on_hosts.py` says when.
+# The plans of the interrupted run, by number of processes; `train_on_hosts.py` defines them.
 PLANS = {2: ("kill", "end"), 3: ("kill", "stop", "end")}
 
 
@@ -164,7 +164,7 @@ def test_several_devices_train_like_one(
     alone: Callable[[str], Path], declared: Callable[..., Run], name: str, devices: int
 ) -> None:
     path = train_on(declared(name, f"devices-{devices}", devices))
-    assert_same_training(alone(name), path, also_weights=name in OF_SGD)
+    assert_same_training(alone(name), path, also_weights=name in SGD_RUNS)
 
 
 @pytest.mark.parametrize("num_hosts", [2, pytest.param(3, marks=pytest.mark.slow)])
@@ -176,7 +176,7 @@ def test_several_processes_train_like_one(
         assert_same_training(alone(name), on_hosts(num_hosts, names).whole[name])
 
 
-def test_only_the_first_process_writes(on_hosts: Callable[..., OnHosts]) -> None:
+def test_only_the_chief_process_writes(on_hosts: Callable[..., OnHosts]) -> None:
     # `output_of` would have found a second folder, a second writer would have doubled the lines.
     lines = (on_hosts(2, ON_HOSTS[0]).whole["uneven"] / "logs" / "metrics.jsonl").read_text().splitlines()
     epochs = [json.loads(line)["epoch"] for line in lines if json.loads(line)["kind"] == "epoch"]
@@ -184,7 +184,7 @@ def test_only_the_first_process_writes(on_hosts: Callable[..., OnHosts]) -> None
 
 
 @pytest.mark.parametrize("num_hosts", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_hosts_that_lose_one_or_are_stopped_resume_to_the_same_bits(
+def test_a_run_that_loses_a_process_or_is_stopped_resumes_to_the_same_bits(
     on_hosts: Callable[..., OnHosts], num_hosts: int
 ) -> None:
     outputs = on_hosts(num_hosts, ON_HOSTS[0])
@@ -198,16 +198,16 @@ def test_hosts_that_lose_one_or_are_stopped_resume_to_the_same_bits(
     assert len(history_of(outputs.interrupted)) == 7
 
 
-def test_parts_of_a_batch_add_up_to_the_whole_batch(make_run: Callable[..., Run]) -> None:
+def test_accumulated_gradients_train_like_the_whole_batch(make_run: Callable[..., Run]) -> None:
     run = make_run(network__dropout_rate=0.0, val_data=None, training__batch_size=8, training__epochs=3)
-    for output_dir, parts in (("whole", 1), ("parts", 4)):
+    for output_dir, accumulation_steps in (("whole", 1), ("accumulated", 4)):
         train_model(
             run.changed("output_dir", str(Path(run.output_dir) / output_dir)).changed(
-                "training.accumulation_steps", parts
+                "training.accumulation_steps", accumulation_steps
             )
         )
-    whole, parts = (next((Path(run.output_dir) / name).iterdir()) for name in ("whole", "parts"))
-    losses = [[float(row["loss"]) for row in history_of(path)] for path in (whole, parts)]
+    whole, accumulated = (next((Path(run.output_dir) / name).iterdir()) for name in ("whole", "accumulated"))
+    losses = [[float(row["loss"]) for row in history_of(path)] for path in (whole, accumulated)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
-    for mine, yours in zip(load_model(whole).model.weights, load_model(parts).model.weights, strict=True):
+    for mine, yours in zip(load_model(whole).model.weights, load_model(accumulated).model.weights, strict=True):
         np.testing.assert_allclose(mine.numpy(), yours.numpy(), atol=1e-5)

@@ -1,4 +1,4 @@
-"""Batch normalization in training: beside Keras' own layers, on several devices, and where its statistics are used."""
+"""Batch normalization in training: compared with Keras' own layers, on several devices, and the statistics it uses."""
 
 from __future__ import annotations
 
@@ -71,7 +71,9 @@ def first_batches(prepared: Prepared, count: int) -> list[Any]:
     [(NORMALIZED, 0.05, 1e-3), pytest.param(MOBILENET, 1e-6, 0.2, marks=pytest.mark.slow)],
     ids=["one layer", "MobileNet"],
 )
-def test_20_steps_are_those_of_keras(make_run: MakeRun, network: dict[str, Any], rate: float, tolerance: float) -> None:
+def test_20_steps_match_those_of_keras(
+    make_run: MakeRun, network: dict[str, Any], rate: float, tolerance: float
+) -> None:
     changes = {"training__learning_rate": rate, "training__optimizer": SGD(), "training__batch_size": 8}
     run = make_run(**network, **changes, network__batch_norm_momentum="keras")
     prepared = prepare(run)
@@ -104,7 +106,7 @@ def test_20_steps_are_those_of_keras(make_run: MakeRun, network: dict[str, Any],
 
 @compiled
 @pytest.mark.parametrize("devices", [2, pytest.param(4, marks=pytest.mark.slow)])
-def test_all_replicas_hold_the_mean_of_what_each_has_seen(make_run: MakeRun, devices: int) -> None:
+def test_all_replicas_hold_the_mean_of_their_statistics(make_run: MakeRun, devices: int) -> None:
     run = make_run(**NORMALIZED, training__batch_size=8, hardware=Hardware(platform="cpu", devices=devices))
     prepared = prepare(run)
     network = prepared.step_setup.network
@@ -121,7 +123,9 @@ def test_all_replicas_hold_the_mean_of_what_each_has_seen(make_run: MakeRun, dev
         held = [replica.numpy() for replica in prepared.step_setup.strategy.experimental_local_results(variable.value)]
         assert len(held) == devices
         for replica in held:
-            np.testing.assert_allclose(replica, expected, rtol=1e-4, atol=1e-6)  # of a first step nothing else is left
+            np.testing.assert_allclose(
+                replica, expected, rtol=1e-4, atol=1e-6
+            )  # the first step leaves nothing of the initial values
             np.testing.assert_array_equal(replica, held[0])
 
 
@@ -140,9 +144,7 @@ def two_norms() -> keras.Model:
     return keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(features)))
 
 
-def test_layers_that_join_in_later_are_refreshed_from_then_on(
-    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unfrozen_layers_are_refreshed_from_then_on(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     refreshed = []
     refresh = MovingAverages.refresh
 
@@ -175,7 +177,7 @@ def test_before_validation_statistics_are_recomputed_over_the_next_batches(make_
     assert np.linalg.norm(stored - exact) < 0.3 * np.linalg.norm(moving - exact)
 
 
-def test_a_base_in_inference_mode_trains_with_the_statistics_that_it_has(make_run: MakeRun) -> None:
+def test_a_base_in_inference_mode_keeps_its_statistics(make_run: MakeRun) -> None:
     whole = two_norms()
     base = keras.Model(whole.inputs, whole.get_layer("norm1").output)
     images = keras.Input((16, 16, 3))
@@ -185,7 +187,7 @@ def test_a_base_in_inference_mode_trains_with_the_statistics_that_it_has(make_ru
     np.testing.assert_array_equal(model.get_layer("norm1").moving_mean, np.zeros(8))
 
 
-def test_what_a_callback_saves_has_only_layers_of_keras(make_run: MakeRun, tmp_path: Path) -> None:
+def test_a_model_saved_by_a_callback_has_only_keras_layers(make_run: MakeRun, tmp_path: Path) -> None:
     paths = [tmp_path / name for name in ("best.keras", "best.h5")]
     callbacks = tuple(keras.callbacks.ModelCheckpoint(str(path)) for path in paths)
     changes = {"training__precision": "mixed_bfloat16", "training__learning_rate": 1e-6}
@@ -199,7 +201,7 @@ def test_what_a_callback_saves_has_only_layers_of_keras(make_run: MakeRun, tmp_p
 
 
 @compiled
-def test_a_step_that_the_loss_scale_leaves_out_moves_no_statistics(make_run: MakeRun) -> None:
+def test_a_step_skipped_by_the_loss_scale_updates_no_statistics(make_run: MakeRun) -> None:
     prepared = prepare(make_run(**NORMALIZED))
     optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=3e38)
     optimizer.build(prepared.step_setup.network.model.trainable_variables)
@@ -257,7 +259,7 @@ def test_weight_decay_spares_all_parameters_of_normalization() -> None:
 
 
 @compiled
-def test_a_step_with_an_infinite_variance_leaves_the_averages_alone(make_run: MakeRun) -> None:
+def test_a_step_with_an_infinite_variance_leaves_the_moving_averages_unchanged(make_run: MakeRun) -> None:
     prepared = prepare(make_run(network=OwnModel(two_norms())))
     layer, step = prepared.step_setup.network.model.get_layer("norm1"), make_step(prepared)
     (batch,) = first_batches(prepared, 1)
@@ -271,7 +273,7 @@ def test_a_step_with_an_infinite_variance_leaves_the_averages_alone(make_run: Ma
 
 
 @compiled
-def test_a_pass_that_is_not_finite_adds_nothing_to_a_refresh(make_run: MakeRun) -> None:
+def test_a_non_finite_forward_pass_adds_nothing_to_recomputed_statistics(make_run: MakeRun) -> None:
     prepared = prepare(make_run(network=OwnModel(two_norms())))
     step = make_statistics_step(prepared.step_setup)
     (batch,) = first_batches(prepared, 1)
@@ -283,7 +285,7 @@ def test_a_pass_that_is_not_finite_adds_nothing_to_a_refresh(make_run: MakeRun) 
         assert all(np.isfinite(each).all() for each in tf.nest.flatten(result.moments))
 
 
-def test_weight_averages_have_statistics_of_their_own(make_run: MakeRun) -> None:
+def test_averaged_weights_have_their_own_batch_norm_statistics(make_run: MakeRun) -> None:
     run = make_run(**NORMALIZED, training__ema_decay=0.5, network__batch_norm_momentum=0.5, val_data=None)
     averaged, raw = (
         load_model(train_model(each).path / "final_model.hdf5").model.get_layer("norm1")
@@ -292,7 +294,7 @@ def test_weight_averages_have_statistics_of_their_own(make_run: MakeRun) -> None
     assert (np.abs(np.array(averaged.moving_mean) - np.array(raw.moving_mean)) > 1e-4).any()
 
 
-def test_what_the_last_validation_used_is_what_is_saved(make_run: MakeRun, colours: Path) -> None:
+def test_the_final_model_has_the_statistics_of_the_last_validation(make_run: MakeRun, colours: Path) -> None:
     for changes in ({}, {"training__ema_decay": 0.9}):
         result = train_model(make_run(**NORMALIZED, training__epochs=3, **changes))
         model = keras.models.load_model(result.path / "final_model.hdf5", compile=False)
@@ -354,7 +356,7 @@ def test_weight_decay_spares_biases_and_normalization(make_run: MakeRun, optimiz
 
 
 def recompute(model: keras.Model, batches: list[np.ndarray]) -> None:
-    """The statistics of Keras' layers, averaged over batches from nothing."""
+    """Recomputes the statistics of Keras' layers as plain averages over `batches`."""
     layers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     for number, images in enumerate(batches):
         for layer in layers:
@@ -375,7 +377,7 @@ def check_200_steps(name: str, folder: Path, size: int) -> None:
         train_data=ImageFolder(folder / "sample" / "train").take(1600, seed=0),
         val_data=ImageFolder(folder / "sample" / "val"),
         augment=(RandomFlip(),),
-        # A rate that stays high to the end, where moving averages are most behind.
+        # A learning rate that stays high to the end, where moving averages lag behind most.
         training=Training(epochs=4, learning_rate=1e-3, optimizer=Adam(), schedule=Constant()),
         network=Network(),
         output_dir=str(folder / "output"),
@@ -413,6 +415,6 @@ def test_validation_of_every_family_is_meaningful_after_200_steps(tmp_path: Path
     check_200_steps(name, tmp_path, size)
 
 
-def test_the_copy_that_trains_normalizes_by_the_kernel(make_run: MakeRun) -> None:
+def test_the_training_copy_uses_fused_batch_normalization(make_run: MakeRun) -> None:
     layer = prepare(make_run(**NORMALIZED)).step_setup.network.model.get_layer("norm1")
     assert isinstance(layer, FusedBatchNormalization)

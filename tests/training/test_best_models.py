@@ -10,7 +10,7 @@ def row(epoch: int, accuracy: float, loss: float) -> dict[str, float]:
     return {"epoch": float(epoch), "loss": 9.0, "accuracy": 0.0, "val_loss": loss, "val_accuracy": accuracy}
 
 
-def test_of_equals_the_one_with_the_lower_loss_is_better() -> None:
+def test_a_tie_is_decided_by_the_lower_loss() -> None:
     best = BestModels((Accuracy(),))
     assert best.improved(row(1, 0.5, 2.0)) == ["model_max_acc", "model_min_loss"]
     assert best.improved(row(2, 0.5, 1.0)) == ["model_max_acc", "model_min_loss"]
@@ -20,7 +20,7 @@ def test_of_equals_the_one_with_the_lower_loss_is_better() -> None:
     assert best.epochs == {"model_max_acc": 4, "model_min_loss": 2}
 
 
-def test_a_restored_state_continues_alike() -> None:
+def test_a_restored_state_continues_with_the_same_best_values() -> None:
     first, again = BestModels((Accuracy(),)), BestModels((Accuracy(),))
     first.improved(row(1, 0.5, 2.0))
     again.set_state(first.get_state())
@@ -28,7 +28,7 @@ def test_a_restored_state_continues_alike() -> None:
     assert again.improved(row(2, 0.5, 2.0)) == []
 
 
-def test_the_state_of_an_older_version_is_a_value_alone() -> None:
+def test_the_state_of_an_older_version_has_values_without_epochs() -> None:
     best = BestModels((Accuracy(),))
     best.set_state({"model_max_acc": -0.5, "model_min_loss": 2.0})
     assert BestModels.epochs_of_state({"model_max_acc": -0.5, "model_min_loss": 2.0}) == {}

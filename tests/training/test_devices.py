@@ -44,7 +44,7 @@ def test_mixed_float16_trains_on_two_devices(make_run: MakeRun) -> None:
     assert np.isfinite(losses(train_on(run, 2))).all()
 
 
-def test_dropout_masks_differ_between_replicas_steps_and_parts_and_follow_from_the_seed() -> None:
+def test_dropout_masks_differ_between_replicas_steps_and_slices_and_follow_from_the_seed() -> None:
     strategy = make_strategy(Hardware(devices=2, platform="cpu"))
 
     def masks(seed: int, step: int, slice_index: int = 0) -> list[np.ndarray]:
@@ -53,11 +53,11 @@ def test_dropout_masks_differ_between_replicas_steps_and_parts_and_follow_from_t
             layer = keras.layers.Dropout(0.5)
         layer.seed_generator.next = lambda ordered=True: seeds.layer_seed(0)
 
-        def pass_of_part() -> tf.Tensor:
+        def run_slice() -> tf.Tensor:
             seeds.begin_slice(slice_index)
             return layer(tf.ones((1, 200)), training=True)
 
-        replicas = strategy.run(pass_of_part)
+        replicas = strategy.run(run_slice)
         return [mask.numpy() for mask in strategy.experimental_local_results(replicas)]
 
     first, second = masks(0, 0)
@@ -69,7 +69,7 @@ def test_dropout_masks_differ_between_replicas_steps_and_parts_and_follow_from_t
 
 
 def test_dropout_of_a_run_follows_from_its_seed_and_step(make_run: MakeRun) -> None:
-    """The layers of the training copy really draw from there, not from Keras' own state."""
+    """The layers of the training copy really draw from `StepSeeds`, not from Keras' own state."""
     run = make_run(network__dropout_rate=0.5, val_data=None)
     results = [losses(train_on(run, 2)) for _ in range(2)]
     assert results[0] == results[1]
@@ -84,13 +84,13 @@ def test_dropout_of_a_run_follows_from_its_seed_and_step(make_run: MakeRun) -> N
         (Hardware(platform="gpu"), r"`hardware.platform` is \"gpu\", but TensorFlow finds no GPU"),
     ],
 )
-def test_devices_that_are_not_there_are_refused(hardware: Hardware, message: str) -> None:
+def test_devices_that_do_not_exist_are_refused(hardware: Hardware, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_strategy(hardware)
 
 
 @pytest.mark.slow
-def test_the_cpu_is_divided_in_a_fresh_process() -> None:
+def test_the_cpu_is_split_into_logical_devices_in_a_fresh_process() -> None:
     program = (
         "import model_trainer.quiet_tensorflow\n"
         "from model_trainer import Hardware\n"
@@ -101,6 +101,6 @@ def test_the_cpu_is_divided_in_a_fresh_process() -> None:
     assert done.stdout.strip() == "3 logical devices of the CPU"
 
 
-def test_fewer_images_in_a_step_than_devices_are_refused(make_run: MakeRun) -> None:
+def test_a_batch_with_fewer_images_than_devices_is_refused(make_run: MakeRun) -> None:
     with pytest.raises(ConfigError, match=r"`training.batch_size` is 1, fewer than the 2 devices that share it"):
         train_on(make_run(training__batch_size=1), 2)

@@ -1,4 +1,4 @@
-"""A loss that is no number, or shoots up: what the step, the watch and the rollback make of it."""
+"""A loss that is NaN or rises steeply: the bad step itself, its detection, and the rollback."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def values_of(variables: list[keras.Variable]) -> list[np.ndarray]:
 
 @compiled
 @pytest.mark.parametrize("devices", [1, 2])
-def test_a_step_that_is_not_finite_changes_nothing(make_run: MakeRun, devices: int) -> None:
+def test_a_step_with_a_non_finite_loss_changes_nothing(make_run: MakeRun, devices: int) -> None:
     run = make_run(**POISONABLE, hardware=Hardware(devices=devices, platform="cpu"))
     prepared = prepare(run)
     model, optimizer, strategy = prepared.step_setup.network.model, prepared.optimizer, prepared.step_setup.strategy
@@ -74,8 +74,8 @@ def test_a_step_that_is_not_finite_changes_nothing(make_run: MakeRun, devices: i
             )
 
         batch = Batch(placed(images), placed(np.array([0, 1], np.int32)), placed(np.ones(2, np.float32)))
-        taken = step(batch, tf.constant(0, tf.int64), 2, tf.constant(False))
-        return [taken.scalars["num_broken"].numpy(), *(each.numpy() for each in taken.sums.values())]
+        result = step(batch, tf.constant(0, tf.int64), 2, tf.constant(False))
+        return [result.scalars["num_broken"].numpy(), *(each.numpy() for each in result.sums.values())]
 
     grey, black = np.full((2, 16, 16, 3), 90, np.uint8), np.full((2, 16, 16, 3), 90, np.uint8)
     black[1] = 0  # on the second device, where there are two
@@ -90,7 +90,7 @@ def test_a_step_that_is_not_finite_changes_nothing(make_run: MakeRun, devices: i
     assert sum(changed) > 10  # weights, averages, statistics of batch normalization, momentum
 
 
-def test_a_poisoned_image_costs_a_step_and_is_named_also_in_a_table(
+def test_an_image_with_an_infinite_loss_skips_a_step_and_is_listed_in_bad_steps_csv(
     make_run: MakeRun, poisoned: ImageFolder, capfd: pytest.CaptureFixture[str]
 ) -> None:
     result = train_model(make_run(**POISONABLE, train_data=poisoned, training__epochs=3))
@@ -105,7 +105,7 @@ def test_a_poisoned_image_costs_a_step_and_is_named_also_in_a_table(
 
 
 @compiled
-def test_training_goes_back_and_leaves_out_the_guilty_batches(
+def test_training_rolls_back_and_skips_the_batches_that_caused_it(
     make_run: MakeRun, poisoned: ImageFolder, capfd: pytest.CaptureFixture[str]
 ) -> None:
     result = train_model(
@@ -121,7 +121,7 @@ def test_training_goes_back_and_leaves_out_the_guilty_batches(
     assert len(saved.state["skipped"]) in (3, 4)  # its step and the one before, if there was one
 
 
-def test_an_absurd_learning_rate_ends_with_the_names_and_a_cure(make_run: MakeRun) -> None:
+def test_an_absurd_learning_rate_ends_with_an_error_that_names_images_and_a_cure(make_run: MakeRun) -> None:
     run = make_run(training__learning_rate=1e30, training__epochs=9)
     with pytest.raises(DivergedError) as caught:
         train_model(run)
@@ -132,7 +132,7 @@ def test_an_absurd_learning_rate_ends_with_the_names_and_a_cure(make_run: MakeRu
     assert DivergedError.exit_code == 3
 
 
-def test_a_rate_that_is_lowered_saves_the_run(make_run: MakeRun) -> None:
+def test_a_lowered_learning_rate_saves_the_run(make_run: MakeRun) -> None:
     run = make_run(
         training__learning_rate=1e30,
         training__epochs=6,
@@ -155,17 +155,17 @@ class Absurd(keras.callbacks.Callback):
             self.is_done = True
 
 
-def test_a_spike_of_the_loss_goes_back(make_run: MakeRun, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_spike_of_the_loss_rolls_training_back(make_run: MakeRun, capfd: pytest.CaptureFixture[str]) -> None:
     run = make_run(training__optimizer=SGD(), training__epochs=6, callbacks=(Absurd(),))
     result = train_model(run)
     error = capfd.readouterr().err
     assert "The loss rose from" in error
     assert "training rolls back to step 0 of epoch 4, rollback 1 of 3. Steps 1, 2, 3, 4 of epoch 4 are skipped" in error
     assert "was not applied" not in error
-    assert result.history[-1]["loss"] < result.history[0]["loss"]  # the checkpoint also has the rate of before
+    assert result.history[-1]["loss"] < result.history[0]["loss"]  # the checkpoint restores the learning rate, too
 
 
-def test_a_run_that_went_back_remembers_it_when_it_is_resumed(make_run: MakeRun, poisoned: ImageFolder) -> None:
+def test_a_resumed_run_remembers_its_rollbacks(make_run: MakeRun, poisoned: ImageFolder) -> None:
     run = make_run(**POISONABLE, train_data=poisoned, training__divergence=Divergence(bad_steps=1))
     first = train_model(run)
     result = train_model(run.changed("training.epochs", 2), resume=True)
@@ -177,7 +177,7 @@ def test_a_run_that_went_back_remembers_it_when_it_is_resumed(make_run: MakeRun,
     assert json.loads(lines[-1])["epoch"] == 2
 
 
-def test_training_goes_back_to_where_layers_were_frozen_still(make_run: MakeRun) -> None:
+def test_a_rollback_to_before_unfreezing_freezes_the_layers_again(make_run: MakeRun) -> None:
     run = make_run(
         network__freeze=("conv1",),
         network__unfreeze={"after_epochs": 1, "learning_rate": 1e30},
@@ -230,7 +230,7 @@ class Poison(keras.callbacks.Callback):
 
 
 @pytest.mark.slow
-def test_after_a_resume_with_another_batch_size_the_way_back_is_counted_in_its_steps(make_run: MakeRun) -> None:
+def test_a_rollback_after_a_resume_with_another_batch_size_counts_its_steps(make_run: MakeRun) -> None:
     run = make_run(training__epochs=3, training__divergence=Divergence(bad_steps=1))
     train_model(run.changed("callbacks", (Poison(9, 9, stop_after=6),)))  # 8 images of the second epoch
     poison = Poison(1, 1)
@@ -243,32 +243,32 @@ def test_after_a_resume_with_another_batch_size_the_way_back_is_counted_in_its_s
 
 
 @pytest.fixture(scope="module")
-def went_back(
+def rolled_back(
     short_pipeline: None, plain_graphs: None, declare_run: MakeRun, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The folder of a run of three epochs that went back in the third."""
+    """The folder of a run of three epochs that was rolled back in the third."""
     changes = {"training__epochs": 3, "training__divergence": Divergence(bad_steps=1), "callbacks": (Poison(2, 0),)}
-    return train_model(declare_run(**changes, output_dir=str(tmp_path_factory.mktemp("went_back")))).path
+    return train_model(declare_run(**changes, output_dir=str(tmp_path_factory.mktemp("rolled_back")))).path
 
 
-def test_what_was_logged_of_abandoned_steps_is_gone(went_back: Path) -> None:
-    assert "training rolls back to step 0 of epoch 2" in (went_back / "logs" / "train.log").read_text()
-    lines = [json.loads(line) for line in (went_back / "logs" / "metrics.jsonl").read_text().splitlines()]
-    places = [(line["kind"], line["step"]) for line in lines]
-    assert len(places) == len(set(places))
+def test_log_lines_of_abandoned_steps_are_removed(rolled_back: Path) -> None:
+    assert "training rolls back to step 0 of epoch 2" in (rolled_back / "logs" / "train.log").read_text()
+    lines = [json.loads(line) for line in (rolled_back / "logs" / "metrics.jsonl").read_text().splitlines()]
+    positions = [(line["kind"], line["step"]) for line in lines]
+    assert len(positions) == len(set(positions))
     assert [line["step"] for line in lines if line["kind"] == "epoch"] == [4, 8, 12]
 
 
 @pytest.mark.skipif(find_spec("tensorboard") is None, reason="tensorboard is not installed")
-def test_tensorboard_shows_no_abandoned_steps(went_back: Path) -> None:
+def test_tensorboard_shows_no_abandoned_steps(rolled_back: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(went_back / "logs")).Reload()
+    events = EventAccumulator(str(rolled_back / "logs")).Reload()
     assert [event.step for event in events.Scalars("epoch/val_loss")] == [4, 8, 12]
 
 
 class Forgets(Poison):
-    """Besides, the second time that the second epoch begins the network has forgotten all."""
+    """In addition, sets all weights to zero when the second epoch begins for the second time."""
 
     epochs: list[int]
 
@@ -288,7 +288,7 @@ class Forgets(Poison):
             self.kept = self.model.get_weights()
 
 
-def test_the_best_model_is_none_of_an_epoch_that_training_went_back_from(make_run: MakeRun) -> None:
+def test_the_best_model_is_not_from_an_epoch_that_was_rolled_back(make_run: MakeRun) -> None:
     forgets = Forgets()
     run = make_run(training__epochs=3, training__divergence=Divergence(bad_steps=1), callbacks=(forgets,))
     result = train_model(run)
@@ -301,7 +301,7 @@ def test_the_best_model_is_none_of_an_epoch_that_training_went_back_from(make_ru
 
 
 @compiled
-def test_loss_scaling_lowers_itself_and_trains_on(make_run: MakeRun) -> None:
+def test_a_loss_scale_that_is_too_high_is_lowered_and_training_continues(make_run: MakeRun) -> None:
     # The squares of gradients have no sum in float32 there: each step that overflows halves the scale.
     inner = keras.optimizers.SGD(0.05)
     scaling = Live(keras.optimizers.LossScaleOptimizer(inner, initial_scale=2.0**68))
@@ -314,7 +314,7 @@ def observed(loss: float, *, bad: int = 0, stop: int = 0) -> dict[str, float]:
 
 
 def follow(losses: list[float], **limits: object) -> list[int]:
-    """The steps from which training has to go back."""
+    """The steps that cause a rollback."""
     health = Health()
     for step, loss in enumerate(losses):
         try:
@@ -337,19 +337,21 @@ NAN = math.nan
         ([1.0] * 20 + [10.5, 1.0] * 5, {}, []),
         ([1.0] * 20 + [10.5, NAN, 10.5], {}, [19, 20, 21, 22]),
         ([1.0] * 20 + [9.5] * 3, {}, []),
-        ([1.0] * 9 + [900.0] * 3, {}, []),  # the very first ones may swing
+        ([1.0] * 9 + [900.0] * 3, {}, []),  # the first losses may vary
         ([1.0] * 9 + [1e9] * 3, {}, [8, 9, 10, 11]),
         ([1.0] * 20 + [1e9] * 3, {"spike_factor": None}, []),
-        ([1.0] * 50 + [0.001] * 100 + [0.5], {}, []),  # one wrong label among what is known by heart
-        ([1.0] * 10 + [1.2**power for power in range(60)], {}, True),  # by and by, but far above where it began
+        ([1.0] * 50 + [0.001] * 100 + [0.5], {}, []),  # one wrong label among memorized images
+        ([1.0] * 10 + [1.2**power for power in range(60)], {}, True),  # slowly, but to far above its first value
     ],
 )
-def test_when_training_has_to_go_back(losses: list[float], limits: dict[str, object], expected: object) -> None:
+def test_several_bad_steps_or_spikes_in_a_row_cause_a_rollback(
+    losses: list[float], limits: dict[str, object], expected: object
+) -> None:
     bad_steps = follow(losses, **limits)
     assert bool(bad_steps) if expected is True else bad_steps == expected
 
 
-def test_the_watch_tells_each_bad_step_and_knows_ahead_that_training_has_to_go_back() -> None:
+def test_each_bad_step_is_reported_and_a_pending_rollback_is_predicted() -> None:
     bad_steps: list[int] = []
     watch = Watch(Divergence(bad_steps=2), bad_steps.append)
     watch.receive(0, observed(1.0, bad=1))

@@ -82,7 +82,7 @@ def check_steps(make_run: MakeRun, colours: Path, name: str, devices: int, preci
 
 
 def cases() -> list[Any]:
-    """Of three families the first combination always; all others with -m slow."""
+    """The first combination of three families always; all others with -m slow."""
     return [
         pytest.param(name, *each, marks=[] if number < (name not in SLOW) else [pytest.mark.slow])
         for name in FAMILIES

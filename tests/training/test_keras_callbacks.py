@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("short_pipeline", "plain_graphs")
 
 MakeRun = Callable[..., Run]
 
-eagerly = pytest.mark.usefixtures("eager_steps")  # what is compiled makes no difference to who is called when
+eagerly = pytest.mark.usefixtures("eager_steps")  # compilation does not change which hook is called when
 
 Logs = dict[str, Any] | None
 
@@ -47,7 +47,7 @@ def run(make_run: MakeRun) -> Run:
 
 
 def fit(run: Run, *callbacks: keras.callbacks.Callback, optimizer: Any = None) -> keras.Model:
-    """The model that Keras' own loop trains as `run` says, but for callbacks."""
+    """The model that Keras' own loop trains with the settings of `run`, except for its callbacks."""
     prepared = prepare(run)
     model = prepared.plain.network.model
     model.compile(
@@ -70,7 +70,7 @@ def train(run: Run, *callbacks: keras.callbacks.Callback) -> Result:
 
 
 class Recorder(keras.callbacks.Callback):
-    """Notes every hook with its number and its logs."""
+    """Records each call of a hook, with the number of its batch or epoch and its logs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ def check_calls(ours: Recorder, theirs: Recorder) -> None:
 
 
 class Watchers:
-    """Callbacks that change nothing, and what they have left in a folder."""
+    """Callbacks that change nothing, and the files that they write to a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.recorder, self.history = Recorder(), keras.callbacks.History()
@@ -140,7 +140,7 @@ def watched(eager_steps: None, watched_once: Callable[[], tuple[Watchers, Watche
     return watched_once()
 
 
-def test_all_hooks_come_in_the_order_of_fit_with_its_figures(watched: tuple[Watchers, Watchers]) -> None:
+def test_all_hooks_are_called_in_the_order_of_fit_with_its_logs(watched: tuple[Watchers, Watchers]) -> None:
     ours, theirs = (each.recorder for each in watched)
     assert len(ours.calls) == 2 + 4 * (2 + 3 * 2 + 2 + 2 * 2)
     check_calls(ours, theirs)
@@ -166,7 +166,7 @@ def test_hooks_of_a_lambda_callback_are_called(run: Run) -> None:
         pytest.param("accuracy", marks=pytest.mark.slow),
     ],
 )
-def test_early_stopping_ends_after_the_epoch_of_fit(run: Run, monitor: str) -> None:
+def test_early_stopping_stops_after_the_same_epoch_as_in_fit(run: Run, monitor: str) -> None:
     def stopping() -> keras.callbacks.Callback:
         return keras.callbacks.EarlyStopping(monitor=monitor, min_delta=2.0, patience=2, restore_best_weights=True)
 
@@ -195,7 +195,7 @@ def test_reduce_lr_on_plateau_lowers_the_rate_as_in_fit(run: Run) -> None:
     assert rates == pytest.approx(history.history["learning_rate"])
 
 
-def test_the_best_model_is_that_of_fit(watched: tuple[Watchers, Watchers]) -> None:
+def test_model_checkpoint_saves_the_same_best_model_as_in_fit(watched: tuple[Watchers, Watchers]) -> None:
     ours, theirs = ({path.name for path in each.models.iterdir()} for each in watched)
     assert ours == theirs
     name = sorted(ours)[-1]
@@ -210,7 +210,7 @@ def test_a_learning_rate_scheduler_sets_the_rate(run: Run) -> None:
     assert [row["learning_rate"] for row in result.history] == pytest.approx([0.025, 0.0125, 0.00625, 0.003125])
 
 
-def test_history_and_csv_logger_have_the_figures_of_fit(watched: tuple[Watchers, Watchers]) -> None:
+def test_history_and_csv_logger_have_the_same_values_as_in_fit(watched: tuple[Watchers, Watchers]) -> None:
     ours, theirs = (each.history.history for each in watched)
     for name, values in theirs.items():
         assert ours[name] == pytest.approx(values, abs=1e-4)
@@ -236,7 +236,7 @@ class Poison(keras.callbacks.Callback):
 
 
 @eagerly
-def test_terminate_on_nan_ends_in_the_step_of_fit(run: Run) -> None:
+def test_terminate_on_nan_stops_in_the_same_step_as_in_fit(run: Run) -> None:
     ours, theirs = Recorder(), Recorder()
     result = train(run, Poison(), keras.callbacks.TerminateOnNaN(), ours)
     fit(run, Poison(), keras.callbacks.TerminateOnNaN(), theirs)
@@ -248,18 +248,18 @@ def test_terminate_on_nan_ends_in_the_step_of_fit(run: Run) -> None:
 
 
 class Looker(keras.callbacks.Callback):
-    """Calls the model at the end of steps and epochs, in training and not, and predicts."""
+    """Calls the model at the end of steps and epochs, with `training=True` and without, and predicts."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen: list[np.ndarray] = []
+        self.probabilities: list[np.ndarray] = []
 
     def _look(self) -> None:
         images = np.zeros((2, 16, 16, 3), np.float32)
         self.model(images, training=True)
         called, predicted = np.asarray(self.model(images)), self.model.predict(images, verbose=0)
         np.testing.assert_allclose(called, predicted, atol=1e-5)
-        self.seen.append(called)
+        self.probabilities.append(called)
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         self._look()
@@ -274,8 +274,8 @@ def test_a_callback_may_call_the_model(make_run: MakeRun, devices: int) -> None:
     changes = {"network__dropout_rate": 0.3, "spec__kwargs": {"batch_normalization": True}}
     changes |= {"val_data": None, "training__batch_size": 5}
     whole = train_model(make_run(callbacks=(looker,), hardware__devices=devices, **changes))
-    assert len(looker.seen) == 4
-    assert all(probabilities.sum(axis=1) == pytest.approx(1.0) for probabilities in looker.seen)
+    assert len(looker.probabilities) == 4
+    assert all(each.sum(axis=1) == pytest.approx(1.0) for each in looker.probabilities)
     alone = train_model(make_run(hardware__devices=devices, **changes))
     assert whole.history[-1]["loss"] == alone.history[-1]["loss"]
 
@@ -312,12 +312,12 @@ def test_a_remote_monitor_posts_each_epoch(run: Run, listener: tuple[str, list[d
 
 
 @eagerly
-def test_a_progbar_logger_has_nothing_to_say(run: Run) -> None:
+def test_a_progbar_logger_is_accepted(run: Run) -> None:
     assert len(train(run.changed("training.epochs", 1), keras.callbacks.ProgbarLogger()).history) == 1
 
 
 @pytest.mark.skipif(not HAS_TENSORBOARD, reason="tensorboard is not installed")
-def test_tensorboard_writes_what_it_writes_in_fit(watched: tuple[Watchers, Watchers]) -> None:
+def test_tensorboard_writes_the_same_values_as_in_fit(watched: tuple[Watchers, Watchers]) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     values = []
@@ -360,7 +360,7 @@ def test_swap_ema_weights_validates_and_saves_the_averages_of_fit(run: Run) -> N
     ],
     ids=["backup", "orbax", "averages", "scheduler", "plateau"],
 )
-def test_what_cannot_work_is_refused_with_the_reason(
+def test_a_callback_that_cannot_work_is_refused_with_the_reason(
     run: Run, tmp_path: Path, make: Callable[[str], keras.callbacks.Callback], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=r"`callbacks.0` .*" + re.escape(message)):
@@ -376,7 +376,7 @@ def test_tensorboard_without_its_package_is_refused(run: Run, tmp_path: Path, mo
 
 
 class Rewinds(keras.callbacks.Callback):
-    """Keeps the weights of the first epoch, and takes them again after the last one."""
+    """Saves the weights of the first epoch, and loads them after the last one."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()

@@ -25,8 +25,8 @@ NUMBER = r"([0-9.eE+-]+)"
 @pytest.mark.parametrize("value", [0.1, 1.0, 1 / 3, 1.5e-9, -2.5e12, 0.0])
 def test_a_regular_expression_finds_each_metric_by_its_name(value: float) -> None:
     line = metric_line({"epoch": 3.0, "accuracy": 7.0, "val_accuracy": value, "learning_rate": 5.0})
-    (found,) = re.findall(f" val_accuracy={NUMBER};", line)
-    assert float(found) == pytest.approx(value, rel=1e-5)
+    (number,) = re.findall(f" val_accuracy={NUMBER};", line)
+    assert float(number) == pytest.approx(value, rel=1e-5)
     assert re.findall(f" accuracy={NUMBER};", line) == ["7"]
 
 
@@ -35,19 +35,19 @@ def test_sagemakers_documented_expression_finds_a_metric() -> None:
     assert re.findall("val_loss=(.*?);", metric_line({"epoch": 1.0, "loss": 0.5, "val_loss": 0.25})) == ["0.25"]
 
 
-def test_odd_characters_in_a_name_do_not_divide_the_line() -> None:
+def test_separators_in_a_metric_name_are_replaced_by_underscores() -> None:
     line = metric_line({"epoch": 1.0, "precision@1; x=0": 0.5, "größe/val-a.b": 0.25})
     assert line == "[metric] epoch=1 precision@1__x_0=0.5; größe/val-a.b=0.25;"
 
 
-def test_a_line_begins_with_the_epoch_and_has_six_digits() -> None:
+def test_a_line_begins_with_the_epoch_and_its_values_have_six_digits() -> None:
     line = metric_line({"epoch": 12.0, "loss": 0.123456789, "val_map": float("nan")})
     assert line == "[metric] epoch=12 loss=0.123457; val_map=nan;"
 
 
 @pytest.mark.usefixtures("short_pipeline", "plain_graphs", "eager_steps")
 @pytest.mark.parametrize("is_terminal", [False, True])
-def test_standard_error_has_the_line_except_on_a_terminal_and_the_log_file_always(
+def test_the_line_is_always_in_the_log_file_and_on_standard_error_unless_it_is_a_terminal(
     make_run: MakeRun, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, is_terminal: bool
 ) -> None:
     monkeypatch.setenv("TTY_COMPATIBLE", "1" if is_terminal else "0")

@@ -32,7 +32,7 @@ def run(make_run: MakeRun) -> Run:
 
 @pytest.fixture
 def weighted(colours: Path, tmp_path: Path) -> Manifest:
-    """The images of `colours/train`; of each class one weighs nothing."""
+    """The images of `colours/train`; one image of each class has weight 0."""
     with open(tmp_path / "weights.csv", "w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["filename", "label", "weight"])
@@ -46,7 +46,11 @@ def losses(run: Run) -> list[float]:
 
 
 def losses_of_fit(run: Run, loss: Any, class_weight: dict[int, float] | None = None) -> list[float]:
-    """Of Keras' own loop, on the same batches from the same weights; of examples the weights that the source has."""
+    """The losses of Keras' own loop, on the same batches from the same weights.
+
+    Args:
+        class_weight: replaces the weights that the source gives to its examples.
+    """
     prepared = prepare(run)
     model = prepared.plain.network.model
     model.compile(keras.optimizers.SGD(0.05, momentum=0.9), loss)
@@ -60,18 +64,18 @@ def losses_of_fit(run: Run, loss: Any, class_weight: dict[int, float] | None = N
     return losses
 
 
-def test_class_weights_are_those_of_fit(run: Run) -> None:
+def test_class_weights_give_the_losses_of_fit(run: Run) -> None:
     ours = losses(run.changed("task", Classification(class_weights=CLASS_WEIGHTS)))
-    by_number = dict(enumerate(CLASS_WEIGHTS.values()))
-    assert ours == pytest.approx(losses_of_fit(run, "sparse_categorical_crossentropy", by_number), abs=1e-5)
+    by_index = dict(enumerate(CLASS_WEIGHTS.values()))
+    assert ours == pytest.approx(losses_of_fit(run, "sparse_categorical_crossentropy", by_index), abs=1e-5)
 
 
-def test_weights_of_examples_are_those_of_fit(run: Run, weighted: Manifest) -> None:
+def test_example_weights_give_the_losses_of_fit(run: Run, weighted: Manifest) -> None:
     run = run.changed("train_data", weighted)
     assert losses(run) == pytest.approx(losses_of_fit(run, "sparse_categorical_crossentropy"), abs=1e-5)
 
 
-def test_tags_are_weighted_alike(run: Run, colours: Path, tmp_path: Path) -> None:
+def test_example_weights_with_tags_give_the_losses_of_fit(run: Run, colours: Path, tmp_path: Path) -> None:
     with open(tmp_path / "tags.csv", "w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["filename", "labels", "weight"])
@@ -83,7 +87,7 @@ def test_tags_are_weighted_alike(run: Run, colours: Path, tmp_path: Path) -> Non
     assert losses(run) == pytest.approx(losses_of_fit(run, "binary_crossentropy"), abs=1e-5)
 
 
-def test_devices_and_parts_give_the_same_loss(run: Run, weighted: Manifest) -> None:
+def test_two_devices_and_accumulation_give_the_same_weighted_loss(run: Run, weighted: Manifest) -> None:
     task = Classification(class_weights=CLASS_WEIGHTS)
     run = run.changed_all({"train_data": weighted, "task": task, "training.epochs": 1})
     expected = losses(run)
@@ -91,7 +95,7 @@ def test_devices_and_parts_give_the_same_loss(run: Run, weighted: Manifest) -> N
         assert losses(run.changed(name, value)) == pytest.approx(expected, abs=1e-5), (name, value)
 
 
-def test_validation_divides_alike_whatever_the_batch_size(run: Run, weighted: Manifest) -> None:
+def test_the_weighted_validation_loss_does_not_depend_on_the_batch_size(run: Run, weighted: Manifest) -> None:
     run = run.changed_all({"val_data": weighted, "training.epochs": 1, "training.learning_rate": 1e-12})
     one, other = (train_model(run.changed("training.batch_size", size)).history[0]["val_loss"] for size in (4, 15))
     assert one == pytest.approx(other, abs=1e-5)
@@ -100,11 +104,11 @@ def test_validation_divides_alike_whatever_the_batch_size(run: Run, weighted: Ma
     images = np.stack([keras.utils.img_to_array(keras.utils.load_img(examples.name(index))) for index in range(15)])
     small = keras.ops.image.resize(images, (16, 16), antialias=True)
     probabilities = np.asarray(model(run.spec.preprocess(np.asarray(small).round())))
-    right = probabilities[np.arange(15), examples.labels]
-    assert one == pytest.approx((examples.weights * -np.log(right)).sum() / 15, rel=0.02)  # resized by another library
+    likelihoods = probabilities[np.arange(15), examples.labels]
+    assert one == pytest.approx((examples.weights * -np.log(likelihoods)).sum() / 15, rel=0.02)  # resized by Keras
 
 
-def test_an_unreadable_image_is_no_example(
+def test_an_unreadable_image_does_not_count_in_the_mean_loss(
     run: Run, draw_folder: Callable[..., Path], tmp_path: Path, colours: Path
 ) -> None:
     folder = draw_folder(tmp_path / "train", 5)
@@ -114,7 +118,7 @@ def test_an_unreadable_image_is_no_example(
     assert broken == pytest.approx(whole, abs=1e-5)
 
 
-def test_the_mean_of_earlier_versions_divides_by_weights(run: Run, weighted: Manifest) -> None:
+def test_the_mean_loss_of_earlier_versions_divides_by_the_sum_of_the_weights(run: Run, weighted: Manifest) -> None:
     changes = {"train_data": weighted, "training.epochs": 1, "training.learning_rate": 1e-12, "training.batch_size": 15}
     run = run.changed_all(changes)
     mean_weight = sum(WEIGHTS) / len(WEIGHTS)

@@ -1,4 +1,4 @@
-"""The loss scale of mixed_float16, on one device and on two: an overflow anywhere leaves the step out everywhere."""
+"""The loss scale of mixed_float16, on one device and on two: an overflow on one skips the step on all."""
 
 from __future__ import annotations
 
@@ -70,35 +70,35 @@ DARK = np.ones((2, 16, 16, 3), np.uint8)
 @pytest.mark.parametrize("clip", [Clip(), Clip(value=1.0), Clip(norm=1.0)], ids=["plain", "value", "norm"])
 def test_an_overflow_on_the_last_device_changes_no_weight_and_halves_the_scale(prepared: Prepared, clip: Clip) -> None:
     optimizer, take = make_step(prepared, clip, 2.0**15)  # times a pixel of 1,000 it is infinite in float16
-    taken = take(LAST_IS_BRIGHT)
-    assert taken.scalars["num_broken"] == 0  # the scale's affair, and no step that went wrong
+    result = take(LAST_IS_BRIGHT)
+    assert result.scalars["num_broken"] == 0  # handled by the loss scale, so it is not a bad step
     for kernel in kernels(prepared):
         np.testing.assert_array_equal(kernel, 0.0)
     scales = prepared.step_setup.strategy.experimental_local_results(optimizer.dynamic_scale.value)
     assert [float(scale.numpy()) for scale in scales] == [2.0**14] * len(scales)
 
 
-def test_a_scale_below_1_trains_on(prepared: Prepared) -> None:
+def test_training_continues_with_a_loss_scale_below_1(prepared: Prepared) -> None:
     optimizer, take = make_step(prepared, Clip(), 0.25)
     assert take(DARK).scalars["num_broken"] == 0
-    of_first, *of_others = kernels(prepared)
-    assert (of_first != 0).all()
-    for kernel in of_others:
-        np.testing.assert_array_equal(kernel, of_first)
+    first, *others = kernels(prepared)
+    assert (first != 0).all()
+    for kernel in others:
+        np.testing.assert_array_equal(kernel, first)
     take(DARK)
     assert float(optimizer.dynamic_scale.numpy()) == 0.5  # it grows again
 
 
-def test_an_overflow_below_1_counts_as_a_step_that_went_wrong(prepared: Prepared) -> None:
+def test_an_overflow_with_a_loss_scale_below_1_counts_as_a_bad_step(prepared: Prepared) -> None:
     optimizer, take = make_step(prepared, Clip(), 0.25)
     prepared.step_setup.network.model.get_layer("last").kernel.assign(np.eye(3) * 1e4)  # the loss stays what it was
-    taken = take(LAST_IS_BRIGHT)
-    assert np.isfinite(taken.scalars["loss_sum"])
-    assert taken.scalars["num_broken"] > 0
+    result = take(LAST_IS_BRIGHT)
+    assert np.isfinite(result.scalars["loss_sum"])
+    assert result.scalars["num_broken"] > 0
     assert float(optimizer.dynamic_scale.numpy()) == 0.125
 
 
-def test_a_loss_that_is_no_number_leaves_the_scale_alone(prepared: Prepared) -> None:
+def test_a_nan_loss_leaves_the_loss_scale_unchanged(prepared: Prepared) -> None:
     optimizer, take = make_step(prepared, Clip(), 2.0**15)
     prepared.step_setup.network.model.get_layer("dense").kernel.assign(np.full((3, 3), np.nan))
     assert take(DARK).scalars["num_broken"] > 0

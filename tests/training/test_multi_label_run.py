@@ -1,4 +1,4 @@
-"""A tagger from a manifest to its answers."""
+"""A multi-label run, from its manifest to its predictions."""
 
 from __future__ import annotations
 
@@ -87,16 +87,16 @@ def run(tagging: Run, tmp_path: Path) -> Run:
 
 @pytest.fixture(scope="module")
 def result(short_pipeline: None, plain_graphs: None, tagging: Run, tmp_path_factory: pytest.TempPathFactory) -> Result:
-    """Of compiled steps; it is only to be read."""
+    """Trained with compiled steps; tests only read its folder."""
     return train_model(tagging.changed("output_dir", str(tmp_path_factory.mktemp("output"))))
 
 
-def test_a_tagger_learns_says_what_it_sees_and_remembers_its_thresholds(result: Result, mosaics: Path) -> None:
+def test_a_multi_label_run_learns_predicts_tags_and_saves_its_thresholds(result: Result, mosaics: Path) -> None:
     assert list(result.history[0]) == [
         *("epoch", "loss", "micro_f1", "val_loss", "val_map", "val_micro_f1", "learning_rate", "seconds")
     ]
     best = max(row["val_map"] for row in result.history)
-    assert best > 0.9  # by chance 0.68: so often a colour is in a mosaic
+    assert best > 0.9  # chance is 0.68, the fraction of mosaics that have a colour
 
     spec = json.loads((result.path / "model_spec.json").read_text())
     assert len(spec["thresholds"]) == 4
@@ -116,7 +116,7 @@ def test_a_tagger_learns_says_what_it_sees_and_remembers_its_thresholds(result: 
     assert {each["label"] for each in answer["predictions"]} == expected
 
 
-def test_two_devices_validate_as_one(run: Run) -> None:
+def test_two_devices_give_the_validation_metrics_of_one(run: Run) -> None:
     short = run.changed("training.epochs", 1)
     one = train_model(short).history[0]
     two = train_model(short.changed("hardware", Hardware(platform="cpu", devices=2))).history[0]
@@ -124,20 +124,20 @@ def test_two_devices_validate_as_one(run: Run) -> None:
         assert one[name] == pytest.approx(two[name], abs=1e-5)
 
 
-def test_without_validation_the_first_counted_metric_decides(run: Run) -> None:
+def test_without_validation_the_first_additive_metric_selects_the_best_model(run: Run) -> None:
     result = train_model(run.changed("val_data", None).changed("training.epochs", 1))
     assert "micro_f1" in result.history[0]
     assert (result.path / "model_max_acc.hdf5").is_file()
     assert json.loads((result.path / "model_spec.json").read_text())["thresholds"] is None
 
 
-def test_tags_are_no_task_for_classification(run: Run) -> None:
+def test_classification_refuses_data_with_tags(run: Run) -> None:
     with pytest.raises(DataError, match=r"has tags[\s\S]*task=MultiLabel\(\)"):
         train_model(run.changed("task", Classification()))
 
 
 class Forgets(keras.callbacks.Callback):
-    """After its second epoch the network knows nothing any more."""
+    """Sets all weights to zero before the third epoch."""
 
     def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
         if epoch == 2:
@@ -145,7 +145,7 @@ class Forgets(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize("declared", [True, False], ids=["ours", "of Keras"])
-def test_with_the_weights_of_the_best_epoch_come_its_thresholds(run: Run, declared: bool) -> None:
+def test_restoring_the_best_weights_also_restores_their_thresholds(run: Run, declared: bool) -> None:
     options = {"monitor": "val_map", "patience": 1}
     stopping = (
         EarlyStopping(**options, restore_best=True)
@@ -160,7 +160,7 @@ def test_with_the_weights_of_the_best_epoch_come_its_thresholds(run: Run, declar
     assert final.thresholds == best.thresholds
 
 
-def test_figures_of_one_name_have_one_threshold(result: Result) -> None:
+def test_metrics_of_one_name_use_the_same_threshold_in_training_and_evaluation(result: Result) -> None:
     evaluation, model = evaluate(result.path), load_model(result.path)
     best = max(result.history, key=lambda row: row["val_map"])
     assert evaluation.micro_f1 == pytest.approx(best["val_micro_f1"], abs=1e-6)
@@ -171,7 +171,7 @@ def test_figures_of_one_name_have_one_threshold(result: Result) -> None:
     assert evaluation.macro_f1_at_thresholds == pytest.approx(f1_score(present, predicted, average="macro"))
 
 
-def test_tags_that_only_validation_has_are_left_out_of_it(
+def test_tags_that_occur_only_in_validation_are_ignored(
     run: Run, mosaics: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     text = (mosaics / "val" / "tags.csv").read_text().replace("blue", "blue|plaid")
@@ -188,12 +188,12 @@ def test_outputs_may_be_given_by_their_names() -> None:
     assert MultiLabel(outputs=("main",)).outputs == (Output("main"),)
 
 
-def test_a_metric_of_classes_is_none_of_tags(run: Run) -> None:
+def test_a_metric_for_single_labels_is_refused_for_tags(run: Run) -> None:
     with pytest.raises(ConfigError, match=r"`task.metrics.1` is Accuracy, a metric of one class for each image"):
         train_model(run.changed("task.metrics", (MicroF1(), Accuracy())))
 
 
-def test_a_model_of_ones_own_is_evaluated_on_the_data_of_its_run(run: Run) -> None:
+def test_an_own_model_is_evaluated_on_the_data_of_its_run(run: Run) -> None:
     images = keras.Input((16, 16, 3))
     tags = keras.layers.Dense(4, activation="sigmoid")(keras.layers.GlobalMaxPooling2D()(images))
     short = run.changed_all({"training.epochs": 1, "network": OwnModel(keras.Model(images, tags))})

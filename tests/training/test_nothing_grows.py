@@ -1,4 +1,4 @@
-"""What a run starts ends with it, and a step leaves nothing behind."""
+"""Threads, processes and files end with their run, and a step does not leak memory."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def children() -> list[str]:
 
 
 def open_files() -> collections.Counter[str]:
-    """What the process holds open, by target; descriptors of no file by their kind."""
+    """What the process holds open, by target; descriptors that are not files by their kind."""
     counts: collections.Counter[str] = collections.Counter()
     for descriptor in os.listdir("/proc/self/fd"):
         try:
@@ -72,7 +72,7 @@ def test_threads_processes_and_files_end_with_the_run(make_run: MakeRun, monkeyp
     monkeypatch.setattr(saver, "MAX_TIME_FRACTION", 1e9)  # a save is always under way
     train_model(make_run(val_data=None))  # TensorFlow's own pools live as long as the process
     gc.collect()
-    of_python, of_kernel, files = set(threading.enumerate()), threads_of_process(), open_files()
+    python_threads, kernel_threads, files = set(threading.enumerate()), threads_of_process(), open_files()
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
     for do in (lambda: None, fail, lambda: os.kill(os.getpid(), signal.SIGTERM)):
         try:
@@ -80,8 +80,8 @@ def test_threads_processes_and_files_end_with_the_run(make_run: MakeRun, monkeyp
         except Broken:
             assert do is fail
         gc.collect()
-        assert set(threading.enumerate()) <= of_python
-        assert not threads_of_process() - of_kernel
+        assert set(threading.enumerate()) <= python_threads
+        assert not threads_of_process() - kernel_threads
         assert not open_files() - files
         assert children() == []
         assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)] == handlers
@@ -114,7 +114,7 @@ class InUse(keras.callbacks.Callback):
 @pytest.mark.skipif(
     sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="glibc counts the bytes"
 )
-def test_a_step_leaves_nothing_in_memory(make_run: MakeRun, colours: Path, tmp_path: Path) -> None:
+def test_a_step_does_not_leak_memory(make_run: MakeRun, colours: Path, tmp_path: Path) -> None:
     # TensorFlow keeps a tensor of every plain Python number that it is given: 770 bytes for a step's number or rate.
     images = sorted((colours / "train").glob("*/*.png"))
     rows = [f"{path},{path.parent.name}" for path in images] * 12

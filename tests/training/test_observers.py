@@ -84,7 +84,7 @@ def step_of(run: Run, clip: Clip, observers: Observers) -> tuple[Any, Callable[[
     [(1, {}), (1, {"training__accumulation_steps": 2}), (2, {}), (1, {"training__precision": "mixed_float16"})],
     ids=["one device", "accumulation", "two devices", "loss scale"],
 )
-def test_layer_norms_are_those_of_the_weights_before_and_after(
+def test_layer_norms_match_the_weights_before_and_after_a_step(
     make_run: MakeRun, devices: int, changes: dict[str, Any]
 ) -> None:
     run = make_run(training__learning_rate=RATE, hardware=Hardware(platform="cpu", devices=devices), **changes).changed(
@@ -115,7 +115,7 @@ def norm(arrays: list[np.ndarray]) -> float:
 
 
 @compiled
-def test_gradients_are_seen_before_clipping_and_a_broken_step_updates_nothing(make_run: MakeRun) -> None:
+def test_gradients_are_observed_before_clipping_and_updates_after_it(make_run: MakeRun) -> None:
     received = Received()
     observers = Observers(logged={"norms": received})
     _, take = step_of(make_run(training__learning_rate=RATE), Clip(norm=1e-3), observers)
@@ -128,7 +128,7 @@ def test_gradients_are_seen_before_clipping_and_a_broken_step_updates_nothing(ma
     assert moved[0] ** 0.5 == pytest.approx(1e-3 * RATE, rel=1e-2)
 
 
-def test_values_come_some_steps_later_in_order_and_only_of_steps_that_are_due() -> None:
+def test_values_are_received_later_in_order_and_only_for_steps_that_are_due() -> None:
     received = Received()
     observers = Observers(logged={"norms": received})
     observers._keys["logged/norms"] = ("a",)
@@ -152,7 +152,7 @@ def lines_of(folder: Path) -> list[dict[str, Any]]:
 
 
 @compiled
-def test_a_run_logs_norms_every_so_many_steps_and_trains_to_the_same_bits_without(make_run: MakeRun) -> None:
+def test_norms_are_logged_at_their_interval_and_do_not_change_training(make_run: MakeRun) -> None:
     changes = {"training__epochs": 2, "training__deterministic": True, "training__optimizer": Adam()}
     observed = train_model(make_run(**changes, observers=(LayerNorms(every=3), LayerNorms(every=5))))
     lines = lines_of(observed.path)
@@ -171,7 +171,7 @@ def test_a_run_logs_norms_every_so_many_steps_and_trains_to_the_same_bits_withou
     assert {**observed.history[-1], "seconds": 0} == {**plain.history[-1], "seconds": 0}
 
 
-def test_an_observer_of_the_users_own_sees_what_each_step_says_of_itself(make_run: MakeRun) -> None:
+def test_a_user_defined_observer_gets_the_scalars_and_variables_of_a_step(make_run: MakeRun) -> None:
     @final
     class Examples(Observer):
         def compute(self, step: ObservedStep) -> dict[str, tf.Tensor]:
@@ -184,7 +184,7 @@ def test_an_observer_of_the_users_own_sees_what_each_step_says_of_itself(make_ru
     ]
 
 
-def test_norms_of_abandoned_steps_are_forgotten_and_a_resumed_run_may_observe_otherwise(make_run: MakeRun) -> None:
+def test_a_resumed_run_may_have_other_observers(make_run: MakeRun) -> None:
     run = make_run(training__epochs=1, observers=(LayerNorms(every=2),))
     first = train_model(run)
     more = run.changed("training.epochs", 2).changed("observers", (LayerNorms(every=3),))
@@ -193,7 +193,7 @@ def test_norms_of_abandoned_steps_are_forgotten_and_a_resumed_run_may_observe_ot
     assert [line["step"] for line in lines_of(result.path)] == [1, 3, 7]
 
 
-def test_a_name_that_is_taken_by_the_watch_takes_nothing_from_it(make_run: MakeRun) -> None:
+def test_an_observer_named_watch_does_not_disturb_divergence_detection(make_run: MakeRun) -> None:
     @final
     class Watch(Observer):
         def compute(self, step: ObservedStep) -> dict[str, tf.Tensor]:
@@ -226,7 +226,7 @@ def test_values_before_a_crash_are_logged(make_run: MakeRun, monkeypatch: pytest
     assert [line["step"] for line in lines_of(folder)] == [1, 2, 3]
 
 
-def test_mistakes_of_an_observer_are_named(make_run: MakeRun) -> None:
+def test_mistakes_in_an_observer_are_errors_that_name_them(make_run: MakeRun) -> None:
     with pytest.raises(TypeError, match="Wrong.uses has 'gradient'; it may have gradients and updates"):
 
         class Wrong(Observer):
@@ -251,7 +251,7 @@ def test_mistakes_of_an_observer_are_named(make_run: MakeRun) -> None:
         train_model(make_run(observers=(Vector(),)))
 
 
-def test_weights_of_any_type_are_observed_on_several_devices(make_run: MakeRun) -> None:
+def test_weights_of_any_dtype_are_observed_on_several_devices(make_run: MakeRun) -> None:
     def make() -> keras.Model:
         inputs = keras.Input((16, 16, 3))
         features = keras.layers.Flatten()(keras.layers.AveragePooling2D(8)(inputs))
@@ -271,7 +271,7 @@ def test_weights_of_any_type_are_observed_on_several_devices(make_run: MakeRun) 
         assert line["layer_norms/gradient/unused"] == 0
 
 
-def test_gradients_are_whole_tensors_also_of_what_the_loss_does_not_reach() -> None:
+def test_sparse_and_missing_gradients_become_dense_tensors() -> None:
     table, other = keras.Variable(np.ones((4, 2), np.float32)), keras.Variable(np.ones(3, np.float32))
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(tf.gather(table.value, [1, 1]))

@@ -1,4 +1,4 @@
-"""What `precision="auto"` is."""
+"""Which precision `precision="auto"` chooses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OWN_MODEL = OwnModel(model=Live(value=keras.Sequential([keras.Input((4,)), keras
         ("sse2 avx512_bf16", MOBILENET, OWN_MODEL, "float32"),
     ],
 )
-def test_auto_follows_from_network_and_cpu(
+def test_auto_precision_depends_on_network_and_cpu(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flags: str, spec: ModelSpec, network: AnyNetwork, expected: str
 ) -> None:
     (tmp_path / "cpuinfo").write_text(f"processor: 0\nflags\t\t: {flags}\n")
@@ -38,5 +38,5 @@ def test_auto_follows_from_network_and_cpu(
     assert choose_precision("auto", spec, network) == expected
 
 
-def test_what_is_declared_counts() -> None:
+def test_a_declared_precision_is_used() -> None:
     assert choose_precision("mixed_float16", OWN_BACKBONE, Network()) == "mixed_float16"

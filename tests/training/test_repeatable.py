@@ -1,4 +1,4 @@
-"""The same run twice."""
+"""The same run twice: the same images in the same order, and with `deterministic=True` the same bits."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_deterministic_run_gives_the_same_bits_twice(make_run: MakeRun) -> Non
         np.testing.assert_array_equal(mine.numpy(), yours.numpy())
 
 
-def test_another_seed_is_another_run(make_run: MakeRun) -> None:
+def test_another_seed_gives_other_weights_and_another_first_batch(make_run: MakeRun) -> None:
     run = declare(make_run, deterministic=True)
     prepared = [prepare(each) for each in (run, run.changed("training.seed", 1))]
     weights, other_weights = (each.plain.network.model.get_weights()[0] for each in prepared)
@@ -42,7 +42,7 @@ def test_another_seed_is_another_run(make_run: MakeRun) -> None:
     assert not np.array_equal(batch[0], other_batch[0])
 
 
-def test_any_run_shows_the_same_images_in_the_same_order_twice(make_run: MakeRun) -> None:
+def test_images_and_their_order_are_reproducible_without_deterministic_too(make_run: MakeRun) -> None:
     runs = [declare(make_run, deterministic=deterministic) for deterministic in (False, False, True)]
     shown = [list(prepare(run).train_pipeline.training(2).as_numpy_iterator()) for run in runs]
     for batches in shown[1:]:

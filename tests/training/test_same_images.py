@@ -30,7 +30,7 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.mark.usefixtures("plain_graphs", "eager_steps")
 @pytest.mark.parametrize("resize", ["crop", "pad"])
-def test_predict_computes_with_the_arrays_of_validation(
+def test_predict_gives_the_network_the_arrays_of_validation(
     make_run: Callable[..., Run], photos: Path, resize: str
 ) -> None:
     seen: list[np.ndarray] = []

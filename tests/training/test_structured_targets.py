@@ -84,7 +84,7 @@ def after_a_step(run: Run) -> tuple[float, list[np.ndarray]]:
     return float(result.scalars["loss_sum"]), [np.array(weight) for weight in model.weights]
 
 
-def test_ragged_boxes_and_group_ids_train_on_devices_and_in_parts_as_on_one(make_run: MakeRun) -> None:
+def test_ragged_boxes_and_group_ids_train_the_same_on_two_devices_and_with_accumulation(make_run: MakeRun) -> None:
     run = make_run(task=Covered(), training__optimizer={"type": "SGD"}, network__dropout_rate=0.0)
     loss, weights = after_a_step(run)
     assert loss > 0

@@ -1,4 +1,4 @@
-"""Each run has steps of its own, which TensorFlow does not take for one function that is traced again and again."""
+"""Each run traces its own steps, which TensorFlow must not count as retracing of one function."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from model_trainer.training.step import graph_per_size
 
 
 @pytest.fixture
-def warnings_of_tracing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def tracing_warnings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     logged: list[str] = []
     monkeypatch.setattr(polymorphic_function.logging, "warning", logged.append)
     return logged
@@ -25,20 +25,20 @@ def make_step(compiled: Callable[..., Callable[[tf.Tensor, int], tf.Tensor]], nu
     return compiled(some_step)
 
 
-def test_steps_of_many_runs_are_no_retracing(warnings_of_tracing: list[str]) -> None:
+def test_steps_of_many_runs_give_no_retracing_warning(tracing_warnings: list[str]) -> None:
     for number in range(12):
         step = make_step(graph_per_size, number)
         assert [step(tf.ones(size), size).numpy() for size in (4, 3, 4)] == [1 + number] * 3
-    assert not warnings_of_tracing
+    assert not tracing_warnings
 
 
-def test_a_step_that_is_traced_again_and_again_still_warns(warnings_of_tracing: list[str]) -> None:
+def test_a_step_that_is_retraced_again_and_again_still_gives_a_warning(tracing_warnings: list[str]) -> None:
     step = make_step(graph_per_size, 0)
     for size in range(1, 12):
         step(tf.ones(size), size)
-    assert warnings_of_tracing
+    assert tracing_warnings
 
 
-def test_the_graph_of_a_step_has_its_name() -> None:
+def test_the_graph_of_a_step_has_the_name_of_its_function() -> None:
     step = graph_per_size(make_step(lambda function: function, 0))
     assert b"some_step" in step.get_concrete_function(tf.ones(2), 2).name

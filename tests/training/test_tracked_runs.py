@@ -1,4 +1,4 @@
-"""Runs that an experiment tracker records: what the loop tells it, a local MLflow server, Weights & Biases offline."""
+"""Runs that an experiment tracker records: calls by the loop, a local MLflow server, Weights & Biases offline."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ MakeRun = Callable[..., Run]
 
 @final
 class Noted(keras.callbacks.Callback):
-    """Notes what the loop tells it, with the epochs; raises an error in the first one if `fails`."""
+    """Records the calls of the training loop and the epochs; raises an error in the first epoch if `fails`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class Clumsy(keras.callbacks.Callback):
 
 
 class WithoutHooks(keras.callbacks.Callback):
-    """Has attributes of these names that are no methods."""
+    """Has attributes with the names of these hooks that are not methods."""
 
     set_run = on_train_failed = on_run_end = None
 
@@ -100,14 +100,14 @@ def test_a_callback_gets_run_and_folder_before_the_first_epoch_and_after_its_sta
 
 
 @in_memory
-def test_callbacks_get_the_end_of_a_run_after_its_final_model(make_run: MakeRun) -> None:
+def test_on_run_end_is_called_after_the_final_model_is_written(make_run: MakeRun) -> None:
     callback = Noted()
     train_model(make_run(callbacks=(WithoutHooks(), callback)))
     assert callback.notes[2:] == [["final_model.hdf5"]]
 
 
 @in_memory
-def test_a_caller_that_writes_a_report_announces_the_end_itself(make_run: MakeRun) -> None:
+def test_a_caller_that_writes_a_report_calls_on_run_end_itself(make_run: MakeRun) -> None:
     callback = Noted()
     result = train_model(make_run(callbacks=(callback,)), report_follows=True)
     assert len(callback.notes) == 2
@@ -117,7 +117,7 @@ def test_a_caller_that_writes_a_report_announces_the_end_itself(make_run: MakeRu
 
 
 @in_memory
-def test_a_final_model_that_cannot_be_written_is_a_failure_for_callbacks(
+def test_on_train_failed_is_called_if_the_final_model_cannot_be_written(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(folder: RunFolder, model: keras.Model, name: str, *rest: object) -> None:
@@ -132,7 +132,7 @@ def test_a_final_model_that_cannot_be_written_is_a_failure_for_callbacks(
 
 
 @in_memory
-def test_an_error_of_a_callback_neither_hides_the_first_one_nor_keeps_it_from_others(
+def test_an_error_in_on_train_failed_neither_hides_the_first_error_nor_skips_other_callbacks(
     make_run: MakeRun, capfd: pytest.CaptureFixture[str]
 ) -> None:
     opened = Noted()
@@ -145,7 +145,7 @@ def test_an_error_of_a_callback_neither_hides_the_first_one_nor_keeps_it_from_ot
     assert "on_train_failed of the callback Clumsy raised RuntimeError: the second error" in capfd.readouterr().err
 
 
-def test_an_error_at_the_end_of_a_run_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_in_on_run_end_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     last = Noted()
     announce_run_end([Clumsy(), last], tmp_path, {})
     assert last.notes == [[]]
@@ -177,7 +177,7 @@ def train_in_a_process(run: Run, folder: Path, *arguments: str, **environment: s
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("epoch  "), done.stdout  # nothing of the tracker is before the table
+    assert done.stdout.startswith("epoch  "), done.stdout  # the tracker printed nothing before the table
     return done.stderr
 
 
@@ -220,7 +220,7 @@ def ask(address: str, path: str, question: object = None) -> Any:
 
 @pytest.mark.slow
 @needs_mlflow
-def test_mlflow_has_one_run_with_settings_epochs_and_files_of_a_run_that_was_resumed(
+def test_mlflow_records_a_resumed_run_as_one_run_with_settings_epochs_and_files(
     make_run: MakeRun, tmp_path: Path, mlflow_server: str
 ) -> None:
     odd_name = Call("keras.callbacks.LambdaCallback", weights={"Häuser (alt)?": 2.0})
@@ -259,7 +259,7 @@ def test_mlflow_has_one_run_with_settings_epochs_and_files_of_a_run_that_was_res
 
 @pytest.mark.slow
 @needs_mlflow
-def test_a_run_trains_to_its_end_without_the_mlflow_server(make_run: MakeRun, tmp_path: Path) -> None:
+def test_a_run_trains_to_its_end_if_the_mlflow_server_is_down(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run(callbacks=(MLflow(f"http://127.0.0.1:{free_port()}"),), training__epochs=2)
     errors = train_in_a_process(run, tmp_path)
     assert errors.count("MLflow does not record this run at the moment") == 1
@@ -268,7 +268,7 @@ def test_a_run_trains_to_its_end_without_the_mlflow_server(make_run: MakeRun, tm
 
 @pytest.mark.slow
 @needs_wandb
-def test_wandb_offline_has_settings_and_epochs_of_a_run_that_was_resumed_under_one_id(
+def test_wandb_offline_records_a_resumed_run_under_one_id_with_settings_and_epochs(
     make_run: MakeRun, tmp_path: Path
 ) -> None:
     from wandb.proto.wandb_internal_pb2 import Record
@@ -311,7 +311,7 @@ def test_wandb_offline_has_settings_and_epochs_of_a_run_that_was_resumed_under_o
 
 @pytest.mark.slow
 @needs_wandb
-def test_a_run_trains_to_its_end_without_an_answer_of_wandb(make_run: MakeRun, tmp_path: Path) -> None:
+def test_a_run_trains_to_its_end_if_wandb_does_not_answer(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run(callbacks=(WeightsAndBiases("pets"),), training__epochs=2)
     server = f"http://127.0.0.1:{free_port()}"
     errors = train_in_a_process(run, tmp_path, WANDB_MODE="online", WANDB_BASE_URL=server, WANDB_API_KEY="0" * 40)

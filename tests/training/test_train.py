@@ -46,7 +46,7 @@ from model_trainer.training.history import draw_curves
 from model_trainer.training.prepare import prepare
 from model_trainer.training.train import Result, train_model
 
-# But for `trained`, and what is about unreadable images.
+# Except in `trained` and in the tests of unreadable images.
 pytestmark = pytest.mark.usefixtures("short_pipeline", "plain_graphs", "eager_steps")
 compiled = pytest.mark.usefixtures("compiled_steps")
 
@@ -87,7 +87,7 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_run_leaves_the_files_of_the_design(trained: Result) -> None:
+def test_a_run_writes_the_documented_files(trained: Result) -> None:
     names = {path.name for path in trained.path.iterdir()}
     assert names == FILES | {"model_max_sensitivity.hdf5"}
     logs = {path.name for path in (trained.path / "logs").iterdir()}
@@ -116,7 +116,7 @@ def test_history_has_one_row_for_each_epoch(trained: Result) -> None:
     ]  # fmt: skip
 
 
-def test_tensorboard_reads_the_events(trained: Result) -> None:
+def test_tensorboard_events_have_each_epoch(trained: Result) -> None:
     file = next((trained.path / "logs").glob("events.out.tfevents*"))
     tags = [
         value.tag
@@ -126,7 +126,7 @@ def test_tensorboard_reads_the_events(trained: Result) -> None:
     assert tags.count("epoch/val_loss") == 6
 
 
-def test_curves_are_a_picture(trained: Result) -> None:
+def test_curves_png_is_an_image(trained: Result) -> None:
     from PIL import Image
 
     with Image.open(trained.path / "curves.png") as image:
@@ -134,14 +134,14 @@ def test_curves_are_a_picture(trained: Result) -> None:
         assert image.width > 500
 
 
-def test_the_log_names_what_was_printed(trained: Result) -> None:
+def test_the_log_file_has_the_printed_messages(trained: Result) -> None:
     text = (trained.path / "logs" / "train.log").read_text()
     assert "Data: 15 images of 3 classes to train, 9 to validate." in text
     assert "epoch 6/6" in text
 
 
 def test_plain_keras_loads_each_file_and_predicts_the_same(trained: Result, colours: Path) -> None:
-    # That a process without Model Trainer does is in model_files/test_parity.py.
+    # model_files/test_parity.py tests this in a process without Model Trainer.
     files = sorted(trained.path.glob("*.hdf5"))
     assert len(files) == 4
     spec = load_model(files[0]).spec
@@ -174,7 +174,7 @@ def test_the_torch_backend_loads_the_file_and_predicts_the_same(trained: Result,
     np.testing.assert_allclose(np.load(tmp_path / "answers.npy"), load_model(path).model(images), atol=1e-5)
 
 
-def test_the_file_carries_the_content_of_model_spec(trained: Result) -> None:
+def test_a_model_file_contains_model_spec_json(trained: Result) -> None:
     with h5py.File(trained.path / "final_model.hdf5") as file:
         inside = json.loads(file.attrs["model_spec"])
     assert inside == json.loads((trained.path / "model_spec.json").read_text())
@@ -183,7 +183,7 @@ def test_the_file_carries_the_content_of_model_spec(trained: Result) -> None:
 
 
 @compiled
-def test_the_options_repeat_the_run(trained: Result, tmp_path: Path) -> None:
+def test_training_options_json_reproduces_the_run(trained: Result, tmp_path: Path) -> None:
     options = json.loads((trained.path / "training_options.json").read_text())
     assert options["weights_used"] == "random"
     assert set(options["versions"]) == {"model_trainer", "python", "tensorflow", "keras"}
@@ -192,8 +192,8 @@ def test_the_options_repeat_the_run(trained: Result, tmp_path: Path) -> None:
     assert [row["loss"] for row in result.history] == pytest.approx([row["loss"] for row in trained.history], abs=1e-5)
 
 
-def test_deterministic_asks_tensorflow_for_it(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []  # replaced, because TensorFlow has no way back from it
+def test_deterministic_enables_op_determinism_of_tensorflow(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []  # replaced, because TensorFlow cannot disable determinism again
     monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: asked.append(True))
     train_model(make_run(val_data=None))
     assert not asked
@@ -201,7 +201,7 @@ def test_deterministic_asks_tensorflow_for_it(make_run: MakeRun, monkeypatch: py
     assert asked
 
 
-def test_memory_that_runs_out_names_what_to_lower(make_run: MakeRun) -> None:
+def test_an_out_of_memory_error_names_the_option_to_lower(make_run: MakeRun) -> None:
     class RunsOut(keras.callbacks.Callback):
         def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
             raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
@@ -211,7 +211,7 @@ def test_memory_that_runs_out_names_what_to_lower(make_run: MakeRun) -> None:
 
 
 @compiled
-def test_heads_with_a_loss_and_a_weight_each_train(make_run: MakeRun) -> None:
+def test_outputs_with_their_own_losses_and_weights_train(make_run: MakeRun) -> None:
     outputs = (Output("main"), Output("side", loss=Call("keras.losses.Huber"), weight=0.5))
     result = train_model(make_run(task=Classification(outputs=outputs), training__epochs=6))
     model = load_model(result.path / "final_model.hdf5")
@@ -228,7 +228,7 @@ def test_another_seed_gives_other_weights(make_run: MakeRun) -> None:
 
 @compiled
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_a_file_is_float32_whatever_it_was_trained_in(make_run: MakeRun, precision: str) -> None:
+def test_a_model_file_is_float32_after_training_in_mixed_precision(make_run: MakeRun, precision: str) -> None:
     result = train_model(make_run(training__precision=precision))
     model = keras.models.load_model(result.path / "final_model.hdf5")
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
@@ -260,20 +260,20 @@ def test_unfreezing_lets_the_backbone_train_with_another_rate(make_run: MakeRun)
         val_data=None,
     )
     frozen = train_model(run.changed("training.epochs", 1))
-    thawed = train_model(run)
+    unfrozen = train_model(run)
     kernels = [
         load_model(result.path / "final_model.hdf5").model.get_layer("conv1").kernel.numpy()
-        for result in (frozen, thawed)
+        for result in (frozen, unfrozen)
     ]
     start = prepare(run).plain.network.model.get_layer("conv1").kernel.numpy()
     np.testing.assert_array_equal(kernels[0], start)
     assert not np.array_equal(kernels[1], start)
-    assert [row["learning_rate"] for row in thawed.history] == pytest.approx([0.05, 0.01])
+    assert [row["learning_rate"] for row in unfrozen.history] == pytest.approx([0.05, 0.01])
 
 
 def test_a_penalty_adds_to_the_loss(make_run: MakeRun) -> None:
     plain = train_model(make_run(training__epochs=1, training__learning_rate=1e-9))
-    penal = train_model(
+    penalized = train_model(
         make_run(
             training__epochs=1,
             training__learning_rate=1e-9,
@@ -282,8 +282,8 @@ def test_a_penalty_adds_to_the_loss(make_run: MakeRun) -> None:
     )
     kernels = [w.numpy() for w in load_model(plain.path).model.weights if w.name == "kernel"]
     expected = 0.1 * sum((kernel**2).sum() for kernel in kernels)
-    assert penal.history[0]["loss"] - plain.history[0]["loss"] == pytest.approx(expected, rel=1e-3)
-    assert penal.history[0]["val_loss"] - plain.history[0]["val_loss"] == pytest.approx(expected, rel=1e-3)
+    assert penalized.history[0]["loss"] - plain.history[0]["loss"] == pytest.approx(expected, rel=1e-3)
+    assert penalized.history[0]["val_loss"] - plain.history[0]["val_loss"] == pytest.approx(expected, rel=1e-3)
 
 
 def test_early_stopping_ends_the_run(make_run: MakeRun) -> None:
@@ -292,7 +292,7 @@ def test_early_stopping_ends_the_run(make_run: MakeRun) -> None:
     assert len(result.history) == 2
 
 
-def test_a_monitor_that_is_not_there_is_refused(make_run: MakeRun) -> None:
+def test_a_monitor_that_the_run_does_not_have_is_refused(make_run: MakeRun) -> None:
     with pytest.raises(ConfigError, match=r"`callbacks.0.monitor` is 'val_acc', but this run has only loss, accuracy"):
         train_model(make_run(callbacks=(EarlyStopping(monitor="val_acc"),)))
 
@@ -346,7 +346,7 @@ def test_both_halves_of_a_split_read_the_files_once(
 
 
 @compiled
-def test_predictions_are_compiled_once_for_all_sizes(trained: Result, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_model_is_traced_once_for_all_batch_sizes(trained: Result, monkeypatch: pytest.MonkeyPatch) -> None:
     model, calls = load_model(trained.path), []
     call = model.model.call
     monkeypatch.setattr(model.model, "call", lambda *args, **kwargs: calls.append(1) or call(*args, **kwargs))
@@ -355,7 +355,7 @@ def test_predictions_are_compiled_once_for_all_sizes(trained: Result, monkeypatc
     assert len(calls) == 1
 
 
-def test_without_validation_the_training_figures_decide(make_run: MakeRun) -> None:
+def test_without_validation_the_training_metrics_select_the_best_model(make_run: MakeRun) -> None:
     result = train_model(make_run(val_data=None))
     assert {path.name for path in result.path.iterdir()} == FILES - {"curves.png"}  # tests draw none
     assert list(result.history[0]) == ["epoch", "loss", "accuracy", "learning_rate", "seconds"]
@@ -392,7 +392,7 @@ def test_an_own_model_trains_and_its_file_needs_trust(make_run: MakeRun) -> None
         ("network__freeze", ["convolution1"], ConfigError, "names 'convolution1'"),
     ],
 )
-def test_a_wrong_run_is_refused_before_a_file_is_written(
+def test_an_invalid_run_is_refused_before_a_file_is_written(
     make_run: MakeRun, name: str, value: object, error: type[Exception], message: str
 ) -> None:
     run = make_run(**{name: value})
@@ -401,7 +401,7 @@ def test_a_wrong_run_is_refused_before_a_file_is_written(
     assert not Path(run.output_dir).exists()
 
 
-def test_other_classes_in_validation_are_refused(
+def test_validation_data_with_other_classes_is_refused(
     make_run: MakeRun, tmp_path: Path, draw_folder: Callable[..., Path]
 ) -> None:
     folder = draw_folder(tmp_path / "val", 1)
@@ -411,7 +411,7 @@ def test_other_classes_in_validation_are_refused(
 
 
 @pytest.mark.usefixtures("whole_pipeline")
-def test_unreadable_images_are_named_and_left_out(
+def test_unreadable_images_are_listed_and_skipped(
     make_run: MakeRun, tmp_path: Path, draw_folder: Callable[..., Path]
 ) -> None:
     folder = draw_folder(tmp_path / "train", 5)
@@ -438,7 +438,9 @@ def test_missing_images_are_reported_before_training(make_run: MakeRun, tmp_path
         train_model(run)
 
 
-def test_class_probabilities_and_crops_of_keras_trainers_json_are_learned(make_run: MakeRun, tmp_path: Path) -> None:
+def test_it_learns_from_class_probabilities_and_crops_in_a_keras_trainer_json(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
     random = np.random.default_rng(0)
     records = []
     for number in range(24):
@@ -455,7 +457,7 @@ def test_class_probabilities_and_crops_of_keras_trainers_json_are_learned(make_r
     run = make_run(train_data=source, val_data=source, training__epochs=4)
     last = train_model(run).history[-1]
     assert last["val_accuracy"] == 1.0
-    # The least that cross-entropy with such targets can be is their own entropy.
+    # Cross-entropy is never below the entropy of its targets.
     assert 0.325 <= last["val_loss"] < 0.5
 
 
@@ -472,7 +474,7 @@ def test_too_many_unreadable_images_stop_the_run(
 
 
 @pytest.mark.parametrize(("seconds", "drawn"), [(1.0, [1, 4]), (1000.0, [1, 2, 3, 4])])
-def test_curves_are_drawn_when_that_takes_little_of_the_time_and_at_the_end(
+def test_curves_are_drawn_at_the_end_and_as_often_as_a_small_fraction_of_the_time_allows(
     make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, seconds: float, drawn: list[int]
 ) -> None:
     from model_trainer.training import loop
@@ -493,7 +495,7 @@ def test_curves_are_drawn_when_that_takes_little_of_the_time_and_at_the_end(
     assert num_rows_drawn == drawn
 
 
-def test_a_run_that_ends_with_an_error_shows_its_curves(
+def test_a_run_that_ends_with_an_error_draws_its_curves(
     make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     num_rows_drawn: list[int] = []

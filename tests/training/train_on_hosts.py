@@ -37,7 +37,7 @@ from model_trainer.training.metric_accumulator import MetricAccumulator
 from model_trainer.user_code import Live
 
 run_folder.draw_curves = lambda *arguments: None  # loads matplotlib, in every process
-devices.HEARTBEAT_SECONDS = 8  # what the others wait for after one is killed
+devices.HEARTBEAT_SECONDS = 8  # how long the others wait after one is killed
 
 
 def by_the_exact_path(start: int, stop: int, fast: MapFunction, exact: MapFunction) -> tf.data.Dataset:
@@ -50,7 +50,7 @@ dataset.map_with_fallback = by_the_exact_path
 
 
 def at_call(owner: object, name: str, number: int, act: Callable[[], None]) -> None:
-    """Lets `act` happen at the `number`th call of a function."""
+    """Calls `act` at the `number`th call of a function."""
     original, calls = getattr(owner, name), []
 
     def counted(*arguments: object, **options: object) -> object:
@@ -104,7 +104,7 @@ def codes_of(num_hosts: int, runs: list[dict[str, object]], plan: str) -> list[i
         if child == 0:
             try:
                 code = train_as(Hosts(addresses, index, "the test"), runs, plan)
-            except BaseException:  # noqa: BLE001  # a fork must not go on as its parent would
+            except BaseException:  # noqa: BLE001  # a fork must not continue as its parent would
                 traceback.print_exc()
                 code = 1
             sys.stdout.flush()

@@ -113,7 +113,7 @@ def test_an_object_that_changes_or_disappears_during_the_run_is_named_and_the_ot
     assert num_rows == 20 * 15 - 4
     assert stored.bad_images.reasons == {
         f"{bucket}/train/red/0.png": "could not be opened (the object has been changed meanwhile)",
-        f"{bucket}/train/red/2.png": "is gone",
+        f"{bucket}/train/red/2.png": "does not exist",
     }
 
 

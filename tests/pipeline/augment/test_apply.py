@@ -27,13 +27,13 @@ def seed_of(position: int) -> tf.Tensor:
     return tf.random.experimental.stateless_fold_in(SEED, position)
 
 
-def test_two_of_a_kind_do_not_do_the_same() -> None:
+def test_two_augmentations_of_one_kind_draw_different_values() -> None:
     twice = (RandomFlip(), RandomFlip())
     images = [augment_image(tf.constant(IMAGE), twice, tf.constant([0, number])).numpy() for number in range(40)]
     assert any(np.array_equal(image, IMAGE[:, ::-1]) for image in images)
 
 
-def test_neighbouring_moves_interpolate_once() -> None:
+def test_neighbouring_geometric_augmentations_interpolate_once() -> None:
     moves = (RandomRotation(degrees=90), RandomZoom(factor=0.5))
     first, second = (
         move.matrix(tf.constant(14.0), tf.constant(9.0), seed_of(number)).numpy().astype(np.float64)
@@ -47,7 +47,7 @@ def test_neighbouring_moves_interpolate_once() -> None:
     assert np.abs(ours - expected).max() <= 0.51
 
 
-def test_moves_that_fill_differently_follow_each_other() -> None:
+def test_geometric_augmentations_with_different_fill_modes_are_applied_one_by_one() -> None:
     moves = (RandomRotation(degrees=90), RandomZoom(factor=0.5, fill_mode="constant"))
     expected = moves[1].apply(moves[0].apply(tf.constant(NOISE), seed_of(1)), seed_of(2))
     np.testing.assert_array_equal(augment_image(tf.constant(NOISE), moves, SEED), expected)
@@ -68,7 +68,7 @@ def test_a_crop_that_does_not_come_first_is_refused(first: Augmentation) -> None
         split_augment((first, RandomResizedCrop()))
 
 
-def test_what_changes_single_images_is_refused_after_what_mixes_them() -> None:
+def test_an_augmentation_of_single_images_is_refused_after_one_that_mixes_them() -> None:
     with pytest.raises(
         ConfigError, match="has RandomFlip at position 2, after MixUp; augmentations that mix the images"
     ):

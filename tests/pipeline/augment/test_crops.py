@@ -13,11 +13,11 @@ from model_trainer.pipeline.augment import Crop, RandomCrop, RandomResizedCrop
 
 def boxes(crop: Crop, height: int, width: int, count: int = 300) -> np.ndarray:
     seeds = tf.constant([[7, number] for number in range(count)])
-    return compiled(crop)(tf.constant(height), tf.constant(width), seeds).numpy()
+    return compile_box(crop)(tf.constant(height), tf.constant(width), seeds).numpy()
 
 
 @functools.cache
-def compiled(crop: Crop) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
+def compile_box(crop: Crop) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
     return tf.function(lambda height, width, seeds: tf.map_fn(lambda seed: crop.box(height, width, seed), seeds))
 
 
@@ -35,9 +35,9 @@ def test_a_crop_lies_inside_the_image(crop: Crop, height: int, width: int) -> No
 
 def test_a_resized_crop_has_the_declared_area_and_ratio() -> None:
     _, _, height, width = boxes(RandomResizedCrop(area=(0.2, 0.5), ratio=(0.8, 1.25)), 1000, 1000).T
-    share = height * width / 1e6
-    assert share.min() == pytest.approx(0.2, abs=0.01)
-    assert share.max() == pytest.approx(0.5, abs=0.01)
+    fractions = height * width / 1e6
+    assert fractions.min() == pytest.approx(0.2, abs=0.01)
+    assert fractions.max() == pytest.approx(0.5, abs=0.01)
     assert (width / height).min() == pytest.approx(0.8, abs=0.01)
     assert (width / height).max() == pytest.approx(1.25, abs=0.01)
 
@@ -55,7 +55,7 @@ def test_crops_reach_every_corner(crop: Crop) -> None:
     ("crop", "size"),
     [
         (RandomCrop(size=(30, 50)), (30, 50)),
-        (RandomCrop(size=(300, 50)), (80, 50)),  # an image smaller than that gives what it has
+        (RandomCrop(size=(300, 50)), (80, 50)),  # limited to the size of the image
         (RandomCrop(size=0.5), (40, 60)),
         (RandomCrop(size=0.5, square=True), (40, 40)),
         (RandomCrop(size=0.001), (1, 1)),
@@ -66,12 +66,12 @@ def test_a_crop_of_an_80_by_120_image_has_its_declared_size(crop: RandomCrop, si
 
 
 @pytest.mark.parametrize("area", [(0.5, 0.2), (0.0, 1.0), (0.5, 1.5)])
-def test_a_wrong_area_is_refused(area: tuple[float, float]) -> None:
+def test_an_invalid_area_is_refused(area: tuple[float, float]) -> None:
     with pytest.raises(ConfigError, match="`area` should be"):
         RandomResizedCrop(area=area)
 
 
 @pytest.mark.parametrize("size", [0.0, 1.5, 224, (0, 10)])
-def test_a_wrong_crop_size_is_refused(size: float | tuple[int, int]) -> None:
+def test_an_invalid_crop_size_is_refused(size: float | tuple[int, int]) -> None:
     with pytest.raises(ConfigError, match=r"`size` should be \(height, width\) in pixels, or a fraction above 0"):
         RandomCrop(size=size)

@@ -30,7 +30,7 @@ SCIPY_MODES: dict[FillMode, str] = {
 
 
 def with_scipy(image: np.ndarray, matrix: tf.Tensor, mode: str, order: int = 1, fill: int = 0) -> np.ndarray:
-    """The same by SciPy, which takes (y, x) and each channel by itself; float64, not rounded."""
+    """The image resampled by SciPy, which takes (y, x) and one channel at a time; float64, not rounded."""
     swap = np.array([[0, 1, 0], [1, 0, 0], [0, 0, 1]])
     by_rows = swap @ np.asarray(matrix, np.float64) @ swap
     channels = [
@@ -51,13 +51,13 @@ def test_a_flip_mirrors_half_of_the_images(options: dict[str, bool], axis: int) 
     images = [flip(tf.constant([1, number])).numpy() for number in range(400)]
     mirrored = np.flip(IMAGE, axis)
     assert all(np.array_equal(image, IMAGE) or np.array_equal(image, mirrored) for image in images)
-    share = np.mean([np.array_equal(image, mirrored) for image in images])
-    assert 0.4 < share < 0.6
+    fraction = np.mean([np.array_equal(image, mirrored) for image in images])
+    assert 0.4 < fraction < 0.6
 
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
 @pytest.mark.parametrize("fill_mode", list(SCIPY_MODES))
-def test_moved_pixels_are_those_of_scipy(fill_mode: FillMode, interpolation: Interpolation) -> None:
+def test_resampled_pixels_match_scipy(fill_mode: FillMode, interpolation: Interpolation) -> None:
     moved = tf.matmul(affine.rotation(tf.constant(37.0), *SIZE), affine.zoom(2.3, 3.1, *SIZE))
     moved = tf.matmul(moved, affine.shift(5.3, -7.9))  # far outside the image on all sides
     ours = resample(tf.constant(IMAGE), moved, Resampling(fill_mode, 70, interpolation)).numpy()
@@ -74,30 +74,30 @@ def test_a_quarter_turn_is_exact(turns: int) -> None:
     np.testing.assert_array_equal(resample(tf.constant(SQUARE), matrix, Resampling()), np.rot90(SQUARE, turns))
 
 
-def test_a_rotation_is_that_of_pillow() -> None:
+def test_a_rotation_matches_pillow() -> None:
     matrix = affine.rotation(tf.constant(25.0), *SIZE)
     ours = resample(tf.constant(IMAGE), matrix, Resampling("constant")).numpy().astype(int)
     pillows = np.asarray(Image.fromarray(IMAGE).rotate(25, Image.Resampling.BILINEAR))
-    inside = pillows.min(axis=-1) > 0  # Pillow does not interpolate with the fill at the border
+    inside = pillows.min(axis=-1) > 0  # Pillow does not blend border pixels with the fill value
     difference = np.abs(ours - pillows)[inside & np.roll(inside, 1, 0) & np.roll(inside, -1, 0)]
     assert len(difference) > 50
     assert np.median(difference) <= 1
 
 
 @pytest.mark.filterwarnings("ignore:Please import `affine_transform`:DeprecationWarning")  # Keras uses an old name
-def test_rotation_then_zoom_is_the_transform_of_keras() -> None:
+def test_rotation_then_zoom_matches_the_transform_of_keras() -> None:
     rotation, zoom, _ = KERAS_TRAINER
     assert (rotation.degrees, zoom.factor) == (180, 0.1)
     matrix = tf.matmul(affine.rotation(tf.constant(33.0), 12.0, 12.0), affine.zoom(0.92, 1.07, 12.0, 12.0))
     ours = resample(tf.constant(SQUARE), matrix, rotation.resampling).numpy()
-    keras = apply_affine_transform(  # takes the wrong centre of an image that is not square
+    keras = apply_affine_transform(  # uses the wrong centre for an image that is not square
         SQUARE.astype(np.float64), theta=33, zx=1.07, zy=0.92, row_axis=0, col_axis=1, channel_axis=2, order=1
     )
     assert np.abs(ours - keras).max() <= 1
 
 
 @pytest.mark.parametrize(("down", "right"), [(3, 0), (0, -2), (-20, 33)])
-def test_a_shift_that_wraps_is_a_roll(down: int, right: int) -> None:
+def test_a_shift_that_wraps_equals_numpy_roll(down: int, right: int) -> None:
     ours = resample(tf.constant(IMAGE), affine.shift(float(down), float(right)), Resampling("wrap"))
     np.testing.assert_array_equal(ours, np.roll(IMAGE, (down, right), axis=(0, 1)))
 
@@ -110,14 +110,14 @@ def test_a_shear_moves_rows_by_their_distance_from_the_centre() -> None:
         np.testing.assert_array_equal(ours[row], np.roll(image[row], row - 6, axis=0))
 
 
-def test_rotations_reach_the_declared_degrees_both_ways() -> None:
+def test_rotations_reach_the_declared_degrees_in_both_directions() -> None:
     drawn = drawn_matrices(RandomRotation(degrees=40))
     degrees = np.degrees(np.arctan2(drawn[:, 1, 0], drawn[:, 0, 0]))
     assert degrees.min() == pytest.approx(-40, abs=2)
     assert degrees.max() == pytest.approx(40, abs=2)
 
 
-def test_zooms_reach_the_declared_factor_on_each_side_by_itself() -> None:
+def test_zooms_reach_the_declared_factor_independently_in_width_and_height() -> None:
     right, down = drawn_matrices(RandomZoom(factor=0.1))[:, [0, 1], [0, 1]].T
     for side in (right, down):
         assert (side.min(), side.max()) == (pytest.approx(0.9, abs=0.01), pytest.approx(1.1, abs=0.01))
@@ -129,7 +129,7 @@ def test_a_zoom_may_keep_proportions() -> None:
     np.testing.assert_array_equal(right, down)
 
 
-def test_shifts_reach_the_declared_share_of_each_side() -> None:
+def test_shifts_reach_the_declared_fraction_of_each_side() -> None:
     right, down = drawn_matrices(RandomShift(horizontal=0.5, vertical=0.25))[:, [0, 1], 2].T
     assert (right.min(), right.max()) == (pytest.approx(-4.5, abs=0.2), pytest.approx(4.5, abs=0.2))
     assert (down.min(), down.max()) == (pytest.approx(-3.5, abs=0.2), pytest.approx(3.5, abs=0.2))

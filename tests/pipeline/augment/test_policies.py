@@ -52,7 +52,7 @@ def with_pillow(strength: float) -> dict[str, Image.Image]:
 
 
 def counting(count: Callable[[], None]) -> Callable[..., list[Callable[[], tf.Tensor]]]:
-    """Stands in for the list of operations; each counts when it is computed."""
+    """Replaces the list of operations; each calls `count` when it is computed."""
 
     def operations(image: tf.Tensor, *rest: object) -> list[Callable[[], tf.Tensor]]:
         def operation() -> tf.Tensor:
@@ -68,21 +68,21 @@ def counting(count: Callable[[], None]) -> Callable[..., list[Callable[[], tf.Te
 
 
 @pytest.mark.long
-def test_rand_augment_does_all_that_pillow_would_do() -> None:
+def test_each_operation_of_rand_augment_matches_pillow() -> None:
     expected = {name: np.asarray(image).astype(int) for name, image in with_pillow(15 / 30).items()}
     change = tf.function(lambda seed: RandAugment(num_ops=1, magnitude=15).apply(tf.constant(IMAGE), seed))
-    seen = set()
+    matched = set()
     for number in range(200):
         image = change(tf.constant([0, number])).numpy()
         # A few pixels of a moved image lie half-way between two.
         wrong = {name: (np.abs(image - other).max(axis=-1) > 1).mean() for name, other in expected.items()}
         name = min(wrong, key=wrong.__getitem__)
         assert wrong[name] < 0.02
-        seen.add(name)
-    assert seen == set(expected)
+        matched.add(name)
+    assert matched == set(expected)
 
 
-def test_trivial_augment_draws_operations_and_strengths() -> None:
+def test_trivial_augment_draws_random_operations_and_strengths() -> None:
     change = tf.function(lambda seed: TrivialAugment().apply(tf.constant(IMAGE), seed))
     images = {change(tf.constant([0, number])).numpy().tobytes() for number in range(150)}
     assert len(images) > 80  # at most 3 + 4 + 31 + 2 * 9 * 31; many are drawn twice
@@ -108,20 +108,20 @@ def test_only_the_drawn_operations_are_computed(
     assert len(computed) == 20 * getattr(policy, "num_ops", 1)
 
 
-def test_rand_augment_without_strength_at_most_stretches_contrast() -> None:
+def test_rand_augment_of_magnitude_zero_changes_at_most_the_contrast() -> None:
     change = tf.function(lambda seed: RandAugment(num_ops=1, magnitude=0).apply(tf.constant(IMAGE), seed))
     images = {change(tf.constant([0, number])).numpy().tobytes() for number in range(60)}
     assert IMAGE.tobytes() in images
-    assert len(images) == 3  # auto contrast and equalize know no strength
+    assert len(images) == 3  # auto contrast and equalize have no strength
 
 
-def test_the_slant_is_about_the_centre() -> None:
+def test_shear_is_about_the_centre() -> None:
     operations = policies.operations(
         tf.constant(IMAGE), tf.constant(1.0), tf.constant(1.0), policies.Limits(0.3, (0, 0), 30, 0.9, 4),
         policies.Resampling("constant", 0, "nearest"),
     )  # fmt: skip
-    slanted = operations[2]().numpy()
+    sheared = operations[2]().numpy()
     edge = math.floor(0.3 * HEIGHT / 2) - 1
-    assert (slanted[0, -edge:] == 0).all() or (slanted[0, :edge] == 0).all()
-    assert (slanted[-1, -edge:] == 0).all() or (slanted[-1, :edge] == 0).all()
-    np.testing.assert_array_equal(slanted[HEIGHT // 2, 1:-1], IMAGE[HEIGHT // 2, 1:-1])
+    assert (sheared[0, -edge:] == 0).all() or (sheared[0, :edge] == 0).all()
+    assert (sheared[-1, -edge:] == 0).all() or (sheared[-1, :edge] == 0).all()
+    np.testing.assert_array_equal(sheared[HEIGHT // 2, 1:-1], IMAGE[HEIGHT // 2, 1:-1])

@@ -20,24 +20,24 @@ IMAGES = {name: np.clip(image, 0, 255).astype(np.uint8) for name, image in IMAGE
 
 @pytest.mark.parametrize("name", IMAGES)
 @pytest.mark.parametrize("lost_bits", [0, 1, 4, 7])
-def test_posterize_is_that_of_pillow(name: str, lost_bits: int) -> None:
+def test_posterize_matches_pillow(name: str, lost_bits: int) -> None:
     pillows = ImageOps.posterize(Image.fromarray(IMAGES[name]), 8 - lost_bits)
     np.testing.assert_array_equal(posterize(tf.constant(IMAGES[name]), tf.constant(lost_bits, tf.uint8)), pillows)
 
 
 @pytest.mark.parametrize("name", IMAGES)
 @pytest.mark.parametrize("threshold", [0, 77, 78, 256])
-def test_solarize_is_that_of_pillow(name: str, threshold: int) -> None:
+def test_solarize_matches_pillow(name: str, threshold: int) -> None:
     pillows = ImageOps.solarize(Image.fromarray(IMAGES[name]), threshold)
     np.testing.assert_array_equal(solarize(tf.constant(IMAGES[name]), tf.constant(threshold)), pillows)
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_equalize_is_that_of_pillow(name: str) -> None:
+def test_equalize_matches_pillow(name: str) -> None:
     np.testing.assert_array_equal(equalize(tf.constant(IMAGES[name])), ImageOps.equalize(Image.fromarray(IMAGES[name])))
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_auto_contrast_is_that_of_pillow(name: str) -> None:
+def test_auto_contrast_matches_pillow(name: str) -> None:
     pillows = np.asarray(ImageOps.autocontrast(Image.fromarray(IMAGES[name]))).astype(int)
-    assert np.abs(auto_contrast(tf.constant(IMAGES[name])).numpy() - pillows).max() <= 1  # it cuts fractions off
+    assert np.abs(auto_contrast(tf.constant(IMAGES[name])).numpy() - pillows).max() <= 1  # Pillow truncates fractions

@@ -19,7 +19,7 @@ repeatable = settings(max_examples=60, deadline=None, derandomize=True, phases=[
 numbers = st.floats(-3, 3, width=32)
 offsets = st.floats(-40, 40, width=32)
 transforms = st.tuples(numbers, numbers, offsets, numbers, numbers, offsets).map(lambda rows: make_matrix(*rows))
-# TensorFlow may set the processor to take numbers below 1e-38 for 0.
+# TensorFlow may set the processor to treat numbers below 1e-38 as 0.
 along_x = st.floats(0, WIDTH, width=32, allow_subnormal=False)
 along_y = st.floats(0, HEIGHT, width=32, allow_subnormal=False)
 fractions = st.floats(0, 1, width=32)
@@ -50,32 +50,32 @@ def test_points_are_moved_by_the_matrix() -> None:
 
 
 @pytest.mark.parametrize("move", [move_points, lambda boxes, transform: move_boxes(boxes, transform, HEIGHT, WIDTH)])
-def test_images_of_a_batch_have_a_transform_each(move: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> None:
+def test_each_image_of_a_batch_has_its_own_transform(move: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> None:
     shape = (2, 5, 2 if move is move_points else 4)
     batch = tf.constant(np.random.default_rng(1).uniform(0, 30, shape), tf.float32)
-    both = move(batch, tf.stack([MIRRORED, QUARTER_TURN]))
-    np.testing.assert_array_equal(both[0], move(batch[0], MIRRORED))
-    np.testing.assert_array_equal(both[1], move(batch[1], QUARTER_TURN))
+    moved = move(batch, tf.stack([MIRRORED, QUARTER_TURN]))
+    np.testing.assert_array_equal(moved[0], move(batch[0], MIRRORED))
+    np.testing.assert_array_equal(moved[1], move(batch[1], QUARTER_TURN))
 
 
 def test_an_image_may_have_no_boxes() -> None:
     assert move_boxes(tf.zeros((0, 4)), MIRRORED, HEIGHT, WIDTH).shape == (0, 4)
 
 
-def test_a_box_keeps_its_order_where_sides_change_places() -> None:
+def test_a_box_keeps_the_order_of_its_coordinates_when_sides_are_swapped() -> None:
     box = tf.constant([[5.0, 3.0, 20.0, 9.0]])
     assert move_boxes(box, MIRRORED, HEIGHT, WIDTH).numpy().tolist() == [[30, 3, 45, 9]]
     assert move_boxes(box, QUARTER_TURN, WIDTH, HEIGHT).numpy().tolist() == [[3, 30, 9, 45]]
 
 
-def test_a_turned_box_becomes_the_hull_of_its_corners() -> None:
+def test_a_rotated_box_becomes_the_bounding_box_of_its_corners() -> None:
     turned = affine.transform_of(affine.rotation(45.0, 40.0, 40.0))
     half = 10 * np.sqrt(2)
     moved = move_boxes(tf.constant([[10.0, 10.0, 30.0, 30.0]]), turned, 40, 40)
     np.testing.assert_allclose(moved, [[20 - half, 20 - half, 20 + half, 20 + half]], rtol=1e-5)
 
 
-def test_a_box_is_cut_off_at_the_edges_and_empty_outside() -> None:
+def test_a_box_is_clipped_at_the_edges_and_empty_outside() -> None:
     moved = make_matrix(1.0, 0.0, -25.0, 0.0, 1.0, 10.0)
     given_boxes = tf.constant([[20.0, 4.0, 40.0, 28.0], [2.0, 2.0, 20.0, 8.0]])
     assert move_boxes(given_boxes, moved, HEIGHT, WIDTH).numpy().tolist() == [[0, 14, 15, 30], [0, 12, 0, 18]]
@@ -83,7 +83,7 @@ def test_a_box_is_cut_off_at_the_edges_and_empty_outside() -> None:
 
 @repeatable
 @given(boxes())
-def test_boxes_inside_stay_as_they_are_where_nothing_moves(box: np.ndarray) -> None:
+def test_the_identity_does_not_change_boxes_inside_the_image(box: np.ndarray) -> None:
     np.testing.assert_array_equal(move_boxes(tf.constant(box), tf.eye(3), HEIGHT, WIDTH), box)
 
 
@@ -97,7 +97,7 @@ def test_moved_boxes_lie_inside_the_image(box: np.ndarray, transform: tf.Tensor)
 
 @repeatable
 @given(boxes(), transforms, fractions, fractions)
-def test_what_was_in_a_box_is_in_the_moved_one_if_it_is_in_the_image(
+def test_a_point_in_a_box_stays_in_the_moved_box_if_it_stays_in_the_image(
     box: np.ndarray, transform: tf.Tensor, across: float, down: float
 ) -> None:
     left, top, right, bottom = box[0].astype(float)
@@ -111,7 +111,7 @@ def test_what_was_in_a_box_is_in_the_moved_one_if_it_is_in_the_image(
 
 @repeatable
 @given(boxes(), transforms)
-def test_no_smaller_box_holds_the_moved_corners(box: np.ndarray, transform: tf.Tensor) -> None:
+def test_a_moved_box_is_the_smallest_that_holds_the_moved_corners(box: np.ndarray, transform: tf.Tensor) -> None:
     left, top, right, bottom = box[0].astype(float)
     corners = np.array([[left, top, 1], [right, top, 1], [right, bottom, 1], [left, bottom, 1]])
     moved = (corners @ transform.numpy().T.astype(float))[:, :2]
@@ -119,19 +119,19 @@ def test_no_smaller_box_holds_the_moved_corners(box: np.ndarray, transform: tf.T
     np.testing.assert_allclose(move_boxes(tf.constant(box), transform, HEIGHT, WIDTH)[0], hull, atol=1e-3)
 
 
-def test_transforms_follow_each_other_first_to_last() -> None:
+def test_composed_transforms_are_applied_first_to_last() -> None:
     point, wider = tf.constant([[7.0, 4.0]]), stretch((0, 0, 5, 5), (1, 2, 5, 10))
     expected = move_points(move_points(move_points(point, MIRRORED), QUARTER_TURN), wider)
     np.testing.assert_allclose(move_points(point, compose(MIRRORED, QUARTER_TURN, wider)), expected)
     np.testing.assert_array_equal(compose(), np.eye(3))
 
 
-def test_a_stretched_region_lies_where_it_should() -> None:
+def test_stretch_maps_one_region_to_another() -> None:
     moved = stretch((2, 10, 20, tf.constant(40)), (0, 0, 10, 20))
     assert moved.numpy().tolist() == [[0.5, 0, -5], [0, 0.5, -1], [0, 0, 1]]
 
 
-def test_an_image_pressed_into_a_line_has_empty_boxes() -> None:
+def test_a_transform_that_flattens_the_image_gives_empty_boxes() -> None:
     flat = affine.shear(1.0, 1.0, float(HEIGHT), float(WIDTH))
     moved = move_boxes(tf.constant([[5.0, 3.0, 20.0, 9.0]]), affine.transform_of(flat), HEIGHT, WIDTH)
     assert moved.numpy().tolist() == [[0, 0, 0, 0]]

@@ -46,7 +46,7 @@ def test_named_numbers_that_no_image_has_are_classes_too() -> None:
         ),
     ],
 )
-def test_the_first_wrong_number_is_named(
+def test_the_first_invalid_number_is_named(
     numbers: list[float], class_names: tuple[str, ...] | None, message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
@@ -59,12 +59,12 @@ def test_a_64_bit_integer_cannot_be_a_class() -> None:
             index_numbers(np.array([number], np.int64), None, WHERE, first=1)
 
 
-def test_the_place_is_that_of_the_row_behind_a_position() -> None:
+def test_a_location_names_the_row_at_a_position() -> None:
     assert WHERE.at([7, 9]).row(1) == "train.rec#9"
     assert LabelLocation("a.csv", "a.csv line {}".format, "tags").labels_of(3) == "a.csv line 3: 'tags'"
 
 
-def test_rows_of_numbers_keep_what_is_not_zero() -> None:
+def test_rows_of_numbers_keep_nonzero_values() -> None:
     rows = NumberRows.of_flat(np.array([2, 0, 3]), np.array([0, 5, 0, 0, -1], np.float32))
     joined = NumberRows.joined([rows, rows]).take(np.array([2, 3]))
     assert rows.widths.tolist() == [2, 0, 3]

@@ -14,7 +14,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize(("kind", "labels"), KINDS.items())
-def test_all_kinds_of_labels_are_taken_counted_and_remapped_alike(kind: str, labels: Labels) -> None:
+def test_all_kinds_of_labels_are_selected_counted_and_remapped_alike(kind: str, labels: Labels) -> None:
     assert kind_of(labels) == kind
     assert count_classes(labels, 3).tolist() == [1, 2, 0]
     taken = take_labels(labels, np.array([2, 1]))

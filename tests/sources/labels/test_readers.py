@@ -16,7 +16,7 @@ from model_trainer.errors import DataError
 from model_trainer.sources import Manifest, MxnetList, RecordIO, TFRecords
 from model_trainer.sources.source import Source
 
-Labels = Sequence[Any]  # of each image a number or a name, or a list of them
+Labels = Sequence[Any]  # for each image a number or a name, or a list of them
 Reader = Callable[..., Source]
 NAN = float("nan")
 
@@ -68,8 +68,8 @@ def tfrecords(folder: Path, values: Labels, **options: Any) -> Source:
     return TFRecords(path, **options)
 
 
-# What messages call the second row of each.
-PLACES = {manifest: "file line 2", recordio: "file#1", mxnet_list: r"file \(1.png\)", tfrecords: "file#1"}
+# How messages call the location of the second row.
+LOCATIONS = {manifest: "file line 2", recordio: "file#1", mxnet_list: r"file \(1.png\)", tfrecords: "file#1"}
 
 of_numbers = pytest.mark.parametrize("reader", [manifest, recordio, mxnet_list, tfrecords])
 of_names = pytest.mark.parametrize("reader", [manifest, tfrecords])
@@ -120,7 +120,7 @@ def test_several_numbers_are_tags(reader: Reader, tmp_path: Path) -> None:
 def test_a_number_without_a_class_is_reported_with_its_location(
     reader: Reader, second: int, classes: tuple[str, ...] | None, message: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(DataError, match=f"{PLACES[reader]}: {message}"):
+    with pytest.raises(DataError, match=f"{LOCATIONS[reader]}: {message}"):
         reader(tmp_path, [0, second], classes=classes).read()
 
 
@@ -131,7 +131,7 @@ def test_names_are_sorted(reader: Reader, tmp_path: Path) -> None:
 
 @of_names
 def test_a_name_that_is_not_a_declared_class_is_reported_with_its_location(reader: Reader, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=rf"{PLACES[reader]}: label 'dgo' is not a class. Did you mean 'dog'\?"):
+    with pytest.raises(DataError, match=rf"{LOCATIONS[reader]}: label 'dgo' is not a class. Did you mean 'dog'\?"):
         reader(tmp_path, ["cat", "dgo"], classes=("cat", "dog")).read()
 
 
@@ -157,7 +157,7 @@ def test_rows_of_zeros_and_ones_are_multi_hot(reader: Reader, tmp_path: Path) ->
         ([[0, 1], [1, 1]], "INFO", "Set labels='indices' if they are class numbers."),
     ],
 )
-def test_multi_hot_rows_that_may_be_class_numbers_give_a_warning(
+def test_multi_hot_rows_that_may_be_class_indices_give_a_warning(
     reader: Reader, rows: Labels, level: str, text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", logger="absl")
@@ -183,5 +183,5 @@ def test_a_row_that_is_not_multi_hot_is_named(
     reader: Reader, second: list[int], classes: tuple[str, ...] | None, message: str, tmp_path: Path
 ) -> None:
     first = [0] * (2 if classes is None else len(classes))
-    with pytest.raises(DataError, match=f"{PLACES[reader]}.* {message}"):
+    with pytest.raises(DataError, match=f"{LOCATIONS[reader]}.* {message}"):
         reader(tmp_path, [first, second], labels="multi_hot", classes=classes).read()

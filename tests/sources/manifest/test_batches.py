@@ -149,7 +149,7 @@ def outcome(manifest: Manifest) -> list[Any] | str:
     ),
     options=st.sampled_from([{}, {"skip_unlabelled": True}, {"labels": "names"}, {"root": "s3://box"}]),
 )
-def test_a_file_with_random_errors_is_read_or_explained_as_by_the_exact_reader(
+def test_files_with_random_errors_give_the_examples_or_the_error_of_the_exact_reader(
     name: str, changes: list[tuple[int, int, str]], options: dict[str, Any]
 ) -> None:
     content = SEEDS[name]
@@ -177,7 +177,7 @@ def test_a_file_with_random_errors_is_read_or_explained_as_by_the_exact_reader(
         ("a.jsonl", '{"path": "1", "label": "x", "weight": -0}\n{"path": "2", "label": "x", "weight": 1.5}\n', {}),
     ],
 )
-def test_a_tricky_file_is_read_or_explained_as_by_the_exact_reader(
+def test_tricky_files_give_the_examples_or_the_error_of_the_exact_reader(
     save: Any, name: str, content: str, options: dict[str, Any]
 ) -> None:
     manifest = Manifest(save(name, content.encode("latin1")), **options)
@@ -188,7 +188,7 @@ def test_a_tricky_file_is_read_or_explained_as_by_the_exact_reader(
 
 
 @pytest.mark.parametrize("name", sorted(SEEDS))
-def test_usual_files_are_read_fast(save: Any, name: str) -> None:
+def test_usual_files_are_read_by_the_fast_reader(save: Any, name: str) -> None:
     assert is_read_fast(save(name, SEEDS[name]))
 
 

@@ -35,8 +35,8 @@ def test_columns_are_recognized_by_their_usual_names(make: Make, file: str, labe
 
 
 def test_other_columns_can_be_named(make: Make) -> None:
-    content = "was,wo,wieviel,wessen,filename,label\ncat,a.jpg,2,x,no.jpg,no\ndog,b.jpg,3,x,no.jpg,no\n"
-    columns = {"file_column": "wo", "label_column": "was", "weight_column": "wieviel", "group_column": "wessen"}
+    content = "what,where,how_many,whose,filename,label\ncat,a.jpg,2,x,no.jpg,no\ndog,b.jpg,3,x,no.jpg,no\n"
+    columns = {"file_column": "where", "label_column": "what", "weight_column": "how_many", "group_column": "whose"}
     examples = make(content, **columns).read()
     assert (examples.names(), examples.classes) == (["a.jpg", "b.jpg"], ("cat", "dog"))
     assert examples.weights.tolist() == [2, 3]
@@ -79,7 +79,7 @@ def test_a_group_is_never_in_two_splits(make: Make) -> None:
     assert 15 <= len(val) <= 35
 
 
-def test_rows_without_a_group_are_a_group_each(make: Make) -> None:
+def test_each_row_without_a_group_is_a_group_of_its_own(make: Make) -> None:
     lines = [
         '{"filename": "a.jpg", "label": "x"}',
         '{"filename": "b.jpg", "label": "x", "group": 5}',
@@ -91,7 +91,7 @@ def test_rows_without_a_group_are_a_group_each(make: Make) -> None:
     assert groups.tolist() == [0, 1, 2, 1]
 
 
-def test_crops_are_rounded_and_may_begin_outside(make: Make) -> None:
+def test_crops_are_rounded_and_may_begin_outside_the_image(make: Make) -> None:
     crops = (
         make('filename,label,crop\na.jpg,x,"[-3.4, 2.6, 10.2, 5]"\nb.jpg,x,null\nc.jpg,x,"(1, 2, 3, 4)"\n').read().crops
     )
@@ -173,7 +173,7 @@ def test_a_split_needs_a_column(make: Make) -> None:
         make("filename,label\na.jpg,x\n", split="val").read()
 
 
-def test_a_manifest_survives_json() -> None:
+def test_a_manifest_survives_a_json_round_trip() -> None:
     manifest = Manifest("a.csv", split="train", classes=("b", "a"), labels="names")
     assert manifest.to_dict()["split"] == "train"
     assert Manifest.from_dict(manifest.to_dict()) == manifest

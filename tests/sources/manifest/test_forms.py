@@ -245,7 +245,7 @@ def test_images_in_an_unsupported_object_store_are_an_error(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.json"])  # by Arrow, and row by row
-def test_relative_paths_below_a_store_are_resolved_as_on_disk(tmp_path: Path, name: str) -> None:
+def test_relative_paths_in_an_object_store_are_resolved_as_on_disk(tmp_path: Path, name: str) -> None:
     records = [
         {"path": path, "label": "a"} for path in ("./x/1.jpg", "../2.jpg", "x/./..//3.jpg", "..a/.b./4.jpg", "5")
     ]

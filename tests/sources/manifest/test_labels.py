@@ -20,7 +20,7 @@ NAN = float("nan")
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    """Makes a manifest with one column of labels beside the files: strings as CSV, other values as JSON Lines."""
+    """Makes a manifest with a column of files and one of labels: strings as CSV, other values as JSON Lines."""
 
     def make(column: str, values: list[Any], more: dict[str, list[Any]] | None = None, **options: Any) -> Manifest:
         columns = {"filename": [f"{row}.jpg" for row in range(len(values))], column: values, **(more or {})}
@@ -59,12 +59,12 @@ def test_the_class_list_decides_the_order(make: Make) -> None:
 
 
 @pytest.mark.parametrize("values", [[2, 0], ["2", "0"], [2.0, 0.0]])
-def test_whole_numbers_are_class_numbers(make: Make, values: list[Any]) -> None:
+def test_whole_numbers_are_class_indices(make: Make, values: list[Any]) -> None:
     assert single(make("label", values)) == ([2, 0], ("0", "1", "2"))
     assert single(make("label", values, classes=("a", "b", "c"))) == ([2, 0], ("a", "b", "c"))
 
 
-def test_numbers_are_names_if_the_classes_are_or_labels_says_so_or_they_are_far_apart(make: Make) -> None:
+def test_numbers_are_names_if_classes_or_labels_say_so_or_they_are_far_apart(make: Make) -> None:
     assert single(make("label", ["2", "5"], classes=("5", "2"))) == ([1, 0], ("5", "2"))
     assert single(make("label", ["2", "5"], labels="names")) == ([0, 1], ("2", "5"))
     assert single(make("label", ["900001", "17"])) == ([1, 0], ("17", "900001"))
@@ -101,19 +101,19 @@ def test_lists_of_zeros_and_ones_of_one_length_are_multi_hot_rows(
     assert make("labels", values, classes=("a", "b", "c")).read().classes == ("a", "b", "c")
 
 
-def test_a_multi_hot_row_may_name_unknown_classes_beside_it(make: Make) -> None:
+def test_another_column_may_name_the_unknown_classes_of_multi_hot_rows(make: Make) -> None:
     manifest = make("labels", [[1, 0, 0], [0, 1, 1]], {"unknown": ["c", ""]}, classes=("a", "b", "c"))
     np.testing.assert_array_equal(dense(manifest), [[1, 0, NAN], [0, 1, 1]])
 
 
-def test_other_lists_of_numbers_are_class_numbers(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_other_lists_of_numbers_are_class_indices(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="absl")
     assert dense(make("labels", [[0, 2], [1]])) == [[1, 0, 1], [0, 1, 0]]
     assert "'labels' holds class numbers, labels='indices'" in caplog.text
     assert dense(make("labels", ["0|2", "1"], classes=("a", "b", "c", "d"))) == [[1, 0, 1, 0], [0, 1, 0, 0]]
 
 
-def test_two_numbers_in_each_row_are_class_numbers_if_labels_says_so(make: Make) -> None:
+def test_rows_of_zeros_and_ones_are_class_indices_if_labels_says_so(make: Make) -> None:
     values = [[0, 1], [1, 0]]
     assert dense(make("labels", values)) == [[0, 1], [1, 0]]
     assert dense(make("labels", values, labels="indices")) == [[1, 1], [1, 1]]
@@ -306,5 +306,5 @@ def test_first_rows_without_the_key_can_be_skipped(make: Make, tmp_path: Path) -
         Manifest(path, skip_unlabelled=True).read()
 
 
-def test_an_empty_string_among_lists_of_class_numbers_means_no_label(make: Make) -> None:
+def test_an_empty_string_among_lists_of_class_indices_means_no_label(make: Make) -> None:
     assert dense(make("class_ids", ["[0, 1]", "", "[1]"], skip_unlabelled=True)) == [[1, 1], [0, 0], [0, 1]]

@@ -21,7 +21,7 @@ Make = Callable[..., Manifest]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    """Makes a manifest with one column of labels beside the files, and `more` columns."""
+    """Makes a manifest with a column of files, one of labels, and `more` columns."""
 
     def make(column: str, labels: pa.Array, more: dict[str, pa.Array] | None = None, **options: Any) -> Manifest:
         files = [f"{row}.jpg" for row in range(len(labels))]
@@ -42,7 +42,7 @@ def make(tmp_path: Path) -> Make:
             ("cat", "dog"),
         ),
         (pa.array([0, 1, 0], pa.uint8()), ("0", "1")),
-        (pa.array([0.0, 1.0, 0.0]), ("0", "1")),  # as pandas writes whole numbers beside missing ones
+        (pa.array([0.0, 1.0, 0.0]), ("0", "1")),  # as pandas writes whole numbers in a column with missing values
         (pa.array([False, True, False]), ("false", "true")),
     ],
 )
@@ -129,7 +129,9 @@ def test_rows_without_a_label_can_be_skipped_and_later_rows_keep_their_numbers(m
         make("label", labels, skip_unlabelled=True, classes=("cat", "dog")).read()
 
 
-def test_columns_that_are_not_read_cost_nothing_even_for_a_message(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_columns_that_are_not_needed_are_not_read_even_for_an_error_message(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     columns = []
     batches_of = pq.ParquetFile.iter_batches
 
@@ -204,7 +206,7 @@ def test_a_small_file_that_decodes_to_far_more_is_refused(make: Make, monkeypatc
                 manifest.read()
 
 
-def test_damaged_files_are_errors_and_nothing_else(make: Make) -> None:
+def test_damaged_files_are_read_or_raise_a_data_error(make: Make) -> None:
     path = Path(make("label", pa.array(["a", "b"] * 20), {"tags2": pa.array([["a"], []] * 20)}).path)
     content = path.read_bytes()
     random_numbers = random.Random(0)

@@ -60,7 +60,7 @@ def test_the_labels_of_a_ground_truth_job_are_found_by_their_metadata(tmp_path: 
     assert dense(Manifest(path, classes=("shoe", "red", "dress"))) == [[0, 1, 1], [1, 0, 1]]
 
 
-def test_a_class_number_cannot_have_two_names(tmp_path: Path) -> None:
+def test_a_class_index_cannot_have_two_names(tmp_path: Path) -> None:
     path = tmp_path / "a.manifest"
     line = '{{"source-ref": "s3://box/1.png", "job": 0, "job-metadata": {{"class-name": "{}"}}}}\n'
     path.write_text(line.format("cat") + line.format("dog"))
@@ -68,7 +68,7 @@ def test_a_class_number_cannot_have_two_names(tmp_path: Path) -> None:
         Manifest(path).read()
 
 
-def test_a_very_large_class_number_is_refused(tmp_path: Path) -> None:
+def test_a_very_large_class_index_is_refused(tmp_path: Path) -> None:
     line = '{"source-ref": "1.png", "job": 0, "job-metadata": {"class-map": {"900000000": "red"}}}'
     (tmp_path / "m.manifest").write_text(line + "\n")
     with pytest.raises(DataError, match="class number 900000000 should be at most 16777215"):

@@ -37,7 +37,7 @@ def make_rec(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """What our log says, informative lines too."""
+    """Captures the log of Model Trainer, from INFO on."""
     before = logging.get_verbosity()
     logging.set_verbosity(logging.INFO)
     logging.get_absl_logger().addHandler(caplog.handler)

@@ -44,15 +44,15 @@ payloads = st.lists(st.one_of(st.just(MAGIC), st.binary(max_size=6)), max_size=8
 
 @settings(deadline=None)
 @given(st.lists(payloads, max_size=4))
-def test_records_full_of_magic_words_come_back_as_they_were(records: list[bytes]) -> None:
-    data = b"".join(piece for record in records for piece in frame_record(record))
+def test_records_full_of_magic_words_are_read_back_unchanged(records: list[bytes]) -> None:
+    data = b"".join(chunk for record in records for chunk in frame_record(record))
     assert [read_record(data, offset) for offset in scanned(data)] == records
 
 
 @settings(deadline=None)
 @given(st.lists(payloads, max_size=4))
-def test_what_is_written_means_the_same_by_the_format_s_definition(records: list[bytes]) -> None:
-    data = b"".join(piece for record in records for piece in frame_record(record))
+def test_written_records_follow_the_definition_of_the_format(records: list[bytes]) -> None:
+    data = b"".join(chunk for record in records for chunk in frame_record(record))
     assert joined_by_definition(data) == records
 
 
@@ -61,18 +61,18 @@ def test_what_is_written_means_the_same_by_the_format_s_definition(records: list
 def test_the_magic_word_occurs_only_before_chunks(record: bytes) -> None:
     data = b"".join(frame_record(record))
     words = [data[k : k + 4] for k in range(0, len(data), 4)]
-    num_parts = 1 + sum(record[k : k + 4] == MAGIC for k in range(0, len(record), 4))
-    assert words.count(MAGIC) == num_parts
+    num_chunks = 1 + sum(record[k : k + 4] == MAGIC for k in range(0, len(record), 4))
+    assert words.count(MAGIC) == num_chunks
 
 
-def test_bytes_of_mxnet_are_read() -> None:
+def test_records_written_by_mxnet_are_read() -> None:
     assert scanned(BY_MXNET) == [0, 40]
     assert tuple(read_record(BY_MXNET, offset)[24:] for offset in (0, 40)) == IMAGES_BY_MXNET
 
 
-def test_the_same_bytes_are_written_as_by_mxnet() -> None:
+def test_records_are_written_with_the_same_bytes_as_by_mxnet() -> None:
     records = [struct.pack("<IfQQ", 0, k, 7 * k, 0) + image for k, image in enumerate(IMAGES_BY_MXNET)]
-    assert b"".join(piece for record in records for piece in frame_record(record)) == BY_MXNET
+    assert b"".join(chunk for record in records for chunk in frame_record(record)) == BY_MXNET
 
 
 GOOD = MAGIC + struct.pack("<I", 4) + b"good"
@@ -108,9 +108,9 @@ def test_a_damaged_record_is_reported_with_its_offset_after_the_records_read(bro
 def test_a_file_truncated_anywhere_is_read_up_to_there_or_reported_as_damaged(
     records: list[bytes], data: st.DataObject
 ) -> None:
-    pieces = [b"".join(frame_record(record)) for record in records]
-    record = b"".join(pieces)
-    ends = [sum(map(len, pieces[:k])) for k in range(len(pieces) + 1)]
+    framed_records = [b"".join(frame_record(record)) for record in records]
+    record = b"".join(framed_records)
+    ends = [sum(map(len, framed_records[:k])) for k in range(len(framed_records) + 1)]
     cut = data.draw(st.integers(0, len(record)))
     offsets = array("q")
     if cut in ends:

@@ -20,13 +20,13 @@ def make_list(tmp_path: Path) -> Callable[[str], Path]:
     return make
 
 
-def test_a_list_names_files_below_its_folder(make_list: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_list_names_files_relative_to_its_folder(make_list: Callable[[str], Path], tmp_path: Path) -> None:
     examples = MxnetList(make_list("5\t1.000000\ta/1.jpg\n\n2\t0\tb/größe 2.jpg\n")).read()
     assert examples.names() == [str(tmp_path / "a/1.jpg"), str(tmp_path / "b/größe 2.jpg")]
     assert examples.labels.tolist() == [1, 0]
 
 
-def test_a_list_with_several_labels_below_another_folder(make_list: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_list_with_several_labels_may_have_another_root(make_list: Callable[[str], Path], tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     lines = "0\t1\t1\t0\ta.jpg\n1\t0\t-1\t1\tb.jpg\n"
     examples = MxnetList(make_list(lines), root=tmp_path / "images", classes=("x", "y", "z")).read()
@@ -34,13 +34,13 @@ def test_a_list_with_several_labels_below_another_folder(make_list: Callable[[st
     assert str(examples.label_rows().dense(3).tolist()) == "[[1.0, 1.0, 0.0], [0.0, nan, 1.0]]"
 
 
-def test_labels_of_a_list_count_instead_of_the_records(make_rec: MakeRec, make_list: Callable[[str], Path]) -> None:
+def test_labels_of_a_list_replace_those_of_the_records(make_rec: MakeRec, make_list: Callable[[str], Path]) -> None:
     rec = make_rec(0.0, 0.0, 0.0)  # ids 0, 1, 2
     examples = RecordIO(rec, list=make_list("2\t2\tc\n1\t1\tb\n7\t0\tgone\n0\t3\ta\n")).read()
     assert examples.labels.tolist() == [3, 1, 2]
 
 
-def test_a_list_brings_back_what_im2rec_dropped(make_rec: MakeRec, make_list: Callable[[str], Path]) -> None:
+def test_a_list_restores_labels_that_im2rec_dropped(make_rec: MakeRec, make_list: Callable[[str], Path]) -> None:
     examples = RecordIO(make_rec(1.0, 0.0), list=make_list("0\t1\t1\t0\ta\n1\t0\t0\t0\tb\n")).read()
     assert examples.label_rows().dense(3).tolist() == [[1, 1, 0], [0, 0, 0]]
 
@@ -74,7 +74,7 @@ def test_a_list_of_other_records_is_an_error(
         ("0\t0.5\ta.jpg\n", r"some.lst \(a.jpg\): label 0.5 should be"),
     ],
 )
-def test_a_wrong_line_is_named(make_list: Callable[[str], Path], text: str, message: str) -> None:
+def test_an_invalid_line_is_named(make_list: Callable[[str], Path], text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         MxnetList(make_list(text)).read()
 

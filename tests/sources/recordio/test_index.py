@@ -20,7 +20,7 @@ def rec(make_rec: Callable[..., Path]) -> Path:
 OFFSETS = [0, 36, 36 + 48]  # 8 of the frame, 24 of the header, the labels, and one byte filled up to 4
 
 
-def test_without_an_index_the_file_is_walked_through(rec: Path) -> None:
+def test_without_an_index_the_file_is_scanned(rec: Path) -> None:
     assert find_records(str(rec), None).tolist() == OFFSETS
 
 
@@ -37,7 +37,7 @@ def test_an_index_that_fits_is_used_whatever_its_order(rec: Path, text: str) -> 
 
 
 @pytest.mark.usefixtures("never_scans")
-def test_an_index_may_have_a_name_of_its_own(rec: Path, tmp_path: Path) -> None:
+def test_an_index_may_have_another_name(rec: Path, tmp_path: Path) -> None:
     (tmp_path / "other").write_text("0\t0\n1\t36\n2\t84\n")
     assert find_records(str(rec), str(tmp_path / "other")).tolist() == OFFSETS
 
@@ -66,7 +66,7 @@ def test_an_index_that_does_not_fit_gives_a_warning_and_is_not_used(
     assert "train.idx does not fit" in log.text
 
 
-def test_an_index_over_records_in_several_parts_is_used(
+def test_an_index_of_records_in_several_chunks_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image_record: PackRecord
 ) -> None:
     from model_trainer.sources.recordio.framing import frame_record

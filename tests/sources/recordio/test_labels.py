@@ -33,19 +33,19 @@ def test_several_labels_become_rows(
     np.testing.assert_array_equal(examples.label_rows().dense(len(examples.classes)), np.float32(expected))
 
 
-def test_one_label_each_is_the_class(make_rec: MakeRec) -> None:
+def test_a_single_label_is_the_class_index(make_rec: MakeRec) -> None:
     examples = RecordIO(make_rec(2.0, 0.0, (1.0,))).read()
     assert examples.labels.tolist() == [2, 0, 1]
     assert examples.labels.dtype == np.int32
     assert examples.classes == ("0", "1", "2")
 
 
-def test_numbers_that_do_not_fit_the_given_classes_as_rows_are_class_numbers(make_rec: MakeRec) -> None:
+def test_numbers_that_do_not_fit_the_given_classes_as_multi_hot_rows_are_class_indices(make_rec: MakeRec) -> None:
     examples = RecordIO(make_rec((0, 1), (1, 1)), classes=("cat", "dog", "eel")).read()
     assert examples.label_rows().dense(3).tolist() == [[1, 1, 0], [0, 1, 0]]
 
 
-def test_one_number_for_one_declared_class_is_its_presence(make_rec: MakeRec) -> None:
+def test_one_number_for_one_declared_class_means_whether_it_is_present(make_rec: MakeRec) -> None:
     examples = RecordIO(make_rec((1,), (0,)), classes=("cat",)).read()
     assert examples.label_rows().dense(1).tolist() == [[1], [0]]
 
@@ -57,7 +57,7 @@ def test_one_number_for_one_declared_class_is_its_presence(make_rec: MakeRec) ->
         ([(5, 2), (1,)], "the records carry 1 to 2 numbers; read as class numbers, labels='indices'"),
     ],
 )
-def test_what_is_inferred_from_the_data_is_logged(
+def test_the_inferred_meaning_of_the_labels_is_logged(
     make_rec: MakeRec, records: list[object], line: str, log: pytest.LogCaptureFixture
 ) -> None:
     RecordIO(make_rec(*records)).read()
@@ -103,7 +103,7 @@ BOXES = (2, 5, 0, 0.1, 0.2, 0.5, 0.7)
         ("indices", None, [BOXES, BOXES], r"#0: label 0.1 should be .* look like MXNet's boxes for detection"),
     ],
 )
-def test_a_wrong_label_is_named_with_its_record_and_the_cure(
+def test_an_invalid_label_is_an_error_that_names_its_record_and_the_cure(
     make_rec: MakeRec, labels: str, classes: tuple[str, ...] | None, records: list[object], message: str
 ) -> None:
     with pytest.raises(DataError, match=message):

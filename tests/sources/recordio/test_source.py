@@ -24,7 +24,7 @@ def test_images_are_read_in_any_order_and_named_by_their_record(make_rec: MakeRe
     assert examples.num_bytes.tolist() == [1, 1, 1]
 
 
-def test_a_label_that_is_the_magic_word_is_read_from_between_the_parts(
+def test_a_label_that_is_the_magic_word_is_read_from_between_the_chunks(
     tmp_path: Path, image_record: PackRecord
 ) -> None:
     label = float(np.frombuffer(MAGIC, "<f4")[0])
@@ -33,21 +33,21 @@ def test_a_label_that_is_the_magic_word_is_read_from_between_the_parts(
         RecordIO(tmp_path / "split.rec").read()
 
 
-def test_images_of_split_records_are_whole(tmp_path: Path, image_record: PackRecord) -> None:
+def test_images_of_records_in_several_chunks_are_joined(tmp_path: Path, image_record: PackRecord) -> None:
     images = [MAGIC, b"ab" + MAGIC, b"four" + MAGIC + b"more" + MAGIC + b"!", MAGIC * 4, b"plain"]
-    records = [image_record((1.0, 0.0), image, 0xCED7230A) for image in images]  # the id cuts the header too
+    records = [image_record((1.0, 0.0), image, 0xCED7230A) for image in images]  # the id splits the header, too
     records += [image_record(1.0, image) for image in images]
-    (tmp_path / "split.rec").write_bytes(b"".join(piece for record in records for piece in frame_record(record)))
+    (tmp_path / "split.rec").write_bytes(b"".join(chunk for record in records for chunk in frame_record(record)))
     examples = RecordIO(tmp_path / "split.rec", labels="indices").read()
     assert [examples.images.read(int(row)) for row in examples.rows] == images * 2
     assert examples.num_bytes.tolist() == [len(image) for image in images * 2]
     assert examples.label_rows().dense(2).tolist() == [[1, 1]] * 5 + [[0, 1]] * 5
 
 
-def test_records_with_labels_but_no_image_are_left_out(
+def test_records_with_labels_but_no_image_are_skipped(
     tmp_path: Path, image_record: PackRecord, framed: Callable[[bytes], bytes], log: pytest.LogCaptureFixture
 ) -> None:
-    # As sets of faces begin: one record says where the others are.
+    # As data sets of faces begin: the first record describes where the other records are.
     records = [image_record((3.0, 9.0), b""), image_record(1.0, b"a"), image_record(0.0, b"b")]
     (tmp_path / "faces.rec").write_bytes(b"".join(map(framed, records)))
     examples = RecordIO(tmp_path / "faces.rec").read()
@@ -76,7 +76,7 @@ def test_a_record_without_a_valid_header_is_named(
 def test_a_file_replaced_while_it_is_open_gives_errors_and_not_other_images(make_rec: MakeRec) -> None:
     rec = make_rec(0.0, (1.0, 0.0), 2.0)
     examples = RecordIO(rec).read()
-    rec.unlink()  # replaced, not written over: who holds the old file still has it
+    rec.unlink()  # replaced, not overwritten: an open file still has the old content
     make_rec((0.0, 1.0, 2.0), 1.0)
     assert RecordIO(rec).read().num_bytes.tolist() == [1, 1]
     assert examples.num_bytes.tolist() == [1, -1, -1]
@@ -89,13 +89,13 @@ def test_a_list_declared_as_records_names_the_source_for_lists() -> None:
         RecordIO("train.lst").read()
 
 
-def test_a_declaration_survives_json(tmp_path: Path) -> None:
+def test_a_declaration_survives_a_json_round_trip(tmp_path: Path) -> None:
     source = RecordIO(tmp_path / "a.rec", labels="indices", classes=("x", "y"), list=tmp_path / "a.lst")
     assert RecordIO.from_dict(source.to_dict()) == source
 
 
 @pytest.mark.parametrize("with_index", [False, True])
-def test_reading_takes_at_most_120_bytes_an_example_and_keeps_24(tmp_path: Path, with_index: bool) -> None:
+def test_reading_takes_at_most_120_bytes_per_example_and_keeps_24(tmp_path: Path, with_index: bool) -> None:
     count = 100_000
     fields = [
         ("magic", "<u4"),
@@ -114,10 +114,10 @@ def test_reading_takes_at_most_120_bytes_an_example_and_keeps_24(tmp_path: Path,
     tracemalloc.start()
     try:
         examples = RecordIO(tmp_path / "many.rec").read()
-        stays, peak = tracemalloc.get_traced_memory()
+        kept, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert len(examples) == count
     assert examples.labels[-1] == (count - 1) % 1000
     assert peak <= 120 * count
-    assert stays <= 26 * count  # the names of 1,000 classes besides
+    assert kept <= 26 * count  # the names of 1,000 classes besides

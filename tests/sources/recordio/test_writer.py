@@ -27,7 +27,7 @@ def examples(tmp_path: Path) -> Examples:
     return Examples.of_files(paths, np.array([1, 0, 2]), ("cat", "dog", "big eel"), origin="data")
 
 
-def test_one_label_each_is_written_by_the_format_s_definition(examples: Examples, tmp_path: Path) -> None:
+def test_single_labels_are_written_as_the_format_defines(examples: Examples, tmp_path: Path) -> None:
     write_recordio(examples, tmp_path / "out.rec")
     expected = b"".join(
         struct.pack("<IIIfQQ", 0xCED7230A, 31, 0, label, number, 0) + b"image %d\0" % number
@@ -38,7 +38,7 @@ def test_one_label_each_is_written_by_the_format_s_definition(examples: Examples
     assert (tmp_path / "out.classes.txt").read_text() == "cat\ndog\nbig eel\n"
 
 
-def test_images_labels_and_class_names_come_back(
+def test_images_labels_and_class_names_are_read_back_unchanged(
     examples: Examples, tmp_path: Path, log: pytest.LogCaptureFixture
 ) -> None:
     write_recordio(examples, tmp_path / "out.rec")
@@ -50,7 +50,7 @@ def test_images_labels_and_class_names_come_back(
 
 
 @pytest.mark.parametrize("exclusive", [False, True])
-def test_tags_and_probabilities_come_back_as_rows(examples: Examples, tmp_path: Path, exclusive: bool) -> None:
+def test_tags_and_probabilities_are_read_back_as_rows(examples: Examples, tmp_path: Path, exclusive: bool) -> None:
     dense = np.float32([[1, NAN, 0], [0, 0.25, 0.75], [1, 1, 0]])
     labels = LabelRows.of_dense(dense, exclusive=exclusive)
     write_recordio(replace(examples, labels=labels), tmp_path / "out.rec")
@@ -63,7 +63,9 @@ contents = st.lists(st.one_of(st.just(MAGIC), st.binary(max_size=5)), min_size=1
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), contents), min_size=1, max_size=5))
-def test_any_images_come_back(tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[int, bytes]]) -> None:
+def test_images_of_any_bytes_are_read_back_unchanged(
+    tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[int, bytes]]
+) -> None:
     folder = tmp_path_factory.mktemp("any")
     images = [image for _, image in pairs]
     for number, image in enumerate(images):
@@ -99,7 +101,7 @@ def test_nothing_is_written_when_no_image_can_be_read(examples: Examples, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
-def test_an_existing_file_stays_when_writing_fails(examples: Examples, tmp_path: Path) -> None:
+def test_an_existing_file_is_kept_when_writing_fails(examples: Examples, tmp_path: Path) -> None:
     write_recordio(examples, tmp_path / "out.rec")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
@@ -111,7 +113,7 @@ def test_an_existing_file_stays_when_writing_fails(examples: Examples, tmp_path:
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_a_file_written_over_its_own_source_is_right(examples: Examples, tmp_path: Path) -> None:
+def test_a_file_can_be_written_over_its_own_source(examples: Examples, tmp_path: Path) -> None:
     write_recordio(examples, tmp_path / "out.rec")
     backwards = RecordIO(tmp_path / "out.rec").read().take(np.array([2, 1, 0]))
     write_recordio(backwards, tmp_path / "out.rec")
@@ -150,14 +152,14 @@ def test_a_missing_folder_is_named(examples: Examples, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["cat\n\ndog\n", "cat\ncat\n", ""])
-def test_a_wrong_file_of_class_names_is_an_error(examples: Examples, tmp_path: Path, text: str) -> None:
+def test_an_invalid_file_of_class_names_is_an_error(examples: Examples, tmp_path: Path, text: str) -> None:
     write_recordio(examples, tmp_path / "out.rec")
     (tmp_path / "out.classes.txt").write_text(text)
     with pytest.raises(DataError, match=r"out.classes.txt has an empty line, or a class twice"):
         RecordIO(tmp_path / "out.rec").read()
 
 
-def test_records_never_get_the_class_names_of_others(examples: Examples, tmp_path: Path) -> None:
+def test_records_are_not_replaced_if_their_class_names_cannot_be_written(examples: Examples, tmp_path: Path) -> None:
     path = tmp_path / "t.rec"
     path.write_bytes(b"older records")
     (tmp_path / "t.classes.txt").mkdir()  # cannot be replaced

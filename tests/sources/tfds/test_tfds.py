@@ -62,7 +62,7 @@ class Zoo(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 class Nameless(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """One image and one class under unusual names; what a test split without labels looks like."""
+    """One image and one class under unusual names; as in test splits without labels, the label of `test` is -1."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -149,12 +149,12 @@ def test_a_list_of_classes_gives_tags(prepare: Callable[..., Path], file_format:
     assert examples.label_rows().dense(2).tolist() == [[n % 3 > 0, n % 3 > 1] for n in numbers]
 
 
-def test_a_feature_of_objects_has_a_path_for_a_name(prepare: Callable[..., Path]) -> None:
+def test_a_feature_of_objects_is_named_by_its_path(prepare: Callable[..., Path]) -> None:
     examples = Tfds("zoo", data_dir=prepare(Zoo), label="objects/kind").read()
     assert (examples.label_kind, examples.classes) == ("tags", ("cat", "dog"))
 
 
-def test_a_text_may_be_the_class(prepare: Callable[..., Path]) -> None:
+def test_a_text_feature_may_be_the_class(prepare: Callable[..., Path]) -> None:
     examples = Tfds("zoo", data_dir=prepare(Zoo), label="name").read()
     assert examples.classes == ("animal 0", "animal 1", "animal 2", "animal 3")
     assert examples.counts().tolist() == [5, 5, 5, 5]
@@ -166,7 +166,9 @@ def test_declared_classes_renumber_labels(prepare: Callable[..., Path]) -> None:
     assert Tfds("zoo", data_dir=folder, classes=("dog", "cat")).read().labels.tolist() == (1 - own).tolist()
 
 
-def test_the_only_image_and_the_only_class_are_meant_whatever_they_are_called(prepare: Callable[..., Path]) -> None:
+def test_the_only_image_feature_and_the_only_class_feature_are_used_whatever_their_names(
+    prepare: Callable[..., Path],
+) -> None:
     examples = Tfds("nameless", data_dir=prepare(Nameless)).read()
     assert decoded(examples) == [pixels(0).tolist()]
     assert (examples.labels.tolist(), examples.classes) == ([2], ("0", "1", "2"))
@@ -197,7 +199,9 @@ def test_the_only_image_and_the_only_class_are_meant_whatever_they_are_called(pr
         ),
     ],
 )
-def test_a_wrong_declaration_is_named_with_the_cure(prepare: Callable[..., Path], options: dict, message: str) -> None:
+def test_an_invalid_declaration_is_an_error_that_names_the_cure(
+    prepare: Callable[..., Path], options: dict, message: str
+) -> None:
     folder = prepare(Nameless if options["name"] == "nameless" else Zoo)
     with pytest.raises(DataError, match=message):
         Tfds(**{"data_dir": folder} | options).read()
@@ -225,7 +229,7 @@ def test_images_can_be_read_inside_tf_data_by_many_threads(prepare: Callable[...
     assert list(images.as_numpy_iterator()) == [examples.images.read(int(row)) for row in examples.rows] * 20
 
 
-def test_an_image_is_gone_with_its_array_record_file(tmp_path: Path) -> None:
+def test_reading_an_image_whose_array_record_file_is_gone_is_an_error(tmp_path: Path) -> None:
     Nameless(data_dir=tmp_path, file_format="array_record").download_and_prepare()
     examples = Tfds("nameless", data_dir=tmp_path).read()
     copy = type(examples.images)(
@@ -235,7 +239,7 @@ def test_an_image_is_gone_with_its_array_record_file(tmp_path: Path) -> None:
         copy.read(0)
 
 
-def test_a_name_that_means_the_internet_is_refused() -> None:
+def test_the_name_of_a_data_set_on_the_internet_is_refused() -> None:
     with pytest.raises(ConfigError, match="`name` should be a name such as .*, got 'huggingface:mnist'"):
         Tfds("huggingface:mnist")
 
@@ -254,6 +258,6 @@ def test_the_field_split_does_not_hide_the_method(prepare: Callable[..., Path]) 
     assert sorted([*train.names(), *val.names()]) == source.read().names()
 
 
-def test_a_source_survives_json(tmp_path: Path) -> None:
+def test_a_source_survives_a_json_round_trip(tmp_path: Path) -> None:
     source = Tfds("zoo:1.*.*", split="train[:10%]", data_dir=tmp_path, classes=("dog", "cat"))
     assert Tfds.from_dict(source.to_dict()) == source

@@ -28,6 +28,6 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 
 
 @pytest.mark.slow
-def test_reading_leaves_the_choice_of_devices_to_the_run(tmp_path: Path) -> None:
+def test_devices_can_still_be_configured_after_reading_tfrecords(tmp_path: Path) -> None:
     environment = {**os.environ, "MODEL_TRAINER_CACHE": str(tmp_path)}
     subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path / "a.tfrecord")], check=True, env=environment)

@@ -68,7 +68,7 @@ def read_by_us(source: Source) -> list[tuple[bytes, int]]:
     return [(examples.images.read(row), int(label)) for row, label in zip(examples.rows, examples.labels, strict=True)]
 
 
-def test_images_and_labels_are_those_that_tensorflow_reads(tmp_path: Path) -> None:
+def test_images_and_labels_match_those_that_tensorflow_reads(tmp_path: Path) -> None:
     for shard in range(3):
         write(tmp_path / f"train-{shard}", [labelled(10 * shard + n, (shard + n) % 4) for n in range(5)])
     expected = read_by_tensorflow([str(tmp_path / f"train-{shard}") for shard in range(3)])
@@ -80,7 +80,7 @@ def test_remote_files_are_read_through_tensorflows_file_systems() -> None:
     assert read_by_us(TFRecords("ram://bucket/remote-*")) == read_by_tensorflow(paths)
 
 
-def test_the_number_of_a_record_counts_within_its_file(tmp_path: Path) -> None:
+def test_records_are_numbered_within_their_file(tmp_path: Path) -> None:
     first, second = (write(tmp_path / name, [labelled(0, 0), labelled(1, 1)]) for name in "ab")
     assert TFRecords((second, first)).read().names() == [f"{first}#0", f"{first}#1", f"{second}#0", f"{second}#1"]
 
@@ -90,13 +90,13 @@ def test_overlapping_patterns_give_each_file_once(tmp_path: Path) -> None:
     assert len(TFRecords([tmp_path / "*", tmp_path / "a.*"]).read()) == 1
 
 
-def test_a_thumbnail_with_the_same_first_bytes_is_not_taken_for_the_image(tmp_path: Path) -> None:
+def test_a_thumbnail_with_the_same_first_bytes_is_not_mistaken_for_the_image(tmp_path: Path) -> None:
     image = b"\xff\xd8" + b"\0" * 400 + b"whole"
     path = write(tmp_path / "a", [{"a/thumbnail": [image[:300]], "image/encoded": [image], "image/class/label": [0]}])
     assert read_by_us(TFRecords(path)) == [(image, 0)]
 
 
-def test_a_record_without_an_image_stays_as_an_empty_one(tmp_path: Path) -> None:
+def test_a_record_without_an_image_is_kept_as_an_empty_image(tmp_path: Path) -> None:
     path = write(tmp_path / "a", [{"image/encoded": [], "image/class/label": [0]}])
     assert TFRecords(path).read().num_bytes.tolist() == [0]
 
@@ -107,7 +107,7 @@ def test_texts_of_the_records_name_the_classes(tmp_path: Path) -> None:
     assert classes == ("0", "crane (1)", "dog", "crane (3)")
 
 
-def test_texts_that_contradict_each_other_name_nothing(tmp_path: Path) -> None:
+def test_texts_that_contradict_each_other_do_not_name_a_class(tmp_path: Path) -> None:
     write(tmp_path / "a", [labelled(0, 0, text=[b"a red cat"])])
     write(tmp_path / "b", [labelled(0, 0, text=[b"a green cat"])])
     assert TFRecords(tmp_path / "?").read().classes == ("0",)
@@ -118,7 +118,7 @@ def test_declared_classes_take_precedence_over_texts(tmp_path: Path) -> None:
     assert TFRecords(path, classes=("cat", "dog")).read().classes == ("cat", "dog")
 
 
-def test_labels_may_count_from_one(tmp_path: Path) -> None:
+def test_labels_may_start_at_1(tmp_path: Path) -> None:
     path = write(tmp_path / "a", [labelled(0, 1, text=[b"cat"]), labelled(1, 2, text=[b"dog"])])
     examples = TFRecords(path, label_offset=1).read()
     assert (examples.labels.tolist(), examples.classes) == ([0, 1], ("cat", "dog"))
@@ -172,12 +172,14 @@ def test_the_classes_of_objects_are_tags_of_their_image(tmp_path: Path) -> None:
         (labelled(0, 0, text=[b"dog"]), {"classes": ("cat", "dog")}, "call label 0 'dog', but .* has 'cat' there"),
     ],
 )
-def test_a_wrong_record_is_named_with_the_cure(tmp_path: Path, values: Values, options: dict, message: str) -> None:
+def test_an_invalid_record_is_an_error_that_names_the_cure(
+    tmp_path: Path, values: Values, options: dict, message: str
+) -> None:
     with pytest.raises(DataError, match=message):
         TFRecords(write(tmp_path / "a", [values]), **options).read()
 
 
-def test_numbers_in_one_file_and_names_in_another_do_not_fit(tmp_path: Path) -> None:
+def test_labels_that_are_numbers_in_one_file_and_names_in_another_are_an_error(tmp_path: Path) -> None:
     write(tmp_path / "a", [labelled(0, 0)])
     write(tmp_path / "b", [{"image/encoded": [image(0)], "image/class/label": [b"cat"]}])
     with pytest.raises(DataError, match=r"b gives classes as text, .*a as numbers"):
@@ -211,7 +213,7 @@ def test_the_error_of_a_damaged_file_gives_the_records_read(
         TFRecords(path).read()
 
 
-def test_a_record_of_something_else_is_an_error(tmp_path: Path) -> None:
+def test_a_record_that_is_not_a_tf_train_example_is_an_error(tmp_path: Path) -> None:
     with tf.io.TFRecordWriter(str(tmp_path / "a")) as writer:
         writer.write(b"\xff\xff\xff")
     with pytest.raises(DataError, match="a#0 is not a tf.train.Example"):
@@ -239,7 +241,7 @@ def test_missing_files_are_an_error(tmp_path: Path, path: str, message: str) -> 
         TFRecords(path.format(folder=tmp_path)).read()
 
 
-def test_a_source_survives_json(tmp_path: Path) -> None:
+def test_a_source_survives_a_json_round_trip(tmp_path: Path) -> None:
     source = TFRecords(["a", tmp_path], features=Features(label="kind"), classes=("x",), label_offset=1)
     assert TFRecords.from_dict(source.to_dict()) == source
     assert isinstance(source, Choice)
@@ -277,7 +279,7 @@ def test_an_index_that_cannot_be_cached_is_not_an_error(tmp_path: Path, monkeypa
     assert len(TFRecords(write(tmp_path / "a", [labelled(0, 0)])).read()) == 1
 
 
-def test_an_image_is_gone_with_its_file(tmp_path: Path) -> None:
+def test_reading_an_image_whose_file_is_gone_is_an_error(tmp_path: Path) -> None:
     write(tmp_path / "folder", [labelled(0, 0)])
     examples = TFRecords(tmp_path / "folder").read()
     shutil.move(tmp_path / "folder", tmp_path / "away")

@@ -47,14 +47,14 @@ def fail(*arguments: object, **options: object) -> NoReturn:
 
 
 class FullFile(io.FileIO):
-    """Takes three bytes of what is written to it, then there is no space left."""
+    """Writes the first three bytes, then there is no space left."""
 
     def write(self, data: Any) -> int:
         super().write(bytes(data)[:3])
         fail()
 
 
-def opened_full(path: str | Path, mode: str = "r", buffering: int = -1) -> io.FileIO:
+def open_full(path: str | Path, mode: str = "r", buffering: int = -1) -> io.FileIO:
     return FullFile(path, mode)
 
 
@@ -82,7 +82,7 @@ def full_while(monkeypatch: pytest.MonkeyPatch, folder: Path, num_folders: int) 
     return refused
 
 
-def test_where_a_third_checkpoint_has_no_room_the_older_one_goes_first(
+def test_without_room_for_a_third_checkpoint_the_oldest_is_deleted_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for epoch in (1, 2):
@@ -93,7 +93,9 @@ def test_where_a_third_checkpoint_has_no_room_the_older_one_goes_first(
     assert names_in(tmp_path) == ["epoch-00002-step-0000000", "epoch-00003-step-0000000"]
 
 
-def test_a_damaged_checkpoint_goes_before_the_last_good_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_checkpoint_is_deleted_before_the_last_good_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for epoch in (1, 2):
         write_checkpoint(tmp_path, checkpoint(epoch))
     (tmp_path / "epoch-00002-step-0000000" / "arrays.bin").write_bytes(b"")
@@ -103,10 +105,10 @@ def test_a_damaged_checkpoint_goes_before_the_last_good_one(tmp_path: Path, monk
     assert names_in(tmp_path) == ["epoch-00001-step-0000000"]
 
 
-def test_a_resumed_run_replaces_what_an_earlier_process_saved_behind_its_start(tmp_path: Path) -> None:
+def test_a_resumed_run_replaces_later_checkpoints_of_an_earlier_process(tmp_path: Path) -> None:
     for epoch in (1, 2, 3):
         write_checkpoint(tmp_path, checkpoint(epoch))
-    write_checkpoint(tmp_path, checkpoint(1, 5))  # in other steps, or both above are damaged
+    write_checkpoint(tmp_path, checkpoint(1, 5))  # with other steps, or because both checkpoints above are damaged
     assert names_in(tmp_path) == ["epoch-00001-step-0000005"]
     write_checkpoint(tmp_path, checkpoint(1, 5))
     write_checkpoint(tmp_path, checkpoint(1, 6))
@@ -129,7 +131,7 @@ def test_the_saver_knows_why_its_newest_save_failed(
         assert saver.failed is None
 
 
-def test_a_full_disk_is_not_tried_at_every_step(
+def test_saving_to_a_full_disk_is_not_retried_at_every_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = 0.0
@@ -144,37 +146,37 @@ def test_a_full_disk_is_not_tried_at_every_step(
     assert 30 < len(caplog.records) < 70
 
 
-def test_what_breaks_in_the_writing_thread_comes_out_in_the_loop(tmp_path: Path) -> None:
+def test_an_error_in_the_writing_thread_is_raised_in_the_training_thread(tmp_path: Path) -> None:
     saver = Saver(tmp_path)
     saver.save(lambda: Checkpoint(1, 0, {"best": object()}, {}))
     with pytest.raises(TypeError, match="not JSON serializable"), saver:
         pass
 
 
-def test_lines_that_do_not_fit_are_left_out_whole_and_said_once(
+def test_lines_that_do_not_fit_are_dropped_whole_with_one_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "metrics.jsonl"
     for is_full_now in (False, True, True, False):
         with monkeypatch.context() as patch, caplog.at_level(python_logging.WARNING):
             if is_full_now:
-                patch.setattr(local, "open", opened_full, raising=False)
+                patch.setattr(local, "open", open_full, raising=False)
             lines = LineFile(path)
             for number in range(3):
                 lines.write(f"line {number}\n")
             lines.close()
     assert path.read_text() == "line 0\nline 1\nline 2\n" * 2
     warned = [record.getMessage() for record in caplog.records]
-    assert len(warned) == 2  # of each file that was opened
+    assert len(warned) == 2  # one for each time that the full file was opened
     assert "metrics.jsonl could not be written: No space left on device; " in warned[0]
 
 
-def test_a_log_file_on_a_full_disk_is_quiet(
+def test_a_log_file_on_a_full_disk_gives_one_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from absl import logging
 
-    monkeypatch.setattr(local, "open", opened_full, raising=False)
+    monkeypatch.setattr(local, "open", open_full, raising=False)
     with plain_messages(), LogFile() as log_file:
         logging.info("before")
         log_file.write_to(tmp_path / "train.log")
@@ -193,7 +195,7 @@ def test_messages_that_cannot_be_written_are_dropped(tmp_path: Path, monkeypatch
         sys.stderr.detach()
 
 
-def test_events_end_on_a_full_disk_and_lines_continue(
+def test_tensorboard_events_stop_on_a_full_disk_and_log_lines_continue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     logs = Logs(tmp_path)
@@ -221,7 +223,7 @@ def test_training_continues_when_neither_checkpoints_nor_logs_can_be_written(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full_at_its_end(path: str, mode: str, **rest: Any) -> Any:
-        return opened_full(path, mode) if mode == "ab" else open(path, mode, **rest)
+        return open_full(path, mode) if mode == "ab" else open(path, mode, **rest)
 
     monkeypatch.setattr(local, "open", full_at_its_end, raising=False)
     monkeypatch.setattr(local, "write_synced", fail)
@@ -256,7 +258,7 @@ def test_a_model_that_cannot_be_written_stops_the_run_which_resumes_to_the_same_
 
 
 @pytest.mark.parametrize("name", ["history.csv", "curves.png"])
-def test_figures_that_cannot_be_written_name_the_cure_and_leave_the_old_ones(
+def test_a_history_or_plot_that_cannot_be_written_names_the_cure_and_keeps_the_old_file(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(run_folder, "draw_curves", draw_curves)
@@ -288,7 +290,7 @@ def test_figures_that_cannot_be_written_name_the_cure_and_leave_the_old_ones(
         NO_SPACE,
     ],
 )
-def test_a_model_that_does_not_fit_names_file_and_free_space(
+def test_the_error_of_a_model_that_does_not_fit_names_the_file_and_the_free_space(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def save_model(model: object, path: Path, description: object) -> None:
@@ -303,14 +305,16 @@ def test_a_model_that_does_not_fit_names_file_and_free_space(
     assert names_in(folder.path) == ["logs", "model_spec.json"]
 
 
-def test_a_model_is_not_begun_where_there_is_no_room_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_file_is_not_begun_without_room_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "posix_fallocate", fail, raising=False)
     with pytest.raises(StorageError, match=r"model.hdf5 could not be written: .*; 2.0 GB are needed, .* are free"):
         check_room(tmp_path / "model.hdf5", 2_000_000_000)
     assert names_in(tmp_path) == []
 
 
-def test_a_file_system_that_cannot_promise_room_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_that_cannot_preallocate_is_assumed_to_have_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def unsupported(*arguments: object) -> NoReturn:
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
@@ -390,7 +394,7 @@ def losses(result):
     return [row["loss"] for row in result.history]
 
 
-def left_aside():
+def partial_files():
     return [path.name for path in disk.rglob("*") if "partial" in path.name]
 
 
@@ -404,7 +408,7 @@ try:
     train_model(run_of("for-good", Filler(60, 1000)))
 except StorageError as error:
     results["error"] = str(error)
-results["left aside"] = left_aside()
+results["partial files"] = partial_files()
 (disk / "filler").unlink()
 results["for good, then resumed"] = losses(train_model(run_of("for-good", Filler(1000, 1000)), resume=True))
 print(json.dumps(results))
@@ -421,7 +425,7 @@ def why_no_mount() -> str:
     return done.stderr.strip() if done.returncode else ""
 
 
-def copied(number: int, source: str, target: str) -> None:
+def copy_numbered(number: int, source: str, target: str) -> None:
     shutil.copy(source, Path(target).with_stem(f"{number}-{Path(target).stem}"))
 
 
@@ -433,7 +437,7 @@ def on_small_disk(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> di
     folder = tmp_path_factory.mktemp("small")
     images = folder / "images"
     for number in range(3):
-        shutil.copytree(colours / "train", images, copy_function=partial(copied, number), dirs_exist_ok=True)
+        shutil.copytree(colours / "train", images, copy_function=partial(copy_numbered, number), dirs_exist_ok=True)
     (folder / "disk").mkdir()
     script = 'mount -t tmpfs -o size=1m none "$1" && exec "$3" -c "$4" "$1" "$2"'
     command = ["unshare", "-rm", "sh", "-c", script, "sh", folder / "disk", images, sys.executable, PROGRAM]
@@ -466,5 +470,5 @@ def test_a_real_disk_that_stays_full_ends_the_run_which_resumes_to_the_same_resu
     assert "hdf5 could not be written: No space left on device; 44 kB are needed, " in on_small_disk["error"]
     assert on_small_disk["error"].endswith("Free some space, then continue with --resume.")
     assert on_small_disk["messages"].count("TensorBoard events are no longer written: No space left on device.") >= 1
-    assert on_small_disk["left aside"] == []
+    assert on_small_disk["partial files"] == []
     assert on_small_disk["for good, then resumed"] == on_small_disk["for a while"]

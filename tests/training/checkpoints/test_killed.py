@@ -1,4 +1,4 @@
-"""A run that is killed again and again ends as if it never had been."""
+"""A run that is killed again and again ends with the same bits as one that was never killed."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def kill_at(target, number):
     setattr(owner, name, counted)
 
 
-PLACES = {
+KILL_POINTS = {
     "step": (MetricAccumulator, "add"),  # training and validation steps
     "file": (local, "write_synced"),  # inside a save
     "rename": (local.os, "replace"),
@@ -107,7 +107,7 @@ def train_in_fork(output, resume, kill=None):
             if kill or not resume:  # both paths give the same bits; the end of the chain has both
                 dataset.map_with_fallback = by_the_exact_path
             if kill:
-                kill_at(PLACES[kill[0]], kill[1])
+                kill_at(KILL_POINTS[kill[0]], kill[1])
             train.train_model(run_in(output), resume=resume)
             os._exit(0)
         except BaseException:
@@ -126,7 +126,7 @@ codes.append(train_in_fork(folder / "chain", True))  # finished: nothing left to
 print(json.dumps(codes))
 """
 
-# 20 kills, by a seed; each process gets at least as far as its kill. The first hit a step, a model and a checkpoint.
+# 20 kills, drawn with a seed; each process gets as far as its kill. The first three: a step, a model, a checkpoint.
 KILLS = [
     *(("step", 3), ("model", 1), ("file", 2)),
     *(("rename", 3), ("history", 1), ("step", 6), ("step", 2), ("step", 7), ("file", 5)),
@@ -165,7 +165,7 @@ def arrays_in(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def test_every_kill_killed_and_the_rest_ended_well(
+def test_every_kill_ended_its_process_and_the_other_runs_succeeded(
     trained: tuple[Path, list[int]], kills: list[tuple[str, int]]
 ) -> None:
     _, codes = trained
@@ -197,7 +197,7 @@ def test_optimizer_history_and_callbacks_are_the_same(trained: tuple[Path, list[
         assert {k: v for k, v in row.items() if k != "seconds"} == {k: v for k, v in other.items() if k != "seconds"}
 
 
-def test_a_callback_of_the_user_continues(trained: tuple[Path, list[int]]) -> None:
+def test_the_state_of_a_users_callback_continues(trained: tuple[Path, list[int]]) -> None:
     whole = json.loads((trained[0] / "counted-whole.json").read_text())
     assert json.loads((trained[0] / "counted.json").read_text()) == whole
     assert whole[0] == 4 * len(whole[1])
@@ -209,7 +209,7 @@ def test_each_step_is_logged_once(trained: tuple[Path, list[int]]) -> None:
     assert epochs == sorted(set(epochs))
 
 
-def test_nothing_is_left_of_saves_that_were_killed(trained: tuple[Path, list[int]]) -> None:
+def test_killed_saves_leave_no_partial_folders(trained: tuple[Path, list[int]]) -> None:
     left = [path for path in output_of(trained[0], "chain").rglob(".*") if "partial" in path.name]
     assert [path.name for path in left if path.is_dir()] == []
     assert len(os.listdir(output_of(trained[0], "chain") / "checkpoints")) == 2

@@ -52,7 +52,7 @@ def folder(storage: Failing) -> PurePath:
     return files.as_path("failing://run/checkpoints")
 
 
-def test_training_goes_on_while_a_store_does_not_answer(
+def test_training_continues_while_a_store_does_not_answer(
     storage: Failing, folder: PurePath, caplog: pytest.LogCaptureFixture
 ) -> None:
     storage.error = UnavailableError("s3://results/run: it does not answer.")

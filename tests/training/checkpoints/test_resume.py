@@ -23,7 +23,9 @@ from model_trainer.training.run_folder import RunFolder
 from model_trainer.training.signals import end_on_signals
 from model_trainer.training.train import Result, train_model
 
-pytestmark = pytest.mark.usefixtures("short_pipeline", "eager_steps")  # test_killed.py resumes with the whole of it
+pytestmark = pytest.mark.usefixtures(
+    "short_pipeline", "eager_steps"
+)  # test_killed.py resumes with the complete pipeline
 
 DeclareRun = MakeRun = Callable[..., Run]
 
@@ -51,7 +53,7 @@ class StopAt(keras.callbacks.Callback):
 def stopped_once(
     short_pipeline: None, declare_run: DeclareRun, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Result]:
-    """What a run of 2 epochs of 4 steps left that was stopped after the sixth; it is only to be copied."""
+    """The result of a run of 2 epochs with 4 steps each, stopped after the sixth step; its folder is only copied."""
 
     @functools.cache
     def train_once(**changes: object) -> Result:
@@ -87,7 +89,7 @@ def stopped(stop: Stop) -> tuple[Run, Result]:
 def whole_losses(
     short_pipeline: None, declare_run: DeclareRun, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., list[float]]:
-    """The losses of such a run that nothing stopped."""
+    """The losses of the same run when nothing stops it."""
 
     @functools.cache
     def train_once(**changes: object) -> list[float]:
@@ -124,7 +126,7 @@ def test_a_signal_saves_and_the_run_resumes_from_there(
 
 
 @pytest.mark.parametrize("devices", [2, pytest.param(4, marks=pytest.mark.slow)])
-def test_another_number_of_devices_resumes_alike(
+def test_another_number_of_devices_resumes_with_the_same_losses(
     stop: Stop, whole_losses: Callable[..., list[float]], devices: int
 ) -> None:
     run, _ = stop(network__dropout_rate=0.0)
@@ -133,7 +135,7 @@ def test_another_number_of_devices_resumes_alike(
     assert losses(resumed) == pytest.approx(whole_losses(network__dropout_rate=0.0), abs=1e-5)
 
 
-def test_another_batch_size_resumes_in_the_epoch_if_it_divides_evenly(stopped: tuple[Run, Result]) -> None:
+def test_another_batch_size_resumes_within_the_epoch_if_it_divides_the_images_seen(stopped: tuple[Run, Result]) -> None:
     run, result = stopped
     resumed = train_model(run.changed("training.batch_size", 8), resume_from=result.path)
     log = (result.path / "logs" / "train.log").read_text()
@@ -142,20 +144,22 @@ def test_another_batch_size_resumes_in_the_epoch_if_it_divides_evenly(stopped: t
     assert len(resumed.history) == 2
 
 
-def test_another_batch_size_that_does_not_divide_restarts_the_epoch(stopped: tuple[Run, Result]) -> None:
+def test_another_batch_size_that_does_not_divide_the_images_seen_restarts_the_epoch(
+    stopped: tuple[Run, Result],
+) -> None:
     run, result = stopped
     train_model(run.changed("training.batch_size", 5), resume=True)
     log = (result.path / "logs" / "train.log").read_text()
     assert "Epoch 2 is restarted: the 8 images it has seen are not a whole number of batches of 5." in log
 
 
-def test_what_is_not_safe_to_change_is_named_with_both_values(stopped: tuple[Run, Result]) -> None:
+def test_an_option_that_is_not_safe_to_change_is_named_with_both_values(stopped: tuple[Run, Result]) -> None:
     run, _ = stopped
     with pytest.raises(ConfigError, match=r"`training.learning_rate` was 0.05 and is 0.1 now"):
         train_model(run.changed("training.learning_rate", 0.1), resume=True)
 
 
-def test_a_source_that_was_recorded_by_its_former_name_is_no_change(make_run: MakeRun, tmp_path: Path) -> None:
+def test_a_source_that_was_recorded_under_its_former_name_is_not_a_change(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run()
     run = run.changed("train_data", run.train_data.take(8).split(val=0.25)[0])
     options = {"run": run.to_dict()}
@@ -183,8 +187,8 @@ def test_the_refusal_of_a_change_names_the_folder_and_the_options_that_may_chang
         check_changes(run.changed(option, value), result.path)
 
 
-def begun_by_an_older_version(result: Result, **changes: object) -> None:
-    """Takes out of the folder what older versions did not write."""
+def strip_to_older_version(result: Result, **changes: object) -> None:
+    """Removes from the folder what older versions did not write."""
     path = result.path / "training_options.json"
     options = json.loads(path.read_text())
     del options["run"]["network"]["batch_norm_momentum"], options["run"]["training"]["loss_mean"]
@@ -199,17 +203,21 @@ def begun_by_an_older_version(result: Result, **changes: object) -> None:
 
 def test_a_run_of_an_older_version_resumes_with_its_settings(stopped: tuple[Run, Result]) -> None:
     run, result = stopped
-    begun_by_an_older_version(result)
+    strip_to_older_version(result)
     train_model(run, resume=True)
     options = json.loads((result.path / "training_options.json").read_text())["run"]
     assert options["network"]["batch_norm_momentum"] == "keras"
     assert options["training"]["optimizer"]["weight_decay_on"] == "all"
     assert options["training"]["loss_mean"] == "weights"
-    longer = train_model(run.changed("training.epochs", 3), resume=True)  # declared as before, recorded by now
+    longer = train_model(
+        run.changed("training.epochs", 3), resume=True
+    )  # declared without these settings, which are recorded by now
     assert len(longer.history) == 3
 
 
-def test_the_checkpoint_of_an_older_version_knows_no_averages_of_statistics(make_run: MakeRun, tmp_path: Path) -> None:
+def test_a_checkpoint_of_an_older_version_without_averaged_statistics_resumes(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
     run = make_run(
         training__epochs=2,
         callbacks=(StopAt(6, signal.SIGUSR1),),
@@ -222,7 +230,7 @@ def test_the_checkpoint_of_an_older_version_knows_no_averages_of_statistics(make
     expected = train_model(run, resume=True).history[-1]
     shutil.rmtree(result.path)
     shutil.copytree(tmp_path / "copy", result.path)
-    begun_by_an_older_version(result)
+    strip_to_older_version(result)
     resumed = train_model(run.changed("network.batch_norm_momentum", "auto"), resume=True)
     assert resumed.history[-1]["loss"] == pytest.approx(expected["loss"], rel=1e-5)
     assert resumed.history[-1]["val_loss"] == pytest.approx(expected["val_loss"], rel=0.2)
@@ -232,15 +240,15 @@ def test_a_changed_weight_decay_of_lamb_is_logged(make_run: MakeRun) -> None:
     changes = {"training__optimizer": LAMB(weight_decay=0.1), "training__epochs": 2}
     run = make_run(**changes, callbacks=(StopAt(6, signal.SIGUSR1),))
     result = train_model(run)
-    begun_by_an_older_version(result)
+    strip_to_older_version(result)
     assert len(train_model(run, resume=True).history) == 2
     assert "whose LAMB scaled the weight decay with the update" in (result.path / "logs" / "train.log").read_text()
 
 
-def test_a_run_that_commit_3d3d0bb_stopped_resumes_as_that_commit_did(
+def test_a_run_stopped_by_commit_3d3d0bb_resumes_with_the_results_of_that_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With batch normalization, class weights, Adam with weight decay and limited gradients, and early stopping."""
+    """With batch normalization, class weights, Adam with weight decay and clipped gradients, and early stopping."""
     there = Path(__file__).with_name("run_of_3d3d0bb")
     shutil.copytree(there / "images", tmp_path / "data")
     shutil.copytree(there / "run", tmp_path / "output" / "older-20261126-035427")
@@ -256,9 +264,9 @@ def test_a_run_that_commit_3d3d0bb_stopped_resumes_as_that_commit_did(
             assert mine[name] == pytest.approx(theirs[name], rel=1e-4), name
 
 
-def test_a_new_choice_for_a_run_of_an_older_version_is_a_change(stopped: tuple[Run, Result]) -> None:
+def test_setting_an_option_that_an_older_version_lacked_is_a_change(stopped: tuple[Run, Result]) -> None:
     run, result = stopped
-    begun_by_an_older_version(result)
+    strip_to_older_version(result)
     with pytest.raises(ConfigError, match=r"`network.batch_norm_momentum` was 'keras' and is 0.5 now"):
         train_model(run.changed("network.batch_norm_momentum", 0.5), resume=True)
 
@@ -273,7 +281,7 @@ def test_a_resumed_run_keeps_its_precision(make_run: MakeRun, monkeypatch: pytes
     assert len(resumed.history) == 2
 
 
-def test_an_option_that_there_was_not_counts_as_its_default(stopped: tuple[Run, Result]) -> None:
+def test_an_option_missing_in_the_recorded_run_counts_as_its_default(stopped: tuple[Run, Result]) -> None:
     run, result = stopped
     path = result.path / "training_options.json"
     options = json.loads(path.read_text())
@@ -286,7 +294,7 @@ def test_an_option_that_there_was_not_counts_as_its_default(stopped: tuple[Run, 
 
 
 def make_nameless() -> keras.Model:
-    """All names of its layers are of Keras' making, and follow from what was built before."""
+    """A model whose layer names are generated by Keras, so that they depend on the layers built before."""
     images = keras.Input((16, 16, 3))
     features = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(8, 3, activation="relu")(images))
     return keras.Model(images, keras.layers.Dense(3)(features))
@@ -305,7 +313,9 @@ def test_automatic_names_of_keras_may_differ_when_a_run_resumes(make_run: MakeRu
 
 
 @pytest.mark.slow
-def test_first_weights_are_not_needed_again(stopped: tuple[Run, Result], make_run: MakeRun, tmp_path: Path) -> None:
+def test_the_file_of_initial_weights_is_not_needed_on_resume(
+    stopped: tuple[Run, Result], make_run: MakeRun, tmp_path: Path
+) -> None:
     path = tmp_path / "first.hdf5"
     shutil.move(stopped[1].path / "model_max_acc.hdf5", path)
     shutil.rmtree(stopped[1].path)
@@ -344,7 +354,7 @@ def test_other_data_is_refused(stopped: tuple[Run, Result], colours: Path, tmp_p
         train_model(run, resume=True)
 
 
-def test_without_a_checkpoint_the_folder_begins_at_its_first_step(stopped: tuple[Run, Result]) -> None:
+def test_a_run_without_a_checkpoint_resumes_at_its_first_step(stopped: tuple[Run, Result]) -> None:
     run, result = stopped
     shutil.rmtree(result.path / "checkpoints")
     resumed = train_model(run, resume=True)
@@ -370,20 +380,20 @@ def test_a_signal_while_an_epoch_is_being_finished_does_not_count_it_twice(make_
     assert "resumed at step 0 of epoch 2" in (resumed.path / "logs" / "train.log").read_text()
 
 
-def test_a_signal_after_the_last_step_finds_a_run_that_is_done(make_run: MakeRun) -> None:
+def test_a_signal_after_the_last_step_lets_the_run_finish(make_run: MakeRun) -> None:
     run = make_run(callbacks=(StopAtEpochEnd(0, signal.SIGTERM),))
     assert train_model(run).stopped == ""
     assert train_model(run, resume=True).was_finished
 
 
-def test_a_signal_before_the_first_step_ends_with_75() -> None:
+def test_a_signal_before_the_first_step_ends_with_exit_code_75() -> None:
     with pytest.raises(StoppedError, match="SIGTERM came before the first step"), end_on_signals():
         os.kill(os.getpid(), signal.SIGTERM)
     assert StoppedError.exit_code == 75
 
 
 @pytest.mark.parametrize("content", ["[]", "{", '{"run": []}'])
-def test_options_that_describe_no_run_are_named(stopped: tuple[Run, Result], content: str) -> None:
+def test_an_options_file_that_does_not_describe_a_run_is_named(stopped: tuple[Run, Result], content: str) -> None:
     run, result = stopped
     (result.path / "training_options.json").write_text(content)
     with pytest.raises(DataError, match=r"training_options.json .* Start a new run without --resume"):
@@ -412,11 +422,11 @@ def test_a_run_whose_model_could_not_be_written_writes_it_when_resumed(
     assert train_model(run, resume=True).was_finished
 
 
-def test_without_a_run_one_begins(make_run: MakeRun) -> None:
+def test_resume_without_an_earlier_run_starts_a_new_one(make_run: MakeRun) -> None:
     assert train_model(make_run(), resume=True).history
 
 
-def test_the_newest_run_of_exactly_this_name_is_meant(make_run: MakeRun, tmp_path: Path) -> None:
+def test_resume_continues_the_newest_run_with_exactly_this_name(make_run: MakeRun, tmp_path: Path) -> None:
     names = ["test-20260101-000000", "test-20260102-000000", "test-20260102-000000-2", "test-20260102-000000-10"]
     for name in [*names, "test-large-20270101-000000", "test-20280101"]:
         (tmp_path / "output" / name).mkdir(parents=True)
@@ -424,6 +434,6 @@ def test_the_newest_run_of_exactly_this_name_is_meant(make_run: MakeRun, tmp_pat
     assert find_folder(make_run()) == tmp_path / "output" / "test-20260102-000000-10"
 
 
-def test_a_folder_that_is_no_run_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_run_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no training_options.json"):
         train_model(make_run(), resume_from=tmp_path)

@@ -21,9 +21,9 @@ def test_variables_are_matched_by_position_whatever_their_names() -> None:
 
 
 def test_a_state_does_not_change_when_training_continues() -> None:
-    known = variables([1.0])
-    state = Variables("network", lambda: known).get_state()
-    known[0][1].assign([5.0])
+    named_variables = variables([1.0])
+    state = Variables("network", lambda: named_variables).get_state()
+    named_variables[0][1].assign([5.0])
     assert state["0/v0"].tolist() == [1.0]
 
 
@@ -35,19 +35,21 @@ def test_a_state_does_not_change_when_training_continues() -> None:
     ],
 )
 def test_variables_that_do_not_fit_are_named(state: dict[str, np.ndarray], message: str) -> None:
-    known = variables([1.0, 2.0])
+    named_variables = variables([1.0, 2.0])
     with pytest.raises(ModelFileError, match=message):
-        Variables("optimizer", lambda: known).set_state(state)
+        Variables("optimizer", lambda: named_variables).set_state(state)
 
 
-def test_what_older_versions_did_not_keep_has_a_value_of_its_own() -> None:
-    known = variables([1.0, 2.0], [3.0])
-    stateful = Variables("average", lambda: known, lambda number: np.full(1, 7.0, np.float32) if number == 1 else None)
+def test_a_variable_that_older_checkpoints_lack_gets_a_default_value() -> None:
+    named_variables = variables([1.0, 2.0], [3.0])
+    stateful = Variables(
+        "average", lambda: named_variables, lambda number: np.full(1, 7.0, np.float32) if number == 1 else None
+    )
     stateful.set_state({"0/v0": np.zeros(2, np.float32)})
-    assert [each.numpy().tolist() for _, each in known] == [[0.0, 0.0], [7.0]]
+    assert [each.numpy().tolist() for _, each in named_variables] == [[0.0, 0.0], [7.0]]
 
 
-def test_an_attribute_is_kept_and_restored_in_its_own_form() -> None:
+def test_an_attribute_is_saved_as_json_and_restored_with_its_type() -> None:
     owner = SimpleNamespace(skipped={3, 1})
     stateful = Attribute(owner, "skipped", sorted, set)
     state = stateful.get_state()

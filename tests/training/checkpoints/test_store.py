@@ -33,7 +33,7 @@ def checkpoint(epoch: int, position: int = 0) -> Checkpoint:
     return Checkpoint(epoch, position, {"history": [{"loss": 0.1 + 0.2, "val_loss": float("nan")}]}, arrays)
 
 
-def test_a_checkpoint_comes_back_to_the_bit(tmp_path: Path) -> None:
+def test_a_checkpoint_is_restored_bit_for_bit(tmp_path: Path) -> None:
     written = checkpoint(3, 17)
     write_checkpoint(tmp_path, written)
     read = read_newest(tmp_path)
@@ -60,7 +60,7 @@ def same_bits(array: np.ndarray, expected: np.ndarray) -> bool:
 
 @settings(max_examples=25)
 @given(st.binary(min_size=16, max_size=64), st.sampled_from(["C", "F", "strided", "0-d", "empty"]))
-def test_every_dtype_and_layout_comes_back_to_the_bit(content: bytes, layout: str) -> None:
+def test_every_dtype_and_layout_is_restored_bit_for_bit(content: bytes, layout: str) -> None:
     """Any bytes: NaNs with a payload, -0.0, and the smallest numbers."""
     arrays = {}
     for dtype in map(np.dtype, DTYPES):
@@ -74,7 +74,7 @@ def test_every_dtype_and_layout_comes_back_to_the_bit(content: bytes, layout: st
     assert [name for name, array in arrays.items() if not same_bits(read.arrays[name], array)] == []
 
 
-def test_negative_zero_and_the_payload_of_nan_come_back(tmp_path: Path) -> None:
+def test_negative_zero_and_the_payload_of_nan_are_restored(tmp_path: Path) -> None:
     bits = np.array([0x80000000, 0x7FC00001, 0xFFC12345, 0x00000001], np.uint32)
     write_checkpoint(tmp_path, Checkpoint(0, 0, {}, {"x": bits.view(np.float32)}))
     read = read_newest(tmp_path)
@@ -86,7 +86,7 @@ def test_negative_zero_and_the_payload_of_nan_come_back(tmp_path: Path) -> None:
     "listed",
     [[["x", "float32", [999]]], [["x", "float33", [1]]], [["x", "object", [1]]], [["x", "float32", "1"]], "x", None],
 )
-def test_a_checkpoint_whose_hashes_fit_and_whose_arrays_do_not_is_damaged(
+def test_a_checkpoint_with_matching_hashes_but_a_wrong_list_of_arrays_is_damaged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, listed: object
 ) -> None:
     write_checkpoint(tmp_path, checkpoint(1))
@@ -101,13 +101,13 @@ def test_a_checkpoint_whose_hashes_fit_and_whose_arrays_do_not_is_damaged(
     assert "epoch-00002-step-0000000 is damaged (state.json does not describe arrays.bin)" in caplog.text
 
 
-def test_the_last_two_are_kept_in_the_order_of_the_run(tmp_path: Path) -> None:
+def test_the_last_two_checkpoints_are_kept_in_the_order_of_the_run(tmp_path: Path) -> None:
     for epoch, position in ((0, 9), (0, 10), (1, 0), (2, 0)):
         write_checkpoint(tmp_path, checkpoint(epoch, position))
     assert [path.name for path in checkpoints_in(tmp_path)] == ["epoch-00001-step-0000000", "epoch-00002-step-0000000"]
 
 
-def cut(path: Path) -> None:
+def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
 
@@ -118,8 +118,8 @@ def flip(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["arrays.bin", "state.json", "hashes.json"])
-@pytest.mark.parametrize("damage", [cut, flip, Path.unlink])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(
+@pytest.mark.parametrize("damage", [truncate, flip, Path.unlink])
+def test_a_damaged_checkpoint_is_logged_and_the_one_before_is_read(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, damage: Callable[[Path], None]
 ) -> None:
     write_checkpoint(tmp_path, checkpoint(1))
@@ -131,8 +131,8 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(
     assert "epoch-00002-step-0000000 is damaged" in caplog.text
 
 
-def test_without_a_whole_one_there_is_none(tmp_path: Path) -> None:
-    cut(write_checkpoint(tmp_path, checkpoint(1)) / "arrays.bin")
+def test_without_an_intact_checkpoint_none_is_read(tmp_path: Path) -> None:
+    truncate(write_checkpoint(tmp_path, checkpoint(1)) / "arrays.bin")
     assert read_newest(tmp_path) is None
     assert read_newest(tmp_path / "none") is None
 
@@ -143,7 +143,7 @@ def full(path: Path, chunks: object) -> None:
 
 
 @pytest.mark.parametrize("at", [1, 2, 3])
-def test_a_disk_that_fills_up_leaves_the_last_good_one(
+def test_a_disk_that_fills_up_leaves_the_last_good_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     write_checkpoint(tmp_path, checkpoint(1))
@@ -160,7 +160,7 @@ def test_a_disk_that_fills_up_leaves_the_last_good_one(
     assert [path.name for path in tmp_path.iterdir()] == ["epoch-00001-step-0000000"]
 
 
-def test_training_continues_when_the_disk_is_full_and_logs_what_is_kept(
+def test_saving_to_a_full_disk_logs_the_last_good_checkpoint_and_raises_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_checkpoint(tmp_path, checkpoint(1))
@@ -178,12 +178,12 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
-def test_a_callbacks_state_comes_back(value: object) -> None:
+def test_the_state_of_a_callback_is_restored(value: object) -> None:
     arrays: dict[str, np.ndarray] = {}
     assert unpack(pack(value, "callbacks/0", arrays), arrays) == value
 
 
-def test_arrays_in_a_callbacks_state_come_back() -> None:
+def test_arrays_in_the_state_of_a_callback_are_restored() -> None:
     arrays: dict[str, np.ndarray] = {}
     weights = [RANDOM.normal(size=(2, 3)), np.float32(4)]
     back = unpack(pack({"best": weights}, "callbacks/0", arrays), arrays)
@@ -195,11 +195,11 @@ def test_arrays_in_a_callbacks_state_come_back() -> None:
     ("array", "kind"),
     [(np.array([None]), "Python objects"), (np.zeros(1, [("a", "f4"), ("b", "i4")]), "records")],
 )
-def test_arrays_that_no_checkpoint_can_carry_are_refused(array: np.ndarray, kind: str) -> None:
+def test_arrays_that_a_checkpoint_cannot_hold_are_refused(array: np.ndarray, kind: str) -> None:
     with pytest.raises(ConfigError, match=f"callbacks/0/mine holds an array of {kind}"):
         pack({"mine": array}, "callbacks/0", {})
 
 
-def test_what_no_checkpoint_can_carry_is_refused() -> None:
+def test_objects_that_a_checkpoint_cannot_hold_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"callbacks/0/model is <object"):
         pack({"model": object()}, "callbacks/0", {})
