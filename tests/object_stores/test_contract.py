@@ -1,4 +1,4 @@
-"""What tests/storage/test_storages.py expects of every storage, of an object store on a real server."""
+"""An object store on a real server passes the tests of all storages in tests/storage/test_storages.py."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from model_trainer.storage import files
 from model_trainer.storage.files import as_path
 from tests.object_stores.conftest import Weed
-from tests.storage.test_storages import (  # collected here, with the folder below
+from tests.storage.test_storages import (  # collected here too, with the fixture `folder` of this module
     test_a_file_can_be_read_whole_and_by_byte_ranges,
     test_a_file_grows_by_lines_and_a_copy_keeps_the_earlier_content,
     test_a_folder_is_visible_only_when_it_is_complete,
@@ -56,7 +56,7 @@ def test_only_one_of_several_that_create_a_folder_succeeds(folder: Path) -> None
         assert sum(pool.map(make, range(8))) == 1
 
 
-def test_a_folder_that_another_program_has_marked_is_deleted(folder: Path, s3: Weed) -> None:
+def test_a_folder_with_the_marker_of_another_program_is_deleted(folder: Path, s3: Weed) -> None:
     marked = folder / "marked"
     name = str(folder).split("/")[2]
     s3.client().put_object(Bucket=name, Key="folder/marked/", Body=b"")
@@ -85,7 +85,7 @@ def test_missing_paths_are_reported(folder: Path) -> None:
     assert files.names_in(folder) == ["file"]
 
 
-def test_the_folders_of_a_new_object_need_not_exist(folder: Path) -> None:
+def test_writing_an_object_needs_no_existing_folders(folder: Path) -> None:
     files.write(folder / "new" / "deep" / "a.txt", b"1")
     assert files.names_in(folder / "new") == ["deep"]
     files.delete(folder / "new" / "deep" / "a.txt")
