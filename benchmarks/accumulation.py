@@ -2,10 +2,10 @@
 
     .venv/bin/python benchmarks/accumulation.py    about 2 minutes on 2 cores
 
-One step of MobileNetV2 on 64 images of 160 x 160, float32, SGD, with `accumulation_steps` of 1, 2, 4 and 8, each in a
-process of its own.
-Prints by how much the process's largest memory grew beyond what it had before the first step, seconds of the fastest of
-three steps, and both as ratios to the whole batch.
+One step of MobileNetV2 on 64 images of 160 x 160, float32, SGD, with `accumulation_steps` of 1, 2, 4 and 8, each in its
+own process.
+Prints by how much the peak memory of the process rose above that before the first step, seconds of the fastest of three
+steps, and both as ratios to the values without accumulation.
 """
 
 from __future__ import annotations
@@ -32,15 +32,19 @@ from model_trainer.training.step import make_train_step
 BATCH_SIZE = 64
 
 
-def measure(folder: Path, parts: int) -> tuple[float, float]:
-    """MB and seconds."""
+def measure(folder: Path, accumulation_steps: int) -> tuple[float, float]:
+    """`(peak memory in MB, seconds per step)`, as the module docstring explains them."""
     run = Run(
         spec=ModelSpec.named("mobilenet_v2", target_size=[160, 160, 3]),
         weights=None,
         train_data=ImageFolder(folder),
         augment=(),
         training=Training(
-            batch_size=BATCH_SIZE, precision="float32", accumulation_steps=parts, optimizer=SGD(), learning_rate=1e-4
+            batch_size=BATCH_SIZE,
+            precision="float32",
+            accumulation_steps=accumulation_steps,
+            optimizer=SGD(),
+            learning_rate=1e-4,
         ),
         hardware=Hardware(platform="cpu"),
     )
@@ -68,14 +72,14 @@ def main() -> None:
             path.parent.mkdir(exist_ok=True)
             Image.new("RGB", (160, 160)).save(path)
         whole: list[float] = []
-        for parts in (1, 2, 4, 8):
-            command = [sys.executable, __file__, name, str(parts)]
+        for accumulation_steps in (1, 2, 4, 8):
+            command = [sys.executable, __file__, name, str(accumulation_steps)]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             memory, seconds = map(float, done.stdout.split())
             whole = whole or [memory, seconds]
             print(
-                f"{parts} parts: {memory:6,.0f} MB, ratio {memory / whole[0]:.2f};  {seconds:.2f} s a step, "
-                f"ratio {seconds / whole[1]:.2f}",
+                f"accumulation_steps={accumulation_steps}: {memory:6,.0f} MB, ratio {memory / whole[0]:.2f};  "
+                f"{seconds:.2f} s per step, ratio {seconds / whole[1]:.2f}",
                 flush=True,
             )
 

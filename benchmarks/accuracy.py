@@ -1,13 +1,13 @@
-"""How accurate is a short run from random weights, beside Keras' `fit` and fastai with the same time on the clock?
+"""How accurate is a short run from random weights, compared with Keras' `fit`, and with fastai in the same time?
 
     apt-get install dataset-fashion-mnist
     .venv/bin/python benchmarks/accuracy.py --fastai /tmp/fastai/bin/python    about 40 minutes on 2 cores
 
 10,000 photos of Fashion-MNIST (1,000 of each class), 64 x 64, batches of 64, flips, Adam with cosine decay from 0.001,
-3 epochs; 2,000 photos of its test set are validated after each epoch. Keras does the same in
-whatever time it takes. fastai trains `fit_one_cycle` with timm's network of the same name and its own default rate, for
-as many epochs as fit into our time, and at least one (`accuracy_fastai.py` says how to install it). Times are of
-training and validating, with building graphs, without imports. Prints validation accuracy and seconds of each epoch.
+3 epochs; each epoch ends with validation on 2,000 photos of its test set. Keras does the same, however long it takes.
+fastai trains timm's network of the same name with `fit_one_cycle` and its own default learning rate, for as many epochs
+as fit into our time, at least one (`accuracy_fastai.py` says how to install it). Times include training, validation and
+tracing, but not imports. Prints validation accuracy and seconds of each epoch.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HERE = Path(__file__).parent
 SOURCE = Path("/usr/share/datasets/fashion-mnist")
 SIZE, BATCH_SIZE, EPOCHS, RATE = 64, 64, 3, 1e-3
 TRAIN_PER_CLASS, VAL_PER_CLASS = 1000, 200
-# By the names that Model Trainer, Keras, and torchvision or timm know them by.
+# The names of each network in Model Trainer, in Keras, and in timm.
 ROWS = {
     "MobileNetV2": ("mobilenet_v2", "MobileNetV2", "mobilenetv2_100"),
     "ResNet50": ("resnet50", "ResNet50", "resnet50"),
@@ -39,15 +39,15 @@ ROWS = {
 
 def unpack(folder: Path) -> None:
     """Writes `train/CLASS/N.png` and `val/CLASS/N.png`, RGB."""
-    for part, prefix, count in (("train", "train", TRAIN_PER_CLASS), ("val", "t10k", VAL_PER_CLASS)):
+    for split, prefix, count in (("train", "train", TRAIN_PER_CLASS), ("val", "t10k", VAL_PER_CLASS)):
         files = (SOURCE / f"{prefix}-images-idx3-ubyte.gz", SOURCE / f"{prefix}-labels-idx1-ubyte.gz")
         images, numbers = (gzip.decompress(file.read_bytes()) for file in files)
         pixels, labels = np.frombuffer(images[16:], np.uint8), np.frombuffer(numbers[8:], np.uint8)
         for label in range(10):
-            place = folder / part / f"class{label}"
-            place.mkdir(parents=True)
+            class_folder = folder / split / f"class{label}"
+            class_folder.mkdir(parents=True)
             for number in np.flatnonzero(labels == label)[:count]:
-                Image.fromarray(pixels.reshape(-1, 28, 28)[number]).convert("RGB").save(place / f"{number}.png")
+                Image.fromarray(pixels.reshape(-1, 28, 28)[number]).convert("RGB").save(class_folder / f"{number}.png")
 
 
 def train_ours(folder: Path, name: str) -> list[dict[str, float]]:
@@ -77,9 +77,9 @@ def train_keras(folder: Path, name: str) -> list[dict[str, float]]:
     import keras
     import tensorflow as tf
 
-    def read(part: str) -> Any:
+    def read(split: str) -> Any:
         options = {"image_size": (SIZE, SIZE), "batch_size": BATCH_SIZE, "verbose": False}
-        return keras.utils.image_dataset_from_directory(folder / part, shuffle=part == "train", seed=0, **options)
+        return keras.utils.image_dataset_from_directory(folder / split, shuffle=split == "train", seed=0, **options)
 
     flip = keras.layers.RandomFlip("horizontal")
     train = read("train").map(lambda x, y: (flip(x, training=True), y), num_parallel_calls=tf.data.AUTOTUNE)
@@ -105,8 +105,8 @@ def train_keras(folder: Path, name: str) -> list[dict[str, float]]:
     return rows
 
 
-def ask(command: list[str]) -> list[dict[str, float]]:
-    """The rows that a process of its own prints as its last line."""
+def run_worker(command: list[str]) -> list[dict[str, float]]:
+    """Runs a command; returns the rows, as JSON, that it prints in its last line."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
@@ -125,18 +125,18 @@ def main() -> None:
         rows = train_ours(Path(folder), name) if kind == "ours" else train_keras(Path(folder), name)
         print(json.dumps(rows))
         return
-    with tempfile.TemporaryDirectory() as place:
-        unpack(Path(place))
+    with tempfile.TemporaryDirectory() as folder:
+        unpack(Path(folder))
         for title in arguments.rows:
             ours, keras, timm = ROWS[title]
             itself = [sys.executable, __file__, "--worker"]
-            found = {"ours": ask([*itself, "ours", place, ours])}
-            found["keras"] = ask([*itself, "keras", place, keras])
+            results = {"ours": run_worker([*itself, "ours", folder, ours])}
+            results["keras"] = run_worker([*itself, "keras", folder, keras])
             if arguments.fastai:
-                options = [timm, str(SIZE), str(BATCH_SIZE), str(found["ours"][-1]["seconds"])]
-                found["fastai"] = ask([arguments.fastai, str(HERE / "accuracy_fastai.py"), place, *options])
+                options = [timm, str(SIZE), str(BATCH_SIZE), str(results["ours"][-1]["seconds"])]
+                results["fastai"] = run_worker([arguments.fastai, str(HERE / "accuracy_fastai.py"), folder, *options])
             print(title, flush=True)
-            for name, rows in found.items():
+            for name, rows in results.items():
                 texts = [f"{row['accuracy']:.3f} ({row['seconds']:.0f} s)" for row in rows]
                 print(
                     f"    {name:<7} validation {', '.join(texts)}; training {rows[-1]['train_accuracy']:.3f}",

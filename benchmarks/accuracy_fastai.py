@@ -1,4 +1,4 @@
-"""fastai for `accuracy.py`: as many epochs of `fit_one_cycle` as fit into a time.
+"""fastai for `accuracy.py`: as many epochs of `fit_one_cycle` as fit into a given time.
 
     accuracy_fastai.py FOLDER MODEL SIZE BATCH_SIZE SECONDS
 
@@ -16,7 +16,7 @@ import time
 
 import timm
 from fastai.callback.core import Callback
-from fastai.callback.schedule import fit_one_cycle  # noqa: F401  # gives Learner its method
+from fastai.callback.schedule import fit_one_cycle  # noqa: F401  # the import adds the method to Learner
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
@@ -25,7 +25,7 @@ from fastai.vision.data import ImageDataLoaders
 
 
 class Clock(Callback):
-    """Notes accuracy and seconds after each epoch."""
+    """Records validation accuracy and elapsed seconds after each epoch."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []

@@ -1,12 +1,12 @@
-"""Do attribution maps point at what the class is about, and would another method point better?
+"""Do attribution maps highlight the object of the class, and would another method do it better?
 
     .venv/bin/python benchmarks/attribution.py            about 4 minutes on 2 cores
-    .venv/bin/python benchmarks/attribution.py --speed    what a map costs, beside a prediction; about 2 minutes
+    .venv/bin/python benchmarks/attribution.py --speed    the time of a map relative to a prediction; about 2 minutes
 
-Small networks learn photos of clothes that lie anywhere on a noisy canvas. Then each canvas has two of different
-classes, so that it is known where the map of each class should be. Prints, for each head and method, how often the
-strongest place of the map is on the right one of the two (two objects at random: 9 %), how much of the map is, and how
-often a map is empty. "missed" are canvases with one object that were misclassified, explained for the true class.
+Small networks learn to classify photos of clothes that lie anywhere on a noisy canvas. Then each canvas has two photos
+of different classes, so that it is known where the map of each class should be. Prints, for each head and method, how
+often the maximum of the map is on the right photo (by chance: 9 %), the fraction of the map that is on it, and how
+often a map is empty. "missed" are canvases with one photo that were misclassified, explained for the true class.
 
 With --speed: 150 images of 224 x 224 and a MobileNetV2; maps and predictions in turn, for several batch sizes.
 """
@@ -46,17 +46,21 @@ def read(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Canvases:
-    """Photos on noise, at random places that do not overlap."""
+    """Photos on noise, at random positions without overlap."""
 
     def __init__(self, photos: np.ndarray, seed: int) -> None:
         self._photos = photos
         self._random = np.random.default_rng(seed)
 
-    def draw(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Canvases float32 `(n, 96, 96, 1)`, and the corners of their photos; `chosen` is `(n, photos per canvas)`."""
-        images = self._random.integers(0, 90, (len(chosen), CANVAS, CANVAS, 1)).astype(np.float32)
-        corners = np.zeros((*chosen.shape, 2), int)
-        for number, row in enumerate(chosen):
+    def draw(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Draws canvases with the photos at `indices`, `(n, photos per canvas)`.
+
+        Returns:
+            The canvases, float32 `(n, 96, 96, 1)`, and the top left corners of the photos, `(n, photos per canvas, 2)`.
+        """
+        images = self._random.integers(0, 90, (len(indices), CANVAS, CANVAS, 1)).astype(np.float32)
+        corners = np.zeros((*indices.shape, 2), int)
+        for number, row in enumerate(indices):
             while True:
                 corners[number] = self._random.integers(0, CANVAS - SIDE, (len(row), 2))
                 if len(row) == 1 or np.abs(corners[number, 0] - corners[number, 1]).max() >= SIDE:
@@ -67,7 +71,7 @@ class Canvases:
 
 
 def make_network(head: str) -> tuple[keras.Model, keras.Model]:
-    """Backbone and head, of logits."""
+    """The backbone, and a head that returns logits."""
     images = tensor = keras.Input((CANVAS, CANVAS, 1))
     for filters, strides in ((16, 2), (32, 2), (64, 2), (64, 1)):
         tensor = layers.Conv2D(filters, 3, strides, padding="same", use_bias=False)(tensor)
@@ -90,8 +94,8 @@ def train(head: str, photos: np.ndarray, labels: np.ndarray, epochs: int) -> tup
     def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         random = np.random.default_rng(0)
         for _ in range(epochs):
-            for chosen in np.array_split(random.permutation(len(photos)), len(photos) // 50):
-                yield canvases.draw(chosen[:, None])[0], labels[chosen]
+            for indices in np.array_split(random.permutation(len(photos)), len(photos) // 50):
+                yield canvases.draw(indices[:, None])[0], labels[indices]
 
     steps = epochs * (len(photos) // 50)
     schedule = keras.optimizers.schedules.CosineDecay(3e-3, steps)
@@ -127,24 +131,29 @@ def maps_of(
         gradient = tf.reduce_mean(gradient, [1, 2], keepdims=True)
     elif method == "Grad-CAM++":
         sums = tf.reduce_sum(features, [1, 2], keepdims=True)
-        below = 2 * gradient**2 + sums * gradient**3
-        alpha = tf.math.divide_no_nan(gradient**2, below)
+        denominator = 2 * gradient**2 + sums * gradient**3
+        alpha = tf.math.divide_no_nan(gradient**2, denominator)
         gradient = tf.reduce_sum(alpha * tf.nn.relu(gradient), [1, 2], keepdims=True)
     return tf.nn.relu(tf.reduce_sum(gradient * features, -1)).numpy()
 
 
 def score(maps: np.ndarray, corners: np.ndarray) -> str:
-    """Where the strongest place is, and how much of the map, enlarged to the canvas, is on the object."""
+    """The fraction of maxima on the object, the mean fraction of the map on the object, and the fraction of empty maps.
+
+    Args:
+        maps: `(n, height, width)`, at least 0.
+        corners: the top left corner of the object in each canvas, `(n, 2)`.
+    """
     large = tf.image.resize(maps[..., None], (CANVAS, CANVAS)).numpy()[..., 0]
-    hits, shares = [], []
+    peaks_on_object, fractions_on_object = [], []
     for each, (top, left) in zip(large, corners, strict=True):
         peak = np.unravel_index(each.argmax(), each.shape)
         inside = each[top : top + SIDE, left : left + SIDE].sum()
         is_empty = each.max() <= 0
-        hits.append(not is_empty and top <= peak[0] < top + SIDE and left <= peak[1] < left + SIDE)
-        shares.append(0.0 if is_empty else inside / each.sum())
+        peaks_on_object.append(not is_empty and top <= peak[0] < top + SIDE and left <= peak[1] < left + SIDE)
+        fractions_on_object.append(0.0 if is_empty else inside / each.sum())
     empty = np.mean(large.max(axis=(1, 2)) <= 0)
-    return f"{np.mean(hits):5.0%} {np.mean(shares):5.0%} {empty:5.0%}"
+    return f"{np.mean(peaks_on_object):5.0%} {np.mean(fractions_on_object):8.0%} {empty:5.0%}"
 
 
 def compare_speed(rounds: int = 5) -> None:
@@ -156,7 +165,7 @@ def compare_speed(rounds: int = 5) -> None:
     started = time.perf_counter()
     cam = GradCAM(trained)
     maps = cam(images[:1], classes[:1])
-    print(f"compiled in {time.perf_counter() - started:.1f} s")
+    print(f"traced in {time.perf_counter() - started:.1f} s")
     trained.probabilities(images[:1])
     for batch_size in (4, 8, 16, 32):
         seconds, ratios = [], []
@@ -164,13 +173,13 @@ def compare_speed(rounds: int = 5) -> None:
             started = time.perf_counter()
             for start in range(0, len(images), batch_size):
                 trained.probabilities(images[start : start + batch_size])
-            between = time.perf_counter()
+            predicted = time.perf_counter()
             maps = cam(images, classes, batch_size)
-            seconds.append(time.perf_counter() - between)
-            ratios.append(seconds[-1] / (between - started))
+            seconds.append(time.perf_counter() - predicted)
+            ratios.append(seconds[-1] / (predicted - started))
         print(
             f"batches of {batch_size}: {statistics.median(seconds):.2f} s, {statistics.median(ratios):.2f} "
-            f"({min(ratios):.2f} to {max(ratios):.2f}) of the time of predictions",
+            f"({min(ratios):.2f} to {max(ratios):.2f}) times that of predictions",
             flush=True,
         )
     started = time.perf_counter()
@@ -202,7 +211,7 @@ def main() -> None:
         logits = top.predict(backbone.predict(one, verbose=0), verbose=0)
         missed = logits.argmax(1) != val_labels
         print(f"{head}: accuracy {1 - missed.mean():.3f}, {missed.sum()} missed, mean logit {logits.mean():.2f}")
-        print(f"{'':40s} two objects        missed\n{'':40s} {' peak share empty ' * 2}")
+        print(f"{'':40s} two objects           missed\n{'':40s} {' peak fraction empty ' * 2}")
         for method in ("Grad-CAM", "Grad-CAM++", "HiResCAM", "gradient by pixels"):
             for name, objective in OBJECTIVES.items():
                 if method in ("Grad-CAM++", "gradient by pixels") and name != "logit":

@@ -1,13 +1,13 @@
 """What would safetensors cost as the format of a checkpoint's arrays?
 
     .venv/bin/python benchmarks/checkpoint_formats.py             about 2 minutes on 2 cores; 500 MB of arrays
-    .venv/bin/python benchmarks/checkpoint_formats.py --size 100  of 100 MB
+    .venv/bin/python benchmarks/checkpoint_formats.py --size 100  100 MB of arrays
 
-Writes and reads the same arrays in turns: in our format, with `safetensors.numpy.save` (bytes, which go through our
-storage) and with `safetensors.numpy.save_file` (which knows only the local disk). All three sync what they write and
-keep its SHA-256, and check it when they read; a format without that would be less safe, not faster. For each: seconds,
-as a ratio to ours in the same round; the longest time for which another Python thread could not run (a save is to leave
-training alone); and the memory that it takes above what was there before. Medians of the rounds, and the range. Linux.
+Writes and reads the same arrays in turn: in our format, with `safetensors.numpy.save` (bytes, which our storage writes)
+and with `safetensors.numpy.save_file` (which supports only the local disk). All three sync the files, store their
+SHA-256, and check it on reading; a format without that would be less safe, not faster. Prints for each: seconds, and
+their ratio to ours in the same round; the longest time for which another Python thread could not run (a save should not
+block training); and the rise of the peak memory. Medians over rounds, and the range. Linux only.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Arrays = Mapping[str, np.ndarray]
 
 
 def make_arrays(megabytes: int) -> dict[str, np.ndarray]:
-    """As a network with Adam has them: some large kernels, many small vectors."""
+    """Arrays like those of a network with Adam: some large kernels, many small vectors."""
     random = np.random.default_rng(0)
     large = [random.standard_normal((1024, 2500), dtype=np.float32) for _ in range(megabytes // 10)]
     small = [random.standard_normal(512, dtype=np.float32) for _ in range(300)]
@@ -90,7 +90,7 @@ FORMATS: dict[str, tuple[Callable[[Path, Arrays], None], Callable[[Path], Arrays
 }
 
 
-def longest_standstill(action: Callable[[], object]) -> tuple[float, float]:
+def longest_pause(action: Callable[[], object]) -> tuple[float, float]:
     """Seconds that `action` takes, and the longest for which a thread that wakes each millisecond did not run."""
     done = threading.Event()
     worst = 0.0
@@ -114,19 +114,19 @@ def longest_standstill(action: Callable[[], object]) -> tuple[float, float]:
 
 
 def memory_of(name: str, folder: Path, megabytes: int, *, reads: bool) -> float:
-    """Megabytes above what was there before; run in a process of its own, whose peak nothing else has raised."""
+    """The rise of the peak memory in megabytes; run in a new process, whose peak nothing else has raised."""
     write, read = FORMATS[name]
     arrays = {} if reads else make_arrays(megabytes)
     before = peak_kib()
-    kept = read(folder) if reads else write(folder, arrays)
+    result = read(folder) if reads else write(folder, arrays)
     if reads:
-        assert kept is not None
-        sum(float(array.ravel()[-1]) for array in kept.values())
+        assert result is not None
+        sum(float(array.ravel()[-1]) for array in result.values())
     return (peak_kib() - before) * 1024 / 1e6
 
 
 def peak_kib() -> int:
-    """The most memory that this process has had; `getrusage` would count its parent's, too."""
+    """The peak memory of this process; that of `getrusage` would include its parent's."""
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 
 
@@ -140,8 +140,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     arrays = make_arrays(arguments.size)
-    with tempfile.TemporaryDirectory() as place:
-        folders = {name: Path(place) / name.replace(" ", "-") for name in FORMATS}
+    with tempfile.TemporaryDirectory() as temporary:
+        folders = {name: Path(temporary) / name.replace(" ", "-") for name in FORMATS}
         measured: dict[tuple[str, str], list[tuple[float, float]]] = {}
         for number in range(arguments.rounds + 1):  # the first one warms up
             for name in [*FORMATS][:: 1 if number % 2 else -1]:
@@ -149,9 +149,9 @@ def main() -> None:
                 folders[name].mkdir(exist_ok=True)
                 actions = {"write": partial(write, folders[name], arrays), "read": partial(read, folders[name])}
                 for kind, action in actions.items():
-                    took = longest_standstill(action)
+                    times = longest_pause(action)
                     if number:
-                        measured.setdefault((name, kind), []).append(took)
+                        measured.setdefault((name, kind), []).append(times)
         for name, (_, read) in FORMATS.items():
             for key, array in read(folders[name]).items():
                 assert array.tobytes() == arrays[key].tobytes(), (name, key)
@@ -159,14 +159,14 @@ def main() -> None:
             for kind in ("write", "read"):
                 print(f"\n{kind} {arguments.size} MB")
                 for name in FORMATS:
-                    took = measured[name, kind]
-                    pairs = zip(took, measured["ours", kind], strict=True)
+                    times = measured[name, kind]
+                    pairs = zip(times, measured["ours", kind], strict=True)
                     ratios = [mine[0] / theirs[0] for mine, theirs in pairs]
                     job = (name, folders[name], arguments.size)
                     memory = pool.apply(memory_of, job, {"reads": kind == "read"})
-                    print(f"  {name:22} {statistics.median(each[0] for each in took):.2f} s", end="")
+                    print(f"  {name:22} {statistics.median(each[0] for each in times):.2f} s", end="")
                     print(f", ratio {spread(ratios, '.2f')}", end="")
-                    print(f", standstill {spread([1000 * each[1] for each in took], '.0f')} ms", end="")
+                    print(f", longest pause {spread([1000 * each[1] for each in times], '.0f')} ms", end="")
                     print(f", {memory:.0f} MB of memory")
 
 

@@ -5,10 +5,10 @@
 
 A small network (MobileNetV2) and one with more than 100 MB of weights and momentum (VGG16), on images of 64 x 64. One
 run of `train_model` alternates rounds of steps without saving and with one save right after the other. The difference,
-divided by the number of saves, is what a save costs training, in seconds of the clock and of the processors; over the
-default interval between two saves it is the fraction of training time that saving takes. The target is at most 2 %.
-Beside it the same for `keras.callbacks.BackupAndRestore` inside `model.fit`, which saves the same variables while
-training waits, without a sync and without hashes. Prints medians over pairs of rounds, and the spread.
+divided by the number of saves, is the cost of a save for training, in wall time and in CPU time; divided by the default
+interval between two saves it is the fraction of training time that saving takes. The target is at most 2 %. The same is
+measured for `keras.callbacks.BackupAndRestore` in `model.fit`, which saves the same variables while training waits,
+without a sync and without hashes. Prints medians over pairs of rounds, and the spread.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ WARM_UP_STEPS = 6
 
 @dataclass
 class Clock:
-    """Takes the time of rounds of steps, in every second of which checkpoints are saved.
+    """Times rounds of steps; checkpoints are saved in every second round.
 
     Attributes:
-        rounds: how many pairs of rounds.
-        steps: of a round; found out in the warm-up.
-        wall, cpu: seconds of each round that has ended.
-        saves: how many were begun in each saving round.
+        rounds: number of pairs of rounds.
+        steps: steps per round, determined during the warm-up.
+        wall, cpu: wall and CPU seconds of each round that has ended.
+        saves: number of saves begun in each saving round.
     """
 
     rounds: int
@@ -65,7 +65,7 @@ class Clock:
         return len(self.wall) % 2 == 1 and not self.is_over
 
     def saved(self) -> None:
-        """Notes that a save was begun."""
+        """Records that a save was begun."""
         pair = len(self.wall) // 2
         self.saves += [0] * (pair + 1 - len(self.saves))
         self.saves[pair] += 1
@@ -75,14 +75,14 @@ class Clock:
         return len(self.wall) >= 2 * self.rounds
 
     def tick(self, wait: Callable[[], None]) -> None:
-        """After each step; `wait` is called before a round's end is taken."""
+        """Called after each step; calls `wait` before it takes the time at the end of a round."""
         self.count += 1
         done = self.count - WARM_UP_STEPS
         now = (time.perf_counter(), time.process_time())
         if done == 0:
             self.steps = max(4, round(SECONDS_OF_ROUND / ((now[0] - self.started[0]) / (WARM_UP_STEPS - 2))))
             self.started = now
-        elif done == 2 - WARM_UP_STEPS:  # the first steps build the graph
+        elif done == 2 - WARM_UP_STEPS:  # the first steps trace
             self.started = now
         elif done > 0 and done % self.steps == 0 and not self.is_over:
             wait()
@@ -92,7 +92,7 @@ class Clock:
             self.started = now
 
     def costs(self) -> tuple[list[float], list[float], float]:
-        """Seconds of the clock and of the processors for a save, by each pair; processors in use without saving."""
+        """Wall and CPU seconds per save in each pair of rounds, and the number of processors in use without saving."""
 
         def per_save(seconds: list[float]) -> list[float]:
             return [(b - a) / n for a, b, n in zip(seconds[::2], seconds[1::2], self.saves, strict=True)]
@@ -102,7 +102,7 @@ class Clock:
 
 
 class Stopper(keras.callbacks.Callback):
-    """Ticks after each step, and ends the training after the last round."""
+    """Ticks the clock after each step, and ends the training after the last round."""
 
     def __init__(self, clock: Clock, wait: Callable[[], None], stop: Callable[[], None]) -> None:
         super().__init__()
@@ -114,12 +114,12 @@ class Stopper(keras.callbacks.Callback):
             self.stop()
 
 
-class Over(Exception):
+class AllRoundsOver(Exception):
     """The last round has ended."""
 
 
 def ours(folder: Path, run: Run, rounds: int) -> tuple[Clock, list[float], list[float], int]:
-    """The clock, seconds of each save as the interval counts them, seconds that training stood still, and bytes."""
+    """The clock; seconds of each save; seconds for which each save blocked training; bytes of a checkpoint."""
     clock = Clock(rounds)
     savers: list[Saver] = []
     begun: list[float] = []
@@ -141,12 +141,12 @@ def ours(folder: Path, run: Run, rounds: int) -> tuple[Clock, list[float], list[
         return path
 
     def stop() -> None:
-        raise Over
+        raise AllRoundsOver
 
     Saver.save_when_due, saving.write_checkpoint = save_if_idle, timed_write
     try:
         train_model(run.changed("callbacks", (Stopper(clock, lambda: [s.wait() for s in savers], stop),)))
-    except Over:
+    except AllRoundsOver:
         pass
     finally:
         Saver.save_when_due, saving.write_checkpoint = save_when_due, write
@@ -154,8 +154,8 @@ def ours(folder: Path, run: Run, rounds: int) -> tuple[Clock, list[float], list[
     return clock, whole, blocked, newest.stat().st_size
 
 
-def keras_backs_up(folder: Path, run: Run, rounds: int, every: int) -> Clock:
-    """The same network in `model.fit`, in every second round with a backup after `every` steps."""
+def train_with_keras(folder: Path, run: Run, rounds: int, every: int) -> Clock:
+    """Trains the same network in `model.fit`, in every second round with a backup after each `every` steps."""
     from model_trainer.network.build import build_network
 
     model = build_network(run.spec, run.network, run.task, 10).model
@@ -203,7 +203,7 @@ def main() -> None:
         folder = Path(name)
         unpack_sample(folder / "sample")
         rows = [f"{path},{path.parent.name}" for path in sorted((folder / "sample" / "train").glob("*/*"))]
-        (folder / "train.csv").write_text("\n".join(["filename,label", *(rows * 20)]))  # an epoch that does not end
+        (folder / "train.csv").write_text("\n".join(["filename,label", *(rows * 20)]))  # a practically endless epoch
         for title, (class_, optimizer) in networks.items():
             run = Run(
                 name=title.split(",")[0],
@@ -224,15 +224,15 @@ def main() -> None:
             interval = statistics.median(whole) * (1 + 1 / saving.MAX_TIME_FRACTION)
             print(f"\n{title}: {num_bytes / 1e6:.0f} MB; rounds of {clock.steps} steps, {sum(clock.saves)} saves")
             print(f"  a save takes {spread(whole, seconds)}, so the next begins {interval:.0f} s later")
-            print(f"  training stands still for it  {spread(blocked, seconds)}")
-            print(f"  it costs, by the clock        {spread(wall, seconds)}")
-            print(f"  it costs of the processors    {spread(cpu, seconds)}")
-            print(f"  share of the clock            {spread([each / interval for each in wall], percent)}")
-            print(f"  share of the processors       {spread([c / (interval * processors) for c in cpu], percent)}")
+            print(f"  a save blocks training for    {spread(blocked, seconds)}")
+            print(f"  it costs, in wall time        {spread(wall, seconds)}")
+            print(f"  it costs, in CPU time         {spread(cpu, seconds)}")
+            print(f"  fraction of the wall time     {spread([each / interval for each in wall], percent)}")
+            print(f"  fraction of the CPU time      {spread([c / (interval * processors) for c in cpu], percent)}")
             every = max(1, round(clock.steps / statistics.median(clock.saves)))
-            theirs = keras_backs_up(folder / title, run, arguments.rounds, every).costs()[0]
+            theirs = train_with_keras(folder / title, run, arguments.rounds, every).costs()[0]
             ratio = statistics.median(theirs) / max(statistics.median(wall), 1e-9)
-            print(f"  BackupAndRestore costs        {spread(theirs, seconds)} by the clock, {ratio:.1f} times as much")
+            print(f"  BackupAndRestore costs        {spread(theirs, seconds)} in wall time, {ratio:.1f} times as much")
 
 
 if __name__ == "__main__":

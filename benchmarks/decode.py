@@ -4,9 +4,9 @@
 
 256 JPEG files of 500 x 375 pixels (gradients and noise, made in a temporary folder) become uint8 or float32 batches of
 32 images of 224 x 224, by several pipelines that use all of TensorFlow's threads. Prints images per second of each and
-its ratio to Keras' `image_dataset_from_directory`, then the ratio of our random crop to the same work on whole decoded
-images; median and spread over rounds. Keras and "whole, plain" resize without antialiasing, which is less work than
-ours.
+its ratio to Keras' `image_dataset_from_directory`, then the ratio of our random crop to the same crop of a completely
+decoded image; median and spread over rounds. Keras and "whole, plain" resize without antialiasing, which is less work
+than ours.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ CROP = RandomResizedCrop()
 
 
 def make_files(folder: Path) -> list[str]:
-    """Files without metadata, whose content is neither flat nor only noise."""
+    """Writes JPEG files of gradients and noise, without metadata; returns their paths."""
     random = np.random.default_rng(0)
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
     gradients = np.stack([x * 255 / WIDTH, y * 255 / HEIGHT, (x + y) * 255 / (HEIGHT + WIDTH)], axis=-1)
@@ -58,7 +58,7 @@ def seed_of(number: tf.Tensor) -> tf.Tensor:
 
 
 def ours(paths: list[str], crop: RandomResizedCrop | None) -> tf.data.Dataset:
-    """As the pipeline does it, ready for files that the fast path cannot read."""
+    """Decoding as in the pipeline, including the fallback for files that the fast path cannot read."""
     files, view = tf.constant(paths), View(SPEC, crop)
 
     def fast(number: tf.Tensor) -> tuple[tf.Tensor]:
@@ -72,7 +72,7 @@ def ours(paths: list[str], crop: RandomResizedCrop | None) -> tf.data.Dataset:
 
 
 def whole(antialias: bool) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """The same random crop, cut from the whole decoded image."""
+    """A function that decodes the whole image and then takes the same random crop."""
 
     def load(path: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
         pixels = tf.image.decode_jpeg(tf.io.read_file(path), channels=3, dct_method="INTEGER_ACCURATE")
@@ -84,7 +84,7 @@ def whole(antialias: bool) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
 
 
 def with_keras(folder: Path) -> tf.data.Dataset:
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints how many files it found
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints the number of files
         return keras.utils.image_dataset_from_directory(
             folder,
             labels=None,
@@ -96,7 +96,7 @@ def with_keras(folder: Path) -> tf.data.Dataset:
 
 
 def images_per_second(dataset: tf.data.Dataset) -> float:
-    """Of one pass, without its first batch, which also waits for the threads to start."""
+    """The rate in one pass, without its first batch, which also waits for the threads to start."""
     batches = iter(dataset)
     next(batches)
     started = time.perf_counter()
@@ -124,10 +124,10 @@ def main() -> None:
             "whole, plain": batches(whole(antialias=False)),
         }
         for dataset in ways.values():
-            images_per_second(dataset)  # builds the graph, and fills the disk's cache
+            images_per_second(dataset)  # traces, and fills the page cache
         rounds = []
         for number in range(arguments.rounds):
-            # In turn forwards and backwards, so that a machine that slows down slows all of them.
+            # Alternately forwards and backwards, so that a machine that slows down slows all of them equally.
             order = list(ways) if number % 2 == 0 else list(reversed(ways))
             rounds.append({name: images_per_second(ways[name]) for name in order})
     for name in ways:

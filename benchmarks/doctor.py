@@ -1,9 +1,9 @@
-"""How fast does `doctor` read images, beside Pillow that decodes the same files whole and does nothing else?
+"""How fast does `doctor` read images, compared with Pillow, which only decodes the same files completely?
 
     .venv/bin/python benchmarks/doctor.py    about half a minute on 2 cores
 
 2,000 JPEGs of 500 x 375 pixels, in the page cache, three threads each, in turn. Prints images per second and the ratio,
-median and spread over rounds; and how long a manifest of 200,000 rows takes to be listed.
+median and spread over rounds; and how long it takes to read a manifest of 200,000 rows.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def decode(path: Path) -> None:
 
 def main() -> None:
     random = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         (folder / "a").mkdir()
         for number in range(NUM_IMAGES):
             noise = random.normal(128, 20, (375, 500, 3)) + random.integers(-60, 60, 3)
@@ -43,11 +43,11 @@ def main() -> None:
         (folder / "data.csv").write_text(
             "filename,label\n" + "".join(f"a/{number % NUM_IMAGES}.jpg,a\n" for number in range(NUM_ROWS))
         )
-        parts, files = find_splits(place), sorted((folder / "a").iterdir())
+        splits, files = find_splits(temporary), sorted((folder / "a").iterdir())
         ours, pillow, listing = [], [], []
         for number in range(1 + ROUNDS):
             started = time.perf_counter()
-            survey_images(parts, MAX_PIXELS)
+            survey_images(splits, MAX_PIXELS)
             surveyed = time.perf_counter()
             with ThreadPoolExecutor(3) as threads:
                 list(threads.map(decode, files))

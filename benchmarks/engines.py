@@ -1,12 +1,12 @@
-"""What does a batch cost with each engine, compared with `model.predict`?
+"""How long does a batch take with each inference engine, compared with `model.predict`?
 
     .venv/bin/python benchmarks/engines.py                                   MobileNetV2 at 224 x 224
     .venv/bin/python benchmarks/engines.py mobilenet_v2 efficientnet_b0 resnet50
 
-The networks have random weights, and the statistics of batch normalization of the images, so that images differ in
-their results. All ways compute the same batches in turns, with batches of 1 and 8. Prints for each way milliseconds of
-wall and of processor time (the shortest of the rounds, because other work on the machine only adds), the processor time
-of `model.predict` divided by it, and the largest difference from it relative to the largest output.
+The networks have random weights, but batch normalization has the statistics of the images, so that outputs differ
+between images. All engines compute the same batches in turn, of 1 and of 8 images. Prints for each the wall and the CPU
+time in milliseconds (the shortest of the rounds, because other work on the machine can only add to it), the CPU time of
+`model.predict` divided by its own, and its largest difference from `model.predict` relative to the largest output.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def main() -> None:
                 for way, compute in ways.items():
                     wall, processor = time.perf_counter(), time.process_time()
                     compute(images)
-                    if number:  # the first call compiles
+                    if number:  # the first call traces
                         seconds[way].append((time.perf_counter() - wall, time.process_time() - processor))
             base = min(each[1] for each in seconds["model.predict"])
             for way, measured in seconds.items():

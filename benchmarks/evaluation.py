@@ -1,15 +1,15 @@
-"""How long does the evaluation of many images of many classes take, and how much memory does it need?
+"""How long does the evaluation of many images and classes take, and how much memory does it need?
 
     .venv/bin/python benchmarks/evaluation.py                     200,000 images of 1,000 classes
     .venv/bin/python benchmarks/evaluation.py --images 1000000    4 GB of disk
 
 Writes synthetic probabilities to a file (in `--folder`), float32 as `evaluation/probabilities.npy`, and evaluates them
 as a memory map: all metrics, intervals, calibration, galleries, and the JSON. Then the same at a size at which the
-whole table fits into memory several times (`--whole`), side by side with what one would write otherwise: `np.load` and
-the functions of scikit-learn for those of the metrics that it has (no intervals, no temperature, no galleries), once
-all of them, and once without the area under the ROC curve and average precision, which take most of its time.
+whole table fits into memory several times (`--whole`), compared with the usual code: `np.load` and the functions of
+scikit-learn for the metrics that it has (no intervals, no temperature, no galleries), once for all of them, and once
+without the area under the ROC curve and average precision, which take most of its time.
 
-Each case runs in a process of its own. Prints seconds, and memory beside what the process had after the imports:
+Each case runs in its own process. Prints seconds, and memory above that after the imports:
 `peak` is the rise of the highest resident memory (VmHWM), which includes pages of the file while they are mapped, and
 `anonymous` the highest RssAnon, the process' own memory without pages of files, sampled every 20 ms.
 """
@@ -44,12 +44,12 @@ def make_predictions(folder: Path, num_images: int, num_classes: int) -> None:
 
 
 def status(name: str) -> int:
-    """A line of /proc/self/status, in bytes."""
+    """A memory value of /proc/self/status, in bytes."""
     return int(Path("/proc/self/status").read_text().split(f"{name}:")[1].split()[0]) * 1024
 
 
 def measured(compute: Callable[[Path], dict[str, float]], folder: Path) -> dict[str, object]:
-    compute(Path(folder, "small"))  # imports what it needs
+    compute(Path(folder, "small"))  # so that all imports are done
     before, anonymous = status("VmRSS"), status("RssAnon")
     peaks, done = [anonymous], threading.Event()
 
@@ -58,7 +58,7 @@ def measured(compute: Callable[[Path], dict[str, float]], folder: Path) -> dict[
             peaks.append(status("RssAnon"))
 
     sampler = threading.Thread(target=sample)
-    Path("/proc/self/clear_refs").write_text("5")  # VmHWM restarts at the present memory
+    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM to the current memory
     sampler.start()
     started = time.perf_counter()
     metrics = compute(folder)

@@ -1,11 +1,11 @@
-"""How long does the evaluation of many images of many tags take, and how much memory does it need?
+"""How long does the evaluation of many images and tags take, and how much memory does it need?
 
     .venv/bin/python benchmarks/evaluation_tags.py                     100,000 images of 1,000 tags
     .venv/bin/python benchmarks/evaluation_tags.py --images 1000000    4 GB of disk
 
-As `benchmarks/evaluation.py`, which explains what is printed, for sparse labels: 1 to 10 tags of an image, some common
-and most rare, 2 % of them unknown. The functions of scikit-learn get dense labels without unknown ones, which they do
-not support; `without_ranking` leaves out those that sort, which take most of their time.
+Like `benchmarks/evaluation.py`, which explains what is printed, but for sparse labels: 1 to 10 tags per image, some
+common and most rare, 2 % of them unknown. The functions of scikit-learn get dense labels without unknown ones, which
+they do not support; `without_ranking` leaves out the ranking metrics, which take most of their time.
 """
 
 from __future__ import annotations

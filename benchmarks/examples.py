@@ -1,11 +1,10 @@
-"""How much memory does an example take, and how long is the way to its first batch, with millions of them?
+"""How much memory does an example take, and how long does the first batch take, with millions of examples?
 
     .venv/bin/python benchmarks/examples.py [--millions 2]        about 1 minute
 
-A table of files with single labels, in a process of its own each time, so that memory is the difference of what the
-process holds before and after. Beside it what most people write: `tf.data.Dataset.from_tensor_slices((paths, labels))`
-with a shuffle buffer as large as the data. Prints bytes for each example beside the length of its path; the target is
-at most 120.
+A table of files with single labels, each time in a new process, whose memory before and after is compared. Compared
+with the usual code: `tf.data.Dataset.from_tensor_slices((paths, labels))` with a shuffle buffer as large as the data.
+Prints bytes per example in addition to the length of its path; the target is at most 120.
 """
 
 from __future__ import annotations
@@ -53,13 +52,13 @@ COUNT = {count}
 CLASSES = tuple(str(number) for number in range(100))
 FILE = os.path.join({folder!r}, "image-" + "0" * 20 + ".png")
 def path_of(number):
-    return FILE[:5] + FILE[5:]  # a string of its own each time; the file is the same, so that it can be read
+    return FILE[:5] + FILE[5:]  # a new string object each time, for the same file, so that it can be read
 def held():
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-tf.data.Dataset.range(2).shuffle(2).batch(2).get_single_element()  # what TensorFlow holds in any case
+tf.data.Dataset.range(2).shuffle(2).batch(2).get_single_element()  # memory that TensorFlow holds in any case
 from absl import logging; logging.set_verbosity(logging.ERROR)
 {body}
 print((table - before) / COUNT, (held() - before) / COUNT, time.monotonic() - started, len(path_of(0)))
@@ -85,8 +84,8 @@ def measure(count: int, folder: str) -> None:
         table, all_of_it, seconds, length = (float(word) for word in done.stdout.split())
         parts = f"; the table alone {table - length:.0f}" if table else ""
         print(
-            f"{name}: {all_of_it - length:.0f} bytes for each of {count:,} examples beside the {length:.0f} of its "
-            f"path{parts}; first batch after {seconds:.1f} s"
+            f"{name}: {all_of_it - length:.0f} bytes for each of {count:,} examples in addition to the {length:.0f} of "
+            f"its path{parts}; first batch after {seconds:.1f} s"
         )
 
 

@@ -3,9 +3,10 @@
     .venv/bin/python benchmarks/first_step.py                             about 3 minutes on 2 cores
     .venv/bin/python benchmarks/first_step.py --rows vgg19 --rounds 5
 
-For CPUs. Whole processes in turn: a run of this project, and a script with Keras' `fit` that trains the same network on
-the same images of the sample, 64 x 64, in batches of 32, in the faster of its precisions here; ours also flips images.
-Prints seconds, and the ratio: median and spread over rounds. The first round, which reads from the disk, is left out.
+For CPUs. Times whole processes in turn: a run of this project, and a script with Keras' `fit` that trains the same
+network on the same images of the sample, 64 x 64, in batches of 32, in the precision that is faster for it here; ours
+also flips images. Prints seconds, and the ratio: median and spread over rounds. The first round, which reads from the
+disk, is left out.
 """
 
 from __future__ import annotations
@@ -70,16 +71,16 @@ def main() -> None:
     arguments = parser.parse_args()
     from model_trainer.sources.sample import unpack_sample
 
-    with tempfile.TemporaryDirectory() as place:
-        folder = str(unpack_sample(Path(place) / "sample"))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = str(unpack_sample(Path(temporary) / "sample"))
         for name in arguments.rows:
             times: dict[str, list[float]] = {"ours": [], "float32": [], "mixed_bfloat16": []}
             for number in range(arguments.rounds + 1):
                 for who in list(times) if number % 2 else reversed(list(times)):
                     is_ours = who == "ours"
-                    taken = seconds(OURS if is_ours else KERAS, name if is_ours else ROWS[name], folder, POLICY=who)
+                    duration = seconds(OURS if is_ours else KERAS, name if is_ours else ROWS[name], folder, POLICY=who)
                     if number:
-                        times[who].append(taken)
+                        times[who].append(duration)
             best = min(("float32", "mixed_bfloat16"), key=lambda who: statistics.median(times[who]))
             print(f"{name}\n    ours   {spread(times['ours'], 2)} s\n    keras  {spread(times[best], 2)} s ({best})")
             ratios = [ours / theirs for ours, theirs in zip(times["ours"], times[best], strict=True)]

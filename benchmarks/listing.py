@@ -2,8 +2,9 @@
 
     .venv/bin/python benchmarks/listing.py    about 30 seconds, of which most makes the files
 
-Prints seconds for `ImageFolder.read`, beside `pathlib.rglob` and what Keras' `image_dataset_from_directory` uses to
-list (`index_directory`), over the same warm folder, and the ratios; median and spread over rounds. The target is 5 s.
+Prints seconds for `ImageFolder.read`, for `pathlib.rglob`, and for `index_directory`, with which Keras'
+`image_dataset_from_directory` lists files, over the same warm folder, and the ratios; median and spread over rounds.
+The target is 5 s.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         for number in range(NUM_CLASSES):
-            of_class = Path(folder) / f"class_{number:03d}"
-            of_class.mkdir()
+            class_folder = Path(folder) / f"class_{number:03d}"
+            class_folder.mkdir()
             for image in range(PER_CLASS):
-                (of_class / f"image_{image:06d}.jpg").touch()
+                (class_folder / f"image_{image:06d}.jpg").touch()
 
         def keras_lists() -> int:
             with contextlib.redirect_stdout(io.StringIO()):

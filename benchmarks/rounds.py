@@ -1,4 +1,4 @@
-"""Timed rounds in a process of its own: what `train.py` starts, and each contestant answers. Needs Python alone."""
+"""Timed rounds in separate processes: `train.py` starts contestants, each of which calls `answer`. Pure Python."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import NoReturn
 
 __all__ = ["Contestant", "answer", "spread"]
 
-ANSWER = "\nANSWER "  # on a line of its own, also after what a library left unfinished
+ANSWER = "\nANSWER "  # on a separate line, even after an unfinished line of a library
 
 
 def answer(train: Callable[[int], float]) -> None:
-    """Says that this process is ready, then trains as often as it is asked to.
+    """Reports that this process is ready, then trains whenever it is asked to.
 
     Args:
-        train: takes a number of steps, and gives the seconds that they took.
+        train: a function that trains a given number of steps and returns the seconds that they took.
     """
     print(f"{ANSWER}ready", flush=True)
     for line in sys.stdin:
@@ -26,16 +26,16 @@ def answer(train: Callable[[int], float]) -> None:
 
 
 class Contestant:
-    """A process that trains when it is asked to, and waits otherwise.
+    """A process that trains when it is asked to, and otherwise waits.
 
     Args:
-        command: of the process.
+        command: the command that starts the process.
     """
 
     def __init__(self, command: list[str]) -> None:
         self._command = command
-        self._messages: deque[str] = deque(maxlen=50)  # the last lines that are no answers
-        # One pipe for both: one that nobody reads would fill, and stop who writes.
+        self._messages: deque[str] = deque(maxlen=50)  # the last lines that are not answers
+        # One pipe for both streams: a second one that is not read would fill up and block the process.
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -44,7 +44,7 @@ class Contestant:
             self._fail()
 
     def seconds(self, num_steps: int) -> float:
-        """How long it takes for so many steps."""
+        """The seconds that the process takes for `num_steps` steps."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{num_steps}\n")
         self._process.stdin.flush()
@@ -64,9 +64,9 @@ class Contestant:
             if line.startswith(ANSWER.lstrip()):
                 yield line.removeprefix(ANSWER.lstrip()).strip()
             else:
-                self._messages.append(line)  # a library says something
+                self._messages.append(line)  # a message of a library
 
 
 def spread(values: list[float], digits: int) -> str:
-    """Median, lowest and highest."""
+    """The median and the range of the values as text."""
     return f"median {statistics.median(values):.{digits}f}, {min(values):.{digits}f} to {max(values):.{digits}f}"

@@ -1,4 +1,4 @@
-"""How many requests per second does `model-trainer serve` answer, beside FastAPI, LitServe and mosec?
+"""How many requests per second does `model-trainer serve` answer, compared with FastAPI, LitServe and mosec?
 
     python3 -m venv /tmp/rivals
     ls -d $PWD/.venv/lib/python3.11/site-packages > /tmp/rivals/lib/python3.11/site-packages/ours.pth
@@ -7,14 +7,15 @@
     .venv/bin/python benchmarks/serve.py --memory 200000                      memory of our server, about six minutes
 
 MobileNetV2 at 224 x 224 (with --memory at 32 x 32) with random weights, JPEG photos of 500 x 375 pixels and 50 KB, one
-of 16 in turn; 1, 8, 32 and 64 connections, each with one request at a time (`serve_client.py`). Ours runs with its
-defaults, but without an access log, as the others do. Each rival runs at its best: in a first round all of its SETTINGS
-below are tried, and the best at each concurrency is kept for it. "OpenVINO" rivals compute the same network as our
-engine, in float32; the others the compiled Keras model, and FastAPI `model.predict`.
-Then all answer in turn, in several rounds, while the others are stopped. Prints requests per second, latencies, and CPU
-seconds of the server per request, which the load of a shared machine changes less; our ratios to each rival; failed
-requests; and how far each server's answers are from `model.predict` for the pixels that it decodes. At last requests
-arrive at fixed times, 70 % of what ours can answer; its p99 is compared with that of one connection.
+of 16 in turn; 1, 8, 32 and 64 connections, each with one request at a time (`serve_client.py`). Our server runs with
+its defaults, but without an access log, like the others. Each rival runs at its best: in a first round all of its
+SETTINGS below are tried, and the best for each concurrency is used. The rivals with "OpenVINO" run the same network as
+our engine, in float32; the others run the Keras model in a `tf.function`, and FastAPI runs `model.predict`. Then the
+servers are measured in turn, in several rounds, while the others are paused. Prints requests per second, latencies, and
+CPU seconds of the server per request, which depend less on the load of a shared machine; the ratios of our server to
+each rival; failed requests; and the largest difference of each server's probabilities from those of `model.predict` for
+the pixels that it decodes. Finally requests arrive at fixed times, at 70 % of the highest rate of our server, and its
+p99 latency is compared with that of one connection.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from serve_rivals import load_decoder  # isort: skip
 
 HERE = Path(__file__).parent
 CONCURRENCIES = (1, 8, 32, 64)
-TOLERANCE = 1e-3  # of a probability; float32 rounding in another order changes about 1e-5
+TOLERANCE = 1e-3  # for a probability; a different order of float32 operations changes it by about 1e-5
 
 _ONE_THREAD = {"threads": 1, "workers": 2}
 SETTINGS: dict[str, list[dict[str, Any]]] = {
@@ -85,7 +86,7 @@ PATHS = {"fastapi": "/predict", "litserve": "/predict", "mosec": "/inference"}
 
 
 class Load(NamedTuple):
-    """What `serve_client.py` measured, and what the server used meanwhile."""
+    """The measurements of `serve_client.py`, and the CPU time of the server meanwhile."""
 
     per_second: float
     p50: float  # milliseconds
@@ -97,12 +98,12 @@ class Load(NamedTuple):
 
 
 class Bench(NamedTuple):
-    """What all measurements have in common."""
+    """The model, photos and programs that all measurements use."""
 
     folder: Path  # of the model
     photos: list[Path]
     expected: dict[str, np.ndarray]
-    rivals: str  # a Python
+    rivals: str  # the Python interpreter that has the rivals' packages
 
     def start(self, name: str, settings: dict[str, Any] | None = None) -> ServerProcess:
         if name == "ours":
@@ -142,7 +143,7 @@ class Bench(NamedTuple):
 
 
 def best_settings(bench: Bench, name: str, concurrencies: list[int], seconds: float) -> dict[int, dict[str, Any]]:
-    """For each concurrency the settings with which this rival answers most requests."""
+    """The settings with which this rival answers the most requests per second, for each concurrency."""
     best: dict[int, tuple[float, dict[str, Any]]] = {}
     for settings in SETTINGS[name]:
         with bench.start(name, settings) as server:
@@ -164,7 +165,7 @@ def compare(bench: Bench, concurrency: int, chosen: dict[str, dict[str, Any]], n
     try:
         for name in loads:
             servers[name] = bench.start(name, chosen.get(name))
-            servers[name].pause()  # one at a time has the cores
+            servers[name].pause()  # only one server at a time uses the cores
         for number in range(num_rounds):
             for name in list(servers) if number % 2 == 0 else list(reversed(servers)):
                 servers[name].resume()
@@ -199,7 +200,7 @@ def show(name: str, loads: list[Load], difference: float) -> None:
 
 
 def compare_latency(bench: Bench, num_rounds: int, seconds: float) -> None:
-    """p99 of our server at 70 % of its highest load, beside one connection."""
+    """Prints the p99 latency of our server at 70 % of its highest rate, and with one connection."""
     start_time = time.perf_counter()
     with bench.start("ours") as server:
         print(f"ours: {time.perf_counter() - start_time:.1f} s from the start of the process to the first answer")
@@ -221,7 +222,7 @@ def compare_latency(bench: Bench, num_rounds: int, seconds: float) -> None:
 
 
 def watch_memory(bench: Bench, num_requests: int) -> None:
-    """Memory of all processes of our server while it answers `num_requests`, in tenths of the time."""
+    """Prints the memory of all processes of our server while it answers `num_requests`, in tenths of the time."""
     with bench.start("ours") as server:
         samples: list[float] = []
         done = threading.Event()
@@ -245,7 +246,7 @@ def watch_memory(bench: Bench, num_requests: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rivals", help="a Python that has fastapi, litserve, mosec, and all that ours has")
+    parser.add_argument("--rivals", help="a Python that has fastapi, litserve, mosec, and all packages of this one")
     parser.add_argument("--only", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--concurrency", nargs="+", type=int, default=list(CONCURRENCIES))
     parser.add_argument("--rounds", type=int, default=5)
@@ -257,7 +258,7 @@ def main() -> None:
         photos, folder = make_photos(Path(place)), Path(place) / "run"
         folder.mkdir()
         if arguments.memory:
-            make_model(folder, photos, SPEC.changed("target_size", (32, 32, 3)))  # what leaks does so by request
+            make_model(folder, photos, SPEC.changed("target_size", (32, 32, 3)))  # a leak would be per request
             watch_memory(Bench(folder, photos, {}, arguments.rivals), arguments.memory)
             return
         make_model(folder, photos)

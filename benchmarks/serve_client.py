@@ -1,12 +1,12 @@
-"""The load that `serve.py` puts on a server, from a process of its own. Needs Python alone.
+"""The HTTP client of `serve.py`, in a separate process. Pure Python.
 
     python benchmarks/serve_client.py PORT PATH IMAGE... --concurrency 8 --seconds 10
 
-Closed loop: `--concurrency` connections, kept open, each sends the next image as soon as it has the last answer.
-Open loop: with `--rate` requests start at fixed times, whether or not earlier ones are answered; each takes an idle
+Closed loop: each of `--concurrency` persistent connections sends the next image as soon as it has the last response.
+Open loop: with `--rate`, requests start at fixed times, whether or not earlier ones are answered; each takes an idle
 connection or opens one, and its latency counts from the time at which it was due.
-Requests are made before the clock starts, and answers are parsed after it stops, so that little is left to do beside:
-client and server share the cores. Prints one line of JSON.
+Requests are encoded before the clock starts, and responses are parsed after it stops, so that the client uses little of
+the cores that it shares with the server. Prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 __all__ = ["make_request"]
 
-MAX_CONNECTIONS = 512  # of the open loop
+MAX_CONNECTIONS = 512  # in the open loop
 
 
 def make_request(port: int, path: str, body: bytes) -> bytes:
@@ -29,13 +29,13 @@ def make_request(port: int, path: str, body: bytes) -> bytes:
 
 
 class Connection(asyncio.Protocol):
-    """A connection that is kept open, with at most one request at a time."""
+    """A persistent connection with at most one request at a time."""
 
     def __init__(self, load: Load) -> None:
         self._load = load
         self._buffer = b""
-        self._length = -1  # of head and body; -1 until the head is there
-        self._number, self._start = -1, 0.0  # of the request that is being answered
+        self._length = -1  # of head and body in bytes; -1 until the head has arrived
+        self._number, self._start = -1, 0.0  # index and start time of the current request; index -1: none
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
@@ -65,14 +65,14 @@ class Connection(asyncio.Protocol):
 
 
 class Load:
-    """Sends requests and notes when they are answered.
+    """Sends requests and records when they are answered.
 
     Args:
-        requests: each with its head; they are sent in turn.
+        requests: complete HTTP requests, which are sent in turn.
         concurrency: number of connections of the closed loop.
         rate: requests per second of the open loop; 0 for the closed loop.
-        seconds, warm_seconds: how long, and how much of it at the start is not counted.
-        count: of requests, after which it ends, too.
+        seconds, warm_seconds: duration of the measurement, and of the warm-up before it.
+        count: number of requests after which it ends in any case.
     """
 
     def __init__(
@@ -81,9 +81,9 @@ class Load:
         self.requests, self.concurrency, self.rate = requests, concurrency, rate
         self.seconds, self.warm_seconds, self.count = seconds, warm_seconds, count
         self.num_sent = self.num_failed = self.num_inside = self.num_connections = 0
-        self.latencies: list[float] = []  # seconds, of answers with status 200
+        self.latencies: list[float] = []  # seconds, of responses with status 200
         self.bodies: list[set[bytes]] = [set() for _ in requests]
-        self.reasons: dict[str, int] = {}  # of failures
+        self.reasons: dict[str, int] = {}  # number of failures for each reason
         self._idle: list[Connection] = []
         self._due: list[tuple[int, float]] = []  # requests of the open loop without a connection
 

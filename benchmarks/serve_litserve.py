@@ -13,7 +13,7 @@ from serve_rivals import load_decoder, load_engine, read_settings  # isort: skip
 
 
 class Api(litserve.LitAPI):
-    """An image as the body of the request; JSON with base64 and forms cost LitServe more."""
+    """Expects an image as the body of the request, which is faster in LitServe than JSON with base64 or forms."""
 
     def setup(self, device: str) -> None:
         folder, settings = read_settings()
@@ -26,7 +26,7 @@ class Api(litserve.LitAPI):
         return np.stack(inputs)
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        return self.engine(x if x.ndim == 4 else x[None])  # without batching a single image
+        return self.engine(x if x.ndim == 4 else x[None])  # without batching `x` is a single image
 
     def unbatch(self, output: np.ndarray) -> list[np.ndarray]:
         return list(output)
@@ -35,7 +35,7 @@ class Api(litserve.LitAPI):
         return {"prediction": output.reshape(-1).tolist()}
 
 
-# LitServe makes a FastAPI route of the annotation, which has to be an object, not its text.
+# LitServe makes a FastAPI route from the annotation, which has to be an object, not a string.
 Api.decode_request.__annotations__ = {"request": Annotated[bytes, Body()]}
 
 

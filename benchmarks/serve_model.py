@@ -1,4 +1,4 @@
-"""The model and the photos that `serve.py` measures with, made here."""
+"""Makes the model and the photos with which `serve.py` measures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPEC = ModelSpec.named("mobilenet_v2", target_size=[224, 224, 3])
 
 
 def make_photos(folder: Path) -> list[Path]:
-    """Smooth noise of several scales, and a little grain: JPEG files of 50 KB, like photos of that size."""
+    """Writes JPEG files of smooth noise at several scales and a little grain, 50 KB each; returns their paths."""
     paths = []
     for number in range(NUM_PHOTOS):
         random = np.random.default_rng(number)
@@ -43,7 +43,7 @@ def make_model(folder: Path, photos: list[Path], spec: ModelSpec = SPEC) -> None
     """Writes an output folder with MobileNetV2, and `engine.xml`, the same network for OpenVINO.
 
     Its weights are random, but batch normalization has the statistics of the photos, and the last layer is scaled, so
-    that answers differ from photo to photo: a wrong one would be noticed.
+    that predictions differ from photo to photo and a wrong one would be noticed.
     """
     keras.utils.set_random_seed(0)
     backbone = keras.applications.MobileNetV2(spec.target_size, weights=None, include_top=False, pooling="avg")
@@ -72,14 +72,14 @@ def _save_for_openvino(model: keras.Model, folder: Path, spec: ModelSpec) -> Non
     import tensorflow as tf
 
     exported = tf.Module()
-    exported.weights = [variable.value for variable in model.variables]  # what is not an attribute is not saved
+    exported.weights = [variable.value for variable in model.variables]  # only attributes of the module are saved
     exported.compute = tf.function(
         lambda images: model(spec.preprocess(images), training=False),
         input_signature=[tf.TensorSpec([None, *spec.target_size], tf.uint8)],
     )
-    place = str(folder / "saved_model")
-    tf.saved_model.save(exported, place, signatures=exported.compute)
-    openvino.save_model(openvino.convert_model(place), str(folder / "engine.xml"), compress_to_fp16=False)
+    saved_model = str(folder / "saved_model")
+    tf.saved_model.save(exported, saved_model, signatures=exported.compute)
+    openvino.save_model(openvino.convert_model(saved_model), str(folder / "engine.xml"), compress_to_fp16=False)
 
 
 def expected_answers(folder: Path, photos: list[Path], decoders: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""`serve.py`'s rival mosec, with dynamic batching, and decoding in the same stage or in one of its own."""
+"""`serve.py`'s rival mosec, with dynamic batching, and decoding in the same stage or in a separate one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from serve_rivals import load_decoder, load_engine, read_settings  # isort: skip
 
 
 class Decode(Worker):
-    """From the body of a request to pixels."""
+    """Stage that decodes the body of a request to pixels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Decode(Worker):
 
 
 class Compute(Worker):
-    """From pixels to probabilities."""
+    """Stage that computes probabilities from pixels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Compute(Worker):
 
 
 class DecodeAndCompute(Decode, Compute):
-    """From the body of a request to probabilities: no pixels pass from process to process."""
+    """Stage that does both, so that no pixels pass between processes."""
 
     def forward(self, data: Any) -> Any:
         if self.max_batch_size == 1:

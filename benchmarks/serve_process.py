@@ -1,4 +1,4 @@
-"""A server in a session of its own, of which CPU time and memory of all processes are known."""
+"""A server in its own session, so that CPU time and memory of all its processes can be measured."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ START_SECONDS = 240
 
 
 class ServerProcess:
-    """Starts a server, and waits until it answers.
+    """Starts a server and waits until it answers.
 
     Args:
-        name: for messages.
-        command: of the process; the port is appended.
-        path: of its route for images.
-        variables: of its environment, beside those of this process.
-        photo: an image that it has to answer before it counts as started.
+        name: name of the server in messages.
+        command: command that starts the process; the port is appended.
+        path: path of the route for images.
+        variables: environment variables in addition to those of this process.
+        photo: an image for which the server has to answer with 200 before it counts as started.
     """
 
     def __init__(self, name: str, command: list[str], path: str, variables: dict[str, str], photo: Path) -> None:
         self.name, self.path, self.port = name, path, _free_port()
-        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed in close(); a pipe that nobody reads would fill
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed in close(); an unread pipe would fill up
         self._process = subprocess.Popen(
             [*command, str(self.port)],
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONWARNINGS": "ignore", **variables},
             stdout=self._log,
             stderr=self._log,
-            start_new_session=True,  # its number is that of all processes that the server starts
+            start_new_session=True,  # the session id identifies all processes that the server starts
         )
         try:
             self._wait(photo.read_bytes())
@@ -65,11 +65,11 @@ class ServerProcess:
         self._log.close()
 
     def pause(self) -> None:
-        """Stops its processes, some of which look for work all the time (LitServe's: a fifth of a core)."""
+        """Suspends its processes, some of which poll for work (LitServe's: a fifth of a core)."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Lets them continue."""
+        """Resumes its processes."""
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: int) -> None:
@@ -78,11 +78,11 @@ class ServerProcess:
                 os.kill(pid, number)
 
     def cpu_seconds(self) -> float:
-        """Used so far by the processes that run now."""
+        """CPU time used so far by the processes that run now."""
         return sum(int(fields[11]) + int(fields[12]) for fields in map(_stat, self._pids()) if fields) / TICKS
 
     def memory_bytes(self) -> int:
-        """Of all processes; pages that several share count once."""
+        """Memory of all processes; pages that several of them share count once."""
         total = 0
         for pid in self._pids():
             with contextlib.suppress(OSError):

@@ -1,7 +1,7 @@
-"""What the rivals of `serve.py` have in common: how they decode an image and compute the network.
+"""Code that the rivals of `serve.py` share: how they decode an image and run the network.
 
 They decode as users do, with Pillow or TensorFlow, and squash the whole image to 224 x 224. The folder that they are
-given has `final_model.hdf5`, and `engine.xml`, the same network for OpenVINO.
+given contains `final_model.hdf5`, and `engine.xml`, the same network for OpenVINO.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def preprocess(images: Any) -> Any:
 
 
 def load_decoder(settings: Settings) -> Callable[[bytes], np.ndarray]:
-    """Maps an encoded image to uint8 `(224, 224, 3)`."""
+    """Returns a function from an encoded image to uint8 pixels `(224, 224, 3)`."""
     if settings.get("decoder", "pillow") == "pillow":
         from PIL import Image
 
@@ -57,7 +57,7 @@ def load_keras(folder: Path) -> Any:
 
 
 def load_engine(folder: Path, settings: Settings) -> Callable[[np.ndarray], np.ndarray]:
-    """Maps uint8 `(batch, 224, 224, 3)` to probabilities `(batch, num_classes)`; every batch size has been computed."""
+    """Returns a warmed-up function from uint8 `(batch, 224, 224, 3)` to probabilities `(batch, num_classes)`."""
     engine = _openvino(folder, settings) if settings["engine"] == "openvino" else _compiled_keras(folder)
     for size in range(1, settings.get("max_batch", 1) + 1):
         engine(np.zeros((size, SIZE, SIZE, 3), np.uint8))

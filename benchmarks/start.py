@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/start.py    about 15 seconds
 
-Prints seconds of the whole process, beside `python -c pass` and `python -c "import tensorflow"`, taken in turn;
+Prints seconds of the whole process, and of `python -c pass` and `python -c "import tensorflow"`, measured in turn:
 median and spread over rounds. The target is 0.6 s. Also prints whether TensorFlow was imported.
 """
 
@@ -27,7 +27,7 @@ def main() -> None:
         for name, command in COMMANDS.items():
             started = time.perf_counter()
             subprocess.run(command, check=True, capture_output=True)
-            if round_:  # the first warms the disk's cache
+            if round_:  # the first fills the page cache
                 seconds[name].append(time.perf_counter() - started)
     ours = statistics.median(seconds["model-trainer --help"])
     for name, times in seconds.items():

@@ -1,20 +1,20 @@
-"""Does a long training grow?
+"""Does the memory of a long training grow?
 
     .venv/bin/python benchmarks/steady.py                 about 3 minutes
-    .venv/bin/python benchmarks/steady.py --minutes 15    what counts: 3 minutes are still part of the warm-up
-    .venv/bin/python benchmarks/steady.py --trace         also which lines of Python hold more at the end; slower
+    .venv/bin/python benchmarks/steady.py --minutes 15    long enough: 3 minutes are still part of the warm-up
+    .venv/bin/python benchmarks/steady.py --trace         also prints which lines of Python hold more at the end; slower
 
-A toy network, so that many steps go by: batches of 8 photos of the sample with random flips, validation, a checkpoint
-as often as one can be written, best models and curves after each epoch, a progress bar (into nowhere). The run is
-stopped by a signal after a sixth of the time and resumed; what is printed is of the resumed part. After each epoch,
-garbage collected and free pages given back: memory in RAM, the part that is no file, what C and C++ hold of it (MB),
-open files, threads, child processes.
+A toy network, so that many steps fit into the time: batches of 8 photos of the sample with random flips, validation,
+checkpoints as often as possible, best models and curves after each epoch, a progress bar (to /dev/null). The run is
+stopped by a signal after a sixth of the time and resumed; only the resumed part is measured. Prints after each epoch,
+when garbage has been collected and free pages returned: resident memory, its anonymous part, the memory allocated by C
+and C++ (all in MB), and the numbers of open files, threads and child processes.
 
-At the end for each the least-squares slope per 1,000 steps with its standard error, what that makes of 3 hours of such
-steps, and the median from one epoch to the next, which leaves out jumps: `tf.data` doubles its buffers, up to 512
-batches, when the machine is busy. An epoch, here of 1,000 steps, adds some kB: its row of history, which is in every
-checkpoint and plot, and what TensorFlow, rich and matplotlib keep of it. The target is that no step adds anything, and
-that files, threads and processes stay as they are. Linux with glibc only.
+Finally prints for each the least-squares slope per 1,000 steps with its standard error, the same extrapolated to 3
+hours of such steps, and the median of the differences between epochs, which is insensitive to jumps: `tf.data` doubles
+its buffers, up to 512 batches, when the machine is busy. An epoch, here of 1,000 steps, adds some kB: its row of the
+history, which is in every checkpoint and plot, and what TensorFlow, rich and matplotlib store for it. The target is
+that steps add nothing, and that the numbers of files, threads and processes do not change. Linux with glibc only.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import time
 import tracemalloc
 from pathlib import Path
 
-os.environ["FORCE_COLOR"] = "1"  # rich takes what is no terminal for one, and draws its bar
+os.environ["FORCE_COLOR"] = "1"  # rich then draws its progress bar without a terminal
 
 import model_trainer.quiet_tensorflow  # noqa: F401  # isort: skip
 
@@ -42,11 +42,11 @@ from model_trainer.sources.sample import unpack_sample
 from model_trainer.training.checkpoints import saver
 from model_trainer.training.train import train_model
 
-WARM_UP_SHARE = 0.25  # of the resumed part: pools and caches fill
+WARM_UP_FRACTION = 0.25  # of the resumed part, in which pools and caches fill up
 HOURS = 3.0
 BATCH_SIZE = 8
 TIMES_EACH_IMAGE = 4  # an epoch of 1,000 steps
-COLUMNS = ("RAM", "of no file", "malloc", "files", "threads", "children")
+COLUMNS = ("RAM", "anonymous", "malloc", "files", "threads", "children")
 IN_MB = COLUMNS[:3]
 
 
@@ -62,7 +62,7 @@ class Malloc(ctypes.Structure):
 
 
 def measure() -> tuple[float, ...]:
-    """The metrics of `COLUMNS`, of this process."""
+    """The values of `COLUMNS` for this process."""
     gc.collect()
     library = ctypes.CDLL(None)
     library.malloc_trim(0)
@@ -77,7 +77,7 @@ def measure() -> tuple[float, ...]:
 
 
 class Watch(keras.callbacks.Callback):
-    """Measures after each epoch of the resumed part, and ends both parts after their time."""
+    """Measures after each epoch of the resumed part, and ends both parts when their time is over."""
 
     def __init__(self, seconds: float, steps_per_epoch: int, *, trace: bool) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class Watch(keras.callbacks.Callback):
         row = (float((epoch + 1) * self.steps_per_epoch), passed, *measure())
         self.rows.append(row)
         print(f"step {row[0]:9,.0f}  {passed:5.0f} s  " + "  ".join(map("{:10.2f}".format, row[2:])), flush=True)
-        if self.trace and self.before is None and passed > self.seconds * (1 / 6 + 5 / 6 * WARM_UP_SHARE):
+        if self.trace and self.before is None and passed > self.seconds * (1 / 6 + 5 / 6 * WARM_UP_FRACTION):
             tracemalloc.start(8)
             self.before = tracemalloc.take_snapshot()
         if passed > self.seconds:
@@ -111,10 +111,10 @@ class Watch(keras.callbacks.Callback):
 
 def slope(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     """The least-squares slope of `y` over `x`, and its standard error."""
-    from_mean = x - x.mean()
-    slope = float(from_mean @ (y - y.mean()) / (from_mean @ from_mean))
-    left = y - y.mean() - slope * from_mean
-    return slope, float(np.sqrt(left @ left / (len(x) - 2) / (from_mean @ from_mean)))
+    centered = x - x.mean()
+    slope = float(centered @ (y - y.mean()) / (centered @ centered))
+    residuals = y - y.mean() - slope * centered
+    return slope, float(np.sqrt(residuals @ residuals / (len(x) - 2) / (centered @ centered)))
 
 
 def main() -> None:
@@ -148,7 +148,7 @@ def main() -> None:
     if watch.before is not None:
         for line in tracemalloc.take_snapshot().compare_to(watch.before, "lineno")[:12]:
             print(line)
-    rows = np.array(watch.rows[round(len(watch.rows) * WARM_UP_SHARE) :])
+    rows = np.array(watch.rows[round(len(watch.rows) * WARM_UP_FRACTION) :])
     per_second = (rows[-1, 0] - rows[0, 0]) / (rows[-1, 1] - rows[0, 1])
     thousands = HOURS * 3600 * per_second / 1000
     print(

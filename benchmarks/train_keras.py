@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from rounds import answer  # isort: skip
 
-WARM_UP = 4  # steps of a round that are not timed: `fit` builds, and queues fill
+WARM_UP = 4  # steps of a round that are not timed: `fit` traces, and queues fill up
 
 
 class Clock(keras.callbacks.Callback):

@@ -27,7 +27,7 @@ WORKERS = len(os.sched_getaffinity(0))
 
 
 class Folder(torch.utils.data.Dataset):
-    """One folder for each class; uint8 `(3, 224, 224)` after crop and flip."""
+    """Images in one folder per class; an item is uint8 `(3, 224, 224)`, after crop and flip, and the class index."""
 
     def __init__(self, folder: str) -> None:
         classes = sorted(path for path in Path(folder).iterdir() if path.is_dir())
@@ -42,10 +42,10 @@ class Folder(torch.utils.data.Dataset):
         return self.change(torchvision.io.read_image(path, torchvision.io.ImageReadMode.RGB)), label
 
 
-def as_keras_has_it(name: str) -> torch.nn.Module:
-    """timm's network, with the operations of that in `keras.applications`."""
+def make_as_in_keras(name: str) -> torch.nn.Module:
+    """timm's network, changed to the operations of the network in `keras.applications`."""
     model = timm.create_model(name, num_classes=10)
-    if name == "vgg19":  # features, their mean, a classifier: without the two layers of 4,096
+    if name == "vgg19":  # without the two layers of 4,096
         return torch.nn.Sequential(
             model.features, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(512, 10)
         )
@@ -67,7 +67,7 @@ def main() -> None:
         prefetch_factor=2,
         drop_last=True,
     )
-    model = as_keras_has_it(name).to(memory_format=torch.channels_last).train()
+    model = make_as_in_keras(name).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
     loss_of = torch.nn.CrossEntropyLoss()
     compute = torch.compile(model) if mode == "compile" else model

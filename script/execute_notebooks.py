@@ -56,7 +56,7 @@ def execute(path: Path, folder: Path) -> Any:
 
 
 def code_digest(notebook: Any) -> str:
-    """A hex digest of the code; the metadata has that of the code which produced the outputs."""
+    """A hex digest of the code cells; the metadata stores the digest of the code that produced the outputs."""
     code = "\0".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     return hashlib.sha256(code.encode()).hexdigest()
 

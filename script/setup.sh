@@ -1,18 +1,18 @@
-# Sourced by script/train and script/test: `setup` makes .venv, or sees in milliseconds that it is there and current.
+# Sourced by script/train and script/test: `setup` makes .venv, or finds in milliseconds that it is up to date.
 #
-# .venv/base.stamp says where, with which Python and from which pins .venv was made; .venv/dev.stamp says it of the
-# tools that script/test adds. A stamp is written last, so what was interrupted is done again.
+# .venv/base.stamp records where, with which Python and from which pins .venv was made; .venv/dev.stamp records the pins
+# of the tools that script/test adds. A stamp is written last, so that an interrupted step is repeated.
 # All messages go to standard error. Exit 2: this machine lacks something; the message says what.
 
 root=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 venv=$root/.venv
 python=$venv/bin/python
-cd -- "$root" # data/ and output/ are meant from here
+cd -- "$root" # data/ and output/ are relative to it
 
 say() { printf '%s\n' "$*" >&2; }
 stop() { say "$@" && exit 2; }
 
-# `setup` brings what training needs, `setup dev` also the tools of script/test.
+# `setup` installs what training needs, `setup dev` also the tools of script/test.
 setup() {
     is_current "$@" && return
     trap 'say "Interrupted; the next start sets up .venv again."; exit 130' INT
@@ -27,10 +27,11 @@ is_current() {
     [ "${1-}" != dev ] || [ "$(stamp_of dev)" = "$(dev_stamp)" ]
 }
 
-# Looks again, because another script may have held the lock and done it.
+# Checks again, because another script may have installed it while this one waited for the lock.
 install_what_is_missing() {
     if [ "$(stamp_of base)" != "$(base_stamp)" ]; then
-        # Changed pins go over the old ones. After a move, another Python or an interrupted setup, .venv is made again.
+        # Changed pins are installed over the old ones. After a move, with another Python or after an interrupted setup
+        # .venv is made again.
         case $(stamp_of base) in "$(here)"*) ;; *) make_venv ;; esac
         rm -f "$venv/base.stamp"
         install_base
@@ -39,7 +40,7 @@ install_what_is_missing() {
     if [ "${1-}" = dev ] && [ "$(stamp_of dev)" != "$(dev_stamp)" ]; then
         rm -f "$venv/dev.stamp"
         say "Installing the tools that check and test ..."
-        # By force, because pip takes a package that an interrupted install left half-unpacked for a whole one.
+        # Forced, because pip regards a package that an interrupted install left half-unpacked as complete.
         pip_install --force-reinstall -r requirements/dev.txt
         dev_stamp >"$venv/dev.stamp"
     fi
@@ -70,7 +71,7 @@ pip_install() {
             "It needs a network, or a mirror (PIP_INDEX_URL). Then run the same command again."
 }
 
-# Of all that pip says: large downloads, lost connections, and everything from its first error on.
+# Of pip's output: large downloads, lost connections, and everything from its first error on.
 show_what_matters() {
     local line failed=""
     while IFS= read -r line; do
@@ -84,7 +85,7 @@ show_what_matters() {
     done
 }
 
-# Sets found_python and found_version: the first suitable one in PATH.
+# Sets found_python and found_version to the first suitable Python in PATH.
 find_python() {
     local name version executable seen=""
     for name in python3.13 python3.12 python3.11 python3; do
@@ -109,7 +110,7 @@ except ImportError:
 print(version, getattr(sys, "_base_executable", sys.executable))
 '
 
-# The file first: nvidia-smi takes seconds while the driver sleeps. WSL has nvidia-smi only.
+# The file first, because nvidia-smi takes seconds while the driver sleeps; WSL has only nvidia-smi.
 has_nvidia_driver() { [ -e /proc/driver/nvidia/version ] || nvidia-smi >/dev/null 2>&1; }
 
 stamp_of() { cat "$venv/$1.stamp" 2>/dev/null || true; }
@@ -128,7 +129,7 @@ here() {
         "$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true)"
 }
 
-# One script at a time changes .venv. Where there is no flock (macOS), they are trusted to take turns.
+# Only one script at a time changes .venv; without flock (macOS) this is not enforced.
 lock() {
     command -v flock >/dev/null || return 0
     exec 9<>script/setup.sh # held while it is open; nothing is written

@@ -24,7 +24,7 @@ from model_trainer.evaluation.data import source_of
 from model_trainer.inference.precision_check import find_check
 from model_trainer.training.train import train_model
 
-pytestmark = pytest.mark.usefixtures("short_pipeline", "plain_graphs")  # the processes have the whole of it
+pytestmark = pytest.mark.usefixtures("short_pipeline", "plain_graphs")  # commands in subprocesses use the full pipeline
 
 MakeRun = Callable[..., Run]
 
@@ -36,7 +36,7 @@ def command(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedPro
 
 
 def called(*arguments: str) -> tuple[int, str]:
-    """The command inside this process, which has TensorFlow loaded already: exit code and message."""
+    """Runs the command inside this process, which has TensorFlow loaded already; returns exit code and output."""
     result = CliRunner().invoke(app, [*arguments])
     if isinstance(result.exception, ModelTrainerError):
         return result.exception.exit_code, str(result.exception)
@@ -57,7 +57,7 @@ def output_dir(
 
 
 def results_of(output: str) -> str:
-    """The folder that is named at the end of what a training printed."""
+    """The folder that is named in the last line of the output of `train`."""
     lines = output.splitlines()
     assert lines[0].split()[:3] == ["epoch", "loss", "accuracy"]
     assert lines[-1].startswith("Results: output/")
@@ -83,7 +83,7 @@ run = Run(
     )
 
 
-def test_the_command_is_recorded(output_dir: Path) -> None:
+def test_the_command_line_is_recorded(output_dir: Path) -> None:
     command = json.loads((output_dir / "training_options.json").read_text())["command"]
     assert command[1:] == sys.argv[1:]
 
@@ -100,26 +100,26 @@ def test_predict_prints_a_json_list_and_nothing_else(
     images = [str(colours / "val" / name / "0.png") for name in ("red", "blue")]
     result = CliRunner().invoke(app, ["predict", str(output_dir), *images, "--json"])
     assert result.exit_code == 0
-    assert capfd.readouterr().out == ""  # of whoever writes past Python
-    answers = json.loads(result.stdout)
-    assert [answer["image"] for answer in answers] == images
-    assert [answer["predictions"][0]["label"] for answer in answers] == ["red", "blue"]
-    assert sum(each["probability"] for each in answers[0]["predictions"]) == pytest.approx(1.0, abs=1e-5)
+    assert capfd.readouterr().out == ""  # written by C++ code past sys.stdout
+    records = json.loads(result.stdout)
+    assert [record["image"] for record in records] == images
+    assert [record["predictions"][0]["label"] for record in records] == ["red", "blue"]
+    assert sum(each["probability"] for each in records[0]["predictions"]) == pytest.approx(1.0, abs=1e-5)
 
 
 def test_predict_continues_after_an_unreadable_image_and_exits_with_2(
     output_dir: Path, colours: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    (tmp_path / "bad.jpg").write_bytes(b"not an image")
     good = str(colours / "val" / "green" / "0.png")
     code, output = called("predict", str(output_dir), str(tmp_path / "bad.jpg"), good, "--json")
     assert code == 2
-    answers = json.loads(output)
-    assert answers[0] == {"image": str(tmp_path / "bad.jpg"), "error": "is not an image"}
-    assert answers[1]["predictions"][0]["label"] == "green"
+    records = json.loads(output)
+    assert records[0] == {"image": str(tmp_path / "bad.jpg"), "error": "is not an image"}
+    assert records[1]["predictions"][0]["label"] == "green"
 
 
-def test_predict_takes_folders_and_prints_a_table(output_dir: Path, colours: Path) -> None:
+def test_predict_accepts_folders_and_prints_a_table(output_dir: Path, colours: Path) -> None:
     code, output = called("predict", str(output_dir / "final_model.hdf5"), str(colours / "val" / "red"), "--top", "1")
     assert code == 0
     lines = output.splitlines()
@@ -128,7 +128,7 @@ def test_predict_takes_folders_and_prints_a_table(output_dir: Path, colours: Pat
     assert all(" red " in line for line in lines[1:])
 
 
-def test_evaluate_gives_the_figures_of_the_best_epoch(output_dir: Path) -> None:
+def test_evaluate_prints_the_metrics_of_the_best_epoch(output_dir: Path) -> None:
     code, output = called("evaluate", str(output_dir))
     assert code == 0
     rows = (output_dir / "history.csv").read_text().splitlines()
@@ -139,7 +139,7 @@ def test_evaluate_gives_the_figures_of_the_best_epoch(output_dir: Path) -> None:
     assert metrics["images"] == "9"
 
 
-def test_evaluate_takes_other_data(output_dir: Path, colours: Path) -> None:
+def test_evaluate_accepts_other_data(output_dir: Path, colours: Path) -> None:
     code, output = called("evaluate", str(output_dir), "--data", str(colours / "train"))
     assert code == 0
     assert ["images", "15"] in [line.split() for line in output.splitlines()]
@@ -157,7 +157,7 @@ def test_evaluate_writes_its_files_and_the_report(output_dir: Path) -> None:
     assert (output_dir / "report" / "index.html").is_file()
 
 
-def test_evaluate_compares_several_models_and_writes_who_changed_sides(output_dir: Path, tmp_path: Path) -> None:
+def test_evaluate_compares_several_models_and_lists_discordant_images(output_dir: Path, tmp_path: Path) -> None:
     models = [str(output_dir / name) for name in ("model_max_acc.hdf5", "final_model.hdf5")]
     code, output = called("evaluate", *models, "--output", str(tmp_path / "results"))
     assert code == 0
@@ -166,7 +166,7 @@ def test_evaluate_compares_several_models_and_writes_who_changed_sides(output_di
     assert (tmp_path / "results" / "changed.csv").read_text().splitlines()[0] == "image,first,second,right"
 
 
-def test_other_probabilities_and_other_models_leave_the_evaluation_of_the_run_alone(output_dir: Path) -> None:
+def test_evaluating_with_tta_or_another_model_does_not_overwrite_the_evaluation_of_the_run(output_dir: Path) -> None:
     assert called("evaluate", str(output_dir))[0] == 0
     before = (output_dir / "evaluation" / "evaluation.json").read_bytes()
     assert called("evaluate", str(output_dir), "--tta", "flips")[0] == 0
@@ -176,7 +176,7 @@ def test_other_probabilities_and_other_models_leave_the_evaluation_of_the_run_al
     assert (output_dir / "evaluation-model_min_loss" / "evaluation.json").is_file()
 
 
-def test_an_ensemble_of_a_model_with_itself_has_its_metrics(output_dir: Path, tmp_path: Path) -> None:
+def test_an_ensemble_of_a_model_with_itself_has_the_metrics_of_that_model(output_dir: Path, tmp_path: Path) -> None:
     code, _ = called(
         "evaluate", str(output_dir), str(output_dir), "--ensemble", "mean", "--output", str(tmp_path / "results")
     )
@@ -187,7 +187,7 @@ def test_an_ensemble_of_a_model_with_itself_has_its_metrics(output_dir: Path, tm
     assert content["metrics"]["accuracy"] == alone.to_dict()
 
 
-def test_coarser_classes_have_metrics_of_their_own(output_dir: Path, tmp_path: Path) -> None:
+def test_coarse_classes_have_their_own_metrics(output_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "coarse.csv").write_text("blue,cold\ngreen,cold\nred,warm\n")
     code, output = called(
         "evaluate", str(output_dir), "--coarse", str(tmp_path / "coarse.csv"), "--tta", "flips", "--output",
@@ -215,14 +215,14 @@ def test_coarser_classes_have_metrics_of_their_own(output_dir: Path, tmp_path: P
         (("--coarse", "none.csv"), "There is no file none.csv"),
     ],
 )
-def test_evaluate_reports_what_does_not_go_together(output_dir: Path, arguments: tuple[str, ...], message: str) -> None:
+def test_evaluate_refuses_incompatible_options(output_dir: Path, arguments: tuple[str, ...], message: str) -> None:
     others = [str(output_dir) if each == "OTHER" else each for each in arguments]
     code, output = called("evaluate", str(output_dir), *others)
     assert code == 2
     assert message in output
 
 
-def test_evaluate_checks_a_precision_and_records_it(output_dir: Path) -> None:
+def test_evaluate_checks_a_precision_and_records_the_result(output_dir: Path) -> None:
     model_file = output_dir / "final_model.hdf5"
     code, output = called("evaluate", str(model_file), "--precision", "bfloat16", "--engine", "keras")
     check = find_check(model_file, "bfloat16")
@@ -233,7 +233,7 @@ def test_evaluate_checks_a_precision_and_records_it(output_dir: Path) -> None:
     assert ("But it is not faster than float32" in output) == (check.speed <= 1)
 
 
-def test_a_precision_that_cannot_be_recorded_is_shown_and_training_images_are_named(
+def test_a_precision_check_that_cannot_be_recorded_is_printed_and_says_that_it_used_training_images(
     output_dir: Path, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(output_dir, tmp_path / "copy")
@@ -248,15 +248,15 @@ def test_a_precision_that_cannot_be_recorded_is_shown_and_training_images_are_na
     assert "checked on its training images" in result.output
 
 
-def test_evaluate_takes_the_options_of_a_source(output_dir: Path, colours: Path, tmp_path: Path) -> None:
+def test_evaluate_accepts_the_options_of_a_data_source(output_dir: Path, colours: Path, tmp_path: Path) -> None:
     rows = [f"{name}/{file.name},{label}" for label, name in enumerate(("blue", "green", "red"))
             for file in sorted((colours / "val" / name).iterdir())]  # fmt: skip
     (tmp_path / "data.csv").write_text("\n".join(["filename,class_id", *rows]))
     data = ["--data", str(tmp_path / "data.csv"), "--root", str(colours / "val")]
     code, output = called("evaluate", str(output_dir), *data, "--classes", "blue,green,red")
     assert code == 0
-    of_run = called("evaluate", str(output_dir))[1]
-    assert _metrics_in(output) == _metrics_in(of_run)
+    default_output = called("evaluate", str(output_dir))[1]
+    assert _metrics_in(output) == _metrics_in(default_output)
     with pytest.raises(ConfigError, match=r"`classes` needs `data` to be a path \(--data PATH\)"):
         evaluate(output_dir, classes=("blue", "green", "red"))
     with pytest.raises(ConfigError, match=r"`--root` is for the paths in a manifest"):
@@ -268,7 +268,7 @@ def _metrics_in(output: str) -> list[str]:
     return [line for line in output.splitlines() if not line.startswith(others)]
 
 
-def test_names_of_a_foreign_models_outputs_name_only_class_numbers(tmp_path: Path, colours: Path) -> None:
+def test_output_names_of_a_foreign_model_apply_only_to_class_indices(tmp_path: Path, colours: Path) -> None:
     (tmp_path / "names.csv").write_text("filename,label\na.png,dog\nb.png,cat\n")
     (tmp_path / "numbers.csv").write_text("filename,class_id\na.png,1\nb.png,0\n")
 
@@ -280,7 +280,7 @@ def test_names_of_a_foreign_models_outputs_name_only_class_numbers(tmp_path: Pat
     assert classes_of(colours / "val") == ("blue", "green", "red")
 
 
-def test_specs_lists_the_table_and_prints_one() -> None:
+def test_specs_lists_all_specs_or_prints_one_as_json() -> None:
     code, output = called("specs")
     assert code == 0
     assert "keras.applications.vgg19.VGG19" in output
@@ -288,7 +288,7 @@ def test_specs_lists_the_table_and_prints_one() -> None:
     assert json.loads(output)["class"] == "keras.applications.resnet50.ResNet50"
 
 
-def test_the_options_of_a_run_train_it_again(output_dir: Path, tmp_path: Path) -> None:
+def test_train_repeats_a_run_from_its_training_options(output_dir: Path, tmp_path: Path) -> None:
     code, _ = called(
         "train", str(output_dir / "training_options.json"), "--set", "training.epochs=1", "--set",
         f"output_dir={tmp_path}",
@@ -326,7 +326,7 @@ def test_wrong_input_gives_one_message_and_exit_code_2(
     assert message in output
 
 
-def test_a_message_goes_to_standard_error_without_a_traceback() -> None:
+def test_an_error_message_goes_to_standard_error_without_a_traceback() -> None:
     done = command("specs", "resnet51")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("Error: ")
@@ -361,13 +361,13 @@ def test_a_model_file_that_names_code_needs_trust(tmp_path: Path, output_dir: Pa
 
 def test_divergence_exits_with_3(capsys: pytest.CaptureFixture[str]) -> None:
     def diverge() -> None:
-        raise DivergedError("The loss is no number.")
+        raise DivergedError("The loss is NaN.")
 
     assert exit_code_of(diverge) == 3
-    assert capsys.readouterr().err == "Error: The loss is no number.\n"
+    assert capsys.readouterr().err == "Error: The loss is NaN.\n"
 
 
-# Each training is a fork of a process that has imported everything and started nothing.
+# Each training runs in a fork of a process that has imported everything but has not run TensorFlow yet.
 SIGNALLED = """
 import json, os, signal, sys
 from pathlib import Path
@@ -382,7 +382,7 @@ class Press(keras.callbacks.Callback):
             for _ in range(int(os.environ["PRESSES"])):
                 os.kill(os.getpid(), getattr(signal, os.environ["SIGNAL"]))
 
-if __name__ != "__main__":  # it is the run
+if __name__ != "__main__":  # imported as the run file
     exec(Path("small.py").read_text())
     run = run.changed("callbacks", (Press(),)).changed("training.epochs", 50).changed("val_data", None)
 else:
@@ -422,7 +422,7 @@ def test_ctrl_c_stops_after_the_step_and_saves(
     check_stopped(code, capfd.readouterr().err, tmp_path / "output", "SIGINT", 75)
 
 
-def test_real_processes_stop_after_the_step_and_at_a_second_ctrl_c_at_once(tmp_path: Path, colours: Path) -> None:
+def test_real_processes_stop_after_the_step_or_at_once_at_a_second_ctrl_c(tmp_path: Path, colours: Path) -> None:
     write_run_file(tmp_path / "small.py", colours)
     (tmp_path / "signalled.py").write_text(SIGNALLED)
     command = [sys.executable, "signalled.py"]
@@ -433,7 +433,7 @@ def test_real_processes_stop_after_the_step_and_at_a_second_ctrl_c_at_once(tmp_p
         check_stopped(code, (tmp_path / name).read_text(), tmp_path / f"output-{name}", name, expected)
 
 
-def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+def test_a_pipe_that_is_closed_early_is_not_an_error() -> None:
     program = f"{sys.executable} -m model_trainer specs | head -1"
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {program}"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
@@ -463,7 +463,7 @@ def test_train_model_py_trains_the_sample_when_asked(tmp_path: Path) -> None:
     assert (tmp_path / results_of(done.stdout) / "final_model.hdf5").is_file()
 
 
-def test_train_model_py_without_images_says_what_to_put_there_and_that_a_sample_exists(
+def test_train_model_py_without_images_explains_the_data_folder_and_suggests_the_sample(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     script = Path(__file__).parents[2] / "script" / "TrainModel.py"
@@ -479,7 +479,7 @@ def test_train_model_py_without_images_says_what_to_put_there_and_that_a_sample_
 
 
 @pytest.mark.usefixtures("whole_pipeline")
-def test_the_trained_file_predicts_as_the_training_saw_it(make_run: MakeRun) -> None:
+def test_the_saved_model_has_the_validation_metrics_of_its_training(make_run: MakeRun) -> None:
     """val_accuracy of the last epoch is that of the saved file, image by image."""
     run = make_run(training__epochs=2)
     result = train_model(run)
@@ -490,7 +490,7 @@ def test_the_trained_file_predicts_as_the_training_saw_it(make_run: MakeRun) -> 
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # training put the handler back
 
 
-def test_predictions_in_a_pipe_keep_their_paths_whole(output_dir: Path, colours: Path, tmp_path: Path) -> None:
+def test_predictions_in_a_pipe_have_untruncated_paths(output_dir: Path, colours: Path, tmp_path: Path) -> None:
     deep = tmp_path / ("a" * 60) / ("b" * 60)
     deep.mkdir(parents=True)
     (deep / "red.png").write_bytes((colours / "val" / "red" / "0.png").read_bytes())

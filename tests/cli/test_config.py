@@ -23,7 +23,7 @@ from model_trainer.storage import configuration
 def nothing_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("MODEL_TRAINER_STORAGE_OPTIONS", "")  # so that it is removed again
+    monkeypatch.setenv("MODEL_TRAINER_STORAGE_OPTIONS", "")  # monkeypatch then undoes what the command sets
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -69,7 +69,7 @@ def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rows["credentials"] == ("****TS00", "found by boto3: env")
 
 
-def test_what_a_profile_sets_is_shown_as_in_use(tmp_path: Path) -> None:
+def test_the_settings_of_a_profile_are_shown_as_in_use(tmp_path: Path) -> None:
     pytest.importorskip("boto3")
     (tmp_path / "config").write_text(
         "[profile lab]\nregion = eu-north-1\nendpoint_url = http://lab:9000\n"
@@ -86,7 +86,7 @@ def key_in_use(*options: str) -> Any:
     return shown(*options)["credentials"][0]
 
 
-def test_keys_in_variables_win_over_a_profile_of_the_file_and_lose_against_the_option(
+def test_keys_in_the_environment_override_a_profile_of_the_file_but_not_the_profile_option(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("boto3")
@@ -109,13 +109,13 @@ def test_the_table_has_a_line_for_each_value() -> None:
     assert ["s3.region", "eu-west-3", "--region"] in [line.split() for line in lines]
 
 
-def test_a_wrong_option_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_option_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code_of(lambda: app(["runs", "--endpoint-url", "minio"])) == 2
     assert "`--endpoint-url` should be a URL of a server" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["train", "doctor", "preview", "evaluate", "predict", "serve", "report", "runs"])
-def test_commands_with_paths_have_the_options_and_recognise_a_mistyped_url(command: str) -> None:
+def test_commands_with_paths_have_the_store_options_and_recognise_a_mistyped_url(command: str) -> None:
     assert "--endpoint-url" in CliRunner().invoke(app, [command, "--help"], terminal_width=200).output
     arguments = {"predict": ["model.hdf5", "s3:/photos/1.jpg"]}.get(command, ["s3:/photos/1.jpg"])
     result = CliRunner().invoke(app, [command, *arguments])
@@ -123,14 +123,14 @@ def test_commands_with_paths_have_the_options_and_recognise_a_mistyped_url(comma
     assert str(result.exception) == "s3:/photos/1.jpg looks like a URL. Did you mean s3://photos/1.jpg?"
 
 
-def test_an_option_reaches_the_processes_that_are_started(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_option_is_passed_to_child_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     CliRunner().invoke(app, ["config", "--region", "eu-west-3"])
     code = "from model_trainer.storage import configuration; print(configuration.current().region)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "eu-west-3"
 
 
-def test_the_command_line_works_without_the_extra() -> None:
+def test_config_works_without_the_s3_extra() -> None:
     code = (
         "import sys; sys.modules |= dict.fromkeys(('boto3', 'botocore', 'obstore'))\n"
         "from model_trainer.cli.main import app; app(['config'], standalone_mode=False)"

@@ -32,7 +32,7 @@ def test_a_fault_exits_with_1(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "doctor.json").read_text())["findings"][0]["id"] == "empty-class"
 
 
-def test_the_data_of_a_run_file_are_examined(colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_data_of_a_run_file_is_examined(colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "run.py").write_text(
         "from model_trainer import ImageFolder, ModelSpec, Run\n"
         "run = Run(spec=ModelSpec.named('mobilenet_v1'),\n"
@@ -44,7 +44,7 @@ def test_the_data_of_a_run_file_are_examined(colours: Path, tmp_path: Path, monk
     assert json.loads(Path("doctor.json").read_text())["num_images"] == 24
 
 
-def test_a_manifest_of_numbers_with_its_folder_and_names(colours: Path, tmp_path: Path) -> None:
+def test_a_manifest_of_class_indices_is_examined_with_root_and_classes(colours: Path, tmp_path: Path) -> None:
     rows = [f"{name}/{file.name},{label}" for label, name in enumerate(("blue", "green", "red"))
             for file in sorted((colours / "train" / name).iterdir())]  # fmt: skip
     (tmp_path / "data.csv").write_text("\n".join(["filename,class_id", *rows]))

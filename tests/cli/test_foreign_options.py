@@ -1,4 +1,4 @@
-"""`--classes`: names, or a text file of them."""
+"""`--classes`: class names, or a text file with one name per line."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from model_trainer.cli.main import app
 from model_trainer.errors import ConfigError
 
 
-def test_names_are_separated_by_commas() -> None:
+def test_class_names_are_separated_by_commas() -> None:
     assert read_classes("cat, dog,small bird") == ["cat", "dog", "small bird"]
     assert read_classes(None) is None
 
 
 @pytest.mark.parametrize("content", ["cat\ndog\n", "\ufeffcat\r\ndog\r\n\r\n"])
-def test_a_file_has_a_name_on_each_line(tmp_path: Path, content: str) -> None:
+def test_a_file_has_one_class_name_per_line(tmp_path: Path, content: str) -> None:
     path = tmp_path / "a,b.names"
     path.write_bytes(content.encode())
     assert read_classes(str(path)) == ["cat", "dog"]
@@ -36,7 +36,7 @@ def test_a_file_has_a_name_on_each_line(tmp_path: Path, content: str) -> None:
         ("binary.txt", "it is not a text file"),
     ],
 )
-def test_an_error_about_names_gives_the_reason(
+def test_invalid_class_names_are_refused_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: str, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -48,7 +48,7 @@ def test_an_error_about_names_gives_the_reason(
 
 
 @pytest.mark.parametrize("command", ["predict", "evaluate"])
-def test_both_commands_have_both_options(command: str) -> None:
+def test_predict_and_evaluate_have_both_options(command: str) -> None:
     output = CliRunner().invoke(app, [command, "--help"]).output
     assert "--spec" in output
     assert "--classes" in output

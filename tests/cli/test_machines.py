@@ -27,7 +27,7 @@ from model_trainer import *
 
 class KilledOnce(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
-        # When an epoch has ended, the checkpoint of the one before lies on the disk.
+        # When epoch 1 has ended, the checkpoint of epoch 0 is certainly on the disk.
         if epoch == 2 and not os.path.exists("killed"):
             open("killed", "w").close()
             os.kill(os.getpid(), signal.SIGKILL)
@@ -63,7 +63,7 @@ def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen
     )
 
 
-@pytest.mark.slow  # cluster/test_supervisor.py has the supervisor alone, test_killed.py the way on
+@pytest.mark.slow  # cluster/test_supervisor.py tests the supervisor alone, test_killed.py the resuming
 def test_restarts_continue_the_run_that_was_killed_and_not_an_older_one(folder: Path) -> None:
     older = folder / "output" / "small-20200101-000000"
     older.mkdir(parents=True)
@@ -79,8 +79,8 @@ def test_restarts_continue_the_run_that_was_killed_and_not_an_older_one(folder: 
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
 
 
-@pytest.mark.slow  # training/test_agreement.py has processes that train together, without the command
-def test_two_machines_train_together_and_what_each_prints_is_labelled(folder: Path) -> None:
+@pytest.mark.slow  # training/test_agreement.py tests processes that train together, without the command
+def test_two_machines_train_together_and_their_output_is_labelled(folder: Path) -> None:
     hosts = ",".join(free_addresses(2))
     arguments = ["--set", "training.epochs=1", "--hosts", hosts, "--host-index"]
     processes = [start(folder, *arguments, str(index)) for index in range(2)]
@@ -93,7 +93,7 @@ def test_two_machines_train_together_and_what_each_prints_is_labelled(folder: Pa
     assert len(list((folder / "output").iterdir())) == 1
 
 
-def test_a_wrong_host_index_is_named(folder: Path) -> None:
+def test_a_host_index_out_of_range_is_refused(folder: Path) -> None:
     arguments = ["train", str(folder / "small.py"), "--hosts", "a:1,b:2", "--host-index", "2"]
     result = CliRunner().invoke(app, arguments)
     assert isinstance(result.exception, ConfigError)

@@ -1,4 +1,4 @@
-"""`--set NAME=VALUE`: a known name, or a path, is the value of any choice."""
+"""`--set NAME=VALUE`: an object may be given by its name or by a path."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ RUN = Run(spec=ModelSpec.named("vgg19"), train_data=ImageFolder("data/train"))
         ("callbacks=none", "callbacks", ()),
     ],
 )
-def test_a_name_or_a_path_is_a_value(text: str, field: str, expected: object) -> None:
+def test_a_name_or_a_path_stands_for_an_object(text: str, field: str, expected: object) -> None:
     changed = with_overrides(RUN, [text])
     for name in field.split("."):
         changed = getattr(changed, name)
@@ -59,11 +59,11 @@ def test_the_spec_may_be_a_file(tmp_path: Path) -> None:
     assert with_overrides(RUN, [f"spec={path}"]).spec == ModelSpec.named("resnet50")
 
 
-def test_a_new_value_may_be_changed_in_the_same_command() -> None:
+def test_a_new_object_and_one_of_its_fields_may_be_set_in_the_same_command() -> None:
     as_json = json.dumps(ModelSpec.named("mobilenet_v1").to_dict())
-    for whole in (f"spec={as_json}", "spec=mobilenet_v1"):
+    for new_spec in (f"spec={as_json}", "spec=mobilenet_v1"):
         for order in (1, -1):
-            spec = with_overrides(RUN, [whole, "spec.target_size=[32,32,3]"][::order]).spec
+            spec = with_overrides(RUN, [new_spec, "spec.target_size=[32,32,3]"][::order]).spec
             assert (spec.class_, spec.target_size) == ("keras.applications.mobilenet.MobileNet", (32, 32, 3))
 
 
@@ -80,6 +80,6 @@ def test_a_new_value_may_be_changed_in_the_same_command() -> None:
         ("augment=flipp", r"`augment.0` should be one of .*"),
     ],
 )
-def test_what_is_no_name_is_refused_with_the_nearest(text: str, message: str) -> None:
+def test_an_unknown_name_is_refused_with_the_nearest_one(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         with_overrides(RUN, [text])

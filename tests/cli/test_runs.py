@@ -30,7 +30,7 @@ def printed(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
     return run
 
 
-def test_json_is_a_list_with_the_settings_that_differ_and_nothing_else(
+def test_json_is_a_list_of_runs_with_only_the_settings_that_differ(
     printed: Callable[..., tuple[int, str, str]], output: Path
 ) -> None:
     code, out, errors = printed(output, "--json")
@@ -57,7 +57,7 @@ def test_json_is_strict_where_a_setting_or_an_interval_is_not_finite(
 
 
 @pytest.mark.parametrize(("order", "names"), [("run", "ab"), ("-run", "ba"), ("-training.epochs", "ab")])
-def test_the_order_is_a_name_with_a_minus_for_the_highest_first(
+def test_runs_are_sorted_by_a_name_and_with_a_minus_in_descending_order(
     printed: Callable[..., tuple[int, str, str]], output: Path, order: str, names: str
 ) -> None:
     _, out, _ = printed(output, "--sort", order)
@@ -67,7 +67,7 @@ def test_the_order_is_a_name_with_a_minus_for_the_highest_first(
 
 
 @pytest.mark.parametrize("arguments", [["missing"], ["missing", "--json"]])
-def test_a_missing_folder_is_one_line_on_standard_error_and_exit_code_2(
+def test_a_missing_folder_prints_one_line_to_standard_error_and_exits_with_2(
     printed: Callable[..., tuple[int, str, str]], tmp_path: Path, arguments: list[str]
 ) -> None:
     code, out, errors = printed(tmp_path / arguments[0], *arguments[1:])

@@ -27,7 +27,7 @@ def answer(image: str, *labels: str) -> dict[str, object]:
     return {"image": image, "predictions": [{"label": label, "probability": 0.25} for label in labels]}
 
 
-def test_a_narrow_terminal_shows_the_whole_name_size_and_preprocessing_of_each_spec() -> None:
+def test_a_narrow_terminal_shows_name_size_and_preprocessing_of_each_spec_untruncated() -> None:
     console = terminal()
     print_specs(console)
     header, *rows = printed_on(console)
@@ -42,7 +42,7 @@ def test_a_wide_terminal_shows_the_class_of_each_spec_too() -> None:
     assert any(line.endswith(" keras.applications.vgg19.VGG19") for line in printed_on(console))
 
 
-def test_a_narrow_terminal_shows_whole_paths_with_all_labels_below() -> None:
+def test_a_narrow_terminal_shows_untruncated_paths_with_all_labels_below() -> None:
     paths = [f"/data/{'photos-of-the-garden/' * 4}{name}.jpg" for name in ("one", "two")]
     console = terminal()
     print_predictions([answer(path, *(f"a label {n}" for n in range(5))) for path in paths], console, terminal())
@@ -67,7 +67,7 @@ def test_a_pipe_has_one_line_for_each_image_however_long() -> None:
     assert printed_on(console)[1] == f"{'a' * 200}  cat 0.250"
 
 
-def test_an_unreadable_image_is_a_sentence_on_the_other_console() -> None:
+def test_an_unreadable_image_is_reported_on_the_error_console() -> None:
     errors = terminal()
     print_predictions([{"image": "data/nope.jpg", "error": "does not exist"}], terminal(), errors)
     assert printed_on(errors) == ["data/nope.jpg does not exist"]
@@ -82,7 +82,7 @@ class OneClass(Evaluation):
         return columns, [["a-long-name-of-a-class" * 3, "12", "0.123", "0.456", "0.789", "another-name" * 3]]
 
 
-def test_a_narrow_terminal_cuts_neither_the_numbers_nor_the_names_of_an_evaluation() -> None:
+def test_a_narrow_terminal_truncates_neither_the_numbers_nor_the_names_of_an_evaluation() -> None:
     console = terminal()
     print_evaluation(OneClass(), console)
     lines = printed_on(console)
@@ -100,7 +100,7 @@ def summary(name: str, epochs: int, **values: Any) -> RunSummary:
 RUNS = [summary("pets-20261126-120000", 3), summary("pets-20261126-110000", 5, metrics={"val_loss": 0.25})]
 
 
-def test_a_wide_terminal_shows_runs_with_start_settings_and_the_metric_of_the_order() -> None:
+def test_a_wide_terminal_shows_runs_with_start_settings_and_the_metric_to_sort_by() -> None:
     console = terminal(120)
     print_runs(RUNS, ["weights"], "val_loss", console)
     assert printed_on(console) == [
@@ -116,7 +116,7 @@ def test_a_narrow_terminal_shows_runs_without_their_start() -> None:
     assert printed_on(console)[1] == "pets-20261126-120000  2/3     stopped  val_accuracy 0.7500 (epoch 2)"
 
 
-def test_a_terminal_too_narrow_for_the_settings_of_runs_shows_them_below() -> None:
+def test_a_terminal_too_narrow_for_a_table_of_runs_shows_the_settings_below_each_run() -> None:
     console = terminal()
     runs = [summary("pets-20261126-120000", 3, problem="history.csv cannot be read (ValueError)")]
     print_runs(runs, ["weights"], "run", console)

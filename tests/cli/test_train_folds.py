@@ -26,8 +26,11 @@ def run_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture
-def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """Replaces the training, which is tested elsewhere: the arguments of each call; that of 4 folds is stopped."""
+def recorded_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """Replaces `train_folds`, which is tested elsewhere, and records the arguments of each call.
+
+    A training of 4 folds ends as if stopped by SIGTERM.
+    """
     calls: list[tuple[Any, ...]] = []
 
     def train_folds(run: Run, folds: int, **options: Any) -> FoldsResult:
@@ -38,18 +41,18 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     return calls
 
 
-def test_folds_and_resume_are_passed_on(run_file: str, trained: list[tuple[Any, ...]]) -> None:
+def test_folds_and_resume_are_passed_on(run_file: str, recorded_calls: list[tuple[Any, ...]]) -> None:
     assert CliRunner().invoke(app, ["train", run_file, "--folds", "5"]).exit_code == 0
     assert CliRunner().invoke(app, ["train", run_file, "--folds", "3", "--resume"]).exit_code == 0
     assert CliRunner().invoke(app, ["train", run_file, "--folds", "3", "--resume-from", "output/x"]).exit_code == 0
-    assert trained == [
+    assert recorded_calls == [
         (5, {"resume": False, "resume_from": None, "report": True}),
         (3, {"resume": True, "resume_from": None, "report": True}),
         (3, {"resume": False, "resume_from": "output/x", "report": True}),
     ]
 
 
-def test_a_stopped_training_exits_with_75(run_file: str, trained: list[tuple[Any, ...]]) -> None:
+def test_an_interrupted_k_fold_training_exits_with_75(run_file: str, recorded_calls: list[tuple[Any, ...]]) -> None:
     assert CliRunner().invoke(app, ["train", run_file, "--folds", "4"]).exit_code == 75
 
 

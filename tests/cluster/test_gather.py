@@ -1,4 +1,4 @@
-"""The first process hears the others over real sockets, and whatever else finds its port."""
+"""The first process gathers the reports of the others over real sockets and survives unrelated connections."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from model_trainer.cluster import gather as gather_module
 from model_trainer.cluster.gather import Reported, addresses_by_rank, gather, listen
 from model_trainer.errors import ConfigError, HostError
 
-SECONDS = 30.0  # never waited for: every test ends by what the other side does
+SECONDS = 30.0  # a timeout that no test reaches: the other side always acts earlier
 
 
 @contextlib.contextmanager
 def first_process(size: int, master: str = "127.0.0.1") -> Iterator[tuple[int, Future[tuple[str, ...]]]]:
-    """Its port, and the addresses that it will have gathered."""
+    """Yields the port of the first process, and a future of the addresses that it gathers."""
     with listen(0) as listener, ThreadPoolExecutor(1) as thread:
         port = int(listener.getsockname()[1])
         yield port, thread.submit(asyncio.run, gather(listener, master, port, size, 20000, SECONDS))
@@ -31,7 +31,7 @@ def call(port: int) -> socket.socket:
 
 
 def report(**changes: object) -> bytes:
-    """One line as another process sends it."""
+    """The report that another process sends, as one line of JSON."""
     content = {"protocol": "model-trainer-hosts-1", "rank": 1, "size": 2, "host": "127.0.0.1", "port": 20001, **changes}
     return json.dumps(content).encode() + b"\n"
 
@@ -41,7 +41,7 @@ def answer(connection: socket.socket) -> dict[str, object]:
         return json.loads(lines.readline())
 
 
-def test_everybody_gets_the_list_on_one_line_of_json() -> None:
+def test_every_process_gets_the_list_on_one_line_of_json() -> None:
     with first_process(3) as (port, gathered), call(port) as second, call(port) as third:
         third.sendall(report(rank=2, size=3, port=20002))
         second.sendall(report(size=3))
@@ -66,7 +66,7 @@ def test_everybody_gets_the_list_on_one_line_of_json() -> None:
         report(rank="1"),
     ],
 )
-def test_an_invalid_report_closes_its_connection_and_affects_no_other(sent: bytes) -> None:
+def test_an_invalid_report_closes_only_its_own_connection(sent: bytes) -> None:
     with first_process(2) as (port, gathered), call(port) as silent:
         with call(port) as scanner:
             scanner.sendall(sent)
@@ -88,7 +88,7 @@ def test_data_after_a_report_closes_the_connection() -> None:
             assert len(gathered.result(SECONDS)) == 3
 
 
-def test_who_reports_nothing_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_without_a_report_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gather_module, "REPORT_SECONDS", 0.01)
     with first_process(2) as (port, gathered):
         with call(port) as silent:
@@ -99,7 +99,7 @@ def test_who_reports_nothing_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> N
             assert len(gathered.result(SECONDS)) == 2
 
 
-def test_of_too_many_connections_the_oldest_without_a_report_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_connections_close_the_oldest_one_without_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gather_module, "MAX_UNKNOWN", 2)
     monkeypatch.setattr(gather_module, "REPORT_SECONDS", 2 * SECONDS)
     with first_process(2) as (port, gathered), contextlib.ExitStack() as opened:
@@ -118,7 +118,7 @@ def test_a_process_that_does_not_read_its_answer_does_not_delay_the_others(monke
         assert len(gathered.result(SECONDS)) == 2
 
 
-def test_a_list_that_is_longer_than_what_the_system_buffers_arrives_whole() -> None:
+def test_a_list_longer_than_the_socket_buffer_arrives_complete() -> None:
     with first_process(2, "m" * 20_000_000) as (port, gathered), call(port) as second:
         second.sendall(report())
         assert answer(second)["addresses"] == list(gathered.result(SECONDS))
@@ -132,7 +132,7 @@ def test_a_restarted_process_keeps_its_rank() -> None:
         with call(port) as retry, call(port) as third:
             retry.sendall(report(size=3, port=20002))
             third.sendall(report(size=3, rank=2, port=20003))
-            # Both reports are read before the end of the first connection is.
+            # Both reports of rank 1 are read before the end of the killed connection is noticed.
             gathered = asyncio.run(gather(listener, "127.0.0.1", port, 3, 20000, SECONDS))
     assert gathered[1:] == ("127.0.0.1:20002", "127.0.0.1:20003")
 
@@ -146,7 +146,7 @@ def test_a_restarted_process_keeps_its_rank() -> None:
         ({"size": 3, "rank": 0}, "has rank 0; the first one has 0, the others have 1 to 2"),
     ],
 )
-def test_processes_that_contradict_each_other_all_learn_why(second: dict[str, object], message: str) -> None:
+def test_contradicting_processes_all_get_the_error(second: dict[str, object], message: str) -> None:
     with first_process(3) as (port, gathered), call(port) as other, call(port) as contradicting:
         other.sendall(report(size=3))
         contradicting.sendall(report(**second))
@@ -158,7 +158,7 @@ def test_processes_that_contradict_each_other_all_learn_why(second: dict[str, ob
     assert answers == [error.problem] * 2
 
 
-def test_the_first_process_tells_everybody_who_did_not_come() -> None:
+def test_the_first_process_tells_all_others_which_ranks_are_missing() -> None:
     with listen(0) as listener:
         port = int(listener.getsockname()[1])
         with call(port) as second:
@@ -166,7 +166,7 @@ def test_the_first_process_tells_everybody_who_did_not_come() -> None:
             with pytest.raises(HostError, match=r"has not been reached by rank 1, 3\. Start all 4") as caught:
                 asyncio.run(gather(listener, "127.0.0.1", port, 4, 20000, 1.0))
             assert answer(second)["missing"] == str(caught.value)
-    assert caught.value.exit_code == 75  # their machines may be there the next time
+    assert caught.value.exit_code == 75  # a restart may succeed: the missing machines may be up by then
 
 
 @pytest.fixture
@@ -174,13 +174,13 @@ def reports() -> Callable[..., list[Reported]]:
     return lambda *hosts: [Reported(rank, host, 2000 + rank, to) for rank, (host, to) in enumerate(hosts, start=1)]
 
 
-def test_addresses_are_those_by_which_the_machines_reach_each_other(reports: Callable[..., list[Reported]]) -> None:
-    came = reports(("10.0.0.2", "10.0.0.1"), ("fd00::3", "fd00::1"))
-    assert addresses_by_rank(came, "gpu01", 1000) == ("10.0.0.1:1000", "10.0.0.2:2001", "[fd00::3]:2002")
+def test_the_list_has_the_addresses_by_which_machines_reach_each_other(reports: Callable[..., list[Reported]]) -> None:
+    reported = reports(("10.0.0.2", "10.0.0.1"), ("fd00::3", "fd00::1"))
+    assert addresses_by_rank(reported, "gpu01", 1000) == ("10.0.0.1:1000", "10.0.0.2:2001", "[fd00::3]:2002")
 
 
-def test_a_neighbour_on_the_first_machine_is_not_127_0_0_1_for_the_others(
+def test_a_second_process_of_the_first_machine_is_not_listed_as_127_0_0_1(
     reports: Callable[..., list[Reported]],
 ) -> None:
-    came = reports(("127.0.0.1", "127.0.0.1"), ("10.0.0.2", "10.0.0.1"))
-    assert addresses_by_rank(came, "localhost", 1000) == ("10.0.0.1:1000", "10.0.0.1:2001", "10.0.0.2:2002")
+    reported = reports(("127.0.0.1", "127.0.0.1"), ("10.0.0.2", "10.0.0.1"))
+    assert addresses_by_rank(reported, "localhost", 1000) == ("10.0.0.1:1000", "10.0.0.1:2001", "10.0.0.2:2002")

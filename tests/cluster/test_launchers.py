@@ -1,4 +1,4 @@
-"""A process finds out that it is one of several."""
+"""Flags and the environment variables of launchers tell a process which one of several it is."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def tf_config(task: object, **cluster: object) -> str:
     return json.dumps({"cluster": cluster, "task": task})
 
 
-STEP = {  # as srun sets them for the first task of four, on two nodes
+STEP = {  # as srun sets them for the first of four tasks on two nodes
     "SLURM_JOB_ID": "4711",
     "SLURM_STEP_ID": "0",
     "SLURM_STEP_NUM_TASKS": "4",
@@ -67,7 +67,7 @@ def test_a_process_without_any_setting_is_a_single_process() -> None:
 # Flags.
 
 
-def test_flags_name_all_machines_and_the_own_one() -> None:
+def test_flags_give_all_addresses_and_the_own_index() -> None:
     assert hosts_of("a:1000, b:2000", 1) == Hosts(("a:1000", "b:2000"), 1, "--hosts")
 
 
@@ -80,7 +80,7 @@ def test_one_address_is_a_single_process() -> None:
     assert find("a:2222", 0, **STEP) is None
 
 
-def test_flags_win_over_the_environment() -> None:
+def test_flags_override_the_environment() -> None:
     environ = {"TF_CONFIG": tf_config({"type": "worker", "index": 1}, worker=["x:1", "y:1"])}
     assert hosts_of("a:1,b:1", 0, **environ).addresses == ("a:1", "b:1")
 
@@ -101,7 +101,7 @@ def test_flags_win_over_the_environment() -> None:
         ("http://a:2222,b:2222", "got 'http://a:2222'"),
     ],
 )
-def test_wrong_addresses_name_the_flag_and_the_cure(hosts: str, message: str) -> None:
+def test_invalid_addresses_are_refused_with_the_flag_and_the_cure(hosts: str, message: str) -> None:
     error = refusal(hosts, 0)
     assert error.field == "--hosts"
     assert message in error.problem
@@ -119,7 +119,7 @@ def test_an_index_without_hosts_is_refused() -> None:
     assert refusal(None, 1).field == "--host-index"
 
 
-def test_hosts_without_an_index_are_refused_where_nothing_else_says_it() -> None:
+def test_hosts_without_an_index_are_refused_unless_a_launcher_gives_it() -> None:
     error = refusal("a:1,b:1")
     assert error.field == "--host-index"
     assert "is missing. Give 0 on the first of the 2 machines" in error.problem
@@ -134,11 +134,11 @@ def test_hosts_without_an_index_are_refused_where_nothing_else_says_it() -> None
         {"JOB_COMPLETION_INDEX": "1"},
     ],
 )
-def test_a_launcher_gives_the_index_to_hosts(environ: dict[str, str]) -> None:
+def test_the_index_for_hosts_may_come_from_a_launcher(environ: dict[str, str]) -> None:
     assert hosts_of("a:1,b:1", **environ).index == 1
 
 
-def test_hosts_and_a_launcher_that_started_more_processes_are_refused() -> None:
+def test_fewer_hosts_than_processes_of_the_launcher_are_refused() -> None:
     error = refusal("a:1,b:1", OMPI_COMM_WORLD_RANK="1", OMPI_COMM_WORLD_SIZE="4")
     assert "names 2 addresses, but Open MPI started 4 processes" in str(error)
 
@@ -153,7 +153,7 @@ def test_tf_config_counts_the_chief_before_the_workers() -> None:
     assert hosts_of(TF_CONFIG=tf_config({"type": "chief", "index": "0"}, **cluster)).is_chief
 
 
-def test_tf_config_may_number_its_tasks() -> None:
+def test_tf_config_may_list_its_tasks_by_index() -> None:
     text = tf_config({"type": "worker", "index": 1}, worker={"1": "b:1", "0": "a:1"})
     assert hosts_of(TF_CONFIG=text).addresses == ("a:1", "b:1")
 
@@ -188,7 +188,7 @@ TWO = {"worker": ["a:1", "b:1"]}
         (tf_config({"type": "cheif", "index": 0}, cheif=["a:1"], **TWO), "Did you mean 'chief'?"),
     ],
 )
-def test_a_wrong_tf_config_is_refused_with_the_reason(text: str, message: str) -> None:
+def test_an_invalid_tf_config_is_refused_with_the_reason(text: str, message: str) -> None:
     error = refusal(TF_CONFIG=text)
     assert error.field == "TF_CONFIG"
     assert message in error.problem
@@ -197,23 +197,24 @@ def test_a_wrong_tf_config_is_refused_with_the_reason(text: str, message: str) -
 # Slurm.
 
 
-def test_tasks_of_a_node_have_ports_in_a_row() -> None:
+def test_tasks_of_a_node_have_consecutive_ports() -> None:
     hosts = hosts_of(**STEP)
     assert hosts.addresses == (f"gpu1:{PORT}", f"gpu1:{PORT + 1}", f"gpu2:{PORT}", f"gpu2:{PORT + 1}")
     assert hosts.source == "Slurm"
 
 
-def test_every_task_of_a_step_finds_another_place_whatever_the_distribution() -> None:
+def test_each_slurm_task_gets_its_own_index_in_block_and_cyclic_order() -> None:
     block = [("0", "0", "0"), ("1", "0", "1"), ("2", "1", "0"), ("3", "1", "1")]
     cyclic = [("0", "0", "0"), ("1", "1", "0"), ("2", "0", "1"), ("3", "1", "1")]
     for tasks, expected in ((block, [0, 1, 2, 3]), (cyclic, [0, 2, 1, 3])):
         environs = [
-            STEP | {"SLURM_PROCID": task, "SLURM_NODEID": node, "SLURM_LOCALID": at} for task, node, at in tasks
+            STEP | {"SLURM_PROCID": rank, "SLURM_NODEID": node, "SLURM_LOCALID": local_rank}
+            for rank, node, local_rank in tasks
         ]
         assert [hosts_of(**environ).index for environ in environs] == expected
 
 
-def test_an_sbatch_script_and_a_shell_of_salloc_are_one_process() -> None:
+def test_an_sbatch_script_and_a_shell_of_salloc_are_single_processes() -> None:
     assert find(**SCRIPT) is None
     assert find(**{name: value for name, value in SCRIPT.items() if "ID" not in name}) is None
     # salloc with use_interactive_step runs its shell in a step of one task.
@@ -231,11 +232,11 @@ def test_an_sbatch_script_and_a_shell_of_salloc_are_one_process() -> None:
         ({"SLURM_STEP_NUM_TASKS": "four"}, "SLURM_STEP_NUM_TASKS"),
     ],
 )
-def test_variables_of_slurm_that_do_not_fit_are_refused(changed: dict[str, str], field: str) -> None:
+def test_inconsistent_variables_of_slurm_are_refused(changed: dict[str, str], field: str) -> None:
     assert refusal(**(STEP | changed)).field == field
 
 
-def test_half_set_variables_of_torch_inside_a_step_leave_it_to_slurm() -> None:
+def test_incomplete_variables_of_torch_inside_a_slurm_step_are_ignored() -> None:
     assert hosts_of(**STEP, WORLD_SIZE="4", MASTER_ADDR="gpu1").source == "Slurm"
 
 
@@ -249,7 +250,7 @@ def test_open_mpi_without_an_address_is_refused_with_the_cure() -> None:
 
 
 @pytest.mark.parametrize("missing", ["WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT"])
-def test_half_of_the_variables_are_refused(missing: str) -> None:
+def test_incomplete_variables_of_torch_are_refused(missing: str) -> None:
     environ = {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
     del environ[missing]
     assert refusal(**environ).field == missing
@@ -264,7 +265,7 @@ def test_a_world_of_one_is_a_single_process() -> None:
 @pytest.mark.parametrize(
     ("changed", "field"), [({"RANK": "2"}, "RANK"), ({"RANK": "-1"}, "RANK"), ({"MASTER_PORT": "x"}, "MASTER_PORT")]
 )
-def test_wrong_variables_of_torch_are_refused(changed: dict[str, str], field: str) -> None:
+def test_invalid_variables_of_torch_are_refused(changed: dict[str, str], field: str) -> None:
     environ = {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
     assert refusal(**(environ | changed)).field == field
 
@@ -278,7 +279,7 @@ def write_config(folder: Path, content: object) -> Path:
     return path
 
 
-def test_sagemaker_names_its_machines_in_a_file(tmp_path: Path) -> None:
+def test_the_machines_of_sagemaker_are_read_from_its_file(tmp_path: Path) -> None:
     path = write_config(
         tmp_path,
         {"current_host": "algo-1", "hosts": ["algo-2", "algo-1", "algo-10"], "network_interface_name": "eth0"},
@@ -287,7 +288,7 @@ def test_sagemaker_names_its_machines_in_a_file(tmp_path: Path) -> None:
     assert find_hosts(None, None, {}, resource_config=path) == expected
 
 
-def test_sagemaker_names_its_machines_in_variables() -> None:
+def test_the_machines_of_sagemaker_are_read_from_its_variables() -> None:
     hosts = hosts_of(SM_HOSTS='["algo-1", "algo-2"]', SM_CURRENT_HOST="algo-2")
     assert hosts == Hosts(("algo-1:2222", "algo-2:2222"), 1, "SageMaker")
 
@@ -298,7 +299,7 @@ def test_one_machine_of_sagemaker_is_a_single_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [{"hosts": ["a", "b"]}, {"current_host": "c", "hosts": ["a", "b"]}, {}, []])
-def test_a_file_of_sagemaker_that_does_not_name_this_machine_is_refused(tmp_path: Path, content: object) -> None:
+def test_a_sagemaker_file_without_this_machine_is_refused(tmp_path: Path, content: object) -> None:
     path = write_config(tmp_path, content)
     with pytest.raises(ConfigError) as caught:
         find_hosts(None, None, {}, resource_config=path)

@@ -1,4 +1,4 @@
-"""What a process says of machines that are gone."""
+"""The message about a lost machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HOSTS = Hosts(tuple(f"10.0.0.{number}:2222" for number in range(14)), 0, "--host
 
 
 @pytest.mark.parametrize(
-    ("error", "gone"),
+    ("error", "lost_host"),
     [
         ("/job:worker/replica:0/task:12 heartbeat timeout", "host 12 (10.0.0.12:2222)"),
         ("Task /job:worker/replica:0/task:1 is gone", "host 1 (10.0.0.1:2222)"),
@@ -21,6 +21,6 @@ HOSTS = Hosts(tuple(f"10.0.0.{number}:2222" for number in range(14)), 0, "--host
         ("/job:worker/replica:0/task:0: the ring is broken", "another host"),  # this process itself
     ],
 )
-def test_only_the_host_that_the_error_names_is_reported_as_lost(error: str, gone: str) -> None:
+def test_only_the_host_that_the_error_names_is_reported_as_lost(error: str, lost_host: str) -> None:
     message = lost_host_message(HOSTS, tf.errors.UnavailableError(None, None, error))
-    assert message.startswith(f"The connection to {gone} was lost")
+    assert message.startswith(f"The connection to {lost_host} was lost")

@@ -22,7 +22,7 @@ from model_trainer.errors import ConfigError, HostError, StoppedError
 from model_trainer.testing import free_addresses
 from model_trainer.training.signals import end_on_signals
 
-SECONDS = 30.0  # never waited for: every test ends by what the other side does
+SECONDS = 30.0  # a timeout that no test reaches: the other side always acts earlier
 
 
 def free_port() -> int:
@@ -30,21 +30,21 @@ def free_port() -> int:
         return int(held.getsockname()[1])
 
 
-def come(port: int, rank: int, size: int, seconds: float = SECONDS) -> tuple[str, ...]:
+def join(port: int, rank: int, size: int, seconds: float = SECONDS) -> tuple[str, ...]:
     return meet("127.0.0.1", port, rank, size, timeout_seconds=seconds)
 
 
 def test_all_processes_get_the_same_list_in_the_order_of_their_ranks() -> None:
     port = free_port()
     with ThreadPoolExecutor(5) as pool:
-        lists = list(pool.map(lambda rank: come(port, rank, 5), (3, 1, 4, 2, 0)))  # the first one comes last
+        lists = list(pool.map(lambda rank: join(port, rank, 5), (3, 1, 4, 2, 0)))  # the first process joins last
     assert len(set(lists)) == 1
     addresses = lists[0]
     assert len(set(addresses)) == 5
     assert {address.rpartition(":")[0] for address in addresses} == {"127.0.0.1"}
 
 
-def test_real_processes_meet_by_the_variables_of_a_launcher() -> None:
+def test_real_processes_find_each_other_through_the_variables_of_open_mpi() -> None:
     program = (
         "import os; from model_trainer.cluster.launchers import find_hosts; "
         "hosts = find_hosts(None, None, os.environ, timeout_seconds=60); print(hosts.index, *hosts.addresses)"
@@ -72,21 +72,21 @@ def test_real_processes_meet_by_the_variables_of_a_launcher() -> None:
     assert len(first[1:]) == 2
 
 
-def test_processes_of_bare_variables_and_torchrun_meet_at_a_free_port() -> None:
+def test_processes_with_plain_variables_and_of_torchrun_meet_at_a_free_port() -> None:
     port = free_port()
     environ = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
 
-    def both(**more: str) -> list[Hosts | None]:
+    def start_two(**more: str) -> list[Hosts | None]:
         with ThreadPoolExecutor(2) as pool:
             waiting = [pool.submit(find_hosts, None, None, {**environ, **more, "RANK": rank}) for rank in "01"]
             return [one.result() for one in waiting]
 
-    first, second = both()
+    first, second = start_two()
     assert first is not None
     assert second is not None
     assert (first.index, second.index, first.addresses) == (0, 1, second.addresses)
     with socket.create_server(("127.0.0.1", port)):  # torchrun's own store
-        agents = both(TORCHELASTIC_RUN_ID="1", TORCHELASTIC_USE_AGENT_STORE="True")
+        agents = start_two(TORCHELASTIC_RUN_ID="1", TORCHELASTIC_USE_AGENT_STORE="True")
     assert [agent and agent.source for agent in agents] == ["torchrun", "torchrun"]
 
 
@@ -96,9 +96,9 @@ def outcome(waiting: Future[tuple[str, ...]]) -> ConfigError:
     return error
 
 
-def test_a_process_that_learns_of_missing_processes_ends_as_the_first_one() -> None:
+def test_a_process_that_learns_of_missing_ones_ends_with_the_same_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(come, int(server.getsockname()[1]), 1, 3)
+        waiting = pool.submit(join, int(server.getsockname()[1]), 1, 3)
         connection, _ = server.accept()
         with connection:
             connection.sendall(to_line({"missing": "Nobody came."}))
@@ -106,32 +106,32 @@ def test_a_process_that_learns_of_missing_processes_ends_as_the_first_one() -> N
             assert isinstance(waiting.exception(), HostError)
 
 
-def test_a_first_process_that_never_comes_is_named() -> None:
+def test_a_missing_first_process_is_named() -> None:
     port = free_port()
     with pytest.raises(HostError, match=rf"from the first one, 127\.0\.0\.1:{port} \(Connection refused\)"):
-        come(port, 1, 2, 0.1)
+        join(port, 1, 2, 0.1)
 
 
-def test_a_port_that_another_program_has_is_named() -> None:
+def test_a_port_of_another_program_is_named() -> None:
     with socket.create_server(("", 0)) as held:
         port = int(held.getsockname()[1])
         with pytest.raises(ConfigError, match=f"`MASTER_PORT` is {port}, which another program uses"):
-            come(port, 0, 2)
+            join(port, 0, 2)
 
 
-def test_another_program_that_answers_is_named() -> None:
+def test_an_answer_of_another_program_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(come, int(server.getsockname()[1]), 1, 2)
+        waiting = pool.submit(join, int(server.getsockname()[1]), 1, 2)
         connection, _ = server.accept()
         with connection:
             connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
             assert "another program than Model Trainer answers" in str(outcome(waiting))
 
 
-def test_a_first_process_that_hangs_up_is_called_again() -> None:
+def test_a_connection_that_the_first_process_closes_is_retried() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
         port = int(server.getsockname()[1])
-        waiting = pool.submit(come, port, 1, 2)
+        waiting = pool.submit(join, port, 1, 2)
         for answer in (b"", b"half of a line", to_line({"addresses": ["a:1", "b:1"]})):
             connection, _ = server.accept()
             with connection, connection.makefile() as lines:
@@ -140,9 +140,9 @@ def test_a_first_process_that_hangs_up_is_called_again() -> None:
         assert waiting.result(SECONDS) == ("a:1", "b:1")
 
 
-def test_an_answer_without_end_is_not_read_to_its_end() -> None:
+def test_an_endless_answer_is_not_read_to_its_end() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(come, int(server.getsockname()[1]), 1, 2)
+        waiting = pool.submit(join, int(server.getsockname()[1]), 1, 2)
         connection, _ = server.accept()
         with connection, contextlib.suppress(ConnectionError):
             while True:
@@ -162,13 +162,13 @@ def test_a_signal_ends_the_wait() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool, end_on_signals():
         ending = pool.submit(interrupt, server)
         with pytest.raises(StoppedError, match="SIGUSR1 came before the first step"):
-            come(int(server.getsockname()[1]), 1, 2, 2 * SECONDS)
-        assert ending.result(SECONDS) == b""  # and this process has hung up
+            join(int(server.getsockname()[1]), 1, 2, 2 * SECONDS)
+        assert ending.result(SECONDS) == b""  # this process has closed its connection
 
 
-def test_processes_meet_also_where_a_loop_runs_already_as_in_a_notebook() -> None:
+def test_processes_meet_also_inside_a_running_event_loop_as_in_a_notebook() -> None:
     async def cell(rank: int) -> tuple[str, ...]:
-        return come(port, rank, 2)
+        return join(port, rank, 2)
 
     port = free_port()
     with ThreadPoolExecutor(2) as pool:
@@ -183,7 +183,7 @@ def test_hosts_with_known_addresses_continue_when_all_have_joined() -> None:
         assert [each.result() for each in waiting] == [None, None, None]
 
 
-def test_a_port_of_its_own_that_is_taken_is_named() -> None:
+def test_the_own_port_in_use_by_another_program_is_named() -> None:
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]
         hosts = Hosts((f"127.0.0.1:{port}", *free_addresses(1)), 0, "the test")

@@ -1,4 +1,4 @@
-"""Slurm's short forms are written out, and jobs and steps get ports of their own."""
+"""Slurm's compact lists are expanded, and each job and step gets its own ports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from model_trainer.errors import ConfigError
         ("a,b-c,d[5]", ["a", "b-c", "d5"]),
     ],
 )
-def test_a_list_of_nodes_expands_as_slurm_shows_it(text: str, names: list[str]) -> None:
+def test_a_list_of_nodes_expands_to_their_names(text: str, names: list[str]) -> None:
     assert expand_nodes(text) == names
 
 
@@ -31,13 +31,13 @@ def test_a_list_of_nodes_that_cannot_be_read_is_refused(text: str) -> None:
         expand_nodes(text)
 
 
-def test_numbers_of_tasks_expand_as_slurm_shows_them() -> None:
+def test_numbers_of_tasks_expand_to_one_per_node() -> None:
     assert expand_counts("2(x3),1") == [2, 2, 2, 1]
     with pytest.raises(ConfigError, match="should be numbers of tasks"):
         expand_counts("2(3)")
 
 
-def test_jobs_next_to_each_other_have_no_port_in_common() -> None:
+def test_consecutive_jobs_and_steps_have_no_port_in_common() -> None:
     assert abs(first_port(4711, 0) - first_port(4712, 0)) >= 16
     assert abs(first_port(4711, 0) - first_port(4711, 1)) >= 16
     assert all(1024 < first_port(job, 0) < 32768 - 16 for job in range(2000))

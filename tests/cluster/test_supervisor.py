@@ -1,4 +1,4 @@
-"""The supervisor restarts what was lost, with real processes and real signals."""
+"""The supervisor restarts a run that was lost; with real processes and real signals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from model_trainer.errors import HostError
 
 @pytest.fixture
 def command(tmp_path: Path) -> Callable[..., list[str]]:
-    """Makes a program that writes its arguments to a file at each start and then ends as the n-th of `endings` says."""
+    """Makes a program that appends its arguments to a file at each start; its n-th start ends with `endings[n - 1]`."""
 
     def make(*endings: str) -> list[str]:
         cases = "\n".join(f"{number}) {ending};;" for number, ending in enumerate(endings, start=1))
@@ -33,7 +33,7 @@ def starts(tmp_path: Path) -> Callable[[], list[str]]:
     return lambda: (tmp_path / "starts").read_text().splitlines()
 
 
-def test_a_run_that_ends_well_is_not_restarted(
+def test_a_successful_run_is_not_restarted(
     command: Callable[..., list[str]], starts: Callable[[], list[str]], capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert supervise(command("exit 0"), 3, pause_seconds=0) == 0
@@ -49,7 +49,7 @@ def test_a_run_that_ends_well_is_not_restarted(
         ("exit 134", "134 (killed by SIGABRT)"),
         ("kill -SEGV $$", "139 (killed by SIGSEGV)"),
         ("kill -KILL $$", "137 (killed by SIGKILL, often because memory ran out)"),
-        ("kill -TERM $$", "143 (killed by SIGTERM)"),  # somebody else's, not ours
+        ("kill -TERM $$", "143 (killed by SIGTERM)"),  # sent by another process, not through the supervisor
     ],
 )
 def test_a_lost_run_is_restarted_with_resume(
@@ -65,21 +65,21 @@ def test_a_lost_run_is_restarted_with_resume(
 
 
 @pytest.mark.parametrize("code", [2, 3, 130])
-def test_an_ending_that_would_come_again_is_final(
+def test_a_failure_that_would_happen_again_is_final(
     command: Callable[..., list[str]], starts: Callable[[], list[str]], code: int
 ) -> None:
     assert supervise(command(f"exit {code}"), 3, pause_seconds=0) == code
     assert len(starts()) == 1
 
 
-def test_a_run_that_was_stopped_with_the_others_is_not_restarted(
+def test_a_run_that_stopped_cleanly_is_not_restarted(
     command: Callable[..., list[str]], starts: Callable[[], list[str]]
 ) -> None:
     assert supervise(command("exit 75"), 3, pause_seconds=0) == 75
     assert starts() == ["run.py"]
 
 
-def test_restarts_are_counted(
+def test_the_number_of_restarts_is_limited(
     command: Callable[..., list[str]], starts: Callable[[], list[str]], capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert supervise(command("exit 76", "exit 1", "kill -KILL $$"), 2, pause_seconds=0) == 137
@@ -87,12 +87,12 @@ def test_restarts_are_counted(
     assert capfd.readouterr().err.splitlines()[-1].endswith("; none of 2 restarts is left.")
 
 
-def test_without_restarts_the_code_is_handed_on(command: Callable[..., list[str]]) -> None:
+def test_without_restarts_the_exit_code_is_passed_on(command: Callable[..., list[str]]) -> None:
     assert supervise(command("kill -KILL $$"), 0, pause_seconds=0) == 137
 
 
 @pytest.mark.parametrize("given", ["--resume", "--resume-from=output/cats"])
-def test_a_command_that_resumes_already_stays_as_it_is(
+def test_a_command_that_already_resumes_is_unchanged(
     command: Callable[..., list[str]], starts: Callable[[], list[str]], given: str
 ) -> None:
     supervise([*command("exit 76", "exit 0"), given], 1, pause_seconds=0)
@@ -113,7 +113,7 @@ sys.exit(75)
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP"])
-def test_a_signal_is_passed_on_once_and_ends_it(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_signal_is_passed_on_once_and_ends_the_supervisor(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     before = signal.getsignal(signal.Signals[name])
     assert supervise([sys.executable, "-S", "-c", WAITS, name], 3, pause_seconds=0) == 75
     captured = capfd.readouterr()
@@ -129,7 +129,7 @@ def test_a_run_that_dies_of_a_signal_that_was_passed_on_is_not_restarted(
     assert len(starts()) == 1
 
 
-def test_ctrl_c_reaches_the_run_by_the_supervisor_alone(capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_run_has_its_own_process_group_so_that_ctrl_c_arrives_once(capfd: pytest.CaptureFixture[str]) -> None:
     supervise([sys.executable, "-S", "-c", "import os; print(os.getpgid(0) == os.getpid())"], 0)
     assert capfd.readouterr().out == "True\n"
 
@@ -154,7 +154,9 @@ def supervisor(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]
         process.communicate()
 
 
-def test_a_signal_during_the_pause_ends_it_at_once(supervisor: Callable[..., subprocess.Popen[str]]) -> None:
+def test_a_signal_during_the_pause_ends_the_supervisor_at_once(
+    supervisor: Callable[..., subprocess.Popen[str]],
+) -> None:
     process = supervisor("/bin/sh", "-c", "exit 1")
     assert process.stderr is not None
     assert process.stderr.readline() == "Training ended with 1 (an error, see above); restart 1 of 3 in 30 s.\n"
@@ -163,7 +165,7 @@ def test_a_signal_during_the_pause_ends_it_at_once(supervisor: Callable[..., sub
     assert process.stderr.readline() == "Stopped by a signal; no restart.\n"
 
 
-def test_a_lost_host_has_an_exit_code_of_its_own_for_the_supervisor(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_host_has_its_own_exit_code_under_the_supervisor(monkeypatch: pytest.MonkeyPatch) -> None:
     def lose() -> None:
         raise HostError("gone")
 

@@ -1,4 +1,4 @@
-"""The layout of the charts of metrics by epoch."""
+"""The layout of the charts that show metrics by epoch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_validation_has_the_same_colour_in_each_chart() -> None:
     assert charts[0].curves[1].colour == charts[1].curves[0].colour != charts[0].curves[0].colour
 
 
-def test_later_epochs_are_to_the_right_and_larger_values_are_higher() -> None:
+def test_later_epochs_are_further_right_and_larger_values_higher() -> None:
     (chart,) = curves_by_epoch(rows(loss=[2.0, 1.0, 1.5]))
     (first, second, third) = chart.curves[0].points
     assert first[0] < second[0] < third[0]
@@ -63,7 +63,7 @@ def test_a_curve_is_interrupted_where_a_value_is_not_finite() -> None:
     assert [len(line) for line in chart.curves[0].lines] == [2, 2]
 
 
-def test_a_hundred_epochs_have_few_ticks() -> None:
+def test_a_hundred_epochs_have_at_most_8_ticks() -> None:
     (chart,) = curves_by_epoch(rows(loss=[1.0] * 100))
     assert 4 <= len(chart.x_ticks) <= 8
 

@@ -1,4 +1,4 @@
-"""The HTML representation of values: correct, readable, and with every value escaped."""
+"""The HTML representations of runs, results and so on: correct, readable, and with every value escaped."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MakeRun = Callable[..., Run]
 
 
 class Page(HTMLParser):
-    """What a browser would show: text, tags, attributes, and the cells of each row of tables."""
+    """A parsed HTML fragment: text, tags, attributes, and the cells of each table row."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -43,8 +43,8 @@ class Page(HTMLParser):
         self.tags: set[str] = set()
         self.attributes: list[tuple[str, str | None]] = []
         self.rows: list[list[str]] = []
-        self.classes: list[str | None] = []  # of each row
-        self._inside = ""
+        self.classes: list[str | None] = []  # the CSS class of each row
+        self._inside = ""  # the element that contains the current text
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -130,13 +130,13 @@ def test_a_value_is_formatted_without_its_defaults(value: Any, text: str) -> Non
     assert value_text(value) == text
 
 
-def test_another_kind_of_network_is_shown_with_the_default_kind() -> None:
+def test_a_network_of_another_type_is_shown_with_the_default_type() -> None:
     page = parsed(a_run(network=Call("my_code.make_model")))
     assert ["network", "OwnModel", "default: Network"] in page.rows
     assert ["network.model", "Call('my_code.make_model')", ""] in page.rows
 
 
-def test_showing_a_run_loads_no_tensorflow() -> None:
+def test_showing_a_run_does_not_import_tensorflow() -> None:
     code = (
         "import sys; from model_trainer import ImageFolder, ModelSpec, Run\n"
         "run = Run(spec=ModelSpec.named('vgg19'), train_data=ImageFolder('data/train'))\n"
@@ -184,7 +184,7 @@ def test_a_thumbnail_shows_only_the_crop(tmp_path: Path) -> None:
     assert "does not contain its crop [35, 0, 10, 10]" in page.text
 
 
-def test_an_unreadable_image_shows_the_reason_instead(tmp_path: Path) -> None:
+def test_an_unreadable_image_is_replaced_by_the_reason(tmp_path: Path) -> None:
     Image.new("RGB", (20, 20)).save(tmp_path / "1.png")
     (tmp_path / "2.png").write_bytes((tmp_path / "1.png").read_bytes()[:40])
     paths = [str(tmp_path / f"{number}.png") for number in (1, 2, 3)]
@@ -194,7 +194,7 @@ def test_an_unreadable_image_shows_the_reason_instead(tmp_path: Path) -> None:
     assert "3.png does not exist" in page.text
 
 
-def test_only_the_largest_of_many_classes_are_shown() -> None:
+def test_of_many_classes_only_the_largest_are_shown() -> None:
     labels = np.concatenate([np.arange(100), np.full(5, 70)])
     classes = tuple(f"class{number}" for number in range(100))
     page = parsed(Examples.of_files(["gone.png"] * 105, labels, classes, "here"))
@@ -274,7 +274,7 @@ def test_predictions_show_images_with_their_labels(colours: Path) -> None:
     assert "blue 0.00" not in page.text
 
 
-def test_predictions_of_any_task_and_none_at_all_are_shown() -> None:
+def test_predictions_of_other_tasks_and_images_without_labels_are_shown() -> None:
     page = parsed(
         Predictions(
             [
@@ -351,13 +351,13 @@ def test_hostile_names_are_escaped(kind: str, tmp_path: Path) -> None:
     assert [value for name, value in page.attributes if name == "src"] == []
 
 
-def test_every_html_representation_is_tested_with_hostile_names(tmp_path: Path) -> None:
+def test_each_html_representation_is_tested_with_hostile_names(tmp_path: Path) -> None:
     package = Path(__file__).parents[2] / "model_trainer"
     modules = [path for path in package.rglob("*.py") if "def _repr_html_" in path.read_text()]
     assert len(modules) == len(KINDS) == len(hostile_values(tmp_path))
 
 
-def test_a_training_option_of_the_user_is_shown_by_name() -> None:
+def test_a_keras_optimizer_is_shown_by_its_class_name() -> None:
     import keras
 
     run = a_run(training=Training(optimizer=keras.optimizers.Adagrad()))

@@ -1,4 +1,4 @@
-"""Messages and progress in a notebook are one output that is updated; tests/notebooks/ does it in real kernels."""
+"""Messages and progress in a notebook are one output that is updated; tests/notebooks/ tests it in real kernels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from model_trainer.training.train import Result
 
 
 class Cell:
-    """The outputs of a cell, with all texts that each has shown."""
+    """The outputs of a cell; each has a list of the texts that it has shown, the current one last."""
 
     def __init__(self) -> None:
         self.states: list[list[str]] = []
@@ -48,13 +48,13 @@ def cell(monkeypatch: pytest.MonkeyPatch) -> Cell:
     return cell
 
 
-def test_a_plain_process_is_no_notebook() -> None:
+def test_a_plain_process_is_not_a_notebook() -> None:
     assert not in_notebook()
     with cell_log() as log:
         assert log is None
 
 
-def test_ipython_on_a_terminal_is_no_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ipython_on_a_terminal_is_not_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(IPython, "get_ipython", lambda: SimpleNamespace())
     assert not in_notebook()
 
@@ -80,7 +80,7 @@ def test_the_next_block_is_another_output(cell: Cell) -> None:
     assert cell.outputs == ["first", "second"]
 
 
-def test_a_nested_block_writes_into_its_output(cell: Cell) -> None:
+def test_a_nested_block_writes_into_the_output_of_the_outer_one(cell: Cell) -> None:
     with plain_messages():
         logging.info("outer")
         with plain_messages():
@@ -94,7 +94,7 @@ def test_a_block_without_messages_has_no_output(cell: Cell) -> None:
     assert cell.outputs == []
 
 
-def test_after_an_error_the_next_block_is_another_output(cell: Cell) -> None:
+def test_after_an_exception_the_next_block_is_another_output(cell: Cell) -> None:
     def interrupted() -> None:
         with plain_messages():
             logging.info("first")
@@ -107,7 +107,7 @@ def test_after_an_error_the_next_block_is_another_output(cell: Cell) -> None:
     assert cell.outputs == ["first", "second"]
 
 
-def test_escape_sequences_in_a_message_stay_text(cell: Cell) -> None:
+def test_escape_sequences_in_a_message_are_shown_as_text(cell: Cell) -> None:
     with cell_log() as log:
         log.write("photos/\x1b[31mred\u202e.png\nis damaged\n")
     assert cell.outputs == ["photos/\\x1b[31mred\\u202e.png\nis damaged"]
@@ -145,7 +145,7 @@ def test_a_long_examination_shows_progress(cell: Cell, colours: Path, monkeypatc
     assert output.startswith("Reading  ████████████████████  24/24")
 
 
-def test_the_summary_omits_the_table_which_the_result_shows(cell: Cell, tmp_path: Path) -> None:
+def test_the_summary_omits_the_table_that_the_result_shows(cell: Cell, tmp_path: Path) -> None:
     output = io.StringIO()
     result = Result(tmp_path, [{"epoch": 1.0, "loss": 0.5}], {}, stopped="SIGINT")
     print_summary(result, Console(file=output, width=200))
@@ -155,12 +155,12 @@ def test_the_summary_omits_the_table_which_the_result_shows(cell: Cell, tmp_path
     ]
 
 
-def test_the_summary_does_not_repeat_what_the_log_said_of_unreadable_images(tmp_path: Path) -> None:
+def test_the_summary_does_not_list_unreadable_images_again(tmp_path: Path) -> None:
     output = io.StringIO()
     print_summary(Result(tmp_path, [], {"a.jpg": "is empty"}), Console(file=output, width=200))
     assert output.getvalue() == f"Results: {tmp_path}\n"
 
 
-def test_a_bar_is_full_at_the_end() -> None:
+def test_a_progress_bar_is_full_at_the_end() -> None:
     assert (text_bar(0, 4), text_bar(2, 4), text_bar(4, 4)) == ("░" * 20, "█" * 10 + "░" * 10, "█" * 20)
     assert text_bar(0, 0) == "░" * 20

@@ -37,8 +37,8 @@ FENCED = re.compile(
     r"^(?P<indent> *)```(?P<language>[\w-]*)[^\n]*\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL
 )
 
-# These read data, train, or open a model. In the session of a page they have only their signature, and what they return
-# has only the attributes of its class.
+# These read data, train, or open a model. In the session of a page they are mocks that check arguments against the
+# signature and return mocks with only the attributes of the return type.
 STAND_INS: dict[Any, dict[str, Any]] = {
     model_trainer: {
         "evaluate": Evaluation,
@@ -55,12 +55,12 @@ STAND_INS: dict[Any, dict[str, Any]] = {
 }
 
 
-def stand_in_for(function: Any, returned: type | None) -> Any:
-    if returned is None:
+def stand_in_for(function: Any, return_type: type | None) -> Any:
+    if return_type is None:
         return mock.create_autospec(function)
-    value = mock.create_autospec(returned, instance=True)
-    for each in dataclasses.fields(returned) if dataclasses.is_dataclass(returned) else ():
-        if each.name not in dir(returned):  # a field without a default is no attribute of its class
+    value = mock.create_autospec(return_type, instance=True)
+    for each in dataclasses.fields(return_type) if dataclasses.is_dataclass(return_type) else ():
+        if each.name not in dir(return_type):  # a field without a default is not an attribute of its class
             setattr(value, each.name, mock.MagicMock())
     return mock.create_autospec(function, return_value=value)
 
@@ -104,18 +104,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 class PageSession:
-    """The Python blocks of a page, run one after another, as by a reader who types them into one session."""
+    """Runs the Python blocks of a page one after another in one namespace, as a reader would."""
 
     def __init__(self, page: Path, folder: Path) -> None:
         self._folder = folder
         self._blocks = [block for block in read_blocks(page) if block.language == "python"]
         self._done: list[Block] = []
         self._module = types.ModuleType(f"page_{page.stem.replace('-', '_')}")
-        sys.modules[self._module.__name__] = self._module  # where dataclasses look for what annotations name
+        sys.modules[self._module.__name__] = self._module  # dataclasses resolve annotations there
         self.names: dict[str, Any] = vars(self._module)
 
     def run_to(self, last: Block | None = None) -> dict[str, Any]:
-        """The names after `last`, None: after the whole page; what is not runnable is passed over."""
+        """Runs the runnable blocks up to and including `last`, or all of them; returns the names defined so far."""
         for block in self._blocks:
             if block not in self._done:
                 self._done.append(block)
@@ -126,19 +126,19 @@ class PageSession:
         return self.names
 
     def _run(self, block: Block) -> None:
-        # A real file, in which AutoGraph finds the source; blank lines, so that errors name the line of the page.
+        # A real file, so that AutoGraph finds the source; leading blank lines, so that errors name the page's line.
         file = self._folder / f"{block.page.stem}_{block.line}.py"
         file.write_text("\n" * (block.line - 1) + block.text)
         with ExitStack() as stack:
             for owner, functions in STAND_INS.items():
-                for name, returned in functions.items():
-                    stand_in = stand_in_for(getattr(owner, name), returned)
+                for name, return_type in functions.items():
+                    stand_in = stand_in_for(getattr(owner, name), return_type)
                     stack.enter_context(mock.patch.object(owner, name, stand_in))
             exec(compile(file.read_text(), str(file), "exec"), self.names)
 
 
 def is_runnable(block: Block) -> bool:
-    """Whether a block declares things; a training by Keras, and what needs a package that is not ours, is not run."""
+    """False for a block that trains with Keras' own `fit` or imports a package that may not be installed."""
     return not re.search(
         r"\.fit\(|(?:from|import) (?:keras_trainer|keras_model_specs|ray|requests|sagemaker)\b", block.text
     )
@@ -146,7 +146,7 @@ def is_runnable(block: Block) -> bool:
 
 @pytest.fixture(scope="session")
 def session_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], PageSession]]:
-    """The session of a page; each page has one."""
+    """Returns the session of a page; all tests of a page share it."""
     sessions: dict[Path, PageSession] = {}
 
     def session(page: Path) -> PageSession:

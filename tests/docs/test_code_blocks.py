@@ -1,13 +1,14 @@
 """Every code block of README.md and docs/ works. There is one rule for each language:
 
-python    The blocks of a page run one after another in one session. What reads data, trains, or opens a model has only
-          its signature there; a run that is declared survives JSON. Blocks of Keras' own `fit`, and of packages that
-          are not ours, are compiled; what they import, name and pass exists.
-console   Files that are named exist, commands parse, and `--set` changes a run, or fails with the error that is shown.
-bash      The shell parses it, and so do the commands of ours in it.
-yaml      It parses, and so do the commands of ours in it.
-json, csv It parses; a table is a manifest.
-toml      It is a `model-trainer.toml`.
+python    The blocks of a page run one after another in one session, where functions that read data, train, or open a
+          model are mocks; each declared run survives JSON. Blocks that call Keras' own `fit` or use packages that are
+          not ours are only parsed. All names, imports and keyword arguments exist.
+console   Named files exist, commands parse, and `--set` changes a run, or fails with the error that is shown.
+bash      The shell parses it, and our command line parses our commands in it.
+yaml      It parses, and so do our commands in it.
+json      It parses.
+csv       It is a manifest.
+toml      It is a valid `model-trainer.toml`.
 text      Prose.
 """
 
@@ -48,10 +49,10 @@ NOT_OURS = {
     "ray",
     "requests",
     "sagemaker",
-}  # packages that only a reader has
+}  # packages that may not be installed here
 LAUNCHERS = {"mpirun", "srun", "torchrun"}
 OTHERS_COMMANDS = {"cd", "export", "git", "source", "tensorboard"}
-OTHERS_KEYWORDS = {  # of functions of Keras, TensorFlow, h5py, keras-trainer and ours
+OTHERS_KEYWORDS = {  # arguments of functions of Keras, TensorFlow, h5py, keras-trainer, and of our own functions
     "crop_to_aspect_ratio", "inter_op_parallelism_threads", "iterator_mode", "libver", "random_crop_size", "recursive",
     "reduce_retracing", "stopped", "trust", "use_ema", "validation_split",
 }  # fmt: skip
@@ -59,7 +60,7 @@ DECLARED = [each for name in model_trainer.__all__ if hasattr(each := getattr(mo
 COMMANDS: dict[str, click.Command] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 
-def test_every_block_is_of_a_language_with_a_rule(block: Any) -> None:
+def test_every_block_has_a_language_with_a_rule(block: Any) -> None:
     rules = {name.removeprefix("test_").split("_")[0] for name in globals() if name.startswith("test_")}
     assert block.language in rules | {PROSE}
 
@@ -67,7 +68,7 @@ def test_every_block_is_of_a_language_with_a_rule(block: Any) -> None:
 # Python
 
 
-def test_python_that_is_shown_runs(python_block: Any, session_of: Callable[[Path], Any]) -> None:
+def test_python_runs(python_block: Any, session_of: Callable[[Path], Any]) -> None:
     session = session_of(python_block.page)
     before = dict(session.names)
     names = session.run_to(python_block)
@@ -87,7 +88,7 @@ def assert_survives_json(run: Run) -> None:
 
 
 def check_names(code: str, known: dict[str, Any]) -> None:
-    """What the code imports, names and passes by keyword exists."""
+    """Fails unless all names, imports and keyword arguments in the code exist; `known` are the names of its session."""
     nodes = list(ast.walk(ast.parse(code)))
     imported: dict[str, Any] = {}
     for node in nodes:
@@ -114,12 +115,12 @@ def check_names(code: str, known: dict[str, Any]) -> None:
 
 
 def module_of(name: str) -> Any:
-    """The module; None of a package that only a reader has."""
+    """The module; None for a package that may not be installed here."""
     return None if name.split(".")[0] in NOT_OURS else importlib.import_module(name)
 
 
 def value_of(node: ast.expr, values: dict[str, Any]) -> Any:
-    """What a dotted name of something imported stands for; None where it is not one."""
+    """The object that a dotted name refers to, starting from `values`; None if the expression is not such a name."""
     if isinstance(node, ast.Name):
         return values.get(node.id)
     if not isinstance(node, ast.Attribute):
@@ -129,7 +130,7 @@ def value_of(node: ast.expr, values: dict[str, Any]) -> Any:
 
 
 def keywords_of(function: Any) -> set[str | None]:
-    """The keywords that a function or a declared value takes; none of what is not known."""
+    """The keyword arguments of a function or a `Config` class; empty for None."""
     if function is None:
         return set()
     if "model_fields" in dir(function):
@@ -138,7 +139,7 @@ def keywords_of(function: Any) -> set[str | None]:
 
 
 def takes_any(function: Any) -> bool:
-    """Whether a function takes any keyword; so does a declared value with a constructor of its own, as `Call`."""
+    """Whether a function takes any keyword argument; a `Config` class with its own `__init__`, such as `Call`, does."""
     if function is None:
         return True
     if "model_fields" in dir(function):
@@ -172,7 +173,7 @@ def test_console_commands_parse(console_block: Any, declared: Run) -> None:
 
 
 def simple_commands(line: str) -> Iterator[list[str]]:
-    """The commands of a line of shell, without what they are joined by and without variables that are set for them."""
+    """The words of each simple command in a line of shell, without `;`, `&`, `|` and leading variable assignments."""
     parser = shlex.shlex(line, posix=True, punctuation_chars=";&|")
     parser.whitespace_split = True
     words: list[str] = []
@@ -186,7 +187,7 @@ def simple_commands(line: str) -> Iterator[list[str]]:
 
 
 def check_words(words: Sequence[str]) -> list[str]:
-    """Fails where a command cannot be meant; returns what its `--set` options say."""
+    """Fails if a command is invalid; returns the values of its `--set` options."""
     program, *rest = words
     name = program.removeprefix(".venv/bin/")
     if program.startswith(("script/", "benchmarks/")):
@@ -216,7 +217,7 @@ def check_script(program: str, arguments: list[str]) -> list[str]:
 
 
 def check_command(words: Sequence[str]) -> list[str]:
-    """Parses `COMMAND ...` of `model-trainer`; fails as the command line would."""
+    """Parses the words after `model-trainer`, failing as the command line would; returns the values of `--set`."""
     context = COMMANDS[words[0]].make_context(words[0], list(words[1:]))
     overrides: list[str] = context.params.get("overrides") or []
     return overrides
@@ -247,13 +248,13 @@ def test_json_parses(json_block: Any) -> None:
     json.loads(json_block.text)
 
 
-def test_toml_configures(toml_block: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_toml_is_a_valid_configuration(toml_block: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "model-trainer.toml").write_text(toml_block.text)
     monkeypatch.setenv("MODEL_TRAINER_CONFIG", str(tmp_path / "model-trainer.toml"))
     assert {value.source for value in configuration.all_values()} != {"default"}
 
 
-def test_csv_is_a_manifest(csv_block: Any, tmp_path: Path) -> None:
+def test_csv_parses_as_a_manifest(csv_block: Any, tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text(csv_block.text)
     assert len(Manifest(str(tmp_path / "table.csv")).read()) == csv_block.text.count("\n") - 1
 
@@ -281,17 +282,17 @@ def test_options_that_the_text_sets_exist(page: Path, declared: Run) -> None:
 
 
 def test_options_that_the_text_names_exist(page: Path, declared: Run) -> None:
-    """`training.ema_decay` is an option, and so is the name in `batch_norm_momentum="auto"`, of some declared value."""
+    """`training.ema_decay` is an option of a run, and `batch_norm_momentum` in `batch_norm_momentum="auto"` a field."""
     fields = {name for value in DECLARED for key, field in value.model_fields.items() for name in (key, field.alias)}
     for code in inline_code(page):
         dotted = re.match(r"((?:training|network|task|spec|hardware)(?:\.\w+)+)(?:=|$)", code)
-        if dotted and not dotted[1].endswith((".json", ".train_model")):  # a file, and a module of training/
+        if dotted and not dotted[1].endswith((".json", ".train_model")):  # a file, or a module of training/
             assert has_option(declared, dotted[1]), code
         keyword = re.match(r"(\w+)=", code)
         assert not keyword or keyword[1] in fields | OTHERS_KEYWORDS, code
 
 
-def test_declared_values_in_the_text_take_their_options(page: Path) -> None:
+def test_calls_in_the_text_have_existing_arguments(page: Path) -> None:
     for code in inline_code(page):
         for call in calls_in(code):
             function = getattr(model_trainer, ast.unparse(call.func), None)
@@ -300,7 +301,7 @@ def test_declared_values_in_the_text_take_their_options(page: Path) -> None:
 
 
 def calls_in(code: str) -> list[ast.Call]:
-    """The calls in Python; none in what is not Python."""
+    """The calls in a piece of code; none if it is not Python."""
     try:
         return [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
     except SyntaxError:
@@ -321,5 +322,5 @@ def inline_code(page: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("line", re.findall(r"\| `train_data=(.*),` \|", (ROOT / "docs" / "data.md").read_text()))
-def test_each_line_of_the_table_of_sources_declares_one(line: str) -> None:
+def test_each_row_of_the_table_of_sources_declares_a_source(line: str) -> None:
     assert isinstance(eval(line, {name: getattr(model_trainer, name) for name in model_trainer.__all__}), Source)

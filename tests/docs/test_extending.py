@@ -1,4 +1,4 @@
-"""The examples of docs/extending.md, as they stand there, in runs."""
+"""The examples of docs/extending.md, verbatim, in runs."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 
 @pytest.fixture(scope="module")
 def names(session_of: Callable[[Path], Any]) -> dict[str, Any]:
-    """What the page's blocks define, by name."""
+    """The names that the blocks of the page define, and two further tasks derived from its `Rating`."""
     defined: dict[str, Any] = session_of(PAGE).run_to()
     return defined | {"Pairs": _pairs(defined["Rating"]), "TwoOutputs": _two_outputs(defined["Rating"])}
 
 
 def _pairs(rating: Any) -> Any:
     class Pairs(rating):
-        """Learns by how much the ratings of a batch differ from each other."""
+        """Learns the differences between all pairs of ratings in a batch."""
 
         needs_whole_batch = True
 
@@ -54,7 +54,7 @@ def _pairs(rating: Any) -> Any:
 
 def _two_outputs(rating: Any) -> Any:
     class TwoOutputs(rating):
-        """The sum of two outputs is the rating."""
+        """Predicts the rating as the sum of two outputs."""
 
         def head(self, features: Any, options: Any, num_classes: int) -> Any:
             return make_head(features, options, ("one", "two"), 1)
@@ -72,12 +72,12 @@ def _two_outputs(rating: Any) -> Any:
 def usual(
     short_pipeline: None, plain_graphs: None, declare_run: MakeRun, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, float]:
-    """The metrics of a run without any of it."""
+    """The metrics of the same run without any extension."""
     return train_model(declare_run(output_dir=str(tmp_path_factory.mktemp("usual")))).history[0]
 
 
 @compiled
-def test_a_loss(names: dict[str, Any], make_run: MakeRun, usual: dict[str, float]) -> None:
+def test_the_example_of_a_loss_trains(names: dict[str, Any], make_run: MakeRun, usual: dict[str, float]) -> None:
     run = make_run(task__loss=names["Poly"](epsilon=0.0))
     assert train_model(run).history[0]["loss"] == pytest.approx(usual["loss"], abs=1e-5)
     other = train_model(run.changed("task.loss.epsilon", 2.0)).history[0]["loss"]
@@ -85,7 +85,7 @@ def test_a_loss(names: dict[str, Any], make_run: MakeRun, usual: dict[str, float
     assert run.changed("task.loss", "poly") == run.changed("task.loss.epsilon", 1.0)
 
 
-def test_a_source(
+def test_the_example_of_a_source_reads_the_same_images(
     names: dict[str, Any], make_run: MakeRun, usual: dict[str, float], colours: Path, tmp_path: Path
 ) -> None:
     for file in (colours / "train").glob("*/*.png"):
@@ -94,7 +94,9 @@ def test_a_source(
     assert train_model(run).history[0]["val_loss"] == pytest.approx(usual["val_loss"], abs=1e-5)
 
 
-def test_an_augmentation(names: dict[str, Any], make_run: MakeRun, usual: dict[str, float]) -> None:
+def test_the_example_of_an_augmentation_changes_the_loss(
+    names: dict[str, Any], make_run: MakeRun, usual: dict[str, float]
+) -> None:
     losses = [
         train_model(make_run(augment=(names["RandomNegative"](probability=probability),))).history[0]["loss"]
         for probability in (0.0, 1.0)
@@ -103,7 +105,7 @@ def test_an_augmentation(names: dict[str, Any], make_run: MakeRun, usual: dict[s
     assert losses[0] != losses[1]
 
 
-def test_an_augmentation_that_moves_pixels(names: dict[str, Any]) -> None:
+def test_the_example_of_a_geometric_augmentation_moves_points_with_the_pixels(names: dict[str, Any]) -> None:
     stretch, line = names["RandomStretch"](factor=0.5), np.zeros((4, 41, 1), np.uint8)
     line[:, 27] = 255
     for number in range(5):
@@ -116,7 +118,7 @@ def test_an_augmentation_that_moves_pixels(names: dict[str, Any]) -> None:
 
 
 @compiled
-def test_an_observer(names: dict[str, Any], make_run: MakeRun) -> None:
+def test_the_example_of_an_observer_logs_its_values(names: dict[str, Any], make_run: MakeRun) -> None:
     result = train_model(make_run(observers=(names["LargestUpdate"](every=2),)))
     lines = map(json.loads, (result.path / "logs" / "metrics.jsonl").read_text().splitlines())
     changes = [line["largest_update/change"] for line in lines if line["kind"] == "observer"]
@@ -124,7 +126,9 @@ def test_an_observer(names: dict[str, Any], make_run: MakeRun) -> None:
     assert 0 < min(changes) <= max(changes) < 1
 
 
-def test_a_storage(names: dict[str, Any], make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_of_a_storage_holds_a_run_that_resumes(
+    names: dict[str, Any], make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(files._MOUNTED, "team", names["Team"](str(tmp_path)))
     run = make_run(output_dir="team://output")
     assert str(train_model(run).path).startswith("team://output/test-")
@@ -135,7 +139,9 @@ def test_a_storage(names: dict[str, Any], make_run: MakeRun, tmp_path: Path, mon
 
 
 @pytest.mark.usefixtures("whole_pipeline", "compiled_steps")
-def test_a_task(names: dict[str, Any], make_run: MakeRun, colours: Path) -> None:
+def test_the_example_of_a_task_trains_evaluates_and_predicts(
+    names: dict[str, Any], make_run: MakeRun, colours: Path
+) -> None:
     run = make_run(task=names["Rating"](), training__epochs=8, training__learning_rate=0.02)
     result = train_model(run)
     assert result.history[-1]["loss"] < 0.5 * result.history[0]["loss"]
@@ -146,18 +152,18 @@ def test_a_task(names: dict[str, Any], make_run: MakeRun, colours: Path) -> None
     distance = evaluate(result.path / "final_model.hdf5", colours / "val").distance
     assert distance == pytest.approx(result.history[-1]["val_loss"], abs=1e-4)
     image = next((colours / "val" / "red").iterdir())
-    (answer,) = predict(result.path / "final_model.hdf5", [image])
-    (rated,) = answer["predictions"]
+    (prediction,) = predict(result.path / "final_model.hdf5", [image])
+    (rated,) = prediction["predictions"]
     assert load_model(result.path).task == names["Rating"]()
     assert rated["label"] == ("blue", "green", "red")[min(2, max(0, round(rated["rating"])))]
     output = io.StringIO()
-    print_predictions([answer], Console(file=output), Console(file=output))
+    print_predictions([prediction], Console(file=output), Console(file=output))
     assert f"{rated['label']} {rated['rating']:.3f}" in output.getvalue()
     assert train_model(run, resume=True).was_finished
 
 
 @pytest.mark.slow
-def test_a_task_on_two_devices_learns_the_same(names: dict[str, Any], make_run: MakeRun) -> None:
+def test_the_example_of_a_task_has_the_same_loss_on_two_devices(names: dict[str, Any], make_run: MakeRun) -> None:
     run = make_run(task=names["Rating"](), network__dropout_rate=0.0)
     losses = [
         train_model(run.changed("hardware", Hardware(platform="cpu", devices=devices))).history[0]["loss"]
@@ -173,7 +179,7 @@ def test_a_task_on_two_devices_learns_the_same(names: dict[str, Any], make_run: 
         ({"training__accumulation_steps": 2}, r"`training.accumulation_steps` is 2, but Pairs compares"),
     ],
 )
-def test_a_loss_over_the_whole_batch_is_refused_where_steps_see_parts(
+def test_a_loss_over_the_whole_batch_is_refused_where_the_batch_is_divided(
     names: dict[str, Any], make_run: MakeRun, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
@@ -185,14 +191,14 @@ def test_a_loss_over_the_whole_batch_trains_on_one_device(names: dict[str, Any],
     assert history[-1]["loss"] < history[0]["loss"]
 
 
-def test_a_head_of_more_outputs_than_are_named_is_refused(names: dict[str, Any], make_run: MakeRun) -> None:
+def test_a_head_with_unnamed_outputs_is_refused(names: dict[str, Any], make_run: MakeRun) -> None:
     with pytest.raises(
         ConfigError, match=r"`task.outputs` should name each output .*head\(\) returns 2, none are named"
     ):
         train_model(make_run(task=names["TwoOutputs"]()))
 
 
-def test_a_task_of_two_outputs_predicts_from_both(names: dict[str, Any], make_run: MakeRun, colours: Path) -> None:
+def test_a_task_with_two_outputs_predicts_from_both(names: dict[str, Any], make_run: MakeRun, colours: Path) -> None:
     result = train_model(make_run(task=names["TwoOutputs"](outputs=("one", "two"))))
     distance = evaluate(result.path / "final_model.hdf5", colours / "val").distance
     assert distance == pytest.approx(result.history[-1]["val_loss"], abs=1e-4)

@@ -1,4 +1,4 @@
-"""docs/from-fit.md: the `fit` script trains, and the numbers that it shares with the `Run` are equal in both."""
+"""docs/from-fit.md: the `fit` script trains, and script and `Run` have the same settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "from-fit.md"
 SCRIPT = PAGE.read_text().split("```python\n")[1].split("```")[0]
 
 
-def test_the_run_has_the_sizes_rates_and_weights_of_the_script(session_of: Callable[[Path], Any]) -> None:
+def test_the_run_has_the_settings_of_the_fit_script(session_of: Callable[[Path], Any]) -> None:
     passed: dict[str, Any] = {}
     positional: dict[str, Any] = {}
     for node in ast.walk(ast.parse(SCRIPT)):
@@ -46,14 +46,14 @@ def test_the_run_has_the_sizes_rates_and_weights_of_the_script(session_of: Calla
 
 
 @pytest.fixture
-def plain_policy() -> Iterator[None]:
+def restored_policy() -> Iterator[None]:
     yield
     keras.mixed_precision.set_global_policy("float32")
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("plain_policy")
-def test_the_script_trains(colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("restored_policy")
+def test_the_fit_script_trains(colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = SCRIPT
     for old, new in {
         'f"data/{name}"': f'f"{colours}/{{name}}"',
@@ -70,7 +70,7 @@ def test_the_script_trains(colours: Path, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what Keras and TensorFlow warn of is theirs
+        warnings.simplefilter("ignore")  # warnings of Keras and TensorFlow about the plain Keras script
         exec(code, names)
     assert len(names["model"].history.history["val_accuracy"]) == 1
     assert (tmp_path / "best.keras").is_file()

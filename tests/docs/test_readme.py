@@ -51,7 +51,7 @@ def test_the_twelve_lines_train_a_model_that_keras_loads(colours: Path, tmp_path
 
 
 @pytest.mark.usefixtures("short_pipeline", "plain_graphs", "eager_steps")
-def test_the_output_tree_and_the_messages_are_those_of_a_run(
+def test_the_readme_shows_the_files_and_messages_of_a_real_run(
     make_run: Callable[..., Run],
     draw_folder: Callable[..., Path],
     tmp_path: Path,
@@ -74,7 +74,7 @@ def test_the_output_tree_and_the_messages_are_those_of_a_run(
 
 
 def messages_in(text: str) -> set[str]:
-    """The lines but for the rows of metrics, without numbers, the name of the network, the precision and the path."""
+    """The lines, except rows of metrics, with numbers as # and without network name, precision and path."""
     lines = {" ".join(re.sub(r"\d+(?:[.,]\d+)*", "#", line).split()) for line in text.splitlines()}
     lines = {re.sub(r"^(Network: |Output: |Results: |Report: )[^ ,]+|(?<=CPU in )\w+", r"\1", line) for line in lines}
     return {line for line in lines if not re.match(r"epoch #|#|\.\.\.", line)}
@@ -89,19 +89,19 @@ def test_each_row_of_the_table_links_to_a_test_that_exists(row: str) -> None:
         assert f"\ndef {test}(" in (ROOT / path).read_text()
 
 
-def test_the_project_describes_itself_by_the_first_sentence_everywhere() -> None:
+def test_the_first_sentence_is_the_description_of_the_project_everywhere() -> None:
     sentence = README.splitlines()[2].replace("`", "")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["description"] == app.info.help == sentence
     assert f"\nsite_description: {sentence}\n" in (ROOT / "mkdocs.yml").read_text()
 
 
-def test_the_commands_are_those_of_the_command_line() -> None:
+def test_the_table_of_commands_lists_all_commands() -> None:
     table = re.findall(r"^\| `model-trainer (\w+)", README, re.MULTILINE)
     assert sorted(table) == sorted(command.callback.__name__ for command in app.registered_commands)
 
 
-def test_one_output_folder_is_named_throughout() -> None:
+def test_all_pages_name_the_same_output_folder() -> None:
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
     named = [name for page in pages for name in re.findall(r"output/[\w-]*-\d{8}-\d{6}", page.read_text())]
     assert set(named) == {"output/sample-20261126-044731", "output/sample-folds-20261126-044731"}

@@ -1,4 +1,4 @@
-"""The documentation as a site: all pages are in it, all links lead somewhere, and nothing comes from elsewhere."""
+"""The documentation site contains all pages, has no broken links, and loads nothing from other servers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LINK = re.compile(r"\[[^\[\]]*(?:\[[^\[\]]*\][^\[\]]*)*\]\((?!https?://)([^)\s]+
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads mkdocs.yml, in which a tag may name Python."""
+    """Reads mkdocs.yml, whose tags may name Python objects, without importing these."""
 
 
 _Loader.add_multi_constructor("tag:yaml.org,2002:python/", lambda loader, suffix, node: suffix)
@@ -54,12 +54,12 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
         assert not anchor or anchor in {slugify(heading, "-") for heading in headings}, link
 
 
-def test_every_decision_has_a_line_in_the_index() -> None:
+def test_every_decision_is_listed_in_the_index() -> None:
     index = (DOCS / "decisions" / "index.md").read_text()
     assert re.findall(r"\]\((\d{4}-[\w-]+\.md)\)", index) == sorted(file.name for file in DOCS.glob("decisions/0*.md"))
 
 
-def test_the_layers_of_the_package_are_named_in_their_order() -> None:
+def test_the_contributing_page_lists_the_layers_in_order() -> None:
     (code,) = re.findall(r"(?ms)^LAYERS = (\[.*?\])", (ROOT / "tests" / "test_layers.py").read_text())
     layers = ast.literal_eval(code)
     package = Path(model_trainer.__file__).parent
@@ -81,7 +81,9 @@ def test_every_public_name_is_in_the_api_reference() -> None:
         (None, "See `the test`."),
     ],
 )
-def test_a_link_to_a_file_outside_of_the_pages_needs_a_repository(repo_url: str | None, expected: str) -> None:
+def test_a_link_to_a_file_outside_the_site_leads_to_the_repository_or_is_code(
+    repo_url: str | None, expected: str
+) -> None:
     links = runpy.run_path(str(DOCS / "site" / "links.py"))
     page = SimpleNamespace(file=SimpleNamespace(src_uri="decisions/0001.md"))
     markdown = links["on_page_markdown"]("See [the test](../../tests/a.py).", page, SimpleNamespace(repo_url=repo_url))
@@ -102,7 +104,7 @@ def _environment() -> dict[str, str]:
 
 
 @pytest.mark.long
-def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
+def test_the_site_loads_nothing_from_other_servers(site: Path) -> None:
     pages = list(site.rglob("*.html"))
     assert len(pages) > 30
     for page in pages:
@@ -116,7 +118,7 @@ def test_the_api_reference_has_fields_with_types_and_defaults(site: Path) -> Non
     assert "Passesoverthetrainingimages.Atleast1." in text
 
 
-def test_links_to_files_outside_of_the_pages_are_code(site: Path) -> None:
+def test_links_to_files_outside_the_site_are_code(site: Path) -> None:
     page = (site / "from-fit" / "index.html").read_text()
     assert "<code>test_agreement.py</code>" in page
     assert "../tests/" not in page
@@ -125,7 +127,7 @@ def test_links_to_files_outside_of_the_pages_are_code(site: Path) -> None:
 def test_examples_in_the_api_reference_are_highlighted_code(site: Path) -> None:
     for page in (site / "api").glob("*/index.html"):
         text = page.read_text()
-        assert "<blockquote>" not in text  # what Markdown makes of `>>>`
+        assert "<blockquote>" not in text  # Markdown would render `>>>` so
         assert "&gt;&gt;&gt;" not in text.replace('<span class="gp">&gt;&gt;&gt; </span>', "")
     run = (site / "api" / "run" / "index.html").read_text()
     assert re.search(r'>Example:</span></p>\s*<div class="highlight"><pre>.*<span class="gp">', run)

@@ -20,7 +20,7 @@ from model_trainer.network.build import build_network
 from model_trainer.specs import TABLE
 from model_trainer.testing import small_backbone
 
-# Tracing takes longer than the few operations; a test of its own compares what is compiled.
+# Tracing takes longer than the few operations.
 pytestmark = pytest.mark.usefixtures("eager_steps")
 
 layers = keras.layers
@@ -42,7 +42,7 @@ def randomize(model: keras.Model) -> keras.Model:
 
 
 def convolutions(shape: tuple[int, int, int] = SIZE) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """Images, and a feature map of 4 x 4 pixels and 6 channels that are of both signs."""
+    """The input images, and a feature map of 4 x 4 pixels and 6 channels with values of both signs."""
     images = keras.Input(shape)
     x = layers.Conv2D(4, 3, strides=2, padding="same", activation="relu")(layers.Rescaling(1 / 127.5, -1.0)(images))
     return images, layers.Conv2D(6, 3, strides=2, padding="same", name="features")(x)
@@ -55,13 +55,13 @@ def small_network(end: Any = None) -> keras.Model:
 
 
 def scaled(evidence: np.ndarray) -> np.ndarray:
-    """Maps from evidence `(num_images, height, width)`."""
+    """The positive part of `evidence`, `(num_images, height, width)`, with each maximum scaled to 1."""
     positive = np.maximum(evidence, 0.0)
     return positive / np.maximum(positive.max(axis=(1, 2), keepdims=True), 1e-30)
 
 
 def class_activation(features: Any, kernel: Any, classes: np.ndarray) -> np.ndarray:
-    """CAM of a network that ends in average pooling and one dense layer: https://arxiv.org/abs/1512.04150."""
+    """The class activation map (CAM, https://arxiv.org/abs/1512.04150) of average pooling and one dense layer."""
     return scaled(np.einsum("bhwc,cb->bhw", np.asarray(features), np.asarray(kernel)[:, classes]))
 
 
@@ -69,7 +69,7 @@ def features_of(model: keras.Model, images: np.ndarray, layer: str = "features")
     return np.asarray(keras.Model(model.inputs[0], model.get_layer(layer).output)(images.astype(np.float32)))
 
 
-def test_a_channel_weighs_the_mean_finite_difference_of_the_logit() -> None:
+def test_channel_weights_are_the_mean_gradient_of_the_logit() -> None:
     images, features = convolutions()
     hidden, last = layers.Dense(5, activation="tanh"), layers.Dense(3, activation="softmax")
     model = randomize(keras.Model(images, last(hidden(layers.Flatten()(features)))))
@@ -117,18 +117,18 @@ def test_a_probability_of_1_has_a_map(is_fused: bool) -> None:
 
 
 def bright_model(channels: int = 3) -> TrainedModel:
-    """A trained model that finds a bright square: class 1 has one, class 0 has none."""
+    """A model that detects a bright square: class 1 has one, class 0 has none."""
     images = keras.Input((32, 32, channels))
-    mean, answer = layers.Conv2D(1, 4, strides=4, activation="relu"), layers.Dense(2, activation="softmax")
-    model = keras.Model(images, answer(layers.GlobalAveragePooling2D()(mean(images))))
+    mean, classifier = layers.Conv2D(1, 4, strides=4, activation="relu"), layers.Dense(2, activation="softmax")
+    model = keras.Model(images, classifier(layers.GlobalAveragePooling2D()(mean(images))))
     mean.set_weights([np.full((4, 4, channels, 1), 1 / (16 * channels)), np.array([-0.5])])
-    answer.set_weights([np.array([[-3.0, 3.0]]), np.array([0.2, 0.0])])
+    classifier.set_weights([np.array([[-3.0, 3.0]]), np.array([0.2, 0.0])])
     spec = ModelSpec(target_size=[32, 32, channels], preprocess_func="between_plus_minus_1")
     return TrainedModel(model, spec, Classification(), ("dark", "bright"), Path("bright.h5"))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_peak_is_where_the_bright_square_is(channels: int) -> None:
+def test_the_peak_of_the_map_is_at_the_bright_square(channels: int) -> None:
     images = np.full((2, 32, 32, channels), 20, np.uint8)
     images[0, 20:24, 4:8] = 250
     images[1, 8:12, 28:32] = 250
@@ -138,24 +138,24 @@ def test_the_peak_is_where_the_bright_square_is(channels: int) -> None:
     np.testing.assert_allclose(maps, expected, atol=1e-6)
 
 
-def test_the_map_is_0_everywhere_where_nothing_speaks_for_the_class() -> None:
+def test_the_map_is_0_everywhere_without_evidence_for_the_class() -> None:
     images = np.full((2, 32, 32, 3), 20, np.uint8)
     images[0, 20:24, 4:8] = 250
     assert not attribution_maps(bright_model(), images, np.array([0, 1])).any()
 
 
-def test_what_is_left_of_evidence_that_cancels_is_no_map() -> None:
+def test_rounding_errors_of_cancelling_evidence_give_an_empty_map() -> None:
     images, features = convolutions()
     features = layers.Activation("relu")(features)
     x = layers.LayerNormalization(epsilon=1e-12)(layers.GlobalAveragePooling2D()(features))  # as in ConvNeXt's head
     model = randomize(keras.Model(images, layers.Dense(3)(x)))
     constant = np.zeros((3, 16, 16, 3), np.uint8)
-    model.layers[3].kernel.assign(0.0 * model.layers[3].kernel)  # the same features at each place
+    model.layers[3].kernel.assign(0.0 * model.layers[3].kernel)  # the same features at each position
     model.layers[3].bias.assign([0.9, 0.1, 0.4, 0.3, 0.2, 0.7])
     assert not attribution_maps(model, constant, np.arange(3)).any()
 
 
-# The smallest of each family, a size at which its last feature map has several pixels, and the size of that map.
+# The smallest model of each family: an image size at which its last feature map has several pixels; that map's size.
 FAMILIES = {
     "convnext_tiny": (64, 2), "densenet_121": (64, 2), "efficientnetb0": (64, 2), "efficientnetv2b0": (64, 2),
     "inception_resnet_v2": (107, 2), "inception_v3": (107, 2), "mobilenet_v1": (64, 2), "mobilenet_v2": (64, 2),
@@ -172,7 +172,7 @@ def check_family(name: str, network: Network) -> None:
     built = build_network(spec, network, Classification(), 4)
     dense = built.model.get_layer("logits")
     kernel = np.random.default_rng(0).normal(0, 1, (dense.kernel.shape[0], 2))
-    dense.kernel.assign(np.concatenate([kernel, -kernel], axis=1))  # what speaks for a class speaks against another
+    dense.kernel.assign(np.concatenate([kernel, -kernel], axis=1))  # evidence for a class is evidence against another
     trained = TrainedModel(built.model, spec, Classification(), (*CLASSES, "yellow"), Path("model.hdf5"))
     shown = np.repeat(pixels((size, size, 3), count=1), 4, axis=0)
     maps = attribution_maps(trained, shown, np.arange(4))
@@ -195,11 +195,11 @@ def test_the_map_of_every_family_is_the_class_activation_map_of_its_last_feature
 @pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["max", "flatten"])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_family_has_maps_under_the_other_heads(name: str, pooling: str) -> None:
+def test_every_family_has_maps_with_max_pooling_and_flatten(name: str, pooling: str) -> None:
     check_family(name, Network(pooling=pooling))
 
 
-def test_the_families_are_those_of_the_table() -> None:
+def test_every_family_of_the_table_is_tested() -> None:
     def family(name: str) -> str:
         return TABLE[name].class_.rpartition(".")[0] if "V3" not in TABLE[name].class_ else TABLE[name].class_
 
@@ -209,7 +209,7 @@ def test_the_families_are_those_of_the_table() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_model_of_keras_with_its_own_top_has_maps(name: str) -> None:
+def test_a_keras_application_with_its_own_top_has_maps(name: str) -> None:
     size, map_size = FAMILIES[name]
     module, _, function = TABLE[name].class_.removeprefix("keras.applications.").rpartition(".")
     make = getattr(getattr(keras.applications, module) if module else keras.applications, function)
@@ -230,10 +230,10 @@ def test_layers_with_weights_on_one_pixel_belong_to_the_head() -> None:
     np.testing.assert_allclose(attribution_maps(model, pixels(), classes), expected, atol=1e-5)
 
 
-def test_where_the_last_map_has_one_pixel_an_earlier_one_is_taken_as_it_was_before_its_padding() -> None:
+def test_instead_of_a_map_of_one_pixel_an_earlier_one_without_padding_is_used() -> None:
     images, features = convolutions()
     x = layers.Conv2D(4, 4)(layers.ZeroPadding2D(((0, 1), (0, 1)))(features))
-    x = layers.Conv2D(4, 2, activation="relu")(x)  # of one pixel, as MobileNetV2 has for images of 32 x 32
+    x = layers.Conv2D(4, 2, activation="relu")(x)  # then a map of one pixel, as in MobileNetV2 for images of 32 x 32
     model = keras.Model(images, layers.Dense(3)(layers.GlobalAveragePooling2D()(layers.Conv2D(4, 1)(x))))
     assert model.get_layer("features").output.shape == (None, 4, 4, 6)
     assert GradCAM(model)._backbone.output.shape == (None, 2, 2, 4)
@@ -241,7 +241,7 @@ def test_where_the_last_map_has_one_pixel_an_earlier_one_is_taken_as_it_was_befo
     assert GradCAM(one_pixel)._backbone.output.shape == (None, 4, 4, 6)
 
 
-def test_of_two_outputs_the_first_is_explained_on_its_own_last_map() -> None:
+def test_of_two_outputs_the_first_is_explained_on_its_own_last_feature_map() -> None:
     images, features = convolutions()
     side = layers.Dense(3, name="side")(layers.GlobalMaxPooling2D()(features))
     later = layers.Conv2D(5, 3, activation="relu", name="later")(features)
@@ -264,7 +264,7 @@ def test_a_task_with_two_outputs_explains_the_one_that_predicts() -> None:
 
 
 @contextlib.contextmanager
-def layers_of(policy: str) -> Iterator[None]:
+def dtype_policy(policy: str) -> Iterator[None]:
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
@@ -274,18 +274,18 @@ def layers_of(policy: str) -> Iterator[None]:
 
 
 def test_a_model_in_mixed_precision_is_explained_in_float32() -> None:
-    with layers_of("mixed_bfloat16"):
+    with dtype_policy("mixed_bfloat16"):
         model = small_network()
     classes = np.array([0, 1, 2, 1])
-    in_float32 = small_network()  # of the same weights
+    in_float32 = small_network()  # with the same weights
     assert np.abs(features_of(model, pixels()) - features_of(in_float32, pixels())).max() > 1e-3
     expected = attribution_maps(in_float32, pixels(), classes)
     np.testing.assert_allclose(attribution_maps(model, pixels(), classes), expected, atol=1e-5)
 
 
 def nested_model(policy: str = "float32") -> keras.Model:
-    """As of Keras' transfer-learning guide, with a pooling inside the nested model that hides the feature map."""
-    with layers_of(policy):
+    """A model as in Keras' transfer-learning guide, whose nested model pools and so hides its feature map."""
+    with dtype_policy(policy):
         base = small_backbone(SIZE, batch_normalization=True)
         inner = keras.Model(base.inputs[0], layers.GlobalAveragePooling2D()(base.output), name="pooled")
         images = keras.Input(SIZE)
@@ -294,11 +294,11 @@ def nested_model(policy: str = "float32") -> keras.Model:
 
 
 def expected_of_nested(model: keras.Model, classes: np.ndarray) -> np.ndarray:
-    """In float32, whatever the policy of the model is."""
-    alike = nested_model()
-    alike.set_weights(model.get_weights())
-    features = features_of(alike.get_layer("pooled"), pixels(), "conv2")
-    return class_activation(features, alike.get_layer("breeds").kernel, classes)
+    """The class activation maps of a `nested_model` with the same weights in float32."""
+    float32_copy = nested_model()
+    float32_copy.set_weights(model.get_weights())
+    features = features_of(float32_copy.get_layer("pooled"), pixels(), "conv2")
+    return class_activation(features, float32_copy.get_layer("breeds").kernel, classes)
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
@@ -310,8 +310,8 @@ def test_nested_models_and_mixed_precision_are_explained_in_float32(policy: str)
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
-def test_a_nested_file_of_keras_is_explained_in_float32(tmp_path: Path, policy: str) -> None:
-    with layers_of(policy):
+def test_a_keras_file_with_a_nested_model_is_explained_in_float32(tmp_path: Path, policy: str) -> None:
+    with dtype_policy(policy):
         images = keras.Input(SIZE)
         x = layers.GlobalAveragePooling2D()(small_backbone(SIZE)(images))
         model = randomize(keras.Model(images, layers.Dense(3, activation="softmax", name="breeds")(x)))
@@ -320,18 +320,18 @@ def test_a_nested_file_of_keras_is_explained_in_float32(tmp_path: Path, policy: 
     model.save(tmp_path / "dogs.h5")
     logging.set_verbosity(verbosity)
     trained = load_model(tmp_path / "dogs.h5", spec=SMALL, classes=CLASSES)
-    alike = small_backbone(SIZE)
-    alike.set_weights(model.get_layer("small_backbone").get_weights())
+    float32_copy = small_backbone(SIZE)
+    float32_copy.set_weights(model.get_layer("small_backbone").get_weights())
     classes = np.array([0, 1, 2, 1])
-    expected = class_activation(alike(pixels().astype(np.float32)), model.get_layer("breeds").kernel, classes)
+    expected = class_activation(float32_copy(pixels().astype(np.float32)), model.get_layer("breeds").kernel, classes)
     np.testing.assert_allclose(attribution_maps(trained, pixels(), classes), expected, atol=1e-5)
 
 
 def test_probabilities_without_logits_are_explained_by_their_logarithm() -> None:
     images, features = convolutions()
     x = layers.GlobalAveragePooling2D()(features)
-    both = [layers.Dense(3, activation="softmax")(x), layers.Dense(3, activation="softmax")(x)]
-    model = randomize(keras.Model(images, layers.Average()(both)))
+    heads = [layers.Dense(3, activation="softmax")(x), layers.Dense(3, activation="softmax")(x)]
+    model = randomize(keras.Model(images, layers.Average()(heads)))
     classes = np.array([0, 1, 2, 1])
     values = tf.constant(features_of(model, pixels()))
     head = keras.Model(features, model.outputs[0])
@@ -376,7 +376,7 @@ def test_a_subclassed_model_is_refused_with_the_reason() -> None:
         GradCAM(Subclassed(name="mine"))
 
 
-def test_a_map_computed_from_a_vector_shows_no_places() -> None:
+def test_a_map_computed_from_a_vector_is_not_used() -> None:
     images, features = convolutions()
     x = layers.Dense(4 * 4 * 2)(layers.GlobalAveragePooling2D()(features))
     x = layers.Conv2D(2, 3, padding="same")(layers.Reshape((4, 4, 2))(x))
@@ -385,7 +385,7 @@ def test_a_map_computed_from_a_vector_shows_no_places() -> None:
     assert cam._backbone.output is model.get_layer("features").output
 
 
-def test_a_sequence_that_only_reshapes_the_map_leaves_its_places() -> None:
+def test_a_reshaped_feature_map_is_explained_on_the_original_one() -> None:
     images, features = convolutions()
     last = layers.Dense(3)
     model = randomize(keras.Model(images, last(layers.GlobalAveragePooling1D()(layers.Reshape((16, 6))(features)))))
@@ -394,7 +394,7 @@ def test_a_sequence_that_only_reshapes_the_map_leaves_its_places() -> None:
     np.testing.assert_allclose(attribution_maps(model, pixels(), classes), expected, atol=1e-5)
 
 
-def test_the_map_of_class_scores_is_taken_where_no_weights_follow_it() -> None:
+def test_a_fully_convolutional_model_is_explained_on_its_map_of_class_scores() -> None:
     images = keras.Input(SIZE)
     model = randomize(keras.Model(images, layers.GlobalAveragePooling2D()(layers.Conv2D(3, 4, strides=4)(images))))
     shown, classes = pixels(), np.array([0, 1, 2, 1])
@@ -403,14 +403,14 @@ def test_the_map_of_class_scores_is_taken_where_no_weights_follow_it() -> None:
     np.testing.assert_allclose(attribution_maps(model, shown, classes), expected, atol=1e-5)
 
 
-def test_batches_do_not_change_the_maps() -> None:
+def test_the_batch_size_does_not_change_the_maps() -> None:
     shown, classes = pixels(count=5), np.array([0, 1, 2, 1, 0])
     cam = GradCAM(small_network())
     maps = cam(shown, classes, batch_size=5)
     np.testing.assert_allclose(cam(shown, classes, batch_size=2), maps, atol=1e-5)
 
 
-def test_no_images_have_no_maps() -> None:
+def test_no_images_give_no_maps() -> None:
     assert attribution_maps(small_network(), pixels()[:0], np.zeros(0, int)).shape == (0, 4, 4)
 
 
@@ -422,18 +422,20 @@ def test_no_images_have_no_maps() -> None:
         (pixels(), [0, 1, 2, 3], "should be 0 to 2, got 0 to 3"),
     ],
 )
-def test_images_and_classes_that_do_not_fit_are_refused(images: np.ndarray, classes: list[int], message: str) -> None:
+def test_images_of_another_size_and_invalid_classes_are_refused(
+    images: np.ndarray, classes: list[int], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         attribution_maps(small_network(), images, np.array(classes))
 
 
-def test_weights_that_are_not_finite_give_an_empty_map() -> None:
+def test_non_finite_weights_give_an_empty_map() -> None:
     model = small_network()
     model.get_layer("features").bias.assign([np.nan] * 6)
     assert not attribution_maps(model, pixels(), np.zeros(4, int)).any()
 
 
-def test_an_overlay_leaves_the_image_as_it_is_where_the_map_is_0() -> None:
+def test_an_overlay_leaves_the_image_unchanged_where_the_map_is_0() -> None:
     image = pixels((32, 48, 3), count=1)[0]
     strengths = np.zeros((4, 6))
     strengths[3, 5] = 1.0

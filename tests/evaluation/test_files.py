@@ -1,4 +1,4 @@
-"""The files of an evaluation."""
+"""The files that an evaluation writes: predictions as CSV and Parquet, probabilities, and evaluation.json."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def test_csv_and_parquet_have_the_same_rows(monkeypatch: pytest.MonkeyPatch, tmp
     np.testing.assert_array_equal(np.load(tmp_path / "probabilities.npy"), TABLE)
 
 
-def test_without_images_the_tables_have_their_columns(tmp_path: Path) -> None:
+def test_tables_without_images_still_have_their_columns(tmp_path: Path) -> None:
     write_predictions(tmp_path, [], {"true_label": []}, np.zeros((0, 2), np.float32))
     assert (tmp_path / "predictions.csv").read_text() == "image,true_label\n"
     assert pq.read_table(tmp_path / "predictions.parquet").column_names == ["image", "true_label"]
 
 
-def test_an_evaluation_is_strict_json(tmp_path: Path) -> None:
+def test_evaluation_json_is_strict_json(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_evaluation(tmp_path, {"metrics": {"accuracy": {"value": float("nan")}}})
     write_evaluation(tmp_path, {"metrics": {"accuracy": {"value": None}}})

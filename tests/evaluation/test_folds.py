@@ -1,4 +1,4 @@
-"""k-fold training: each fold as if trained alone, stopped and continued, and predictions for every image."""
+"""k-fold training: each fold equals a separate training, resuming, and out-of-fold predictions for every image."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ FOLDS = 3
 
 
 class SignalIn(keras.callbacks.Callback):
-    """Sends SIGTERM after the first step of the `fold`-th training that it takes part in; 0: never."""
+    """Sends SIGTERM after the first step of the `fold`-th training that uses this callback; 0: never."""
 
     def __init__(self, fold: int = 0) -> None:
         super().__init__()
@@ -58,9 +58,9 @@ class SignalIn(keras.callbacks.Callback):
 
 @pytest.fixture(scope="module")
 def eagerly(short_pipeline: None, plain_graphs: None) -> Iterator[None]:
-    """As `eager_steps`, for the whole module."""
+    """`eager_steps` for the whole module."""
     gc.collect()
-    gc.freeze()  # between folds memory is freed, which takes half a second while all objects are searched
+    gc.freeze()  # the garbage collection between folds takes half a second if it has to search all objects
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)
@@ -81,12 +81,12 @@ def run(declare_run: Callable[..., Run], tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def whole(run: Run, eagerly: None) -> FoldsResult:
-    return train_folds(run, FOLDS)  # its pages, too
+    return train_folds(run, FOLDS)  # with its reports
 
 
 @pytest.fixture(scope="module")
 def continued(run: Run, whole: FoldsResult) -> list[FoldsResult]:
-    """The same, stopped in the middle of the second fold and then continued."""
+    """The results of the same run stopped in the middle of the second fold, and of resuming it."""
     interrupted = run.changed("name", "interrupted").changed("callbacks", (SignalIn(2),))
     return [train_folds(interrupted, FOLDS, report=False), train_folds(interrupted, FOLDS, resume=True, report=False)]
 
@@ -100,11 +100,11 @@ def arrays_in(path: Path) -> dict[str, np.ndarray]:
 
 def assert_same_models(one: Path, other: Path) -> None:
     for name in ("final_model", "model_max_acc", "model_min_loss"):
-        mine, yours = arrays_in(one / f"{name}.hdf5"), arrays_in(other / f"{name}.hdf5")
-        assert mine.keys() == yours.keys()
-        assert len(mine) >= 6
-        for array in mine:
-            np.testing.assert_array_equal(mine[array], yours[array])
+        these, those = arrays_in(one / f"{name}.hdf5"), arrays_in(other / f"{name}.hdf5")
+        assert these.keys() == those.keys()
+        assert len(these) >= 6
+        for array in these:
+            np.testing.assert_array_equal(these[array], those[array])
 
 
 def content_of(result: FoldsResult) -> dict:
@@ -116,13 +116,13 @@ def predictions_of(result: FoldsResult) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_signal_in_the_second_fold_stops_there(continued: list[FoldsResult]) -> None:
+def test_a_signal_in_the_second_fold_stops_the_training_there(continued: list[FoldsResult]) -> None:
     stopped = continued[0]
     assert stopped.stopped == "SIGTERM"
     assert [fold.stopped for fold in stopped.folds] == ["", "SIGTERM"]
 
 
-def test_a_continued_training_has_the_same_bits_as_an_uninterrupted_one(
+def test_a_resumed_training_is_bitwise_equal_to_an_uninterrupted_one(
     whole: FoldsResult, continued: list[FoldsResult]
 ) -> None:
     stopped, resumed = continued
@@ -135,22 +135,22 @@ def test_a_continued_training_has_the_same_bits_as_an_uninterrupted_one(
     assert content_of(whole)["metrics"] == content_of(resumed)["metrics"]
 
 
-def test_the_second_fold_is_trained_as_if_alone(whole: FoldsResult, run: Run, tmp_path: Path) -> None:
+def test_the_second_fold_equals_a_separate_training(whole: FoldsResult, run: Run, tmp_path: Path) -> None:
     alone = train_model(run_of_fold(run, 2, FOLDS, run.training.seed, str(tmp_path)))
     assert_same_models(whole.folds[1].path, alone.path)
 
 
-def test_each_image_is_predicted_by_the_model_that_was_not_trained_on_it(whole: FoldsResult, run: Run) -> None:
+def test_each_image_is_predicted_by_the_model_of_the_fold_that_held_it_out(whole: FoldsResult, run: Run) -> None:
     rows = predictions_of(whole)
     probabilities = np.load(whole.path / "evaluation" / "probabilities.npy")
     assert len(rows) == len(probabilities) == 24
     for number, fold in enumerate(whole.folds, 1):
         train, _ = data_of(run)[0].folds(FOLDS, run.training.seed)[number - 1]
-        mine = [index for index, row in enumerate(rows) if row["fold"] == str(number)]
-        assert not {rows[index]["image"] for index in mine} & {*train.read().names()}
+        indices = [index for index, row in enumerate(rows) if row["fold"] == str(number)]
+        assert not {rows[index]["image"] for index in indices} & {*train.read().names()}
         model = load_model(fold.path).model
-        images = np.stack([load_image(rows[index]["image"], run.spec) for index in mine])
-        np.testing.assert_allclose(model.predict(images, verbose=0), probabilities[mine], rtol=1e-5, atol=1e-6)
+        images = np.stack([load_image(rows[index]["image"], run.spec) for index in indices])
+        np.testing.assert_allclose(model.predict(images, verbose=0), probabilities[indices], rtol=1e-5, atol=1e-6)
 
 
 def test_metrics_have_mean_and_spread_over_the_folds(whole: FoldsResult) -> None:
@@ -179,7 +179,7 @@ def test_folds_json_names_the_folder_of_each_fold(whole: FoldsResult) -> None:
         assert fold["metrics"]["accuracy"] == content["metrics"]["accuracy"]["folds"][fold["fold"] - 1]
 
 
-def test_there_is_a_page_for_each_fold_and_one_for_all(whole: FoldsResult) -> None:
+def test_there_is_a_report_for_each_fold_and_one_for_all(whole: FoldsResult) -> None:
     pages = [path / "report" / "index.html" for path in (whole.path, *(fold.path for fold in whole.folds))]
     assert all("Confusions" in page.read_text() for page in pages)
     assert "Over the 3 folds, accuracy is" in pages[0].read_text()
@@ -194,7 +194,7 @@ def test_other_folds_or_another_seed_are_refused_on_resume(whole: FoldsResult, r
         train_folds(run.changed("val_data", None), FOLDS, resume=True)
 
 
-def test_other_data_are_refused_on_resume(
+def test_other_data_is_refused_on_resume(
     whole: FoldsResult, run: Run, draw_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     other = ImageFolder(draw_folder(tmp_path / "other", 4))
@@ -215,7 +215,7 @@ def test_a_run_that_cannot_start_leaves_no_folder(run: Run, tmp_path: Path) -> N
 
 @pytest.fixture
 def copied(whole: FoldsResult, tmp_path: Path) -> Path:
-    """A copy of the folder of `whole`, of which a test may change what it likes."""
+    """A copy of the folder of `whole` that a test may change."""
     return shutil.copytree(whole.path, tmp_path / "copied")
 
 
@@ -240,7 +240,7 @@ def failing_with(error: BaseException) -> Callable[..., object]:
         (KeyboardInterrupt(), StoppedError, "stopped"),
     ],
 )
-def test_finished_folds_outlive_a_resumed_one_that_cannot_start(
+def test_finished_folds_are_kept_if_resuming_another_one_fails(
     copied: Path, run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException, raised: type, state: str
 ) -> None:
     shutil.rmtree(next(copied.glob("fold-1-*")))
@@ -252,7 +252,7 @@ def test_finished_folds_outlive_a_resumed_one_that_cannot_start(
     assert ("--resume continues" in str(caught.value)) == (raised is StoppedError)
 
 
-def test_an_interrupted_training_that_has_not_started_leaves_no_folder(
+def test_an_interrupt_before_the_first_training_leaves_no_folder(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training_folds, "train_model", failing_with(KeyboardInterrupt()))
@@ -261,7 +261,7 @@ def test_an_interrupted_training_that_has_not_started_leaves_no_folder(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_sigterm_in_the_evaluation_says_that_resume_evaluates(
+def test_sigterm_during_the_evaluation_suggests_to_evaluate_with_resume(
     copied: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*arguments: object) -> object:
@@ -286,7 +286,7 @@ def test_a_fold_without_a_readable_image_has_no_metrics_and_no_rows(
         return evaluate(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(folds_module, "_evaluate_fold", all_but_the_second)
-    monkeypatch.setattr(folds_module, "plain_messages", contextlib.nullcontext)  # which hides them from caplog
+    monkeypatch.setattr(folds_module, "plain_messages", contextlib.nullcontext)  # it hides messages from caplog
     result = train_folds(run, FOLDS, resume_from=copied, report=False)
     first, second, third = result.metrics["accuracy"].folds
     assert np.isnan(second)
@@ -297,9 +297,7 @@ def test_a_fold_without_a_readable_image_has_no_metrics_and_no_rows(
     assert "Fold 2 has no metrics. none of its 8 images could be read" in caplog.text
 
 
-def test_validation_data_that_is_in_the_training_data_already_is_refused(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_validation_data_contained_in_the_training_data_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path(run.train_data.path)
     monkeypatch.chdir(folder.parent)
     for val_data in (ImageFolder(f"./{folder.name}"), run.train_data.take(3)):
@@ -313,13 +311,13 @@ def test_a_launcher_with_several_processes_is_refused(run: Run, monkeypatch: pyt
         train_folds(run, FOLDS)
 
 
-def test_train_data_alone_is_divided_if_there_is_no_other(run: Run) -> None:
+def test_train_data_alone_is_divided_without_other_val_data(run: Run) -> None:
     assert data_of(run)[1] == "train_data + val_data"
     assert data_of(run.changed("val_data", None)) == (run.train_data, "train_data")
     assert data_of(run.changed("val_data", run.train_data)) == (run.train_data, "train_data")
 
 
-def test_the_newest_folder_of_exactly_this_name_is_resumed(run: Run, tmp_path: Path) -> None:
+def test_only_a_folder_with_exactly_the_name_of_the_run_is_resumed(run: Run, tmp_path: Path) -> None:
     named = run.changed_all({"name": "cats", "output_dir": str(tmp_path)})
     assert FoldsFolder.find(named) is None
     folders = [FoldsFolder.make(named.changed("name", name), 2, 0, "train_data", "x", 4) for name in ("cats", "cats-2")]
@@ -333,7 +331,7 @@ def test_a_damaged_folds_json_is_a_clear_error(run: Run, tmp_path: Path, text: s
         FoldsFolder.find(run, tmp_path)
 
 
-def test_a_folder_of_an_ordinary_run_is_no_folder_of_folds(whole: FoldsResult, run: Run) -> None:
+def test_the_folder_of_an_ordinary_run_is_refused(whole: FoldsResult, run: Run) -> None:
     with pytest.raises(DataError, match="has no folds.json; is it the folder of a training with --folds"):
         train_folds(run, FOLDS, resume_from=whole.folds[0].path)
 

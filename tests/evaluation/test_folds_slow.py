@@ -1,4 +1,4 @@
-"""k-fold training over longer: killed, in one process after another, and with labels that were changed on purpose."""
+"""Slow tests of k-fold training: killed processes, memory over many folds, and deliberately changed labels."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from model_trainer.training.checkpoints import saver
 from model_trainer.training.metric_accumulator import MetricAccumulator
 
 run_folder.draw_curves = lambda *arguments: None
-saver.FIRST_AFTER_SECONDS, saver.MAX_TIME_FRACTION = 0.0, 1e9  # a checkpoint as often as it can
+saver.FIRST_AFTER_SECONDS, saver.MAX_TIME_FRACTION = 0.0, 1e9  # a checkpoint as often as possible
 output, resume, kill_at = sys.argv[1], sys.argv[2] == "resume", int(sys.argv[3])
 calls, add = [], MetricAccumulator.add
 
@@ -63,7 +63,7 @@ train_folds(run, 3, resume=resume, report=False)
 """
 
 
-def test_folds_killed_in_the_second_one_end_with_the_same_bits(colours: Path) -> None:
+def test_killed_and_resumed_folds_are_bitwise_equal_to_uninterrupted_ones(colours: Path) -> None:
     def train(output: str, mode: str, kill_at: int = 0) -> int:
         arguments = [sys.executable, "-c", PROGRAM, output, mode, str(kill_at)]
         return subprocess.run(arguments, cwd=colours, check=False, timeout=600).returncode
@@ -92,11 +92,11 @@ class _Malloc(ctypes.Structure):
 
 
 def bytes_in_use() -> int:
-    """Bytes that C and C++ hold; large arrays are mapped and counted apart."""
+    """Bytes that C and C++ code has allocated: on the heap, and as mapped memory for large arrays."""
     gc.collect()
-    ask = ctypes.CDLL(None).mallinfo2
-    ask.restype = _Malloc
-    return ask().uordblks + ask().hblkhd
+    mallinfo = ctypes.CDLL(None).mallinfo2
+    mallinfo.restype = _Malloc
+    return mallinfo().uordblks + mallinfo().hblkhd
 
 
 @pytest.mark.skipif(
@@ -117,11 +117,11 @@ def test_memory_does_not_grow_with_the_folds(
     run = declare_run(output_dir=str(tmp_path))
     folder = FoldsFolder.make(run, 5, 0, "train_data + val_data", "", 24)
     train_fold_models(folder, run)
-    growth = np.diff(measured)[1:]  # the first fold loads what all need
+    growth = np.diff(measured)[1:]  # the first fold loads what all folds share
     assert np.median(growth) < 1e6, growth  # the graph of a step takes 4 MB
 
 
-def test_most_labels_that_were_changed_are_found_and_few_others(
+def test_most_changed_labels_and_few_others_are_listed_as_issues(
     declare_run: Callable[..., Run], draw_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     if importlib.util.find_spec("cleanlab") is None:

@@ -1,4 +1,4 @@
-"""Probably wrong labels, from probabilities and labels of which some were changed on purpose."""
+"""Probably wrong labels are found in labels of which some were changed on purpose."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def examples_of(labels: np.ndarray | LabelRows, classes: tuple[str, ...] = CLASS
 
 
 def flipped(num_images: int = 400, num_flipped: int = 20) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Labels with some changed, the true ones, the indices of the changed, and probabilities of a good model."""
+    """Labels of which some are changed, the true labels, the changed indices, and the probabilities of a good model."""
     random = np.random.default_rng(0)
     truth = random.integers(0, len(CLASSES), num_images)
     probabilities = random.dirichlet(np.ones(len(CLASSES)), num_images).astype(np.float32) * 0.4
@@ -56,7 +56,7 @@ def test_changed_labels_are_found_with_the_true_class_suggested(
 
 
 @needs_cleanlab
-def test_the_reason_names_both_probabilities() -> None:
+def test_the_reason_of_an_issue_has_the_probabilities_of_both_classes() -> None:
     labels, _, changed, probabilities = flipped(num_flipped=1)
     probabilities[changed] = 0.01
     probabilities[changed, (labels[changed] + 1) % 4] = 0.97
@@ -65,7 +65,7 @@ def test_the_reason_names_both_probabilities() -> None:
 
 
 @needs_cleanlab
-def test_a_class_without_images_does_no_harm() -> None:
+def test_a_class_without_images_does_not_change_the_issues() -> None:
     labels, _, changed, probabilities = flipped()
     wider = np.hstack([probabilities * 0.99, np.full((len(labels), 1), 0.01, np.float32)])
     issues = find_label_issues(examples_of(labels, (*CLASSES, "owl")), wider)
@@ -79,7 +79,7 @@ def test_labels_of_a_single_class_have_no_issues() -> None:
 
 
 def tags(num_images: int = 300) -> tuple[np.ndarray, np.ndarray]:
-    """Dense tags, and probabilities that agree with them except for three."""
+    """Dense tags and probabilities that agree with them; both `(num_images, 4)`."""
     random = np.random.default_rng(1)
     dense = (random.random((num_images, 4)) < 0.4).astype(np.float32)
     probabilities = np.where(dense > 0, random.uniform(0.7, 1, dense.shape), random.uniform(0, 0.3, dense.shape))
@@ -97,21 +97,21 @@ def test_wrong_and_missing_tags_are_found() -> None:
 
 
 @needs_cleanlab
-def test_known_tags_give_what_cleanlabs_function_for_tags_gives() -> None:
-    from cleanlab.multilabel_classification.filter import find_label_issues as of_cleanlab
+def test_issues_of_tags_agree_with_cleanlabs_multi_label_function() -> None:
+    from cleanlab.multilabel_classification.filter import find_label_issues as find_with_cleanlab
 
     dense, probabilities = tags()
     random = np.random.default_rng(2)
     dense[random.random(dense.shape) < 0.05] = 1
     rows = [np.flatnonzero(row).tolist() for row in dense]
-    expected = of_cleanlab(rows, probabilities, n_jobs=1)
+    expected = find_with_cleanlab(rows, probabilities, n_jobs=1)
     issues = find_label_issues(examples_of(LabelRows.of_dense(dense)), probabilities)
     assert sorted(int(issue.path.removesuffix(".jpg")) for issue in issues) == np.flatnonzero(expected).tolist()
     assert expected.sum() > 10
 
 
 @needs_cleanlab
-def test_unknown_tags_are_never_wrong() -> None:
+def test_unknown_tags_are_never_issues() -> None:
     dense, probabilities = tags()
     dense[7], probabilities[7] = [1, np.nan, 0, 0], [0.95, 0.98, 0.03, 0.01]
     assert find_label_issues(examples_of(LabelRows.of_dense(dense)), probabilities) == []
@@ -129,7 +129,7 @@ def test_the_table_has_a_row_for_each_issue(tmp_path: Path) -> None:
     assert float(rows[0]["label_quality"]) == pytest.approx(issues[0].label_quality, abs=1e-6)
 
 
-def test_without_cleanlab_the_error_has_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_cleanlab_the_error_has_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"need cleanlab. Run: .venv/bin/pip install -e '.\[labels\]'"):
         find_label_issues(examples_of(np.zeros(2, np.int32)), np.zeros((2, 4), np.float32))

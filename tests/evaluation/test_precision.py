@@ -1,4 +1,4 @@
-"""A faster precision passes if its labels and its main metric are those of float32."""
+"""A faster precision passes its check if predicted labels and main metric stay close to those of float32."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ pytestmark = pytest.mark.usefixtures("short_pipeline")
 CLASSES = ("blue", "green", "red")
 
 
-class Changed:
-    """An engine that computes as the model does, and then changes the probabilities."""
+class InaccurateEngine:
+    """An engine that applies `change` to the probabilities of the model."""
 
     name = "keras"
     precision = "bfloat16"
@@ -43,7 +43,7 @@ def examples(colours: Path) -> Examples:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
-    """A model that is right: the mean of the blue, green and red channel is largest in its class."""
+    """A model that predicts all images correctly: each class is the colour channel with the largest mean."""
     network = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.GlobalAveragePooling2D()])
     network.add(keras.layers.Dense(3, activation="softmax"))
     network.layers[-1].set_weights([np.eye(3)[:, ::-1] * 5, np.zeros(3)])
@@ -56,12 +56,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
 def compared(
     trained: TrainedModel, examples: Examples, monkeypatch: pytest.MonkeyPatch, change: Any
 ) -> PrecisionComparison:
-    monkeypatch.setattr(precision, "make_engine", lambda model, *_: Changed(replace(model, engine=None), change))
+    monkeypatch.setattr(
+        precision, "make_engine", lambda model, *_: InaccurateEngine(replace(model, engine=None), change)
+    )
     monkeypatch.setattr(precision, "measure", lambda engines, images: [0.3, 0.1])
     return compare_precisions(trained, examples, "bfloat16", "keras")
 
 
-def test_small_changes_pass(trained: TrainedModel, examples: Examples, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_changes_of_the_probabilities_pass(
+    trained: TrainedModel, examples: Examples, monkeypatch: pytest.MonkeyPatch
+) -> None:
     check = compared(trained, examples, monkeypatch, lambda rows: rows + np.float32([0.004, 0, 0])).check
     assert (check.passed, check.same_labels, check.num_images) == (True, 1.0, 9)
     assert check.largest_change == pytest.approx(0.004, abs=1e-6)
@@ -70,14 +74,14 @@ def test_small_changes_pass(trained: TrainedModel, examples: Examples, monkeypat
     assert check.sha256 == hash_of(trained.path)
 
 
-def test_other_labels_do_not_pass(trained: TrainedModel, examples: Examples, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_labels_do_not_pass(trained: TrainedModel, examples: Examples, monkeypatch: pytest.MonkeyPatch) -> None:
     result = compared(trained, examples, monkeypatch, lambda rows: np.roll(rows, 1, axis=1))
     assert (result.check.passed, result.check.same_labels, result.check.after) == (False, 0.0, 0.0)
     assert result.correct is not None
     assert result.correct.difference == -1.0
 
 
-def test_probabilities_that_are_no_numbers_do_not_pass(
+def test_nan_probabilities_do_not_pass(
     trained: TrainedModel, examples: Examples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def overflow(rows: np.ndarray) -> np.ndarray:

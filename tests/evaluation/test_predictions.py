@@ -21,7 +21,7 @@ CLASSES = ("blue", "green", "red")
 
 
 def model_of(seed: int, classes: tuple[str, ...] = CLASSES) -> TrainedModel:
-    """A linear model of all pixels, so that a mirror image has other probabilities."""
+    """A linear model of all pixels, which gives a mirrored image other probabilities."""
     keras.utils.set_random_seed(seed)
     network = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")])
     spec = ModelSpec(target_size=[8, 8, 3], preprocess_func="between_plus_minus_1")
@@ -37,7 +37,7 @@ def examples(colours: Path) -> Examples:
 def with_broken(colours: Path, tmp_path: Path) -> Examples:
     """Three images, of which the second is broken."""
     paths = [str(colours / "val" / name / "0.png") for name in CLASSES]
-    (tmp_path / "broken.png").write_bytes(b"\x89PNG no more")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG truncated")
     return Examples.of_files(
         [paths[0], str(tmp_path / "broken.png"), paths[2]], np.array([0, 1, 2]), CLASSES, "three images"
     )
@@ -48,7 +48,7 @@ def by_keras(model: TrainedModel, examples: Examples, flip: bool = False) -> np.
     return np.asarray(model.model(images[:, :, ::-1] if flip else images))
 
 
-def test_predictions_are_those_of_the_plain_keras_model(examples: Examples) -> None:
+def test_predictions_equal_those_of_the_plain_keras_model(examples: Examples) -> None:
     model = model_of(0)
     predictions = predict_examples(model, examples, batch_size=4)
     assert predictions.rows.tolist() == list(range(9))
@@ -70,8 +70,8 @@ def test_an_unreadable_image_has_no_row(with_broken: Examples) -> None:
     assert predictions.num_bad == 1
 
 
-def test_without_a_readable_image_the_error_names_the_first_and_no_option_of_training(tmp_path: Path) -> None:
-    (tmp_path / "broken.png").write_bytes(b"\x89PNG no more")
+def test_without_a_readable_image_the_error_names_the_first_image(tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG truncated")
     examples = Examples.of_files([str(tmp_path / "broken.png")] * 2, np.array([0, 1]), CLASSES, "two images")
     with pytest.raises(
         DataError, match=r"two images: none of its 2 images could be read; the first: .*broken.png .*doctor"
@@ -89,20 +89,20 @@ def test_an_ensemble_has_the_mean_of_the_probabilities(examples: Examples) -> No
     assert evaluated.evaluation.estimates()["accuracy"].value == pytest.approx((expected.argmax(1) == labels).mean())
 
 
-def test_an_ensemble_of_one_model_twice_is_that_model(examples: Examples) -> None:
+def test_an_ensemble_of_a_model_with_itself_predicts_as_the_model(examples: Examples) -> None:
     one = predict_examples(model_of(0), examples)
     np.testing.assert_allclose(average_predictions([one, one]).probabilities, one.probabilities, rtol=1e-6)
 
 
-def test_an_ensemble_has_the_images_that_all_models_can_read(with_broken: Examples) -> None:
+def test_an_ensemble_predicts_only_images_that_all_its_models_could_read(with_broken: Examples) -> None:
     whole = predict_examples(model_of(0), with_broken.take(np.array([0, 2])))
     partial = predict_examples(model_of(1), with_broken)
-    # The rows of both count in the same table.
+    # The rows of both refer to the same table.
     from dataclasses import replace
 
-    both = average_predictions([replace(whole, rows=np.array([0, 1])), partial])
-    assert both.rows.tolist() == [0]
-    np.testing.assert_allclose(both.probabilities[0], (whole.probabilities[0] + partial.probabilities[0]) / 2)
+    ensemble = average_predictions([replace(whole, rows=np.array([0, 1])), partial])
+    assert ensemble.rows.tolist() == [0]
+    np.testing.assert_allclose(ensemble.probabilities[0], (whole.probabilities[0] + partial.probabilities[0]) / 2)
 
 
 @pytest.mark.parametrize(
@@ -112,12 +112,14 @@ def test_an_ensemble_has_the_images_that_all_models_can_read(with_broken: Exampl
         (("blue", "green", "pink"), "'pink' is in one of them only, and so are 1 more"),
     ],
 )
-def test_models_of_other_classes_are_no_ensemble(examples: Examples, classes: tuple[str, ...], message: str) -> None:
+def test_an_ensemble_of_models_with_different_classes_is_refused(
+    examples: Examples, classes: tuple[str, ...], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         evaluate_ensemble([model_of(0), model_of(1, classes)], examples)
 
 
-def test_images_of_gives_what_the_model_sees(examples: Examples) -> None:
+def test_images_are_returned_as_the_model_sees_them(examples: Examples) -> None:
     model = model_of(0)
     images = images_of(model, examples, [5, 1])
     names = examples.names()

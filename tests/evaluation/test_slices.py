@@ -1,4 +1,4 @@
-"""Metrics of slices, and of coarser classes."""
+"""Metrics of slices, which share the value of a column, and of coarse classes."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def test_slices_have_the_accuracy_of_their_images_and_the_worst_comes_first() ->
     evaluation = evaluation_of([0, 0, 1, 1, 2, 2], [0, 0, 1, 2, 0, 0])
     slices = slice_metrics(evaluation, ["a", "b", "a", "b", "b", "b"], "camera")
     assert slices["by"] == "camera"
-    found = [(each["value"], each["images"], each["metrics"]["accuracy"]["value"]) for each in slices["values"]]
-    assert found == [("b", 4, 0.25), ("a", 2, 1.0)]
+    rows = [(each["value"], each["images"], each["metrics"]["accuracy"]["value"]) for each in slices["values"]]
+    assert rows == [("b", 4, 0.25), ("a", 2, 1.0)]
 
 
-def test_images_without_a_value_are_a_slice() -> None:
+def test_images_without_a_value_form_a_slice() -> None:
     slices = slice_metrics(evaluation_of([0, 1], [0, 0]), ["", "a"], "camera")
     assert {each["value"] for each in slices["values"]} == {"(empty)", "a"}
 
@@ -43,7 +43,7 @@ def test_a_column_of_many_numbers_is_divided_at_its_quartiles() -> None:
     assert {each["value"] for each in slices["values"]} == {"0 to 24", "24 to 49", "49 to 74", "74 to 99"}
 
 
-def test_large_numbers_have_names_that_tell_their_quartiles_apart() -> None:
+def test_quartiles_of_large_numbers_have_distinct_names() -> None:
     labels = [0] * 400
     slices = slice_metrics(
         evaluation_of(labels, labels), [str(1_700_000_000 + number) for number in range(400)], "time"
@@ -53,7 +53,7 @@ def test_large_numbers_have_names_that_tell_their_quartiles_apart() -> None:
     assert any(each["value"].startswith("1700000000 to ") for each in slices["values"])
 
 
-def test_a_number_that_many_images_have_is_a_slice_of_its_own() -> None:
+def test_a_frequent_number_is_its_own_slice() -> None:
     labels = [0] * 400
     values = ["0"] * 350 + [str(number) for number in range(1, 51)]
     slices = slice_metrics(evaluation_of(labels, labels), values, "count")
@@ -62,12 +62,12 @@ def test_a_number_that_many_images_have_is_a_slice_of_its_own() -> None:
     assert len(counts) == 5
 
 
-def test_few_different_numbers_are_slices_of_their_own() -> None:
+def test_each_of_few_distinct_numbers_is_its_own_slice() -> None:
     slices = slice_metrics(evaluation_of([0, 0, 1], [0, 0, 1]), ["1", "2", "2"], "sensor")
     assert {each["value"]: each["images"] for each in slices["values"]} == {"1": 1, "2": 2}
 
 
-def test_coarse_probabilities_are_the_sums_of_those_of_their_classes() -> None:
+def test_the_probability_of_a_coarse_class_is_the_sum_over_its_classes() -> None:
     random = np.random.default_rng(0)
     probabilities = random.dirichlet(np.ones(3), 50).astype(np.float32)
     labels = random.integers(0, 3, 50)
@@ -100,7 +100,7 @@ def test_a_mapping_is_read_from_json_and_csv(tmp_path: Path, name: str, text: st
         ("e.json", "[" * 100_000, "could not be read"),
     ],
 )
-def test_a_bad_mapping_is_reported(tmp_path: Path, name: str, text: str, message: str) -> None:
+def test_an_invalid_mapping_is_reported(tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match=message):
         read_mapping(str(tmp_path / name), CLASSES)
@@ -120,19 +120,19 @@ def manifest(tmp_path: Path) -> Manifest:
     return Manifest(str(tmp_path / "data.csv"))
 
 
-def test_the_values_of_a_column_belong_to_the_images_of_a_split(manifest: Manifest) -> None:
+def test_the_values_of_a_column_are_aligned_with_the_images_of_a_split(manifest: Manifest) -> None:
     val = manifest.changed("split_name", "val")
     assert column_values(val, val.read(), "camera") == ["1", "2", "", "1"]
 
 
-def test_the_values_of_a_column_belong_to_filtered_and_shuffled_examples(manifest: Manifest) -> None:
+def test_the_values_of_a_column_are_aligned_with_filtered_and_shuffled_examples(manifest: Manifest) -> None:
     dogs = manifest.filter(classes=("dog",)).take(3, seed=1)
     examples = dogs.read()
     numbers = [int(Path(name).stem) for name in examples.names()]
     assert column_values(dogs, examples, "camera") == [str(number % 3 or "") for number in numbers]
 
 
-def test_crops_of_one_image_have_values_of_their_own(tmp_path: Path) -> None:
+def test_crops_of_the_same_image_have_their_own_values(tmp_path: Path) -> None:
     rows = ['{"filename": "a.jpg", "label": "cat", "crop": [0, 0, 4, 4], "eye": "left"}',
             '{"filename": "a.jpg", "label": "dog", "crop": [4, 0, 4, 4], "eye": "right"}']  # fmt: skip
     (tmp_path / "data.jsonl").write_text("\n".join(rows) + "\n")

@@ -70,13 +70,13 @@ def kernel(tmp_path: Path, draw_folder: Any) -> Iterator[Kernel]:
 
 
 @pytest.mark.slow
-def test_interrupting_a_kernel_ends_training_with_a_result(kernel: Kernel) -> None:
+def test_interrupting_a_kernel_stops_training_and_returns_a_result(kernel: Kernel) -> None:
     shown = kernel.run(TRAIN, interrupt_at="epoch 3/10000")
     assert "error" not in shown
-    assert len(shown["display_data"]) == 1  # messages and progress; all others replace it
+    assert len(shown["display_data"]) == 1  # messages and progress share one output, which is then updated
     last = shown["update_display_data"][-1]["data"]["text/plain"].splitlines()
     assert last[-2].startswith("SIGINT: stopping after this step and saving.")
-    assert last[-1].startswith("Report: ")  # of what has been trained
+    assert last[-1].startswith("Report: ")  # on the epochs so far
     printed = "".join(each["text"] for each in shown["stream"])
     assert "train(run, resume=True) continues." in printed
     assert {each["name"] for each in shown["stream"]} == {"stdout"}

@@ -1,4 +1,4 @@
-"""The notebooks of docs/notebooks/ run, and their committed outputs are those of their code."""
+"""The notebooks of docs/notebooks/ run, and their committed outputs come from their current code."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def code_cells(notebook: Any) -> list[Any]:
 
 
 def outputs_of(cell: Any, kind: str) -> list[str]:
-    """The outputs of a cell of a MIME type; printed text is text/plain."""
+    """The outputs of a cell that have MIME type `kind`; printed text counts as text/plain."""
     shown = [output.get("data", {}).get(kind) for output in cell.outputs]
     printed = [output.text for output in cell.outputs if output.output_type == "stream" and kind == "text/plain"]
     return [text for text in shown if text] + printed
@@ -43,7 +43,7 @@ def test_there_are_notebooks() -> None:
 
 
 @of_each
-def test_all_imports_of_a_notebook_exist(path: Path) -> None:
+def test_all_names_imported_by_a_notebook_exist(path: Path) -> None:
     for cell in code_cells(read(path)):
         for node in ast.walk(ast.parse(cell.source)):
             for alias in node.names if isinstance(node, ast.ImportFrom) else ():
@@ -52,7 +52,7 @@ def test_all_imports_of_a_notebook_exist(path: Path) -> None:
 
 
 @of_each
-def test_the_outputs_are_those_of_the_code(path: Path) -> None:
+def test_the_committed_outputs_belong_to_the_current_code(path: Path) -> None:
     notebook = read(path)
     assert notebook.metadata["executed"] == SCRIPT["code_digest"](notebook), "run script/execute_notebooks.py"
     cells = code_cells(notebook)
@@ -66,25 +66,25 @@ def test_outputs_have_no_errors_and_no_standard_error(path: Path) -> None:
 
 
 @of_each
-def test_outputs_contain_no_path_of_the_machine_that_executed_them(path: Path) -> None:
+def test_outputs_contain_no_absolute_path(path: Path) -> None:
     for cell in code_cells(read(path)):
         for text in [*outputs_of(cell, "text/plain"), *outputs_of(cell, "text/html")]:
             assert not re.search(r"(?<![\w.>])(/|[A-Z]:\\)\w+/", re.sub(r"base64,[\w+/=]+", "", text))
 
 
 @of_each
-def test_a_notebook_is_small(path: Path) -> None:
+def test_a_notebook_file_is_small(path: Path) -> None:
     assert path.stat().st_size < MAX_BYTES
 
 
 @of_each
-def test_links_of_a_notebook_exist(path: Path) -> None:
+def test_links_in_a_notebook_lead_to_files(path: Path) -> None:
     prose = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
     for target in re.findall(r"\]\(([^)]+)\)", prose):
         assert (path.parent / target).is_file()
 
 
-# Executed. About 13 CPU seconds each, of which importing TensorFlow takes 5.
+# Executed notebooks; about 13 CPU seconds each, 5 of them to import TensorFlow.
 
 
 def check_train(cells: list[Any]) -> None:
@@ -126,7 +126,7 @@ CHECKS: dict[str, Callable[[list[Any]], None]] = {"train": check_train, "data": 
 
 
 def words_in(cell: Any) -> set[str]:
-    """The words of what a cell shows, without what is measured: numbers, units, predicted labels."""
+    """The words in the outputs of a cell, without anything measured: numbers, units, predicted labels."""
     shown = "\n".join([*outputs_of(cell, "text/plain"), *outputs_of(cell, "text/html")])
     text = re.sub(r"(?s)<style.*?</style>|<[^>]*(?:>|$)", " ", unescape(shown))
     text = re.sub(r"[^\s'\"(]*\d[^\s'\",)]*", " ", text)
@@ -135,7 +135,7 @@ def words_in(cell: Any) -> set[str]:
 
 @pytest.mark.slow
 @of_each
-def test_a_notebook_runs_in_an_empty_folder_and_shows_what_is_committed(path: Path, tmp_path: Path) -> None:
+def test_a_notebook_runs_in_an_empty_folder_with_the_committed_outputs(path: Path, tmp_path: Path) -> None:
     notebook = SCRIPT["execute"](path, tmp_path)
     for executed, committed in zip(code_cells(notebook), code_cells(read(path)), strict=True):
         assert words_in(executed) == words_in(committed), f"run script/execute_notebooks.py {path.name}"

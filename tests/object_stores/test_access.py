@@ -1,4 +1,4 @@
-"""`model-trainer doctor s3://...` against users of a real server who may do less than everything."""
+"""`model-trainer doctor s3://...` names missing permissions; with users of a real server who lack some."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ As = Callable[..., None]
 
 @pytest.fixture
 def as_user(s3: Any, bucket: str, monkeypatch: pytest.MonkeyPatch) -> As:
-    """Continues the test as a new user who may do certain actions in the bucket."""
+    """Switches the credentials to those of a new user who has permission only for the given actions in the bucket."""
     import boto3
 
     iam = boto3.client(
@@ -65,7 +65,7 @@ def detail(path: str, name: str, *, writes: bool = False) -> str:
     return next(check.detail for check in check_access(path, writes=writes) if check.name == name)
 
 
-def test_who_may_list_and_read_lacks_nothing_for_training(train: str, as_user: As) -> None:
+def test_permission_to_list_and_read_is_enough_for_training_data(train: str, as_user: As) -> None:
     as_user("s3:ListBucket", "s3:GetObject")
     assert results(train) == {
         "list": Result.ok, "read": Result.ok, "public access": Result.unknown, "encryption": Result.unknown,
@@ -76,40 +76,40 @@ def test_who_may_list_and_read_lacks_nothing_for_training(train: str, as_user: A
 def test_missing_permissions_are_named_with_action_and_resource(train: str, bucket: str, as_user: As) -> None:
     name = bucket.removeprefix("s3://")
     as_user("s3:ListBucket")
-    found = {check.name: check for check in check_access(train, writes=True)}
-    assert {name for name, check in found.items() if check.result is Result.missing} == {"read", "write"}
-    assert f"needs s3:GetObject on arn:aws:s3:::{name}/train/*" in found["read"].detail
-    assert f"needs s3:PutObject on arn:aws:s3:::{name}/train/*" in found["write"].detail
-    assert found["uploads"].result is Result.warning  # outputs are right without it
-    assert f"s3:AbortMultipartUpload on arn:aws:s3:::{name}" in found["uploads"].detail
+    checks = {check.name: check for check in check_access(train, writes=True)}
+    assert {name for name, check in checks.items() if check.result is Result.missing} == {"read", "write"}
+    assert f"needs s3:GetObject on arn:aws:s3:::{name}/train/*" in checks["read"].detail
+    assert f"needs s3:PutObject on arn:aws:s3:::{name}/train/*" in checks["write"].detail
+    assert checks["uploads"].result is Result.warning  # outputs are correct without it
+    assert f"s3:AbortMultipartUpload on arn:aws:s3:::{name}" in checks["uploads"].detail
 
 
-def test_without_permission_to_list_nothing_else_is_guessed(train: str, bucket: str, as_user: As) -> None:
+def test_without_permission_to_list_the_check_of_reading_is_unknown(train: str, bucket: str, as_user: As) -> None:
     as_user("s3:GetObject")
     assert results(train)["list"] is Result.missing
     assert results(train)["read"] is Result.unknown
     assert detail(train, "list") == f"needs s3:ListBucket on arn:aws:s3:::{bucket.removeprefix('s3://')}"
 
 
-def test_an_object_that_may_not_be_deleted_is_left_behind_and_named(train: str, as_user: As) -> None:
+def test_a_test_object_that_cannot_be_deleted_is_named(train: str, as_user: As) -> None:
     as_user("s3:ListBucket", "s3:GetObject", "s3:PutObject")
-    found = {check.name: check for check in check_access(train, writes=True)}
-    assert (found["write"].result, found["delete"].result) == (Result.ok, Result.missing)
-    assert f"{found['write'].detail} is left behind" in found["delete"].detail
+    checks = {check.name: check for check in check_access(train, writes=True)}
+    assert (checks["write"].result, checks["delete"].result) == (Result.ok, Result.missing)
+    assert f"{checks['write'].detail} is left behind" in checks["delete"].detail
 
 
-def test_the_check_of_writing_leaves_nothing_behind(train: str) -> None:
-    found = results(train, writes=True)
-    assert {found[name] for name in ("list", "read", "write", "delete", "uploads")} == {Result.ok}
+def test_the_write_check_leaves_no_object(train: str) -> None:
+    checks = results(train, writes=True)
+    assert {checks[name] for name in ("list", "read", "write", "delete", "uploads")} == {Result.ok}
     assert files.names_in(train) == ["cat"]
 
 
-def test_interrupted_uploads_are_counted(s3: Any, bucket: str, train: str) -> None:
+def test_unfinished_multipart_uploads_are_counted(s3: Any, bucket: str, train: str) -> None:
     s3.client().create_multipart_upload(Bucket=bucket.removeprefix("s3://"), Key="train/big")
     assert detail(train, "uploads", writes=True).startswith("1 interrupted or running")
 
 
-def test_a_public_bucket_is_a_warning(s3: Any, bucket: str, train: str) -> None:
+def test_a_public_bucket_gives_a_warning(s3: Any, bucket: str, train: str) -> None:
     assert results(train)["public access"] is Result.ok
     name = bucket.removeprefix("s3://")
     statement = {
@@ -132,7 +132,7 @@ def test_a_default_encryption_is_shown(s3: Any, bucket: str, train: str) -> None
     assert detail(train, "encryption") == "AES256"
 
 
-def test_doctor_prints_a_line_for_each_check_and_exits_with_1_if_something_is_missing(train: str, as_user: As) -> None:
+def test_doctor_prints_a_line_per_check_and_exits_with_1_if_a_permission_is_missing(train: str, as_user: As) -> None:
     result = CliRunner().invoke(app, ["doctor", train, "--write"])
     assert result.exit_code == 0, result.output
     assert [line.split()[0] for line in result.output.splitlines()][:2] == ["Access", "list"]
@@ -142,12 +142,14 @@ def test_doctor_prints_a_line_for_each_check_and_exits_with_1_if_something_is_mi
     assert "s3:PutObject" in result.output
 
 
-def test_writing_is_checked_of_urls_only(tmp_path: Any) -> None:
+def test_the_write_check_is_only_for_urls(tmp_path: Any) -> None:
     result = CliRunner().invoke(app, ["doctor", str(tmp_path), "--write"])
     assert "`--write` checks a URL in an object store" in str(result.exception)
 
 
-def test_no_answer_is_no_refusal(train: str, weed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unsupported_request_is_unknown_and_not_refused(
+    train: str, weed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with proxied(weed.port) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         files._MOUNTED.pop("s3", None)
@@ -159,7 +161,7 @@ def test_no_answer_is_no_refusal(train: str, weed: Any, monkeypatch: pytest.Monk
     files._MOUNTED.pop("s3", None)
 
 
-def test_every_action_has_its_resource(train: str, as_user: As) -> None:
+def test_each_missing_action_is_named_with_its_resource(train: str, as_user: As) -> None:
     as_user("s3:ListBucket", "s3:GetObject")
     name = train.removeprefix("s3://").removesuffix("/train")
     text = detail(train, "uploads", writes=True)

@@ -1,4 +1,4 @@
-"""Logs grow in an object store, and lose nothing that another process appended."""
+"""Files that grow in an object store, such as logs; lines that another process appended are not lost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from model_trainer.storage.objects.store import ObjectStore
 from tests.object_stores.conftest import Weed
 
 
-def test_what_was_appended_is_read_at_once_by_this_process(bucket: str) -> None:
+def test_this_process_reads_appended_lines_at_once(bucket: str) -> None:
     path = f"{bucket}/logs/train.log"
     with contextlib.closing(files.append(path)) as log:
         for number in range(5):
@@ -23,12 +23,12 @@ def test_what_was_appended_is_read_at_once_by_this_process(bucket: str) -> None:
     assert files.read(path) == b"0\n1\n2\n3\n4\n"
 
 
-def test_the_log_is_there_from_the_start(bucket: str, s3: Weed) -> None:
+def test_an_opened_log_exists_in_the_store_at_once(bucket: str, s3: Weed) -> None:
     files.append(f"{bucket}/train.log").close()
     assert s3.client().get_object(Bucket=bucket[5:], Key="train.log")["Body"].read() == b""
 
 
-def test_a_thread_uploads_what_was_appended(bucket: str, s3: Weed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_background_thread_uploads_appended_lines(bucket: str, s3: Weed, monkeypatch: pytest.MonkeyPatch) -> None:
     uploaded = threading.Event()
     original = appends.Appends._write
 
@@ -44,7 +44,7 @@ def test_a_thread_uploads_what_was_appended(bucket: str, s3: Weed, monkeypatch: 
 
 
 def test_lines_of_two_processes_are_all_kept(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each with a store of its own, as processes have."""
+    """Each process has its own `ObjectStore`."""
     path, stores = f"{bucket}/log", [ObjectStore(), ObjectStore()]
     ends = [store.append(path) for store in stores]
     for number in range(3):
@@ -54,7 +54,7 @@ def test_lines_of_two_processes_are_all_kept(bucket: str, monkeypatch: pytest.Mo
     assert files.read(path) == b"a0\nb0\na1\nb1\na2\nb2\n"
 
 
-def test_an_upload_whose_answer_was_lost_is_not_appended_twice(bucket: str) -> None:
+def test_lines_are_not_appended_twice_if_the_answer_to_an_upload_is_lost(bucket: str) -> None:
     path, store = f"{bucket}/log", ObjectStore()
     store.append(path).write(b"a\n")
     store._appends.flush(path)
@@ -67,17 +67,17 @@ def test_an_upload_whose_answer_was_lost_is_not_appended_twice(bucket: str) -> N
     assert files.read(path) == b"a\nb\n"
 
 
-def test_appending_needs_no_store_that_answers(bucket: str) -> None:
+def test_lines_can_be_appended_while_the_store_does_not_answer(bucket: str) -> None:
     path, store = f"{bucket}/log", ObjectStore()
     log = store.append(path)
     asked = threading.Event()
 
-    def refuses(*arguments: object) -> None:
+    def fail(*arguments: object) -> None:
         asked.set()
         raise OSError(5, "the store does not answer")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store._appends, "_write", refuses)
+        patch.setattr(store._appends, "_write", fail)
         log.write(b"a\n")
         assert asked.wait(60)
         log.write(b"b\n")
@@ -85,7 +85,7 @@ def test_appending_needs_no_store_that_answers(bucket: str) -> None:
     assert files.read(path) == b"a\nb\n"
 
 
-def test_a_file_that_is_written_anew_begins_anew(bucket: str) -> None:
+def test_appending_to_an_overwritten_file_continues_its_new_content(bucket: str) -> None:
     path = f"{bucket}/log"
     files.append_text(path, "old\n")
     files.write(path, b"new\n")
@@ -93,8 +93,8 @@ def test_a_file_that_is_written_anew_begins_anew(bucket: str) -> None:
     assert files.read(path) == b"new\nmore\n"
 
 
-def uploads(store: ObjectStore, path: str, content: bytes) -> None:
-    """An upload that arrives, but whose answer is lost."""
+def upload_without_answer(store: ObjectStore, path: str, content: bytes) -> None:
+    """Uploads the content as if the answer of the store were lost."""
     file = store._appends._files[path]
     before = file.uploaded, file.version
     store._appends._write(path, file, content, file.version)
@@ -102,19 +102,19 @@ def uploads(store: ObjectStore, path: str, content: bytes) -> None:
     file.sent = [len(content)]
 
 
-def test_lines_that_are_appended_while_an_answer_is_lost_come_once(
+def test_lines_of_two_processes_are_uploaded_once_if_an_answer_is_lost(
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(appends.Appends, "_flush_later", lambda *arguments: None)
     path, stores = f"{bucket}/log", [ObjectStore(), ObjectStore()]
     log, other = (store.append(path) for store in stores)
     log.write(b"a\n")
-    uploads(stores[0], path, b"a\n")
+    upload_without_answer(stores[0], path, b"a\n")
     log.write(b"b\n")
     stores[0]._appends.flush(path)
     assert files.read(path) == b"a\nb\n"
     log.write(b"c\n")
-    uploads(stores[0], path, b"a\nb\nc\n")
+    upload_without_answer(stores[0], path, b"a\nb\nc\n")
     other.write(b"of another\n")
     stores[1]._appends.flush(path)
     log.write(b"d\n")
@@ -122,7 +122,7 @@ def test_lines_that_are_appended_while_an_answer_is_lost_come_once(
     assert files.read(path) == b"a\nb\nc\nof another\nd\n"
 
 
-def test_a_log_that_somebody_deletes_is_written_anew_with_all_its_lines(bucket: str, s3: Weed) -> None:
+def test_a_deleted_log_is_written_again_with_all_its_lines(bucket: str, s3: Weed) -> None:
     path = f"{bucket}/logs/train.log"
     log = files.append(path)
     for number in range(3):
@@ -133,7 +133,7 @@ def test_a_log_that_somebody_deletes_is_written_anew_with_all_its_lines(bucket: 
     assert files.read(path) == b"0\n1\n2\n3\n"
 
 
-def test_a_folder_is_listed_if_its_logs_cannot_be_uploaded(bucket: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_can_be_listed_if_its_logs_cannot_be_uploaded(bucket: str, caplog: pytest.LogCaptureFixture) -> None:
     log = files.append(f"{bucket}/logs/train.log")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(appends.Appends, "_write", Mock(side_effect=FileNotFoundError(2, "it is gone")))
@@ -144,7 +144,7 @@ def test_a_folder_is_listed_if_its_logs_cannot_be_uploaded(bucket: str, caplog: 
     assert files.read(f"{bucket}/logs/train.log") == b"1\n"
 
 
-def test_an_open_log_is_kept_however_many_files_are_opened(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_open_log_stays_open_however_many_files_are_opened(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(appends, "KEPT", 2)
     store = ObjectStore()
     log = store.append(f"{bucket}/log")

@@ -1,4 +1,4 @@
-"""What users get wrong about object stores: one message with what to do, and exit code 2."""
+"""Mistakes of users with object stores: each gives one message that says what to do, and exit code 2."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.object_stores.proxy import Fault, proxied
 @pytest.fixture
 def message(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs a command that ends with exit code 2, and returns its message."""
-    monkeypatch.setenv("MODEL_TRAINER_STORAGE_OPTIONS", "")  # so that it is removed again
+    monkeypatch.setenv("MODEL_TRAINER_STORAGE_OPTIONS", "")  # monkeypatch then undoes what the command sets
 
     def run(*arguments: str) -> str:
         configuration.current.cache_clear()
@@ -35,7 +35,7 @@ def message(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
     return run
 
 
-def test_no_credentials(bucket: str, message: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_credentials_are_explained(bucket: str, message: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     assert message("runs", bucket) == (
@@ -44,44 +44,48 @@ def test_no_credentials(bucket: str, message: Any, monkeypatch: pytest.MonkeyPat
     )
 
 
-def test_a_profile_that_does_not_exist(bucket: str, message: Any) -> None:
+def test_an_unknown_profile_is_named(bucket: str, message: Any) -> None:
     assert "The config profile (lab) could not be found. `aws configure list-profiles` lists the profiles" in message(
         "runs", bucket, "--profile", "lab"
     )
 
 
-def test_an_access_key_that_does_not_exist(bucket: str, message: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_access_key_is_explained(bucket: str, message: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAMADEUPFORTESTS00")
     text = message("runs", bucket)
     assert "the access key does not exist at http://127.0.0.1" in text
     assert "`model-trainer config` shows where it comes from" in text
 
 
-def test_a_wrong_secret_is_not_repeated(bucket: str, message: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_secret_key_is_explained_without_showing_it(
+    bucket: str, message: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "made-up-and-wrong")
     text = message("runs", bucket)
     assert "the secret key does not belong to the access key" in text
     assert "made-up-and-wrong" not in text
 
 
-def test_a_bucket_that_does_not_exist(s3: Any, message: Any) -> None:
+def test_a_missing_bucket_is_named_with_the_endpoint(s3: Any, message: Any) -> None:
     assert message("runs", "s3://no-such-bucket/output") == (
         f"Error: s3://no-such-bucket/output: there is no bucket 'no-such-bucket' at {s3.endpoint}; check its name, and "
         "the endpoint with `model-trainer config`.\n"
     )
 
 
-def test_a_bucket_that_cannot_exist(s3: Any, message: Any) -> None:
+def test_an_invalid_bucket_name_is_explained(s3: Any, message: Any) -> None:
     assert "names the bucket 'My_Photos', which cannot exist: names have 3 to 63 lower-case" in message(
         "runs", "s3://My_Photos/output"
     )
 
 
-def test_a_key_that_does_not_exist(bucket: str, message: Any) -> None:
+def test_a_missing_key_is_named(bucket: str, message: Any) -> None:
     assert f"{bucket}/nothing" in message("doctor", f"{bucket}/nothing")
 
 
-def test_no_permission(weed: Any, bucket: str, message: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_permission_suggests_doctor(
+    weed: Any, bucket: str, message: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with proxied(weed.port) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         proxy.faults.append(Fault(times=100, status=403, code="AccessDenied"))
@@ -89,7 +93,9 @@ def test_no_permission(weed: Any, bucket: str, message: Any, monkeypatch: pytest
     assert f"no permission for it; `model-trainer doctor {bucket}/output` names what is missing" in text
 
 
-def test_a_refused_write_names_the_check_of_writing(weed: Any, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_write_suggests_the_write_check_of_doctor(
+    weed: Any, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with proxied(weed.port) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         proxy.faults.append(Fault("PUT", times=100, status=403, code="AccessDenied"))
@@ -98,7 +104,7 @@ def test_a_refused_write_names_the_check_of_writing(weed: Any, bucket: str, monk
 
 
 @pytest.mark.parametrize(("status", "code"), [(301, "PermanentRedirect"), (400, "AuthorizationHeaderMalformed")])
-def test_the_region_of_another_bucket(
+def test_a_bucket_in_another_region_is_explained(
     weed: Any, bucket: str, message: Any, monkeypatch: pytest.MonkeyPatch, status: int, code: str
 ) -> None:
     with proxied(weed.port) as proxy:
@@ -109,7 +115,7 @@ def test_the_region_of_another_bucket(
     assert "--region or AWS_REGION" in text
 
 
-def test_a_region_that_does_not_exist(bucket: str, message: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mistyped_region_is_corrected(bucket: str, message: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     monkeypatch.setattr(endpoint_check.socket, "create_connection", unknown_host)
     assert "there is no region 'eu-cental-1'. Did you mean 'eu-central-1'? Set it with --region or AWS_REGION" in (
@@ -121,13 +127,13 @@ def unknown_host(*arguments: Any, **options: Any) -> None:
     raise endpoint_check.socket.gaierror(endpoint_check.socket.EAI_NONAME, "Name or service not known")
 
 
-def test_an_endpoint_whose_host_does_not_exist(bucket: str, message: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endpoint_with_an_unknown_host_is_named(bucket: str, message: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoint_check.socket, "create_connection", unknown_host)
     text = message("runs", bucket, "--endpoint-url", "http://minio.invalid:9000")
     assert "the host of the endpoint http://minio.invalid:9000 does not exist" in text
 
 
-def test_an_endpoint_that_does_not_answer(bucket: str, message: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endpoint_without_a_server_is_named(bucket: str, message: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODEL_TRAINER_S3_RETRY_SECONDS", "0")
     endpoint = f"http://127.0.0.1:{free_port()}"
     text = message("runs", bucket, "--endpoint-url", endpoint)
@@ -135,11 +141,11 @@ def test_an_endpoint_that_does_not_answer(bucket: str, message: Any, monkeypatch
 
 
 @pytest.mark.parametrize("arguments", [("doctor", "{}/train"), ("sync", "{}/train", "down"), ("runs", "{}/train")])
-def test_a_server_that_is_no_s3_server(
+def test_a_server_that_is_not_an_s3_server_is_named(
     bucket: str, message: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Missing)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), EmptyWebServer)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     endpoint = f"http://127.0.0.1:{server.server_port}"
     try:
@@ -150,8 +156,8 @@ def test_a_server_that_is_no_s3_server(
     assert f"{endpoint} does not answer as an S3 server does; check the endpoint with `model-trainer config`" in text
 
 
-class Missing(BaseHTTPRequestHandler):
-    """Answers as a web server that knows no page."""
+class EmptyWebServer(BaseHTTPRequestHandler):
+    """Answers each request with 404, as a web server without pages."""
 
     def do_GET(self) -> None:
         self.send_error(404)
@@ -162,21 +168,23 @@ class Missing(BaseHTTPRequestHandler):
         pass
 
 
-def test_https_to_a_server_that_speaks_http(s3: Any, bucket: str, message: Any) -> None:
+def test_https_to_an_http_server_is_explained(s3: Any, bucket: str, message: Any) -> None:
     endpoint = s3.endpoint.replace("http:", "https:")
     text = message("runs", bucket, "--endpoint-url", endpoint)
     assert f"the server of the endpoint {endpoint} speaks http, not https" in text
 
 
 @pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"])
-def test_a_line_break_in_a_secret(bucket: str, message: Any, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_line_break_in_a_secret_is_explained_without_showing_it(
+    bucket: str, message: Any, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.setenv(name, "hidden\n")
     text = message("runs", bucket)
     assert f"{name}, or its line in the profile, contains a line break" in text
     assert "hidden" not in text
 
 
-def test_an_endpoint_of_a_profile_with_a_password(
+def test_a_password_in_the_endpoint_of_a_profile_is_refused_without_showing_it(
     bucket: str, message: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("AWS_ENDPOINT_URL")
@@ -187,7 +195,7 @@ def test_an_endpoint_of_a_profile_with_a_password(
     assert "hidden" not in text
 
 
-def test_a_program_for_credentials_that_does_not_exist(
+def test_a_missing_credential_process_is_named_without_its_arguments(
     bucket: str, message: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -203,7 +211,7 @@ def test_a_program_for_credentials_that_does_not_exist(
 
 @pytest.mark.parametrize("package", ["boto3", "obstore"])
 @pytest.mark.parametrize("command", ["runs", "doctor"])
-def test_a_missing_extra(
+def test_a_missing_extra_is_named_with_the_command_that_installs_it(
     bucket: str, message: Any, monkeypatch: pytest.MonkeyPatch, package: str, command: str
 ) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == package]:
@@ -214,5 +222,5 @@ def test_a_missing_extra(
 
 
 @pytest.mark.parametrize("url", ["s3:/photos/x", "S3://photos/x", "s3//photos/x", "s3a://photos/x", "s3:///photos/x"])
-def test_a_url_with_a_typing_error(message: Any, url: str) -> None:
+def test_a_mistyped_url_is_corrected(message: Any, url: str) -> None:
     assert "Did you mean s3://photos/x?" in message("runs", url)

@@ -1,4 +1,4 @@
-"""ETags against those that a real server computes, and stores whose ETags are no MD5s."""
+"""ETags as a real server computes them, and stores whose ETags are not MD5 digests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def not_encrypted() -> bool:
 
 
 @pytest.mark.parametrize("part_size", [0, 5 * MIB, 8 * MIB])
-def test_the_etag_of_an_upload_is_that_of_the_server(bucket: str, s3: Weed, part_size: int) -> None:
+def test_the_computed_etag_equals_that_of_the_server(bucket: str, s3: Weed, part_size: int) -> None:
     from boto3.s3.transfer import TransferConfig
 
     name = bucket.removeprefix("s3://")
@@ -42,14 +42,14 @@ def test_the_etag_of_an_upload_is_that_of_the_server(bucket: str, s3: Weed, part
     assert not Checksums().accepts(digest(CONTENT[:-1] + b"x", etag), None, not_encrypted)
 
 
-def test_an_object_of_whole_parts_has_no_empty_part() -> None:
+def test_an_object_of_full_parts_has_no_empty_last_part() -> None:
     digests = PartDigests(4)
     digests.update(b"12345678")
     parts = hashlib.md5(b"1234").digest() + hashlib.md5(b"5678").digest()
     assert digests.etag() == f"{hashlib.md5(parts).hexdigest()}-2"
 
 
-def test_a_content_of_another_size_is_never_accepted() -> None:
+def test_content_of_another_size_is_never_accepted() -> None:
     checksums = Checksums()
     for etag in (None, "strange", hashlib.md5(b"12").hexdigest()):
         assert not checksums.accepts(digest(b"12", etag, size=3), digest(b"12", etag, size=3), not_encrypted)
@@ -60,21 +60,21 @@ def test_a_store_without_etags_is_trusted() -> None:
     assert Checksums().accepts(digest(b"12", '"0x8DC-azure"'), None, not_encrypted)
 
 
-def test_the_same_damage_twice_is_damage_where_etags_are_md5s() -> None:
+def test_identical_damage_in_two_downloads_is_refused_where_etags_are_md5() -> None:
     checksums = Checksums()
     assert checksums.accepts(digest(b"right", hashlib.md5(b"right").hexdigest()), None, not_encrypted)
     assert not checksums.accepts(digest(b"wrong", OPAQUE), None, not_encrypted)
     assert not checksums.accepts(digest(b"wrong", OPAQUE), digest(b"wrong", OPAQUE), not_encrypted)
 
 
-def test_objects_encrypted_by_kms_are_downloaded_twice_only_once() -> None:
+def test_only_the_first_object_encrypted_by_kms_is_downloaded_twice() -> None:
     checksums = Checksums()
     assert not checksums.accepts(digest(b"a", OPAQUE), None, lambda: True)
     assert checksums.accepts(digest(b"a", OPAQUE), digest(b"a", OPAQUE), lambda: True)
     assert checksums.accepts(digest(b"b", "1" * 32), None, lambda: True)
 
 
-def test_two_objects_show_that_the_etags_of_a_store_are_no_md5s() -> None:
+def test_after_two_objects_a_store_is_known_to_have_etags_other_than_md5() -> None:
     checksums = Checksums()
     for content, etag in ((b"a", OPAQUE), (b"b", "1" * 32)):
         assert not checksums.accepts(digest(content, etag), None, not_encrypted)
@@ -82,13 +82,13 @@ def test_two_objects_show_that_the_etags_of_a_store_are_no_md5s() -> None:
     assert checksums.accepts(digest(b"c", "2" * 32), None, not_encrypted)
 
 
-def test_two_downloads_that_differ_are_both_refused() -> None:
+def test_two_different_downloads_are_both_refused() -> None:
     checksums = Checksums()
     assert not checksums.accepts(digest(b"a", OPAQUE), None, not_encrypted)
     assert not checksums.accepts(digest(b"b", OPAQUE), digest(b"a", OPAQUE), not_encrypted)
 
 
-def test_an_upload_is_read_again_unless_its_etag_says_that_it_arrived() -> None:
+def test_an_upload_is_verified_by_its_etag_if_etags_are_md5() -> None:
     checksums = Checksums()
     assert checksums.has_arrived(OPAQUE, f'"{OPAQUE}"')
     assert not checksums.has_arrived(OPAQUE, '"1"')

@@ -1,4 +1,4 @@
-"""What tests/storage/test_storages.py expects of every storage, of an object store on a real server."""
+"""An object store on a real server passes the tests of all storages in tests/storage/test_storages.py."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ import pytest
 from model_trainer.storage import files
 from model_trainer.storage.files import as_path
 from tests.object_stores.conftest import Weed
-from tests.storage.test_storages import (  # collected here, with the folder below
-    test_a_file_can_be_read_whole_and_by_byte_ranges,
-    test_a_file_grows_by_lines_and_a_copy_keeps_the_earlier_content,
+from tests.storage.test_storages import (  # collected here too, with the fixture `folder` of this module
+    test_a_failed_write_keeps_the_old_file_and_leaves_no_temporary_one,
+    test_a_file_can_be_read_as_a_whole_and_in_byte_ranges,
     test_a_folder_is_visible_only_when_it_is_complete,
-    test_a_folder_that_only_looks_like_a_checkpoint_is_left_alone,
-    test_a_write_that_fails_keeps_the_old_file_and_leaves_no_temporary_one,
-    test_checkpoints_are_kept_read_and_checked,
     test_folders_are_created_listed_and_deleted_recursively,
-    test_patterns_match_within_names,
-    test_text_keeps_its_characters_and_its_line_breaks_are_pythons,
-    test_two_runs_of_the_same_name_get_a_folder_each,
+    test_folders_named_like_checkpoints_are_neither_read_nor_deleted,
+    test_lines_can_be_appended_to_a_file_and_a_copy_is_independent,
+    test_runs_of_the_same_name_get_different_folders,
+    test_text_is_utf_8_with_universal_newlines,
+    test_the_two_newest_checkpoints_are_kept_and_a_damaged_one_is_not_read,
+    test_wildcards_do_not_match_slashes,
 )
 
 __all__ = [
-    "test_a_file_can_be_read_whole_and_by_byte_ranges",
-    "test_a_file_grows_by_lines_and_a_copy_keeps_the_earlier_content",
+    "test_a_failed_write_keeps_the_old_file_and_leaves_no_temporary_one",
+    "test_a_file_can_be_read_as_a_whole_and_in_byte_ranges",
     "test_a_folder_is_visible_only_when_it_is_complete",
-    "test_a_folder_that_only_looks_like_a_checkpoint_is_left_alone",
-    "test_a_write_that_fails_keeps_the_old_file_and_leaves_no_temporary_one",
-    "test_checkpoints_are_kept_read_and_checked",
     "test_folders_are_created_listed_and_deleted_recursively",
-    "test_patterns_match_within_names",
-    "test_text_keeps_its_characters_and_its_line_breaks_are_pythons",
-    "test_two_runs_of_the_same_name_get_a_folder_each",
+    "test_folders_named_like_checkpoints_are_neither_read_nor_deleted",
+    "test_lines_can_be_appended_to_a_file_and_a_copy_is_independent",
+    "test_runs_of_the_same_name_get_different_folders",
+    "test_text_is_utf_8_with_universal_newlines",
+    "test_the_two_newest_checkpoints_are_kept_and_a_damaged_one_is_not_read",
+    "test_wildcards_do_not_match_slashes",
 ]
 
 
@@ -44,7 +44,7 @@ def folder(bucket: str) -> Path:
     return folder
 
 
-def test_only_one_of_several_that_create_a_folder_succeeds(folder: Path) -> None:
+def test_only_one_of_several_threads_creates_a_new_folder(folder: Path) -> None:
     def make(_: int) -> bool:
         try:
             files.make_folder(folder / "run", new=True)
@@ -56,7 +56,7 @@ def test_only_one_of_several_that_create_a_folder_succeeds(folder: Path) -> None
         assert sum(pool.map(make, range(8))) == 1
 
 
-def test_a_folder_that_another_program_has_marked_is_deleted(folder: Path, s3: Weed) -> None:
+def test_a_folder_with_the_marker_of_another_program_is_deleted(folder: Path, s3: Weed) -> None:
     marked = folder / "marked"
     name = str(folder).split("/")[2]
     s3.client().put_object(Bucket=name, Key="folder/marked/", Body=b"")
@@ -85,7 +85,7 @@ def test_missing_paths_are_reported(folder: Path) -> None:
     assert files.names_in(folder) == ["file"]
 
 
-def test_the_folders_of_a_new_object_need_not_exist(folder: Path) -> None:
+def test_writing_an_object_needs_no_existing_folders(folder: Path) -> None:
     files.write(folder / "new" / "deep" / "a.txt", b"1")
     assert files.names_in(folder / "new") == ["deep"]
     files.delete(folder / "new" / "deep" / "a.txt")

@@ -1,4 +1,4 @@
-"""Credentials, endpoints and certificates of AWS' configuration; nothing of them is ever printed or written."""
+"""Credentials, endpoints and certificates come from AWS' configuration; secrets are never printed or written."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.object_stores.proxy import Fault, Proxy, proxied
 
 @pytest.fixture
 def aws_files(s3: Weed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A folder with AWS' files `config` and `credentials`, which alone lead to the server."""
+    """A folder for AWS' files `config` and `credentials`, the only configuration of the test."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_REGION"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
@@ -35,7 +35,7 @@ def write_profile(folder: Path, endpoint: str, more: str = "") -> None:
 
 
 def write_process(folder: Path, body: str) -> str:
-    """A `credential_process` that counts its calls in the file `calls`; returns the line of a profile."""
+    """Writes a `credential_process` that counts its calls in the file `calls`; returns its line for a profile."""
     program = folder / "process.py"
     program.write_text(
         f"import datetime, json, pathlib, sys\nfolder = pathlib.Path({str(folder)!r})\n"
@@ -73,15 +73,15 @@ def test_a_profile_that_does_not_exist_is_named(aws_files: Path, monkeypatch: py
         files.read("s3://photos/a")
 
 
-def test_no_credentials_are_an_error_that_says_how_to_get_some(aws_files: Path) -> None:
+def test_missing_credentials_are_an_error_that_says_how_to_set_them(aws_files: Path) -> None:
     with pytest.raises(StoreError, match="s3://photos: there are no credentials. Set AWS_ACCESS_KEY_ID"):
         files.exists("s3://photos/a")
 
 
-def test_credentials_that_expire_are_renewed_while_a_run_lasts(
+def test_expiring_credentials_are_renewed_during_a_run(
     bucket: str, s3: Weed, aws_files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # boto3 renews what is valid for less than 10 minutes: the first answer is, those after it are not.
+    # boto3 renews credentials that expire within 10 minutes, as only those of the first answer do.
     write_profile(aws_files, s3.endpoint, write_process(aws_files, ANSWER % "(5 if calls == 1 else 60)"))
     monkeypatch.setenv("AWS_PROFILE", "lab")
     files.write(f"{bucket}/a", b"1")
@@ -90,7 +90,7 @@ def test_credentials_that_expire_are_renewed_while_a_run_lasts(
     assert calls(aws_files) == 2
 
 
-def test_credentials_that_the_store_calls_expired_are_read_anew(
+def test_credentials_that_the_store_rejects_as_expired_are_read_again(
     bucket: str, s3: Weed, aws_files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with proxied(s3.port) as proxy:
@@ -110,7 +110,7 @@ def test_credentials_that_the_store_calls_expired_are_read_anew(
         assert KEY in proxy.requests[-1].header("Authorization")
 
 
-def test_a_run_whose_credentials_cannot_be_renewed_ends_so_that_it_can_be_resumed(
+def test_a_run_whose_credentials_cannot_be_renewed_ends_with_75(
     bucket: str,
     s3: Weed,
     aws_files: Path,
@@ -134,7 +134,7 @@ def test_a_run_whose_credentials_cannot_be_renewed_ends_so_that_it_can_be_resume
     assert "secret details" not in f"{caught.value}{caplog.text}"
 
 
-def test_a_login_that_has_ended_is_reported_before_the_run(
+def test_an_expired_login_is_reported_before_the_run(
     bucket: str, s3: Weed, aws_files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_profile(aws_files, s3.endpoint, write_process(aws_files, "sys.exit('log in first')"))
@@ -154,7 +154,7 @@ def test_anonymous_requests_are_not_signed(proxy: Proxy, bucket: str, monkeypatc
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """A certificate that no machine trusts, and its key."""
+    """The paths of a self-signed certificate and of its key."""
     folder = tmp_path_factory.mktemp("certificate")
     paths = str(folder / "cert.pem"), str(folder / "key.pem")
     subprocess.run(
@@ -168,7 +168,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return paths
 
 
-def test_a_certificate_of_aws_ca_bundle_is_trusted(
+def test_a_certificate_in_aws_ca_bundle_is_trusted(
     bucket: str, s3: Weed, certificate: tuple[str, str], monkeypatch: pytest.MonkeyPatch, quick_retries: None
 ) -> None:
     with proxied(s3.port, certificate) as proxy:
@@ -187,7 +187,7 @@ def test_a_certificate_that_is_not_trusted_is_an_error(
             files.read(f"{bucket}/a")
 
 
-def test_certificates_that_are_missing_are_named(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_certificate_file_is_named(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_CA_BUNDLE", "/nowhere/ca.pem")
     with pytest.raises(ConfigError, match=r"/nowhere/ca\.pem"):
         files.read(f"{bucket}/a")
@@ -207,7 +207,7 @@ def test_certificates_that_are_missing_are_named(bucket: str, monkeypatch: pytes
          "https://bucket.vpce-1.s3.eu-west-1.vpce.amazonaws.com", False),
     ],
 )  # fmt: skip
-def test_buckets_are_addressed_by_host_at_aws_and_by_path_elsewhere(
+def test_buckets_are_addressed_by_host_on_aws_and_by_path_elsewhere(
     endpoint: str, style: str, expected: str, by_host: bool
 ) -> None:
     assert connection._address("photos", endpoint, style) == {

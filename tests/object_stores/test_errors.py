@@ -1,4 +1,4 @@
-"""Answers of stores as errors of users, without a server."""
+"""The error answers of stores become errors that users understand; without a server."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def generic(text: str) -> Exception:
     return error
 
 
-def test_a_refusal_names_the_action_that_the_policy_lacks() -> None:
+def test_a_refused_request_names_the_missing_action() -> None:
     body = (
         "status code: 403, <Error><Code>AccessDenied</Code><Message>User: arn:aws:iam::1:user/ann is not authorized "
         'to perform: s3:GetObject on resource: "arn:aws:s3:::photos/train/1.jpg"</Message></Error>'
@@ -94,20 +94,20 @@ def test_each_cause_has_a_message(text: str, kind: type[OSError], expected: str)
     assert "Signature" not in str(error)
 
 
-def test_a_full_store_is_a_full_disk() -> None:
+def test_a_full_store_is_reported_as_a_full_disk() -> None:
     error = message(generic("status code: 507, <Code>XMinioStorageFull</Code>"))
     assert error.errno == errno.ENOSPC
 
 
-def test_a_failed_condition_means_that_the_object_was_changed() -> None:
+def test_a_failed_conditional_request_means_that_the_object_has_changed() -> None:
     assert isinstance(message(exceptions.PreconditionError("status code: 412")), ChangedError)
 
 
-def test_a_key_that_cannot_be_read_is_named() -> None:
+def test_an_invalid_key_is_named() -> None:
     text = 'Failed to parse path: Path "train//1.jpg" contained empty path segment'
     assert "the key 'train//1.jpg' has an empty name" in str(message(ValueError(text)))
 
 
-def test_other_errors_pass() -> None:
+def test_other_exceptions_are_not_converted() -> None:
     with pytest.raises(ZeroDivisionError), as_os_errors(URL):
         raise ZeroDivisionError

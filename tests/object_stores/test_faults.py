@@ -1,4 +1,4 @@
-"""Faults of networks and stores, by a proxy before a real server: nothing is lost, half-written or wrong."""
+"""Faults of networks and stores, injected by a proxy in front of a real server: nothing is lost or half-written."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONTENT = bytes(range(256)) * (10 << 10)  # 2.6 MB
 
 @pytest.fixture
 def path(bucket: str, s3: Weed) -> str:
-    """An object."""
+    """The path of an existing object."""
     put(s3, f"{bucket}/a.bin", CONTENT)
     return f"{bucket}/a.bin"
 
@@ -46,7 +46,7 @@ def store_of(path: str) -> ObjectStore:
     return store
 
 
-def test_a_body_that_is_cut_is_continued_where_it_broke(proxy: Proxy, path: str) -> None:
+def test_a_truncated_body_is_resumed_where_it_ended(proxy: Proxy, path: str) -> None:
     proxy.faults = [Fault("GET", "a.bin", cut=1_500_000), Fault("GET", "a.bin", cut=200_000)]
     assert files.read(path) == CONTENT
     assert [each.header("Range").partition("-")[0] for each in proxy.requests] == [
@@ -54,7 +54,7 @@ def test_a_body_that_is_cut_is_continued_where_it_broke(proxy: Proxy, path: str)
     ]  # fmt: skip
 
 
-def test_a_download_that_is_cut_after_the_time_for_retries_is_continued(
+def test_a_truncated_download_is_resumed_even_without_time_for_retries(
     proxy: Proxy, path: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     no_retries = {"max_retries": 0}
@@ -65,9 +65,7 @@ def test_a_download_that_is_cut_after_the_time_for_retries_is_continued(
     assert [each.header("If-Match") != "" for each in proxy.requests] == [False, True]
 
 
-def test_a_store_that_sends_nothing_more_is_asked_again(
-    proxy: Proxy, path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stalled_response_is_retried(proxy: Proxy, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "STALL_SECONDS", 0.3)
     proxy.faults = [Fault("GET", "a.bin", stall=1_000_000)]
     assert files.read(path) == CONTENT
@@ -75,14 +73,14 @@ def test_a_store_that_sends_nothing_more_is_asked_again(
 
 
 @pytest.mark.long
-def test_a_slow_link_is_no_fault(proxy: Proxy, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_connection_is_not_an_error(proxy: Proxy, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "STALL_SECONDS", 20)
     proxy.faults = [Fault("GET", "a.bin", pace=50_000)]  # longer than quick_retries allows
     assert files.read(path) == CONTENT
     assert proxy.count("GET", "a.bin") == 1
 
 
-def test_damage_on_the_way_is_noticed_and_repaired(proxy: Proxy, path: str, tmp_path: Path) -> None:
+def test_a_download_damaged_in_transit_is_detected_and_retried(proxy: Proxy, path: str, tmp_path: Path) -> None:
     proxy.faults = [Fault("GET", "a.bin", corrupt=1_500_000)]
     assert files.read(path) == CONTENT
     proxy.faults = [Fault("GET", "a.bin", corrupt=7)]
@@ -91,7 +89,7 @@ def test_damage_on_the_way_is_noticed_and_repaired(proxy: Proxy, path: str, tmp_
 
 
 def test_an_object_that_always_arrives_damaged_is_an_error(proxy: Proxy, path: str, tmp_path: Path) -> None:
-    assert files.read(path) == CONTENT  # so ETags are MD5s here
+    assert files.read(path) == CONTENT  # so ETags are known to be MD5 here
     proxy.faults = [Fault("GET", "a.bin", corrupt=1_500_000, times=4)]
     with pytest.raises(DamagedError, match="its content does not have its checksum"):
         files.read(path)
@@ -99,7 +97,7 @@ def test_an_object_that_always_arrives_damaged_is_an_error(proxy: Proxy, path: s
         pass
 
 
-def test_damage_of_an_upload_is_noticed_and_repaired(proxy: Proxy, bucket: str, s3: Weed) -> None:
+def test_an_upload_damaged_in_transit_is_detected_and_retried(proxy: Proxy, bucket: str, s3: Weed) -> None:
     proxy.faults = [Fault("PUT", "b.bin", corrupt_upload=100)]
     files.write(f"{bucket}/b.bin", CONTENT)
     assert get(s3, f"{bucket}/b.bin") == CONTENT
@@ -112,13 +110,13 @@ def test_an_upload_that_always_arrives_damaged_is_an_error(proxy: Proxy, bucket:
         files.write(f"{bucket}/b.bin", CONTENT)
 
 
-def test_an_object_that_is_replaced_while_it_is_read_is_never_mixed(proxy: Proxy, path: str, s3: Weed) -> None:
+def test_a_read_never_mixes_two_versions_of_an_object(proxy: Proxy, path: str, s3: Weed) -> None:
     other = CONTENT[::-1]
     proxy.faults = [Fault("GET", "a.bin", cut=1_500_000, after=lambda: put(s3, path, other))]
     assert files.read(path) == other
 
 
-def test_an_open_file_is_of_one_version(proxy: Proxy, path: str, s3: Weed) -> None:
+def test_an_open_file_does_not_read_a_newer_version(proxy: Proxy, path: str, s3: Weed) -> None:
     with files.open_file(path) as file:
         assert file.read(10) == CONTENT[:10]
         put(s3, path, CONTENT[::-1])
@@ -126,7 +124,7 @@ def test_an_open_file_is_of_one_version(proxy: Proxy, path: str, s3: Weed) -> No
             file.read()
 
 
-def test_an_object_that_is_deleted_while_it_is_read_is_missing(proxy: Proxy, path: str, s3: Weed) -> None:
+def test_an_object_deleted_while_it_is_read_raises_file_not_found(proxy: Proxy, path: str, s3: Weed) -> None:
     def delete() -> None:
         s3.client().delete_object(Bucket=path.split("/")[2], Key="a.bin")
 
@@ -136,7 +134,7 @@ def test_an_object_that_is_deleted_while_it_is_read_is_missing(proxy: Proxy, pat
             file.read(1)
 
 
-def test_a_storm_of_server_errors_is_waited_out(proxy: Proxy, path: str) -> None:
+def test_repeated_server_errors_are_retried(proxy: Proxy, path: str) -> None:
     proxy.faults = [Fault(status=503, code="SlowDown"), Fault(status=500), Fault(status=429)]
     assert files.read(path) == CONTENT
     proxy.faults = [Fault("PUT", status=503, times=3)]
@@ -144,18 +142,18 @@ def test_a_storm_of_server_errors_is_waited_out(proxy: Proxy, path: str) -> None
     assert files.read(f"{path}.new") == b"1"
 
 
-def test_a_storm_that_does_not_end_is_an_error_of_its_own(proxy: Proxy, path: str) -> None:
+def test_endless_server_errors_raise_unavailable(proxy: Proxy, path: str) -> None:
     proxy.faults = [Fault(status=503, code="SlowDown", times=10_000)]
     with pytest.raises(UnavailableError, match=r"a\.bin: the store asks to slow down") as caught:
         files.read(path)
     assert caught.value.exit_code == 75
     with pytest.raises(UnavailableError):
-        files.exists(path)  # and not: it does not exist
+        files.exists(path)  # instead of returning False
     with pytest.raises(UnavailableError):
         files.names_in(path)
 
 
-def test_reads_that_fail_at_the_same_time_all_succeed_in_the_end(proxy: Proxy, path: str) -> None:
+def test_concurrent_reads_that_fail_together_are_all_retried(proxy: Proxy, path: str) -> None:
     at_once = threading.Barrier(4, timeout=60)
     proxy.faults = [Fault("GET", "a.bin", status=503, times=4, before=at_once.wait)]
     with ThreadPoolExecutor(4) as pool:
@@ -172,7 +170,7 @@ def test_reads_that_fail_at_the_same_time_all_succeed_in_the_end(proxy: Proxy, p
         (301, "PermanentRedirect", StoreError, "the bucket is in another region than us-east-1"),
     ],
 )
-def test_an_answer_that_refuses_all_is_no_missing_object(
+def test_a_refused_request_is_not_reported_as_a_missing_object(
     proxy: Proxy, path: str, status: int, code: str, kind: type[OSError], message: str
 ) -> None:
     proxy.faults = [Fault(status=status, code=code, times=100)]
@@ -184,13 +182,13 @@ def test_an_answer_that_refuses_all_is_no_missing_object(
         files.write(path, b"1")
 
 
-def test_a_refusal_of_the_region_names_the_right_one(proxy: Proxy, path: str) -> None:
+def test_a_redirect_to_another_region_names_that_region(proxy: Proxy, path: str) -> None:
     proxy.faults = [Fault(status=301, head="x-amz-bucket-region: eu-west-1\r\n", times=100)]
     with pytest.raises(StoreError, match="another region than us-east-1: eu-west-1"):
         files.read(path)
 
 
-def test_one_object_may_be_refused(proxy: Proxy, path: str, bucket: str) -> None:
+def test_an_archived_object_is_an_error_of_that_object_only(proxy: Proxy, path: str, bucket: str) -> None:
     proxy.faults = [Fault("GET", "a.bin", status=403, code="InvalidObjectState", times=100)]
     with pytest.raises(OSError, match="the object is archived; restore it first") as caught:
         files.read(path)
@@ -198,14 +196,14 @@ def test_one_object_may_be_refused(proxy: Proxy, path: str, bucket: str) -> None
     assert files.names_in(bucket) == ["a.bin"]
 
 
-def test_a_written_object_whose_answer_is_lost_is_written_again(proxy: Proxy, bucket: str) -> None:
+def test_a_write_whose_answer_is_lost_is_retried(proxy: Proxy, bucket: str) -> None:
     proxy.faults = [Fault("PUT", "b.bin", drop=True)]
     files.write(f"{bucket}/b.bin", b"1")
     assert files.read(f"{bucket}/b.bin") == b"1"
     assert proxy.count("PUT", "b.bin") == 2
 
 
-def test_an_upload_in_parts_that_fails_leaves_the_old_object_and_no_parts(
+def test_a_failed_multipart_upload_leaves_the_old_object_and_no_parts(
     proxy: Proxy, bucket: str, s3: Weed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("model_trainer.storage.objects.writer.PART_BYTES", 5 << 20)

@@ -1,4 +1,4 @@
-"""A folder of several objects is seen completely or not at all, wherever its writer is killed."""
+"""A folder of several objects is visible completely or not at all, whenever its writer is killed."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ def write(folder: str, content: dict[str, bytes]) -> None:
 
 
 def content_of(parent: str) -> dict[str, dict[str, bytes]]:
-    """The complete folders, by the names of their files."""
+    """The contents of the files in each complete folder: `{folder name: {file name: content}}`."""
     folders = files.complete_folders(files.as_path(parent), "epoch-")
     return {name: {file: files.read(path / file) for file in files.names_in(path)} for name, path in folders.items()}
 
 
 def keys(weed: Weed, parent: str) -> list[str]:
-    """The names of all objects below a folder, as another program sees them."""
+    """The keys of all objects in a folder, relative to it, as boto3 lists them."""
     bucket, _, key = parent.removeprefix("s3://").partition("/")
-    found = weed.client().list_objects_v2(Bucket=bucket, Prefix=f"{key}/").get("Contents", [])
-    return [each["Key"].removeprefix(f"{key}/") for each in found]
+    objects = weed.client().list_objects_v2(Bucket=bucket, Prefix=f"{key}/").get("Contents", [])
+    return [each["Key"].removeprefix(f"{key}/") for each in objects]
 
 
 def killed_at(monkeypatch: pytest.MonkeyPatch, number: int) -> Callable[[], bool]:
-    """Ends the process's writes before the `number`th request that changes something; returns whether it came."""
+    """Raises `Killed` from the `number`th changing request on; the result tells whether that request was reached."""
     calls: list[str] = []
 
     def counted(name: str) -> None:
@@ -59,28 +59,28 @@ def killed_at(monkeypatch: pytest.MonkeyPatch, number: int) -> Callable[[], bool
 
 @pytest.mark.long
 def test_a_killed_writer_leaves_the_old_folder_or_the_new_one(bucket: str, s3: Weed) -> None:
-    seen = []
+    results = []
     for number in range(1, 40):
         parent = f"{bucket}/{number}"
         write(f"{parent}/epoch-1", OLD)
         with pytest.MonkeyPatch.context() as patch:
-            came = killed_at(patch, number)
+            was_killed = killed_at(patch, number)
             with contextlib.suppress(Killed):
                 write(f"{parent}/epoch-1", NEW)
-        left = content_of(parent)["epoch-1"]
-        assert left in (OLD, NEW)
+        result = content_of(parent)["epoch-1"]
+        assert result in (OLD, NEW)
         files.clear_leftovers(parent)
-        assert content_of(parent)["epoch-1"] == left
-        assert keys(s3, parent) == [f"epoch-1/{name}" for name in sorted(left)]
-        seen.append(left)
-        if not came():
+        assert content_of(parent)["epoch-1"] == result
+        assert keys(s3, parent) == [f"epoch-1/{name}" for name in sorted(result)]
+        results.append(result)
+        if not was_killed():
             break
-    assert seen[0] == OLD
-    assert seen[-1] == NEW
+    assert results[0] == OLD
+    assert results[-1] == NEW
 
 
 @pytest.mark.long
-def test_clearing_up_can_be_killed_too(bucket: str) -> None:
+def test_a_killed_cleanup_leaves_the_old_folder(bucket: str) -> None:
     parent = f"{bucket}/checkpoints"
     for number in range(1, 40):
         write(f"{parent}/epoch-1", OLD)
@@ -89,18 +89,18 @@ def test_clearing_up_can_be_killed_too(bucket: str) -> None:
             with pytest.raises(Killed):
                 write(f"{parent}/epoch-1", NEW)
         with pytest.MonkeyPatch.context() as patch:
-            came = killed_at(patch, number)
+            was_killed = killed_at(patch, number)
             with contextlib.suppress(Killed):
                 files.clear_leftovers(parent)
         assert content_of(parent) == {"epoch-1": OLD}
         files.clear_leftovers(parent)
         assert content_of(parent) == {"epoch-1": OLD}
-        if not came():
+        if not was_killed():
             return
-    pytest.fail("it never came to its end")
+    pytest.fail("clear_leftovers was killed every time")
 
 
-def test_an_incomplete_new_folder_is_absent(bucket: str, s3: Weed) -> None:
+def test_an_incomplete_new_folder_is_not_listed(bucket: str, s3: Weed) -> None:
     write(f"{bucket}/c/epoch-1", OLD)
 
     def broken() -> Any:
@@ -114,7 +114,7 @@ def test_an_incomplete_new_folder_is_absent(bucket: str, s3: Weed) -> None:
     assert keys(s3, f"{bucket}/c") == ["epoch-1/arrays.bin", "epoch-1/hashes.json"]
 
 
-def test_only_folders_of_the_prefix_are_given(bucket: str) -> None:
+def test_only_folders_with_the_prefix_are_listed(bucket: str) -> None:
     write(f"{bucket}/c/epoch-1", OLD)
     write(f"{bucket}/c/other", OLD)
     files.write(f"{bucket}/c/epoch-file", b"")

@@ -1,4 +1,4 @@
-"""Runs in an object store whose process or server is killed again and again end as if nothing had been."""
+"""Runs in an object store whose process or server is killed repeatedly end with the same models as others."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("short_pipeline", "plain
 MakeRun = Callable[..., Run]
 MODELS = ("model_max_acc.hdf5", "model_min_loss.hdf5", "final_model.hdf5")
 
-# Each training is a fork of a process that has imported everything and started nothing.
+# Each training runs in a fork of a process that has imported everything but has not run TensorFlow yet.
 PROGRAM = """
 import os, signal, sys, json
 from pathlib import Path
@@ -41,7 +41,7 @@ from model_trainer.training import run_folder, train
 from model_trainer.training.checkpoints import saver
 
 images, bucket, kills = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
-saver.FIRST_AFTER_SECONDS, saver.MAX_TIME_FRACTION = 0.0, 1e9  # as often as it can
+saver.FIRST_AFTER_SECONDS, saver.MAX_TIME_FRACTION = 0.0, 1e9  # as often as possible
 run_folder.draw_curves = lambda *arguments: None  # loads matplotlib, in every process
 
 
@@ -81,19 +81,21 @@ print(json.dumps([train_in_fork("whole"), *(train_in_fork("killed", kill) for ki
 
 
 def newest_run(weed: Weed, folder: str) -> dict[str, bytes]:
-    """The objects of the last run in a folder; one that is killed before its options are written is not continued."""
+    """The objects of the last run in a folder; a run killed before it wrote its options is not resumed but replaced."""
     *_, name = files.names_in(folder)
     return objects(weed, f"{folder}/{name}")
 
 
 @pytest.mark.timeout(900)
-def test_a_run_that_is_killed_at_any_request_ends_as_if_it_never_had_been(s3: Weed, bucket: str, colours: Path) -> None:
+def test_a_repeatedly_killed_run_ends_with_the_models_of_an_uninterrupted_one(
+    s3: Weed, bucket: str, colours: Path
+) -> None:
     kills = [6, 17, 23, 29, 36]
     command = [sys.executable, "-c", PROGRAM, str(colours), bucket[5:], json.dumps(kills)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert json.loads(done.stdout.splitlines()[-1]) == [0, *(-9 for _ in kills), 0], done.stderr[-3000:]
     whole, killed = newest_run(s3, f"{bucket}/whole"), newest_run(s3, f"{bucket}/killed")
-    # Which checkpoints there are besides the newest depends on how long saves take.
+    # Which checkpoints exist besides the newest depends on how long saving takes.
     newest = max(name.split("/")[1] for name in whole if name.startswith("checkpoints/"))
     expected = {name for name in whole if not name.startswith("checkpoints/") or newest in name}
     assert killed.keys() >= {name for name in expected if "tfevents" not in name}
@@ -106,7 +108,7 @@ def test_a_run_that_is_killed_at_any_request_ends_as_if_it_never_had_been(s3: We
 
 @pytest.fixture
 def short_lived(tmp_path: Path, s3: Weed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Weed]:
-    """A server of the test's own, to kill, whose clients give up after some seconds."""
+    """A server for this test alone, which may kill it; requests are retried for `SECONDS["retry"]`."""
     current = configuration.current
     monkeypatch.setattr(
         configuration, "current", functools.cache(lambda: replace(current(), retry_seconds=SECONDS["retry"]))
@@ -129,7 +131,7 @@ def whole(make_run: MakeRun) -> dict[str, bytes]:
     return {name: (path / name).read_bytes() for name in MODELS}
 
 
-def test_a_server_that_comes_back_in_time_is_not_noticed(
+def test_a_short_outage_of_the_server_does_not_interrupt_the_run(
     short_lived: Weed, make_run: MakeRun, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(SECONDS, "retry", 60.0)
@@ -138,20 +140,20 @@ def test_a_server_that_comes_back_in_time_is_not_noticed(
 
     def save_best(*arguments: Any) -> None:
         if starting.ident is None:
-            starting.start()  # takes a second, while the model is being uploaded
+            starting.start()  # takes a second, during which the model is being uploaded
         original(*arguments)
 
     monkeypatch.setattr(RunFolder, "save_best", save_best)
     at_step(monkeypatch, 3, short_lived.kill)
     result = train_model(make_run(training__epochs=2, output_dir="s3://outage/output"))
     starting.join()
-    there = objects(short_lived, result.path)
+    remote = objects(short_lived, result.path)
     for name in MODELS:
-        assert arrays_of(there[name]) == arrays_of(whole[name])
-    assert json.loads(there["manifest.json"])["finished"] is True
+        assert arrays_of(remote[name]) == arrays_of(whole[name])
+    assert json.loads(remote["manifest.json"])["finished"] is True
 
 
-def test_a_server_that_stays_away_ends_the_run_with_75_and_another_machine_resumes_it(
+def test_a_long_outage_ends_the_run_with_75_and_another_machine_resumes_it(
     short_lived: Weed, make_run: MakeRun, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(training__epochs=2, output_dir="s3://outage/output")
@@ -161,12 +163,12 @@ def test_a_server_that_stays_away_ends_the_run_with_75_and_another_machine_resum
             train_model(run)
     assert raised.value.exit_code == 75
     short_lived.start()
-    monkeypatch.setitem(SECONDS, "retry", 60.0)  # it answers with errors until all of it has started
+    monkeypatch.setitem(SECONDS, "retry", 60.0)  # the server answers with errors until it has started completely
     configuration.current.cache_clear()
     monkeypatch.delitem(files._MOUNTED, "s3")
     monkeypatch.setattr(locks, "_pids", lambda: "another machine")
     monkeypatch.setattr(locks, "STALE_SECONDS", 0.0)
     monkeypatch.setattr(locks, "POLL_SECONDS", 0.01)
-    there = objects(short_lived, train_model(run, resume=True).path)
+    remote = objects(short_lived, train_model(run, resume=True).path)
     for name in MODELS:
-        assert arrays_of(there[name]) == arrays_of(whole[name])
+        assert arrays_of(remote[name]) == arrays_of(whole[name])

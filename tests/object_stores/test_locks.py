@@ -1,4 +1,4 @@
-"""Two processes that write one run in an object store are kept apart."""
+"""The lock of a run in an object store: only one process writes to a run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(bucket: str) -> str:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Takes over at the second look instead of after 45 seconds."""
+    """A lock that is not renewed is taken over at the second poll instead of after 45 seconds."""
     monkeypatch.setattr(locks, "STALE_SECONDS", 0.0)
     monkeypatch.setattr(locks, "POLL_SECONDS", 0.01)
 
@@ -43,7 +43,7 @@ def put_lock(weed: Weed, run: str, **changed: Any) -> None:
 
 @contextlib.contextmanager
 def taken_over(weed: Weed, run: str) -> Iterator[None]:
-    """A run that this process has locked, and that another one has taken over meanwhile."""
+    """Inside the block, this process has locked the run, and another process has taken it over since."""
     with contextlib.suppress(LostLockError), only_process(files.as_path(run) / "logs"):
         put_lock(weed, run)
         lock = files.storage_of(run).locks._held[0]  # type: ignore[attr-defined]
@@ -51,8 +51,8 @@ def taken_over(weed: Weed, run: str) -> Iterator[None]:
         yield
 
 
-def test_only_one_of_many_gets_the_lock(s3: Weed, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each with a store of its own, as processes have."""
+def test_only_one_of_many_processes_gets_the_lock(s3: Weed, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each process has its own `ObjectStore`."""
     stores = [ObjectStore() for _ in range(8)]
     start, end = threading.Barrier(8), threading.Barrier(8)
 
@@ -67,12 +67,12 @@ def test_only_one_of_many_gets_the_lock(s3: Weed, run: str, monkeypatch: pytest.
             return False
 
     monkeypatch.setattr(locks, "POLL_SECONDS", 0.05)
-    monkeypatch.setattr(locks, "RENEW_SECONDS", 0.05)  # the others see that it lives
+    monkeypatch.setattr(locks, "RENEW_SECONDS", 0.05)  # so that the others see that its holder is alive
     with ThreadPoolExecutor(8) as threads:
         assert sorted(threads.map(take, stores)) == [False] * 7 + [True]
 
 
-def test_the_lock_of_a_process_that_has_ended_is_taken_at_once(
+def test_the_lock_of_an_ended_process_is_taken_over_at_once(
     s3: Weed, run: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     child = os.posix_spawn("/bin/true", ["true"], {})
@@ -84,7 +84,7 @@ def test_the_lock_of_a_process_that_has_ended_is_taken_at_once(
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_lock_that_nobody_renews_is_taken_over(s3: Weed, run: str) -> None:
+def test_a_lock_that_is_not_renewed_is_taken_over(s3: Weed, run: str) -> None:
     put_lock(s3, run)
     with only_process(files.as_path(run) / "logs"):
         assert locks._holder(*located(run))["token"] != "other"  # type: ignore[index]
@@ -96,7 +96,7 @@ def located(run: str) -> Any:
     return bucket, url
 
 
-def test_who_only_looks_sees_that_a_run_is_trained(s3: Weed, run: str) -> None:
+def test_a_shared_lock_is_refused_while_a_run_is_trained(s3: Weed, run: str) -> None:
     put_lock(s3, run)
     with (
         pytest.raises(BlockingIOError, match="process 12 of gpu7 writes to it"),
@@ -105,7 +105,7 @@ def test_who_only_looks_sees_that_a_run_is_trained(s3: Weed, run: str) -> None:
         pass
 
 
-def test_a_process_that_lost_its_lock_writes_nothing_more(s3: Weed, run: str) -> None:
+def test_a_process_that_lost_its_lock_cannot_write(s3: Weed, run: str) -> None:
     with taken_over(s3, run):
         for write in (
             lambda: files.write(f"{run}/final_model.hdf5", b"late"),
@@ -119,21 +119,21 @@ def test_a_process_that_lost_its_lock_writes_nothing_more(s3: Weed, run: str) ->
     assert [each["Key"] for each in listed] == ["output/cats/logs/.lock"]
 
 
-def test_a_lost_lock_still_stops_writes_after_its_block(s3: Weed, run: str) -> None:
+def test_a_lost_lock_still_prevents_writes_after_its_with_block(s3: Weed, run: str) -> None:
     with taken_over(s3, run), pytest.raises(LostLockError):
         files.write(f"{run}/a", b"")
     with pytest.raises(LostLockError):
         files.write(f"{run}/a", b"")
 
 
-def test_a_lost_lock_leaves_other_runs_alone(s3: Weed, run: str) -> None:
+def test_a_lost_lock_does_not_prevent_writes_to_other_runs(s3: Weed, run: str) -> None:
     with taken_over(s3, run), pytest.raises(LostLockError):
         files.write(f"{run}/a", b"")
     files.write(f"{run}-2/a", b"")
     assert files.read(f"{run}-2/a") == b""
 
 
-def test_losing_the_lock_ends_with_75(s3: Weed, run: str) -> None:
+def test_a_lost_lock_has_exit_code_75(s3: Weed, run: str) -> None:
     held = only_process(files.as_path(run) / "logs")
     held.__enter__()
     put_lock(s3, run)
@@ -143,7 +143,7 @@ def test_losing_the_lock_ends_with_75(s3: Weed, run: str) -> None:
     assert locks._holder(*located(run))["token"] == "other"  # type: ignore[index]
 
 
-def test_a_renewal_whose_answer_was_lost_keeps_the_lock(s3: Weed, run: str) -> None:
+def test_the_lock_is_kept_if_the_answer_to_a_renewal_is_lost(s3: Weed, run: str) -> None:
     with only_process(files.as_path(run) / "logs"):
         lock = files.storage_of(run).locks._held[0]  # type: ignore[attr-defined]
         known = lock.version
@@ -159,7 +159,7 @@ def test_the_lock_is_not_listed(s3: Weed, run: str) -> None:
         assert files.names_in(f"{run}/logs") == ["train.log"]
 
 
-def test_whoever_takes_the_lock_removes_unfinished_uploads_of_that_run_only(s3: Weed, run: str) -> None:
+def test_taking_the_lock_aborts_unfinished_uploads_of_that_run_only(s3: Weed, run: str) -> None:
     client, bucket = s3.client(), run.split("/")[2]
     for key in ("output/cats/model.hdf5", "output/cats-2/model.hdf5"):
         upload = client.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
@@ -171,7 +171,7 @@ def test_whoever_takes_the_lock_removes_unfinished_uploads_of_that_run_only(s3: 
 
 @contextlib.contextmanager
 def taken_over_during(proxy: Proxy, weed: Weed, run: str, fault: Fault) -> Iterator[None]:
-    """A run that another process takes over, and writes a model of, while a request of this one is on its way."""
+    """While the request that matches `fault` is on its way, another process takes over the run and writes a model."""
     bucket, _, key = run.removeprefix("s3://").partition("/")
 
     def take_over() -> None:
@@ -190,12 +190,12 @@ def taken_over_during(proxy: Proxy, weed: Weed, run: str, fault: Fault) -> Itera
     assert weed.client().get_object(Bucket=bucket, Key=f"{key}/model.hdf5")["Body"].read() == b"of the other"
 
 
-def test_a_model_that_arrives_after_the_run_was_taken_over_replaces_nothing(proxy: Proxy, s3: Weed, run: str) -> None:
+def test_a_write_that_arrives_after_a_takeover_is_refused(proxy: Proxy, s3: Weed, run: str) -> None:
     with taken_over_during(proxy, s3, run, Fault("PUT", "model.hdf5")):
         files.write(f"{run}/model.hdf5", b"late")
 
 
-def test_an_upload_in_parts_that_begins_after_the_run_was_taken_over_replaces_nothing(
+def test_a_multipart_upload_that_begins_after_a_takeover_is_refused(
     proxy: Proxy, s3: Weed, run: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer, "PART_BYTES", 5 << 20)
@@ -204,7 +204,7 @@ def test_an_upload_in_parts_that_begins_after_the_run_was_taken_over_replaces_no
     assert not s3.client().list_multipart_uploads(Bucket=run.split("/")[2]).get("Uploads")
 
 
-def test_a_deletion_is_not_repeated_after_the_run_was_taken_over(
+def test_a_deletion_is_not_retried_after_a_takeover(
     proxy: Proxy, s3: Weed, run: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fence, "REPEAT_SECONDS", 0.0)
@@ -212,7 +212,7 @@ def test_a_deletion_is_not_repeated_after_the_run_was_taken_over(
         files.delete(f"{run}/model.hdf5")
 
 
-def test_a_write_below_a_lock_is_repeated_if_its_answer_is_lost(proxy: Proxy, run: str) -> None:
+def test_a_write_under_a_lock_is_retried_if_its_answer_is_lost(proxy: Proxy, run: str) -> None:
     with only_process(files.as_path(run) / "logs"):
         proxy.faults = [Fault("PUT", "model.hdf5", drop=True), Fault("PUT", "model.hdf5", status=503)]
         files.write(f"{run}/model.hdf5", b"1")
@@ -223,7 +223,7 @@ def test_a_write_below_a_lock_is_repeated_if_its_answer_is_lost(proxy: Proxy, ru
         assert len(files.read(f"{run}/model.hdf5")) == 17 << 20
 
 
-def test_a_run_whose_lock_was_lost_is_read_and_locked_again(
+def test_a_run_whose_lock_was_lost_can_be_read_and_locked_again(
     s3: Weed, run: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(appends.Appends, "_flush_later", lambda *arguments: None)
@@ -236,7 +236,7 @@ def test_a_run_whose_lock_was_lost_is_read_and_locked_again(
     assert files.names_in(run) == ["logs"]
     files.make_folder(f"{run}/logs")
     assert files.read(f"{run}/logs/train.log") == b""
-    s3.client().delete_object(Bucket=run.split("/")[2], Key="output/cats/logs/.lock")  # the other one has ended
+    s3.client().delete_object(Bucket=run.split("/")[2], Key="output/cats/logs/.lock")  # the other process has ended
     with only_process(files.as_path(run) / "logs"):
         files.append_text(f"{run}/logs/train.log", "new\n")
         assert files.read(f"{run}/logs/train.log") == b"new\n"

@@ -1,4 +1,4 @@
-"""The manifest of a run in an object store: never finished while a process trains, and true of the models."""
+"""The manifest of a run in an object store: not finished while a process trains, and consistent with the models."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from model_trainer.training.train import Result, end_run
 
 @pytest.fixture
 def run(bucket: str) -> PurePath:
-    """A run that this process has trained, and has yet to finish."""
+    """A run that this process has trained but not finished yet."""
     folder = files.as_path(f"{bucket}/output/cats")
     note_unfinished(folder)
     for name in ("model_max_acc.hdf5", "final_model.hdf5"):
@@ -41,14 +41,16 @@ def another_process() -> Iterator[None]:
         yield
 
 
-def test_a_run_that_another_process_has_begun_to_continue_is_not_finished(run: PurePath) -> None:
+def test_a_run_that_another_process_has_resumed_is_not_marked_as_finished(run: PurePath) -> None:
     with another_process():
         note_unfinished(run)
     end_run(Result(cast(Path, run), [], {}), {})
     assert content(run)["finished"] is False
 
 
-def test_a_run_that_another_process_trains_is_not_finished(run: PurePath, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_another_process_trains_is_not_marked_as_finished(
+    run: PurePath, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def block(*arguments: object, **options: object) -> None:
         raise BlockingIOError
 
@@ -57,7 +59,7 @@ def test_a_run_that_another_process_trains_is_not_finished(run: PurePath, monkey
     assert content(run)["finished"] is False
 
 
-def test_a_finished_run_whose_process_was_killed_before_its_manifest_gets_one(run: PurePath) -> None:
+def test_a_finished_run_without_a_manifest_gets_one_later(run: PurePath) -> None:
     with another_process():
         note_unfinished(run)
     write_manifest(run, by_any=True)
@@ -66,18 +68,18 @@ def test_a_finished_run_whose_process_was_killed_before_its_manifest_gets_one(ru
     assert files.names_in(run / "logs") == []
 
 
-def test_a_model_that_was_replaced_after_the_run_was_finished_is_refused(run: PurePath) -> None:
+def test_a_model_that_was_replaced_in_a_finished_run_is_refused(run: PurePath) -> None:
     write_manifest(run)
     model = run / "model_max_acc.hdf5"
     check_finished(run, model)
-    files.write_text(model, "MODEL_MAX_ACC.hdf5")  # as large
+    files.write_text(model, "MODEL_MAX_ACC.hdf5")  # of the same size
     with pytest.raises(DataError, match=r"model_max_acc.hdf5 does not have the SHA-256 in .*name its file: s3://"):
         check_finished(run, model)
     files.write_text(model, "model_max_acc.hdf5")
     check_finished(run, model)
 
 
-def test_a_copy_without_the_model_of_the_run_does_not_take_another_one(run: PurePath, bucket: str) -> None:
+def test_a_copied_run_without_its_best_model_does_not_load_another_one(run: PurePath, bucket: str) -> None:
     write_manifest(run)
     for name in ("manifest.json", "final_model.hdf5"):
         files.copy(run / name, f"{bucket}/copy/{name}")
@@ -85,7 +87,7 @@ def test_a_copy_without_the_model_of_the_run_does_not_take_another_one(run: Pure
         load_model(f"{bucket}/copy")
 
 
-def test_a_comparison_is_listed(run: PurePath, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_comparison_is_listed_in_the_manifest(run: PurePath, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     write_manifest(run)
     monkeypatch.setattr(comparison, "read_run", lambda path: SimpleNamespace(path=files.as_path(path)))
     monkeypatch.setattr(comparison, "render_comparison", lambda runs: "<p>page</p>")

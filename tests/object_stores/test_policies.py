@@ -1,4 +1,4 @@
-"""The IAM policies of docs/object-stores.md allow what the code requests of a server, and nothing else."""
+"""The IAM policies of docs/object-stores.md allow exactly the actions that the code requests from a server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "object-stores.md"
 
 
 def policy(heading: str) -> dict[str, Any]:
-    """The policy below a heading of the page."""
+    """The policy under a heading of the page."""
     section = PAGE.read_text().partition(f"\n### {heading}\n")[2]
     block = re.search(r"```json\n(.*?)```", section, re.DOTALL)
     assert block is not None
@@ -30,7 +30,7 @@ def actions_of(heading: str) -> set[str]:
     return {action for statement in policy(heading)["Statement"] for action in statement["Action"]}
 
 
-def action_of(request: Request) -> set[str]:
+def actions_for(request: Request) -> set[str]:
     """The actions that AWS checks for a request; https://docs.aws.amazon.com/AmazonS3/latest/API/ names them."""
     path, _, query = request.target.partition("?")
     is_object = "/" in path.strip("/")
@@ -55,10 +55,10 @@ def proxy(weed: Any, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
 
 
 def actions_in(proxy: Proxy) -> set[str]:
-    return {action for request in proxy.requests for action in action_of(request)}
+    return {action for request in proxy.requests for action in actions_for(request)}
 
 
-def test_the_policy_for_data_allows_what_reading_needs(weed: Any, bucket: str, proxy: Proxy) -> None:
+def test_the_data_policy_allows_exactly_the_actions_of_reading(weed: Any, bucket: str, proxy: Proxy) -> None:
     name = bucket.removeprefix("s3://")
     for key in ("train/cat/1.jpg", "train/dog/2.jpg"):
         weed.client().put_object(Bucket=name, Key=key, Body=b"an image")
@@ -76,7 +76,7 @@ def test_the_policy_for_data_allows_what_reading_needs(weed: Any, bucket: str, p
 
 
 @pytest.mark.long
-def test_the_policy_for_outputs_allows_what_writing_needs(bucket: str, proxy: Proxy) -> None:
+def test_the_output_policy_allows_exactly_the_actions_of_writing(bucket: str, proxy: Proxy) -> None:
     folder = f"{bucket}/output"
     files.make_folder(folder)
     with files.lock(folder):
@@ -92,13 +92,13 @@ def test_the_policy_for_outputs_allows_what_writing_needs(bucket: str, proxy: Pr
     files.delete_folder(folder)
     check_access(folder, writes=True)
     settings = actions_of("Settings of the bucket")
-    requested = {action_of_settings(request) or frozenset(action_of(request)) for request in proxy.requests}
+    requested = {settings_actions_for(request) or frozenset(actions_for(request)) for request in proxy.requests}
     assert set().union(*requested) - settings == actions_of("Output")
     assert set().union(*requested) & settings == settings
 
 
-def action_of_settings(request: Request) -> frozenset[str]:
-    """The actions of questions about the bucket itself."""
+def settings_actions_for(request: Request) -> frozenset[str]:
+    """The actions that AWS checks for a request about the settings of the bucket; empty for other requests."""
     query = request.target.partition("?")[2]
     names = {
         "publicAccessBlock": "s3:GetBucketPublicAccessBlock",
@@ -113,9 +113,9 @@ def interrupted() -> Iterator[bytes]:
     raise RuntimeError("the process that computes the rest fails")
 
 
-def test_doctor_names_the_actions_of_the_policies() -> None:
-    named = {action for actions in ACTIONS.values() for action in actions}
-    assert named == actions_of("Output") | actions_of("Data") | actions_of("Settings of the bucket")
+def test_doctor_checks_the_actions_of_the_policies() -> None:
+    checked = {action for actions in ACTIONS.values() for action in actions}
+    assert checked == actions_of("Output") | actions_of("Data") | actions_of("Settings of the bucket")
 
 
 @pytest.mark.parametrize("heading", ["Data", "Output", "Settings of the bucket", "Encryption"])
@@ -133,7 +133,7 @@ def test_a_policy_names_its_resources_and_has_no_wildcard_in_an_action(heading: 
             assert is_of_bucket == {"/" not in resource for resource in resources}
 
 
-def test_the_trust_policy_lets_one_service_take_the_role() -> None:
+def test_the_trust_policy_lets_only_sagemaker_assume_the_role() -> None:
     (statement,) = policy("Role")["Statement"]
     assert statement["Action"] == "sts:AssumeRole"
     assert statement["Principal"] == {"Service": "sagemaker.amazonaws.com"}

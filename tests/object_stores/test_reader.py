@@ -1,4 +1,4 @@
-"""Random access to objects: the same bytes as of a file on disk, by few requests."""
+"""Random access to objects: the same bytes as from a file on disk, with few requests."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def path(bucket: str) -> str:
     return f"{bucket}/a.bin"
 
 
-def test_an_object_is_read_as_a_file_on_disk(path: str) -> None:
-    disk, place = io.BytesIO(CONTENT), random.Random(1)
+def test_seek_and_read_give_the_same_bytes_as_on_disk(path: str) -> None:
+    disk, rng = io.BytesIO(CONTENT), random.Random(1)
     with files.open_file(path) as file:
         for _ in range(40):
-            offset, size = place.randrange(len(CONTENT) + 10), place.choice([1, 7, 300, 40_000])
-            whence = place.choice([io.SEEK_SET, io.SEEK_END])
+            offset, size = rng.randrange(len(CONTENT) + 10), rng.choice([1, 7, 300, 40_000])
+            whence = rng.choice([io.SEEK_SET, io.SEEK_END])
             start = offset if whence == io.SEEK_SET else -min(offset, len(CONTENT))
             assert file.seek(start, whence) == disk.seek(start, whence)
             assert file.read(size) == disk.read(size)
 
 
-def test_what_is_read_from_one_end_to_the_other_takes_few_requests(proxy: Proxy, path: str) -> None:
+def test_sequential_reading_takes_few_requests(proxy: Proxy, path: str) -> None:
     proxy.requests.clear()
     with files.open_file(path) as file:
         assert b"".join(iter(lambda: file.read(1000), b"")) == CONTENT
@@ -40,7 +40,7 @@ def test_what_is_read_from_one_end_to_the_other_takes_few_requests(proxy: Proxy,
     assert MAX_AHEAD >= 1 << 20
 
 
-def test_a_jump_reads_no_more_than_the_buffer(proxy: Proxy, path: str) -> None:
+def test_reading_after_a_seek_requests_only_one_buffer(proxy: Proxy, path: str) -> None:
     proxy.requests.clear()
     with files.open_file(path) as file:
         file.seek(2_000_000)
@@ -51,7 +51,7 @@ def test_a_jump_reads_no_more_than_the_buffer(proxy: Proxy, path: str) -> None:
     assert ranges == ["bytes=2000000-2262143", "bytes=1000000-1262143"]
 
 
-def test_a_range_that_is_cut_is_completed(proxy: Proxy, path: str) -> None:
+def test_a_truncated_range_is_completed(proxy: Proxy, path: str) -> None:
     proxy.faults = [Fault("GET", "a.bin", cut=1000)]
     assert files.read_range(path, 5, 100_000) == CONTENT[5:100_005]
 

@@ -1,4 +1,4 @@
-"""The server is killed in the middle of a transfer and started again: the transfer is completed."""
+"""A server that is killed in the middle of a transfer and restarted: the transfer is completed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ CONTENT = os.urandom(1 << 20) * 40
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Weed]:
-    """A server that no other test needs."""
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Weed]:
+    """A server that only this module uses."""
     pytest.importorskip("obstore")
     pytest.importorskip("boto3")
     with serving(tmp_path_factory.mktemp("own")) as server:
@@ -26,19 +26,19 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Weed]:
 
 
 @pytest.fixture
-def proxy(own: Weed, s3: Weed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    with proxied(own.port) as proxy:
+def proxy(own_server: Weed, s3: Weed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    with proxied(own_server.port) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         yield proxy
 
 
 @pytest.mark.long
-def test_a_download_is_continued(proxy: Proxy, own: Weed) -> None:
-    own.client().put_object(Bucket="photos", Key="a.bin", Body=CONTENT)
+def test_a_download_is_resumed_after_a_restart_of_the_server(proxy: Proxy, own_server: Weed) -> None:
+    own_server.client().put_object(Bucket="photos", Key="a.bin", Body=CONTENT)
     proxy.faults = [
-        Fault("GET", "a.bin", cut=15_000_000, after=own.kill),
-        Fault("GET", "a.bin"),  # nobody answers
-        Fault("GET", "a.bin", before=own.start),
+        Fault("GET", "a.bin", cut=15_000_000, after=own_server.kill),
+        Fault("GET", "a.bin"),  # while no server answers
+        Fault("GET", "a.bin", before=own_server.start),
     ]
     with files.local_copy("s3://photos/a.bin") as local:
         assert local.read_bytes() == CONTENT
@@ -46,34 +46,42 @@ def test_a_download_is_continued(proxy: Proxy, own: Weed) -> None:
 
 
 @pytest.mark.slow
-def test_an_upload_in_parts_is_completed(proxy: Proxy, own: Weed) -> None:
+def test_a_multipart_upload_is_completed_after_a_restart_of_the_server(proxy: Proxy, own_server: Weed) -> None:
     proxy.faults = [
-        Fault("PUT", "partNumber=2&", before=own.kill),
-        Fault("PUT", "partNumber=2&"),  # nobody answers
-        Fault("PUT", "partNumber=2&", before=own.start),
+        Fault("PUT", "partNumber=2&", before=own_server.kill),
+        Fault("PUT", "partNumber=2&"),  # while no server answers
+        Fault("PUT", "partNumber=2&", before=own_server.start),
     ]
     files.write("s3://photos/b.bin", (CONTENT[start : start + (1 << 20)] for start in range(0, len(CONTENT), 1 << 20)))
-    assert own.client().get_object(Bucket="photos", Key="b.bin")["Body"].read() == CONTENT
+    assert own_server.client().get_object(Bucket="photos", Key="b.bin")["Body"].read() == CONTENT
 
 
 @pytest.mark.slow
-def test_small_objects_are_written_and_read(proxy: Proxy, own: Weed) -> None:
-    proxy.faults = [Fault("PUT", "c.bin", before=own.kill), Fault("PUT", "c.bin"), Fault("PUT", before=own.start)]
+def test_small_objects_are_written_and_read_after_a_restart_of_the_server(proxy: Proxy, own_server: Weed) -> None:
+    proxy.faults = [
+        Fault("PUT", "c.bin", before=own_server.kill),
+        Fault("PUT", "c.bin"),
+        Fault("PUT", before=own_server.start),
+    ]
     files.write("s3://photos/c.bin", b"small")
-    proxy.faults = [Fault("GET", "c.bin", before=own.kill), Fault("GET", "c.bin"), Fault("GET", before=own.start)]
+    proxy.faults = [
+        Fault("GET", "c.bin", before=own_server.kill),
+        Fault("GET", "c.bin"),
+        Fault("GET", before=own_server.start),
+    ]
     assert files.read("s3://photos/c.bin") == b"small"
 
 
 @pytest.mark.long
-def test_a_server_that_does_not_come_back_ends_the_run_so_that_it_can_be_resumed(
-    own: Weed, s3: Weed, monkeypatch: pytest.MonkeyPatch, quick_retries: None
+def test_a_server_that_stays_down_raises_unavailable_with_exit_code_75(
+    own_server: Weed, s3: Weed, monkeypatch: pytest.MonkeyPatch, quick_retries: None
 ) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", own.endpoint)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", own_server.endpoint)
     assert not files.exists("s3://photos/none")
-    own.kill()
+    own_server.kill()
     try:
         with pytest.raises(UnavailableError, match=r"http://127\.0\.0\.1:\d+ does not answer") as caught:
             files.read("s3://photos/none")
     finally:
-        own.start()
+        own_server.start()
     assert caught.value.exit_code == 75

@@ -1,4 +1,4 @@
-"""Commands take a run in a store as they take one on the disk."""
+"""Commands accept a run in an object store as their argument."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from model_trainer.storage import files
 pytestmark = pytest.mark.long
 
 
-def test_the_options_in_a_store_declare_the_run(bucket: str, make_run: Callable[..., Run]) -> None:
+def test_training_options_in_a_store_declare_a_run(bucket: str, make_run: Callable[..., Run]) -> None:
     run = make_run()
     options = f"{bucket}/output/a run/training_options.json"
     files.write_text(options, json.dumps({"run": run.to_dict()}))
@@ -25,7 +25,7 @@ def test_the_options_in_a_store_declare_the_run(bucket: str, make_run: Callable[
     assert run_file_of(f"{bucket}/output") is None
 
 
-def test_code_in_a_store_is_not_run(bucket: str) -> None:
+def test_a_run_file_with_code_in_a_store_is_refused(bucket: str) -> None:
     files.write_text(f"{bucket}/run.py", "run = 1 / 0")
     with pytest.raises(DataError, match="is Python code in a store. Copy it to this machine"):
         load_run(f"{bucket}/run.py", True)

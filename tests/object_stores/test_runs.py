@@ -1,4 +1,4 @@
-"""A run whose output folder is in an object store: it trains, is resumed on another machine, and is read from there."""
+"""Runs with an output folder in an object store: training, resuming on another machine, and reading the results."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ MakeRun = Callable[..., Run]
 
 
 def another_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Connections, caches and processes of a machine that has never seen the run."""
+    """Drops connections and caches and changes the machine's identity, as on a machine that never saw the run."""
     monkeypatch.delitem(files._MOUNTED, "s3", raising=False)
     monkeypatch.setenv("MODEL_TRAINER_CACHE", str(tmp_path / "empty"))
     monkeypatch.setattr(locks, "_pids", lambda: "another machine")
@@ -52,7 +52,7 @@ def another_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def objects(weed: Weed, folder: Any) -> dict[str, bytes]:
-    """All objects below a folder, as another program sees them."""
+    """The contents of all objects in a folder by their relative keys, read with boto3."""
     bucket, _, key = str(folder).removeprefix("s3://").partition("/")
     client = weed.client()
     names = [each["Key"] for each in client.list_objects_v2(Bucket=bucket, Prefix=f"{key}/")["Contents"]]
@@ -75,7 +75,7 @@ def at_step(monkeypatch: pytest.MonkeyPatch, number: int, action: Callable[[], N
 
 @contextlib.contextmanager
 def in_store(weed: Weed) -> Iterator[None]:
-    """As the fixture `s3`, for runs that several tests read; steps run operation by operation."""
+    """The fixture `s3` as a context manager, for runs that several tests read; steps run eagerly."""
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Even though the `tf.config.experimental_run_functions_eagerly`")
         for name, value in weed.environ.items():
@@ -91,7 +91,7 @@ def in_store(weed: Weed) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def finished(weed: Weed, declare_run: MakeRun, short_pipeline: None, plain_graphs: None) -> str:
-    """URL of a finished run; do not change it."""
+    """The URL of a finished run; tests must not change it."""
     weed.client().create_bucket(Bucket="finished")
     run = declare_run(output_dir="s3://finished/output", training__epochs=2)
     with in_store(weed):
@@ -103,7 +103,7 @@ def finished(weed: Weed, declare_run: MakeRun, short_pipeline: None, plain_graph
 
 @pytest.fixture(scope="module")
 def stopped(weed: Weed, declare_run: MakeRun, short_pipeline: None, plain_graphs: None) -> str:
-    """URL of the same run, stopped in its second epoch; do not change it."""
+    """The URL of the same run, stopped in its second epoch; tests must not change it."""
     weed.client().create_bucket(Bucket="stopped")
     with in_store(weed), pytest.MonkeyPatch.context() as patch:
         at_step(patch, 10, lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -112,11 +112,11 @@ def stopped(weed: Weed, declare_run: MakeRun, short_pipeline: None, plain_graphs
     return str(result.path)
 
 
-# What arrives.
+# The objects in the store.
 
 
 @pytest.mark.usefixtures("s3")
-def test_models_report_checkpoints_and_logs_arrive(finished: str, weed: Weed) -> None:
+def test_models_report_checkpoints_and_logs_are_in_the_store(finished: str, weed: Weed) -> None:
     names = set(objects(weed, finished))
     assert names >= {
         "final_model.hdf5", "model_max_acc.hdf5", "model_min_loss.hdf5", "model_spec.json", "training_options.json",
@@ -129,7 +129,7 @@ def test_models_report_checkpoints_and_logs_arrive(finished: str, weed: Weed) ->
 
 
 @pytest.mark.usefixtures("s3")
-def test_nothing_temporary_is_left(finished: str, weed: Weed) -> None:
+def test_no_temporary_object_is_left(finished: str, weed: Weed) -> None:
     names = [name.rpartition("/")[2] for name in objects(weed, finished)]
     assert not [name for name in names if name.startswith(".") and name != ".folder"]
     assert "Uploads" not in weed.client().list_multipart_uploads(Bucket="finished")
@@ -137,12 +137,12 @@ def test_nothing_temporary_is_left(finished: str, weed: Weed) -> None:
 
 @pytest.mark.usefixtures("s3")
 def test_the_manifest_lists_every_file_with_size_and_sha_256(finished: str, weed: Weed) -> None:
-    there = objects(weed, finished)
-    manifest = json.loads(there["manifest.json"])
+    remote = objects(weed, finished)
+    manifest = json.loads(remote["manifest.json"])
     assert manifest["finished"] is True
     assert manifest["files"] == {
         name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        for name, content in there.items()
+        for name, content in remote.items()
         if name != "manifest.json" and not name.startswith("checkpoints/") and not name.endswith(".folder")
     }
 
@@ -163,12 +163,14 @@ def test_tensorboard_reads_the_events(finished: str, weed: Weed, tmp_path: Path)
     assert events.Tags()["images"]
 
 
-# Who reads it.
+# Reading a run from the store.
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("s3")
-def test_predict_evaluate_and_weights_take_a_url(finished: str, make_run: MakeRun, colours: Path, weed: Weed) -> None:
+def test_predict_evaluate_and_load_model_accept_a_url(
+    finished: str, make_run: MakeRun, colours: Path, weed: Weed
+) -> None:
     image = next((colours / "val" / "red").glob("*.png"))
     model = objects(weed, finished)["model_max_acc.hdf5"]
     local = colours.parent / "copy.hdf5"
@@ -179,7 +181,7 @@ def test_predict_evaluate_and_weights_take_a_url(finished: str, make_run: MakeRu
 
 
 @pytest.mark.usefixtures("s3")
-def test_a_network_starts_with_the_weights_at_a_url(finished: str, make_run: MakeRun) -> None:
+def test_a_network_is_initialized_with_weights_from_a_url(finished: str, make_run: MakeRun) -> None:
     run, url = make_run(), f"{finished}/final_model.hdf5"
     initialized = initialize_network(run.spec, run.network, run.task, 3, url)
     assert initialized.weights == url
@@ -189,7 +191,7 @@ def test_a_network_starts_with_the_weights_at_a_url(finished: str, make_run: Mak
 
 
 @pytest.mark.usefixtures("s3")
-def test_a_report_and_the_table_of_runs_are_made_in_the_store(finished: str, weed: Weed) -> None:
+def test_the_report_is_written_to_the_store_and_its_runs_are_listed(finished: str, weed: Weed) -> None:
     assert str(write_report(finished)) == f"{finished}/report/index.html"
     (run,) = list_runs("s3://finished/output")
     assert (run.state, run.num_epochs, run.problem) == ("finished", 2, "")
@@ -197,20 +199,20 @@ def test_a_report_and_the_table_of_runs_are_made_in_the_store(finished: str, wee
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("s3")
-def test_the_manifest_stays_right_when_the_report_is_written_again(finished: str, weed: Weed) -> None:
+def test_the_manifest_is_updated_when_the_report_is_written_again(finished: str, weed: Weed) -> None:
     write_report(finished)
-    there = objects(weed, finished)
-    listed = json.loads(there["manifest.json"])["files"]
-    assert listed["report/index.html"]["sha256"] == hashlib.sha256(there["report/index.html"]).hexdigest()
+    remote = objects(weed, finished)
+    listed = json.loads(remote["manifest.json"])["files"]
+    assert listed["report/index.html"]["sha256"] == hashlib.sha256(remote["report/index.html"]).hexdigest()
     assert set(listed) == {
         name
-        for name in there
+        for name in remote
         if not name.startswith(("manifest.json", "checkpoints/")) and not name.endswith(".folder")
     }
 
 
 @pytest.mark.usefixtures("s3")
-def test_a_server_sees_that_a_model_in_the_store_has_changed(bucket: str) -> None:
+def test_a_changed_model_in_the_store_has_another_state(bucket: str) -> None:
     files.write(f"{bucket}/run/model_max_acc.hdf5", b"1")
     before = state_of(f"{bucket}/run")
     assert before
@@ -219,17 +221,17 @@ def test_a_server_sees_that_a_model_in_the_store_has_changed(bucket: str) -> Non
     assert state_of(f"{bucket}/run") != before
 
 
-# Half a run.
+# Incomplete runs.
 
 
 @pytest.mark.usefixtures("s3")
-def test_a_stopped_run_is_not_taken_for_a_finished_one(stopped: str) -> None:
+def test_a_stopped_run_is_not_loaded_as_a_finished_one(stopped: str) -> None:
     with pytest.raises(DataError, match=r"is not finished, .* --resume continues it.* name its file: s3://.*\.hdf5"):
         load_model(stopped)
     assert load_model(f"{stopped}/model_max_acc.hdf5").classes == ("blue", "green", "red")
 
 
-def test_a_model_that_was_copied_in_part_is_named(finished: str, weed: Weed, s3: Weed, bucket: str) -> None:
+def test_a_partially_copied_model_is_named(finished: str, weed: Weed, s3: Weed, bucket: str) -> None:
     for name in ("manifest.json", "final_model.hdf5", "model_max_acc.hdf5"):
         files.copy(f"{finished}/{name}", f"{bucket}/copy/{name}")
     assert load_model(f"{bucket}/copy").classes
@@ -242,7 +244,7 @@ def test_a_model_that_was_copied_in_part_is_named(finished: str, weed: Weed, s3:
 
 
 @pytest.mark.usefixtures("eager_steps")
-def test_another_machine_continues_to_the_same_bits(
+def test_resuming_on_another_machine_gives_bitwise_equal_models(
     finished: str, stopped: str, make_run: MakeRun, s3: Weed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = stopped.replace("s3://stopped/", "s3://resumed/")
@@ -268,7 +270,7 @@ def arrays_of(hdf5: bytes) -> dict[str, bytes]:
     return arrays
 
 
-def test_a_run_that_was_continued_since_its_checkpoint_was_read_is_left_alone(stopped: str, s3: Weed) -> None:
+def test_a_run_that_was_resumed_since_its_checkpoint_was_read_is_not_continued(stopped: str, s3: Weed) -> None:
     path = files.as_path(stopped)
     newest = read_newest(path / "checkpoints")
     check_not_continued(path, newest)
@@ -278,19 +280,19 @@ def test_a_run_that_was_continued_since_its_checkpoint_was_read_is_left_alone(st
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("s3", "eager_steps")
-def test_a_run_in_the_store_has_the_bits_of_one_on_the_disk(finished: str, weed: Weed, make_run: MakeRun) -> None:
+def test_a_run_in_the_store_is_bitwise_equal_to_one_on_disk(finished: str, weed: Weed, make_run: MakeRun) -> None:
     result = train_model(make_run(training__epochs=2))
-    there = objects(weed, finished)
+    remote = objects(weed, finished)
     for name in ("model_max_acc.hdf5", "model_min_loss.hdf5", "final_model.hdf5"):
-        assert arrays_of(there[name]) == arrays_of((result.path / name).read_bytes())
+        assert arrays_of(remote[name]) == arrays_of((result.path / name).read_bytes())
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("eager_steps")
-def test_a_run_that_was_taken_over_ends_with_75_and_writes_nothing_more(
+def test_a_run_that_was_taken_over_ends_with_75_and_stops_writing(
     make_run: MakeRun, bucket: str, s3: Weed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    there: dict[str, bytes] = {}
+    remote: dict[str, bytes] = {}
 
     def lose() -> None:
         (run,) = files.names_in(f"{bucket}/output")
@@ -298,12 +300,12 @@ def test_a_run_that_was_taken_over_ends_with_75_and_writes_nothing_more(
         (lock,) = files.storage_of(bucket).locks._held  # type: ignore[attr-defined]
         with pytest.raises(LostLockError):
             lock.renew()
-        there.update(objects(s3, f"{bucket}/output"))
+        remote.update(objects(s3, f"{bucket}/output"))
 
     at_step(monkeypatch, 3, lose)
-    monkeypatch.setattr(epochs.EpochProgress, "advance", lambda *arguments: True)  # as after a second
+    monkeypatch.setattr(epochs.EpochProgress, "advance", lambda *arguments: True)  # as if a second had passed
     with pytest.raises(LostLockError) as raised:
         train_model(make_run(output_dir=f"{bucket}/output"))
     assert raised.value.exit_code == 75
     files.storage_of(bucket)._appends.flush_all()  # type: ignore[attr-defined]
-    assert objects(s3, f"{bucket}/output") == there
+    assert objects(s3, f"{bucket}/output") == remote

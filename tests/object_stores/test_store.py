@@ -38,14 +38,14 @@ def test_objects_are_written_read_and_listed(bucket: str) -> None:
     assert not files.exists(folder)
 
 
-def test_one_process_locks(bucket: str) -> None:
+def test_a_second_lock_of_a_folder_is_refused(bucket: str) -> None:
     with files.lock(f"{bucket}/run"), pytest.raises(BlockingIOError), files.lock(f"{bucket}/run", shared=True):
         pass
     with files.lock(f"{bucket}/run", shared=True):
         pass
 
 
-def test_the_images_below_a_folder_are_found(bucket: str) -> None:
+def test_find_images_lists_the_images_in_a_folder(bucket: str) -> None:
     for name in ("a/1.jpg", "a/b/2.PNG", "a/notes.txt"):
         files.write(f"{bucket}/new/{name}", b"x" * 20)
     assert find_images([f"{bucket}/new", f"{bucket}/one.jpg"]) == [

@@ -21,9 +21,9 @@ MakeFolder = Callable[..., Path]
 
 @pytest.fixture
 def make_folder(tmp_path: Path) -> MakeFolder:
-    """`make_folder(name, evaluation, **changes)` writes an output folder; the changes are of its evaluation.json.
+    """`make_folder(name, evaluation, **changes)` writes an output folder; the changes replace keys of `evaluation`.
 
-    `evaluation=None` leaves it without one; a key that is changed to None is left out.
+    With `evaluation=None` there is no evaluation.json; a key that is changed to None is left out.
     """
 
     def make(
@@ -178,18 +178,18 @@ def run() -> Run:
 
 @pytest.fixture
 def evaluation() -> dict[str, Any]:
-    """The content of an evaluation.json of three classes."""
+    """The content of an evaluation.json for three classes."""
     return json.loads(json.dumps(EVALUATION))
 
 
 @pytest.fixture
 def tags() -> dict[str, Any]:
-    """The content of an evaluation.json of three tags."""
+    """The content of an evaluation.json for three tags."""
     return json.loads(json.dumps(TAGS))
 
 
 def write_predictions(folder: Path, predicted: dict[str, tuple[str, str]]) -> None:
-    """Writes predictions.csv: true and predicted label by image."""
+    """Writes predictions.csv from `{image: (true label, predicted label)}`."""
     with (folder / "evaluation" / "predictions.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(

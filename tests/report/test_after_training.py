@@ -1,4 +1,4 @@
-"""The end of a run: its evaluation and its report, which never fail the training."""
+"""The end of a run: evaluation and report, whose failure does not fail the training."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def evaluation_of(path: Path) -> dict[str, object]:
     return content
 
 
-def test_a_run_ends_with_the_metrics_of_its_best_model(trained: tuple[Run, Result]) -> None:
+def test_a_run_is_evaluated_with_its_best_model(trained: tuple[Run, Result]) -> None:
     _, result = trained
     content = evaluation_of(result.path)
     assert content["model"] == "model_max_acc.hdf5"
@@ -52,19 +52,19 @@ def test_a_run_ends_with_the_metrics_of_its_best_model(trained: tuple[Run, Resul
     assert content["metrics"]["accuracy"]["value"] == pytest.approx(best)
 
 
-def test_a_run_ends_with_a_report(trained: tuple[Run, Result]) -> None:
+def test_a_report_is_written_at_the_end_of_a_run(trained: tuple[Run, Result]) -> None:
     _, result = trained
     assert (result.path / "report" / "index.html").stat().st_size > 10_000
 
 
-def test_the_temperature_is_stored_for_predictions(trained: tuple[Run, Result]) -> None:
+def test_the_fitted_temperature_is_stored_with_the_model(trained: tuple[Run, Result]) -> None:
     _, result = trained
     fitted = evaluation_of(result.path)["calibration"]["temperature"]
     assert load_model(result.path).temperature == fitted
     assert read_temperature(result.path / "model_min_loss.hdf5") is None
 
 
-def test_the_report_shows_the_data_and_what_augmentation_makes_of_them(trained: tuple[Run, Result]) -> None:
+def test_the_report_has_class_counts_and_augmented_examples(trained: tuple[Run, Result]) -> None:
     _, result = trained
     content = json.loads((result.path / "report" / "data.json").read_text())
     assert content["train"]["counts"] == {"blue": 5, "green": 5, "red": 5}
@@ -94,7 +94,7 @@ def test_a_run_without_validation_data_is_evaluated_on_its_training_data(make_ru
     assert load_model(result.path).temperature is None  # fitted on training data it would say nothing
 
 
-def test_a_failure_is_a_warning(
+def test_a_failed_evaluation_or_report_is_only_a_warning(
     trained: tuple[Run, Result], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     run, result = trained
@@ -129,28 +129,28 @@ def test_a_finished_run_is_evaluated_once(trained: tuple[Run, Result], monkeypat
     assert (result.path / "evaluation" / "evaluation.json").stat().st_mtime_ns == before
 
 
-class Ended(keras.callbacks.Callback):
-    """Notes what it gets at the end of a run, and whether there is a report by then."""
+class RunEndRecorder(keras.callbacks.Callback):
+    """Records the metrics that it gets at the end of a run, and whether the report exists by then."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.notes: list[tuple[dict[str, Any], bool]] = []
+        self.records: list[tuple[dict[str, Any], bool]] = []
 
     def on_run_end(self, folder: Path, metrics: dict[str, Any]) -> None:
-        self.notes.append((metrics, (folder / "report" / "index.html").exists()))
+        self.records.append((metrics, (folder / "report" / "index.html").exists()))
 
 
-def test_callbacks_get_the_metrics_of_the_evaluation_when_the_report_is_written(trained: tuple[Run, Result]) -> None:
-    callback = Ended()
+def test_on_run_end_gets_the_metrics_of_the_evaluation(trained: tuple[Run, Result]) -> None:
+    callback = RunEndRecorder()
     announce_report(dataclasses.replace(trained[1], _callbacks=[callback]))
-    assert callback.notes == [(evaluation_of(trained[1].path)["metrics"], True)]
+    assert callback.records == [(evaluation_of(trained[1].path)["metrics"], True)]
 
 
 @pytest.mark.parametrize("error", [None, KeyboardInterrupt()])
-def test_train_announces_the_end_of_the_run_after_its_report_and_without_one(
+def test_on_run_end_is_called_after_the_report_even_if_it_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException | None
 ) -> None:
-    callback = Ended()
+    callback = RunEndRecorder()
 
     def train_nothing(*arguments: object, report_follows: bool) -> Result:
         assert report_follows
@@ -166,17 +166,17 @@ def test_train_announces_the_end_of_the_run_after_its_report_and_without_one(
     monkeypatch.setattr(api, "report_run", write_page)
     with contextlib.nullcontext() if error is None else pytest.raises(KeyboardInterrupt):
         api.train(Run(spec=ModelSpec.named("vgg19"), train_data=ImageFolder("data/train")))
-    assert callback.notes == [({}, error is None)]
+    assert callback.records == [({}, error is None)]
 
 
-def test_calibrated_predictions_divide_the_logits(trained: tuple[Run, Result]) -> None:
+def test_calibration_divides_the_logits_by_the_temperature(trained: tuple[Run, Result]) -> None:
     model = dataclasses.replace(load_model(trained[1].path), temperature=2.0)
     images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3)).astype(np.uint8)
     roots = np.sqrt(model.probabilities(images))
     np.testing.assert_allclose(model.calibrated().probabilities(images), roots / roots.sum(1, keepdims=True), rtol=1e-5)
 
 
-def test_probabilities_of_a_sigmoid_have_no_temperature(trained: tuple[Run, Result]) -> None:
+def test_a_model_with_sigmoid_outputs_cannot_be_calibrated(trained: tuple[Run, Result]) -> None:
     model = dataclasses.replace(load_model(trained[1].path), task=MultiLabel(), thresholds=(0.2, 0.5, 0.9))
     with pytest.raises(ConfigError, match="has a sigmoid for each class, so its probabilities cannot be calibrated"):
         model.calibrated()
@@ -202,7 +202,7 @@ def test_each_model_file_has_its_own_temperature(trained: tuple[Run, Result], tm
 
 
 @pytest.mark.parametrize("temperature", ["hot", 0, -1, True, 1e400, [1]])
-def test_a_bad_temperature_is_reported(tmp_path: Path, temperature: object) -> None:
+def test_an_invalid_temperature_is_refused(tmp_path: Path, temperature: object) -> None:
     calibration = {"model.hdf5": {"temperature": temperature}}
     text = json.dumps({"calibration": calibration}).replace("Infinity", "1e400")
     (tmp_path / "model_spec.json").write_text(text)
@@ -210,7 +210,9 @@ def test_a_bad_temperature_is_reported(tmp_path: Path, temperature: object) -> N
         read_temperature(tmp_path / "model.hdf5")
 
 
-def test_new_weights_remove_what_was_measured_with_the_old_ones(trained: tuple[Run, Result], tmp_path: Path) -> None:
+def test_new_weights_remove_the_evaluation_and_temperature_of_the_old_ones(
+    trained: tuple[Run, Result], tmp_path: Path
+) -> None:
     path = tmp_path / "copy"
     shutil.copytree(trained[1].path, path)
     write_temperature(path / "model_max_acc.hdf5", None)
@@ -225,7 +227,7 @@ def test_new_weights_remove_what_was_measured_with_the_old_ones(trained: tuple[R
     assert read_temperature(path / "model_max_acc.hdf5") is None
 
 
-def test_files_of_the_users_own_are_not_replaced(trained: tuple[Run, Result], tmp_path: Path) -> None:
+def test_files_of_the_user_are_not_overwritten(trained: tuple[Run, Result], tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "000001.jpg").write_bytes(b"mine")
     with pytest.raises(ConfigError, match="has images already, and no evaluation.json beside it"):

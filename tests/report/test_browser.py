@@ -1,4 +1,4 @@
-"""The pages in headless Chromium: it is started once, opens them at 360 and 1,440 pixels, and uses them."""
+"""The report pages in headless Chromium, which is started once and uses them at widths of 360 and 1,440 pixels."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DRIVER = Path(__file__).with_name("driver.html")
 WEIRD = ["<script>alert(1)</script>", "a name " * 43, "x" * 300]
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
+class _RecordingHandler(http.server.SimpleHTTPRequestHandler):
     requests: list[str] = []
 
     def do_GET(self) -> None:
@@ -42,7 +42,7 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def pages(make_folder: Callable[..., Path], evaluation: dict[str, Any], tags: dict[str, Any], tmp_path: Path) -> Path:
-    """A folder of pages: of classes, of tags, of weird names, and a comparison."""
+    """A folder with four pages: a report for classes, one for tags, one with weird names, and a comparison."""
     names = [f"tag {number}" for number in range(20)]
     numbers = [number / 20 for number in range(20)]
     tags |= {
@@ -72,8 +72,10 @@ def pages(make_folder: Callable[..., Path], evaluation: dict[str, Any], tags: di
 
 @pytest.fixture
 def port(pages: Path) -> Iterator[int]:
-    _Quiet.requests = []
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(pages))) as server:
+    _RecordingHandler.requests = []
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(_RecordingHandler, directory=str(pages))
+    ) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server.server_port
@@ -81,7 +83,7 @@ def port(pages: Path) -> Iterator[int]:
         thread.join()
 
 
-def test_the_pages_work_in_a_browser_and_ask_for_nothing(port: int, tmp_path: Path) -> None:
+def test_the_pages_work_in_a_browser_without_further_requests(port: int, tmp_path: Path) -> None:
     assert BROWSER is not None
     done = subprocess.run(
         [
@@ -97,7 +99,7 @@ def test_the_pages_work_in_a_browser_and_ask_for_nothing(port: int, tmp_path: Pa
     results = json.loads(html.unescape(match[1]))
     assert [key for key, seen in results.items() if "error" in seen] == [], results
     assert not re.findall(r".*CONSOLE.*", done.stderr)
-    assert {each.partition("?")[0] for each in _Quiet.requests} <= {
+    assert {each.partition("?")[0] for each in _RecordingHandler.requests} <= {
         "/driver.html", "/report.html", "/tags.html", "/comparison.html", "/weird.html", "/favicon.ico",
     }  # fmt: skip
     for key, seen in results.items():
@@ -113,7 +115,7 @@ def test_the_pages_work_in_a_browser_and_ask_for_nothing(port: int, tmp_path: Pa
         assert report["sorts"] == [
             ["ascending", ["dress", "coat", "bag"], True], ["descending", ["bag", "coat", "dress"], True],
         ]  # fmt: skip
-        assert report["byPrecision"] == ["bag", "coat", "dress"]  # that of dress is undefined
+        assert report["byPrecision"] == ["bag", "coat", "dress"]  # dress has no defined precision
         assert report["sortedColumns"] == 1
         assert report["key"] == [
             "epoch 3 training 0.5 validation 0.875", "epoch 1 training 1.25 validation 1.5",

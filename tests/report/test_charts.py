@@ -1,4 +1,4 @@
-"""Bar charts: their layout, and the SVG drawn from it."""
+"""Bar charts: their layout, and the SVG that is drawn from it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def drawn(chart: BarChart) -> str:
     return environment().from_string('{% from "charts.html" import draw_bars %}{{ draw_bars(c) }}').render(c=chart)
 
 
-def test_bars_are_as_long_as_their_numbers() -> None:
+def test_the_length_of_a_bar_is_proportional_to_its_number() -> None:
     chart = bar_chart(["cat", "dog"], {"train": [200, 50], "val": [100, 0]}, "Images")
     lengths = [[bar.length for bar in row.bars] for row in chart.rows]
     assert lengths == [[68, 34], [17, 0]]
@@ -26,16 +26,16 @@ def test_bars_do_not_overlap_and_stay_within_the_chart() -> None:
     assert edges[-1] <= chart.height
 
 
-def test_a_chart_of_nothing_but_zeros_is_drawn() -> None:
+def test_a_chart_with_only_zeros_is_drawn() -> None:
     assert [bar.length for row in bar_chart(["cat"], {"all": [0]}, "Images").rows for bar in row.bars] == [0]
 
 
-def test_a_long_name_is_shortened_and_complete_in_its_title() -> None:
+def test_a_long_name_is_shortened_but_complete_in_its_tooltip() -> None:
     page = drawn(bar_chart(["x" * 40], {"all": [1]}, "Images"))
     assert f">{'x' * 27}…<title>{'x' * 40}</title></text>" in page
 
 
-def test_only_several_series_need_a_legend() -> None:
+def test_only_a_chart_with_several_series_has_a_legend() -> None:
     assert "legend" not in drawn(bar_chart(["cat"], {"all": [1]}, "Images"))
     legend = drawn(bar_chart(["cat"], {name: [1] for name in ("a", "b", "c", "d", "e")}, "Images"))
     assert re.findall(r'swatch series(\d)"></i>(\w)', legend) == list(zip("01230", "abcde", strict=True))

@@ -1,4 +1,4 @@
-"""The comparison of runs, made of files written by hand."""
+"""The comparison of runs, made from files written by hand."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def text_of(path: Path) -> str:
     return re.sub(r"\s+", " ", html.unescape(re.sub("<[^>]*>", "", path.read_text())))
 
 
-def test_the_difference_has_its_interval_and_the_exact_test_of_mcnemar(pair: tuple[Path, Path]) -> None:
+def test_the_difference_has_an_interval_and_the_p_value_of_the_exact_mcnemar_test(pair: tuple[Path, Path]) -> None:
     compared = pair_runs(*map(read_run, pair))
     assert compared is not None
     assert compared.correct.difference == pytest.approx(0.12)
@@ -41,7 +41,7 @@ def test_the_difference_has_its_interval_and_the_exact_test_of_mcnemar(pair: tup
     assert "significantly better (McNemar, p = 0.012)" in text
 
 
-def test_images_that_changed_sides_are_listed_with_both_predictions(pair: tuple[Path, Path]) -> None:
+def test_discordant_images_are_listed_with_both_predictions(pair: tuple[Path, Path]) -> None:
     path = write_comparison(pair)
     assert path == pair[0] / "report" / "comparison.html"
     text = text_of(path)
@@ -64,7 +64,7 @@ def test_images_are_joined_by_name_whatever_their_order(pair: tuple[Path, Path])
     assert (compared.num_other_labels, compared.num_missing) == (1, 10)
 
 
-def test_parquet_is_read_where_there_is_one_and_csv_otherwise(pair: tuple[Path, Path]) -> None:
+def test_parquet_is_read_in_preference_to_csv(pair: tuple[Path, Path]) -> None:
     expected = pair_runs(*map(read_run, pair))
     for folder in pair:
         table = pa.csv.read_csv(folder / "evaluation" / "predictions.csv")
@@ -73,7 +73,7 @@ def test_parquet_is_read_where_there_is_one_and_csv_otherwise(pair: tuple[Path, 
     assert pair_runs(*map(read_run, pair)) == expected
 
 
-def test_tags_are_right_if_all_of_them_are(make_folder: MakeFolder, tags: dict[str, Any]) -> None:
+def test_an_image_with_tags_is_right_if_all_its_tags_are(make_folder: MakeFolder, tags: dict[str, Any]) -> None:
     folders = [make_folder(name, evaluation=tags) for name in ("first", "second")]
     for folder, exact in zip(folders, (("True", "False"), ("True", "True")), strict=True):
         rows = [f"{image}.jpg,bag|coat,bag,{right},0.5" for image, right in zip("ab", exact, strict=True)]
@@ -86,7 +86,7 @@ def test_tags_are_right_if_all_of_them_are(make_folder: MakeFolder, tags: dict[s
     assert "of images with all tags right" in text_of(write_comparison(folders))
 
 
-def test_settings_that_differ_have_a_column_for_each_run(make_folder: MakeFolder) -> None:
+def test_settings_that_differ_are_shown_with_a_column_for_each_run(make_folder: MakeFolder) -> None:
     runs = [
         Run(
             name=name,
@@ -133,7 +133,7 @@ def test_the_classes_that_differ_most_come_first(make_folder: MakeFolder, evalua
     assert "-0.469" in section
 
 
-def test_runs_without_predictions_are_compared_by_what_they_have(make_folder: MakeFolder) -> None:
+def test_runs_without_an_evaluation_are_compared_without_images(make_folder: MakeFolder) -> None:
     folders = [make_folder("first", evaluation=None), make_folder("second", evaluation=None)]
     text = text_of(write_comparison(folders))
     assert "cannot be compared image by image" in text
@@ -165,25 +165,25 @@ def test_runs_of_different_classes_are_refused(
 
 
 @pytest.mark.parametrize("content", ["", "image\n", "\x00", "image,true_label\na,b\n"])
-def test_damaged_predictions_are_one_message(
+def test_damaged_predictions_give_one_message(
     pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str], content: str
 ) -> None:
     (pair[1] / "evaluation" / "predictions.csv").write_text(content)
     assert f"{pair[1]}/evaluation/predictions.csv is damaged: " in refused([*pair], capsys)
 
 
-def test_runs_whose_folders_have_the_same_name_are_told_apart_by_their_paths(make_folder: MakeFolder) -> None:
+def test_runs_in_folders_of_the_same_name_are_shown_by_their_paths(make_folder: MakeFolder) -> None:
     folders = [make_folder("a/run"), make_folder("b/run")]
     text = text_of(write_comparison(folders))
     assert all(str(folder) in text for folder in folders)
 
 
-def test_one_folder_is_no_comparison(make_folder: MakeFolder) -> None:
+def test_a_comparison_needs_at_least_two_folders(make_folder: MakeFolder) -> None:
     with pytest.raises(DataError, match="at least two"):
         write_comparison([make_folder()])
 
 
-def test_names_in_a_comparison_run_nothing(pair: tuple[Path, Path]) -> None:
+def test_hostile_names_in_a_comparison_are_escaped(pair: tuple[Path, Path]) -> None:
     path = pair[1] / "evaluation" / "predictions.csv"
     path.write_text(path.read_text().replace("coat", "<script>alert(1)</script>"))
     page = write_comparison(pair).read_text()
@@ -191,7 +191,7 @@ def test_names_in_a_comparison_run_nothing(pair: tuple[Path, Path]) -> None:
     assert page.count("<script>") == 1
 
 
-def test_a_metric_by_class_that_is_a_list_of_counts_is_not_compared(
+def test_per_class_metrics_that_are_counts_are_not_compared(
     make_folder: MakeFolder, evaluation: dict[str, Any]
 ) -> None:
     evaluation["per_class"]["f1"] = [1, 2, 3]

@@ -1,4 +1,4 @@
-"""Output folders with damaged, endless, oversized or hostile files: one message, or a page without them."""
+"""Output folders with damaged, endless, oversized or hostile files give one message, or a page without these files."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize(("name", "content"), DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_file_is_one_message_without_traceback(
+def test_a_damaged_file_gives_one_message_without_a_traceback(
     make_folder: MakeFolder, capsys: pytest.CaptureFixture[str], name: str, content: str
 ) -> None:
     folder = make_folder()
@@ -76,7 +76,7 @@ BIG = 10**400
         lambda content: content["confusion"]["matrix"].__setitem__(0, [-1, 0, 0]),
     ],
 )
-def test_an_absurd_number_of_an_evaluation_is_one_message(
+def test_an_absurd_number_in_an_evaluation_gives_one_message(
     make_folder: MakeFolder, capsys: pytest.CaptureFixture[str], change: Callable[[Any], Any]
 ) -> None:
     folder = make_folder()
@@ -98,7 +98,7 @@ HARMLESS = {
 
 
 @pytest.mark.parametrize(("name", "content"), HARMLESS.values(), ids=HARMLESS)
-def test_absurd_values_of_the_logs_leave_the_rest_of_the_page(make_folder: MakeFolder, name: str, content: str) -> None:
+def test_absurd_values_in_the_logs_do_not_prevent_the_page(make_folder: MakeFolder, name: str, content: str) -> None:
     folder = make_folder()
     (folder / name).write_text(content)
     assert "0.717" in write_report(folder).read_text()
@@ -112,7 +112,7 @@ def test_absurd_values_of_the_logs_leave_the_rest_of_the_page(make_folder: MakeF
         {"background": ["__import__('os').system('x')", 0, 0], "resize": "pad"},
     ],
 )  # fmt: skip
-def test_a_spec_that_is_wrong_has_no_code(make_folder: MakeFolder, spec: dict[str, Any]) -> None:
+def test_an_invalid_spec_gives_no_code_snippet(make_folder: MakeFolder, spec: dict[str, Any]) -> None:
     folder = make_folder()
     assert plain_keras(read_run(folder))
     edit(folder / "model_spec.json", lambda content: content.update(spec))
@@ -120,7 +120,7 @@ def test_a_spec_that_is_wrong_has_no_code(make_folder: MakeFolder, spec: dict[st
     write_report(folder)
 
 
-def test_what_no_check_foresees_names_the_folder_and_keeps_its_cause(
+def test_an_unexpected_error_names_the_folder_and_keeps_its_cause(
     make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_folder()
@@ -135,7 +135,7 @@ ENDLESS = ["history.csv", "evaluation/evaluation.json", "training_options.json",
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
 @pytest.mark.parametrize("name", ENDLESS)
-def test_a_file_that_never_ends_is_one_message(
+def test_a_file_that_is_not_a_regular_file_gives_one_message(
     make_folder: MakeFolder, capsys: pytest.CaptureFixture[str], name: str, kind: str
 ) -> None:
     folder = make_folder()
@@ -146,7 +146,7 @@ def test_a_file_that_never_ends_is_one_message(
 
 
 @pytest.mark.parametrize("name", ["logs/metrics.jsonl", "logs/train.log", "evaluation/images/0.jpg"])
-def test_a_log_or_picture_that_never_ends_is_left_out(make_folder: MakeFolder, name: str) -> None:
+def test_a_log_or_picture_that_is_not_a_regular_file_is_left_out(make_folder: MakeFolder, name: str) -> None:
     for number, make in enumerate((os.mkfifo, lambda path: os.symlink("/dev/zero", path))):
         folder = make_folder(f"run {number}")
         (folder / name).unlink(missing_ok=True)
@@ -162,7 +162,9 @@ def test_only_the_end_of_a_long_log_is_read(make_folder: MakeFolder) -> None:
 
 
 @pytest.mark.parametrize("link", ["evaluation/images/0.jpg", "evaluation/images", "report/examples"])
-def test_a_link_out_of_the_folder_embeds_nothing(make_folder: MakeFolder, tmp_path: Path, link: str) -> None:
+def test_pictures_behind_links_out_of_the_folder_are_not_embedded(
+    make_folder: MakeFolder, tmp_path: Path, link: str
+) -> None:
     folder = make_folder(galleries=None) if link == "report/examples" else make_folder()
     pictures = tmp_path / "elsewhere"
     (folder / "evaluation" / "images").rename(pictures)
@@ -175,16 +177,16 @@ def test_a_link_out_of_the_folder_embeds_nothing(make_folder: MakeFolder, tmp_pa
     assert "<img" not in write_report(folder).read_text()
 
 
-def test_an_output_folder_that_is_a_link_itself_has_its_pictures(make_folder: MakeFolder, tmp_path: Path) -> None:
+def test_pictures_are_embedded_if_the_output_folder_itself_is_a_link(make_folder: MakeFolder, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(make_folder(), target_is_directory=True)
     assert "<img" in render_report(read_run(link))
 
 
-def test_a_page_that_is_too_large_without_pictures_leaves_out_its_largest_section(make_folder: MakeFolder) -> None:
+def test_a_page_that_is_too_large_even_without_pictures_omits_its_largest_section(make_folder: MakeFolder) -> None:
     count = 2_000
     folder = make_folder(
-        classes=[f"{'&' * 290}{number}" for number in range(count)],  # five bytes in the page for each character
+        classes=[f"{'&' * 290}{number}" for number in range(count)],  # each character takes five bytes in the page
         confusion=None, galleries=None, per_class={"images": [1] * count},
     )  # fmt: skip
     path = write_report(folder)
@@ -195,7 +197,7 @@ def test_a_page_that_is_too_large_without_pictures_leaves_out_its_largest_sectio
     assert '<section id="metrics"' in page
 
 
-def test_pictures_give_way_before_sections(make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_are_omitted_before_sections(make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_folder()
     page = write_report(folder).read_text()
     monkeypatch.setattr(report_module, "MAX_PAGE_BYTES", len(page.encode()) - 100)
@@ -205,7 +207,7 @@ def test_pictures_give_way_before_sections(make_folder: MakeFolder, monkeypatch:
     assert smaller.count("<section") == page.count("<section")
 
 
-def test_of_very_many_findings_and_examples_the_first_are_shown(make_folder: MakeFolder) -> None:
+def test_only_the_first_of_many_findings_and_examples_are_shown(make_folder: MakeFolder) -> None:
     folder = make_folder()
     example = {"name": "n" * 1_000}
     finding = {"id": "x", "level": "fault", "title": "t" * 1_000, "count": 99, "examples": [example] * 50}
@@ -217,7 +219,7 @@ def test_of_very_many_findings_and_examples_the_first_are_shown(make_folder: Mak
     assert not re.search("[tn]{301}", page)
 
 
-def test_of_very_many_metrics_and_settings_the_first_are_shown(make_folder: MakeFolder) -> None:
+def test_only_the_first_of_many_metrics_and_settings_are_shown(make_folder: MakeFolder) -> None:
     folder = make_folder()
     names = [f"metric{number}" for number in range(200)]
     (folder / "history.csv").write_text(f"epoch,{','.join(names)}\n1,{','.join('1' * 200)}\n")
@@ -232,7 +234,7 @@ def test_an_evaluation_without_classes_has_a_report(make_folder: MakeFolder) -> 
     assert "0.717" in write_report(folder).read_text()
 
 
-def test_labels_are_named_by_their_kind_whatever_the_task_is_called(make_folder: MakeFolder) -> None:
+def test_the_heading_of_labels_follows_label_kind_whatever_the_task(make_folder: MakeFolder) -> None:
     folder = make_folder(task="MyTask", label_kind="tags")
     assert ">Tags</h2>" in write_report(folder).read_text()
 
@@ -246,7 +248,7 @@ def test_labels_are_named_by_their_kind_whatever_the_task_is_called(make_folder:
         ("boot 0.50", "boot 0.50"),
     ],
 )
-def test_a_caption_does_not_repeat_what_stands_above_it(
+def test_a_caption_does_not_repeat_the_label_above_it(
     make_folder: MakeFolder, evaluation: dict[str, Any], caption: str, expected: str
 ) -> None:
     image = evaluation["galleries"][0]["images"][0]

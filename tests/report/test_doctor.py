@@ -1,4 +1,4 @@
-"""The doctor's page for real data sets."""
+"""The page of the doctor, for real data sets."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_the_page_needs_no_network_and_is_well_formed(colours: Path) -> None:
     assert "@import" not in page
 
 
-def test_every_finding_has_a_section_that_the_list_links_to(colours: Path) -> None:
+def test_each_finding_has_a_section_that_the_list_links_to(colours: Path) -> None:
     diagnosis = examine(colours, min_size=64)
     page = doctor_page(diagnosis)
     ids = [finding.id for finding in diagnosis.findings]
@@ -66,7 +66,7 @@ def test_every_finding_has_a_section_that_the_list_links_to(colours: Path) -> No
     assert re.findall(r'href="#([^"]+)"', page) == ids
 
 
-def test_file_and_class_names_are_visible_and_run_no_code(tmp_path: Path) -> None:
+def test_hostile_file_and_class_names_are_escaped(tmp_path: Path) -> None:
     root = tmp_path / "a & b <script>alert(0)<"
     names = ["<b>cat", "\"dog\" & 'co'", "<script>alert(1)<"]
     for label, name in enumerate(names):
@@ -110,7 +110,9 @@ def test_a_data_set_without_findings_has_no_empty_list(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("count", "note"), [(24, None), (25, "doctor.json lists all")])
-def test_a_finding_names_the_file_that_lists_all_its_images(tmp_path: Path, count: int, note: str | None) -> None:
+def test_a_finding_with_more_images_than_shown_names_the_file_with_all(
+    tmp_path: Path, count: int, note: str | None
+) -> None:
     (tmp_path / "cat").mkdir()
     for number in range(count):
         draw(tmp_path / "cat" / f"{number}.png", number)
@@ -119,7 +121,7 @@ def test_a_finding_names_the_file_that_lists_all_its_images(tmp_path: Path, coun
     assert note is None or note in page
 
 
-def test_a_class_may_be_called_all_and_a_single_split_has_no_name(tmp_path: Path) -> None:
+def test_a_class_may_be_named_all_and_a_single_split_is_not_named(tmp_path: Path) -> None:
     for label, name in enumerate(("all", "none")):
         (tmp_path / "data" / name).mkdir(parents=True)
         draw(tmp_path / "data" / name / "1.png", label)

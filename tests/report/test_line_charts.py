@@ -1,4 +1,4 @@
-"""Line charts: their layout."""
+"""The layout of line charts, and the names of metrics in them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from model_trainer.report.metric_names import is_fraction, is_lower_better, metr
 
 
 def y_of(chart: LineChart, value: float) -> float:
-    """Where a value lies between the first and the last tick."""
+    """The vertical position of a value, interpolated between the first and the last tick."""
     first, last = chart.y_ticks[0], chart.y_ticks[-1]
-    share = (value - float(first.text)) / (float(last.text) - float(first.text))
-    return first.position + share * (last.position - first.position)
+    fraction = (value - float(first.text)) / (float(last.text) - float(first.text))
+    return first.position + fraction * (last.position - first.position)
 
 
-def test_points_lie_where_the_axes_say() -> None:
+def test_points_lie_at_their_values_on_the_axes() -> None:
     chart = line_chart("loss", [Series("training", [1, 2, 4], [0.9, 0.5, 0.2])], "epoch", from_zero=True)
     data = json.loads(chart.readout)
     assert data["x"] == [chart.left, pytest.approx(chart.left + (chart.right - chart.left) / 3, abs=0.1), chart.right]
@@ -37,7 +37,7 @@ def test_series_of_different_length_share_the_axis() -> None:
 
 
 @pytest.mark.parametrize("values", [[], [math.nan, math.inf], [0.5], [0.5, 0.5], [1e300, -1e300], [1e-9, 2e-9]])
-def test_any_values_make_a_chart_within_its_frame(values: list[float]) -> None:
+def test_a_chart_stays_within_its_frame_for_any_values(values: list[float]) -> None:
     chart = line_chart("loss", [Series("training", list(range(len(values))), values)], "epoch")
     positions = [y for y in json.loads(chart.readout)["lines"][0]["y"] if y is not None]
     assert all(chart.top - 0.1 <= y <= chart.bottom + 0.1 for y in positions)
@@ -51,13 +51,13 @@ def test_a_long_series_is_thinned_and_keeps_its_ends() -> None:
     assert (at[0], at[-1]) == ("step 0", "step 99,999")
 
 
-def test_ticks_that_would_touch_are_left_out() -> None:
+def test_ticks_that_would_overlap_are_left_out() -> None:
     chart = line_chart("loss", [Series("training", [1, 32, 33, 34, 128], [1.0] * 5)], "step")
     positions = [tick.position for tick in chart.x_ticks]
     assert min(b - a for a, b in itertools.pairwise(positions)) > 30
 
 
-def test_numbers_are_short() -> None:
+def test_numbers_have_at_most_four_significant_digits() -> None:
     assert [number_text(value) for value in (0.123456, 12345.6, 1e-7, math.nan, None)] == [
         "0.1235",
         "12,346",
@@ -67,7 +67,7 @@ def test_numbers_are_short() -> None:
     ]
 
 
-def test_metrics_have_names_for_people_and_explanations() -> None:
+def test_metrics_have_readable_names_and_explanations() -> None:
     names = {
         "map": "mAP",
         "macro_auroc": "Macro AUROC",
@@ -83,7 +83,7 @@ def test_metrics_have_names_for_people_and_explanations() -> None:
     assert metric_explanation("my_metric") == ""
 
 
-def test_losses_are_no_scores() -> None:
+def test_lower_losses_are_better_and_not_every_metric_is_a_fraction() -> None:
     assert is_lower_better("log_loss")
     assert is_lower_better("hamming_loss_at_thresholds")
     assert is_fraction("accuracy", 0.5, 0.4, 0.6)

@@ -1,4 +1,4 @@
-"""Every page: whatever a name contains, a reader sees it and a browser runs none of it."""
+"""All pages show any value as text, whatever it contains, and a browser runs none of it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HOSTILE = {
 
 
 class ParsedPage(HTMLParser):
-    """The text, attributes and tags that a browser would see."""
+    """The text, attributes and tags of a page as a browser parses them."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -43,14 +43,14 @@ class ParsedPage(HTMLParser):
 
 
 @pytest.mark.parametrize(("value", "visible"), HOSTILE.values(), ids=HOSTILE)
-def test_a_value_is_visible_and_stays_text(value: str, visible: str) -> None:
+def test_a_value_is_shown_as_text(value: str, visible: str) -> None:
     source = '<p title="{{ value }}">{{ value }}</p>'
     parsed = ParsedPage(environment().from_string(source).render(value=value))
     assert (parsed.text, parsed.attributes, parsed.tags) == (visible, [("title", visible)], {"p"})
 
 
 @pytest.mark.parametrize(("value", "visible"), HOSTILE.values(), ids=HOSTILE)
-def test_a_value_that_goes_through_macros_is_escaped_once(value: str, visible: str) -> None:
+def test_a_value_passed_through_macros_is_escaped_once(value: str, visible: str) -> None:
     source = '{% from "findings.html" import prose %}{% macro outer(text) %}<i>{{ prose(text) }}</i>{% endmacro %}'
     parsed = ParsedPage(environment().from_string(source + "{{ outer(value) }}").render(value=value))
     assert (parsed.text.strip(), parsed.tags) == (visible, {"i"})
@@ -74,16 +74,16 @@ def test_a_page_without_a_title_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
-def test_no_template_turns_escaping_off(path: Path) -> None:
+def test_no_template_disables_escaping(path: Path) -> None:
     tree = environment().parse(path.read_text())
     # `escape` returns markup, in which unprintable characters are no longer escaped.
     unsafe = {"safe", "escape", "e", "forceescape", "xmlattr", "urlize", "tojson"}
     assert not {each.name for each in tree.find_all(nodes.Filter)} & unsafe
     assert not list(tree.find_all(nodes.EvalContextModifier))  # {% autoescape false %}
-    assert not re.search(r"=\s*\{\{", path.read_text())  # an attribute without quotes ends at a space of its value
+    assert not re.search(r"=\s*\{\{", path.read_text())  # an unquoted attribute ends at the first space
 
 
-# The scripts of a page are templates of their own, without a value in them, and its policy allows nothing else.
+# The scripts of a page are separate templates without values, and its content security policy allows no others.
 SCRIPTS = re.compile(r'<script>{% include "(?:report|watch)\.js" %}</script>')
 
 

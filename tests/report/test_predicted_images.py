@@ -1,4 +1,4 @@
-"""The predictions of two runs: crops of one file, columns of other types, and files that decode to far too much."""
+"""Pairing the predictions of two runs: crops of one file, columns of other types, and decompression bombs."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def refused(folders: list[Path], capsys: pytest.CaptureFixture[str]) -> str:
     return message
 
 
-def test_crops_of_one_file_are_compared_each_with_its_own(pair: tuple[Path, Path]) -> None:
-    """Every image has two crops, of which the second is wrong in both runs, and in the second run the first of 3."""
+def test_each_crop_of_a_file_is_compared_with_the_same_crop(pair: tuple[Path, Path]) -> None:
+    """Each image has two crops: the second one is wrong in both runs, and the first one of 3.jpg in the second run."""
     for folder in pair:
         rows = [f"{k}.jpg,bag,{label},{label == 'bag'},0.5" for k in range(10) for label in ("bag", "coat")]
         if folder == pair[1]:
@@ -41,7 +41,7 @@ def test_crops_of_one_file_are_compared_each_with_its_own(pair: tuple[Path, Path
     assert (compared.num_better, compared.correct.num_images, compared.num_missing) == (0, 20, 2)
 
 
-def test_a_crop_that_only_one_run_has_is_missing_in_the_other(pair: tuple[Path, Path]) -> None:
+def test_a_crop_of_only_one_run_counts_as_missing(pair: tuple[Path, Path]) -> None:
     for folder, count in zip(pair, (3, 2), strict=True):
         rows = ["image,true_label,predicted_label,correct", *["a.jpg,bag,bag,True"] * count]
         (folder / "evaluation" / "predictions.csv").write_text("\n".join(rows))
@@ -63,7 +63,7 @@ def predictions(**changes: list[Any]) -> Any:
         pa.table({name: [0] for name in ("image", "true_label", "predicted_label")} | {"correct": ["\x00"]}),
     ],
 )  # fmt: skip
-def test_columns_of_another_type_are_one_message(
+def test_columns_of_another_type_give_one_message(
     pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str], table: Any
 ) -> None:
     pa.parquet.write_table(table, pair[1] / "evaluation" / "predictions.parquet")
@@ -77,7 +77,7 @@ def bomb_of_rows(path: Path) -> None:
 
 
 def bomb_of_text(path: Path) -> None:
-    """One long name, which each of 2,000 rows refers to."""
+    """A dictionary column in which 2,000 rows refer to one long name."""
     names = pa.DictionaryArray.from_arrays(pa.array([0] * 2_000, pa.int32()), ["a" * 1_000_000])
     labels = pa.array(["x"] * 2_000)
     columns = {"image": names, "true_label": labels, "predicted_label": labels, "correct": [True] * 2_000}
@@ -87,7 +87,7 @@ def bomb_of_text(path: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "reason"), [(bomb_of_rows, "it claims 2,000,000 rows"), (bomb_of_text, "it decodes to more than")]
 )
-def test_predictions_that_decode_to_far_more_than_they_have_are_refused(
+def test_predictions_that_decode_to_too_much_data_are_refused(
     pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str], write: Callable[[Path], None], reason: str
 ) -> None:
     path = pair[1] / "evaluation" / "predictions.parquet"
@@ -96,7 +96,7 @@ def test_predictions_that_decode_to_far_more_than_they_have_are_refused(
     assert reason in refused([*pair], capsys)
 
 
-def test_an_infinite_loss_has_no_difference(pair: tuple[Path, Path]) -> None:
+def test_the_difference_of_infinite_losses_is_undefined(pair: tuple[Path, Path]) -> None:
     for folder in pair:
         pa.parquet.write_table(predictions(loss=[0.5, float("inf")]), folder / "evaluation" / "predictions.parquet")
     compared = pair_runs(*map(read_run, pair))

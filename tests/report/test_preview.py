@@ -14,21 +14,21 @@ from model_trainer.errors import DataError
 from model_trainer.report.preview import images_to_see
 
 
-def test_each_draw_shows_its_own_example(make_run: Callable[..., Run]) -> None:
-    seen = images_to_see(make_run(augment=(RandomFlip(vertical=True),)), count=6, draws=3)
-    assert len({one.name for one in seen}) == 6
-    for one in seen:
+def test_each_draw_is_an_augmentation_of_its_example(make_run: Callable[..., Run]) -> None:
+    previews = images_to_see(make_run(augment=(RandomFlip(vertical=True),)), count=6, draws=3)
+    assert len({one.name for one in previews}) == 6
+    for one in previews:
         assert one.label == Path(one.name).parent.name
         assert one.labels == (one.label,) * 3
         assert one.images.shape == (3, 16, 16, 3)
-        # The mean colour of a drawn image is its own; no other has the same noise.
+        # The noise of each drawn image differs, so its mean colour identifies it.
         for image in one.images:
             np.testing.assert_allclose(image.mean(axis=(0, 1)), one.original.mean(axis=(0, 1)), atol=0.6)
 
 
-def test_labels_of_mixed_images_name_their_components(make_run: Callable[..., Run]) -> None:
-    seen = images_to_see(make_run(augment=(MixUp(alpha=1.0),)), count=6, draws=2)
-    assert any("," in label for one in seen for label in one.labels)
+def test_the_label_of_a_mixed_image_names_its_components(make_run: Callable[..., Run]) -> None:
+    previews = images_to_see(make_run(augment=(MixUp(alpha=1.0),)), count=6, draws=2)
+    assert any("," in label for one in previews for label in one.labels)
 
 
 def test_an_unreadable_image_does_not_end_the_preview(

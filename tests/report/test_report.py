@@ -1,4 +1,4 @@
-"""The report of a run, made of files written by hand."""
+"""The report of a run, made from files written by hand."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ VOID = {"meta", "img", "input", "br", "link"}
 
 
 class Page(HTMLParser):
-    """The elements, attributes and text of a page; fails if a tag is closed that was not open."""
+    """The elements, attributes and text of a page; fails unless its tags are closed in order."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ def sections_of(page: Page) -> list[str | None]:
 
 
 def rows_of(page: str, table_id: str) -> list[list[str]]:
-    """The text of the cells of a table, without its header."""
+    """The texts of the cells in each row of a table, without its header."""
     table = re.search(f'id="{table_id}".*?</table>', page, re.DOTALL)
     assert table
     rows = re.findall(r"<tr>.*?</tr>", table[0], re.DOTALL)
@@ -74,7 +74,7 @@ def rows_of(page: str, table_id: str) -> list[list[str]]:
     return [[re.sub("(?:<.*?>)+", "|", cell).strip("|\n") for cell in row] for row in cells]
 
 
-def test_a_run_with_everything_has_every_section_and_the_list_links_to_them(make_folder: MakeFolder) -> None:
+def test_a_run_with_all_files_has_all_sections_and_links_to_them(make_folder: MakeFolder) -> None:
     folder = make_folder()
     write_json(
         folder / "report" / "data.json", {"train": {"images": 9, "counts": {"bag": 4, "coat": 5}}, "examples": []}
@@ -93,7 +93,9 @@ def write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content))
 
 
-def test_the_sections_of_tags_are_those_that_tags_have(make_folder: MakeFolder, tags: dict[str, Any]) -> None:
+def test_a_multi_label_report_has_tag_curves_and_no_confusion_matrix(
+    make_folder: MakeFolder, tags: dict[str, Any]
+) -> None:
     page = page_of(make_folder(evaluation=tags))
     assert sections_of(page) == [
         "summary", "curves", "metrics", "classes", "tag-curves", "missed", "images", "settings", "environment"
@@ -105,7 +107,7 @@ def test_the_sections_of_tags_are_those_that_tags_have(make_folder: MakeFolder, 
     assert [each.count(",") for each in points] == [3, 3, 3]
 
 
-def test_headings_are_in_order_and_every_section_is_named_by_its_heading(make_folder: MakeFolder) -> None:
+def test_headings_are_in_order_and_label_their_sections(make_folder: MakeFolder) -> None:
     page = page_of(make_folder())
     levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch(r"h\d", tag)]
     assert levels[:2] == [1, 2]
@@ -158,7 +160,7 @@ def test_without_a_matrix_the_largest_confusions_are_a_list(
     assert rows_of(page, "class-table")[2][-1] == "coat (6)"
 
 
-def test_of_very_many_classes_the_worst_are_shown(make_folder: MakeFolder, evaluation: dict[str, Any]) -> None:
+def test_only_the_worst_of_many_classes_are_shown(make_folder: MakeFolder, evaluation: dict[str, Any]) -> None:
     count = 2500
     f1 = np.random.default_rng(0).permutation(count) / count
     page = write_report(
@@ -174,7 +176,7 @@ def test_of_very_many_classes_the_worst_are_shown(make_folder: MakeFolder, evalu
     assert "The 2,000 classes with the lowest F1 of 2,500" in page
 
 
-def test_curves_have_the_values_of_the_history_and_an_undefined_one_interrupts_them(make_folder: MakeFolder) -> None:
+def test_curves_have_the_values_of_the_history_with_gaps_for_undefined_ones(make_folder: MakeFolder) -> None:
     page = page_of(make_folder())
     charts = [json.loads(each["data-readout"] or "") for each in page.all("figure") if "data-readout" in each]
     assert charts[0]["at"] == ["epoch 1", "epoch 2", "epoch 3"]
@@ -220,7 +222,7 @@ def test_slices_come_in_the_order_of_the_file_with_their_intervals(make_folder: 
     assert '0.625<span class="interval">0.47 to 0.76</span>' in section
 
 
-def test_settings_that_differ_have_their_default_beside_them(make_folder: MakeFolder) -> None:
+def test_changed_settings_are_shown_next_to_their_defaults(make_folder: MakeFolder) -> None:
     page = write_report(make_folder()).read_text()
     section = page[page.index('id="settings"') : page.index('id="environment"')]
     names = re.findall(r"<code>(.*?)</code>", section)
@@ -231,7 +233,7 @@ def test_settings_that_differ_have_their_default_beside_them(make_folder: MakeFo
     assert re.search(r'learning_rate</code></th><td class="text">0.0005</td><td class="text soft">0.0001</td>', section)
 
 
-def test_settings_that_name_code_of_the_user_are_shown_without_running_it(make_folder: MakeFolder) -> None:
+def test_settings_that_name_code_are_shown_without_importing_it(make_folder: MakeFolder) -> None:
     run = Run(
         spec=ModelSpec.named("mobilenet_v2"), train_data=ImageFolder("data/train"), training=Training(epochs=9),
         callbacks=(Call("no_such_module.Callback", patience=3),),
@@ -270,12 +272,14 @@ def test_notes_come_before_everything_else(make_folder: MakeFolder) -> None:
     assert notes[3:] == ["The disk is nearly full."]
 
 
-def test_an_accuracy_that_chance_explains_is_named(make_folder: MakeFolder, evaluation: dict[str, Any]) -> None:
+def test_an_accuracy_not_significantly_above_the_majority_class_is_pointed_out(
+    make_folder: MakeFolder, evaluation: dict[str, Any]
+) -> None:
     evaluation["baselines"]["majority"] = 0.65
     assert "not distinguishable from that of always predicting" in page_of(make_folder(evaluation=evaluation)).text
 
 
-def test_an_accuracy_below_that_of_the_most_frequent_class_is_named(
+def test_an_accuracy_below_that_of_the_majority_class_is_pointed_out(
     make_folder: MakeFolder, evaluation: dict[str, Any]
 ) -> None:
     evaluation["baselines"]["majority"] = 0.99
@@ -317,7 +321,7 @@ def test_data_has_class_counts_and_augmented_examples(make_folder: MakeFolder) -
     assert re.findall(r'class="number">(\d)<', section) == ["4", "5"]
 
 
-def test_a_k_fold_training_has_mean_and_spread_of_its_folds(make_folder: MakeFolder, run: Run) -> None:
+def test_the_report_of_a_k_fold_training_has_mean_and_spread_over_the_folds(make_folder: MakeFolder, run: Run) -> None:
     folder = make_folder()
     for name in ("training_options.json", "model_spec.json", "history.csv", "logs/metrics.jsonl", "final_model.hdf5"):
         (folder / name).unlink()
@@ -341,13 +345,13 @@ def test_a_k_fold_training_has_mean_and_spread_of_its_folds(make_folder: MakeFol
 
 
 @pytest.mark.parametrize("missing", ["history.csv", "logs/metrics.jsonl", "training_options.json", "model_spec.json"])
-def test_a_report_is_made_without_a_file(make_folder: MakeFolder, missing: str) -> None:
+def test_a_report_is_made_even_if_a_file_is_missing(make_folder: MakeFolder, missing: str) -> None:
     folder = make_folder()
     (folder / missing).unlink()
     assert "0.717" in page_of(folder).text
 
 
-def test_without_an_evaluation_the_page_says_how_to_get_it(make_folder: MakeFolder) -> None:
+def test_without_an_evaluation_the_page_has_the_command_that_writes_it(make_folder: MakeFolder) -> None:
     folder = make_folder(evaluation=None)
     page = page_of(folder)
     assert f"model-trainer evaluate {folder} writes it" in page.text
@@ -363,7 +367,7 @@ def test_a_run_that_was_stopped_before_its_first_epoch_has_a_report(make_folder:
     assert "There is no model file in the folder yet." in text
 
 
-def test_a_last_line_that_is_cut_off_is_left_out(make_folder: MakeFolder) -> None:
+def test_a_truncated_last_line_of_a_log_is_left_out(make_folder: MakeFolder) -> None:
     folder = make_folder()
     with (folder / "logs" / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "step", "step": 9, "lo')
@@ -386,7 +390,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize(("name", "damage"), DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_file_is_one_message_that_names_it(
+def test_a_damaged_file_gives_one_message_that_names_it(
     make_folder: MakeFolder, capsys: pytest.CaptureFixture[str], name: str, damage: Callable[[str], str]
 ) -> None:
     path = make_folder() / name
@@ -399,7 +403,7 @@ def test_a_damaged_file_is_one_message_that_names_it(
     assert not (folder / "report").exists()
 
 
-def test_a_folder_that_is_no_run_is_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_without_a_run_gives_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     for path, reason in (
         (tmp_path, "neither training_options.json"),
@@ -420,7 +424,7 @@ def test_the_command_writes_the_page_and_names_it(make_folder: MakeFolder, capsy
 HOSTILE = ["<script>alert(1)</script>", "\"'><img src=x onerror=alert(1)>", "{{ 7 * 7 }}</style>"]
 
 
-def test_names_from_anywhere_are_visible_and_run_nothing(make_folder: MakeFolder, evaluation: dict[str, Any]) -> None:
+def test_hostile_names_from_all_files_are_escaped(make_folder: MakeFolder, evaluation: dict[str, Any]) -> None:
     text = json.dumps(evaluation)
     for name, hostile in zip(("bag", "coat", "dress"), HOSTILE, strict=True):
         text = text.replace(json.dumps(name), json.dumps(hostile))
@@ -443,7 +447,7 @@ def test_names_from_anywhere_are_visible_and_run_nothing(make_folder: MakeFolder
 HISTORY_WITH_A_HOSTILE_METRIC = f'epoch,"{HOSTILE[0]}"\n1,0.5\n2,0.75\n'
 
 
-def test_the_page_allows_its_own_script_and_nothing_from_elsewhere(make_folder: MakeFolder) -> None:
+def test_the_page_allows_only_its_own_script_and_no_requests(make_folder: MakeFolder) -> None:
     page = write_report(make_folder()).read_text()
     policy = next(each["content"] for each in Page(page).all("meta") if "http-equiv" in each) or ""
     assert policy.startswith("default-src 'none'; img-src data:;")
@@ -451,7 +455,7 @@ def test_the_page_allows_its_own_script_and_nothing_from_elsewhere(make_folder: 
     assert not re.search(r'(?:src|href)="(?!data:image/jpeg;base64,|#)|@import|url\(', page)
 
 
-def test_pictures_are_left_out_from_the_end_when_the_page_would_be_too_large(
+def test_the_last_pictures_are_omitted_if_the_page_would_be_too_large(
     make_folder: MakeFolder, evaluation: dict[str, Any]
 ) -> None:
     folder = make_folder()
@@ -487,7 +491,7 @@ def test_the_largest_page_without_pictures_is_small_enough(make_folder: MakeFold
 
 
 @pytest.mark.parametrize("task", [Classification(), MultiLabel()], ids=["classes", "tags"])
-def test_what_an_evaluation_of_ours_writes_is_read(task: Classification | MultiLabel) -> None:
+def test_evaluations_of_all_tasks_can_be_read(task: Classification | MultiLabel) -> None:
     random = np.random.default_rng(0)
     labels = (
         random.integers(0, 2, 20)
@@ -506,7 +510,7 @@ def test_what_an_evaluation_of_ours_writes_is_read(task: Classification | MultiL
 
 
 @pytest.mark.long
-def test_reading_a_report_loads_no_tensorflow(make_folder: MakeFolder) -> None:
+def test_writing_a_report_does_not_import_tensorflow(make_folder: MakeFolder) -> None:
     folder = make_folder()
     program = (
         "import sys; from model_trainer.report.report import write_report; write_report(sys.argv[1]); "
@@ -515,12 +519,12 @@ def test_reading_a_report_loads_no_tensorflow(make_folder: MakeFolder) -> None:
     subprocess.run([sys.executable, "-c", program, str(folder)], check=True)
 
 
-def test_the_page_of_a_run_that_trains_asks_for_newer_ones(make_folder: MakeFolder) -> None:
+def test_the_page_of_a_running_training_polls_for_newer_versions(make_folder: MakeFolder) -> None:
     page = render_report(read_run(make_folder()), version="abc")
     assert 'data-version="abc"' in page
     assert "connect-src 'self'" in page
 
 
-def test_a_folder_that_is_no_run_is_an_error_in_python(tmp_path: Path) -> None:
+def test_a_folder_without_a_run_raises_data_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="output folder of a run"):
         write_report(tmp_path)

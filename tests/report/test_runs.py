@@ -54,7 +54,7 @@ def evaluation_of(accuracy: float | None, **interval: float) -> dict[str, Any]:
 
 @pytest.fixture
 def locked(tmp_path: Path) -> Iterator[Path]:
-    """A run that a process trains, which holds a lock on its folder of logs."""
+    """A run in training: a process holds a lock on its folder of logs."""
     path = write_run(tmp_path, finished=False)
     descriptor = os.open(path / "logs", os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -69,7 +69,7 @@ def test_the_newest_run_comes_first(tmp_path: Path) -> None:
     assert names == ["a-20261126-120001", "b-20261126-120000", "a-20261126-120000-2", "c-20251126-130000"]
 
 
-def test_folders_that_are_no_runs_are_skipped(tmp_path: Path) -> None:
+def test_folders_that_are_not_runs_are_skipped(tmp_path: Path) -> None:
     write_run(tmp_path)
     (tmp_path / "data" / "train").mkdir(parents=True)
     (tmp_path / "README.md").write_text("")
@@ -93,7 +93,7 @@ def test_the_best_epoch_of_the_history_is_that_of_the_main_validation_metric(tmp
     assert run.metrics == {"val_loss": 0.7, "val_accuracy": 0.75}
 
 
-def test_of_equal_epochs_the_one_with_the_lower_loss_is_the_best(tmp_path: Path) -> None:
+def test_of_epochs_with_equal_metrics_the_lower_loss_decides(tmp_path: Path) -> None:
     write_run(tmp_path, history=HISTORY + "1,0,1,0.5,1,0.1,4\n2,0,1,0.2,1,0.1,4\n3,0,1,0.3,1,0.1,4\n")
     assert list_runs(tmp_path)[0].best_epoch == 2
 
@@ -109,7 +109,7 @@ def test_nan_is_never_the_best(tmp_path: Path) -> None:
     assert list_runs(tmp_path)[0].value == 0.5
 
 
-def test_an_evaluation_comes_before_the_history(tmp_path: Path) -> None:
+def test_the_metrics_of_an_evaluation_take_precedence_over_the_history(tmp_path: Path) -> None:
     write_run(tmp_path, evaluation=evaluation_of(0.8, low=0.7, high=0.9))
     (run,) = list_runs(tmp_path)
     assert (run.metric, run.value, run.interval, run.source) == ("accuracy", 0.8, (0.7, 0.9), "evaluation")
@@ -133,7 +133,9 @@ def test_an_undefined_metric_is_nan_and_null_in_json(tmp_path: Path) -> None:
         (False, "2026-11-26 12:00:00,000 ERROR x\n2026-11-26 12:10:00,000 INFO resumed at step 0\n", "stopped"),
     ],
 )
-def test_the_state_of_a_run(tmp_path: Path, finished: bool | None, log: str, state: str) -> None:
+def test_the_state_of_a_run_is_inferred_from_its_checkpoint_and_log(
+    tmp_path: Path, finished: bool | None, log: str, state: str
+) -> None:
     write_run(tmp_path, finished=finished, log=log)
     assert list_runs(tmp_path)[0].state == state
 
@@ -200,7 +202,7 @@ def test_only_the_settings_that_differ_are_shown(tmp_path: Path) -> None:
     assert all(name.startswith("training.optimizer.") for name in names[2:])
 
 
-def test_of_different_choices_the_table_has_the_type_alone(tmp_path: Path) -> None:
+def test_for_different_objects_the_table_shows_only_their_type(tmp_path: Path) -> None:
     write_run(tmp_path, "a")
     write_run(tmp_path, "b", RUN.changed("training.epochs", 5))
     write_run(tmp_path, "c", RUN.changed_all({"training.optimizer": SGD(), "train_data": RUN.train_data.take(3)}))
@@ -209,7 +211,7 @@ def test_of_different_choices_the_table_has_the_type_alone(tmp_path: Path) -> No
     assert shown == ["train_data.type", "training.epochs", "training.optimizer.type"]
 
 
-def test_one_run_differs_in_nothing(tmp_path: Path) -> None:
+def test_a_single_run_has_no_differing_settings(tmp_path: Path) -> None:
     write_run(tmp_path)
     assert differing_settings(list_runs(tmp_path)) == []
 
@@ -228,7 +230,7 @@ def test_runs_are_sorted_by_column_metric_or_setting(tmp_path: Path, by: str, or
     assert "".join(run.name for run in sorted_runs(runs, by)) == order
 
 
-def test_numbers_come_before_texts(tmp_path: Path) -> None:
+def test_numbers_are_sorted_before_strings(tmp_path: Path) -> None:
     for name, momentum in (("a", "auto"), ("b", 0.9), ("c", 0.5)):
         write_run(tmp_path, name, RUN.changed("network.batch_norm_momentum", momentum))
     runs = sorted_runs(list_runs(tmp_path), "network.batch_norm_momentum")

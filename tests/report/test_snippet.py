@@ -1,4 +1,4 @@
-"""The code of the report that loads the model with plain Keras: it is taken from the page, and run."""
+"""The code snippet of the report that loads the model with plain Keras is taken from the page and run."""
 
 from __future__ import annotations
 
@@ -54,21 +54,21 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_code_on_the_page_loads_the_evaluated_model_and_predicts(make_folder: MakeFolder, in_folder: Path) -> None:
-    of = spec("between_plus_minus_1", None)
-    folder = make_folder('it\'s "it"', run=Run(spec=of, train_data=ImageFolder("data")))
+    model_spec = spec("between_plus_minus_1", None)
+    folder = make_folder('it\'s "it"', run=Run(spec=model_spec, train_data=ImageFolder("data")))
     pixels = keras.Input((8, 12, 3))
     pooled = keras.layers.GlobalAveragePooling2D()(pixels)
     model = keras.Model(pixels, keras.layers.Dense(3, activation="softmax")(pooled))
     model.save(folder / "model_max_acc.hdf5")
     names, printed = run_code(code_of(write_report(folder).read_text()))
-    expected = model(load_image("photo.jpg", of)[None]).numpy()[0]
+    expected = model(load_image("photo.jpg", model_spec)[None]).numpy()[0]
     np.testing.assert_allclose(names["probabilities"], expected, atol=1e-6)
     best = ["bag", "coat", "dress"][int(expected.argmax())]
     assert printed.splitlines()[0] == f"{best}: {expected.max():.3f}"
 
 
 def without_model(code: str) -> str:
-    """The code as far as it prepares the image."""
+    """The code without loading the model, up to the prepared image."""
     return re.sub(r"model = .*?\n\)\n", "", code, flags=re.DOTALL).partition("probabilities =")[0]
 
 
@@ -80,7 +80,7 @@ def without_model(code: str) -> str:
         ("mean_std_normalization", [*MEANS, *STDS]),
     ],
 )  # fmt: skip
-def test_the_code_preprocesses_as_the_spec_does(
+def test_the_code_preprocesses_images_as_the_spec_does(
     make_folder: MakeFolder, in_folder: Path, function: str, arguments: list[float] | None
 ) -> None:
     run = Run(spec=spec(function, arguments), train_data=ImageFolder("data"))
@@ -90,7 +90,7 @@ def test_the_code_preprocesses_as_the_spec_does(
 
 
 @pytest.mark.parametrize("resize", ["crop", "pad"])
-def test_an_image_of_another_shape_is_nearly_what_the_model_saw(
+def test_an_image_of_another_shape_is_resized_nearly_as_by_the_spec(
     make_folder: MakeFolder, in_folder: Path, resize: str
 ) -> None:
     ramp = np.linspace(0, 255, 64 * 48 * 3).reshape(64, 48, 3).astype(np.uint8)
@@ -101,12 +101,12 @@ def test_an_image_of_another_shape_is_nearly_what_the_model_saw(
 
 
 def test_grey_images_keep_one_channel(make_folder: MakeFolder, in_folder: Path) -> None:
-    of = spec("none", None, channels=1)
-    code = code_of(write_report(make_folder(run=Run(spec=of, train_data=ImageFolder("data")))).read_text())
+    model_spec = spec("none", None, channels=1)
+    code = code_of(write_report(make_folder(run=Run(spec=model_spec, train_data=ImageFolder("data")))).read_text())
     names, _ = run_code(without_model(code))
     assert names["batch"].shape == (1, 8, 12, 1)
 
 
-def test_code_for_a_preprocessing_of_the_user_names_it(make_folder: MakeFolder) -> None:
+def test_the_code_names_a_preprocessing_function_of_the_user(make_folder: MakeFolder) -> None:
     run = Run(spec=spec("my_code.prepare", None), train_data=ImageFolder("data"))
     assert "preprocess them first, by my_code.prepare" in write_report(make_folder(run=run)).read_text()

@@ -1,4 +1,4 @@
-"""The report that is served while a run trains: a real server, asked by a real client."""
+"""The report that is served while a run trains, with a real server and a real client."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def get(port: int, path: str = "/", host: str | None = None) -> tuple[int, str]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     try:
         connection.request("GET", path, headers={} if host is None else {"Host": host})
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode()
+        response = connection.getresponse()
+        return response.status, response.read().decode()
     finally:
         connection.close()
 
@@ -54,7 +54,7 @@ def test_the_page_and_its_version_are_served(port: int) -> None:
     assert f'data-version="{get(port, "/version")[1]}"' in page
 
 
-def test_steps_of_the_running_epoch_renew_the_page(folder: Path, port: int) -> None:
+def test_steps_of_the_current_epoch_update_the_page(folder: Path, port: int) -> None:
     before = get(port, "/version")[1]
     assert "step 9" not in get(port)[1]
     with (folder / "logs" / "metrics.jsonl").open("a") as file:
@@ -65,7 +65,7 @@ def test_steps_of_the_running_epoch_renew_the_page(folder: Path, port: int) -> N
     assert "step 9" in page
 
 
-def test_epochs_renew_the_page(folder: Path, port: int) -> None:
+def test_epochs_update_the_page(folder: Path, port: int) -> None:
     with (folder / "history.csv").open("a") as file:
         file.write("4,0.25,0.9375,0.8125,0.65625,0.0001,30\n")
     assert "epoch 4" in get(port)[1]
@@ -83,7 +83,7 @@ def test_epochs_renew_the_page(folder: Path, port: int) -> None:
         "/%2e%2e/history.csv",
     ],
 )
-def test_no_path_leads_to_a_file(port: int, path: str) -> None:
+def test_no_other_path_is_served(port: int, path: str) -> None:
     status, text = get(port, path)
     assert status == 404
     assert "epoch" not in text
@@ -92,18 +92,18 @@ def test_no_path_leads_to_a_file(port: int, path: str) -> None:
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1.evil.example:{port}", ""]
 )
-def test_a_request_for_another_host_reads_nothing(port: int, host: str) -> None:
+def test_a_request_with_another_host_header_is_refused(port: int, host: str) -> None:
     for path in ("/", "/version"):
         status, text = get(port, path, host.format(port=port))
         assert status == 403
         assert "html" not in text
 
 
-def test_localhost_is_this_machine(port: int) -> None:
+def test_a_request_to_localhost_is_answered(port: int) -> None:
     assert get(port, host=f"localhost:{port}")[0] == 200
 
 
-def test_a_file_that_is_damaged_for_a_moment_leaves_the_page(folder: Path, port: int) -> None:
+def test_a_temporarily_damaged_file_does_not_change_the_page(folder: Path, port: int) -> None:
     options = (folder / "training_options.json").read_text()
     (folder / "training_options.json").write_text(options[:100])
     assert get(port) == get(port)
@@ -117,12 +117,12 @@ def test_only_this_machine_can_connect(folder: Path) -> None:
         assert server.server_address[0] == "127.0.0.1"
 
 
-def test_a_port_that_is_taken_is_one_message(folder: Path, port: int) -> None:
+def test_a_port_in_use_gives_one_message(folder: Path, port: int) -> None:
     with pytest.raises(ConfigError, match=f"{port} cannot be used: Address already in use"), serving(folder, port):
         pass
 
 
-def test_a_folder_that_is_no_run_is_not_served(tmp_path: Path) -> None:
+def test_a_folder_without_a_run_is_not_served(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not the output folder of a run"), serving(tmp_path):
         pass
 
@@ -130,11 +130,11 @@ def test_a_folder_that_is_no_run_is_not_served(tmp_path: Path) -> None:
 def test_the_command_serves_until_ctrl_c_and_exits_with_0(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers: list[tuple[int, str]] = []
+    responses: list[tuple[int, str]] = []
 
     def ask_and_interrupt(address: str) -> None:
         try:
-            answers.append(get(int(re.findall(r":(\d+)/", address)[0])))
+            responses.append(get(int(re.findall(r":(\d+)/", address)[0])))
         finally:
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -149,7 +149,7 @@ def test_the_command_serves_until_ctrl_c_and_exits_with_0(
 
     monkeypatch.setattr(watch, "watch_report", watch_report)
     assert exit_code_of(lambda: app(["report", str(folder), "--watch"])) == 0
-    assert answers[0][0] == 200
+    assert responses[0][0] == 200
     assert re.fullmatch(r"Report: http://127\.0\.0\.1:\d+/ until Ctrl-C\n", capsys.readouterr().err)
 
 
@@ -158,7 +158,7 @@ def test_watching_several_runs_is_refused(folder: Path, capsys: pytest.CaptureFi
     assert "shows one run" in capsys.readouterr().err
 
 
-def test_a_damaged_file_is_a_note_on_the_page_until_it_is_restored(folder: Path, port: int) -> None:
+def test_a_damaged_file_adds_a_note_to_the_page_until_it_is_restored(folder: Path, port: int) -> None:
     spec = (folder / "model_spec.json").read_text()
     (folder / "model_spec.json").write_text("[" * 100_000)
     (folder / "history.csv").write_text("epoch,loss\n1,0.5\n")

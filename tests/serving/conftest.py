@@ -1,4 +1,4 @@
-"""A small model, images, and real endpoints in processes of their own."""
+"""A small model, images, and real endpoints in separate processes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def pets_spec() -> ModelSpec:
 
 @pytest.fixture(scope="session")
 def pets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A saved network; do not change it."""
+    """The path of a saved network; tests must not change it."""
     return _save_pets(tmp_path_factory.mktemp("pets") / "pets.h5")
 
 
@@ -76,7 +76,7 @@ class Endpoint:
             sys.executable, "-m", "model_trainer", "serve", str(model), "--spec", str(folder / "spec.json"),
             "--classes", "cat,dog,owl", "--engine", "keras", "--port", "0", *options,
         ]  # fmt: skip
-        # Signals are sent to its group, as a terminal does.
+        # In its own process group, to which tests send signals as a terminal does.
         self.process = subprocess.Popen(
             command,
             env={**os.environ, **environment},
@@ -101,13 +101,13 @@ class Endpoint:
             self._news.notify_all()
 
     def wait_for(self, pattern: str, count: int = 1) -> list[str]:
-        """Waits until the pattern has occurred in its messages, and returns what it matched."""
+        """Waits until the pattern occurs `count` times in the messages of the process; returns all matches."""
         with self._news:
-            found = self._news.wait_for(
+            is_in_time = self._news.wait_for(
                 lambda: len(re.findall(pattern, self._messages)) >= count or "(end)" in self._messages, SECONDS
             )
             matches = re.findall(pattern, self._messages)
-        assert found, f"timed out: {self._messages}"
+        assert is_in_time, f"timed out: {self._messages}"
         assert len(matches) >= count, self._messages
         return matches
 
@@ -121,7 +121,7 @@ class Endpoint:
             return self._messages
 
     def wait(self) -> int:
-        """Waits for its end, and returns the exit code."""
+        """Waits for the end of the process; returns its exit code."""
         code = self.process.wait(SECONDS)
         self._reading.join(SECONDS)
         return code
@@ -139,7 +139,7 @@ class Endpoint:
 
 @pytest.fixture(scope="module")
 def start_endpoint(pets: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Endpoint]]:
-    """Starts `model-trainer serve` with these options."""
+    """Starts `model-trainer serve` with the given options."""
     started: list[Endpoint] = []
 
     def start(*options: str, model: Path = pets, **environment: str) -> Endpoint:

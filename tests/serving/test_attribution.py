@@ -1,4 +1,4 @@
-"""Attribution maps for clients: the picture, and the route that answers with it."""
+"""Attribution maps for clients: the picture, and the route that serves it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SPEC = ModelSpec(target_size=[16, 24, 3])
 
 @pytest.fixture(scope="module")
 def cam() -> GradCAM:
-    """Explains a network whose first class is the brightness of the red channel, at each place of the image."""
+    """Explains a network whose classes are the mean brightness of the red and of the green channel."""
     images = keras.Input((16, 24, 3))
     features = keras.layers.Conv2D(2, 1, use_bias=False, name="colours")(images)
     output = keras.layers.Softmax()(keras.layers.GlobalAveragePooling2D()(features))
@@ -41,15 +41,15 @@ def image_with_a_red_corner() -> np.ndarray:
     return image
 
 
-def test_a_small_image_is_enlarged_in_its_proportions(cam: GradCAM) -> None:
+def test_a_small_image_is_enlarged_with_its_aspect_ratio(cam: GradCAM) -> None:
     with Image.open(io.BytesIO(attribution_png(cam, image_with_a_red_corner(), 0))) as picture:
         assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", (448, 299))
 
 
-def test_the_places_that_speak_for_the_class_are_brighter_than_the_image(cam: GradCAM) -> None:
+def test_regions_that_support_the_class_are_brighter_than_the_image(cam: GradCAM) -> None:
     with Image.open(io.BytesIO(attribution_png(cam, image_with_a_red_corner(), 0))) as picture:
         pixels = np.asarray(picture)
-    # The bright end of the colour map has much green, of which the image has none.
+    # The bright end of the colour map contains green, and the image does not.
     assert pixels[20:120, 20:200, 1].mean() > 100
     assert pixels[180:, 260:].max() < 30
 
@@ -65,7 +65,7 @@ def test_a_large_image_keeps_its_size() -> None:
 
 
 class FakeService:
-    """Knows two classes; its picture of a class is its index."""
+    """A service with two classes; its "picture" is the image followed by the class index."""
 
     trained = TrainedModel(None, SPEC, Classification(), ("red", "green"), Path("model.hdf5"))
 
@@ -90,7 +90,7 @@ def ask(service: Any, query: str, content_type: str = "image/png") -> Any:
 @pytest.mark.parametrize(
     ("query", "expected"), [("label=green", b"image 1"), ("label=red", b"image 0"), ("", b"image None")]
 )
-def test_the_label_of_the_query_is_explained(query: str, expected: bytes) -> None:
+def test_the_label_in_the_query_is_explained(query: str, expected: bytes) -> None:
     response = ask(FakeService(), query)
     assert (response.body, response.media_type) == (expected, "image/png")
 
@@ -104,7 +104,7 @@ def test_the_label_of_the_query_is_explained(query: str, expected: bytes) -> Non
         (FakeService(NoFeatureMap("flat has no maps.")), "label=red", "image/png", 501, "flat has no maps."),
     ],
 )  # fmt: skip
-def test_what_cannot_be_explained_is_answered_with_the_reason(
+def test_a_request_that_cannot_be_explained_is_refused_with_the_reason(
     service: FakeService, query: str, content_type: str, status: int, reason: str
 ) -> None:
     with pytest.raises(HTTPException) as error:

@@ -1,4 +1,4 @@
-"""Which images are computed together, and what happens to those that cannot be."""
+"""The batcher: which images form a batch, and what happens to images that cannot be decoded or predicted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IMAGE = np.full((1, 1, 1), 7, np.uint8)
 
 
 class Network:
-    """Stands in for decoder and network; each can be held until an event is set."""
+    """A stand-in for decoder and network; each can be blocked until an event is set."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
@@ -83,7 +83,7 @@ async def wait_for(event: threading.Event) -> None:
     assert await asyncio.to_thread(event.wait, SECONDS)
 
 
-def test_an_image_alone_waits_for_no_other(network: Network, make: Callable[..., Batcher]) -> None:
+def test_a_single_image_does_not_wait_for_others(network: Network, make: Callable[..., Batcher]) -> None:
     async def body() -> None:
         job = make(max_delay_seconds=1e6).submit([b"\x05"])
         await job.future
@@ -92,7 +92,9 @@ def test_an_image_alone_waits_for_no_other(network: Network, make: Callable[...,
     run(body())
 
 
-def test_the_thread_that_decodes_an_image_alone_computes_it(network: Network, make: Callable[..., Batcher]) -> None:
+def test_a_single_image_is_predicted_by_the_thread_that_decoded_it(
+    network: Network, make: Callable[..., Batcher]
+) -> None:
     async def body() -> None:
         await make().submit([b"\x05"]).future
 
@@ -101,7 +103,7 @@ def test_the_thread_that_decodes_an_image_alone_computes_it(network: Network, ma
     assert len(set(network.threads)) == 1
 
 
-def test_images_gather_while_a_batch_is_computed(network: Network, make: Callable[..., Batcher]) -> None:
+def test_images_that_arrive_during_a_batch_form_the_next_one(network: Network, make: Callable[..., Batcher]) -> None:
     async def body() -> None:
         batcher = make()
         network.may_compute.clear()
@@ -116,7 +118,7 @@ def test_images_gather_while_a_batch_is_computed(network: Network, make: Callabl
     assert network.sizes == [1, 3]
 
 
-def test_a_batch_has_at_most_max_batch_size_images_and_a_job_may_need_several(
+def test_a_job_is_divided_into_batches_of_at_most_max_batch_size(
     network: Network, make: Callable[..., Batcher]
 ) -> None:
     async def body() -> None:
@@ -157,7 +159,7 @@ def test_a_batch_does_not_wait_longer_than_max_delay(network: Network, make: Cal
     assert network.sizes == [1, 1]
 
 
-def test_an_image_that_cannot_be_read_leaves_the_others_alone(network: Network, make: Callable[..., Batcher]) -> None:
+def test_an_unreadable_image_does_not_affect_the_others(network: Network, make: Callable[..., Batcher]) -> None:
     async def body() -> None:
         job = make().submit([b"\x05", b"bad", IMAGE])
         await job.future
@@ -167,7 +169,7 @@ def test_an_image_that_cannot_be_read_leaves_the_others_alone(network: Network, 
     run(body())
 
 
-def test_a_failure_is_the_answer_of_its_batch_only(network: Network, make: Callable[..., Batcher]) -> None:
+def test_a_failure_affects_only_its_own_batch(network: Network, make: Callable[..., Batcher]) -> None:
     async def body() -> None:
         batcher = make()
         network.error = RuntimeError("out of memory")
@@ -181,7 +183,7 @@ def test_a_failure_is_the_answer_of_its_batch_only(network: Network, make: Calla
     run(body())
 
 
-def test_a_probability_that_is_nan_fails_its_image_only(network: Network, make: Callable[..., Batcher]) -> None:
+def test_a_nan_probability_fails_only_its_own_image(network: Network, make: Callable[..., Batcher]) -> None:
     async def body() -> None:
         batcher = make()
         network.may_compute.clear()
@@ -212,7 +214,7 @@ def test_images_of_an_abandoned_job_are_not_computed(network: Network, make: Cal
     assert network.sizes == [1, 1]
 
 
-def test_an_urgent_image_is_computed_before_those_that_wait(network: Network, make: Callable[..., Batcher]) -> None:
+def test_an_urgent_image_is_computed_before_waiting_ones(network: Network, make: Callable[..., Batcher]) -> None:
     async def body() -> None:
         batcher = make(max_batch_size=1)
         network.may_compute.clear()
@@ -230,7 +232,7 @@ def test_an_urgent_image_is_computed_before_those_that_wait(network: Network, ma
     run(body())
 
 
-def test_jobs_inside_are_finished_after_close_and_new_ones_are_refused(
+def test_after_close_accepted_jobs_are_finished_and_new_ones_are_refused(
     network: Network, make: Callable[..., Batcher]
 ) -> None:
     async def body() -> None:
@@ -260,17 +262,15 @@ def test_metrics_that_cannot_be_recorded_do_not_stop_the_threads(
     run(body())
 
 
-def test_with_a_form_for_several_calls_batches_are_computed_at_once(
-    make: Callable[..., Batcher], network: Network
-) -> None:
-    both = threading.Barrier(2)
+def test_several_batches_are_computed_at_the_same_time(make: Callable[..., Batcher], network: Network) -> None:
+    two_batches = threading.Barrier(2)
 
     def compute(images: np.ndarray) -> np.ndarray:
-        both.wait(SECONDS)  # for the other batch
+        two_batches.wait(SECONDS)
         return network.compute(images)
 
     def alone(images: np.ndarray) -> np.ndarray:
-        raise AssertionError("two images are inside")
+        raise AssertionError("two images are in progress")
 
     async def body() -> None:
         batcher = make(beside=Beside(compute, alone, batch_size=1, num_batches=2))
@@ -282,7 +282,7 @@ def test_with_a_form_for_several_calls_batches_are_computed_at_once(
     run(body())
 
 
-def test_an_image_alone_is_computed_on_all_cores(make: Callable[..., Batcher], network: Network) -> None:
+def test_a_single_image_is_computed_on_all_cores(make: Callable[..., Batcher], network: Network) -> None:
     alone: list[int] = []
 
     def compute_alone(images: np.ndarray) -> np.ndarray:

@@ -15,10 +15,10 @@ from model_trainer.serving.options import ServeOptions
 
 
 class Served(Exception):
-    """Raised instead of serving, with the arguments."""
+    """Raised instead of serving, with path and options as arguments."""
 
 
-def served(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[str, ServeOptions]:
+def arguments_of_serve(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[str, ServeOptions]:
     def stop(path: str, options: ServeOptions, **rest: Any) -> int:
         raise Served(path, options)
 
@@ -38,8 +38,8 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_without_options_it_serves_sagemakers_folder_at_the_loopback_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert served(monkeypatch) == ("/opt/ml/model", ServeOptions())
+def test_without_options_the_model_folder_of_sagemaker_is_served_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert arguments_of_serve(monkeypatch) == ("/opt/ml/model", ServeOptions())
 
 
 def test_options_reach_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,41 +53,41 @@ def test_options_reach_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
         watches_model=True, engine="openvino", precision="bfloat16", calibrated=True, top=2, max_body_bytes=1000,
         max_batch_size=4, max_waiting=16, has_access_log=False,
     )  # fmt: skip
-    assert served(monkeypatch, *arguments.split()) == ("output/pets", expected)
+    assert arguments_of_serve(monkeypatch, *arguments.split()) == ("output/pets", expected)
 
 
 def test_token_and_port_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODEL_TRAINER_TOKEN", "s3cret")
     monkeypatch.setenv("SAGEMAKER_BIND_TO_PORT", "9000")
-    _, options = served(monkeypatch, "--host", "0.0.0.0")
+    _, options = arguments_of_serve(monkeypatch, "--host", "0.0.0.0")
     assert (options.token.get_secret_value(), options.port) == ("s3cret", 9000)
 
 
-def test_no_token_opens_a_public_address_whatever_the_environment_has(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_token_overrides_a_token_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODEL_TRAINER_TOKEN", "s3cret")
-    _, options = served(monkeypatch, "--host", "0.0.0.0", "--no-token")
+    _, options = arguments_of_serve(monkeypatch, "--host", "0.0.0.0", "--no-token")
     assert options.allows_anonymous
     assert options.token is None
 
 
 def test_a_public_address_without_a_token_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="`--host` is 0.0.0.0, which other machines can reach"):
-        served(monkeypatch, "--host", "0.0.0.0")
+        arguments_of_serve(monkeypatch, "--host", "0.0.0.0")
 
 
 def test_a_token_contradicts_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="`--token` contradicts --no-token"):
-        served(monkeypatch, "--token", "s3cret", "--no-token")
+        arguments_of_serve(monkeypatch, "--token", "s3cret", "--no-token")
 
 
 @pytest.mark.parametrize("token", ["", " s3cret", "s3crét"])
-def test_a_token_that_no_header_can_carry_is_refused(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_that_is_invalid_in_a_header_is_refused(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="`--token` should be printable ASCII characters"):
-        served(monkeypatch, "--token", token)
+        arguments_of_serve(monkeypatch, "--token", token)
 
 
 @pytest.mark.parametrize("port", ["http", "70000", "-1"])
-def test_a_wrong_port_in_the_environment_is_named(port: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_port_in_the_environment_is_named(port: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAGEMAKER_BIND_TO_PORT", port)
     with pytest.raises(ConfigError, match="`SAGEMAKER_BIND_TO_PORT` is .*; expected a port"):
-        served(monkeypatch)
+        arguments_of_serve(monkeypatch)

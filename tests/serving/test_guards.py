@@ -1,4 +1,4 @@
-"""Clients that are slow, silent or greedy, at a real socket."""
+"""Limits for clients that are slow, silent or greedy, with real sockets."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ ANSWER = b"HTTP/1.1 200 OK\r\n"
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
-    """Answers with the body of the request; /large with 64 MB, /headers with the names of its headers, /early before it
-    has read the body."""
+    """Responds with the body of the request; /large with 64 MB, /headers with the names of the request's headers,
+    /early before it has read the body."""
     body = b"0" * 2**26 if scope["path"] == "/large" else b""
     while scope["path"] != "/early":
         message = await receive()
@@ -44,7 +44,7 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 
 @pytest.fixture(scope="module")
 def start() -> Iterator[Callable[..., tuple[str, int]]]:
-    """Starts servers in threads, with short times unless a test says otherwise; returns their addresses."""
+    """Starts servers in threads, one for each set of time limits; returns their addresses."""
     started: dict[tuple[Any, ...], tuple[HttpServer, threading.Thread, tuple[str, int]]] = {}
 
     def start_server(**seconds: float) -> tuple[str, int]:
@@ -81,7 +81,7 @@ def read_all(connection: socket.socket) -> bytes:
 
 
 def read_answer(connection: socket.socket) -> bytes:
-    """Reads an answer of which the body is `{}` or empty."""
+    """Reads a response with a short body or none."""
     received = b""
     while b"\r\n\r\n" not in received:
         data = connection.recv(65_536)
@@ -95,7 +95,7 @@ def test_a_silent_connection_is_closed(start: Callable[..., tuple[str, int]]) ->
         assert read_all(connection) == b""
 
 
-def test_headers_that_do_not_end_are_answered_408(start: Callable[..., tuple[str, int]]) -> None:
+def test_unfinished_headers_are_answered_408(start: Callable[..., tuple[str, int]]) -> None:
     with connected(start(header_seconds=0.1)) as connection:
         connection.sendall(GET)
         head, _, body = read_all(connection).partition(b"\r\n\r\n")
@@ -103,7 +103,7 @@ def test_headers_that_do_not_end_are_answered_408(start: Callable[..., tuple[str
     assert json.loads(body)["error"] == "The headers took longer than 0.1 seconds."
 
 
-def test_a_line_feed_now_and_then_does_not_keep_a_connection_open(start: Callable[..., tuple[str, int]]) -> None:
+def test_occasional_line_feeds_do_not_keep_a_connection_open(start: Callable[..., tuple[str, int]]) -> None:
     with connected(start(header_seconds=0.1)) as connection:
         connection.settimeout(0.05)
         with pytest.raises(ConnectionError):  # noqa: PT012
@@ -114,7 +114,7 @@ def test_a_line_feed_now_and_then_does_not_keep_a_connection_open(start: Callabl
                         raise ConnectionResetError
 
 
-def test_the_headers_of_a_second_request_have_their_time_too(start: Callable[..., tuple[str, int]]) -> None:
+def test_the_headers_of_a_second_request_have_a_timeout_too(start: Callable[..., tuple[str, int]]) -> None:
     with connected(start(header_seconds=0.1)) as connection:
         connection.sendall(GET + b"\r\n")
         assert read_answer(connection).startswith(ANSWER)
@@ -122,14 +122,14 @@ def test_the_headers_of_a_second_request_have_their_time_too(start: Callable[...
         assert read_all(connection).startswith(b"HTTP/1.1 408 ")
 
 
-def test_a_connection_without_a_further_request_is_closed(start: Callable[..., tuple[str, int]]) -> None:
+def test_an_idle_connection_is_closed(start: Callable[..., tuple[str, int]]) -> None:
     with connected(start(idle_seconds=0.1)) as connection:
         connection.sendall(GET + b"\r\n")
         assert read_answer(connection).startswith(ANSWER)
         assert read_all(connection) == b""
 
 
-def test_a_body_that_does_not_end_closes_the_connection(
+def test_an_unfinished_body_closes_the_connection(
     start: Callable[..., tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(guards, "GRACE_SECONDS", 0.0)
@@ -138,7 +138,7 @@ def test_a_body_that_does_not_end_closes_the_connection(
         assert read_all(connection) == b""
 
 
-def test_a_body_that_goes_on_after_its_answer_closes_the_connection(
+def test_an_unfinished_body_after_its_response_closes_the_connection(
     start: Callable[..., tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(guards, "GRACE_SECONDS", 0.0)
@@ -147,13 +147,13 @@ def test_a_body_that_goes_on_after_its_answer_closes_the_connection(
         assert read_all(connection).startswith(ANSWER)
 
 
-def test_a_client_that_does_not_read_its_answer_is_cut_off(
+def test_a_client_that_does_not_read_its_response_is_disconnected(
     start: Callable[..., tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(guards, "WRITE_SECONDS", 0.0)
     with connected(start(idle_seconds=600)) as connection:
         connection.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
-        # Its buffers are full, and it looks for the end of the connection without reading.
+        # The client does not read; that the connection was closed shows when it sends.
         connection.settimeout(0.05)
         for _ in range(1000):
             with contextlib.suppress(TimeoutError):
@@ -172,20 +172,20 @@ def test_headers_of_more_than_64_kib_are_answered_431(start: Callable[..., tuple
         assert read_all(connection).startswith(b"HTTP/1.1 431 ")
 
 
-def test_a_header_without_end_is_answered_431(start: Callable[..., tuple[str, int]]) -> None:
+def test_an_endless_header_is_answered_431(start: Callable[..., tuple[str, int]]) -> None:
     with connected(start()) as connection:
         connection.sendall(GET + b"X: " + b"a" * 70_000)
         assert read_all(connection).startswith(b"HTTP/1.1 431 ")
 
 
-def test_a_large_body_is_no_large_header(start: Callable[..., tuple[str, int]]) -> None:
+def test_a_large_body_does_not_count_as_headers(start: Callable[..., tuple[str, int]]) -> None:
     body = b"0" * 500_000
     with connected(start()) as connection:
         connection.sendall(GET + b"Connection: close\r\nContent-Length: 500000\r\n\r\n" + body)
         assert read_all(connection).endswith(b"\r\n\r\n" + body)
 
 
-def test_what_is_no_http_is_answered_400(start: Callable[..., tuple[str, int]]) -> None:
+def test_data_that_is_not_http_is_answered_400(start: Callable[..., tuple[str, int]]) -> None:
     with connected(start()) as connection:
         connection.sendall(b"hello\r\n\r\n")
         head, _, body = read_all(connection).partition(b"\r\n\r\n")
@@ -194,14 +194,14 @@ def test_what_is_no_http_is_answered_400(start: Callable[..., tuple[str, int]]) 
     assert f"x-request-id: {json.loads(body)['request_id']}".encode() in head
 
 
-def test_chunks_that_are_none_are_answered_400(start: Callable[..., tuple[str, int]]) -> None:
+def test_invalid_chunks_are_answered_400(start: Callable[..., tuple[str, int]]) -> None:
     with connected(start()) as connection:
         connection.sendall(POST + b"Transfer-Encoding: chunked\r\n\r\n-5\r\nphoto\r\n")
         assert read_all(connection).startswith(b"HTTP/1.1 400 ")
 
 
 @pytest.mark.parametrize("protocol", [b"websocket", b"h2c" + b" " * 5000])
-def test_the_body_of_a_request_that_offers_another_protocol_is_not_read_as_requests(
+def test_the_body_of_an_upgrade_request_is_not_read_as_further_requests(
     start: Callable[..., tuple[str, int]], protocol: bytes
 ) -> None:
     hidden = GET + b"\r\n"
@@ -209,7 +209,7 @@ def test_the_body_of_a_request_that_offers_another_protocol_is_not_read_as_reque
     head = POST + padding + b"Connection: Upgrade\r\nUpgrade: " + protocol + b"\r\nContent-Length: %d\r\n\r\n"
     with connected(start()) as connection:
         connection.sendall(head % len(hidden))
-        received = connection.recv(12)  # so that the body comes alone
+        received = connection.recv(12)  # so that the body arrives separately
         with contextlib.suppress(ConnectionError):
             connection.sendall(hidden)
         received += read_all(connection)
@@ -217,7 +217,7 @@ def test_the_body_of_a_request_that_offers_another_protocol_is_not_read_as_reque
     assert received.count(b"HTTP/1.1") == 1
 
 
-def test_a_request_without_a_body_that_offers_another_protocol_is_answered(
+def test_an_upgrade_request_without_a_body_is_answered(
     start: Callable[..., tuple[str, int]],
 ) -> None:
     with connected(start()) as connection:
@@ -225,7 +225,7 @@ def test_a_request_without_a_body_that_offers_another_protocol_is_answered(
         assert read_all(connection).startswith(ANSWER)
 
 
-def test_trailers_are_no_headers(start: Callable[..., tuple[str, int]]) -> None:
+def test_trailers_are_not_headers(start: Callable[..., tuple[str, int]]) -> None:
     with connected(start()) as connection:
         connection.sendall(
             b"POST /headers HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -236,17 +236,17 @@ def test_trailers_are_no_headers(start: Callable[..., tuple[str, int]]) -> None:
 
 
 @pytest.mark.parametrize("start_of_rest", [b"0\r\nX: ", b"5;", b"0", b"0\r\n"])
-def test_what_is_no_content_of_a_body_has_a_limit(start: Callable[..., tuple[str, int]], start_of_rest: bytes) -> None:
+def test_the_overhead_of_chunked_bodies_is_limited(start: Callable[..., tuple[str, int]], start_of_rest: bytes) -> None:
     rest = b"X: a\r\n" * 50_000 if start_of_rest.endswith(b"\n") else b"0" * 300_000
     with connected(start()) as connection:
         connection.sendall(POST + b"Transfer-Encoding: chunked\r\n\r\n" + start_of_rest)
         with contextlib.suppress(ConnectionError):
             connection.sendall(rest)
         received = read_all(connection)
-    assert received.startswith(b"HTTP/1.1 400 ") or not received  # a reset may overtake it
+    assert received.startswith(b"HTTP/1.1 400 ") or not received  # a reset may arrive before it
 
 
-def test_only_so_many_pipelined_requests_wait(
+def test_too_many_pipelined_requests_close_the_connection(
     start: Callable[..., tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(guards, "MAX_PIPELINED", 2)
@@ -255,7 +255,7 @@ def test_only_so_many_pipelined_requests_wait(
         assert read_all(connection).count(ANSWER) == 0
 
 
-def test_a_client_that_offers_http2_gets_the_answer_to_its_body(start: Callable[..., tuple[str, int]]) -> None:
+def test_a_client_that_offers_http2_is_answered_in_http1(start: Callable[..., tuple[str, int]]) -> None:
     offer = b"Connection: close, Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
     with connected(start()) as connection:
         connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\n" + offer + b"Content-Length: 6\r\n\r\nphoto.")
@@ -270,7 +270,7 @@ def test_pipelined_requests_are_answered_in_order(start: Callable[..., tuple[str
     assert [answer[-1:] for answer in answers[1:]] == [b"1", b"2", b"3"]
 
 
-def test_a_new_connection_beyond_the_limit_takes_the_place_of_a_silent_one(
+def test_a_connection_beyond_the_limit_closes_a_silent_one(
     start: Callable[..., tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(guards, "MAX_CONNECTIONS", 1)
@@ -281,27 +281,27 @@ def test_a_new_connection_beyond_the_limit_takes_the_place_of_a_silent_one(
         assert read_answer(second).startswith(ANSWER)
 
 
-def test_a_connection_beyond_the_limit_is_answered_503_if_all_others_have_requests(
+def test_a_connection_beyond_the_limit_is_answered_503_if_all_others_are_active(
     start: Callable[..., tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(guards, "MAX_CONNECTIONS", 1)
     address = start(header_seconds=601)
     with connected(address) as first:
         first.sendall(POST + b"Expect: 100-continue\r\nContent-Length: 6\r\n\r\n")
-        assert read_answer(first).startswith(b"HTTP/1.1 100 ")  # it is inside
+        assert read_answer(first).startswith(b"HTTP/1.1 100 ")  # the request is in progress
         with connected(address) as second:
             assert read_all(second).startswith(b"HTTP/1.1 503 ")
         first.sendall(b"photo.")
         assert read_answer(first).startswith(ANSWER)
 
 
-def test_answers_do_not_name_the_server_software(start: Callable[..., tuple[str, int]]) -> None:
+def test_responses_do_not_name_the_server_software(start: Callable[..., tuple[str, int]]) -> None:
     with connected(start()) as connection:
         connection.sendall(GET + b"\r\n")
         assert b"\nserver:" not in read_answer(connection).lower()
 
 
-def test_a_request_that_is_on_its_way_when_the_server_stops_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_sent_while_the_server_stops_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guards, "LINGER_SECONDS", SECONDS)
     listener = bind("127.0.0.1", 0)
     address = listener.getsockname()

@@ -1,4 +1,4 @@
-"""uvicorn as the server of one process."""
+"""The uvicorn server of one process."""
 
 from __future__ import annotations
 

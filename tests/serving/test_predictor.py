@@ -1,4 +1,4 @@
-"""Predictions of many image files: order, memory, threads, engines and interruption."""
+"""Predictions for many image files: order, memory, threads, engines and interruption."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NUM_IMAGES = 23
 
 
 class Brightness:
-    """An engine that gives the mean brightness, and counts."""
+    """An engine that predicts the mean brightness and records its batch sizes."""
 
     name = "keras"
     precision = "float32"
@@ -47,14 +47,14 @@ def model() -> TrainedModel:
 
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Images that become lighter; the fifth is none, and the last is the first again."""
+    """Images of increasing brightness; the fifth file is not an image, and the last path repeats the first."""
     folder = tmp_path_factory.mktemp("photos")
-    made = []
+    created = []
     for number in range(NUM_IMAGES):
-        made.append(str(folder / f"{number}.png"))
-        Image.new("RGB", (8, 8), (number * 10,) * 3).save(made[-1])
-    Path(made[4]).write_text("no image")
-    return [*made, made[0]]
+        created.append(str(folder / f"{number}.png"))
+        Image.new("RGB", (8, 8), (number * 10,) * 3).save(created[-1])
+    Path(created[4]).write_text("not an image")
+    return [*created, created[0]]
 
 
 def light(results: Sequence[dict[str, object]]) -> list[float | None]:
@@ -74,12 +74,12 @@ def test_predictions_are_in_the_order_of_the_images(model: TrainedModel, paths: 
     np.testing.assert_allclose(actual, expected[:4] + expected[5:], atol=1e-6)
 
 
-def test_an_image_that_is_none_has_its_reason(model: TrainedModel, paths: list[str]) -> None:
+def test_a_file_that_is_not_an_image_has_the_reason(model: TrainedModel, paths: list[str]) -> None:
     results = list(predict_images(replace(model, engine=Brightness()), paths))
     assert results[4] == {"image": paths[4], "error": "is not an image"}
 
 
-def test_batches_hold_what_can_be_read(model: TrainedModel, paths: list[str]) -> None:
+def test_unreadable_images_do_not_take_a_place_in_a_batch(model: TrainedModel, paths: list[str]) -> None:
     engine = Brightness()
     list(predict_images(replace(model, engine=engine), paths, batch_size=10))
     assert engine.batches == [9, 10, 4]
@@ -87,7 +87,7 @@ def test_batches_hold_what_can_be_read(model: TrainedModel, paths: list[str]) ->
 
 @pytest.mark.long
 @pytest.mark.parametrize("engine", ["keras", "openvino"])
-def test_engines_predict_the_same(model: TrainedModel, paths: list[str], engine: str) -> None:
+def test_all_engines_predict_the_same(model: TrainedModel, paths: list[str], engine: str) -> None:
     plain, other = (predict(model, paths, engine=each) for each in ("auto", engine))
     assert [each["image"] for each in plain] == [each["image"] for each in other]
     for one, two in zip(light(plain), light(other), strict=True):
@@ -95,7 +95,7 @@ def test_engines_predict_the_same(model: TrainedModel, paths: list[str], engine:
     assert np.ptp([each for each in light(plain) if each is not None]) > 0.01
 
 
-def test_no_more_images_are_decoded_ahead_than_three_batches(
+def test_at_most_three_batches_are_decoded_ahead(
     model: TrainedModel, paths: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[str] = []
@@ -130,7 +130,7 @@ def test_images_are_decoded_while_the_network_computes(
     assert len(list(predict_images(replace(model, engine=Waiting()), paths, batch_size=4))) == len(paths)
 
 
-def test_after_ctrl_c_no_thread_decodes(model: TrainedModel, paths: list[str]) -> None:
+def test_after_ctrl_c_no_decoder_thread_is_left(model: TrainedModel, paths: list[str]) -> None:
     class Interrupted(Brightness):
         def __call__(self, images: np.ndarray) -> np.ndarray:
             raise KeyboardInterrupt
@@ -140,7 +140,7 @@ def test_after_ctrl_c_no_thread_decodes(model: TrainedModel, paths: list[str]) -
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("decoder")]
 
 
-def test_on_a_terminal_a_bar_counts_images(model: TrainedModel, paths: list[str]) -> None:
+def test_on_a_terminal_a_progress_bar_counts_images(model: TrainedModel, paths: list[str]) -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=120)
     list(predict_images(replace(model, engine=Brightness()), paths, console=console))
     assert "predicting" in console.file.getvalue()

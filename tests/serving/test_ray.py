@@ -23,7 +23,7 @@ from model_trainer.testing import free_addresses
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
 
-# A process of its own: Ray's threads and its connection to the cluster would stay in this one.
+# In a separate process, because Ray's threads and its connection to the cluster would remain in this one.
 CLUSTER = """
 import sys
 
@@ -72,7 +72,7 @@ def test_the_request_id_is_left_to_ray() -> None:
 
 @pytest.fixture
 def address(make_run: Callable[..., Run]) -> Iterator[tuple[str, Path]]:
-    """Two replicas of a small model, and its folder."""
+    """The URL of two replicas of a small model, and the folder of the model."""
     folder = train(make_run()).path
     host, port = free_addresses(1)[0].split(":")
     with subprocess.Popen(
@@ -88,16 +88,16 @@ def address(make_run: Callable[..., Run]) -> Iterator[tuple[str, Path]]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not HAS_RAY, reason="ray is not installed: .venv/bin/pip install -e '.[serve,ray]'")
-def test_two_replicas_answer_as_predict_does(address: tuple[str, Path], colours: Path) -> None:
+def test_two_replicas_predict_as_predict_does(address: tuple[str, Path], colours: Path) -> None:
     url, folder = address
     image = colours / "val" / "red" / "0.png"
     (expected,) = predict(folder, [image])
-    answers: list[Any] = []
+    responses: list[Any] = []
     for _ in range(10):
         request = urllib.request.Request(f"{url}/invocations", image.read_bytes(), {"Content-Type": "image/png"})
         with urllib.request.urlopen(request, timeout=60) as response:
-            answers.append(json.load(response)["predictions"])
-    for predictions in answers:
+            responses.append(json.load(response)["predictions"])
+    for predictions in responses:
         assert [each["label"] for each in predictions] == [each["label"] for each in expected["predictions"]]
         assert [each["probability"] for each in predictions] == pytest.approx(
             [each["probability"] for each in expected["predictions"]], abs=1e-6

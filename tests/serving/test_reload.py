@@ -1,4 +1,4 @@
-"""A new model file while requests are answered."""
+"""A new model file is loaded while requests are answered."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OPTIONS = ServeOptions(max_batch_size=2, num_decoders=1, engine="keras")
 
 @pytest.fixture
 def watched(tmp_path: Path, pets: Path, pets_spec: ModelSpec) -> Iterator[Service]:
-    """A service of a copy of the model, which is watched."""
+    """A service that watches a copy of the model."""
     copy = tmp_path / "model_max_acc.hdf5"
     copy.write_bytes(pets.read_bytes())
     service = Service(tmp_path, OPTIONS, spec=pets_spec, classes=("cat", "dog", "owl"))
@@ -79,7 +79,7 @@ def test_a_damaged_new_model_is_logged_once_and_the_old_one_answers(
     assert errors[0].startswith("The new model cannot be loaded; the old one continues to answer: ")
 
 
-def test_a_model_that_is_replaced_by_a_pipe_is_not_waited_for(pets: Path, tmp_path: Path) -> None:
+def test_a_model_replaced_by_a_named_pipe_does_not_block(pets: Path, tmp_path: Path) -> None:
     path = tmp_path / "pets.h5"
     shutil.copy(pets, path)
     assert state_of(path)

@@ -34,7 +34,7 @@ def endpoint(start_endpoint: Callable[..., Any]) -> Any:
 
 @contextlib.contextmanager
 def half_sent(url: str, body: bytes) -> Iterator[socket.socket]:
-    """A request of which half of the body is sent, and on which the server waits."""
+    """A request of which only half of the body has been sent, so that the server waits for the rest."""
     host, port = url.removeprefix("http://").split(":")
     head = (
         f"POST /invocations HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: image/png\r\nExpect: 100-continue\r\n"
@@ -42,7 +42,7 @@ def half_sent(url: str, body: bytes) -> Iterator[socket.socket]:
     )
     with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(head.encode() + body[: len(body) // 2])
-        assert connection.recv(100).startswith(b"HTTP/1.1 100 ")  # it is inside the application
+        assert connection.recv(100).startswith(b"HTTP/1.1 100 ")  # the application has begun to read the body
         yield connection
 
 
@@ -53,7 +53,7 @@ def read_all(connection: socket.socket) -> bytes:
     return received
 
 
-def test_it_answers_with_the_probabilities_of_the_model(
+def test_the_endpoint_answers_with_the_probabilities_of_the_model(
     endpoint: Any, pets: Path, pets_spec: ModelSpec, encode: Callable[..., bytes]
 ) -> None:
     trained = load_model(pets, spec=pets_spec, classes=("cat", "dog", "owl"))
@@ -63,16 +63,16 @@ def test_it_answers_with_the_probabilities_of_the_model(
     np.testing.assert_allclose([probabilities[name] for name in trained.classes], expected, rtol=1e-5)
 
 
-def test_ping_answers_200_when_it_is_ready(endpoint: Any) -> None:
+def test_ping_is_answered_200_when_the_endpoint_is_ready(endpoint: Any) -> None:
     assert httpx.get(f"{endpoint.url}/ping").status_code == 200
 
 
-def test_its_messages_have_the_model_the_speed_and_a_command_to_try(endpoint: Any, pets: Path) -> None:
+def test_the_endpoint_prints_its_model_its_speed_and_a_command_to_try(endpoint: Any, pets: Path) -> None:
     assert endpoint.wait_for(rf"{pets}: 3 classes, computed with keras in float32: [\d.]+ ms for an image")
     assert endpoint.wait_for(rf"curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' {endpoint.url}/invocations")
 
 
-def test_the_command_to_try_sends_a_token_that_is_needed_without_showing_it(
+def test_the_command_to_try_uses_the_token_without_showing_it(
     pets: Path, pets_spec: ModelSpec, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ServeOptions(token="s3cret", engine="keras", max_batch_size=1)
@@ -85,14 +85,14 @@ def test_the_command_to_try_sends_a_token_that_is_needed_without_showing_it(
     assert "s3cret" not in printed
 
 
-def test_sigterm_lets_a_request_inside_finish_and_ends_with_0(
+def test_sigterm_lets_a_request_in_progress_finish_and_exits_with_0(
     start_endpoint: Callable[..., Any], endpoint: Any, encode: Callable[..., bytes]
 ) -> None:
     url, body = endpoint.url, encode()
     host, port = url.removeprefix("http://").split(":")
     with half_sent(url, body) as connection, socket.create_connection((host, int(port)), timeout=60) as idle:
         endpoint.process.terminate()
-        assert idle.recv(1) == b""  # it is draining
+        assert idle.recv(1) == b""  # the server is draining
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{url}/ping")
         connection.sendall(body[len(body) // 2 :])
@@ -105,7 +105,9 @@ def test_sigterm_lets_a_request_inside_finish_and_ends_with_0(
 
 
 @pytest.mark.slow
-def test_a_second_ctrl_c_ends_it_at_once(start_endpoint: Callable[..., Any], encode: Callable[..., bytes]) -> None:
+def test_a_second_ctrl_c_ends_the_server_at_once(
+    start_endpoint: Callable[..., Any], encode: Callable[..., bytes]
+) -> None:
     endpoint = start_endpoint()
     with half_sent(endpoint.url, encode()):
         host, port = endpoint.url.removeprefix("http://").split(":")
@@ -117,7 +119,7 @@ def test_a_second_ctrl_c_ends_it_at_once(start_endpoint: Callable[..., Any], enc
 
 
 @pytest.mark.slow
-def test_sigterm_while_the_model_is_being_loaded_ends_with_0(start_endpoint: Callable[..., Any]) -> None:
+def test_sigterm_while_the_model_is_being_loaded_exits_with_0(start_endpoint: Callable[..., Any]) -> None:
     endpoint = start_endpoint()
     endpoint.wait_for("Loading ")
     endpoint.process.terminate()
@@ -125,7 +127,7 @@ def test_sigterm_while_the_model_is_being_loaded_ends_with_0(start_endpoint: Cal
 
 
 @pytest.mark.slow
-def test_a_model_that_cannot_be_loaded_is_one_message_and_exit_code_2(
+def test_a_model_that_cannot_be_loaded_gives_one_message_and_exit_code_2(
     start_endpoint: Callable[..., Any], tmp_path: Path
 ) -> None:
     (tmp_path / "pets.h5").write_bytes(b"no model")
@@ -142,12 +144,12 @@ def test_a_port_in_use_is_named() -> None:
             bind("127.0.0.1", port)
 
 
-def test_an_address_of_another_machine_is_named() -> None:
+def test_a_host_that_is_not_of_this_machine_is_named() -> None:
     with pytest.raises(ConfigError, match="`--host` is 192.0.2.1, where this process cannot listen"):
         bind("192.0.2.1", 0)
 
 
-def test_the_url_of_all_addresses_is_that_of_this_machine() -> None:
+def test_the_url_for_all_addresses_is_the_loopback_address() -> None:
     with bind("0.0.0.0", 0) as listener:
         assert url_of(listener) == f"http://127.0.0.1:{listener.getsockname()[1]}"
 

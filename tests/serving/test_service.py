@@ -1,4 +1,4 @@
-"""One model and its places, limits and health, with a real small network."""
+"""A service with one model: its queue, limits and health, with a real small network."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OPTIONS = ServeOptions(max_batch_size=2, num_decoders=1, max_waiting=2, engine="
 
 @pytest.fixture(scope="module")
 def service(pets: Path) -> Service:
-    """Loaded; do not close it."""
+    """A loaded service; tests must not close it."""
     service = Service(pets, OPTIONS, spec=SPEC, classes=CLASSES)
     service.load()
     return service
@@ -37,7 +37,7 @@ def service(pets: Path) -> Service:
 
 @pytest.fixture
 def held(service: Service, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """The network computes nothing before the event is set."""
+    """Blocks the network until the event is set."""
     event = threading.Event()
     loaded, batcher = service._current
 
@@ -97,7 +97,7 @@ def test_an_image_with_too_many_pixels_is_not_decoded(
     assert not isinstance(results.rows[1], BadImage)
 
 
-def test_before_it_is_loaded_it_is_not_ready(pets: Path, encode: Encode) -> None:
+def test_a_service_without_a_loaded_model_is_not_ready(pets: Path, encode: Encode) -> None:
     service = Service(pets, OPTIONS, spec=SPEC, classes=CLASSES)
     with pytest.raises(NotReady):
         run(service.probabilities([encode()]))
@@ -106,13 +106,13 @@ def test_before_it_is_loaded_it_is_not_ready(pets: Path, encode: Encode) -> None
     service.close()
 
 
-def test_a_damaged_model_is_an_error(tmp_path: Path) -> None:
+def test_a_damaged_model_raises_model_file_error(tmp_path: Path) -> None:
     (tmp_path / "pets.h5").write_bytes(b"no model")
     with pytest.raises(ModelFileError):
         Service(tmp_path / "pets.h5", OPTIONS, spec=SPEC, classes=CLASSES).load()
 
 
-def test_more_images_than_places_are_refused_and_their_places_become_free(
+def test_images_beyond_max_waiting_are_refused_until_others_are_answered(
     service: Service, held: threading.Event, encode: Encode
 ) -> None:
     async def body() -> None:
@@ -129,11 +129,11 @@ def test_more_images_than_places_are_refused_and_their_places_become_free(
     run(body())
 
 
-def test_a_request_alone_may_have_more_images_than_places(service: Service, encode: Encode) -> None:
+def test_a_single_request_may_exceed_max_waiting(service: Service, encode: Encode) -> None:
     assert len(run(service.probabilities([encode()] * 5)).rows) == 5
 
 
-def test_a_cancelled_request_frees_its_places_and_is_not_computed(
+def test_a_cancelled_request_leaves_the_queue_and_is_not_computed(
     service: Service, held: threading.Event, monkeypatch: pytest.MonkeyPatch, encode: Encode
 ) -> None:
     async def body() -> None:
@@ -156,7 +156,7 @@ def test_a_cancelled_request_frees_its_places_and_is_not_computed(
     run(body())
 
 
-def test_a_request_that_takes_too_long_is_given_up_and_a_batch_that_does_is_a_failure(
+def test_a_request_that_takes_too_long_is_cancelled_and_marks_the_service_as_failing(
     service: Service, held: threading.Event, monkeypatch: pytest.MonkeyPatch, encode: Encode
 ) -> None:
     async def body() -> None:
@@ -175,7 +175,7 @@ def test_a_request_that_takes_too_long_is_given_up_and_a_batch_that_does_is_a_fa
     run(body())
 
 
-def test_after_a_failure_it_is_healthy_when_a_black_image_can_be_computed(
+def test_a_failed_service_is_healthy_again_when_it_can_predict_a_black_image(
     service: Service, monkeypatch: pytest.MonkeyPatch, encode: Encode
 ) -> None:
     batcher = service._current[1]
@@ -196,7 +196,7 @@ def test_after_a_failure_it_is_healthy_when_a_black_image_can_be_computed(
     run(body())
 
 
-def test_a_new_model_answers_new_requests_and_the_old_one_those_inside(
+def test_a_new_model_answers_new_requests_and_the_old_one_those_in_progress(
     pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encode: Encode, save_pets: Callable[..., Path]
 ) -> None:
     copy = tmp_path / "pets.h5"
@@ -226,7 +226,7 @@ def test_a_new_model_answers_new_requests_and_the_old_one_those_inside(
     service.close()
 
 
-def test_an_attribution_map_of_what_is_no_image_has_the_reason(service: Service) -> None:
+def test_an_attribution_map_of_invalid_data_is_refused_with_the_reason(service: Service) -> None:
     with pytest.raises(DataError, match="^is not an image$"):
         run(service.attribution(b"nothing", None))
     assert service.num_inside == 0

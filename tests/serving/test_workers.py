@@ -1,4 +1,4 @@
-"""Several processes on one port, as real processes."""
+"""Several workers on one port, as real processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ READY = r"Worker \d is ready \(process (\d+)\)"
 
 
 @pytest.mark.slow
-def test_two_workers_from_the_first_request_to_the_exit_code(
+def test_two_workers_answer_are_restarted_and_stop_cleanly(
     start_endpoint: Callable[..., Any], encode: Callable[..., bytes], tmp_path: Path
 ) -> None:
     endpoint = start_endpoint("--workers", "2", TMPDIR=str(tmp_path))
@@ -32,7 +32,7 @@ def test_two_workers_from_the_first_request_to_the_exit_code(
     counts = [line for line in httpx.get(f"{endpoint.url}/metrics").text.splitlines() if "images_total" in line]
     assert 'model_trainer_images_total{result="answered"} 10.0' in counts
 
-    os.kill(int(first), signal.SIGKILL)  # the other one answers meanwhile
+    os.kill(int(first), signal.SIGKILL)  # the other worker answers meanwhile
     endpoint.wait_for("Worker 0 ended with -9; it is started again")
     assert endpoint.predict(encode()).status_code == 200
     assert endpoint.wait_for(READY, 3)[2] not in (first, second)
@@ -52,13 +52,13 @@ def test_workers_end_with_their_parent(start_endpoint: Callable[..., Any]) -> No
     endpoint = start_endpoint("--workers", "2")
     endpoint.wait_for(READY, 2)
     endpoint.process.kill()
-    endpoint.wait()  # until the last writer of its messages has ended
+    endpoint.wait()  # until all processes that write to its standard error have ended
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{endpoint.url}/ping")
 
 
 @pytest.mark.slow
-def test_a_model_that_no_worker_can_load_is_one_message_and_exit_code_2(
+def test_a_model_that_workers_cannot_load_gives_one_message_and_exit_code_2(
     start_endpoint: Callable[..., Any], tmp_path: Path
 ) -> None:
     (tmp_path / "pets.h5").write_bytes(b"no model")

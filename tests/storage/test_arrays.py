@@ -1,4 +1,4 @@
-"""Tables that are written row by row, and `.npy` files."""
+"""Tables that are written in chunks of rows, and `.npy` files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from model_trainer.storage.memory import Memory
 
 
 @pytest.mark.parametrize("limit", [0, 1 << 20], ids=["on disk", "in memory"])
-def test_rows_come_back_in_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: int) -> None:
+def test_a_written_table_has_its_rows_in_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: int) -> None:
     monkeypatch.setattr(arrays, "MAX_BYTES_IN_MEMORY", limit)
     table = np.random.default_rng(0).random((10, 3)).astype(np.float32)
     writer = RowWriter(3, 10, tmp_path)
@@ -25,7 +25,7 @@ def test_rows_come_back_in_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     np.testing.assert_array_equal(finished, table)
 
 
-def test_the_temporary_file_has_no_name_that_could_stay_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_temporary_file_of_a_table_is_deleted_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(arrays, "MAX_BYTES_IN_MEMORY", 0)
     writer = RowWriter(1, 1, tmp_path)
     writer.append(np.ones((1, 1)))
@@ -35,7 +35,7 @@ def test_the_temporary_file_has_no_name_that_could_stay_behind(monkeypatch: pyte
 
 
 @pytest.mark.parametrize("limit", [0, 1 << 20])
-def test_a_table_without_rows_has_its_columns(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+def test_a_table_without_rows_still_has_its_columns(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     monkeypatch.setattr(arrays, "MAX_BYTES_IN_MEMORY", limit)
     assert RowWriter(3, 5).finish().shape == (0, 3)
 
@@ -48,7 +48,7 @@ def test_fewer_rows_than_expected_make_a_smaller_table(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (5, 3), (7,)])
-def test_numpy_reads_what_is_written_in_chunks(
+def test_numpy_reads_arrays_written_in_chunks(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shape: tuple[int, ...]
 ) -> None:
     monkeypatch.setattr(arrays, "CHUNK_BYTES", 24)

@@ -1,4 +1,4 @@
-"""Settings of object stores: which of option, variable, file and default applies, and what is said of wrong ones."""
+"""Settings of object stores: which of option, variable, file and default applies, and errors for invalid settings."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SETTING = {setting.name: setting for setting in SETTINGS}
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty current folder, and nothing configured."""
+    """Changes to an empty folder, without any configuration."""
     for name in [name for name in os.environ if name.startswith(("AWS_", "MODEL_TRAINER_"))]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("MODEL_TRAINER_STORAGE_OPTIONS", "")  # so that it is removed again
+    monkeypatch.setenv("MODEL_TRAINER_STORAGE_OPTIONS", "")  # monkeypatch then undoes what the test sets
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "of-the-user"))
     (tmp_path / "here").mkdir()
     (tmp_path / "of-the-user").mkdir()
@@ -43,7 +43,7 @@ def problem_of(text: str) -> str:
     return str(caught.value)
 
 
-def test_without_anything_the_defaults_apply() -> None:
+def test_without_any_configuration_the_defaults_apply() -> None:
     assert configuration.current() == configuration.Configuration()
     assert {value.source for value in configuration.all_values()} == {"default"}
 
@@ -60,7 +60,7 @@ def test_a_file_in_the_current_folder_sets_values() -> None:
     assert source_of("s3.region") == "model-trainer.toml line 4"
 
 
-def test_the_file_of_the_folder_wins_over_that_of_the_user(folder: Path) -> None:
+def test_the_file_in_the_current_folder_overrides_that_of_the_user(folder: Path) -> None:
     user_file = folder.parent / "of-the-user" / "model-trainer.toml"
     user_file.write_text('[s3]\nregion = "us-west-2"\nprofile = "mine"\n')
     Path("model-trainer.toml").write_text('[s3]\nregion = "eu-west-1"\n')
@@ -68,14 +68,14 @@ def test_the_file_of_the_folder_wins_over_that_of_the_user(folder: Path) -> None
     assert source_of("s3.profile") == f"{user_file} line 3"
 
 
-def test_a_file_that_a_variable_names_replaces_both(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_named_by_the_variable_replaces_both(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("model-trainer.toml").write_text('[s3]\nregion = "eu-west-1"\n')
     (folder / "other.toml").write_text('[s3]\nprofile = "other"\n')
     monkeypatch.setenv("MODEL_TRAINER_CONFIG", "other.toml")
     assert (configuration.current().region, configuration.current().profile) == ("", "other")
 
 
-def test_a_variable_wins_over_the_file_and_an_option_over_both(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variable_overrides_the_file_and_an_option_overrides_both(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("model-trainer.toml").write_text('[s3]\nregion = "eu-west-1"\n')
     monkeypatch.setenv("AWS_REGION", "eu-west-2")
     assert (configuration.current().region, source_of("s3.region")) == ("eu-west-2", "AWS_REGION")
@@ -120,11 +120,11 @@ def test_a_size_has_a_unit_or_is_in_bytes(text: str, num_bytes: int) -> None:
         ("[s3]\nregion = eu\n", "model-trainer.toml line 2 is not TOML: Invalid value."),
     ],
 )
-def test_a_wrong_file_is_named_with_its_line(text: str, message: str) -> None:
+def test_an_error_in_the_file_is_reported_with_its_line(text: str, message: str) -> None:
     assert message in problem_of(text)
 
 
-def test_secrets_do_not_belong_in_the_file_and_are_not_repeated() -> None:
+def test_secrets_in_the_file_are_refused_without_showing_them() -> None:
     problem = problem_of('[s3]\nsecret_access_key = "hidden-value"\n')
     assert "line 2: s3.secret_access_key is not a setting: credentials do not belong in this file." in problem
     assert "hidden-value" not in problem
@@ -133,7 +133,7 @@ def test_secrets_do_not_belong_in_the_file_and_are_not_repeated() -> None:
     assert "hidden-value" not in problem
 
 
-def test_a_wrong_variable_and_a_missing_file_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_variable_and_a_missing_file_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODEL_TRAINER_CACHE_SIZE", "much")
     with pytest.raises(ConfigError, match="`MODEL_TRAINER_CACHE_SIZE` should be a size, such as"):
         configuration.current()
@@ -162,7 +162,7 @@ def test_a_run_without_output_dir_writes_to_the_configured_one() -> None:
         ("s3:///photos/train", "s3://photos/train"),
     ],
 )
-def test_a_mistyped_url_is_an_error_of_the_declaration_that_gives_the_right_one(path: str, right: str) -> None:
+def test_declaring_a_mistyped_url_raises_an_error_with_the_right_one(path: str, right: str) -> None:
     with pytest.raises(ConfigError, match=rf"`path` .*Did you mean {right}\?"):
         ImageFolder(path)
     spec, data = ModelSpec.named("mobilenet_v1"), ImageFolder("data")
@@ -177,7 +177,7 @@ def test_a_path_with_three_slashes_is_in_the_configured_bucket() -> None:
     assert ImageFolder("s3:///train").path == "s3://photos/train"
 
 
-def test_local_paths_stay_as_they_are() -> None:
+def test_local_paths_are_unchanged() -> None:
     for path in ("data/train", "/data/s3", "s3", "s3-copy/train", "./s3:/x", "C:\\data", "memory://box/train"):
         assert ImageFolder(path).path == path
 
@@ -191,31 +191,31 @@ def test_local_paths_stay_as_they_are() -> None:
         ("arn:aws:s3:::photos/train", "s3://photos/train"),
     ],
 )
-def test_an_address_of_aws_is_no_path(path: str, right: str) -> None:
+def test_an_https_address_or_arn_of_aws_is_refused_with_the_right_url(path: str, right: str) -> None:
     with pytest.raises(ConfigError, match=rf"Did you mean {right}\?") as caught:
         check_url(path)
     assert "0123" not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["s3://key:hidden@photos/train", "s3a://key:hidden@photos", "s3:/key:hidden@photos"])
-def test_credentials_in_a_url_are_not_repeated(url: str) -> None:
+def test_credentials_in_a_url_are_not_shown(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
         check_url(url)
     assert "hidden" not in str(caught.value)
 
 
 @pytest.mark.parametrize("path", ["s3:/results/x", "S3://results", ""])
-def test_a_mistyped_output_dir_of_the_file_is_an_error_with_its_line(path: str) -> None:
+def test_an_invalid_output_dir_in_the_file_is_reported_with_its_line(path: str) -> None:
     assert "line 1: output_dir should be a folder, or a URL in an object store" in problem_of(f'output_dir = "{path}"')
 
 
 @pytest.mark.parametrize("endpoint", ["http://h:99999", "http://h:abc", "http://[::1", "minio:9000"])
-def test_an_endpoint_that_is_no_url_is_an_error_with_its_line(endpoint: str) -> None:
+def test_an_endpoint_that_is_not_a_url_is_reported_with_its_line(endpoint: str) -> None:
     assert "line 2: s3.endpoint should be a URL of a server" in problem_of(f'[s3]\nendpoint = "{endpoint}"')
 
 
 @pytest.mark.parametrize("endpoint", ["key:hidden@minio:9000", "http://h/?sig=hidden", "http://key:hidden@[h"])
-def test_secrets_in_an_endpoint_are_not_repeated(endpoint: str) -> None:
+def test_secrets_in_an_endpoint_are_not_shown(endpoint: str) -> None:
     assert "hidden" not in problem_of(f'[s3]\nendpoint = "{endpoint}"')
 
 
@@ -232,19 +232,19 @@ def test_secrets_in_an_endpoint_are_not_repeated(endpoint: str) -> None:
     ],
     ids=["nested", "digits", "size", "no digits", "no folder", "NUL", "huge"],
 )
-def test_a_hostile_file_is_an_error_that_names_it(text: str) -> None:
+def test_a_hostile_file_raises_an_error_that_names_it(text: str) -> None:
     assert "model-trainer.toml" in problem_of(text)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
-def test_a_pipe_in_the_place_of_the_file_is_not_waited_for() -> None:
+def test_a_named_pipe_instead_of_the_file_does_not_block() -> None:
     os.mkfifo("model-trainer.toml")
     with pytest.raises(ConfigError, match="is no file"):
         configuration.current()
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="this system has no owners of files")
-def test_a_file_that_others_may_write_sends_no_credentials_to_an_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endpoint_in_a_file_that_others_may_write_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     path = Path("model-trainer.toml")
     path.write_text('[s3]\nendpoint = "https://elsewhere.example"\n')
     path.chmod(0o666)
@@ -254,5 +254,5 @@ def test_a_file_that_others_may_write_sends_no_credentials_to_an_endpoint(monkey
     configuration.current.cache_clear()
     assert configuration.current().endpoint == "https://elsewhere.example"
     path.chmod(0o666)
-    monkeypatch.setenv("MODEL_TRAINER_CONFIG", str(path))  # the user means it
+    monkeypatch.setenv("MODEL_TRAINER_CONFIG", str(path))  # an explicitly named file is trusted
     assert configuration.current().endpoint == "https://elsewhere.example"

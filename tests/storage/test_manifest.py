@@ -1,4 +1,4 @@
-"""The manifest of a run says whether all of it is there."""
+"""The manifest of a run lists its files and says whether the run is complete."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def content(run: PurePath) -> Any:
     return json.loads(files.read_text(run / "manifest.json"))
 
 
-def test_it_lists_what_the_run_consists_of(run: PurePath) -> None:
+def test_the_manifest_lists_models_and_reports_with_size_and_sha_256(run: PurePath) -> None:
     write_manifest(run)
     assert content(run) == {
         "version": 1,
@@ -57,13 +57,13 @@ def test_a_run_without_a_manifest_is_accepted(run: PurePath) -> None:
     check_finished(run, run / "final_model.hdf5")
 
 
-def test_a_run_on_the_local_disk_gets_none(tmp_path: Path) -> None:
+def test_a_run_on_the_local_disk_gets_no_manifest(tmp_path: Path) -> None:
     note_unfinished(tmp_path)
     write_manifest(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_copied_run_that_is_continued_on_the_local_disk_keeps_it_right(tmp_path: Path) -> None:
+def test_the_manifest_of_a_copied_run_is_updated_on_the_local_disk(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"version": 1, "finished": false, "files": {}}')
     (tmp_path / "final_model.hdf5").write_bytes(b"model")
     write_manifest(tmp_path)
@@ -77,7 +77,7 @@ def test_a_model_of_another_size_is_refused(run: PurePath) -> None:
         check_finished(run, run / "final_model.hdf5")
 
 
-def test_what_is_written_later_is_noted(run: PurePath) -> None:
+def test_update_manifest_replaces_the_entries_of_a_folder(run: PurePath) -> None:
     write_manifest(run)
     files.delete(run / "report" / "index.html")
     files.write(run / "report" / "new.html", b"new")
@@ -86,7 +86,7 @@ def test_what_is_written_later_is_noted(run: PurePath) -> None:
     assert content(run)["files"]["report/new.html"]["bytes"] == 3
 
 
-def test_what_is_written_during_the_training_does_not_finish_the_run(run: PurePath) -> None:
+def test_updating_the_manifest_of_an_unfinished_run_does_not_finish_it(run: PurePath) -> None:
     note_unfinished(run)
     update_manifest(run, "report")
     assert content(run)["finished"] is False

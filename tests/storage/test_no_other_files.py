@@ -1,4 +1,4 @@
-"""Files are read and written by `storage/` alone, so that another storage reaches everything."""
+"""Only `storage/` reads and writes files, so that every part of the package works with any storage."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import model_trainer
 
 PACKAGE = Path(model_trainer.__file__).parent
 
-# They ask the machine itself: device files, /proc, descriptors, pipes of a child process, a temporary folder that
-# worker processes share, and the files of the package.
+# These access the machine itself: device files, /proc, descriptors, pipes of a child process, a temporary folder shared
+# by worker processes, and the files of the package.
 OF_THE_MACHINE = {
     "cuda_libraries.py",
     "stderr_filter.py",
@@ -25,7 +25,7 @@ OF_THE_MACHINE = {
     "serving/server.py",
     "serving/workers.py",
 }
-# What of `os` is about text, the process or its environment.
+# Names in `os` that concern text, the process or its environment, not files.
 OF_NAMES = {
     "_exit", "PathLike", "cpu_count", "environ", "fsdecode", "fsencode", "fspath", "getpid", "kill", "killpg", "name",
     "path", "getcwd", "sched_getaffinity", "getpgid", "setsid", "strerror", "waitpid", "WNOHANG", "sep", "getppid",
@@ -43,26 +43,25 @@ FILES = sorted(
 )
 
 
-# What has a method of such a name and is no path.
+# Objects that have a method of the same name but are not paths.
 NO_PATHS = {"Image", "entry", "h5g", "h5o", "self._stack"}
 MODULES = {"glob", "mmap", "os", "shutil", "tempfile"}
 
 
-def reaches_for_files(tree: ast.AST) -> list[str]:
-    """Where code opens, writes or looks for files by itself, as `line: what`.
+def file_accesses(tree: ast.AST) -> list[str]:
+    """The places where code opens, writes or looks for files itself, as `line: expression`.
 
-    Not what a library does with a path: HDF5, Keras, Pillow, NumPy and matplotlib get local ones from
-    `files.local_copy`, `files.atomic_write` and `filled_folder`; TFDS, ArrayRecord and TFRecord have readers of their
-    own.
+    Access by libraries is not detected: HDF5, Keras, Pillow, NumPy and matplotlib get local paths from
+    `files.local_copy`, `files.atomic_write` and `filled_folder`; TFDS, ArrayRecord and TFRecord have their own readers.
     """
-    return [f"{node.lineno}: {ast.unparse(node)}" for node in ast.walk(tree) if _reaches(node)]
+    return [f"{node.lineno}: {ast.unparse(node)}" for node in ast.walk(tree) if _is_file_access(node)]
 
 
-def _reaches(node: ast.AST) -> bool:
+def _is_file_access(node: ast.AST) -> bool:
     if isinstance(node, ast.Name):
         return node.id == "open"
     if isinstance(node, ast.ImportFrom):
-        return node.module in MODULES  # the names that it brings would not be seen
+        return node.module in MODULES  # the imported names could not be recognized
     if isinstance(node, ast.Import):
         return any(each.name in MODULES and each.asname is not None for each in node.names)
     if not isinstance(node, ast.Attribute):
@@ -80,8 +79,8 @@ def _reaches(node: ast.AST) -> bool:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_only_storage_reaches_for_files(path: Path) -> None:
-    assert reaches_for_files(ast.parse(path.read_text())) == []
+def test_only_storage_accesses_files(path: Path) -> None:
+    assert file_accesses(ast.parse(path.read_text())) == []
 
 
 @pytest.mark.parametrize(
@@ -92,9 +91,9 @@ def test_only_storage_reaches_for_files(path: Path) -> None:
         "(folder / 'a').unlink()", "tempfile.mkdtemp()", "tf.io.gfile.exists('a')", "mmap.mmap(3, 0)",
     ],
 )  # fmt: skip
-def test_the_test_sees_files(code: str) -> None:
-    assert reaches_for_files(ast.parse(code))
+def test_file_accesses_of_all_kinds_are_detected(code: str) -> None:
+    assert file_accesses(ast.parse(code))
 
 
-def test_the_files_that_query_the_machine_exist() -> None:
+def test_the_modules_that_access_the_machine_exist() -> None:
     assert all((PACKAGE / name).is_file() for name in OF_THE_MACHINE)

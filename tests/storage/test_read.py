@@ -1,4 +1,4 @@
-"""Files are read as far as they may, and never waited for."""
+"""Files are read up to a limit, and named pipes and devices are refused without waiting."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def file(request: pytest.FixtureRequest, tmp_path: Path) -> files.StrPath:
     return path
 
 
-def test_a_file_of_the_limit_is_read(file: files.StrPath) -> None:
+def test_a_file_with_exactly_the_limit_is_read(file: files.StrPath) -> None:
     assert read_limited(file, 10) == b"0123456789"
 
 

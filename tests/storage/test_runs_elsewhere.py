@@ -31,7 +31,7 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_declaring_a_remote_path_queries_no_storage() -> None:
+def test_declaring_a_remote_path_does_not_access_the_storage() -> None:
     program = """
 import sys
 sys.modules["tensorflow"] = None
@@ -53,7 +53,7 @@ def test_a_manifest_is_read_from_another_storage(memory: Path, colours: Path) ->
     assert list(examples.labels) == list(ImageFolder(colours / "train").read().labels)
 
 
-def test_a_run_trains_and_resumes_in_another_storage_as_on_the_disk(
+def test_a_run_in_another_storage_trains_and_resumes_as_on_the_disk(
     make_run: MakeRun, memory: Path, colours: Path
 ) -> None:
     expected = train_model(make_run(training__epochs=2))
@@ -63,11 +63,11 @@ def test_a_run_trains_and_resumes_in_another_storage_as_on_the_disk(
     result = train_model(run.changed("training.epochs", 2), resume=True)
     assert result.path == first.path
     assert [row["loss"] for row in result.history] == [row["loss"] for row in expected.history]
-    there = set(files.names_in(expected.path))
-    assert set(files.names_in(result.path)) == there | {"manifest.json"}
+    names = set(files.names_in(expected.path))
+    assert set(files.names_in(result.path)) == names | {"manifest.json"}
     assert files.names_in(result.path / "checkpoints") == files.names_in(expected.path / "checkpoints")
     assert files.read_text(result.path / "history.csv").count("\n") == 3
-    trained, same = load_model(result.path), load_model(expected.path)
-    for ours, theirs in zip(trained.model.get_weights(), same.model.get_weights(), strict=True):
+    remote, local = load_model(result.path), load_model(expected.path)
+    for ours, theirs in zip(remote.model.get_weights(), local.model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert evaluate(result.path, colours / "val").metrics() == evaluate(expected.path, colours / "val").metrics()

@@ -1,4 +1,4 @@
-"""The behaviour that all storages share."""
+"""The behaviour that all storages have in common; tests/object_stores/test_contract.py runs part of it on S3."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     return tmp_path if request.param == "local" else request.getfixturevalue("memory")
 
 
-def test_a_file_can_be_read_whole_and_by_byte_ranges(folder: Path) -> None:
+def test_a_file_can_be_read_as_a_whole_and_in_byte_ranges(folder: Path) -> None:
     path = folder / "a.bin"
     assert not files.exists(path)
     files.write(path, [b"abc", memoryview(b"defg")])
@@ -65,7 +65,7 @@ def test_a_file_can_be_read_whole_and_by_byte_ranges(folder: Path) -> None:
     assert files.read(path) == b"other"
 
 
-def test_a_write_that_fails_keeps_the_old_file_and_leaves_no_temporary_one(folder: Path) -> None:
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_temporary_one(folder: Path) -> None:
     files.write_text(folder / "a.txt", "old")
 
     def broken() -> Iterator[bytes]:
@@ -85,7 +85,7 @@ def test_a_write_that_fails_keeps_the_old_file_and_leaves_no_temporary_one(folde
     assert files.read_text(folder / "a.txt") == "old"
 
 
-def test_text_keeps_its_characters_and_its_line_breaks_are_pythons(folder: Path) -> None:
+def test_text_is_utf_8_with_universal_newlines(folder: Path) -> None:
     files.write_text(folder / "a.txt", "größe\r\n2\n")
     assert files.read_text(folder / "a.txt") == "größe\n2\n"
     with files.open_text(folder / "a.txt", newline="") as file:
@@ -134,7 +134,7 @@ def test_folders_are_created_listed_and_deleted_recursively(folder: Path) -> Non
     assert files.names_in(folder) == []
 
 
-def test_patterns_match_within_names(folder: Path) -> None:
+def test_wildcards_do_not_match_slashes(folder: Path) -> None:
     for name in ("a/1.rec", "a/2.rec", "b/1.rec", "b/1.txt", "b/c/1.rec", "b/[1].rec"):
         files.make_folder((folder / name).parent)
         files.write(folder / name, b"")
@@ -150,7 +150,7 @@ def test_patterns_match_within_names(folder: Path) -> None:
     assert matching("none/*") == matching("a/none") == []
 
 
-def test_a_file_grows_by_lines_and_a_copy_keeps_the_earlier_content(folder: Path) -> None:
+def test_lines_can_be_appended_to_a_file_and_a_copy_is_independent(folder: Path) -> None:
     lines = LineFile(folder / "log.txt")
     assert files.read(folder / "log.txt") == b""
     lines.write("one\n")
@@ -183,13 +183,13 @@ def test_a_folder_is_visible_only_when_it_is_complete(folder: Path) -> None:
     }
 
 
-def test_two_runs_of_the_same_name_get_a_folder_each(folder: Path) -> None:
+def test_runs_of_the_same_name_get_different_folders(folder: Path) -> None:
     assert [make_run_dir(folder / "output", "run").name for _ in range(3)] == ["run", "run-2", "run-3"]
     with only_process(folder):
         assert files.is_folder(folder / "output" / "run-3")
 
 
-def test_checkpoints_are_kept_read_and_checked(folder: Path) -> None:
+def test_the_two_newest_checkpoints_are_kept_and_a_damaged_one_is_not_read(folder: Path) -> None:
     arrays = {"a": np.arange(6.0).reshape(2, 3), "b": np.array(7)}
     for epoch in (1, 2, 3):
         write_checkpoint(folder / "checkpoints", Checkpoint(epoch, 0, {"history": [epoch]}, arrays))
@@ -205,7 +205,7 @@ def test_checkpoints_are_kept_read_and_checked(folder: Path) -> None:
     assert before.epoch == 2
 
 
-def test_a_path_with_a_scheme_can_be_joined_and_split() -> None:
+def test_a_path_with_a_scheme_has_name_suffix_and_parent() -> None:
     path = as_path("memory://box") / "a" / "note.tar.gz"
     assert isinstance(path, RemotePath)
     assert str(path) == os.fspath(path) == "memory://box/a/note.tar.gz"
@@ -229,7 +229,7 @@ def test_the_root_of_a_storage_is_a_folder(memory: Path) -> None:
     assert files.matching(f"{root}b*") == [f"{root}box"]
 
 
-def test_only_one_of_several_that_create_a_folder_succeeds(folder: Path) -> None:
+def test_concurrent_runs_of_the_same_name_get_different_folders(folder: Path) -> None:
     def make(number: int) -> str:
         return make_run_dir(folder, f"run{number // 4}").name
 
@@ -245,11 +245,13 @@ def test_a_file_is_copied_from_one_storage_to_another(memory: Path, tmp_path: Pa
     assert (tmp_path / "c").read_bytes() == b"1"
 
 
-def test_a_relative_pattern_names_files_as_older_versions_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_patterns_give_the_same_names_as_in_older_versions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("train-0.rec", "train-1.rec", ".train-2.rec", "sub/train-3.rec"):
         files.make_folder((tmp_path / name).parent)
         files.write(tmp_path / name, b"")
-    (tmp_path / "train-gone.rec").symlink_to(tmp_path / "nowhere")  # is listed, and an error when it is read
+    (tmp_path / "train-gone.rec").symlink_to(tmp_path / "nowhere")  # listed, although reading it would raise an error
     monkeypatch.chdir(tmp_path)
     assert files.matching("train-*.rec") == ["./train-0.rec", "./train-1.rec", "./train-gone.rec"]
     assert files.matching("train-[01].rec") == ["./train-0.rec", "./train-1.rec"]
@@ -260,7 +262,7 @@ def test_a_relative_pattern_names_files_as_older_versions_did(tmp_path: Path, mo
     assert files.matching("train-0.rec") == ["train-0.rec"]
 
 
-def test_a_folder_that_only_looks_like_a_checkpoint_is_left_alone(folder: Path) -> None:
+def test_folders_named_like_checkpoints_are_neither_read_nor_deleted(folder: Path) -> None:
     for name in ("epoch-00001-backup", "epoch-notes"):
         files.make_folder(folder / "checkpoints" / name)
     files.write(folder / "checkpoints" / "epoch-00001-step-0000009", b"a file")
@@ -274,7 +276,7 @@ def test_a_folder_that_only_looks_like_a_checkpoint_is_left_alone(folder: Path) 
     assert [path.name[:11] for path in checkpoints_in(folder / "checkpoints")] == ["epoch-00002", "epoch-00003"]
 
 
-def test_a_checkpoint_is_not_written_if_its_disk_is_missing(folder: Path) -> None:
+def test_a_checkpoint_is_not_written_if_its_run_folder_is_missing(folder: Path) -> None:
     with pytest.raises(StorageError, match="could not be written: No such file or directory"):
         write_checkpoint(folder / "run" / "checkpoints", Checkpoint(1, 0, {}, {}))
     assert files.names_in(folder) == []

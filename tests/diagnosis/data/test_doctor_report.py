@@ -48,11 +48,11 @@ def test_the_terminal_lists_findings_examples_and_cures(colours: Path) -> None:
     assert "--set spec.target_size=[64,64,3]" in printed
 
 
-def test_a_narrow_terminal_shows_each_path_in_one_piece_and_a_shared_cure_once(tmp_path: Path) -> None:
+def test_a_narrow_terminal_does_not_break_paths_and_shows_a_common_cure_once(tmp_path: Path) -> None:
     names = [f"{'a-long-file-name-' * 4}{number}.jpg" for number in range(3)]
     (tmp_path / "cat").mkdir()
     for name in names:
-        (tmp_path / "cat" / name).write_bytes(b"no image")
+        (tmp_path / "cat" / name).write_bytes(b"not an image")
     (tmp_path / "cat" / "truncated.jpg").write_bytes(b"\xff\xd8\xff\xe0")
     (tmp_path / "cat" / "empty.jpg").write_bytes(b"")
     console = Console(width=80, force_terminal=True, color_system=None, file=io.StringIO())
@@ -72,7 +72,7 @@ def test_ctrl_c_gives_130_and_no_file(colours: Path, tmp_path: Path, monkeypatch
     assert not (tmp_path / "out").exists()
 
 
-def test_an_interrupted_survey_leaves_no_thread(colours: Path) -> None:
+def test_an_interrupted_survey_leaves_no_thread_running(colours: Path) -> None:
     def interrupt(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
@@ -87,7 +87,7 @@ def test_a_path_that_does_not_exist_is_refused(tmp_path: Path) -> None:
         examine(tmp_path / "nothing")
 
 
-def test_a_folder_without_any_image_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="contains no image"):
         examine(tmp_path)
 
@@ -97,7 +97,7 @@ def test_a_pixel_limit_above_that_of_training_is_refused(colours: Path) -> None:
         examine(colours, max_pixels=10**12)
 
 
-def test_progress_is_a_line_every_few_seconds_without_a_terminal(
+def test_without_a_terminal_progress_is_a_line_every_few_seconds(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter((0.0, 5.0, 15.0, 30.0))

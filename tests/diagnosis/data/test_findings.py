@@ -1,4 +1,4 @@
-"""Every finding on a data set that is dirty on purpose, and none on a clean one."""
+"""Each finding on a data set with one example of every problem, and none on a clean data set."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def encoded(image: Image.Image, form: str, **options: object) -> bytes:
 
 
 def clean(root: Path, classes: dict[str, int], first: int = 0) -> Path:
+    """Writes `classes[name]` different photos into each folder `root/name`, with seeds from `first` on."""
     seed = first
     for name, count in classes.items():
         (root / name).mkdir(parents=True)
@@ -55,7 +56,7 @@ def by_id(diagnosis: Diagnosis) -> dict[str, Finding]:
 
 
 def names_by_id(diagnosis: Diagnosis, root: Path) -> dict[str, list[str]]:
-    """The images of each finding, or the names of its examples."""
+    """The paths of the images of each finding, relative to `root`; for a finding without images its examples."""
     return {
         finding.id: [
             Path(each).relative_to(root).as_posix()
@@ -68,7 +69,7 @@ def names_by_id(diagnosis: Diagnosis, root: Path) -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def dirty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`train/` with cat, dog, Dog, empty and rare; `val/` with cat, dog and owl. One file for each problem."""
+    """`train/` with the classes cat, dog, Dog, empty and rare, `val/` with cat, dog and owl; one file per problem."""
     root = tmp_path_factory.mktemp("scrape")
     train = clean(root / "train", {"cat": 120, "dog": 12, "rare": 3, "Dog": 10})
     (train / "empty").mkdir()
@@ -138,12 +139,12 @@ def test_a_finding_names_the_affected_images_or_classes_only(
     assert names_by_id(dirty_diagnosis, dirty)[id] == images
 
 
-def test_files_that_are_no_image_are_found(dirty_diagnosis: Diagnosis, dirty: Path) -> None:
+def test_files_that_are_not_images_are_found(dirty_diagnosis: Diagnosis, dirty: Path) -> None:
     assert [each.name for each in by_id(dirty_diagnosis)["no-image"].examples] == [str(dirty / "train/cat/notes.txt")]
     assert ".txt 1" in by_id(dirty_diagnosis)["no-image"].why
 
 
-def test_images_beside_the_class_folders_are_found(dirty_diagnosis: Diagnosis, dirty: Path) -> None:
+def test_images_outside_the_class_folders_are_found(dirty_diagnosis: Diagnosis, dirty: Path) -> None:
     assert [each.name for each in by_id(dirty_diagnosis)["no-class-folder"].examples] == [
         str(dirty / "train/loose.png")
     ]
@@ -154,7 +155,7 @@ def test_there_is_no_other_finding(dirty_diagnosis: Diagnosis) -> None:
     assert len(dirty_diagnosis.findings) == len(by_id(dirty_diagnosis)) == expected
 
 
-def test_faults_come_first_and_make_exit_code_1(dirty_diagnosis: Diagnosis) -> None:
+def test_faults_come_first_and_set_the_exit_code_to_1(dirty_diagnosis: Diagnosis) -> None:
     levels = [finding.level for finding in dirty_diagnosis.findings]
     assert levels == sorted(levels, key=["fault", "warning", "note"].index)
     assert {finding.id for finding in dirty_diagnosis.findings if finding.level == "fault"} == {
@@ -164,7 +165,7 @@ def test_faults_come_first_and_make_exit_code_1(dirty_diagnosis: Diagnosis) -> N
     assert dirty_diagnosis.exit_code == 1
 
 
-def test_a_clean_folder_has_no_finding(tmp_path: Path) -> None:
+def test_a_clean_folder_has_no_findings(tmp_path: Path) -> None:
     clean(tmp_path / "train", {"cat": 10, "dog": 10})
     clean(tmp_path / "val", {"cat": 2, "dog": 2}, first=500)
     diagnosis = examine(tmp_path)
@@ -172,7 +173,7 @@ def test_a_clean_folder_has_no_finding(tmp_path: Path) -> None:
     assert diagnosis.exit_code == 0
 
 
-def test_the_built_in_sample_passes_with_near_duplicates(tmp_path: Path) -> None:
+def test_the_built_in_sample_has_only_near_duplicates_and_tiny_images(tmp_path: Path) -> None:
     from model_trainer.sources.sample import unpack_sample
 
     diagnosis = examine(unpack_sample(tmp_path / "sample"))
@@ -222,7 +223,7 @@ def test_identical_images_with_different_tags_are_a_fault(tmp_path: Path) -> Non
     assert by_id(examine(tmp_path / "data.csv"))["duplicates-across-labels"].count == 3
 
 
-def test_training_a_tagger_is_not_suggested_for_a_tagger(tmp_path: Path) -> None:
+def test_multi_label_training_is_not_suggested_for_data_with_tags(tmp_path: Path) -> None:
     from model_trainer import ImageFolder, ModelSpec, MultiLabel, Run
 
     for name in ("red", "blue"):
@@ -247,7 +248,7 @@ def test_hidden_files_are_counted(tmp_path: Path) -> None:
     assert names == [str(tmp_path / ".git"), str(tmp_path / "cat" / ".DS_Store")]
 
 
-def test_a_manifest_is_examined_with_the_options_of_a_source(tmp_path: Path) -> None:
+def test_a_manifest_is_examined_with_root_and_classes(tmp_path: Path) -> None:
     clean(tmp_path / "images", {"cat": 10, "dog": 10})
     rows = [f"{name}/{number}.png,{label},{split}" for label, name in enumerate(("cat", "dog"))
             for number, split in zip(range(10), ["train"] * 7 + ["val"] * 3, strict=True)]  # fmt: skip
@@ -259,7 +260,7 @@ def test_a_manifest_is_examined_with_the_options_of_a_source(tmp_path: Path) -> 
     assert list(folder.classes["all"]) == ["dog", "cat"]
 
 
-def test_options_that_do_not_fit_are_refused(tmp_path: Path, colours: Path) -> None:
+def test_options_that_the_data_does_not_allow_are_refused(tmp_path: Path, colours: Path) -> None:
     from model_trainer import ImageFolder, ModelSpec, Run
 
     run = Run(spec=ModelSpec.named("mobilenet_v1"), train_data=ImageFolder(colours / "train"))
@@ -275,12 +276,12 @@ def test_a_folder_without_class_folders_is_examined(tmp_path: Path) -> None:
     assert names_by_id(examine(tmp_path), tmp_path) == {"zero-byte": ["b.jpg"], "no-classes": [str(tmp_path)]}
 
 
-def test_a_class_called_train_is_a_class(tmp_path: Path) -> None:
+def test_a_class_named_train_is_not_mistaken_for_a_split(tmp_path: Path) -> None:
     clean(tmp_path, {"bus": 10, "train": 10})
     assert examine(tmp_path).classes == {"all": {"bus": 10, "train": 10}}
 
 
-def test_the_data_of_a_run_are_examined(colours: Path, tmp_path: Path) -> None:
+def test_the_data_of_a_run_is_examined(colours: Path, tmp_path: Path) -> None:
     from model_trainer import ImageFolder, ModelSpec, Run
 
     spec = ModelSpec.named("mobilenet_v1")
@@ -297,7 +298,7 @@ def test_the_pixel_limit_can_be_set(tmp_path: Path) -> None:
     assert names_by_id(diagnosis, tmp_path) == {"decompression-bomb": ["cat/large.png"]}
 
 
-def test_a_pipe_in_a_class_folder_does_not_hang(tmp_path: Path) -> None:
+def test_a_named_pipe_in_a_class_folder_is_unreadable_and_does_not_block(tmp_path: Path) -> None:
     import os
 
     clean(tmp_path, {"cat": 10, "dog": 10})
@@ -305,7 +306,7 @@ def test_a_pipe_in_a_class_folder_does_not_hang(tmp_path: Path) -> None:
     assert names_by_id(examine(tmp_path), tmp_path) == {"unreadable": ["cat/pipe.jpg"]}
 
 
-def test_undecodable_file_names_survive_json_and_page(tmp_path: Path) -> None:
+def test_undecodable_and_hostile_file_names_are_escaped_in_json_and_page(tmp_path: Path) -> None:
     import os
 
     from model_trainer.report.doctor import doctor_page

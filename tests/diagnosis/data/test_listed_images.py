@@ -1,4 +1,4 @@
-"""`doctor --quarantine DIR --images CSV` moves the images that a table lists, and no others."""
+"""`doctor --quarantine DIR --images CSV` moves exactly the images that the table lists."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def data(draw_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.M
     return Path("data")
 
 
-def quarantined(path: Path | str, table: str) -> int:
+def quarantine(path: Path | str, table: str) -> int:
     return run_doctor(str(path), make_page=lambda _: "", output="out", quarantine="bad", images=table)
 
 
@@ -43,13 +43,13 @@ def images_in(folder: Path | str) -> list[str]:
 def test_exactly_the_listed_images_are_moved(data: Path) -> None:
     before = images_in(data)
     listed = ["data/train/red/1.png", "data/val/blue/0.png"]
-    assert quarantined(data, table_of(*listed)) == 0
+    assert quarantine(data, table_of(*listed)) == 0
     assert images_in(data) == [path for path in before if path not in listed]
     assert images_in("bad") == ["bad/train/red/1.png", "bad/val/blue/0.png"]
 
 
 def test_each_move_is_logged_with_the_reason_of_the_table(data: Path) -> None:
-    quarantined(data, table_of("data/train/red/1.png"))
+    quarantine(data, table_of("data/train/red/1.png"))
     with open("bad/quarantine.csv", newline="") as file:
         assert list(csv.DictReader(file)) == [
             {
@@ -60,36 +60,36 @@ def test_each_move_is_logged_with_the_reason_of_the_table(data: Path) -> None:
         ]
 
 
-def test_unreadable_images_stay_where_they_are_unless_listed(data: Path) -> None:
+def test_unreadable_images_that_are_not_listed_are_not_moved(data: Path) -> None:
     (data / "train" / "red" / "broken.png").write_bytes(b"")
-    assert quarantined(data, table_of("data/train/red/1.png")) == 1
+    assert quarantine(data, table_of("data/train/red/1.png")) == 1
     assert (data / "train" / "red" / "broken.png").exists()
 
 
-def test_absolute_paths_and_a_spreadsheets_mark_of_utf_8_are_understood(data: Path, tmp_path: Path) -> None:
+def test_a_table_may_have_absolute_paths_and_a_byte_order_mark(data: Path, tmp_path: Path) -> None:
     table = table_of(str(tmp_path / "data" / "train" / "red" / "1.png"))
     Path(table).write_bytes(b"\xef\xbb\xbf" + Path(table).read_bytes())
-    quarantined(data, table)
+    quarantine(data, table)
     assert images_in("bad") == ["bad/train/red/1.png"]
 
 
 def test_the_table_that_label_issues_writes_is_accepted(data: Path) -> None:
     write_label_issues(Path("issues.csv"), [LabelIssue("data/train/red/2.png", "red", "blue", 0.1, "why, so")])
-    quarantined(data, "issues.csv")
+    quarantine(data, "issues.csv")
     assert images_in("bad") == ["bad/train/red/2.png"]
 
 
-def test_nothing_is_overwritten(data: Path) -> None:
+def test_a_moved_image_does_not_overwrite_an_earlier_one(data: Path) -> None:
     Path("bad/train/red").mkdir(parents=True)
     Path("bad/train/red/1.png").write_bytes(b"earlier")
-    quarantined(data, table_of("data/train/red/1.png"))
+    quarantine(data, table_of("data/train/red/1.png"))
     assert Path("bad/train/red/1.png").read_bytes() == b"earlier"
     assert Path("bad/train/red/1-2.png").exists()
 
 
-def test_images_that_were_moved_before_are_passed_over(data: Path) -> None:
-    quarantined(data, table_of("data/train/red/1.png"))
-    quarantined(data, table_of("data/train/red/1.png", "data/train/red/2.png"))
+def test_listed_images_that_were_already_moved_are_skipped(data: Path) -> None:
+    quarantine(data, table_of("data/train/red/1.png"))
+    quarantine(data, table_of("data/train/red/1.png", "data/train/red/2.png"))
     assert images_in("bad") == ["bad/train/red/1.png", "bad/train/red/2.png"]
 
 
@@ -101,30 +101,28 @@ def test_images_that_were_moved_before_are_passed_over(data: Path) -> None:
         ("", "line 3: the column 'path' is empty"),
     ],
 )
-def test_a_path_outside_of_the_data_or_of_no_file_stops_before_anything_moves(
-    data: Path, path: str, message: str
-) -> None:
+def test_an_invalid_path_is_refused_before_any_image_is_moved(data: Path, path: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        quarantined(data / "train", table_of("data/train/red/1.png", path))
+        quarantine(data / "train", table_of("data/train/red/1.png", path))
     assert not Path("bad").exists()
 
 
-def test_a_table_without_paths_names_its_columns(data: Path) -> None:
+def test_a_table_without_a_path_column_is_refused_with_its_columns(data: Path) -> None:
     with pytest.raises(DataError, match="issues.csv should have a column 'path', .* its columns are 'file', 'label'"):
-        quarantined(data, table_of("data/train/red/1.png", columns="file,label"))
+        quarantine(data, table_of("data/train/red/1.png", columns="file,label"))
 
 
 def test_a_missing_table_is_a_clear_error(data: Path) -> None:
     with pytest.raises(DataError, match="none.csv cannot be read: .*No such file"):
-        quarantined(data, "none.csv")
+        quarantine(data, "none.csv")
 
 
-def test_images_without_quarantine_are_refused(data: Path) -> None:
+def test_the_option_images_without_quarantine_is_refused(data: Path) -> None:
     with pytest.raises(ConfigError, match="`--images` needs a folder to which the listed images are moved"):
         run_doctor("data", make_page=lambda _: "", output="out", images=table_of())
 
 
-def test_the_command_has_the_option(data: Path) -> None:
+def test_the_doctor_command_has_the_option_images(data: Path) -> None:
     app: Any = typer.Typer()
     app.command()(command)
     options = ["--quarantine", "bad", "--images", table_of("data/train/red/1.png"), "--output", "out"]

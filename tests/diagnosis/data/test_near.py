@@ -1,4 +1,4 @@
-"""Near-duplicates: what counts as one, and that the search finds the same pairs as comparing all pairs."""
+"""Near-duplicates: which changes of an image count, and that the search finds all pairs that brute force finds."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ def compressed(image: Image.Image) -> Image.Image:
     [compressed, lambda image: image.resize((160, 107)), lambda image: image.point(lambda value: min(255, value + 3))],
     ids=["compressed", "smaller", "brighter"],
 )
-def test_a_changed_copy_of_a_photo_is_near(change: object) -> None:
+def test_a_slightly_changed_copy_of_a_photo_is_a_near_duplicate(change: object) -> None:
     assert is_near(photo(), change(photo()))  # type: ignore[operator]
 
 
-def test_another_photo_is_not_near() -> None:
+def test_another_photo_is_not_a_near_duplicate() -> None:
     assert not is_near(photo(), Image.fromarray(load_sample_image("flower.jpg")))
 
 
-def test_the_same_shape_in_another_colour_is_not_near() -> None:
+def test_the_same_photo_in_other_colours_is_not_a_near_duplicate() -> None:
     red, blue, green = photo().split()
     assert not is_near(photo(), Image.merge("RGB", (blue, green, red)))
 
 
-def test_an_image_of_one_pixel_has_a_perceptual_hash() -> None:
+def test_a_single_pixel_has_a_perceptual_hash_and_is_blank() -> None:
     assert perceptual_hash(np.full((1, 1, 3), 7, np.uint8)).is_blank
 
 
-def test_the_search_finds_the_same_pairs_as_comparing_all_pairs() -> None:
+def test_the_search_finds_the_same_pairs_as_brute_force() -> None:
     random = np.random.default_rng(0)
     hashes = random.integers(0, 2**64, 400, dtype=np.uint64)
     for copy, distance in enumerate(np.repeat([0, 1, 2, 3, 4, 5], 30)):
@@ -66,7 +66,7 @@ def test_the_search_finds_the_same_pairs_as_comparing_all_pairs() -> None:
     assert set(pairs) == expected
 
 
-def test_no_image_is_in_two_groups_and_each_is_near_its_leader() -> None:
+def test_groups_are_disjoint_and_each_member_is_near_the_first() -> None:
     # 0, 1, 3, 7, ...: each differs from the next in one bit, so that they form a chain.
     hashes = np.array([(1 << number) - 1 for number in range(20)], np.uint64)
     groups = near_groups(hashes, np.zeros((20, 48), np.uint8))

@@ -45,12 +45,12 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_quarantine_moves_bad_files_and_what_remains_passes(folder: Path, tmp_path: Path) -> None:
+def test_quarantine_moves_bad_files_and_the_remaining_data_passes(folder: Path, tmp_path: Path) -> None:
     (folder / "cat" / "empty.jpg").write_bytes(b"")
-    (folder / "dog" / "text.jpg").write_bytes(b"no image")
+    (folder / "dog" / "text.jpg").write_bytes(b"not an image")
     assert doctor(folder) == 1
     assert doctor(folder, quarantine=str(tmp_path / "bad")) == 0
-    assert (tmp_path / "bad" / "dog" / "text.jpg").read_bytes() == b"no image"
+    assert (tmp_path / "bad" / "dog" / "text.jpg").read_bytes() == b"not an image"
     assert not (folder / "dog" / "text.jpg").exists()
     assert len(list(folder.rglob("*.png"))) == 20
 
@@ -58,7 +58,7 @@ def test_quarantine_moves_bad_files_and_what_remains_passes(folder: Path, tmp_pa
 def test_quarantine_logs_each_move(folder: Path, tmp_path: Path) -> None:
     (folder / "cat" / "empty.jpg").write_bytes(b"")
     doctor(folder, quarantine=str(tmp_path / "bad"))
-    (folder / "cat" / "text.jpg").write_bytes(b"no image")
+    (folder / "cat" / "text.jpg").write_bytes(b"not an image")
     doctor(folder, quarantine=str(tmp_path / "bad"))
     assert rows(tmp_path / "bad" / "quarantine.csv") == [
         {
@@ -85,7 +85,7 @@ def test_quarantine_never_overwrites(folder: Path, tmp_path: Path) -> None:
 
 def test_a_class_emptied_by_quarantine_is_a_fault(folder: Path, tmp_path: Path) -> None:
     (folder / "owl").mkdir()
-    (folder / "owl" / "text.jpg").write_bytes(b"no image")
+    (folder / "owl" / "text.jpg").write_bytes(b"not an image")
     assert doctor(folder, quarantine=str(tmp_path / "bad")) == 1
 
 
@@ -101,7 +101,7 @@ def test_a_manifest_is_neither_moved_nor_fixed(folder: Path, tmp_path: Path, opt
         doctor(tmp_path / "data.csv", **{option: str(tmp_path / "other")})
 
 
-def test_the_fixed_copy_has_the_same_files_except_the_changed(folder: Path, tmp_path: Path) -> None:
+def test_the_fixed_copy_has_all_files_except_changed_and_broken_ones(folder: Path, tmp_path: Path) -> None:
     (folder / "cat" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     (folder / "cat" / "notes.txt").write_text("kept")
     (folder / "cat" / "wrong.png").write_bytes(jpeg(photo(50)))
@@ -125,7 +125,7 @@ def jpeg(image: Image.Image, **options: object) -> bytes:
     return file.getvalue()
 
 
-def test_a_renamed_image_does_not_replace_another(folder: Path, tmp_path: Path) -> None:
+def test_a_renamed_image_does_not_overwrite_another(folder: Path, tmp_path: Path) -> None:
     (folder / "cat" / "wrong.png").write_bytes(jpeg(photo(50)))
     (folder / "cat" / "wrong.jpg").write_bytes(jpeg(photo(51)))
     write_fixed_copy(survey_of(folder), tmp_path / "fixed")
@@ -146,7 +146,7 @@ def test_rotated_images_are_upright_in_the_fixed_copy(folder: Path, tmp_path: Pa
         assert np.abs(difference).mean() < 2
 
 
-def test_cmyk_and_16_bits_become_8_bit_rgb(folder: Path, tmp_path: Path) -> None:
+def test_cmyk_and_16_bit_images_become_8_bit_rgb(folder: Path, tmp_path: Path) -> None:
     (folder / "cat" / "print.jpg").write_bytes(jpeg(photo(50).convert("CMYK")))
     deep = np.asarray(photo(51).convert("L")).astype(np.uint16) * 257
     Image.fromarray(deep).save(folder / "cat" / "deep.png")
@@ -158,7 +158,7 @@ def test_cmyk_and_16_bits_become_8_bit_rgb(folder: Path, tmp_path: Path) -> None
         np.testing.assert_array_equal(np.asarray(image)[..., 0], deep // 257)
 
 
-def test_the_first_frame_of_an_animation_is_kept(folder: Path, tmp_path: Path) -> None:
+def test_an_animation_is_replaced_by_its_first_frame(folder: Path, tmp_path: Path) -> None:
     frames = [photo(50).convert("P"), photo(51).convert("P")]
     frames[0].save(folder / "cat" / "two.gif", save_all=True, append_images=frames[1:])
     write_fixed_copy(survey_of(folder), tmp_path / "fixed")
@@ -167,20 +167,20 @@ def test_the_first_frame_of_an_animation_is_kept(folder: Path, tmp_path: Path) -
         np.testing.assert_array_equal(np.asarray(image), np.asarray(frames[0].convert("RGB")))
 
 
-def test_nothing_is_left_to_fix_in_the_fixed_copy(folder: Path, tmp_path: Path) -> None:
+def test_a_fixed_copy_of_the_fixed_copy_changes_nothing(folder: Path, tmp_path: Path) -> None:
     (folder / "cat" / "wrong.png").write_bytes(jpeg(photo(50).convert("CMYK")))
     assert write_fixed_copy(survey_of(folder), tmp_path / "fixed") == 1
     assert write_fixed_copy(survey_of(tmp_path / "fixed"), tmp_path / "again") == 0
 
 
-def test_a_folder_that_is_not_empty_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_a_target_folder_that_is_not_empty_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "fixed").mkdir()
     (tmp_path / "fixed" / "mine.txt").write_text("mine")
     with pytest.raises(DataError, match="not empty"):
         doctor(folder, fix=str(tmp_path / "fixed"))
 
 
-def test_an_interrupted_copy_leaves_nothing(folder: Path, tmp_path: Path) -> None:
+def test_an_interrupted_copy_leaves_no_folder(folder: Path, tmp_path: Path) -> None:
     def interrupt(done: int, total: int) -> None:
         if done == 5:
             raise KeyboardInterrupt
@@ -190,7 +190,7 @@ def test_an_interrupted_copy_leaves_nothing(folder: Path, tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
-def test_quarantine_moves_nothing_that_it_cannot_log(folder: Path, tmp_path: Path) -> None:
+def test_quarantine_moves_no_file_if_it_cannot_write_its_log(folder: Path, tmp_path: Path) -> None:
     (folder / "cat" / "empty.jpg").write_bytes(b"")
     (tmp_path / "bad" / "quarantine.csv").mkdir(parents=True)
     with pytest.raises(StorageError, match="Could not move files"):
@@ -198,7 +198,7 @@ def test_quarantine_moves_nothing_that_it_cannot_log(folder: Path, tmp_path: Pat
     assert (folder / "cat" / "empty.jpg").exists()
 
 
-def test_a_list_of_changes_in_the_data_is_not_overwritten(folder: Path, tmp_path: Path) -> None:
+def test_a_file_named_fixed_csv_in_the_data_is_not_overwritten(folder: Path, tmp_path: Path) -> None:
     old = folder / "fixed.csv"
     old.write_text("from,to,change\n")
     write_fixed_copy(survey_of(folder), tmp_path / "fixed")

@@ -56,7 +56,7 @@ def fake_worker(body: str, all_reduce: str = ANSWERS) -> list[str]:
     return [sys.executable, "-c", program]
 
 
-def test_answers_of_the_worker_become_values() -> None:
+def test_the_json_lines_of_the_worker_become_results() -> None:
     phases: list[str] = []
     computed = compute(fake_worker("right(name)"), on_progress=phases.append)
     assert [device.device for device in computed.devices] == ["GPU:0", "GPU:1"]
@@ -66,7 +66,7 @@ def test_answers_of_the_worker_become_values() -> None:
     assert phases == ["Checking GPU:0", "Checking GPU:1", "Checking all-reduce"]
 
 
-def test_gpu_that_ends_its_process_is_reported_and_the_next_is_checked() -> None:
+def test_a_gpu_that_crashes_the_worker_is_reported_and_the_next_one_is_checked() -> None:
     crash = "print('F0000 00:00:1.2 7 cuda.cc:9] Check failed: no memory', file=sys.stderr, flush=True); os.abort()"
     body = f"if name == 'GPU:0': {crash}\n    right(name)"
     computed = compute(fake_worker(body))
@@ -75,14 +75,14 @@ def test_gpu_that_ends_its_process_is_reported_and_the_next_is_checked() -> None
     assert computed.all_reduce is not None
 
 
-def test_gpu_that_hangs_has_failed() -> None:
+def test_a_gpu_that_hangs_has_failed() -> None:
     body = "if name == 'GPU:1': time.sleep(60)\n    right(name)"
     computed = compute(fake_worker(body), silence_seconds=1)
     assert [device.right for device in computed.devices] == [True, False]
     assert "gave no answer for 1 seconds" in computed.devices[1].failure
 
 
-def test_all_reduce_that_ends_the_process_leaves_the_gpus_right() -> None:
+def test_an_all_reduce_that_crashes_does_not_change_the_results_of_the_gpus() -> None:
     computed = compute(fake_worker("right(name)", "os.kill(os.getpid(), signal.SIGSEGV)"))
     assert all(device.right for device in computed.devices)
     assert computed.all_reduce is not None
@@ -90,7 +90,7 @@ def test_all_reduce_that_ends_the_process_leaves_the_gpus_right() -> None:
     assert "SIGSEGV" in computed.all_reduce.note
 
 
-def test_crash_after_the_last_answer_keeps_all_results() -> None:
+def test_a_crash_after_the_last_answer_keeps_all_results() -> None:
     computed = compute(fake_worker("right(name)", f"{ANSWERS}; os.abort()"))
     assert computed.all_reduce is not None
     assert computed.all_reduce.status == "right"
@@ -101,7 +101,7 @@ def test_tensorflow_that_crashes_at_import_is_an_import_error() -> None:
     assert "SIGILL" in computed.tensorflow.import_error
 
 
-def test_real_worker_computes_and_sums_over_two_devices() -> None:
+def test_a_real_worker_computes_and_sums_over_two_devices() -> None:
     program = """
 import json, os, sys
 import tensorflow as tf
@@ -119,7 +119,7 @@ work({"CPU:0": True}, lambda answer: print(json.dumps(answer)), kind="CPU", time
     assert answers[4]["all_reduce"]["status"] == "right"
 
 
-def test_log_gives_refused_libraries_and_errors() -> None:
+def test_libraries_that_failed_to_load_and_errors_are_read_from_the_log() -> None:
     log = (
         "I0000 00:00:1795253929.433391    6616 dso_loader.cc:144] Could not load dynamic library 'libcudnn.so.9'; "
         "dlerror: libcudnn.so.9: cannot open shared object file; LD_LIBRARY_PATH: /a\n"
@@ -149,7 +149,7 @@ def printed(report: GpuReport) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def test_correct_gpu_is_shown_with_its_results() -> None:
+def test_a_correct_gpu_is_shown_with_its_results() -> None:
     report = GpuReport(Facts(), (RIGHT,), AllReduce(("GPU:0",), "right", 2**26, 0.001))
     text = printed(report)
     assert report.exit_code == 0
@@ -160,14 +160,14 @@ def test_correct_gpu_is_shown_with_its_results() -> None:
     assert "1 of 1 GPUs can train." in text
 
 
-def test_report_without_a_gpu_ends_with_reason_and_cure() -> None:
+def test_a_report_without_a_gpu_ends_with_reason_and_cure() -> None:
     diagnosis = Diagnosis("no_cuda", "A library is missing.", ".venv/bin/pip install -e '.[gpu]'")
     report = GpuReport(Facts(), diagnosis=diagnosis)
     assert report.exit_code == 1
     assert printed(report).endswith("Likely reason: A library is missing.\nCure: .venv/bin/pip install -e '.[gpu]'\n")
 
 
-def test_broken_all_reduce_says_what_still_works() -> None:
+def test_a_failed_all_reduce_suggests_training_on_one_device() -> None:
     report = GpuReport(Facts(), (RIGHT,), AllReduce(("GPU:0", "GPU:1"), "failed", note="the process hung"))
     assert report.exit_code == 0
     assert "hardware.devices=1" in printed(report)
@@ -188,7 +188,7 @@ def test_json_has_no_infinity() -> None:
     assert json.loads(text)["devices"][0]["checks"][0]["error"] is None
 
 
-def test_script_prints_one_json_object_and_nothing_else() -> None:
+def test_the_script_prints_one_json_object_and_nothing_else() -> None:
     done = subprocess.run([sys.executable, str(SCRIPT), "--json"], capture_output=True, text=True, check=False)
     report = json.loads(done.stdout)
     assert done.stderr == ""
@@ -216,7 +216,7 @@ def test_ctrl_c_ends_the_check_without_a_traceback() -> None:
 
 
 @pytest.mark.gpu
-def test_gpus_of_this_machine_compute_correctly() -> None:
+def test_the_gpus_of_this_machine_compute_correctly() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
     done = subprocess.run(
         [sys.executable, str(SCRIPT), "--json"], capture_output=True, text=True, check=False, env=environment

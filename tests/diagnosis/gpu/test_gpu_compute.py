@@ -17,7 +17,7 @@ from model_trainer.diagnosis.gpu.compute import CONVOLUTION, MATRIX_PRODUCT, OPE
 SMALL = replace(MATRIX_PRODUCT, compare=((64, 64), (64, 64)), measure=((64, 64), (64, 64)))
 
 
-def test_cpu_agrees_with_itself_in_every_precision() -> None:
+def test_the_cpu_passes_its_own_check_in_every_precision() -> None:
     checks = check_device("CPU:0", timed=False)
     assert [check.status for check in checks] == ["right"] * 6
     assert {(check.operation, check.precision) for check in checks} == {
@@ -25,7 +25,7 @@ def test_cpu_agrees_with_itself_in_every_precision() -> None:
     }
 
 
-def test_error_agrees_with_numpy() -> None:
+def test_the_reported_error_agrees_with_numpy() -> None:
     left, right = (compute._random(shape, offset) for offset, shape in enumerate(SMALL.compare))
     exact = left.astype(np.float64) @ right.astype(np.float64)
     half = np.asarray(tf.cast(tf.linalg.matmul(tf.cast(left, "bfloat16"), tf.cast(right, "bfloat16")), "float32"))
@@ -35,7 +35,7 @@ def test_error_agrees_with_numpy() -> None:
     assert check.error == pytest.approx(np.max(np.abs(half - exact)) / np.sqrt(np.mean(exact**2)), rel=1e-3)
 
 
-def test_speed_is_operations_per_second() -> None:
+def test_the_speed_is_in_floating_point_operations_per_second() -> None:
     checks = check_device("CPU:0", operations=[SMALL])
     assert all(check.teraflops is not None and 0 < check.teraflops < 100 for check in checks)
     assert SMALL.flop == 2 * 64**3
@@ -64,7 +64,7 @@ def wrong_on_second_call(change: Any) -> Any:
     ],
     ids=["one number", "one NaN", "all by a tenth", "one column short"],
 )
-def test_wrong_result_is_detected_in_every_precision(change: Any) -> None:
+def test_a_wrong_result_is_detected_in_every_precision(change: Any) -> None:
     operation = replace(SMALL, function=wrong_on_second_call(change))
     checks = check_device("CPU:0", operations=[operation])
     assert [check.status for check in checks] == ["wrong"] * 3
@@ -92,7 +92,7 @@ def test_rounding_to_tf32_is_allowed_only_where_the_device_uses_it() -> None:
         assert (check.precision, check.status) == (label, status)
 
 
-def test_exception_becomes_a_failed_check_and_the_others_continue() -> None:
+def test_an_exception_fails_only_its_own_check() -> None:
     def fails(left: Any, right: Any) -> Any:
         if left.dtype == tf.bfloat16:
             raise tf.errors.UnimplementedError(None, None, "Graph execution error:\n\nno bfloat16 here\nmore")
@@ -103,7 +103,7 @@ def test_exception_becomes_a_failed_check_and_the_others_continue() -> None:
     assert checks[1].note == "UnimplementedError: no bfloat16 here"
 
 
-def test_result_that_came_from_another_device_does_not_count() -> None:
+def test_a_result_from_another_device_does_not_count() -> None:
     checks = check_device("GPU:99", operations=[SMALL], timed=False)
     assert {check.status for check in checks} == {"failed"}
 
@@ -137,7 +137,7 @@ def test_all_reduce_over_all_devices_is_right() -> None:
     assert result.seconds is not None
 
 
-def test_wrong_sum_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_all_reduce_sum_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tf.distribute.ReplicaContext, "all_reduce", lambda self, op, value: value + 1)
     result = check_all_reduce(["CPU:0"], elements=1000)
     assert result.status == "wrong"

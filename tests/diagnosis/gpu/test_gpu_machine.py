@@ -1,4 +1,4 @@
-"""Reading the machine's files and loading CUDA's libraries."""
+"""Facts about the machine are read from its files, and CUDA's libraries are loaded in another process."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_only_display_controllers_count_as_gpus(tmp_path: Path) -> None:
     assert probe_machine(tmp_path).pci_gpus == ("NVIDIA", "AMD")
 
 
-def test_pci_bus_that_cannot_be_listed_is_distinguished_from_an_empty_one(tmp_path: Path) -> None:
+def test_a_pci_bus_that_cannot_be_listed_is_distinguished_from_an_empty_one(tmp_path: Path) -> None:
     assert probe_machine(tmp_path).pci_gpus is None
 
 
@@ -66,7 +66,7 @@ def test_driver_version_is_read_from_both_kernel_modules(tmp_path: Path, line: s
     assert read_driver_version(write(tmp_path, "version", line + "GCC version:  gcc version 12.3.0\n")) == "550.54.15"
 
 
-def test_no_kernel_module_gives_no_version(tmp_path: Path) -> None:
+def test_without_a_kernel_module_the_driver_version_is_empty(tmp_path: Path) -> None:
     assert read_driver_version(tmp_path / "none") == ""
 
 
@@ -74,7 +74,7 @@ def test_versions_are_those_of_the_installed_packages() -> None:
     assert probe_versions().tensorflow == tf.__version__
 
 
-def test_list_of_libraries_matches_the_installed_tensorflow() -> None:
+def test_the_list_of_cuda_libraries_matches_the_installed_tensorflow() -> None:
     build = tf.sysconfig.get_build_info()
     if not build["is_cuda_build"]:
         pytest.skip("this TensorFlow is built without CUDA")
@@ -84,7 +84,7 @@ def test_list_of_libraries_matches_the_installed_tensorflow() -> None:
 
 
 @linux
-def test_library_of_the_system_loads_and_names_its_file() -> None:
+def test_a_system_library_is_loaded_and_its_path_is_reported() -> None:
     libraries, _ = probe_libraries([Library("libm.so.6", True, "")], folders=[])
     assert libraries[0].path.endswith("/libm.so.6")
     assert libraries[0].loaded
@@ -100,7 +100,7 @@ def test_missing_and_damaged_libraries_have_an_error(tmp_path: Path) -> None:
     assert "invalid ELF header" in libraries[1].error
 
 
-def test_library_that_kills_the_process_has_an_error_and_the_others_are_loaded() -> None:
+def test_a_library_that_crashes_the_loader_has_an_error_and_the_others_are_loaded() -> None:
     program = """
 import json, os, sys
 for name in json.loads(sys.argv[1])["libraries"]:
@@ -114,7 +114,7 @@ for name in json.loads(sys.argv[1])["libraries"]:
     assert "ended the process with code 139" in libraries[1].error
 
 
-def test_loader_that_hangs_is_killed() -> None:
+def test_a_loader_that_hangs_is_killed() -> None:
     program = "import time; time.sleep(60)"
     libraries, driver = probe_libraries(
         [Library("libm.so.6", True, "")], loader=[sys.executable, "-c", program], timeout_seconds=0.5
@@ -124,7 +124,7 @@ def test_loader_that_hangs_is_killed() -> None:
 
 
 class FakeCuda:
-    """Answers as libcuda.so.1 does, with one GPU."""
+    """A fake of libcuda.so.1 with one GPU."""
 
     def __init__(self, init_code: int) -> None:
         self.init_code = init_code
@@ -157,7 +157,7 @@ class FakeCuda:
         return 0
 
 
-def test_driver_lists_name_memory_and_capability(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_driver_lists_the_name_memory_and_compute_capability_of_each_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda name: FakeCuda(0))
     assert loader.read_driver() == {
         "init_code": 0,
@@ -166,7 +166,7 @@ def test_driver_lists_name_memory_and_capability(monkeypatch: pytest.MonkeyPatch
     }
 
 
-def test_driver_that_does_not_start_has_its_error_code(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_that_fails_to_initialize_has_its_error_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda name: FakeCuda(999))
     assert loader.read_driver() == {"init_code": 999, "cuda_version": "12.4"}
 
@@ -189,7 +189,7 @@ def test_only_libraries_that_tensorflow_would_not_find_are_preloaded(
     assert {Path(file).name for file in loaded} == {"libcusolver.so.11"}
 
 
-def test_damaged_library_is_left_to_tensorflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_library_is_not_preloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     damaged = write(tmp_path, "nvidia/cusolver/lib/libcusolver.so.11", "no library")
     monkeypatch.syspath_prepend(tmp_path)
     assert str(damaged) not in preload_cuda()

@@ -20,7 +20,7 @@ def no_library(name: str) -> None:
 
 
 def nvml(*, init_code: int = 0, gpus: Sequence[str | int] = ()) -> Callable[[str], SimpleNamespace]:
-    """A loader of a fake libnvidia-ml.so.1; a number among the GPUs is the error code of that GPU."""
+    """A loader of a fake libnvidia-ml.so.1; each of `gpus` is the name of a GPU or the error code of opening it."""
 
     def write(out: Any, value: Any) -> int:
         getattr(out, "_obj", out).value = value
@@ -56,7 +56,7 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Load:
     return replace_library
 
 
-def test_names_of_all_gpus_and_the_drivers_version_are_read(load: Load) -> None:
+def test_the_names_of_all_gpus_and_the_driver_version_are_read(load: Load) -> None:
     load(nvml(gpus=["NVIDIA A100", "Tesla T4"]))
     assert read_nvml() == NvmlAnswer("550.54.15", ("NVIDIA A100", "Tesla T4"), 0)
 
@@ -67,7 +67,7 @@ def test_cuda_visible_devices_hides_no_gpus_from_nvml(load: Load, monkeypatch: p
     assert read_nvml().gpus == ("Tesla T4",)
 
 
-def test_machine_without_nvml_is_no_error(load: Load) -> None:
+def test_a_machine_without_nvml_is_not_an_error(load: Load) -> None:
     load(no_library)
     assert read_nvml() == NvmlAnswer(code=12)
 
@@ -81,29 +81,29 @@ def test_machine_without_nvml_is_no_error(load: Load) -> None:
         (pynvml.NVMLError_Unknown, "Unknown Error"),
     ],
 )
-def test_driver_that_does_not_start_gives_its_error_code_and_message(
+def test_a_driver_that_fails_to_initialize_gives_its_error_code_and_message(
     load: Load, error: type[pynvml.NVMLError], message: str
 ) -> None:
     load(nvml(init_code=error().value))
     assert read_nvml() == NvmlAnswer(code=error().value, error=message)
 
 
-def test_gpu_of_another_users_job_is_left_out(load: Load) -> None:
+def test_a_gpu_without_permission_is_left_out(load: Load) -> None:
     load(nvml(gpus=[pynvml.NVML_ERROR_NO_PERMISSION, "Tesla T4"]))
     assert read_nvml() == NvmlAnswer("550.54.15", ("Tesla T4",), 0, "GPU 0: Insufficient Permissions")
 
 
-def test_error_code_of_a_lost_gpu_is_reported_if_there_is_no_other(load: Load) -> None:
+def test_the_error_code_of_a_lost_gpu_is_reported_if_there_is_no_other(load: Load) -> None:
     load(nvml(gpus=[pynvml.NVML_ERROR_GPU_IS_LOST]))
     assert read_nvml() == NvmlAnswer("550.54.15", (), pynvml.NVML_ERROR_GPU_IS_LOST, "GPU 0: GPU is lost")
 
 
-def test_library_that_lacks_a_function_is_an_error(load: Load) -> None:
+def test_an_nvml_library_without_a_function_is_an_error(load: Load) -> None:
     load(lambda name: SimpleNamespace(nvmlInitWithFlags=lambda flags: 0))
     assert read_nvml() == NvmlAnswer(code=pynvml.NVML_ERROR_FUNCTION_NOT_FOUND, error="Function Not Found")
 
 
-def test_real_worker_finds_nvml_if_this_machine_has_it() -> None:
+def test_a_real_worker_finds_nvml_if_this_machine_has_it() -> None:
     is_installed = os.path.exists("/proc/driver/nvidia/version") or find_library("nvidia-ml")
     assert (query_nvml().code == 12) == (not is_installed)
 
@@ -112,16 +112,16 @@ def worker(program: str) -> list[str]:
     return [sys.executable, "-c", program]
 
 
-def test_driver_that_hangs_is_an_error() -> None:
+def test_a_driver_that_hangs_is_an_error() -> None:
     answer = query_nvml(worker("import time; time.sleep(60)"), silence_seconds=0.2)
     assert answer == NvmlAnswer(error="querying NVML failed: gave no answer for 0.2 seconds")
 
 
-def test_driver_that_crashes_is_an_error() -> None:
+def test_a_driver_that_crashes_is_an_error() -> None:
     answer = query_nvml(worker("import os; os.abort()"))
     assert answer == NvmlAnswer(error="querying NVML failed: the process was ended by SIGABRT")
 
 
-def test_crash_after_the_answer_keeps_the_answer() -> None:
+def test_a_crash_after_the_answer_keeps_the_answer() -> None:
     program = 'import os; print(\'{"driver_version": "1", "gpus": ["T4"], "code": 0, "error": ""}\', flush=True); '
     assert query_nvml(worker(program + "os.abort()")) == NvmlAnswer("1", ("T4",), 0)

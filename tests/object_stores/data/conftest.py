@@ -1,4 +1,4 @@
-"""Uploads with boto3, independently of what is tested."""
+"""Uploads with boto3, which does not use the code under test."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def upload(bucket: str) -> Upload:
 
 @pytest.fixture
 def configure(s3: object) -> Iterator[Callable[..., None]]:
-    """Changes settings of storages for one test."""
+    """Changes the configuration of storages for one test."""
     with pytest.MonkeyPatch.context() as patched:
 
         def change(**changes: object) -> None:

@@ -1,4 +1,4 @@
-"""The cache of objects on the local disk."""
+"""The cache of downloaded objects on the local disk."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def make_old(cache: ObjectCache) -> None:
         os.utime(path, (1000, 1000))
 
 
-def test_what_was_put_is_read_by_another_process(cache: ObjectCache) -> None:
+def test_an_entry_is_read_by_another_process(cache: ObjectCache) -> None:
     cache.put("a", b"content")
     program = (
         "from model_trainer.storage.objects.cache import ObjectCache; "
@@ -64,9 +64,7 @@ def test_a_damaged_entry_is_not_used(cache: ObjectCache, damage: Callable[[bytes
     assert not files_in(cache)
 
 
-def test_a_process_that_is_killed_while_it_writes_leaves_no_entry(
-    cache: ObjectCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_killed_while_writing_leaves_no_entry(cache: ObjectCache, monkeypatch: pytest.MonkeyPatch) -> None:
     class Killed(BaseException): ...
 
     def replace(source: str, target: str) -> None:
@@ -82,7 +80,7 @@ def test_a_process_that_is_killed_while_it_writes_leaves_no_entry(
     assert not files_in(cache)
 
 
-def test_entries_that_were_used_longest_ago_make_room_for_new_ones(tmp_path: Path) -> None:
+def test_the_least_recently_used_entries_are_evicted(tmp_path: Path) -> None:
     before = ObjectCache(folder_of_objects(tmp_path), 10 * SIZE)
     for number in range(9):
         before.put(str(number), bytes(SIZE - 16))
@@ -95,9 +93,7 @@ def test_entries_that_were_used_longest_ago_make_room_for_new_ones(tmp_path: Pat
     assert all(cache.get(str(number)) is not None for number in (3, *range(100, 105)))
 
 
-def test_entries_of_this_process_are_not_exchanged_for_one_another(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_full_cache_keeps_the_images_of_this_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     cache = ObjectCache(folder_of_objects(tmp_path), 10 * SIZE)
     with caplog.at_level("INFO", logger="absl"):
         for number in range(30):
@@ -106,7 +102,7 @@ def test_entries_of_this_process_are_not_exchanged_for_one_another(
     assert len([record for record in caplog.records if "is full of images of this run" in record.getMessage()]) == 1
 
 
-def test_a_full_disk_is_logged_once_and_nothing_else_happens(
+def test_a_full_disk_is_logged_once_and_not_an_error(
     cache: ObjectCache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def write(partial: str, content: bytes) -> None:
@@ -126,7 +122,7 @@ def test_a_full_disk_is_logged_once_and_nothing_else_happens(
     assert len(files_in(cache)) == 1
 
 
-def test_the_last_gigabyte_of_a_disk_is_left_for_the_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_leaves_the_last_gigabyte_of_a_disk_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
     free = module._FREE_BYTES + 5 * SIZE
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=free))
@@ -145,7 +141,7 @@ def test_an_object_larger_than_the_cache_does_not_empty_it(tmp_path: Path) -> No
     assert before.usage() == (9, 9 * SIZE)
 
 
-def test_several_processes_keep_the_limit_together(tmp_path: Path) -> None:
+def test_several_processes_respect_the_limit_together(tmp_path: Path) -> None:
     caches = [ObjectCache(folder_of_objects(tmp_path), 40 * SIZE) for _ in range(4)]
     for number in range(40):
         for each, cache in enumerate(caches):
@@ -154,7 +150,7 @@ def test_several_processes_keep_the_limit_together(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/etc/passwd", path)])
-def test_what_is_no_file_in_the_place_of_an_entry_is_no_entry(
+def test_an_entry_that_is_not_a_regular_file_is_ignored(
     cache: ObjectCache, make: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     cache.put("a", b"content")
@@ -203,7 +199,7 @@ def test_a_folder_with_other_files_is_neither_used_nor_cleared(
     )
 
 
-def test_a_cache_is_marked_and_one_of_an_earlier_version_is_accepted(cache: ObjectCache) -> None:
+def test_a_cache_is_tagged_and_an_untagged_one_of_an_earlier_version_is_accepted(cache: ObjectCache) -> None:
     cache.put("a", b"content")
     mark = cache.folder / "CACHEDIR.TAG"
     assert mark.read_bytes().startswith(b"Signature: 8a477f597d28d172789f06886806bc55\n")
@@ -216,14 +212,14 @@ def test_a_cache_is_marked_and_one_of_an_earlier_version_is_accepted(cache: Obje
     assert not cache.folder.exists()
 
 
-def test_what_is_not_of_the_cache_stays_when_it_is_cleared(cache: ObjectCache) -> None:
+def test_clearing_the_cache_leaves_other_files(cache: ObjectCache) -> None:
     cache.put("a", b"content")
     (cache.folder / "notes.txt").touch()
     cache.clear()
     assert {path.name for path in cache.folder.rglob("*")} == {"notes.txt", "CACHEDIR.TAG"}
 
 
-def test_what_threads_put_at_the_same_time_is_all_kept(cache: ObjectCache) -> None:
+def test_all_entries_of_concurrent_threads_are_kept(cache: ObjectCache) -> None:
     cache.put("first", b"")  # the folder is counted once; several threads would wait for that for a second at most
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
@@ -235,7 +231,7 @@ def test_what_threads_put_at_the_same_time_is_all_kept(cache: ObjectCache) -> No
     assert cache.usage()[0] == 3001
 
 
-def test_a_size_of_zero_keeps_nothing(tmp_path: Path) -> None:
+def test_a_cache_of_size_zero_stores_nothing(tmp_path: Path) -> None:
     cache = ObjectCache(folder_of_objects(tmp_path), 0)
     cache.put("a", b"content")
     assert not cache.folder.exists()
@@ -248,7 +244,7 @@ def test_an_object_is_downloaded_once(bucket: str, monkeypatch: pytest.MonkeyPat
     assert cached.read_version(f"{bucket}/a.jpg", etag) == (content, etag) == (b"first", etag)
 
 
-def test_another_version_of_an_object_is_never_taken_for_the_first(bucket: str, configure: Callable[..., None]) -> None:
+def test_a_changed_object_is_never_read_as_the_earlier_version(bucket: str, configure: Callable[..., None]) -> None:
     configure(cache_bytes=0)
     files.write(f"{bucket}/a.jpg", b"first")
     etag = cached.read_version(f"{bucket}/a.jpg")[1]
@@ -260,14 +256,14 @@ def test_another_version_of_an_object_is_never_taken_for_the_first(bucket: str, 
     assert cached.read_version(f"{bucket}/a.jpg")[0] == b"second"
 
 
-def test_an_object_larger_than_any_image_is_not_read(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_object_above_the_size_limit_is_not_read(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     files.write(f"{bucket}/a.jpg", bytes(SIZE))
     monkeypatch.setattr(cached, "MAX_FILE_BYTES", SIZE - 1)
     with pytest.raises(OSError, match="it has more than the limit of 999 bytes"):
         cached.read_version(f"{bucket}/a.jpg")
 
 
-def test_the_command_shows_and_clears_what_is_kept(bucket: str) -> None:
+def test_the_cache_command_shows_and_clears_the_cache(bucket: str) -> None:
     for number in range(3):
         files.write(f"{bucket}/train/cat/{number}.jpg", bytes(SIZE))
     examples = ImageFolder(f"{bucket}/train").read()
@@ -284,7 +280,7 @@ def test_the_command_shows_and_clears_what_is_kept(bucket: str) -> None:
     assert len(ImageFolder(f"{bucket}/train").read()) == 2  # listings too
 
 
-def test_clearing_deletes_indexes_of_files_of_records(tmp_path: Path, configure: Callable[..., None]) -> None:
+def test_clearing_deletes_the_indexes_of_record_files(tmp_path: Path, configure: Callable[..., None]) -> None:
     configure(cache_folder=str(tmp_path / "cache"))
     save_kept("s3://box/a.tfrecord", "", (1, 1), {"starts": np.zeros(1)})
     assert load_kept("s3://box/a.tfrecord", "", (1, 1)) is not None

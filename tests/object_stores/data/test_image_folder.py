@@ -1,4 +1,4 @@
-"""ImageFolder on an object store finds what it finds on disk."""
+"""`ImageFolder` reads the same images from an object store as from the disk."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def zoo(tmp_path: Path) -> Path:
     return tmp_path / "zoo"
 
 
-def test_the_same_images_are_found_in_the_same_order_as_on_disk(zoo: Path, bucket: str, upload: Upload) -> None:
+def test_images_are_listed_in_the_same_order_as_on_disk(zoo: Path, bucket: str, upload: Upload) -> None:
     upload(zoo, f"{bucket}/zoo")
     local, remote = ImageFolder(zoo).read(), ImageFolder(f"{bucket}/zoo").read()
     assert remote.names() == [name.replace(str(zoo), f"{bucket}/zoo") for name in local.names()]
@@ -40,7 +40,7 @@ def test_the_same_images_are_found_in_the_same_order_as_on_disk(zoo: Path, bucke
     assert read == [local.images.read(int(row)) for row in local.rows]
 
 
-def test_what_is_skipped_is_logged_as_on_disk(
+def test_skipped_files_are_logged_as_on_disk(
     zoo: Path, bucket: str, upload: Upload, caplog: pytest.LogCaptureFixture
 ) -> None:
     upload(zoo, f"{bucket}/zoo")
@@ -53,12 +53,12 @@ def test_what_is_skipped_is_logged_as_on_disk(
     )
 
 
-def test_a_folder_that_does_not_exist_is_named_with_the_cure(bucket: str) -> None:
+def test_a_missing_folder_is_named_with_the_cure(bucket: str) -> None:
     with pytest.raises(DataError, match=rf"There is no folder {bucket}/nothing. Put images into one folder"):
         ImageFolder(f"{bucket}/nothing").read()
 
 
-def test_classes_of_a_store_are_checked(zoo: Path, bucket: str, upload: Upload) -> None:
+def test_a_class_without_a_folder_in_the_store_is_refused(zoo: Path, bucket: str, upload: Upload) -> None:
     upload(zoo, f"{bucket}/zoo")
     with pytest.raises(DataError, match="has no folder for the class 'cow'"):
         ImageFolder(f"{bucket}/zoo", classes=("cat", "dog", "cow")).read()

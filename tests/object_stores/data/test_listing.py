@@ -1,4 +1,4 @@
-"""Listings of objects: kept for a while, and of any length in little memory."""
+"""Listings of objects: cached for a limited time, and of any length in little memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ URL = parse_url("s3://photos/train")
 
 
 class Paged:
-    """Stands in for obstore: classes of many keys, which exist only in the page that is asked for."""
+    """A stand-in for obstore: class folders with any number of keys, which are generated page by page."""
 
     def __init__(self, num_classes: int, per_class: int, is_sorted: bool = True) -> None:
         self.num_classes = num_classes
@@ -67,7 +67,7 @@ def paged(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Paged]:
 
 
 @pytest.mark.parametrize("is_sorted", [True, False])
-def test_keys_sizes_and_tags_are_those_of_the_store_in_the_order_of_keys(
+def test_a_listing_has_keys_sizes_and_etags_in_the_order_of_keys(
     paged: Callable[..., Paged], tmp_path: Path, is_sorted: bool
 ) -> None:
     paged(3, 2500, is_sorted=is_sorted)
@@ -97,7 +97,7 @@ def test_memory_does_not_grow_with_the_number_of_keys(
     assert peak(40_000) < 1.3 * peak(10_000)
 
 
-def test_a_listing_is_kept_for_the_configured_time(bucket: str, configure: Callable[..., None]) -> None:
+def test_a_listing_is_cached_for_the_configured_time(bucket: str, configure: Callable[..., None]) -> None:
     files.write(f"{bucket}/train/cat/1.jpg", b"1")
     assert len(ImageFolder(f"{bucket}/train").read()) == 1
     files.write(f"{bucket}/train/cat/2.jpg", b"2")
@@ -106,7 +106,7 @@ def test_a_listing_is_kept_for_the_configured_time(bucket: str, configure: Calla
     assert len(ImageFolder(f"{bucket}/train").read()) == 2
 
 
-def test_doctor_lists_anew_for_itself_and_for_the_training_that_follows(
+def test_doctor_refreshes_the_cached_listing_also_for_later_trainings(
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files.write(f"{bucket}/train/cat/1.jpg", b"1")
@@ -124,7 +124,7 @@ def test_doctor_lists_anew_for_itself_and_for_the_training_that_follows(
     assert len(ImageFolder(f"{bucket}/train").read()) == 2
 
 
-def test_a_damaged_listing_is_made_again(bucket: str, tmp_path: Path) -> None:
+def test_a_damaged_cached_listing_is_replaced(bucket: str, tmp_path: Path) -> None:
     files.write(f"{bucket}/train/cat/1.jpg", b"1")
     ImageFolder(f"{bucket}/train").read()
     (sizes,) = (tmp_path / "cache" / "listings").glob("*/sizes")
@@ -133,7 +133,7 @@ def test_a_damaged_listing_is_made_again(bucket: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["[]", "null", '{"time": "x"}', "[" * 100_000, '{"time": 1e999}', "\xff", None])
-def test_a_kept_listing_whose_description_is_damaged_is_made_again(
+def test_a_cached_listing_with_damaged_metadata_is_replaced(
     paged: Callable[..., Paged], tmp_path: Path, content: str | None
 ) -> None:
     paged(1, 1)
@@ -162,7 +162,7 @@ def test_a_kept_listing_whose_description_is_damaged_is_made_again(
         ("/photos/train", False),
     ],
 )
-def test_a_listing_is_forgotten_after_a_change_above_or_below(
+def test_a_change_in_or_above_a_folder_invalidates_its_cached_listing(
     paged: Callable[..., Paged], tmp_path: Path, configure: Callable[..., None], changed: str, is_forgotten: bool
 ) -> None:
     configure(cache_folder=str(tmp_path))
@@ -173,7 +173,7 @@ def test_a_listing_is_forgotten_after_a_change_above_or_below(
     assert len(list_objects(Bucket(None), URL, folder_of_listings(tmp_path), 60.0)) == 1 + is_forgotten
 
 
-def test_a_folder_that_cannot_be_written_keeps_no_listing(
+def test_a_cache_folder_that_is_not_writable_is_not_an_error(
     bucket: str, tmp_path: Path, configure: Callable[..., None]
 ) -> None:
     (tmp_path / "file").touch()
@@ -182,18 +182,18 @@ def test_a_folder_that_cannot_be_written_keeps_no_listing(
     assert ImageFolder(f"{bucket}/train").read().names() == [f"{bucket}/train/cat/1.jpg"]
 
 
-def test_a_full_disk_keeps_no_listing(
+def test_a_listing_is_not_cached_on_a_full_disk(
     paged: Callable[..., Paged], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     paged(1, 3)
     original = module._append
 
-    def append(columns: Any, there: Any, total: int) -> int:
-        if Path(there[0].name).is_relative_to(tmp_path):
+    def append(columns: Any, targets: Any, total: int) -> int:
+        if Path(targets[0].name).is_relative_to(tmp_path):
             for column in columns:
                 column.close()
             raise OSError(errno.ENOSPC, "No space left on device")
-        return original(columns, there, total)
+        return original(columns, targets, total)
 
     monkeypatch.setattr(module, "_append", append)
     with caplog.at_level("INFO", logger="absl"):

@@ -1,4 +1,4 @@
-"""Shards in an object store are read by ranges through their index: no request asks for a whole one."""
+"""Shards in an object store are read in byte ranges through their index, never as a whole."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def contents(examples: Examples) -> list[bytes]:
 
 @pytest.fixture
 def requested(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The sizes of the ranges that are requested from the store."""
+    """The sizes in bytes of all ranges that are requested from the store."""
     sizes: list[int] = []
     read = versions.read_range_version
 
@@ -58,7 +58,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_records_of_a_store_are_those_of_the_disk(
+def test_tfrecords_in_a_store_are_read_as_on_disk(
     shards: Path, bucket: str, upload: Upload, requested: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(records, "_BLOCK_BYTES", 5000)
@@ -94,7 +94,7 @@ def test_a_damaged_record_in_a_store_is_named(
         TFRecords(f"{bucket}/a.tfrecord").read()
 
 
-def test_a_damaged_length_is_not_believed(shards: Path, requested: list[int], bucket: str) -> None:
+def test_a_damaged_record_length_does_not_cause_a_large_read(shards: Path, requested: list[int], bucket: str) -> None:
     data = (shards / "train-0.tfrecord").read_bytes()
     starts = [start for start, _ in records.read_records(str(shards / "train-0.tfrecord"))]
     assert records._end_of_records(data) == (len(data), len(data) + 12)
@@ -103,15 +103,15 @@ def test_a_damaged_length_is_not_believed(shards: Path, requested: list[int], bu
     assert records._end_of_records(damaged) == (starts[30] - 12, 0)
     blocks = [bytes(damaged[first : first + 5000]) for first in range(0, len(damaged), 5000)]
     remaining = iter(blocks)
-    found = b"".join(records._whole_records(1 << 30, remaining))
-    assert damaged.startswith(found)
-    assert len(found) < starts[30] + 5000
+    content = b"".join(records._whole_records(1 << 30, remaining))
+    assert damaged.startswith(content)
+    assert len(content) < starts[30] + 5000
     assert list(remaining)  # nothing more is read
 
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A `.rec` file: one label or two, images that contain the magic word, and a record without an image."""
+    """A `.rec` file with two labels per record, one image that contains the magic word, and one empty image."""
     folder, random = tmp_path_factory.mktemp("packed"), np.random.default_rng(1)
     images = [random.bytes(500 + number) for number in range(NUM_RECORDS)]
     images[5] = images[5][:100] + MAGIC + images[5][:50] + MAGIC
@@ -123,7 +123,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_rec_file_of_a_store_is_that_of_the_disk(
+def test_a_rec_file_in_a_store_is_read_as_on_disk(
     packed: Path, bucket: str, upload: Upload, requested: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stored, "_BLOCK_BYTES", 2000)
@@ -136,7 +136,7 @@ def test_a_rec_file_of_a_store_is_that_of_the_disk(
     assert max(requested) == 2000
 
 
-def test_the_index_of_a_rec_file_is_kept_until_the_object_changes(
+def test_the_index_of_a_rec_file_is_cached_until_the_object_changes(
     packed: Path, tmp_path: Path, bucket: str, upload: Upload, requested: list[int]
 ) -> None:
     upload(packed, bucket)
@@ -170,7 +170,7 @@ def test_damage_in_the_middle_of_a_rec_file_is_named(
 
 
 @pytest.mark.parametrize("name", ["train-0.tfrecord", "train.rec"])
-def test_bytes_that_are_altered_on_the_way_are_read_again(
+def test_images_damaged_in_transit_are_read_again(
     shards: Path, packed: Path, proxy: Proxy, bucket: str, s3: Any, configure: Callable[..., None], name: str
 ) -> None:
     folder, source = (packed, RecordIO) if name.endswith(".rec") else (shards, TFRecords)
@@ -178,10 +178,10 @@ def test_bytes_that_are_altered_on_the_way_are_read_again(
     path, options = f"{bucket}/{name}", {"labels": "indices"} if name.endswith(".rec") else {}
     local = source(folder / name, **options).read()
     content = (folder / name).read_bytes()
-    position = content.index(local.images.read(20)) + 50  # in an image: only its checksum can tell
+    position = content.index(local.images.read(20)) + 50  # in an image: only its checksum reveals the damage
     proxy.faults.append(Fault("GET", name, corrupt=position))
     if source is TFRecords:
-        proxy.faults.clear()  # a checksum of the format is wrong already
+        proxy.faults.clear()  # the checksums of this format would fail while the index is read
     examples = source(path, **options).read()
     assert contents(examples) == contents(local)
     configure(cache_folder=f"{cached.kept().folder}/another")
@@ -193,7 +193,7 @@ def test_bytes_that_are_altered_on_the_way_are_read_again(
     assert not examples.images.is_kept(21)
 
 
-def test_labels_that_are_altered_on_the_way_are_read_again(packed: Path, proxy: Proxy, bucket: str, s3: Any) -> None:
+def test_labels_damaged_in_transit_are_read_again(packed: Path, proxy: Proxy, bucket: str, s3: Any) -> None:
     s3.client().put_object(Bucket=bucket[5:], Key="train.rec", Body=(packed / "train.rec").read_bytes())
     proxy.faults.append(Fault("GET", "train.rec", corrupt=8 + 24 + 2))  # in a label of the first record
     local, remote = (RecordIO(f"{folder}/train.rec", labels="indices") for folder in (packed, bucket))

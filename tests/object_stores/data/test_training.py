@@ -1,4 +1,4 @@
-"""Training on an object store: the same losses as on disk, and errors of the store that are not those of images."""
+"""Training on an object store has the same losses as on disk; errors of the store are not blamed on images."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def losses(result: Result) -> list[tuple[float, float]]:
     return [(row["loss"], row["val_loss"]) for row in result.history]
 
 
-def test_losses_are_those_on_disk(colours: Path, bucket: str, upload: Upload, make_run: Callable[..., Run]) -> None:
+def test_losses_equal_those_of_training_on_disk(
+    colours: Path, bucket: str, upload: Upload, make_run: Callable[..., Run]
+) -> None:
     upload(colours, bucket)
     on_disk = train(make_run())
     on_store = train(
@@ -46,15 +48,15 @@ def test_losses_are_those_on_disk(colours: Path, bucket: str, upload: Upload, ma
 
 @pytest.fixture
 def few_ahead(monkeypatch: pytest.MonkeyPatch, configure: Callable[..., None]) -> None:
-    """Nothing is kept, and few images are read ahead, so that a fault meets the images that follow."""
+    """No cache, and few images are read ahead, so that a fault affects the images that follow."""
     configure(cache_bytes=0, retry_seconds=1.0)
     monkeypatch.setattr(read_ahead, "_MIN_AHEAD", 4)
     monkeypatch.setattr(read_ahead, "_MAX_AHEAD", 4)
     monkeypatch.setattr(read, "ANNOUNCED_TOGETHER", 2)
 
 
-class Once(keras.callbacks.Callback):
-    """Does something at the end of the second epoch, once."""
+class ActAfterSecondEpoch(keras.callbacks.Callback):
+    """Calls `action` at the end of the second epoch, once."""
 
     def __init__(self, action: Callable[[], object]) -> None:
         super().__init__()
@@ -68,7 +70,7 @@ class Once(keras.callbacks.Callback):
 
 @pytest.fixture
 def stored(colours: Path, bucket: str, upload: Upload, few_ahead: None) -> Pipeline:
-    """The pipeline of 15 images in the store."""
+    """A pipeline of 15 images in the store."""
     upload(colours / "train", f"{bucket}/train")
     spec = ModelSpec(target_size=[16, 16, 3])
     return Pipeline(ImageFolder(f"{bucket}/train").read(), spec, 4, BadImages(15, 1.0, 15), augment=(RandomFlip(),))
@@ -84,10 +86,10 @@ def stored_run(colours: Path, bucket: str, upload: Upload, make_run: Callable[..
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("few_ahead")
-def test_a_server_that_is_gone_ends_the_run_with_75_and_it_resumes_to_the_same_losses(
+def test_a_run_that_ends_with_75_without_its_server_resumes_to_the_same_losses(
     stored_run: Callable[..., Run], make_run: Callable[..., Run], s3: Any
 ) -> None:
-    run = stored_run(callbacks=(Once(s3.kill),))
+    run = stored_run(callbacks=(ActAfterSecondEpoch(s3.kill),))
     try:
         with pytest.raises(UnavailableError, match=r"s3://bucket-\d+/\w+/\w+/\d.png: .* does not answer") as raised:
             train(run)
@@ -102,9 +104,7 @@ def test_a_server_that_is_gone_ends_the_run_with_75_and_it_resumes_to_the_same_l
     assert losses(resumed) == losses(train(make_run(training__epochs=10)))
 
 
-def test_an_object_that_changes_or_disappears_during_the_run_is_named_and_the_others_go_on(
-    stored: Pipeline, bucket: str
-) -> None:
+def test_an_object_that_changes_or_disappears_during_the_run_is_a_bad_image(stored: Pipeline, bucket: str) -> None:
     batches = iter(stored.validation(passes=20))
     next(batches)
     files.write(f"{bucket}/train/red/0.png", files.read(f"{bucket}/train/red/1.png"))
@@ -117,7 +117,7 @@ def test_an_object_that_changes_or_disappears_during_the_run_is_named_and_the_ot
     }
 
 
-def test_a_store_that_refuses_ends_the_run_and_marks_no_image_as_bad(stored: Pipeline, bucket: str, s3: Any) -> None:
+def test_a_refused_request_ends_the_run_and_marks_no_image_as_bad(stored: Pipeline, bucket: str, s3: Any) -> None:
     batches = iter(stored.bad_images.checked(stored.validation(passes=50)))
     next(batches)
     with pytest.MonkeyPatch.context() as patched:
@@ -131,7 +131,7 @@ def test_a_store_that_refuses_ends_the_run_and_marks_no_image_as_bad(stored: Pip
 
 
 @pytest.mark.parametrize("num_ahead", [1, 1024])
-def test_batches_are_those_of_the_disk_however_many_images_are_read_ahead(
+def test_batches_equal_those_on_disk_however_many_images_are_read_ahead(
     colours: Path, stored: Pipeline, monkeypatch: pytest.MonkeyPatch, num_ahead: int
 ) -> None:
     monkeypatch.setattr(read_ahead, "_MIN_AHEAD", num_ahead)
@@ -143,7 +143,7 @@ def test_batches_are_those_of_the_disk_however_many_images_are_read_ahead(
 
 
 @pytest.mark.parametrize("name", ["", "/../x.png", "/a\nb.png"])
-def test_an_image_that_no_object_can_be_is_unreadable_and_the_others_are_read(
+def test_an_image_with_an_invalid_key_is_unreadable_and_the_others_are_read(
     stored: Pipeline, bucket: str, name: str
 ) -> None:
     names = [*stored.examples.names()[:3], f"{bucket}{name}"]

@@ -1,4 +1,4 @@
-"""Objects as boto3 sees them, a synchronization in one line, and a proxy before the server."""
+"""Objects read and written with boto3, a function that synchronizes, and a proxy in front of the server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PARTIAL = f".{'0' * 32}.partial"  # name of a temporary file
 
 @pytest.fixture
 def proxy(s3: Weed, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """A proxy before the server, of which requests are repeated for a second only."""
+    """A proxy in front of the server; failed requests are retried for only a second."""
     with proxied(s3.port) as running:
         monkeypatch.setenv("AWS_ENDPOINT_URL", running.endpoint)
         monkeypatch.setenv("MODEL_TRAINER_S3_RETRY_SECONDS", "1")
@@ -42,7 +42,7 @@ def outside(tmp_path: Path) -> Path:
     return folder
 
 
-_CLIENTS: dict[str, Any] = {}  # by endpoint; each takes a tenth of a second to make
+_CLIENTS: dict[str, Any] = {}  # by endpoint; to make one takes a tenth of a second
 
 
 def client_of(s3: Weed) -> Any:
@@ -60,12 +60,12 @@ def body(s3: Weed, bucket: str, key: str) -> bytes:
 
 
 def keys(s3: Weed, bucket: str) -> dict[str, str]:
-    """ETags by key."""
-    found = client_of(s3).list_objects_v2(Bucket=bucket.removeprefix("s3://")).get("Contents", [])
-    return {each["Key"]: each["ETag"] for each in found}
+    """The ETag of each object in the bucket, by key."""
+    objects = client_of(s3).list_objects_v2(Bucket=bucket.removeprefix("s3://")).get("Contents", [])
+    return {each["Key"]: each["ETag"] for each in objects}
 
 
-def synchronized(source: object, target: object, **options: bool) -> Synchronization:
+def synchronize(source: object, target: object, **options: bool) -> Synchronization:
     done = Synchronization(str(source), str(target), **options)
     done.run()
     return done

@@ -36,7 +36,9 @@ def here(tmp_path: Path) -> Path:
     return folder
 
 
-def test_it_tells_how_much_it_copied_and_what_was_equal(printed: Printed, bucket: str, here: Path) -> None:
+def test_sync_prints_how_much_was_copied_and_how_many_files_were_equal(
+    printed: Printed, bucket: str, here: Path
+) -> None:
     code, out, errors = printed(here, bucket)
     assert (code, errors) == (0, "")
     assert out.startswith("2 files (2.0 kB) copied in ")
@@ -44,7 +46,7 @@ def test_it_tells_how_much_it_copied_and_what_was_equal(printed: Printed, bucket
     assert ", 2 equal" in printed(here, bucket)[1]
 
 
-def test_a_dry_run_prints_what_would_be_done(printed: Printed, bucket: str, s3: Weed, here: Path) -> None:
+def test_a_dry_run_prints_the_planned_changes(printed: Printed, bucket: str, s3: Weed, here: Path) -> None:
     code, out, _ = printed(here, bucket, "--dry-run", "--delete")
     assert (code, out) == (0, "copy a.txt\ncopy b.txt\nWould copy 2 files (2.0 kB), 0 equal, 0 to delete\n")
     assert keys(s3, bucket) == {}
@@ -58,7 +60,7 @@ def test_names_are_printed_without_control_sequences(printed: Printed, bucket: s
     assert errors.startswith("b\\x1b[31m: Its name contains a control character, which is not supported; rename it\n")
 
 
-def test_files_that_failed_are_printed_and_the_exit_code_is_2(printed: Printed, bucket: str, here: Path) -> None:
+def test_failed_files_are_printed_and_the_exit_code_is_2(printed: Printed, bucket: str, here: Path) -> None:
     (here / "broken\u202e").symlink_to("missing")
     code, out, errors = printed(here, bucket, "--delete")
     assert code == 2
@@ -66,7 +68,7 @@ def test_files_that_failed_are_printed_and_the_exit_code_is_2(printed: Printed, 
     assert errors == "broken\\u202e: No such file or directory\nError: 1 file could not be copied.\n"
 
 
-def test_a_store_that_does_not_answer_is_75_and_the_rest_can_follow(
+def test_a_store_that_does_not_answer_gives_exit_code_75(
     printed: Printed, proxy: Proxy, bucket: str, here: Path
 ) -> None:
     proxy.faults = [Fault("PUT", "/b.txt", times=100_000, status=503, code="ServiceUnavailable")]
@@ -75,7 +77,7 @@ def test_a_store_that_does_not_answer_is_75_and_the_rest_can_follow(
     assert "1 file copied so far; the same command copies the rest.\n" in errors
 
 
-def test_ctrl_c_is_130_and_the_rest_can_follow(printed: Printed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_gives_exit_code_130(printed: Printed, monkeypatch: pytest.MonkeyPatch) -> None:
     def press(self: Synchronization) -> None:
         raise KeyboardInterrupt
 
@@ -106,7 +108,7 @@ def test_a_missing_bucket_is_named(printed: Printed, s3: Weed, here: Path) -> No
         ("s3://bucket", "s3://bucket/y", "are the same folder, or one contains the other."),
     ],
 )
-def test_unsuitable_paths_are_2_with_the_cure(
+def test_unsuitable_paths_give_exit_code_2_and_the_cure(
     printed: Printed, s3: Weed, here: Path, source: str, target: str, message: str
 ) -> None:
     code, _, errors = printed(source.format(here=here), target.format(here=here))
@@ -114,13 +116,13 @@ def test_unsuitable_paths_are_2_with_the_cure(
     assert message in errors
 
 
-def test_a_source_without_objects_is_2(printed: Printed, bucket: str, tmp_path: Path) -> None:
+def test_a_source_without_objects_gives_exit_code_2(printed: Printed, bucket: str, tmp_path: Path) -> None:
     code, _, errors = printed(f"{bucket}/missing", tmp_path / "there")
     assert (code, errors) == (2, f"Error: There is no folder {bucket}/missing.\n")
     assert not (tmp_path / "there").exists()
 
 
-def test_folders_whose_names_start_alike_do_not_contain_each_other(
+def test_a_common_prefix_of_names_does_not_mean_that_folders_overlap(
     printed: Printed, bucket: str, s3: Weed, here: Path
 ) -> None:
     printed(here, f"{bucket}/a")
@@ -128,7 +130,7 @@ def test_folders_whose_names_start_alike_do_not_contain_each_other(
     assert set(keys(s3, bucket)) == {"a/a.txt", "a/b.txt", "ab/a.txt", "ab/b.txt"}
 
 
-def test_the_number_of_jobs_is_that_of_the_library() -> None:
+def test_the_default_number_of_jobs_is_that_of_the_library() -> None:
     from model_trainer.storage.sync.sync import JOBS
 
     assert command.sync.__defaults__[-1].default == JOBS

@@ -1,4 +1,4 @@
-"""Temporary files of `sync`: what others put under their names is neither written nor followed."""
+"""Temporary files of `sync`: files and links of others with their names are neither written to nor followed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.object_stores.sync.conftest import PARTIAL
 
 
 @pytest.mark.parametrize("kind", ["symlink", "hard link", "pipe"])
-def test_what_somebody_put_under_the_temporary_name_is_not_written(there: Path, outside: Path, kind: str) -> None:
+def test_a_foreign_file_with_the_temporary_name_is_not_written_to(there: Path, outside: Path, kind: str) -> None:
     partial = PartialFile(str(there / "a.txt"))
     if kind == "symlink":
         os.symlink(outside / "precious.txt", partial._partial)

@@ -1,4 +1,4 @@
-"""A service without batches or threads, over a real model of 32 × 32 pixels, and clients that call the app directly."""
+"""A service without batches or threads, with a real model of 32 × 32 pixels, and clients that call the app directly."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from model_trainer.serving.options import ServeOptions
 
 
 class FakeService:
-    """`serving.service.Service` as the HTTP interface sees it; `error` is raised by the next requests."""
+    """A stand-in for `serving.service.Service` with a real model; requests raise `error` if it is set."""
 
     def __init__(self, trained: TrainedModel, folder: Path) -> None:
         self.trained: TrainedModel | None = trained
@@ -99,7 +99,7 @@ def client(make_client: Callable[..., Client]) -> Client:
 
 
 class Client:
-    """Calls an app without a network in between."""
+    """An HTTP client that calls an app without a network."""
 
     def __init__(self, app: Any, metrics: Metrics) -> None:
         self.app = app
@@ -114,7 +114,7 @@ class Client:
         return asyncio.run(ask())
 
     def send(self, content: bytes | str, content_type: str | None = "image/jpeg", **headers: str) -> httpx.Response:
-        """Posts a body to /invocations; further arguments are headers with `_` for `-`, and `path`."""
+        """Posts a body to `path`, by default /invocations; other keywords are headers with `_` for `-`."""
         path = headers.pop("path", "/invocations")
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         if content_type is not None:
@@ -127,7 +127,7 @@ class Client:
 
 @pytest.fixture(scope="session")
 def pixels() -> np.ndarray:
-    """uint8 `(4, 32, 32, 3)`."""
+    """Four images of noise, uint8 `(4, 32, 32, 3)`."""
     return np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
 
 

@@ -24,7 +24,7 @@ def logged(make_client, capsys: pytest.CaptureFixture[str]) -> Any:
     return send
 
 
-def test_a_request_is_a_line(logged, jpegs) -> None:
+def test_each_request_is_one_line_of_json(logged, jpegs) -> None:
     line, _ = logged(
         "POST",
         "/invocations?top_k=2&key=private&output=probabilities",
@@ -55,7 +55,7 @@ def test_neither_token_nor_other_query_values_are_logged(logged) -> None:
     assert "wr0ng" not in text
 
 
-def test_a_client_cannot_write_lines_of_its_own(logged) -> None:
+def test_a_client_cannot_inject_lines_into_the_log(logged) -> None:
     line, text = logged("GET", '/a%0a{"status":200}%1b[31m' + "b" * 1000 + "%ff")
     assert line["path"].startswith('/a\n{"status":200}\x1b[31mbbb')
     assert len(line["path"]) == 200
@@ -63,12 +63,12 @@ def test_a_client_cannot_write_lines_of_its_own(logged) -> None:
     assert "\x1b" not in text
 
 
-def test_errors_are_logged_too(logged) -> None:
+def test_refused_requests_are_logged_too(logged) -> None:
     line, _ = logged("POST", "/invocations", content=b"x", headers={"authorization": "Bearer s3cret"})
     assert (line["status"], line["images"]) == (415, 0)
 
 
-def test_without_a_reader_of_the_log_requests_are_answered(make_client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_are_answered_even_if_the_log_cannot_be_written(make_client, monkeypatch: pytest.MonkeyPatch) -> None:
     client = make_client(has_access_log=True)
     with open(os.devnull, "w") as closed:
         pass

@@ -1,4 +1,4 @@
-"""The bodies of requests: limits alone and together, contradicting headers, and clients that go before their answer."""
+"""Request bodies: limits per body and over all bodies, contradicting headers, and clients that disconnect early."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from model_trainer.serving.http.metrics import Metrics
 from model_trainer.serving.options import ServeOptions
 
 
-def test_a_body_that_is_announced_as_too_large_is_not_read(make_client, service) -> None:
+def test_a_body_with_too_large_a_content_length_is_not_read(make_client, service) -> None:
     async def never() -> Any:
         raise AssertionError("was read")
 
@@ -22,7 +22,7 @@ def test_a_body_that_is_announced_as_too_large_is_not_read(make_client, service)
     assert (status, headers[b"connection"]) == (413, b"close")
 
 
-def test_a_body_without_length_is_cut_off_at_the_limit(make_client) -> None:
+def test_a_body_without_content_length_is_read_only_up_to_the_limit(make_client) -> None:
     chunks = iter([b"12345", b"6789", b"ab", b"never asked for"])
 
     async def receive() -> Any:
@@ -33,7 +33,7 @@ def test_a_body_without_length_is_cut_off_at_the_limit(make_client) -> None:
     assert next(chunks) == b"never asked for"
 
 
-def test_a_body_that_comes_in_pieces_is_joined(client, jpegs) -> None:
+def test_a_body_in_several_chunks_is_joined(client, jpegs) -> None:
     pieces = iter([jpegs[0][:100], b"", jpegs[0][100:]])
 
     async def receive() -> Any:
@@ -43,7 +43,7 @@ def test_a_body_that_comes_in_pieces_is_joined(client, jpegs) -> None:
     assert ask(client.app, receive)[0] == 200
 
 
-def test_a_body_that_does_not_come_is_not_waited_for(make_client) -> None:
+def test_a_body_that_does_not_arrive_is_answered_408(make_client) -> None:
     async def receive() -> Any:
         await asyncio.Event().wait()
 
@@ -51,7 +51,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(make_client) -> None:
     assert (status, headers[b"connection"]) == (408, b"close")
 
 
-def test_a_client_that_is_gone_gets_no_answer(client, service) -> None:
+def test_a_disconnected_client_gets_no_response(client, service) -> None:
     async def receive() -> Any:
         return {"type": "http.disconnect"}
 
@@ -59,7 +59,7 @@ def test_a_client_that_is_gone_gets_no_answer(client, service) -> None:
     assert not service.received
 
 
-def test_a_request_is_given_up_when_its_client_goes(client, service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_is_cancelled_when_its_client_disconnects(client, service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("model_trainer.serving.http.invocations.UNWATCHED_SECONDS", 0.0)
     is_computing = asyncio.Event()
     ends: list[str] = []
@@ -71,7 +71,7 @@ def test_a_request_is_given_up_when_its_client_goes(client, service, monkeypatch
         await is_computing.wait()
         return {"type": "http.disconnect"}
 
-    async def compute_for_ever(images: Any) -> None:
+    async def compute_forever(images: Any) -> None:
         is_computing.set()
         try:
             await asyncio.Event().wait()
@@ -79,7 +79,7 @@ def test_a_request_is_given_up_when_its_client_goes(client, service, monkeypatch
             ends.append("cancelled")
             raise
 
-    monkeypatch.setattr(service, "probabilities", compute_for_ever)
+    monkeypatch.setattr(service, "probabilities", compute_forever)
     assert ask(client.app, receive)[0] is None
     assert ends == ["cancelled"]
     assert 'requests_total{route="/invocations",status="499"} 1.0' in client.metrics.render()[0].decode()
@@ -96,7 +96,7 @@ def test_a_request_is_given_up_when_its_client_goes(client, service, monkeypatch
         [(b"content-type", b"image/png")],
     ],
 )
-def test_headers_that_contradict_one_another_are_refused(client, headers: list[tuple[bytes, bytes]]) -> None:
+def test_contradicting_headers_are_refused(client, headers: list[tuple[bytes, bytes]]) -> None:
     async def receive() -> Any:
         raise AssertionError("was read")
 
@@ -104,29 +104,29 @@ def test_headers_that_contradict_one_another_are_refused(client, headers: list[t
 
 
 @pytest.mark.parametrize("path", ["/invocations", "/attribution"])
-def test_requests_are_refused_before_their_bodies_fill_the_memory(service, jpegs, path: str) -> None:
+def test_a_busy_server_refuses_requests_before_reading_their_bodies(service, jpegs, path: str) -> None:
     app = make_app(service, ServeOptions(max_waiting=1, has_access_log=False), Metrics())
 
     async def ask_two() -> list[int]:
-        is_in, goes_on = asyncio.Event(), asyncio.Event()
+        is_accepted, may_continue = asyncio.Event(), asyncio.Event()
 
         async def slow_body() -> Any:
-            is_in.set()
-            await goes_on.wait()
+            is_accepted.set()
+            await may_continue.wait()
             yield jpegs[0]
 
         headers = {"content-type": "image/jpeg"}
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
             first = asyncio.create_task(client.post(path, content=slow_body(), headers=headers))
-            await is_in.wait()
+            await is_accepted.wait()
             second = await client.post(path, content=jpegs[0], headers=headers)
-            goes_on.set()
+            may_continue.set()
             return [(await first).status_code, second.status_code]
 
     assert asyncio.run(ask_two()) == [200, 429]
 
 
-def test_all_bodies_together_have_a_limit(make_client, jpegs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_total_size_of_all_bodies_is_limited(make_client, jpegs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "MAX_BYTES_OF_BODIES", 0)
     app = make_client(max_body_bytes=len(jpegs[0])).app  # room for four of them
 
@@ -140,20 +140,20 @@ def test_all_bodies_together_have_a_limit(make_client, jpegs, monkeypatch: pytes
             yield jpegs[0][-1:]
 
         async def post(path: str) -> None:
-            answer = await client.post(path, content=body(), headers={"content-type": "image/jpeg"})
-            statuses.append(answer.status_code)
+            response = await client.post(path, content=body(), headers={"content-type": "image/jpeg"})
+            statuses.append(response.status_code)
             is_refused.set()
 
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
             await asyncio.gather(*(post(path) for path in 2 * ["/invocations", "/attribution"] + ["/invocations"]))
         return statuses
 
-    for _ in range(2):  # those that were answered take no room
+    for _ in range(2):  # bodies of answered requests no longer count
         assert asyncio.run(ask_five()) == [429, 200, 200, 200, 200]
 
 
 @pytest.mark.parametrize("path", ["/ping", "/model", "/nothing", "/"])
-def test_a_body_that_nobody_needs_is_not_read(client, path: str) -> None:
+def test_a_body_that_no_route_needs_is_not_read(client, path: str) -> None:
     async def receive() -> Any:
         raise AssertionError("was read")
 
@@ -163,7 +163,7 @@ def test_a_body_that_nobody_needs_is_not_read(client, path: str) -> None:
 def ask(
     app: Any, receive: Any, *, path: str = "/invocations", length: str | None = None, more: Any = ()
 ) -> tuple[int | None, dict[bytes, bytes], bytes]:
-    """Posts an image, without a client library in between that would correct the request."""
+    """Posts an image without a client library, which would correct the request; returns status, headers and body."""
     sent: list[Any] = []
     headers = [(b"host", b"localhost"), (b"content-type", b"image/jpeg"), *more]
     if length is not None:

@@ -1,4 +1,4 @@
-"""Forms: what is a file, and where forms end."""
+"""Multipart forms: which parts are files, and which forms are refused."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def send(client, body: bytes, content_type: str = "multipart/form-data; boundary
         b"Content-Type: application/octet-stream",
     ],
 )
-def test_a_part_with_a_file_name_or_an_images_type_is_a_file(client, jpegs, headers: bytes) -> None:
+def test_a_part_with_a_file_name_or_an_image_type_is_a_file(client, jpegs, headers: bytes) -> None:
     assert send(client, form(file(jpegs[0], headers))).status_code == 200
 
 
-def test_a_text_field_is_no_file(client, service, jpegs) -> None:
+def test_a_text_field_is_not_a_file(client, service, jpegs) -> None:
     text = file(b"hello", b'Content-Disposition: form-data; name="comment"')
     assert send(client, form(text, file(jpegs[0]), text)).status_code == 200
     assert [len(images) for images in service.received] == [1]
@@ -55,10 +55,10 @@ def test_a_text_field_is_no_file(client, service, jpegs) -> None:
         (b"--B\r\n" * 100_000, "cannot be read|not complete|fields"),
     ],
 )
-def test_a_form_that_cannot_be_read_has_a_reason(client, body: bytes, reason: str) -> None:
-    answer = send(client, body)
-    assert answer.status_code == 400
-    assert any(each in answer.json()["error"] for each in reason.split("|"))
+def test_an_invalid_form_is_refused_with_the_reason(client, body: bytes, reason: str) -> None:
+    response = send(client, body)
+    assert response.status_code == 400
+    assert any(each in response.json()["error"] for each in reason.split("|"))
 
 
 @pytest.mark.parametrize("parameters", ["", "; boundary=", "; boundary=" + "x" * 300, "; boundary", "; charset=x"])
@@ -66,7 +66,7 @@ def test_a_form_without_a_usable_boundary_is_refused(client, jpegs, parameters: 
     assert send(client, form(file(jpegs[0])), "multipart/form-data" + parameters).status_code == 400
 
 
-def test_a_bad_file_does_not_concern_the_others(client, jpegs) -> None:
+def test_a_bad_file_does_not_affect_the_others(client, jpegs) -> None:
     first, second = send(client, form(file(b"text"), file(jpegs[0]))).json()["predictions"]
     assert first == {"error": "is not an image"}
     assert len(second) == 5

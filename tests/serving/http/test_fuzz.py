@@ -1,4 +1,4 @@
-"""schemathesis asks the app what its OpenAPI document allows and forbids, with all checks."""
+"""schemathesis sends requests that the OpenAPI document allows or forbids, and checks the responses against it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TOKEN = "secret"
 
 
 def register_images(jpegs: list[bytes]) -> None:
-    """What schemathesis cannot know: the bytes of an image."""
+    """Registers the bytes of images, which schemathesis cannot generate."""
     images = st.sampled_from(jpegs)
     lines = st.lists(images, min_size=1, max_size=3).map(
         lambda files: b"\n".join(b'{"b64": "%s"}' % base64.b64encode(file) for file in files)
@@ -36,7 +36,7 @@ def register_images(jpegs: list[bytes]) -> None:
 
 
 def failures(app: Any, *, max_examples: int, path: str | None = None) -> list[str]:
-    """Runs all phases and checks of schemathesis; returns what it found."""
+    """Runs all phases and checks of schemathesis; returns the failures."""
     headers = {"Authorization": f"Bearer {TOKEN}"}
     config = SchemathesisConfig.from_dict(
         {
@@ -47,13 +47,13 @@ def failures(app: Any, *, max_examples: int, path: str | None = None) -> list[st
     schema = schemathesis.openapi.from_asgi("/openapi.json", app, config=config, headers=headers)
     if path is not None:
         schema = schema.include(path=path)
-    found = []
+    messages = []
     for event in from_schema(schema).execute():
         if isinstance(event, NonFatalError | FatalError):
-            found.append(repr(event))
+            messages.append(repr(event))
         elif isinstance(event, EngineFinished):
-            found += [f"{each.operation}: {each.title}: {each.message}" for each in event.failures]
-    return found
+            messages += [f"{each.operation}: {each.title}: {each.message}" for each in event.failures]
+    return messages
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +64,10 @@ def app(make_service, jpegs: list[bytes]) -> Any:
 
 
 @pytest.mark.long
-def test_invocations_are_answered_as_the_document_says(app: Any) -> None:
+def test_invocations_conforms_to_the_openapi_document(app: Any) -> None:
     assert failures(app, max_examples=10, path="/invocations") == []
 
 
 @pytest.mark.slow
-def test_all_routes_answer_as_the_document_says(app: Any) -> None:
+def test_all_routes_conform_to_the_openapi_document(app: Any) -> None:
     assert failures(app, max_examples=1000) == []

@@ -22,7 +22,7 @@ from model_trainer.serving.predictor import predict_images
 
 @pytest.fixture(scope="module")
 def expected(trained: TrainedModel, jpegs: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    """What `predict` says of the images."""
+    """The predictions of `predict` for the images."""
     folder: Path = tmp_path_factory.mktemp("images")
     for index, data in enumerate(jpegs):
         (folder / f"{index}.jpg").write_bytes(data)
@@ -42,61 +42,61 @@ def b64(data: bytes) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("content_type", ["image/jpeg", "image/png; x=y", "IMAGE/WEBP", "application/x-image"])
-def test_an_image_is_answered_as_by_predict_whatever_image_its_type_names(
+def test_an_image_of_any_image_content_type_is_answered_as_by_predict(
     client, jpegs, expected, content_type: str
 ) -> None:
-    answer = client.send(jpegs[0], content_type)
-    assert answer.status_code == 200
-    assert answer.headers["content-type"] == "application/json"
-    assert same(answer.json()["predictions"], expected[0])
+    response = client.send(jpegs[0], content_type)
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/json"
+    assert same(response.json()["predictions"], expected[0])
 
 
 def test_instances_in_base64_are_answered_in_order(client, jpegs, expected) -> None:
-    answer = client.send_json({"instances": [b64(jpegs[2]), {"image": b64(jpegs[1])}]})
-    first, second = answer.json()["predictions"]
+    response = client.send_json({"instances": [b64(jpegs[2]), {"image": b64(jpegs[1])}]})
+    first, second = response.json()["predictions"]
     assert same(first, expected[2])
     assert same(second, expected[1])
 
 
-def test_an_array_of_pixels_is_computed_as_it_is(client, service, pixels) -> None:
+def test_an_array_of_pixels_is_not_changed(client, service, pixels) -> None:
     client.send_json({"instances": pixels.tolist()})
     np.testing.assert_array_equal(service.received[0], pixels)
 
 
 def test_json_lines_are_answered_line_by_line(client, jpegs, expected) -> None:
     body = "\n".join(json.dumps(each) for each in (b64(jpegs[0]), b64(b"text"), {"b64": "#"}, b64(jpegs[1])))
-    answer = client.send(body, "application/x-ndjson")
-    assert answer.headers["content-type"] == "application/x-ndjson"
-    first, second, third, fourth = map(json.loads, answer.text.splitlines())
+    response = client.send(body, "application/x-ndjson")
+    assert response.headers["content-type"] == "application/x-ndjson"
+    first, second, third, fourth = map(json.loads, response.text.splitlines())
     assert same(first["predictions"], expected[0])
     assert second == {"error": "is not an image"}
     assert "base64" in third["error"]
     assert same(fourth["predictions"], expected[1])
 
 
-def test_without_a_readable_line_nothing_is_computed(client, service) -> None:
-    answer = client.send('{"b64": "#"}\n5', "application/jsonlines")
-    assert [set(json.loads(line)) for line in answer.text.splitlines()] == [{"error"}, {"error"}]
+def test_without_a_readable_line_the_network_is_not_called(client, service) -> None:
+    response = client.send('{"b64": "#"}\n5', "application/jsonlines")
+    assert [set(json.loads(line)) for line in response.text.splitlines()] == [{"error"}, {"error"}]
     assert not service.received
 
 
 def test_several_files_of_a_form_are_answered_like_instances(client, jpegs, expected) -> None:
     files = [("a", ("0.jpg", jpegs[0])), ("b", ("1.jpg", jpegs[1]))]
-    answer = client("POST", "/invocations", files=files, data={"comment": "hello"})
-    first, second = answer.json()["predictions"]
+    response = client("POST", "/invocations", files=files, data={"comment": "hello"})
+    first, second = response.json()["predictions"]
     assert same(first, expected[0])
     assert same(second, expected[1])
 
 
 def test_one_file_of_a_form_is_answered_like_an_image(client, jpegs, expected) -> None:
-    answer = client("POST", "/invocations", files={"image": ("0.jpg", jpegs[0])})
-    assert same(answer.json()["predictions"], expected[0])
+    response = client("POST", "/invocations", files={"image": ("0.jpg", jpegs[0])})
+    assert same(response.json()["predictions"], expected[0])
 
 
-def test_probabilities_come_in_the_order_of_the_classes(client, trained, jpegs, expected) -> None:
-    answer = client.send(jpegs[0], path="/invocations?output=probabilities").json()
+def test_probabilities_are_in_the_order_of_the_classes(client, trained, jpegs, expected) -> None:
+    response = client.send(jpegs[0], path="/invocations?output=probabilities").json()
     by_label = {each["label"]: each["probability"] for each in expected[0]}
-    for label, probability in zip(trained.classes, answer["prediction"], strict=True):
+    for label, probability in zip(trained.classes, response["prediction"], strict=True):
         assert by_label.get(label, probability) == pytest.approx(probability, abs=1e-6)
 
 
@@ -115,7 +115,7 @@ def test_npy_is_float32_of_images_by_classes(client, jpegs) -> None:
     assert array.tolist() == [each["prediction"] for each in exact]
 
 
-def test_tags_are_those_that_reach_their_thresholds_and_with_top_k_the_most_probable(client, service, jpegs) -> None:
+def test_tags_are_selected_by_threshold_or_by_top_k(client, service, jpegs) -> None:
     exact = client.send(jpegs[0], path="/invocations?output=probabilities").json()["prediction"]
     thresholds = tuple(value + (0.01 if index % 2 else -0.01) for index, value in enumerate(exact))
     service.trained = dataclasses.replace(service.trained, task=MultiLabel(), thresholds=thresholds)
@@ -125,7 +125,7 @@ def test_tags_are_those_that_reach_their_thresholds_and_with_top_k_the_most_prob
     assert [each["probability"] for each in tags] == sorted(exact, reverse=True)[:6]
 
 
-def test_large_json_is_parsed_beside_the_event_loop(client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_json_is_parsed_in_another_thread(client, monkeypatch: pytest.MonkeyPatch) -> None:
     threads = []
 
     def parse(*arguments: Any) -> Any:
@@ -145,7 +145,7 @@ def test_large_answers_are_complete(client, pixels, monkeypatch: pytest.MonkeyPa
     assert client.send_json(body).json() == small
 
 
-def test_what_the_server_knows_of_its_model(client, trained) -> None:
+def test_the_model_route_describes_the_model_and_its_limits(client, trained) -> None:
     model = client("GET", "/model").json()
     limits = model.pop("limits")
     assert limits["body_bytes"] == 6_291_456
@@ -161,7 +161,7 @@ def test_what_the_server_knows_of_its_model(client, trained) -> None:
     }
 
 
-def test_arrays_that_do_not_fit_a_model_that_came_meanwhile_never_reach_it(
+def test_arrays_of_the_wrong_size_for_a_newly_loaded_model_are_refused(
     client, service, pixels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def parse(*arguments: Any) -> Any:
@@ -171,14 +171,12 @@ def test_arrays_that_do_not_fit_a_model_that_came_meanwhile_never_reach_it(
         return images
 
     monkeypatch.setattr("model_trainer.serving.http.invocations.read_images", parse)
-    answer = client.send_json({"instances": np.repeat(pixels, 4, 0).tolist()})
-    assert (answer.status_code, service.received) == (400, [])
-    assert "16 × 16 × 3" in answer.json()["error"]
+    response = client.send_json({"instances": np.repeat(pixels, 4, 0).tolist()})
+    assert (response.status_code, service.received) == (400, [])
+    assert "16 × 16 × 3" in response.json()["error"]
 
 
-def test_no_more_than_one_image_is_encoded_without_a_pause_for_others(
-    client, pixels, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_predictions_are_encoded_image_by_image(client, pixels, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
 
     def encode(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""JSON that is not what was expected: a reason within milliseconds, and no memory."""
+"""Unexpected JSON is refused with a reason, quickly and with little memory."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def reader() -> Instances:
         (b"{" + b",".join(b'"%d": 1' % number for number in range(20)) + b"}", "more than 16 members"),
     ],
 )
-def test_json_that_is_not_expected_has_a_reason(reader: Instances, body: bytes, reason: str) -> None:
+def test_unexpected_json_is_refused_with_the_reason(reader: Instances, body: bytes, reason: str) -> None:
     with pytest.raises(BadJson, match=reason):
         reader.read(body)
 
@@ -82,7 +82,7 @@ def test_json_that_is_not_expected_has_a_reason(reader: Instances, body: bytes, 
 @pytest.mark.parametrize(
     "text", ['{"instances": [%s]}', '\ufeff{"instances": [%s]}', '\n{ "instances" :[\t%s ] ,"signature_name":"x"}\r\n']
 )
-def test_json_may_be_written_in_any_way(reader: Instances, text: str) -> None:
+def test_json_may_have_any_whitespace_and_number_format(reader: Instances, text: str) -> None:
     for array in (json.dumps(SMALL), json.dumps(SMALL, indent=4), "[[[1.0, 2, 3e0], [4, 5, 6]]]"):
         (image,), is_single = reader.read((text % array).encode())
         np.testing.assert_array_equal(image, np.array(SMALL, np.uint8), strict=True)
@@ -108,7 +108,7 @@ def test_base64_of_any_length_is_decoded(reader: Instances, size: int) -> None:
     ],
     ids=["arrays", "objects", "numbers", "pixels", "empty pixels", "deep arrays", "deep objects"],
 )
-def test_six_megabytes_of_hostile_json_become_no_objects(body: bytes) -> None:
+def test_six_megabytes_of_hostile_json_take_little_memory(body: bytes) -> None:
     reader = Instances((224, 224, 3), max_images=64)
     tracemalloc.start()
     try:
@@ -120,7 +120,7 @@ def test_six_megabytes_of_hostile_json_become_no_objects(body: bytes) -> None:
     assert peak < 1.5 * len(body)  # the text; json.loads takes 15 to 40 times as much
 
 
-def test_lines_are_limited(reader: Instances) -> None:
+def test_the_number_of_json_lines_is_limited(reader: Instances) -> None:
     with pytest.raises(BadJson, match="more than 3 lines"):
         reader.read_lines(b"1\n" * 4)
     with pytest.raises(BadJson, match="one or more lines"):

@@ -1,4 +1,4 @@
-"""Metrics, read with Prometheus' own parser."""
+"""Metrics of the server, read with Prometheus' own parser."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PREFIX = "model_trainer_"
 
 
 def samples(text: str) -> dict[tuple[str, ...], float]:
-    """Values by name without the prefix, and the values of the labels in alphabetical order of these."""
+    """Sample values by `(name without prefix, *label values)`, the latter in alphabetical order of the labels."""
     return {
         (sample.name.removeprefix(PREFIX), *(sample.labels[label] for label in sorted(sample.labels))): sample.value
         for family in text_string_to_metric_families(text)
@@ -54,15 +54,15 @@ def test_images_are_counted_by_result(client, service, jpegs) -> None:
     assert values["images_inside",] == 0
 
 
-def test_images_are_inside_while_they_are_computed(client, service, jpegs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_in_progress_are_counted(client, service, jpegs, monkeypatch: pytest.MonkeyPatch) -> None:
     inside = []
     compute = service.probabilities
 
-    async def look(images):
+    async def record_and_compute(images):
         inside.append(samples(client.metrics.render()[0].decode())["images_inside",])
         return await compute(images)
 
-    monkeypatch.setattr(service, "probabilities", look)
+    monkeypatch.setattr(service, "probabilities", record_and_compute)
     client("POST", "/invocations", files=[("a", ("a", data)) for data in jpegs])
     assert inside == [4]
 
@@ -77,7 +77,7 @@ def test_batches_are_observed() -> None:
     assert values["compute_seconds_sum",] == 0.75
 
 
-def test_the_model_and_its_state_are_reported(client, service) -> None:
+def test_the_model_and_its_readiness_are_reported(client, service) -> None:
     client("GET", "/ping")
     assert samples(client("GET", "/metrics").text)["model_info", "keras", "float32", "1a2b3c4d"] == 1
     service.model_version, service.status = "5e6f7a8b", "failing"
@@ -88,17 +88,17 @@ def test_the_model_and_its_state_are_reported(client, service) -> None:
     assert values["ready",] == 0
 
 
-def test_two_servers_in_a_process_share_no_values(make_client, jpegs) -> None:
+def test_two_servers_in_one_process_have_separate_metrics(make_client, jpegs) -> None:
     first, second = make_client(), make_client()
     first.send(jpegs[0])
     assert ("requests_total", "/invocations", "200") not in samples(second("GET", "/metrics").text)
 
 
-def test_the_content_type_is_that_of_the_text_format(client) -> None:
+def test_metrics_have_the_content_type_of_the_text_format(client) -> None:
     assert client("GET", "/metrics").headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
 
 
-# Two workers, of which one has ended; then what any process answers.
+# Three workers, of which the last is marked as dead; then the parent prints the metrics of all.
 PROGRAM = """
 import os, sys
 from prometheus_client.multiprocess import mark_process_dead
@@ -125,16 +125,16 @@ sys.stdout.buffer.write(Metrics().render()[0])
 
 
 @pytest.mark.long
-def test_with_several_processes_each_answers_for_all(tmp_path: Path) -> None:
+def test_with_several_processes_each_reports_the_metrics_of_all(tmp_path: Path) -> None:
     environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=60, check=True
     )
     values = samples(done.stdout)
-    assert values["requests_total", "/invocations", "200"] == 7  # what a worker has done stays when it has ended
+    assert values["requests_total", "/invocations", "200"] == 7  # counts of ended workers remain
     assert values["images_total", "answered"] == 14
     assert values["request_seconds_count",] == 7
     assert values["batch_size_sum",] == 56
-    assert values["images_inside",] == 3  # of the living ones
-    assert values["ready",] == 0  # one of them is not
+    assert values["images_inside",] == 3  # of the live workers
+    assert values["ready",] == 0  # one of them is not ready
     assert [values["model_info", "keras", "float32", version] for version in ("v1", "v2")] == [0, 1]

@@ -1,4 +1,4 @@
-"""Requests that are not answered with predictions, and what their answers say."""
+"""Requests that are not answered with predictions: status, headers and message of the response."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from model_trainer.serving.answers import Busy, InferenceFailed, NotReady, TooSl
         (None, "Content-Type is missing"),
     ],
 )
-def test_an_unknown_content_type_is_told_what_is_accepted(client, content_type: str | None, received: str) -> None:
-    answer = client.send(b"x", content_type)
-    assert answer.status_code == 415
-    assert answer.json()["error"] == (
+def test_an_unknown_content_type_is_answered_with_the_accepted_ones(
+    client, content_type: str | None, received: str
+) -> None:
+    response = client.send(b"x", content_type)
+    assert response.status_code == 415
+    assert response.json()["error"] == (
         f"{received}; send image/jpeg, image/png, image/webp, application/x-image, multipart/form-data, "
         "application/json or application/jsonlines."
     )
@@ -29,43 +31,43 @@ def test_a_compressed_body_is_refused(client, jpegs) -> None:
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "abc", "1e9", "", "1.5", "9" * 30, "%00"])
-def test_top_k_that_is_no_whole_number_from_1_on_is_refused(client, jpegs, value: str) -> None:
-    answer = client.send(jpegs[0], path=f"/invocations?top_k={value}")
-    assert answer.status_code == 400
-    assert answer.json()["error"].startswith("top_k should be a whole number from 1 on; received")
+def test_top_k_below_1_or_not_a_whole_number_is_refused(client, jpegs, value: str) -> None:
+    response = client.send(jpegs[0], path=f"/invocations?top_k={value}")
+    assert response.status_code == 400
+    assert response.json()["error"].startswith("top_k should be a whole number from 1 on; received")
 
 
-def test_top_k_gives_as_many_labels_and_no_more_than_there_are(client, jpegs, trained) -> None:
+def test_top_k_limits_the_number_of_labels(client, jpegs, trained) -> None:
     for top_k, number in ((1, 1), (6, 6), (999_999_999, len(trained.classes))):
-        answer = client.send(jpegs[0], path=f"/invocations?top_k={top_k}").json()
-        assert len(answer["predictions"]) == number
+        response = client.send(jpegs[0], path=f"/invocations?top_k={top_k}").json()
+        assert len(response["predictions"]) == number
 
 
-def test_the_default_of_the_server_holds_without_top_k(make_client, jpegs) -> None:
+def test_without_top_k_the_default_of_the_server_applies(make_client, jpegs) -> None:
     assert len(make_client(top=2).send(jpegs[0]).json()["predictions"]) == 2
 
 
 @pytest.mark.parametrize("query", ["topk=1", "top-k=1", "TOP_K=1", "ouput=labels", "outputs=labels"])
-def test_a_misspelt_parameter_is_told_its_right_name(client, jpegs, query: str) -> None:
-    answer = client.send(jpegs[0], path=f"/invocations?{query}")
-    assert answer.status_code == 400
-    assert "Did you mean" in answer.json()["error"]
+def test_a_misspelt_parameter_is_answered_with_the_right_name(client, jpegs, query: str) -> None:
+    response = client.send(jpegs[0], path=f"/invocations?{query}")
+    assert response.status_code == 400
+    assert "Did you mean" in response.json()["error"]
 
 
-def test_a_parameter_of_somebody_else_is_ignored(client, jpegs) -> None:
+def test_an_unrelated_parameter_is_ignored(client, jpegs) -> None:
     assert client.send(jpegs[0], path="/invocations?utm_source=x&v=3").status_code == 200
 
 
 @pytest.mark.parametrize("query", ["top_k=1&top_k=2", "output=csv", "x=" + "y" * 3000, "&".join(["x=1"] * 51)])
-def test_a_query_that_cannot_be_understood_is_refused(client, jpegs, query: str) -> None:
+def test_an_invalid_query_is_refused(client, jpegs, query: str) -> None:
     assert client.send(jpegs[0], path=f"/invocations?{query}").status_code == 400
 
 
 @pytest.mark.parametrize("accept", ["image/png", "text/html", "application/json;q=0", "application/xml, text/plain"])
-def test_a_format_that_cannot_be_sent_is_refused(client, jpegs, accept: str) -> None:
-    answer = client.send(jpegs[0], accept=accept)
-    assert answer.status_code == 406
-    assert "text/csv" in answer.json()["error"]
+def test_an_unsupported_accept_header_is_refused(client, jpegs, accept: str) -> None:
+    response = client.send(jpegs[0], accept=accept)
+    assert response.status_code == 406
+    assert "text/csv" in response.json()["error"]
 
 
 @pytest.mark.parametrize(
@@ -81,43 +83,43 @@ def test_a_format_that_cannot_be_sent_is_refused(client, jpegs, accept: str) -> 
         ("application/json;verbose;q=x, text/csv;q=0.1", "text/csv"),
     ],
 )
-def test_the_format_is_the_one_that_accept_prefers(client, jpegs, accept: str, content_type: str) -> None:
-    answer = client.send(jpegs[0], accept=accept)
-    assert (answer.status_code, answer.headers["content-type"]) == (200, content_type)
+def test_the_format_follows_the_preference_in_accept(client, jpegs, accept: str, content_type: str) -> None:
+    response = client.send(jpegs[0], accept=accept)
+    assert (response.status_code, response.headers["content-type"]) == (200, content_type)
 
 
 @pytest.mark.parametrize("format", ["text/csv", "application/x-npy"])
-def test_a_table_has_no_room_for_a_bad_image(client, pixels, format: str) -> None:
+def test_csv_and_npy_refuse_a_request_with_a_bad_image(client, pixels, format: str) -> None:
     body = {"instances": [pixels[0].tolist(), {"b64": "dGV4dA=="}]}
-    answer = client.send_json(body, accept=format)
-    assert answer.status_code == 400
-    assert answer.json()["error"] == "Image 2 of 2 cannot be read: it is not an image."
+    response = client.send_json(body, accept=format)
+    assert response.status_code == 400
+    assert response.json()["error"] == "Image 2 of 2 cannot be read: it is not an image."
 
 
 @pytest.mark.parametrize(
     ("error", "status", "retry_after"),
     [(NotReady(), 503, "1"), (Busy(7), 429, "7"), (TooSlow(), 504, None), (InferenceFailed("/srv/x.py"), 500, None)],
 )
-def test_a_service_without_an_answer_says_why(
+def test_an_error_of_the_service_has_its_status_and_no_internal_details(
     client, service, jpegs, error: Exception, status: int, retry_after
 ) -> None:
     service.error = error
-    answer = client.send(jpegs[0])
-    assert answer.status_code == status
-    assert answer.headers.get("retry-after") == retry_after
-    assert "/srv" not in answer.text
+    response = client.send(jpegs[0])
+    assert response.status_code == status
+    assert response.headers.get("retry-after") == retry_after
+    assert "/srv" not in response.text
     service.error = None
     assert client.send(jpegs[0]).status_code == 200
 
 
-def test_an_unforeseen_error_is_answered_without_its_text(client, service, jpegs, caplog) -> None:
+def test_an_unexpected_error_is_answered_without_its_message(client, service, jpegs, caplog) -> None:
     service.error = OSError(2, "No such file", "/srv/secret/model.hdf5")
-    answer = client.send(jpegs[0], x_request_id="abc-1")
-    assert answer.status_code == 500
-    assert answer.json() == {"error": "The server failed; its log has the reason.", "request_id": "abc-1"}
+    response = client.send(jpegs[0], x_request_id="abc-1")
+    assert response.status_code == 500
+    assert response.json() == {"error": "The server failed; its log has the reason.", "request_id": "abc-1"}
 
 
-def test_before_the_model_is_loaded_the_answer_is_503(client, service, jpegs) -> None:
+def test_before_the_model_is_loaded_requests_are_answered_503(client, service, jpegs) -> None:
     service.trained, service.status = None, "starting"
     assert client.send(jpegs[0]).status_code == 503
     assert client("GET", "/model").status_code == 503
@@ -125,11 +127,11 @@ def test_before_the_model_is_loaded_the_answer_is_503(client, service, jpegs) ->
     assert client("GET", "/ping").json() == {"status": "starting"}
 
 
-def test_ping_gives_up_when_the_service_does_not_answer(client, service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ping_is_answered_503_if_the_service_hangs(client, service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("model_trainer.serving.http.routes.PING_SECONDS", 0.01)
     service.is_hanging = True
-    answer = client("GET", "/ping")
-    assert (answer.status_code, answer.json()) == (503, {"status": "failing"})
+    response = client("GET", "/ping")
+    assert (response.status_code, response.json()) == (503, {"status": "failing"})
 
 
 @pytest.mark.parametrize(
@@ -147,14 +149,16 @@ def test_ping_gives_up_when_the_service_does_not_answer(client, service, monkeyp
         ("GET", "/static/..%2f..%2fapp.py", 404, None),
     ],
 )
-def test_paths_and_methods_that_do_not_exist(client, method: str, path: str, status: int, allow: set[str]) -> None:
-    answer = client(method, path)
-    assert answer.status_code == status
-    assert allow is None or set(answer.headers["allow"].replace(" ", "").split(",")) == allow
-    assert method == "HEAD" or set(answer.json()) == {"error", "request_id"}
+def test_unknown_paths_and_methods_are_answered_404_and_405(
+    client, method: str, path: str, status: int, allow: set[str]
+) -> None:
+    response = client(method, path)
+    assert response.status_code == status
+    assert allow is None or set(response.headers["allow"].replace(" ", "").split(",")) == allow
+    assert method == "HEAD" or set(response.json()) == {"error", "request_id"}
 
 
-def test_head_of_ping_has_no_body_of_its_own(client) -> None:
+def test_ping_may_be_requested_with_head(client) -> None:
     assert client("HEAD", "/ping").status_code == 200
 
 
@@ -162,14 +166,14 @@ def test_a_percent_encoded_path_is_the_same_path(client, jpegs) -> None:
     assert client.send(jpegs[0], path="/%69nvocations").status_code == 200
 
 
-def test_every_answer_has_an_id_and_forbids_sniffing(client, jpegs) -> None:
-    for answer in (client.send(jpegs[0]), client.send(b""), client("GET", "/ping"), client("GET", "/nothing")):
-        assert len(answer.headers.get_list("x-request-id")) == 1
-        assert answer.headers.get_list("x-content-type-options") == ["nosniff"]
+def test_every_response_has_an_id_and_forbids_content_sniffing(client, jpegs) -> None:
+    for response in (client.send(jpegs[0]), client.send(b""), client("GET", "/ping"), client("GET", "/nothing")):
+        assert len(response.headers.get_list("x-request-id")) == 1
+        assert response.headers.get_list("x-content-type-options") == ["nosniff"]
 
 
 @pytest.mark.parametrize(
     ("sent", "is_kept"), [("a" * 128, True), ("a" * 129, False), ("a b", False), ("A.b_c-9", True)]
 )
-def test_the_id_of_the_client_is_kept_if_it_is_a_plain_one(client, sent: str, is_kept: bool) -> None:
+def test_the_request_id_of_the_client_is_used_if_it_is_short_and_plain(client, sent: str, is_kept: bool) -> None:
     assert (client("GET", "/ping", headers={"x-request-id": sent}).headers["x-request-id"] == sent) == is_kept

@@ -1,4 +1,4 @@
-"""Chromium, started once and driven through its debugging pipe, and a page in it."""
+"""Chromium, started once and controlled through its debugging pipe, and pages in it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
-# Chromium reads commands at descriptor 3 and writes answers and events to 4, each ended by a NUL.
+# Chromium reads commands from descriptor 3 and writes results and events to 4, each terminated by a NUL.
 LAUNCH = (
     "import fcntl, os, sys; ends = [fcntl.fcntl(int(each), fcntl.F_DUPFD, 10) for each in sys.argv[1:3]]; "
     "os.dup2(ends[0], 3); os.dup2(ends[1], 4); os.execv(sys.argv[3], sys.argv[3:])"
@@ -24,7 +24,7 @@ LAUNCH = (
 
 
 class Browser:
-    """Chromium, by the protocol of its developer tools."""
+    """A Chromium process, controlled by the DevTools protocol."""
 
     def __init__(self, folder: Path) -> None:
         assert BROWSER is not None
@@ -70,7 +70,7 @@ class Browser:
 
 
 class Page:
-    """A page with a session storage of its own, of a width in pixels."""
+    """A page with its own session storage and a width in pixels."""
 
     def __init__(self, browser: Browser, url: str, width: int) -> None:
         self._browser = browser
@@ -87,13 +87,13 @@ class Page:
         return self._browser(method, self._session, **params)
 
     def run(self, code: str) -> Any:
-        """The value of JavaScript; that of a promise once it is fulfilled."""
+        """Runs JavaScript and returns its value; waits for a promise."""
         answer = self.call("Runtime.evaluate", expression=code, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
     def wait_for(self, code: str) -> Any:
-        """The value of JavaScript as soon as it is true."""
+        """Waits until a JavaScript expression is truthy and returns its value."""
         value = self.run(
             "new Promise((resolve) => { const start = Date.now(); const look = () => { let value; try { value = "
             f"({code}); }} catch {{}} if (value || Date.now() - start > 3e4) resolve(value); "
@@ -108,8 +108,8 @@ class Page:
         self.call("DOM.setFileInputFiles", nodeId=node, files=[str(each) for each in files])
 
     def events(self, method: str) -> list[dict[str, Any]]:
-        """What has happened, without the page's answers to the server's own errors."""
-        self.run("0")  # events come before the answer
+        """The parameters of all events of this page with this method name."""
+        self.run("0")  # earlier events are received before its result
         return [
             each["params"]
             for each in self._browser.events
@@ -131,7 +131,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
-    """Opens a page; in the end none of them has an error in its console or has asked another server."""
+    """Opens pages; checks at the end that they logged no error, requested no other server and do not overflow."""
     pages: list[Page] = []
 
     def open_it(url: str, width: int = 1280) -> Page:
@@ -142,9 +142,9 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     for page in pages:
         assert not page.events("Runtime.exceptionThrown")
         assert not page.events("Runtime.consoleAPICalled")
-        # That a request was answered with an error is what a test may be about.
+        # Failed requests, which Chromium logs too, may be the subject of a test.
         assert not [each for each in page.events("Log.entryAdded") if each["entry"]["source"] != "network"]
-        asked = {each["request"]["url"] for each in page.events("Network.requestWillBeSent")}
-        assert not [url for url in asked if not url.startswith((page.url, "blob:", "data:"))]
+        requested = {each["request"]["url"] for each in page.events("Network.requestWillBeSent")}
+        assert not [url for url in requested if not url.startswith((page.url, "blob:", "data:"))]
         assert page.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
         page.close()

@@ -1,4 +1,4 @@
-"""The page of the endpoint in headless Chromium, with the real application over a service that knows its answers."""
+"""The page of the endpoint in headless Chromium, with the real application and a fake service."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def png(colour: str) -> bytes:
 
 
 class FakeService:
-    """What the HTTP interface sees of a service; it knows the answer and remembers the images."""
+    """A stand-in for `Service` that gives each image the same probabilities and records the images."""
 
     def __init__(self, classes: tuple[str, ...], row: np.ndarray, task: Task, thresholds: Any = None) -> None:
         self.trained = TrainedModel(None, SPEC, task, classes, Path("model_max_acc.hdf5"), thresholds)
@@ -80,7 +80,7 @@ def make_app(service: FakeService, options: ServeOptions) -> Any:
 def serving(app: Any) -> Iterator[str]:
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", ws="none", lifespan="off"))
     sock = server.config.bind_socket()
-    sock.listen()  # so that a client may come before the thread does
+    sock.listen()  # so that a client may connect before the thread runs
     thread = threading.Thread(target=server.run, args=([sock],))
     thread.start()
     try:
@@ -107,7 +107,7 @@ def pets() -> FakeService:
     return FakeService(PETS, ODDS, Classification())
 
 
-# In the page: a file of some bytes; the event that brings it; what a card shows.
+# Helpers in the page: make a file, dispatch a drop or paste event with it, query texts and visibility.
 SCRIPT = """
 window.fileOf = (name, type, text) =>
   new File([Uint8Array.from(atob(text), (each) => each.charCodeAt())], name, {type});
@@ -137,7 +137,7 @@ def drop(page: Any, data: bytes, name: str = "photo.png", media_type: str = "ima
     page.run(f"bring('{event}', fileOf('{name}', '{media_type}', '{text}'))")
 
 
-def test_a_dropped_image_is_sent_as_it_is_and_gets_labels_with_bars(
+def test_a_dropped_image_is_sent_unchanged_and_gets_labels_with_bars(
     pets: FakeService, serve: Callable[..., str], open_page: Callable[..., Any]
 ) -> None:
     page = ready(open_page(serve(pets)))
@@ -162,7 +162,7 @@ def test_the_head_of_the_page_describes_the_model(
     )
 
 
-def test_further_labels_are_shown_on_request(
+def test_all_labels_are_shown_on_request(
     pets: FakeService, serve: Callable[..., str], open_page: Callable[..., Any]
 ) -> None:
     page = ready(open_page(serve(pets)))
@@ -176,7 +176,7 @@ def test_further_labels_are_shown_on_request(
     assert page.run("texts('.bars .label').length") == 5
 
 
-def test_of_several_files_one_that_is_no_image_shows_why_and_the_others_are_answered(
+def test_a_file_that_is_not_an_image_shows_the_reason_and_the_others_get_labels(
     pets: FakeService, serve: Callable[..., str], open_page: Callable[..., Any], tmp_path: Path
 ) -> None:
     for name in ("1.png", "3.png"):
@@ -209,7 +209,7 @@ def test_the_attribution_map_of_a_label_is_shown_on_request(
     assert page.run("[shown('.photo'), shown('.map')]") == [1, 0]
 
 
-def test_a_network_without_maps_says_so(
+def test_a_network_without_attribution_maps_shows_the_reason(
     pets: FakeService, serve: Callable[..., str], open_page: Callable[..., Any]
 ) -> None:
     pets.has_maps = False
@@ -220,7 +220,7 @@ def test_a_network_without_maps_says_so(
     assert page.wait_for("texts('.message.error')[0]") == "flat has no attribution maps."
 
 
-def test_the_token_is_asked_for_once_and_kept_in_the_tab(
+def test_the_token_is_requested_once_and_stored_in_the_tab(
     pets: FakeService, serve: Callable[..., str], open_page: Callable[..., Any]
 ) -> None:
     page = ready(open_page(serve(pets, token="secret")))
@@ -237,7 +237,7 @@ def test_the_token_is_asked_for_once_and_kept_in_the_tab(
     page.wait_for("texts('.probability').length")
 
 
-def test_a_busy_server_is_asked_again(
+def test_a_request_to_a_busy_server_is_retried(
     pets: FakeService, serve: Callable[..., str], open_page: Callable[..., Any]
 ) -> None:
     pets.busy_times = 1
@@ -256,7 +256,7 @@ def test_a_file_above_the_limit_is_not_sent(
     assert not pets.images
 
 
-def test_a_server_that_is_gone_is_named_and_can_be_tried_again(
+def test_a_server_without_response_is_reported_with_a_retry_button(
     pets: FakeService, open_page: Callable[..., Any]
 ) -> None:
     with serving(make_app(pets, ServeOptions())) as address:
@@ -275,14 +275,14 @@ def test_tags_are_those_above_their_thresholds(serve: Callable[..., str], open_p
     assert page.wait_for("texts('.probability').length === 7 && texts('.bars .label')[0]") == "dog"
 
 
-def test_an_image_without_tags_says_so(serve: Callable[..., str], open_page: Callable[..., Any]) -> None:
+def test_an_image_without_tags_shows_a_message(serve: Callable[..., str], open_page: Callable[..., Any]) -> None:
     page = ready(open_page(serve(FakeService(PETS, np.zeros(7, np.float32), MultiLabel()))))
     drop(page, png("red"))
     page.wait_for("texts('.message')[0] === 'No tag reaches its threshold.'")
 
 
 @pytest.mark.parametrize("width", [360, 1280])
-def test_labels_are_text_and_stay_within_the_page(
+def test_hostile_and_long_labels_are_shown_as_text_within_the_page(
     width: int, serve: Callable[..., str], open_page: Callable[..., Any]
 ) -> None:
     row = np.array([0.4, 0.3, 0.2, 0.1], np.float32)
@@ -292,7 +292,7 @@ def test_labels_are_text_and_stay_within_the_page(
     assert page.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
-def test_a_photo_of_the_camera_is_sent(
+def test_a_photo_from_the_camera_is_sent(
     pets: FakeService, serve: Callable[..., str], open_page: Callable[..., Any]
 ) -> None:
     page = ready(open_page(serve(pets)))

@@ -1,4 +1,4 @@
-"""The parts of `sync` that need no server."""
+"""The parts of `sync` that can be tested without a server."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ MIB = 1 << 20
 
 
 @pytest.mark.parametrize("name", ["../x", "a/../../x", "a//b", "/etc/x", "a/./b", "..", "a\0b", ""])
-def test_a_key_leads_to_no_path_outside_the_folder(name: str) -> None:
+def test_keys_that_lead_out_of_the_folder_are_refused(name: str) -> None:
     assert not is_inside(name)
 
 
 @pytest.mark.parametrize("name", ["a", "a/b c", "...", "a..b/.c", "a\\b"])
-def test_other_keys_are_paths(name: str) -> None:
+def test_other_keys_are_accepted(name: str) -> None:
     assert is_inside(name)
 
 
-def test_a_partial_file_has_its_name_only_when_it_is_finished(tmp_path: Path) -> None:
+def test_a_partial_file_gets_its_final_name_when_it_is_finished(tmp_path: Path) -> None:
     path = tmp_path / "x"
     with PartialFile(str(path)) as partial:
         partial.write(b"1")
@@ -42,7 +42,7 @@ def test_a_partial_file_has_its_name_only_when_it_is_finished(tmp_path: Path) ->
     assert os.listdir(tmp_path) == ["x"]
 
 
-def test_an_unfinished_partial_file_is_deleted_and_the_old_file_stays(tmp_path: Path) -> None:
+def test_an_unfinished_partial_file_is_deleted_and_the_old_file_is_kept(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"old")
     with PartialFile(str(tmp_path / "x")) as partial:
         partial.write(b"new")
@@ -59,7 +59,7 @@ def test_a_partial_file_that_is_being_written_is_not_deleted(tmp_path: Path) -> 
     assert (tmp_path / "x").read_bytes() == b"1"
 
 
-def test_the_longest_name_of_a_file_can_be_written(tmp_path: Path) -> None:
+def test_a_file_with_the_longest_possible_name_can_be_written(tmp_path: Path) -> None:
     with PartialFile(str(tmp_path / ("x" * 255))) as partial:
         partial.write(b"1")
         partial.finish(0)
@@ -69,19 +69,19 @@ def test_the_longest_name_of_a_file_can_be_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("size", "etag", "expected"),
     [
-        (40 * MIB, f'"{"a" * 32}-3"', 16 * MIB),  # as we upload
-        (40 * MIB, f'"{"a" * 32}-5"', 8 * MIB),  # as aws uploads
+        (40 * MIB, f'"{"a" * 32}-3"', 16 * MIB),  # as our own uploads
+        (40 * MIB, f'"{"a" * 32}-5"', 8 * MIB),  # as uploads of the AWS command line
         (40 * MIB, f'"{"a" * 32}-8"', 5 * MIB),
         (40 * MIB, f'"{"a" * 32}"', 16 * MIB),
-        (40 * MIB, f'"{"a" * 32}-39"', 16 * MIB),  # of a size that nobody uses
+        (40 * MIB, f'"{"a" * 32}-39"', 16 * MIB),  # not a common part size
         (40 * MIB, "0x8D", 16 * MIB),
     ],
 )
-def test_ranges_are_the_parts_of_the_upload(size: int, etag: str, expected: int) -> None:
+def test_ranges_have_the_part_size_of_the_upload(size: int, etag: str, expected: int) -> None:
     assert range_size(size, etag) == expected
 
 
-def test_read_ahead_gives_the_items_and_then_the_error() -> None:
+def test_read_ahead_yields_all_items_before_it_raises_the_error() -> None:
     def items() -> Iterator[int]:
         yield from (1, 2, 3)
         raise OSError("broken")
@@ -92,7 +92,7 @@ def test_read_ahead_gives_the_items_and_then_the_error() -> None:
         next(ahead)
 
 
-def test_read_ahead_ends_its_thread_when_it_is_left() -> None:
+def test_closing_read_ahead_ends_its_thread() -> None:
     closed = threading.Event()
 
     def items() -> Iterator[int]:
@@ -108,7 +108,7 @@ def test_read_ahead_ends_its_thread_when_it_is_left() -> None:
     assert closed.wait(30)
 
 
-def test_helpers_come_before_the_functions_that_wait() -> None:
+def test_helpers_run_before_waiting_functions() -> None:
     order: list[str] = []
     workers = Workers(1, lambda: None)
 
@@ -126,7 +126,7 @@ def test_helpers_come_before_the_functions_that_wait() -> None:
     assert order == ["first", "helper", "second"]
 
 
-def test_nothing_is_started_once_stopped() -> None:
+def test_stopped_workers_start_no_function() -> None:
     started: list[int] = []
     workers = Workers(2, lambda: None)
     workers.stop.set()
@@ -149,7 +149,7 @@ def test_progress_shows_files_bytes_rate_and_time_left(monkeypatch: pytest.Monke
     assert out.getvalue() == "Copying  1/4 files  2.0 MB/8.0 MB  200 kB/s  30 s left\n"
 
 
-def test_progress_marks_totals_that_still_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_marks_totals_that_are_still_growing(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("model_trainer.cli.sync_progress.time.monotonic", lambda: now[0])
     out = io.StringIO()
