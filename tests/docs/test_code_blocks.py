@@ -51,7 +51,7 @@ NOT_OURS = {
     "sagemaker",
 }  # packages that may not be installed here
 LAUNCHERS = {"mpirun", "srun", "torchrun"}
-OTHERS_COMMANDS = {"cd", "export", "git", "source", "tensorboard"}
+OTHERS_COMMANDS = {"cd", "export", "git", "source", ".venv/bin/tensorboard"}
 OTHERS_KEYWORDS = {  # arguments of functions of Keras, TensorFlow, h5py, keras-trainer, and of our own functions
     "crop_to_aspect_ratio", "inter_op_parallelism_threads", "iterator_mode", "libver", "random_crop_size", "recursive",
     "reduce_retracing", "stopped", "trust", "use_ema", "validation_split",
