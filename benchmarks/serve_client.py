@@ -80,7 +80,7 @@ class Load:
     ) -> None:
         self.requests, self.concurrency, self.rate = requests, concurrency, rate
         self.seconds, self.warm_seconds, self.count = seconds, warm_seconds, count
-        self.num_sent = self.num_failed = self.num_inside = self.num_connections = 0
+        self.num_sent = self.num_failed = self.num_in_progress = self.num_connections = 0
         self.latencies: list[float] = []  # seconds, of responses with status 200
         self.bodies: list[set[bytes]] = [set() for _ in requests]
         self.reasons: dict[str, int] = {}  # number of failures for each reason
@@ -152,12 +152,12 @@ class Load:
         return time.perf_counter() >= self._end or self.num_sent >= self.count
 
     def _send(self, connection: Connection, start: float) -> None:
-        number, self.num_sent, self.num_inside = self.num_sent, self.num_sent + 1, self.num_inside + 1
+        number, self.num_sent, self.num_in_progress = self.num_sent, self.num_sent + 1, self.num_in_progress + 1
         connection.send(number, start)
 
     def answered(self, connection: Connection, number: int, start: float, status: int, body: bytes) -> None:
         now = time.perf_counter()
-        self.num_inside -= 1
+        self.num_in_progress -= 1
         if status != 200:
             self._failed(f"{status} {body[:200].decode(errors='replace')}")
         elif self._counts_from <= (start if self.rate else now) and (self.rate or now <= self._end):
@@ -170,7 +170,7 @@ class Load:
         if connection in self._idle:
             self._idle.remove(connection)
         if is_inside:
-            self.num_inside -= 1
+            self.num_in_progress -= 1
             self._failed("connection lost")
         if not self.rate and not self._is_over():
             self._connect()
@@ -181,7 +181,7 @@ class Load:
         self.reasons[reason] = self.reasons.get(reason, 0) + 1
 
     def _finish_if_done(self) -> None:
-        if self._is_over() and not self.num_inside and not self._due:
+        if self._is_over() and not self.num_in_progress and not self._due:
             self._done.set()
 
 

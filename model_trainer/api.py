@@ -202,7 +202,7 @@ def evaluate(
     folder = None if output is None else files.as_path(output)
     with plain_messages(), each_read_once():
         models = load_models(models_or_paths, trust, spec, classes)
-        source = source_of(data, root, classes, is_foreign=spec is not None)
+        source = source_of(data, root, classes, is_external=spec is not None)
         evaluated, _ = evaluate_and_record(models, source, options, folder, write=folder is not None, trust=trust)
     return evaluated.evaluation
 

@@ -19,15 +19,15 @@ def cache(
     """
     from model_trainer.messages import counted
     from model_trainer.storage import cached
-    from model_trainer.storage.trouble import size_text
+    from model_trainer.storage.write_errors import size_text
 
-    kept = cached.kept()
+    usage = cached.usage()
     if clear:
         cached.clear()
     if as_json:
-        typer.echo(json.dumps({**vars(kept), "cleared": clear}))
+        typer.echo(json.dumps({**vars(usage), "cleared": clear}))
         return
-    what = counted(kept.count, "image{s} and range{s}")
-    size = f"{size_text(kept.num_bytes)} of at most {size_text(kept.max_bytes)}"
-    state = "were kept; all deleted now" if clear else "are kept"
-    typer.echo(f"{kept.folder}: {what} ({size}) {state}.")
+    what = counted(usage.count, "image{s} and range{s}")
+    size = f"{size_text(usage.num_bytes)} of at most {size_text(usage.max_bytes)}"
+    state = "were cached; all deleted" if clear else "are cached"
+    typer.echo(f"{usage.folder}: {what} ({size}) {state}.")

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from model_trainer.cli.tables import print_comparison, print_evaluation, print_slices
 from model_trainer.errors import ConfigError
-from model_trainer.evaluation.compare import check_comparable, compare_evaluated, write_changed
+from model_trainer.evaluation.compare import check_comparable, compare_evaluated, write_discordant
 from model_trainer.evaluation.data import data_of_run, load_models, source_of
 from model_trainer.evaluation.files import FOLDER
 from model_trainer.evaluation.session import EvaluationOptions, evaluate_and_record
@@ -51,7 +51,7 @@ def evaluate_models(
     console, progress = Console(), Console(stderr=True)
     with plain_messages(), each_read_once():
         models = load_models(paths, trust, spec, classes)
-        source = source_of(data, root, classes, is_foreign=spec is not None)
+        source = source_of(data, root, classes, is_external=spec is not None)
         if is_ensemble or len(models) == 1:
             # The mean of several runs belongs to none of their folders.
             write = not is_ensemble or folder is not None
@@ -80,5 +80,5 @@ def evaluate_models(
         print_comparison(comparisons, console)
         if folder is not None:
             files.make_folder(folder)
-            write_changed(folder / "changed.csv", comparisons)
+            write_discordant(folder / "changed.csv", comparisons)
             logging.info("Images that changed sides: %s", folder / "changed.csv")

@@ -52,7 +52,7 @@ def check_precision(
     console = Console()
     with plain_messages(), each_read_once():
         (trained,) = load_models(paths, trust, spec, classes)
-        source = source_of(data, root, classes, is_foreign=spec is not None)
+        source = source_of(data, root, classes, is_external=spec is not None)
         if source is None:
             source, data_source = data_of_run(trained.path, trust)
             if data_source.split == "training":

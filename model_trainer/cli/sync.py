@@ -59,7 +59,7 @@ def sync(
 
 def _summary(sync: Synchronization, seconds: float) -> str:
     """Such as "20,000 files (205 MB) copied in 11 s (18 MB/s), 12 equal, 3 deleted"."""
-    from model_trainer.storage.trouble import size_text
+    from model_trainer.storage.write_errors import size_text
     from model_trainer.training.progress import format_seconds
 
     text = f"{_files(sync.num_copied)} ({size_text(sync.num_copied_bytes)})"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from model_trainer.storage.trouble import size_text
+from model_trainer.storage.write_errors import size_text
 from model_trainer.training.progress import format_seconds
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ import tensorflow as tf
 from model_trainer.cluster.hosts import Hosts
 from model_trainer.errors import ConfigError, ModelTrainerError
 
-__all__ = ["LOST_CONNECTION", "ProcessGroup", "lost_host_message"]
+__all__ = ["LOST_CONNECTION_ERRORS", "ProcessGroup", "lost_host_message"]
 
 CHUNK_BYTES = 2**26  # of a message, in one all-reduce
 
 # A closed connection, a missing heartbeat, or an operation that was cancelled because of either.
-LOST_CONNECTION = (
+LOST_CONNECTION_ERRORS = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
     tf.errors.CancelledError,

@@ -10,12 +10,12 @@ import numpy as np
 
 from model_trainer.errors import ConfigError, DataError
 from model_trainer.evaluation.evaluate import EvaluatedModel, metrics_of
-from model_trainer.metrics.paired import PairedComparison, changed_sides, compare_scores
+from model_trainer.metrics.paired import PairedComparison, compare_scores, discordant_images
 from model_trainer.model_files.trained_model import TrainedModel
 from model_trainer.storage import files
 from model_trainer.storage.lines import csv_lines
 
-__all__ = ["Comparison", "check_comparable", "compare_evaluated", "write_changed"]
+__all__ = ["Comparison", "check_comparable", "compare_evaluated", "write_discordant"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +79,7 @@ def _compare(first: EvaluatedModel, second: EvaluatedModel) -> Comparison:
     one, other = (_restricted(each, common) for each in (first, second))
     scores_one, scores_other = one.evaluation.scores(), other.evaluation.scores()
     scores = {name: compare_scores(scores_one[name], scores_other[name]) for name in scores_one if name in scores_other}
-    changed = changed_sides(scores_one["correct"], scores_other["correct"]) if "correct" in scores else ((), ())
+    changed = discordant_images(scores_one["correct"], scores_other["correct"]) if "correct" in scores else ((), ())
     names = one.predictions.examples.name
     estimates_one, estimates_other = one.evaluation.estimates(), other.evaluation.estimates()
     return Comparison(
@@ -111,7 +111,7 @@ def _restricted(evaluated: EvaluatedModel, rows: np.ndarray) -> EvaluatedModel:
     return EvaluatedModel(evaluated.trained, fewer, metrics_of(evaluated.trained, fewer))
 
 
-def write_changed(path: PurePath, comparisons: Sequence[Comparison]) -> None:
+def write_discordant(path: PurePath, comparisons: Sequence[Comparison]) -> None:
     """Writes the images that only one of two models predicts correctly as CSV: `image,first,second,right`.
 
     The column "right" is "first" or "second".

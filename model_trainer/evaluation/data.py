@@ -65,26 +65,26 @@ def load_models(
 
 
 def source_of(
-    data: Source | str | os.PathLike[str] | None, root: str | None, classes: Sequence[str] | None, *, is_foreign: bool
+    data: Source | str | os.PathLike[str] | None, root: str | None, classes: Sequence[str] | None, *, is_external: bool
 ) -> Source | None:
     """Returns the source of the images to evaluate; None if they are those of the run.
 
     Args:
         data: a source, or a path.
         root: base folder of the paths in a manifest.
-        classes: names of the classes of `data`; with `is_foreign`, of the model's outputs.
-        is_foreign: whether the model file was not written by Model Trainer.
+        classes: names of the classes of `data`; with `is_external`, of the model's outputs.
+        is_external: whether the model file was not written by Model Trainer.
 
     Raises:
         ConfigError: `root` or `classes` describe data that is not a path.
         DataError: there is no data set at the path.
     """
     if not isinstance(data, (str, os.PathLike)):
-        if root is not None or (classes is not None and not is_foreign):
+        if root is not None or (classes is not None and not is_external):
             raise ConfigError("needs `data` to be a path (--data PATH).", "classes" if root is None else "root")
         return data
     path = os.fspath(data)
-    if not is_foreign or classes is None:
+    if not is_external or classes is None:
         return source_of_path(path, root=root, classes=classes)
     source = source_of_path(path, root=root)
     # `classes` is in the order of the model's outputs, so it must not rename the classes of data that has names.

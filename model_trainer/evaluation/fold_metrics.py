@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from model_trainer.metrics.estimate import strict
+from model_trainer.metrics.estimate import finite_or_none
 from model_trainer.tasks.evaluation import Evaluation
 
 __all__ = ["FoldMetric", "metric_values"]
@@ -41,10 +41,10 @@ class FoldMetric:
     def to_dict(self) -> dict[str, Any]:
         """Returns strict JSON, in which None stands for undefined."""
         return {
-            "mean": strict(self.mean),
-            "standard_deviation": strict(self.standard_deviation),
-            "out_of_fold": strict(self.out_of_fold),
-            "folds": [strict(value) for value in self.folds],
+            "mean": finite_or_none(self.mean),
+            "standard_deviation": finite_or_none(self.standard_deviation),
+            "out_of_fold": finite_or_none(self.out_of_fold),
+            "folds": [finite_or_none(value) for value in self.folds],
         }
 
 

@@ -24,7 +24,7 @@ from model_trainer.evaluation.predictions import NoReadableImage, Predictions
 from model_trainer.evaluation.record import DataSource, record_evaluation
 from model_trainer.evaluation.session import EvaluationOptions, evaluate_and_record
 from model_trainer.messages import counted
-from model_trainer.metrics.estimate import strict
+from model_trainer.metrics.estimate import finite_or_none
 from model_trainer.model_files.load import load_model
 from model_trainer.model_files.untrusted import refuse_dangerous
 from model_trainer.run.run import Run
@@ -34,7 +34,7 @@ from model_trainer.sources.source import each_read_once
 from model_trainer.storage import files
 from model_trainer.storage.folders import only_process
 from model_trainer.tasks.evaluation import Evaluation
-from model_trainer.training.folds import check_not_doubled, data_of, own_keras_state, train_fold_models
+from model_trainer.training.folds import check_not_doubled, cleared_keras_state, data_of, train_fold_models
 from model_trainer.training.folds_folder import FoldsFolder
 from model_trainer.training.log import plain_messages
 from model_trainer.training.signals import end_on_signals
@@ -173,7 +173,7 @@ def _evaluate(
         logging.info("Evaluating fold %d of %d", index + 1, len(results))
         rows = np.flatnonzero(fold_of == index)
         try:
-            with own_keras_state():
+            with cleared_keras_state():
                 evaluated = _evaluate_fold(run, result.path, examples.take(rows), console)
         except NoReadableImage as error:
             logging.warning("Fold %d has no metrics. %s", index + 1, error)
@@ -204,7 +204,7 @@ def _evaluate(
     if _is_better_than_chance(run, combined.predictions.examples, evaluation):
         num_label_issues = _write_label_issues(folder, combined.predictions)
     for number, (values, fold) in enumerate(zip(metrics_of_folds, predictions, strict=True)):
-        strict_values = {name: strict(value) for name, value in values.items()}
+        strict_values = {name: finite_or_none(value) for name, value in values.items()}
         num_images = len(fold.rows) if fold is not None else 0
         folder.content["folds"][number] |= {"images": num_images, "metrics": strict_values}
     folder.note(

@@ -13,9 +13,9 @@ from absl import logging
 
 from model_trainer.evaluation.attribution import NoFeatureMap, attribution_maps, overlay
 from model_trainer.evaluation.files import IMAGES
-from model_trainer.evaluation.predictions import Predictions, images_of
+from model_trainer.evaluation.predictions import Predictions, load_resized_images
 from model_trainer.images.thumbnail import jpeg_of, make_thumbnail
-from model_trainer.metrics.estimate import strict
+from model_trainer.metrics.estimate import finite_or_none
 from model_trainer.model_files.trained_model import TrainedModel
 from model_trainer.sources.examples import Examples
 from model_trainer.storage import files
@@ -72,7 +72,7 @@ def write_galleries(
             "map": maps.get((image.index, image.class_index)),
             "true": _labels(columns, "true_label", image.index),
             "predicted": _labels(columns, "predicted_label", image.index),
-            "probability": strict(float(predictions.probabilities[image.index, image.class_index])),
+            "probability": finite_or_none(float(predictions.probabilities[image.index, image.class_index])),
             "caption": image.caption,
             "problem": problem,
         }
@@ -118,7 +118,7 @@ def _write_maps(
     if trained is None or not pairs:
         return {}
     indices = list(dict.fromkeys(index for index, _ in pairs))
-    images = images_of(trained, examples, indices)
+    images = load_resized_images(trained, examples, indices)
     position = {index: number for number, index in enumerate(indices)}
     image_of_pair = images[[position[index] for index, _ in pairs]]
     try:

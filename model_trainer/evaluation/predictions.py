@@ -19,7 +19,7 @@ from model_trainer.sources.examples import Examples
 from model_trainer.storage.arrays import RowWriter
 from model_trainer.training.progress import EpochProgress
 
-__all__ = ["TTA", "NoReadableImage", "Predictions", "average_predictions", "images_of", "predict_examples"]
+__all__ = ["TTA", "NoReadableImage", "Predictions", "average_predictions", "load_resized_images", "predict_examples"]
 
 TTA = Literal["flips"]  # kinds of test-time augmentation
 ROWS_PER_CHUNK = 4096
@@ -135,7 +135,7 @@ def average_predictions(predictions: Sequence[Predictions]) -> Predictions:
     return Predictions(examples, rows, table.finish(), num_bad)
 
 
-def images_of(trained: TrainedModel, examples: Examples, indices: Iterable[int]) -> np.ndarray:
+def load_resized_images(trained: TrainedModel, examples: Examples, indices: Iterable[int]) -> np.ndarray:
     """Reads the images at `indices`, cropped and resized for the model but not preprocessed.
 
     Returns:

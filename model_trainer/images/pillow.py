@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError, features
 
 from model_trainer.images.limits import LARGE_PIXELS, MAX_PIXELS, why_too_costly
-from model_trainer.images.png_chunks import only_pixels
+from model_trainer.images.png_chunks import without_ancillary_chunks
 
 __all__ = [
     "FORMATS",
@@ -132,8 +132,8 @@ def with_image(data: bytes, use: Callable[[Image.Image], T], max_pixels: int = M
         if problem.is_bomb or format_of(data) != "PNG":
             raise
         # Most PNGs have no text chunks with an orientation: then both versions are equal, and tried once.
-        for without_chunks in dict.fromkeys(only_pixels(data, with_texts=with_texts) for with_texts in (True, False)):
-            with contextlib.suppress(Unreadable), opened(without_chunks, max_pixels) as image:
+        for pixels in dict.fromkeys(without_ancillary_chunks(data, with_texts=texts) for texts in (True, False)):
+            with contextlib.suppress(Unreadable), opened(pixels, max_pixels) as image:
                 return use(image)
         raise
 

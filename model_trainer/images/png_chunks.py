@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 
-__all__ = ["only_pixels"]
+__all__ = ["without_ancillary_chunks"]
 
 # Ancillary chunks that affect the pixels, and text chunks that may contain the orientation.
 _AFFECTING_PIXELS = (b"tRNS", b"eXIf")
@@ -15,7 +15,7 @@ _WITH_ORIENTATION = {
 }
 
 
-def only_pixels(data: bytes, *, with_texts: bool) -> bytes:
+def without_ancillary_chunks(data: bytes, *, with_texts: bool) -> bytes:
     """Removes the chunks that the pixels do not need, and damaged ancillary chunks.
 
     Args:

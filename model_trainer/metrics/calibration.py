@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from model_trainer.metrics.chunks import Progress, row_chunks
-from model_trainer.metrics.estimate import strict
+from model_trainer.metrics.estimate import finite_or_none
 from model_trainer.metrics.image_scores import ImageScores, score_images
 
 __all__ = ["NUM_BINS", "Calibration", "Reliability", "calibrate", "fit_temperature", "reliability", "with_temperature"]
@@ -47,12 +47,17 @@ class Reliability:
                 "low": index / NUM_BINS,
                 "high": (index + 1) / NUM_BINS,
                 "images": int(self.images[index]),
-                "confidence": strict(self.confidence[index]),
-                "accuracy": strict(self.accuracy[index]),
+                "confidence": finite_or_none(self.confidence[index]),
+                "accuracy": finite_or_none(self.accuracy[index]),
             }
             for index in range(NUM_BINS)
         ]
-        return {"ece": strict(self.ece), "brier": strict(self.brier), "log_loss": strict(self.log_loss), "bins": bins}
+        return {
+            "ece": finite_or_none(self.ece),
+            "brier": finite_or_none(self.brier),
+            "log_loss": finite_or_none(self.log_loss),
+            "bins": bins,
+        }
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["ClassCounts", "Confusion", "class_metrics", "overall_metrics"]
+__all__ = ["ClassCounts", "ConfusionMatrix", "class_metrics", "overall_metrics"]
 
 
 @dataclass(frozen=True, eq=False)
-class Confusion:
+class ConfusionMatrix:
     """A confusion matrix as a list of its non-zero cells, so that 20,000 classes do not need 3 GB.
 
     Attributes:
@@ -35,7 +35,7 @@ class Confusion:
     num_classes: int
 
     @classmethod
-    def of(cls, labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> Confusion:
+    def of(cls, labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> ConfusionMatrix:
         """Counts the images of each pair of true and predicted class."""
         columns = np.where(predicted < 0, num_classes, predicted).astype(np.int64)
         codes = labels.astype(np.int64) * (num_classes + 1) + columns

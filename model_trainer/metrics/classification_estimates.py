@@ -6,7 +6,7 @@ import numpy as np
 
 from model_trainer.metrics.bootstrap import bootstrap_interval
 from model_trainer.metrics.chunks import Progress
-from model_trainer.metrics.classification import ClassCounts, Confusion, class_metrics, overall_metrics
+from model_trainer.metrics.classification import ClassCounts, ConfusionMatrix, class_metrics, overall_metrics
 from model_trainer.metrics.estimate import Estimate
 from model_trainer.metrics.image_scores import ImageScores
 from model_trainer.metrics.wilson import wilson_interval
@@ -15,7 +15,7 @@ __all__ = ["class_estimates", "overall_estimates"]
 
 
 def overall_estimates(
-    scores: ImageScores, confusion: Confusion, progress: Progress | None = None
+    scores: ImageScores, confusion: ConfusionMatrix, progress: Progress | None = None
 ) -> dict[str, Estimate]:
     """Computes the metrics over all images, by name: those of `overall_metrics`, log loss, Brier and top-5 accuracy.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["Estimate", "strict"]
+__all__ = ["Estimate", "finite_or_none"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Estimate:
 
     def to_dict(self) -> dict[str, float | None]:
         """Returns `{"value": ..., "low": ..., "high": ...}`; what is undefined or infinite becomes None."""
-        return {"value": strict(self.value), "low": strict(self.low), "high": strict(self.high)}
+        return {"value": finite_or_none(self.value), "low": finite_or_none(self.low), "high": finite_or_none(self.high)}
 
     def __str__(self) -> str:
         if self.low is None or self.high is None or math.isnan(self.low) or math.isnan(self.high):
@@ -36,6 +36,6 @@ class Estimate:
         return f"{self.value:.4f} ({self.low:.4f} to {self.high:.4f})"
 
 
-def strict(value: float | None) -> float | None:
+def finite_or_none(value: float | None) -> float | None:
     """Returns a number that strict JSON has; None for NaN and infinity, which it lacks."""
     return None if value is None or not math.isfinite(value) else float(value)

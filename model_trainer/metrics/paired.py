@@ -9,16 +9,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from model_trainer.metrics.bootstrap import bootstrap_interval
-from model_trainer.metrics.estimate import strict
+from model_trainer.metrics.estimate import finite_or_none
 
 __all__ = [
     "Agreement",
-    "ChangedSides",
+    "Discordant",
     "PairedComparison",
     "agreement",
-    "changed_sides",
     "compare_scores",
     "compare_statistic",
+    "discordant_images",
     "mcnemar",
 ]
 
@@ -37,7 +37,7 @@ class Agreement:
     both_wrong: int
 
 
-class ChangedSides(NamedTuple):
+class Discordant(NamedTuple):
     """Indices of the images that only one of two models gets right, int64, ascending.
 
     Attributes:
@@ -81,7 +81,7 @@ class PairedComparison:
     def to_dict(self) -> dict[str, Any]:
         """Returns the attributes as strict JSON; an undefined number becomes None."""
         counts = None if self.agreement is None else dict(vars(self.agreement))
-        numbers = {name: strict(getattr(self, name)) for name in ("difference", "low", "high", "p_value")}
+        numbers = {name: finite_or_none(getattr(self, name)) for name in ("difference", "low", "high", "p_value")}
         return numbers | {"test": self.test, "images": self.num_images, "agreement": counts}
 
 
@@ -124,7 +124,7 @@ def agreement(first: np.ndarray, second: np.ndarray) -> Agreement:
     )
 
 
-def changed_sides(first: np.ndarray, second: np.ndarray) -> ChangedSides:
+def discordant_images(first: np.ndarray, second: np.ndarray) -> Discordant:
     """Returns the images on which one model is right and the other wrong.
 
     Args:
@@ -135,13 +135,13 @@ def changed_sides(first: np.ndarray, second: np.ndarray) -> ChangedSides:
         ValueError: the arrays differ in shape.
 
     Example:
-        >>> from model_trainer.metrics.paired import changed_sides
-        >>> changed = changed_sides(np.array([True, True, False]), np.array([True, False, True]))
+        >>> from model_trainer.metrics.paired import discordant_images
+        >>> changed = discordant_images(np.array([True, True, False]), np.array([True, False, True]))
         >>> changed.only_first.tolist(), changed.only_second.tolist()
         ([1], [2])
     """
     _check_same_images(first, second)
-    return ChangedSides(np.flatnonzero((first == 1) & (second == 0)), np.flatnonzero((first == 0) & (second == 1)))
+    return Discordant(np.flatnonzero((first == 1) & (second == 0)), np.flatnonzero((first == 0) & (second == 1)))
 
 
 def compare_scores(first: np.ndarray, second: np.ndarray, *, seed: int = 0) -> PairedComparison:

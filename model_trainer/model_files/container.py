@@ -14,7 +14,7 @@ import h5py
 from model_trainer.errors import ModelFileError, ModelTrainerError
 from model_trainer.model_files.attributes import MAX_STRING_BYTES
 from model_trainer.model_files.scan import EXPANSION, Scanned, scan_hdf5
-from model_trainer.model_files.structure import Content, check_skeleton, root_address
+from model_trainer.model_files.structure import Content, check_structure, root_address
 from model_trainer.storage import files
 from model_trainer.storage.mapped import mapped
 
@@ -138,7 +138,7 @@ def _open_hdf5(path: Path, local: Path, stack: contextlib.ExitStack) -> tuple[h5
         raise _NotAModelFile(
             f"{path} is damaged or not a Keras file: its first bytes are neither those of HDF5 nor of .keras."
         )
-    check_skeleton(content, root_address(content), "/", set())  # before the HDF5 library parses it
+    check_structure(content, root_address(content), "/", set())  # before the HDF5 library parses it
     return stack.enter_context(h5py.File(source, "r")), content, config
 
 

@@ -19,7 +19,7 @@ from h5py import h5d, h5g, h5l, h5o, h5s, h5t, h5z
 
 from model_trainer.errors import ModelFileError
 from model_trainer.model_files.attributes import Attribute, LongStrings, attributes_at
-from model_trainer.model_files.structure import MAX_NAME_LENGTH, MAX_OBJECTS, Content, check_skeleton, root_address
+from model_trainer.model_files.structure import MAX_NAME_LENGTH, MAX_OBJECTS, Content, check_structure, root_address
 
 __all__ = ["EXPANSION", "Scanned", "StoredArray", "scan_hdf5"]
 
@@ -90,7 +90,7 @@ def scan_hdf5(file: h5py.File, content: Content) -> Scanned:
         if address in objects:
             raise ModelFileError(f"{name!r} is another name of a group or array that the file already holds elsewhere")
         objects.add(address)
-        check_skeleton(content, address, name, visited)
+        check_structure(content, address, name, visited)
         try:
             return attributes_at(content, address, long_strings)
         except ModelFileError as error:

@@ -22,7 +22,7 @@ __all__ = [
     "MAX_OBJECTS",
     "TYPES",
     "Content",
-    "check_skeleton",
+    "check_structure",
     "messages",
     "root_address",
     "take",
@@ -75,7 +75,7 @@ def root_address(content: Content) -> int:
     return int.from_bytes(take(content, 64, 8), "little")
 
 
-def check_skeleton(content: Content, address: int, name: str, visited: set[int]) -> None:
+def check_structure(content: Content, address: int, name: str, visited: set[int]) -> None:
     """Checks a group or an array: every member and chunk is listed once, and its values are numbers in this file.
 
     Args:

@@ -78,13 +78,13 @@ def build_network(
         members=backbone.members,
         positions=[*backbone.positions, *head_layers],
         variant=backbone.variant,
-        in_inference=backbone.in_inference,
+        inference_layers=backbone.inference_layers,
     )
 
 
 @dataclass(frozen=True)
 class FlatBackbone:
-    """A backbone of built-in layers; `members`, `positions`, `variant` and `in_inference` as in `TwoStageNetwork`."""
+    """A backbone of built-in layers; its attributes but the name are those of `TwoStageNetwork`."""
 
     name: str
     images: keras.KerasTensor
@@ -92,7 +92,7 @@ class FlatBackbone:
     members: Mapping[str, tuple[str, ...]]
     positions: tuple[str, ...]
     variant: str | None
-    in_inference: frozenset[str] = frozenset()
+    inference_layers: frozenset[str] = frozenset()
 
 
 @in_float32()
@@ -112,7 +112,7 @@ def flat_backbone(
         assign_weights((old, substitute.layers) for old, substitute in graph.substitutes)
     built_variant = IMAGENET if needs_rescaling else built_variant
     return FlatBackbone(
-        model.name, graph.images, graph.outputs[0], graph.members, positions, built_variant, graph.in_inference
+        model.name, graph.images, graph.outputs[0], graph.members, positions, built_variant, graph.inference_layers
     )
 
 

@@ -42,7 +42,7 @@ class Graph:
             that replace it.
         paths: for the name of each new layer the outermost nested model that it was in, or an empty string, and its
             name there.
-        in_inference: names of the layers that are always called with `training=False`, or are in a model that is.
+        inference_layers: names of the layers that are always called with `training=False`, or are in a model that is.
     """
 
     images: keras.KerasTensor
@@ -50,7 +50,7 @@ class Graph:
     substitutes: list[tuple[keras.Operation, Substitute]]
     members: dict[str, tuple[str, ...]]
     paths: dict[str, tuple[str, str]]
-    in_inference: frozenset[str]
+    inference_layers: frozenset[str]
 
 
 @contextlib.contextmanager
@@ -99,9 +99,9 @@ class _GraphRebuilder:
         self._names.add(layer.name)
         outputs = self._run_model(model, images, None)
         members = {name: tuple(layers) for name, layers in self._members.items()}
-        in_inference = frozenset(name for name, is_inference in self._is_inference.items() if is_inference)
+        inference_layers = frozenset(name for name, is_inference in self._is_inference.items() if is_inference)
         substitutes = list(self._substitutes.values())
-        return Graph(images, keras.tree.flatten(outputs), substitutes, members, self._paths, in_inference)
+        return Graph(images, keras.tree.flatten(outputs), substitutes, members, self._paths, inference_layers)
 
     def _run_model(self, model: keras.Model, inputs: Any, training: bool | None) -> Any:
         def call(operation: keras.Operation, *args: Any, **kwargs: Any) -> Any:

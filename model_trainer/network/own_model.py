@@ -93,7 +93,7 @@ def stage_own_model(
         name=model.name,
         members=members,
         positions=positions or [layer.name for layer in model.layers],
-        in_inference=graph.in_inference,
+        inference_layers=graph.inference_layers,
         paths={new_layers[name].name if name in new_layers else name: path for name, path in graph.paths.items()},
     )
     if trains and activation != "none" and any(ending.activation is None for ending in endings):

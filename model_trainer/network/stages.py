@@ -28,7 +28,7 @@ class TwoStageNetwork:
             replace it.
         positions: the original names in their original order, for layers that are chosen by position.
         variant: "imagenet" if Keras builds another graph for ImageNet's weights, and this is that graph.
-        in_inference: names of layers that run in inference mode even while the network trains.
+        inference_layers: names of layers that run in inference mode even while the network trains.
         paths: for layers of a nested model, its name and theirs in it, see `graph.Graph`.
     """
 
@@ -38,7 +38,7 @@ class TwoStageNetwork:
     members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     positions: tuple[str, ...] = ()
     variant: str | None = None
-    in_inference: frozenset[str] = frozenset()
+    inference_layers: frozenset[str] = frozenset()
     paths: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     @functools.cached_property
@@ -92,7 +92,7 @@ def join_stages(
     members: Mapping[str, tuple[str, ...]],
     positions: Sequence[str],
     variant: str | None = None,
-    in_inference: frozenset[str] = frozenset(),
+    inference_layers: frozenset[str] = frozenset(),
     paths: Mapping[str, tuple[str, str]] | None = None,
 ) -> TwoStageNetwork:
     """Adds the activation to the logits and builds the network.
@@ -102,7 +102,7 @@ def join_stages(
         activation: "softmax", "sigmoid", or "none".
         output_names: names of the outputs in the order of `logits`; empty for a task that does not name its output.
         name: name of the model.
-        members, positions, variant, in_inference, paths: see `TwoStageNetwork`.
+        members, positions, variant, inference_layers, paths: see `TwoStageNetwork`.
     """
     kind = "linear" if activation == "none" else activation
     used_names = {operation.name for operation in keras.Model(images, list(logits)).operations}
@@ -120,7 +120,7 @@ def join_stages(
         members={**{layer: (layer,) for layer in layers}, **present},
         positions=tuple(positions),
         variant=variant,
-        in_inference=in_inference,
+        inference_layers=inference_layers,
         paths=paths or {},
     )
 

@@ -83,14 +83,14 @@ class TrainingCopy:
     Attributes:
         network: the copy, in two stages like the plain network; `network.model` has the same inputs and outputs.
         seeds: the seeds of its random layers.
-        averages: the moving averages of its batch normalization; the train step updates them with the moments of the
-            forward pass.
+        moving_statistics: the moving averages of its batch normalization; the train step updates them with the moments
+            of the forward pass.
         statistics: other variables that a forward pass changes, such as those of the user's own layers.
     """
 
     network: TwoStageNetwork
     seeds: StepSeeds
-    averages: MovingAverages
+    moving_statistics: MovingAverages
     statistics: list[keras.Variable]
 
     @property
@@ -150,7 +150,7 @@ def make_training_copy(
     graph = rebuild_graph(source, substitute)
     copies = [layer for _, substitute in graph.substitutes for layer in substitute.layers]
     _adapt_sublayers(copies, seeds, synchronized_batch_norm, batch_norm_momentum)
-    for layer in (each for outer in copies if outer.name in plain.in_inference for each in outer._flatten_layers()):
+    for layer in (each for outer in copies if outer.name in plain.inference_layers for each in outer._flatten_layers()):
         _force_inference(layer)
     features, *rest = graph.outputs
     count = len(plain.logits)
@@ -159,7 +159,9 @@ def make_training_copy(
     assert network.to_logits  # built now, and not while the train step is traced
     assign_weights((old, substitute.layers) for old, substitute in graph.substitutes)
     batch_norms = [
-        layer for layer in copies if isinstance(layer, FusedBatchNormalization) and layer.name not in plain.in_inference
+        layer
+        for layer in copies
+        if isinstance(layer, FusedBatchNormalization) and layer.name not in plain.inference_layers
     ]
     averages = MovingAverages(batch_norms, batch_norm_momentum)
     _save_as(model, plain.model)

@@ -33,7 +33,7 @@ def mix(
             images, targets = augmentation.apply_to_batch(
                 images, targets, batch.weights, fold_in(step_seed, position), first=tf.cast(first, tf.int32)
             )
-        full, last = (division.share.of_process(size) for size in division.sizes)
+        full, last = (division.shard.of_process(size) for size in division.sizes)
         start = division.at(step, (full.start, last.start)) - first
         stop = start + division.at(step, (len(full), len(last)))
         mixed = Batch(images, targets, batch.weights)
@@ -44,7 +44,7 @@ def mix(
 
 def for_each_device(division: Division) -> Callable[[tf.Tensor, Batch], tf.data.Dataset]:
     """The function that divides the rows of this process in a step into one batch for each of its devices."""
-    shard = division.share
+    shard = division.shard
     offsets = [shard.of_process(size).start for size in division.sizes]
     rows_by_size = [[shard.of_device(number, size) for number in range(shard.num_own)] for size in division.sizes]
     starts = [[rows.start - offset for rows in devices] for devices, offset in zip(rows_by_size, offsets, strict=True)]

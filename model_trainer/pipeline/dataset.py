@@ -35,7 +35,7 @@ from model_trainer.specs import ModelSpec
 __all__ = ["Pipeline", "num_steps"]
 
 # AutoGraph would parse the source of every function, which takes longer than tracing it.
-PLAIN = tf.autograph.experimental.do_not_convert
+WITHOUT_AUTOGRAPH = tf.autograph.experimental.do_not_convert
 
 Order = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]  # from a position to its example's index and seed
 
@@ -65,7 +65,7 @@ class Pipeline:
     spec: ModelSpec
     batch_size: int
     bad_images: BadImages
-    share: BatchShard = field(default_factory=BatchShard)
+    shard: BatchShard = field(default_factory=BatchShard)
     augment: Sequence[Augmentation] = ()
     sampling: Sampling = field(default_factory=EachOnce)
     seed: int = 0
@@ -98,7 +98,9 @@ class Pipeline:
         """int64 `(epochs * num_examples,)`: the indices of the examples in the order of `training`."""
         order = self._training_order(epochs)
         positions = tf.data.Dataset.range(epochs * self._rows_per_epoch)
-        indices = np.fromiter(positions.map(PLAIN(lambda position: order(position)[0])).as_numpy_iterator(), np.int64)
+        indices = np.fromiter(
+            positions.map(WITHOUT_AUTOGRAPH(lambda position: order(position)[0])).as_numpy_iterator(), np.int64
+        )
         return indices[indices >= 0]
 
     @property
@@ -150,7 +152,7 @@ class Pipeline:
             stages: the augmentations of images and batches.
             step_of: from a number in `start` to `stop - 1` to its step; the number itself by default.
         """
-        division = Division(self.share, self.batch_size, len(self.examples), with_partners=bool(stages.batch))
+        division = Division(self.shard, self.batch_size, len(self.examples), with_partners=bool(stages.batch))
         readers = make_readers(self.examples, self.bad_images.fail)
         label_of = make_label_reader(self.examples)
         weights = tf.constant(np.maximum(self.examples.weights, MIN_WEIGHT))
@@ -194,20 +196,24 @@ class Pipeline:
         if (ahead := readers.ahead) is not None:
             options["ahead"] = lambda numbers, number_of: ahead(numbers, lambda each: look_up(number_of(each))[0])
         images = map_with_fallback(start * size, stop * size, fast, exact, **options)
-        batches = images.batch(size, drop_remainder=True).map(PLAIN(_without_padding))
+        batches = images.batch(size, drop_remainder=True).map(WITHOUT_AUTOGRAPH(_without_padding))
         if stages.batch:
             mixed = mix(stages.batch, len(self.examples.classes), self.seed, division)
-            batches = batches.enumerate(start).map(PLAIN(lambda number, batch: mixed(step_of(number), batch)))
-        if self.share.num_own > 1:
+            batches = batches.enumerate(start).map(
+                WITHOUT_AUTOGRAPH(lambda number, batch: mixed(step_of(number), batch))
+            )
+        if self.shard.num_own > 1:
             divide = for_each_device(division)
-            batches = batches.enumerate(start).flat_map(PLAIN(lambda number, batch: divide(step_of(number), batch)))
+            batches = batches.enumerate(start).flat_map(
+                WITHOUT_AUTOGRAPH(lambda number, batch: divide(step_of(number), batch))
+            )
         dataset_options = tf.data.Options()
         dataset_options.deterministic = True
         # The pipeline shards by itself: each process reads its own rows.
         dataset_options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
         # Autotune's thread sleeps for up to a minute and may miss the end of the run, which would then wait for it.
         dataset_options.autotune.enabled = False
-        return batches.repeat(passes).prefetch(2 * self.share.num_own).with_options(dataset_options)
+        return batches.repeat(passes).prefetch(2 * self.shard.num_own).with_options(dataset_options)
 
     def _record_bad(self, index: tf.Tensor) -> tf.Tensor:
         def record(index: int) -> bool:

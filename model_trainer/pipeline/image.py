@@ -90,7 +90,7 @@ class ImageReader:
     def __init__(self, spec: ModelSpec, max_pixels: int | None = None) -> None:
         self._max_pixels = max_pixels
         # The JSON is the key, because a spec contains a dictionary and is not hashable.
-        self._fast, self._exact, self._plain = _readers_for(spec.model_dump_json(by_alias=True))
+        self._fast, self._exact, self._without_autograph = _readers_for(spec.model_dump_json(by_alias=True))
 
     def __call__(self, data: bytes) -> np.ndarray:
         """Returns the image as uint8 `target_size`.
@@ -98,7 +98,7 @@ class ImageReader:
         Raises:
             DataError: it cannot be read; the message is the reason only, such as "is not an image".
         """
-        plain = self._plain(data, self._max_pixels)
+        plain = self._without_autograph(data, self._max_pixels)
         if plain is not None:
             return plain
         if self._max_pixels is None:

@@ -60,19 +60,21 @@ def make_readers(examples: Examples, on_failure: OnFailure) -> Readers:
         return indices
 
     def ahead(numbers: tf.data.Dataset, index_of: Reader) -> tf.data.Dataset:
-        announcements = numbers.map(_plain(lambda number: (number, index_of(number)))).batch(ANNOUNCED_TOGETHER)
+        announcements = numbers.map(_without_autograph(lambda number: (number, index_of(number)))).batch(
+            ANNOUNCED_TOGETHER
+        )
 
         def announced(numbers: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
             with tf.control_dependencies([tf.numpy_function(announce, [indices], tf.int64)]):
                 return tf.identity(numbers)
 
-        return announcements.map(_plain(announced)).prefetch(max(1, count // ANNOUNCED_TOGETHER)).unbatch()
+        return announcements.map(_without_autograph(announced)).prefetch(max(1, count // ANNOUNCED_TOGETHER)).unbatch()
 
     return Readers(_python_reader(images.read, rows, on_failure), _safe_reader(images.read, rows, on_failure), ahead)
 
 
 # AutoGraph would parse the source of every function, which takes longer than tracing it.
-_plain = tf.autograph.experimental.do_not_convert
+_without_autograph = tf.autograph.experimental.do_not_convert
 
 
 def _file_reader(examples: Examples, rows: tf.Tensor) -> Reader:

@@ -57,7 +57,7 @@ class ReadAhead:
 
     def announce(self, rows: np.ndarray) -> None:
         """Starts to read images that will be fetched soon, unless they are in the cache."""
-        wanted = [row for row in rows.tolist() if not self._images.is_kept(row)]
+        wanted = [row for row in rows.tolist() if not self._images.is_cached(row)]
         with self._lock:
             for row in wanted:
                 waiting = self._waiting.get(row)

@@ -76,7 +76,7 @@ class Division:
         with_partners: whether the process also reads the rows that its own images are mixed with.
     """
 
-    share: BatchShard
+    shard: BatchShard
     batch_size: int
     num_examples: int
     with_partners: bool = False
@@ -99,7 +99,7 @@ class Division:
     @property
     def read(self) -> tuple[Rows, Rows]:
         """The rows that this process reads of a full batch, and of an epoch's last one."""
-        rows_of = self.share.with_partners if self.with_partners else self.share.of_process
+        rows_of = self.shard.with_partners if self.with_partners else self.shard.of_process
         return rows_of(self.sizes[0]), rows_of(self.sizes[1])
 
     def at(self, step: tf.Tensor, values: tuple[int, int]) -> tf.Tensor:

@@ -20,12 +20,12 @@ from model_trainer.evaluation.session import EvaluationOptions, evaluate_and_rec
 from model_trainer.messages import counted
 from model_trainer.model_files.load import find_model_file, load_model
 from model_trainer.report.data_files import write_data_files
-from model_trainer.report.preview import images_to_see
+from model_trainer.report.preview import augmented_samples
 from model_trainer.report.report import write_report
 from model_trainer.run.run import Run
 from model_trainer.sources.source import each_read_once
 from model_trainer.storage import files
-from model_trainer.training.metrics_log import Logs
+from model_trainer.training.metrics_log import MetricsLog
 from model_trainer.training.train import Result, end_run
 
 __all__ = ["announce_report", "report_folds", "report_run"]
@@ -51,7 +51,7 @@ def report_run(result: Result, run: Run, console: Console) -> None:
     with _without_failing(f"model-trainer report {result.path}", "described in a report"):
         files.make_folder(result.path / "report")
         if result.train_examples is not None:
-            seen = images_to_see(run, NUM_EXAMPLES, NUM_DRAWS, result.train_examples)
+            seen = augmented_samples(run, NUM_EXAMPLES, NUM_DRAWS, result.train_examples)
             write_data_files(result.path / "report", result.train_examples, result.val_examples, seen)
             _log_images(result.path, [example.images[0] for example in seen if example.original is not None])
         logging.info("Report: %s", write_report(result.path))
@@ -101,13 +101,13 @@ def _evaluate(result: Result, run: Run, console: Console) -> None:
 
 def _log_images(path: PurePath, images: list[np.ndarray]) -> None:
     """Adds augmented training images to the TensorBoard events of the run."""
-    with contextlib.closing(Logs(path / "logs")) as logs:
+    with contextlib.closing(MetricsLog(path / "logs")) as logs:
         logs.write_images("augmented", 0, images)
 
 
 @contextlib.contextmanager
 def _without_failing(command: str, done: str) -> Iterator[None]:
-    """Logs any error instead of raising it: the models are saved, and `command` does the same again."""
+    """MetricsLog any error instead of raising it: the models are saved, and `command` does the same again."""
     try:
         yield
     except KeyboardInterrupt:

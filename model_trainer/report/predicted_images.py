@@ -10,7 +10,7 @@ import numpy as np
 
 from model_trainer.errors import DataError, StorageError
 from model_trainer.messages import shown
-from model_trainer.metrics.paired import PairedComparison, changed_sides, compare_scores
+from model_trainer.metrics.paired import PairedComparison, compare_scores, discordant_images
 from model_trainer.report.json_files import shortened
 from model_trainer.report.run_files import RunFiles
 from model_trainer.storage import files
@@ -181,7 +181,7 @@ def pair_runs(first: RunFiles, second: RunFiles) -> PairedRuns | None:
     if not len(two):
         return None
     correct = [one["correct"].to_numpy(), two["correct"].to_numpy()]
-    changed = changed_sides(*correct)
+    changed = discordant_images(*correct)
     losses = [table["loss"].to_numpy() for table in (one, two) if "loss" in table.column_names]
     has_loss = len(losses) == 2 and not np.isinf(losses).any()
     return PairedRuns(

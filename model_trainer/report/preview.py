@@ -17,7 +17,7 @@ from model_trainer.sources.examples import Examples
 from model_trainer.sources.labels.wording import label_text
 from model_trainer.storage import files
 
-__all__ = ["Seen", "draw_preview", "images_to_see"]
+__all__ = ["Seen", "augmented_samples", "draw_preview"]
 
 MAX_SIDE = 256  # pixels, of an original image on the sheet
 
@@ -43,7 +43,7 @@ class Seen:
     labels: tuple[str, ...]
 
 
-def images_to_see(run: Run, count: int = 8, draws: int = 4, examples: Examples | None = None) -> list[Seen]:
+def augmented_samples(run: Run, count: int = 8, draws: int = 4, examples: Examples | None = None) -> list[Seen]:
     """Augments some examples of the run's training data.
 
     The augmented images come from the training pipeline with the run's seed. They differ from those of the first
@@ -93,7 +93,7 @@ def draw_preview(run: Run, path: str | Path, count: int = 8, draws: int = 4) -> 
     """Draws the contact sheet of `run` into the image file `path`.
 
     Args:
-        run, count, draws: see `images_to_see`.
+        run, count, draws: see `augmented_samples`.
         path: the file, with the suffix of an image or PDF.
 
     Raises:
@@ -105,7 +105,7 @@ def draw_preview(run: Run, path: str | Path, count: int = 8, draws: int = 4) -> 
 
     if Path(path).suffix.lower() not in (".png", ".jpg", ".jpeg", ".pdf", ".svg", ".webp"):
         raise DataError(f"The preview should be an image file such as preview.png, got {path}.")
-    seen = images_to_see(run, count, draws)
+    seen = augmented_samples(run, count, draws)
     figure = Figure(figsize=(2.1 * (1 + draws), 2.4 * len(seen)), layout="constrained")
     figure.suptitle(f"{run.name}: originals, and {draws} augmented versions that the model will see", fontsize=11)
     axes = figure.subplots(len(seen), 1 + draws, squeeze=False)

@@ -25,7 +25,7 @@ from model_trainer.report.snippet import plain_keras, with_model_trainer
 from model_trainer.report.summary import cards, facts, metrics, notes, subtitle
 from model_trainer.storage import files
 from model_trainer.storage.manifest import update_manifest
-from model_trainer.storage.trouble import not_written
+from model_trainer.storage.write_errors import not_written
 
 __all__ = ["render_report", "write_page", "write_report"]
 

@@ -18,7 +18,7 @@ from absl import logging
 
 from model_trainer.errors import DataError
 from model_trainer.serving.answers import BadImage, InferenceFailed, NotReady
-from model_trainer.serving.jobs import Batch, Beside, Compute, Decoded, Encoded, Job, Row, deliver
+from model_trainer.serving.jobs import Batch, Compute, ConcurrentCompute, Decoded, Encoded, Job, Row, deliver
 
 __all__ = ["Batcher"]
 
@@ -48,13 +48,13 @@ class Batcher:
         max_batch_size: int,
         max_delay_seconds: float,
         num_decoders: int,
-        beside: Beside | None = None,
+        concurrent: ConcurrentCompute | None = None,
         on_batch: Callable[[int, float], None] | None = None,
     ) -> None:
-        self._decode, self._compute, self._beside, self._on_batch = decode, compute, beside, on_batch
+        self._decode, self._compute, self._concurrent, self._on_batch = decode, compute, concurrent, on_batch
         self._max_batch_size, self._max_delay_seconds = max_batch_size, max_delay_seconds
-        self._batch_size = min(max_batch_size, beside.batch_size) if beside else max_batch_size
-        self._max_computing = beside.num_batches if beside else 1
+        self._batch_size = min(max_batch_size, concurrent.batch_size) if concurrent else max_batch_size
+        self._max_computing = concurrent.num_batches if concurrent else 1
         self._num_decoders = num_decoders
         self._encoded: deque[Encoded] = deque()
         self._decoded: deque[Decoded] = deque()
@@ -67,7 +67,7 @@ class Batcher:
         self._work = threading.Condition(threading.Lock())
         # One more than decoders, because one thread may compute, on all cores. A batch on one core takes the thread of
         # a decoder: more threads than cores would only take turns.
-        num_threads = max(num_decoders, self._max_computing) if beside else num_decoders + 1
+        num_threads = max(num_decoders, self._max_computing) if concurrent else num_decoders + 1
         threads = [threading.Thread(target=self._run, name=f"batcher-{n}", daemon=True) for n in range(num_threads)]
         for thread in threads:
             thread.start()
@@ -164,9 +164,9 @@ class Batcher:
     def _take_batch(self) -> Batch:
         self._deadline = None
         size, compute = min(len(self._decoded), self._batch_size), self._compute
-        if self._beside is not None:
+        if self._concurrent is not None:
             is_alone = len(self._decoded) == 1 and not (self._encoded or self._num_decoding or self._start_times)
-            compute = self._beside.alone if is_alone else self._beside.compute
+            compute = self._concurrent.alone if is_alone else self._concurrent.compute
         batch = Batch([self._decoded.popleft() for _ in range(size)], compute, time.monotonic())
         self._start_times[threading.get_ident()] = batch.start_time
         if self._encoded or self._decoded:

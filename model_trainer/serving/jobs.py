@@ -11,7 +11,7 @@ import numpy as np
 
 from model_trainer.serving.answers import BadImage
 
-__all__ = ["Batch", "Beside", "Compute", "Decoded", "Encoded", "Job", "Row", "deliver"]
+__all__ = ["Batch", "Compute", "ConcurrentCompute", "Decoded", "Encoded", "Job", "Row", "deliver"]
 
 Row = np.ndarray | BadImage
 Compute = Callable[[np.ndarray], np.ndarray]
@@ -53,7 +53,7 @@ class Batch(NamedTuple):
     start_time: float
 
 
-class Beside(NamedTuple):
+class ConcurrentCompute(NamedTuple):
     """Computes several batches at the same time.
 
     Attributes:

@@ -20,7 +20,7 @@ from model_trainer.inference.precision_check import hash_of
 from model_trainer.model_files.load import find_model_file, load_model
 from model_trainer.model_files.trained_model import TrainedModel
 from model_trainer.pipeline.image import ImageReader
-from model_trainer.serving.jobs import Beside
+from model_trainer.serving.jobs import ConcurrentCompute
 from model_trainer.serving.options import ServeOptions
 from model_trainer.specs import ModelSpec
 from model_trainer.storage import files
@@ -43,7 +43,7 @@ class LoadedModel:
         version: the first characters of the SHA-256 of its file.
         max_pixels: larger images are not read.
         file_state: `state_of` its path, from before it was loaded.
-        batch_size: maximum number of images per batch; that of `beside` if there is one.
+        batch_size: maximum number of images per batch; that of `concurrent` if there is one.
         beside: computes several batches at once, each on one core; None if that is not faster.
         seconds: how long it took to load and to warm up.
         seconds_of_image: how long a single image takes.
@@ -55,7 +55,7 @@ class LoadedModel:
     max_pixels: int
     file_state: FileState
     batch_size: int
-    beside: Beside | None = None
+    concurrent: ConcurrentCompute | None = None
     seconds: float = 0.0
     seconds_of_image: float = 0.0
     images_per_second: float = 0.0
@@ -124,16 +124,16 @@ def load_for_serving(
     trained = with_engine(trained, options.engine, options.precision, batch_sizes=sizes)
     loaded = LoadedModel(trained, version, options.max_pixels, file_state, options.max_batch_size)
     try:
-        concurrent = for_concurrent_calls(trained.engine, options.max_batch_size)
-        if concurrent is not None:  # the other engine is not needed any longer, and its weights are freed
-            trained = replace(trained, engine=concurrent)
-            alone = replace(trained, engine=concurrent.alone).probabilities
-            beside = Beside(trained.probabilities, alone, concurrent.batch_size, concurrent.num_calls)
-            loaded = replace(loaded, trained=trained, batch_size=concurrent.batch_size, beside=beside)
+        engine = for_concurrent_calls(trained.engine, options.max_batch_size)
+        if engine is not None:  # the other engine is not needed any longer, and its weights are freed
+            trained = replace(trained, engine=engine)
+            alone = replace(trained, engine=engine.alone).probabilities
+            concurrent = ConcurrentCompute(trained.probabilities, alone, engine.batch_size, engine.num_calls)
+            loaded = replace(loaded, trained=trained, batch_size=concurrent.batch_size, concurrent=concurrent)
         for size in range(loaded.batch_size, 0, -1):  # the largest first: a lack of memory shows at once
             loaded.compute(np.stack([loaded.black_image] * size))
-        if loaded.beside is not None:
-            loaded.beside.alone(loaded.black_image[None])
+        if loaded.concurrent is not None:
+            loaded.concurrent.alone(loaded.black_image[None])
         for kind in ("JPEG", "PNG"):
             loaded.decode(_encoded_image(kind))
     except ModelTrainerError:
@@ -148,7 +148,7 @@ def load_for_serving(
 
 def _seconds_of_image(loaded: LoadedModel) -> float:
     """How long a single image takes: the shortest of three times."""
-    compute = loaded.beside.alone if loaded.beside else loaded.compute
+    compute = loaded.concurrent.alone if loaded.concurrent else loaded.compute
     seconds = []
     for _ in range(3):
         start_time = time.perf_counter()
@@ -159,7 +159,7 @@ def _seconds_of_image(loaded: LoadedModel) -> float:
 
 def _throughput(loaded: LoadedModel) -> float:
     """Images per second with full batches."""
-    num_calls = loaded.beside.num_batches if loaded.beside else 1
+    num_calls = loaded.concurrent.num_batches if loaded.concurrent else 1
     images = [np.stack([loaded.black_image] * loaded.batch_size)] * (2 * num_calls)
     start_time = time.perf_counter()
     with ThreadPoolExecutor(num_calls) as threads:
@@ -171,10 +171,10 @@ def state_of(path: str | os.PathLike[str]) -> FileState:
     """A value that differs when the model at `path` has changed; empty if there is none at the moment."""
     try:
         file = find_model_file(path)
-        beside = [file.with_name(name) for name in ("model_spec.json", MANIFEST)]
+        companions = [file.with_name(name) for name in ("model_spec.json", MANIFEST)]
         if "://" in str(file):  # other storages have no inodes
-            return (str(file), *(files.info(each) for each in (file, *beside)))
-        return (str(file), *(state_of_file(each) if files.exists(each) else None for each in (file, *beside)))
+            return (str(file), *(files.info(each) for each in (file, *companions)))
+        return (str(file), *(state_of_file(each) if files.exists(each) else None for each in (file, *companions)))
     except (OSError, ModelTrainerError):
         return ()
 

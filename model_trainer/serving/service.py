@@ -38,7 +38,7 @@ class Service:
         on_batch: called after each batch, with its size and its seconds.
 
     Attributes:
-        num_inside: images that are being decoded or computed, or wait for it.
+        num_in_progress: images that are being decoded or computed, or wait for it.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Service:
     ) -> None:
         self.path = path
         self.options = options
-        self.num_inside = 0
+        self.num_in_progress = 0
         self._load = functools.partial(load_for_serving, path, options, trust=trust, spec=spec, classes=classes)
         self._on_batch = on_batch
         self._current: tuple[LoadedModel, Batcher] | None = None
@@ -103,7 +103,7 @@ class Service:
             max_batch_size=self.options.max_batch_size,
             max_delay_seconds=self.options.max_delay_seconds,
             num_decoders=self.options.num_decoders or num_usable_cores(),
-            beside=loaded.beside,
+            concurrent=loaded.concurrent,
             on_batch=self._on_batch,
         )
         previous, self._current = self._current, (loaded, batcher)
@@ -138,7 +138,7 @@ class Service:
             finally:
                 timer.cancel()
         finally:
-            self.num_inside -= len(images)
+            self.num_in_progress -= len(images)
         rows = [row for row in job.rows if row is not None]  # complete, but the type checker cannot know
         return Results(loaded.trained, rows, job.queue_seconds, job.compute_seconds)
 
@@ -165,7 +165,7 @@ class Service:
         except TimeoutError:
             raise TooSlow from None
         finally:
-            self.num_inside -= 1
+            self.num_in_progress -= 1
 
     async def is_healthy(self) -> bool:
         """Whether it is ready, and the network computes; after a failure a black image is computed to find out."""
@@ -189,13 +189,13 @@ class Service:
         if self._current is None:
             raise NotReady
         # A request that exceeds the limit alone is accepted if it is the only one: it would not shrink by waiting.
-        if self.num_inside and self.num_inside + num_images > self.options.max_waiting:
+        if self.num_in_progress and self.num_in_progress + num_images > self.options.max_waiting:
             raise Busy(self._retry_after(self._current[1]))
-        self.num_inside += num_images
+        self.num_in_progress += num_images
         return self._current
 
     def _retry_after(self, batcher: Batcher) -> int:
-        seconds = math.ceil(self.num_inside * batcher.seconds_per_image)
+        seconds = math.ceil(self.num_in_progress * batcher.seconds_per_image)
         return max(1, min(seconds, MAX_RETRY_SECONDS))
 
 

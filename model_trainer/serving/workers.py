@@ -174,10 +174,10 @@ def _wait_for_news(group: _Group, signals: Connection) -> None:
         try:
             news = worker.pipe.recv()
         except (EOFError, OSError):
-            _bury(group, worker, None)
+            _remove_ended(group, worker, None)
             continue
         if isinstance(news, ModelTrainerError):
-            _bury(group, worker, news)
+            _remove_ended(group, worker, news)
         else:
             worker.is_ready = group.was_ready = True
             group.num_deaths = 0
@@ -186,7 +186,7 @@ def _wait_for_news(group: _Group, signals: Connection) -> None:
         del group.start_times[number]
 
 
-def _bury(group: _Group, worker: _Worker, error: ModelTrainerError | None) -> None:
+def _remove_ended(group: _Group, worker: _Worker, error: ModelTrainerError | None) -> None:
     """Removes a worker that has ended; it is restarted, unless no worker can load the model."""
     from prometheus_client.multiprocess import mark_process_dead
 

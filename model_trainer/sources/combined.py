@@ -11,7 +11,7 @@ from pydantic import Field
 from model_trainer.dotted import import_dotted
 from model_trainer.errors import ConfigError, DataError
 from model_trainer.sources.examples import Examples
-from model_trainer.sources.images import Files, Images, SeveralImages
+from model_trainer.sources.images import ConcatenatedImages, Files, Images
 from model_trainer.sources.label_rows import LabelRows
 from model_trainer.sources.packed_strings import PackedStrings
 from model_trainer.sources.source import Source
@@ -79,10 +79,10 @@ class Filtered(Source):
         position = np.array([classes.index(name) if name in classes else -1 for name in examples.classes], np.int32)
         if isinstance(examples.labels, LabelRows):
             moved = examples.labels.moved(position)
-            is_kept = np.diff(moved.starts) > 0
+            is_cached = np.diff(moved.starts) > 0
         else:
-            is_kept = position[examples.labels] >= 0
-        return examples.take(np.flatnonzero(is_kept)).keep_classes(classes)
+            is_cached = position[examples.labels] >= 0
+        return examples.take(np.flatnonzero(is_cached)).keep_classes(classes)
 
     def _apply_where(self, examples: Examples) -> np.ndarray:
         assert self.where is not None
@@ -135,7 +135,7 @@ class Reclassed(Source):
 def _concatenate_stores(stores: list[Images]) -> Images:
     files = [store for store in stores if isinstance(store, Files)]
     if len(files) < len(stores):
-        return SeveralImages(stores)
+        return ConcatenatedImages(stores)
     return Files(PackedStrings.of(path for store in files for path in store.paths))
 
 

@@ -26,7 +26,7 @@ from model_trainer.sources.labels.kinds import (
 )
 from model_trainer.sources.objects import images_at
 from model_trainer.sources.packed_strings import PackedStrings
-from model_trainer.sources.same_image import number_images
+from model_trainer.sources.same_image import image_ids
 from model_trainer.storage.objects.urls import SCHEMES
 from model_trainer.storage.read import TENSORFLOW_SCHEMES
 
@@ -129,8 +129,8 @@ class Examples:
 
     @functools.cached_property
     def image_numbers(self) -> np.ndarray:
-        """int64 `(num_examples,)`: equal for examples of the same image, such as its crops; see `number_images`."""
-        return number_images(self.images, self.rows)
+        """int64 `(num_examples,)`: equal for examples of the same image, such as its crops; see `image_ids`."""
+        return image_ids(self.images, self.rows)
 
     def check_local(self) -> None:
         """Raises DataError if an image is in an object store that is not supported."""

@@ -26,9 +26,9 @@ __all__ = [
     "Listing",
     "folders_in",
     "hidden_in",
-    "images_beside",
     "list_images",
     "suffixes_of",
+    "unclassified_images",
 ]
 
 HOW_TO_ARRANGE = "Put images into one folder for each class, such as {path}/cat/1.jpg and {path}/dog/1.jpg."
@@ -72,7 +72,7 @@ class ImageFolder(Source):
             labels += [label] * len(listing.images)
             not_images += listing.others
             hidden += listing.hidden
-        _log_skipped(self.path, not_images, hidden, images_beside(self.path))
+        _log_skipped(self.path, not_images, hidden, unclassified_images(self.path))
         return Examples.of_files(paths, np.asarray(labels, np.int32), classes, origin=self.path)
 
     def _read_store(self) -> Examples:
@@ -176,7 +176,7 @@ def list_images(folder: str) -> Listing:
     return Listing(sorted(images), sorted(others), sorted(hidden))
 
 
-def images_beside(root: str | Path) -> list[str]:
+def unclassified_images(root: str | Path) -> list[str]:
     """The images in `root` itself, outside the class folders."""
     named = [each for each in files.scan(root) if each.name.lower().endswith(IMAGE_SUFFIXES) and each.name[0] != "."]
     return sorted(entry.path for entry in named if not entry.is_dir())

@@ -14,7 +14,7 @@ from model_trainer.sources.packed_strings import PackedStrings
 from model_trainer.storage import cached
 from model_trainer.storage.read import read_image_file, size_of
 
-__all__ = ["ByteRanges", "Files", "Images", "SeveralImages"]
+__all__ = ["ByteRanges", "ConcatenatedImages", "Files", "Images"]
 
 # A network file system has a high latency, but answers many requests at once.
 NUM_READER_THREADS = 32
@@ -48,7 +48,7 @@ class Images(ABC):
         """Whether reading an image takes a request to a store, so that many should be read at once, and ahead."""
         return False
 
-    def is_kept(self, row: int) -> bool:
+    def is_cached(self, row: int) -> bool:
         """Whether an image of a store is in the cache, so that reading it takes no request now."""
         return False
 
@@ -117,14 +117,14 @@ class ByteRanges(Images):
     def takes_requests(self) -> bool:
         return any(map(cached.is_in_store, self.files))
 
-    def is_kept(self, row: int) -> bool:
+    def is_cached(self, row: int) -> bool:
         number = self.file[row]
         path, etag = self.files[number], self.etags[number] if self.etags else ""
-        return cached.is_range_kept(path, int(self.starts[row]), int(self.sizes[row]), etag)
+        return cached.is_range_cached(path, int(self.starts[row]), int(self.sizes[row]), etag)
 
 
 @final
-class SeveralImages(Images):
+class ConcatenatedImages(Images):
     """Several stores, concatenated."""
 
     def __init__(self, stores: Sequence[Images]) -> None:
@@ -153,9 +153,9 @@ class SeveralImages(Images):
     def takes_requests(self) -> bool:
         return any(store.takes_requests() for store in self.stores)
 
-    def is_kept(self, row: int) -> bool:
+    def is_cached(self, row: int) -> bool:
         store, inner_row = self._locate(row)
-        return not store.takes_requests() or store.is_kept(inner_row)
+        return not store.takes_requests() or store.is_cached(inner_row)
 
     def _locate(self, row: int) -> tuple[Images, int]:
         """The store of a row, and the row in that store."""

@@ -75,9 +75,9 @@ class LabelRows:
     def moved(self, position: np.ndarray) -> LabelRows:
         """The same labels in another class list; `position` maps each class to its new index, -1 drops it."""
         new = position[self.classes].astype(np.int32)
-        is_kept = new >= 0
-        starts = np.concatenate([[0], np.cumsum(is_kept)])[self.starts].astype(np.int64)
-        return replace(self, starts=starts, classes=new[is_kept], values=self.values[is_kept])
+        is_cached = new >= 0
+        starts = np.concatenate([[0], np.cumsum(is_cached)])[self.starts].astype(np.int64)
+        return replace(self, starts=starts, classes=new[is_cached], values=self.values[is_cached])
 
     def dense(self, num_classes: int) -> np.ndarray:
         """float32 `(num_examples, num_classes)`; NaN means unknown."""

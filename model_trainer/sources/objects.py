@@ -53,9 +53,9 @@ class Objects(Images):
     def takes_requests(self) -> bool:
         return True
 
-    def is_kept(self, row: int) -> bool:
+    def is_cached(self, row: int) -> bool:
         path = self.name(row)
-        return not cached.is_in_store(path) or cached.is_kept(path, self.etags[row].decode())
+        return not cached.is_in_store(path) or cached.is_cached(path, self.etags[row].decode())
 
 
 def images_at(paths: PackedStrings) -> Images:

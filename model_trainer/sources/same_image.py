@@ -9,10 +9,10 @@ import numpy as np
 
 from model_trainer.sources.images import Images
 
-__all__ = ["number_images"]
+__all__ = ["image_ids"]
 
 
-def number_images(images: Images, rows: np.ndarray) -> np.ndarray:
+def image_ids(images: Images, rows: np.ndarray) -> np.ndarray:
     """Numbers the images of `rows` by their names, in the order of appearance; files by their absolute paths.
 
     Returns:

@@ -31,19 +31,19 @@ from model_trainer.storage.objects.urls import SCHEMES, ObjectUrl, parse_url
 from model_trainer.storage.read import MAX_FILE_BYTES, read_image_file
 
 __all__ = [
-    "Kept",
+    "CacheUsage",
     "cache",
     "clear",
     "forget_listings",
+    "is_cached",
     "is_in_store",
-    "is_kept",
-    "is_range_kept",
-    "kept",
+    "is_range_cached",
     "listing_of",
     "read_range_version",
     "read_verified",
     "read_version",
     "temporary_file",
+    "usage",
     "version_of",
 ]
 
@@ -65,7 +65,7 @@ def cache() -> ObjectCache:
 
 
 @dataclass(frozen=True)
-class Kept:
+class CacheUsage:
     """How much the cache of object stores contains.
 
     Attributes:
@@ -80,10 +80,10 @@ class Kept:
     max_bytes: int
 
 
-def kept() -> Kept:
+def usage() -> CacheUsage:
     """How much the cache of object stores contains now."""
     config = configuration.current()
-    return Kept(config.cache_folder, *cache().usage(), config.cache_bytes)
+    return CacheUsage(config.cache_folder, *cache().usage(), config.cache_bytes)
 
 
 def clear() -> None:
@@ -130,7 +130,7 @@ def read_version(path: str, etag: str = "") -> tuple[bytes, str]:
     return content, etag
 
 
-def is_kept(path: str, etag: str) -> bool:
+def is_cached(path: str, etag: str) -> bool:
     """Whether `read_version` would find an object in the cache."""
     return bool(etag) and _key(*_locate_object(path), etag) in cache()
 
@@ -199,7 +199,7 @@ def read_verified(path: str, etag: str, size: int, read: Callable[[Iterator[byte
     raise OSError(errno.EIO, "its content does not have its checksum", path)
 
 
-def is_range_kept(path: str, start: int, size: int, etag: str) -> bool:
+def is_range_cached(path: str, start: int, size: int, etag: str) -> bool:
     """Whether `read_range_version` would find a range in the cache."""
     return bool(etag) and _key(*_locate_object(path), _range_of(etag, start, size)) in cache()
 

@@ -27,7 +27,7 @@ from model_trainer.storage.objects.urls import SCHEMES
 from model_trainer.storage.paths import RemotePath, StrPath, as_path
 from model_trainer.storage.storage import Appender, Entry, Info, Storage
 from model_trainer.storage.tensorflow_files import TensorFlowFiles
-from model_trainer.storage.trouble import is_full, not_written
+from model_trainer.storage.write_errors import is_full, not_written
 
 __all__ = [
     "RemotePath", "StrPath", "append", "append_text", "as_path", "atomic_write", "check_lock", "check_room",

@@ -11,7 +11,7 @@ from absl import logging
 
 from model_trainer.storage import files
 from model_trainer.storage.storage import Appender
-from model_trainer.storage.trouble import not_written
+from model_trainer.storage.write_errors import not_written
 
 __all__ = ["LineFile", "csv_lines"]
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from model_trainer.metrics.calibration import Calibration, calibrate
 from model_trainer.metrics.chunks import Progress
-from model_trainer.metrics.classification import Confusion, class_metrics, overall_metrics
+from model_trainer.metrics.classification import ConfusionMatrix, class_metrics, overall_metrics
 from model_trainer.metrics.classification_estimates import class_estimates, overall_estimates
-from model_trainer.metrics.estimate import Estimate, strict
+from model_trainer.metrics.estimate import Estimate, finite_or_none
 from model_trainer.metrics.image_scores import ImageScores, score_images
 from model_trainer.metrics.ranking import one_vs_rest
 from model_trainer.metrics.ranking_intervals import macro_intervals
@@ -58,7 +58,7 @@ class ClassificationEvaluation(Evaluation):
     classes: tuple[str, ...] = field(repr=False)
     labels: np.ndarray = field(repr=False)
     image_scores: ImageScores = field(repr=False)
-    confusion_cells: Confusion = field(repr=False)
+    confusion_cells: ConfusionMatrix = field(repr=False)
     calibration: Calibration = field(repr=False)
     auroc: np.ndarray = field(repr=False)
     average_precision: np.ndarray = field(repr=False)
@@ -152,7 +152,7 @@ class ClassificationEvaluation(Evaluation):
             "classes": list(self.classes),
             "baselines": {
                 "chance": 1.0 / len(self.classes),
-                "majority": strict(support[majority] / self.num_images) if self.num_images else None,
+                "majority": finite_or_none(support[majority] / self.num_images) if self.num_images else None,
                 "majority_class": self.classes[majority],
             },
             "per_class": self._per_class(),
@@ -176,13 +176,15 @@ class ClassificationEvaluation(Evaluation):
         ranking = {"auroc": self.auroc, "average_precision": self.average_precision}
         columns: dict[str, Any] = {"images": self.support.tolist()}
         for name, values in class_estimates(self.confusion_cells.counts()).items():
-            columns[name] = {key: [strict(value) for value in column] for key, column in values.items()}
-        return columns | {name: {"value": [strict(value) for value in values]} for name, values in ranking.items()}
+            columns[name] = {key: [finite_or_none(value) for value in column] for key, column in values.items()}
+        return columns | {
+            name: {"value": [finite_or_none(value) for value in values]} for name, values in ranking.items()
+        }
 
     def _selective(self) -> list[dict[str, float | None]]:
         coverage, accuracy = accuracy_above_thresholds(self.image_scores.probability, self._correct)
         return [
-            {"threshold": threshold, "coverage": strict(covered), "accuracy": strict(correct)}
+            {"threshold": threshold, "coverage": finite_or_none(covered), "accuracy": finite_or_none(correct)}
             for threshold, covered, correct in zip(THRESHOLDS, coverage, accuracy, strict=True)
         ]
 
@@ -209,7 +211,7 @@ class ClassificationEvaluation(Evaluation):
 
     def subset(self, rows: np.ndarray) -> dict[str, Estimate]:
         labels, predicted = self.labels[rows], self.image_scores.predicted[rows]
-        overall = overall_metrics(Confusion.of(labels, predicted, len(self.classes)).counts())
+        overall = overall_metrics(ConfusionMatrix.of(labels, predicted, len(self.classes)).counts())
         estimates = {"accuracy": _proportion(predicted == labels)}
         if "top_5_accuracy" in self.all_metrics:
             estimates["top_5_accuracy"] = _proportion(self.image_scores.true_rank[rows] < 5)
@@ -239,7 +241,7 @@ def evaluate_classes(
         progress: called from time to time with what is being computed, and the fraction that is done.
     """
     scores = score_images(labels, probabilities, progress)
-    confusion = Confusion.of(labels, scores.predicted, len(classes))
+    confusion = ConfusionMatrix.of(labels, scores.predicted, len(classes))
     auroc, average_precision = one_vs_rest(labels, probabilities, progress)
     auroc_interval, average_precision_interval = macro_intervals(labels, probabilities) or ((None, None), (None, None))
     calibration = calibrate(labels, probabilities, scores, is_softmax=is_softmax, progress=progress)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from model_trainer.metrics.classification import Confusion
+from model_trainer.metrics.classification import ConfusionMatrix
 from model_trainer.metrics.image_scores import ImageScores
 from model_trainer.tasks.evaluation import Gallery, GalleryImage
 
@@ -17,7 +17,7 @@ _PER_CLASS = 2
 
 
 def galleries_of_classes(
-    labels: np.ndarray, scores: ImageScores, confusion: Confusion, classes: tuple[str, ...]
+    labels: np.ndarray, scores: ImageScores, confusion: ConfusionMatrix, classes: tuple[str, ...]
 ) -> list[Gallery]:
     """Returns the galleries that have images: confident mistakes, uncertain hits, worst and typical images by class.
 
@@ -69,7 +69,7 @@ def galleries_of_classes(
     return [gallery for gallery in galleries if gallery.images]
 
 
-def _most_confused(confusion: Confusion) -> np.ndarray:
+def _most_confused(confusion: ConfusionMatrix) -> np.ndarray:
     """Returns the classes with the most mistakes, those with the most first; classes without images are left out."""
     counts = confusion.counts()
     mistakes = counts.support[0] - counts.hits[0]

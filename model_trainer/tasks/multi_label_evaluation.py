@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from model_trainer.metrics.chunks import Progress, row_chunks
-from model_trainer.metrics.estimate import Estimate, strict
+from model_trainer.metrics.estimate import Estimate, finite_or_none
 from model_trainer.metrics.missed_together import missed_together
 from model_trainer.metrics.multi_label import KS, Decisions, TagCounts, count_tags
 from model_trainer.metrics.tag_curves import TagCurves, rank_images
@@ -184,7 +184,7 @@ class MultiLabelEvaluation(Evaluation):
             "curves": [
                 {
                     "class": self.classes[tag],
-                    "average_precision": strict(self.average_precision[tag]),
+                    "average_precision": finite_or_none(self.average_precision[tag]),
                     **{name: values.tolist() for name, values in self.curves.curves[tag]._asdict().items()},
                 }
                 for tag in by_support
@@ -194,7 +194,7 @@ class MultiLabelEvaluation(Evaluation):
                 for pair in pairs
             ],
             "at_k": {
-                name: {str(k): strict(self.all_metrics[f"{name}_at_{k}"].value) for k in at_k}
+                name: {str(k): finite_or_none(self.all_metrics[f"{name}_at_{k}"].value) for k in at_k}
                 for name in ("precision", "recall")
             },
         }
@@ -206,7 +206,7 @@ class MultiLabelEvaluation(Evaluation):
             "threshold": {"value": np.array(self.thresholds)},
         }
         return {"images": self.support.tolist(), "unknown": self.unknown.tolist()} | {
-            name: {key: [strict(value) for value in column] for key, column in values.items()}
+            name: {key: [finite_or_none(value) for value in column] for key, column in values.items()}
             for name, values in by_tag.items()
         }
 

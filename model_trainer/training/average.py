@@ -49,7 +49,7 @@ class WeightAverage:
                 for each in self.averaged
             ]
 
-    def is_of_statistics(self, index: int) -> bool:
+    def averages_statistics(self, index: int) -> bool:
         """Whether `variables[index]` is an average of statistics."""
         return index >= self._num_weights
 

@@ -16,20 +16,20 @@ from model_trainer.display.notebook import in_notebook
 from model_trainer.errors import StorageError
 from model_trainer.network.training_copy import copy_weights
 from model_trainer.storage import files
+from model_trainer.training.batch_norm_statistics import refresh_batch_norm_statistics
 from model_trainer.training.checkpoints.saver import Saver
 from model_trainer.training.checkpoints.state import capture, restore, restore_callbacks
 from model_trainer.training.checkpoints.store import Checkpoint
-from model_trainer.training.hints import takes_long
+from model_trainer.training.hints import slow_training_hint
 from model_trainer.training.keras_callbacks import restored_epoch, set_run
 from model_trainer.training.loop import EpochPosition, Loop, make_loop
 from model_trainer.training.metric_accumulator import MetricAccumulator
-from model_trainer.training.metrics_log import Logs
-from model_trainer.training.prepare import Prepared
+from model_trainer.training.metrics_log import MetricsLog
+from model_trainer.training.prepare import PreparedRun
 from model_trainer.training.progress import EpochProgress, format_metrics, format_seconds, metric_line
 from model_trainer.training.rollback import roll_back
 from model_trainer.training.run_folder import RunFolder
 from model_trainer.training.signals import StopRequest
-from model_trainer.training.statistics import refresh_statistics
 from model_trainer.training.step_types import LOSS
 from model_trainer.training.validation import validate
 from model_trainer.training.watch import Diverging
@@ -41,9 +41,9 @@ SECONDS_BEFORE_ESTIMATE = 20.0  # after which images per second predict how long
 
 
 def train_epochs(
-    prepared: Prepared,
+    prepared: PreparedRun,
     folder: RunFolder,
-    logs: Logs,
+    logs: MetricsLog,
     console: Console,
     stop: StopRequest,
     saver: Saver,
@@ -94,8 +94,8 @@ def train_epochs(
             loop.observers.log_all()
         raise
     loop.write_history(with_curves=True)
-    if loop.average is not None:
-        loop.average.assign()
+    if loop.weight_average is not None:
+        loop.weight_average.assign()
     if isinstance(prepared.run.training.optimizer, (Call, Live)):
         with prepared.step_setup.strategy.scope():  # with use_ema=True it assigns averages to the network, as in `fit`
             loop.phase.optimizer.finalize_variable_values(loop.model.trainable_variables)
@@ -133,18 +133,18 @@ def _train_from(loop: Loop, start: EpochPosition) -> None:
             # One iterator for all epochs: a new one takes a quarter of a second to start.
             val_batches = iter(prepared.distributed(prepared.val_pipeline.validation(passes=epochs - epoch)))
         with loop.weights_to_validate():
-            statistics = refresh_statistics(loop, epoch)
+            statistics = refresh_batch_norm_statistics(loop, epoch)
             val_metrics = validate(loop, val_batches) if val_batches is not None and not loop.must_stop else {}
             # Read only once: if a signal comes later, the epoch counts as finished.
             is_stopped = loop.must_stop
             if not is_stopped:
                 prepared.check_bad_images()
-                if loop.average is not None:
-                    loop.average.adopt_statistics()
+                if loop.weight_average is not None:
+                    loop.weight_average.adopt_statistics()
                 metrics = totals.metrics() | {f"val_{name}": value for name, value in val_metrics.items()}
                 _finish_epoch(loop, epoch, metrics)
             else:
-                prepared.step_setup.network.averages.assign(statistics)  # the resumed run refreshes them again
+                prepared.step_setup.network.moving_statistics.assign(statistics)  # the resumed run refreshes them again
         if is_stopped:
             loop.saver.save(partial(capture, loop, EpochPosition(epoch, steps_done, totals)))
             return
@@ -248,7 +248,7 @@ def _show(loop: Loop, progress: EpochProgress, epoch: int, step: int, position: 
     if not loop.time_is_logged and progress.seconds_since_first > SECONDS_BEFORE_ESTIMATE:
         loop.time_is_logged = True
         seconds = images_left / images_per_second
-        hint = "" if loop.has_gpu else takes_long(loop.prepared.run, images_per_second, seconds)
+        hint = "" if loop.has_gpu else slow_training_hint(loop.prepared.run, images_per_second, seconds)
         if hint and loop.process_group.is_chief:
             logging.warning("%s", hint)
     if loop.process_group.is_chief:

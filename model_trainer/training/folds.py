@@ -20,7 +20,7 @@ from model_trainer.storage import files
 from model_trainer.training.folds_folder import FoldsFolder
 from model_trainer.training.train import Result, train_model
 
-__all__ = ["check_not_doubled", "data_of", "own_keras_state", "run_of_fold", "train_fold_models"]
+__all__ = ["check_not_doubled", "cleared_keras_state", "data_of", "run_of_fold", "train_fold_models"]
 
 
 def data_of(run: Run) -> tuple[Source, str]:
@@ -71,7 +71,7 @@ def train_fold_models(folder: FoldsFolder, run: Run) -> list[Result]:
         logging.info("Fold %d of %d", number, settings["folds"])
         try:
             folder.note_fold(number, state="training")
-            with own_keras_state():
+            with cleared_keras_state():
                 result = train_model(fold_run, resume_from=folder.run_folder(number))
             state = "stopped" if result.stopped else "finished"
             folder.note_fold(number, state=state, folder=files.as_path(result.path).name)
@@ -85,7 +85,7 @@ def train_fold_models(folder: FoldsFolder, run: Run) -> list[Result]:
 
 
 @contextlib.contextmanager
-def own_keras_state() -> Iterator[None]:
+def cleared_keras_state() -> Iterator[None]:
     """Clears, at the end of the `with` block, what Keras and TensorFlow keep of the networks that were built in it.
 
     That is Keras' names and seeds, and the graphs of steps with a custom gradient: TensorFlow registers each such

@@ -14,13 +14,13 @@ from model_trainer.specs.table import entry_of_class
 from model_trainer.training.history import Row
 from model_trainer.training.progress import format_seconds
 
-__all__ = ["learned_nothing", "takes_long"]
+__all__ = ["no_learning_hint", "slow_training_hint"]
 
 LONG_SECONDS = 3600.0
 MIN_STEPS = 500
 
 
-def learned_nothing(run: Run, history: list[Row], train: Examples, val: Examples | None, weights: str) -> str:
+def no_learning_hint(run: Run, history: list[Row], train: Examples, val: Examples | None, weights: str) -> str:
     """Returns a hint with likely causes if no epoch of the run was better than chance; otherwise the empty string.
 
     Args:
@@ -71,7 +71,7 @@ def _path_of(source: Source) -> str:
     return str(getattr(source, "path", "RUN"))
 
 
-def takes_long(run: Run, images_per_second: float, seconds: float) -> str:
+def slow_training_hint(run: Run, images_per_second: float, seconds: float) -> str:
     """Returns a hint with ways to shorten a run on a CPU that takes `seconds`; the empty string if it is short."""
     if seconds < LONG_SECONDS:
         return ""

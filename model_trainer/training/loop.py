@@ -24,15 +24,15 @@ from model_trainer.training.best_models import BestModels
 from model_trainer.training.history import Row
 from model_trainer.training.keras_callbacks import has_hook
 from model_trainer.training.metric_accumulator import MetricAccumulator
-from model_trainer.training.metrics_log import Logs
+from model_trainer.training.metrics_log import MetricsLog
 from model_trainer.training.observers import LoggedObserver, Observers, named
 from model_trainer.training.phase import Phase, make_phase
-from model_trainer.training.prepare import Prepared
+from model_trainer.training.prepare import PreparedRun
 from model_trainer.training.run_folder import RunFolder
 from model_trainer.training.signals import StopRequest
 from model_trainer.training.step import make_validation_step
 from model_trainer.training.step_types import ValidationStep
-from model_trainer.training.watch import Health, Watch
+from model_trainer.training.watch import DivergenceDetector, Health
 
 if TYPE_CHECKING:
     from model_trainer.training.checkpoints.saver import Saver
@@ -72,9 +72,9 @@ class Loop:
         final_checkpoint: the state after the last step; it is saved after all other files have been written.
     """
 
-    prepared: Prepared
+    prepared: PreparedRun
     folder: RunFolder
-    logs: Logs
+    logs: MetricsLog
     console: Console
     stop: StopRequest
     saver: Saver
@@ -82,10 +82,10 @@ class Loop:
     calls_back_each_step: bool  # whether any callback has hooks for training batches
     calls_back_each_batch: bool  # the same for validation batches
     phase: Phase
-    average: WeightAverage | None
+    weight_average: WeightAverage | None
     validation_step: ValidationStep
     best: BestModels
-    watch: Watch
+    watch: DivergenceDetector
     observers: Observers
     history: list[Row] = field(default_factory=list)
     thresholds: tuple[float, ...] | None = None  # fitted by the last validation
@@ -170,7 +170,7 @@ class Loop:
     @contextlib.contextmanager
     def weights_to_validate(self) -> Iterator[None]:
         """In the `with` block the network has the weights to validate and save: with `ema_decay`, their averages."""
-        with self.average.in_place_of_weights() if self.average is not None else contextlib.nullcontext():
+        with self.weight_average.in_place_of_weights() if self.weight_average is not None else contextlib.nullcontext():
             yield
 
     def unfreeze_when_due(self, epoch: int) -> None:
@@ -198,7 +198,7 @@ class Loop:
     def _start_phase(self, learning_rate: float) -> None:
         with self.prepared.step_setup.strategy.scope():
             optimizer = make_optimizer(self.prepared.run.training.optimizer, learning_rate * self.rate_cut)
-        self.phase = make_phase(self.prepared, optimizer, learning_rate, self.average, self.observers)
+        self.phase = make_phase(self.prepared, optimizer, learning_rate, self.weight_average, self.observers)
         self.scheduled_rate = None
         self.model.optimizer = self.phase.optimizer
 
@@ -226,7 +226,7 @@ class Loop:
 
 
 def make_loop(
-    prepared: Prepared, folder: RunFolder, logs: Logs, console: Console, stop: StopRequest, saver: Saver
+    prepared: PreparedRun, folder: RunFolder, logs: MetricsLog, console: Console, stop: StopRequest, saver: Saver
 ) -> Loop:
     """Returns the loop before its first step, with optimizer, steps and callbacks."""
     training, model, strategy = prepared.run.training, prepared.step_setup.network.model, prepared.step_setup.strategy
@@ -244,7 +244,7 @@ def make_loop(
         )  # fmt: skip
         folder.note_bad_steps([(step, prepared.names_in_step(step))], "not finite")
 
-    watch = Watch(training.divergence, report_bad_step)
+    watch = DivergenceDetector(training.divergence, report_bad_step)
     logged = named(prepared.run.observers, lambda observer, name: LoggedObserver(observer, name, logs, steps))
     observers = Observers(watch, logged)
     phase = make_phase(prepared, prepared.optimizer, training.learning_rate, average, observers)
@@ -260,7 +260,7 @@ def make_loop(
         calls_back_each_step=has_hook(prepared.callbacks, *STEP_HOOKS),
         calls_back_each_batch=has_hook(prepared.callbacks, "on_test_batch_begin", "on_test_batch_end"),
         phase=phase,
-        average=average,
+        weight_average=average,
         validation_step=make_validation_step(prepared.step_setup, gather=len(prepared.process_group) > 1),
         best=BestModels(prepared.run.task.metrics),
         watch=watch,
@@ -269,7 +269,7 @@ def make_loop(
 
 
 def _make_average(network: TrainingCopy, decay: float, strategy: tf.distribute.Strategy) -> WeightAverage:
-    statistics = [*network.averages.variables, *network.statistics]
+    statistics = [*network.moving_statistics.variables, *network.statistics]
     statistics_ids = {id(variable) for variable in statistics}
     # Including those of frozen layers, which may be unfrozen later.
     weights = [variable for variable in network.model.weights if id(variable) not in statistics_ids]

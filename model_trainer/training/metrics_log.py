@@ -18,13 +18,13 @@ from absl import logging
 from PIL import Image
 
 from model_trainer.storage import files
-from model_trainer.storage.grown import GrownFile
+from model_trainer.storage.growing_file import GrowingFile
 from model_trainer.storage.lines import LineFile
 
-__all__ = ["Logs"]
+__all__ = ["MetricsLog"]
 
 
-class Logs:
+class MetricsLog:
     """Writes metrics over time; if that fails, it warns once.
 
     Args:
@@ -37,7 +37,7 @@ class Logs:
         self._events: tf.io.TFRecordWriter | None = None
         with self._without_events_when_full():
             # Not tf.summary.scalar, which needs the tensorboard package, and caches a tensor for each step.
-            self._event_file = GrownFile(folder / _event_file_name())
+            self._event_file = GrowingFile(folder / _event_file_name())
             self._events = tf.io.TFRecordWriter(str(self._event_file.local))
             self._write_event(file_version="brain.Event:2")
 
@@ -75,7 +75,7 @@ class Logs:
             values.append(tf.compat.v1.Summary.Value(tag=f"{tag}/image/{index}", image=image))
         self._write_event(step=step, summary=tf.compat.v1.Summary(value=values))
 
-    def forget_after(self, step: int, epochs: int) -> None:
+    def truncate(self, step: int, epochs: int) -> None:
         """Removes the metrics logged after step `step` and epoch `epochs` of the run, from which training continues."""
         path = self._folder / "metrics.jsonl"
         self._lines.close()

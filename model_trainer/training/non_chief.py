@@ -15,7 +15,7 @@ from model_trainer.run.run import Run
 from model_trainer.training.checkpoints.saver import Saver
 from model_trainer.training.checkpoints.store import Checkpoint
 from model_trainer.training.history import Row
-from model_trainer.training.metrics_log import Logs
+from model_trainer.training.metrics_log import MetricsLog
 from model_trainer.training.run_folder import RunFolder
 
 __all__ = ["NonChiefRunFolder", "NonChiefSaver"]
@@ -34,7 +34,7 @@ class NonChiefRunFolder(RunFolder):
     def save_best(self, model: keras.Model, name: str, thresholds: tuple[float, ...] | None, epoch_before: int) -> None:
         pass
 
-    def put_back(self, name: str, epoch: int) -> bool:
+    def restore_best(self, name: str, epoch: int) -> bool:
         return True
 
     def forget_kept_models(self) -> None:
@@ -47,11 +47,11 @@ class NonChiefRunFolder(RunFolder):
         pass
 
     @contextlib.contextmanager
-    def logs(self) -> Iterator[Logs]:
+    def logs(self) -> Iterator[MetricsLog]:
         yield _NoLogs()
 
 
-class _NoLogs(Logs):
+class _NoLogs(MetricsLog):
     def __init__(self) -> None:
         pass
 
@@ -61,7 +61,7 @@ class _NoLogs(Logs):
     def write_images(self, tag: str, step: int, images: Sequence[np.ndarray]) -> None:
         pass
 
-    def forget_after(self, step: int, epochs: int) -> None:
+    def truncate(self, step: int, epochs: int) -> None:
         pass
 
     def close(self) -> None:

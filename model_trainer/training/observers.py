@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from model_trainer.errors import ConfigError
 from model_trainer.run.observers import ObservedStep, Observer
-from model_trainer.training.metrics_log import Logs
+from model_trainer.training.metrics_log import MetricsLog
 
 __all__ = ["LAG", "LoggedObserver", "Observers", "StepObserver"]
 
@@ -42,7 +42,7 @@ class StepObserver(Protocol):
 class LoggedObserver:
     """A declared observer, whose values are written to `logs/`."""
 
-    def __init__(self, observer: Observer, name: str, logs: Logs, steps_per_epoch: int) -> None:
+    def __init__(self, observer: Observer, name: str, logs: MetricsLog, steps_per_epoch: int) -> None:
         self.every = observer.every
         self.uses = observer.uses
         self.compute = observer.compute

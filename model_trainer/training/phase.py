@@ -11,7 +11,7 @@ from model_trainer.run.optimizers import exclude_from_decay
 from model_trainer.training.average import WeightAverage
 from model_trainer.training.gradients import Clip
 from model_trainer.training.observers import Observers
-from model_trainer.training.prepare import Prepared
+from model_trainer.training.prepare import PreparedRun
 from model_trainer.training.step import make_statistics_step, make_train_step
 from model_trainer.training.step_types import StatisticsStep, TrainStep
 
@@ -35,7 +35,7 @@ class Phase:
 
 
 def make_phase(
-    prepared: Prepared,
+    prepared: PreparedRun,
     optimizer: keras.optimizers.Optimizer,
     learning_rate: float,
     average: WeightAverage | None,

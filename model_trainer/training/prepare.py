@@ -40,13 +40,13 @@ from model_trainer.training.keras_callbacks import check_callbacks, decide_direc
 from model_trainer.training.precision import choose_precision
 from model_trainer.training.step_types import StepSetup
 
-__all__ = ["Prepared", "join_hosts", "prepare"]
+__all__ = ["PreparedRun", "join_hosts", "prepare"]
 
 NAMES_SHOWN = 8  # image names in a message
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedRun:
     """A run that is ready to train.
 
     Attributes:
@@ -79,7 +79,7 @@ class Prepared:
 
     def distributed(self, dataset: tf.data.Dataset) -> Iterable[Any]:
         """Returns the batches of a pipeline, distributed over the devices of this process; see `BadImages.checked`."""
-        return self.bad_images.checked(feed(dataset, self.train_pipeline.share, self.step_setup.strategy))
+        return self.bad_images.checked(feed(dataset, self.train_pipeline.shard, self.step_setup.strategy))
 
     def names_in_step(self, step: int) -> list[str]:
         """Returns the names of the images in a step of the run."""
@@ -134,7 +134,7 @@ def join_hosts(run: Run, hosts: Hosts) -> ProcessGroup:
     return ProcessGroup(hosts, make_strategy(run.hardware, hosts))
 
 
-def prepare(run: Run, process_group: ProcessGroup | None = None, origin: Origin | None = None) -> Prepared:
+def prepare(run: Run, process_group: ProcessGroup | None = None, origin: Origin | None = None) -> PreparedRun:
     """Reads the data, finds the devices and builds the network.
 
     Args:
@@ -206,7 +206,7 @@ def prepare(run: Run, process_group: ProcessGroup | None = None, origin: Origin 
             spec=run.spec,
             batch_size=run.training.batch_size,
             bad_images=bad_images,
-            share=shard,
+            shard=shard,
             augment=run.augment,
             sampling=run.training.sampling,
             seed=run.training.seed,
@@ -214,7 +214,7 @@ def prepare(run: Run, process_group: ProcessGroup | None = None, origin: Origin 
 
     check_portable(plain.network, run.network)
     _log_network(run, copy.model, strategy, precision, plain.weights)
-    return Prepared(
+    return PreparedRun(
         run=run,
         train=train,
         val=val,

@@ -49,7 +49,7 @@ def roll_back(loop: Loop, diverging: Diverging) -> EpochPosition:
     loop.refresh_batches = None
     loop.num_drawn = 0  # the curves show abandoned epochs
     loop.write_history(with_curves=True)
-    loop.logs.forget_after(position.epoch * loop.steps_per_epoch + position.position, position.epoch)
+    loop.logs.truncate(position.epoch * loop.steps_per_epoch + position.position, position.epoch)
     logging.warning(
         "%s: training rolls back to step %d of epoch %d, rollback %d of %d.%s %s skipped from now on: %s",
         _capitalized(diverging.reason), position.position, position.epoch + 1, rollbacks, limits.rollbacks,
@@ -68,7 +68,7 @@ def _restore_best_models(loop: Loop, best_epochs: dict[str, int]) -> None:
         best_epochs: the epoch of the model in each file now.
     """
     for name, epoch in loop.best.epochs.items():
-        if epoch != best_epochs[name] and not all(loop.process_group.all_gather(loop.folder.put_back(name, epoch))):
+        if epoch != best_epochs[name] and not all(loop.process_group.all_gather(loop.folder.restore_best(name, epoch))):
             loop.best.forget(name)  # the next epoch writes a new one
 
 

@@ -30,11 +30,11 @@ from model_trainer.storage.folders import make_run_dir
 from model_trainer.storage.lines import LineFile, csv_lines
 from model_trainer.storage.manifest import note_unfinished
 from model_trainer.storage.objects.locks import LostLockError
-from model_trainer.storage.trouble import is_full, not_written
+from model_trainer.storage.write_errors import is_full, not_written
 from model_trainer.training.history import Row, draw_curves, write_history
-from model_trainer.training.metrics_log import Logs
+from model_trainer.training.metrics_log import MetricsLog
 
-__all__ = ["EVALUATION_FILE", "RunFolder", "outage_has_hint"]
+__all__ = ["EVALUATION_FILE", "RunFolder", "with_resume_hint"]
 
 EVALUATION_FILE = "evaluation/evaluation.json"  # the metrics of the model that `predict` uses
 
@@ -104,7 +104,7 @@ class RunFolder:
                 files.write_text(self.path / "model_spec.json", _json(description))
 
     def save_best(self, model: keras.Model, name: str, thresholds: tuple[float, ...] | None, epoch_before: int) -> None:
-        """Like `save_model`; the previous file, of `epoch_before`, is backed up for `put_back`."""
+        """Like `save_model`; the previous file, of `epoch_before`, is backed up for `restore_best`."""
         path, backup = self.path / f"{name}.hdf5", self._backup_path(name, epoch_before)
         # An existing backup is from before the process was killed, when the file was still that of `epoch_before`.
         if epoch_before and files.is_file(path) and not files.exists(backup):
@@ -113,7 +113,7 @@ class RunFolder:
                 files.copy(path, backup)
         self.save_model(model, name, thresholds)
 
-    def put_back(self, name: str, epoch: int) -> bool:
+    def restore_best(self, name: str, epoch: int) -> bool:
         """Restores the best model of `epoch` from its backup, because a rollback has undone a better, later one.
 
         Epoch 0 means that no model was saved before: the file is deleted.
@@ -186,9 +186,9 @@ class RunFolder:
         lines.close()
 
     @contextlib.contextmanager
-    def logs(self) -> Iterator[Logs]:
+    def logs(self) -> Iterator[MetricsLog]:
         """Opens TensorBoard events and metrics.jsonl in logs/. (`log.LogFile` writes train.log.)"""
-        logs = Logs(self.path / "logs")
+        logs = MetricsLog(self.path / "logs")
         try:
             yield logs
         finally:
@@ -207,7 +207,7 @@ def _with_hint_to_resume() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def outage_has_hint() -> Iterator[None]:
+def with_resume_hint() -> Iterator[None]:
     """Adds a hint at `--resume` to the error of an object store that does not answer."""
     try:
         yield

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from model_trainer.errors import ConfigError, DataError
-from model_trainer.training.prepare import Prepared
+from model_trainer.training.prepare import PreparedRun
 from model_trainer.training.resume import first_difference
 
 __all__ = ["check_same_data"]
 
 
-def check_same_data(prepared: Prepared) -> None:
+def check_same_data(prepared: PreparedRun) -> None:
     """Raises ConfigError if processes have different runs, DataError if they have different data."""
     run = prepared.run.changed("output_dir", "").to_dict()
     fingerprint = prepared.resolved_settings["data_fingerprint"]

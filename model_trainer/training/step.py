@@ -33,7 +33,7 @@ from model_trainer.training.step_types import (
 __all__ = ["make_statistics_step", "make_train_step", "make_validation_step"]
 
 
-def graph_per_size(function: Callable[..., Any]) -> Any:
+def traced_per_batch_size(function: Callable[..., Any]) -> Any:
     """Makes a step a `tf.function` with one graph per batch size, of which a run has two.
 
     A graph for any size would round differently, and which batches it computes would depend on where the process
@@ -110,7 +110,7 @@ def make_train_step(
         clipped = clip_gradients(gradients, clip, scale=optimizer.scale_loss(1.0), strategy=strategy)
         optimizer.apply_gradients(zip(clipped, variables, strict=True))
 
-    @graph_per_size
+    @traced_per_batch_size
     def train_step(batch: Batch, step: tf.Tensor, size: int, stop: tf.Tensor) -> StepResult:
         old, old_integers = ([tf.identity(variable) for variable in group] for group in (statistics, integers))
         with network.seeds.at(step):
@@ -121,7 +121,7 @@ def make_train_step(
 
         def update() -> None:
             strategy.run(replica_update, args=(gradients,))
-            network.averages.update(moments, strategy, size / setup.batch_size)
+            network.moving_statistics.update(moments, strategy, size / setup.batch_size)
             if num_replicas > 1:  # each replica has changed its own copy
                 for variable, value, change in zip(statistics, old, changes, strict=True):
                     variable.assign(value + tf.cast(change, variable.dtype))
@@ -165,7 +165,7 @@ def make_statistics_step(setup: StepSetup) -> StatisticsStep:
         means = tf.nest.map_structure(lambda moment: moment / num_passes, moments)
         return sum_over_replicas((means, tf.cast(stop, tf.float32)))
 
-    @graph_per_size
+    @traced_per_batch_size
     def statistics_step(batch: Batch, step: tf.Tensor, size: int, stop: tf.Tensor) -> StatisticsResult:
         before = [tf.identity(variable) for variable in network.statistics]
         with network.seeds.at(step):
@@ -198,7 +198,7 @@ def make_validation_step(setup: StepSetup, gather: bool = False) -> ValidationSt
         predictions = tf.nest.map_structure(tf.identity, task.predictions(outputs, encoded))
         return sum_over_replicas((sums, tf.cast(stop, tf.float32))), predictions
 
-    @graph_per_size
+    @traced_per_batch_size
     def validation_step(batch: Batch, size: int, stop: tf.Tensor) -> ValidationResult:
         totals, predictions = strategy.run(replica_step, args=(batch, stop))
         if gather:

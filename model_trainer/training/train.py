@@ -13,7 +13,7 @@ from absl import logging
 from rich.console import Console
 
 from model_trainer.cluster.hosts import Hosts
-from model_trainer.cluster.process_group import LOST_CONNECTION, lost_host_message
+from model_trainer.cluster.process_group import LOST_CONNECTION_ERRORS, lost_host_message
 from model_trainer.errors import DeviceError, HostError
 from model_trainer.messages import counted
 from model_trainer.model_files.weights import Origin
@@ -29,12 +29,12 @@ from model_trainer.training.checkpoints.saver import Saver
 from model_trainer.training.checkpoints.store import Checkpoint, read_newest
 from model_trainer.training.devices import out_of_memory_message
 from model_trainer.training.epochs import train_epochs
-from model_trainer.training.hints import learned_nothing
+from model_trainer.training.hints import no_learning_hint
 from model_trainer.training.history import Row
 from model_trainer.training.keras_callbacks import announce_failure, announce_run_end, with_run_end
 from model_trainer.training.log import LogFile, plain_messages
 from model_trainer.training.non_chief import NonChiefRunFolder, NonChiefSaver
-from model_trainer.training.prepare import Prepared, join_hosts, prepare
+from model_trainer.training.prepare import PreparedRun, join_hosts, prepare
 from model_trainer.training.resume import (
     check_changes,
     check_data,
@@ -46,7 +46,7 @@ from model_trainer.training.resume import (
     read_origin,
     steps_done,
 )
-from model_trainer.training.run_folder import RunFolder, outage_has_hint
+from model_trainer.training.run_folder import RunFolder, with_resume_hint
 from model_trainer.training.same_data import check_same_data
 from model_trainer.training.signals import end_on_signals, stop_on_signals
 
@@ -198,11 +198,11 @@ def _train_on_hosts(
         prepared = prepare(run.changed_all(start.choices), process_group, start.origin)
         check_same_data(prepared)
         return _train(prepared, start, console if process_group.is_chief else Console(quiet=True), log_file)
-    except LOST_CONNECTION as error:
+    except LOST_CONNECTION_ERRORS as error:
         raise HostError(lost_host_message(hosts, error)) from error
 
 
-def _train(prepared: Prepared, start: _StartingPoint, console: Console, log_file: LogFile) -> Result:
+def _train(prepared: PreparedRun, start: _StartingPoint, console: Console, log_file: LogFile) -> Result:
     with contextlib.ExitStack() as lock:
         folder = _open_folder(prepared, start, lock)
         try:
@@ -213,7 +213,7 @@ def _train(prepared: Prepared, start: _StartingPoint, console: Console, log_file
 
 
 def _train_in_folder(
-    folder: RunFolder, prepared: Prepared, start: _StartingPoint, console: Console, log_file: LogFile
+    folder: RunFolder, prepared: PreparedRun, start: _StartingPoint, console: Console, log_file: LogFile
 ) -> Result:
     run, checkpoint, process_group = prepared.run, start.checkpoint, prepared.process_group
     if process_group.is_chief:
@@ -228,9 +228,9 @@ def _train_in_folder(
         if position and not checkpoint.position:  # the epoch is restarted
             done = (done[0] - position, done[1])
     saver = Saver(folder.path / "checkpoints") if process_group.is_chief else NonChiefSaver()
-    with outage_has_hint(), folder.logs() as logs, saver, stop_on_signals() as stop:
+    with with_resume_hint(), folder.logs() as logs, saver, stop_on_signals() as stop:
         if start.path is not None:
-            logs.forget_after(*done)  # metrics that a killed process logged after its checkpoint
+            logs.truncate(*done)  # metrics that a killed process logged after its checkpoint
         try:
             loop = train_epochs(prepared, folder, logs, console, stop, saver, checkpoint)
         except tf.errors.ResourceExhaustedError as error:
@@ -258,7 +258,7 @@ def _train_in_folder(
     )
 
 
-def _open_folder(prepared: Prepared, start: _StartingPoint, lock: contextlib.ExitStack) -> RunFolder:
+def _open_folder(prepared: PreparedRun, start: _StartingPoint, lock: contextlib.ExitStack) -> RunFolder:
     """Returns a new folder, or that of `start`; the chief creates it, and locks it until `lock` is closed."""
 
     def open_or_make() -> str:
@@ -289,12 +289,12 @@ def _finished_result(start: _StartingPoint) -> Result:
     )
 
 
-def _hints(prepared: Prepared, history: list[Row]) -> tuple[str, ...]:
-    hint = learned_nothing(prepared.run, history, prepared.train, prepared.val, prepared.plain.weights)
+def _hints(prepared: PreparedRun, history: list[Row]) -> tuple[str, ...]:
+    hint = no_learning_hint(prepared.run, history, prepared.train, prepared.val, prepared.plain.weights)
     return tuple(hint for hint in (prepared.plain.warning, hint) if hint)
 
 
-def _log_bad_images(prepared: Prepared) -> None:
+def _log_bad_images(prepared: PreparedRun) -> None:
     if count := len(prepared.bad_images):
         images, were = counted(count, "image{s}"), "was" if count == 1 else "were"
         logging.warning("%s could not be read and %s skipped; see bad_images.csv.", images, were)

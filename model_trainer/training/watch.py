@@ -13,7 +13,7 @@ from model_trainer.run.training import Divergence
 if TYPE_CHECKING:
     import tensorflow as tf
 
-__all__ = ["Diverging", "Health", "Watch"]
+__all__ = ["DivergenceDetector", "Diverging", "Health"]
 
 FIRST_STEPS = 10  # their average is the initial loss
 FIRST_TOLERANCE = 100.0  # the loss of the first steps varies; the limit for spikes is this many times higher for them
@@ -104,7 +104,7 @@ class Health:
         return Diverging([*([] if self.last_good is None else [self.last_good]), *self.bad_steps], reason)
 
 
-class Watch:
+class DivergenceDetector:
     """Observes every step of a run; see `observers.StepObserver`.
 
     Args:

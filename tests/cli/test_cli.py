@@ -273,7 +273,7 @@ def test_output_names_of_a_foreign_model_apply_only_to_class_indices(tmp_path: P
     (tmp_path / "numbers.csv").write_text("filename,class_id\na.png,1\nb.png,0\n")
 
     def classes_of(path: Path) -> tuple[str, ...]:
-        return source_of(str(path), None, ("dog", "cat"), is_foreign=True).read().classes
+        return source_of(str(path), None, ("dog", "cat"), is_external=True).read().classes
 
     assert classes_of(tmp_path / "names.csv") == ("cat", "dog")
     assert classes_of(tmp_path / "numbers.csv") == ("dog", "cat")

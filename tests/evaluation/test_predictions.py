@@ -11,7 +11,7 @@ import pytest
 from model_trainer import Classification, ImageFolder, ModelSpec, load_image
 from model_trainer.errors import ConfigError, DataError
 from model_trainer.evaluation.evaluate import evaluate_ensemble, evaluate_model
-from model_trainer.evaluation.predictions import average_predictions, images_of, predict_examples
+from model_trainer.evaluation.predictions import average_predictions, load_resized_images, predict_examples
 from model_trainer.model_files.trained_model import TrainedModel
 from model_trainer.sources.examples import Examples
 
@@ -121,7 +121,7 @@ def test_an_ensemble_of_models_with_different_classes_is_refused(
 
 def test_images_are_returned_as_the_model_sees_them(examples: Examples) -> None:
     model = model_of(0)
-    images = images_of(model, examples, [5, 1])
+    images = load_resized_images(model, examples, [5, 1])
     names = examples.names()
     expected = np.stack([load_image(names[index], model.spec) for index in (5, 1)])
     np.testing.assert_allclose(model.spec.preprocess(images.astype(np.float32)), expected, atol=1e-6)

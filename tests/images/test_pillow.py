@@ -15,7 +15,7 @@ from model_trainer import ModelSpec
 from model_trainer.images import pillow
 from model_trainer.images.facts import image_facts
 from model_trainer.images.pillow import decode_with_pillow, why_unreadable
-from model_trainer.images.png_chunks import only_pixels
+from model_trainer.images.png_chunks import without_ancillary_chunks
 from model_trainer.pipeline.image import read_image
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (23, 31, 4), np.uint8)
@@ -196,6 +196,6 @@ def test_a_png_read_without_its_damaged_chunks_keeps_the_orientation_in_its_text
 
 def test_bytes_after_the_end_of_a_png_are_ignored() -> None:
     data = with_chunk(encoded(RGBA, "PNG"), DAMAGED["wrong checksum"])
-    plain = only_pixels(data + chunk(b"IDAT", b"more") * 10, with_texts=True)
+    plain = without_ancillary_chunks(data + chunk(b"IDAT", b"more") * 10, with_texts=True)
     assert plain == encoded(RGBA, "PNG")
-    assert only_pixels(plain, with_texts=False) == b""
+    assert without_ancillary_chunks(plain, with_texts=False) == b""

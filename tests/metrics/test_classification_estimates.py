@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from model_trainer.metrics.classification import Confusion
+from model_trainer.metrics.classification import ConfusionMatrix
 from model_trainer.metrics.classification_estimates import class_estimates, overall_estimates
 from model_trainer.metrics.image_scores import score_images
 
@@ -39,21 +39,21 @@ def test_each_interval_matches_that_of_the_metric_over_resampled_images() -> Non
                 "brier": ((table - np.eye(6)[labels]) ** 2).sum(axis=1).mean(),
             }
         )
-    estimates = overall_estimates(SCORES, Confusion.of(LABELS, SCORES.predicted, 6))
+    estimates = overall_estimates(SCORES, ConfusionMatrix.of(LABELS, SCORES.predicted, 6))
     for name in resampled[0]:
         low, high = np.percentile([metrics[name] for metrics in resampled], [2.5, 97.5])
         assert (estimates[name].low, estimates[name].high) == pytest.approx((low, high), abs=1e-9), name
 
 
 def test_an_interval_contains_its_value() -> None:
-    for name, estimate in overall_estimates(SCORES, Confusion.of(LABELS, SCORES.predicted, 6)).items():
+    for name, estimate in overall_estimates(SCORES, ConfusionMatrix.of(LABELS, SCORES.predicted, 6)).items():
         assert estimate.low is not None
         assert estimate.high is not None
         assert estimate.low < estimate.value < estimate.high, name
 
 
 def test_precision_recall_and_specificity_have_wilson_intervals() -> None:
-    columns = class_estimates(Confusion.of(LABELS, SCORES.predicted, 6).counts())
+    columns = class_estimates(ConfusionMatrix.of(LABELS, SCORES.predicted, 6).counts())
     for index in range(6):
         own, predicted = index == LABELS, SCORES.predicted == index
         for name, successes, totals in (

@@ -12,9 +12,9 @@ from model_trainer.metrics.bootstrap import bootstrap_interval
 from model_trainer.metrics.paired import (
     Agreement,
     agreement,
-    changed_sides,
     compare_scores,
     compare_statistic,
+    discordant_images,
     mcnemar,
 )
 
@@ -40,7 +40,7 @@ def test_agreement_counts_the_four_cells() -> None:
 
 
 def test_changed_sides_lists_the_images_behind_the_counts() -> None:
-    changed, counts = changed_sides(FIRST, SECOND), agreement(FIRST, SECOND)
+    changed, counts = discordant_images(FIRST, SECOND), agreement(FIRST, SECOND)
     assert (len(changed.only_first), len(changed.only_second)) == (counts.only_first, counts.only_second)
     assert FIRST[changed.only_first].all()
     assert not FIRST[changed.only_second].any()
@@ -114,4 +114,4 @@ def test_models_evaluated_on_different_numbers_of_images_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"\(300,\) and \(299,\). Evaluate both models on the same data"):
         compare_scores(FIRST, SECOND[1:])
     with pytest.raises(ValueError, match="the same images"):
-        changed_sides(FIRST, SECOND[1:])
+        discordant_images(FIRST, SECOND[1:])

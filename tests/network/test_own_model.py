@@ -301,8 +301,8 @@ def test_layers_frozen_by_the_user_stay_frozen(make_run: MakeRun) -> None:
     assert trainable == {"answer/kernel", "answer/bias"}
     # A step updates or restores moving averages, not frozen kernels.
     copy = prepared.step_setup.network
-    assert {variable.name for variable in copy.averages.variables} == {"moving_mean", "moving_variance"}
-    assert not copy.averages.any_trainable
+    assert {variable.name for variable in copy.moving_statistics.variables} == {"moving_mean", "moving_variance"}
+    assert not copy.moving_statistics.any_trainable
     assert "kernel" not in {variable.name for variable in copy.statistics}
 
 

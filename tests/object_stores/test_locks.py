@@ -207,7 +207,7 @@ def test_a_multipart_upload_that_begins_after_a_takeover_is_refused(
 def test_a_deletion_is_not_retried_after_a_takeover(
     proxy: Proxy, s3: Weed, run: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fence, "REPEAT_SECONDS", 0.0)
+    monkeypatch.setattr(fence, "RETRY_SECONDS", 0.0)
     with taken_over_during(proxy, s3, run, Fault("POST", "?delete", status=503)):
         files.delete(f"{run}/model.hdf5")
 

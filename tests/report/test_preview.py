@@ -11,11 +11,11 @@ from PIL import Image
 
 from model_trainer import ImageFolder, MixUp, RandomFlip, Run, preview
 from model_trainer.errors import DataError
-from model_trainer.report.preview import images_to_see
+from model_trainer.report.preview import augmented_samples
 
 
 def test_each_draw_is_an_augmentation_of_its_example(make_run: Callable[..., Run]) -> None:
-    previews = images_to_see(make_run(augment=(RandomFlip(vertical=True),)), count=6, draws=3)
+    previews = augmented_samples(make_run(augment=(RandomFlip(vertical=True),)), count=6, draws=3)
     assert len({one.name for one in previews}) == 6
     for one in previews:
         assert one.label == Path(one.name).parent.name
@@ -27,7 +27,7 @@ def test_each_draw_is_an_augmentation_of_its_example(make_run: Callable[..., Run
 
 
 def test_the_label_of_a_mixed_image_names_its_components(make_run: Callable[..., Run]) -> None:
-    previews = images_to_see(make_run(augment=(MixUp(alpha=1.0),)), count=6, draws=2)
+    previews = augmented_samples(make_run(augment=(MixUp(alpha=1.0),)), count=6, draws=2)
     assert any("," in label for one in previews for label in one.labels)
 
 
@@ -37,7 +37,7 @@ def test_an_unreadable_image_does_not_end_the_preview(
     folder = draw_folder(tmp_path / "train", 2)
     (folder / "red" / "0.png").write_bytes(b"nothing")
     run = make_run(train_data=ImageFolder(folder))
-    (broken,) = (one for one in images_to_see(run, count=6, draws=1) if one.original is None)
+    (broken,) = (one for one in augmented_samples(run, count=6, draws=1) if one.original is None)
     assert broken.name.endswith("red/0.png")
     preview(run, tmp_path / "sheet.png", count=6, draws=2)
     with Image.open(tmp_path / "sheet.png") as sheet:

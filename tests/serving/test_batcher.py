@@ -13,7 +13,7 @@ import pytest
 from model_trainer.errors import DataError
 from model_trainer.serving.answers import BadImage, InferenceFailed, NotReady
 from model_trainer.serving.batcher import Batcher
-from model_trainer.serving.jobs import Beside
+from model_trainer.serving.jobs import ConcurrentCompute
 
 SECONDS = 30.0
 IMAGE = np.full((1, 1, 1), 7, np.uint8)
@@ -273,7 +273,7 @@ def test_several_batches_are_computed_at_the_same_time(make: Callable[..., Batch
         raise AssertionError("two images are in progress")
 
     async def body() -> None:
-        batcher = make(beside=Beside(compute, alone, batch_size=1, num_batches=2))
+        batcher = make(concurrent=ConcurrentCompute(compute, alone, batch_size=1, num_batches=2))
         job = batcher.submit([IMAGE, IMAGE + 1])
         await job.future
         assert [float(row[0]) for row in job.rows] == [7, 8]
@@ -290,7 +290,7 @@ def test_a_single_image_is_computed_on_all_cores(make: Callable[..., Batcher], n
         return np.ones((1, 1), np.float32)
 
     async def body() -> None:
-        batcher = make(beside=Beside(network.compute, compute_alone, batch_size=4, num_batches=2))
+        batcher = make(concurrent=ConcurrentCompute(network.compute, compute_alone, batch_size=4, num_batches=2))
         for image in (IMAGE, b"\x07"):
             await batcher.submit([image]).future
         await batcher.submit([IMAGE, IMAGE]).future

@@ -117,13 +117,13 @@ def test_images_beyond_max_waiting_are_refused_until_others_are_answered(
 ) -> None:
     async def body() -> None:
         inside = [asyncio.create_task(service.probabilities([encode()])) for _ in range(2)]
-        await until(lambda: service.num_inside == 2)
+        await until(lambda: service.num_in_progress == 2)
         with pytest.raises(Busy) as refused:
             await service.probabilities([encode()])
         assert refused.value.retry_after_seconds >= 1
         held.set()
         await asyncio.gather(*inside)
-        assert service.num_inside == 0
+        assert service.num_in_progress == 0
         await service.probabilities([encode()])
 
     run(body())
@@ -143,11 +143,11 @@ def test_a_cancelled_request_leaves_the_queue_and_is_not_computed(
         first = asyncio.create_task(service.probabilities([encode()]))
         await until(lambda: is_computing(service))
         gone = asyncio.create_task(service.probabilities([encode()]))
-        await until(lambda: service.num_inside == 2)
+        await until(lambda: service.num_in_progress == 2)
         gone.cancel()
         with pytest.raises(asyncio.CancelledError):
             await gone
-        assert service.num_inside == 1
+        assert service.num_in_progress == 1
         held.set()
         await first
         await service.probabilities([encode()])
@@ -165,7 +165,7 @@ def test_a_request_that_takes_too_long_is_cancelled_and_marks_the_service_as_fai
         monkeypatch.setattr(service, "options", OPTIONS.changed("request_seconds", 0.001))
         with pytest.raises(TooSlow):
             await service.probabilities([encode()])
-        assert service.num_inside == 1
+        assert service.num_in_progress == 1
         await until(lambda: service.status == "failing")
         assert not await service.is_healthy()
         held.set()
@@ -229,4 +229,4 @@ def test_a_new_model_answers_new_requests_and_the_old_one_those_in_progress(
 def test_an_attribution_map_of_invalid_data_is_refused_with_the_reason(service: Service) -> None:
     with pytest.raises(DataError, match="^is not an image$"):
         run(service.attribution(b"nothing", None))
-    assert service.num_inside == 0
+    assert service.num_in_progress == 0

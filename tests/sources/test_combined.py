@@ -11,7 +11,7 @@ from model_trainer import Call, ImageFolder, Run
 from model_trainer.config import Config
 from model_trainer.errors import ConfigError, DataError
 from model_trainer.sources import Examples, Source
-from model_trainer.sources.images import ByteRanges, SeveralImages
+from model_trainer.sources.images import ByteRanges, ConcatenatedImages
 from model_trainer.sources.label_rows import LabelRows
 from model_trainer.sources.source import each_read_once
 
@@ -171,7 +171,7 @@ def test_files_can_be_joined_with_byte_ranges_of_a_larger_file(tmp_path: Path) -
     TABLES["ranges"] = Examples.of_images(ranges, np.zeros(3), ("cat",), "ranges")
     TABLES["file"] = Examples.of_files([str(tmp_path / "x.jpg"), str(tmp_path / "none")], np.zeros(2), ("cat",), "file")
     examples = (Given("ranges") + Given("file")).read()
-    assert isinstance(examples.images, SeveralImages)
+    assert isinstance(examples.images, ConcatenatedImages)
     assert [examples.images.read(row) for row in (0, 1, 2, 3)] == [b"one", b"two", b"three", b"file"]
     assert examples.num_bytes.tolist() == [3, 3, 5, 4, -1]
     assert examples.names()[1:4] == [f"{tmp_path}/a.bin#1", f"{tmp_path}/a.bin#2", f"{tmp_path}/x.jpg"]

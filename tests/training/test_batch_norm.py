@@ -37,7 +37,7 @@ from model_trainer.pipeline.batch import Batch
 from model_trainer.sources.sample import unpack_sample
 from model_trainer.training.average import WeightAverage
 from model_trainer.training.gradients import Clip
-from model_trainer.training.prepare import Prepared, prepare
+from model_trainer.training.prepare import PreparedRun, prepare
 from model_trainer.training.step import make_statistics_step, make_train_step
 from model_trainer.training.train import train_model
 
@@ -53,14 +53,14 @@ MOBILENET = {
 }
 
 
-def make_step(prepared: Prepared, average: WeightAverage | None = None) -> Callable[[Any, int, int], Any]:
+def make_step(prepared: PreparedRun, average: WeightAverage | None = None) -> Callable[[Any, int, int], Any]:
     with prepared.step_setup.strategy.scope():
         prepared.optimizer.build(prepared.step_setup.network.model.trainable_variables)
     step = make_train_step(prepared.step_setup, prepared.optimizer, Clip(), average)
     return lambda batch, number, size: step(batch, tf.constant(np.int64(number)), size, tf.constant(False))
 
 
-def first_batches(prepared: Prepared, count: int) -> list[Any]:
+def first_batches(prepared: PreparedRun, count: int) -> list[Any]:
     return list(itertools.islice(prepared.distributed(prepared.train_pipeline.training(count)), count))
 
 

@@ -28,7 +28,7 @@ from model_trainer.training.gradients import Clip
 from model_trainer.training.prepare import prepare
 from model_trainer.training.step import make_train_step
 from model_trainer.training.train import train_model
-from model_trainer.training.watch import Diverging, Health, Watch
+from model_trainer.training.watch import DivergenceDetector, Diverging, Health
 from model_trainer.user_code import Live
 
 pytestmark = pytest.mark.usefixtures("short_pipeline", "plain_graphs", "eager_steps")
@@ -60,7 +60,9 @@ def test_a_step_with_a_non_finite_loss_changes_nothing(make_run: MakeRun, device
     model, optimizer, strategy = prepared.step_setup.network.model, prepared.optimizer, prepared.step_setup.strategy
     with strategy.scope():
         optimizer.build(model.trainable_variables)
-    average = WeightAverage(model.trainable_variables, prepared.step_setup.network.averages.variables, 0.9, strategy)
+    average = WeightAverage(
+        model.trainable_variables, prepared.step_setup.network.moving_statistics.variables, 0.9, strategy
+    )
     step = make_train_step(prepared.step_setup, optimizer, Clip(), average)
     variables = [*model.variables, *optimizer.variables, *average.variables]
     before = values_of(variables)
@@ -353,7 +355,7 @@ def test_several_bad_steps_or_spikes_in_a_row_cause_a_rollback(
 
 def test_each_bad_step_is_reported_and_a_pending_rollback_is_predicted() -> None:
     bad_steps: list[int] = []
-    watch = Watch(Divergence(bad_steps=2), bad_steps.append)
+    watch = DivergenceDetector(Divergence(bad_steps=2), bad_steps.append)
     watch.receive(0, observed(1.0, bad=1))
     watch.receive(1, observed(1.0))
     assert bad_steps == [0]

@@ -9,7 +9,7 @@ from model_trainer import ImageFolder, ModelSpec, Run
 from model_trainer.model_files import weights
 from model_trainer.sources.examples import Examples
 from model_trainer.training import epochs, hints
-from model_trainer.training.hints import learned_nothing, takes_long
+from model_trainer.training.hints import no_learning_hint, slow_training_hint
 from model_trainer.training.train import train_model
 
 pytestmark = pytest.mark.usefixtures("short_pipeline", "eager_steps")
@@ -36,7 +36,7 @@ def test_imagenets_weights_are_suggested_where_they_exist_and_were_not_tried(
     changes: dict[str, object], suggests_imagenet: bool
 ) -> None:
     run = RUN.changed_all(changes)
-    hint = learned_nothing(run, [{"val_accuracy": 0.2}], examples(200, 200), examples(28, 27, 20), "random")
+    hint = no_learning_hint(run, [{"val_accuracy": 0.2}], examples(200, 200), examples(28, 27, 20), "random")
     assert ("--set weights=imagenet" in hint) == suggests_imagenet
     assert "weights=FILE" in hint
 
@@ -46,9 +46,9 @@ def test_imagenets_weights_are_suggested_where_they_exist_and_were_not_tried(
 )
 def test_a_run_that_ends_no_better_than_chance_gets_a_hint(accuracy: float, expects_hint: bool) -> None:
     history = [{"val_accuracy": 0.9}, {"val_accuracy": accuracy}]
-    hint = learned_nothing(RUN, history, examples(200, 200), examples(28, 27, 20), "random")
+    hint = no_learning_hint(RUN, history, examples(200, 200), examples(28, 27, 20), "random")
     assert bool(hint) == expects_hint
-    perfect = learned_nothing(RUN, [{"val_accuracy": 1.0}], examples(10, 2), examples(10, 2), "random")
+    perfect = no_learning_hint(RUN, [{"val_accuracy": 1.0}], examples(10, 2), examples(10, 2), "random")
     assert perfect == ""  # although two standard deviations more than 10 of 12 are above 1
     if expects_hint:
         assert hint.startswith(f"val_accuracy ended at {accuracy:.3f}; always predicting 'a' gives 0.373.")
@@ -57,14 +57,14 @@ def test_a_run_that_ends_no_better_than_chance_gets_a_hint(accuracy: float, expe
 
 
 def test_a_long_run_on_a_cpu_gets_a_hint() -> None:
-    assert takes_long(RUN, 1.6, 3000.0) == ""
-    hint = takes_long(RUN, 1.6, 9000.0)
+    assert slow_training_hint(RUN, 1.6, 3000.0) == ""
+    hint = slow_training_hint(RUN, 1.6, 9000.0)
     assert hint.startswith("At 1.6 images/s this run takes about 2:30 h on the CPU.")
     for cure in ("network.freeze=backbone", "spec=mobilenet_v2", "training.epochs=1"):
         assert f"--set {cure}" in hint
     assert "--set 'spec.target_size=[112,112,3]'" in hint
     small = RUN.changed_all({"spec": ModelSpec.named("mobilenet_v2", target_size=[96, 96, 3]), "training.epochs": 1})
-    hint = takes_long(small.changed("network.freeze", "backbone"), 1.6, 9000.0)
+    hint = slow_training_hint(small.changed("network.freeze", "backbone"), 1.6, 9000.0)
     assert "--set" not in hint
 
 

@@ -32,7 +32,7 @@ MakeRun = Callable[..., Run]
 
 eagerly = pytest.mark.usefixtures("eager_steps")  # compilation does not change which hook is called when
 
-Logs = dict[str, Any] | None
+MetricsLog = dict[str, Any] | None
 
 
 HAS_TENSORBOARD = importlib.util.find_spec("tensorboard") is not None
@@ -76,7 +76,7 @@ class Recorder(keras.callbacks.Callback):
         super().__init__()
         self.calls: list[tuple[str, dict[str, float]]] = []
 
-    def _note(self, name: str, logs: Logs) -> None:
+    def _note(self, name: str, logs: MetricsLog) -> None:
         metrics = {key: float(value) for key, value in (logs or {}).items() if key != "learning_rate"}
         self.calls.append((name, metrics))
 
@@ -227,10 +227,10 @@ class Poison(keras.callbacks.Callback):
 
     epoch = 0
 
-    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: MetricsLog = None) -> None:
         self.epoch = epoch
 
-    def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
+    def on_train_batch_begin(self, batch: int, logs: MetricsLog = None) -> None:
         if (self.epoch, batch) == (1, 1):
             self.model.set_weights([np.full_like(weight, np.inf) for weight in self.model.get_weights()])
 
@@ -261,10 +261,10 @@ class Looker(keras.callbacks.Callback):
         np.testing.assert_allclose(called, predicted, atol=1e-5)
         self.probabilities.append(called)
 
-    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: MetricsLog = None) -> None:
         self._look()
 
-    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: MetricsLog = None) -> None:
         self._look()
 
 
@@ -382,7 +382,7 @@ class Rewinds(keras.callbacks.Callback):
         super().__init__()
         self.path, self.kept = path, []
 
-    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: MetricsLog = None) -> None:
         if epoch == 0:
             self.kept = self.model.get_weights()
             self.model.save_weights(self.path)
@@ -407,7 +407,7 @@ class AnOrbaxCheckpoint(keras.callbacks.OrbaxCheckpoint):
 
 
 class SetsTheRate(keras.callbacks.Callback):
-    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: MetricsLog = None) -> None:
         self.model.optimizer.learning_rate = 0.001
 
 
@@ -443,7 +443,7 @@ class Starts(keras.callbacks.Callback):
         super().__init__()
         self.epochs: list[int] = []
 
-    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: MetricsLog = None) -> None:
         self.epochs.append(epoch)
 
 
@@ -454,7 +454,7 @@ class StopAfter(keras.callbacks.Callback):
         super().__init__()
         self.steps = steps
 
-    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: MetricsLog = None) -> None:
         self.steps -= 1
         if self.steps == 0:
             os.kill(os.getpid(), signal.SIGUSR1)
@@ -469,7 +469,7 @@ class StopAfter(keras.callbacks.Callback):
 class EndsAndStops(StopAfter):
     """Ends the run within an epoch, and in the same step the process is asked to stop."""
 
-    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: MetricsLog = None) -> None:
         super().on_train_batch_end(batch)
         if self.steps == 0:
             self.model.stop_training = True
@@ -491,7 +491,7 @@ class EndsInStep(keras.callbacks.Callback):
         super().__init__()
         self.steps = steps
 
-    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: MetricsLog = None) -> None:
         self.steps -= 1
         self.model.stop_training = self.steps == 0
 

@@ -13,7 +13,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator  # of its web page
 
 from model_trainer import Run
-from model_trainer.training.metrics_log import Logs
+from model_trainer.training.metrics_log import MetricsLog
 from model_trainer.training.non_chief import NonChiefRunFolder
 from model_trainer.training.progress import metric_line
 from model_trainer.training.train import train_model
@@ -60,7 +60,7 @@ def test_the_line_is_always_in_the_log_file_and_on_standard_error_unless_it_is_a
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_tensorboard_shows_the_images_that_were_written(tmp_path: Path, channels: int) -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 5, 7, channels), np.uint8)
-    logs = Logs(tmp_path)
+    logs = MetricsLog(tmp_path)
     logs.write_images("augmented", 3, images)
     logs.close()
     reader = EventAccumulator(str(tmp_path))

@@ -13,7 +13,7 @@ import tensorflow as tf
 from model_trainer import Hardware, OwnModel, Run
 from model_trainer.pipeline.batch import Batch
 from model_trainer.training.gradients import Clip
-from model_trainer.training.prepare import Prepared, prepare
+from model_trainer.training.prepare import PreparedRun, prepare
 from model_trainer.training.step import make_train_step
 from model_trainer.training.step_types import StepResult
 
@@ -23,7 +23,7 @@ MakeRun = Callable[..., Run]
 
 
 @pytest.fixture(params=[1, 2])
-def prepared(request: pytest.FixtureRequest, make_run: MakeRun) -> Prepared:
+def prepared(request: pytest.FixtureRequest, make_run: MakeRun) -> PreparedRun:
     """A dense layer that computes in float16 on pixels of 0 to 1000, on one device and on two."""
     images = keras.Input((16, 16, 3))
     pixels = keras.layers.Rescaling(4.0)(keras.layers.GlobalMaxPooling2D()(images))
@@ -34,7 +34,7 @@ def prepared(request: pytest.FixtureRequest, make_run: MakeRun) -> Prepared:
     return prepare(make_run(network=network, hardware=hardware, **changes))
 
 
-def make_step(prepared: Prepared, clip: Clip, scale: float) -> tuple[Any, Callable[[np.ndarray], StepResult]]:
+def make_step(prepared: PreparedRun, clip: Clip, scale: float) -> tuple[Any, Callable[[np.ndarray], StepResult]]:
     """The optimizer, and a step on two images of the class 0."""
     strategy = prepared.step_setup.strategy
     with strategy.scope():
@@ -57,7 +57,7 @@ def make_step(prepared: Prepared, clip: Clip, scale: float) -> tuple[Any, Callab
     return optimizer, take
 
 
-def kernels(prepared: Prepared) -> list[np.ndarray]:
+def kernels(prepared: PreparedRun) -> list[np.ndarray]:
     """On each device."""
     variable = prepared.step_setup.network.model.get_layer("dense").kernel.value
     return [each.numpy() for each in prepared.step_setup.strategy.experimental_local_results(variable)]
@@ -68,7 +68,9 @@ DARK = np.ones((2, 16, 16, 3), np.uint8)
 
 
 @pytest.mark.parametrize("clip", [Clip(), Clip(value=1.0), Clip(norm=1.0)], ids=["plain", "value", "norm"])
-def test_an_overflow_on_the_last_device_changes_no_weight_and_halves_the_scale(prepared: Prepared, clip: Clip) -> None:
+def test_an_overflow_on_the_last_device_changes_no_weight_and_halves_the_scale(
+    prepared: PreparedRun, clip: Clip
+) -> None:
     optimizer, take = make_step(prepared, clip, 2.0**15)  # times a pixel of 1,000 it is infinite in float16
     result = take(LAST_IS_BRIGHT)
     assert result.scalars["num_broken"] == 0  # handled by the loss scale, so it is not a bad step
@@ -78,7 +80,7 @@ def test_an_overflow_on_the_last_device_changes_no_weight_and_halves_the_scale(p
     assert [float(scale.numpy()) for scale in scales] == [2.0**14] * len(scales)
 
 
-def test_training_continues_with_a_loss_scale_below_1(prepared: Prepared) -> None:
+def test_training_continues_with_a_loss_scale_below_1(prepared: PreparedRun) -> None:
     optimizer, take = make_step(prepared, Clip(), 0.25)
     assert take(DARK).scalars["num_broken"] == 0
     first, *others = kernels(prepared)
@@ -89,7 +91,7 @@ def test_training_continues_with_a_loss_scale_below_1(prepared: Prepared) -> Non
     assert float(optimizer.dynamic_scale.numpy()) == 0.5  # it grows again
 
 
-def test_an_overflow_with_a_loss_scale_below_1_counts_as_a_bad_step(prepared: Prepared) -> None:
+def test_an_overflow_with_a_loss_scale_below_1_counts_as_a_bad_step(prepared: PreparedRun) -> None:
     optimizer, take = make_step(prepared, Clip(), 0.25)
     prepared.step_setup.network.model.get_layer("last").kernel.assign(np.eye(3) * 1e4)  # the loss stays what it was
     result = take(LAST_IS_BRIGHT)
@@ -98,7 +100,7 @@ def test_an_overflow_with_a_loss_scale_below_1_counts_as_a_bad_step(prepared: Pr
     assert float(optimizer.dynamic_scale.numpy()) == 0.125
 
 
-def test_a_nan_loss_leaves_the_loss_scale_unchanged(prepared: Prepared) -> None:
+def test_a_nan_loss_leaves_the_loss_scale_unchanged(prepared: PreparedRun) -> None:
     optimizer, take = make_step(prepared, Clip(), 2.0**15)
     prepared.step_setup.network.model.get_layer("dense").kernel.assign(np.full((3, 3), np.nan))
     assert take(DARK).scalars["num_broken"] > 0

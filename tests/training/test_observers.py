@@ -195,7 +195,7 @@ def test_a_resumed_run_may_have_other_observers(make_run: MakeRun) -> None:
 
 def test_an_observer_named_watch_does_not_disturb_divergence_detection(make_run: MakeRun) -> None:
     @final
-    class Watch(Observer):
+    class DivergenceDetector(Observer):
         def compute(self, step: ObservedStep) -> dict[str, tf.Tensor]:
             return {"one": tf.constant(1.0)}
 

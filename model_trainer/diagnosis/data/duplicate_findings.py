@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from model_trainer.diagnosis.data.finding_of_images import finding_of_images
+from model_trainer.diagnosis.data.image_finding import make_image_finding
 from model_trainer.diagnosis.data.near import near_groups
 from model_trainer.diagnosis.data.survey import State, Survey
 from model_trainer.findings.finding import MAX_EXAMPLES, Finding
@@ -145,4 +145,4 @@ def _finding_of_groups(
         for image in copies[: _MAX_SHOWN_OF_GROUP - 1]:
             shown.append(image)
             details[image] = f"like {'/'.join(Path(survey.name(first)).parts[-2:])}"
-    return finding_of_images(survey, images, title=title, details=details, shown=shown, **strings)  # type: ignore[arg-type]
+    return make_image_finding(survey, images, title=title, details=details, shown=shown, **strings)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from model_trainer.diagnosis.data.finding_of_images import finding_of_images
+from model_trainer.diagnosis.data.image_finding import make_image_finding
 from model_trainer.diagnosis.data.splits import DataSplit
 from model_trainer.diagnosis.data.survey import State, Survey
 from model_trainer.findings.finding import MAX_EXAMPLES, Example, Finding, Level
@@ -41,7 +41,7 @@ def file_findings(survey: Survey) -> Iterator[Finding]:
     yield from _unreadable(survey)
     yield from _missing(survey)
     wrong = wrong_suffixes(survey)
-    yield from finding_of_images(
+    yield from make_image_finding(
         survey,
         wrong,
         id="wrong-suffix",
@@ -122,7 +122,7 @@ def _unreadable(survey: Survey) -> Iterator[Finding]:
     )
     for id, states, title, why, cure in kinds:
         images = np.flatnonzero(np.isin(survey["state"], states))
-        yield from finding_of_images(
+        yield from make_image_finding(
             survey,
             images,
             id=id,
@@ -135,7 +135,7 @@ def _unreadable(survey: Survey) -> Iterator[Finding]:
 
 
 def _missing(survey: Survey) -> Iterator[Finding]:
-    yield from finding_of_images(
+    yield from make_image_finding(
         survey,
         np.flatnonzero(survey["state"] == State.MISSING),
         id="missing-file",

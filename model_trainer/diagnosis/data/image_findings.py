@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from model_trainer.diagnosis.data.finding_of_images import finding_of_images
+from model_trainer.diagnosis.data.image_finding import make_image_finding
 from model_trainer.diagnosis.data.survey import State, Survey
 from model_trainer.findings.finding import MAX_EXAMPLES, Finding
 
@@ -42,7 +42,7 @@ def image_findings(survey: Survey, min_size: int) -> Iterator[Finding]:
     def report(is_affected: np.ndarray, detail: Callable[[int], str], **strings: str) -> list[Finding]:
         images = np.flatnonzero(readable & is_affected)
         details = {int(each): detail(each) for each in images[:MAX_EXAMPLES]}
-        return finding_of_images(survey, images, level=strings.pop("level", "warning"), details=details, **strings)  # type: ignore[arg-type]
+        return make_image_finding(survey, images, level=strings.pop("level", "warning"), details=details, **strings)  # type: ignore[arg-type]
 
     yield from report(
         survey["is_crop_outside"],

@@ -13,7 +13,7 @@ from model_trainer.errors import ConfigError, DataError
 from model_trainer.run.run import Run
 from model_trainer.sources.examples import Examples
 from model_trainer.sources.from_path import source_of_path
-from model_trainer.sources.image_folder import ImageFolder, folders_in, hidden_in, images_beside, list_images
+from model_trainer.sources.image_folder import ImageFolder, folders_in, hidden_in, list_images, unclassified_images
 from model_trainer.sources.label_rows import LabelRows
 from model_trainer.sources.manifest import Manifest
 from model_trainer.sources.recordio import RecordIO
@@ -170,7 +170,7 @@ def _class_folders(name: str, root: Path, expected: tuple[str, ...] | None) -> D
         non_images += non_images_here
         hidden += hidden_here
     examples = Examples.of_files(paths, np.asarray(labels, np.int32), classes, origin=str(root))
-    return DataSplit(name, examples, root, tuple(non_images), tuple(hidden), tuple(images_beside(root)), unknown)
+    return DataSplit(name, examples, root, tuple(non_images), tuple(hidden), tuple(unclassified_images(root)), unknown)
 
 
 def _without_labels(root: Path, name: str = "all") -> DataSplit:

@@ -101,7 +101,7 @@ class Invocations:
             self._metrics.observe_rejected_images(num_unreadable, 0)
             unreadable = [image for image in images.images if isinstance(image, BadImage)]
             return Results(self._service.trained, [*unreadable])
-        self._metrics.change_images_inside(len(readable))
+        self._metrics.change_images_in_progress(len(readable))
         try:
             async with asyncio.timeout(deadline - time.perf_counter()):
                 results: Results = await self._service.probabilities(readable)
@@ -109,7 +109,7 @@ class Invocations:
             self._metrics.observe_rejected_images(num_unreadable, len(readable))
             raise from_service(TooSlow() if isinstance(error, TimeoutError) else error) from error
         finally:
-            self._metrics.change_images_inside(-len(readable))
+            self._metrics.change_images_in_progress(-len(readable))
         request.queue_seconds, request.compute_seconds = results.queue_seconds, results.compute_seconds
         request.num_images = sum(isinstance(row, np.ndarray) for row in results.rows)
         self._metrics.observe_rejected_images(len(images.images) - request.num_images, 0)

@@ -98,7 +98,7 @@ class Metrics:
         self._batch_size.observe(size)
         self._compute_seconds.observe(seconds)
 
-    def change_images_inside(self, change: int) -> None:
+    def change_images_in_progress(self, change: int) -> None:
         """Adds `change` to the number of images in progress."""
         self._inside.inc(change)
 

@@ -12,10 +12,19 @@ import numpy as np
 
 from model_trainer.sources.label_rows import LabelRows
 
-__all__ = ["Interpreted", "LabelKind", "Labels", "count_classes", "kind_of", "remap_labels", "rows_of", "take_labels"]
+__all__ = [
+    "LabelKind",
+    "Labels",
+    "LabelsAndClasses",
+    "count_classes",
+    "kind_of",
+    "remap_labels",
+    "rows_of",
+    "take_labels",
+]
 
 Labels = np.ndarray | LabelRows  # int32 `(num_examples,)` if each example has one class
-Interpreted = tuple[Labels, tuple[str, ...]]  # labels, and the class list that they are indices of
+LabelsAndClasses = tuple[Labels, tuple[str, ...]]  # labels, and the class list that they are indices of
 LabelKind = Literal["single", "probabilities", "tags"]
 
 

@@ -11,9 +11,9 @@ from model_trainer.sources.labels.classes import no_labels, numbered_classes
 from model_trainer.sources.labels.location import LabelLocation
 from model_trainer.sources.labels.number_rows import NumberRows
 
-__all__ = ["MULTI_HOT_HOLDS", "fits_multi_hot", "interpret_multi_hot", "log_multi_hot"]
+__all__ = ["VALID_MULTI_HOT", "fits_multi_hot", "interpret_multi_hot", "log_multi_hot"]
 
-MULTI_HOT_HOLDS = "a multi-hot row holds 0 and 1, {unknown} for unknown, or something between 0 and 1."
+VALID_MULTI_HOT = "a multi-hot row holds 0 and 1, {unknown} for unknown, or something between 0 and 1."
 _CURE = "Set labels='indices' if they are class numbers."
 
 
@@ -58,7 +58,7 @@ def interpret_multi_hot(
     if len(wrong):
         raise DataError(
             f"{where.labels_of(rows.row_of(wrong[0]))} has {values[wrong[0]]:g} at position "
-            f"{rows.entries.classes[wrong[0]]}; {MULTI_HOT_HOLDS.format(unknown=-1)} {_CURE}"
+            f"{rows.entries.classes[wrong[0]]}; {VALID_MULTI_HOT.format(unknown=-1)} {_CURE}"
         )
     values_or_nan = np.where(values == -1, np.float32(np.nan), values)
     return LabelRows(rows.entries.starts, rows.entries.classes, values_or_nan), class_names or numbered_classes(width)

@@ -9,7 +9,7 @@ from absl import logging
 
 from model_trainer.errors import DataError
 from model_trainer.sources.labels.classes import index_numbers
-from model_trainer.sources.labels.kinds import Interpreted
+from model_trainer.sources.labels.kinds import LabelsAndClasses
 from model_trainer.sources.labels.location import LabelLocation
 from model_trainer.sources.labels.multi_hot import fits_multi_hot, interpret_multi_hot, log_multi_hot
 from model_trainer.sources.labels.number_rows import NumberRows
@@ -22,7 +22,7 @@ NumbersAs = Literal["auto", "single", "multi_hot", "indices"]
 
 def interpret_numbers(
     rows: NumberRows, numbers_as: NumbersAs, class_names: tuple[str, ...] | None, where: LabelLocation
-) -> Interpreted:
+) -> LabelsAndClasses:
     """`(labels, classes)`: int32 `(num_rows,)` or rows of tags, and the class list.
 
     Args:
@@ -66,7 +66,7 @@ def _meaning(
     return "indices"
 
 
-def _single(rows: NumberRows, class_names: tuple[str, ...] | None, where: LabelLocation) -> Interpreted:
+def _single(rows: NumberRows, class_names: tuple[str, ...] | None, where: LabelLocation) -> LabelsAndClasses:
     other_widths = np.flatnonzero(rows.widths != 1)
     if len(other_widths):
         row = int(other_widths[0])
@@ -79,7 +79,7 @@ def _single(rows: NumberRows, class_names: tuple[str, ...] | None, where: LabelL
     return index_numbers(numbers, class_names, where)
 
 
-def _indices(rows: NumberRows, class_names: tuple[str, ...] | None, where: LabelLocation) -> Interpreted:
+def _indices(rows: NumberRows, class_names: tuple[str, ...] | None, where: LabelLocation) -> LabelsAndClasses:
     entries = rows.entries
     is_class = entries.values != -1  # -1 pads rows to equal length, as MXNet's iterators need
     # Zeros are not among the entries: a row with more numbers than entries contains class 0.

@@ -11,9 +11,9 @@ from absl import logging
 
 from model_trainer.errors import DataError
 from model_trainer.sources.label_rows import LabelRows
-from model_trainer.sources.labels.kinds import Interpreted
+from model_trainer.sources.labels.kinds import LabelsAndClasses
 from model_trainer.sources.labels.location import LabelLocation
-from model_trainer.sources.labels.texts import Vocabulary
+from model_trainer.sources.labels.text_labels import Vocabulary
 
 __all__ = ["SUM_TOLERANCE", "ProbabilityRows"]
 
@@ -67,7 +67,7 @@ class ProbabilityRows:
         self.starts.append(len(self.positions))
         self.named.append(-1 if name is None else self.vocabulary.id_of(name, len(self.named)))
 
-    def interpret(self, where: LabelLocation) -> Interpreted:
+    def interpret(self, where: LabelLocation) -> LabelsAndClasses:
         """Rows of probabilities, and the class list.
 
         Raises:

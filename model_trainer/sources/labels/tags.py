@@ -11,18 +11,18 @@ from absl import logging
 
 from model_trainer.errors import DataError
 from model_trainer.sources.label_rows import LabelRows
-from model_trainer.sources.labels.kinds import Interpreted
+from model_trainer.sources.labels.kinds import LabelsAndClasses
 from model_trainer.sources.labels.location import LabelLocation
 from model_trainer.sources.labels.multi_hot import (
-    MULTI_HOT_HOLDS,
+    VALID_MULTI_HOT,
     fits_multi_hot,
     interpret_multi_hot,
     log_multi_hot,
 )
 from model_trainer.sources.labels.number_rows import NumberRows
-from model_trainer.sources.labels.texts import TextsAs, Vocabulary, first_positions, index_texts
+from model_trainer.sources.labels.text_labels import LabelFormat, Vocabulary, first_positions, index_labels
 
-__all__ = ["ManyLabels", "TagTexts", "tag_rows"]
+__all__ = ["ManyLabels", "TagCollector", "tag_rows"]
 
 # The labels of many rows: the distinct labels in the order of their first row (a label may occur more than once); their
 # indices in the rows, one row after the other; and the number of labels in each row.
@@ -90,7 +90,7 @@ class _TextRows:
 
 
 @final
-class TagTexts:
+class TagCollector:
     """Collects labels written as names, class numbers or multi-hot rows, optionally with unknown (masked) labels.
 
     The result takes 8 bytes per row and 8 per label. While it is collected, each number of a multi-hot row takes 4
@@ -124,13 +124,17 @@ class TagTexts:
         return bool(np.all(self.present.widths() == 1))
 
     def interpret(
-        self, texts_as: TextsAs, class_names: tuple[str, ...] | None, names: Mapping[int, str], where: LabelLocation
-    ) -> Interpreted:
+        self,
+        label_format: LabelFormat,
+        class_names: tuple[str, ...] | None,
+        names: Mapping[int, str],
+        where: LabelLocation,
+    ) -> LabelsAndClasses:
         """Rows of tags, and the class list.
 
         Args:
-            texts_as: how labels are written; "auto" reads lists of equal length with numbers from 0 to 1, or -1 or null
-                for unknown, as multi-hot rows, other integers as class numbers, and anything else as names.
+            label_format: how labels are written; "auto" reads lists of equal length with numbers from 0 to 1, or -1 or
+                null for unknown, as multi-hot rows, other integers as class numbers, and anything else as names.
             class_names: the class list, if declared.
             names: names of class numbers; if there are any, every number is a class number.
             where: for messages.
@@ -138,15 +142,15 @@ class TagTexts:
         Raises:
             DataError: labels are inconsistent, or not in the class list; the message names the row.
         """
-        if texts_as == "multi_hot" or (texts_as == "auto" and not names and self._fits_multi_hot(class_names)):
-            return self._multi_hot(texts_as, class_names, where)
+        if label_format == "multi_hot" or (label_format == "auto" and not names and self._fits_multi_hot(class_names)):
+            return self._multi_hot(label_format, class_names, where)
         vocabulary, unknown = self.present.vocabulary, self.unknown.vocabulary
         # Labels that are only ever unknown belong to the class list, too.
         ids = [vocabulary.id_of(label, row) for label, row in zip(unknown.ids, unknown.rows, strict=True)]
-        meaning: TextsAs = "indices" if names and texts_as == "auto" else texts_as
-        indices, classes = index_texts(vocabulary, meaning, class_names, names, where)
+        meaning: LabelFormat = "indices" if names and label_format == "auto" else label_format
+        indices, classes = index_labels(vocabulary, meaning, class_names, names, where)
         all_digits = all(map(_is_digit, vocabulary.ids))
-        if texts_as == "auto" and vocabulary.ids and all_digits:
+        if label_format == "auto" and vocabulary.ids and all_digits:
             logging.info("%s holds class numbers, labels='indices'.", where.all_labels)
         if self.present.first_repeat is not None and all_digits:
             raise DataError(
@@ -160,19 +164,21 @@ class TagTexts:
         values = [_multi_hot_value(label) for label in self.present.vocabulary.ids]
         return None not in values and fits_multi_hot(self.present.widths(), np.array(values, np.float32), class_names)
 
-    def _multi_hot(self, texts_as: TextsAs, class_names: tuple[str, ...] | None, where: LabelLocation) -> Interpreted:
+    def _multi_hot(
+        self, label_format: LabelFormat, class_names: tuple[str, ...] | None, where: LabelLocation
+    ) -> LabelsAndClasses:
         vocabulary = self.present.vocabulary
         values = {label: _multi_hot_value(label) for label in vocabulary.ids}
         value_of_id = np.array([value or 0.0 for value in values.values()], np.float32)
         rows = NumberRows.of_flat(self.present.widths(), value_of_id[self.present.ids()])
         labels, classes = interpret_multi_hot(rows, class_names, where)
-        holds = MULTI_HOT_HOLDS.format(unknown="-1 or null")
+        holds = VALID_MULTI_HOT.format(unknown="-1 or null")
         for label, row in zip(values, vocabulary.rows, strict=True):
             if values[label] is None:
                 raise DataError(f"{where.labels_of(row)} has {label!r}; {holds}")
-        if texts_as == "auto":
+        if label_format == "auto":
             log_multi_hot(rows, where)
-        unknown, _ = index_texts(self.unknown.vocabulary, "auto", classes, {}, where)
+        unknown, _ = index_labels(self.unknown.vocabulary, "auto", classes, {}, where)
         return self._with_unknown(labels, unknown, len(classes), where), classes
 
     def _with_unknown(self, rows: LabelRows, indices: np.ndarray, num_classes: int, where: LabelLocation) -> LabelRows:

@@ -1,6 +1,6 @@
 """Converts whole Arrow columns to NumPy arrays, or to their distinct values.
 
-Each function returns what its counterpart in `values` returns row by row, or raises `Declined`.
+Each function returns what its counterpart in `values` returns row by row, or raises `NeedsRowReader`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from model_trainer.sources.labels.tags import ManyLabels
-from model_trainer.sources.manifest.paths import RIGHT_URL, URL_LIKE, WITH_DOTS, full_path
+from model_trainer.sources.manifest.paths import URL_LIKE, VALID_URL, WITH_DOTS, full_path
 from model_trainer.sources.manifest.values import crop_of, is_missing, items_of, weight_of
 from model_trainer.storage.objects.urls import SCHEMES
 
 __all__ = [
-    "Declined",
     "Distinct",
+    "NeedsRowReader",
     "Paths",
     "content_of",
     "crops_of",
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 
-class Declined(Exception):
+class NeedsRowReader(Exception):
     """The fast reader met something that only the row-by-row reader can read or explain."""
 
 
@@ -100,7 +100,7 @@ def weights_of(column: pa.Array, name: str) -> np.ndarray:
         values, codes = distinct(column)
         return np.array([weight_of(value, name) for value in values], np.float32)[codes]
     if not np.all((weights >= 0) & (weights <= 3e38)):
-        raise Declined(f"a value of {name!r} is no weight")
+        raise NeedsRowReader(f"a value of {name!r} is no weight")
     return weights.astype(np.float32)
 
 
@@ -118,7 +118,7 @@ def crops_of(column: pa.Array, name: str) -> np.ndarray:
         numbers = pc.ascii_trim_whitespace(lists.flatten()).cast(pa.float64())
         lists = pa.ListArray.from_arrays(lists.offsets, numbers)
         crops = _crops_of_lists(lists, name)
-    except (pa.ArrowInvalid, Declined):
+    except (pa.ArrowInvalid, NeedsRowReader):
         crops = np.array([crop_of(value, name) for value in strings.to_pylist()], np.int32).reshape(-1, 4)
     return crops[np.asarray(encoded.indices)]
 
@@ -132,14 +132,14 @@ def _crops_of_lists(column: pa.ListArray, name: str) -> np.ndarray:
     flat = column.flatten()
     present = np.asarray(column.is_valid())
     if flat.null_count or not np.all(widths[present] == 4):
-        raise Declined(f"a value of {name!r} is no crop")
+        raise NeedsRowReader(f"a value of {name!r} is no crop")
     numbers = np.asarray(flat.cast(pa.float64())).reshape(-1, 4)
     # The exact limit is twice as high; near it rounding could decide. NaN compares as False and is declined, too.
     if not np.all(np.abs(numbers).sum(axis=1) < 2**30):
-        raise Declined(f"a value of {name!r} is no crop")
+        raise NeedsRowReader(f"a value of {name!r} is no crop")
     x, y, width, height = np.rint(numbers).astype(np.int32).T
     if np.any(width < 1) or np.any(height < 1):
-        raise Declined(f"a value of {name!r} is no crop")
+        raise NeedsRowReader(f"a value of {name!r} is no crop")
     crops = np.zeros((len(column), 4), np.int32)
     crops[present] = np.stack([y, x, height, width], axis=1)
     return crops
@@ -153,7 +153,7 @@ def lists_of(column: pa.Array, name: str, *, missing_is_empty: bool) -> ManyLabe
     """
     if pa.types.is_list(column.type):
         if column.null_count and not missing_is_empty:
-            raise Declined(f"a value of {name!r} is missing")
+            raise NeedsRowReader(f"a value of {name!r} is missing")
         widths = np.asarray(pc.list_value_length(column).fill_null(0))
         return *distinct(column.flatten(), zeros_alike=True), widths
     values, codes = distinct(column, zeros_alike=True)
@@ -170,12 +170,12 @@ def lists_of(column: pa.Array, name: str, *, missing_is_empty: bool) -> ManyLabe
 def paths_of(column: pa.Array, name: str, root: str) -> Paths:
     """Joins the paths to `root`, as `full_path` does."""
     if not is_text(column) or column.null_count:
-        raise Declined(f"a value of {name!r} is no path")
+        raise NeedsRowReader(f"a value of {name!r} is no path")
     if os.name == "nt" or sys.getfilesystemencoding() != "utf-8":
-        raise Declined("the file system's encoding of paths is not UTF-8")
+        raise NeedsRowReader("the file system's encoding of paths is not UTF-8")
     data, ends = content_of(column)
     if b"\0" in data or np.any(np.diff(ends, prepend=0) == 0):
-        raise Declined(f"a value of {name!r} is no path")
+        raise NeedsRowReader(f"a value of {name!r} is no path")
     first_windows_path = ""
     if b"\\" in data:
         is_windows = pc.and_(pc.match_substring(column, "\\"), pc.invert(pc.match_substring(column, "/")))
@@ -187,7 +187,7 @@ def paths_of(column: pa.Array, name: str, root: str) -> Paths:
     has_dots = pc.match_substring_regex(column, WITH_DOTS)
     unusual = pc.match_substring_regex(column, URL_LIKE)
     if pc.any(unusual).as_py():
-        is_right = pc.and_not(pc.match_substring_regex(column, RIGHT_URL), has_dots)
+        is_right = pc.and_not(pc.match_substring_regex(column, VALID_URL), has_dots)
         unusual = pc.and_not(unusual, is_right)
     if root.partition("://")[0] in SCHEMES:
         unusual = pc.or_(unusual, has_dots)

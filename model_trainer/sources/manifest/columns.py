@@ -108,13 +108,13 @@ def _find(role: str, names: Collection[str], requested: str | None, all_known: b
     if requested is not None:
         if requested in names:
             return requested
-        similar = next((name for name in names if _plain(name) == _plain(requested)), None)
+        similar = next((name for name in names if _without_autograph(name) == _without_autograph(requested)), None)
         if similar is None and (all_known or role in {"file", *_LABEL_ROLES}):
             raise DataError(
                 f"there is no column {requested!r} ({role}_column).{nearest(requested, names)} {_listed(names)}"
             )
         return similar
-    candidates = [name for usual in _USUAL[role] for name in names if _plain(name) == usual]
+    candidates = [name for usual in _USUAL[role] for name in names if _without_autograph(name) == usual]
     if len(candidates) > 1:
         unread = " and ".join(map(repr, candidates[1:]))
         option = "label_column" if role == "ids" else f"{role}_column"
@@ -142,7 +142,7 @@ def _is_metadata(name: str, names: Collection[str]) -> bool:
     return name.endswith(_METADATA) and name.removesuffix(_METADATA) in names
 
 
-def _plain(name: str) -> str:
+def _without_autograph(name: str) -> str:
     return re.sub(r"[\s_.-]+", "", name).lower()
 
 

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from model_trainer.sources.manifest.arrow_values import Declined, content_of
-from model_trainer.sources.manifest.gathered import Gathered
+from model_trainer.sources.manifest.arrow_values import NeedsRowReader, content_of
 from model_trainer.sources.manifest.layout import Layout
 from model_trainer.sources.manifest.line_blocks import line_blocks
+from model_trainer.sources.manifest.row_collector import RowCollector
 from model_trainer.sources.manifest.rows import column_names, csv_reader
 
 __all__ = ["csv_batches"]
@@ -28,20 +28,20 @@ _SPACES = (
 _NEWLINE, _CARRIAGE_RETURN, _QUOTE = b'\n\r"'
 
 
-def csv_batches(file: BinaryIO, layout: Layout, gathered: Gathered) -> Iterator[pa.RecordBatch]:
+def csv_batches(file: BinaryIO, layout: Layout, collector: RowCollector) -> Iterator[pa.RecordBatch]:
     """Yields the rows of a CSV file in batches, see `batches`.
 
     Raises:
-        Declined, DataError, ValueError, ArrowException: the file needs the exact reader.
+        NeedsRowReader, DataError, ValueError, ArrowException: the file needs the exact reader.
     """
     names: list[str] = []
     for block in line_blocks(file):
         _check_quotes(block, layout)
         if not names:
             names, block = _without_names(block, layout)
-            gathered.note_columns(names)
+            collector.update_columns(names)
         if block.strip(b"\r\n"):
-            yield _batch_of(block, layout, names, gathered)
+            yield _batch_of(block, layout, names, collector)
 
 
 def _without_names(block: bytes, layout: Layout) -> tuple[list[str], bytes]:
@@ -51,11 +51,11 @@ def _without_names(block: bytes, layout: Layout) -> tuple[list[str], bytes]:
         if any(values):
             lines = block.split(b"\n", reader.line_num)
             return column_names(values, ""), lines[-1] if len(lines) > reader.line_num else b""
-    raise Declined("no column names in the first block")
+    raise NeedsRowReader("no column names in the first block")
 
 
 def _check_quotes(block: bytes, layout: Layout) -> None:
-    """Raises Declined unless both readers see the same values in the block.
+    """Raises NeedsRowReader unless both readers see the same values in the block.
 
     They do where each quoted value is quoted as a whole, ends in the line in which it begins, and is not too long for
     Python's reader.
@@ -64,12 +64,12 @@ def _check_quotes(block: bytes, layout: Layout) -> None:
     newlines = np.flatnonzero(codes == _NEWLINE)
     edges = np.concatenate([[-1], newlines, [len(block)]])
     if np.diff(edges).max() > csv.field_size_limit():
-        raise Declined("a line is very long")
+        raise NeedsRowReader("a line is very long")
     quotes = np.flatnonzero(codes == _QUOTE)
     if not len(quotes):
         return
     if len(quotes) % 2 or np.any(np.searchsorted(quotes, newlines) % 2):
-        raise Declined("there is a line break in a value, or a quote too many")
+        raise NeedsRowReader("there is a line break in a value, or a quote too many")
     # A quote within a value is doubled: the first of the two ends a pair, the second begins the next.
     around = np.concatenate([[_NEWLINE], codes, [_NEWLINE]])
     before, after = around[quotes[::2]], around[quotes[1::2] + 2]
@@ -78,13 +78,13 @@ def _check_quotes(block: bytes, layout: Layout) -> None:
         np.all((before == delimiter) | (before == _NEWLINE) | (before == _QUOTE))
         and np.all((after == delimiter) | (after == _NEWLINE) | (after == _CARRIAGE_RETURN) | (after == _QUOTE))
     ):
-        raise Declined("only part of a value is in quotes")
+        raise NeedsRowReader("only part of a value is in quotes")
 
 
-def _batch_of(block: bytes, layout: Layout, names: list[str], gathered: Gathered) -> pa.RecordBatch:
-    assert gathered.columns is not None
+def _batch_of(block: bytes, layout: Layout, names: list[str], collector: RowCollector) -> pa.RecordBatch:
+    assert collector.columns is not None
     number_of = {name: str(number) for number, name in enumerate(names)}  # the last of equal names, as in a dict
-    read = {name: number_of[name] for name in gathered.columns.read()}
+    read = {name: number_of[name] for name in collector.columns.read()}
     table = pa.csv.read_csv(
         pa.BufferReader(block),
         read_options=pa.csv.ReadOptions(column_names=list(map(str, range(len(names)))), block_size=len(block) + 1),
@@ -96,8 +96,8 @@ def _batch_of(block: bytes, layout: Layout, names: list[str], gathered: Gathered
         ),
     ).combine_chunks()
     columns = {name: _stripped(table.column(number).chunk(0)) for name, number in read.items()}
-    if pc.any(pc.equal(columns[gathered.columns.file], "")).as_py():
-        raise Declined("a row may hold only separators, as Excel writes them below a table")
+    if pc.any(pc.equal(columns[collector.columns.file], "")).as_py():
+        raise NeedsRowReader("a row may hold only separators, as Excel writes them below a table")
     return pa.RecordBatch.from_pydict(columns)
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Protocol, final
 from absl import logging
 
 from model_trainer.errors import DataError
-from model_trainer.sources.labels.kinds import Interpreted
+from model_trainer.sources.labels.kinds import LabelsAndClasses
 from model_trainer.sources.labels.location import LabelLocation
 from model_trainer.sources.labels.probabilities import ProbabilityRows
-from model_trainer.sources.labels.tags import ManyLabels, TagTexts
-from model_trainer.sources.labels.texts import SingleTexts, TextsAs
+from model_trainer.sources.labels.tags import ManyLabels, TagCollector
+from model_trainer.sources.labels.text_labels import LabelFormat, SingleLabelCollector
 from model_trainer.sources.manifest.columns import Columns
 from model_trainer.sources.manifest.values import is_missing, items_of, looks_like_list, numbers_of
 
@@ -40,11 +40,11 @@ class LabelReader(Protocol):
         """Adds the labels of the next rows, an Arrow column for each column that is read.
 
         Raises:
-            Declined: the rows must be added one by one; some may have been added already.
+            NeedsRowReader: the rows must be added one by one; some may have been added already.
             DataError: a value is invalid.
         """
 
-    def interpret(self, names: Mapping[int, str], where: LabelLocation) -> Interpreted:
+    def interpret(self, names: Mapping[int, str], where: LabelLocation) -> LabelsAndClasses:
         """The labels of all rows, and the class list.
 
         Args:
@@ -56,7 +56,7 @@ class LabelReader(Protocol):
 
 
 def make_label_reader(
-    columns: Columns, first: Mapping[str, Any], labels_as: TextsAs, classes: tuple[str, ...] | None
+    columns: Columns, first: Mapping[str, Any], labels_as: LabelFormat, classes: tuple[str, ...] | None
 ) -> LabelReader:
     """The reader for the kind of labels, which is inferred from the column and its value in the first row.
 
@@ -77,9 +77,9 @@ def make_label_reader(
 class SingleReader:
     """Reads one label per image."""
 
-    def __init__(self, column: str, labels_as: TextsAs, classes: tuple[str, ...] | None) -> None:
+    def __init__(self, column: str, labels_as: LabelFormat, classes: tuple[str, ...] | None) -> None:
         self.column, self.labels_as, self.classes = column, labels_as, classes
-        self.texts = SingleTexts()
+        self.texts = SingleLabelCollector()
 
     def add(self, row: Mapping[str, Any], columns: Columns) -> None:
         self.texts.add(self._checked(row.get(self.column)))
@@ -100,7 +100,7 @@ class SingleReader:
             )
         return label
 
-    def interpret(self, names: Mapping[int, str], where: LabelLocation) -> Interpreted:
+    def interpret(self, names: Mapping[int, str], where: LabelLocation) -> LabelsAndClasses:
         return self.texts.interpret(self.labels_as, self.classes, names, where)
 
 
@@ -108,9 +108,9 @@ class SingleReader:
 class TagReader:
     """Reads any number of tags per image, and the unknown (masked) ones from another column."""
 
-    def __init__(self, column: str, labels_as: TextsAs, classes: tuple[str, ...] | None) -> None:
+    def __init__(self, column: str, labels_as: LabelFormat, classes: tuple[str, ...] | None) -> None:
         self.column, self.labels_as, self.classes = column, labels_as, classes
-        self.texts = TagTexts()
+        self.texts = TagCollector()
 
     def add(self, row: Mapping[str, Any], columns: Columns) -> None:
         unknown = None if columns.unknown is None else row.get(columns.unknown)
@@ -128,7 +128,7 @@ class TagReader:
             unknown = lists_of(batch.column(columns.unknown), columns.unknown, missing_is_empty=True)
         self.texts.extend(present, unknown)
 
-    def interpret(self, names: Mapping[int, str], where: LabelLocation) -> Interpreted:
+    def interpret(self, names: Mapping[int, str], where: LabelLocation) -> LabelsAndClasses:
         interpreted = self.texts.interpret(self.labels_as, self.classes, names, where)
         if self.labels_as != "multi_hot" and self.texts.one_each():
             logging.info(
@@ -161,5 +161,5 @@ class ProbabilityReader:
             raise DataError(f"{self.column!r} is empty; each row needs a probability for each class. {HOW_TO_SKIP}")
         self.rows.add(numbers_of(value, self.column), None if is_missing(name) else name, value)
 
-    def interpret(self, names: Mapping[int, str], where: LabelLocation) -> Interpreted:
+    def interpret(self, names: Mapping[int, str], where: LabelLocation) -> LabelsAndClasses:
         return self.rows.interpret(where)

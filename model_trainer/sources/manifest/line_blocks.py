@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from model_trainer.sources.manifest.arrow_values import Declined
+from model_trainer.sources.manifest.arrow_values import NeedsRowReader
 
 __all__ = ["line_blocks"]
 
@@ -17,7 +17,7 @@ def line_blocks(file: BinaryIO) -> Iterator[bytes]:
     """Yields blocks of a few MiB, each of complete lines that end in "\\n" or "\\r\\n", without a byte order mark.
 
     Raises:
-        Declined: the file has other line breaks, zero bytes or very long lines.
+        NeedsRowReader: the file has other line breaks, zero bytes or very long lines.
         UnicodeDecodeError: the file is not UTF-8.
     """
     rest = b""
@@ -26,7 +26,7 @@ def line_blocks(file: BinaryIO) -> Iterator[bytes]:
         following = file.read(_BLOCK_BYTES)
         end = data.rfind(b"\n") + 1 if following else len(data)
         if not end and len(rest) > _BLOCK_BYTES:
-            raise Declined("a line is very long")
+            raise NeedsRowReader("a line is very long")
         if end:
             yield _checked(rest + data[:end])
             rest = data[end:]
@@ -39,7 +39,7 @@ def _checked(block: bytes) -> bytes:
     if not block.isascii():
         block.decode()
     if b"\r" in block and block.count(b"\r") != block.count(b"\r\n"):
-        raise Declined("there are line breaks of several kinds")
+        raise NeedsRowReader("there are line breaks of several kinds")
     if b"\0" in block or block.startswith(_BYTE_ORDER_MARK):
-        raise Declined("there are zero bytes or several byte order marks")
+        raise NeedsRowReader("there are zero bytes or several byte order marks")
     return block

@@ -16,10 +16,10 @@ from model_trainer.errors import ConfigError, DataError
 from model_trainer.messages import counted, nearest
 from model_trainer.sources.examples import Examples
 from model_trainer.sources.labels.location import LabelLocation
-from model_trainer.sources.labels.texts import TextsAs
+from model_trainer.sources.labels.text_labels import LabelFormat
 from model_trainer.sources.manifest.columns import ROLES, find_columns
-from model_trainer.sources.manifest.gathered import Gathered
 from model_trainer.sources.manifest.layout import Format, Layout, layout_of
+from model_trainer.sources.manifest.row_collector import RowCollector
 from model_trainer.sources.manifest.rows import Rows, read_rows
 from model_trainer.sources.manifest.table import Table
 from model_trainer.sources.objects import images_at
@@ -72,7 +72,7 @@ class Manifest(Source):
     path: PathText
     root: PathText | None = None
     classes: tuple[str, ...] | None = Field(None, min_length=1)
-    labels: TextsAs = "auto"
+    labels: LabelFormat = "auto"
     split_name: str | None = Field(None, alias="split")  # `split` is a method of every source
     skip_unlabelled: bool = False
     file_column: str | None = None
@@ -99,21 +99,21 @@ class Manifest(Source):
         if other is not None:
             raise DataError(f"{self.path} is not a table. Use {other}({self.path!r}).")
         layout = layout_of(self.path, self.format)
-        gathered = self._gather(layout)
-        columns, labels, table = gathered.columns, gathered.labels, gathered.table
-        if columns is None and gathered.skipped:
-            self._check_all_columns(gathered)
+        collector = self._gather(layout)
+        columns, labels, table = collector.columns, collector.labels, collector.table
+        if columns is None and collector.skipped:
+            self._check_all_columns(collector)
         if columns is None or labels is None:
-            problem = "no row with a label" if gathered.skipped else "column names but no row"
+            problem = "no row with a label" if collector.skipped else "column names but no row"
             raise DataError(f"{self.path} has {problem}; expected one for each image.")
-        skipped = np.frombuffer(gathered.skipped, np.int64)
+        skipped = np.frombuffer(collector.skipped, np.int64)
         if len(skipped):
             logging.warning(
                 "Skipped %s: %s, the first in %s.",
                 *(counted(len(skipped), "row{s} without a label"), self.path, self._position(layout, int(skipped[0]))),
             )
-        self._check_all_columns(gathered)
-        labelled = np.setdiff1d(np.arange(gathered.num_rows), skipped, assume_unique=True) if len(skipped) else None
+        self._check_all_columns(collector)
+        labelled = np.setdiff1d(np.arange(collector.num_rows), skipped, assume_unique=True) if len(skipped) else None
         where = LabelLocation(
             self.path,
             lambda row: f"{self.path} {self._position(layout, row if labelled is None else int(labelled[row]))}",
@@ -122,7 +122,7 @@ class Manifest(Source):
         )
         examples = Examples.of_images(
             images_at(table.packed_paths()),
-            *labels.interpret(gathered.class_numbers, where),
+            *labels.interpret(collector.class_numbers, where),
             self.path,
             table.weight_column(),
             table.crop_column(),
@@ -143,7 +143,7 @@ class Manifest(Source):
         """
         return [name for name in self._gather(layout_of(self.path, self.format)).table.split_counts() if name]
 
-    def _gather(self, layout: Layout) -> Gathered:
+    def _gather(self, layout: Layout) -> RowCollector:
         """Reads all rows, in batches with pyarrow, or row by row if the file needs the exact reader.
 
         Raises:
@@ -153,29 +153,31 @@ class Manifest(Source):
             return self._gather_rows(read_rows(self.path, layout))
         from model_trainer.sources.manifest.batches import gather_batches  # loads pyarrow
 
-        gathered = self._new_gathered(uniform=layout.kind != "jsonl")
-        if gather_batches(self.path, layout, gathered):
-            return gathered
+        collector = self._new_gathered(uniform=layout.kind != "jsonl")
+        if gather_batches(self.path, layout, collector):
+            return collector
         # Without columns of files and labels, any column will do to find out whether there are rows, which is an error.
-        only = list(gathered.names)[:1] if gathered.columns is None else gathered.columns.read()
-        return self._gather_rows(read_rows(self.path, layout, only), gathered.names if layout.kind == "parquet" else {})
+        only = list(collector.names)[:1] if collector.columns is None else collector.columns.read()
+        return self._gather_rows(
+            read_rows(self.path, layout, only), collector.names if layout.kind == "parquet" else {}
+        )
 
-    def _gather_rows(self, rows: Rows, names: Mapping[str, None] = MappingProxyType({})) -> Gathered:
+    def _gather_rows(self, rows: Rows, names: Mapping[str, None] = MappingProxyType({})) -> RowCollector:
         """Reads all rows, one by one; `names` are columns that rows may lack."""
-        gathered = self._new_gathered(uniform=rows.uniform)
-        gathered.names.update(names)
+        collector = self._new_gathered(uniform=rows.uniform)
+        collector.names.update(names)
         for position, row in rows.rows:
             try:
-                gathered.add_row(row)
+                collector.add_row(row)
             except DataError as error:
-                affects_all_rows = rows.uniform and gathered.columns is None
+                affects_all_rows = rows.uniform and collector.columns is None
                 raise DataError(
                     f"{self.path}{'' if affects_all_rows else f' {rows.unit} {position}'}: {error}"
                 ) from None
-        return gathered
+        return collector
 
-    def _new_gathered(self, *, uniform: bool) -> Gathered:
-        return Gathered(
+    def _new_gathered(self, *, uniform: bool) -> RowCollector:
+        return RowCollector(
             self.base_folder,
             {role: getattr(self, f"{role}_column") for role in ROLES},
             self.labels,
@@ -184,21 +186,21 @@ class Manifest(Source):
             uniform=uniform,
         )
 
-    def _check_all_columns(self, gathered: Gathered) -> None:
+    def _check_all_columns(self, collector: RowCollector) -> None:
         """Logs which of several possible columns are read, and warns if the rows of several splits are.
 
         Raises:
             DataError: no row has a requested column.
         """
         try:
-            columns = find_columns(gathered.names, gathered.requested, all_known=True)
+            columns = find_columns(collector.names, collector.requested, all_known=True)
         except DataError as error:
             raise DataError(f"{self.path}: {error}") from None
         for note in columns.notes:
             logging.info("%s: %s.", self.path, note)
-        if gathered.table.first_windows_path:
-            logging.info(r"%s: paths such as %s are read with / for \.", self.path, gathered.table.first_windows_path)
-        counts = gathered.table.split_counts()
+        if collector.table.first_windows_path:
+            logging.info(r"%s: paths such as %s are read with / for \.", self.path, collector.table.first_windows_path)
+        counts = collector.table.split_counts()
         if self.split_name is None and len(counts) > 1:
             logging.warning(
                 "%s: rows of all splits are read: %s. Set split=%r to read one of them.",

@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from model_trainer.errors import DataError
-from model_trainer.sources.manifest.arrow_values import Declined, is_text
+from model_trainer.sources.manifest.arrow_values import NeedsRowReader, is_text
 from model_trainer.sources.manifest.columns import check_distinct
-from model_trainer.sources.manifest.gathered import Gathered
 from model_trainer.sources.manifest.layout import open_bytes
+from model_trainer.sources.manifest.row_collector import RowCollector
 
 __all__ = ["MAX_ROWS_PER_BYTE", "PLAUSIBLE_ROWS", "decoded_bytes", "parquet_batches", "parquet_rows"]
 
@@ -34,17 +34,17 @@ class _File:
     num_bytes: int
 
 
-def parquet_batches(path: str, gathered: Gathered) -> Iterator[pa.RecordBatch]:
+def parquet_batches(path: str, collector: RowCollector) -> Iterator[pa.RecordBatch]:
     """Yields the rows of a Parquet file in batches, see `batches`.
 
     Raises:
-        Declined, DataError: the file needs the exact reader.
+        NeedsRowReader, DataError: the file needs the exact reader.
     """
     with _open_parquet(path) as file:
-        read = gathered.note_columns(file.parquet.schema_arrow.names).read()
+        read = collector.update_columns(file.parquet.schema_arrow.names).read()
         for batch in _limited_batches(path, file, read):
             batch.validate(full=True)  # also that text is UTF-8
-            yield pa.RecordBatch.from_arrays([_plain(batch.column(name)) for name in read], names=read)
+            yield pa.RecordBatch.from_arrays([_without_autograph(batch.column(name)) for name in read], names=read)
 
 
 def parquet_rows(path: str, only: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -102,10 +102,10 @@ def _open_parquet(path: str) -> Iterator[_File]:
             ) from error
 
 
-def _plain(column: pa.Array) -> pa.Array:
+def _without_autograph(column: pa.Array) -> pa.Array:
     """The column without dictionary encoding."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_list(column.type) and pa.types.is_dictionary(column.type.value_type):
-        raise Declined("lists are dictionary-encoded")
+        raise NeedsRowReader("lists are dictionary-encoded")
     return column

@@ -10,10 +10,10 @@ from model_trainer.errors import ConfigError, DataError
 from model_trainer.storage.configured_paths import configured_path
 from model_trainer.storage.objects.urls import SCHEMES, parse_url
 
-__all__ = ["RIGHT_URL", "URL_LIKE", "WITH_DOTS", "full_path"]
+__all__ = ["URL_LIKE", "VALID_URL", "WITH_DOTS", "full_path"]
 
 # Regular expressions for Python and for RE2, with which Arrow selects the few paths that need `full_path`.
-RIGHT_URL = r"^(s3|gs|az)://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]/+[^/]"  # unless it is WITH_DOTS
+VALID_URL = r"^(s3|gs|az)://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]/+[^/]"  # unless it is WITH_DOTS
 URL_LIKE = r"(?i)^(s3|s3a|s3n|gs|gcs|az|abfss?)(:|;|//)"
 WITH_DOTS = r"(^|/)\.\.?(/|$)"
 

@@ -75,7 +75,7 @@ class Table:
         """Adds the next rows, an Arrow column for each column that is read.
 
         Raises:
-            Declined: the rows must be added one by one; some columns may have been added already.
+            NeedsRowReader: the rows must be added one by one; some columns may have been added already.
             DataError: a value is invalid.
         """
         from model_trainer.sources.manifest import arrow_values

@@ -8,7 +8,7 @@ import numpy as np
 from absl import logging
 
 from model_trainer.errors import DataError
-from model_trainer.sources.labels.kinds import Interpreted
+from model_trainer.sources.labels.kinds import LabelsAndClasses
 from model_trainer.sources.labels.location import LabelLocation
 from model_trainer.sources.labels.number_rows import NumberRows
 from model_trainer.sources.labels.numbers import NumbersAs, interpret_numbers
@@ -21,7 +21,7 @@ _ARE_BOXES = "look like MXNet's boxes for detection, which RecordIO does not rea
 
 def make_labels(
     rows: NumberRows, labels_as: NumbersAs, classes: tuple[str, ...] | None, where: LabelLocation
-) -> Interpreted:
+) -> LabelsAndClasses:
     """Interprets the rows with `interpret_numbers`; messages give hints that fit RecordIO.
 
     Raises:

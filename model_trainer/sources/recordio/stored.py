@@ -20,7 +20,7 @@ from model_trainer.sources.labels.number_rows import NumberRows
 from model_trainer.sources.recordio.framing import MAGIC, BrokenRecord, end_of_record, read_record, scan_records
 from model_trainer.sources.recordio.headers import HEADER, Headers, headers_in, image_start, joined_headers
 from model_trainer.sources.recordio.index import broken_text
-from model_trainer.sources.tfrecords.cache import load_kept, save_kept
+from model_trainer.sources.tfrecords.cache import load_cached, save_cached
 from model_trainer.storage import cached
 
 __all__ = ["StoredRecords", "index_object"]
@@ -66,9 +66,9 @@ class StoredRecords(Images):
     def takes_requests(self) -> bool:
         return True
 
-    def is_kept(self, row: int) -> bool:
+    def is_cached(self, row: int) -> bool:
         start, end = int(self.offsets[row]), int(self.offsets[row + 1])
-        return cached.is_range_kept(self.path, start, end - start, self.etag)
+        return cached.is_range_cached(self.path, start, end - start, self.etag)
 
 
 def index_object(path: str) -> tuple[StoredRecords, Headers]:
@@ -87,10 +87,10 @@ def index_object(path: str) -> tuple[StoredRecords, Headers]:
     if not size:
         raise DataError(f"{path} is empty. Copy or pack it again.")
     key, stamp = json.dumps([_FORMAT, etag]), (size, changed_ns)
-    kept = load_kept(path, key, stamp)
+    kept = load_cached(path, key, stamp)
     if kept is None:
         kept = _index(path, etag, size)
-        save_kept(path, key, stamp, kept)
+        save_cached(path, key, stamp, kept)
     images = StoredRecords(path, etag, kept["offsets"], kept["sizes"], kept["crcs"])
     labels = NumberRows(kept["widths"], LabelRows(kept["starts"], kept["classes"], kept["values"]))
     return images, Headers(kept["rows"], kept["ids"], labels)

@@ -14,13 +14,13 @@ from absl import logging
 from model_trainer.storage import configuration, files
 from model_trainer.storage.objects.own_files import folder_of_indexes
 
-__all__ = ["load_kept", "save_kept"]
+__all__ = ["load_cached", "save_cached"]
 
 _STAMP = "stamp"
 
 
-def load_kept(path: str, kind: str, stamp: tuple[int, int]) -> dict[str, np.ndarray] | None:
-    """The arrays that `save_kept` cached for the file `path`; None if there are none, or if `stamp` differs.
+def load_cached(path: str, kind: str, stamp: tuple[int, int]) -> dict[str, np.ndarray] | None:
+    """The arrays that `save_cached` cached for the file `path`; None if there are none, or if `stamp` differs.
 
     Args:
         path: of the file.
@@ -39,8 +39,8 @@ def load_kept(path: str, kind: str, stamp: tuple[int, int]) -> dict[str, np.ndar
     return by_name if by_name.pop(_STAMP, np.empty(0)).tolist() == list(stamp) else None
 
 
-def save_kept(path: str, kind: str, stamp: tuple[int, int], arrays: Mapping[str, np.ndarray]) -> None:
-    """Caches `arrays` for `load_kept`, replacing older ones; a failure is only logged at debug level."""
+def save_cached(path: str, kind: str, stamp: tuple[int, int], arrays: Mapping[str, np.ndarray]) -> None:
+    """Caches `arrays` for `load_cached`, replacing older ones; a failure is only logged at debug level."""
     cache_path = _cache_path(path, kind)
     try:
         reason = folder_of_indexes(configuration.current().cache_folder).why_not_usable()

@@ -15,7 +15,7 @@ import numpy as np
 from absl import logging
 
 from model_trainer.errors import DataError
-from model_trainer.sources.tfrecords.cache import load_kept, save_kept
+from model_trainer.sources.tfrecords.cache import load_cached, save_cached
 from model_trainer.sources.tfrecords.features import Features, Parsed, make_parser
 from model_trainer.sources.tfrecords.records import read_object_records, read_records, version_of
 from model_trainer.storage.cached import is_in_store
@@ -107,7 +107,7 @@ def _index_file(path: str, features: Features, records: Records, progress: _Prog
     stamp = (version.size, version.changed_ns)
     in_store = is_in_store(path)
     key = json.dumps([_FORMAT, features.to_dict(), *filter(None, [version.etag, in_store and "crcs"])])
-    cached = load_kept(path, key, stamp)
+    cached = load_cached(path, key, stamp)
     if cached is not None:
         progress.file_done()
         return replace(FileIndex.from_arrays(cached), etag=version.etag)
@@ -116,7 +116,7 @@ def _index_file(path: str, features: Features, records: Records, progress: _Prog
         return _index_records(path, located_records, make_parser(features), in_store, progress)
 
     file_index = read_object_records(path, version, index) if in_store else index(records(path))
-    save_kept(path, key, stamp, file_index.to_arrays())
+    save_cached(path, key, stamp, file_index.to_arrays())
     progress.file_done()
     return replace(file_index, etag=version.etag)
 

@@ -18,7 +18,7 @@ from model_trainer.sources.labels.classes import (
     index_numbers,
     no_labels,
 )
-from model_trainer.sources.labels.kinds import Interpreted
+from model_trainer.sources.labels.kinds import LabelsAndClasses
 from model_trainer.sources.labels.location import LabelLocation
 from model_trainer.sources.tfrecords.index import FileIndex
 
@@ -32,7 +32,7 @@ def make_labels(
     classes: tuple[str, ...] | None,
     label_offset: int = 0,
     tags: bool | None = None,
-) -> Interpreted:
+) -> LabelsAndClasses:
     """The labels and the classes of all records, file after file.
 
     Args:

@@ -21,16 +21,16 @@ from model_trainer.storage.objects.errors import ChangedError, ExpiredError, Una
 from model_trainer.storage.objects.locks import Locks, version_in
 from model_trainer.storage.objects.urls import ObjectUrl
 
-__all__ = ["Fence", "LateError"]
+__all__ = ["Fence", "LateUploadError"]
 
 T = TypeVar("T")
 
-REPEAT_SECONDS = 5.0  # of retries by obstore, unaware of the lock: less than from LEASE_SECONDS to STALE_SECONDS
+RETRY_SECONDS = 5.0  # of retries by obstore, unaware of the lock: less than from LEASE_SECONDS to STALE_SECONDS
 PAUSE_SECONDS = 0.2
 ATTEMPTS = 8  # at replacing an object that changes meanwhile
 
 
-class LateError(Exception):
+class LateUploadError(Exception):
     """An upload was begun so late that another process may have taken over the lock before."""
 
 
@@ -39,16 +39,16 @@ class Fence:
 
     def __init__(self, locks: Locks) -> None:
         self._locks = locks
-        self._hurried: dict[str, Any] = {}
+        self._short_retry_stores: dict[str, Any] = {}
 
     def check(self, url: ObjectUrl) -> None:
         """Checks that no lock that guards an object was lost; raises LostLockError."""
         self._locks.check(url)
 
-    def check_begun(self, url: ObjectUrl) -> None:
-        """Checks, without a request, that an upload was begun while the lock was held; raises LateError."""
+    def check_upload_started(self, url: ObjectUrl) -> None:
+        """Checks, without a request, that an upload was begun while the lock was held; raises LateUploadError."""
         if not all(lock.is_current for lock in self._locks.guarding(url)):
-            raise LateError
+            raise LateUploadError
 
     def put(self, bucket: Bucket, url: ObjectUrl, content: bytes) -> Any:
         """Writes an object, and returns the result of obstore.
@@ -83,7 +83,7 @@ class Fence:
         """Calls `request`, which writes, with the store of obstore, and returns its result; raises as `put`."""
         if not self._locks.guarding(url):
             return bucket.call(url, lambda: request(bucket.store))
-        store = self._hurried_store(bucket, url)
+        store = self._short_retry_store(bucket, url)
         ends = time.monotonic() + configuration.current().retry_seconds
         while True:
             self.check(url)
@@ -96,17 +96,17 @@ class Fence:
                     raise
                 time.sleep(PAUSE_SECONDS)
 
-    def _hurried_store(self, bucket: Bucket, url: ObjectUrl) -> Any:
+    def _short_retry_store(self, bucket: Bucket, url: ObjectUrl) -> Any:
         """The store of a bucket with requests that are retried for a few seconds only."""
-        if url.root not in self._hurried:
+        if url.root not in self._short_retry_stores:
             store = bucket.store
-            seconds = min(REPEAT_SECONDS, configuration.current().retry_seconds)
+            seconds = min(RETRY_SECONDS, configuration.current().retry_seconds)
             retries = {**store.retry_config, "retry_timeout": timedelta(seconds=seconds)}
             signed = {} if store.credential_provider is None else {"credential_provider": store.credential_provider}
-            self._hurried[url.root] = type(store)(
+            self._short_retry_stores[url.root] = type(store)(
                 config=store.config, client_options=store.client_options, retry_config=retries, **signed
             )
-        return self._hurried[url.root]
+        return self._short_retry_stores[url.root]
 
 
 def _put(key: str, content: bytes, mode: Any, store: Any) -> Any:

@@ -29,7 +29,7 @@ from model_trainer.storage.objects.connection import Bucket
 from model_trainer.storage.objects.locks import LOCK
 from model_trainer.storage.objects.own_files import UNFINISHED, OwnFolder, delete, open_own
 from model_trainer.storage.objects.urls import MARKER, ObjectUrl
-from model_trainer.storage.trouble import is_full
+from model_trainer.storage.write_errors import is_full
 
 __all__ = ["MAX_ETAG_BYTES", "ObjectListing", "forget_listings", "list_objects"]
 

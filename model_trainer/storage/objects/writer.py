@@ -10,7 +10,7 @@ from pathlib import Path
 from model_trainer.storage.objects.checksums import PartDigests
 from model_trainer.storage.objects.connection import Bucket
 from model_trainer.storage.objects.errors import ChangedError, StoreError, UnavailableError
-from model_trainer.storage.objects.fence import Fence, LateError
+from model_trainer.storage.objects.fence import Fence, LateUploadError
 from model_trainer.storage.objects.urls import ObjectUrl
 
 __all__ = ["PART_BYTES", "part_bytes", "upload_file", "write_object", "write_parts"]
@@ -89,7 +89,7 @@ def write_parts(
         digests = PartDigests(part_size)
         try:
             etag = _put_parts(bucket, url, chunks, digests, part_size, fence)
-        except LateError:
+        except LateUploadError:
             continue  # nothing has been read from `chunks`
         if not _has_arrived(bucket, url, etag, digests, part_size):
             raise _damaged(url)
@@ -112,7 +112,7 @@ def _put_parts(
     def digested_chunks() -> Iterator[bytes]:
         try:
             if fence is not None:
-                fence.check_begun(url)
+                fence.check_upload_started(url)
             for chunk in chunks:
                 digests.update(chunk)
                 yield chunk

@@ -19,7 +19,7 @@ from model_trainer.storage.sync.listing import Entry
 from model_trainer.storage.sync.obstacles import Obstacles, parents_of
 from model_trainer.storage.sync.transfer import Stopped, Transfer, Work
 from model_trainer.storage.sync.workers import Workers
-from model_trainer.storage.trouble import is_full, not_written
+from model_trainer.storage.write_errors import is_full, not_written
 
 __all__ = ["JOBS", "Synchronization"]
 

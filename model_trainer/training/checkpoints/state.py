@@ -31,11 +31,11 @@ ARRAYS_ONLY = ("network", "optimizer", "average", "batch_norm", "totals")  # the
 
 def stateful_parts(loop: Loop) -> dict[str, Stateful]:
     """Returns all stateful parts except callbacks, by name in a checkpoint, in the order in which they are restored."""
-    network, average = loop.prepared.step_setup.network, loop.average
-    fractions = network.averages.fractions
+    network, average = loop.prepared.step_setup.network, loop.weight_average
+    fractions = network.moving_statistics.fractions
 
     def missing_average(index: int) -> np.ndarray | None:
-        if average is None or not average.is_of_statistics(index):
+        if average is None or not average.averages_statistics(index):
             return None
         return np.array(average.averaged[index])  # from the network, which is restored first
 

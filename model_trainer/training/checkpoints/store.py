@@ -22,7 +22,7 @@ from absl import logging
 
 from model_trainer.errors import StorageError
 from model_trainer.storage import files
-from model_trainer.storage.trouble import is_full, not_written
+from model_trainer.storage.write_errors import is_full, not_written
 
 __all__ = [
     "MAX_CHECKPOINTS",

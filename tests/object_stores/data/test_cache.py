@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from model_trainer import ImageFolder
 from model_trainer.cli.main import app
-from model_trainer.sources.tfrecords.cache import load_kept, save_kept
+from model_trainer.sources.tfrecords.cache import load_cached, save_cached
 from model_trainer.storage import cached, files
 from model_trainer.storage.objects import cache as module
 from model_trainer.storage.objects.cache import ObjectCache
@@ -273,7 +273,7 @@ def test_the_cache_command_shows_and_clears_the_cache(bucket: str) -> None:
     assert shown["count"] == 3
     assert shown["num_bytes"] >= 3 * SIZE
     assert run(["cache", "--clear"]).stdout == (
-        f"{shown['folder']}: 3 images and ranges (3.0 kB of at most 20 GB) were kept; all deleted now.\n"
+        f"{shown['folder']}: 3 images and ranges (3.0 kB of at most 20 GB) were cached; all deleted.\n"
     )
     assert json.loads(run(["cache", "--json"]).stdout)["count"] == 0
     files.delete(f"{bucket}/train/cat/1.jpg")
@@ -282,7 +282,7 @@ def test_the_cache_command_shows_and_clears_the_cache(bucket: str) -> None:
 
 def test_clearing_deletes_the_indexes_of_record_files(tmp_path: Path, configure: Callable[..., None]) -> None:
     configure(cache_folder=str(tmp_path / "cache"))
-    save_kept("s3://box/a.tfrecord", "", (1, 1), {"starts": np.zeros(1)})
-    assert load_kept("s3://box/a.tfrecord", "", (1, 1)) is not None
+    save_cached("s3://box/a.tfrecord", "", (1, 1), {"starts": np.zeros(1)})
+    assert load_cached("s3://box/a.tfrecord", "", (1, 1)) is not None
     cached.clear()
     assert not list((tmp_path / "cache").iterdir())

@@ -184,13 +184,13 @@ def test_images_damaged_in_transit_are_read_again(
         proxy.faults.clear()  # the checksums of this format would fail while the index is read
     examples = source(path, **options).read()
     assert contents(examples) == contents(local)
-    configure(cache_folder=f"{cached.kept().folder}/another")
+    configure(cache_folder=f"{cached.usage().folder}/another")
     proxy.faults.append(Fault("GET", name, corrupt=10))
     assert examples.images.read(20) == local.images.read(20)
     proxy.faults.append(Fault("GET", name, corrupt=10, times=2))
     with pytest.raises(OSError, match="its content does not have its checksum"):
         examples.images.read(21)
-    assert not examples.images.is_kept(21)
+    assert not examples.images.is_cached(21)
 
 
 def test_labels_damaged_in_transit_are_read_again(packed: Path, proxy: Proxy, bucket: str, s3: Any) -> None:

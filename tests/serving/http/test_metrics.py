@@ -107,7 +107,7 @@ def work(number):
     metrics = Metrics()
     metrics.observe_model(number == 1, "v1", "keras", "float32")
     metrics.observe_model(number == 1, "v2", "keras", "float32")
-    metrics.change_images_inside(number)
+    metrics.change_images_in_progress(number)
     for _ in range(number):
         metrics.observe_request("/invocations", 200, 0.004, 2)
         metrics.observe_batch(8, 0.5)

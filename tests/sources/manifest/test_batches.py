@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from model_trainer.errors import DataError
 from model_trainer.sources.examples import Examples
-from model_trainer.sources.manifest import Manifest, batches, gathered, line_blocks
-from model_trainer.sources.manifest.gathered import Gathered
+from model_trainer.sources.manifest import Manifest, batches, line_blocks, row_collector
 from model_trainer.sources.manifest.layout import layout_of
+from model_trainer.sources.manifest.row_collector import RowCollector
 from model_trainer.sources.manifest.rows import read_rows
 
 Rows = list[dict[str, Any]]
@@ -49,7 +49,7 @@ def save(tmp_path: Path) -> Iterator[Any]:
 def fast_rows(file: str) -> Rows:
     """The rows, with the columns that are read, from Arrow batches."""
     layout = layout_of(file, "auto")
-    collected = Gathered("", {}, "auto", None, skip_unlabelled=False, uniform=layout.kind != "jsonl")
+    collected = RowCollector("", {}, "auto", None, skip_unlabelled=False, uniform=layout.kind != "jsonl")
     return [row for batch in batches.read_batches(file, layout, collected) for row in batch.to_pylist()]
 
 
@@ -236,8 +236,10 @@ def test_a_column_is_read_until_one_of_higher_precedence_appears(save: Any, monk
 
 def test_columns_are_chosen_once_and_not_for_each_row(save: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    choose = gathered.find_columns
-    monkeypatch.setattr(gathered, "find_columns", lambda *args, **kwargs: calls.append(1) or choose(*args, **kwargs))
+    choose = row_collector.find_columns
+    monkeypatch.setattr(
+        row_collector, "find_columns", lambda *args, **kwargs: calls.append(1) or choose(*args, **kwargs)
+    )
     exactly(Manifest(save("a.csv", "filename,label\n" + "a.png,cat\n" * 100)))
     assert calls == [1]
 

@@ -25,14 +25,14 @@ from model_trainer.errors import StorageError
 from model_trainer.storage import local
 from model_trainer.storage.files import atomic_write, check_room
 from model_trainer.storage.lines import LineFile
-from model_trainer.storage.trouble import is_full, not_written
+from model_trainer.storage.write_errors import is_full, not_written
 from model_trainer.training import run_folder
 from model_trainer.training.checkpoints import saver as saver_module
 from model_trainer.training.checkpoints.saver import Saver
 from model_trainer.training.checkpoints.store import Checkpoint, write_checkpoint
 from model_trainer.training.history import draw_curves
 from model_trainer.training.log import LogFile, plain_messages
-from model_trainer.training.metrics_log import Logs
+from model_trainer.training.metrics_log import MetricsLog
 from model_trainer.training.train import train_model
 
 pytestmark = pytest.mark.usefixtures("short_pipeline", "eager_steps")
@@ -198,7 +198,7 @@ def test_messages_that_cannot_be_written_are_dropped(tmp_path: Path, monkeypatch
 def test_tensorboard_events_stop_on_a_full_disk_and_log_lines_continue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    logs = Logs(tmp_path)
+    logs = MetricsLog(tmp_path)
     tried: list[int] = []
 
     def full(writer: object, event: bytes) -> NoReturn:

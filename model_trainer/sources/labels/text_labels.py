@@ -19,12 +19,20 @@ from model_trainer.sources.labels.classes import (
     no_class_number,
     no_labels,
 )
-from model_trainer.sources.labels.kinds import Interpreted
+from model_trainer.sources.labels.kinds import LabelsAndClasses
 from model_trainer.sources.labels.location import LabelLocation
 
-__all__ = ["SingleTexts", "TextsAs", "Vocabulary", "as_text", "first_positions", "index_texts", "is_number"]
+__all__ = [
+    "LabelFormat",
+    "SingleLabelCollector",
+    "Vocabulary",
+    "as_text",
+    "first_positions",
+    "index_labels",
+    "is_number",
+]
 
-TextsAs = Literal["auto", "names", "indices", "multi_hot"]
+LabelFormat = Literal["auto", "names", "indices", "multi_hot"]
 
 
 class Vocabulary:
@@ -60,7 +68,7 @@ class Vocabulary:
 
 
 @final
-class SingleTexts:
+class SingleLabelCollector:
     """Collects one label per image: 4 bytes per row."""
 
     def __init__(self) -> None:
@@ -90,10 +98,14 @@ class SingleTexts:
         self.ids.frombytes(np.array(ids, np.int32)[codes].tobytes())
 
     def interpret(
-        self, texts_as: TextsAs, class_names: tuple[str, ...] | None, names: Mapping[int, str], where: LabelLocation
-    ) -> Interpreted:
-        """Class indices, and the class list; see `index_texts`."""
-        indices, classes = index_texts(self.vocabulary, texts_as, class_names, names, where)
+        self,
+        label_format: LabelFormat,
+        class_names: tuple[str, ...] | None,
+        names: Mapping[int, str],
+        where: LabelLocation,
+    ) -> LabelsAndClasses:
+        """Class indices, and the class list; see `index_labels`."""
+        indices, classes = index_labels(self.vocabulary, label_format, class_names, names, where)
         return indices[np.frombuffer(self.ids, np.int32)], classes
 
 
@@ -137,9 +149,9 @@ def is_number(label: str | None) -> bool:
     return (digits == "0" or digits[0] != "0") and label != "-0"
 
 
-def index_texts(
+def index_labels(
     vocabulary: Vocabulary,
-    texts_as: TextsAs,
+    label_format: LabelFormat,
     class_names: tuple[str, ...] | None,
     names: Mapping[int, str],
     where: LabelLocation,
@@ -148,7 +160,7 @@ def index_texts(
 
     Args:
         vocabulary: the distinct labels.
-        texts_as: "names", "indices" for class numbers, or "auto": class numbers if all are integers, unless
+        label_format: "names", "indices" for class numbers, or "auto": class numbers if all are integers, unless
             `class_names` contains integers, or they are so far apart that they can only be names.
         class_names: the class list; None means the sorted labels, or for numbers "0" up to the maximum.
         names: names of class numbers, if known; such a number means the class of that name in `class_names`.
@@ -164,7 +176,7 @@ def index_texts(
     if not labels and class_names is None:
         raise no_labels(where.origin)
     where = where.at(vocabulary.rows)
-    if not _are_numbers(labels, texts_as, class_names, where):
+    if not _are_numbers(labels, label_format, class_names, where):
         return index_names(labels, class_names, where.row)
     numbers = list(map(int, labels))
     if class_names is None:
@@ -183,16 +195,16 @@ def index_texts(
 
 
 def _are_numbers(
-    labels: list[str], texts_as: TextsAs, class_names: tuple[str, ...] | None, where: LabelLocation
+    labels: list[str], label_format: LabelFormat, class_names: tuple[str, ...] | None, where: LabelLocation
 ) -> bool:
-    if texts_as == "names" or (texts_as == "auto" and not all(map(is_number, labels))):
+    if label_format == "names" or (label_format == "auto" and not all(map(is_number, labels))):
         return False
-    if texts_as == "auto" and class_names is not None and any(map(is_number, class_names)):
+    if label_format == "auto" and class_names is not None and any(map(is_number, class_names)):
         return False
     for position, label in enumerate(labels):
         if not is_number(label):
             raise DataError(f"{where.row(position)}: {no_class_number(repr(label), where.cure)}")
-    if texts_as == "indices" or any(label.startswith("-") for label in labels):
+    if label_format == "indices" or any(label.startswith("-") for label in labels):
         return True  # an invalid number is reported when it is converted to an index
     max_number = max(map(int, labels), default=0)
     if max_number >= MAX_CLASSES:

@@ -10,10 +10,10 @@ from model_trainer.diagnosis.data.survey import Survey
 from model_trainer.findings.finding import MAX_EXAMPLES, Example, Finding, Level
 from model_trainer.messages import counted
 
-__all__ = ["finding_of_images"]
+__all__ = ["make_image_finding"]
 
 
-def finding_of_images(
+def make_image_finding(
     survey: Survey,
     images: np.ndarray,
     *,

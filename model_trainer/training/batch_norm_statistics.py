@@ -18,13 +18,13 @@ from model_trainer.network.batch_norm import Moments
 from model_trainer.training.loop import Loop
 from model_trainer.training.progress import EpochProgress
 
-__all__ = ["refresh_statistics"]
+__all__ = ["refresh_batch_norm_statistics"]
 
 NUM_IMAGES = 1024  # with fewer the validation loss is off by 3 to 4 % by chance alone
 MAX_FRACTION = 0.25  # of an epoch, except the last: a forward pass takes a third of the time of a training step
 
 
-def refresh_statistics(loop: Loop, epoch: int) -> list[np.ndarray]:
+def refresh_batch_norm_statistics(loop: Loop, epoch: int) -> list[np.ndarray]:
     """Recomputes the statistics from training images, for the current weights of the network.
 
     Does nothing if `batch_norm_momentum` is not "auto", or if no batch normalization layer is trainable.
@@ -35,7 +35,7 @@ def refresh_statistics(loop: Loop, epoch: int) -> list[np.ndarray]:
     Returns:
         The previous statistics, for `MovingAverages.assign`.
     """
-    prepared, averages = loop.prepared, loop.prepared.step_setup.network.averages
+    prepared, averages = loop.prepared, loop.prepared.step_setup.network.moving_statistics
     previous = averages.values()
     batch_size = prepared.run.training.batch_size
     if not _is_due(loop):
@@ -75,7 +75,7 @@ def _beginnings(loop: Loop, epoch: int) -> tf.data.Dataset:
 
 def _is_due(loop: Loop) -> bool:
     is_auto = loop.prepared.run.network.batch_norm_momentum == "auto"
-    return is_auto and loop.prepared.step_setup.network.averages.any_trainable and not loop.must_stop
+    return is_auto and loop.prepared.step_setup.network.moving_statistics.any_trainable and not loop.must_stop
 
 
 def _num_batches(loop: Loop, is_last: bool) -> int:

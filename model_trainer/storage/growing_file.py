@@ -8,10 +8,10 @@ from pathlib import Path, PurePath
 
 from model_trainer.storage import files
 
-__all__ = ["GrownFile"]
+__all__ = ["GrowingFile"]
 
 
-class GrownFile:
+class GrowingFile:
     """A new file for a library that appends to a local one; `copy` transfers the content to another storage.
 
     Attributes:

@@ -6,12 +6,12 @@ from typing import Any
 
 from model_trainer.errors import DataError
 from model_trainer.sources.labels.classes import MAX_CLASSES
-from model_trainer.sources.labels.texts import as_text, is_number
+from model_trainer.sources.labels.text_labels import as_text, is_number
 
-__all__ = ["note_names"]
+__all__ = ["add_class_names"]
 
 
-def note_names(metadata: Any, label: Any, names: dict[int, str]) -> None:
+def add_class_names(metadata: Any, label: Any, names: dict[int, str]) -> None:
     """Adds the class names in the metadata of one label to `names`: `class-map`, or `class-name` of one class number.
 
     Raises:

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 
 from model_trainer.errors import DataError
-from model_trainer.sources.labels.texts import TextsAs
+from model_trainer.sources.labels.text_labels import LabelFormat
+from model_trainer.sources.manifest.class_map import add_class_names
 from model_trainer.sources.manifest.columns import Columns, find_columns
 from model_trainer.sources.manifest.labels import LabelReader, TagReader, make_label_reader
-from model_trainer.sources.manifest.number_names import note_names
 from model_trainer.sources.manifest.table import Table
 from model_trainer.sources.manifest.values import is_missing
 
 if TYPE_CHECKING:
     from pyarrow import RecordBatch
 
-__all__ = ["Gathered"]
+__all__ = ["RowCollector"]
 
 
 @final
-class Gathered:
+class RowCollector:
     """Collects rows, one at a time or in Arrow batches; both give the same result.
 
     Args:
@@ -47,7 +47,7 @@ class Gathered:
         self,
         root: str,
         requested: Mapping[str, str | None],
-        labels_as: TextsAs,
+        labels_as: LabelFormat,
         classes: tuple[str, ...] | None,
         *,
         skip_unlabelled: bool,
@@ -67,7 +67,7 @@ class Gathered:
         """The number of rows so far, including skipped ones."""
         return self.table.num_rows + len(self.skipped)
 
-    def note_columns(self, names: Iterable[str]) -> Columns:
+    def update_columns(self, names: Iterable[str]) -> Columns:
         """Chooses the columns to read among those of earlier rows and those of the next row.
 
         Raises:
@@ -99,7 +99,7 @@ class Gathered:
             is_first = self.columns is None and self.skip_unlabelled and not self.uniform
             # In JSON Lines the first rows may lack the key; if all do, `Manifest` reports it at the end.
             with contextlib.suppress(DataError) if is_first else contextlib.nullcontext():
-                self.note_columns(row)
+                self.update_columns(row)
         if self.columns is None or (self.skip_unlabelled and self._is_unlabelled(row, self.columns)):
             self.skipped.append(self.num_rows)
             return
@@ -108,20 +108,20 @@ class Gathered:
         self.table.add(row, self.columns)
         self.labels.add(row, self.columns)
         if self.columns.metadata is not None:
-            note_names(row.get(self.columns.metadata), row.get(self.columns.label), self.class_numbers)
+            add_class_names(row.get(self.columns.metadata), row.get(self.columns.label), self.class_numbers)
 
     def add_batch(self, batch: RecordBatch) -> None:
-        """Adds the next rows, an Arrow column for each of `columns`; call `note_columns` first.
+        """Adds the next rows, an Arrow column for each of `columns`; call `update_columns` first.
 
         Raises:
-            Declined: the file must be added row by row, to a new `Gathered`.
+            NeedsRowReader: the file must be added row by row, to a new `RowCollector`.
             DataError: a value is invalid.
         """
-        from model_trainer.sources.manifest.arrow_values import Declined
+        from model_trainer.sources.manifest.arrow_values import NeedsRowReader
 
         columns = self.columns
         if columns is None or columns.metadata is not None:
-            raise Declined("metadata is read row by row")
+            raise NeedsRowReader("metadata is read row by row")
         if self.skip_unlabelled:
             unlabelled = self._unlabelled_rows(batch, columns)
             self.skipped.frombytes((np.flatnonzero(unlabelled) + self.num_rows).tobytes())
