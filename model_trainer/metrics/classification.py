@@ -22,8 +22,8 @@ class ConfusionMatrix:
         num_classes: number of classes.
 
     Example:
-        >>> from model_trainer.metrics.classification import Confusion
-        >>> confusion = Confusion.of(np.array([0, 0, 1]), np.array([0, 1, 1]), num_classes=2)
+        >>> from model_trainer.metrics.classification import ConfusionMatrix
+        >>> confusion = ConfusionMatrix.of(np.array([0, 0, 1]), np.array([0, 1, 1]), num_classes=2)
         >>> confusion.matrix().tolist(), confusion.largest()
         ([[1, 1], [0, 1]], [(0, 1, 1)])
     """
@@ -95,7 +95,7 @@ class ConfusionMatrix:
 
 @dataclass(frozen=True, eq=False)
 class ClassCounts:
-    """Counts of each class in `b` resamples, int `(b, num_classes)`; see `Confusion.counts`.
+    """Counts of each class in `b` resamples, int `(b, num_classes)`; see `ConfusionMatrix.counts`.
 
     Attributes:
         support: images of the class.
@@ -112,8 +112,8 @@ def class_metrics(counts: ClassCounts) -> dict[str, np.ndarray]:
     """Computes precision, recall, F1 and specificity of each class, float64 `(b, num_classes)`; NaN if undefined.
 
     Example:
-        >>> from model_trainer.metrics.classification import Confusion, class_metrics
-        >>> confusion = Confusion.of(np.array([0, 0, 1]), np.array([0, 1, 1]), num_classes=3)
+        >>> from model_trainer.metrics.classification import ConfusionMatrix, class_metrics
+        >>> confusion = ConfusionMatrix.of(np.array([0, 0, 1]), np.array([0, 1, 1]), num_classes=3)
         >>> {name: values[0].tolist() for name, values in class_metrics(confusion.counts()).items()}["recall"]
         [0.5, 1.0, nan]
     """
@@ -134,8 +134,8 @@ def overall_metrics(counts: ClassCounts) -> dict[str, np.ndarray]:
     or were predicted; a precision that is undefined counts as 0 there.
 
     Example:
-        >>> from model_trainer.metrics.classification import Confusion, overall_metrics
-        >>> confusion = Confusion.of(np.array([0, 0, 1]), np.array([0, 1, 1]), num_classes=2)
+        >>> from model_trainer.metrics.classification import ConfusionMatrix, overall_metrics
+        >>> confusion = ConfusionMatrix.of(np.array([0, 0, 1]), np.array([0, 1, 1]), num_classes=2)
         >>> {name: round(float(value[0]), 3) for name, value in overall_metrics(confusion.counts()).items()}["macro_f1"]
         0.667
     """

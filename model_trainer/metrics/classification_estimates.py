@@ -25,13 +25,13 @@ def overall_estimates(
         scores, confusion: of the same images.
 
     Example:
-        >>> from model_trainer.metrics.classification import Confusion
+        >>> from model_trainer.metrics.classification import ConfusionMatrix
         >>> from model_trainer.metrics.classification_estimates import overall_estimates
         >>> from model_trainer.metrics.image_scores import score_images
         >>> labels = np.arange(100) % 2
         >>> probabilities = np.eye(2)[np.where(np.arange(100) < 90, labels, 1 - labels)]  # 90 of 100 are right
         >>> scores = score_images(labels, probabilities)
-        >>> str(overall_estimates(scores, Confusion.of(labels, scores.predicted, 2))["accuracy"])
+        >>> str(overall_estimates(scores, ConfusionMatrix.of(labels, scores.predicted, 2))["accuracy"])
         '0.9000 (0.8400 to 0.9600)'
     """
     means = {"log_loss": scores.loss, "brier": scores.brier}
@@ -62,12 +62,12 @@ def class_estimates(counts: ClassCounts) -> dict[str, dict[str, np.ndarray]]:
     Precision, recall and specificity are proportions of images and have Wilson's interval; F1 has none.
 
     Args:
-        counts: from `Confusion.counts`.
+        counts: from `ConfusionMatrix.counts`.
 
     Example:
-        >>> from model_trainer.metrics.classification import Confusion
+        >>> from model_trainer.metrics.classification import ConfusionMatrix
         >>> from model_trainer.metrics.classification_estimates import class_estimates
-        >>> confusion = Confusion.of(np.array([0, 0, 1]), np.array([0, 1, 1]), num_classes=2)
+        >>> confusion = ConfusionMatrix.of(np.array([0, 0, 1]), np.array([0, 1, 1]), num_classes=2)
         >>> {key: values.round(2).tolist() for key, values in class_estimates(confusion.counts())["recall"].items()}
         {'value': [0.5, 1.0], 'low': [0.09, 0.21], 'high': [0.91, 1.0]}
     """
