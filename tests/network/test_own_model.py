@@ -306,6 +306,15 @@ def test_layers_frozen_by_the_user_stay_frozen(make_run: MakeRun) -> None:
     assert "kernel" not in {variable.name for variable in copy.statistics}
 
 
+def test_batch_renormalization_remains_the_layer_of_keras() -> None:
+    image = keras.Input(SIZE)
+    pooled = layers.GlobalAveragePooling2D()(layers.BatchNormalization(renorm=True, name="renorm")(image))
+    copy = make_training_copy(stage(keras.Model(image, dense()(pooled))), "float32", seed=0)
+    layer = copy.network.model.get_layer("renorm")
+    assert type(layer) is layers.BatchNormalization
+    assert layer.renorm
+
+
 def test_layers_in_nested_models_compute_in_the_runs_precision() -> None:
     copy = make_training_copy(stage(own(dense())), "mixed_bfloat16", seed=0)
     policies = {layer.name: layer.dtype_policy.name for layer in copy.model.layers if layer.name != "input_layer"}

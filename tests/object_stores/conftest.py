@@ -180,6 +180,8 @@ def fresh_stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.delitem(files._MOUNTED, scheme, raising=False)
     configuration.current.cache_clear()
     yield
+    for scheme in ("s3", "gs", "az"):
+        files._MOUNTED.pop(scheme, None)
     configuration.current.cache_clear()
 
 

@@ -15,6 +15,9 @@ from model_trainer import SGD, Adam, Hardware, Run
 from model_trainer.errors import ConfigError
 from model_trainer.network.training_copy import StepSeeds
 from model_trainer.training.devices import make_strategy
+from model_trainer.training.gradients import Clip
+from model_trainer.training.prepare import prepare
+from model_trainer.training.step import make_train_step
 from model_trainer.training.train import Result, train_model
 
 pytestmark = pytest.mark.usefixtures("short_pipeline", "plain_graphs", "eager_steps")
@@ -39,9 +42,11 @@ def test_clipping_changes_the_training(make_run: MakeRun) -> None:
 
 
 @pytest.mark.usefixtures("compiled_steps")
-def test_mixed_float16_trains_on_two_devices(make_run: MakeRun) -> None:
-    run = make_run(training__precision="mixed_float16", training__optimizer=Adam(), training__learning_rate=0.01)
-    assert np.isfinite(losses(train_on(run, 2))).all()
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_learns_on_two_devices(make_run: MakeRun, precision: str) -> None:
+    run = make_run(training__precision=precision, training__optimizer=Adam(), training__learning_rate=0.01)
+    values = losses(train_on(run.changed("training.epochs", 4), 2))
+    assert values[-1] < 0.8 * values[0], values
 
 
 def test_dropout_masks_differ_between_replicas_steps_and_slices_and_follow_from_the_seed() -> None:
@@ -68,7 +73,19 @@ def test_dropout_masks_differ_between_replicas_steps_and_slices_and_follow_from_
         assert not np.array_equal(other[0], second)
 
 
-def test_dropout_of_a_run_follows_from_its_seed_and_step(make_run: MakeRun) -> None:
+def test_dropout_of_a_run_follows_from_its_step(make_run: MakeRun) -> None:
+    prepared = prepare(make_run(network__dropout_rate=0.5, training__learning_rate=1e-12))
+    prepared.optimizer.build(prepared.step_setup.network.model.trainable_variables)
+    step = make_train_step(prepared.step_setup, prepared.optimizer, Clip(), None)
+    batch = next(iter(prepared.distributed(prepared.train_pipeline.training(1))))
+
+    def loss(number: int) -> float:
+        return float(step(batch, tf.constant(np.int64(number)), 5, tf.constant(False)).sums["loss"][0])
+
+    assert loss(0) == loss(0) != loss(1)
+
+
+def test_dropout_of_a_run_follows_from_its_seed(make_run: MakeRun) -> None:
     """The layers of the training copy really draw from `StepSeeds`, not from Keras' own state."""
     run = make_run(network__dropout_rate=0.5, val_data=None)
     results = [losses(train_on(run, 2)) for _ in range(2)]

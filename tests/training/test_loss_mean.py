@@ -87,11 +87,11 @@ def test_example_weights_with_tags_give_the_losses_of_fit(run: Run, colours: Pat
     assert losses(run) == pytest.approx(losses_of_fit(run, "binary_crossentropy"), abs=1e-5)
 
 
-def test_two_devices_and_accumulation_give_the_same_weighted_loss(run: Run, weighted: Manifest) -> None:
+def test_four_devices_and_accumulation_give_the_same_weighted_loss(run: Run, weighted: Manifest) -> None:
     task = Classification(class_weights=CLASS_WEIGHTS)
     run = run.changed_all({"train_data": weighted, "task": task, "training.epochs": 1})
     expected = losses(run)
-    for name, value in (("hardware.devices", 2), ("training.accumulation_steps", 2)):
+    for name, value in (("hardware.devices", 4), ("training.accumulation_steps", 2)):
         assert losses(run.changed(name, value)) == pytest.approx(expected, abs=1e-5), (name, value)
 
 

@@ -115,17 +115,24 @@ def norm(arrays: list[np.ndarray]) -> float:
 
 
 @compiled
-def test_gradients_are_observed_before_clipping_and_updates_after_it(make_run: MakeRun) -> None:
+def test_gradients_are_observed_before_clipping_and_the_update_of_a_non_finite_step_is_zero(
+    make_run: MakeRun,
+) -> None:
     received = Received()
     observers = Observers(logged={"norms": received})
-    _, take = step_of(make_run(training__learning_rate=RATE), Clip(norm=1e-3), observers)
+    # The loss of a black image is infinite, by the logarithm of its mean brightness.
+    run = make_run(training__learning_rate=RATE, spec__kwargs={"logarithm": True})
+    _, take = step_of(run, Clip(norm=1e-3), observers)
     observers.add(0, take(IMAGES, 0).observed)
-    observers.add(2, take(np.zeros_like(IMAGES), 2).observed)
+    broken = take(np.zeros_like(IMAGES), 2)
+    assert broken.scalars["num_broken"] > 0
+    observers.add(2, broken.observed)
     observers.catch_up()
     whole = [sum(value**2 for key, value in each.items() if key.startswith("gradient")) for each in received.values]
     moved = [sum(value**2 for key, value in each.items() if key.startswith("update")) for each in received.values]
     assert whole[0] ** 0.5 > 1e-2
     assert moved[0] ** 0.5 == pytest.approx(1e-3 * RATE, rel=1e-2)
+    assert moved[1] == 0
 
 
 def test_values_are_received_later_in_order_and_only_for_steps_that_are_due() -> None:
@@ -195,7 +202,7 @@ def test_a_resumed_run_may_have_other_observers(make_run: MakeRun) -> None:
 
 def test_an_observer_named_watch_does_not_disturb_divergence_detection(make_run: MakeRun) -> None:
     @final
-    class DivergenceDetector(Observer):
+    class Watch(Observer):
         def compute(self, step: ObservedStep) -> dict[str, tf.Tensor]:
             return {"one": tf.constant(1.0)}
 

@@ -2,8 +2,8 @@
 
 The difference hash has one bit for each of 8 by 8 cells: whether the cell is clearly darker than its right neighbour.
 It survives resizing, recompression and a small change of brightness, but two shirts of different colours get the same
-hash. So the mean colours of 4 by 4 cells are recorded too. Written here because imagehash would bring SciPy and
-PyWavelets for these few lines.
+hash. So the mean colours of 4 by 4 cells are recorded too. Written here because imagehash would bring PyWavelets for
+these few lines.
 
 Source: http://www.hackerfactor.com/blog/index.php?/archives/529-Kind-of-Like-That.html
 """

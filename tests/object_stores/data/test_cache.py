@@ -8,8 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -219,16 +219,36 @@ def test_clearing_the_cache_leaves_other_files(cache: ObjectCache) -> None:
     assert {path.name for path in cache.folder.rglob("*")} == {"notes.txt", "CACHEDIR.TAG"}
 
 
-def test_all_entries_of_concurrent_threads_are_kept(cache: ObjectCache) -> None:
-    cache.put("first", b"")  # the folder is counted once; several threads would wait for that for a second at most
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        with ThreadPoolExecutor(8) as threads:
-            list(threads.map(lambda number: cache.put(str(number), b"content"), range(3000)))
-    finally:
-        sys.setswitchinterval(interval)
-    assert cache.usage()[0] == 3001
+class BusyLock:
+    """A lock that is held until `release`, and says when somebody tries to take it."""
+
+    def __init__(self) -> None:
+        self.is_wanted = threading.Event()
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def acquire(self, timeout: float) -> bool:
+        if self._lock.acquire(blocking=False):
+            return True
+        self.is_wanted.set()
+        return timeout > 0 and self._lock.acquire(timeout=60)
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+def test_an_entry_waits_for_a_moment_while_another_thread_is_counted(
+    cache: ObjectCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.put("first", b"content")
+    lock = BusyLock()
+    monkeypatch.setattr(cache, "_lock", lock)
+    writer = threading.Thread(target=cache.put, args=("second", b"content"))
+    writer.start()
+    assert lock.is_wanted.wait(60)
+    lock.release()
+    writer.join()
+    assert cache.usage()[0] == 2
 
 
 def test_a_cache_of_size_zero_stores_nothing(tmp_path: Path) -> None:
