@@ -25,6 +25,7 @@ from absl import logging
 from PIL import Image
 
 from model_trainer import SGD, Hardware, ImageFolder, ModelSpec, Run, Training
+from model_trainer.pipeline.batch import Batch
 from model_trainer.training.gradients import Clip
 from model_trainer.training.prepare import prepare
 from model_trainer.training.step import make_train_step
@@ -51,7 +52,7 @@ def measure(folder: Path, accumulation_steps: int) -> tuple[float, float]:
     prepared = prepare(run)
     prepared.optimizer.build(prepared.step_setup.network.model.trainable_variables)
     step = make_train_step(prepared.step_setup, prepared.optimizer, Clip(), average=None)
-    batch = (tf.zeros((BATCH_SIZE, 160, 160, 3), tf.uint8), tf.zeros(BATCH_SIZE, tf.int32), tf.ones(BATCH_SIZE))
+    batch = Batch(tf.zeros((BATCH_SIZE, 160, 160, 3), tf.uint8), tf.zeros(BATCH_SIZE, tf.int32), tf.ones(BATCH_SIZE))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds = []
     for number in range(4):

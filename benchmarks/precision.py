@@ -26,6 +26,7 @@ import tensorflow as tf
 from absl import logging
 
 from model_trainer import ImageFolder, ModelSpec, Run, Training
+from model_trainer.pipeline.batch import Batch
 from model_trainer.sources.sample import unpack_sample
 from model_trainer.training.gradients import Clip
 from model_trainer.training.prepare import prepare
@@ -51,7 +52,7 @@ def make_step(folder: Path, name: str, size: int, batch_size: int, precision: st
     prepared.optimizer.build(prepared.step_setup.network.model.trainable_variables)
     step = make_train_step(prepared.step_setup, prepared.optimizer, Clip(), None)
     images = np.random.default_rng(0).integers(0, 256, (batch_size, size, size, 3), np.uint8)
-    batch = (tf.constant(images), tf.constant(np.arange(batch_size) % 10, tf.int32), tf.ones(batch_size))
+    batch = Batch(tf.constant(images), tf.constant(np.arange(batch_size) % 10, tf.int32), tf.ones(batch_size))
 
     def take() -> float:
         started = time.perf_counter()

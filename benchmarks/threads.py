@@ -27,18 +27,18 @@ from model_trainer.pipeline import fallback
 from model_trainer.pipeline.bad_images import BadImages
 from model_trainer.pipeline.dataset import Pipeline
 
-num_cores = fallback._num_cores
+num_cores = fallback.num_usable_cores
 
 
 def rate(pipeline: Pipeline, *, tuned: bool) -> float:
     """Images per second after the first batch."""
-    fallback._num_cores = (lambda: tf.data.AUTOTUNE) if tuned else num_cores
+    fallback.num_usable_cores = (lambda: tf.data.AUTOTUNE) if tuned else num_cores
     options = tf.data.Options()
     options.autotune.enabled = tuned
     batches = iter(pipeline.training(8).with_options(options))
     next(batches)
     started = time.perf_counter()
-    count = sum(len(weights) for _, _, weights in batches)
+    count = sum(len(batch.weights) for batch in batches)
     return count / (time.perf_counter() - started)
 
 

@@ -119,7 +119,7 @@ def lost_host_message(hosts: Hosts, error: tf.errors.OpError) -> str:
     ]
     who = " or ".join(lost) if lost else "another host"
     return (
-        f"The connection to {who} was lost; its own log tells why. Training stops here. To continue from the last "
+        f"The connection to {who} was lost; its log gives the reason. Training stops here. To continue from the last "
         "checkpoint, start all hosts again with --resume."
     )
 

@@ -156,7 +156,7 @@ def _parse_answer(answer: bytes, where: str, size: int) -> tuple[str, ...]:
         case {"addresses": [*addresses]} if len(addresses) == size and all(isinstance(one, str) for one in addresses):
             return tuple(addresses)
     raise ConfigError(
-        f"and MASTER_ADDR are {where}, where another program than Model Trainer answers. Give a free port of that "
+        f"and MASTER_ADDR are {where}, where a program other than Model Trainer answers. Give a free port of that "
         "machine, the same for all processes.",
         "MASTER_PORT",
     )

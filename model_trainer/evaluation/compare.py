@@ -53,8 +53,8 @@ def check_comparable(models: Sequence[TrainedModel]) -> None:
             )
         if set(each.classes) != set(first.classes):
             raise ConfigError(
-                f"{each.path} has other classes than {first.path}: {len(each.classes)} and {len(first.classes)}. Only "
-                "models of the same classes can be compared."
+                f"{each.path} has different classes from {first.path}: {len(each.classes)} and {len(first.classes)}. "
+                "Only models with the same classes can be compared."
             )
 
 

@@ -83,7 +83,7 @@ def evaluate_ensemble(
     for each in models[1:]:
         if each.task.label_kind != first.task.label_kind or each.classes != first.classes:
             raise ConfigError(
-                f"{each.path} has other classes than {first.path}: {_difference(first, each)}. The models of an "
+                f"{each.path} has different classes from {first.path}: {_difference(first, each)}. The models of an "
                 "ensemble need the same classes in the same order.",
             )
     predictions = average_predictions(

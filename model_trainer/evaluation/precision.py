@@ -31,7 +31,7 @@ class PrecisionComparison:
     """A faster precision compared with float32.
 
     Attributes:
-        check: the result, as it is recorded beside the model file.
+        check: the result, as it is recorded next to the model file.
         correct: the change of the fraction of correctly predicted images, with its interval; None for a task whose
             evaluation has no score "correct".
     """

@@ -18,7 +18,8 @@ from model_trainer.storage import files
 __all__ = ["DataSource", "record_evaluation"]
 
 ON_TRAINING_DATA = (
-    "The run has no validation data, so these are metrics on its training data. They say little about new images."
+    "The run has no validation data, so these are metrics on its training data. They do not show how well the model "
+    "generalizes."
 )
 
 

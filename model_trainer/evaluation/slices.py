@@ -118,7 +118,7 @@ def read_mapping(path: str, classes: Sequence[str]) -> dict[str, str]:
     missing = [name for name in classes if name not in mapping]
     if missing:
         raise DataError(
-            f"{path} has no coarser class for {missing[0]!r}{f' and {len(missing) - 1} more' if missing[1:] else ''}."
+            f"{path} has no coarse class for {missing[0]!r}{f' and {len(missing) - 1} more' if missing[1:] else ''}."
             f"{nearest(missing[0], mapping)} Each class of the model needs one."
         )
     return {name: mapping[name] for name in classes}

@@ -1,4 +1,4 @@
-"""Checks of a faster precision against float32, recorded beside the model file in `precision.json`.
+"""Checks of a faster precision against float32, recorded next to the model file in `precision.json`.
 
 A faster precision changes probabilities, and sometimes the predicted class. It is not used before a check on labelled
 images has passed; a new model file needs a new check.

@@ -79,7 +79,7 @@ def class_table(evaluation: EvaluationFile, word: str) -> ClassTable | None:
         rows.append(tuple(row))
     names = [word.capitalize(), *map(metric_name, counts)]
     names += [metric_name(name) for name, column in columns.items() if isinstance(column, ClassColumn)]
-    names += ["Most often taken for"] if confused is not None else []
+    names += ["Most often predicted as"] if confused is not None else []
     return ClassTable(tuple(names), tuple(rows), len(evaluation.classes), metric_name(order) if order else "")
 
 

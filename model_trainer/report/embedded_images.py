@@ -24,7 +24,7 @@ TAG_BYTES = 900  # of the elements around a picture
 
 @dataclass(frozen=True)
 class ShownImage:
-    """An image of a gallery with its JPEG bytes; `picture` and `attribution` are None if there is no file."""
+    """An image of a gallery with its JPEG bytes; `picture` and `attribution` are None if there is not a file."""
 
     image: GalleryImage
     picture: bytes | None

@@ -64,7 +64,7 @@ Count = Annotated[int, Field(ge=0, le=2**53)]  # a float holds it exactly
 
 
 def parsed(model: type[Model], path: PurePath, cure: str) -> Model | None:
-    """Reads a JSON file as `model`; None if there is no file.
+    """Reads a JSON file as `model`; None if there is not a file.
 
     Args:
         cure: ends the message about a damaged file.

@@ -18,7 +18,7 @@ EXPLANATIONS = {
     "sensitivity": "macro recall: mean of the classes' recalls",
     "top_k": "fraction of the images whose true class is among the {k} most probable ones",
     "precision": "of the images predicted as a class, the fraction that belongs to it",
-    "recall": "of the images of a class, the fraction that was found",
+    "recall": "of the images of a class, the fraction predicted as this class",
     "precision_at_k": "of the {k} most probable tags of an image, the fraction that it has",
     "recall_at_k": "of the tags of an image, the fraction among its {k} most probable ones",
     "specificity": "of the images of other classes, the fraction that was not predicted as this one",
@@ -35,7 +35,7 @@ EXPLANATIONS = {
     "matthews": "correlation of true and predicted classes: 0 is chance, 1 is perfect",
     "exact_match": "fraction of the images whose tags are all right",
     "hamming": "fraction of wrong decisions over all images and tags; lower is better",
-    "coverage": "how many tags, by probability, must be taken to include all true ones; lower is better",
+    "coverage": "how many of the most probable tags are needed to include all true ones; lower is better",
     "label_ranking_average_precision": "how high the true tags rank among all tags of an image; 1 is best",
 }
 KINDS = {
@@ -65,7 +65,7 @@ def metric_explanation(name: str) -> str:
 
     Example:
         >>> metric_explanation("macro_recall")
-        'of the images of a class, the fraction that was found; mean, each class or tag counts the same'
+        'of the images of a class, the fraction predicted as this class; mean, each class or tag counts the same'
     """
     if match := re.match(r"top_?(\d+)_", name):
         return EXPLANATIONS["top_k"].format(k=match[1])

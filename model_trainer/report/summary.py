@@ -164,8 +164,10 @@ def facts(run: RunFiles) -> list[tuple[str, str]]:
         if evaluation.baselines is not None:
             base = evaluation.baselines
             always = f"by always predicting “{base.majority_class}”"
-            rows.append(("Chance level", "" if base.chance is None else f"{base.chance:.3f} by guessing evenly"))
-            rows.append(("Majority share", "" if base.majority is None else f"{base.majority:.3f} {always}"))
+            rows.append(
+                ("Chance level", "" if base.chance is None else f"{base.chance:.3f} by uniform random guessing")
+            )
+            rows.append(("Majority baseline", "" if base.majority is None else f"{base.majority:.3f} {always}"))
     return [(name, shortened(value, MAX_TEXT)) for name, value in rows if value]
 
 
@@ -238,7 +240,7 @@ def notes(run: RunFiles) -> list[str]:
         rows += _compared_with_majority(run.evaluation)
     if not run.is_finished and run.run:
         running = "It is running, or was stopped; --resume continues a run that was."
-        rows.append(f"Training has not come to its end. {running}")
+        rows.append(f"Training has not finished. {running}")
     if run.bad_images:
         first, reason = run.bad_images[0]
         images = counted(len(run.bad_images), "image{s}")

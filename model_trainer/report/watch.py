@@ -91,7 +91,7 @@ class _LiveReport:
                     self._page = render_report(run, version=version)
                     self._run = run
                 except ModelTrainerError as error:
-                    self._problem = f"This page is not the newest: {error}"
+                    self._problem = f"This page is out of date: {error}"
                     self._page = render_report(self._run, version=version, problem=self._problem)
             return self._page
 

@@ -243,5 +243,5 @@ class Batcher:
     def _note_error(self, problem: Exception | None) -> None:
         reason = "" if problem is None else f"{type(problem).__name__}: {problem}"
         if reason and reason != self._last_error:  # once, not for each of a thousand batches
-            logging.error("The network could not be computed: %s", reason, exc_info=problem)
+            logging.error("Inference failed: %s", reason, exc_info=problem)
         self._last_error = reason

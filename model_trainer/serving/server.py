@@ -93,7 +93,8 @@ def check_options(options: ServeOptions) -> None:
     if options.token is None and not options.allows_anonymous and not options.is_loopback:
         raise ConfigError(
             f"is {options.host}, which other machines can reach, so clients need a token. Set --token, or the "
-            "environment variable MODEL_TRAINER_TOKEN; or pass --no-token if everybody who reaches the port may call.",
+            "environment variable MODEL_TRAINER_TOKEN; or pass --no-token if anyone who can reach the port may send "
+            "requests.",
             "--host",
         )
 
@@ -114,7 +115,7 @@ def bind(host: str, port: int) -> socket.socket:
         )[0]
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise ConfigError(f"is {host}, which is no address of this machine: {error.strerror}.", "--host") from None
+        raise ConfigError(f"is {host}, which is not an address of this machine: {error.strerror}.", "--host") from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)

@@ -33,7 +33,7 @@ def preprocessing_mismatch(spec: ModelSpec) -> str | None:
     if declared == required or _same_result(spec, required):
         return None
     return (
-        f"{spec.class_}: its ImageNet weights were trained with another preprocessing, {_shown(required)}; "
+        f"{spec.class_}: its ImageNet weights were trained with different preprocessing, {_shown(required)}; "
         f"this spec has {_shown(declared)}."
     )
 

@@ -53,10 +53,10 @@ def _check_owner(path: Path, where: str) -> None:
         return
     status = path.stat()
     if status.st_uid not in (os.getuid(), 0) or status.st_mode & 0o002:
-        who = "everybody may write to this file" if status.st_mode & 0o002 else "this file belongs to another user"
+        who = "any user may write to this file" if status.st_mode & 0o002 else "this file belongs to another user"
         raise ConfigError(
-            f"{where} sets the endpoint to which your credentials are sent, and {who}. If that is meant, name the file "
-            f"in {_VARIABLE}."
+            f"{where} sets the endpoint to which your credentials are sent, and {who}. If that is intended, name the "
+            f"file in {_VARIABLE}."
         )
 
 
@@ -88,11 +88,11 @@ def _read(path: Path, must_exist: bool = False) -> dict[str, FileValue]:
 
 def _text_of(path: Path) -> str:
     if path.is_fifo():  # opening it would wait for a writer
-        raise ConfigError(f"{path} is no file.")
+        raise ConfigError(f"{path} is not a file.")
     with path.open("rb") as file:
         content = file.read(_MAX_BYTES + 1)
     if len(content) > _MAX_BYTES:
-        raise ConfigError(f"{path} has more than 1 MB, which no file of settings needs.")
+        raise ConfigError(f"{path} has more than 1 MB, the limit for a configuration file.")
     return content.decode("utf-8")
 
 

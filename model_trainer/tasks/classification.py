@@ -73,7 +73,7 @@ class Classification(Task):
         has_no_class = examples.label_rows().most_likely() < 0
         if has_no_class.any():
             name = examples.name(int(has_no_class.argmax()))
-            raise DataError(f"{examples.origin}: {name} has no class at all; Classification needs one for each image.")
+            raise DataError(f"{examples.origin}: {name} has no class; Classification needs one for each image.")
         check_class_names(self.class_weights, examples, "task.class_weights")
 
     def factors(self, examples: Examples) -> Factors:

@@ -49,8 +49,8 @@ def galleries_of_classes(
         ),
         Gallery(
             "uncertain_hits",
-            "Least certain hits",
-            "The model was right, but only just. More training images like these make it surer.",
+            "Least confident correct predictions",
+            "The model was right, but only just. More training images like these make it more confident.",
             images(hits),
         ),
         Gallery(
@@ -62,7 +62,8 @@ def galleries_of_classes(
         Gallery(
             "typical_by_class",
             "Typical images by class",
-            "Hits of each class with a middling probability: what the model takes the class for.",
+            "Correct predictions of each class with a medium probability: what the model considers typical of the "
+            "class.",
             images(typical),
         ),
     ]

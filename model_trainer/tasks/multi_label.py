@@ -78,7 +78,7 @@ class MultiLabel(Task):
 
     def check(self, examples: Examples) -> None:
         if not examples.classes:
-            raise DataError(f"{examples.origin} has no tag at all.")
+            raise DataError(f"{examples.origin} has no tags.")
         for field in ("class_weights", "positive_weights"):
             check_class_names(getattr(self, field), examples, f"task.{field}")
         if isinstance(self.loss, Loss):

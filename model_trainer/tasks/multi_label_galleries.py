@@ -52,8 +52,9 @@ def galleries_of_tags(labels: TagLabels, counts: TagCounts, classes: tuple[str, 
             ),
             Gallery(
                 "uncertain_hits",
-                "Least certain hits",
-                "A tag was found, but its probability barely reached the threshold. More such images make it surer.",
+                "Least confident correct predictions",
+                "A tag was predicted correctly, but its probability barely reached the threshold. More such training "
+                "images make the model more confident.",
                 _uncertain_hits(labels, counts, classes),
             ),
             Gallery(

@@ -45,7 +45,7 @@ def check_not_doubled(run: Run, examples: Examples) -> None:
     num_train = len(run.train_data.read_shared())
     if np.isin(ids[num_train:], ids[:num_train]).all():
         raise DataError(
-            f"All images of val_data are in train_data too ({examples.origin}), so the folds would have them twice. "
+            f"All images of val_data are in train_data too ({examples.origin}), so the folds would contain them twice. "
             "Leave out val_data: val_data=None, or --set val_data=null."
         )
 

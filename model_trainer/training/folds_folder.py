@@ -108,8 +108,8 @@ class FoldsFolder:
         """Raises DataError if the data differs from that with which the folder was started."""
         if fingerprint != self.content["data_fingerprint"]:
             raise DataError(
-                f"The data is not that with which {self.path} was started: paths, sizes or labels differ, so its folds "
-                "would be others. Restore it, or start again without --resume."
+                f"The data differs from that with which {self.path} was started: paths, sizes or labels differ, so its "
+                "folds would differ. Restore it, or start again without --resume."
             )
 
     def run_folder(self, number: int) -> PurePath | None:

@@ -123,8 +123,8 @@ def check_data(resolved_settings: Mapping[str, Any], folder: PurePath) -> None:
     for split, name in (("train", "training"), ("val", "validation")):
         if recorded.get(split) != resolved_settings["data_fingerprint"][split]:
             raise DataError(
-                f"The {name} data is not that with which {folder} was started: paths, sizes or labels differ. Restore "
-                "it, or start a new run without --resume."
+                f"The {name} data differs from that with which {folder} was started: paths, sizes or labels differ. "
+                "Restore it, or start a new run without --resume."
             )
 
 

@@ -212,7 +212,7 @@ def with_resume_hint() -> Iterator[None]:
     try:
         yield
     except UnavailableError as error:
-        raise UnavailableError(f"{error} Continue with --resume once it does.") from error
+        raise UnavailableError(f"{error} Continue with --resume once it answers.") from error
 
 
 def _make_folder(path: PurePath) -> None:

@@ -264,7 +264,7 @@ def test_evaluate_accepts_the_options_of_a_data_source(output_dir: Path, colours
 
 
 def _metrics_in(output: str) -> list[str]:
-    others = ("Model: ", "Results: ", "Report: ", "No temperature ")
+    others = ("Model: ", "Results: ", "Report: ", "Temperature scaling ")
     return [line for line in output.splitlines() if not line.startswith(others)]
 
 

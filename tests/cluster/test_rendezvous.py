@@ -125,7 +125,7 @@ def test_an_answer_of_another_program_is_named() -> None:
         connection, _ = server.accept()
         with connection:
             connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
-            assert "another program than Model Trainer answers" in str(outcome(waiting))
+            assert "a program other than Model Trainer answers" in str(outcome(waiting))
 
 
 def test_a_connection_that_the_first_process_closes_is_retried() -> None:
@@ -147,7 +147,7 @@ def test_an_endless_answer_is_not_read_to_its_end() -> None:
         with connection, contextlib.suppress(ConnectionError):
             while True:
                 connection.sendall(b"x" * 65536)
-        assert "another program than Model Trainer answers" in str(outcome(waiting))
+        assert "a program other than Model Trainer answers" in str(outcome(waiting))
 
 
 def test_a_signal_ends_the_wait() -> None:

@@ -198,7 +198,7 @@ def test_other_data_is_refused_on_resume(
     whole: FoldsResult, run: Run, draw_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     other = ImageFolder(draw_folder(tmp_path / "other", 4))
-    with pytest.raises(DataError, match="The data is not that with which .* was started"):
+    with pytest.raises(DataError, match="The data differs from that with which .* was started"):
         train_folds(run.changed("val_data", other), FOLDS, resume=True)
 
 

@@ -148,7 +148,7 @@ def test_the_preprocessing_that_train_model_once_declared_still_trains_with_a_wa
     initialized = start("imagenet", spec=older)
     logging.get_absl_logger().removeHandler(caplog.handler)
     assert initialized.weights == "imagenet"
-    assert "its ImageNet weights were trained with another preprocessing" in caplog.text
+    assert "its ImageNet weights were trained with different preprocessing" in caplog.text
 
 
 def test_imagenet_weights_are_downloaded_from_the_address_of_keras(

@@ -120,7 +120,7 @@ def test_a_public_bucket_gives_a_warning(s3: Any, bucket: str, train: str) -> No
     }
     s3.client().put_bucket_policy(Bucket=name, Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
     assert results(train)["public access"] is Result.warning
-    assert detail(train, "public access").startswith("everybody may list and read without credentials")
+    assert detail(train, "public access").startswith("anyone may list and read without credentials")
 
 
 def test_a_default_encryption_is_shown(s3: Any, bucket: str, train: str) -> None:

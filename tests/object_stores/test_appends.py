@@ -140,7 +140,7 @@ def test_a_folder_can_be_listed_if_its_logs_cannot_be_uploaded(bucket: str, capl
         log.write(b"1\n")
         assert files.names_in(f"{bucket}/logs") == ["train.log"]
         assert files.is_folder(f"{bucket}/logs")
-    assert "train.log lacks its last lines: it is gone." in caplog.text
+    assert "train.log is missing its last lines: it is gone." in caplog.text
     assert files.read(f"{bucket}/logs/train.log") == b"1\n"
 
 

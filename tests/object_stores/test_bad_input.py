@@ -171,7 +171,7 @@ class EmptyWebServer(BaseHTTPRequestHandler):
 def test_https_to_an_http_server_is_explained(s3: Any, bucket: str, message: Any) -> None:
     endpoint = s3.endpoint.replace("http:", "https:")
     text = message("runs", bucket, "--endpoint-url", endpoint)
-    assert f"the server of the endpoint {endpoint} speaks http, not https" in text
+    assert f"the server of the endpoint {endpoint} uses http, not https" in text
 
 
 @pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"])

@@ -120,7 +120,7 @@ def test_an_open_file_does_not_read_a_newer_version(proxy: Proxy, path: str, s3:
     with files.open_file(path) as file:
         assert file.read(10) == CONTENT[:10]
         put(s3, path, CONTENT[::-1])
-        with pytest.raises(ChangedError, match=r"a\.bin: the object has been changed meanwhile"):
+        with pytest.raises(ChangedError, match=r"a\.bin: the object has changed in the meantime"):
             file.read()
 
 

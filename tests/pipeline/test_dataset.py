@@ -107,7 +107,7 @@ def test_each_batch_is_sharded_in_order_with_sizes_that_differ_by_at_most_one(
     examples: Examples, num_replicas: int
 ) -> None:
     whole = training(make(examples))
-    shards = training(make(examples, share=BatchShard(num_replicas)))
+    shards = training(make(examples, shard=BatchShard(num_replicas)))
     assert len(shards) == num_replicas * len(whole)
     for number, (images, labels, weights) in enumerate(whole):
         mine = shards[num_replicas * number : num_replicas * (number + 1)]
@@ -120,7 +120,7 @@ def test_each_batch_is_sharded_in_order_with_sizes_that_differ_by_at_most_one(
 
 
 def test_every_replica_gets_an_image(examples: Examples) -> None:
-    shards = training(make(examples.take(np.arange(5)), share=BatchShard(3)))  # the last batch has one image
+    shards = training(make(examples.take(np.arange(5)), shard=BatchShard(3)))  # the last batch has one image
     last = shards[-3:]
     assert [len(images) for images, _, _ in last] == [1, 1, 1]
     assert [float(weights[0]) for _, _, weights in last] == [1.0, 0.0, 0.0]
@@ -130,7 +130,7 @@ def test_every_replica_gets_an_image(examples: Examples) -> None:
 def test_three_machines_of_two_devices_read_each_batch_together(examples: Examples, augment: tuple[MixUp, ...]) -> None:
     options = {"batch_size": 7, "augment": augment}  # 2, 1, 1, 1, 1, 1; the last batch has one image
     whole = training(make(examples, **options))
-    per_machine = [training(make(examples, share=BatchShard(6, first, 2), **options)) for first in (0, 2, 4)]
+    per_machine = [training(make(examples, shard=BatchShard(6, first, 2), **options)) for first in (0, 2, 4)]
     assert [len(own) for own in per_machine] == [2 * len(whole)] * 3
     for number, batch in enumerate(whole):
         shards = [shard for own in per_machine for shard in own[2 * number : 2 * number + 2]]
@@ -152,7 +152,7 @@ def test_a_machine_decodes_only_its_own_shard(examples: Examples, tmp_path: Path
     read = []
     for first in range(3):
         bad = BadImages(100, 1.0, 12)
-        training(make(broken, batch_size=6, share=BatchShard(3, first, 1), bad_images=bad))
+        training(make(broken, batch_size=6, shard=BatchShard(3, first, 1), bad_images=bad))
         read.append(set(bad.reasons))
     assert [len(names) for names in read] == [4, 4, 4]
     assert set.union(*read) == {str(path) for path in paths}
@@ -168,7 +168,7 @@ def test_the_examples_of_a_step_are_known_without_reading_images(examples: Examp
 @whole_pipeline
 @pytest.mark.parametrize(("batch_size", "num_replicas"), [(1, 1), (4, 1), (4, 2), (15, 2), (40, 2)])
 def test_validation_sees_every_image_exactly_once(examples: Examples, batch_size: int, num_replicas: int) -> None:
-    pipeline = make(examples, batch_size=batch_size, share=BatchShard(num_replicas))
+    pipeline = make(examples, batch_size=batch_size, shard=BatchShard(num_replicas))
     batches = list(pipeline.validation().as_numpy_iterator())
     seen = [image for images, _, weights in batches for image in images[weights > 0]]
     expected = [read_image(path, SPEC) for path in examples.names()]

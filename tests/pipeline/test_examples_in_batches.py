@@ -118,7 +118,7 @@ def test_mixed_images_have_the_labels_of_both_by_their_fractions(uniform: Exampl
 @pytest.mark.parametrize("augment", [MixUp(alpha=1.0), CutMix(alpha=1.0)])
 def test_mixing_does_not_depend_on_the_number_of_replicas(uniform: Examples, augment: object) -> None:
     alone = batches(make_pipeline(uniform, augment=(augment,)), epochs=1)
-    shared = batches(make_pipeline(uniform, augment=(augment,), share=BatchShard(3)), epochs=1)
+    shared = batches(make_pipeline(uniform, augment=(augment,), shard=BatchShard(3)), epochs=1)
     for step, batch in enumerate(alone):
         shards = shared[3 * step : 3 * step + 3]
         count = len(batch[0])
@@ -164,7 +164,7 @@ def seven(tmp_path: Path) -> Examples:
 @whole_pipeline
 @pytest.mark.parametrize("devices", [1, 2])
 def test_several_passes_of_validation_repeat_one_pass(seven: Examples, devices: int) -> None:
-    pipeline = make_pipeline(seven, share=BatchShard(devices))
+    pipeline = make_pipeline(seven, shard=BatchShard(devices))
     once = list(pipeline.validation().as_numpy_iterator())
     assert_same(list(pipeline.validation(passes=3).as_numpy_iterator()), once * 3)
 
@@ -172,7 +172,7 @@ def test_several_passes_of_validation_repeat_one_pass(seven: Examples, devices: 
 @pytest.mark.parametrize("devices", [1, 2])
 def test_the_beginnings_of_epochs_are_the_batches_that_training_gets(seven: Examples, devices: int) -> None:
     pipeline = make_pipeline(
-        seven, share=BatchShard(devices), augment=(RandomResizedCrop(), MixUp()), batch_size=2
+        seven, shard=BatchShard(devices), augment=(RandomResizedCrop(), MixUp()), batch_size=2
     )  # 4 steps
     trained = list(pipeline.training(epochs=5).as_numpy_iterator())
     steps = [trained[number : number + devices] for number in range(0, len(trained), devices)]

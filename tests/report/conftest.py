@@ -145,7 +145,7 @@ EVALUATION: dict[str, Any] = {
     "galleries": [
         {"name": "confident_mistakes", "title": "Most confident mistakes", "explanation": "Look at the labels.",
          "images": [_gallery_image(0, "bag", "coat"), _gallery_image(1, "coat", "dress")]},
-        {"name": "least_certain", "title": "Least certain hits", "explanation": "",
+        {"name": "least_certain", "title": "Least confident correct predictions", "explanation": "",
          "images": [_gallery_image(2, "bag", "bag"), _gallery_image(3, "coat", "coat")]},
     ],
     "slices": [

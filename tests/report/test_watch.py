@@ -164,7 +164,7 @@ def test_a_damaged_file_adds_a_note_to_the_page_until_it_is_restored(folder: Pat
     (folder / "history.csv").write_text("epoch,loss\n1,0.5\n")
     status, page = get(port)
     assert status == 200
-    assert f"This page is not the newest: {folder}/model_spec.json is damaged" in page
+    assert f"This page is out of date: {folder}/model_spec.json is damaged" in page
     assert f'data-version="{get(port, "/version")[1]}"' in page
     (folder / "model_spec.json").write_text(spec)
     assert "is not the newest" not in get(port)[1]

@@ -248,7 +248,7 @@ def test_an_endpoint_in_a_file_that_others_may_write_is_refused(monkeypatch: pyt
     path = Path("model-trainer.toml")
     path.write_text('[s3]\nendpoint = "https://elsewhere.example"\n')
     path.chmod(0o666)
-    with pytest.raises(ConfigError, match=r"line 2 sets the endpoint .* and everybody may write to this file"):
+    with pytest.raises(ConfigError, match=r"line 2 sets the endpoint .* and any user may write to this file"):
         configuration.current()
     path.chmod(0o644)
     configuration.current.cache_clear()

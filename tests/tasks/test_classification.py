@@ -64,7 +64,7 @@ def test_metrics_of_soft_labels_take_the_most_probable_class_as_true() -> None:
 
 def test_an_image_without_any_class_is_rejected() -> None:
     rows = LabelRows.of([[0], []], exclusive=True)
-    with pytest.raises(DataError, match="1.jpg has no class at all"):
+    with pytest.raises(DataError, match="1.jpg has no class"):
         Classification().check(Examples.of_files(["0.jpg", "1.jpg"], rows, ("cat", "dog"), "data"))
 
 

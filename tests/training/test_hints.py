@@ -41,19 +41,33 @@ def test_imagenets_weights_are_suggested_where_they_exist_and_were_not_tried(
     assert "weights=FILE" in hint
 
 
-@pytest.mark.parametrize(
-    ("accuracy", "expects_hint"), [(0.373, True), (0.2, True), (0.47, True), (0.60, False), (float("nan"), False)]
-)
+@pytest.mark.parametrize(("accuracy", "expects_hint"), [(0.373, True), (0.2, True), (0.47, True), (0.60, False)])
 def test_a_run_that_ends_no_better_than_chance_gets_a_hint(accuracy: float, expects_hint: bool) -> None:
-    history = [{"val_accuracy": 0.9}, {"val_accuracy": accuracy}]
+    history = [{"val_accuracy": 0.1}, {"val_accuracy": accuracy}]
     hint = no_learning_hint(RUN, history, examples(200, 200), examples(28, 27, 20), "random")
     assert bool(hint) == expects_hint
     perfect = no_learning_hint(RUN, [{"val_accuracy": 1.0}], examples(10, 2), examples(10, 2), "random")
     assert perfect == ""  # although two standard deviations more than 10 of 12 are above 1
     if expects_hint:
-        assert hint.startswith(f"val_accuracy ended at {accuracy:.3f}; always predicting 'a' gives 0.373.")
+        assert hint.startswith(f"val_accuracy was {accuracy:.3f} at best; always predicting 'a' gives 0.373.")
+        assert ("75 images are too few to tell" in hint) == (accuracy > 28 / 75)
+        assert ("has learned nothing useful" in hint) == (accuracy <= 28 / 75)
         assert "model-trainer doctor data/train" in hint
         assert "26 steps are few: --set training.epochs=20" in hint
+
+
+def test_the_best_epoch_decides_whether_a_run_has_learned() -> None:
+    history = [{"val_accuracy": 0.9}, {"val_accuracy": 0.2}]
+    assert no_learning_hint(RUN, history, examples(200, 200), examples(28, 27, 20), "random") == ""
+    broken = [{"val_accuracy": float("nan")}]
+    assert no_learning_hint(RUN, broken, examples(200, 200), examples(28, 27, 20), "random") == ""
+
+
+def test_a_backbone_frozen_at_random_weights_is_named_first() -> None:
+    run = RUN.changed_all({"network.freeze": "backbone", "train_data": RUN.train_data.take(9)})
+    hint = no_learning_hint(run, [{"val_accuracy": 0.2}], examples(200, 200), examples(28, 27, 20), "random")
+    assert "\n  - the backbone is frozen at random weights and cannot learn: --set network.freeze=none" in hint
+    assert "model-trainer doctor data/train" in hint
 
 
 def test_a_long_run_on_a_cpu_gets_a_hint() -> None:

@@ -74,7 +74,7 @@ def file_findings(survey: Survey) -> Iterator[Finding]:
         survey.splits,
         lambda split: split.without_class,
         id="no-class-folder",
-        title="image{s} beside the class folders, which training does not see",
+        title="image{s} outside the class folders, which training does not see",
         why="The folder that an image is in names its class; an image outside the class folders has none.",
         cure="Move each image into the folder of its class.",
     )

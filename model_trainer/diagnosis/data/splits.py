@@ -37,7 +37,7 @@ class DataSplit:
         root: the folder that was searched; None for other sources.
         non_images: files that are not images, neither by name nor by their first bytes.
         hidden: files and folders whose name begins with a dot.
-        without_class: images beside the class folders, which training does not see.
+        without_class: images outside the class folders, which training does not see.
         unknown_classes: class folders that are not among the expected classes.
         is_multi_label_task: whether it belongs to a run whose task is `MultiLabel`.
     """

@@ -41,4 +41,4 @@ def from_service(error: NotReady | Busy | TooSlow | InferenceFailed) -> HttpErro
         case TooSlow():
             return HttpError(504, "The answer took too long. Send the request again, with fewer images.")
         case InferenceFailed():
-            return HttpError(500, "The network could not be computed; the server's log has the reason.")
+            return HttpError(500, "Inference failed; the server's log has the reason.")

@@ -43,7 +43,7 @@ class Metrics:
             registry=registry,
         )
         self._batch_size = Histogram(
-            "model_trainer_batch_size", "Images computed together.", buckets=BATCH_SIZES, registry=registry
+            "model_trainer_batch_size", "Images per batch.", buckets=BATCH_SIZES, registry=registry
         )
         self._compute_seconds = Histogram(
             "model_trainer_compute_seconds", "Time to compute a batch.", buckets=COMPUTE_SECONDS, registry=registry
@@ -53,7 +53,7 @@ class Metrics:
         # "live": without the processes that have ended, whose files the supervisor removes.
         self._inside = Gauge(
             "model_trainer_images_inside",
-            "Images of requests that are not answered yet.",
+            "Images of requests in progress.",
             registry=registry,
             multiprocess_mode="livesum",
         )

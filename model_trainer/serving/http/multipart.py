@@ -53,7 +53,7 @@ class _Parts:
             return
         self._num_others += 1
         if self._num_others > MAX_OTHER_FIELDS:
-            raise HttpError(400, f"The form has more than {MAX_OTHER_FIELDS} fields that are no files.")
+            raise HttpError(400, f"The form has more than {MAX_OTHER_FIELDS} fields that are not files.")
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._is_file:

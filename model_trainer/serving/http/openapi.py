@@ -25,7 +25,7 @@ REASONS = {
     413: "The body is too large; the connection is closed.",
     415: "The Content-Type is not supported.",
     429: "Too many images are being computed; see Retry-After.",
-    500: "The network could not be computed.",
+    500: "Inference failed.",
     501: "The network has no attribution maps.",
     503: "The model is not ready.",
     504: "The answer took too long.",
@@ -79,7 +79,7 @@ def _invocations(options: ServeOptions) -> Schema:
         "additionalProperties": {
             "anyOf": [BINARY, {"type": "array", "items": BINARY, "minItems": 1, "maxItems": options.max_images}]
         },
-        "description": "The files of all fields; fields that are no files are ignored.",
+        "description": "The files of all fields; fields that are not files are ignored.",
     }
     answer_lines: Schema = {"type": "string", "description": "One LabelsOfImage, Probabilities or ImageError a line."}
     answers = {

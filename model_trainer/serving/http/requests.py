@@ -66,7 +66,7 @@ class Bodies:
         if self._num_bytes > self._limit:
             raise HttpError(
                 429,
-                "The images of other requests fill the memory that is meant for them. Send the request again in 1 s.",
+                "Too much memory is in use by other requests. Send the request again in 1 s.",
                 ((b"retry-after", b"1"),),
                 closes=True,
             )

@@ -61,7 +61,7 @@ def index_numbers(
         names: names of class indices, if known; ignored with `class_names`.
 
     Raises:
-        DataError: a number is not a valid class number, or not that of a declared class; the message gives the location
+        DataError: a number is not a valid class index, or not that of a declared class; the message gives the location
             of the first.
 
     Example:
@@ -86,7 +86,7 @@ def _what_is_wrong(number: float, class_names: tuple[str, ...] | None, first: in
     if class_names is None or number < first or not is_whole:
         return no_class_number(written, where.cure, first=first)
     return (
-        f"label {written} is not a class: the class numbers are {first} to "
+        f"label {written} is not a class: the class indices are {first} to "
         f"{first + len(class_names) - 1}.{_after(where.range_cure)}"
     )
 
@@ -97,7 +97,7 @@ def numbered_classes(count: int, names: Mapping[int, str] = MappingProxyType({})
 
 
 def no_class_number(written: str, cure: str = "", *, first: int = 0) -> str:
-    """The message for a label that should be a class number.
+    """The message for a label that should be a class index.
 
     Args:
         written: the label as it should appear in the message: `'x'`, `-1`.
@@ -105,7 +105,7 @@ def no_class_number(written: str, cure: str = "", *, first: int = 0) -> str:
         first: the number of the first class.
     """
     return (
-        f"label {written} should be a class number, a whole number from {first} to {first + MAX_CLASSES - 1}."
+        f"label {written} should be a class index, a whole number from {first} to {first + MAX_CLASSES - 1}."
         f"{_after(cure)}"
     )
 

@@ -20,7 +20,7 @@ class LabelLocation:
         row: from a 0-based row number to its name: "train.csv line 17", "train.rec#5". It is called for messages only,
             and may be slow.
         column: the column of the labels; empty if rows have no columns.
-        cure: a sentence to append for a number that is not a valid class number.
+        cure: a sentence to append for a number that is not a valid class index.
         range_cure: a sentence to append for a number beyond the declared classes.
     """
 

@@ -14,7 +14,7 @@ from model_trainer.sources.labels.number_rows import NumberRows
 __all__ = ["VALID_MULTI_HOT", "fits_multi_hot", "interpret_multi_hot", "log_multi_hot"]
 
 VALID_MULTI_HOT = "a multi-hot row holds 0 and 1, {unknown} for unknown, or something between 0 and 1."
-_CURE = "Set labels='indices' if they are class numbers."
+_CURE = "Set labels='indices' if they are class indices."
 
 
 def fits_multi_hot(widths: np.ndarray, values: np.ndarray, class_names: tuple[str, ...] | None) -> bool:
@@ -65,18 +65,18 @@ def interpret_multi_hot(
 
 
 def log_multi_hot(rows: NumberRows, where: LabelLocation) -> None:
-    """Logs that rows are read as multi-hot; a warning if they could also be class numbers."""
+    """Logs that rows are read as multi-hot; a warning if they could also be class indices."""
     values, row_of_entry = rows.entries.values, rows.entries.row_of_entry()
     ones = np.bincount(row_of_entry[values == 1], minlength=len(rows))
     zeros = rows.widths - np.diff(rows.entries.starts)
     all_integers = bool(np.all((values == 1) | (values == -1)))
-    # If no row would contain a class twice, they could be class numbers as well.
+    # If no row would contain a class twice, they could be class indices as well.
     ambiguous = all_integers and ones.max() <= 1 and zeros.max() <= 1
     logging.log(
         logging.WARNING if ambiguous else logging.INFO,
         "%s holds %d numbers in each row; read as multi-hot rows, labels='multi_hot'. %s",
         *(where.all_labels, rows.widths[0]),
-        "They may as well be class numbers: then set labels='indices'." if ambiguous else _CURE,
+        "They could also be class indices; in that case set labels='indices'." if ambiguous else _CURE,
     )
 
 

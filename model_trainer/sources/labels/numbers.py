@@ -1,4 +1,4 @@
-"""Rows of numbers as labels: one class each, a multi-hot row, or class numbers."""
+"""Rows of numbers as labels: one class each, a multi-hot row, or class indices."""
 
 from __future__ import annotations
 
@@ -47,20 +47,20 @@ def interpret_numbers(
 def _meaning(
     rows: NumberRows, class_names: tuple[str, ...] | None, where: LabelLocation
 ) -> Literal["single", "multi_hot", "indices"]:
-    """Infers the meaning: single numbers are classes, rows that fit are multi-hot, others are class numbers."""
+    """Infers the meaning: single numbers are classes, rows that fit are multi-hot, others are class indices."""
     widths = rows.widths
     if np.all(widths == 1):
-        # With a single class, a class number would contain no information, but 0 or 1 does.
+        # With a single class, a class index would contain no information, but 0 or 1 does.
         if class_names is not None and len(class_names) == 1 and len(rows.entries.values):
-            logging.info("%s: each record carries one number; read as a multi-hot row of one class.", where.origin)
+            logging.info("%s: each record contains one number; read as a multi-hot row of one class.", where.origin)
             return "multi_hot"
-        logging.info("%s: each record carries one number; read as its class, labels='single'.", where.origin)
+        logging.info("%s: each record contains one number; read as its class, labels='single'.", where.origin)
         return "single"
     if fits_multi_hot(widths, rows.entries.values, class_names):
         log_multi_hot(rows, where)
         return "multi_hot"
     logging.info(
-        "%s: the records carry %d to %d numbers; read as class numbers, labels='indices'.",
+        "%s: the records carry %d to %d numbers; read as class indices, labels='indices'.",
         *(where.origin, widths.min(), widths.max()),
     )
     return "indices"

@@ -91,7 +91,7 @@ class _TextRows:
 
 @final
 class TagCollector:
-    """Collects labels written as names, class numbers or multi-hot rows, optionally with unknown (masked) labels.
+    """Collects labels written as names, class indices or multi-hot rows, optionally with unknown (masked) labels.
 
     The result takes 8 bytes per row and 8 per label. While it is collected, each number of a multi-hot row takes 4
     bytes, and briefly 9.
@@ -134,9 +134,9 @@ class TagCollector:
 
         Args:
             label_format: how labels are written; "auto" reads lists of equal length with numbers from 0 to 1, or -1 or
-                null for unknown, as multi-hot rows, other integers as class numbers, and anything else as names.
+                null for unknown, as multi-hot rows, other integers as class indices, and anything else as names.
             class_names: the class list, if declared.
-            names: names of class numbers; if there are any, every number is a class number.
+            names: names of class indices; if there are any, every number is a class index.
             where: for messages.
 
         Raises:
@@ -151,10 +151,10 @@ class TagCollector:
         indices, classes = index_labels(vocabulary, meaning, class_names, names, where)
         all_digits = all(map(_is_digit, vocabulary.ids))
         if label_format == "auto" and vocabulary.ids and all_digits:
-            logging.info("%s holds class numbers, labels='indices'.", where.all_labels)
+            logging.info("%s holds class indices, labels='indices'.", where.all_labels)
         if self.present.first_repeat is not None and all_digits:
             raise DataError(
-                f"{where.labels_of(self.present.first_repeat)} has a class number twice. If these are multi-hot rows, "
+                f"{where.labels_of(self.present.first_repeat)} has a class index twice. If these are multi-hot rows, "
                 "all of them need the same length."
             )
         rows = self.present.tag_rows(indices, len(classes))

@@ -1,4 +1,4 @@
-"""Labels written as text, class names or class numbers, and their conversion to class indices."""
+"""Labels written as text, class names or class indices, and their conversion to class indices."""
 
 from __future__ import annotations
 
@@ -160,10 +160,10 @@ def index_labels(
 
     Args:
         vocabulary: the distinct labels.
-        label_format: "names", "indices" for class numbers, or "auto": class numbers if all are integers, unless
+        label_format: "names", "indices" for class indices, or "auto": class indices if all are integers, unless
             `class_names` contains integers, or they are so far apart that they can only be names.
         class_names: the class list; None means the sorted labels, or for numbers "0" up to the maximum.
-        names: names of class numbers, if known; such a number means the class of that name in `class_names`.
+        names: names of class indices, if known; such a number means the class of that name in `class_names`.
         where: for messages.
 
     Raises:
@@ -212,7 +212,7 @@ def _are_numbers(
     if class_names is None and max_number >= max(1000, 10 * len(labels)):
         logging.warning(
             "%s: %d different numbers up to %d are read as names of classes. Set labels='indices' if they are "
-            "class numbers.",
+            "class indices.",
             *(where.origin, len(labels), max_number),
         )
         return False
@@ -222,4 +222,4 @@ def _are_numbers(
 def _check_each_once(classes: tuple[str, ...], origin: str) -> None:
     if len(set(classes)) < len(classes):
         twice = next(name for name in classes if classes.count(name) > 1)
-        raise DataError(f"{origin}: two class numbers have the name {twice!r}. Name the classes: classes=(...).")
+        raise DataError(f"{origin}: two class indices have the name {twice!r}. Name the classes: classes=(...).")

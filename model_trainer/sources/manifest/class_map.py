@@ -1,4 +1,4 @@
-"""Reads the class names of class numbers from the metadata that SageMaker Ground Truth writes next to a label."""
+"""Reads the class names of class indices from the metadata that SageMaker Ground Truth writes next to a label."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["add_class_names"]
 
 
 def add_class_names(metadata: Any, label: Any, names: dict[int, str]) -> None:
-    """Adds the class names in the metadata of one label to `names`: `class-map`, or `class-name` of one class number.
+    """Adds the class names in the metadata of one label to `names`: `class-map`, or `class-name` of one class index.
 
     Raises:
         DataError: a number has two names.
@@ -30,6 +30,6 @@ def add_class_names(metadata: Any, label: Any, names: dict[int, str]) -> None:
             continue
         number = int(label_text)
         if number >= MAX_CLASSES:
-            raise DataError(f"the class number {number} should be at most {MAX_CLASSES - 1}.")
+            raise DataError(f"the class index {number} should be at most {MAX_CLASSES - 1}.")
         if names.setdefault(number, name) != name:
-            raise DataError(f"the class number {number} has the name {name!r} here and {names[number]!r} before.")
+            raise DataError(f"the class index {number} has the name {name!r} here and {names[number]!r} before.")

@@ -32,7 +32,7 @@ _USUAL = {
     "split": ("split", "subset", "partition"),
     "group": ("group", "groupid"),
 }
-# The roles for which the user can name a column; one of class numbers is named as a label column.
+# The roles for which the user can name a column; one of class indices is named as a label column.
 ROLES = tuple(role for role in _USUAL if role != "ids")
 _METADATA = "-metadata"  # SageMaker Ground Truth writes "job-metadata" next to the labels in "job"
 
@@ -42,7 +42,7 @@ class Columns:
     """The names of the columns that are read; None where there is no such column.
 
     Attributes:
-        kind: what `label` holds: "probabilities", several "labels", one "label", or class numbers, "ids".
+        kind: what `label` holds: "probabilities", several "labels", one "label", or class indices, "ids".
         class_name: for probabilities, the column with each row's class.
         notes: log messages about choices between columns.
     """

@@ -48,7 +48,7 @@ class LabelReader(Protocol):
         """The labels of all rows, and the class list.
 
         Args:
-            names: class names by class number, from metadata.
+            names: class names by class index, from metadata.
 
         Raises:
             DataError: a label is inconsistent with the others or is not in the class list; the message names the row.

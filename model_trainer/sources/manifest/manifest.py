@@ -41,7 +41,7 @@ class Manifest(Source):
 
     Columns are recognized by their usual names, in any case, or named by `file_column` etc.:
         file: `filename`, `path`, `file`, `source-ref`, `image`, ...
-        label: one per image: `class_name`, `label`, `class`, ...; or class numbers: `class_id`.
+        label: one per image: `class_name`, `label`, `class`, ...; or class indices: `class_id`.
         labels: any number: `labels`, `tags`; a list, or text such as "red|dress". Empty text and [] mean none.
         probabilities: `class_probabilities`, a number for each class; a row sums to 1, within 0.001.
         unknown: `unknown`, tags that the image may or may not have; loss and metrics ignore them.
@@ -55,8 +55,8 @@ class Manifest(Source):
         path: the file.
         root: the folder to which its paths are relative; None means the folder of the file.
         classes: names of the classes in the order of the model's outputs; None means the labels of all rows, sorted;
-            for class numbers, "0" up to the largest, or the names in SageMaker's metadata.
-        labels: how labels are written: "names", "indices" (class numbers) or "multi_hot" (lists of 0 and 1, and -1 or
+            for class indices, "0" up to the largest, or the names in SageMaker's metadata.
+        labels: how labels are written: "names", "indices" (class indices) or "multi_hot" (lists of 0 and 1, and -1 or
             null for unknown); "auto" infers it from all rows, and logs the result.
         split: reads only the rows with this value in their split column; the classes are those of all rows.
         skip_unlabelled: leave out the rows without a label and log their number; otherwise such a row is an error.
@@ -203,7 +203,7 @@ class Manifest(Source):
         counts = collector.table.split_counts()
         if self.split_name is None and len(counts) > 1:
             logging.warning(
-                "%s: rows of all splits are read: %s. Set split=%r to read one of them.",
+                "%s: rows of all splits are read: %s. Set split=%r to read only that one.",
                 *(self.path, _listed(counts), next(iter(counts))),
             )
 

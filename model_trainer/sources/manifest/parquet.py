@@ -65,8 +65,8 @@ def _limited_batches(path: str, file: _File, columns: list[str] | None) -> Itera
         decoded += sum(map(decoded_bytes, batch.columns))
         if decoded > limit:
             raise DataError(
-                f"{path} decodes to more than {limit:,} bytes from {file.num_bytes:,}, which no table of images does. "
-                "Check where the file comes from."
+                f"{path} decodes to more than {limit:,} bytes from {file.num_bytes:,}, which is not plausible for a "
+                "table of images. Check where the file comes from."
             )
         yield batch
 
@@ -88,8 +88,8 @@ def _open_parquet(path: str) -> Iterator[_File]:
                 num_rows, num_bytes = file.metadata.num_rows, content.seek(0, io.SEEK_END)
                 if num_rows > PLAUSIBLE_ROWS + MAX_ROWS_PER_BYTE * num_bytes:
                     raise DataError(
-                        f"{path} claims {num_rows:,} rows in {num_bytes:,} bytes, which no table of images has. "
-                        "Check where the file comes from."
+                        f"{path} claims {num_rows:,} rows in {num_bytes:,} bytes, which is not plausible for a table "
+                        "of images. Check where the file comes from."
                     )
                 yield _File(file, num_bytes)
         except DataError:

@@ -38,7 +38,7 @@ class RowCollector:
     Attributes:
         columns, labels: the columns that are read, and the labels; None before the first row.
         table: the columns other than the labels.
-        class_numbers: class names by class number, from metadata.
+        class_numbers: class names by class index, from metadata.
         names: the names of all columns, in the order of appearance.
         skipped: indices of the rows without a label, from 0.
     """

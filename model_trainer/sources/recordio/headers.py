@@ -93,7 +93,7 @@ def joined_headers(path: str, chunks: list[Headers], num_records: int) -> Header
     if not len(rows):
         raise DataError(f"{path} has {num_records} records, and none holds an image.")
     if len(rows) < num_records:
-        logging.warning("%s: %d records carry labels but no image and were left out.", path, num_records - len(rows))
+        logging.warning("%s: %d records carry labels but no image and were skipped.", path, num_records - len(rows))
     return Headers(
         rows=rows,
         ids=np.concatenate([chunk.ids for chunk in chunks]),

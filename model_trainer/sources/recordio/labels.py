@@ -30,13 +30,13 @@ def make_labels(
     are_boxes = looks_like_boxes(rows)
     if are_boxes and labels_as == "auto":
         raise DataError(
-            f"{where.origin}: all labels {_ARE_BOXES} Set labels='indices' if they are class numbers all the same."
+            f"{where.origin}: all labels {_ARE_BOXES} Set labels='indices' if they are class indices nevertheless."
         )
     # With one class, a multi-hot row has one number.
     has_one_class = labels_as == "multi_hot" and classes is not None and len(classes) == 1
     if labels_as in ("multi_hot", "indices") and not has_one_class and np.all(rows.widths == 1):
         _warn_of_one_each(labels_as, where.origin)
-    cure = "Give the labels by `list`, or pack the file again with class numbers."
+    cure = "Give the labels by `list`, or pack the file again with class indices."
     range_cure = "Name all of them in `classes`, in the order of their numbers."
     if are_boxes:
         cure = range_cure = f"The labels {_ARE_BOXES}"
@@ -45,7 +45,7 @@ def make_labels(
 
 def _warn_of_one_each(labels_as: str, origin: str) -> None:
     logging.warning(
-        "%s: labels=%r expects several labels, but each record carries one, which was read as its class number. "
+        "%s: labels=%r expects several labels, but each record contains one, which was read as its class index. "
         "Without --pack-label im2rec keeps only the first label of each line: pack the file again with it, or give "
         "the list, list='train.lst', which still has all of them.",
         origin,

@@ -104,7 +104,7 @@ def _warn_of_dropped_labels(path: str, numbers: NumberRows) -> None:
     list_path = str(as_path(path).with_suffix(".lst"))
     if np.all(numbers.widths == 1) and num_labels_of_first_line(list_path) > 1:
         logging.warning(
-            "%s: each record carries one label, but %s has several in a line: im2rec keeps only the first unless it "
+            "%s: each record contains one label, but %s has several in a line: im2rec keeps only the first unless it "
             "is run with --pack-label. Pack the file again with it, or pass list=%r.",
             path,
             list_path,

@@ -104,7 +104,7 @@ def find_splits(builder: tfds.core.DatasetBuilder, split: str) -> list[RecordRan
         reason = f": {error}" if str(error).startswith("Requested slice") else ""
         raise DataError(
             f"{builder.info.full_name} has no split {split!r}{reason}.{nearest(split, splits)} "
-            f"It has {', '.join(splits)}; parts are written 'train[:10%]', 'train[100:]', 'train+test'."
+            f"It has {', '.join(splits)}; slices are written 'train[:10%]', 'train[100:]', 'train+test'."
         ) from None
     ranges = [RecordRange(each.filename, each.skip, each.take, each.examples_in_shard) for each in instructions]
     ranges = [each for each in ranges if each.count > 0]

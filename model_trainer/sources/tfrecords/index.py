@@ -166,7 +166,8 @@ class _Labels:
             by_name = isinstance(labels[0], bytes)
             if self.by_name not in (None, by_name):
                 raise DataError(
-                    f"{path}#{number}: its class is {'text' if by_name else 'a number'}, unlike those before."
+                    f"{path}#{number}: its class is {'text' if by_name else 'a number'}, unlike those of the records "
+                    "before it."
                 )
             self.by_name = by_name
         if self.by_name:
@@ -217,4 +218,6 @@ class _Progress:
     def _log(self) -> None:
         if time.monotonic() - self.last_logged > _SECONDS_BETWEEN_LINES:
             self.last_logged = time.monotonic()
-            logging.info("Indexed %d of %d files, %d records; done once.", self.files, self.num_files, self.records)
+            logging.info(
+                "Indexed %d of %d files, %d records; the index is cached.", self.files, self.num_files, self.records
+            )

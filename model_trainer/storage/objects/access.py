@@ -159,7 +159,7 @@ def _public_access(client: Any, anonymous: Any, url: ObjectUrl, key: str) -> Ite
     open_to_all = [name for name, problem in problems.items() if not problem]
     if open_to_all:
         may = " and ".join(open_to_all)
-        detail = f"everybody may {may} without credentials; block public access to the bucket, unless that is meant"
+        detail = f"anyone may {may} without credentials; block public access to the bucket, unless that is intended"
         yield Check("public access", Result.warning, detail)
         return
     unclear = next((problem for problem in problems.values() if problem not in _DENIED), "")

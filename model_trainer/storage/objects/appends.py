@@ -109,7 +109,7 @@ class Appends:
             try:
                 self.flush(path)
             except OSError as error:
-                logging.error("%s lacks its last lines: %s.", path, error.strerror or error)
+                logging.error("%s is missing its last lines: %s.", path, error.strerror or error)
 
     def forget(self, path: str) -> None:
         """Forgets a file, or all files in a folder, because the caller is going to write or delete it as a whole."""
@@ -129,7 +129,7 @@ class Appends:
             self.forget(path)
         except OSError as error:
             if not file.has_failed:
-                logging.error("%s lacks its last lines for now: %s.", path, error.strerror or error)
+                logging.error("%s is missing its last lines for now: %s.", path, error.strerror or error)
             file.has_failed = True
             file.due = time.monotonic() + SECONDS
             self.append(path, file, b"")  # schedules another attempt

@@ -136,7 +136,7 @@ class ObjectCache:
         if not self._is_off:
             self._is_off = True
             logging.warning(
-                "Objects are no longer kept in %s: %s. They are read from the store each time.", self.folder, reason
+                "Objects are no longer cached in %s: %s. They are downloaded each time.", self.folder, reason
             )
 
     def _has_room(self, num_bytes: int) -> bool:
@@ -208,8 +208,8 @@ class ObjectCache:
         if excess > 0 and not self._has_logged_full:
             self._has_logged_full = True
             logging.info(
-                "%s is full of images of this run (%d MB); the others are read from the store in every epoch. "
-                "A larger cache takes all of them.", self.folder, self.max_bytes // 1_000_000,
+                "%s is full of images of this run (%d MB); the others are downloaded in every epoch. "
+                "A larger cache would hold all of them.", self.folder, self.max_bytes // 1_000_000,
             )  # fmt: skip
 
     def _entries(self) -> Iterator[tuple[float, int, str]]:

@@ -69,7 +69,7 @@ def _check_https(connected: socket.socket, endpoint: str, root: str) -> None:
         context.wrap_socket(connected, server_hostname=urlsplit(endpoint).hostname).close()
     except ssl.SSLError as error:
         if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"):
-            reason = f"the server of the endpoint {endpoint} speaks http, not https. {_CURE}"
+            reason = f"the server of the endpoint {endpoint} uses http, not https. {_CURE}"
             raise StoreError(errno.EPROTO, reason, root) from None
 
 

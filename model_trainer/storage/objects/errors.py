@@ -109,7 +109,7 @@ def as_os_errors(
     except exceptions.AlreadyExistsError:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name) from None
     except (exceptions.PreconditionError, exceptions.NotModifiedError):
-        raise ChangedError(errno.ESTALE, "the object has been changed meanwhile", name) from None
+        raise ChangedError(errno.ESTALE, "the object has changed in the meantime", name) from None
     except exceptions.BaseError as error:
         raise _as_os_error(error, url, name, endpoint, region, find_region) from None
     except FileNotFoundError as error:

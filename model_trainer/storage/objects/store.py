@@ -120,7 +120,7 @@ class ObjectStore(Storage):
 
         url, bucket = self.locate(path)
         if not url.key:
-            raise OSError(errno.EPERM, "a whole bucket is not deleted", path)
+            raise OSError(errno.EPERM, "deleting a whole bucket is not supported", path)
         self.locks.check(url)
         self._appends.forget(path)
         with bucket.errors(url):

@@ -94,7 +94,7 @@ def check_url(path: str) -> None:
     of_aws = _OF_AWS.fullmatch(path)
     if of_aws:
         right = "/".join(filter(None, of_aws.groups()))
-        raise ConfigError(f"{masked_url(path)} is no path. Did you mean s3://{right.partition('?')[0]}?")
+        raise ConfigError(f"{masked_url(path)} is not a path. Did you mean s3://{right.partition('?')[0]}?")
     scheme, separator, rest = path.partition("://")
     if separator and not rest.startswith("/"):
         right = _OTHER_NAMES.get(scheme.lower(), scheme.lower())

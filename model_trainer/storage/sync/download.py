@@ -108,7 +108,9 @@ class Download(Transfer):
             except FileExistsError:
                 mode = os.lstat(path).st_mode
                 if not stat.S_ISDIR(mode):
-                    reason = through_link(name) if stat.S_ISLNK(mode) else f"{shown(name)} is no folder in the target"
+                    reason = (
+                        through_link(name) if stat.S_ISLNK(mode) else f"{shown(name)} is not a folder in the target"
+                    )
                     raise OSError(errno.ENOTDIR, reason, path) from None
         else:
             os.makedirs(self.target, exist_ok=True)

@@ -115,7 +115,7 @@ def test_a_full_disk_is_logged_once_and_not_an_error(
         cache.put(key, b"content")
     (record,) = caplog.records
     assert record.getMessage() == (
-        f"Objects are no longer kept in {cache.folder}: No space left on device. "
+        f"Objects are no longer cached in {cache.folder}: No space left on device. "
         "They are read from the store each time."
     )
     assert cache.get("kept") == b"before"
@@ -194,7 +194,7 @@ def test_a_folder_with_other_files_is_neither_used_nor_cleared(
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()) == sorted(foreign)
     (record,) = caplog.records
     assert record.getMessage() == (
-        f"Objects are no longer kept in {tmp_path}/objects: it contains other files, which are not those of a cache. "
+        f"Objects are no longer cached in {tmp_path}/objects: it contains other files, which are not those of a cache. "
         "They are read from the store each time."
     )
 
@@ -269,7 +269,7 @@ def test_a_changed_object_is_never_read_as_the_earlier_version(bucket: str, conf
     files.write(f"{bucket}/a.jpg", b"first")
     etag = cached.read_version(f"{bucket}/a.jpg")[1]
     files.write(f"{bucket}/a.jpg", b"second")
-    with pytest.raises(ChangedError, match=rf"{bucket}/a.jpg: the object has been changed meanwhile"):
+    with pytest.raises(ChangedError, match=rf"{bucket}/a.jpg: the object has changed in the meantime"):
         cached.read_version(f"{bucket}/a.jpg", etag)
     with pytest.raises(ChangedError):
         cached.read_range_version(f"{bucket}/a.jpg", 0, 2, etag)

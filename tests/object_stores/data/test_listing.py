@@ -198,5 +198,5 @@ def test_a_listing_is_not_cached_on_a_full_disk(
     monkeypatch.setattr(module, "_append", append)
     with caplog.at_level("INFO", logger="absl"):
         assert len(list_objects(Bucket(None), URL, folder_of_listings(tmp_path), 60.0)) == 3
-    assert "is full; the list of s3://photos is not kept" in caplog.text
+    assert "is full; the list of s3://photos is not cached" in caplog.text
     assert not list(tmp_path.glob("listings/*/sizes"))

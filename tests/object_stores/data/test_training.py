@@ -112,7 +112,7 @@ def test_an_object_that_changes_or_disappears_during_the_run_is_a_bad_image(stor
     num_rows = sum(len(batch.weights) for batch in batches)
     assert num_rows == 20 * 15 - 4
     assert stored.bad_images.reasons == {
-        f"{bucket}/train/red/0.png": "could not be opened (the object has been changed meanwhile)",
+        f"{bucket}/train/red/0.png": "could not be opened (the object has changed in the meantime)",
         f"{bucket}/train/red/2.png": "does not exist",
     }
 

@@ -33,16 +33,16 @@ def test_named_numbers_that_no_image_has_are_classes_too() -> None:
 @pytest.mark.parametrize(
     ("numbers", "class_names", "message"),
     [
-        ([0, 1.5], None, "train.rec#1: label 1.5 should be a class number, a whole number from 0 to 16777215. Cure."),
-        ([0, -1], ("a",), "train.rec#1: label -1 should be a class number"),
-        ([np.nan], ("a",), "train.rec#0: label nan should be a class number"),
-        ([np.inf], ("a",), "train.rec#0: label inf should be a class number"),
-        ([-np.inf], None, "train.rec#0: label -inf should be a class number"),
-        ([MAX_CLASSES], None, "train.rec#0: label 16777216 should be a class number"),
+        ([0, 1.5], None, "train.rec#1: label 1.5 should be a class index, a whole number from 0 to 16777215. Cure."),
+        ([0, -1], ("a",), "train.rec#1: label -1 should be a class index"),
+        ([np.nan], ("a",), "train.rec#0: label nan should be a class index"),
+        ([np.inf], ("a",), "train.rec#0: label inf should be a class index"),
+        ([-np.inf], None, "train.rec#0: label -inf should be a class index"),
+        ([MAX_CLASSES], None, "train.rec#0: label 16777216 should be a class index"),
         (
             [0, 2, 1],
             ("a",),
-            "train.rec#1: label 2 is not a class: the class numbers are 0 to 0. Give more.",
+            "train.rec#1: label 2 is not a class: the class indices are 0 to 0. Give more.",
         ),
     ],
 )

@@ -113,8 +113,8 @@ def test_several_numbers_are_tags(reader: Reader, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("second", "classes", "message"),
     [
-        (2, ("a", "b"), "label 2 is not a class: the class numbers are 0 to 1."),
-        (-1, None, "label -1 should be a class number, a whole number from 0 to 16777215."),
+        (2, ("a", "b"), "label 2 is not a class: the class indices are 0 to 1."),
+        (-1, None, "label -1 should be a class index, a whole number from 0 to 16777215."),
     ],
 )
 def test_a_number_without_a_class_is_reported_with_its_location(
@@ -152,9 +152,9 @@ def test_rows_of_zeros_and_ones_are_multi_hot(reader: Reader, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("rows", "level", "text"),
     [
-        ([[1, 1, 0], [0, 0, 1]], "INFO", "Set labels='indices' if they are class numbers."),
-        ([[0, 1], [1, 0]], "WARNING", "They may as well be class numbers: then set labels='indices'."),
-        ([[0, 1], [1, 1]], "INFO", "Set labels='indices' if they are class numbers."),
+        ([[1, 1, 0], [0, 0, 1]], "INFO", "Set labels='indices' if they are class indices."),
+        ([[0, 1], [1, 0]], "WARNING", "They could also be class indices; in that case set labels='indices'."),
+        ([[0, 1], [1, 1]], "INFO", "Set labels='indices' if they are class indices."),
     ],
 )
 def test_multi_hot_rows_that_may_be_class_indices_give_a_warning(

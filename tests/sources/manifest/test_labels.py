@@ -97,7 +97,7 @@ def test_lists_of_zeros_and_ones_of_one_length_are_multi_hot_rows(
 ) -> None:
     caplog.set_level("INFO", logger="absl")
     np.testing.assert_array_equal(dense(make("labels", values)), [[1, 0, 1], [0, 0, NAN]])
-    assert "read as multi-hot rows, labels='multi_hot'. Set labels='indices' if they are class numbers." in caplog.text
+    assert "read as multi-hot rows, labels='multi_hot'. Set labels='indices' if they are class indices." in caplog.text
     assert make("labels", values, classes=("a", "b", "c")).read().classes == ("a", "b", "c")
 
 
@@ -109,7 +109,7 @@ def test_another_column_may_name_the_unknown_classes_of_multi_hot_rows(make: Mak
 def test_other_lists_of_numbers_are_class_indices(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="absl")
     assert dense(make("labels", [[0, 2], [1]])) == [[1, 0, 1], [0, 1, 0]]
-    assert "'labels' holds class numbers, labels='indices'" in caplog.text
+    assert "'labels' holds class indices, labels='indices'" in caplog.text
     assert dense(make("labels", ["0|2", "1"], classes=("a", "b", "c", "d"))) == [[1, 0, 1, 0], [0, 1, 0, 0]]
 
 
@@ -166,9 +166,9 @@ def test_a_class_list_in_the_wrong_order_is_warned_about(make: Make, caplog: pyt
             "label",
             [0, -1],
             {},
-            "line 2: label -1 should be a class number, .* from 0 to 16777215. Set labels='names'",
+            "line 2: label -1 should be a class index, .* from 0 to 16777215. Set labels='names'",
         ),
-        ("label", ["0", "x"], {"labels": "indices"}, "a.csv line 3: label 'x' should be a class number"),
+        ("label", ["0", "x"], {"labels": "indices"}, "a.csv line 3: label 'x' should be a class index"),
         (
             "label",
             ["x", ["y"]],
@@ -187,7 +187,7 @@ def test_a_class_list_in_the_wrong_order_is_warned_about(make: Make, caplog: pyt
             r"line 3: 'labels' should be a list of labels or text such as 'red|dress', got '\[y\]'",
         ),
         ("labels", [["x"], ["y", None]], {}, "line 2: a label is null, which only multi-hot rows can have"),
-        ("labels", [[1, 0, 1], [0, 1]], {}, "line 1: 'labels' has a class number twice. If these are multi-hot rows"),
+        ("labels", [[1, 0, 1], [0, 1]], {}, "line 1: 'labels' has a class index twice. If these are multi-hot rows"),
         (
             "labels",
             [[1, 0], [0, 2]],

@@ -64,12 +64,12 @@ def test_a_class_index_cannot_have_two_names(tmp_path: Path) -> None:
     path = tmp_path / "a.manifest"
     line = '{{"source-ref": "s3://box/1.png", "job": 0, "job-metadata": {{"class-name": "{}"}}}}\n'
     path.write_text(line.format("cat") + line.format("dog"))
-    with pytest.raises(DataError, match="line 2: the class number 0 has the name 'dog' here and 'cat' before"):
+    with pytest.raises(DataError, match="line 2: the class index 0 has the name 'dog' here and 'cat' before"):
         Manifest(path).read()
 
 
 def test_a_very_large_class_index_is_refused(tmp_path: Path) -> None:
     line = '{"source-ref": "1.png", "job": 0, "job-metadata": {"class-map": {"900000000": "red"}}}'
     (tmp_path / "m.manifest").write_text(line + "\n")
-    with pytest.raises(DataError, match="class number 900000000 should be at most 16777215"):
+    with pytest.raises(DataError, match="class index 900000000 should be at most 16777215"):
         Manifest(str(tmp_path / "m.manifest")).read()

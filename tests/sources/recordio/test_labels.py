@@ -53,8 +53,8 @@ def test_one_number_for_one_declared_class_means_whether_it_is_present(make_rec:
 @pytest.mark.parametrize(
     ("records", "line"),
     [
-        ([0.0, 1.0], "each record carries one number; read as its class, labels='single'"),
-        ([(5, 2), (1,)], "the records carry 1 to 2 numbers; read as class numbers, labels='indices'"),
+        ([0.0, 1.0], "each record contains one number; read as its class, labels='single'"),
+        ([(5, 2), (1,)], "the records carry 1 to 2 numbers; read as class indices, labels='indices'"),
     ],
 )
 def test_the_inferred_meaning_of_the_labels_is_logged(
@@ -90,15 +90,15 @@ BOXES = (2, 5, 0, 0.1, 0.2, 0.5, 0.7)
 @pytest.mark.parametrize(
     ("labels", "classes", "records", "message"),
     [
-        ("auto", None, [0.0, 1.5], "train.rec#1: label 1.5 should be a class number, a whole number"),
+        ("auto", None, [0.0, 1.5], "train.rec#1: label 1.5 should be a class index, a whole number"),
         ("auto", None, [0.0, NAN], "train.rec#1: label nan"),
         ("auto", None, [float("inf")], "train.rec#0: label inf"),
         ("single", None, [2.0**24], "a whole number from 0 to 16777215"),
-        ("auto", ("a", "b"), [1.0, 0.0, 7.0], r"#2: label 7 is not a class: the class numbers are 0 to 1. Name"),
+        ("auto", ("a", "b"), [1.0, 0.0, 7.0], r"#2: label 7 is not a class: the class indices are 0 to 1. Name"),
         ("single", None, [0.0, (1, 0)], r"#1 carries 2 labels, one was expected. Set labels='multi_hot'"),
         ("multi_hot", None, [(0, 1), (0, 7)], r"#1 has 7 at position 1; a multi-hot row holds 0 and 1"),
         ("multi_hot", None, [(0, 1), (0, NAN)], r"#1 has nan at position 1"),
-        ("auto", None, [(0, 2), (0, 2.5)], "#1: label 2.5 should be a class number"),
+        ("auto", None, [(0, 2), (0, 2.5)], "#1: label 2.5 should be a class index"),
         ("auto", None, [BOXES, BOXES], "all labels look like MXNet's boxes for detection"),
         ("indices", None, [BOXES, BOXES], r"#0: label 0.1 should be .* look like MXNet's boxes for detection"),
     ],

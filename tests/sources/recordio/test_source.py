@@ -51,7 +51,7 @@ def test_records_with_labels_but_no_image_are_skipped(
     records = [image_record((3.0, 9.0), b""), image_record(1.0, b"a"), image_record(0.0, b"b")]
     (tmp_path / "faces.rec").write_bytes(b"".join(map(framed, records)))
     examples = RecordIO(tmp_path / "faces.rec").read()
-    assert "1 records carry labels but no image and were left out" in log.text
+    assert "1 records carry labels but no image and were skipped" in log.text
     assert examples.labels.tolist() == [1, 0]
     assert [Path(name).name for name in examples.names()] == ["faces.rec#1", "faces.rec#2"]
     assert [examples.images.read(int(row)) for row in examples.rows] == [b"a", b"b"]

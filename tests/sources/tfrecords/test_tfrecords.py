@@ -163,11 +163,11 @@ def test_the_classes_of_objects_are_tags_of_their_image(tmp_path: Path) -> None:
         ({"image/encoded": [b"x"], "image/class/label": [0.5]}, {}, "should hold integers or text, but .*float"),
         (labelled(0, -1), {}, r"a#0: label -1 should be .* from 0 to .* -1 often means that the label is unknown"),
         (labelled(0, 0), {"label_offset": 1}, r"a#0: label 0 should be .* from 1 to"),
-        (labelled(0, 2**40), {}, "a#0: label 1099511627776 should be a class number"),
+        (labelled(0, 2**40), {}, "a#0: label 1099511627776 should be a class index"),
         (
             labelled(0, 2),
             {"classes": ("cat", "dog")},
-            "label 2 is not a class: the class numbers are 0 to 1. .*label_offset=1",
+            "label 2 is not a class: the class indices are 0 to 1. .*label_offset=1",
         ),
         (labelled(0, 0, text=[b"dog"]), {"classes": ("cat", "dog")}, "call label 0 'dog', but .* has 'cat' there"),
     ],

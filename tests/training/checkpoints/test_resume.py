@@ -350,7 +350,7 @@ def test_other_data_is_refused(stopped: tuple[Run, Result], colours: Path, tmp_p
     options = json.loads((result.path / "training_options.json").read_text())
     options["data_fingerprint"]["val"] = "other"
     (result.path / "training_options.json").write_text(json.dumps(options))
-    with pytest.raises(DataError, match="The validation data is not that with which .* was started"):
+    with pytest.raises(DataError, match="The validation data differs from that with which .* was started"):
         train_model(run, resume=True)
 
 
