@@ -158,7 +158,7 @@ def evaluate(
     batch_size: int = 32,
     engine: EngineName = "auto",
 ) -> Evaluation:
-    """Computes the metrics of a trained model on labelled images.
+    """Computes the metrics of a trained model on labeled images.
 
     Args:
         model: an output folder, an `.hdf5` in one, or a loaded model. A list of several is an ensemble: the mean of

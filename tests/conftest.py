@@ -88,17 +88,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("long")
 
 
-COLOURS = {"blue": (30, 40, 220), "green": (40, 200, 50), "red": (220, 30, 40)}
+COLORS = {"blue": (30, 40, 220), "green": (40, 200, 50), "red": (220, 30, 40)}
 
 
 def draw_folder(folder: Path, num_images: int, *, size: tuple[int, int] = (32, 32), seed: int = 0) -> Path:
-    """Draws `folder/CLASS/N.png`: noise around the class's colour, `num_images` for each of three classes."""
+    """Draws `folder/CLASS/N.png`: noise around the class's color, `num_images` for each of three classes."""
     random = np.random.default_rng(seed)
-    for name, colour in COLOURS.items():
+    for name, color in COLORS.items():
         (folder / name).mkdir(parents=True)
         for number in range(num_images):
             noise = random.integers(-30, 31, (*size, 3))
-            pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+            pixels = np.clip(np.array(color) + noise, 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{number}.png")
     return folder
 
@@ -184,9 +184,9 @@ def whole_pipeline(short_pipeline: None) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def colors(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `train/` (3 x 5 images) and `val/` (3 x 3 images); do not change it."""
-    folder = tmp_path_factory.mktemp("colours")
+    folder = tmp_path_factory.mktemp("colors")
     draw_folder(folder / "train", 5)
     draw_folder(folder / "val", 3, seed=1)
     return folder
@@ -199,8 +199,8 @@ def make_run(declare_run: Callable[..., Run], tmp_path: Path) -> Callable[..., R
 
 
 @pytest.fixture(scope="session")
-def declare_run(colours: Path) -> Callable[..., Run]:
-    """Makes a run over `colours` that trains in seconds; options are dotted names with `__` for the dot."""
+def declare_run(colors: Path) -> Callable[..., Run]:
+    """Makes a run over `colors` that trains in seconds; options are dotted names with `__` for the dot."""
 
     def make(**changes: object) -> Run:
         run = Run(
@@ -213,8 +213,8 @@ def declare_run(colours: Path) -> Callable[..., Run]:
                 }
             ),
             weights=None,
-            train_data=ImageFolder(colours / "train"),
-            val_data=ImageFolder(colours / "val"),
+            train_data=ImageFolder(colors / "train"),
+            val_data=ImageFolder(colors / "val"),
             augment=(),
             task=Classification(),
             training=Training(

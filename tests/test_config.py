@@ -9,6 +9,7 @@ from pydantic import Field
 from model_trainer.config import Choice, Config, with_present_names
 from model_trainer.errors import ConfigError
 from model_trainer.pipeline.augment import Augmentation, RandomGrayscale
+from model_trainer.sources.manifest import Manifest
 from model_trainer.sources.source import Source
 from model_trainer.sources.split import Split  # noqa: F401  registers the kind
 from model_trainer.user_code import Call, Live
@@ -87,6 +88,12 @@ def test_splits_of_earlier_versions_are_read(recorded: dict[str, object], now: d
     source = {"type": "ImageFolder", "path": "data/train", "classes": None}
     assert (
         Source._choose({**recorded, "source": source}).to_dict() == {"type": recorded["type"], "source": source} | now
+    )
+
+
+def test_a_manifest_of_an_earlier_version_is_read() -> None:
+    assert Source._choose({"type": "Manifest", "path": "a.csv", "skip_unlabelled": True}) == Manifest(
+        "a.csv", skip_unlabeled=True
     )
 
 

@@ -65,7 +65,7 @@ def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel: Path)
     assert inside >= {f"model_trainer/report/templates/{name}" for name in ("base.html", "style.css")}
 
 
-def test_the_metadata_declare_licence_python_versions_and_extras(wheel: Path) -> None:
+def test_the_metadata_declare_license_python_versions_and_extras(wheel: Path) -> None:
     fields = metadata(wheel)
     assert fields["Name"] == "model-trainer"
     assert fields["License-Expression"] == "MIT"

@@ -71,7 +71,7 @@ def evaluate(
     classes: ClassesOfDataOrModel = None,
     trust: Trust = False,
 ) -> None:
-    """Compute the metrics of a trained model on labelled images, overall and for each class.
+    """Compute the metrics of a trained model on labeled images, overall and for each class.
 
     Metrics have 95 % confidence intervals. `balanced_accuracy` is the mean of the recalls of the classes.
     The metrics, the predictions and the images behind them are written to evaluation/ in the output folder.

@@ -38,7 +38,7 @@ def find_hosts(
 ) -> Hosts | None:
     """Finds the processes that train together, from options, environment variables or SageMaker's file.
 
-    A launcher that reports a single process is ignored in favour of the next one; only `hosts` with one address is
+    A launcher that reports a single process is ignored in favor of the next one; only `hosts` with one address is
     final. If only the first process's address is known, this waits until all processes have reported to it.
 
     Args:

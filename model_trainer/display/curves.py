@@ -31,13 +31,13 @@ class Curve:
 
     Attributes:
         name: such as "validation".
-        colour: index in the palette of `templates/notebook.css`.
+        color: index in the palette of `templates/notebook.css`.
         points: x and y in pixels, from the left and the top.
         lines: the points as polylines; a value that is not finite interrupts the curve.
     """
 
     name: str
-    colour: int
+    color: int
     points: tuple[Point, ...]
     lines: tuple[tuple[Point, ...], ...]
 

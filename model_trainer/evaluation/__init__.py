@@ -1,1 +1,1 @@
-"""Evaluation: metrics of a trained model on labelled images."""
+"""Evaluation: metrics of a trained model on labeled images."""

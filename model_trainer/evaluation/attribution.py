@@ -21,7 +21,7 @@ from model_trainer.network.stages import find_feature_map
 
 __all__ = ["GradCAM", "NoFeatureMap", "attribution_maps", "overlay"]
 
-COLOUR_MAP = "inferno"  # perceptually uniform; its dark end is transparent in an overlay
+COLOR_MAP = "inferno"  # perceptually uniform; its dark end is transparent in an overlay
 MAX_OPACITY = 0.75
 # Fraction of the sum of magnitudes; a float32 sum over channels that cancel is off by less than this.
 ROUNDING = 1e-5
@@ -148,10 +148,10 @@ class GradCAM:
 def overlay(image: np.ndarray, attribution: np.ndarray) -> np.ndarray:
     """Draws an attribution map over the image that the model was given.
 
-    The map is enlarged bilinearly; the larger a value, the brighter and less transparent its colour.
+    The map is enlarged bilinearly; the larger a value, the brighter and less transparent its color.
 
     Args:
-        image: uint8 `(height, width, 3)`, or grey with one channel.
+        image: uint8 `(height, width, 3)`, or gray with one channel.
         attribution: `(map_height, map_width)`, 0 to 1.
 
     Returns:
@@ -167,9 +167,9 @@ def overlay(image: np.ndarray, attribution: np.ndarray) -> np.ndarray:
     height, width = image.shape[:2]
     small = Image.fromarray(np.asarray(attribution, np.float32))
     strength = np.clip(np.asarray(small.resize((width, height), Image.Resampling.BILINEAR)), 0.0, 1.0)
-    colours = matplotlib.colormaps[COLOUR_MAP](strength)[..., :3] * 255.0
+    colors = matplotlib.colormaps[COLOR_MAP](strength)[..., :3] * 255.0
     opacity = MAX_OPACITY * strength[..., None]
-    return np.rint((1.0 - opacity) * image + opacity * colours).astype(np.uint8)
+    return np.rint((1.0 - opacity) * image + opacity * colors).astype(np.uint8)
 
 
 @in_float32()

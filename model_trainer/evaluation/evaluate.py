@@ -1,4 +1,4 @@
-"""Evaluates a trained model, or an ensemble of several, on labelled images."""
+"""Evaluates a trained model, or an ensemble of several, on labeled images."""
 
 from __future__ import annotations
 

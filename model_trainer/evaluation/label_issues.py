@@ -50,7 +50,7 @@ def find_label_issues(examples: Examples, probabilities: np.ndarray) -> list[Lab
     """Finds labels that are probably wrong.
 
     Args:
-        examples: labelled images. Of soft labels (probabilities of all classes) the most likely class is used; unknown
+        examples: labeled images. Of soft labels (probabilities of all classes) the most likely class is used; unknown
             tags are ignored.
         probabilities: float32 `(num_images, num_classes)`, predicted by models that were not trained on the image.
 

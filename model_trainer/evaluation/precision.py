@@ -49,7 +49,7 @@ def compare_precisions(
     batch_size: int = 32,
     console: Console | None = None,
 ) -> PrecisionComparison:
-    """Predicts labelled images in float32, without an engine, and in a faster precision.
+    """Predicts labeled images in float32, without an engine, and in a faster precision.
 
     The check passes if at least `MIN_SAME_LABELS` of the images have the same predicted label, or exactly the same
     tags, and the main metric is not more than `MAX_LOSS` lower, and all probabilities are finite.

@@ -1,4 +1,4 @@
-"""Predictions for labelled images, computed with the validation pipeline."""
+"""Predictions for labeled images, computed with the validation pipeline."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class NoReadableImage(DataError):
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Predicted probabilities of labelled images.
+    """Predicted probabilities of labeled images.
 
     Attributes:
         examples: the images that could be read, with the classes of the model and equal sample weights.

@@ -139,7 +139,7 @@ def _png_header(data: tf.Tensor) -> tuple[tf.Tensor, ...]:
         data = tf.identity(data)
     sizes = tf.io.decode_raw(tf.strings.substr(data, 16, 8), tf.int32, little_endian=False)
     width, height = sizes[0], sizes[1]
-    # With fewer bits per channel TensorFlow decodes wrong greys (254 for black in a two-colour PNG); Pillow decodes
+    # With fewer bits per channel TensorFlow decodes wrong grays (254 for black in a two-color PNG); Pillow decodes
     # those images. A PNG is decoded as a whole, and takes up to 22 bytes per pixel with alpha.
     is_ordinary = (_bits_of_png(data) >= 8) & _is_small(height, width, LARGE_PIXELS // 2)
     with tf.control_dependencies([tf.debugging.Assert(is_ordinary, ["few bits or large"])]):

@@ -57,7 +57,7 @@ _SIGNATURES = {
     b"MM\0+": "TIFF",
 }
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 _LARGE_BYTES = 2**25  # a file of this size counts as large, whatever its header declares
 _STRIP_PIXELS = 2**20  # converted at a time, because each step of the conversion makes another copy
@@ -82,7 +82,7 @@ class Unreadable(Exception):
 
 
 def decode_with_pillow(
-    data: bytes, background: Colour, with_alpha: bool, max_pixels: int = MAX_PIXELS
+    data: bytes, background: Color, with_alpha: bool, max_pixels: int = MAX_PIXELS
 ) -> np.ndarray | None:
     """Decodes the first frame of an image, upright.
 
@@ -114,7 +114,7 @@ def why_unreadable(data: bytes, max_pixels: int = MAX_PIXELS) -> str:
 def with_image(data: bytes, use: Callable[[Image.Image], T], max_pixels: int = MAX_PIXELS) -> T:
     """Opens an image and returns `use(image)`.
 
-    If Pillow refuses a PNG because of an ancillary chunk, such as a colour profile or a second frame, `use` is called
+    If Pillow refuses a PNG because of an ancillary chunk, such as a color profile or a second frame, `use` is called
     again without those chunks: libpng, browsers and TensorFlow ignore them, too.
 
     Args:
@@ -222,7 +222,7 @@ def orientation_of(image: Image.Image) -> int:
 
 
 def pixels_of(
-    image: Image.Image, background: Colour, with_alpha: bool, max_pixels: int = MAX_PIXELS, *, min_side: int = 0
+    image: Image.Image, background: Color, with_alpha: bool, max_pixels: int = MAX_PIXELS, *, min_side: int = 0
 ) -> np.ndarray:
     """Decodes an image from `opened`, as `decode_with_pillow` does; may raise any exception, which `opened` converts.
 
@@ -241,7 +241,7 @@ def pixels_of(
         return _decode(image, background, with_alpha)
 
 
-def _decode(image: Image.Image, background: Colour, with_alpha: bool) -> np.ndarray:
+def _decode(image: Image.Image, background: Color, with_alpha: bool) -> np.ndarray:
     image.load()
     orientation = orientation_of(image)
     is_transparent = image.has_transparency_data
@@ -274,7 +274,7 @@ _TURNS = {
 }
 
 
-def _strip_pixels(strip: Image.Image, is_transparent: bool, background: Colour, with_alpha: bool) -> np.ndarray:
+def _strip_pixels(strip: Image.Image, is_transparent: bool, background: Color, with_alpha: bool) -> np.ndarray:
     if strip.mode.startswith(("I", "F")):
         # Pillow would clip these to 255 instead of scaling them.
         strip, is_transparent = _scaled(strip), False
@@ -285,16 +285,16 @@ def _strip_pixels(strip: Image.Image, is_transparent: bool, background: Colour, 
     return rgba if with_alpha else _composite(rgba, background)
 
 
-def _scaled(grey: Image.Image) -> Image.Image:
+def _scaled(gray: Image.Image) -> Image.Image:
     with np.errstate(invalid="ignore"):  # for NaN
-        values = np.nan_to_num(np.asarray(grey).astype(np.float64))
-    if grey.mode.startswith("I"):
+        values = np.nan_to_num(np.asarray(gray).astype(np.float64))
+    if gray.mode.startswith("I"):
         return Image.fromarray(np.round(np.clip(values, 0, 65535) / 257).astype(np.uint8))
     return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
 
 
-def _composite(rgba: np.ndarray, background: Colour) -> np.ndarray:
-    """Composites the image over a uniform colour: uint8 RGB."""
+def _composite(rgba: np.ndarray, background: Color) -> np.ndarray:
+    """Composites the image over a uniform color: uint8 RGB."""
     alpha = rgba[..., 3:].astype(np.uint16)
     over = rgba[..., :3] * alpha + np.array(background, np.uint16) * (255 - alpha) + 128
     return ((over + (over >> 8)) >> 8).astype(np.uint8)  # divided by 255 and rounded, without leaving 16 bits

@@ -12,7 +12,7 @@ __all__ = ["fit_box", "placed_box", "resize_image"]
 def fit_box(height: tf.Tensor, width: tf.Tensor, spec: ModelSpec) -> tf.Tensor:
     """int32 `(4,)` top, left, height, width: the region of an image that the spec's `resize` keeps.
 
-    "crop" keeps the largest centred region with the aspect ratio of the target, "squash" and "pad" the whole image.
+    "crop" keeps the largest centered region with the aspect ratio of the target, "squash" and "pad" the whole image.
 
     Args:
         height, width: int32 `()`, of the image.
@@ -46,10 +46,10 @@ def resize_image(image: tf.Tensor, spec: ModelSpec, *, keep_proportions: bool) -
     height, width = tf.shape(image)[0], tf.shape(image)[1]
     top, left, new_height, new_width = placed_box(height, width, spec, keep_proportions=True)
     scaled = _interpolated(image, new_height, new_width, spec)
-    # The colour is subtracted and added again, because tf.pad fills all channels with the same number.
-    colour = tf.constant([*spec.background, 255][: image.shape[-1]], tf.int32)
+    # The color is subtracted and added again, because tf.pad fills all channels with the same number.
+    color = tf.constant([*spec.background, 255][: image.shape[-1]], tf.int32)
     edges = [[top, target_height - new_height - top], [left, target_width - new_width - left], [0, 0]]
-    return tf.cast(tf.pad(tf.cast(scaled, tf.int32) - colour, edges) + colour, tf.uint8)
+    return tf.cast(tf.pad(tf.cast(scaled, tf.int32) - color, edges) + color, tf.uint8)
 
 
 def placed_box(

@@ -1,6 +1,6 @@
 """Checks of a faster precision against float32, recorded next to the model file in `precision.json`.
 
-A faster precision changes probabilities, and sometimes the predicted class. It is not used before a check on labelled
+A faster precision changes probabilities, and sometimes the predicted class. It is not used before a check on labeled
 images has passed; a new model file needs a new check.
 """
 

@@ -166,9 +166,9 @@ def _members(examples: Examples) -> tuple[np.ndarray, np.ndarray]:
     else:
         positive = labels.values >= 0.5
         classes, rows = labels.classes[positive], labels.row_of_entry()[positive]
-        unlabelled = np.setdiff1d(np.arange(len(examples)), rows)
-        classes = np.concatenate([classes, np.full(len(unlabelled), len(examples.classes), np.int32)])
-        rows = np.concatenate([rows, unlabelled])
+        unlabeled = np.setdiff1d(np.arange(len(examples)), rows)
+        classes = np.concatenate([classes, np.full(len(unlabeled), len(examples.classes), np.int32)])
+        rows = np.concatenate([rows, unlabeled])
     order = np.argsort(classes, kind="stable")
     _, counts = np.unique(classes, return_counts=True)
     return np.concatenate([[0], np.cumsum(counts)]), rows[order].astype(np.int64)

@@ -15,7 +15,7 @@ GAP_PIXELS = 7  # space between rows
 NAMES_PERCENT = 22  # of the width, for the names of the rows
 BARS_PERCENT = 68  # of the width, for the longest bar; the rest is for its number
 MAX_CHARACTERS = 28
-NUM_COLOURS = 4  # of the page's style
+NUM_COLORS = 4  # of the page's style
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Bar:
         top, middle: pixels from the top of the chart.
         height: pixels.
         left, length, end: percent of the width of the chart.
-        colour: index of a colour of the page's style, 0 to 3.
+        color: index of a color of the page's style, 0 to 3.
     """
 
     number: int
@@ -37,7 +37,7 @@ class Bar:
     left: float
     length: float
     end: float
-    colour: int
+    color: int
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class BarChart:
     Attributes:
         title: what the chart shows, for screen readers.
         rows: from top to bottom.
-        legend: the name and colour of each series.
+        legend: the name and color of each series.
         height: pixels.
     """
 
@@ -95,19 +95,19 @@ def bar_chart(rows: Sequence[str], series: Mapping[str, Sequence[int]], title: s
     for position, row in enumerate(rows):
         top = position * step
         bars = tuple(
-            _bar(numbers[position], max_number, top + index * BAR_PIXELS, index % NUM_COLOURS)
+            _bar(numbers[position], max_number, top + index * BAR_PIXELS, index % NUM_COLORS)
             for index, numbers in enumerate(series.values())
         )
         drawn.append(BarRow(row, _short(row), NAMES_PERCENT - 1, top + BAR_PIXELS * len(series) / 2, bars))
-    legend = tuple((name, index % NUM_COLOURS) for index, name in enumerate(series))
+    legend = tuple((name, index % NUM_COLORS) for index, name in enumerate(series))
     return BarChart(title, tuple(drawn), legend, height=step * len(rows))
 
 
-def _bar(number: int, max_number: int, top: int, colour: int) -> Bar:
+def _bar(number: int, max_number: int, top: int, color: int) -> Bar:
     height = BAR_PIXELS - LINE_PIXELS
     length = round(BARS_PERCENT * number / max_number, 2)
     end = round(NAMES_PERCENT + length, 2)
-    return Bar(number, top, top + height / 2, height, NAMES_PERCENT, length, end, colour)
+    return Bar(number, top, top + height / 2, height, NAMES_PERCENT, length, end, color)
 
 
 def _short(name: str) -> str:

@@ -21,7 +21,7 @@ class ConfusionCell:
     Attributes:
         images: the count.
         percent: of the images of the true class, as text; empty for a class without images.
-        shade: 0 to 1, the strength of the colour.
+        shade: 0 to 1, the strength of the color.
         is_right: whether it is on the diagonal.
         title: such as "12 images of cat were predicted as dog (4.8 %)".
     """

@@ -21,8 +21,8 @@ def history_charts(run: RunFiles) -> list[LineChart]:
         line_chart(
             metric_name(name),
             [
-                _series(label, run.history, column, colour, dashed=column == name)
-                for label, column, colour in (("training", name, 1), ("validation", f"val_{name}", 0))
+                _series(label, run.history, column, color, dashed=column == name)
+                for label, column, color in (("training", name, 1), ("validation", f"val_{name}", 0))
                 if any(column in row for row in run.history)
             ],
             "epoch",
@@ -57,12 +57,12 @@ def compared_charts(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> list[L
     charts = []
     for name in names:
         series = []
-        for colour, (run, rows) in enumerate(runs.items()):
+        for color, (run, rows) in enumerate(runs.items()):
             is_validated = any(f"val_{name}" in row for row in rows)
             column = f"val_{name}" if is_validated else name
             if any(column in row for row in rows):
                 label = run if is_validated else f"{run}, training"
-                series.append(_series(label, rows, column, colour, dashed=not is_validated))
+                series.append(_series(label, rows, column, color, dashed=not is_validated))
         charts.append(line_chart(metric_name(name), series, "epoch", from_zero=_is_loss(name)))
     return charts
 
@@ -99,9 +99,9 @@ def best_epoch(run: RunFiles) -> tuple[str, float, int] | None:
 
 
 def _series(
-    label: str, rows: Sequence[Mapping[str, float]], column: str, colour: int, *, dashed: bool = False
+    label: str, rows: Sequence[Mapping[str, float]], column: str, color: int, *, dashed: bool = False
 ) -> Series:
-    return Series(label, [row["epoch"] for row in rows], [row.get(column, math.nan) for row in rows], colour, dashed)
+    return Series(label, [row["epoch"] for row in rows], [row.get(column, math.nan) for row in rows], color, dashed)
 
 
 def _is_loss(name: str) -> bool:

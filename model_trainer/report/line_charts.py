@@ -16,7 +16,7 @@ WIDTH, HEIGHT = 330, 204  # of the view box
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 10, 26  # around the curves
 MAX_POINTS = 400  # of a series; more of them cannot be distinguished
 MAX_DOTS = 40  # points of a series that get a dot
-NUM_COLOURS = 8  # of the page's style
+NUM_COLORS = 8  # of the page's style
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Series:
     name: str
     x: Sequence[float]
     y: Sequence[float]
-    colour: int = 0
+    color: int = 0
     dashed: bool = False
 
 
@@ -41,7 +41,7 @@ class Line:
     """
 
     name: str
-    colour: int
+    color: int
     dashed: bool
     lines: tuple[str, ...]
     dots: tuple[tuple[float, float], ...]
@@ -173,7 +173,7 @@ def _thinned(series: Series) -> Series:
     if step <= 1:
         return series
     kept = sorted({*range(0, len(series.x), step), len(series.x) - 1})
-    return Series(series.name, [series.x[k] for k in kept], [series.y[k] for k in kept], series.colour, series.dashed)
+    return Series(series.name, [series.x[k] for k in kept], [series.y[k] for k in kept], series.color, series.dashed)
 
 
 def _y_ticks(values: list[float], y_range: tuple[float, float] | None, from_zero: bool) -> list[float]:
@@ -206,7 +206,7 @@ def _line(series: Series, to_x: Callable[[float], float], to_y: Callable[[float]
     finite = [y for y in series.y if _can_be_drawn(y)]
     return Line(
         name=series.name,
-        colour=series.colour % NUM_COLOURS,
+        color=series.color % NUM_COLORS,
         dashed=series.dashed,
         lines=tuple(" ".join(f"{x:g},{y:g}" for x, y in line) for line in lines if len(line) > 1),
         dots=tuple(points) if len(points) <= MAX_DOTS else (),

@@ -1,6 +1,6 @@
 """Renders HTML pages from the templates in `templates/`.
 
-A template extends `base.html`, which contains the style with its light and dark colours. A page is a single file that
+A template extends `base.html`, which contains the style with its light and dark colors. A page is a single file that
 needs no network connection, and can be read without running its script. `display/pages.py` escapes all values.
 """
 

@@ -17,7 +17,7 @@ def calibration_chart(calibration: Calibration) -> LineChart:
     """The reliability diagram: accuracy by confidence, before and after temperature scaling; bars are images."""
     states = [("before", calibration.before, 0), ("after", calibration.after, 1)]
     names = {"before": "uncalibrated", "after": "calibrated"} if calibration.after is not None else {"before": "model"}
-    series = [_reliability(names[name], state, colour) for name, state, colour in states if state is not None]
+    series = [_reliability(names[name], state, color) for name, state, color in states if state is not None]
     total = sum(each.images for each in calibration.before.bins) or 1
     return line_chart(
         "Accuracy",
@@ -31,12 +31,12 @@ def calibration_chart(calibration: Calibration) -> LineChart:
     )
 
 
-def _reliability(name: str, state: CalibrationState, colour: int) -> Series:
+def _reliability(name: str, state: CalibrationState, color: int) -> Series:
     # The accuracy of a few images is mostly chance, so their bin is left out.
     min_images = min(MIN_IMAGES, max((each.images for each in state.bins), default=0))
     bins = [each for each in state.bins if each.images >= max(min_images, 1) and each.accuracy is not None]
     # The middles of the bins, so that both curves share their positions.
-    return Series(name, [(each.low + each.high) / 2 for each in bins], [each.accuracy or 0.0 for each in bins], colour)
+    return Series(name, [(each.low + each.high) / 2 for each in bins], [each.accuracy or 0.0 for each in bins], color)
 
 
 def selective_chart(thresholds: list[Threshold]) -> LineChart:

@@ -45,9 +45,9 @@ def _required_preprocessing(name: str, entry: TableEntry, spec: ModelSpec) -> Pr
 
 
 def _same_result(spec: ModelSpec, required: Preprocessing) -> bool:
-    # Black, white and the primary colours reveal a shift, a scale and swapped channels.
-    colours = [[0, 0, 0], [255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255]]
-    pixels = np.resize(np.array(colours, np.uint8), (1, *spec.target_size))
+    # Black, white and the primary colors reveal a shift, a scale and swapped channels.
+    colors = [[0, 0, 0], [255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255]]
+    pixels = np.resize(np.array(colors, np.uint8), (1, *spec.target_size))
     expected = ModelSpec(
         target_size=spec.target_size, preprocess_func=required.function, preprocess_args=required.arguments
     ).preprocess(pixels)

@@ -37,10 +37,10 @@ class ModelSpec(Config):
             one per channel, in RGB order; for `mean_std_normalization` all means, then all standard deviations.
         target_size: `(height, width, channels)` of the images, in pixels.
         kwargs: keyword arguments for the class.
-        resize: how an image is resized to `target_size`: "crop" keeps the aspect ratio and crops the centre, "pad"
+        resize: how an image is resized to `target_size`: "crop" keeps the aspect ratio and crops the center, "pad"
             keeps it and pads with `background`, "squash" distorts.
         interpolation: the interpolation method.
-        background: RGB, 0 to 255: the colour behind transparent pixels, and of padding.
+        background: RGB, 0 to 255: the color behind transparent pixels, and of padding.
 
     Raises:
         ConfigError: a field is unknown, missing or wrong; the message names it.
@@ -224,10 +224,10 @@ class ModelSpec(Config):
 
     @field_validator("background", mode="before")
     @classmethod
-    def _check_background(cls, colour: Any) -> Any:
-        numbers = _integers(colour)
+    def _check_background(cls, color: Any) -> Any:
+        numbers = _integers(color)
         if len(numbers) != 3 or min(numbers) < 0 or max(numbers) > 255:
-            raise ConfigError(f"should be a colour of three integers from 0 to 255 (RGB), got {colour!r}.")
+            raise ConfigError(f"should be a color of three integers from 0 to 255 (RGB), got {color!r}.")
         return numbers
 
     @field_validator("preprocess_args")

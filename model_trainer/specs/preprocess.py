@@ -45,12 +45,12 @@ def mean_subtraction_plus_minus_1(images: Any, *means: float) -> Any:
 
 def bgr_mean_subtraction(images: Any, *means: float) -> Any:
     """`x - mean`, then the channels reversed: Keras' "caffe" mode. The means are RGB, on the scale 0 to 255."""
-    centred = images - _per_channel(means)
-    if isinstance(centred, np.ndarray):
-        return centred[..., ::-1]
+    centered = images - _per_channel(means)
+    if isinstance(centered, np.ndarray):
+        return centered[..., ::-1]
     import tensorflow as tf
 
-    return tf.reverse(centred, [-1])  # a slice with a step of -1 takes four times as long
+    return tf.reverse(centered, [-1])  # a slice with a step of -1 takes four times as long
 
 
 def mean_std_normalization(images: Any, *means_and_stds: float) -> Any:

@@ -1,4 +1,4 @@
-"""Metrics of a classifier on labelled images, with their confidence intervals."""
+"""Metrics of a classifier on labeled images, with their confidence intervals."""
 
 from __future__ import annotations
 

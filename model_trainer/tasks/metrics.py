@@ -23,7 +23,7 @@ __all__ = ["Accuracy", "AdditiveMetric", "FullPassMetric", "MacroRecall", "Metri
 
 
 class Metric(Choice):
-    """A metric of labelled predictions; higher is better.
+    """A metric of labeled predictions; higher is better.
 
     Attributes:
         label_kind: "single" if each image has one class, "tags" if it has any number of them.

@@ -1,4 +1,4 @@
-"""Metrics of a multi-label classifier on labelled images; unknown labels are masked."""
+"""Metrics of a multi-label classifier on labeled images; unknown labels are masked."""
 
 from __future__ import annotations
 

@@ -263,7 +263,7 @@ class Task(Choice):
         num_bad: int = 0,
         progress: Progress | None = None,
     ) -> Evaluation:
-        """Returns the metrics of predictions on labelled data.
+        """Returns the metrics of predictions on labeled data.
 
         Args:
             labels: as `Examples.labels`: int32 `(num_images,)`, or `LabelRows`; or a dense table, float

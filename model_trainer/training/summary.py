@@ -33,7 +33,7 @@ def print_summary(result: Result, console: Console) -> None:
     # The log has named the unreadable images just before.
     for note in _notes(result):
         console.print(note, soft_wrap=True, highlight=False, markup=False)
-    # Neither wrapped nor coloured, so that it can be copied and clicked.
+    # Neither wrapped nor colored, so that it can be copied and clicked.
     console.print(f"Results: {result.path}", soft_wrap=True, highlight=False)
 
 

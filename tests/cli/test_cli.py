@@ -46,10 +46,10 @@ def called(*arguments: str) -> tuple[int, str]:
 
 @pytest.fixture(scope="module")
 def output_dir(
-    short_pipeline: None, plain_graphs: None, tmp_path_factory: pytest.TempPathFactory, colours: Path
+    short_pipeline: None, plain_graphs: None, tmp_path_factory: pytest.TempPathFactory, colors: Path
 ) -> Path:
     folder = tmp_path_factory.mktemp("cli")
-    write_run_file(folder / "small.py", colours)
+    write_run_file(folder / "small.py", colors)
     with contextlib.chdir(folder):
         done = CliRunner().invoke(app, ["train", "small.py", "--set", "training.epochs=3"])
     assert done.exit_code == 0, done.output
@@ -64,7 +64,7 @@ def results_of(output: str) -> str:
     return lines[-1].removeprefix("Results: ")
 
 
-def write_run_file(path: Path, colours: Path, epochs: int = 1) -> None:
+def write_run_file(path: Path, colors: Path, epochs: int = 1) -> None:
     path.write_text(
         f"""
 from model_trainer import *
@@ -74,8 +74,8 @@ run = Run(
     spec=ModelSpec(**{{"class": "model_trainer.testing.small_backbone", "target_size": [16, 16, 3],
                      "preprocess_func": "between_plus_minus_1"}}),
     weights=None,
-    train_data=ImageFolder({str(colours / "train")!r}),
-    val_data=ImageFolder({str(colours / "val")!r}),
+    train_data=ImageFolder({str(colors / "train")!r}),
+    val_data=ImageFolder({str(colors / "val")!r}),
     augment=(),
     training=Training(epochs={epochs}, batch_size=5, learning_rate=0.05, optimizer=SGD(momentum=0.9)),
 )
@@ -95,9 +95,9 @@ def test_an_override_changes_the_run(output_dir: Path) -> None:
 
 
 def test_predict_prints_a_json_list_and_nothing_else(
-    output_dir: Path, colours: Path, capfd: pytest.CaptureFixture[str]
+    output_dir: Path, colors: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    images = [str(colours / "val" / name / "0.png") for name in ("red", "blue")]
+    images = [str(colors / "val" / name / "0.png") for name in ("red", "blue")]
     result = CliRunner().invoke(app, ["predict", str(output_dir), *images, "--json"])
     assert result.exit_code == 0
     assert capfd.readouterr().out == ""  # written by C++ code past sys.stdout
@@ -108,10 +108,10 @@ def test_predict_prints_a_json_list_and_nothing_else(
 
 
 def test_predict_continues_after_an_unreadable_image_and_exits_with_2(
-    output_dir: Path, colours: Path, tmp_path: Path
+    output_dir: Path, colors: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"not an image")
-    good = str(colours / "val" / "green" / "0.png")
+    good = str(colors / "val" / "green" / "0.png")
     code, output = called("predict", str(output_dir), str(tmp_path / "bad.jpg"), good, "--json")
     assert code == 2
     records = json.loads(output)
@@ -119,8 +119,8 @@ def test_predict_continues_after_an_unreadable_image_and_exits_with_2(
     assert records[1]["predictions"][0]["label"] == "green"
 
 
-def test_predict_accepts_folders_and_prints_a_table(output_dir: Path, colours: Path) -> None:
-    code, output = called("predict", str(output_dir / "final_model.hdf5"), str(colours / "val" / "red"), "--top", "1")
+def test_predict_accepts_folders_and_prints_a_table(output_dir: Path, colors: Path) -> None:
+    code, output = called("predict", str(output_dir / "final_model.hdf5"), str(colors / "val" / "red"), "--top", "1")
     assert code == 0
     lines = output.splitlines()
     assert lines[0].split() == ["image", "predictions"]
@@ -139,11 +139,11 @@ def test_evaluate_prints_the_metrics_of_the_best_epoch(output_dir: Path) -> None
     assert metrics["images"] == "9"
 
 
-def test_evaluate_accepts_other_data(output_dir: Path, colours: Path) -> None:
-    code, output = called("evaluate", str(output_dir), "--data", str(colours / "train"))
+def test_evaluate_accepts_other_data(output_dir: Path, colors: Path) -> None:
+    code, output = called("evaluate", str(output_dir), "--data", str(colors / "train"))
     assert code == 0
     assert ["images", "15"] in [line.split() for line in output.splitlines()]
-    written = json.loads((output_dir / f"evaluation-{colours.name}-train" / "evaluation.json").read_text())
+    written = json.loads((output_dir / f"evaluation-{colors.name}-train" / "evaluation.json").read_text())
     assert written["data"]["split"] == "other"
 
 
@@ -248,11 +248,11 @@ def test_a_precision_check_that_cannot_be_recorded_is_printed_and_says_that_it_u
     assert "checked on its training images" in result.output
 
 
-def test_evaluate_accepts_the_options_of_a_data_source(output_dir: Path, colours: Path, tmp_path: Path) -> None:
+def test_evaluate_accepts_the_options_of_a_data_source(output_dir: Path, colors: Path, tmp_path: Path) -> None:
     rows = [f"{name}/{file.name},{label}" for label, name in enumerate(("blue", "green", "red"))
-            for file in sorted((colours / "val" / name).iterdir())]  # fmt: skip
+            for file in sorted((colors / "val" / name).iterdir())]  # fmt: skip
     (tmp_path / "data.csv").write_text("\n".join(["filename,class_id", *rows]))
-    data = ["--data", str(tmp_path / "data.csv"), "--root", str(colours / "val")]
+    data = ["--data", str(tmp_path / "data.csv"), "--root", str(colors / "val")]
     code, output = called("evaluate", str(output_dir), *data, "--classes", "blue,green,red")
     assert code == 0
     default_output = called("evaluate", str(output_dir))[1]
@@ -260,7 +260,7 @@ def test_evaluate_accepts_the_options_of_a_data_source(output_dir: Path, colours
     with pytest.raises(ConfigError, match=r"`classes` needs `data` to be a path \(--data PATH\)"):
         evaluate(output_dir, classes=("blue", "green", "red"))
     with pytest.raises(ConfigError, match=r"`--root` is for the paths in a manifest"):
-        evaluate(output_dir, str(colours / "val"), root="images")
+        evaluate(output_dir, str(colors / "val"), root="images")
 
 
 def _metrics_in(output: str) -> list[str]:
@@ -268,7 +268,7 @@ def _metrics_in(output: str) -> list[str]:
     return [line for line in output.splitlines() if not line.startswith(others)]
 
 
-def test_output_names_of_a_foreign_model_apply_only_to_class_indices(tmp_path: Path, colours: Path) -> None:
+def test_output_names_of_a_foreign_model_apply_only_to_class_indices(tmp_path: Path, colors: Path) -> None:
     (tmp_path / "names.csv").write_text("filename,label\na.png,dog\nb.png,cat\n")
     (tmp_path / "numbers.csv").write_text("filename,class_id\na.png,1\nb.png,0\n")
 
@@ -277,7 +277,7 @@ def test_output_names_of_a_foreign_model_apply_only_to_class_indices(tmp_path: P
 
     assert classes_of(tmp_path / "names.csv") == ("cat", "dog")
     assert classes_of(tmp_path / "numbers.csv") == ("dog", "cat")
-    assert classes_of(colours / "val") == ("blue", "green", "red")
+    assert classes_of(colors / "val") == ("blue", "green", "red")
 
 
 def test_specs_lists_all_specs_or_prints_one_as_json() -> None:
@@ -318,9 +318,9 @@ def test_train_repeats_a_run_from_its_training_options(output_dir: Path, tmp_pat
     ],
 )
 def test_wrong_input_gives_one_message_and_exit_code_2(
-    tmp_path: Path, colours: Path, arguments: tuple[str, ...], message: str
+    tmp_path: Path, colors: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    write_run_file(tmp_path / "small.py", colours)
+    write_run_file(tmp_path / "small.py", colors)
     code, output = called(*(str(tmp_path / "small.py") if word == "RUN" else word for word in arguments))
     assert code == 2
     assert message in output
@@ -411,9 +411,9 @@ def check_stopped(code: int, error: str, output: Path, name: str, expected: int)
 
 
 def test_ctrl_c_stops_after_the_step_and_saves(
-    tmp_path: Path, colours: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, colors: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    write_run_file(tmp_path / "small.py", colours)
+    write_run_file(tmp_path / "small.py", colors)
     (tmp_path / "signalled.py").write_text(SIGNALLED)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SIGNAL", "SIGINT")
@@ -422,8 +422,8 @@ def test_ctrl_c_stops_after_the_step_and_saves(
     check_stopped(code, capfd.readouterr().err, tmp_path / "output", "SIGINT", 75)
 
 
-def test_real_processes_stop_after_the_step_or_at_once_at_a_second_ctrl_c(tmp_path: Path, colours: Path) -> None:
-    write_run_file(tmp_path / "small.py", colours)
+def test_real_processes_stop_after_the_step_or_at_once_at_a_second_ctrl_c(tmp_path: Path, colors: Path) -> None:
+    write_run_file(tmp_path / "small.py", colors)
     (tmp_path / "signalled.py").write_text(SIGNALLED)
     command = [sys.executable, "signalled.py"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
@@ -490,10 +490,10 @@ def test_the_saved_model_has_the_validation_metrics_of_its_training(make_run: Ma
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # training put the handler back
 
 
-def test_predictions_in_a_pipe_have_untruncated_paths(output_dir: Path, colours: Path, tmp_path: Path) -> None:
+def test_predictions_in_a_pipe_have_untruncated_paths(output_dir: Path, colors: Path, tmp_path: Path) -> None:
     deep = tmp_path / ("a" * 60) / ("b" * 60)
     deep.mkdir(parents=True)
-    (deep / "red.png").write_bytes((colours / "val" / "red" / "0.png").read_bytes())
+    (deep / "red.png").write_bytes((colors / "val" / "red" / "0.png").read_bytes())
     code, output = called("predict", str(output_dir), str(deep / "red.png"))
     assert code == 0
     assert str(deep / "red.png") in output

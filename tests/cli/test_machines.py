@@ -46,8 +46,8 @@ run = Run(
 
 
 @pytest.fixture
-def folder(tmp_path: Path, colours: Path) -> Path:
-    (tmp_path / "small.py").write_text(RUN.replace("TRAIN", repr(str(colours / "train"))))
+def folder(tmp_path: Path, colors: Path) -> Path:
+    (tmp_path / "small.py").write_text(RUN.replace("TRAIN", repr(str(colors / "train"))))
     return tmp_path
 
 
@@ -80,7 +80,7 @@ def test_restarts_continue_the_run_that_was_killed_and_not_an_older_one(folder: 
 
 
 @pytest.mark.slow  # training/test_agreement.py tests processes that train together, without the command
-def test_two_machines_train_together_and_their_output_is_labelled(folder: Path) -> None:
+def test_two_machines_train_together_and_their_output_is_labeled(folder: Path) -> None:
     hosts = ",".join(free_addresses(2))
     arguments = ["--set", "training.epochs=1", "--hosts", hosts, "--host-index"]
     processes = [start(folder, *arguments, str(index)) for index in range(2)]

@@ -26,9 +26,9 @@ def test_there_is_a_chart_for_the_loss_and_each_metric() -> None:
     ]
 
 
-def test_validation_has_the_same_colour_in_each_chart() -> None:
+def test_validation_has_the_same_color_in_each_chart() -> None:
     charts = curves_by_epoch(rows(loss=[2.0, 1.0], val_loss=[2.5, 2.0], val_map=[0.1, 0.2]))
-    assert charts[0].curves[1].colour == charts[1].curves[0].colour != charts[0].curves[0].colour
+    assert charts[0].curves[1].color == charts[1].curves[0].color != charts[0].curves[0].color
 
 
 def test_later_epochs_are_further_right_and_larger_values_higher() -> None:

@@ -150,14 +150,14 @@ def test_showing_a_run_does_not_import_tensorflow() -> None:
 # Examples
 
 
-def test_examples_show_the_number_of_images_by_class(colours: Path) -> None:
-    page = parsed(ImageFolder(colours / "train").read())
+def test_examples_show_the_number_of_images_by_class(colors: Path) -> None:
+    page = parsed(ImageFolder(colors / "train").read())
     assert page.rows[1:] == [["blue", "5", ""], ["green", "5", ""], ["red", "5", ""]]
     assert "15 images of 3 classes" in page.text
 
 
-def test_examples_show_at_most_twelve_images_of_all_classes(colours: Path) -> None:
-    page = parsed(ImageFolder(colours / "train").read())
+def test_examples_show_at_most_twelve_images_of_all_classes(colors: Path) -> None:
+    page = parsed(ImageFolder(colors / "train").read())
     assert len(page.jpegs) == 12
     means = np.array([np.asarray(jpeg).mean(axis=(0, 1)) for jpeg in page.jpegs])
     assert {tuple(channel) for channel in np.argsort(means)[:, 2:].tolist()} == {(0,), (1,), (2,)}  # red, green, blue
@@ -207,8 +207,8 @@ def test_empty_examples_are_shown() -> None:
     assert "0 images of 1 class" in parsed(Examples.of_files([], np.zeros(0, np.int32), ("cat",), "here")).text
 
 
-def test_the_repr_of_examples_is_one_line(colours: Path) -> None:
-    assert repr(ImageFolder(colours / "train").read()).endswith("train: 15 images of 3 classes>")
+def test_the_repr_of_examples_is_one_line(colors: Path) -> None:
+    assert repr(ImageFolder(colors / "train").read()).endswith("train: 15 images of 3 classes>")
 
 
 # Result, evaluation, predictions, diagnosis
@@ -263,8 +263,8 @@ def test_an_evaluation_of_tags_shows_a_row_for_each_tag() -> None:
     assert ["bold", "1", "1.000", "0.500", "1.000", "1.000", "1.000"] in page.rows
 
 
-def test_predictions_show_images_with_their_labels(colours: Path) -> None:
-    path = str(colours / "val" / "red" / "0.png")
+def test_predictions_show_images_with_their_labels(colors: Path) -> None:
+    path = str(colors / "val" / "red" / "0.png")
     likely = [{"label": "red", "probability": 0.9}, {"label": "blue", "probability": 0.08}]
     certain = [{"label": "green", "probability": 1.0}, {"label": "blue", "probability": 0.0}]
     page = parsed(Predictions([{"image": path, "predictions": likely}, {"image": path, "predictions": certain}]))

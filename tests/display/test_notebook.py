@@ -133,14 +133,14 @@ def test_the_doctors_progress_is_a_line_that_changes(cell: Cell, monkeypatch: py
     assert cell.outputs == ["Reading  ████████████████████  2,000/2,000  69 images/s  0 s left"]
 
 
-def test_a_quick_examination_shows_no_progress(cell: Cell, colours: Path) -> None:
-    examine(colours)
+def test_a_quick_examination_shows_no_progress(cell: Cell, colors: Path) -> None:
+    examine(colors)
     assert cell.outputs == []
 
 
-def test_a_long_examination_shows_progress(cell: Cell, colours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_examination_shows_progress(cell: Cell, colors: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("model_trainer.diagnosis.data.progress.SECONDS_BETWEEN_UPDATES", 0.0)
-    examine(colours)
+    examine(colors)
     (output,) = cell.outputs
     assert output.startswith("Reading  ████████████████████  24/24")
 

@@ -86,9 +86,9 @@ def test_the_example_of_a_loss_trains(names: dict[str, Any], make_run: MakeRun, 
 
 
 def test_the_example_of_a_source_reads_the_same_images(
-    names: dict[str, Any], make_run: MakeRun, usual: dict[str, float], colours: Path, tmp_path: Path
+    names: dict[str, Any], make_run: MakeRun, usual: dict[str, float], colors: Path, tmp_path: Path
 ) -> None:
-    for file in (colours / "train").glob("*/*.png"):
+    for file in (colors / "train").glob("*/*.png"):
         Image.open(file).save(tmp_path / f"{file.parent.name}_{file.name}")
     run = make_run(train_data=names["FilesByName"](path=str(tmp_path)))
     assert train_model(run).history[0]["val_loss"] == pytest.approx(usual["val_loss"], abs=1e-5)
@@ -140,7 +140,7 @@ def test_the_example_of_a_storage_holds_a_run_that_resumes(
 
 @pytest.mark.usefixtures("whole_pipeline", "compiled_steps")
 def test_the_example_of_a_task_trains_evaluates_and_predicts(
-    names: dict[str, Any], make_run: MakeRun, colours: Path
+    names: dict[str, Any], make_run: MakeRun, colors: Path
 ) -> None:
     run = make_run(task=names["Rating"](), training__epochs=8, training__learning_rate=0.02)
     result = train_model(run)
@@ -149,9 +149,9 @@ def test_the_example_of_a_task_trains_evaluates_and_predicts(
     assert (result.path / "model_max_acc.hdf5").is_file()
     plain = keras.models.load_model(result.path / "final_model.hdf5", compile=False)
     assert plain.output_shape == (None, 1)
-    distance = evaluate(result.path / "final_model.hdf5", colours / "val").distance
+    distance = evaluate(result.path / "final_model.hdf5", colors / "val").distance
     assert distance == pytest.approx(result.history[-1]["val_loss"], abs=1e-4)
-    image = next((colours / "val" / "red").iterdir())
+    image = next((colors / "val" / "red").iterdir())
     (prediction,) = predict(result.path / "final_model.hdf5", [image])
     (rated,) = prediction["predictions"]
     assert load_model(result.path).task == names["Rating"]()
@@ -198,7 +198,7 @@ def test_a_head_with_unnamed_outputs_is_refused(names: dict[str, Any], make_run:
         train_model(make_run(task=names["TwoOutputs"]()))
 
 
-def test_a_task_with_two_outputs_predicts_from_both(names: dict[str, Any], make_run: MakeRun, colours: Path) -> None:
+def test_a_task_with_two_outputs_predicts_from_both(names: dict[str, Any], make_run: MakeRun, colors: Path) -> None:
     result = train_model(make_run(task=names["TwoOutputs"](outputs=("one", "two"))))
-    distance = evaluate(result.path / "final_model.hdf5", colours / "val").distance
+    distance = evaluate(result.path / "final_model.hdf5", colors / "val").distance
     assert distance == pytest.approx(result.history[-1]["val_loss"], abs=1e-4)

@@ -53,10 +53,10 @@ def restored_policy() -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("restored_policy")
-def test_the_fit_script_trains(colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fit_script_trains(colors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = SCRIPT
     for old, new in {
-        'f"data/{name}"': f'f"{colours}/{{name}}"',
+        'f"data/{name}"': f'f"{colors}/{{name}}"',
         "(224, 224": "(32, 32",
         'weights="imagenet"': "weights=None",
         "batch_size=64": "batch_size=8",

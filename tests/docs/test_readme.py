@@ -31,13 +31,13 @@ def test_the_first_screen_is_a_sentence_an_install_line_twelve_lines_of_python_a
 
 
 @pytest.mark.usefixtures("short_pipeline", "plain_graphs")
-def test_the_twelve_lines_train_a_model_that_keras_loads(colours: Path, tmp_path: Path) -> None:
+def test_the_twelve_lines_train_a_model_that_keras_loads(colors: Path, tmp_path: Path) -> None:
     code = FIRST_CODE
     for old, new in {
         '.named("mobilenet_v2", target_size=(96, 96, 3))': (
             '(class_="model_trainer.testing.small_backbone", target_size=(16, 16, 3))'
         ),
-        "data/sample": str(colours),
+        "data/sample": str(colors),
         "batch_size=32": f'batch_size=4), weights=None, output_dir="{tmp_path}"',
         ", learning_rate=1e-3)": "",
     }.items():

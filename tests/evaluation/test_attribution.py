@@ -449,10 +449,10 @@ def test_an_overlay_enlarges_the_map_bilinearly() -> None:
     drawn = overlay(np.zeros((30, 50, 3), np.uint8), strengths)
     large = tf.image.resize(strengths[..., None], (30, 50)).numpy()
     expected = 0.75 * large * matplotlib.colormaps["inferno"](large[..., 0])[..., :3] * 255.0
-    assert np.abs(drawn - expected).max() <= 2.0  # the colour map has 256 steps
+    assert np.abs(drawn - expected).max() <= 2.0  # the color map has 256 steps
 
 
-def test_an_overlay_on_a_grey_image_is_coloured() -> None:
+def test_an_overlay_on_a_gray_image_is_colored() -> None:
     drawn = overlay(np.full((8, 8, 1), 100, np.uint8), np.ones((2, 2)))
     assert drawn.shape == (8, 8, 3)
     assert drawn[0, 0, 0] > drawn[0, 0, 2]

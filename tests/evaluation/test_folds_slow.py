@@ -63,12 +63,12 @@ train_folds(run, 3, resume=resume, report=False)
 """
 
 
-def test_killed_and_resumed_folds_are_bitwise_equal_to_uninterrupted_ones(colours: Path) -> None:
+def test_killed_and_resumed_folds_are_bitwise_equal_to_uninterrupted_ones(colors: Path) -> None:
     def train(output: str, mode: str, kill_at: int = 0) -> int:
         arguments = [sys.executable, "-c", PROGRAM, output, mode, str(kill_at)]
-        return subprocess.run(arguments, cwd=colours, check=False, timeout=600).returncode
+        return subprocess.run(arguments, cwd=colors, check=False, timeout=600).returncode
 
-    folder = colours.parent / "folds-killed"
+    folder = colors.parent / "folds-killed"
     # 4 steps of training and 2 of validation in an epoch, so the 16th is in the first epoch of the second fold.
     codes = [train(f"{folder}/whole", "start"), train(f"{folder}/chain", "start", 16)]
     assert sorted(path.name[:6] for path in folder.glob("chain/*/fold-*")) == ["fold-1", "fold-2"]

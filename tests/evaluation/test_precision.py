@@ -37,13 +37,13 @@ class InaccurateEngine:
 
 
 @pytest.fixture(scope="module")
-def examples(colours: Path) -> Examples:
-    return ImageFolder(colours / "val").read()
+def examples(colors: Path) -> Examples:
+    return ImageFolder(colors / "val").read()
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
-    """A model that predicts all images correctly: each class is the colour channel with the largest mean."""
+    """A model that predicts all images correctly: each class is the color channel with the largest mean."""
     network = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.GlobalAveragePooling2D()])
     network.add(keras.layers.Dense(3, activation="softmax"))
     network.layers[-1].set_weights([np.eye(3)[:, ::-1] * 5, np.zeros(3)])

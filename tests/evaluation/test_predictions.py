@@ -1,4 +1,4 @@
-"""Predictions for labelled images: which rows, test-time augmentation, ensembles."""
+"""Predictions for labeled images: which rows, test-time augmentation, ensembles."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def model_of(seed: int, classes: tuple[str, ...] = CLASSES) -> TrainedModel:
 
 
 @pytest.fixture(scope="module")
-def examples(colours: Path) -> Examples:
-    return ImageFolder(colours / "val").read()
+def examples(colors: Path) -> Examples:
+    return ImageFolder(colors / "val").read()
 
 
 @pytest.fixture
-def with_broken(colours: Path, tmp_path: Path) -> Examples:
+def with_broken(colors: Path, tmp_path: Path) -> Examples:
     """Three images, of which the second is broken."""
-    paths = [str(colours / "val" / name / "0.png") for name in CLASSES]
+    paths = [str(colors / "val" / name / "0.png") for name in CLASSES]
     (tmp_path / "broken.png").write_bytes(b"\x89PNG truncated")
     return Examples.of_files(
         [paths[0], str(tmp_path / "broken.png"), paths[2]], np.array([0, 1, 2]), CLASSES, "three images"

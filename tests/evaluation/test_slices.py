@@ -145,9 +145,9 @@ def test_an_unknown_column_is_reported_with_the_existing_ones(manifest: Manifest
         column_values(manifest, manifest.read(), "camra")
 
 
-def test_a_folder_has_no_columns(colours: Path) -> None:
+def test_a_folder_has_no_columns(colors: Path) -> None:
     from model_trainer import ImageFolder
 
-    source = ImageFolder(colours / "val")
+    source = ImageFolder(colors / "val")
     with pytest.raises(DataError, match="is not a manifest, so it has no column 'camera'"):
         column_values(source, source.read(), "camera")

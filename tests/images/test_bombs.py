@@ -53,7 +53,7 @@ def gif(width: int, height: int, frame: tuple[int, int], before: bytes = b"") ->
 
 
 def tiff(*entries: tuple[int, int, int], width: int = 8, count: int = 1) -> bytes:
-    """Grey, 8 bits, in one strip; `entries` are tag, type and value."""
+    """Gray, 8 bits, in one strip; `entries` are tag, type and value."""
     tags = [(256, 4, width), (257, 4, width), (258, 3, 8), (262, 3, 1), (273, 4, 8), (279, 4, 64)]
     tags = sorted({tag: (tag, kind, value) for tag, kind, value in (*tags, *entries)}.values())
     tags = b"".join(struct.pack("<HHII", tag, kind, count if tag == 273 else 1, value) for tag, kind, value in tags)

@@ -38,13 +38,13 @@ def animated(format: str) -> bytes:
 
 FILES = {
     "jpeg": (encoded(RGB, "JPEG"), ("JPEG", "RGB", 8, False)),
-    "grey jpeg": (encoded(RGB.convert("L"), "JPEG"), ("JPEG", "L", 8, False)),
+    "gray jpeg": (encoded(RGB.convert("L"), "JPEG"), ("JPEG", "L", 8, False)),
     "cmyk": (encoded(RGB.convert("CMYK"), "JPEG"), ("JPEG", "CMYK", 8, False)),
     "two pictures of a phone": (animated("MPO"), ("JPEG", "RGB", 8, False)),
     "png": (encoded(RGB, "PNG"), ("PNG", "RGB", 8, False)),
-    "two colours": (encoded(RGB.convert("1"), "PNG"), ("PNG", "1", 1, False)),
+    "two colors": (encoded(RGB.convert("1"), "PNG"), ("PNG", "1", 1, False)),
     "deep png": (deep_png(), ("PNG", "RGB", 16, False)),
-    "deep grey png": (encoded(DEEP, "PNG"), ("PNG", "I;16", 16, False)),
+    "deep gray png": (encoded(DEEP, "PNG"), ("PNG", "I;16", 16, False)),
     "animated png": (animated("PNG"), ("PNG", "RGB", 8, True)),
     "gif": (encoded(RGB.quantize(9), "GIF"), ("GIF", "P", 8, False)),
     "animated gif": (animated("GIF"), ("GIF", "P", 8, True)),

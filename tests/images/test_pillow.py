@@ -1,4 +1,4 @@
-"""The conversion after Pillow's decoding: strips, orientation, transparency, and grey images of 16 bits or floats."""
+"""The conversion after Pillow's decoding: strips, orientation, transparency, and gray images of 16 bits or floats."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from model_trainer.pipeline.image import read_image
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (23, 31, 4), np.uint8)
 RGBA = Image.fromarray(PIXELS)
-COLOUR = (10, 200, 90)
+COLOR = (10, 200, 90)
 
 
 def encoded(image: Image.Image, format: str, **options: object) -> bytes:
@@ -36,13 +36,13 @@ def _strips(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 FILES = {
     "rgb": (RGBA.convert("RGB"), "BMP", {}),
-    "grey": (RGBA.convert("L"), "PNG", {}),
-    "two colours": (RGBA.convert("1"), "PNG", {}),
+    "gray": (RGBA.convert("L"), "PNG", {}),
+    "two colors": (RGBA.convert("1"), "PNG", {}),
     "cmyk": (RGBA.convert("CMYK"), "JPEG", {}),
     "palette": (RGBA.convert("RGB").quantize(16), "GIF", {}),
     "palette with alpha": (RGBA.convert("RGB").quantize(16), "PNG", {"transparency": 3}),
     "alpha": (RGBA, "WEBP", {"lossless": True, "exact": True}),
-    "grey with alpha": (RGBA.convert("LA"), "PNG", {}),
+    "gray with alpha": (RGBA.convert("LA"), "PNG", {}),
     "tiff": (RGBA.convert("RGB"), "TIFF", {"compression": "tiff_lzw"}),
 }
 
@@ -53,17 +53,17 @@ def test_pixels_match_pillow(name: str) -> None:
     image, format, options = FILES[name]
     data = encoded(image, format, **options)
     expected = Image.open(io.BytesIO(data)).convert("RGBA")
-    np.testing.assert_array_equal(decode_with_pillow(data, COLOUR, with_alpha=True), np.asarray(expected))
-    over = Image.alpha_composite(Image.new("RGBA", expected.size, (*COLOUR, 255)), expected).convert("RGB")
-    decoded = decode_with_pillow(data, COLOUR, with_alpha=False)
+    np.testing.assert_array_equal(decode_with_pillow(data, COLOR, with_alpha=True), np.asarray(expected))
+    over = Image.alpha_composite(Image.new("RGBA", expected.size, (*COLOR, 255)), expected).convert("RGB")
+    decoded = decode_with_pillow(data, COLOR, with_alpha=False)
     np.testing.assert_allclose(decoded.astype(int), np.asarray(over).astype(int), atol=1)
 
 
 def test_blending_with_the_background_rounds_to_the_nearest() -> None:
     data = encoded(RGBA, "PNG")
     alpha = PIXELS[..., 3:] / 255.0
-    expected = np.round(PIXELS[..., :3] * alpha + np.array(COLOUR) * (1 - alpha))
-    np.testing.assert_array_equal(decode_with_pillow(data, COLOUR, with_alpha=False), expected)
+    expected = np.round(PIXELS[..., :3] * alpha + np.array(COLOR) * (1 - alpha))
+    np.testing.assert_array_equal(decode_with_pillow(data, COLOR, with_alpha=False), expected)
 
 
 @pytest.mark.usefixtures("_strips")
@@ -74,19 +74,19 @@ def test_a_rotated_image_is_decoded_upright(orientation: int, format: str) -> No
     exif[0x0112] = orientation
     data = encoded(RGBA.convert("RGB"), format, exif=exif)
     expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
-    np.testing.assert_array_equal(decode_with_pillow(data, COLOUR, with_alpha=False), expected)
+    np.testing.assert_array_equal(decode_with_pillow(data, COLOR, with_alpha=False), expected)
 
 
 @pytest.mark.usefixtures("_strips")
-def test_greys_of_16_bits_are_scaled() -> None:
+def test_grays_of_16_bits_are_scaled() -> None:
     deep = np.random.default_rng(0).integers(0, 65536, (23, 31)).astype(np.uint16)
-    decoded = decode_with_pillow(encoded(Image.fromarray(deep), "TIFF"), COLOUR, with_alpha=False)
+    decoded = decode_with_pillow(encoded(Image.fromarray(deep), "TIFF"), COLOR, with_alpha=False)
     np.testing.assert_array_equal(decoded, np.repeat(np.round(deep / 257.0)[..., None], 3, axis=-1))
 
 
-def test_nan_and_infinite_greys_are_black_or_white() -> None:
+def test_nan_and_infinite_grays_are_black_or_white() -> None:
     floats = np.array([[np.nan, np.inf, -np.inf, 7.0, -1.0, 300.0]], np.float32)
-    decoded = decode_with_pillow(encoded(Image.fromarray(floats), "TIFF"), COLOUR, with_alpha=False)
+    decoded = decode_with_pillow(encoded(Image.fromarray(floats), "TIFF"), COLOR, with_alpha=False)
     assert decoded[0, :, 0].tolist() == [0, 255, 0, 7, 0, 255]
 
 
@@ -95,7 +95,7 @@ def test_the_orientation_in_huge_metadata_is_ignored() -> None:
     exif[0x0112] = 6
     exif[0x010E] = "x" * 2**23
     data = encoded(RGBA.convert("RGB"), "WEBP", exif=exif, lossless=True)
-    assert decode_with_pillow(data, COLOUR, with_alpha=False).shape == (23, 31, 3)
+    assert decode_with_pillow(data, COLOR, with_alpha=False).shape == (23, 31, 3)
 
 
 def test_any_exception_of_pillow_becomes_a_reason_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,9 +141,9 @@ def test_a_png_with_a_damaged_ancillary_chunk_is_read(name: str, at_end: bool) -
     exif[0x0112] = 6
     intact = encoded(RGBA.convert("RGB"), "PNG", exif=exif)
     damaged = with_chunk(intact, DAMAGED[name], at_end=at_end)
-    expected = decode_with_pillow(intact, COLOUR, with_alpha=False)
+    expected = decode_with_pillow(intact, COLOR, with_alpha=False)
     assert expected is not None
-    np.testing.assert_array_equal(decode_with_pillow(damaged, COLOUR, with_alpha=False), expected)
+    np.testing.assert_array_equal(decode_with_pillow(damaged, COLOR, with_alpha=False), expected)
     facts = image_facts(damaged)
     assert (facts.problem, facts.width, facts.height, facts.exif_orientation) == ("", 23, 31, 6)
 
@@ -169,7 +169,7 @@ def test_a_rotated_avif_is_decoded_upright(orientation: int) -> None:
     exif[0x0112] = orientation
     data = encoded(RGBA.convert("RGB"), "AVIF", exif=exif)
     expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
-    np.testing.assert_array_equal(decode_with_pillow(data, COLOUR, with_alpha=False), expected)
+    np.testing.assert_array_equal(decode_with_pillow(data, COLOR, with_alpha=False), expected)
     facts = image_facts(data)
     assert (facts.height, facts.width, facts.format, facts.problem) == (*expected.shape[:2], "AVIF", "")
 
@@ -186,11 +186,11 @@ def test_a_png_read_without_its_damaged_chunks_keeps_the_orientation_in_its_text
     xmp += b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
     text = chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)
     intact = with_chunk(encoded(RGBA.convert("RGB"), "PNG"), text)
-    expected = decode_with_pillow(intact, COLOUR, with_alpha=False)
+    expected = decode_with_pillow(intact, COLOR, with_alpha=False)
     assert expected is not None
     assert expected.shape == (31, 23, 3)
     for name in DAMAGED:
-        decoded = decode_with_pillow(with_chunk(intact, DAMAGED[name]), COLOUR, with_alpha=False)
+        decoded = decode_with_pillow(with_chunk(intact, DAMAGED[name]), COLOR, with_alpha=False)
         np.testing.assert_array_equal(decoded, expected)
 
 

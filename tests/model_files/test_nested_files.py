@@ -321,11 +321,11 @@ def test_spec_and_classes_are_refused_for_a_file_that_describes_itself(model_fil
         load_model(model_file, spec=SPEC, classes=CLASSES)
 
 
-def test_predict_and_evaluate_accept_a_keras_file(small_file: str, colours: Path) -> None:
+def test_predict_and_evaluate_accept_a_keras_file(small_file: str, colors: Path) -> None:
     options: dict[str, Any] = {"spec": SMALL, "classes": CLASSES}
-    answers = predict(small_file, colours / "val", **options)
+    answers = predict(small_file, colors / "val", **options)
     assert {each["label"] for each in answers[0]["predictions"]} == set(CLASSES)
-    evaluation = evaluate(small_file, ImageFolder(colours / "val"), **options)
+    evaluation = evaluate(small_file, ImageFolder(colors / "val"), **options)
     assert evaluation.num_images == 9
 
 

@@ -116,11 +116,11 @@ def plain_keras(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlainKeras
 
 
 def images_of(spec: ModelSpec, count: int = 8) -> np.ndarray:
-    """Images that differ in colour, contrast and pattern, preprocessed."""
+    """Images that differ in color, contrast and pattern, preprocessed."""
     random = np.random.default_rng(1)
-    colours = random.uniform(20, 235, (count, 1, 1, 3))
+    colors = random.uniform(20, 235, (count, 1, 1, 3))
     contrast = random.uniform(5, 60, (count, 1, 1, 1))
-    pixels = np.clip(colours + contrast * random.normal(0, 1, (count, *spec.target_size)), 0, 255)
+    pixels = np.clip(colors + contrast * random.normal(0, 1, (count, *spec.target_size)), 0, 255)
     return np.asarray(spec.preprocess(pixels.astype(np.uint8)))
 
 

@@ -68,7 +68,7 @@ def branches_that_meet(content: bytearray) -> None:
     write_end(content)
 
 
-def neighbour_of_itself(content: bytearray) -> None:
+def neighbor_of_itself(content: bytearray) -> None:
     _, tree, _ = root_of(content)
     struct.pack_into("<QQ", content, tree + 8, tree, tree)
 
@@ -101,7 +101,7 @@ def header_that_continues_in_itself(content: bytearray) -> None:
 
 STRUCTURES: dict[str, tuple[Callable[[bytearray], None], str]] = {
     "branches_that_meet": (branches_that_meet, "'/' lists its members in a cycle or twice"),
-    "neighbour_of_itself": (neighbour_of_itself, "'/' lists its members in a cycle or twice"),
+    "neighbor_of_itself": (neighbor_of_itself, "'/' lists its members in a cycle or twice"),
     "free_list_in_a_cycle": (free_list_in_a_cycle, "'/' lists its members in a cycle or twice"),
     "name_of_a_megabyte": (name_of_a_megabyte, "'/' holds the name b'a+', which is not the name of a layer"),
     "header_that_continues_in_itself": (header_that_continues_in_itself, "is damaged at byte .*, in a header"),

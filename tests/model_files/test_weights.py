@@ -132,7 +132,7 @@ def test_imagenet_weights_for_an_own_network_are_refused() -> None:
         start("imagenet")
 
 
-def test_imagenet_weights_for_grey_images_are_refused() -> None:
+def test_imagenet_weights_for_gray_images_are_refused() -> None:
     with pytest.raises(ConfigError, match="are for 3 channels, not 1"):
         start("imagenet", spec=ModelSpec.named("vgg16", target_size=[32, 32, 1], preprocess_func="none"))
 

@@ -60,7 +60,7 @@ def test_the_last_layer_has_the_tasks_activation(activation: str, total: float |
 
 
 @pytest.mark.parametrize("channels", [1, 4])
-def test_grey_and_four_channel_networks_build(channels: int) -> None:
+def test_gray_and_four_channel_networks_build(channels: int) -> None:
     network = build(target_size=[16, 16, channels])
     assert network.model.input_shape == (None, 16, 16, channels)
 
@@ -133,7 +133,7 @@ def test_penalties_are_the_sums_over_the_chosen_kernels() -> None:
             lambda: build(**{"class": "keras.applications.vgg19.VGG19"}),
             "`spec.target_size` should be at least 32 x 32 for keras.applications.vgg19.VGG19, got 16 x 16",
         ),
-        (lambda: build(kwargs={"colour": 1}), "small_backbone refuses .*colour"),
+        (lambda: build(kwargs={"color": 1}), "small_backbone refuses .*color"),
     ],
 )
 def test_an_invalid_spec_is_an_error_that_names_it(make: object, message: str) -> None:

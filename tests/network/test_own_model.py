@@ -376,9 +376,9 @@ def test_an_operation_that_cannot_be_loaded_again_is_refused_before_training(mak
         prepare(run)
 
 
-def test_an_own_model_that_ends_in_logits_predicts_probabilities(make_run: MakeRun, colours: Path) -> None:
+def test_an_own_model_that_ends_in_logits_predicts_probabilities(make_run: MakeRun, colors: Path) -> None:
     result = train_model(make_run(spec=SPEC, network=OwnModel(own(dense(None)))))
-    (answer,) = predict(result.path, sorted((colours / "val" / "red").iterdir())[0], trust=True)
+    (answer,) = predict(result.path, sorted((colors / "val" / "red").iterdir())[0], trust=True)
     probabilities = [each["probability"] for each in answer["predictions"]]
     assert sum(probabilities) == pytest.approx(1.0, abs=1e-5)
     assert min(probabilities) >= 0

@@ -88,10 +88,10 @@ def newest_run(weed: Weed, folder: str) -> dict[str, bytes]:
 
 @pytest.mark.timeout(900)
 def test_a_repeatedly_killed_run_ends_with_the_models_of_an_uninterrupted_one(
-    s3: Weed, bucket: str, colours: Path
+    s3: Weed, bucket: str, colors: Path
 ) -> None:
     kills = [6, 17, 23, 29, 36]
-    command = [sys.executable, "-c", PROGRAM, str(colours), bucket[5:], json.dumps(kills)]
+    command = [sys.executable, "-c", PROGRAM, str(colors), bucket[5:], json.dumps(kills)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert json.loads(done.stdout.splitlines()[-1]) == [0, *(-9 for _ in kills), 0], done.stderr[-3000:]
     whole, killed = newest_run(s3, f"{bucket}/whole"), newest_run(s3, f"{bucket}/killed")

@@ -169,14 +169,14 @@ def test_tensorboard_reads_the_events(finished: str, weed: Weed, tmp_path: Path)
 @pytest.mark.slow
 @pytest.mark.usefixtures("s3")
 def test_predict_evaluate_and_load_model_accept_a_url(
-    finished: str, make_run: MakeRun, colours: Path, weed: Weed
+    finished: str, make_run: MakeRun, colors: Path, weed: Weed
 ) -> None:
-    image = next((colours / "val" / "red").glob("*.png"))
+    image = next((colors / "val" / "red").glob("*.png"))
     model = objects(weed, finished)["model_max_acc.hdf5"]
-    local = colours.parent / "copy.hdf5"
+    local = colors.parent / "copy.hdf5"
     local.write_bytes(model)
     assert predict(finished, image)[0]["predictions"] == predict(local, image)[0]["predictions"]
-    assert evaluate(finished, colours / "val").accuracy == evaluate(local, colours / "val").accuracy
+    assert evaluate(finished, colors / "val").accuracy == evaluate(local, colors / "val").accuracy
     assert load_model(f"{finished}/model_max_acc.hdf5").classes == ("blue", "green", "red")
 
 

@@ -25,8 +25,8 @@ Batches = list[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
 @pytest.fixture
-def examples(colours: Path) -> Examples:
-    return ImageFolder(colours / "train").read()
+def examples(colors: Path) -> Examples:
+    return ImageFolder(colors / "train").read()
 
 
 def make(examples: Examples, **options: object) -> Pipeline:

@@ -99,7 +99,7 @@ def test_images_in_ranges_of_one_file_equal_those_of_single_files(tmp_path: Path
 
 @pytest.fixture
 def uniform(tmp_path: Path) -> Examples:
-    """Ten images of one colour each, which determines the label."""
+    """Ten images of one color each, which determines the label."""
     for label in range(3):
         Image.new("RGB", (8, 8), (label * 100,) * 3).save(tmp_path / f"{label}.png")
     labels = np.arange(10) % 3

@@ -86,10 +86,10 @@ def rgb_image() -> Image.Image:
     return Image.fromarray(smooth())
 
 
-def over(image: Image.Image, colour: tuple[int, int, int]) -> np.ndarray:
-    """The image over a background of one colour, by Pillow."""
+def over(image: Image.Image, color: tuple[int, int, int]) -> np.ndarray:
+    """The image over a background of one color, by Pillow."""
     image = image.convert("RGBA")
-    return np.asarray(Image.alpha_composite(Image.new("RGBA", image.size, (*colour, 255)), image).convert("RGB"))
+    return np.asarray(Image.alpha_composite(Image.new("RGBA", image.size, (*color, 255)), image).convert("RGB"))
 
 
 def rgba_image() -> Image.Image:
@@ -102,15 +102,15 @@ OPAQUE = {
     "rgb.jpg": (rgb_image, {"quality": 90}),
     "progressive.jpg": (rgb_image, {"quality": 90, "progressive": True}),
     "subsampled.jpg": (rgb_image, {"quality": 80, "subsampling": 2}),
-    "grey.jpg": (lambda: rgb_image().convert("L"), {}),
+    "gray.jpg": (lambda: rgb_image().convert("L"), {}),
     "cmyk.jpg": (lambda: rgb_image().convert("CMYK"), {}),
     "rgb.png": (rgb_image, {}),
-    "grey.png": (lambda: rgb_image().convert("L"), {}),
+    "gray.png": (lambda: rgb_image().convert("L"), {}),
     "palette.png": (lambda: rgb_image().quantize(64), {}),
     "four.png": (lambda: rgb_image().quantize(4), {"bits": 2}),
     "two.png": (lambda: rgb_image().convert("1"), {}),
     "rgb.bmp": (rgb_image, {}),
-    "grey.bmp": (lambda: rgb_image().convert("L"), {}),
+    "gray.bmp": (lambda: rgb_image().convert("L"), {}),
     "palette.gif": (lambda: rgb_image().quantize(64), {}),
     "rgb.webp": (rgb_image, {"lossless": True}),
     "lossy.webp": (rgb_image, {"quality": 80}),
@@ -128,43 +128,43 @@ def test_pixels_match_pillow(tmp_path: Path, name: str) -> None:
 
 TRANSPARENT = {
     "rgba.png": (rgba_image, {}),
-    "grey_alpha.png": (lambda: rgba_image().convert("LA"), {}),
+    "gray_alpha.png": (lambda: rgba_image().convert("LA"), {}),
     "palette.png": (lambda: rgb_image().quantize(16), {"transparency": 3}),
-    "one_colour.png": (rgb_image, {"transparency": tuple(int(v) for v in smooth()[5, 5])}),
+    "one_color.png": (rgb_image, {"transparency": tuple(int(v) for v in smooth()[5, 5])}),
     "rgba.webp": (rgba_image, {"lossless": True}),
     "palette.gif": (lambda: rgb_image().quantize(16), {"transparency": 3}),
 }
 
 
-@pytest.mark.parametrize("colour", [(255, 255, 255), (10, 200, 90)])
+@pytest.mark.parametrize("color", [(255, 255, 255), (10, 200, 90)])
 @pytest.mark.parametrize("name", TRANSPARENT)
-def test_transparent_pixels_show_the_background(tmp_path: Path, name: str, colour: tuple[int, int, int]) -> None:
+def test_transparent_pixels_show_the_background(tmp_path: Path, name: str, color: tuple[int, int, int]) -> None:
     make, options = TRANSPARENT[name]
     path = save(tmp_path / name, make(), **options)
-    expected = over(Image.fromarray(pillow(path, "RGBA")), colour)
+    expected = over(Image.fromarray(pillow(path, "RGBA")), color)
     assert not np.array_equal(expected, pillow(path, "RGB"))  # transparency changes the expected image
-    image, readable = read(path, spec(background=colour))
+    image, readable = read(path, spec(background=color))
     assert readable
     np.testing.assert_allclose(image.astype(int), expected.astype(int), atol=1)
 
 
-def png(width: int, height: int, colour_type: int, rows: bytes, depth: int = 16) -> bytes:
+def png(width: int, height: int, color_type: int, rows: bytes, depth: int = 16) -> bytes:
     """A PNG file by its specification, because Pillow cannot write 16-bit RGB."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
-    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, depth, color_type, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize(("colour_type", "channels"), [(0, 1), (2, 3), (6, 4)])
-def test_16_bit_values_are_scaled_not_truncated(tmp_path: Path, colour_type: int, channels: int) -> None:
+@pytest.mark.parametrize(("color_type", "channels"), [(0, 1), (2, 3), (6, 4)])
+def test_16_bit_values_are_scaled_not_truncated(tmp_path: Path, color_type: int, channels: int) -> None:
     deep = RANDOM.integers(0, 65536, (6, 5, channels)).astype(np.uint16)
     if channels == 4:
         deep[..., 3] = 65535
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in deep)
-    (tmp_path / "deep.png").write_bytes(png(5, 6, colour_type, rows))
+    (tmp_path / "deep.png").write_bytes(png(5, 6, color_type, rows))
     expected = np.round(deep / 257.0).astype(np.uint8)
     expected = np.repeat(expected, 3, axis=-1) if channels == 1 else expected[..., :3]
     image, readable = read(tmp_path / "deep.png", spec((6, 5)))
@@ -204,7 +204,7 @@ def test_a_crop_of_a_rotated_jpeg_is_the_crop_of_the_upright_image(tmp_path: Pat
     with Image.open(path) as turned:
         whole = np.asarray(ImageOps.exif_transpose(turned))
     image, _ = read(path, spec((11, 14)), crop=FIXED_BOX)
-    # At the edges of a region the decoder smooths colour without its neighbours.
+    # At the edges of a region the decoder smooths color without its neighbors.
     np.testing.assert_allclose(image[2:-2, 2:-2].astype(int), whole[3:14, 5:19][2:-2, 2:-2].astype(int), atol=3)
 
 
@@ -265,7 +265,7 @@ def test_a_wrong_suffix_is_ignored(tmp_path: Path, name: str) -> None:
 
 
 def test_an_animation_is_its_first_frame(tmp_path: Path) -> None:
-    frames = [Image.new("RGB", (WIDTH, HEIGHT), colour) for colour in ("red", "lime")]
+    frames = [Image.new("RGB", (WIDTH, HEIGHT), color) for color in ("red", "lime")]
     for suffix in (".gif", ".webp", ".png"):
         path = save(tmp_path / f"moving{suffix}", frames[0], save_all=True, append_images=frames[1:])
         image, _ = read(path, spec())
@@ -313,7 +313,7 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["rgb.jpg", "rgb.png", "rgb.bmp"])
-def test_a_grey_model_sees_the_luminance_of_pillow(tmp_path: Path, name: str) -> None:
+def test_a_gray_model_sees_the_luminance_of_pillow(tmp_path: Path, name: str) -> None:
     make, options = OPAQUE[name]
     path = save(tmp_path / name, make(), **options)
     image, _ = read(path, spec(channels=1))

@@ -43,7 +43,7 @@ Change = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]  # image 
 HEIGHT, WIDTH = 66, 90
 POINTS = ((21.5, 15.0), (68.25, 18.5), (44.0, 34.75), (29.0, 49.5), (51.5, 27.0), (38.25, 42.0))  # x, y
 SIGMA = 1.7  # pixels, of the spots
-# Pixels. A transform that counts from the pixels' centres misses by 1.4 where the image is turned upside down.
+# Pixels. A transform that counts from the pixels' centers misses by 1.4 where the image is turned upside down.
 TOLERANCE = 0.6
 
 STRONG = {
@@ -70,7 +70,7 @@ CHAINS = {
     "rotation after flip": (RandomFlip(vertical=True), RandomRotation(degrees=180)),
     "moved at once": (RandomRotation(degrees=90), RandomZoom(factor=0.4), RandomShear(), RandomShift()),
     "moved one by one": (RandomRotation(degrees=90), RandomZoom(factor=0.4, fill_mode="constant"), RandomShift()),
-    "among colours": (RandomBrightness(), RandomRotation(degrees=60), TrivialAugment(), RandomFlip()),
+    "among colors": (RandomBrightness(), RandomRotation(degrees=60), TrivialAugment(), RandomFlip()),
 }
 
 
@@ -82,7 +82,7 @@ def spot(point: tuple[float, float]) -> np.ndarray:
 
 
 def find(image: np.ndarray, dark: np.ndarray) -> np.ndarray | None:
-    """x, y of the centre of what differs from the image without a spot; None if nothing does."""
+    """x, y of the center of what differs from the image without a spot; None if nothing does."""
     light = np.abs(image.astype(float) - dark).mean(axis=-1)
     if light.max() < 13:
         return None
@@ -109,7 +109,7 @@ def distances(change: Change, seeds: range, may_hide: bool = False) -> np.ndarra
             expected = (transforms @ [*point, 1])[:, :2]
             radius = 1 + 3 * SIGMA * np.linalg.norm(transforms[:, :2, :2], 2, axis=(1, 2))
             inside = np.minimum(expected, [dark.shape[1], dark.shape[0]] - expected).min(axis=1)
-            if (np.abs(inside) < radius).any():  # a spot that is cut off at an edge has another centre
+            if (np.abs(inside) < radius).any():  # a spot that is cut off at an edge has another center
                 continue
             position = find(change(tf.constant(spot(point)), seed)[0].numpy(), dark)
             if inside.min() < 0:
@@ -140,7 +140,7 @@ def test_points_move_with_the_image(name: str) -> None:
 def test_points_move_with_the_image_in_every_kind_of_augmentation(kind: type[Augmentation]) -> None:
     missed = distances(compiled(kind()), range(4), issubclass(kind, MAY_HIDE))
     assert len(missed) > 3
-    # A partly covered spot has another centre.
+    # A partly covered spot has another center.
     assert (np.median(missed) if kind is RandomErasing else missed.max()) < TOLERANCE
 
 
@@ -154,7 +154,7 @@ def test_points_move_with_the_image_through_several_augmentations(name: str) -> 
         transforms = [augment_transform(HEIGHT, WIDTH, chain[:step], seed) for step in steps]
         return augment_image(image, chain, seed), tf.stack(transforms)
 
-    missed = distances(change, range(20), may_hide=name == "among colours")
+    missed = distances(change, range(20), may_hide=name == "among colors")
     assert len(missed) > 25
     assert missed.max() < TOLERANCE
 
@@ -221,7 +221,7 @@ VIEWS = {
     "squash": (View(ModelSpec(target_size=(100, 60, 3), resize="squash", interpolation="bicubic")), 1),
     "pad above and below": (View(ModelSpec(target_size=(97, 70, 3), resize="pad")), 1),
     "pad left and right": (View(ModelSpec(target_size=(50, 121, 3), resize="pad", interpolation="nearest")), 1),
-    "grey": (View(ModelSpec(target_size=(60, 60, 1), resize="pad", interpolation="lanczos3")), 1),
+    "gray": (View(ModelSpec(target_size=(60, 60, 1), resize="pad", interpolation="lanczos3")), 1),
     "much smaller": (View(ModelSpec(target_size=(52, 60, 3), resize="squash")), 3),
     "smaller by areas": (View(ModelSpec(target_size=(57, 61, 3), resize="squash", interpolation="area")), 3),
     "larger by areas": (View(ModelSpec(target_size=(157, 161, 3), resize="squash", interpolation="area")), 1),

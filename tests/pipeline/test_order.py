@@ -39,7 +39,7 @@ def test_every_example_is_at_every_position_equally_often(drawn: np.ndarray) -> 
 
 
 @pytest.mark.long
-def test_neighbours_are_independent(drawn: np.ndarray) -> None:
+def test_neighbors_are_independent(drawn: np.ndarray) -> None:
     steps = (drawn[:, 1:] - drawn[:, :-1]) % 64
     worst = min(stats.chisquare(np.bincount(steps[:, position], minlength=64)[1:]).pvalue for position in range(63))
     assert worst > 1e-4

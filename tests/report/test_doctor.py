@@ -47,8 +47,8 @@ def draw(path: Path, seed: int) -> None:
     Image.fromarray(pixels).resize((48, 48)).save(path)
 
 
-def test_the_page_needs_no_network_and_is_well_formed(colours: Path) -> None:
-    page = doctor_page(examine(colours, min_size=64))
+def test_the_page_needs_no_network_and_is_well_formed(colors: Path) -> None:
+    page = doctor_page(examine(colors, min_size=64))
     parsed = Page(page)
     assert parsed.open == []
     assert parsed.tags.count("img") >= 24
@@ -57,8 +57,8 @@ def test_the_page_needs_no_network_and_is_well_formed(colours: Path) -> None:
     assert "@import" not in page
 
 
-def test_each_finding_has_a_section_that_the_list_links_to(colours: Path) -> None:
-    diagnosis = examine(colours, min_size=64)
+def test_each_finding_has_a_section_that_the_list_links_to(colors: Path) -> None:
+    diagnosis = examine(colors, min_size=64)
     page = doctor_page(diagnosis)
     ids = [finding.id for finding in diagnosis.findings]
     assert ids

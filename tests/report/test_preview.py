@@ -21,7 +21,7 @@ def test_each_draw_is_an_augmentation_of_its_example(make_run: Callable[..., Run
         assert one.label == Path(one.name).parent.name
         assert one.labels == (one.label,) * 3
         assert one.images.shape == (3, 16, 16, 3)
-        # The noise of each drawn image differs, so its mean colour identifies it.
+        # The noise of each drawn image differs, so its mean color identifies it.
         for image in one.images:
             np.testing.assert_allclose(image.mean(axis=(0, 1)), one.original.mean(axis=(0, 1)), atol=0.6)
 

@@ -100,7 +100,7 @@ def test_an_image_of_another_shape_is_resized_nearly_as_by_the_spec(
     assert np.abs(names["batch"][0] - load_image("photo.jpg", run.spec)).max() < 12
 
 
-def test_grey_images_keep_one_channel(make_folder: MakeFolder, in_folder: Path) -> None:
+def test_gray_images_keep_one_channel(make_folder: MakeFolder, in_folder: Path) -> None:
     model_spec = spec("none", None, channels=1)
     code = code_of(write_report(make_folder(run=Run(spec=model_spec, train_data=ImageFolder("data")))).read_text())
     names, _ = run_code(without_model(code))

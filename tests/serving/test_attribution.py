@@ -28,10 +28,10 @@ SPEC = ModelSpec(target_size=[16, 24, 3])
 def cam() -> GradCAM:
     """Explains a network whose classes are the mean brightness of the red and of the green channel."""
     images = keras.Input((16, 24, 3))
-    features = keras.layers.Conv2D(2, 1, use_bias=False, name="colours")(images)
+    features = keras.layers.Conv2D(2, 1, use_bias=False, name="colors")(images)
     output = keras.layers.Softmax()(keras.layers.GlobalAveragePooling2D()(features))
     model = keras.Model(images, output)
-    model.get_layer("colours").set_weights([np.array([[[[1, 0], [0, 1], [0, 0]]]], np.float32)])
+    model.get_layer("colors").set_weights([np.array([[[[1, 0], [0, 1], [0, 0]]]], np.float32)])
     return GradCAM(TrainedModel(model, SPEC, Classification(), ("red", "green"), Path("model.hdf5")))
 
 
@@ -49,7 +49,7 @@ def test_a_small_image_is_enlarged_with_its_aspect_ratio(cam: GradCAM) -> None:
 def test_regions_that_support_the_class_are_brighter_than_the_image(cam: GradCAM) -> None:
     with Image.open(io.BytesIO(attribution_png(cam, image_with_a_red_corner(), 0))) as picture:
         pixels = np.asarray(picture)
-    # The bright end of the colour map contains green, and the image does not.
+    # The bright end of the color map contains green, and the image does not.
     assert pixels[20:120, 20:200, 1].mean() > 100
     assert pixels[180:, 260:].max() < 30
 

@@ -88,9 +88,9 @@ def address(make_run: Callable[..., Run]) -> Iterator[tuple[str, Path]]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not HAS_RAY, reason="ray is not installed: .venv/bin/pip install -e '.[serve,ray]'")
-def test_two_replicas_predict_as_predict_does(address: tuple[str, Path], colours: Path) -> None:
+def test_two_replicas_predict_as_predict_does(address: tuple[str, Path], colors: Path) -> None:
     url, folder = address
-    image = colours / "val" / "red" / "0.png"
+    image = colors / "val" / "red" / "0.png"
     (expected,) = predict(folder, [image])
     responses: list[Any] = []
     for _ in range(10):

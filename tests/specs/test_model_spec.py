@@ -104,8 +104,8 @@ def test_older_modules_of_the_class_are_accepted(older, today):
         ({"target_size": [32, 32, 1]}, "`preprocess_args` should contain 1 number .*between_plus_minus_1"),
         ({"resize": "crp"}, "`resize` should be one of 'crop', 'squash' or 'pad', got 'crp'"),
         ({"interpolation": "linear"}, "`interpolation` should be one of"),
-        ({"background": [0, 0, 256]}, "`background` should be a colour"),
-        ({"background": "white"}, "`background` should be a colour"),
+        ({"background": [0, 0, 256]}, "`background` should be a color"),
+        ({"background": "white"}, "`background` should be a color"),
         ({"clas": VGG19}, "`clas` is not an option of ModelSpec. Did you mean 'class'"),
     ],
 )

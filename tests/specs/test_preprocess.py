@@ -118,7 +118,7 @@ def test_any_shape_that_ends_in_channels_is_accepted(shape):
     np.testing.assert_allclose(result, formula(images(shape).astype(np.float64)), rtol=0, atol=2e-5)
 
 
-def test_a_grey_image_takes_one_mean():
+def test_a_gray_image_takes_one_mean():
     result = make("mean_subtraction", [100.0], channels=1).preprocess(images((6, 5, 1)))
     np.testing.assert_allclose(result, (images((6, 5, 1)) - 100.0) / 127.5, rtol=0, atol=1e-6)
 

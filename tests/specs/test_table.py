@@ -220,7 +220,7 @@ def test_other_classes_have_no_mismatch(path):
     assert preprocessing_mismatch(ModelSpec(**{"class": path}, target_size=[64, 64, 3])) is None
 
 
-def test_grey_images_have_no_mismatch_because_imagenet_has_no_weights_for_them():
+def test_gray_images_have_no_mismatch_because_imagenet_has_no_weights_for_them():
     assert preprocessing_mismatch(ModelSpec(**{"class": VGG19}, target_size=[64, 64, 1])) is None
 
 

@@ -44,17 +44,17 @@ for path in ("gs://bucket/train-*.tfrecord", "gs://bucket/train.csv", "s3://buck
     assert done.stdout.split() == ["TFRecords", "Manifest", "ImageFolder"]
 
 
-def test_a_manifest_is_read_from_another_storage(memory: Path, colours: Path) -> None:
-    rows = [f"{path},{path.parent.name}" for path in sorted((colours / "train").glob("*/*.png"))]
+def test_a_manifest_is_read_from_another_storage(memory: Path, colors: Path) -> None:
+    rows = [f"{path},{path.parent.name}" for path in sorted((colors / "train").glob("*/*.png"))]
     files.write_text(memory / "train.csv", "\n".join(["image,label", *rows]))
     examples = Manifest(str(memory / "train.csv")).read()
     assert examples.classes == ("blue", "green", "red")
     assert len(examples) == 15
-    assert list(examples.labels) == list(ImageFolder(colours / "train").read().labels)
+    assert list(examples.labels) == list(ImageFolder(colors / "train").read().labels)
 
 
 def test_a_run_in_another_storage_trains_and_resumes_as_on_the_disk(
-    make_run: MakeRun, memory: Path, colours: Path
+    make_run: MakeRun, memory: Path, colors: Path
 ) -> None:
     expected = train_model(make_run(training__epochs=2))
     run = make_run(training__epochs=1, output_dir=f"{memory}/output")
@@ -70,4 +70,4 @@ def test_a_run_in_another_storage_trains_and_resumes_as_on_the_disk(
     remote, local = load_model(result.path), load_model(expected.path)
     for ours, theirs in zip(remote.model.get_weights(), local.model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert evaluate(result.path, colours / "val").metrics() == evaluate(expected.path, colours / "val").metrics()
+    assert evaluate(result.path, colors / "val").metrics() == evaluate(expected.path, colors / "val").metrics()

@@ -1,4 +1,4 @@
-"""The behaviour that all storages have in common; tests/object_stores/test_contract.py runs part of it on S3."""
+"""The behavior that all storages have in common; tests/object_stores/test_contract.py runs part of it on S3."""
 
 from __future__ import annotations
 

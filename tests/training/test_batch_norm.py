@@ -83,7 +83,7 @@ def test_20_steps_match_those_of_keras(
     optimizer, step = keras.optimizers.SGD(rate), make_step(prepared)
     random = np.random.default_rng(0)
     for number in range(20):
-        # Noise: of images of one colour the features vary so little that normalizing them magnifies rounding, too.
+        # Noise: of images of one color the features vary so little that normalizing them magnifies rounding, too.
         images = tf.constant(random.integers(0, 256, (8, *run.spec.target_size)), tf.uint8)
         labels = tf.constant(random.integers(0, 3, 8), tf.int32)
         step(Batch(images, labels, tf.ones(8)), number, 8)
@@ -294,7 +294,7 @@ def test_averaged_weights_have_their_own_batch_norm_statistics(make_run: MakeRun
     assert (np.abs(np.array(averaged.moving_mean) - np.array(raw.moving_mean)) > 1e-4).any()
 
 
-def test_the_final_model_has_the_statistics_of_the_last_validation(make_run: MakeRun, colours: Path) -> None:
+def test_the_final_model_has_the_statistics_of_the_last_validation(make_run: MakeRun, colors: Path) -> None:
     for changes in ({}, {"training__ema_decay": 0.9}):
         result = train_model(make_run(**NORMALIZED, training__epochs=3, **changes))
         model = keras.models.load_model(result.path / "final_model.hdf5", compile=False)

@@ -79,14 +79,14 @@ def test_a_step_with_a_non_finite_loss_changes_nothing(make_run: MakeRun, device
         result = step(batch, tf.constant(0, tf.int64), 2, tf.constant(False))
         return [result.scalars["num_broken"].numpy(), *(each.numpy() for each in result.sums.values())]
 
-    grey, black = np.full((2, 16, 16, 3), 90, np.uint8), np.full((2, 16, 16, 3), 90, np.uint8)
+    gray, black = np.full((2, 16, 16, 3), 90, np.uint8), np.full((2, 16, 16, 3), 90, np.uint8)
     black[1] = 0  # on the second device, where there are two
     num_broken, *sums = take(black)
     assert num_broken > 0
     assert all((each == 0).all() for each in sums)
     for old, new, variable in zip(before, values_of(variables), variables, strict=True):
         np.testing.assert_array_equal(old, new, err_msg=variable.path)
-    num_broken, *sums = take(grey)
+    num_broken, *sums = take(gray)
     assert num_broken == 0
     changed = [not np.array_equal(old, new) for old, new in zip(before, values_of(variables), strict=True)]
     assert sum(changed) > 10  # weights, averages, statistics of batch normalization, momentum

@@ -43,7 +43,7 @@ SLOW = (
 COMBINATIONS = [(1, "float32"), (2, "mixed_bfloat16"), (1, "mixed_bfloat16"), (2, "float32")]
 
 
-def check_steps(make_run: MakeRun, colours: Path, name: str, devices: int, precision: str) -> None:
+def check_steps(make_run: MakeRun, colors: Path, name: str, devices: int, precision: str) -> None:
     """Asserts that the loss of one batch, repeated, falls by a tenth, and that the whole network learns.
 
     All images are of one class: the features of a random network with batch normalization are so sensitive that the
@@ -53,7 +53,7 @@ def check_steps(make_run: MakeRun, colours: Path, name: str, devices: int, preci
     least = max(32, TABLE[name].minimum_size)
     run = make_run(
         spec=ModelSpec.named(name, target_size=[least, least, 3], kwargs=FAMILIES[name]),
-        train_data=ImageFolder(colours / "train").take(4),
+        train_data=ImageFolder(colors / "train").take(4),
         network=Network(dropout_rate=0.0),
         training__optimizer=SGD(),
         training__learning_rate=0.005,
@@ -92,14 +92,14 @@ def cases() -> list[Any]:
 
 @pytest.mark.usefixtures("eager_steps")
 @pytest.mark.parametrize(("name", "devices", "precision"), cases())
-def test_every_family_learns_a_batch(make_run: MakeRun, colours: Path, name: str, devices: int, precision: str) -> None:
-    check_steps(make_run, colours, name, devices, precision)
+def test_every_family_learns_a_batch(make_run: MakeRun, colors: Path, name: str, devices: int, precision: str) -> None:
+    check_steps(make_run, colors, name, devices, precision)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("devices", "precision"), COMBINATIONS)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_learns_a_batch_in_a_compiled_step(
-    make_run: MakeRun, colours: Path, name: str, devices: int, precision: str
+    make_run: MakeRun, colors: Path, name: str, devices: int, precision: str
 ) -> None:
-    check_steps(make_run, colours, name, devices, precision)
+    check_steps(make_run, colors, name, devices, precision)

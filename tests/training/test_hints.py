@@ -14,7 +14,7 @@ from model_trainer.training.train import train_model
 
 pytestmark = pytest.mark.usefixtures("short_pipeline", "eager_steps")
 
-GREY = ModelSpec.named("mobilenet_v2").changed("target_size", (64, 64, 1))
+GRAY = ModelSpec.named("mobilenet_v2").changed("target_size", (64, 64, 1))
 RUN = Run(spec=ModelSpec.named("vgg19"), train_data=ImageFolder("data/train"))
 
 
@@ -29,7 +29,7 @@ def examples(*counts: int) -> Examples:
     [
         ({"weights": None}, True),
         ({"weights": "auto"}, False),
-        ({"weights": None, "spec": GREY}, False),
+        ({"weights": None, "spec": GRAY}, False),
     ],
 )
 def test_imagenets_weights_are_suggested_where_they_exist_and_were_not_tried(

@@ -31,12 +31,12 @@ def run(make_run: MakeRun) -> Run:
 
 
 @pytest.fixture
-def weighted(colours: Path, tmp_path: Path) -> Manifest:
-    """The images of `colours/train`; one image of each class has weight 0."""
+def weighted(colors: Path, tmp_path: Path) -> Manifest:
+    """The images of `colors/train`; one image of each class has weight 0."""
     with open(tmp_path / "weights.csv", "w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["filename", "label", "weight"])
-        for path in sorted((colours / "train").rglob("*.png")):
+        for path in sorted((colors / "train").rglob("*.png")):
             writer.writerow([str(path), path.parent.name, WEIGHTS[int(path.stem)]])
     return Manifest(str(tmp_path / "weights.csv"))
 
@@ -75,11 +75,11 @@ def test_example_weights_give_the_losses_of_fit(run: Run, weighted: Manifest) ->
     assert losses(run) == pytest.approx(losses_of_fit(run, "sparse_categorical_crossentropy"), abs=1e-5)
 
 
-def test_example_weights_with_tags_give_the_losses_of_fit(run: Run, colours: Path, tmp_path: Path) -> None:
+def test_example_weights_with_tags_give_the_losses_of_fit(run: Run, colors: Path, tmp_path: Path) -> None:
     with open(tmp_path / "tags.csv", "w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["filename", "labels", "weight"])
-        for path in sorted((colours / "train").rglob("*.png")):
+        for path in sorted((colors / "train").rglob("*.png")):
             tags = "blue|red" if path.stem == "0" else path.parent.name
             writer.writerow([str(path), tags, WEIGHTS[int(path.stem)]])
     source = Manifest(str(tmp_path / "tags.csv"), classes=("blue", "green", "red"))
@@ -109,12 +109,12 @@ def test_the_weighted_validation_loss_does_not_depend_on_the_batch_size(run: Run
 
 
 def test_an_unreadable_image_does_not_count_in_the_mean_loss(
-    run: Run, draw_folder: Callable[..., Path], tmp_path: Path, colours: Path
+    run: Run, draw_folder: Callable[..., Path], tmp_path: Path, colors: Path
 ) -> None:
     folder = draw_folder(tmp_path / "train", 5)
     (folder / "red" / "broken.png").write_bytes(b"no image")
     run = run.changed_all({"training.epochs": 1, "training.learning_rate": 1e-12})
-    whole, broken = (losses(run.changed("train_data", ImageFolder(each))) for each in (colours / "train", folder))
+    whole, broken = (losses(run.changed("train_data", ImageFolder(each))) for each in (colors / "train", folder))
     assert broken == pytest.approx(whole, abs=1e-5)
 
 

@@ -35,22 +35,22 @@ from model_trainer.training.train import Result, train_model
 
 pytestmark = pytest.mark.usefixtures("short_pipeline", "plain_graphs", "eager_steps")
 
-COLOURS = {"blue": (30, 40, 220), "green": (40, 200, 50), "red": (220, 30, 40), "yellow": (220, 210, 30)}
+COLORS = {"blue": (30, 40, 220), "green": (40, 200, 50), "red": (220, 30, 40), "yellow": (220, 210, 30)}
 
 
 def draw_mosaics(folder: Path, count: int, seed: int, unknown: float = 0.0) -> Path:
-    """Pictures of 2 by 2 noisy colours, tagged with the colours that are in them."""
+    """Pictures of 2 by 2 noisy colors, tagged with the colors that are in them."""
     random = np.random.default_rng(seed)
     folder.mkdir()
     with open(folder / "tags.csv", "w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["filename", "labels", "unknown"])
         for number in range(count):
-            names = random.choice(list(COLOURS), 4)
-            pixels = np.array([COLOURS[name] for name in names], int).reshape(2, 2, 3).repeat(8, 0).repeat(8, 1)
+            names = random.choice(list(COLORS), 4)
+            pixels = np.array([COLORS[name] for name in names], int).reshape(2, 2, 3).repeat(8, 0).repeat(8, 1)
             noisy = np.clip(pixels + random.integers(-20, 21, pixels.shape), 0, 255).astype(np.uint8)
             Image.fromarray(noisy).save(folder / f"{number}.png")
-            hidden = [name for name in COLOURS if random.random() < unknown]
+            hidden = [name for name in COLORS if random.random() < unknown]
             tags = sorted(set(names) - set(hidden))
             writer.writerow([f"{number}.png", "|".join(tags), "|".join(hidden)])
     return folder / "tags.csv"
@@ -66,7 +66,7 @@ def mosaics(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tagging(mosaics: Path, declare_run: Callable[..., Run]) -> Run:
-    classes = tuple(COLOURS)
+    classes = tuple(COLORS)
     return declare_run(
         train_data=Manifest(str(mosaics / "train" / "tags.csv"), classes=classes),
         val_data=Manifest(str(mosaics / "val" / "tags.csv"), classes=classes),
@@ -96,7 +96,7 @@ def test_a_multi_label_run_learns_predicts_tags_and_saves_its_thresholds(result:
         *("epoch", "loss", "micro_f1", "val_loss", "val_map", "val_micro_f1", "learning_rate", "seconds")
     ]
     best = max(row["val_map"] for row in result.history)
-    assert best > 0.9  # chance is 0.68, the fraction of mosaics that have a colour
+    assert best > 0.9  # chance is 0.68, the fraction of mosaics that have a color
 
     spec = json.loads((result.path / "model_spec.json").read_text())
     assert len(spec["thresholds"]) == 4
@@ -112,7 +112,7 @@ def test_a_multi_label_run_learns_predicts_tags_and_saves_its_thresholds(result:
     image = np.asarray(Image.open(mosaics / "val" / "0.png"), np.float32)[None] / 127.5 - 1
     plain = keras.models.load_model(result.path / "model_max_acc.hdf5", compile=False)
     probabilities = np.asarray(plain(image))[0]
-    expected = {name for name, p, least in zip(COLOURS, probabilities, model.thresholds, strict=True) if p >= least}
+    expected = {name for name, p, least in zip(COLORS, probabilities, model.thresholds, strict=True) if p >= least}
     assert {each["label"] for each in answer["predictions"]} == expected
 
 

@@ -114,9 +114,9 @@ class InUse(keras.callbacks.Callback):
 @pytest.mark.skipif(
     sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="glibc counts the bytes"
 )
-def test_a_step_does_not_leak_memory(make_run: MakeRun, colours: Path, tmp_path: Path) -> None:
+def test_a_step_does_not_leak_memory(make_run: MakeRun, colors: Path, tmp_path: Path) -> None:
     # TensorFlow keeps a tensor of every plain Python number that it is given: 770 bytes for a step's number or rate.
-    images = sorted((colours / "train").glob("*/*.png"))
+    images = sorted((colors / "train").glob("*/*.png"))
     rows = [f"{path},{path.parent.name}" for path in images] * 12
     (tmp_path / "train.csv").write_text("\n".join(["filename,label", *rows]))
     in_use = InUse()

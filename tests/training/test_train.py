@@ -59,7 +59,7 @@ FILES = {
 
 
 @pytest.fixture(scope="module")
-def trained(plain_graphs: None, tmp_path_factory: pytest.TempPathFactory, colours: Path) -> Result:
+def trained(plain_graphs: None, tmp_path_factory: pytest.TempPathFactory, colors: Path) -> Result:
     spec = {
         "class": "model_trainer.testing.small_backbone",
         "preprocess_func": "between_plus_minus_1",
@@ -71,8 +71,8 @@ def trained(plain_graphs: None, tmp_path_factory: pytest.TempPathFactory, colour
         name="whole",
         spec=ModelSpec(**spec),
         weights=None,
-        train_data=ImageFolder(colours / "train"),
-        val_data=ImageFolder(colours / "val"),
+        train_data=ImageFolder(colors / "train"),
+        val_data=ImageFolder(colors / "val"),
         task=Classification(metrics=(Accuracy(), MacroRecall())),
         training=Training(epochs=6, batch_size=4, learning_rate=0.05, optimizer=SGD(momentum=0.9), schedule=Constant()),
         output_dir=str(tmp_path_factory.mktemp("output")),
@@ -96,7 +96,7 @@ def test_a_run_writes_the_documented_files(trained: Result) -> None:
     assert re.fullmatch(r"whole-\d{8}-\d{6}", trained.path.name)
 
 
-def test_it_learns_colours(trained: Result) -> None:
+def test_it_learns_colors(trained: Result) -> None:
     assert trained.history[-1]["val_accuracy"] == 1.0
     assert trained.history[-1]["loss"] < trained.history[0]["loss"]
 
@@ -140,12 +140,12 @@ def test_the_log_file_has_the_printed_messages(trained: Result) -> None:
     assert "epoch 6/6" in text
 
 
-def test_plain_keras_loads_each_file_and_predicts_the_same(trained: Result, colours: Path) -> None:
+def test_plain_keras_loads_each_file_and_predicts_the_same(trained: Result, colors: Path) -> None:
     # model_files/test_parity.py tests this in a process without Model Trainer.
     files = sorted(trained.path.glob("*.hdf5"))
     assert len(files) == 4
     spec = load_model(files[0]).spec
-    images = np.stack([load_image(path, spec) for path in sorted((colours / "val").rglob("*.png"))])
+    images = np.stack([load_image(path, spec) for path in sorted((colors / "val").rglob("*.png"))])
     for file in files:
         model = keras.models.load_model(file)
         assert model.dtype_policy.name == "float32"
@@ -237,7 +237,7 @@ def test_a_model_file_is_float32_after_training_in_mixed_precision(make_run: Mak
 
 
 @compiled
-def test_keras_fit_gives_the_same_losses(make_run: MakeRun, colours: Path) -> None:
+def test_keras_fit_gives_the_same_losses(make_run: MakeRun, colors: Path) -> None:
     """The loop against Keras' own, on the same batches, from the same weights."""
     run = make_run(network__dropout_rate=0.0, training__epochs=3, training__batch_size=5)
     prepared = prepare(run)
@@ -336,11 +336,11 @@ def test_callbacks_of_keras_work(make_run: MakeRun, tmp_path: Path) -> None:
 
 
 def test_both_halves_of_a_split_read_the_files_once(
-    make_run: MakeRun, colours: Path, monkeypatch: pytest.MonkeyPatch
+    make_run: MakeRun, colors: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads, read = [], ImageFolder.read
     monkeypatch.setattr(ImageFolder, "read", lambda source: reads.append(source) or read(source))
-    train, val = ImageFolder(colours / "train").split(0.3)
+    train, val = ImageFolder(colors / "train").split(0.3)
     prepare(make_run(train_data=train, val_data=val))
     assert len(reads) == 1
 
@@ -445,7 +445,7 @@ def test_it_learns_from_class_probabilities_and_crops_in_a_keras_trainer_json(
     records = []
     for number in range(24):
         name = ("blue", "red")[number % 2]
-        # The colour stands in the crop only; all around it is noise.
+        # The color stands in the crop only; all around it is noise.
         pixels = random.integers(0, 256, (40, 40, 3), np.uint8)
         pixels[10:30, 5:25] = (30, 40, 220) if name == "blue" else (220, 30, 40)
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")

@@ -70,7 +70,7 @@ def duplicate_findings(survey: Survey) -> Iterator[Finding]:
 
 def _near(survey: Survey, firsts: np.ndarray) -> Iterator[Finding]:
     candidates = firsts[~survey["is_blank"][firsts] & ~survey["is_crop_outside"][firsts]]
-    near = near_groups(survey["difference_hash"][candidates], survey["colours"][candidates])
+    near = near_groups(survey["difference_hash"][candidates], survey["colors"][candidates])
     groups = [candidates[group] for group in near]
     across_splits = sum(_num_splits(survey, group) > 1 for group in groups)
     across_labels = sum(_num_labels(survey, group) > 1 for group in groups)

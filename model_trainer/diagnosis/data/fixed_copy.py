@@ -1,4 +1,4 @@
-"""Writes a copy of a data set with fixed suffixes, orientation, colour modes, bit depth and animations."""
+"""Writes a copy of a data set with fixed suffixes, orientation, color modes, bit depth and animations."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def _write_changed(survey: Survey, image: int, change: str, path: Path) -> Path:
 
 
 def _pixels_and_profile(survey: Survey, image: int) -> tuple[np.ndarray, bytes | None]:
-    """The pixels as training sees them, but with the alpha channel, and the colour profile if it is still valid."""
+    """The pixels as training sees them, but with the alpha channel, and the color profile if it is still valid."""
 
     def use(original: Image.Image) -> tuple[np.ndarray, bytes | None]:
         profile = original.info.get("icc_profile") if original.mode in ("RGB", "RGBA") else None

@@ -1,4 +1,4 @@
-"""Findings about the images themselves: their format, colours, size and crop."""
+"""Findings about the images themselves: their format, colors, size and crop."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def image_findings(survey: Survey, min_size: int) -> Iterator[Finding]:
         survey["is_blank"],
         size_text,
         id="blank",
-        title="blank image{s} of a single colour",
+        title="blank image{s} of a single color",
         why="They show nothing; whatever the model learns from such an image is wrong.",
         cure="Check them and remove them.",
     )
@@ -74,10 +74,10 @@ def image_findings(survey: Survey, min_size: int) -> Iterator[Finding]:
         survey["is_cmyk"],
         size_text,
         id="cmyk",
-        title="image{s} in CMYK, the colours of print",
-        why="They are converted to RGB without their colour profile, so their colours are slightly off; many programs "
+        title="image{s} in CMYK, the colors of print",
+        why="They are converted to RGB without their color profile, so their colors are slightly off; many programs "
         "show them inverted.",
-        cure=f"{_FIX} RGB images. For exact colours convert them yourself, with their colour profile.",
+        cure=f"{_FIX} RGB images. For exact colors convert them yourself, with their color profile.",
     )
     yield from report(
         survey["bits"] > 8,

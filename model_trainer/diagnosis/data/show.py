@@ -29,7 +29,7 @@ def summary_of(diagnosis: Diagnosis) -> str:
 
 
 def print_diagnosis(diagnosis: Diagnosis, console: Console | None = None) -> None:
-    """Prints the diagnosis, without colours if standard output is not a terminal."""
+    """Prints the diagnosis, without colors if standard output is not a terminal."""
     console = console or Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
     for split in diagnosis.survey.splits:
         num_classes = len(split.examples.classes)

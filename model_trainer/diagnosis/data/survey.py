@@ -14,7 +14,7 @@ from enum import IntEnum
 import numpy as np
 from PIL import Image
 
-from model_trainer.diagnosis.data.perceptual_hash import NUM_COLOURS, perceptual_hash
+from model_trainer.diagnosis.data.perceptual_hash import NUM_COLORS, perceptual_hash
 from model_trainer.diagnosis.data.splits import DataSplit
 from model_trainer.errors import StorageError
 from model_trainer.images.facts import ImageFacts, image_facts
@@ -39,7 +39,7 @@ _COLUMNS = np.dtype(
         ("is_crop_outside", np.bool_),  # the crop reaches beyond the image
         ("is_blank", np.bool_),
         ("difference_hash", np.uint64),
-        ("colours", np.uint8, (NUM_COLOURS,)),
+        ("colors", np.uint8, (NUM_COLORS,)),
     ]
 )
 _WHITE = (255, 255, 255)
@@ -205,7 +205,7 @@ def _survey_image(survey: Survey, image: int, max_pixels: int) -> None:
     if hash.is_blank and pixels.shape[:2] != (facts.height, facts.width):
         _, full_size = _facts_and_pixels(data, max_pixels, min_side=0)
         hash = hash if full_size is None else perceptual_hash(full_size)
-    row["difference_hash"], row["colours"], row["is_blank"] = hash.bits, hash.colours, hash.is_blank
+    row["difference_hash"], row["colors"], row["is_blank"] = hash.bits, hash.colors, hash.is_blank
 
 
 def _facts_and_pixels(data: bytes, max_pixels: int, *, min_side: int) -> tuple[ImageFacts, np.ndarray | None]:

@@ -58,7 +58,7 @@ def _read_pci_gpus(folder: Path) -> tuple[str, ...] | None:
         return None
     vendors = []
     for device in sorted(folder.iterdir()):
-        # Class 03 is a display controller: 0300 with a monitor's connector, 0302 without, as in a data centre.
+        # Class 03 is a display controller: 0300 with a monitor's connector, 0302 without, as in a data center.
         if _read(device / "class").startswith("0x03"):
             vendors.append(_VENDORS.get(_read(device / "vendor").strip(), "another vendor"))
     return tuple(vendors)

@@ -35,7 +35,7 @@ def to_dict(report: GpuReport) -> dict[str, Any]:
 
 
 def print_report(report: GpuReport, console: Console | None = None) -> None:
-    """Prints the report; without colours and lines if standard output is not a terminal."""
+    """Prints the report; without colors and lines if standard output is not a terminal."""
     console = console or Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
     _print_versions(report.facts, console)
     for device in report.devices:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from model_trainer.pipeline.augment.apply import Stages, augment_image, augment_transform, split_augment
 from model_trainer.pipeline.augment.augmentation import Augmentation, BatchAugmentation, Crop
-from model_trainer.pipeline.augment.colour import (
+from model_trainer.pipeline.augment.color import (
     RandomBrightness,
     RandomContrast,
     RandomGrayscale,

@@ -1,8 +1,8 @@
 """Affine transformations of images: rotation, zoom, shear and shift, their composition, and how points move with them.
 
 A matrix here is what resampling needs: float32 `(3, 3)`, from coordinates in the result back to coordinates in the
-image. Coordinates are (x, y, 1) in pixels, x to the right and y down from the centre of the first pixel. `transform_of`
-converts a matrix to the transform of points. All matrices except a shift keep the image's centre fixed. Consecutive
+image. Coordinates are (x, y, 1) in pixels, x to the right and y down from the center of the first pixel. `transform_of`
+converts a matrix to the transform of points. All matrices except a shift keep the image's center fixed. Consecutive
 augmentations are multiplied into one matrix, so that pixels are interpolated once; pixels from outside the image are
 filled.
 """
@@ -116,9 +116,9 @@ def transform_of(matrix: tf.Tensor) -> tf.Tensor:
     cross = tf.linalg.cross
     adjugate = tf.stack([cross(second, third), cross(third, first), cross(first, second)], axis=1)
     inverse = tf.math.divide_no_nan(adjugate, tf.reduce_sum(first * cross(second, third)))
-    # The origin of a matrix is the first pixel's centre, that of a transform its outer corner.
-    to_centre, to_corner = make_matrix(1.0, 0.0, -0.5, 0.0, 1.0, -0.5), make_matrix(1.0, 0.0, 0.5, 0.0, 1.0, 0.5)
-    return compose(to_centre, inverse, to_corner)
+    # The origin of a matrix is the first pixel's center, that of a transform its outer corner.
+    to_center, to_corner = make_matrix(1.0, 0.0, -0.5, 0.0, 1.0, -0.5), make_matrix(1.0, 0.0, 0.5, 0.0, 1.0, 0.5)
+    return compose(to_center, inverse, to_corner)
 
 
 def sides(image: tf.Tensor) -> tuple[Number, Number]:
@@ -130,25 +130,25 @@ def sides(image: tf.Tensor) -> tuple[Number, Number]:
 
 
 def rotation(degrees: Number, height: Number, width: Number) -> tf.Tensor:
-    """The matrix that rotates an image counter-clockwise about its centre."""
+    """The matrix that rotates an image counter-clockwise about its center."""
     import tensorflow as tf
 
     angle = degrees * (math.pi / 180)
     cos, sin = tf.cos(angle), tf.sin(angle)
-    return _about_centre(cos, -sin, sin, cos, height, width)
+    return _about_center(cos, -sin, sin, cos, height, width)
 
 
 def zoom(down: Number, right: Number, height: Number, width: Number) -> tf.Tensor:
     """The matrix that shows `down` times an image's height and `right` times its width: above 1 the content shrinks."""
-    return _about_centre(right, 0.0, 0.0, down, height, width)
+    return _about_center(right, 0.0, 0.0, down, height, width)
 
 
 def shear(down: Number, right: Number, height: Number, width: Number) -> tf.Tensor:
     """The matrix of a shear.
 
-    It moves each column down by `down` times, and each row right by `right` times, its distance from the centre.
+    It moves each column down by `down` times, and each row right by `right` times, its distance from the center.
     """
-    return _about_centre(1.0, -right, -down, 1.0, height, width)
+    return _about_center(1.0, -right, -down, 1.0, height, width)
 
 
 def shift(down: Number, right: Number) -> tf.Tensor:
@@ -156,7 +156,7 @@ def shift(down: Number, right: Number) -> tf.Tensor:
     return make_matrix(1.0, 0.0, -right, 0.0, 1.0, -down)
 
 
-def _about_centre(a: Number, b: Number, c: Number, d: Number, height: Number, width: Number) -> tf.Tensor:
+def _about_center(a: Number, b: Number, c: Number, d: Number, height: Number, width: Number) -> tf.Tensor:
     x, y = (width - 1) / 2, (height - 1) / 2
     return make_matrix(a, b, x - a * x - b * y, c, d, y - c * x - d * y)
 
@@ -167,7 +167,7 @@ def resample(image: tf.Tensor, matrix: tf.Tensor, resampling: Resampling) -> tf.
     Args:
         image: uint8 `(height, width, channels)`.
         matrix: float32 `(3, 3)`, from coordinates in the result to coordinates in `image`, in pixels; integers are the
-            centres of pixels, (0, 0) that of the first.
+            centers of pixels, (0, 0) that of the first.
         resampling: interpolation and fill mode.
 
     Returns:

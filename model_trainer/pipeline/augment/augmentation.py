@@ -32,8 +32,8 @@ class Augmentation(Choice):
         """Augments one image.
 
         Args:
-            image: uint8 `(height, width, channels)`: grey with 1 channel, RGB with 3, RGB and alpha with 4. Changes of
-                colour keep alpha. The number of channels must be known when the graph is traced.
+            image: uint8 `(height, width, channels)`: gray with 1 channel, RGB with 3, RGB and alpha with 4. Changes of
+                color keep alpha. The number of channels must be known when the graph is traced.
             seed: int32 `(2,)`; the same seed gives the same result.
 
         Returns:

@@ -24,7 +24,7 @@ class RandomErasing(Augmentation):
     Fields:
         area: minimum and maximum fraction of the image's area.
         ratio: minimum and maximum width / height; drawn uniformly on a logarithmic scale.
-        fill_value: 0 to 255 for all colours, or "noise", a random value for each pixel and colour.
+        fill_value: 0 to 255 for all colors, or "noise", a random value for each pixel and color.
         probability: fraction of the images it is applied to.
 
     Example:

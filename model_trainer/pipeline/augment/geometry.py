@@ -63,7 +63,7 @@ class RandomFlip(Augmentation):
 
 @final
 class RandomRotation(Affine):
-    """Rotates images about their centre; they keep their size, so corners are cut off.
+    """Rotates images about their center; they keep their size, so corners are cut off.
 
     Fields:
         degrees: maximum angle, either way.
@@ -83,7 +83,7 @@ class RandomRotation(Affine):
 
 @final
 class RandomZoom(Affine):
-    """Zooms images about their centre.
+    """Zooms images about their center.
 
     The result shows 1 - factor to 1 + factor times the height and the width: below 1 it zooms in, above 1 it zooms out.
 
@@ -132,7 +132,7 @@ class RandomShift(Affine):
 
 @final
 class RandomShear(Affine):
-    """Shears images about their centre.
+    """Shears images about their center.
 
     Fields:
         horizontal: maximum angle in degrees by which vertical lines lean, either way.

@@ -1,6 +1,6 @@
 """MixUp and CutMix: mix the images of a batch, and their targets by the same fraction.
 
-Images are mixed with their neighbours: the first of a batch with the second, the third with the fourth, each by its own
+Images are mixed with their neighbors: the first of a batch with the second, the third with the fourth, each by its own
 random fraction. The result depends only on the position in the global batch, however many devices divide it, and a
 process that reads only a shard of the batch needs at most one more image at either end. An image and its target stay
 unchanged if it has no partner (the last of an odd batch), if it or its partner has weight 0, or if it is not drawn for
@@ -70,7 +70,7 @@ class MixUp(BatchAugmentation):
 class CutMix(BatchAugmentation):
     """Pastes a rectangle of another image of the batch into each one, and blends targets by the fraction of its pixels.
 
-    The rectangle has the image's aspect ratio and its centre anywhere in the image; it is clipped to the image.
+    The rectangle has the image's aspect ratio and its center anywhere in the image; it is clipped to the image.
 
     Fields:
         alpha: of Beta(alpha, alpha), the distribution of the uncovered fraction, before rectangles are clipped.
@@ -117,8 +117,8 @@ def _partners(values: tf.Tensor) -> tf.Tensor:
     import tensorflow as tf
 
     position = tf.range(tf.shape(values)[0])
-    neighbour = tf.bitwise.bitwise_xor(position, 1)
-    return tf.gather(values, tf.where(neighbour < tf.shape(values)[0], neighbour, position))
+    neighbor = tf.bitwise.bitwise_xor(position, 1)
+    return tf.gather(values, tf.where(neighbor < tf.shape(values)[0], neighbor, position))
 
 
 def _is_mixed(weights: tf.Tensor, is_drawn: tf.Tensor) -> tf.Tensor:
@@ -148,7 +148,7 @@ def _covered_pixels(chance: tf.Tensor, side: tf.Tensor, length: tf.Tensor) -> tf
     """bool `(batch, length)`: which pixels of a side are covered.
 
     Args:
-        chance: float32 `(batch,)`, the centre, as a fraction of `length`.
+        chance: float32 `(batch,)`, the center, as a fraction of `length`.
         side: float32 `(batch,)`, the covered length, as a fraction of `length`.
         length: int32 `()`, of the side, in pixels.
     """

@@ -1,4 +1,4 @@
-"""Arithmetic on pixel values: which channels are colours, and how results are rounded to uint8."""
+"""Arithmetic on pixel values: which channels are colors, and how results are rounded to uint8."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import tensorflow as tf
 
-__all__ = ["LUMINANCE", "has_colour", "on_colours", "rounded", "size_of"]
+__all__ = ["LUMINANCE", "has_color", "on_colors", "rounded", "size_of"]
 
-# Weights of red, green and blue in grey: ITU-R 601 in 65536ths, as Pillow's mode "L". A sum of 8-bit values times these
+# Weights of red, green and blue in gray: ITU-R 601 in 65536ths, as Pillow's mode "L". A sum of 8-bit values times these
 # has at most 24 bits, so float32 holds it exactly, in any order of summation.
 LUMINANCE = (19595 / 65536, 38470 / 65536, 7471 / 65536)
 
@@ -23,12 +23,12 @@ def size_of(image: tf.Tensor) -> tuple[tf.Tensor | int, tf.Tensor | int]:
     return tf.shape(image)[0] if height is None else height, tf.shape(image)[1] if width is None else width
 
 
-def has_colour(image: tf.Tensor) -> bool:
+def has_color(image: tf.Tensor) -> bool:
     """False for an image of one channel."""
     return bool(image.shape[-1] != 1)
 
 
-def on_colours(image: tf.Tensor, change: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+def on_colors(image: tf.Tensor, change: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
     """Applies `change` to all channels except alpha."""
     import tensorflow as tf
 

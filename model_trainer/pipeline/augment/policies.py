@@ -1,7 +1,7 @@
 """Augmentation policies: operations drawn at random from a list. Only those that are drawn are computed.
 
 The list and its maximum strengths are those of the papers as implemented in torchvision, with two differences: shear
-keeps the image's centre fixed, and at strength 0 solarize inverts nothing.
+keeps the image's center fixed, and at strength 0 solarize inverts nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from model_trainer.pipeline.augment import affine
 from model_trainer.pipeline.augment.affine import FillMode, Interpolation, Resampling, resample
 from model_trainer.pipeline.augment.augmentation import Augmentation
 from model_trainer.pipeline.augment.chance import Number, draw, draw_integer
-from model_trainer.pipeline.augment.colour import adjust_brightness, adjust_contrast, adjust_saturation
+from model_trainer.pipeline.augment.color import adjust_brightness, adjust_contrast, adjust_saturation
 from model_trainer.pipeline.augment.quality import adjust_sharpness
 from model_trainer.pipeline.augment.tone import auto_contrast, equalize, posterize, solarize
 from model_trainer.pipeline.augment.transform import compose

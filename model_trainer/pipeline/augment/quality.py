@@ -10,7 +10,7 @@ from pydantic import field_validator
 from model_trainer.errors import ConfigError
 from model_trainer.pipeline.augment.augmentation import Augmentation
 from model_trainer.pipeline.augment.chance import Number, Probability, between, draw, draw_integer, sometimes
-from model_trainer.pipeline.augment.pixels import on_colours, rounded, size_of
+from model_trainer.pipeline.augment.pixels import on_colors, rounded, size_of
 from model_trainer.pipeline.augment.ranges import PositiveRange
 
 if TYPE_CHECKING:
@@ -94,23 +94,23 @@ def blur(image: tf.Tensor, sigma: Number, radius: int) -> tf.Tensor:
     down = _smoothed(tf.ones((1, height, 1, 1)), weights[:, None])
     right = _smoothed(tf.ones((1, 1, width, 1)), weights[None, :])
 
-    def change(colours: tf.Tensor) -> tf.Tensor:
-        pixels = tf.cast(colours, tf.float32)[None]
+    def change(colors: tf.Tensor) -> tf.Tensor:
+        pixels = tf.cast(colors, tf.float32)[None]
         return rounded((_smoothed(_smoothed(pixels, weights[:, None]), weights[None, :]) / (down * right))[0])
 
-    return on_colours(image, change)
+    return on_colors(image, change)
 
 
 def compress_as_jpeg(image: tf.Tensor, quality: tf.Tensor | int) -> tf.Tensor:
     """Encodes the image as JPEG of `quality`, 1 to 100, and decodes it again."""
     import tensorflow as tf
 
-    def change(colours: tf.Tensor) -> tf.Tensor:
-        data = tf.raw_ops.EncodeJpegVariableQuality(images=colours, quality=quality)
-        decoded = tf.image.decode_jpeg(data, channels=colours.shape[-1], dct_method="INTEGER_ACCURATE")
-        return tf.ensure_shape(decoded, colours.shape)
+    def change(colors: tf.Tensor) -> tf.Tensor:
+        data = tf.raw_ops.EncodeJpegVariableQuality(images=colors, quality=quality)
+        decoded = tf.image.decode_jpeg(data, channels=colors.shape[-1], dct_method="INTEGER_ACCURATE")
+        return tf.ensure_shape(decoded, colors.shape)
 
-    return on_colours(image, change)
+    return on_colors(image, change)
 
 
 def adjust_sharpness(image: tf.Tensor, factor: Number) -> tf.Tensor:
@@ -124,11 +124,11 @@ def adjust_sharpness(image: tf.Tensor, factor: Number) -> tf.Tensor:
     height, width = size_of(image)
     inside = tf.reshape(_is_inside(height), (-1, 1, 1)) * tf.reshape(_is_inside(width), (1, -1, 1))
 
-    def change(colours: tf.Tensor) -> tf.Tensor:
-        pixels = tf.cast(colours, tf.float32)
+    def change(colors: tf.Tensor) -> tf.Tensor:
+        pixels = tf.cast(colors, tf.float32)
         return rounded(pixels + (_smoothed(pixels[None], weights)[0] - pixels) * inside * (1 - factor))
 
-    return on_colours(image, change)
+    return on_colors(image, change)
 
 
 def _smoothed(pixels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:

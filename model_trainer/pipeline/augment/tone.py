@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from model_trainer.pipeline.augment.pixels import on_colours, rounded
+from model_trainer.pipeline.augment.pixels import on_colors, rounded
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -17,7 +17,7 @@ def posterize(image: tf.Tensor, lost_bits: tf.Tensor) -> tf.Tensor:
     import tensorflow as tf
 
     mask = tf.bitwise.left_shift(tf.constant(255, tf.uint8), lost_bits)
-    return on_colours(image, lambda colours: tf.bitwise.bitwise_and(colours, mask))
+    return on_colors(image, lambda colors: tf.bitwise.bitwise_and(colors, mask))
 
 
 def solarize(image: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:
@@ -26,9 +26,9 @@ def solarize(image: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:
 
     min_value = tf.cast(tf.minimum(threshold, 255), tf.uint8)
     inverting = tf.where(threshold < 256, tf.constant(255, tf.uint8), tf.constant(0, tf.uint8))
-    return on_colours(  # all in uint8: tf.where takes twice as long
+    return on_colors(  # all in uint8: tf.where takes twice as long
         image,
-        lambda colours: tf.bitwise.bitwise_xor(colours, tf.cast(colours >= min_value, tf.uint8) * inverting),
+        lambda colors: tf.bitwise.bitwise_xor(colors, tf.cast(colors >= min_value, tf.uint8) * inverting),
     )
 
 
@@ -36,8 +36,8 @@ def auto_contrast(image: tf.Tensor) -> tf.Tensor:
     """Stretches each channel linearly to 0 to 255, rounded half up; a constant channel stays unchanged."""
     import tensorflow as tf
 
-    def change(colours: tf.Tensor) -> tf.Tensor:
-        pixels = tf.cast(colours, tf.float32)
+    def change(colors: tf.Tensor) -> tf.Tensor:
+        pixels = tf.cast(colors, tf.float32)
         # One axis after the other is faster than both at once.
         low = tf.reduce_min(tf.reduce_min(pixels, axis=0), axis=0)
         high = tf.reduce_max(tf.reduce_max(pixels, axis=0), axis=0)
@@ -45,16 +45,16 @@ def auto_contrast(image: tf.Tensor) -> tf.Tensor:
         scale = tf.where(is_flat, 1.0, 255 / tf.where(is_flat, 1.0, high - low))
         return rounded((pixels - tf.where(is_flat, 0.0, low)) * scale)
 
-    return on_colours(image, change)
+    return on_colors(image, change)
 
 
 def equalize(image: tf.Tensor) -> tf.Tensor:
     """Equalizes the histogram of each channel, in integer arithmetic as Pillow does."""
     import tensorflow as tf
 
-    def change(colours: tf.Tensor) -> tf.Tensor:
-        channels = colours.shape[-1]
-        bins = tf.cast(colours, tf.int32) + 256 * tf.range(channels)
+    def change(colors: tf.Tensor) -> tf.Tensor:
+        channels = colors.shape[-1]
+        bins = tf.cast(colors, tf.int32) + 256 * tf.range(channels)
         counts = tf.raw_ops.DenseBincount(
             input=tf.reshape(bins, [-1]), size=256 * channels, weights=tf.constant([], tf.int32)
         )
@@ -67,4 +67,4 @@ def equalize(image: tf.Tensor) -> tf.Tensor:
         table = tf.cast(tf.where(step == 0, tf.range(256), spread), tf.uint8)
         return tf.gather(tf.reshape(table, [-1]), bins)
 
-    return on_colours(image, change)
+    return on_colors(image, change)

@@ -2,7 +2,7 @@
 
 A transform is float32 `(3, 3)` with a last row of 0, 0, 1. It maps (x, y, 1), a point of the original image, to the
 point of the augmented one. x counts pixels to the right, y down, both from the outer corner of the first pixel, as the
-boxes of detection do: that pixel reaches from 0 to 1, its centre is (0.5, 0.5), and the whole image is the box
+boxes of detection do: that pixel reaches from 0 to 1, its center is (0.5, 0.5), and the whole image is the box
 (0, 0, width, height).
 """
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["LabelReader", "TagReader", "make_label_reader"]
 
 HOW_TO_SKIP = (
-    "To leave such rows out: Manifest(..., skip_unlabelled=True), or in a run --set train_data.skip_unlabelled=true."
+    "To leave such rows out: Manifest(..., skip_unlabeled=True), or in a run --set train_data.skip_unlabeled=true."
 )
 
 

@@ -59,7 +59,7 @@ class Manifest(Source):
         labels: how labels are written: "names", "indices" (class indices) or "multi_hot" (lists of 0 and 1, and -1 or
             null for unknown); "auto" infers it from all rows, and logs the result.
         split: reads only the rows with this value in their split column; the classes are those of all rows.
-        skip_unlabelled: leave out the rows without a label and log their number; otherwise such a row is an error.
+        skip_unlabeled: leave out the rows without a label and log their number; otherwise such a row is an error.
         file_column, label_column, ...: the name of the column with that role.
         format: "csv", "tsv", "json", "jsonl" or "parquet"; "auto" infers it from the file's name and first line.
 
@@ -69,12 +69,14 @@ class Manifest(Source):
         (('cat', 'dog'), array([8, 8]))
     """
 
+    former_fields = {"skip_unlabelled": "skip_unlabeled"}
+
     path: PathText
     root: PathText | None = None
     classes: tuple[str, ...] | None = Field(None, min_length=1)
     labels: LabelFormat = "auto"
     split_name: str | None = Field(None, alias="split")  # `split` is a method of every source
-    skip_unlabelled: bool = False
+    skip_unlabeled: bool = False
     file_column: str | None = None
     label_column: str | None = None
     labels_column: str | None = None
@@ -113,10 +115,10 @@ class Manifest(Source):
                 *(counted(len(skipped), "row{s} without a label"), self.path, self._position(layout, int(skipped[0]))),
             )
         self._check_all_columns(collector)
-        labelled = np.setdiff1d(np.arange(collector.num_rows), skipped, assume_unique=True) if len(skipped) else None
+        labeled = np.setdiff1d(np.arange(collector.num_rows), skipped, assume_unique=True) if len(skipped) else None
         where = LabelLocation(
             self.path,
-            lambda row: f"{self.path} {self._position(layout, row if labelled is None else int(labelled[row]))}",
+            lambda row: f"{self.path} {self._position(layout, row if labeled is None else int(labeled[row]))}",
             columns.label,
             cure="Set labels='names' if it is the class's name.",
         )
@@ -182,7 +184,7 @@ class Manifest(Source):
             {role: getattr(self, f"{role}_column") for role in ROLES},
             self.labels,
             self.classes,
-            skip_unlabelled=self.skip_unlabelled,
+            skip_unlabeled=self.skip_unlabeled,
             uniform=uniform,
         )
 

@@ -32,7 +32,7 @@ class RowCollector:
         requested: column names from the user, by role such as "file"; None searches for the usual names.
         labels_as: how labels are written.
         classes: the class list, or None.
-        skip_unlabelled: leave out rows without a label.
+        skip_unlabeled: leave out rows without a label.
         uniform: whether every row has every column.
 
     Attributes:
@@ -50,11 +50,11 @@ class RowCollector:
         labels_as: LabelFormat,
         classes: tuple[str, ...] | None,
         *,
-        skip_unlabelled: bool,
+        skip_unlabeled: bool,
         uniform: bool,
     ) -> None:
         self.requested, self.labels_as, self.classes = requested, labels_as, classes
-        self.skip_unlabelled, self.uniform = skip_unlabelled, uniform
+        self.skip_unlabeled, self.uniform = skip_unlabeled, uniform
         self.columns: Columns | None = None
         self.labels: LabelReader | None = None
         self.table = Table(root)
@@ -96,11 +96,11 @@ class RowCollector:
             DataError: a value is invalid; the message does not name the row.
         """
         if self.columns is None or not row.keys() <= self.names.keys():
-            is_first = self.columns is None and self.skip_unlabelled and not self.uniform
+            is_first = self.columns is None and self.skip_unlabeled and not self.uniform
             # In JSON Lines the first rows may lack the key; if all do, `Manifest` reports it at the end.
             with contextlib.suppress(DataError) if is_first else contextlib.nullcontext():
                 self.update_columns(row)
-        if self.columns is None or (self.skip_unlabelled and self._is_unlabelled(row, self.columns)):
+        if self.columns is None or (self.skip_unlabeled and self._is_unlabeled(row, self.columns)):
             self.skipped.append(self.num_rows)
             return
         if self.labels is None:
@@ -122,10 +122,10 @@ class RowCollector:
         columns = self.columns
         if columns is None or columns.metadata is not None:
             raise NeedsRowReader("metadata is read row by row")
-        if self.skip_unlabelled:
-            unlabelled = self._unlabelled_rows(batch, columns)
-            self.skipped.frombytes((np.flatnonzero(unlabelled) + self.num_rows).tobytes())
-            batch = batch.filter(~unlabelled)
+        if self.skip_unlabeled:
+            unlabeled = self._unlabeled_rows(batch, columns)
+            self.skipped.frombytes((np.flatnonzero(unlabeled) + self.num_rows).tobytes())
+            batch = batch.filter(~unlabeled)
         if not len(batch):
             return
         if self.labels is None:
@@ -133,22 +133,22 @@ class RowCollector:
         self.table.add_batch(batch, columns)
         self.labels.add_batch(batch, columns)
 
-    def _is_unlabelled(self, row: Mapping[str, Any], columns: Columns) -> bool:
+    def _is_unlabeled(self, row: Mapping[str, Any], columns: Columns) -> bool:
         value = row.get(columns.label)
         return value is None or value != value if self._are_tags(columns) else is_missing(value)
 
-    def _unlabelled_rows(self, batch: RecordBatch, columns: Columns) -> np.ndarray:
+    def _unlabeled_rows(self, batch: RecordBatch, columns: Columns) -> np.ndarray:
         from model_trainer.sources.manifest.arrow_values import is_empty
 
         column = batch.column(columns.label)
-        unlabelled = is_empty(column, text_too=not self._are_tags(columns))
-        first = int(np.argmin(unlabelled))
-        if self.labels is None and not unlabelled[first]:
+        unlabeled = is_empty(column, text_too=not self._are_tags(columns))
+        first = int(np.argmin(unlabeled))
+        if self.labels is None and not unlabeled[first]:
             # The first label decides whether labels are tags, for which empty text means an image without tags.
             self.labels = make_label_reader(columns, batch.slice(first, 1).to_pylist()[0], self.labels_as, self.classes)
-            unlabelled[first:] = is_empty(column.slice(first), text_too=not self._are_tags(columns))
-        return unlabelled
+            unlabeled[first:] = is_empty(column.slice(first), text_too=not self._are_tags(columns))
+        return unlabeled
 
     def _are_tags(self, columns: Columns) -> bool:
-        """Whether an empty string is a label: that of an image without tags, not of an unlabelled one."""
+        """Whether an empty string is a label: that of an image without tags, not of an unlabeled one."""
         return columns.kind == "labels" or isinstance(self.labels, TagReader)

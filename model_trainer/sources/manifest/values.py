@@ -108,8 +108,8 @@ def items_of(value: object, column: str) -> list[Any]:
         return [label for label in map(str.strip, value.split("|")) if label]
     if value is None or value != value:
         raise DataError(
-            f"{column!r} is missing; write an empty list for an image without labels, or leave out unlabelled "
-            "rows: Manifest(..., skip_unlabelled=True)."
+            f"{column!r} is missing; write an empty list for an image without labels, or leave out unlabeled "
+            "rows: Manifest(..., skip_unlabeled=True)."
         )
     if isinstance(value, dict):
         raise DataError(f"{column!r} should be a list of labels or text such as 'red|dress', got {_short(value)}.")

@@ -21,8 +21,8 @@ from model_trainer.errors import ConfigError, DataError
 from model_trainer.report.doctor import doctor_page
 
 
-def test_json_and_page_have_the_same_findings(colours: Path, tmp_path: Path) -> None:
-    code = run_doctor(str(colours), make_page=doctor_page, output=str(tmp_path / "out"))
+def test_json_and_page_have_the_same_findings(colors: Path, tmp_path: Path) -> None:
+    code = run_doctor(str(colors), make_page=doctor_page, output=str(tmp_path / "out"))
     report = json.loads((tmp_path / "out" / "doctor.json").read_text())
     page = (tmp_path / "out" / "doctor.html").read_text()
     assert report["num_images"] == 24
@@ -33,15 +33,15 @@ def test_json_and_page_have_the_same_findings(colours: Path, tmp_path: Path) -> 
     )
 
 
-def test_a_finding_shows_at_most_24_pictures(colours: Path, draw_folder: object, tmp_path: Path) -> None:
+def test_a_finding_shows_at_most_24_pictures(colors: Path, draw_folder: object, tmp_path: Path) -> None:
     draw_folder(tmp_path / "many", 15)  # type: ignore[operator]
     finding = next(each for each in examine(tmp_path / "many", min_size=64).findings if each.id == "tiny")
     assert (finding.count, len(finding.examples)) == (45, 24)
 
 
-def test_the_terminal_lists_findings_examples_and_cures(colours: Path) -> None:
+def test_the_terminal_lists_findings_examples_and_cures(colors: Path) -> None:
     console = Console(width=400, file=io.StringIO())
-    print_diagnosis(examine(colours, min_size=64), console)
+    print_diagnosis(examine(colors, min_size=64), console)
     printed = console.file.getvalue()  # type: ignore[attr-defined]
     assert "24 images with a side below 64 pixels" in printed
     assert "train/blue/0.png  32 × 32" in printed
@@ -63,22 +63,22 @@ def test_a_narrow_terminal_does_not_break_paths_and_shows_a_common_cure_once(tmp
     assert printed.count("Download or copy them again") == 1
 
 
-def test_ctrl_c_gives_130_and_no_file(colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_gives_130_and_no_file(colors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(doctor, "survey_splits", interrupt)
-    assert run_doctor(str(colours), make_page=doctor_page, output=str(tmp_path / "out")) == 130
+    assert run_doctor(str(colors), make_page=doctor_page, output=str(tmp_path / "out")) == 130
     assert not (tmp_path / "out").exists()
 
 
-def test_an_interrupted_survey_leaves_no_thread_running(colours: Path) -> None:
+def test_an_interrupted_survey_leaves_no_thread_running(colors: Path) -> None:
     def interrupt(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
-        survey_images(find_splits(str(colours)), 10**6, interrupt)
+        survey_images(find_splits(str(colors)), 10**6, interrupt)
     assert threading.active_count() == before
 
 
@@ -92,9 +92,9 @@ def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
         examine(tmp_path)
 
 
-def test_a_pixel_limit_above_that_of_training_is_refused(colours: Path) -> None:
+def test_a_pixel_limit_above_that_of_training_is_refused(colors: Path) -> None:
     with pytest.raises(ConfigError, match="MODEL_TRAINER_MAX_PIXELS"):
-        examine(colours, max_pixels=10**12)
+        examine(colors, max_pixels=10**12)
 
 
 def test_without_a_terminal_progress_is_a_line_every_few_seconds(

@@ -260,12 +260,12 @@ def test_a_manifest_is_examined_with_root_and_classes(tmp_path: Path) -> None:
     assert list(folder.classes["all"]) == ["dog", "cat"]
 
 
-def test_options_that_the_data_does_not_allow_are_refused(tmp_path: Path, colours: Path) -> None:
+def test_options_that_the_data_does_not_allow_are_refused(tmp_path: Path, colors: Path) -> None:
     from model_trainer import ImageFolder, ModelSpec, Run
 
-    run = Run(spec=ModelSpec.named("mobilenet_v1"), train_data=ImageFolder(colours / "train"))
+    run = Run(spec=ModelSpec.named("mobilenet_v1"), train_data=ImageFolder(colors / "train"))
     with pytest.raises(ConfigError, match=r"`--root` is for the paths in a manifest or .lst, which .*train is not"):
-        examine(colours / "train", root="images")
+        examine(colors / "train", root="images")
     with pytest.raises(ConfigError, match=r"`--classes` cannot be used with a run"):
         examine(run, classes=("blue", "red"))
 
@@ -281,11 +281,11 @@ def test_a_class_named_train_is_not_mistaken_for_a_split(tmp_path: Path) -> None
     assert examine(tmp_path).classes == {"all": {"bus": 10, "train": 10}}
 
 
-def test_the_data_of_a_run_is_examined(colours: Path, tmp_path: Path) -> None:
+def test_the_data_of_a_run_is_examined(colors: Path, tmp_path: Path) -> None:
     from model_trainer import ImageFolder, ModelSpec, Run
 
     spec = ModelSpec.named("mobilenet_v1")
-    run = Run(spec=spec, train_data=ImageFolder(colours / "train", classes=("blue", "green", "pink")))
+    run = Run(spec=spec, train_data=ImageFolder(colors / "train", classes=("blue", "green", "pink")))
     diagnosis = examine(run)
     assert {each.name for each in by_id(diagnosis)["empty-class"].examples} == {"pink"}
     assert {each.name for each in by_id(diagnosis)["unknown-class"].examples} == {"red"}

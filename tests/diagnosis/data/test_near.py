@@ -20,7 +20,7 @@ def photo() -> Image.Image:
 def is_near(first: Image.Image, second: Image.Image) -> bool:
     hashes = [perceptual_hash(np.asarray(each.convert("RGB"))) for each in (first, second)]
     bits = np.array([each.bits for each in hashes], np.uint64)
-    return len(near_pairs(bits, np.array([each.colours for each in hashes]))) == 1
+    return len(near_pairs(bits, np.array([each.colors for each in hashes]))) == 1
 
 
 def compressed(image: Image.Image) -> Image.Image:
@@ -42,7 +42,7 @@ def test_another_photo_is_not_a_near_duplicate() -> None:
     assert not is_near(photo(), Image.fromarray(load_sample_image("flower.jpg")))
 
 
-def test_the_same_photo_in_other_colours_is_not_a_near_duplicate() -> None:
+def test_the_same_photo_in_other_colors_is_not_a_near_duplicate() -> None:
     red, blue, green = photo().split()
     assert not is_near(photo(), Image.merge("RGB", (blue, green, red)))
 

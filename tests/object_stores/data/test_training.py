@@ -34,9 +34,9 @@ def losses(result: Result) -> list[tuple[float, float]]:
 
 
 def test_losses_equal_those_of_training_on_disk(
-    colours: Path, bucket: str, upload: Upload, make_run: Callable[..., Run]
+    colors: Path, bucket: str, upload: Upload, make_run: Callable[..., Run]
 ) -> None:
-    upload(colours, bucket)
+    upload(colors, bucket)
     on_disk = train(make_run())
     on_store = train(
         make_run(train_data=ImageFolder(f"{bucket}/train"), val_data=ImageFolder(f"{bucket}/val"), name="store")
@@ -69,17 +69,17 @@ class ActAfterSecondEpoch(keras.callbacks.Callback):
 
 
 @pytest.fixture
-def stored(colours: Path, bucket: str, upload: Upload, few_ahead: None) -> Pipeline:
+def stored(colors: Path, bucket: str, upload: Upload, few_ahead: None) -> Pipeline:
     """A pipeline of 15 images in the store."""
-    upload(colours / "train", f"{bucket}/train")
+    upload(colors / "train", f"{bucket}/train")
     spec = ModelSpec(target_size=[16, 16, 3])
     return Pipeline(ImageFolder(f"{bucket}/train").read(), spec, 4, BadImages(15, 1.0, 15), augment=(RandomFlip(),))
 
 
 @pytest.fixture
-def stored_run(colours: Path, bucket: str, upload: Upload, make_run: Callable[..., Run]) -> Callable[..., Run]:
+def stored_run(colors: Path, bucket: str, upload: Upload, make_run: Callable[..., Run]) -> Callable[..., Run]:
     """A run of ten epochs whose images are in the store."""
-    upload(colours, bucket)
+    upload(colors, bucket)
     data = {"train_data": ImageFolder(f"{bucket}/train"), "val_data": ImageFolder(f"{bucket}/val")}
     return partial(make_run, **data, name="store", training__epochs=10)
 
@@ -132,11 +132,11 @@ def test_a_refused_request_ends_the_run_and_marks_no_image_as_bad(stored: Pipeli
 
 @pytest.mark.parametrize("num_ahead", [1, 1024])
 def test_batches_equal_those_on_disk_however_many_images_are_read_ahead(
-    colours: Path, stored: Pipeline, monkeypatch: pytest.MonkeyPatch, num_ahead: int
+    colors: Path, stored: Pipeline, monkeypatch: pytest.MonkeyPatch, num_ahead: int
 ) -> None:
     monkeypatch.setattr(read_ahead, "_MIN_AHEAD", num_ahead)
     monkeypatch.setattr(read_ahead, "_MAX_AHEAD", num_ahead)
-    on_disk = replace(stored, examples=ImageFolder(colours / "train").read())
+    on_disk = replace(stored, examples=ImageFolder(colors / "train").read())
     for ours, theirs in zip(stored.training(3, 2), on_disk.training(3, 2), strict=True):
         for one, other in zip(tf.nest.flatten(ours), tf.nest.flatten(theirs), strict=True):
             np.testing.assert_array_equal(one, other)

@@ -33,7 +33,7 @@ def test_two_augmentations_of_one_kind_draw_different_values() -> None:
     assert any(np.array_equal(image, IMAGE[:, ::-1]) for image in images)
 
 
-def test_neighbouring_geometric_augmentations_interpolate_once() -> None:
+def test_neighboring_geometric_augmentations_interpolate_once() -> None:
     moves = (RandomRotation(degrees=90), RandomZoom(factor=0.5))
     first, second = (
         move.matrix(tf.constant(14.0), tf.constant(9.0), seed_of(number)).numpy().astype(np.float64)

@@ -90,7 +90,7 @@ def test_rotation_then_zoom_matches_the_transform_of_keras() -> None:
     assert (rotation.degrees, zoom.factor) == (180, 0.1)
     matrix = tf.matmul(affine.rotation(tf.constant(33.0), 12.0, 12.0), affine.zoom(0.92, 1.07, 12.0, 12.0))
     ours = resample(tf.constant(SQUARE), matrix, rotation.resampling).numpy()
-    keras = apply_affine_transform(  # uses the wrong centre for an image that is not square
+    keras = apply_affine_transform(  # uses the wrong center for an image that is not square
         SQUARE.astype(np.float64), theta=33, zx=1.07, zy=0.92, row_axis=0, col_axis=1, channel_axis=2, order=1
     )
     assert np.abs(ours - keras).max() <= 1
@@ -102,7 +102,7 @@ def test_a_shift_that_wraps_equals_numpy_roll(down: int, right: int) -> None:
     np.testing.assert_array_equal(ours, np.roll(IMAGE, (down, right), axis=(0, 1)))
 
 
-def test_a_shear_moves_rows_by_their_distance_from_the_centre() -> None:
+def test_a_shear_moves_rows_by_their_distance_from_the_center() -> None:
     matrix = affine.shear(0.0, 1.0, tf.constant(13.0), tf.constant(9.0))
     image = IMAGE[:13]
     ours = resample(tf.constant(image), matrix, Resampling("wrap")).numpy()

@@ -40,7 +40,7 @@ def test_mix_up_blends_images_and_targets_by_the_same_fraction() -> None:
 
 
 @pytest.mark.parametrize("mixing", MIXINGS)
-def test_each_image_is_mixed_with_its_neighbour_in_pairs(mixing: BatchAugmentation) -> None:
+def test_each_image_is_mixed_with_its_neighbor_in_pairs(mixing: BatchAugmentation) -> None:
     fractions = mixed(mixing, draw_images(6))[1]
     np.testing.assert_allclose(fractions.sum(axis=1), 1, rtol=1e-6)
     in_a_pair = np.kron(np.eye(3), np.ones((2, 2))).astype(bool)
@@ -97,8 +97,8 @@ def test_cut_mix_pastes_the_partners_rectangle_and_blends_targets_by_its_area() 
     images = draw_images(40, 16)
     result, fractions = mixed(CutMix(alpha=1.0), images)
     is_pasted = (result != images).any(axis=-1)
-    neighbours = images[np.arange(40) ^ 1]
-    np.testing.assert_array_equal(result[is_pasted], neighbours[is_pasted])
+    neighbors = images[np.arange(40) ^ 1]
+    np.testing.assert_array_equal(result[is_pasted], neighbors[is_pasted])
     np.testing.assert_allclose(1 - np.diag(fractions), is_pasted.mean(axis=(1, 2)), atol=1e-6)
     for pasted in is_pasted:
         assert pasted.sum() == pasted.any(axis=0).sum() * pasted.any(axis=1).sum()

@@ -115,7 +115,7 @@ def test_rand_augment_of_magnitude_zero_changes_at_most_the_contrast() -> None:
     assert len(images) == 3  # auto contrast and equalize have no strength
 
 
-def test_shear_is_about_the_centre() -> None:
+def test_shear_is_about_the_center() -> None:
     operations = policies.operations(
         tf.constant(IMAGE), tf.constant(1.0), tf.constant(1.0), policies.Limits(0.3, (0, 0), 30, 0.9, 4),
         policies.Resampling("constant", 0, "nearest"),

@@ -32,7 +32,7 @@ def test_blur_matches_scipy_normalized_by_the_kernel_weight_inside_the_image(sig
     assert np.abs(blur(tf.constant(NOISE), sigma, 6).numpy() - expected).max() <= 0.51
 
 
-def test_blur_does_not_change_an_image_of_one_colour() -> None:
+def test_blur_does_not_change_an_image_of_one_color() -> None:
     flat = tf.fill((7, 5, 3), tf.constant(201, tf.uint8))
     np.testing.assert_array_equal(blur(flat, 3.0, 9), flat)
 

@@ -32,9 +32,9 @@ ODDS = np.array([0.02, 0.5, 0.25, 0.12, 0.08, 0.03, 0.0], np.float32)
 WEIRD = ("<img src=x onerror=alert(1)>", "x" * 320, "a name " * 43, "\u202egnp.exe")
 
 
-def png(colour: str) -> bytes:
+def png(color: str) -> bytes:
     file = io.BytesIO()
-    Image.new("RGB", (40, 30), colour).save(file, "PNG")
+    Image.new("RGB", (40, 30), color).save(file, "PNG")
     return file.getvalue()
 
 

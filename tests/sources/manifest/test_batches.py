@@ -49,7 +49,7 @@ def save(tmp_path: Path) -> Iterator[Any]:
 def fast_rows(file: str) -> Rows:
     """The rows, with the columns that are read, from Arrow batches."""
     layout = layout_of(file, "auto")
-    collected = RowCollector("", {}, "auto", None, skip_unlabelled=False, uniform=layout.kind != "jsonl")
+    collected = RowCollector("", {}, "auto", None, skip_unlabeled=False, uniform=layout.kind != "jsonl")
     return [row for batch in batches.read_batches(file, layout, collected) for row in batch.to_pylist()]
 
 
@@ -147,7 +147,7 @@ def outcome(manifest: Manifest) -> list[Any] | str:
     changes=st.lists(
         st.tuples(st.integers(0, 250), st.integers(0, 2), st.sampled_from('",\n\r \\{}[]:|-01aI\t\0\u00e9')), max_size=3
     ),
-    options=st.sampled_from([{}, {"skip_unlabelled": True}, {"labels": "names"}, {"root": "s3://box"}]),
+    options=st.sampled_from([{}, {"skip_unlabeled": True}, {"labels": "names"}, {"root": "s3://box"}]),
 )
 def test_files_with_random_errors_give_the_examples_or_the_error_of_the_exact_reader(
     name: str, changes: list[tuple[int, int, str]], options: dict[str, Any]
@@ -168,11 +168,11 @@ def test_files_with_random_errors_give_the_examples_or_the_error_of_the_exact_re
 @pytest.mark.parametrize(
     ("name", "content", "options"),
     [
-        ("a.csv", "filename,label\na.jpg,cat\n,\n", {"skip_unlabelled": True}),
+        ("a.csv", "filename,label\na.jpg,cat\n,\n", {"skip_unlabeled": True}),
         ("a.csv", "filename,label,note\n" + "a.jpg,cat,\n" * 1000 + "a.jpg,cat,\xff\n", {}),
         ("a.csv", "filename,label\na.jpg,x\nb.jpg,dgo\nc.jpg,dgo\n", {"classes": ("x",)}),
         ("a.csv", "filename,label\nc:\\\\1.jpg,x\n\\2.jpg,x\n3\\4/5.jpg,x\n", {"root": "images"}),
-        ("a.csv", "filename,tags\n1.jpg,\n2.jpg,[a]\n", {"label_column": "tags", "skip_unlabelled": True}),
+        ("a.csv", "filename,tags\n1.jpg,\n2.jpg,[a]\n", {"label_column": "tags", "skip_unlabeled": True}),
         ("a.jsonl", '{"path": "1", "label": 9007199254740993}\n{"path": "2", "label": 0.5}\n', {}),
         ("a.jsonl", '{"path": "1", "label": "x", "weight": -0}\n{"path": "2", "label": "x", "weight": 1.5}\n', {}),
     ],

@@ -265,10 +265,10 @@ def test_rows_without_a_label_can_be_skipped(
     make: Make, column: str, values: list[Any], expected: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     classes = {"class_probabilities": ("cat", "dog")}.get(column)
-    with pytest.raises(DataError, match=r"skip_unlabelled=True"):
+    with pytest.raises(DataError, match=r"skip_unlabeled=True"):
         make(column, values, classes=classes).read()
     with plain_messages():
-        examples = make(column, values, classes=classes, skip_unlabelled=True).read()
+        examples = make(column, values, classes=classes, skip_unlabeled=True).read()
     missing = [row for row, value in enumerate(values) if value in (None, "") or value != value]
     assert [Path(name).name for name in examples.names()] == [
         f"{row}.jpg" for row in range(len(values)) if row not in missing
@@ -288,23 +288,23 @@ def test_rows_without_a_label_can_be_skipped(
 def test_messages_after_skipped_rows_name_the_right_line(make: Make) -> None:
     values = [None, [1, 0, 0], [0, 1, 0], [1, 0]]
     with pytest.raises(DataError, match=r"a.jsonl line 4: 'labels' has 2 numbers"):
-        make("labels", values, labels="multi_hot", skip_unlabelled=True).read()
+        make("labels", values, labels="multi_hot", skip_unlabeled=True).read()
 
 
 def test_a_manifest_without_any_label_is_an_error(make: Make) -> None:
     with pytest.raises(DataError, match=r"a.csv has no row with a label"):
-        make("label", ["", ""], skip_unlabelled=True).read()
+        make("label", ["", ""], skip_unlabeled=True).read()
 
 
 def test_first_rows_without_the_key_can_be_skipped(make: Make, tmp_path: Path) -> None:
     path = tmp_path / "b.jsonl"
     path.write_text('{"file": "0.jpg"}\n{"file": "1.jpg", "label": "cat"}\n{"file": "2.jpg"}\n')
-    examples = Manifest(path, skip_unlabelled=True).read()
+    examples = Manifest(path, skip_unlabeled=True).read()
     assert [Path(name).name for name in examples.names()] == ["1.jpg"]
     path.write_text('{"file": "0.jpg"}\n{"file": "1.jpg"}\n')
     with pytest.raises(DataError, match="no column of labels was found"):
-        Manifest(path, skip_unlabelled=True).read()
+        Manifest(path, skip_unlabeled=True).read()
 
 
 def test_an_empty_string_among_lists_of_class_indices_means_no_label(make: Make) -> None:
-    assert dense(make("class_ids", ["[0, 1]", "", "[1]"], skip_unlabelled=True)) == [[1, 1], [0, 0], [0, 1]]
+    assert dense(make("class_ids", ["[0, 1]", "", "[1]"], skip_unlabeled=True)) == [[1, 1], [0, 0], [0, 1]]

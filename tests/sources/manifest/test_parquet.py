@@ -124,9 +124,9 @@ def test_an_invalid_label_is_an_error_that_names_the_row(make: Make, labels: pa.
 
 def test_rows_without_a_label_can_be_skipped_and_later_rows_keep_their_numbers(make: Make) -> None:
     labels = pa.array(["cat", None, "dog", "dgo"])
-    assert make("label", labels, skip_unlabelled=True).read().names() == ["0.jpg", "2.jpg", "3.jpg"]
+    assert make("label", labels, skip_unlabeled=True).read().names() == ["0.jpg", "2.jpg", "3.jpg"]
     with pytest.raises(DataError, match="row 4: label 'dgo' is not a class"):
-        make("label", labels, skip_unlabelled=True, classes=("cat", "dog")).read()
+        make("label", labels, skip_unlabeled=True, classes=("cat", "dog")).read()
 
 
 def test_columns_that_are_not_needed_are_not_read_even_for_an_error_message(

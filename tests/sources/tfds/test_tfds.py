@@ -32,12 +32,12 @@ class Zoo(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     VERSION = tfds.core.Version("1.2.0")
 
     def _info(self) -> tfds.core.DatasetInfo:
-        animal, colour = tfds.features.ClassLabel(names=["cat", "dog"]), tfds.features.ClassLabel(names=["red", "blue"])
+        animal, color = tfds.features.ClassLabel(names=["cat", "dog"]), tfds.features.ClassLabel(names=["red", "blue"])
         features = {
             "image": tfds.features.Image(shape=(None, None, 3)),
             "depth": tfds.features.Image(shape=(4, 6, 1), dtype=np.float32),
             "label": animal,
-            "colours": tfds.features.Sequence(colour),
+            "colors": tfds.features.Sequence(color),
             "objects": tfds.features.Sequence({"kind": animal, "size": np.float32}),
             "name": tfds.features.Text(),
         }
@@ -54,7 +54,7 @@ class Zoo(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                     "image": pixels(number),
                     "depth": np.zeros((4, 6, 1), np.float32),
                     "label": number % 3 % 2,
-                    "colours": [0, 1][: number % 3],
+                    "colors": [0, 1][: number % 3],
                     "objects": [{"kind": 1, "size": 0.5}] * (number % 3),
                     "name": f"animal {number % 4}",
                 },
@@ -144,7 +144,7 @@ def test_a_list_of_classes_gives_tags(prepare: Callable[..., Path], file_format:
         next(n for n in range(20) if pixels(n).tolist() == image)
         for image in decoded(Tfds("zoo", data_dir=folder).read())
     ]
-    examples = Tfds("zoo", data_dir=folder, label="colours").read()
+    examples = Tfds("zoo", data_dir=folder, label="colors").read()
     assert (examples.label_kind, examples.classes) == ("tags", ("red", "blue"))
     assert examples.label_rows().dense(2).tolist() == [[n % 3 > 0, n % 3 > 1] for n in numbers]
 

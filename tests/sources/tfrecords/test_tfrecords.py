@@ -42,7 +42,7 @@ def example(values: Values) -> bytes:
     return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
 
 
-def labelled(number: int, *labels: int, **more: list[bytes]) -> Values:
+def labeled(number: int, *labels: int, **more: list[bytes]) -> Values:
     values: Values = {"image/encoded": [image(number)], "image/class/label": list(labels)}
     return values | {f"image/class/{key}": value for key, value in more.items()}
 
@@ -70,23 +70,23 @@ def read_by_us(source: Source) -> list[tuple[bytes, int]]:
 
 def test_images_and_labels_match_those_that_tensorflow_reads(tmp_path: Path) -> None:
     for shard in range(3):
-        write(tmp_path / f"train-{shard}", [labelled(10 * shard + n, (shard + n) % 4) for n in range(5)])
+        write(tmp_path / f"train-{shard}", [labeled(10 * shard + n, (shard + n) % 4) for n in range(5)])
     expected = read_by_tensorflow([str(tmp_path / f"train-{shard}") for shard in range(3)])
     assert read_by_us(TFRecords(tmp_path / "train-*")) == expected
 
 
 def test_remote_files_are_read_through_tensorflows_file_systems() -> None:
-    paths = [write(f"ram://bucket/remote-{shard}", [labelled(shard, shard)]) for shard in range(2)]
+    paths = [write(f"ram://bucket/remote-{shard}", [labeled(shard, shard)]) for shard in range(2)]
     assert read_by_us(TFRecords("ram://bucket/remote-*")) == read_by_tensorflow(paths)
 
 
 def test_records_are_numbered_within_their_file(tmp_path: Path) -> None:
-    first, second = (write(tmp_path / name, [labelled(0, 0), labelled(1, 1)]) for name in "ab")
+    first, second = (write(tmp_path / name, [labeled(0, 0), labeled(1, 1)]) for name in "ab")
     assert TFRecords((second, first)).read().names() == [f"{first}#0", f"{first}#1", f"{second}#0", f"{second}#1"]
 
 
 def test_overlapping_patterns_give_each_file_once(tmp_path: Path) -> None:
-    write(tmp_path / "a.tfrecord", [labelled(0, 0)])
+    write(tmp_path / "a.tfrecord", [labeled(0, 0)])
     assert len(TFRecords([tmp_path / "*", tmp_path / "a.*"]).read()) == 1
 
 
@@ -102,24 +102,24 @@ def test_a_record_without_an_image_is_kept_as_an_empty_image(tmp_path: Path) -> 
 
 
 def test_texts_of_the_records_name_the_classes(tmp_path: Path) -> None:
-    records = [labelled(0, 3, text=[b"crane"]), labelled(1, 1, text=[b"crane"]), labelled(2, 2, text=[b"dog"])]
+    records = [labeled(0, 3, text=[b"crane"]), labeled(1, 1, text=[b"crane"]), labeled(2, 2, text=[b"dog"])]
     classes = TFRecords(write(tmp_path / "a", records)).read().classes
     assert classes == ("0", "crane (1)", "dog", "crane (3)")
 
 
 def test_texts_that_contradict_each_other_do_not_name_a_class(tmp_path: Path) -> None:
-    write(tmp_path / "a", [labelled(0, 0, text=[b"a red cat"])])
-    write(tmp_path / "b", [labelled(0, 0, text=[b"a green cat"])])
+    write(tmp_path / "a", [labeled(0, 0, text=[b"a red cat"])])
+    write(tmp_path / "b", [labeled(0, 0, text=[b"a green cat"])])
     assert TFRecords(tmp_path / "?").read().classes == ("0",)
 
 
 def test_declared_classes_take_precedence_over_texts(tmp_path: Path) -> None:
-    path = write(tmp_path / "a", [labelled(0, 1, text=[b"n02084071"])])
+    path = write(tmp_path / "a", [labeled(0, 1, text=[b"n02084071"])])
     assert TFRecords(path, classes=("cat", "dog")).read().classes == ("cat", "dog")
 
 
 def test_labels_may_start_at_1(tmp_path: Path) -> None:
-    path = write(tmp_path / "a", [labelled(0, 1, text=[b"cat"]), labelled(1, 2, text=[b"dog"])])
+    path = write(tmp_path / "a", [labeled(0, 1, text=[b"cat"]), labeled(1, 2, text=[b"dog"])])
     examples = TFRecords(path, label_offset=1).read()
     assert (examples.labels.tolist(), examples.classes) == ([0, 1], ("cat", "dog"))
 
@@ -132,7 +132,7 @@ def test_classes_may_be_written_as_text(tmp_path: Path) -> None:
 
 
 def test_several_labels_are_tags(tmp_path: Path) -> None:
-    examples = TFRecords(write(tmp_path / "a", [labelled(0, 2, 0), labelled(1, 1), labelled(2)])).read()
+    examples = TFRecords(write(tmp_path / "a", [labeled(0, 2, 0), labeled(1, 1), labeled(2)])).read()
     assert examples.label_kind == "tags"
     assert examples.label_rows().dense(3).tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 0]]
 
@@ -161,15 +161,15 @@ def test_the_classes_of_objects_are_tags_of_their_image(tmp_path: Path) -> None:
         ),
         ({"image/encoded": [b"x", b"y"], "image/class/label": [0]}, {}, "holds 2 images; one per record"),
         ({"image/encoded": [b"x"], "image/class/label": [0.5]}, {}, "should hold integers or text, but .*float"),
-        (labelled(0, -1), {}, r"a#0: label -1 should be .* from 0 to .* -1 often means that the label is unknown"),
-        (labelled(0, 0), {"label_offset": 1}, r"a#0: label 0 should be .* from 1 to"),
-        (labelled(0, 2**40), {}, "a#0: label 1099511627776 should be a class index"),
+        (labeled(0, -1), {}, r"a#0: label -1 should be .* from 0 to .* -1 often means that the label is unknown"),
+        (labeled(0, 0), {"label_offset": 1}, r"a#0: label 0 should be .* from 1 to"),
+        (labeled(0, 2**40), {}, "a#0: label 1099511627776 should be a class index"),
         (
-            labelled(0, 2),
+            labeled(0, 2),
             {"classes": ("cat", "dog")},
             "label 2 is not a class: the class indices are 0 to 1. .*label_offset=1",
         ),
-        (labelled(0, 0, text=[b"dog"]), {"classes": ("cat", "dog")}, "call label 0 'dog', but .* has 'cat' there"),
+        (labeled(0, 0, text=[b"dog"]), {"classes": ("cat", "dog")}, "call label 0 'dog', but .* has 'cat' there"),
     ],
 )
 def test_an_invalid_record_is_an_error_that_names_the_cure(
@@ -180,7 +180,7 @@ def test_an_invalid_record_is_an_error_that_names_the_cure(
 
 
 def test_labels_that_are_numbers_in_one_file_and_names_in_another_are_an_error(tmp_path: Path) -> None:
-    write(tmp_path / "a", [labelled(0, 0)])
+    write(tmp_path / "a", [labeled(0, 0)])
     write(tmp_path / "b", [{"image/encoded": [image(0)], "image/class/label": [b"cat"]}])
     with pytest.raises(DataError, match=r"b gives classes as text, .*a as numbers"):
         TFRecords(tmp_path / "?").read()
@@ -206,8 +206,8 @@ def flipped(data: bytes, at: int) -> bytes:
 def test_the_error_of_a_damaged_file_gives_the_records_read(
     tmp_path: Path, damage: Callable[[bytes, int], bytes], message: str
 ) -> None:
-    path = Path(write(tmp_path / "a", [labelled(0, 0), labelled(1, 1)]))
-    second = 16 + len(example(labelled(0, 0)))
+    path = Path(write(tmp_path / "a", [labeled(0, 0), labeled(1, 1)]))
+    second = 16 + len(example(labeled(0, 0)))
     path.write_bytes(damage(path.read_bytes(), second))
     with pytest.raises(DataError, match=message.format(second=second)):
         TFRecords(path).read()
@@ -222,7 +222,7 @@ def test_a_record_that_is_not_a_tf_train_example_is_an_error(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("compression", ["GZIP", "ZLIB"])
 def test_a_compressed_file_is_refused_with_the_cure(tmp_path: Path, compression: str) -> None:
-    path = write(tmp_path / "a", [labelled(0, 0)], compression)
+    path = write(tmp_path / "a", [labeled(0, 0)], compression)
     with pytest.raises(DataError, match=f"compressed with {compression}, .* Write it again without compression"):
         TFRecords(path).read()
 
@@ -248,13 +248,13 @@ def test_a_source_survives_a_json_round_trip(tmp_path: Path) -> None:
 
 
 def test_unchanged_files_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write(tmp_path / "a", [labelled(0, 1, text=[b"cat"]), labelled(1, 0, 2)])
+    path = write(tmp_path / "a", [labeled(0, 1, text=[b"cat"]), labeled(1, 0, 2)])
     before = TFRecords(path).read()
     with monkeypatch.context() as patch:
         patch.setattr(index_module, "make_parser", None)  # every read of a record calls it
         after = TFRecords(path).read()
     assert after.fingerprint == before.fingerprint
-    write(path, [labelled(5, 0)])
+    write(path, [labeled(5, 0)])
     assert len(TFRecords(path).read()) == 1
 
 
@@ -266,7 +266,7 @@ def test_other_features_are_indexed_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", b"\x93NUMPY"])
 def test_a_damaged_index_is_rebuilt(tmp_path: Path, content: bytes) -> None:
-    path = write(tmp_path / "a", [labelled(0, 0)])
+    path = write(tmp_path / "a", [labeled(0, 0)])
     before = read_by_us(TFRecords(path))
     for cached in (tmp_path / "cache" / "index").iterdir():
         cached.write_bytes(content)
@@ -276,11 +276,11 @@ def test_a_damaged_index_is_rebuilt(tmp_path: Path, content: bytes) -> None:
 def test_an_index_that_cannot_be_cached_is_not_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MODEL_TRAINER_CACHE", str(tmp_path / "file"))
-    assert len(TFRecords(write(tmp_path / "a", [labelled(0, 0)])).read()) == 1
+    assert len(TFRecords(write(tmp_path / "a", [labeled(0, 0)])).read()) == 1
 
 
 def test_reading_an_image_whose_file_is_gone_is_an_error(tmp_path: Path) -> None:
-    write(tmp_path / "folder", [labelled(0, 0)])
+    write(tmp_path / "folder", [labeled(0, 0)])
     examples = TFRecords(tmp_path / "folder").read()
     shutil.move(tmp_path / "folder", tmp_path / "away")
     with pytest.raises(OSError, match="No such file"):

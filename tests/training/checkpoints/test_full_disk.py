@@ -430,14 +430,14 @@ def copy_numbered(number: int, source: str, target: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def on_small_disk(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> dict[str, Any]:
+def on_small_disk(tmp_path_factory: pytest.TempPathFactory, colors: Path) -> dict[str, Any]:
     """The results of a process that trained on a disk of 1 MB which other files filled up."""
     if why := why_no_mount():
         pytest.skip(f"no file system can be mounted: {why}")
     folder = tmp_path_factory.mktemp("small")
     images = folder / "images"
     for number in range(3):
-        shutil.copytree(colours / "train", images, copy_function=partial(copy_numbered, number), dirs_exist_ok=True)
+        shutil.copytree(colors / "train", images, copy_function=partial(copy_numbered, number), dirs_exist_ok=True)
     (folder / "disk").mkdir()
     script = 'mount -t tmpfs -o size=1m none "$1" && exec "$3" -c "$4" "$1" "$2"'
     command = ["unshare", "-rm", "sh", "-c", script, "sh", folder / "disk", images, sys.executable, PROGRAM]

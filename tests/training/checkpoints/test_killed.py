@@ -58,8 +58,8 @@ def run_in(output):
         spec=ModelSpec(**{"class": "model_trainer.testing.small_backbone", "target_size": [16, 16, 3],
                           "kwargs": {"batch_normalization": True, "dropout_rate": 0.2}}),
         weights=None,
-        train_data=ImageFolder(folder / "colours" / "train"),
-        val_data=ImageFolder(folder / "colours" / "val"),
+        train_data=ImageFolder(folder / "colors" / "train"),
+        val_data=ImageFolder(folder / "colors" / "val"),
         augment=(RandomResizedCrop(), RandomFlip(), MixUp()),
         network=Network(freeze=("conv1",), unfreeze=Unfreeze(after_epochs=2, learning_rate=0.01)),
         task=Classification(metrics=(Accuracy(), MacroRecall())),
@@ -142,10 +142,10 @@ def kills(request: pytest.FixtureRequest) -> list[tuple[str, int]]:
 
 @pytest.fixture(scope="module")
 def trained(
-    tmp_path_factory: pytest.TempPathFactory, colours: Path, kills: list[tuple[str, int]]
+    tmp_path_factory: pytest.TempPathFactory, colors: Path, kills: list[tuple[str, int]]
 ) -> tuple[Path, list[int]]:
     folder = tmp_path_factory.mktemp("killed")
-    (folder / "colours").symlink_to(colours)
+    (folder / "colors").symlink_to(colors)
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(folder), json.dumps(kills)], capture_output=True, text=True, check=False
     )

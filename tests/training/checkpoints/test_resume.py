@@ -345,7 +345,7 @@ def test_reading_a_folder_in_which_another_process_trains_changes_nothing(stoppe
     assert "resumed at step 2 of epoch 2" in (result.path / "logs" / "train.log").read_text()
 
 
-def test_other_data_is_refused(stopped: tuple[Run, Result], colours: Path, tmp_path: Path) -> None:
+def test_other_data_is_refused(stopped: tuple[Run, Result], colors: Path, tmp_path: Path) -> None:
     run, result = stopped
     options = json.loads((result.path / "training_options.json").read_text())
     options["data_fingerprint"]["val"] = "other"

@@ -9,12 +9,12 @@ import tensorflow as tf
 from PIL import Image, ImageEnhance
 
 from model_trainer.pipeline.augment import RandomBrightness, RandomGrayscale
-from model_trainer.pipeline.augment.colour import (
+from model_trainer.pipeline.augment.color import (
     adjust_brightness,
     adjust_contrast,
     adjust_hue,
     adjust_saturation,
-    to_grey,
+    to_gray,
 )
 
 RANDOM = np.random.default_rng(0)
@@ -25,7 +25,7 @@ CHANGES: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
     "contrast": lambda image: adjust_contrast(image, 0.7),
     "saturation": lambda image: adjust_saturation(image, 0.7),
     "hue": lambda image: adjust_hue(image, 0.3),
-    "grey": to_grey,
+    "gray": to_gray,
 }
 
 
@@ -42,7 +42,7 @@ def test_brightness_contrast_and_saturation_match_pillow(
     adjust: Callable[[tf.Tensor, float], tf.Tensor], enhancer: type[ImageEnhance.Color], factor: float
 ) -> None:
     pillows = np.asarray(enhancer(Image.fromarray(IMAGE)).enhance(factor)).astype(int)
-    # Pillow truncates fractions, and rounds the grey that it blends with.
+    # Pillow truncates fractions, and rounds the gray that it blends with.
     assert np.abs(adjust(tf.constant(IMAGE), factor).numpy() - pillows).max() <= 1
 
 
@@ -52,11 +52,11 @@ def test_brightness_rounds_once_and_halves_up() -> None:
     np.testing.assert_array_equal(np.ravel(adjust_brightness(tf.constant(values), 1.5)), expected)
 
 
-def test_grey_matches_pillow_for_every_shade() -> None:
+def test_gray_matches_pillow_for_every_shade() -> None:
     every_fifth = np.arange(0, 256, 5, dtype=np.uint8)
     shades = np.stack(np.meshgrid(every_fifth, every_fifth, every_fifth), axis=-1).reshape(52, -1, 3)
-    grey = to_grey(tf.constant(shades)).numpy()
-    np.testing.assert_array_equal(grey, np.repeat(np.asarray(Image.fromarray(shades).convert("L"))[..., None], 3, -1))
+    gray = to_gray(tf.constant(shades)).numpy()
+    np.testing.assert_array_equal(gray, np.repeat(np.asarray(Image.fromarray(shades).convert("L"))[..., None], 3, -1))
 
 
 @pytest.mark.parametrize("shift", [-0.5, -0.1, 0.2, 0.4])
@@ -70,19 +70,19 @@ def test_a_hue_shift_matches_colorsys(shift: float) -> None:
 
 
 def test_contrast_of_one_channel_is_about_its_mean() -> None:
-    grey = IMAGE[..., :1]
-    expected = np.clip(grey.mean() + 0.5 * (grey - grey.mean()), 0, 255)
-    assert np.abs(adjust_contrast(tf.constant(grey), 0.5).numpy() - expected).max() <= 0.51
+    gray = IMAGE[..., :1]
+    expected = np.clip(gray.mean() + 0.5 * (gray - gray.mean()), 0, 255)
+    assert np.abs(adjust_contrast(tf.constant(gray), 0.5).numpy() - expected).max() <= 0.51
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_alpha_is_unchanged_and_does_not_change_the_colours(name: str) -> None:
+def test_alpha_is_unchanged_and_does_not_change_the_colors(name: str) -> None:
     changed = CHANGES[name](tf.constant(WITH_ALPHA)).numpy()
     np.testing.assert_array_equal(changed[..., 3], WITH_ALPHA[..., 3])
     np.testing.assert_array_equal(changed[..., :3], CHANGES[name](tf.constant(WITH_ALPHA[..., :3])))
 
 
-@pytest.mark.parametrize("name", ["saturation", "hue", "grey"])
+@pytest.mark.parametrize("name", ["saturation", "hue", "gray"])
 def test_saturation_and_hue_do_not_change_images_of_one_channel(name: str) -> None:
     np.testing.assert_array_equal(CHANGES[name](tf.constant(IMAGE[..., :1])), IMAGE[..., :1])
 
@@ -95,7 +95,7 @@ def test_brightness_reaches_the_declared_factor_in_both_directions() -> None:
     assert (values.min(), values.max()) == (pytest.approx(60, abs=1), pytest.approx(140, abs=1))
 
 
-def test_the_declared_fraction_of_the_images_becomes_grey() -> None:
+def test_the_declared_fraction_of_the_images_becomes_gray() -> None:
     change = tf.function(lambda seed: RandomGrayscale(probability=0.25).apply(tf.constant(IMAGE), seed))
     images = [change(tf.constant([0, number])).numpy() for number in range(400)]
     assert 0.2 < np.mean([(image[..., 0] == image[..., 1]).all() for image in images]) < 0.3
