@@ -46,7 +46,7 @@ def train(
     """Trains a run, evaluates it, and prints a table of its epochs and the path of its output folder.
 
     To train on several machines, call it in the same way on each of them. They find each other by `hosts`, or by the
-    environment of Slurm, Open MPI, torchrun, Kubernetes, SageMaker or `TF_CONFIG`; see docs/machines.md.
+    environment of Slurm, Open MPI, torchrun, Kubernetes, SageMaker or `TF_CONFIG`: the page *GPUs and machines* shows how.
 
     Args:
         run: what to train.
@@ -63,10 +63,13 @@ def train(
         ModelTrainerError: the run, its data or its devices are wrong, or training diverged; the message has the cure.
 
     Example:
-        >>> small = {"class": "model_trainer.testing.small_backbone", "preprocess_func": "between_plus_minus_1"}
         >>> run = Run(
         ...     name="pets",
-        ...     spec=ModelSpec(**small, target_size=[16, 16, 3]),
+        ...     spec=ModelSpec(  # or ModelSpec.named("mobilenet_v2")
+        ...         class_="model_trainer.testing.small_backbone",
+        ...         preprocess_func="between_plus_minus_1",
+        ...         target_size=(16, 16, 3),
+        ...     ),
         ...     weights=None,
         ...     train_data=ImageFolder("data/train"),
         ...     val_data=ImageFolder("data/val"),

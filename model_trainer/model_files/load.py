@@ -92,9 +92,12 @@ def load_model(
 
     Example:
         >>> from model_trainer.testing import small_backbone
-        >>> head = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2, activation="softmax")]
-        >>> keras.Sequential([small_backbone((16, 16, 3)), *head]).save("pets.h5")
-        >>> spec = ModelSpec(**{"class": "model_trainer.testing.small_backbone", "target_size": [16, 16, 3]})
+        >>> pooling = keras.layers.GlobalAveragePooling2D()
+        >>> logits = keras.layers.Dense(2, activation="softmax")
+        >>> keras.Sequential([small_backbone((16, 16, 3)), pooling, logits]).save("pets.h5")
+        >>> spec = ModelSpec(
+        ...     class_="model_trainer.testing.small_backbone", target_size=(16, 16, 3)
+        ... )
         >>> model = load_model("pets.h5", spec=spec, classes=["cat", "dog"])
         >>> model.classes
         ('cat', 'dog')
