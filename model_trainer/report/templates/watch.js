@@ -7,7 +7,7 @@
       const answer = await fetch("version", { cache: "no-store" });
       const version = await answer.text();
       if (answer.ok && version !== state.dataset.version) location.reload();
-      state.textContent = "This page renews itself while training goes on.";
+      state.textContent = "This page updates itself during training.";
     } catch {
       state.textContent = "The server of this page has ended, so it no longer renews itself.";
     }

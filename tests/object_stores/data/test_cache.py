@@ -220,7 +220,7 @@ def test_clearing_the_cache_leaves_other_files(cache: ObjectCache) -> None:
 
 
 class BusyLock:
-    """A lock that is held until `release`, and says when somebody tries to take it."""
+    """A lock that is held until `release`, and records that a caller waits for it."""
 
     def __init__(self) -> None:
         self.is_wanted = threading.Event()
