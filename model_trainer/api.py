@@ -46,7 +46,8 @@ def train(
     """Trains a run, evaluates it, and prints a table of its epochs and the path of its output folder.
 
     To train on several machines, call it in the same way on each of them. They find each other by `hosts`, or by the
-    environment of Slurm, Open MPI, torchrun, Kubernetes, SageMaker or `TF_CONFIG`: the page *GPUs and machines* shows how.
+    environment of Slurm, Open MPI, torchrun, Kubernetes, SageMaker or `TF_CONFIG`; see the page *GPUs and
+    machines*.
 
     Args:
         run: what to train.

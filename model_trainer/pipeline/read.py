@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,9 +25,9 @@ class Readers:
     """Two functions from an example's index to its encoded image, and one that reads ahead.
 
     Attributes:
-        fast: raises in the graph if the image cannot be read.
-        safe: returns an empty string instead. It raises only if the store refuses every request, or does not answer,
-            because then the image may well be good.
+        fast: fails the element of the dataset if the image cannot be read.
+        safe: returns b"" for an image that cannot be read. It fails only if the store refuses every request, or does
+            not answer, because then the image may be good.
         ahead: see `map_with_fallback`; None if reading an image takes no request to a store.
     """
 
@@ -113,8 +112,8 @@ def _python_reader(read: Callable[[int], bytes], rows: tf.Tensor, on_failure: On
         except OSError as error:
             if isinstance(error, StorageError):
                 on_failure(error)
-            # TensorFlow would map an OSError to an error of its own by errno; any error leads to the exact path.
-            raise ValueError(os.fspath(str(error))) from error
+            # TensorFlow would map an OSError to one of its own by errno. `map_with_fallback` handles any error alike.
+            raise ValueError(str(error)) from error
 
     return _in_graph(read_or_raise, rows)
 

@@ -165,7 +165,7 @@ def list_images(folder: str) -> Listing:
             elif entry.name.lower().endswith(IMAGE_SUFFIXES):  # first, because it needs no access to the disk
                 images.append(entry.path)
             elif entry.is_symlink() and files.is_folder(entry.path):
-                if not is_cycle(entry.path, (*links, files.real_path(inner))):
+                if not warn_if_cycle(entry.path, (*links, files.real_path(inner))):
                     pending.append((entry.path, (*links, files.real_path(entry.path))))
             elif entry.is_dir(follow_symlinks=False):
                 pending.append((entry.path, links))
@@ -208,7 +208,7 @@ def _log_skipped(root: str, not_images: Sequence[str], hidden: Sequence[str], be
         logging.warning("Skipped in %s: %s.", root, "; ".join(counts))
 
 
-def is_cycle(link: str, folders: Iterable[str]) -> bool:
+def warn_if_cycle(link: str, folders: Iterable[str]) -> bool:
     """Whether a link points to one of `folders` or to a parent of one; logs a warning if so.
 
     Args:
@@ -236,7 +236,7 @@ def folders_in(root: str | Path) -> dict[str, str]:
         # Not entry.is_dir, which raises for a link to itself.
         if entry.name.startswith(".") or not files.is_folder(entry.path):
             continue
-        if not (entry.is_symlink() and is_cycle(entry.path, (files.real_path(root),))):
+        if not (entry.is_symlink() and warn_if_cycle(entry.path, (files.real_path(root),))):
             folders[entry.name] = entry.path
     return folders
 

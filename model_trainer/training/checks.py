@@ -26,7 +26,8 @@ def check_portable(network: TwoStageNetwork, declared: AnyNetwork) -> None:
     """Warns if the network contains operations that plain Keras cannot load from an `.hdf5`.
 
     Raises:
-        ConfigError: `declared` is a model object with operations of `keras.ops`, which no program could load.
+        ConfigError: `declared` is a model object, not a `Call`, with operations of `keras.ops`, so that no program could
+            load it.
     """
     names = unportable_names(network.model)
     if not names:
@@ -35,7 +36,7 @@ def check_portable(network: TwoStageNetwork, declared: AnyNetwork) -> None:
     is_live = isinstance(declared, OwnModel) and not isinstance(declared.model, Call)
     if is_live and any("keras.ops." in name for name in names):
         raise ConfigError(
-            f"contains {shown}, which cannot be saved in an .hdf5, so that no program could load it. Use a layer of "
+            f"contains {shown}, which Keras can save in an .hdf5 but not load from it. Use a layer of "
             'keras.layers instead, or declare the model by its function: OwnModel(Call("my_code.make_model")).',
             "network.model",
         )
@@ -45,13 +46,21 @@ def check_portable(network: TwoStageNetwork, declared: AnyNetwork) -> None:
     )  # fmt: skip
 
 
-def check_files(run: Run, examples: Examples) -> None:
-    """Raises DataError if images are in an object store, or more are missing than the run tolerates."""
+def check_files(run: Run, examples: Examples, *, all_may_be_missing: bool = False) -> None:
+    """Checks that the files of a data set exist.
+
+    Args:
+        all_may_be_missing: whether a small data set may consist of missing images, within the limits of the run.
+
+    Raises:
+        DataError: an image is in an object store that is not supported; or more are missing than the run tolerates.
+    """
     examples.check_local()
     missing = np.flatnonzero(examples.num_bytes < 0)
     limits = run.training
     is_too_many = len(missing) > max(limits.max_bad_images, limits.max_bad_fraction * len(examples))
-    if is_too_many or len(missing) == len(examples):  # of a small data set all may be within the limits
+    # In a small data set all may be within the limits.
+    if is_too_many or (len(missing) == len(examples) and not all_may_be_missing):
         raise DataError(
             f"{examples.origin}: {len(missing):,} of {len(examples):,} images do not exist; the first is "
             f"{examples.name(int(missing[0]))}. Is its folder right, such as root= of a Manifest?"
@@ -59,7 +68,7 @@ def check_files(run: Run, examples: Examples) -> None:
 
 
 def check_batch_size(run: Run, train: Examples, strategy: tf.distribute.Strategy) -> None:
-    """Raises ConfigError if a batch has more images than the data, or fewer than devices or accumulation slices."""
+    """Raises ConfigError if a batch has more images than the data, or fewer than devices, or slices on all devices."""
     batch_size = run.training.batch_size
     if batch_size > len(train):
         raise ConfigError(

@@ -25,7 +25,7 @@ __all__ = ["MetricsLog"]
 
 
 class MetricsLog:
-    """Writes metrics over time; if that fails, it warns once.
+    """Appends metrics to `metrics.jsonl` and to an event file of TensorBoard; a write that fails is logged once.
 
     Args:
         folder: for events.out.tfevents... and metrics.jsonl.
@@ -35,7 +35,7 @@ class MetricsLog:
         self._folder = folder
         self._lines = LineFile(folder / "metrics.jsonl")
         self._events: tf.io.TFRecordWriter | None = None
-        with self._without_events_when_full():
+        with self._events_end_on_error():
             # Not tf.summary.scalar, which needs the tensorboard package, and caches a tensor for each step.
             self._event_file = GrowingFile(folder / _event_file_name())
             self._events = tf.io.TFRecordWriter(str(self._event_file.local))
@@ -47,6 +47,7 @@ class MetricsLog:
         Args:
             kind: "step", "epoch" or "observer".
             step: number of finished steps of the run.
+            metrics: values by name; "epoch", 1-based, has to be one of them, and is not written to TensorBoard.
         """
         self._lines.write(json.dumps({"kind": kind, "step": step, **metrics}) + "\n")
         values = [
@@ -76,7 +77,12 @@ class MetricsLog:
         self._write_event(step=step, summary=tf.compat.v1.Summary(value=values))
 
     def truncate(self, step: int, epochs: int) -> None:
-        """Removes the metrics logged after step `step` and epoch `epochs` of the run, from which training continues."""
+        """Removes what was logged after a position to which training returns.
+
+        Args:
+            step: number of finished steps there.
+            epochs: number of finished epochs there.
+        """
         path = self._folder / "metrics.jsonl"
         self._lines.close()
         with contextlib.suppress(OSError):  # such as a full disk: then the old metrics stay
@@ -89,7 +95,7 @@ class MetricsLog:
         """Writes buffered metrics, and closes both files."""
         self._lines.close()
         if self._events is not None:
-            with self._without_events_when_full():
+            with self._events_end_on_error():
                 self._events.close()
                 self._event_file.copy()
                 self._event_file.close()
@@ -97,13 +103,13 @@ class MetricsLog:
     def _write_event(self, **content: Any) -> None:
         if self._events is None:
             return
-        with self._without_events_when_full():
+        with self._events_end_on_error():
             self._events.write(tf.compat.v1.Event(wall_time=time.time(), **content).SerializeToString())
             self._events.flush()
             self._event_file.copy()
 
     @contextlib.contextmanager
-    def _without_events_when_full(self) -> Iterator[None]:
+    def _events_end_on_error(self) -> Iterator[None]:
         # TensorFlow raises ResourceExhaustedError for a full disk, which callers would report as a lack of GPU memory.
         # A partly written record hides all after it, so nothing more is written to the file.
         try:

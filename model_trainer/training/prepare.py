@@ -25,6 +25,7 @@ from model_trainer.run.callbacks import make_callbacks
 from model_trainer.run.optimizers import make_optimizer
 from model_trainer.run.run import Run
 from model_trainer.sources.examples import Examples
+from model_trainer.sources.folds import Fold
 from model_trainer.sources.source import each_read_once
 from model_trainer.training.checks import (
     check_batch_size,
@@ -257,7 +258,7 @@ def _read_data(run: Run) -> tuple[Examples, Examples | None]:
     val = run.val_data.read_shared()
     val = val.without_unknown_classes(train.classes).with_classes(train.classes)
     run.task.check(val)
-    check_files(run, val)
+    check_files(run, val, all_may_be_missing=isinstance(run.val_data, Fold))  # a fold may consist of bad images
     for name, count in zip(val.classes, val.counts(), strict=True):
         if not count:
             logging.warning("%s has no images of class %r, which is not validated.", val.origin, name)
