@@ -26,8 +26,8 @@ def check_portable(network: TwoStageNetwork, declared: AnyNetwork) -> None:
     """Warns if the network contains operations that plain Keras cannot load from an `.hdf5`.
 
     Raises:
-        ConfigError: `declared` is a model object, not a `Call`, with operations of `keras.ops`, so that no program could
-            load it.
+        ConfigError: `declared` is a model object, not a `Call`, with operations of `keras.ops`, so that no program
+            could load it.
     """
     names = unportable_names(network.model)
     if not names:
