@@ -169,7 +169,8 @@ def print_comparison(comparisons: Sequence[Comparison], console: Console) -> Non
         if "correct" in each.scores:
             right, wrong = len(each.only_second_correct), len(each.only_first_correct)
             console.print(
-                f"{counted(right, 'image{s}')} only the second has right, {counted(wrong, 'image{s}')} only the first.",
+                f"Only the second model is right about {counted(right, 'image{s}')}, only the first about "
+                f"{counted(wrong, 'image{s}')}.",
                 highlight=False,
                 soft_wrap=True,
             )

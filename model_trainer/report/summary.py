@@ -239,8 +239,7 @@ def notes(run: RunFiles) -> list[str]:
     else:
         rows += _compared_with_majority(run.evaluation)
     if not run.is_finished and run.run:
-        running = "It is running, or was stopped; --resume continues a run that was."
-        rows.append(f"Training has not finished. {running}")
+        rows.append("Training has not finished: it is running, or was stopped. --resume continues a stopped run.")
     if run.bad_images:
         first, reason = run.bad_images[0]
         images = counted(len(run.bad_images), "image{s}")

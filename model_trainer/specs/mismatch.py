@@ -23,7 +23,7 @@ def preprocessing_mismatch(spec: ModelSpec) -> str | None:
     Example:
         >>> spec = ModelSpec.named("vgg19", preprocess_func="between_plus_minus_1")
         >>> preprocessing_mismatch(spec)[:80]
-        'keras.applications.vgg19.VGG19: its ImageNet weights were trained with another p'
+        'keras.applications.vgg19.VGG19: its ImageNet weights were trained with different'
     """
     entry = entry_of_class(spec.class_)
     if entry is None or spec.target_size[2] != 3:

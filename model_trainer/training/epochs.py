@@ -175,7 +175,7 @@ def train_steps(loop: Loop, epoch: int, batches: Iterator[Any], positions: range
     training, num_images = loop.prepared.run.training, len(loop.prepared.train)
     steps_done = loop.steps_per_epoch
     title = f"epoch {epoch + 1}/{training.epochs}"
-    initial_text = "" if loop.phase.is_traced else "building the graph ..."
+    initial_text = "" if loop.phase.is_traced else "tracing the graph ..."
     with EpochProgress(loop.console, title, loop.steps_per_epoch, initial_text) as progress:
         for position in positions:
             step = epoch * loop.steps_per_epoch + position

@@ -32,7 +32,7 @@ class EpochProgress:
         console: writes to standard error.
         title: such as "epoch 1/5".
         num_steps: number of steps of the epoch.
-        first_step_note: text until the first step is done, such as "building the graph ...".
+        first_step_note: text until the first step is done, such as "tracing the graph ...".
     """
 
     def __init__(

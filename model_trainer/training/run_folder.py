@@ -202,7 +202,7 @@ def _with_hint_to_resume() -> Iterator[None]:
     except (UnavailableError, LostLockError):
         raise
     except StorageError as error:
-        cure = "Free some space" if is_full(error) else "Fix that"
+        cure = "Free some space" if is_full(error) else "Fix the cause"
         raise StorageError(f"{error} {cure}, then continue with --resume.") from error
 
 

@@ -62,13 +62,13 @@ def test_ipython_on_a_terminal_is_not_a_notebook(monkeypatch: pytest.MonkeyPatch
 def test_messages_and_progress_are_one_output(cell: Cell, capfd: pytest.CaptureFixture[str]) -> None:
     with plain_messages():
         logging.info("Reading the data ...")
-        with EpochProgress(Console(stderr=True), "epoch 1/2", 20, "building the graph ...") as progress:
+        with EpochProgress(Console(stderr=True), "epoch 1/2", 20, "tracing the graph ...") as progress:
             for step in range(1, 20):
                 progress.advance(32)
                 progress.show(step, {"loss": 2.0 / step}, images_left=100)
         logging.info("epoch 1/2  loss 0.1")
     assert cell.outputs == ["Reading the data ...\nepoch 1/2  loss 0.1"]
-    assert cell.states[0][1] == "Reading the data ...\nepoch 1/2  building the graph ..."
+    assert cell.states[0][1] == "Reading the data ...\nepoch 1/2  tracing the graph ..."
     assert "epoch 1/2  ██████████░░░░░░░░░░  10/20  loss 0.2000" in cell.states[0][11]
     assert capfd.readouterr() == ("", "")
 

@@ -130,4 +130,4 @@ def test_examples_in_the_api_reference_are_highlighted_code(site: Path) -> None:
         assert "<blockquote>" not in text  # Markdown would render `>>>` so
         assert "&gt;&gt;&gt;" not in text.replace('<span class="gp">&gt;&gt;&gt; </span>', "")
     run = (site / "api" / "run" / "index.html").read_text()
-    assert re.search(r'>Example:</span></p>\s*<div class="highlight"><pre>.*<span class="gp">', run)
+    assert re.search(r'>Example:</span></p>\s*<div class="language-pycon highlight"><pre>.*<span class="gp">', run)

@@ -93,7 +93,7 @@ def test_a_mapping_is_read_from_json_and_csv(tmp_path: Path, name: str, text: st
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.json", '{"beagle": "dog", "pug": "dog"}', "no coarser class for 'siamese'"),
+        ("a.json", '{"beagle": "dog", "pug": "dog"}', "no coarse class for 'siamese'"),
         ("b.json", '{"beagle": ["dog"]}', "not an object of class names"),
         ("c.json", "{", "could not be read"),
         ("d.csv", "beagle,dog,extra\n", "two columns"),

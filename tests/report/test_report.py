@@ -267,7 +267,7 @@ def test_notes_come_before_everything_else(make_folder: MakeFolder) -> None:
     page = write_report(folder).read_text()
     notes = re.findall(r"<li>([^<]*)</li>", page)
     assert notes[0] == "A note."
-    assert "has not come to its end" in notes[1]
+    assert "has not finished" in notes[1]
     assert "data/a.jpg (is truncated)" in notes[2]
     assert notes[3:] == ["The disk is nearly full."]
 
@@ -341,7 +341,7 @@ def test_the_report_of_a_k_fold_training_has_mean_and_spread_over_the_folds(make
     assert re.findall(r'data-key="(.*?)"', section)[:6] == ["0.750", "0.062", "0.717", "0.625", "–", "0.875"]
     assert "<code>fold-3</code>." in section
     assert "folds.json has all of them" in page
-    assert "has not come to its end" not in page
+    assert "has not finished" not in page
 
 
 @pytest.mark.parametrize("missing", ["history.csv", "logs/metrics.jsonl", "training_options.json", "model_spec.json"])

@@ -239,7 +239,7 @@ def test_a_hostile_file_raises_an_error_that_names_it(text: str) -> None:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_a_named_pipe_instead_of_the_file_does_not_block() -> None:
     os.mkfifo("model-trainer.toml")
-    with pytest.raises(ConfigError, match="is no file"):
+    with pytest.raises(ConfigError, match="is not a file"):
         configuration.current()
 
 

@@ -155,5 +155,5 @@ def test_a_multi_label_task_can_be_written_to_json_and_read_back() -> None:
 
 
 def test_data_without_any_tag_is_rejected() -> None:
-    with pytest.raises(DataError, match="no tag at all"):
+    with pytest.raises(DataError, match="no tags"):
         MultiLabel().check(Examples.of_files(["a.jpg"], LabelRows.of([[]]), (), origin="tags.csv"))

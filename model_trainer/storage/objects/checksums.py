@@ -124,8 +124,8 @@ class Checksums:
                 self._opaque.add(kind)
                 if not encrypted:
                     logging.warning(
-                        "%s: ETags are not the MD5s of what arrives, object after object. Either the store counts them "
-                        "otherwise, or something changes what is downloaded; from now on only sizes are compared.",
+                        "%s: the ETags of several objects are not the MD5s of their content. Either the store computes "
+                        "them differently, or downloads are modified in transit; from now on only sizes are compared.",
                         self.root or "A store",
                     )
             return plausible

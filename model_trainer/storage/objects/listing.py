@@ -97,7 +97,7 @@ def list_objects(bucket: Bucket, url: ObjectUrl, folder: OwnFolder, seconds: flo
     except OSError as error:
         if not is_full(error) or isinstance(error, StorageError):
             raise
-        logging.warning("The disk of the cache %s is full; the list of %s is not kept.", folder.path, url.root)
+        logging.warning("The disk of the cache %s is full; the list of %s is not cached.", folder.path, url.root)
     with tempfile.TemporaryDirectory() as temporary:
         return _list_into(bucket, url, Path(temporary), None)
 

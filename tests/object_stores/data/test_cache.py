@@ -115,8 +115,7 @@ def test_a_full_disk_is_logged_once_and_not_an_error(
         cache.put(key, b"content")
     (record,) = caplog.records
     assert record.getMessage() == (
-        f"Objects are no longer cached in {cache.folder}: No space left on device. "
-        "They are read from the store each time."
+        f"Objects are no longer cached in {cache.folder}: No space left on device. They are downloaded each time."
     )
     assert cache.get("kept") == b"before"
     assert len(files_in(cache)) == 1
@@ -195,7 +194,7 @@ def test_a_folder_with_other_files_is_neither_used_nor_cleared(
     (record,) = caplog.records
     assert record.getMessage() == (
         f"Objects are no longer cached in {tmp_path}/objects: it contains other files, which are not those of a cache. "
-        "They are read from the store each time."
+        "They are downloaded each time."
     )
 
 

@@ -181,7 +181,7 @@ def test_the_only_image_feature_and_the_only_class_feature_are_used_whatever_the
             {"name": "zoo", "split": "tain"},
             r"zoo/1.2.0 has no split 'tain'.*Did you mean 'train'\?.*It has train, test",
         ),
-        ({"name": "zoo", "split": "train[:x]"}, r"parts are written 'train\[:10%\]'"),
+        ({"name": "zoo", "split": "train[:x]"}, r"slices are written 'train\[:10%\]'"),
         ({"name": "zoo", "split": "train[:99]"}, r"Requested slice \[:99\] incompatible with 20 examples"),
         ({"name": "zoo", "split": "train[7:3]"}, "is empty"),
         (
