@@ -204,9 +204,9 @@ def _evaluate(
     if _is_better_than_chance(run, combined.predictions.examples, evaluation):
         num_label_issues = _write_label_issues(folder, combined.predictions)
     for number, (values, fold) in enumerate(zip(metrics_of_folds, predictions, strict=True)):
-        strict_values = {name: finite_or_none(value) for name, value in values.items()}
+        finite_values = {name: finite_or_none(value) for name, value in values.items()}
         num_images = len(fold.rows) if fold is not None else 0
-        folder.content["folds"][number] |= {"images": num_images, "metrics": strict_values}
+        folder.content["folds"][number] |= {"images": num_images, "metrics": finite_values}
     folder.note(
         state="finished",
         main_metric=main_metric,

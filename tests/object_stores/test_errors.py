@@ -7,7 +7,7 @@ import errno
 import pytest
 
 from model_trainer.errors import StorageError
-from model_trainer.storage.objects.errors import ChangedError, StoreError, UnavailableError, as_os_errors
+from model_trainer.storage.objects.errors import ChangedError, StoreError, StoreUnavailableError, as_os_errors
 from model_trainer.storage.objects.urls import ObjectUrl
 
 exceptions = pytest.importorskip("obstore.exceptions")
@@ -66,9 +66,13 @@ def test_a_missing_container_of_azure_is_named_as_such() -> None:
 @pytest.mark.parametrize(
     ("text", "kind", "expected"),
     [
-        ("operation timed out", UnavailableError, "did not answer in time"),
-        ("dns error: failed to lookup address", UnavailableError, "the host of https://s3.example.com is not known"),
-        ("error sending request: tcp connect error", UnavailableError, "https://s3.example.com does not answer"),
+        ("operation timed out", StoreUnavailableError, "did not answer in time"),
+        (
+            "dns error: failed to lookup address",
+            StoreUnavailableError,
+            "the host of https://s3.example.com is not known",
+        ),
+        ("error sending request: tcp connect error", StoreUnavailableError, "https://s3.example.com does not answer"),
         ("invalid peer certificate: UnknownIssuer", StoreError, "is not trusted; AWS_CA_BUNDLE names a file"),
         (
             "status code: 403, <Code>InvalidAccessKeyId</Code>",
@@ -82,7 +86,7 @@ def test_a_missing_container_of_azure_is_named_as_such() -> None:
         ),
         ("status code: 403, <Code>RequestTimeTooSkewed</Code>", StoreError, "the clock of this machine is wrong"),
         ("status code: 400, <Code>Strange</Code>", StoreError, "the store answered with status 400 (Strange)"),
-        ("status code: 502, <html>", UnavailableError, "the store is not available"),
+        ("status code: 502, <html>", StoreUnavailableError, "the store is not available"),
         ("status code: 403, <Code>AuthorizationPermissionMismatch</Code>", StoreError, "have no permission for it"),
         ("Generic S3 error: bad https://s3.example.com/a?X-Amz-Signature=1\nmore", StoreError, "bad the endpoint"),
     ],

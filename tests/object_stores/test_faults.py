@@ -13,7 +13,7 @@ import pytest
 from model_trainer.errors import StorageError
 from model_trainer.storage import files
 from model_trainer.storage.objects import connection
-from model_trainer.storage.objects.errors import ChangedError, StoreError, UnavailableError
+from model_trainer.storage.objects.errors import ChangedError, StoreError, StoreUnavailableError
 from model_trainer.storage.objects.reader import DamagedError
 from model_trainer.storage.objects.store import ObjectStore
 from tests.object_stores.conftest import Weed
@@ -144,12 +144,12 @@ def test_repeated_server_errors_are_retried(proxy: Proxy, path: str) -> None:
 
 def test_endless_server_errors_raise_unavailable(proxy: Proxy, path: str) -> None:
     proxy.faults = [Fault(status=503, code="SlowDown", times=10_000)]
-    with pytest.raises(UnavailableError, match=r"a\.bin: the store asks to slow down") as caught:
+    with pytest.raises(StoreUnavailableError, match=r"a\.bin: the store asks to slow down") as caught:
         files.read(path)
     assert caught.value.exit_code == 75
-    with pytest.raises(UnavailableError):
+    with pytest.raises(StoreUnavailableError):
         files.exists(path)  # instead of returning False
-    with pytest.raises(UnavailableError):
+    with pytest.raises(StoreUnavailableError):
         files.names_in(path)
 
 
@@ -166,7 +166,7 @@ def test_concurrent_reads_that_fail_together_are_all_retried(proxy: Proxy, path:
     [
         (403, "AccessDenied", StoreError, "the credentials have no permission for it"),
         (404, "NoSuchBucket", StoreError, "there is no bucket"),
-        (400, "ExpiredToken", UnavailableError, "the credentials have expired; renew them"),
+        (400, "ExpiredToken", StoreUnavailableError, "the credentials have expired; renew them"),
         (301, "PermanentRedirect", StoreError, "the bucket is in another region than us-east-1"),
     ],
 )

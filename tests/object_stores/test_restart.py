@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from model_trainer.storage import files
-from model_trainer.storage.objects.errors import UnavailableError
+from model_trainer.storage.objects.errors import StoreUnavailableError
 from tests.object_stores.conftest import Weed, serving
 from tests.object_stores.proxy import Fault, Proxy, proxied
 
@@ -80,7 +80,7 @@ def test_a_server_that_stays_down_raises_unavailable_with_exit_code_75(
     assert not files.exists("s3://photos/none")
     own_server.kill()
     try:
-        with pytest.raises(UnavailableError, match=r"http://127\.0\.0\.1:\d+ does not answer") as caught:
+        with pytest.raises(StoreUnavailableError, match=r"http://127\.0\.0\.1:\d+ does not answer") as caught:
             files.read("s3://photos/none")
     finally:
         own_server.start()

@@ -39,7 +39,7 @@ def gather_batches(path: str, layout: Layout, collector: RowCollector) -> bool:
 
 
 def read_batches(path: str, layout: Layout, collector: RowCollector) -> Iterator[pa.RecordBatch]:
-    """Yields the rows of a file in batches; calls `gathered.update_columns` before the first one.
+    """Yields the rows of a file in batches; calls `collector.update_columns` before the first one.
 
     Raises:
         NeedsRowReader, DataError, OSError, ValueError, ArrowException: the file needs the exact reader.

@@ -155,7 +155,7 @@ class Manifest(Source):
             return self._gather_rows(read_rows(self.path, layout))
         from model_trainer.sources.manifest.batches import gather_batches  # loads pyarrow
 
-        collector = self._new_gathered(uniform=layout.kind != "jsonl")
+        collector = self._new_collector(uniform=layout.kind != "jsonl")
         if gather_batches(self.path, layout, collector):
             return collector
         # Without columns of files and labels, any column will do to find out whether there are rows, which is an error.
@@ -166,7 +166,7 @@ class Manifest(Source):
 
     def _gather_rows(self, rows: Rows, names: Mapping[str, None] = MappingProxyType({})) -> RowCollector:
         """Reads all rows, one by one; `names` are columns that rows may lack."""
-        collector = self._new_gathered(uniform=rows.uniform)
+        collector = self._new_collector(uniform=rows.uniform)
         collector.names.update(names)
         for position, row in rows.rows:
             try:
@@ -178,7 +178,7 @@ class Manifest(Source):
                 ) from None
         return collector
 
-    def _new_gathered(self, *, uniform: bool) -> RowCollector:
+    def _new_collector(self, *, uniform: bool) -> RowCollector:
         return RowCollector(
             self.base_folder,
             {role: getattr(self, f"{role}_column") for role in ROLES},

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from model_trainer.storage.objects.credentials import new_client, new_session
-from model_trainer.storage.objects.errors import DeniedError, StoreError, UnavailableError
+from model_trainer.storage.objects.errors import DeniedError, StoreError, StoreUnavailableError
 from model_trainer.storage.objects.store import ObjectStore
 from model_trainer.storage.objects.urls import ObjectUrl, parse_url
 
@@ -111,7 +111,7 @@ def _read(store: ObjectStore, url: ObjectUrl, key: str) -> Check:
     except DeniedError:
         detail = f"{path}: {_needs('read', url)}; for objects encrypted by KMS also kms:Decrypt on their key"
         return Check("read", Result.missing, detail)
-    except (StoreError, UnavailableError):
+    except (StoreError, StoreUnavailableError):
         raise
     except OSError as error:
         return Check("read", Result.warning, f"{path}: {error.strerror}")

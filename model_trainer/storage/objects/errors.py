@@ -9,11 +9,18 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from model_trainer.errors import StorageError
-from model_trainer.errors import UnavailableError as Unavailable
+from model_trainer.errors import StorageError, UnavailableError
 from model_trainer.storage.objects.urls import SCHEMES, ObjectUrl
 
-__all__ = ["ChangedError", "DeniedError", "ExpiredError", "StoreError", "UnavailableError", "as_os_errors", "code_in"]
+__all__ = [
+    "ChangedError",
+    "DeniedError",
+    "ExpiredError",
+    "StoreError",
+    "StoreUnavailableError",
+    "as_os_errors",
+    "code_in",
+]
 
 
 class _Readable(OSError):
@@ -31,11 +38,11 @@ class DeniedError(StoreError):
     """The credentials, which are right, have no permission for a request."""
 
 
-class UnavailableError(_Readable, Unavailable):
+class StoreUnavailableError(_Readable, UnavailableError):
     """A store did not answer, or answered with server errors, in spite of retries; it may recover later."""
 
 
-class ExpiredError(UnavailableError):
+class ExpiredError(StoreUnavailableError):
     """The credentials have expired and could not be renewed."""
 
 
@@ -76,10 +83,10 @@ _CAUSES = {
     "IllegalLocationConstraintException": _Cause(StoreError, errno.EINVAL, _REGION),
     "InvalidRange": _Cause(OSError, errno.EINVAL, "it ends before the first byte of the range"),
     "InvalidObjectState": _Cause(OSError, errno.EACCES, "the object is archived; restore it first"),
-    "RequestTimeout": _Cause(UnavailableError, errno.ETIMEDOUT, "the store has waited too long for the request"),
-    "SlowDown": _Cause(UnavailableError, errno.EAGAIN, "the store asks to slow down"),
-    "ServiceUnavailable": _Cause(UnavailableError, errno.EAGAIN, "the store is not available"),
-    "InternalError": _Cause(UnavailableError, errno.EIO, "the store has an internal error"),
+    "RequestTimeout": _Cause(StoreUnavailableError, errno.ETIMEDOUT, "the store has waited too long for the request"),
+    "SlowDown": _Cause(StoreUnavailableError, errno.EAGAIN, "the store asks to slow down"),
+    "ServiceUnavailable": _Cause(StoreUnavailableError, errno.EAGAIN, "the store is not available"),
+    "InternalError": _Cause(StoreUnavailableError, errno.EIO, "the store has an internal error"),
     "XMinioStorageFull": _Cause(OSError, errno.ENOSPC, os.strerror(errno.ENOSPC)),
     "QuotaExceeded": _Cause(OSError, errno.ENOSPC, "the quota is exceeded"),
 }
@@ -171,16 +178,16 @@ def _as_os_error(
     if isinstance(error, FileNotFoundError):
         return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
     if "timed out" in text or "TimedOut" in text:
-        return UnavailableError(errno.ETIMEDOUT, f"{endpoint or 'the store'} did not answer in time", name)
+        return StoreUnavailableError(errno.ETIMEDOUT, f"{endpoint or 'the store'} did not answer in time", name)
     if "dns error" in text:
-        return UnavailableError(errno.EHOSTUNREACH, f"the host of {endpoint or 'the store'} is not known", name)
+        return StoreUnavailableError(errno.EHOSTUNREACH, f"the host of {endpoint or 'the store'} is not known", name)
     if "certificate" in text.lower():
         reason = (
             f"the certificate of {endpoint or 'the store'} is not trusted; AWS_CA_BUNDLE names a file of trusted ones"
         )
         return StoreError(errno.EPROTO, reason, name)
     if "HTTP error" in text or "error sending request" in text or "Connect" in text:
-        return UnavailableError(errno.ECONNREFUSED, f"{endpoint or 'the store'} does not answer", name)
+        return StoreUnavailableError(errno.ECONNREFUSED, f"{endpoint or 'the store'} does not answer", name)
     if "ETag Header missing" in text or "invalid list response" in text.lower():
         return StoreError(errno.EPROTO, _NO_STORE.format(endpoint=endpoint or "the endpoint"), name)
     status = _status_in(text)

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from model_trainer.storage import configuration
 from model_trainer.storage.objects.connection import Bucket
-from model_trainer.storage.objects.errors import ChangedError, ExpiredError, UnavailableError
+from model_trainer.storage.objects.errors import ChangedError, ExpiredError, StoreUnavailableError
 from model_trainer.storage.objects.locks import Locks, version_in
 from model_trainer.storage.objects.urls import ObjectUrl
 
@@ -91,7 +91,7 @@ class Fence:
                 return bucket.call(url, lambda: request(store))
             except ExpiredError:
                 raise
-            except UnavailableError:
+            except StoreUnavailableError:
                 if time.monotonic() >= ends:
                     raise
                 time.sleep(PAUSE_SECONDS)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from model_trainer.storage.objects.checksums import Digest
 from model_trainer.storage.objects.connection import Bucket
-from model_trainer.storage.objects.errors import ChangedError, UnavailableError
+from model_trainer.storage.objects.errors import ChangedError, StoreUnavailableError
 from model_trainer.storage.objects.urls import ObjectUrl
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def read_object(bucket: Bucket, url: ObjectUrl, etag: str = "", max_bytes: int |
                     content = bytes(result.bytes())
             else:
                 content = b"".join(_chunks(bucket, url, result))
-        except (ChangedError, UnavailableError):
+        except (ChangedError, StoreUnavailableError):
             if attempt == 2:
                 raise
             continue  # replacing an object ends its body early, as a broken connection does
@@ -117,8 +117,8 @@ def _chunks(bucket: Bucket, url: ObjectUrl, result: Any) -> Iterator[bytes]:
             with bucket.errors(url):
                 chunk = bytes(next(stream, b""))
             if not chunk:
-                raise UnavailableError(errno.EIO, "the store ended an answer too early", f"{url.root}/{url.key}")
-        except UnavailableError:
+                raise StoreUnavailableError(errno.EIO, "the store ended an answer too early", f"{url.root}/{url.key}")
+        except StoreUnavailableError:
             if position == start:
                 raise
             start = position

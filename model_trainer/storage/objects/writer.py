@@ -9,7 +9,7 @@ from pathlib import Path
 
 from model_trainer.storage.objects.checksums import PartDigests
 from model_trainer.storage.objects.connection import Bucket
-from model_trainer.storage.objects.errors import ChangedError, StoreError, UnavailableError
+from model_trainer.storage.objects.errors import ChangedError, StoreError, StoreUnavailableError
 from model_trainer.storage.objects.fence import Fence, LateUploadError
 from model_trainer.storage.objects.urls import ObjectUrl
 
@@ -94,7 +94,7 @@ def write_parts(
         if not _has_arrived(bucket, url, etag, digests, part_size):
             raise _damaged(url)
         return
-    raise UnavailableError(errno.ETIMEDOUT, "the store did not answer in time", f"{url.root}/{url.key}")
+    raise StoreUnavailableError(errno.ETIMEDOUT, "the store did not answer in time", f"{url.root}/{url.key}")
 
 
 def _put_parts(

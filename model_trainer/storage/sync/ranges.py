@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from model_trainer.storage.objects.checksums import Digest
 from model_trainer.storage.objects.connection import Bucket
-from model_trainer.storage.objects.errors import UnavailableError
+from model_trainer.storage.objects.errors import StoreUnavailableError
 from model_trainer.storage.objects.reader import DamagedError
 from model_trainer.storage.objects.urls import ObjectUrl
 from model_trainer.storage.sync.etags import range_size
@@ -119,7 +119,7 @@ class RangedDownload:
                     self._partial.write_at(offset, view)
                     offset += len(view)
                     work.moved(len(view))
-            except UnavailableError:
+            except StoreUnavailableError:
                 if offset == start:
                     raise
             else:

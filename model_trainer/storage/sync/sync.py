@@ -13,7 +13,7 @@ from model_trainer.errors import ConfigError
 from model_trainer.messages import shown
 from model_trainer.storage import cached, files
 from model_trainer.storage.manifest import MANIFEST
-from model_trainer.storage.objects.errors import StoreError, UnavailableError
+from model_trainer.storage.objects.errors import StoreError, StoreUnavailableError
 from model_trainer.storage.sync.directions import transfer_between
 from model_trainer.storage.sync.listing import Entry
 from model_trainer.storage.sync.obstacles import Obstacles, parents_of
@@ -211,7 +211,7 @@ class Synchronization:
             self._copied(entry)
         except Stopped:
             return
-        except UnavailableError as error:
+        except StoreUnavailableError as error:
             self._stop(error, work)
         except StoreError as error:
             self._failed(entry.name, error.strerror or str(error))
@@ -238,7 +238,7 @@ class Synchronization:
                     self.changes += [f"delete {entry.key}" for entry in entries]
                 else:
                     transfer.delete(entries)
-            except (StoreError, UnavailableError):
+            except (StoreError, StoreUnavailableError):
                 raise
             except OSError as error:
                 self._failed(entries[0].name, error.strerror or str(error))

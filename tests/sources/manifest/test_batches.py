@@ -56,7 +56,7 @@ def fast_rows(file: str) -> Rows:
 def is_read_fast(file: str, **options: Any) -> bool:
     manifest = Manifest(file, **options)
     layout = layout_of(file, "auto")
-    return batches.gather_batches(file, layout, manifest._new_gathered(uniform=layout.kind != "jsonl"))
+    return batches.gather_batches(file, layout, manifest._new_collector(uniform=layout.kind != "jsonl"))
 
 
 def exactly(manifest: Manifest) -> Examples:
