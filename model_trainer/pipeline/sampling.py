@@ -27,8 +27,8 @@ class Sampling(Choice):
     """Which images an epoch of training contains; a field of `Training`."""
 
     @abstractmethod
-    def shares(self, counts: np.ndarray) -> np.ndarray | None:
-        """The fraction of an epoch for each class, up to a common factor.
+    def relative_frequencies(self, counts: np.ndarray) -> np.ndarray | None:
+        """The frequency of each class in an epoch; only their ratios count.
 
         Args:
             counts: int64 `(num_classes,)`, images of each class, all above 0.
@@ -42,7 +42,7 @@ class Sampling(Choice):
 class EachOnce(Sampling):
     """Each image once per epoch; the default."""
 
-    def shares(self, counts: np.ndarray) -> np.ndarray | None:
+    def relative_frequencies(self, counts: np.ndarray) -> np.ndarray | None:
         return None
 
 
@@ -53,11 +53,11 @@ class Equiprobable(Sampling):
     The same as keras-trainer's `iterator_mode="equiprobable"`.
 
     Example:
-        >>> Training(sampling=Equiprobable()).sampling.shares(np.array([900, 100]))  # images of two classes
+        >>> Equiprobable().relative_frequencies(np.array([900, 100]))  # images of two classes
         array([1., 1.])
     """
 
-    def shares(self, counts: np.ndarray) -> np.ndarray:
+    def relative_frequencies(self, counts: np.ndarray) -> np.ndarray:
         return np.ones(len(counts))
 
 
@@ -69,7 +69,7 @@ class PowerOfCount(Sampling):
         power: 1 is as often as in the data, 0 equally often; 0.5 lies between.
 
     Example:
-        >>> PowerOfCount(0.5).shares(np.array([900, 100]))  # 3 to 1 instead of 9 to 1
+        >>> PowerOfCount(0.5).relative_frequencies(np.array([900, 100]))  # 3 to 1 instead of 9 to 1
         array([30., 10.])
 
     Source: https://arxiv.org/abs/1805.00932
@@ -77,7 +77,7 @@ class PowerOfCount(Sampling):
 
     power: float = Field(0.5, ge=0, le=1)
 
-    def shares(self, counts: np.ndarray) -> np.ndarray:
+    def relative_frequencies(self, counts: np.ndarray) -> np.ndarray:
         return counts.astype(np.float64) ** self.power
 
 
@@ -89,8 +89,8 @@ class EffectiveNumber(Sampling):
         beta: 0 is as often as in the data; close to 1, classes become equally frequent.
 
     Example:
-        >>> shares = EffectiveNumber(beta=0.999).shares(np.array([900, 100]))
-        >>> (shares / shares.sum()).round(2)
+        >>> frequencies = EffectiveNumber(beta=0.999).relative_frequencies(np.array([900, 100]))
+        >>> (frequencies / frequencies.sum()).round(2)
         array([0.59, 0.41])
 
     Source: https://arxiv.org/abs/1901.05555
@@ -98,21 +98,21 @@ class EffectiveNumber(Sampling):
 
     beta: float = Field(0.999, ge=0, lt=1)
 
-    def shares(self, counts: np.ndarray) -> np.ndarray:
+    def relative_frequencies(self, counts: np.ndarray) -> np.ndarray:
         return counts * (1.0 - self.beta) / (1.0 - self.beta**counts)
 
 
-def quotas(shares: np.ndarray, total: int) -> np.ndarray:
-    """Divides `total` in proportion to `shares` into integers, by the largest-remainder method.
+def quotas(frequencies: np.ndarray, total: int) -> np.ndarray:
+    """Divides `total` in proportion to `frequencies` into integers, by the largest-remainder method.
 
     Args:
-        shares: float64 `(num_classes,)`, above 0.
+        frequencies: float64 `(num_classes,)`, above 0.
         total: the sum of the result.
 
     Returns:
         int64 `(num_classes,)`.
     """
-    exact = shares / shares.sum() * total
+    exact = frequencies / frequencies.sum() * total
     counts = np.floor(exact).astype(np.int64)
     largest_remainders = np.argsort(counts - exact, kind="stable")[: total - counts.sum()]
     counts[largest_remainders] += 1
@@ -133,14 +133,14 @@ def make_sampler(
         return None  # avoids sorting the labels of 50 million images
     starts, members = _members(examples)
     counts = np.diff(starts)
-    shares = sampling.shares(counts)
-    if shares is None:
+    frequencies = sampling.relative_frequencies(counts)
+    if frequencies is None:
         return None
     import tensorflow as tf
 
     from model_trainer.pipeline.order import shuffled_index
 
-    per_class = quotas(shares, len(examples))
+    per_class = quotas(frequencies, len(examples))
     ends = tf.constant(np.cumsum(per_class))
     quota, count, first = tf.constant(per_class), tf.constant(counts), tf.constant(starts[:-1])
     rows = tf.constant(members)

@@ -87,7 +87,7 @@ def line_chart(
     x_range: tuple[float, float] | None = None,
     y_range: tuple[float, float] | None = None,
     from_zero: bool = False,
-    shares: Sequence[tuple[float, float, float]] = (),
+    bars: Sequence[tuple[float, float, float]] = (),
     diagonal: bool = False,
     position: Callable[[float], str] | None = None,
 ) -> LineChart:
@@ -99,7 +99,7 @@ def line_chart(
         x_label: what x is, such as "epoch".
         x_range, y_range: the axes; None: from the data.
         from_zero: the y axis includes 0.
-        shares: bars behind the curves: from x, to x, height as a fraction of the chart.
+        bars: bars behind the curves: from x, to x, height as a fraction of the chart.
         diagonal: draw the line of equal x and y.
         position: formats x for the legend; None: "epoch 5".
 
@@ -143,11 +143,11 @@ def line_chart(
         bars=tuple(
             (
                 to_x(start),
-                round(base - share * (base - TOP), 1),
+                round(base - height * (base - TOP), 1),
                 round(to_x(stop) - to_x(start) - 1, 1),
-                round(share * (base - TOP), 1),
+                round(height * (base - TOP), 1),
             )
-            for start, stop, share in shares
+            for start, stop, height in bars
         ),
         diagonal=diagonal,
     )

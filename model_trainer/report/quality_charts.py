@@ -25,7 +25,7 @@ def calibration_chart(calibration: Calibration) -> LineChart:
         "confidence",
         x_range=(0.0, 1.0),
         y_range=(0.0, 1.0),
-        shares=[(each.low, each.high, each.images / total) for each in calibration.before.bins],
+        bars=[(each.low, each.high, each.images / total) for each in calibration.before.bins],
         diagonal=True,
         position=lambda x: f"confidence {x:.2f}",
     )
