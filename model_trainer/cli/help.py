@@ -1,4 +1,4 @@
-"""Help pages in the usual notation: `RUN` for an argument, and no type after a flag."""
+"""Help pages: `RUN` for an argument, no type after a flag, and paragraphs as wide as the screen."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ __all__ = ["Command", "Group"]
 
 class Command(TyperCommand):
     """A command, without typer's `{run}` in its usage and `<bool>` after `--resume`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Typer joins the lines of the first paragraph only.
+        self.help = "\n\n".join(" ".join(text.splitlines()) for text in (self.help or "").split("\n\n"))
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _without_types_of_flags(super().get_params(ctx))
