@@ -36,7 +36,7 @@ class Batcher:
         max_batch_size: maximum number of images per batch.
         max_delay_seconds: see above.
         num_decoders: images that are decoded at the same time.
-        beside: computes several batches at once, each on one core, or an image alone; None if `compute` does all.
+        concurrent: computes several batches at once, each on one core, or an image alone; None if `compute` does all.
         on_batch: called after each batch, with its size and its seconds.
     """
 

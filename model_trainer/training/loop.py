@@ -131,7 +131,7 @@ class Loop:
         return self.watch.asked_to_stop if len(self.process_group) > 1 else bool(self.stop)
 
     def health_ahead(self) -> Health | None:
-        """Returns the watch's state after all steps so far; None if training will have to roll back."""
+        """Returns the detector's state after all steps so far; None if training will have to roll back."""
         return self.watch.ahead(self.observers.waiting_for_watch())
 
     def start_clock(self) -> None:

@@ -57,7 +57,7 @@ class LoggedObserver:
 
 
 class Observers:
-    """All observers of a run: the watch, which detects divergence, and those whose values are logged.
+    """All observers of a run: the divergence detector, and those whose values are logged.
 
     The training step calls `before_update` and `after_update` while its graph is built; the loop calls `add` with the
     result.
@@ -132,7 +132,7 @@ class Observers:
             self._deliver()
 
     def waiting_for_watch(self) -> Iterator[tuple[int, dict[str, float]]]:
-        """Yields the pending values of the watch; waits for the device."""
+        """Yields the pending values of the divergence detector; waits for the device."""
         for step, observed in self._pending:
             yield step, self._values(WATCH, observed)
 

@@ -139,7 +139,7 @@ class DivergenceDetector:
     def ahead(self, pending: Iterable[tuple[int, dict[str, float]]]) -> Health | None:
         """Returns the health after the `pending` steps; None if training will have to roll back.
 
-        It has no effect on the watch, so that a single process may call it at any time.
+        It has no effect on the detector, so that a single process may call it at any time.
         """
         health = Health.restored(self.health.state())
         try:
