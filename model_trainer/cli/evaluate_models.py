@@ -81,4 +81,4 @@ def evaluate_models(
         if folder is not None:
             files.make_folder(folder)
             write_discordant(folder / "changed.csv", comparisons)
-            logging.info("Images that changed sides: %s", folder / "changed.csv")
+            logging.info("Images that only one of the models predicts correctly: %s", folder / "changed.csv")

@@ -105,4 +105,4 @@ def _series(
 
 
 def _is_loss(name: str) -> bool:
-    return "loss" in name
+    return name.endswith("loss")
