@@ -59,7 +59,7 @@ def test_the_fit_script_trains(colors: Path, tmp_path: Path, monkeypatch: pytest
         'f"data/{name}"': f'f"{colors}/{{name}}"',
         "(224, 224": "(32, 32",
         'weights="imagenet"': "weights=None",
-        "batch_size=64": "batch_size=8",
+        "batch_size=64": "batch_size=6",  # a last batch of 3: on Intel oneDNN fails for a replica without images
         "epochs=20": "epochs=1",
         "Dense(10,": "Dense(3,",
         "range(1, 10)": "range(1, 3)",
