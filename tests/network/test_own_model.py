@@ -372,7 +372,10 @@ def test_a_layer_that_plain_keras_cannot_load_is_reported_before_training(
 
 def test_an_operation_that_cannot_be_loaded_again_is_refused_before_training(make_run: MakeRun) -> None:
     run = make_run(spec=SPEC, network=OwnModel(own(lambda x: dense()(keras.ops.log(keras.ops.abs(x) + 1.0)))))
-    with pytest.raises(ConfigError, match=r"contains absolute.* \(keras.ops.Absolute\), log.* which Keras can save in an .hdf5 but not load"):
+    with pytest.raises(
+        ConfigError,
+        match=r"contains absolute.* \(keras.ops.Absolute\), log.* which Keras can save in an .hdf5 but not load",
+    ):
         prepare(run)
 
 
