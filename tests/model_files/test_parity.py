@@ -64,7 +64,7 @@ KERNEL_ROUNDING = 2e-2
 KERNEL_ROUNDING_OF = {"efficientnetv2l": 0.2}
 
 # The other rows are tested with -m slow.
-FAMILIES = ["mobilenet_v3_small", "vgg16"]
+FAMILIES = ["mobilenet_v3_small"]
 ROWS = [pytest.param(name, marks=[] if name in FAMILIES else [pytest.mark.slow]) for name in TABLE]
 
 

@@ -44,7 +44,7 @@ COMBINATIONS = [(1, "float32"), (2, "mixed_bfloat16"), (1, "mixed_bfloat16"), (2
 
 
 def check_steps(make_run: MakeRun, colors: Path, name: str, devices: int, precision: str) -> None:
-    """Asserts that the loss of one batch, repeated, falls by a tenth, and that the whole network learns.
+    """Asserts that the loss of one batch, repeated, falls by a twentieth, and that the whole network learns.
 
     All images are of one class: the features of a random network with batch normalization are so sensitive that the
     loss of several classes may rise after a step that is right, in bfloat16 above all. That of one class may, too, in
@@ -69,12 +69,12 @@ def check_steps(make_run: MakeRun, colors: Path, name: str, devices: int, precis
     batch = next(iter(prepared.distributed(prepared.train_pipeline.training(1))))
     before = [np.array(variable) for variable in model.trainable_variables]
     losses = []
-    while len(losses) < 3 or (len(losses) < 20 and not losses[-1] < 0.9 * losses[0]):
+    while len(losses) < 3 or (len(losses) < 20 and not losses[-1] < 0.95 * losses[0]):
         # Masks of dropout follow from the number of the step, so that with the same one only the weights differ.
         loss, count = step(batch, tf.constant(np.int64(0)), 4, tf.constant(False)).sums["loss"].numpy()
         losses.append(loss / count)
     assert np.isfinite(losses).all()
-    assert losses[-1] < 0.9 * losses[0], losses
+    assert losses[-1] < 0.95 * losses[0], losses
     after = [np.array(variable) for variable in model.trainable_variables]
     assert all(np.isfinite(variable).all() for variable in after)
     changed = [(old != new).any() for old, new in zip(before, after, strict=True)]

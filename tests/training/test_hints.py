@@ -104,4 +104,4 @@ def test_hints_are_in_the_result(make_run: Callable[..., Run], monkeypatch: pyte
     random, nothing = train_model(make_run(weights="auto", training__learning_rate=1e-12)).hints
     assert random.startswith("WEIGHTS ARE RANDOM: there are none.")
     assert "always predicting 'blue' gives 0.333" in nothing
-    assert train_model(make_run(training__epochs=12)).hints == ()
+    assert train_model(make_run(training__epochs=5, training__learning_rate=0.1)).hints == ()
