@@ -388,8 +388,9 @@ def check_200_steps(name: str, folder: Path, size: int) -> None:
     prepared = prepare(run)
     assert prepared.val_pipeline is not None
     preprocess = run.spec.preprocess
-    # Images of an epoch that neither training nor its refreshed statistics have shown in this order.
-    shown = itertools.islice(prepared.train_pipeline.training(20, 18 * 50), 32)
+    # Images of epochs that neither training nor its refreshed statistics have shown in this order. Many, since the
+    # reference scatters: over 32 batches EfficientNetB0 had a loss of 0.92, 0.99 and 0.99 where the run had 1.01.
+    shown = itertools.islice(prepared.train_pipeline.training(20, 17 * 50), 128)
     batches = [np.asarray(preprocess(each[0])) for each in shown]
     recompute(model, batches)
     pairs = [
