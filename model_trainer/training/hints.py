@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 
 from model_trainer.messages import counted
-from model_trainer.messages import counted
 from model_trainer.pipeline.sampling import EachOnce
 from model_trainer.run.network import Network
 from model_trainer.run.run import Run
 from model_trainer.sources.examples import Examples
-from model_trainer.sources.source import Source
 from model_trainer.sources.source import Source
 from model_trainer.specs.table import entry_of_class
 from model_trainer.training.history import Row
