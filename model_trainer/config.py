@@ -234,10 +234,14 @@ def with_present_names(options: Any) -> Any:
             return [rename(item) for item in value]
         if not isinstance(value, dict):
             return value
-        kind = kinds.get(str(value.get("type")))
-        names = fields if kind is None else kind.former_fields
-        renamed = {names.get(name, name): rename(item) for name, item in value.items()}
-        return renamed if kind is None else {**renamed, "type": kind.__name__}
+        if "type" not in value:
+            return {fields.get(name, name): rename(item) for name, item in value.items()}
+        kind = kinds.get(str(value["type"]))
+        if kind is None:
+            return value  # a `Call`: its arguments have the names of the user's own code
+        return {kind.former_fields.get(name, name): rename(item) for name, item in value.items()} | {
+            "type": kind.__name__
+        }
 
     return rename(options)
 

@@ -75,6 +75,8 @@ def test_a_field_is_read_under_its_former_name() -> None:
     recorded = {"shape": [{"type": "Shifted", "by": 4}], "by": 5, "training": {"max_bad_share": 0.5}}
     now = {"shape": [{"type": "Moved", "offset": 4}], "by": 5, "training": {"max_bad_fraction": 0.5}}
     assert with_present_names(recorded) == now
+    call = Call("my_code.make", max_bad_share=1).to_dict()
+    assert with_present_names([call]) == [call]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
@@ -143,7 +144,7 @@ class RunFiles:
     models: tuple[str, ...] = ()
     folds: FoldsFile | None = None
 
-    @property
+    @cached_property  # pages ask for it in many places
     def run(self) -> dict[str, Any]:
         """The run as declared, as JSON."""
         run: dict[str, Any] = self.options.get("run") or (self.folds.run if self.folds is not None else {})
